@@ -1,0 +1,57 @@
+"""Stores: where private halves live. ``open_store`` finds the back-end of a URI's scheme."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+from hsm_keys.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from hsm_keys.stores.base import KeyStore
+
+__all__ = ["StoreOpener", "open_store"]
+
+_OPENERS: Final[dict[str, str]] = {
+    "pkcs11": "hsm_keys.stores.pkcs11",
+}
+"""Scheme to the module whose ``open_uri`` opens it: a further back-end is one file and one line here."""
+
+
+class StoreOpener(Protocol):
+    """What a back-end's module offers as ``open_uri``."""
+
+    def __call__(
+        self, uri: str, *, pin_file: Path | None = None, ask_pin: Callable[[str], str] | None = None
+    ) -> KeyStore:
+        """Open the store that the URI names."""
+
+
+def open_store(uri: str, *, pin_file: Path | None = None, ask_pin: Callable[[str], str] | None = None) -> KeyStore:
+    """Open a store of keys.
+
+    Args:
+        uri: ``pkcs11:token=LABEL?module-path=/path/to/module.so`` (RFC 7512).
+        pin_file: A file, pipe or descriptor that holds the token's user PIN; read once.
+        ask_pin: Called with a prompt that names the token when no other source has a PIN.
+
+    Returns:
+        The open store; close it, or use it as a context manager.
+
+    Raises:
+        UsageError: If the URI is malformed or its scheme unknown.
+        StoreError: If the module or token can't be found or used.
+        PinError: If the PIN is missing, wrong or locked.
+    """
+    scheme = uri.partition(":")[0].lower()
+    module = _OPENERS.get(scheme)
+    if ":" not in uri or module is None:
+        raise UsageError(
+            f"no store has the scheme {scheme!r}" if ":" in uri else "a store is named by a URI",
+            hint="use " + " or ".join(f"{known}:..." for known in _OPENERS),
+        )
+    opener = cast("StoreOpener", import_module(module).open_uri)
+    return opener(uri, pin_file=pin_file, ask_pin=ask_pin)

@@ -1,0 +1,227 @@
+"""What every store of keys offers: the two classes that all else in this package works with."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, Self
+from uuid import UUID
+
+from hsm_keys.errors import UsageError
+from hsm_keys.signing.algorithms import KeyType, PublicKey, key_type_of, public_key_pem
+from hsm_keys.signing.signer import RequestSigner
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = [
+    "CustodyFact",
+    "KeyState",
+    "KeyStore",
+    "StoredKey",
+    "Verdict",
+    "check_api_key_id",
+    "check_new_name",
+]
+
+# "+" marks the halves of a rotation, "/" separates alias parts on KMS.
+_NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_MAX_ID_LENGTH: Final = 128
+
+
+class KeyState(StrEnum):
+    """How far a key has come: made in the store, or known to Kalshi too."""
+
+    MINTED = "minted"
+    REGISTERED = "registered"
+
+
+class Verdict(StrEnum):
+    """What a fact says about custody."""
+
+    GOOD = "good"
+    BAD = "bad"
+    UNKNOWN = "unknown"
+    """The store doesn't say, or what it says proves nothing either way."""
+
+
+@dataclass(frozen=True, slots=True)
+class CustodyFact:
+    """One thing that the store says, or that was tried against it.
+
+    Args:
+        name: Stable name in snake case, such as ``extractable``.
+        value: What the store answered; None where it says nothing.
+        verdict: Whether that is what custody needs.
+        note: A sentence for people: why it is bad, or what was tried.
+    """
+
+    name: str
+    value: bool | str | None
+    verdict: Verdict
+    note: str = ""
+
+
+def check_new_name(name: str) -> str:
+    """Return the name if a new key may carry it.
+
+    Raises:
+        UsageError: If it isn't 1 to 64 letters, digits, dots, dashes and underscores, starting with a
+            letter or digit.
+    """
+    if not _NEW_NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} can't name a key",
+            hint="use 1 to 64 letters, digits, '.', '-' and '_', starting with a letter or digit",
+        )
+    return name
+
+
+def check_api_key_id(api_key_id: str) -> str:
+    """Return the API key id in the form that Kalshi writes it (a UUID in lower case, or as it is).
+
+    Raises:
+        UsageError: If it is empty, too long, or holds anything but printable ASCII: it goes into a header.
+    """
+    if not (1 <= len(api_key_id) <= _MAX_ID_LENGTH and api_key_id.isascii() and api_key_id.isprintable()):
+        raise UsageError(
+            f"{api_key_id!r} is not an API key id",
+            hint="copy the id from Kalshi's account page; it looks like 3f8a4f1e-...",
+        )
+    if " " in api_key_id:
+        raise UsageError(f"{api_key_id!r} is not an API key id: it holds a space")
+    try:
+        return str(UUID(api_key_id))
+    except ValueError:
+        return api_key_id
+
+
+class StoredKey(ABC):
+    """A key pair whose private half lives in a store. Immutable: the store hands out a new one on change.
+
+    Attributes:
+        name: The key's name in its store.
+        api_key_id: The id that Kalshi knows the public half by; None while the key is only minted.
+        uri: Where the key lives; never holds a PIN.
+    """
+
+    name: str
+    api_key_id: str | None
+    uri: str
+
+    @property
+    def state(self) -> KeyState:
+        """Minted or registered, read off the store."""
+        return KeyState.MINTED if self.api_key_id is None else KeyState.REGISTERED
+
+    @property
+    def key_type(self) -> KeyType:
+        """The key's type."""
+        return key_type_of(self.public_key())
+
+    @abstractmethod
+    def public_key(self) -> PublicKey:
+        """Return the public half."""
+
+    def public_pem(self) -> str:
+        """Return the public half as SubjectPublicKeyInfo PEM, ending in a newline."""
+        return public_key_pem(self.public_key())
+
+    @abstractmethod
+    def attributes(self) -> dict[str, bool | str | int | None]:
+        """Return what the store says about the private half; None where it doesn't say."""
+
+    @abstractmethod
+    def custody_facts(self) -> list[CustodyFact]:
+        """Return what speaks for and against custody: what the store says, and what it refused when tried."""
+
+    @abstractmethod
+    def sign(self, message: bytes, /) -> bytes:
+        """Return the signature over the message: RSASSA-PSS (SHA-256, salt 32 bytes), or Ed25519.
+
+        Raises:
+            StoreError: If the store can't be reached.
+            SigningError: If it refuses, or answers with something that isn't a signature.
+        """
+
+    def signer(self, *, api_key_id: str | None = None) -> RequestSigner:
+        """Return what signs Kalshi requests with this key.
+
+        Args:
+            api_key_id: Overrides the id in the store, for keys whose store can't hold one.
+
+        Raises:
+            KeyNotRegisteredError: If there is no API key id.
+        """
+        return RequestSigner(self, api_key_id=api_key_id)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name={self.name!r}, api_key_id={self.api_key_id!r})"
+
+
+class KeyStore(ABC):
+    """A place where private halves live. Use it as a context manager, or call ``close()``.
+
+    Attributes:
+        uri: Names the store; never holds a PIN.
+    """
+
+    uri: str
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Return what people call this store, such as ``token "kalshi" (serial 4f1c...)``."""
+
+    @abstractmethod
+    def keys(self) -> list[StoredKey]:
+        """Return every key that can sign Kalshi requests, sorted by name."""
+
+    @abstractmethod
+    def key(self, name: str) -> StoredKey:
+        """Return the key of that name.
+
+        Raises:
+            KeyNotFoundError: If there is none.
+            KeyAmbiguousError: If there are two.
+        """
+
+    @abstractmethod
+    def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> StoredKey:
+        """Make a key pair inside the store and return it, minted.
+
+        Raises:
+            KeyExistsError: If the name is taken.
+            StoreError: If the store can't make such a key.
+        """
+
+    @abstractmethod
+    def bind(self, key: StoredKey, api_key_id: str) -> StoredKey:
+        """Write the API key id beside the private half, and return the key as registered.
+
+        Raises:
+            StoreError: If the store doesn't let it be written.
+        """
+
+    @abstractmethod
+    def destroy(self, key: StoredKey) -> None:
+        """Destroy both halves. There is no way back."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Log out and let go of the store. Signing with its keys ends here. Safe to call twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(uri={self.uri!r})"

@@ -1,0 +1,135 @@
+"""Where a token's user PIN comes from: read once, shown nowhere."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+from urllib.parse import unquote, urlsplit
+
+from hsm_keys.errors import PinMissingError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from hsm_keys.stores.uri import Pkcs11Uri
+
+__all__ = ["Pin", "resolve_pin"]
+
+_log = logging.getLogger("hsm_keys")
+
+_MAX_LENGTH: Final = 1024  # bytes; longer than any token takes, shorter than a file given by mistake
+_WAYS: Final = (
+    "give it with --pin-file, pin-source=file:/path in the URI, HSM_KEYS_PIN_FILE, HSM_KEYS_PIN, "
+    "or run the command on a terminal, which asks"
+)
+
+_read_files: dict[str, Pin] = {}
+"""A pipe can be read once: what it held is kept for the process."""
+
+
+class Pin:
+    """A PIN that shows nothing of itself, in ``repr``, ``str`` and formatting, and can't be pickled."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the PIN, to hand it to the token."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Pin(***)"
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError("a PIN can't be pickled or copied")
+
+
+def resolve_pin(
+    *,
+    pin_file: Path | None,
+    uri: Pkcs11Uri,
+    token_name: str,
+    ask: Callable[[str], str] | None,
+    env: Mapping[str, str] = os.environ,
+) -> Pin:
+    """Return the PIN from the first source that was named.
+
+    The order is: ``pin_file``, the URI's ``pin-source`` or ``pin-value``, ``HSM_KEYS_PIN_FILE``,
+    ``HSM_KEYS_PIN``, ``ask``. A source that is named and can't be read is an error: the next isn't tried, since
+    its PIN may be another token's. An empty variable counts as left out.
+
+    Args:
+        pin_file: A file, pipe or descriptor.
+        uri: The token's URI.
+        token_name: What people call the token, for the prompt.
+        ask: Asks a person; None where there is nobody to ask.
+        env: The environment.
+
+    Raises:
+        UsageError: If the pin-source can't be one.
+        PinMissingError: If there is no source, or the one named holds no PIN.
+    """
+    if pin_file is not None:
+        return _from_file(str(pin_file))
+    if uri.pin_source is not None:
+        return _from_file(_source_path(uri.pin_source))
+    if uri.pin_value is not None:
+        return _checked(uri.pin_value, "the URI's pin-value")
+    if env.get("HSM_KEYS_PIN_FILE"):
+        return _from_file(env["HSM_KEYS_PIN_FILE"])
+    if env.get("HSM_KEYS_PIN"):
+        return _checked(env["HSM_KEYS_PIN"], "HSM_KEYS_PIN")
+    if ask is None:
+        raise PinMissingError(f"{token_name} wants its user PIN, and none was given", hint=_WAYS)
+    return _checked(ask(f"User PIN of {token_name}"), "the answer")
+
+
+def _source_path(source: str) -> str:
+    """Return the path that a pin-source names (RFC 7512, section 2.4)."""
+    if source.startswith("/"):
+        return source
+    parts = urlsplit(source)
+    if parts.scheme == "file" and parts.netloc in {"", "localhost"} and parts.path.startswith("/"):
+        return unquote(parts.path)
+    if source.startswith("|"):
+        raise UsageError("pin-source names a command, and this tool runs none", hint="pipe its output: --pin-file")
+    raise UsageError("pin-source is no file", hint="it looks like pin-source=file:/run/secrets/pin")
+
+
+def _from_file(path: str) -> Pin:
+    pin = _read_files.get(path)
+    if pin is None:
+        pin = _read_files[path] = _read(path)
+    return pin
+
+
+def _read(path: str) -> Pin:
+    try:
+        with Path(path).open("rb") as file:
+            _warn_if_others_can_read(path, os.fstat(file.fileno()).st_mode)
+            content = file.read(_MAX_LENGTH + 1)
+    except OSError as error:
+        raise PinMissingError(f"the PIN file {path} can't be read: {error.strerror}", hint=_WAYS) from None
+    if len(content) > _MAX_LENGTH:
+        raise PinMissingError(f"the PIN file {path} is too long to hold a PIN", hint="give the file with the PIN alone")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise PinMissingError(f"the PIN file {path} isn't UTF-8 text", hint=_WAYS) from None
+    return _checked(text.removesuffix("\n").removesuffix("\r"), f"the PIN file {path}")
+
+
+def _warn_if_others_can_read(path: str, mode: int) -> None:
+    if stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
+        _log.warning("the PIN file %s can be read by others: chmod 600 it", path)
+
+
+def _checked(pin: str, source: str) -> Pin:
+    if not pin:
+        raise PinMissingError(f"{source} is empty", hint=_WAYS)
+    return Pin(pin)

@@ -1,0 +1,46 @@
+"""Keys in PKCS#11 tokens: SoftHSM, openCryptoki, TPMs through tpm2-pkcs11, HSMs with their vendor's module."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hsm_keys.errors import UsageError
+from hsm_keys.stores.pins import resolve_pin
+from hsm_keys.stores.pkcs11.module import find_module
+from hsm_keys.stores.pkcs11.store import Pkcs11Store
+from hsm_keys.stores.uri import Pkcs11Uri
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from hsm_keys.stores.base import KeyStore
+    from hsm_keys.stores.pins import Pin
+
+__all__ = ["open_uri"]
+
+
+def open_uri(uri: str, *, pin_file: Path | None = None, ask_pin: Callable[[str], str] | None = None) -> KeyStore:
+    """Open the token that an RFC 7512 URI names, and log in.
+
+    The module is the URI's ``module-path``, else ``HSM_KEYS_MODULE``, else SoftHSM where it usually is.
+
+    Raises:
+        UsageError: If the URI is malformed.
+        StoreError: If the module or the token isn't there, or is ambiguous.
+        PinError: If the PIN is missing, wrong or locked.
+    """
+    parsed = Pkcs11Uri.parse(uri)
+    if parsed.module_name is not None:
+        raise UsageError(
+            "module-name needs a search path that this tool doesn't have",
+            hint="name the module by its file: module-path=/usr/lib/softhsm/libsofthsm2.so",
+        )
+    module_path = find_module(parsed.module_path or os.environ.get("HSM_KEYS_MODULE"))
+
+    def get_pin(token_name: str) -> Pin:
+        return resolve_pin(pin_file=pin_file, uri=parsed, token_name=token_name, ask=ask_pin)
+
+    return Pkcs11Store(replace(parsed, module_path=module_path), get_pin)

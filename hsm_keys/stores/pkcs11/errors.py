@@ -1,0 +1,70 @@
+"""python-pkcs11's exceptions, told as ours."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from pkcs11 import exceptions as ckr
+
+from hsm_keys.errors import HsmKeysError, StoreError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["reason", "told_as_ours"]
+
+_GONE: Final = (
+    ckr.DeviceError,
+    ckr.DeviceRemoved,
+    ckr.GeneralError,
+    ckr.KeyHandleInvalid,
+    ckr.ObjectHandleInvalid,
+    ckr.SessionClosed,
+    ckr.SessionHandleInvalid,
+    ckr.SlotIDInvalid,
+    ckr.TokenNotPresent,
+    ckr.TokenNotRecognised,
+    ckr.UserNotLoggedIn,
+)
+"""What modules answered when a daemon was killed or a token directory moved."""
+
+_HINTS: Final[dict[type[ckr.PKCS11Error], str]] = {
+    ckr.TokenWriteProtected: "the token is write-protected: remove the protection to make or change keys",
+    ckr.SessionReadOnly: "the token gave a read-only session: check that it isn't write-protected",
+    ckr.DeviceMemory: "the token is full: destroy a key that is no longer used",
+    ckr.SessionCount: "the token has no free session: close other programs that use it",
+    ckr.MechanismInvalid: "the token doesn't know this mechanism: choose another --key-type",
+    ckr.KeySizeRange: "the token doesn't make keys of this size: choose another --key-type",
+    ckr.FunctionNotSupported: "the module can't do this at all",
+}
+
+
+def reason(error: Exception) -> str:
+    """Return what the module answered, in the words of python-pkcs11: the name of the CKR_ code."""
+    text = " ".join(str(part) for part in error.args)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+@contextmanager
+def told_as_ours(what: str) -> Iterator[None]:
+    """Turn what python-pkcs11 raises inside into a StoreError.
+
+    Args:
+        what: What was being done, to follow "the token failed to", such as ``list its keys``.
+
+    Raises:
+        StoreUnavailableError: If the token or its session is gone.
+        StoreError: If it refuses.
+    """
+    try:
+        yield
+    except HsmKeysError:
+        raise
+    except _GONE as error:
+        raise StoreUnavailableError(
+            f"the token failed to {what}: {reason(error)}",
+            hint="check that the token is plugged in and its daemon runs, then try again",
+        ) from None
+    except ckr.PKCS11Error as error:
+        raise StoreError(f"the token failed to {what}: {reason(error)}", hint=_HINTS.get(type(error), "")) from None

@@ -1,0 +1,140 @@
+"""Making and destroying key pairs: the template that every module took, and no half pair left behind."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from pkcs11 import exceptions as ckr
+from pkcs11.constants import DEFAULT, Attribute, MechanismFlag, ObjectClass
+from pkcs11.mechanisms import KeyType as CkKeyType
+from pkcs11.mechanisms import Mechanism
+
+from hsm_keys.errors import StoreError
+from hsm_keys.stores.pkcs11.errors import told_as_ours
+from hsm_keys.stores.pkcs11.objects import default_id, find, public_key_of, public_objects, read
+
+if TYPE_CHECKING:
+    from hsm_keys.signing.algorithms import KeyType, PublicKey
+
+__all__ = ["check_can_make", "destroy_pair", "make_pair", "write_id"]
+
+_ED25519_OID: Final = bytes.fromhex("06032b6570")
+_DEFAULT_ID_LENGTH: Final = 20
+_PLAUSIBLE_RSA_LIMIT: Final = 1024
+
+# The usual SIGN|VERIFY template is refused by some modules; leaving the public half's uses to the module is
+# taken by all. python-pkcs11's own default would also grant DECRYPT and UNWRAP.
+_PUBLIC_TEMPLATE: Final = {Attribute.ENCRYPT: DEFAULT, Attribute.VERIFY: DEFAULT, Attribute.WRAP: DEFAULT}
+_PRIVATE_TEMPLATE: Final = {
+    Attribute.SENSITIVE: True,
+    Attribute.EXTRACTABLE: False,
+    Attribute.PRIVATE: True,
+}
+
+
+def check_can_make(token: Any, key_type: KeyType) -> None:
+    """Make sure that the token offers the mechanisms that such a key needs, before anything is changed.
+
+    Raises:
+        StoreError: If it doesn't.
+    """
+    with told_as_ours("list its mechanisms"):
+        offered = token.slot.get_mechanisms()
+    bits = key_type.rsa_bits
+    if bits is None:
+        makes, signs = Mechanism.EC_EDWARDS_KEY_PAIR_GEN, {Mechanism.EDDSA}
+    else:
+        makes = Mechanism.RSA_PKCS_KEY_PAIR_GEN
+        signs = {Mechanism.SHA256_RSA_PKCS_PSS, Mechanism.RSA_PKCS_PSS}
+    if makes not in offered or not signs & offered:
+        raise StoreError(
+            f"the token makes no {key_type} keys that sign as Kalshi wants it",
+            hint="choose another --key-type, or another token",
+        )
+    if bits is not None:
+        _check_rsa_size(token, bits)
+
+
+def _check_rsa_size(token: Any, bits: int) -> None:
+    largest = 0
+    with suppress(ckr.PKCS11Error):
+        largest = token.slot.get_mechanism_info(Mechanism.RSA_PKCS_KEY_PAIR_GEN).max_key_length
+    if _PLAUSIBLE_RSA_LIMIT <= largest < bits:
+        raise StoreError(f"the token makes RSA keys of at most {largest} bits", hint="choose a smaller --key-type")
+
+
+def make_pair(session: Any, name: str, key_type: KeyType) -> tuple[Any, PublicKey]:
+    """Generate a pair; hold the module's mutex, and check first that the name is free.
+
+    Returns:
+        The private object and the public key. CKA_ID is the SHA-1 of the public key's bits on both objects.
+
+    Raises:
+        StoreError: If the token refuses; what it left of the pair is removed.
+    """
+    mark = os.urandom(_DEFAULT_ID_LENGTH)
+    try:
+        with told_as_ours(f"make an {key_type} key"):
+            # A crash, of this tool or of the token, can leave a public object without its private half.
+            for orphan in find(session, {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.LABEL: name}):
+                orphan.destroy()
+            _, private = _generate(session, name, key_type, mark)
+            public_key = public_key_of(session, private)
+            if public_key is None:
+                raise StoreError("the token made a key and doesn't show its public half")
+            with suppress(ckr.PKCS11Error):  # where CKA_ID is fixed, the mark says "minted" just as well
+                write_id(session, private, default_id(public_key))
+            return private, public_key
+    except BaseException:
+        _remove(session, mark)
+        raise
+
+
+def _generate(session: Any, name: str, key_type: KeyType, mark: bytes) -> tuple[Any, Any]:
+    common: dict[str, Any] = {
+        "store": True,
+        "label": name,
+        "id": mark,
+        "capabilities": MechanismFlag.SIGN,
+        "public_template": _PUBLIC_TEMPLATE,
+        "private_template": _PRIVATE_TEMPLATE,
+    }
+    if key_type.rsa_bits is not None:
+        pair = session.generate_keypair(CkKeyType.RSA, key_type.rsa_bits, **common)
+    else:
+        curve = session.create_domain_parameters(CkKeyType.EC_EDWARDS, {Attribute.EC_PARAMS: _ED25519_OID}, local=True)
+        pair = curve.generate_keypair(mechanism=Mechanism.EC_EDWARDS_KEY_PAIR_GEN, **common)
+    public, private = pair
+    return public, private
+
+
+def _remove(session: Any, mark: bytes) -> None:
+    with suppress(ckr.PKCS11Error):
+        for leftover in find(session, {Attribute.ID: mark}):
+            leftover.destroy()
+
+
+def write_id(session: Any, private: Any, cka_id: bytes) -> None:
+    """Write CKA_ID to both objects, the private one first: it counts if a crash comes in between.
+
+    Raises:
+        PKCS11Error: If the module forbids it.
+    """
+    publics = public_objects(session, private, read(private, Attribute.KEY_TYPE))
+    private[Attribute.ID] = cka_id
+    for public in publics:
+        public[Attribute.ID] = cka_id
+
+
+def destroy_pair(session: Any, private: Any) -> None:
+    """Destroy both objects, the private one first: a public one alone is harmless.
+
+    Raises:
+        PKCS11Error: If the module refuses.
+    """
+    publics = public_objects(session, private, read(private, Attribute.KEY_TYPE))
+    private.destroy()
+    for public in publics:
+        public.destroy()

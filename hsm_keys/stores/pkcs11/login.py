@@ -1,0 +1,163 @@
+"""Logging in: once a token and process, never twice with a PIN that was refused.
+
+Login belongs to the process and the token (PKCS#11 v2.40, section 5.6). Closing the session that logged in logs
+all others out, so one session does nothing but hold the login, shared by all stores of the process that
+use the token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from pkcs11 import exceptions as ckr
+from pkcs11.constants import TokenFlag
+from pkcs11.types import PROTECTED_AUTH
+
+from hsm_keys.errors import PinError, PinIncorrectError, PinLockedError
+from hsm_keys.stores.pkcs11.errors import told_as_ours
+from hsm_keys.stores.pkcs11.tokens import describe_token, serial_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hsm_keys.stores.pins import Pin
+    from hsm_keys.stores.pkcs11.module import Module
+
+__all__ = ["Login", "log_in"]
+
+_lock = threading.Lock()
+_logins: dict[tuple[int, int], Login] = {}
+_refused: set[bytes] = set()
+_SALT: Final = os.urandom(16)
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603 - process-wide by nature
+    _lock = threading.Lock()
+    _logins.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class Login:
+    """A read-write session that holds the login and does the managing: find, generate, relabel, destroy."""
+
+    def __init__(self, key: tuple[int, int], session: Any) -> None:
+        self.session = session
+        self.users = 0
+        self._key = key
+
+    def release(self) -> None:
+        """Give one ``log_in`` back; the last one closes the session, which logs the process out."""
+        with _lock:
+            self.users -= 1
+            if self.users == 0 and _logins.get(self._key) is self:
+                del _logins[self._key]
+                with suppress(ckr.PKCS11Error):
+                    self.session.close()
+
+
+def log_in(module: Module, token: Any, get_pin: Callable[[], Pin]) -> Login:
+    """Return the process's login to the token; call ``release`` when done.
+
+    Args:
+        module: The token's module.
+        token: python-pkcs11's token.
+        get_pin: Called once, and only if the token wants a PIN and nobody of this process is logged in.
+
+    Raises:
+        PinLockedError: If the PIN is locked, or the next wrong one would lock it. The token isn't asked.
+        PinIncorrectError: If the token refuses the PIN, or refused the same one before in this process.
+        StoreError: If no session can be opened.
+    """
+    key = (id(module), token.slot.slot_id)
+    with _lock:
+        login = _logins.get(key)
+        if login is None:
+            with module.mutex, told_as_ours("open a session"):
+                login = _logins[key] = Login(key, _open(token, get_pin))
+        login.users += 1
+        return login
+
+
+def _open(token: Any, get_pin: Callable[[], Pin]) -> Any:
+    flags = token.flags
+    if not flags & TokenFlag.LOGIN_REQUIRED:
+        return _open_session(token, None)
+    _refuse_risky_login(token)
+    if flags & TokenFlag.PROTECTED_AUTHENTICATION_PATH:
+        return _try_pin(token, PROTECTED_AUTH)
+    pin = get_pin().reveal()
+    fingerprint = hashlib.sha256(_SALT + serial_of(token).encode() + b"\0" + pin.encode()).digest()
+    if fingerprint in _refused:
+        raise PinIncorrectError(
+            f"{describe_token(token)} refused this PIN before; it was not tried again",
+            hint="check the PIN source; another wrong try may lock the token",
+        )
+    try:
+        return _try_pin(token, pin)
+    except PinIncorrectError:
+        _refused.add(fingerprint)
+        raise
+
+
+def _refuse_risky_login(token: Any) -> None:
+    if token.flags & TokenFlag.USER_PIN_LOCKED:
+        raise PinLockedError(
+            f"the user PIN of {describe_token(token)} is locked",
+            hint="have the security officer reset it with the vendor's tool; nothing was tried",
+        )
+    if token.flags & TokenFlag.USER_PIN_FINAL_TRY:
+        raise PinLockedError(
+            f"one more wrong PIN locks {describe_token(token)}; nothing was tried",
+            hint="log in once with the vendor's tool (pkcs11-tool --login --test) to clear the counter",
+        )
+
+
+def _open_session(token: Any, pin: object) -> Any:
+    """Open read-write, or read-only on a write-protected token: signing needs no more."""
+    try:
+        return token.open(rw=True, user_pin=pin)
+    except ckr.TokenWriteProtected:
+        return token.open(user_pin=pin)
+
+
+def _try_pin(token: Any, pin: object) -> Any:
+    try:
+        return _open_session(token, pin)
+    except ckr.UserAlreadyLoggedIn:
+        # Other code of this process holds the login: use it, and leave it alone on close.
+        return _open_session(token, None)
+    except (ckr.PinIncorrect, ckr.PinInvalid, ckr.PinLenRange):
+        raise PinIncorrectError(
+            f"{describe_token(token)} refused the PIN{_tries_left(token)}; it will not be tried again",
+            hint="check the PIN source: --pin-file, pin-source, HSM_KEYS_PIN_FILE, HSM_KEYS_PIN",
+        ) from None
+    except ckr.PinLocked:
+        raise PinLockedError(
+            f"the user PIN of {describe_token(token)} is locked",
+            hint="have the security officer reset it with the vendor's tool",
+        ) from None
+    except (ckr.PinExpired, ckr.UserPinNotInitialized) as error:
+        raise PinError(
+            f"{describe_token(token)} takes no login now: {type(error).__name__}",
+            hint="set the user PIN with the vendor's tool (softhsm2-util --init-token, pkcs11-tool --init-pin)",
+        ) from None
+
+
+def _tries_left(token: Any) -> str:
+    """Return what the token says about its counter now: the flags are read anew."""
+    with suppress(ckr.PKCS11Error):
+        flags = token.slot.get_token().flags
+        if flags & TokenFlag.USER_PIN_LOCKED:
+            return ", and is locked now"
+        if flags & TokenFlag.USER_PIN_FINAL_TRY:
+            return ", and the next wrong one locks it"
+        if flags & TokenFlag.USER_PIN_COUNT_LOW:
+            return ", and counts wrong tries"
+    return ""

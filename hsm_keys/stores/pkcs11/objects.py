@@ -1,0 +1,237 @@
+"""Reading key objects: labels, ids, public halves, and what speaks for custody.
+
+Everything is read tolerantly: modules leave attributes out, and what they do say is their word, not proof.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
+from cryptography.x509 import SubjectKeyIdentifier
+from pkcs11 import exceptions as ckr
+from pkcs11.constants import Attribute, ObjectClass
+from pkcs11.mechanisms import KeyType as CkKeyType
+
+from hsm_keys.errors import StoreError
+from hsm_keys.stores.base import CustodyFact, Verdict
+
+if TYPE_CHECKING:
+    from hsm_keys.signing.algorithms import PublicKey
+
+__all__ = [
+    "custody_facts",
+    "decode_id",
+    "default_id",
+    "encode_id",
+    "find",
+    "private_keys",
+    "public_key_of",
+    "public_objects",
+    "read",
+    "read_facts",
+    "require_public_key",
+]
+
+_ID_PREFIX: Final = b"id:"
+_PRINTABLE = re.compile(rb"[\x21-\x7e]+")
+_UUID_LENGTH: Final = 16
+_ED25519_LENGTH: Final = 32
+_OCTET_STRING_32: Final = b"\x04\x20"
+_ED25519_PARAMS: Final = (bytes.fromhex("06032b6570"), b"\x13\x0cedwards25519")
+
+_NOT_SAID: Final = (
+    ckr.AttributeSensitive,
+    ckr.AttributeTypeInvalid,
+    ckr.AttributeValueInvalid,
+    ckr.FunctionFailed,
+    ckr.FunctionNotSupported,
+    NotImplementedError,
+    ValueError,  # a value that isn't of the attribute's type: text that isn't UTF-8, an unknown enum
+    struct.error,
+)
+
+_FACTS: Final[dict[str, tuple[Attribute, bool | None]]] = {
+    "sensitive": (Attribute.SENSITIVE, True),
+    "extractable": (Attribute.EXTRACTABLE, False),
+    "always_sensitive": (Attribute.ALWAYS_SENSITIVE, True),
+    "never_extractable": (Attribute.NEVER_EXTRACTABLE, True),
+    "local": (Attribute.LOCAL, True),
+    "private": (Attribute.PRIVATE, True),
+    "sign": (Attribute.SIGN, True),
+    "decrypt": (Attribute.DECRYPT, False),
+    "unwrap": (Attribute.UNWRAP, False),
+    "derive": (Attribute.DERIVE, False),
+    "modifiable": (Attribute.MODIFIABLE, None),
+}
+"""Attributes of the private key (PKCS#11 v2.40, sections 4.4 to 4.9) and what a key in custody answers."""
+
+_DECISIVE: Final = frozenset({"sensitive", "extractable", "always_sensitive", "never_extractable", "sign"})
+_NOTES: Final = {
+    "sensitive": "the private half can be read in the clear",
+    "extractable": "the private half can be wrapped and taken out",
+    "always_sensitive": "the private half was readable at some time",
+    "never_extractable": "the private half could be taken out at some time",
+    "local": "the token doesn't say that the key was made inside it",
+    "private": "the key can be used without a login",
+    "sign": "the key can't sign",
+    "decrypt": "the key can do more than sign",
+    "unwrap": "the key can do more than sign",
+    "derive": "the key can do more than sign",
+}
+
+
+def read(obj: Any, attribute: Attribute) -> Any:
+    """Return the attribute's value; None where the module doesn't say."""
+    try:
+        return obj[attribute]
+    except _NOT_SAID:
+        return None
+
+
+def find(session: Any, template: dict[Attribute, Any]) -> list[Any]:
+    """Return all matching objects; hold the module's mutex. An iterator left half-used blocks other threads."""
+    return list(session.get_objects(template))
+
+
+def private_keys(session: Any, label: str | None = None) -> list[Any]:
+    """Return the private keys, of that label if one is given; hold the module's mutex."""
+    template: dict[Attribute, Any] = {Attribute.CLASS: ObjectClass.PRIVATE_KEY}
+    if label is not None:
+        template[Attribute.LABEL] = label
+    return find(session, template)
+
+
+def encode_id(api_key_id: str) -> bytes:
+    """Return the CKA_ID that holds an API key id: the UUID's 16 bytes, or ``id:`` and its UTF-8 bytes."""
+    try:
+        return UUID(api_key_id).bytes
+    except ValueError:
+        return _ID_PREFIX + api_key_id.encode()
+
+
+def decode_id(cka_id: bytes | None) -> str | None:
+    """Return the API key id that a CKA_ID holds; None where it holds none."""
+    text = (cka_id or b"").removeprefix(_ID_PREFIX)
+    if cka_id and text != cka_id and _PRINTABLE.fullmatch(text):
+        return text.decode("ascii")  # also where "id:" and the text happen to be 16 bytes long
+    return str(UUID(bytes=cka_id)) if cka_id and len(cka_id) == _UUID_LENGTH else None
+
+
+def default_id(public_key: PublicKey) -> bytes:
+    """Return the CKA_ID of a key that is only minted: SHA-1 of the public key's bits (RFC 5280, 4.2.1.2)."""
+    return SubjectKeyIdentifier.from_public_key(public_key).digest
+
+
+def public_key_of(session: Any, private: Any) -> PublicKey | None:
+    """Return the public half of a private key object; hold the module's mutex.
+
+    An RSA private key object holds modulus and exponent itself. Where it doesn't, and for Ed25519, the public
+    object of the same label is read, preferring one with the same CKA_ID.
+
+    Returns:
+        The public key; None if it isn't to be found, or isn't of a type that Kalshi takes.
+    """
+    key_type = read(private, Attribute.KEY_TYPE)
+    if key_type not in {CkKeyType.RSA, CkKeyType.EC_EDWARDS}:
+        return None
+    decode = _rsa_public_key if key_type == CkKeyType.RSA else _ed25519_public_key
+    candidates = [private] if key_type == CkKeyType.RSA else []
+    for candidate in [*candidates, *public_objects(session, private, key_type)]:
+        public_key = decode(candidate)
+        if public_key is not None:
+            return public_key
+    return None
+
+
+def public_objects(session: Any, private: Any, key_type: CkKeyType) -> list[Any]:
+    """Return the public key objects of the private one's label and type, the one with its CKA_ID first."""
+    label = read(private, Attribute.LABEL)
+    found = find(
+        session,
+        {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.LABEL: label, Attribute.KEY_TYPE: key_type},
+    )
+    private_id = read(private, Attribute.ID)
+    return sorted(found, key=lambda obj: read(obj, Attribute.ID) != private_id)
+
+
+def _rsa_public_key(obj: Any) -> PublicKey | None:
+    modulus, exponent = read(obj, Attribute.MODULUS), read(obj, Attribute.PUBLIC_EXPONENT)
+    if not modulus or not exponent:
+        return None
+    try:
+        return RSAPublicNumbers(int.from_bytes(exponent, "big"), int.from_bytes(modulus, "big")).public_key()
+    except ValueError:
+        return None
+
+
+def _ed25519_public_key(obj: Any) -> PublicKey | None:
+    if read(obj, Attribute.EC_PARAMS) not in _ED25519_PARAMS:
+        return None
+    # PKCS#11 v3.0 wants the point as a DER octet string; some modules give it bare.
+    point = read(obj, Attribute.EC_POINT) or b""
+    if len(point) == _ED25519_LENGTH + len(_OCTET_STRING_32):
+        point = point.removeprefix(_OCTET_STRING_32)
+    return Ed25519PublicKey.from_public_bytes(point) if len(point) == _ED25519_LENGTH else None
+
+
+def read_facts(private: Any) -> dict[str, bool | None]:
+    """Return what the token says about the private half, under stable names; None where it doesn't say."""
+    answers = {name: read(private, attribute) for name, (attribute, _) in _FACTS.items()}
+    return {name: None if answer is None else bool(answer) for name, answer in answers.items()}
+
+
+def custody_facts(private: Any) -> list[CustodyFact]:
+    """Return what speaks for and against custody: the attributes, and an attempt to read the private half."""
+    said = read_facts(private)
+    facts = [_judge(name, answer, said) for name, answer in said.items() if _FACTS[name][1] is not None]
+    facts.append(_try_to_read(private))
+    return facts
+
+
+def _judge(name: str, answer: bool | None, said: dict[str, bool | None]) -> CustodyFact:
+    if answer is None:
+        return CustodyFact(name, None, Verdict.UNKNOWN, "the token doesn't say")
+    if answer == _FACTS[name][1]:
+        return CustodyFact(name, answer, Verdict.GOOD)
+    # Some modules report LOCAL false for keys that they made. A key that came from outside can't have been
+    # sensitive always and extractable never, so these two overrule it.
+    imported = name == "local" and not (said["always_sensitive"] and said["never_extractable"])
+    verdict = Verdict.BAD if name in _DECISIVE or imported else Verdict.UNKNOWN
+    return CustodyFact(name, answer, verdict, _NOTES[name])
+
+
+def _try_to_read(private: Any) -> CustodyFact:
+    """Try to read the secret itself; its value is dropped at once if the token gives it out."""
+    is_rsa = read(private, Attribute.KEY_TYPE) == CkKeyType.RSA
+    secret = Attribute.PRIVATE_EXPONENT if is_rsa else Attribute.VALUE
+    try:
+        readable = bool(private[secret])
+        answer = "it was given out" if readable else "the answer was empty"
+    except (*_NOT_SAID, ckr.PKCS11Error) as error:
+        readable, answer = False, type(error).__name__
+    return CustodyFact(
+        "private_half_readable",
+        readable,
+        Verdict.BAD if readable else Verdict.GOOD,
+        f"tried to read CKA_{secret.name}: {answer}",
+    )
+
+
+def require_public_key(session: Any, private: Any, name: str) -> PublicKey:
+    """Return the public half, as ``public_key_of``.
+
+    Raises:
+        StoreError: If the store doesn't show it.
+    """
+    public_key = public_key_of(session, private)
+    if public_key is None:
+        raise StoreError(
+            f"the token holds a private key {name!r}, but no public half that Kalshi takes",
+            hint="Kalshi takes RSA (2048, 3072, 4096 bits) and Ed25519; destroy the key and enroll anew",
+        )
+    return public_key

@@ -1,0 +1,129 @@
+"""Which token: by URI, label, serial or slot. More than one match is an error that lists them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from pkcs11.constants import TokenFlag
+from pkcs11.exceptions import TokenNotPresent, TokenNotRecognised
+
+from hsm_keys.errors import StoreAmbiguousError, StoreNotFoundError
+from hsm_keys.stores.pkcs11.errors import told_as_ours
+from hsm_keys.stores.pkcs11.module import Module, acquire
+from hsm_keys.stores.uri import Pkcs11Uri
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["SlotChoice", "choose_slot", "describe_token", "find_token", "initialised_tokens", "serial_of", "token_uri"]
+
+
+def serial_of(token: Any) -> str:
+    """Return the token's serial number as text; vendors fill the field with ASCII."""
+    return bytes(token.serial).decode("ascii", errors="replace")
+
+
+_MATCHERS: Final[dict[str, Callable[[Any], object]]] = {
+    "token": lambda token: token.label,
+    "serial": serial_of,
+    "manufacturer": lambda token: token.manufacturer_id,
+    "model": lambda token: token.model,
+    "slot_id": lambda token: token.slot.slot_id,
+    "slot_description": lambda token: token.slot.slot_description,
+    "slot_manufacturer": lambda token: token.slot.manufacturer_id,
+}
+"""Path attributes of RFC 7512 that narrow the choice of a token, and what each is compared with."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotChoice:
+    """The token that ``--slot N`` means.
+
+    Args:
+        uri: Names the token by label and serial: slot ids change when tokens come and go.
+        description: What people call it.
+        others: What people call the other initialised tokens of the module.
+    """
+
+    uri: Pkcs11Uri
+    description: str
+    others: tuple[str, ...]
+
+
+def describe_token(token: Any) -> str:
+    """Return what people call the token."""
+    return f'token "{token.label}" (serial {serial_of(token)})'
+
+
+def token_uri(token: Any, module_path: str) -> Pkcs11Uri:
+    """Return the URI that names the token by label and serial."""
+    return Pkcs11Uri(token=token.label, serial=serial_of(token) or None, module_path=module_path)
+
+
+def initialised_tokens(module: Module) -> list[Any]:
+    """Return the module's initialised tokens, in the module's own order of slots."""
+    tokens = []
+    with module.mutex, told_as_ours("list its slots"):
+        for slot in module.library.get_slots(token_present=True):
+            try:
+                token: Any = slot.get_token()
+            except (TokenNotPresent, TokenNotRecognised):
+                continue
+            if token.flags & TokenFlag.TOKEN_INITIALIZED:
+                tokens.append(token)
+    return tokens
+
+
+def _listing(tokens: Sequence[Any]) -> str:
+    return ", ".join(f"{describe_token(token)} in slot {token.slot.slot_id}" for token in tokens)
+
+
+def find_token(module: Module, uri: Pkcs11Uri) -> Any:
+    """Return the one token that the URI names.
+
+    Raises:
+        StoreNotFoundError: If none matches.
+        StoreAmbiguousError: If several do; the message lists them.
+    """
+    tokens = initialised_tokens(module)
+    wanted = {name: getattr(uri, name) for name in _MATCHERS if getattr(uri, name) is not None}
+    matches = [token for token in tokens if all(_MATCHERS[name](token) == value for name, value in wanted.items())]
+    if len(matches) == 1:
+        return matches[0]
+    asked = ", ".join(f"{name.replace('_', '-')}={value}" for name, value in wanted.items()) or "any token"
+    if not matches:
+        raise StoreNotFoundError(
+            f"no token of {module.path} matches {asked}",
+            hint=f"it has {_listing(tokens)}" if tokens else "the module has no initialised token",
+        )
+    raise StoreAmbiguousError(
+        f"{len(matches)} tokens of {module.path} match {asked}: {_listing(matches)}",
+        hint="name one by its serial: pkcs11:serial=...",
+    )
+
+
+def choose_slot(number: int, module_path: str) -> SlotChoice:
+    """Return the token that ``--slot N`` means.
+
+    Slot ids are rarely small numbers (SoftHSM makes them up), so N is first the id of a slot that holds an
+    initialised token, and else an index, from 0, into the initialised tokens.
+
+    Raises:
+        StoreNotFoundError: If there is neither.
+    """
+    module = acquire(module_path)
+    try:
+        tokens = initialised_tokens(module)
+        chosen = next((token for token in tokens if token.slot.slot_id == number), None)
+        if chosen is None and 0 <= number < len(tokens):
+            chosen = tokens[number]
+        if chosen is None:
+            raise StoreNotFoundError(
+                f"{module.path} has no slot {number} with an initialised token",
+                hint=f"it has {_listing(tokens)}" if tokens else "initialise a token first",
+            )
+        others = tuple(describe_token(token) for token in tokens if token is not chosen)
+        return SlotChoice(token_uri(chosen, module.path), describe_token(chosen), others)
+    finally:
+        module.release()

@@ -1,0 +1,47 @@
+"""Fixtures that more than one room uses."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+
+from tests.support import softhsm as softhsm_support
+from tests.support.softhsm import SoftHsm, TestToken
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+settings.register_profile("default", deadline=None)  # a shared machine is no place to time a single example
+settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the keys, tokens and accounts of whoever runs it."""
+    for name in list(os.environ):
+        if name.startswith(("HSM_KEYS_", "KALSHI_", "AWS_", "SOFTHSM2_")) and not name.startswith("HSM_KEYS_TEST_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def softhsm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SoftHsm:
+    """A SoftHSM without tokens."""
+    lacking = softhsm_support.missing()
+    if lacking is not None:
+        # In CI a missing part is a failure: skipped tests would look like passed ones.
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"SoftHSM is needed: {lacking}")
+    folder = tmp_path / "softhsm"
+    folder.mkdir()
+    hsm = SoftHsm(folder)
+    monkeypatch.setenv("SOFTHSM2_CONF", str(hsm.conf))
+    monkeypatch.setenv("HSM_KEYS_MODULE", hsm.module)
+    return hsm
+
+
+@pytest.fixture
+def token(softhsm: SoftHsm) -> TestToken:
+    """The one token of a SoftHSM."""
+    return softhsm.init_token()

@@ -1,0 +1,108 @@
+"""Which token: by URI, label, serial, slot. Ambiguity lists the candidates."""
+
+from __future__ import annotations
+
+import _ctypes
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hsm_keys import open_store
+from hsm_keys.errors import StoreAmbiguousError, StoreError, StoreNotFoundError, UsageError
+from hsm_keys.stores.pkcs11.module import acquire
+from hsm_keys.stores.pkcs11.tokens import choose_slot, initialised_tokens, serial_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.softhsm import SoftHsm
+
+pytestmark = pytest.mark.softhsm
+
+
+def test_a_label_that_two_tokens_carry_lists_both(softhsm: SoftHsm) -> None:
+    token, _ = softhsm.init_token("kalshi"), softhsm.init_token("kalshi")
+    with pytest.raises(StoreAmbiguousError) as caught:
+        open_store(token.uri)
+    assert caught.value.message.count('token "kalshi" (serial ') == 2
+    assert "pkcs11:serial=" in caught.value.hint
+
+
+def test_a_serial_tells_twins_apart(softhsm: SoftHsm) -> None:
+    token, _ = softhsm.init_token("kalshi"), softhsm.init_token("kalshi")
+    module = acquire(softhsm.module)
+    serials = [serial_of(found) for found in initialised_tokens(module)]
+    module.release()
+    assert len(set(serials)) == 2
+    for serial in serials:
+        uri = f"pkcs11:serial={serial}?module-path={softhsm.module}&pin-source=file:{token.pin_file}"
+        with open_store(uri) as store:
+            assert serial in store.uri
+
+
+def test_an_unknown_label_lists_what_is_there(softhsm: SoftHsm) -> None:
+    softhsm.init_token("kalshi")
+    with pytest.raises(StoreNotFoundError) as caught:
+        open_store(f"pkcs11:token=kalsji?module-path={softhsm.module}")
+    assert "token=kalsji" in caught.value.message
+    assert 'token "kalshi"' in caught.value.hint
+
+
+def test_a_module_without_tokens_says_so(softhsm: SoftHsm) -> None:
+    with pytest.raises(StoreNotFoundError, match="matches any token") as caught:
+        open_store(f"pkcs11:?module-path={softhsm.module}")
+    assert "no initialised token" in caught.value.hint
+
+
+def test_the_only_token_needs_no_name(softhsm: SoftHsm) -> None:
+    token = softhsm.init_token("kalshi")
+    with open_store(f"pkcs11:?module-path={softhsm.module}&pin-source=file:{token.pin_file}") as store:
+        assert 'token "kalshi"' in store.describe()
+
+
+def test_a_slot_is_an_id_or_an_index_and_the_answer_names_label_and_serial(softhsm: SoftHsm) -> None:
+    softhsm.init_token("first")
+    softhsm.init_token("second")
+    module = acquire(softhsm.module)
+    tokens = [(found.label, found.slot.slot_id) for found in initialised_tokens(module)]
+    module.release()
+    for index, (label, slot_id) in enumerate(tokens):
+        for number in (index, slot_id):
+            choice = choose_slot(number, softhsm.module)
+            assert choice.uri.token == label
+            assert choice.uri.serial
+            assert choice.uri.slot_id is None
+            assert label in choice.description
+            assert len(choice.others) == 1
+    with pytest.raises(StoreNotFoundError, match="no slot 2"):
+        choose_slot(2, softhsm.module)
+    with pytest.raises(StoreNotFoundError):
+        choose_slot(-1, softhsm.module)
+
+
+def test_a_file_that_is_no_module_says_so(tmp_path: Path) -> None:
+    text = tmp_path / "module.so"
+    text.write_text("not a shared object")
+    with pytest.raises(StoreError, match=r"not a PKCS#11 module|didn't initialise"):
+        open_store(f"pkcs11:token=x?module-path={text}")
+    with pytest.raises(StoreNotFoundError, match="no PKCS#11 module at"):
+        open_store(f"pkcs11:token=x?module-path={tmp_path}/gone.so")
+
+
+def test_a_library_that_is_no_module_says_so() -> None:
+    library = _ctypes.__file__  # a real shared object without C_GetFunctionList
+    with pytest.raises(StoreError, match=r"not a PKCS#11 module|didn't initialise"):
+        open_store(f"pkcs11:token=x?module-path={library}")
+
+
+def test_module_name_is_refused_with_the_way_out() -> None:
+    with pytest.raises(UsageError) as caught:
+        open_store("pkcs11:token=x?module-name=softhsm2")
+    assert "module-path" in caught.value.hint
+
+
+@pytest.mark.parametrize("uri", ["", "kalshi", "file:///x", "pkcs12:token=x"])
+def test_a_store_that_no_back_end_knows(uri: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        open_store(uri)
+    assert "pkcs11:" in caught.value.hint

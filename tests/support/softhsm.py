@@ -1,0 +1,78 @@
+"""A SoftHSM of a test's own: fresh token directory, fresh tokens."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+_MODULES = (
+    "/usr/lib/softhsm/libsofthsm2.so",
+    "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
+    "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
+    "/usr/lib64/pkcs11/libsofthsm2.so",
+    "/usr/local/lib/softhsm/libsofthsm2.so",
+    "/opt/homebrew/lib/softhsm/libsofthsm2.so",
+)
+
+SO_PIN = "so-0123456789"
+
+
+def missing() -> str | None:
+    """Return what of SoftHSM this machine lacks; None if it is all there."""
+    if shutil.which("softhsm2-util") is None:
+        return "softhsm2-util is not on PATH"
+    return None if module_path() else "libsofthsm2.so was not found"
+
+
+def module_path() -> str | None:
+    named = os.environ.get("HSM_KEYS_TEST_MODULE")
+    return named or next((path for path in _MODULES if Path(path).is_file()), None)
+
+
+@dataclass(frozen=True)
+class TestToken:
+    """An initialised token."""
+
+    __test__ = False
+
+    label: str
+    pin: str
+    pin_file: Path
+    module: str
+
+    @property
+    def uri(self) -> str:
+        return f"pkcs11:token={self.label}?module-path={self.module}&pin-source=file:{self.pin_file}"
+
+    @property
+    def uri_without_pin(self) -> str:
+        return f"pkcs11:token={self.label}?module-path={self.module}"
+
+
+class SoftHsm:
+    """A token directory and its configuration."""
+
+    def __init__(self, folder: Path) -> None:
+        path = module_path()
+        assert path is not None
+        self.module = str(Path(path).resolve())
+        self.folder = folder
+        self.tokens = folder / "tokens"
+        self.tokens.mkdir()
+        self.conf = folder / "softhsm2.conf"
+        self.conf.write_text(f"directories.tokendir = {self.tokens}\nobjectstore.backend = file\nlog.level = ERROR\n")
+
+    def init_token(self, label: str = "kalshi", pin: str = "pin-canary-4711") -> TestToken:
+        subprocess.run(
+            ["softhsm2-util", "--init-token", "--free", "--label", label, "--so-pin", SO_PIN, "--pin", pin],
+            env={**os.environ, "SOFTHSM2_CONF": str(self.conf)},
+            check=True,
+            capture_output=True,
+        )
+        pin_file = self.folder / f"pin-{label}"
+        pin_file.touch(mode=0o600)
+        pin_file.write_text(pin + "\n")
+        return TestToken(label, pin, pin_file, self.module)
