@@ -1,0 +1,1 @@
+"""Kalshi's REST API, as far as keys need it."""

@@ -1,0 +1,245 @@
+"""The key endpoints: list, create, generate, delete. Bad input is refused before anything is sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import quote
+
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from pydantic import ValidationError
+
+from hsm_keys.errors import UsageError
+from hsm_keys.kalshi.errors import error_of, garbled
+from hsm_keys.kalshi.models import CreateApiKeyResponse, GenerateApiKeyResponse, ListApiKeysResponse
+from hsm_keys.signing.algorithms import key_type_of, public_key_pem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import httpx2
+
+    from hsm_keys.kalshi.client import AsyncKalshiClient, KalshiClient
+
+__all__ = ["SCOPES", "ApiKeysResource", "AsyncApiKeysResource", "new_key_fields"]
+
+SCOPES: Final = (
+    "read",
+    "write",
+    "read::block_trade_accept",
+    "read::portfolio_balance",
+    "write::trade",
+    "write::transfer",
+    "write::fcm_risk",
+    "write::block_trade_accept",
+)
+
+_DEFAULT_SCOPES: Final = ("read", "write")
+_KEY_TYPES: Final = ("rsa", "ed25519")
+_MAX_SUBACCOUNT: Final = 63
+_PATH: Final = "/api_keys"
+
+_M = TypeVar("_M", ListApiKeysResponse, CreateApiKeyResponse, GenerateApiKeyResponse)
+
+
+def new_key_fields(
+    name: str,
+    scopes: Sequence[str] | None = None,
+    subaccount: int | None = None,
+    fcm_subtrader_id: str | None = None,
+) -> dict[str, Any]:
+    """Return the fields that create and generate share, checked.
+
+    Args:
+        name: What to call the key.
+        scopes: What it may do; None leaves it to Kalshi, which grants read and write, transfers included.
+        subaccount: Restricts it to one subaccount, 0 to 63.
+        fcm_subtrader_id: Binds it to one FCM subtrader; excludes ``subaccount``.
+
+    Raises:
+        UsageError: If Kalshi would refuse one of them.
+    """
+    if not name.strip() or not name.isprintable():
+        raise UsageError("an API key needs a name of printable characters")
+    fields: dict[str, Any] = {"name": name}
+    if scopes is not None:
+        fields["scopes"] = _checked_scopes(scopes)
+    if subaccount is not None:
+        if isinstance(subaccount, bool) or not 0 <= subaccount <= _MAX_SUBACCOUNT:
+            raise UsageError(f"there is no subaccount {subaccount}", hint=f"it is a number from 0 to {_MAX_SUBACCOUNT}")
+        fields["subaccount"] = subaccount
+    if fcm_subtrader_id is not None:
+        if subaccount is not None:
+            raise UsageError("subaccount and fcm_subtrader_id exclude each other", hint="give one of them")
+        fields["fcm_subtrader_id"] = fcm_subtrader_id
+    return fields
+
+
+def _checked_scopes(scopes: Sequence[str]) -> list[str]:
+    if isinstance(scopes, str):
+        raise UsageError("scopes is a list of strings, not a string", hint=f'write ["{scopes}"]')
+    unique = list(dict.fromkeys(scopes))
+    unknown = [scope for scope in unique if scope not in SCOPES]
+    if unknown:
+        raise UsageError(f"Kalshi has no scope {unknown[0]!r}", hint="use " + ", ".join(SCOPES))
+    if not unique:
+        raise UsageError("a key without any scope can do nothing", hint="leave scopes out for read and write")
+    if "write" in unique and "read" not in unique:
+        raise UsageError("the scope write needs read", hint="give both, or a child scope such as write::trade alone")
+    return unique
+
+
+def _checked_public_key(public_key: str | bytes) -> str:
+    """Return the PEM of the public key, normalised; a private key is refused before it goes anywhere."""
+    pem = public_key.encode() if isinstance(public_key, str) else public_key
+    if b"PRIVATE KEY" in pem:
+        raise UsageError(
+            "that is a PRIVATE key; nothing was sent",
+            hint="send the public half: openssl pkey -in key.pem -pubout",
+        )
+    try:
+        key = load_pem_public_key(pem)
+    except ValueError:
+        key = None
+    if key is None or b"-----BEGIN PUBLIC KEY-----" not in pem:
+        raise UsageError(
+            "the public key is no SubjectPublicKeyInfo PEM",
+            hint="it begins with -----BEGIN PUBLIC KEY-----; see `hsm-keys public-key NAME`",
+        )
+    key_type_of(key)
+    return public_key_pem(key)  # type: ignore[arg-type]  # key_type_of refuses all others
+
+
+def _key_path(api_key_id: str) -> str:
+    if not api_key_id.strip(". ") or not api_key_id.isprintable():
+        raise UsageError(f"{api_key_id!r} is no API key id")
+    return f"{_PATH}/{quote(api_key_id, safe='')}"
+
+
+def _create_body(public_key: str | bytes, fields: dict[str, Any]) -> dict[str, Any]:
+    return {**fields, "public_key": _checked_public_key(public_key)}
+
+
+def _generate_body(key_type: str | None, fields: dict[str, Any]) -> dict[str, Any]:
+    if key_type is None:
+        return fields
+    if key_type not in _KEY_TYPES:
+        raise UsageError(f"Kalshi generates no keys of the type {key_type!r}", hint="use " + " or ".join(_KEY_TYPES))
+    return {**fields, "key_type": key_type}
+
+
+def _list_params(fcm_subtrader_id: str | None) -> dict[str, str] | None:
+    return None if fcm_subtrader_id is None else {"fcm_subtrader_id": fcm_subtrader_id}
+
+
+def _read(model: type[_M], response: httpx2.Response, asked: dict[str, Any] | None = None) -> _M:
+    """Return the model in a successful answer; ``asked`` fills in what Kalshi doesn't repeat."""
+    if not response.is_success:
+        raise error_of(response)
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise garbled(response, "is no JSON object")
+    known = {} if asked is None else {"scopes": _DEFAULT_SCOPES, **asked}
+    try:
+        return model.model_validate({**known, **answer})
+    except ValidationError:
+        raise garbled(response, "lacks what the API promises") from None
+
+
+def _require_success(response: httpx2.Response) -> None:
+    if not response.is_success:
+        raise error_of(response)
+
+
+class ApiKeysResource:
+    """``client.api_keys``: the key endpoints.
+
+    Every method raises:
+        UsageError: If Kalshi would refuse the input; nothing was sent.
+        KalshiError: If Kalshi refuses.
+        NetworkError: If there was no answer and nothing was changed.
+        OutcomeUnknownError: If there was no answer to a request that changes something: never send it again
+            blindly, list the keys first.
+    """
+
+    def __init__(self, client: KalshiClient) -> None:
+        self._client = client
+
+    def list(self, *, fcm_subtrader_id: str | None = None) -> ListApiKeysResponse:
+        """Return the account's API keys (``GET /api_keys``)."""
+        params = _list_params(fcm_subtrader_id)
+        return _read(ListApiKeysResponse, self._client.request("GET", _PATH, params=params))
+
+    def create(
+        self,
+        name: str,
+        public_key: str | bytes,
+        *,
+        scopes: Sequence[str] | None = None,
+        subaccount: int | None = None,
+        fcm_subtrader_id: str | None = None,
+    ) -> CreateApiKeyResponse:
+        """Register a public key (``POST /api_keys``); ``public_key`` is a SubjectPublicKeyInfo PEM."""
+        body = _create_body(public_key, new_key_fields(name, scopes, subaccount, fcm_subtrader_id))
+        return _read(CreateApiKeyResponse, self._client.request("POST", _PATH, json=body), body)
+
+    def generate(
+        self,
+        name: str,
+        *,
+        key_type: str | None = None,
+        scopes: Sequence[str] | None = None,
+        subaccount: int | None = None,
+        fcm_subtrader_id: str | None = None,
+    ) -> GenerateApiKeyResponse:
+        """Let Kalshi make a pair (``POST /api_keys/generate``): the private half then exists outside hardware."""
+        body = _generate_body(key_type, new_key_fields(name, scopes, subaccount, fcm_subtrader_id))
+        return _read(GenerateApiKeyResponse, self._client.request("POST", f"{_PATH}/generate", json=body), body)
+
+    def delete(self, api_key_id: str) -> None:
+        """Delete an API key (``DELETE /api_keys/{api_key}``); it is dead at once, and there is no way back."""
+        _require_success(self._client.request("DELETE", _key_path(api_key_id)))
+
+
+class AsyncApiKeysResource:
+    """``client.api_keys`` of an ``AsyncKalshiClient``; see ``ApiKeysResource``."""
+
+    def __init__(self, client: AsyncKalshiClient) -> None:
+        self._client = client
+
+    async def list(self, *, fcm_subtrader_id: str | None = None) -> ListApiKeysResponse:
+        """Return the account's API keys (``GET /api_keys``)."""
+        params = _list_params(fcm_subtrader_id)
+        return _read(ListApiKeysResponse, await self._client.request("GET", _PATH, params=params))
+
+    async def create(
+        self,
+        name: str,
+        public_key: str | bytes,
+        *,
+        scopes: Sequence[str] | None = None,
+        subaccount: int | None = None,
+        fcm_subtrader_id: str | None = None,
+    ) -> CreateApiKeyResponse:
+        """Register a public key (``POST /api_keys``); ``public_key`` is a SubjectPublicKeyInfo PEM."""
+        body = _create_body(public_key, new_key_fields(name, scopes, subaccount, fcm_subtrader_id))
+        return _read(CreateApiKeyResponse, await self._client.request("POST", _PATH, json=body), body)
+
+    async def generate(
+        self,
+        name: str,
+        *,
+        key_type: str | None = None,
+        scopes: Sequence[str] | None = None,
+        subaccount: int | None = None,
+        fcm_subtrader_id: str | None = None,
+    ) -> GenerateApiKeyResponse:
+        """Let Kalshi make a pair (``POST /api_keys/generate``): the private half then exists outside hardware."""
+        body = _generate_body(key_type, new_key_fields(name, scopes, subaccount, fcm_subtrader_id))
+        return _read(GenerateApiKeyResponse, await self._client.request("POST", f"{_PATH}/generate", json=body), body)
+
+    async def delete(self, api_key_id: str) -> None:
+        """Delete an API key (``DELETE /api_keys/{api_key}``); it is dead at once, and there is no way back."""
+        _require_success(await self._client.request("DELETE", _key_path(api_key_id)))

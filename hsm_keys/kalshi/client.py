@@ -1,0 +1,326 @@
+"""Clients that sign each request right before it is sent. What is signed is what goes over the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import httpx2
+import stamina
+
+from hsm_keys._version import __version__
+from hsm_keys.errors import HsmKeysError, NetworkError, OutcomeUnknownError, UsageError
+from hsm_keys.kalshi.api_keys import ApiKeysResource, AsyncApiKeysResource
+from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
+from hsm_keys.kalshi.environments import resolve
+from hsm_keys.kalshi.errors import error_of, garbled
+from hsm_keys.signing.message import canonical_method, canonical_path
+from hsm_keys.signing.pem import PemKey
+from hsm_keys.signing.signer import RequestSigner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+__all__ = ["AsyncKalshiClient", "KalshiClient"]
+
+_TIMEOUT: Final = httpx2.Timeout(10.0, connect=5.0)  # seconds; read, write and pool wait 10
+_NOT_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
+_TRANSIENT: Final = frozenset({429, 500, 502, 503, 504})
+
+
+class _TransientStatusError(Exception):
+    """A GET was answered with a status that may pass; carries the answer through the retry."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        super().__init__(response.status_code)
+        self.response = response
+
+
+class _Base:
+    """What both clients share: everything but the sending."""
+
+    def __init__(self, signer: RequestSigner, base_url: str | None, environment: str | None) -> None:
+        self.signer = signer
+        self.base_url: Final = resolve(base_url=base_url, environment=environment)
+        url = httpx2.URL(self.base_url)
+        self._prefix = url.path
+        self._origin = self.base_url.removesuffix(self._prefix)
+
+    def _url(self, path: str, params: Mapping[str, str] | None) -> tuple[httpx2.URL, str]:
+        """Return the URL to send to, and the path to sign."""
+        bare, mark, query = path.partition("?")
+        signed = canonical_path(bare)
+        if not signed.startswith("/trade-api/"):
+            signed = canonical_path(f"{self._prefix}{signed}")
+        try:
+            url = httpx2.URL(f"{self._origin}{signed}{mark}{query}").copy_merge_params(dict(params or {}))
+        except httpx2.InvalidURL:
+            raise UsageError("the query can't be sent as it is", hint="percent-encode it") from None
+        if url.raw_path.partition(b"?")[0] != signed.encode("ascii") or url.fragment:
+            # httpx2 removes dot segments: Kalshi would see another path than the one that was asked for.
+            raise UsageError(f"{path!r} changes on its way", hint="leave '..' and '#' out")
+        return url, signed
+
+    def _stamp(self, request: httpx2.Request, path: str) -> httpx2.Request:
+        request.headers.update(self.signer.headers(request.method, path))
+        return request
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(base_url={self.base_url!r}, signer={self.signer!r})"
+
+
+def _options() -> dict[str, Any]:
+    return {
+        "timeout": _TIMEOUT,
+        "follow_redirects": False,  # a redirect would carry signed headers elsewhere
+        "headers": {"User-Agent": f"hsm-keys/{__version__}"},
+    }
+
+
+def _explained(error: httpx2.HTTPError | httpx2.InvalidURL, method: str, path: str) -> HsmKeysError:
+    """Return our error for one of httpx2's: was anything sent, and could it have been carried out?"""
+    what = f"{method} {path}: {type(error).__name__}"
+    if isinstance(error, _NOT_SENT):
+        return NetworkError(
+            f"Kalshi can't be reached for {what}; nothing was sent", hint="check the network and the base URL"
+        )
+    if method == "GET":
+        return NetworkError(f"no answer from Kalshi to {what}", hint="check the network, then try again")
+    return OutcomeUnknownError(
+        f"no answer from Kalshi to {what}; it may have been carried out",
+        hint="look before you do it again: a request that changes something is never repeated blindly",
+    )
+
+
+def _attempts() -> Any:
+    """Return the attempts at a GET: three at most, within 15 seconds."""
+    return stamina.retry_context(
+        on=(_TransientStatusError, httpx2.TransportError), attempts=3, timeout=15.0, wait_initial=0.2, wait_max=2.0
+    )
+
+
+def _unless_transient(response: httpx2.Response) -> httpx2.Response:
+    if response.status_code in _TRANSIENT:
+        raise _TransientStatusError(response)
+    return response
+
+
+def _json(response: httpx2.Response) -> Any:
+    if not response.is_success:
+        raise error_of(response)
+    try:
+        return response.json()
+    except ValueError:
+        raise garbled(response, "is no JSON") from None
+
+
+class KalshiClient(_Base):
+    """Talks to Kalshi's REST API, signing with one key. Close it, or use it as a context manager.
+
+    Args:
+        signer: Signs the requests: ``store.key("prod").signer()``.
+        base_url: Kalshi's base URL; https, or http to loopback.
+        environment: ``prod`` or ``demo``, in place of a base URL. With neither, ``KALSHI_API_BASE_URL`` and
+            ``KALSHI_DEMO`` are read, and production is the default.
+        transport: Sends the requests, in place of httpx2's own.
+
+    Attributes:
+        api_keys: The key endpoints.
+
+    Raises:
+        UsageError: If the base URL can't be one.
+    """
+
+    def __init__(
+        self,
+        signer: RequestSigner,
+        *,
+        base_url: str | None = None,
+        environment: str | None = None,
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        super().__init__(signer, base_url, environment)
+        self._http = httpx2.Client(transport=transport, **_options())
+        self.api_keys = ApiKeysResource(self)
+
+    @classmethod
+    def from_private_key(
+        cls,
+        api_key_id: str,
+        pem: str | bytes,
+        *,
+        passphrase: str | None = None,
+        base_url: str | None = None,
+        environment: str | None = None,
+    ) -> Self:
+        """Return a client that signs with a PEM: the bootstrap key.
+
+        Raises:
+            UsageError: If the PEM can't be read.
+        """
+        key = PemKey(api_key_id, pem, None if passphrase is None else lambda: passphrase)
+        return cls(RequestSigner(key), base_url=base_url, environment=environment)
+
+    @classmethod
+    def from_env(
+        cls, env: Mapping[str, str] = os.environ, *, ask_passphrase: Callable[[str], str] | None = None
+    ) -> Self:
+        """Return a client that signs with the bootstrap key of the environment; see ``bootstrap_key_from_env``.
+
+        Raises:
+            UsageError: If the environment holds no key, or only a part of one.
+        """
+        return cls(RequestSigner(_required_bootstrap(env, ask_passphrase)), base_url=resolve(env=env))
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        json: Any = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx2.Response:
+        """Send a signed request and return the answer, whatever its status.
+
+        A GET is tried up to three times, each with a fresh timestamp; nothing else is ever repeated.
+
+        Args:
+            method: HTTP method.
+            path: ``/portfolio/balance``, or with its prefix ``/trade-api/v2/portfolio/balance``. A query may follow.
+            params: Further query parameters.
+            json: A body to send as JSON.
+            content: A body to send as it is.
+            headers: Further headers.
+
+        Raises:
+            UsageError: If the method or path can't be signed.
+            NetworkError: If there was no answer, and nothing was changed.
+            OutcomeUnknownError: If there was no answer to a request that changes something.
+        """
+        method = canonical_method(method)
+        url, signed = self._url(path, params)
+        request = self._http.build_request(method, url, json=json, content=content, headers=headers)
+        try:
+            if method != "GET":
+                return self._http.send(self._stamp(request, signed))
+            for attempt in _attempts():
+                with attempt:
+                    response = _unless_transient(self._http.send(self._stamp(request, signed)))
+        except _TransientStatusError as error:
+            return error.response
+        except httpx2.HTTPError as error:
+            raise _explained(error, method, signed) from None
+        return response
+
+    def get_json(self, path: str) -> Any:
+        """Return the JSON of a GET that must succeed.
+
+        Raises:
+            KalshiError: If Kalshi refuses.
+            NetworkError: If there is no answer, or it isn't JSON.
+        """
+        return _json(self.request("GET", path))
+
+    def close(self) -> None:
+        """Close the connections. The store of the key stays open."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncKalshiClient(_Base):
+    """``KalshiClient`` with awaitables. It signs in a thread: a slow token never blocks the event loop.
+
+    Arguments, attributes and errors are those of ``KalshiClient``.
+    """
+
+    def __init__(
+        self,
+        signer: RequestSigner,
+        *,
+        base_url: str | None = None,
+        environment: str | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        super().__init__(signer, base_url, environment)
+        self._http = httpx2.AsyncClient(transport=transport, **_options())
+        self.api_keys = AsyncApiKeysResource(self)
+
+    @classmethod
+    def from_private_key(
+        cls,
+        api_key_id: str,
+        pem: str | bytes,
+        *,
+        passphrase: str | None = None,
+        base_url: str | None = None,
+        environment: str | None = None,
+    ) -> Self:
+        """Return a client that signs with a PEM; see ``KalshiClient.from_private_key``."""
+        key = PemKey(api_key_id, pem, None if passphrase is None else lambda: passphrase)
+        return cls(RequestSigner(key), base_url=base_url, environment=environment)
+
+    @classmethod
+    def from_env(
+        cls, env: Mapping[str, str] = os.environ, *, ask_passphrase: Callable[[str], str] | None = None
+    ) -> Self:
+        """Return a client that signs with the bootstrap key of the environment; see ``KalshiClient.from_env``."""
+        return cls(RequestSigner(_required_bootstrap(env, ask_passphrase)), base_url=resolve(env=env))
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        json: Any = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx2.Response:
+        """Send a signed request and return the answer, whatever its status; see ``KalshiClient.request``."""
+        method = canonical_method(method)
+        url, signed = self._url(path, params)
+        request = self._http.build_request(method, url, json=json, content=content, headers=headers)
+        try:
+            if method != "GET":
+                return await self._send(request, signed)
+            async for attempt in _attempts():
+                with attempt:
+                    response = _unless_transient(await self._send(request, signed))
+        except _TransientStatusError as error:
+            return error.response
+        except httpx2.HTTPError as error:
+            raise _explained(error, method, signed) from None
+        return response
+
+    async def _send(self, request: httpx2.Request, signed: str) -> httpx2.Response:
+        return await self._http.send(await asyncio.to_thread(self._stamp, request, signed))
+
+    async def aclose(self) -> None:
+        """Close the connections. The store of the key stays open."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def _required_bootstrap(env: Mapping[str, str], ask: Callable[[str], str] | None) -> PemKey:
+    key = bootstrap_key_from_env(env, ask_passphrase=ask)
+    if key is None:
+        raise UsageError("the environment holds no bootstrap key", hint="set KALSHI_KEY_ID and KALSHI_PRIVATE_KEY_PATH")
+    return key

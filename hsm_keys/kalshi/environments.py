@@ -1,0 +1,83 @@
+"""Kalshi's environments and their base URLs. Keys belong to one environment."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from typing import TYPE_CHECKING, Final
+from urllib.parse import SplitResult, urlsplit
+
+from hsm_keys.errors import UsageError
+from hsm_keys.signing.message import REST_PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["ENVIRONMENTS", "resolve"]
+
+ENVIRONMENTS: Final = {
+    "prod": "https://external-api.kalshi.com/trade-api/v2",
+    "demo": "https://external-api.demo.kalshi.co/trade-api/v2",
+}
+
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"", "0", "false", "no", "off"})
+
+
+def resolve(*, base_url: str | None = None, environment: str | None = None, env: Mapping[str, str] = os.environ) -> str:
+    """Return the base URL to use.
+
+    The order is: ``base_url``, ``environment``, ``KALSHI_API_BASE_URL``, ``KALSHI_DEMO``, production.
+
+    Returns:
+        The URL without a trailing slash, ending in ``/trade-api/v2``.
+
+    Raises:
+        UsageError: If the environment is unknown, or the URL isn't https (or http to loopback), or has
+            another path than Kalshi's.
+    """
+    if base_url is None and environment is None:
+        base_url = env.get("KALSHI_API_BASE_URL") or None
+    if base_url is not None:
+        return _checked(base_url)
+    if environment is None:
+        environment = "demo" if _is_demo(env.get("KALSHI_DEMO", "")) else "prod"
+    if environment not in ENVIRONMENTS:
+        raise UsageError(f"Kalshi has no environment {environment!r}", hint="use " + " or ".join(ENVIRONMENTS))
+    return ENVIRONMENTS[environment]
+
+
+def _is_demo(value: str) -> bool:
+    if value.strip().lower() not in _TRUE | _FALSE:
+        raise UsageError("KALSHI_DEMO is neither true nor false", hint="set it to true, or leave it out")
+    return value.strip().lower() in _TRUE
+
+
+def _checked(base_url: str) -> str:
+    try:
+        parts = urlsplit(base_url)
+        _ = parts.port
+    except ValueError:
+        raise UsageError("the base URL is malformed", hint=f"it looks like {ENVIRONMENTS['prod']}") from None
+    if parts.username is not None or parts.password is not None:
+        raise UsageError("the base URL holds a user name or password, and Kalshi takes none")
+    if not parts.hostname or parts.query or parts.fragment or not base_url.isascii() or not base_url.isprintable():
+        raise UsageError(f"{base_url!r} is no base URL", hint=f"it looks like {ENVIRONMENTS['prod']}")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts)):
+        raise UsageError(
+            f"the base URL {base_url} isn't https, and isn't loopback",
+            hint="signed headers over plain HTTP can be taken and used by others: use https",
+        )
+    if parts.path.rstrip("/") not in {"", REST_PREFIX}:
+        raise UsageError(f"the path of the base URL {base_url} isn't {REST_PREFIX}", hint="leave the path out")
+    return f"{parts.scheme}://{parts.netloc}{REST_PREFIX}"
+
+
+def _is_loopback(parts: SplitResult) -> bool:
+    host = parts.hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

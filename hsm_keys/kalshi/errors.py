@@ -1,0 +1,206 @@
+"""What Kalshi's refusals mean: one class a status, read from all the shapes that Kalshi sends.
+
+::
+
+    KalshiError                 6
+    ├── BadRequestError         400
+    ├── UnauthorizedError       401: key id, signature or header
+    │   └── ClockError          401: the timestamp
+    ├── ForbiddenError          403: scope, subaccount, location
+    │   └── TierError           403 to POST /api_keys: the account's usage level
+    ├── NotFoundError           404
+    ├── ConflictError           409
+    └── RateLimitError          429
+    NetworkError                7
+    ├── ServerError             5xx to a request that changes nothing
+    └── OutcomeUnknownError     5xx to any other
+"""
+
+from __future__ import annotations
+
+import json
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from hsm_keys.errors import HsmKeysError, KalshiError, NetworkError, OutcomeUnknownError
+from hsm_keys.signing.signer import TIMESTAMP_HEADER
+
+if TYPE_CHECKING:
+    import httpx2
+
+__all__ = [
+    "BadRequestError",
+    "ClockError",
+    "ConflictError",
+    "ForbiddenError",
+    "NotFoundError",
+    "RateLimitError",
+    "ServerError",
+    "TierError",
+    "UnauthorizedError",
+    "error_of",
+    "garbled",
+]
+
+_MAX_TEXT: Final = 300
+
+
+class BadRequestError(KalshiError):
+    """400: Kalshi doesn't take the request as it is."""
+
+    code = "kalshi_bad_request"
+
+
+class UnauthorizedError(KalshiError):
+    """401: key id, signature or a header is wrong."""
+
+    code = "kalshi_unauthorized"
+
+
+class ClockError(UnauthorizedError):
+    """401: the timestamp is too far from Kalshi's clock."""
+
+    code = "kalshi_clock"
+
+
+class ForbiddenError(KalshiError):
+    """403: the key is known and may not do this."""
+
+    code = "kalshi_forbidden"
+
+
+class TierError(ForbiddenError):
+    """403: the account's usage level doesn't allow keys to be registered by API."""
+
+    code = "kalshi_tier"
+
+
+class NotFoundError(KalshiError):
+    """404: there is no such thing."""
+
+    code = "kalshi_not_found"
+
+
+class ConflictError(KalshiError):
+    """409: what the key is to be bound to isn't visible yet."""
+
+    code = "kalshi_conflict"
+
+
+class RateLimitError(KalshiError):
+    """429: too many requests."""
+
+    code = "kalshi_rate_limit"
+
+
+class ServerError(NetworkError):
+    """5xx to a request that changes nothing."""
+
+    code = "kalshi_server"
+
+
+def clean(text: str) -> str:
+    """Return a server's text fit for a terminal: one line, no control characters, not too long."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return line if len(line) <= _MAX_TEXT else line[:_MAX_TEXT] + "..."
+
+
+def _told(response: httpx2.Response) -> tuple[str, str, str]:
+    """Return code, message and details, from whichever shape the body has."""
+    try:
+        body: Any = json.loads(response.content)
+    except ValueError:
+        return "", clean(response.text), ""
+    if isinstance(body, dict) and isinstance(body.get("error"), dict):
+        body = body["error"]
+    if not isinstance(body, dict):
+        return "", clean(str(body)), ""
+    message = body.get("message") or body.get("msg") or body.get("error") or ""
+    return clean(_text(body.get("code"))), clean(_text(message)), clean(_text(body.get("details")))
+
+
+def _text(part: Any) -> str:
+    return "" if part is None else part if isinstance(part, str) else json.dumps(part)
+
+
+def error_of(response: httpx2.Response) -> HsmKeysError:
+    """Return the error that an answer other than 2xx stands for; the message names the request, not its headers."""
+    request = response.request
+    code, message, details = _told(response)
+    said = " ".join(part for part in (f"{code}:" if code and message else code, message, f"[{details}]") if part)
+    said = said.removesuffix("[]").strip()
+    what = f"Kalshi answered {response.status_code} to {request.method} {request.url.path}"
+    sentence = f"{what}: {said}" if said else what
+    if response.status_code >= 500:  # noqa: PLR2004 - the class of the status, RFC 9110, section 15.6
+        if request.method == "GET":
+            return ServerError(sentence, hint="Kalshi is in trouble; try again later")
+        return OutcomeUnknownError(sentence, hint="it may have been carried out: look before you do it again")
+    return _refusal(response, sentence, f"{code} {message} {details}".lower())
+
+
+_REFUSALS: Final[dict[int, tuple[type[KalshiError], str]]] = {
+    400: (BadRequestError, "see what Kalshi says is wrong with the request"),
+    404: (NotFoundError, "check the id or the path, and the environment (prod or demo)"),
+    409: (ConflictError, "it isn't visible everywhere yet: try again in a moment"),
+    429: (RateLimitError, "wait a second; the account's usage level sets the limit"),
+}
+
+
+def _refusal(response: httpx2.Response, sentence: str, said: str) -> KalshiError:
+    if response.status_code == 401:  # noqa: PLR2004 - Unauthorized
+        return _unauthorized(response, sentence, said)
+    if response.status_code == 403:  # noqa: PLR2004 - Forbidden
+        return _forbidden(response, sentence, said)
+    kind, hint = _REFUSALS.get(response.status_code, (KalshiError, "this status is not one that Kalshi documents here"))
+    return kind(sentence, hint=hint)
+
+
+def _unauthorized(response: httpx2.Response, sentence: str, said: str) -> UnauthorizedError:
+    if "timestamp" in said and "missing" not in said:
+        return ClockError(sentence + _skew(response), hint="set this machine's clock (NTP); Kalshi allows some seconds")
+    if "not_found" in said or "not found" in said:
+        return UnauthorizedError(
+            sentence,
+            hint="Kalshi doesn't know this API key id: it was deleted, or belongs to the other environment "
+            "(prod or demo); see KALSHI_KEY_ID, KALSHI_DEMO and KALSHI_API_BASE_URL",
+        )
+    if "missing" in said:
+        return UnauthorizedError(sentence, hint="a proxy on the way may strip the KALSHI-ACCESS headers")
+    return UnauthorizedError(
+        sentence,
+        hint="the signature doesn't belong to this API key id: check that key and id are a pair, and that no "
+        "proxy rewrites the path" + _skew(response),
+    )
+
+
+def _skew(response: httpx2.Response) -> str:
+    """Return how far the signed timestamp is from the answer's Date, if that is more than the transit."""
+    stamp = response.request.headers.get(TIMESTAMP_HEADER, "")
+    try:
+        server_ms = parsedate_to_datetime(response.headers["Date"]).timestamp() * 1000
+        behind = (server_ms - int(stamp)) / 1000
+    except (KeyError, TypeError, ValueError):
+        return ""
+    if abs(behind) < 2:  # noqa: PLR2004 - seconds; Date has a resolution of one
+        return ""
+    return f"; this clock is about {abs(behind):.0f} s {'behind' if behind > 0 else 'ahead of'} Kalshi's"
+
+
+def _forbidden(response: httpx2.Response, sentence: str, said: str) -> ForbiddenError:
+    request = response.request
+    about_other = any(word in said for word in ("fcm", "scope", "subaccount", "attestation", "location", "region"))
+    if request.method == "POST" and request.url.path.endswith("/api_keys") and not about_other:
+        return TierError(sentence, hint="registering keys by API needs the usage level Premier or Market Maker")
+    return ForbiddenError(
+        sentence,
+        hint="the key lacks a scope for this, is bound to a subaccount, or the account's location attestation lapsed",
+    )
+
+
+def garbled(response: httpx2.Response, why: str) -> HsmKeysError:
+    """Return the error for an answer of success whose body isn't what was promised; the body isn't repeated."""
+    request = response.request
+    sentence = f"Kalshi's answer {response.status_code} to {request.method} {request.url.path} {why}"
+    if request.method == "GET":
+        return NetworkError(sentence, hint="something on the way may have changed it: check the base URL")
+    return OutcomeUnknownError(sentence, hint="it was probably carried out: look before you do it again")

@@ -1,0 +1,92 @@
+"""What the key endpoints answer. Tolerant: unknown fields, unknown scopes and ``null`` lists are no errors."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+__all__ = ["ApiKey", "CreateApiKeyResponse", "GenerateApiKeyResponse", "ListApiKeysResponse"]
+
+
+def _list_or_empty(value: Any) -> Any:
+    return [] if value is None else value
+
+
+class _Model(BaseModel):
+    # Input values stay out of validation errors: one of them may be a private key.
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True, populate_by_name=True)
+
+
+class ApiKey(_Model):
+    """An API key as Kalshi knows it.
+
+    Attributes:
+        api_key_id: Its id; ``api_key`` is the same.
+        name: What its owner calls it. Kalshi doesn't say that names are unique.
+        scopes: What it may do.
+        created_ts: When it was made, if Kalshi says so.
+        subaccount: The one subaccount that it is restricted to.
+        fcm_subtrader_id: The one FCM subtrader that it is bound to.
+    """
+
+    api_key_id: str = Field(validation_alias=AliasChoices("api_key_id", "api_key"))
+    name: str = ""
+    scopes: Annotated[list[str], BeforeValidator(_list_or_empty)] = Field(default_factory=list)
+    created_ts: int | str | None = None
+    subaccount: int | None = None
+    fcm_subtrader_id: str | None = None
+
+    @property
+    def api_key(self) -> str:
+        """The API key id, by the name that Kalshi's older clients give it."""
+        return self.api_key_id
+
+
+class ListApiKeysResponse(_Model):
+    """The answer to ``GET /api_keys``.
+
+    Attributes:
+        api_keys: The account's keys.
+        api_key_region_expiration_ts: When the account's location attestation ends, Unix time in seconds.
+    """
+
+    api_keys: Annotated[list[ApiKey], BeforeValidator(_list_or_empty)] = Field(default_factory=list)
+    api_key_region_expiration_ts: int | None = None
+
+
+class CreateApiKeyResponse(_Model):
+    """The answer to ``POST /api_keys``.
+
+    Attributes:
+        api_key: The new key: its id as Kalshi gave it, name and scopes as they were asked for.
+        warning: What Kalshi has to say about it.
+    """
+
+    api_key: ApiKey
+    warning: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nest(cls, data: Any) -> Any:
+        """Kalshi sends the id bare; it goes into an ApiKey with what was asked for, so that it reads like list."""
+        if isinstance(data, dict) and not isinstance(data.get("api_key"), dict | ApiKey):
+            return {**data, "api_key": {**data, "api_key_id": data.get("api_key_id", data.get("api_key"))}}
+        return data
+
+    @property
+    def api_key_id(self) -> str:
+        """The new key's id."""
+        return self.api_key.api_key_id
+
+
+class GenerateApiKeyResponse(CreateApiKeyResponse):
+    """The answer to ``POST /api_keys/generate``.
+
+    Attributes:
+        private_key: PEM of the private half, PKCS#1 for RSA and PKCS#8 for Ed25519. Kalshi gives it once.
+        key_type: ``rsa`` or ``ed25519``.
+    """
+
+    private_key: SecretStr
+    key_type: str | None = None

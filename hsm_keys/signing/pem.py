@@ -1,0 +1,73 @@
+"""A private key in memory: the bootstrap key, with which an account starts before a key lives in hardware."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from hsm_keys.errors import UsageError
+from hsm_keys.signing.algorithms import SALT_LENGTH, key_type_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["PemKey"]
+
+_PSS: Final = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=SALT_LENGTH)
+
+
+class PemKey:
+    """Signs with a private key in memory; shows nothing of it, and can't be pickled.
+
+    Args:
+        api_key_id: The id that Kalshi knows the key by.
+        pem: PKCS#1 or PKCS#8 PEM of an RSA or Ed25519 key, encrypted or not.
+        passphrase: Gives the passphrase; called only if the PEM is encrypted.
+
+    Raises:
+        UsageError: If the PEM can't be read, or Kalshi takes no such key.
+    """
+
+    name = "bootstrap key"
+
+    def __init__(self, api_key_id: str, pem: str | bytes, passphrase: Callable[[], str] | None = None) -> None:
+        self.api_key_id = api_key_id
+        key = _load(pem.encode() if isinstance(pem, str) else pem, passphrase)
+        key_type_of(key.public_key())
+        self._key = key
+
+    def sign(self, message: bytes, /) -> bytes:
+        """Return the signature: RSASSA-PSS with SHA-256 and a salt of 32 bytes, or Ed25519."""
+        if isinstance(self._key, Ed25519PrivateKey):
+            return self._key.sign(message)
+        return self._key.sign(message, _PSS, hashes.SHA256())
+
+    def __repr__(self) -> str:
+        return f"PemKey(api_key_id={self.api_key_id!r})"
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError("a private key can't be pickled or copied")
+
+
+def _load(pem: bytes, passphrase: Callable[[], str] | None) -> RSAPrivateKey | Ed25519PrivateKey:
+    encrypted = b"ENCRYPTED" in pem
+    if encrypted and passphrase is None:
+        raise UsageError("the private key is encrypted", hint="set KALSHI_PRIVATE_KEY_PASSPHRASE")
+    password = passphrase().encode() if encrypted and passphrase else None
+    try:
+        key = load_pem_private_key(pem, password)
+    except (TypeError, ValueError, UnsupportedAlgorithm):
+        # What cryptography says is dropped: it may quote what it was given.
+        raise UsageError(
+            "the private key can't be read" + (": wrong passphrase, or a damaged PEM" if encrypted else ""),
+            hint="give a PEM that begins with -----BEGIN PRIVATE KEY----- or -----BEGIN RSA PRIVATE KEY-----",
+        ) from None
+    if not isinstance(key, RSAPrivateKey | Ed25519PrivateKey):
+        raise UsageError(f"Kalshi takes no keys of the kind {type(key).__name__}", hint="use RSA or Ed25519")
+    return key
