@@ -1,0 +1,90 @@
+"""The command line: parse, call one function, print. Subcommands load when they run."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import click
+
+from hsm_keys._version import __version__
+from hsm_keys.cli.options import settings_options
+from hsm_keys.cli.output import fail, fail_usage, wants_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main", "program"]
+
+_COMMANDS: Final = {
+    "enroll": ("enroll", "Make a key in the store, register its public half, prove both."),
+    "adopt": ("enroll", "Bind an API key id that was registered by hand."),
+    "list": ("keys", "List Kalshi's keys and the store's, joined."),
+    "show": ("keys", "Show one key: attributes, URI, state, custody."),
+    "public-key": ("keys", "Print a key's SubjectPublicKeyInfo PEM."),
+    "sign": ("sign", "Print the headers that sign one request."),
+    "request": ("sign", "Send a signed request and print the answer."),
+    "sandbox": ("sandbox", "Run a strict stand-in for Kalshi on loopback."),
+    "demo": ("demo", "Show the whole story on a throwaway sandbox."),
+}
+"""Command to the module that holds it, and its short help: ``--help`` imports none of them."""
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the commands in the order of their use."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import the module of a command and return it."""
+        entry = _COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        module = import_module(f"hsm_keys.cli.{entry[0]}")
+        # No function can be called list without hiding the builtin.
+        attribute = "list_keys" if cmd_name == "list" else cmd_name.replace("-", "_")
+        command: click.Command = getattr(module, attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the short helps from the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, short) for name, (_, short) in _COMMANDS.items()])
+
+
+@click.group(
+    cls=_LazyGroup,
+    name="hsm-keys",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: hsm-keys enroll --slot 0 --name prod",
+)
+@settings_options
+@click.version_option(__version__, prog_name="hsm-keys", message="%(prog)s %(version)s")
+def program() -> None:
+    """Keep Kalshi API keys in hardware: made in a PKCS#11 token, signing there, never leaving.
+
+    The store and environment options may stand before or after the command.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 done, else the exit code of the error's class; never a traceback.
+
+    Args:
+        arguments: What follows the program's name; by default this process's.
+    """
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = wants_json(argv)
+    try:
+        outcome: Any = program.main(args=argv, prog_name="hsm-keys", standalone_mode=False)
+    except click.UsageError as error:
+        sys.exit(fail_usage(error, as_json=as_json))
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; run the same command again to go on", err=True)
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback reaches a user
+        sys.exit(fail(error, as_json=as_json))
+    sys.exit(outcome if isinstance(outcome, int) else 0)

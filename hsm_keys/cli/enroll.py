@@ -1,0 +1,121 @@
+"""``enroll`` and ``adopt``."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hsm_keys.cli.options import Settings, auth_option, settings_options
+from hsm_keys.cli.output import print_json
+from hsm_keys.cli.session import connector, management_client, opened_store, speaking
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hsm_keys.lifecycle.custody import CustodyReport
+    from hsm_keys.lifecycle.enroll import Enrollment
+    from hsm_keys.stores.base import KeyStore, StoredKey
+
+__all__ = ["adopt", "enroll", "key_object"]
+
+# The names of hsm_keys.signing.algorithms.KeyType; importing it here would load cryptography for --help.
+_KEY_TYPES = ("rsa-2048", "rsa-3072", "rsa-4096", "ed25519")
+
+
+def key_object(key: StoredKey, custody: CustodyReport, api_key_id: str | None) -> dict[str, Any]:
+    """Return the JSON object that enroll, show and adopt give."""
+    return {
+        "name": key.name,
+        "api_key_id": api_key_id,
+        "key_type": key.key_type.value,
+        "state": "registered" if api_key_id else key.state.value,
+        "uri": key.uri,
+        "public_key_pem": key.public_pem(),
+        "custody": custody.as_dict(),
+    }
+
+
+def _print_enrollment(settings: Settings, done: Enrollment) -> None:
+    if settings.as_json:
+        print_json(key_object(done.key, done.custody, done.api_key_id))
+    else:
+        click.echo(f"{done.key.name}  {done.api_key_id}  {done.key.uri}")
+
+
+@click.command(epilog="Example: hsm-keys enroll --slot 0 --name prod")
+@click.option("--name", required=True, metavar="NAME", help="What to call the key, in the store and at Kalshi.")
+@click.option("--key-type", type=click.Choice(_KEY_TYPES), help="What to make; rsa-2048 by default.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    metavar="S",
+    help="What the API key may do, such as read or write::trade; give it again for more. "
+    "Left out, Kalshi grants read and write, transfers included.",
+)
+@click.option("--subaccount", type=int, metavar="N", help="Restrict the API key to one subaccount, 0 to 63.")
+@auth_option
+@click.option("--offline", is_flag=True, help="Make the key and print its PEM, to register on Kalshi's account page.")
+@settings_options
+@click.pass_obj
+def enroll(
+    settings: Settings,
+    *,
+    name: str,
+    key_type: str | None,
+    scopes: tuple[str, ...],
+    subaccount: int | None,
+    auth: str | None,
+    offline: bool,
+) -> None:
+    """Make a key pair in the store, prove custody, register the public half, bind the id, prove it.
+
+    The private half never leaves the store. Killed or refused half way, the same command goes on from there.
+    """
+    from hsm_keys.lifecycle import enroll as lifecycle
+    from hsm_keys.signing.algorithms import KeyType
+
+    kind = KeyType(key_type) if key_type else None
+    if offline and (scopes or subaccount is not None or auth):
+        raise click.UsageError("--offline sends nothing: choose scopes and subaccount on the account page")
+    with speaking(settings) as say, opened_store(settings, say) as store:
+        if offline:
+            _print_offline(settings, store, lifecycle.mint(store, name, kind, say)[0], say)
+            return
+        with management_client(settings, store, auth, say) as management:
+            done = lifecycle.enroll(
+                store,
+                name,
+                key_type=kind,
+                scopes=list(scopes) or None,
+                subaccount=subaccount,
+                management=management,
+                connect=connector(settings),
+                report=say,
+            )
+        _print_enrollment(settings, done)
+
+
+def _print_offline(settings: Settings, store: KeyStore, minted: Enrollment, say: Callable[[str], None]) -> None:
+    if settings.as_json:
+        print_json(key_object(minted.key, minted.custody, None))
+    else:
+        click.echo(minted.key.public_pem(), nl=False)
+    say("next: paste the PEM on Kalshi's account page (API keys, own public key), copy the API key id, and run")
+    say(f"  hsm-keys adopt {minted.key.name} --api-key-id ID --store {shlex.quote(store.uri)}")
+
+
+@click.command(epilog="Example: hsm-keys adopt prod --slot 0 --api-key-id 3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d")
+@click.argument("name")
+@click.option("--api-key-id", required=True, metavar="ID", help="The id that Kalshi's account page shows.")
+@settings_options
+@click.pass_obj
+def adopt(settings: Settings, *, name: str, api_key_id: str) -> None:
+    """Bind an API key id that was registered by hand to the key NAME, after proving that it belongs to it."""
+    from hsm_keys.lifecycle import enroll as lifecycle
+
+    with speaking(settings) as say, opened_store(settings, say) as store:
+        done = lifecycle.adopt(store, name, api_key_id, connect=connector(settings), report=say)
+        _print_enrollment(settings, done)

@@ -1,0 +1,105 @@
+"""``list``, ``show`` and ``public-key``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hsm_keys.cli.enroll import key_object
+from hsm_keys.cli.options import Settings, api_key_id_option, auth_option, settings_options
+from hsm_keys.cli.output import print_json
+from hsm_keys.cli.session import connector, management_signer, opened_store, speaking
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hsm_keys.lifecycle.inventory import Entry
+
+__all__ = ["list_keys", "public_key", "show"]
+
+
+@click.command(name="list", epilog="Example: hsm-keys list --slot 0 --output json")
+@auth_option
+@settings_options
+@click.pass_obj
+def list_keys(settings: Settings, *, auth: str | None) -> None:
+    """List Kalshi's keys and the store's keys, joined: where each private half is."""
+    from hsm_keys.lifecycle.inventory import take_inventory
+
+    with speaking(settings) as say, opened_store(settings, say) as store:
+        connect = connector(settings)
+        signer = management_signer(store, auth, say)
+        listed = None
+        if signer is None:
+            say("no key to ask Kalshi with: showing the store alone (set KALSHI_KEY_ID, or enroll a key)")
+        else:
+            with connect(signer) as client:
+                listed = client.api_keys.list().api_keys
+        entries = take_inventory(store, listed)
+        if settings.as_json:
+            print_json({"keys": [entry.as_dict() for entry in entries]})
+        else:
+            _print_table(entries)
+
+
+def _print_table(entries: Sequence[Entry]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("NAME", "API KEY ID", "SCOPES", "STATE", "TYPE", "PRIVATE HALF"):
+        table.add_column(heading, overflow="fold")
+    for entry in entries:
+        scopes = "" if entry.scopes is None else ", ".join(entry.scopes)
+        row = (entry.name, entry.api_key_id or "", scopes, entry.state, entry.key_type or "", entry.location)
+        table.add_row(*row)
+    Console(highlight=False, markup=False, soft_wrap=False).print(table)
+
+
+@click.command(epilog="Example: hsm-keys show prod --slot 0")
+@click.argument("name")
+@api_key_id_option
+@settings_options
+@click.pass_obj
+def show(settings: Settings, *, name: str, api_key_id: str | None) -> None:
+    """Show the key NAME: its URI, state and type, what the store says about it, what it refuses."""
+    from hsm_keys.lifecycle.custody import examine_custody
+    from hsm_keys.stores.base import check_api_key_id
+
+    chosen = check_api_key_id(api_key_id) if api_key_id else None
+    with speaking(settings) as say, opened_store(settings, say) as store:
+        key = store.key(name)
+        custody = examine_custody(key)
+        shown = key_object(key, custody, chosen or key.api_key_id)
+        shown["attributes"] = key.attributes()
+        if settings.as_json:
+            print_json(shown)
+        else:
+            _print_key(shown)
+
+
+def _print_key(shown: dict[str, Any]) -> None:
+    for name in ("name", "api_key_id", "key_type", "state", "uri"):
+        click.echo(f"{name + ':':<14} {shown[name] or '-'}")
+    custody = shown["custody"]
+    click.echo(f"{'custody:':<14} {custody['verdict']}")
+    for line in (*custody["problems"], *custody["unconfirmed"]):
+        click.echo(f"{'':<14} {line}")
+    for attribute, value in shown["attributes"].items():
+        click.echo(f"  {attribute + ':':<20} {'not said' if value is None else value}")
+    click.echo(shown["public_key_pem"], nl=False)
+
+
+@click.command(name="public-key", epilog="Example: hsm-keys public-key prod --slot 0 > prod.pub.pem")
+@click.argument("name")
+@settings_options
+@click.pass_obj
+def public_key(settings: Settings, *, name: str) -> None:
+    """Print the SubjectPublicKeyInfo PEM of the key NAME: what Kalshi is given."""
+    with speaking(settings) as say, opened_store(settings, say) as store:
+        pem = store.key(name).public_pem()
+        if settings.as_json:
+            print_json({"name": name, "public_key_pem": pem})
+        else:
+            click.echo(pem, nl=False)

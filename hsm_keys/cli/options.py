@@ -1,0 +1,76 @@
+"""The options that every command shares, taken before and after the command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Settings", "api_key_id_option", "auth_option", "settings_options"]
+
+_F = TypeVar("_F", bound="Callable[..., Any]")
+
+
+@dataclass(slots=True)
+class Settings:
+    """What the shared options said; None where they were left out."""
+
+    store: str | None = None
+    slot: int | None = None
+    token: str | None = None
+    module: str | None = None
+    pin_file: str | None = None
+    env: str | None = None
+    base_url: str | None = None
+    output: str | None = None
+
+    @property
+    def as_json(self) -> bool:
+        """Whether stdout is for a program."""
+        return self.output == "json"
+
+
+def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    """Keep a given value in the settings; what stands after the command overrides what stands before it."""
+    settings = ctx.ensure_object(Settings)
+    if value is not None and param.name is not None:
+        setattr(settings, param.name, value)
+
+
+def _shared(*names: str, **attributes: Any) -> Callable[[_F], _F]:
+    return click.option(*names, expose_value=False, callback=_remember, **attributes)
+
+
+_SHARED = (
+    _shared("--store", metavar="URI", help="Where the keys live: pkcs11:token=...?module-path=... [HSM_KEYS_STORE]"),
+    _shared("--slot", type=int, metavar="N", help="The token in slot N, or the Nth token (from 0)."),
+    _shared("--token", metavar="LABEL", help="The token with this label."),
+    _shared("--module", metavar="PATH", help="The PKCS#11 module. [HSM_KEYS_MODULE]"),
+    _shared("--pin-file", metavar="PATH", help="A file or pipe that holds the user PIN. [HSM_KEYS_PIN_FILE]"),
+    _shared("--env", type=click.Choice(["prod", "demo"]), help="Kalshi's environment. [KALSHI_DEMO]"),
+    _shared("--base-url", metavar="URL", help="Kalshi's base URL. [KALSHI_API_BASE_URL]"),
+    _shared("--output", type=click.Choice(["table", "json"]), help="For people (default) or programs."),
+)
+
+
+def settings_options(function: _F) -> _F:
+    """Add the store and environment options to a command."""
+    for option in reversed(_SHARED):
+        function = option(function)
+    return function
+
+
+def auth_option(function: _F) -> _F:
+    """Add ``--auth``: which key of the store signs management calls."""
+    return click.option(
+        "--auth", metavar="NAME", help="Key of the store that signs the management calls; else KALSHI_KEY_ID."
+    )(function)
+
+
+def api_key_id_option(function: _F) -> _F:
+    """Add ``--api-key-id``, for keys whose store can't hold the id."""
+    return click.option("--api-key-id", metavar="ID", help="The API key id, where the store can't hold it.")(function)

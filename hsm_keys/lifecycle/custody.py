@@ -1,0 +1,86 @@
+"""Proving custody: what the store says of a private half, what it refuses, and that the pair signs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from hsm_keys.errors import CustodyError, SigningError
+from hsm_keys.signing.algorithms import verifies
+from hsm_keys.stores.base import CustodyFact, Verdict
+
+if TYPE_CHECKING:
+    from hsm_keys.stores.base import StoredKey
+
+__all__ = ["CustodyReport", "examine_custody", "prove_custody"]
+
+# Kalshi's messages begin with a digit: this text can't be taken for a request.
+_PROOF_DOMAIN: Final = b"hsm-keys custody proof\0"
+
+
+@dataclass(frozen=True, slots=True)
+class CustodyReport:
+    """What speaks for and against custody of one key.
+
+    Args:
+        facts: What the store said, and what was tried.
+    """
+
+    facts: tuple[CustodyFact, ...]
+
+    @property
+    def problems(self) -> list[str]:
+        """Why the private half isn't in custody; empty when it is."""
+        return [_sentence(fact) for fact in self.facts if fact.verdict is Verdict.BAD]
+
+    @property
+    def unconfirmed(self) -> list[str]:
+        """What the store leaves open."""
+        return [_sentence(fact) for fact in self.facts if fact.verdict is Verdict.UNKNOWN]
+
+    @property
+    def verdict(self) -> str:
+        """``in custody`` or ``not in custody``."""
+        return "not in custody" if self.problems else "in custody"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as it goes into JSON output: one value a fact, the verdict, and the reasons."""
+        return {
+            "verdict": self.verdict,
+            **{fact.name: fact.value for fact in self.facts},
+            "problems": self.problems,
+            "unconfirmed": self.unconfirmed,
+        }
+
+
+def _sentence(fact: CustodyFact) -> str:
+    return f"{fact.name}={fact.value}: {fact.note}" if fact.value is not None else f"{fact.name}: {fact.note}"
+
+
+def examine_custody(key: StoredKey) -> CustodyReport:
+    """Return what the store says and refuses; nothing is signed."""
+    return CustodyReport(tuple(key.custody_facts()))
+
+
+def prove_custody(key: StoredKey) -> CustodyReport:
+    """Examine the key, then sign a random message in the store and verify it outside, salt 32 bytes exactly.
+
+    Raises:
+        CustodyError: If the private half can be read or taken out, or could have been.
+        SigningError: If what the store signs doesn't verify.
+    """
+    report = examine_custody(key)
+    if report.problems:
+        raise CustodyError(
+            f"the key {key.name!r} is not in custody: {'; '.join(report.problems)}",
+            hint="it was not registered; destroy it, and let `hsm-keys enroll` make a new one",
+        )
+    message = _PROOF_DOMAIN + os.urandom(32)
+    if not verifies(key.public_key(), message, key.sign(message)):
+        raise SigningError(
+            f"what the store signs with {key.name!r} doesn't verify with its public half",
+            hint="public and private object may not belong together; destroy them and enroll anew",
+        )
+    signed = CustodyFact("signature_verified", value=True, verdict=Verdict.GOOD)
+    return CustodyReport((*report.facts, signed))

@@ -1,0 +1,257 @@
+"""Enrolling: a key born in the store, proved, registered at Kalshi, bound and proved again.
+
+Each step leaves a state that the next run can read: no key; a minted key (no API key id beside it); a minted
+key that Kalshi knows already, because the answer to ``POST /api_keys`` was lost; a registered key. So the
+command can be killed anywhere and run again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hsm_keys.errors import (
+    HsmKeysError,
+    KeyExistsError,
+    KeyNotFoundError,
+    KeyProblemError,
+    OutcomeUnknownError,
+    StoreError,
+    StoreUnavailableError,
+)
+from hsm_keys.kalshi.api_keys import new_key_fields
+from hsm_keys.kalshi.errors import TierError
+from hsm_keys.lifecycle.custody import CustodyReport, prove_custody
+from hsm_keys.lifecycle.possession import accepts, find_registration, prove_registration
+from hsm_keys.signing.algorithms import KeyType
+from hsm_keys.stores.base import KeyState, check_api_key_id, check_new_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.kalshi.models import ApiKey
+    from hsm_keys.lifecycle.possession import Connect
+    from hsm_keys.stores.base import KeyStore, StoredKey
+
+__all__ = ["Enrollment", "adopt", "enroll", "mint"]
+
+
+@dataclass(frozen=True, slots=True)
+class Enrollment:
+    """How an enrolment ended.
+
+    Args:
+        key: The key, as its store has it now.
+        custody: What speaks for custody.
+        api_key_id: The id that Kalshi gave; None while the key is only minted.
+    """
+
+    key: StoredKey
+    custody: CustodyReport
+    api_key_id: str | None
+
+
+def mint(
+    store: KeyStore, name: str, key_type: KeyType | None, report: Callable[[str], None]
+) -> tuple[Enrollment, bool]:
+    """Make the pair in the store, or pick up one that was made before, and prove custody.
+
+    Args:
+        store: Where the private half will live.
+        name: The key's name.
+        key_type: What to make; None makes RSA-2048, and takes what is there if a key is picked up.
+        report: Called with a line for people after each step.
+
+    Returns:
+        The minted key, and whether it is new: made in this call, so that Kalshi can't know it.
+
+    Raises:
+        UsageError: If the name can't be one.
+        KeyExistsError: If a registered key has the name.
+        CustodyError: If the private half isn't in custody.
+        StoreError: If the store can't make it.
+    """
+    found = _unregistered(store, name)
+    new = found is None
+    key = store.generate(name, key_type or KeyType.RSA_2048) if found is None else found
+    if key_type is not None and key.key_type is not key_type:
+        raise KeyProblemError(
+            f"an unregistered key {name!r} of the type {key.key_type} is there already, and {key_type} was asked for",
+            hint=f"enroll it as it is (without --key-type), or choose another name than {name!r}",
+        )
+    report(f"{'made' if new else 'picked up'} the {key.key_type} key {name!r} in {store.describe()}")
+    custody = prove_custody(key)
+    report(f"proved custody: {custody.verdict}, and it signs (verified here)")
+    for doubt in custody.unconfirmed:
+        report(f"not confirmed by the store: {doubt}")
+    return Enrollment(key, custody, None), new
+
+
+def enroll(
+    store: KeyStore,
+    name: str,
+    *,
+    key_type: KeyType | None,
+    scopes: Sequence[str] | None,
+    subaccount: int | None,
+    management: KalshiClient,
+    connect: Connect,
+    report: Callable[[str], None],
+) -> Enrollment:
+    """Take a key from nothing, or from where an earlier run stopped, to registered and proved.
+
+    Args:
+        store: Where the private half lives.
+        name: The key's name, in the store and at Kalshi.
+        key_type: What to make; None makes RSA-2048.
+        scopes: What the API key may do; None is Kalshi's default, ``read`` and ``write``.
+        subaccount: Restricts the API key to one subaccount, 0 to 63.
+        management: Signs the management calls, with a key that may manage keys.
+        connect: Makes a client of the same environment for another signer.
+        report: Called with a line for people after each step.
+
+    Raises:
+        UsageError: If the name, a scope or the subaccount can't be; nothing was done.
+        KeyExistsError: If the name is enrolled already.
+        CustodyError: If the private half isn't in custody; it is not registered.
+        KalshiError: If Kalshi refuses; the key stays in the store, and the next run picks it up.
+        OutcomeUnknownError: If it isn't known whether Kalshi registered the key; the next run finds out.
+    """
+    new_key_fields(name, scopes, subaccount)
+    _unregistered(store, name)
+    listed = management.api_keys.list().api_keys  # also shows, before anything is made, that we may ask
+    minted, new = mint(store, name, key_type, report)
+    key = minted.key
+    unclaimed = _unclaimed(store, listed)
+    api_key_id = None if new else find_registration(connect, key, unclaimed)
+    if api_key_id is not None:
+        report(f"found it registered at Kalshi, as API key {api_key_id}")
+    else:
+        _mention_namesakes(name, unclaimed, report)
+        api_key_id = _register(management, connect, key, listed, scopes=scopes, subaccount=subaccount)
+        report(f"registered the public half at Kalshi, as API key {api_key_id}")
+    key = _bind(store, key, api_key_id, report)
+    prove_registration(connect, key, api_key_id)
+    report("proved it: Kalshi answered a request signed in the store")
+    return Enrollment(key, minted.custody, api_key_id)
+
+
+def adopt(
+    store: KeyStore, name: str, api_key_id: str, *, connect: Connect, report: Callable[[str], None]
+) -> Enrollment:
+    """Bind an API key id that was registered by hand, after proving that it belongs to the key.
+
+    Raises:
+        UsageError: If that can't be an API key id.
+        KeyNotFoundError: If the store has no such key.
+        KeyExistsError: If the key is bound to another id that still works.
+        CustodyError: If the private half isn't in custody.
+        KalshiError: If Kalshi refuses the key's signature for that id; nothing was changed.
+    """
+    api_key_id = check_api_key_id(api_key_id)
+    key = store.key(name)
+    custody = prove_custody(key)
+    report(f"proved custody of {name!r} in {store.describe()}: {custody.verdict}")
+    other = key.api_key_id
+    if other is not None and other != api_key_id and accepts(connect, key, other):
+        raise KeyExistsError(
+            f"the key {name!r} is bound to API key {other}, and Kalshi still takes it; nothing was changed",
+            hint=f"delete {other} at Kalshi first if {api_key_id} is to take its place",
+        )
+    prove_registration(connect, key, api_key_id)
+    report(f"proved it: Kalshi takes its signature for API key {api_key_id}")
+    if other != api_key_id:
+        key = _bind(store, key, api_key_id, report)
+    return Enrollment(key, custody, api_key_id)
+
+
+def _unregistered(store: KeyStore, name: str) -> StoredKey | None:
+    """Return the key of that name if an earlier run left it unregistered; None if there is no such key."""
+    check_new_name(name)
+    try:
+        key = store.key(name)
+    except KeyNotFoundError:
+        return None
+    if key.state is KeyState.REGISTERED:
+        raise KeyExistsError(
+            f"the key {name!r} is enrolled already, as API key {key.api_key_id}; nothing was changed",
+            hint=f"see it with `hsm-keys show {name}`, or choose another name",
+        )
+    return key
+
+
+def _unclaimed(store: KeyStore, listed: Sequence[ApiKey]) -> list[ApiKey]:
+    """Return the API keys that no key of the store is bound to."""
+    claimed = {key.api_key_id for key in store.keys()}
+    return [candidate for candidate in listed if candidate.api_key_id not in claimed]
+
+
+def _mention_namesakes(name: str, unclaimed: Sequence[ApiKey], report: Callable[[str], None]) -> None:
+    namesakes = [candidate.api_key_id for candidate in unclaimed if candidate.name == name]
+    if namesakes:
+        report(f"note: Kalshi has another API key called {name!r}, not in this store: {', '.join(namesakes)}")
+
+
+def _register(
+    management: KalshiClient,
+    connect: Connect,
+    key: StoredKey,
+    before: Sequence[ApiKey],
+    *,
+    scopes: Sequence[str] | None,
+    subaccount: int | None,
+) -> str:
+    """Post the public half once. If the answer is lost, look for the key among those that are new."""
+    try:
+        created = management.api_keys.create(
+            name=key.name, public_key=key.public_pem(), scopes=scopes, subaccount=subaccount
+        )
+    except TierError as error:
+        raise _kept(
+            error,
+            key,
+            "this account may not register keys by API (below Premier): run "
+            f"`hsm-keys enroll --name {key.name} --offline`, which shows how to paste the public key "
+            "on Kalshi's account page",
+        ) from None
+    except OutcomeUnknownError as error:
+        found = _look_again(management, connect, key, before)
+        if found is None:
+            raise _kept(
+                error, key, "run the same command again: it looks for the key before it posts anything"
+            ) from None
+        return found
+    except HsmKeysError as error:
+        raise _kept(error, key, "run the same command again once that is mended") from None
+    return created.api_key.api_key
+
+
+def _look_again(management: KalshiClient, connect: Connect, key: StoredKey, before: Sequence[ApiKey]) -> str | None:
+    known = {listed.api_key_id for listed in before}
+    try:
+        now = management.api_keys.list().api_keys
+        return find_registration(connect, key, [listed for listed in now if listed.api_key_id not in known])
+    except HsmKeysError:
+        return None  # what was unknown stays unknown; the first error says more than this one
+
+
+def _kept(error: HsmKeysError, key: StoredKey, next_step: str) -> HsmKeysError:
+    """Return the error with what became of the key, and what to do next."""
+    error.message = f"{error.message}. The key {key.name!r} stays in the store, unregistered"
+    error.args = (error.message,)
+    error.hint = f"{error.hint}; {next_step}" if error.hint and not isinstance(error, TierError) else next_step
+    return error
+
+
+def _bind(store: KeyStore, key: StoredKey, api_key_id: str, report: Callable[[str], None]) -> StoredKey:
+    """Write the id beside the private half; where the store can't hold it, say how to go on without."""
+    try:
+        bound = store.bind(key, api_key_id)
+    except StoreUnavailableError:
+        raise
+    except StoreError as error:
+        report(f"WARNING: {error.message}. {error.hint}")
+        return key
+    report("bound the id to the key in the store")
+    return bound

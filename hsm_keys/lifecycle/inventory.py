@@ -1,0 +1,87 @@
+"""Kalshi's keys and the store's keys, joined by API key id: where is each private half?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hsm_keys.kalshi.models import ApiKey
+    from hsm_keys.stores.base import KeyStore, StoredKey
+
+__all__ = ["Entry", "take_inventory"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key, seen from both sides.
+
+    Args:
+        name: The store's name for it, else Kalshi's.
+        api_key_id: Kalshi's id; None for a key that is only minted.
+        scopes: What it may do; None where Kalshi wasn't asked, or doesn't know the key.
+        subaccount: The subaccount that it is restricted to, if any.
+        key_type: The type of the pair; None where the private half isn't in the store.
+        state: ``registered``; ``minted``: in the store alone, not registered yet; ``gone``: the store says
+            registered, and Kalshi doesn't list it; ``elsewhere``: Kalshi lists it, and the store hasn't it.
+        location: Where the private half is, for people.
+        uri: The key's URI in the store, if it is there.
+    """
+
+    name: str
+    api_key_id: str | None
+    scopes: list[str] | None
+    subaccount: int | None
+    key_type: str | None
+    state: str
+    location: str
+    uri: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the entry as it goes into JSON output."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def take_inventory(store: KeyStore, listed: Sequence[ApiKey] | None) -> list[Entry]:
+    """Join the store's keys with Kalshi's.
+
+    Args:
+        store: Where private halves may be.
+        listed: What Kalshi lists; None if Kalshi wasn't asked.
+    """
+    by_id = {api_key.api_key_id: api_key for api_key in listed or ()}
+    keys = store.keys()
+    mine = [_in_store(store, key, by_id, asked=listed is not None) for key in keys]
+    claimed = {key.api_key_id for key in keys}
+    others = [_elsewhere(api_key) for api_key in by_id.values() if api_key.api_key_id not in claimed]
+    return mine + sorted(others, key=lambda entry: (entry.name, entry.api_key_id or ""))
+
+
+def _in_store(store: KeyStore, key: StoredKey, by_id: dict[str, ApiKey], *, asked: bool) -> Entry:
+    api_key = by_id.get(key.api_key_id) if key.api_key_id else None
+    gone = asked and key.api_key_id is not None and api_key is None
+    return Entry(
+        name=key.name,
+        api_key_id=key.api_key_id,
+        scopes=list(api_key.scopes) if api_key else None,
+        subaccount=api_key.subaccount if api_key else None,
+        key_type=key.key_type.value,
+        state="gone" if gone else key.state.value,
+        location=store.describe(),
+        uri=key.uri,
+    )
+
+
+def _elsewhere(api_key: ApiKey) -> Entry:
+    return Entry(
+        name=api_key.name,
+        api_key_id=api_key.api_key_id,
+        scopes=list(api_key.scopes),
+        subaccount=api_key.subaccount,
+        key_type=None,
+        state="elsewhere",
+        location="not in this store",
+        uri=None,
+    )

@@ -1,0 +1,113 @@
+"""Proving possession: Kalshi lists no public keys, so an id is matched to a key by signing with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import stamina
+
+from hsm_keys.errors import KalshiError
+from hsm_keys.kalshi.errors import ClockError, ForbiddenError, UnauthorizedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.kalshi.models import ApiKey
+    from hsm_keys.signing.signer import RequestSigner
+    from hsm_keys.stores.base import StoredKey
+
+    Connect: TypeAlias = "Callable[[RequestSigner], KalshiClient]"
+
+__all__ = ["accepts", "find_registration", "prove_registration"]
+
+_PROOF_PATH: Final = "/portfolio/balance"
+"""Every key that may read may read this, also one that is bound to a subaccount."""
+
+_ATTEMPTS: Final = 4  # a key that was registered a moment ago may not be known everywhere yet
+_PATIENCE_S: Final = 10.0
+
+
+class _NotYet(Exception):  # noqa: N818 - a state, not an error
+    """Kalshi doesn't accept the key (yet)."""
+
+
+class _Garbled:
+    """Signs something else than it is asked to: what Kalshi must answer with 401 if it checks signatures."""
+
+    def __init__(self, key: StoredKey) -> None:
+        self.name = key.name
+        self.api_key_id = key.api_key_id
+        self._key = key
+
+    def sign(self, message: bytes, /) -> bytes:
+        """Return a good signature of another message."""
+        return self._key.sign(b"hsm-keys control\0" + message)
+
+
+def accepts(connect: Connect, key: StoredKey, api_key_id: str) -> bool:
+    """Tell whether Kalshi takes this key's signature for this API key id; one or two GET requests.
+
+    A 403 can mean that the key is known and may not read, or that Kalshi refuses before it looks at the
+    signature. A second request with a signature that can't be right tells the two apart.
+
+    Raises:
+        KalshiError: If Kalshi's answer says nothing about the key: the clock is off, too many requests.
+        NetworkError: If there is no answer.
+    """
+    try:
+        _get(connect, key.signer(api_key_id=api_key_id))
+    except ClockError:
+        raise
+    except UnauthorizedError:
+        return False
+    except ForbiddenError as refusal:
+        from hsm_keys.signing.signer import RequestSigner
+
+        try:
+            _get(connect, RequestSigner(_Garbled(key), api_key_id=api_key_id))
+        except UnauthorizedError:
+            return True
+        except ForbiddenError:
+            raise refusal from None
+        return False
+    return True
+
+
+def _get(connect: Connect, signer: RequestSigner) -> None:
+    with connect(signer) as client:
+        client.get_json(_PROOF_PATH)
+
+
+def prove_registration(connect: Connect, key: StoredKey, api_key_id: str) -> None:
+    """Make sure that Kalshi takes requests signed by this key; patient with a key registered a moment ago.
+
+    Raises:
+        KalshiError: If it doesn't.
+        NetworkError: If there is no answer.
+    """
+    try:
+        for attempt in stamina.retry_context(on=_NotYet, attempts=_ATTEMPTS, timeout=_PATIENCE_S, wait_max=2.0):
+            with attempt:
+                if not accepts(connect, key, api_key_id):
+                    raise _NotYet
+    except _NotYet:
+        raise KalshiError(
+            f"Kalshi refuses the signature of {key.name!r} for the API key id {api_key_id} (401)",
+            hint="check that the id belongs to this key's public half and to this environment (prod or demo)",
+        ) from None
+
+
+def find_registration(connect: Connect, key: StoredKey, candidates: Iterable[ApiKey]) -> str | None:
+    """Return the id under which Kalshi knows this key; None if it is none of the candidates.
+
+    Those that carry the key's name are tried first: a request whose answer was lost used it.
+
+    Raises:
+        KalshiError: If Kalshi's answers say nothing about the key.
+        NetworkError: If there is no answer.
+    """
+    for candidate in sorted(candidates, key=lambda listed: listed.name != key.name):
+        if accepts(connect, key, candidate.api_key_id):
+            return candidate.api_key_id
+    return None
