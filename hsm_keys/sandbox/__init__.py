@@ -1,0 +1,26 @@
+"""A strict stand-in for Kalshi on loopback, with fault switches.
+
+It judges for itself: no code is shared with the rooms whose requests it judges. Where Kalshi's behaviour is
+documented it does the same; where it isn't, it takes the stricter choice, or the one that is more dangerous for
+a client, and says so in a comment. The server needs aiohttp (the extra ``sandbox``), which is imported on start.
+"""
+
+from __future__ import annotations
+
+from hsm_keys.sandbox.faults import Fault, FaultKind, Faults, parse_fault
+from hsm_keys.sandbox.recording import RecordedRequest
+from hsm_keys.sandbox.run import run_forever
+from hsm_keys.sandbox.server import SandboxServer
+from hsm_keys.sandbox.state import RegisteredKey, SandboxState
+
+__all__ = [
+    "Fault",
+    "FaultKind",
+    "Faults",
+    "RecordedRequest",
+    "RegisteredKey",
+    "SandboxServer",
+    "SandboxState",
+    "parse_fault",
+    "run_forever",
+]

@@ -1,0 +1,225 @@
+"""The HTTP side: every request is recorded, judged, hit by its faults, and answered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import hdrs, web
+
+from hsm_keys.sandbox import api_keys, control, trading
+from hsm_keys.sandbox.auth import KEY_HEADER, TIMESTAMP_HEADER, authenticate, authorise
+from hsm_keys.sandbox.endpoints import ENDPOINTS, WEBSOCKET, Endpoint
+from hsm_keys.sandbox.faults import FaultKind
+from hsm_keys.sandbox.websocket import Sessions, new_session
+from hsm_keys.sandbox.wire import Answer, Call, WireError, of_status
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from aiohttp.typedefs import Handler, Middleware
+
+    from hsm_keys.sandbox.faults import Faults, Plan
+    from hsm_keys.sandbox.recording import RecordedRequest, Recorder
+    from hsm_keys.sandbox.state import RegisteredKey, SandboxState
+
+__all__ = ["Exchange", "build_app"]
+
+_LOG: Final = logging.getLogger(__name__)
+
+_HANDLERS: Final[Mapping[str, Callable[[Call], Awaitable[Answer]]]] = {
+    "GET /exchange/status": trading.exchange_status,
+    "GET /api_keys": api_keys.list_keys,
+    "POST /api_keys": api_keys.create_key,
+    "POST /api_keys/generate": api_keys.generate_key,
+    "DELETE /api_keys/{api_key}": api_keys.delete_key,
+    "GET /portfolio/balance": trading.get_balance,
+    "GET /portfolio/orders": trading.list_orders,
+    "POST /portfolio/orders": trading.create_order,
+    "DELETE /portfolio/orders/{order_id}": trading.cancel_order,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What the application works on."""
+
+    state: SandboxState
+    faults: Faults
+    recorder: Recorder
+    clock_ms: Callable[[], int]
+
+
+def build_app(exchange: Exchange) -> web.Application:
+    """Return the aiohttp application: Kalshi's part, and the control endpoints beside it."""
+    front = _Front(exchange)
+    app = web.Application(middlewares=[front.catch_unknown])
+    for endpoint in ENDPOINTS:
+        app.router.add_route(endpoint.method, endpoint.route, front.handler(endpoint))
+    control.add_routes(app.router, exchange.faults, exchange.recorder)
+    app.on_shutdown.append(front.sessions.close)
+    return app
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """A request that has come in: which endpoint it is for, who sent it, and what is to go wrong."""
+
+    request: web.Request
+    endpoint: Endpoint | None
+    caller: RegisteredKey | WireError | None
+    plan: Plan
+    record: RecordedRequest
+
+    @property
+    def hit_by(self) -> FaultKind | None:
+        """The kind of fault that hits it, latencies apart."""
+        return self.plan.fault.kind if self.plan.fault is not None else None
+
+
+class _Front:
+    """Takes requests as they come off the wire."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self.sessions = Sessions()
+
+    def handler(self, endpoint: Endpoint) -> Handler:
+        """Return the aiohttp handler for one endpoint."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            return await self._serve(request, endpoint)
+
+        return handle
+
+    @property
+    def catch_unknown(self) -> Middleware:
+        """The middleware that gives requests without an endpoint the same treatment."""
+
+        @web.middleware
+        async def catch(request: web.Request, handler: Handler) -> web.StreamResponse:
+            if request.match_info.http_exception is None:
+                return await handler(request)
+            return await self._serve(request, None)
+
+        return catch
+
+    async def _serve(self, request: web.Request, endpoint: Endpoint | None) -> web.StreamResponse:
+        arrival = self._receive(request, endpoint)
+        return await self._deliver(arrival, await self._respond(arrival))
+
+    def _receive(self, request: web.Request, endpoint: Endpoint | None) -> _Arrival:
+        """Record a request, judge its signature on arrival, and see what is to go wrong with it."""
+        # raw_path is the request target as it came: rel_url has been through a parser that normalises.
+        path, _, query = request.raw_path.partition("?")
+        record = self._exchange.recorder.record(
+            request.method, path, query, request.headers.get(KEY_HEADER), request.headers.get(TIMESTAMP_HEADER)
+        )
+        caller = self._identify(request, path, record) if endpoint is not None and endpoint.scopes else None
+        plan = self._exchange.faults.take(endpoint.name if endpoint is not None else "")
+        record.fault = None if plan.fault is None else str(plan.fault.kind)
+        return _Arrival(request, endpoint, caller, plan, record)
+
+    def _identify(self, request: web.Request, path: str, record: RecordedRequest) -> RegisteredKey | WireError:
+        now_ms = self._exchange.clock_ms()
+        try:
+            key = authenticate(request.headers, request.method, path, now_ms, self._exchange.state.find_key)
+        except WireError as refusal:
+            record.refusal = refusal.reason
+            return refusal
+        record.verified = True
+        return key
+
+    async def _respond(self, arrival: _Arrival) -> web.StreamResponse | None:
+        """Return the answer; None if the connection is to end before any work."""
+        try:
+            # The body is taken before the wait: what has arrived gets done, also for a client that gives up.
+            body = await arrival.request.read()
+            await asyncio.sleep(arrival.plan.latency_ms / 1000)
+            if arrival.hit_by is FaultKind.DROP_BEFORE:
+                return None
+            if arrival.plan.fault is not None and arrival.hit_by is FaultKind.STATUS:
+                raise of_status(arrival.plan.fault.value or 500)
+            if isinstance(arrival.caller, WireError):
+                raise arrival.caller
+            return await self._work(arrival, arrival.caller, body)
+        except WireError as error:
+            return _response(error.answer)
+        except web.RequestPayloadError:
+            return _response(of_status(400).answer)
+        except web.HTTPException as error:  # 404, 405 and 413 as aiohttp finds them, in Kalshi's shape
+            response = _response(of_status(error.status).answer)
+            if hdrs.ALLOW in error.headers:
+                response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
+            return response
+
+    async def _work(self, arrival: _Arrival, key: RegisteredKey | None, body: bytes) -> web.StreamResponse:
+        request, endpoint, state = arrival.request, arrival.endpoint, self._exchange.state
+        if endpoint is None:
+            raise request.match_info.http_exception or web.HTTPNotFound
+        if key is not None:
+            authorise(key, endpoint, state.tier)
+        if endpoint is WEBSOCKET:
+            session = new_session(request)
+            session.headers[hdrs.DATE] = self._date()
+            arrival.record.status = 101
+            return await self.sessions.serve(request, session)
+        call = Call(
+            state=state,
+            now_ms=self._exchange.clock_ms(),
+            key=key,
+            path=request.match_info,
+            query=request.query,
+            content_type=request.content_type,
+            body=body,
+        )
+        try:
+            return _response(await _HANDLERS[endpoint.name](call))
+        except WireError:
+            raise
+        except Exception as error:
+            _LOG.exception("the sandbox has a defect: %s failed", endpoint.name)
+            raise of_status(500) from error
+
+    async def _deliver(self, arrival: _Arrival, response: web.StreamResponse | None) -> web.StreamResponse:
+        if response is None or arrival.hit_by is FaultKind.DROP_AFTER:
+            return _drop(arrival.request)
+        if not response.prepared:  # a WebSocket session is over by now
+            response.headers[hdrs.DATE] = self._date()
+            arrival.record.status = response.status
+        if arrival.hit_by is FaultKind.TRUNCATE:
+            return await _truncate(arrival.request, response)
+        return response
+
+    def _date(self) -> str:
+        """The Date header by the sandbox's own clock: a client may measure its skew with it."""
+        return formatdate(self._exchange.clock_ms() / 1000, usegmt=True)
+
+
+def _response(answer: Answer) -> web.Response:
+    if answer.body is None:
+        return web.Response(status=answer.status)
+    return web.json_response(answer.body, status=answer.status)
+
+
+def _drop(request: web.Request) -> web.Response:
+    """End the connection; what is returned can't be sent any more."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
+
+
+async def _truncate(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    """Send the head and half of the body, then end the connection."""
+    if not isinstance(response, web.Response) or not isinstance(response.body, bytes):
+        return _drop(request)
+    cut = web.StreamResponse(status=response.status, headers=response.headers)
+    cut.content_length = len(response.body)
+    await cut.prepare(request)
+    await cut.write(response.body[: len(response.body) // 2])
+    if request.transport is not None:
+        request.transport.close()  # sends what is buffered first
+    return cut

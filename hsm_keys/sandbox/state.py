@@ -1,0 +1,121 @@
+"""What the account holds: keys and orders. Read and changed from several threads."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from hsm_keys.sandbox.keys import KeyType, PublicKey, key_type_of, public_pem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["TIERS", "RegisteredKey", "SandboxState"]
+
+TIERS: Final = ("basic", "premier")
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredKey:
+    """One API key. ``scopes_given`` tells whether its maker named the scopes or took the default."""
+
+    api_key_id: str
+    name: str
+    public_key: PublicKey
+    scopes: tuple[str, ...]
+    scopes_given: bool = True
+    subaccount: int | None = None
+    fcm_subtrader_id: str | None = None
+
+    @property
+    def key_type(self) -> KeyType:
+        """``rsa`` or ``ed25519``."""
+        return key_type_of(self.public_key)
+
+    @property
+    def public_pem(self) -> str:
+        """The SubjectPublicKeyInfo PEM."""
+        return public_pem(self.public_key)
+
+
+class SandboxState:
+    """The account: its tier, its keys by id, its orders by id.
+
+    Args:
+        tier: ``basic`` or ``premier``.
+        null_lists: Send ``null`` where a list is empty or was left out, and for absent optional fields, as
+            servers written in Go do; clients must survive it.
+    """
+
+    def __init__(self, *, tier: str, null_lists: bool = False) -> None:
+        self.tier = tier
+        self.null_lists = null_lists
+        self.user_id = str(uuid4())
+        self._lock = threading.Lock()
+        self._keys: dict[str, RegisteredKey] = {}
+        self._orders: dict[str, dict[str, Any]] = {}
+
+    @property
+    def keys(self) -> dict[str, RegisteredKey]:
+        """A copy of the registered keys by id, oldest first."""
+        with self._lock:
+            return dict(self._keys)
+
+    def find_key(self, api_key_id: str) -> RegisteredKey | None:
+        """Return the key with this id."""
+        with self._lock:
+            return self._keys.get(api_key_id)
+
+    def register(
+        self,
+        name: str,
+        public_key: PublicKey,
+        *,
+        scopes: Sequence[str] | None = None,
+        subaccount: int | None = None,
+        fcm_subtrader_id: str | None = None,
+    ) -> RegisteredKey:
+        """Register a key under a new id; left out, the scopes are ``read`` and ``write``, as documented.
+
+        A second key of the same name, or with the same public half, is taken. What Kalshi does is not documented;
+        this is the more dangerous answer for a client that repeats a request.
+        """
+        key = RegisteredKey(
+            api_key_id=str(uuid4()),
+            name=name,
+            public_key=public_key,
+            scopes=("read", "write") if scopes is None else tuple(dict.fromkeys(scopes)),
+            scopes_given=scopes is not None,
+            subaccount=subaccount,
+            fcm_subtrader_id=fcm_subtrader_id,
+        )
+        with self._lock:
+            self._keys[key.api_key_id] = key
+        return key
+
+    def delete_key(self, api_key_id: str) -> bool:
+        """Delete a key; from now on its signatures are refused. Tell whether it was there."""
+        with self._lock:
+            return self._keys.pop(api_key_id, None) is not None
+
+    @property
+    def orders(self) -> dict[str, dict[str, Any]]:
+        """A copy of the orders by id, oldest first, in the shape of the OpenAPI's Order."""
+        with self._lock:
+            return {order_id: dict(order) for order_id, order in self._orders.items()}
+
+    def add_order(self, order: dict[str, Any]) -> bool:
+        """Keep an order; tell whether its client_order_id was new."""
+        with self._lock:
+            if any(kept["client_order_id"] == order["client_order_id"] for kept in self._orders.values()):
+                return False
+            self._orders[order["order_id"]] = dict(order)
+            return True
+
+    def change_order(self, order_id: str, **changes: object) -> dict[str, Any]:
+        """Change fields of an order and return a copy of it."""
+        with self._lock:
+            self._orders[order_id].update(changes)
+            return dict(self._orders[order_id])
