@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from hsm_keys.sandbox.server import SandboxServer
 from tests.support import softhsm as softhsm_support
 from tests.support.softhsm import SoftHsm, TestToken
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 settings.register_profile("default", deadline=None)  # a shared machine is no place to time a single example
@@ -45,3 +47,13 @@ def softhsm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SoftHsm:
 def token(softhsm: SoftHsm) -> TestToken:
     """The one token of a SoftHSM."""
     return softhsm.init_token()
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[SandboxServer]:
+    """A strict stand-in for Kalshi, with the environment of someone who has its bootstrap key."""
+    with SandboxServer(tier="premier") as server:
+        monkeypatch.setenv("KALSHI_API_BASE_URL", server.base_url)
+        monkeypatch.setenv("KALSHI_KEY_ID", server.bootstrap_key_id)
+        monkeypatch.setenv("KALSHI_PRIVATE_KEY", server.bootstrap_pem)
+        yield server

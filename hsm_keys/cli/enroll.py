@@ -80,11 +80,12 @@ def enroll(
     kind = KeyType(key_type) if key_type else None
     if offline and (scopes or subaccount is not None or auth):
         raise click.UsageError("--offline sends nothing: choose scopes and subaccount on the account page")
+    connect = connector(settings)
     with speaking(settings) as say, opened_store(settings, say) as store:
         if offline:
             _print_offline(settings, store, lifecycle.mint(store, name, kind, say)[0], say)
             return
-        with management_client(settings, store, auth, say) as management:
+        with management_client(connect, store, auth, say) as management:
             done = lifecycle.enroll(
                 store,
                 name,
@@ -92,7 +93,7 @@ def enroll(
                 scopes=list(scopes) or None,
                 subaccount=subaccount,
                 management=management,
-                connect=connector(settings),
+                connect=connect,
                 report=say,
             )
         _print_enrollment(settings, done)
@@ -116,6 +117,7 @@ def adopt(settings: Settings, *, name: str, api_key_id: str) -> None:
     """Bind an API key id that was registered by hand to the key NAME, after proving that it belongs to it."""
     from hsm_keys.lifecycle import enroll as lifecycle
 
+    connect = connector(settings)
     with speaking(settings) as say, opened_store(settings, say) as store:
-        done = lifecycle.adopt(store, name, api_key_id, connect=connector(settings), report=say)
+        done = lifecycle.adopt(store, name, api_key_id, connect=connect, report=say)
         _print_enrollment(settings, done)

@@ -27,8 +27,8 @@ def list_keys(settings: Settings, *, auth: str | None) -> None:
     """List Kalshi's keys and the store's keys, joined: where each private half is."""
     from hsm_keys.lifecycle.inventory import take_inventory
 
+    connect = connector(settings)
     with speaking(settings) as say, opened_store(settings, say) as store:
-        connect = connector(settings)
         signer = management_signer(store, auth, say)
         listed = None
         if signer is None:

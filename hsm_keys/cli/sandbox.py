@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 import click
 
 from hsm_keys.errors import UsageError
 
-__all__ = ["sandbox"]
+if TYPE_CHECKING:
+    from types import ModuleType
+
+__all__ = ["import_sandbox", "sandbox"]
 
 
 @click.command(epilog="Example: hsm-keys sandbox --port 8080 --fault 'POST /api_keys:drop-after:1'")
@@ -32,13 +38,18 @@ def sandbox(*, port: int, tier: str, key_type: str, faults: tuple[str, ...]) -> 
     Prints `export` lines for its base URL and a bootstrap key, whose PEM lies in a temporary folder, readable by
     you alone, as long as the sandbox runs. Signatures are checked as Kalshi checks them: salt, clock, scopes.
     """
+    import_sandbox().run_forever(port=port, tier=tier, key_type=key_type, faults=faults, announce=click.echo)
+
+
+def import_sandbox() -> ModuleType:
+    """Import the sandbox.
+
+    Raises:
+        UsageError: If its extra isn't installed.
+    """
     try:
-        from hsm_keys.sandbox.server import run_forever
+        return import_module("hsm_keys.sandbox")
     except ModuleNotFoundError as error:
-        raise missing_extra(error) from None
-    run_forever(port=port, tier=tier, key_type=key_type, faults=faults, announce=click.echo)
-
-
-def missing_extra(error: ModuleNotFoundError) -> UsageError:
-    """Return what to say where the extra isn't installed."""
-    return UsageError(f"the sandbox needs {error.name}, which isn't installed", hint="pip install 'hsm-keys[sandbox]'")
+        raise UsageError(
+            f"the sandbox needs {error.name}, which isn't installed", hint="pip install 'hsm-keys[sandbox]'"
+        ) from None

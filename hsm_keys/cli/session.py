@@ -37,10 +37,22 @@ def opened_store(settings: Settings, say: Callable[[str], None]) -> Iterator[Key
     """Open the store that options and environment name, and close it after the command."""
     from hsm_keys.stores import open_store
 
+    _hear_warnings(say)
     pin_file = Path(settings.pin_file) if settings.pin_file else None
     ask_pin = _ask_secret if sys.stdin.isatty() else None
     with open_store(_store_uri(settings, say), pin_file=pin_file, ask_pin=ask_pin) as store:
         yield store
+
+
+def _hear_warnings(say: Callable[[str], None]) -> None:
+    """Pass the library's warnings on, such as that of a PIN file that others can read."""
+    import logging
+
+    class _Saying(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(f"{record.levelname.lower()}: {record.getMessage()}")
+
+    logging.getLogger("hsm_keys").addHandler(_Saying())
 
 
 def _ask_secret(prompt: str) -> str:
@@ -109,9 +121,12 @@ def connector(settings: Settings) -> Callable[[RequestSigner], KalshiClient]:
     Raises:
         UsageError: If the base URL can't be one.
     """
+    import stamina
+
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.kalshi.environments import resolve
 
+    stamina.instrumentation.set_on_retry_hooks([])  # a second try at a GET is no news for a terminal
     base_url = resolve(base_url=settings.base_url, environment=settings.env)
     return lambda signer: KalshiClient(signer, base_url=base_url)
 
@@ -139,14 +154,13 @@ def management_signer(store: KeyStore, auth: str | None, say: Callable[[str], No
 
 @contextmanager
 def management_client(
-    settings: Settings, store: KeyStore, auth: str | None, say: Callable[[str], None]
+    connect: Callable[[RequestSigner], KalshiClient], store: KeyStore, auth: str | None, say: Callable[[str], None]
 ) -> Iterator[KalshiClient]:
     """Give a client that signs management calls.
 
     Raises:
         KeyNotRegisteredError: If there is no key that could.
     """
-    connect = connector(settings)
     signer = management_signer(store, auth, say)
     if signer is None:
         raise KeyNotRegisteredError(

@@ -15,7 +15,7 @@ from hsm_keys.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hsm_keys.stores.base import KeyStore
+    from hsm_keys.kalshi.client import KalshiClient
 
 __all__ = ["request", "sign"]
 
@@ -88,8 +88,10 @@ def request(settings: Settings, *, method: str, path: str, name: str, api_key_id
     canonical_method(method)
     canonical_path(path)
     payload = _checked_body(body)
+    connect = connector(settings)
     with speaking(settings) as say, opened_store(settings, say) as store:
-        content = _send(settings, store, name, _checked_id(api_key_id), (method, path, payload))
+        signer = store.key(name).signer(api_key_id=_checked_id(api_key_id))
+        content = _send(connect(signer), method, path, payload)
     if content:
         click.echo(content)
 
@@ -107,15 +109,12 @@ def _checked_body(body: str | None) -> bytes | None:
     return body.encode()
 
 
-def _send(
-    settings: Settings, store: KeyStore, name: str, api_key_id: str | None, what: tuple[str, str, bytes | None]
-) -> str:
+def _send(client: KalshiClient, method: str, path: str, payload: bytes | None) -> str:
     from hsm_keys.kalshi.errors import error_of
 
-    method, path, payload = what
     headers = {"Content-Type": "application/json"} if payload is not None else None
-    with connector(settings)(store.key(name).signer(api_key_id=api_key_id)) as client:
+    with client:
         response = client.request(method, path, content=payload, headers=headers)
-        if not response.is_success:
-            raise error_of(response)
-        return response.text
+    if not response.is_success:
+        raise error_of(response)
+    return response.text

@@ -25,7 +25,12 @@ def test_a_wrong_pin_is_refused_once_and_never_tried_again(
 ) -> None:
     tried: list[object] = []
     real = login_module._try_pin
-    monkeypatch.setattr(login_module, "_try_pin", lambda token, pin: tried.append(pin) or real(token, pin))
+
+    def try_pin(token: Any, pin: object) -> Any:
+        tried.append(pin)
+        return real(token, pin)
+
+    monkeypatch.setattr(login_module, "_try_pin", try_pin)
     monkeypatch.setenv("HSM_KEYS_PIN", WRONG)
     for _ in range(3):
         with pytest.raises(PinIncorrectError) as caught:

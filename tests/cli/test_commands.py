@@ -1,0 +1,275 @@
+"""The commands, in processes of their own, on a real token and over real HTTP."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hsm_keys import open_store
+from hsm_keys.sandbox import SandboxServer, parse_fault
+from tests.support.cli import ROOT, failed_json, run_cli, run_json
+from tests.support.oddkeys import make_extractable
+from tests.support.verify import openssl_verifies
+
+if TYPE_CHECKING:
+    from tests.support.softhsm import SoftHsm, TestToken
+
+pytestmark = pytest.mark.softhsm
+
+
+@pytest.fixture
+def pin(token: TestToken, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The PIN of the one token, where the commands find it."""
+    monkeypatch.setenv("HSM_KEYS_PIN_FILE", str(token.pin_file))
+    return token.pin
+
+
+def test_the_main_job(pin: str, sandbox: SandboxServer, token: TestToken, tmp_path: Path) -> None:
+    done = run_cli("enroll", "--slot", "0", "--name", "prod")
+    assert done.returncode == 0, done.stderr
+    assert "slot 0 is token" in done.stderr
+    for step in ("made the rsa-2048 key", "proved custody", "registered the public half", "bound the id", "proved it"):
+        assert step in done.stderr
+    shown = run_json("show", "prod")
+    assert shown["name"] == "prod"
+    assert shown["state"] == "registered"
+    assert shown["key_type"] == "rsa-2048"
+    assert shown["uri"].startswith("pkcs11:token=kalshi;serial=")
+    assert shown["custody"]["verdict"] == "in custody"
+    assert shown["custody"]["private_half_readable"] is False
+    registered = sandbox.state.keys[shown["api_key_id"]]
+    assert registered.public_pem == shown["public_key_pem"]
+    headers = run_json(
+        "sign", "GET", "/trade-api/v2/markets?limit=5", "--name", "prod", "--timestamp-ms", "1700000000000"
+    )
+    assert set(headers) == {"KALSHI-ACCESS-KEY", "KALSHI-ACCESS-TIMESTAMP", "KALSHI-ACCESS-SIGNATURE"}
+    signature = base64.b64decode(headers["KALSHI-ACCESS-SIGNATURE"], validate=True)
+    message = b"1700000000000GET/trade-api/v2/markets"
+    assert openssl_verifies(tmp_path, shown["public_key_pem"], message, signature)
+    assert not openssl_verifies(tmp_path, shown["public_key_pem"], message, signature, salt=222)
+
+
+def test_enroll_gives_the_object_of_the_contract_and_nothing_else_on_stdout(pin: str, sandbox: SandboxServer) -> None:
+    given = run_json("enroll", "--slot", "0", "--name", "prod", "--key-type", "ed25519", "--scope", "read")
+    assert list(given) == ["name", "api_key_id", "key_type", "state", "uri", "public_key_pem", "custody"]
+    assert (given["key_type"], given["state"]) == ("ed25519", "registered")
+    assert sandbox.state.keys[given["api_key_id"]].scopes == ("read",)
+
+
+def test_a_request_is_sent_as_it_is_given(pin: str, sandbox: SandboxServer) -> None:
+    run_json("enroll", "--name", "prod")
+    done = run_cli("request", "GET", "/portfolio/balance", "--name", "prod")
+    assert "balance" in json.loads(done.stdout)
+    sandbox.faults.add(parse_fault("GET /portfolio/balance:status=403:1"))
+    assert failed_json(6, "request", "GET", "/portfolio/balance", "--name", "prod")["code"] == "kalshi_forbidden"
+    sandbox.faults.add(parse_fault("POST /portfolio/orders:drop-after:1"))
+    order = '{"ticker": "X", "side": "yes", "action": "buy", "count": 1, "client_order_id": "1"}'
+    lost = failed_json(7, "request", "POST", "/portfolio/orders", "--name", "prod", "--json", order)
+    assert lost["code"] == "outcome_unknown"
+    assert sum(seen.path.endswith("/orders") for seen in sandbox.requests) == 1
+
+
+def test_list_joins_both_sides(pin: str, sandbox: SandboxServer) -> None:
+    prod = run_json("enroll", "--name", "prod")
+    run_json("enroll", "--name", "by-hand", "--offline")
+    gone = run_json("enroll", "--name", "gone", "--key-type", "ed25519")
+    sandbox.state.delete_key(gone["api_key_id"])
+    by_name = {key["name"]: key for key in run_json("list")["keys"]}
+    assert {name: key["state"] for name, key in by_name.items()} == {
+        "prod": "registered",
+        "by-hand": "minted",
+        "gone": "gone",
+        "bootstrap": "elsewhere",
+    }
+    assert by_name["prod"]["scopes"] == ["read", "write"]
+    assert by_name["prod"]["location"].startswith('token "kalshi"')
+    assert by_name["bootstrap"]["location"] == "not in this store"
+    table = run_cli("list", COLUMNS="200").stdout
+    assert prod["api_key_id"] in table
+    assert "elsewhere" in table
+
+
+def test_without_a_bootstrap_key_a_registered_key_of_the_store_manages(
+    pin: str, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prod = run_json("enroll", "--name", "prod")
+    for name in ("KALSHI_KEY_ID", "KALSHI_PRIVATE_KEY"):
+        monkeypatch.delenv(name)
+    run_json("enroll", "--name", "second")
+    post = [seen for seen in sandbox.requests if seen.method == "POST"][-1]
+    assert post.api_key_id == prod["api_key_id"]
+    run_json("enroll", "--name", "third", "--auth", "second")
+
+
+def test_without_any_key_enroll_says_where_to_get_one_and_makes_nothing(pin: str) -> None:
+    error = failed_json(5, "enroll", "--name", "prod")
+    assert "KALSHI_KEY_ID" in error["hint"]
+    assert "--offline" in error["hint"]
+    assert run_json("list")["keys"] == []
+
+
+def test_below_premier(pin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with SandboxServer(tier="basic") as basic:
+        monkeypatch.setenv("KALSHI_API_BASE_URL", basic.base_url)
+        monkeypatch.setenv("KALSHI_KEY_ID", basic.bootstrap_key_id)
+        monkeypatch.setenv("KALSHI_PRIVATE_KEY", basic.bootstrap_pem)
+        error = failed_json(6, "enroll", "--name", "prod")
+        assert error["code"] == "kalshi_tier"
+        assert "--offline" in error["hint"]
+        offline = run_cli("enroll", "--name", "prod", "--offline")
+        assert offline.stdout.startswith("-----BEGIN PUBLIC KEY-----")
+        assert "hsm-keys adopt prod --api-key-id ID" in offline.stderr
+        pasted = basic.add_key("prod", offline.stdout).api_key_id
+        adopted = run_json("adopt", "prod", "--api-key-id", pasted)
+        assert (adopted["state"], adopted["api_key_id"]) == ("registered", pasted)
+    pem = run_cli("public-key", "prod").stdout
+    assert pem == offline.stdout
+
+
+def test_the_exit_codes(pin: str, sandbox: SandboxServer, token: TestToken) -> None:
+    with open_store(token.uri) as store:
+        make_extractable(store, "leaky")
+    run_json("enroll", "--name", "prod")
+    assert failed_json(3, "list", "--token", "nope")["code"] == "store_not_found"
+    assert failed_json(3, "list", "--module", "/nope.so")["code"] == "store_not_found"
+    assert failed_json(3, "list", "--slot", "77")["code"] == "store_not_found"
+    assert failed_json(4, "list", HSM_KEYS_PIN_FILE="", HSM_KEYS_PIN="wrong")["code"] == "pin_incorrect"
+    assert failed_json(4, "list", HSM_KEYS_PIN_FILE="")["code"] == "pin_missing"
+    assert failed_json(5, "show", "nope")["code"] == "key_not_found"
+    assert failed_json(5, "enroll", "--name", "prod")["code"] == "key_exists"
+    assert failed_json(5, "enroll", "--name", "leaky")["code"] == "custody"
+    assert failed_json(5, "sign", "GET", "/trade-api/v2/x", "--name", "leaky")["code"] == "key_not_registered"
+    assert failed_json(6, "enroll", "--name", "x", KALSHI_KEY_ID="nope")["code"] == "kalshi_unauthorized"
+    closed = failed_json(7, "enroll", "--name", "x", KALSHI_API_BASE_URL="http://127.0.0.1:9/trade-api/v2")
+    assert closed["code"] == "network"
+    assert "nothing was sent" in closed["message"]
+
+
+def test_an_id_given_by_hand_stands_in_for_one_in_the_store(pin: str, sandbox: SandboxServer) -> None:
+    run_json("enroll", "--name", "loose", "--offline")
+    pasted = sandbox.add_key("loose", run_cli("public-key", "loose").stdout).api_key_id
+    chosen = ("--name", "loose", "--api-key-id", pasted)
+    assert run_json("sign", "GET", "/trade-api/v2/x", *chosen)["KALSHI-ACCESS-KEY"] == pasted
+    assert run_cli("request", "GET", "/portfolio/balance", *chosen).returncode == 0
+    assert run_json("show", "loose", "--api-key-id", pasted)["api_key_id"] == pasted
+
+
+def test_several_tokens_are_warned_about_and_ambiguity_lists_them(
+    softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = softhsm.init_token("one")
+    softhsm.init_token("two")
+    monkeypatch.setenv("HSM_KEYS_PIN_FILE", str(first.pin_file))
+    done = run_cli("list", "--slot", "0")
+    assert done.returncode == 0
+    assert "warning: slot numbers change" in done.stderr
+    error = failed_json(3, "list")
+    assert error["code"] == "store_ambiguous"
+    assert '"one"' in error["message"]
+    assert '"two"' in error["message"]
+
+
+def test_options_before_the_command_and_after_it(pin: str) -> None:
+    assert (
+        run_cli("--token", "kalshi", "--output", "json", "list").stdout
+        == run_cli("list", "--token", "kalshi", "--output", "json").stdout
+    )
+    assert run_cli("--token", "nope", "list", "--token", "kalshi").returncode == 0
+
+
+def test_the_pin_of_a_pipe(token: TestToken) -> None:
+    command = f"{sys.executable} -m hsm_keys list --pin-file <(cat {token.pin_file})"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_terminal_is_asked_for_the_pin_by_the_name_of_the_token(token: TestToken) -> None:
+    child, terminal = pty.fork()
+    if child == 0:  # pragma: no cover - another process
+        os.chdir(ROOT)
+        os.execv(sys.executable, [sys.executable, "-m", "hsm_keys", "list"])  # noqa: S606 - no shell is the point
+    shown = b""
+    while b"User PIN of" not in shown:
+        shown += os.read(terminal, 1024)
+    os.write(terminal, token.pin.encode() + b"\n")
+    try:
+        while True:
+            shown += os.read(terminal, 1024)
+    except OSError:  # the terminal ends with its program
+        pass
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert b'token "kalshi"' in shown
+    assert token.pin.encode() not in shown
+
+
+def test_no_secret_shows_anywhere(pin: str, sandbox: SandboxServer, token: TestToken) -> None:
+    secrets = [token.pin, sandbox.bootstrap_pem.splitlines()[3]]
+    outputs = [
+        run_cli("enroll", "--name", "prod"),
+        run_cli("show", "prod", "--output", "json"),
+        run_cli("list"),
+        run_cli("list", HSM_KEYS_PIN_FILE="", HSM_KEYS_PIN=token.pin[:-1]),
+        run_cli("enroll", "--name", "x", KALSHI_KEY_ID="nope"),
+        run_cli("enroll", "--name", "x", KALSHI_PRIVATE_KEY=sandbox.bootstrap_pem[:-40]),
+        run_cli("enroll", "--name", "x", KALSHI_API_BASE_URL="http://127.0.0.1:9/trade-api/v2"),
+    ]
+    for done in outputs:
+        shown = done.stdout + done.stderr
+        assert shown
+        assert "Traceback" not in shown
+        for secret in [*secrets, token.pin[:-1]]:
+            assert secret not in shown
+
+
+def test_the_demo_tells_the_whole_story_and_leaves_the_token_as_it_was(pin: str) -> None:
+    done = run_cli("demo")
+    assert done.returncode == 0, done.stderr
+    for said in (
+        "listens on http://127.0.0.1:",
+        "GET /portfolio/balance: 200",
+        "POST /portfolio/orders: 201",
+        "extractable: False",
+        "private_half_readable: False (tried to read CKA_PRIVATE_EXPONENT: AttributeSensitive)",
+        "401",
+        "NOT_FOUND",
+        "the token is as it was",
+    ):
+        assert said in done.stdout
+    assert run_json("list")["keys"] == []
+
+
+def test_the_sandbox_command_prints_lines_for_the_shell(pin: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "hsm_keys", "sandbox", "--key-type", "ed25519", "--fault", "GET /api_keys:status=429:1"],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as server:
+        assert server.stdout is not None
+        exports = [server.stdout.readline().strip() for _ in range(3)]
+        assert all(line.startswith("export KALSHI_") for line in exports)
+        environment = dict(line.removeprefix("export ").split("=", 1) for line in exports)
+        pem = environment["KALSHI_PRIVATE_KEY_PATH"].strip("'")
+        environment["KALSHI_PRIVATE_KEY_PATH"] = pem
+        assert Path(pem).stat().st_mode & 0o777 == 0o600
+        given = run_json("enroll", "--name", "prod", **environment)  # the 429 was tried again: it is a GET
+        assert given["state"] == "registered"
+        server.terminate()
+        assert server.wait(30) == 0
+    assert not Path(pem).exists()
+
+
+def test_the_sandbox_says_when_its_port_is_taken(sandbox: SandboxServer) -> None:
+    port = sandbox.base_url.split(":")[2].split("/")[0]
+    done = run_cli("sandbox", "--port", port)
+    assert done.returncode == 2
+    assert port in done.stderr
