@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -20,6 +21,7 @@ ENVIRONMENTS: Final = {
     "demo": "https://external-api.demo.kalshi.co/trade-api/v2",
 }
 
+_NETLOC = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d+)?")
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"", "0", "false", "no", "off"})
 
@@ -61,7 +63,7 @@ def _checked(base_url: str) -> str:
         raise UsageError("the base URL is malformed", hint=f"it looks like {ENVIRONMENTS['prod']}") from None
     if parts.username is not None or parts.password is not None:
         raise UsageError("the base URL holds a user name or password, and Kalshi takes none")
-    if not parts.hostname or parts.query or parts.fragment or not base_url.isascii() or not base_url.isprintable():
+    if not parts.hostname or not _NETLOC.fullmatch(parts.netloc) or parts.query or parts.fragment:
         raise UsageError(f"{base_url!r} is no base URL", hint=f"it looks like {ENVIRONMENTS['prod']}")
     if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts)):
         raise UsageError(

@@ -1,0 +1,129 @@
+"""Where a PIN comes from, in which order, and where it never shows."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import pickle
+import threading
+import traceback
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hsm_keys.errors import HsmKeysError, PinMissingError, UsageError
+from hsm_keys.stores.pins import Pin, resolve_pin
+from hsm_keys.stores.uri import Pkcs11Uri
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CANARY = "pin-canary-2718"
+
+
+def file_with(path: Path, content: bytes) -> Path:
+    path.touch(mode=0o600)
+    path.write_bytes(content)
+    return path
+
+
+def resolved(
+    uri: Pkcs11Uri | None = None,
+    *,
+    pin_file: Path | None = None,
+    ask: str | None = None,
+    env: dict[str, str] | None = None,
+) -> str:
+    pin = resolve_pin(
+        pin_file=pin_file,
+        uri=uri or Pkcs11Uri(),
+        token_name='token "kalshi"',
+        ask=None if ask is None else lambda prompt: f"{ask} to {prompt}",
+        env=env or {},
+    )
+    return pin.reveal()
+
+
+def test_the_order_of_the_sources(tmp_path: Path) -> None:
+    by_option = file_with(tmp_path / "option", b"option\n")
+    by_source = Pkcs11Uri(pin_source=f"file:{file_with(tmp_path / 'source', b'source')}")
+    by_value = Pkcs11Uri(pin_value="value")
+    env = {"HSM_KEYS_PIN_FILE": str(file_with(tmp_path / "env", b"envfile\r\n")), "HSM_KEYS_PIN": "envpin"}
+    assert resolved(by_source, pin_file=by_option, ask="x", env=env) == "option"
+    assert resolved(by_source, ask="x", env=env) == "source"
+    assert resolved(by_value, ask="x", env=env) == "value"
+    assert resolved(ask="x", env=env) == "envfile"
+    assert resolved(ask="x", env={"HSM_KEYS_PIN_FILE": "", "HSM_KEYS_PIN": "envpin"}) == "envpin"
+    assert resolved(ask="answer", env={"HSM_KEYS_PIN": ""}) == 'answer to User PIN of token "kalshi"'
+    with pytest.raises(PinMissingError) as caught:
+        resolved()
+    for way in ("--pin-file", "pin-source", "HSM_KEYS_PIN_FILE", "HSM_KEYS_PIN"):
+        assert way in caught.value.hint
+
+
+@pytest.mark.parametrize("form", ["file:{}", "file://{}", "file://localhost{}", "{}"])
+def test_the_forms_of_a_pin_source(tmp_path: Path, form: str) -> None:
+    path = file_with(tmp_path / "the%pin", CANARY.encode())
+    source = form.format(path if form == "{}" else str(path).replace("%", "%25"))
+    assert resolved(Pkcs11Uri(pin_source=source)) == CANARY
+
+
+@pytest.mark.parametrize(
+    "source", ["|cat /etc/passwd", "https://x/pin", "file:relative", "relative", "file://elsewhere/x"]
+)
+def test_a_pin_source_that_is_no_file_is_refused(source: str) -> None:
+    with pytest.raises(UsageError):
+        resolved(Pkcs11Uri(pin_source=source))
+
+
+def test_a_pipe_is_read_once_and_serves_twice(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_text(CANARY + "\n"))
+    writer.start()
+    assert [resolved(pin_file=pipe), resolved(pin_file=pipe)] == [CANARY, CANARY]
+    writer.join(10)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", b"x" * 1025])
+def test_a_file_without_a_pin_is_an_error_that_names_it_and_not_its_content(tmp_path: Path, content: bytes) -> None:
+    path = file_with(tmp_path / "pin", content)
+    with pytest.raises(PinMissingError, match="pin") as caught:
+        resolved(pin_file=path, env={"HSM_KEYS_PIN": "never tried"})
+    assert "xxx" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_an_error_and_no_other_source_is_tried(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing", tmp_path):
+        with pytest.raises(PinMissingError, match="can't be read"):
+            resolved(pin_file=path, env={"HSM_KEYS_PIN": "never tried"})
+
+
+def test_spaces_belong_to_the_pin(tmp_path: Path) -> None:
+    assert resolved(pin_file=file_with(tmp_path / "pin", b" a b \n")) == " a b "
+
+
+def test_a_file_that_others_can_read_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = file_with(tmp_path / "pin", CANARY.encode())
+    path.chmod(0o644)
+    with caplog.at_level(logging.WARNING, "hsm_keys"):
+        resolved(pin_file=path)
+    assert "chmod 600" in caplog.text
+    assert CANARY not in caplog.text
+
+
+def test_a_pin_shows_nothing_of_itself() -> None:
+    pin = Pin(CANARY)
+    assert CANARY not in f"{pin} {pin!r} {[pin]} {pin!s}"
+    for leak in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError) as caught:
+            leak(pin)
+        assert CANARY not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_error_after_the_pin_was_read_does_not_hold_it(tmp_path: Path) -> None:
+    path = file_with(tmp_path / "pin", CANARY.encode() + b"\xff")
+    with pytest.raises(HsmKeysError) as caught:
+        resolved(pin_file=path)
+    assert CANARY not in "".join(traceback.format_exception(caught.value))

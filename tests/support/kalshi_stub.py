@@ -1,0 +1,81 @@
+"""A server that answers what it is told to, and keeps what reached it: for answers that no sane server gives."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+
+@dataclass
+class Arrived:
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Stub:
+    """Give it answers; it gives them in turn, and the last one for ever.
+
+    An answer is (status, body), or a callable that is handed the handler and does what it wants.
+    """
+
+    def __init__(self, *answers: tuple[int, Any] | Callable[[BaseHTTPRequestHandler], None]) -> None:
+        self.answers = list(answers)
+        self.arrived: list[Arrived] = []
+        stub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                stub.arrived.append(Arrived(self.command, self.path, dict(self.headers), body))
+                answer = stub.answers.pop(0) if len(stub.answers) > 1 else stub.answers[0]
+                if callable(answer):
+                    answer(self)
+                else:
+                    send(self, *answer)
+
+            do_GET = do_POST = do_DELETE = _any  # noqa: N815 - names that http.server asks for
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.base_url = f"http://127.0.0.1:{self._server.server_address[1]}/trade-api/v2"
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+def send(handler: BaseHTTPRequestHandler, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    handler.send_response(status)
+    for name, value in (headers or {}).items():
+        handler.send_header(name, value)
+    handler.send_header("Content-Length", str(len(content)))
+    handler.end_headers()
+    handler.wfile.write(content)
+
+
+def hang_up(handler: BaseHTTPRequestHandler) -> None:
+    """Read the request and close without a word."""
+    handler.close_connection = True
