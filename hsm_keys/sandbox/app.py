@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 from hsm_keys.sandbox import api_keys, control, trading
 from hsm_keys.sandbox.auth import KEY_HEADER, TIMESTAMP_HEADER, authenticate, authorise
 from hsm_keys.sandbox.endpoints import ENDPOINTS, WEBSOCKET, Endpoint
-from hsm_keys.sandbox.faults import FaultKind
+from hsm_keys.sandbox.faults import Fault, FaultKind
 from hsm_keys.sandbox.websocket import Sessions, new_session
 from hsm_keys.sandbox.wire import Answer, Call, WireError, of_status
 
@@ -139,10 +139,11 @@ class _Front:
             # The body is taken before the wait: what has arrived gets done, also for a client that gives up.
             body = await arrival.request.read()
             await asyncio.sleep(arrival.plan.latency_ms / 1000)
-            if arrival.hit_by is FaultKind.DROP_BEFORE:
-                return None
-            if arrival.plan.fault is not None and arrival.hit_by is FaultKind.STATUS:
-                raise of_status(arrival.plan.fault.value or 500)
+            match arrival.plan.fault:
+                case Fault(kind=FaultKind.DROP_BEFORE):
+                    return None
+                case Fault(kind=FaultKind.STATUS, value=int(status)):
+                    raise of_status(status)
             if isinstance(arrival.caller, WireError):
                 raise arrival.caller
             return await self._work(arrival, arrival.caller, body)

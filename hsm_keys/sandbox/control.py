@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from hsm_keys.errors import UsageError
 from hsm_keys.sandbox.faults import parse_fault
+from hsm_keys.sandbox.wire import WireError, json_object
 
 if TYPE_CHECKING:
     from hsm_keys.sandbox.faults import Faults
@@ -32,13 +32,14 @@ def add_routes(router: web.UrlDispatcher, faults: Faults, recorder: Recorder) ->
     async def add_fault(request: web.Request) -> web.Response:
         """``{"fault": "POST /api_keys:drop-after:1"}``, answered with all that are on."""
         try:
-            body = json.loads(await request.read())
-            faults.add(parse_fault(body["fault"]))
+            spec = json_object(await request.read()).get("fault")
+            if not isinstance(spec, str):
+                raise UsageError("there is no fault in the body", hint='send {"fault": "ENDPOINT:WHAT:TIMES"}')
+            faults.add(parse_fault(spec))
+        except WireError as error:
+            return web.json_response(error.body, status=error.status)
         except UsageError as error:
             return web.json_response({"code": error.code, "message": str(error)}, status=400)
-        except (ValueError, TypeError, KeyError, AttributeError):
-            message = 'the body must be a JSON object: {"fault": "ENDPOINT:WHAT:TIMES"}'
-            return web.json_response({"code": "usage", "message": message}, status=400)
         return web.json_response({"faults": [str(fault) for fault in faults.active]}, status=201)
 
     async def clear_faults(_: web.Request) -> web.Response:

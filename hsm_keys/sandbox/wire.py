@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.sandbox.state import RegisteredKey, SandboxState
 
-__all__ = ["Answer", "Call", "WireError", "flat", "nested", "of_status"]
+__all__ = ["Answer", "Call", "WireError", "flat", "json_object", "nested", "of_status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,22 @@ class Call:
         if self.content_type != "application/json":
             # Seen on Kalshi's wire for a POST without a JSON content type.
             raise flat(400, "invalid_content_type", "the Content-Type must be application/json")
-        try:
-            value = json.loads(self.body.decode("utf-8"), parse_constant=_refuse_constant)
-        except (ValueError, RecursionError):
-            raise _bare(400, "the body is not valid JSON") from None
-        if not isinstance(value, dict):
-            raise _bare(400, "the body must be a JSON object")
-        return value
+        return json_object(self.body)
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """Read one JSON object (RFC 8259).
+
+    Raises:
+        WireError: 400, if the body is anything else.
+    """
+    try:
+        value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise _bare(400, "the body is not valid JSON") from None
+    if not isinstance(value, dict):
+        raise _bare(400, "the body must be a JSON object")
+    return value
 
 
 def _refuse_constant(word: str) -> None:

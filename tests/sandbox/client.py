@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from email.message import Message
 
     from hsm_keys.sandbox import SandboxServer
 
@@ -66,7 +67,7 @@ def headers_for(api_key_id: str, timestamp: str, signature: bytes | str) -> dict
 @dataclass
 class Reply:
     status: int
-    headers: Mapping[str, str]
+    headers: Message
     body: bytes
 
     @property

@@ -169,9 +169,8 @@ def test_softhsm_is_installed_where_it_is_missing(project: Path, venv: Path, tmp
         if found:
             (tools / name).symlink_to(found)
     apt = tools / "apt-get"
-    apt.write_text(
-        f'#!/bin/bash\necho "$@" >> {tmp_path}/apt\ncase "$*" in *softhsm2*) {shutil.which("ln")} -sf {hidden} {tools};; esac\n'
-    )
+    link = f"{shutil.which('ln')} -sf {hidden} {tools}"
+    apt.write_text(f'#!/bin/bash\necho "$@" >> {tmp_path}/apt\ncase "$*" in *softhsm2*) {link};; esac\n')
     apt.chmod(0o755)
     done = run(project, venv, "true", PATH=str(tools))
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,151 @@
+"""The WebSocket: a signed handshake, subscriptions in Kalshi's shape, a clean end."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from websockets.exceptions import ConnectionClosedOK, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from hsm_keys.sandbox import SandboxServer
+from tests.sandbox.client import API_KEYS, BALANCE, Caller, now_ms, rsa_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+PATH = "/trade-api/ws/v2"
+
+
+@pytest.fixture
+def server() -> Iterator[SandboxServer]:
+    with SandboxServer(key_type="ed25519") as running:
+        yield running
+
+
+@pytest.fixture
+def boss(server: SandboxServer) -> Caller:
+    return Caller.bootstrap(server)
+
+
+def dial(server: SandboxServer, headers: Mapping[str, str], query: str = "") -> ClientConnection:
+    return connect(server.ws_url + query, additional_headers=dict(headers), proxy=None, open_timeout=20)
+
+
+def refusal_of(server: SandboxServer, headers: Mapping[str, str]) -> tuple[int, Any]:
+    with pytest.raises(InvalidStatus) as caught:
+        dial(server, headers)
+    response = caught.value.response
+    return response.status_code, json.loads(response.body)
+
+
+def ask(session: ClientConnection, command: object) -> Any:
+    session.send(command if isinstance(command, str) else json.dumps(command))
+    return json.loads(session.recv(timeout=20))
+
+
+def test_a_signed_handshake_is_accepted(server: SandboxServer) -> None:
+    for caller in (Caller.bootstrap(server), Caller.added(server, key=rsa_key())):
+        with dial(server, caller.headers("GET", PATH)) as session:
+            assert session.response is not None
+            assert session.response.headers["Date"].endswith(" GMT")
+            last = server.requests[-1]
+            assert (last.method, last.path, last.verified, last.status) == ("GET", PATH, True, 101)
+
+
+def test_the_query_is_not_signed(boss: Caller) -> None:
+    with dial(boss.server, boss.headers("GET", PATH), query="?a=b"):
+        assert boss.server.requests[-1].query == "a=b"
+
+
+@pytest.mark.parametrize(
+    "message", [f"GET{PATH}/", f"GET{BALANCE}", f"POST{PATH}", f"GET{PATH}/margin", f"GETws://h{PATH}"]
+)
+def test_a_signature_over_something_else_is_refused(boss: Caller, message: str) -> None:
+    status, body = refusal_of(boss.server, boss.headers("GET", PATH, message=message))
+    assert (status, body["error"]["details"]) == (401, "INCORRECT_API_KEY_SIGNATURE")
+
+
+def test_other_refusals(boss: Caller) -> None:
+    server = boss.server
+    status, body = refusal_of(server, {})
+    assert (status, body["error"]["code"]) == (401, "signature_is_missing_from_headers")
+    status, body = refusal_of(server, boss.headers("GET", PATH, timestamp=now_ms() - 6000))
+    assert (status, body["error"]["code"]) == (401, "header_timestamp_expired")
+    salty = Caller.added(server, key=rsa_key())
+    assert refusal_of(server, salty.headers("GET", PATH, salt=222))[0] == 401
+    for restrictions in ({"scopes": ["write::trade"]}, {"fcm_subtrader_id": "me_x1"}):
+        assert refusal_of(server, Caller.added(server, **restrictions).headers("GET", PATH))[0] == 403
+
+
+def test_without_an_upgrade_it_is_a_bad_request(boss: Caller) -> None:
+    reply = boss.call("GET", PATH)
+    assert (reply.status, reply.json["code"]) == (400, "bad_request")
+
+
+def test_a_deleted_key_shakes_no_hands_and_its_open_session_lives_on(boss: Caller) -> None:
+    doomed = Caller.added(boss.server)
+    with dial(boss.server, doomed.headers("GET", PATH)) as session:
+        assert boss.call("DELETE", f"{API_KEYS}/{doomed.api_key_id}").status == 204
+        status, body = refusal_of(boss.server, doomed.headers("GET", PATH))
+        assert (status, body["error"]["details"]) == (401, "NOT_FOUND")
+        assert ask(session, {"id": 1, "cmd": "subscribe", "params": {"channels": ["fill"]}})["type"] == "subscribed"
+
+
+def test_each_channel_is_acknowledged_with_an_id_of_its_own(boss: Caller) -> None:
+    with dial(boss.server, boss.headers("GET", PATH)) as session:
+        command = {"id": 7, "cmd": "subscribe", "params": {"channels": ["ticker", "fill"], "market_ticker": "T"}}
+        first = ask(session, command)
+        second = json.loads(session.recv(timeout=20))
+        third = ask(session, {"id": 8, "cmd": "subscribe", "params": {"channels": ["trade"]}})
+    assert first == {"id": 7, "type": "subscribed", "msg": {"channel": "ticker", "sid": 1}}
+    assert second == {"id": 7, "type": "subscribed", "msg": {"channel": "fill", "sid": 2}}
+    assert third == {"id": 8, "type": "subscribed", "msg": {"channel": "trade", "sid": 3}}
+
+
+@pytest.mark.parametrize(
+    ("command", "command_id", "code"),
+    [
+        ("{", None, 1),
+        ("[]", None, 1),
+        ({"id": 1, "cmd": "dance"}, 1, 5),
+        ({"id": 2, "cmd": "subscribe"}, 2, 2),
+        ({"id": 3, "cmd": "subscribe", "params": {}}, 3, 3),
+        ({"id": 4, "cmd": "subscribe", "params": {"channels": "fill"}}, 4, 3),
+        ({"id": 5, "cmd": "subscribe", "params": {"channels": ["weather"]}}, 5, 8),
+        ({"id": 6, "cmd": "subscribe", "params": {"channels": [["fill"]]}}, 6, 8),
+    ],
+)
+def test_bad_commands_get_kalshis_error_codes(boss: Caller, command: object, command_id: int | None, code: int) -> None:
+    with dial(boss.server, boss.headers("GET", PATH)) as session:
+        answer = ask(session, command)
+        assert (answer["id"], answer["type"], answer["msg"]["code"]) == (command_id, "error", code)
+        assert ask(session, {"id": 9, "cmd": "subscribe", "params": {"channels": ["fill"]}})["msg"]["sid"] == 1
+
+
+def test_pings_are_answered_and_a_close_is_acknowledged(boss: Caller) -> None:
+    with dial(boss.server, boss.headers("GET", PATH)) as session:
+        assert session.ping("heartbeat").wait(timeout=20)
+        session.send(b"binary messages are ignored")
+        session.close(1000, "done")
+        with pytest.raises(ConnectionClosedOK) as caught:
+            session.recv(timeout=20)
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.code == 1000
+
+
+def test_a_client_that_vanishes_is_forgotten(boss: Caller) -> None:
+    with dial(boss.server, boss.headers("GET", PATH)) as session:
+        session.socket.shutdown(socket.SHUT_RDWR)
+        assert boss.call("GET", BALANCE).status == 200
+
+
+def test_stopping_says_goodbye(boss: Caller) -> None:
+    session = dial(boss.server, boss.headers("GET", PATH))
+    boss.server.stop()
+    with session, pytest.raises(ConnectionClosedOK) as caught:
+        session.recv(timeout=20)
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.code == 1001
