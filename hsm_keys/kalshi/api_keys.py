@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import ValidationError
 
 from hsm_keys.errors import UsageError
-from hsm_keys.kalshi.errors import error_of, garbled
+from hsm_keys.kalshi.errors import error_of, garbled, read_json
 from hsm_keys.kalshi.models import CreateApiKeyResponse, GenerateApiKeyResponse, ListApiKeysResponse
 from hsm_keys.signing.algorithms import key_type_of, public_key_pem
 
@@ -64,7 +65,7 @@ def new_key_fields(
     if scopes is not None:
         fields["scopes"] = _checked_scopes(scopes)
     if subaccount is not None:
-        if isinstance(subaccount, bool) or not 0 <= subaccount <= _MAX_SUBACCOUNT:
+        if type(subaccount) is not int or not 0 <= subaccount <= _MAX_SUBACCOUNT:
             raise UsageError(f"there is no subaccount {subaccount}", hint=f"it is a number from 0 to {_MAX_SUBACCOUNT}")
         fields["subaccount"] = subaccount
     if fcm_subtrader_id is not None:
@@ -90,7 +91,7 @@ def _checked_scopes(scopes: Sequence[str]) -> list[str]:
 
 def _checked_public_key(public_key: str | bytes) -> str:
     """Return the PEM of the public key, normalised; a private key is refused before it goes anywhere."""
-    pem = public_key.encode() if isinstance(public_key, str) else public_key
+    pem = public_key.encode(errors="replace") if isinstance(public_key, str) else public_key
     if b"PRIVATE KEY" in pem:
         raise UsageError(
             "that is a PRIVATE key; nothing was sent",
@@ -98,7 +99,7 @@ def _checked_public_key(public_key: str | bytes) -> str:
         )
     try:
         key = load_pem_public_key(pem)
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         key = None
     if key is None or b"-----BEGIN PUBLIC KEY-----" not in pem:
         raise UsageError(
@@ -135,10 +136,7 @@ def _read(model: type[_M], response: httpx2.Response, asked: dict[str, Any] | No
     """Return the model in a successful answer; ``asked`` fills in what Kalshi doesn't repeat."""
     if not response.is_success:
         raise error_of(response)
-    try:
-        answer = response.json()
-    except ValueError:
-        answer = None
+    answer = read_json(response)
     if not isinstance(answer, dict):
         raise garbled(response, "is no JSON object")
     known = {} if asked is None else {"scopes": _DEFAULT_SCOPES, **asked}

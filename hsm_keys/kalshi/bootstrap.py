@@ -27,7 +27,7 @@ def bootstrap_key_from_env(
     """Return the key that ``KALSHI_KEY_ID`` and ``KALSHI_PRIVATE_KEY`` or ``KALSHI_PRIVATE_KEY_PATH`` name.
 
     Args:
-        env: The environment. An empty variable counts as left out.
+        env: The environment. An empty variable counts as left out; white space around a value is dropped.
         ask_passphrase: Asks a person, with a prompt, where the PEM is encrypted and
             ``KALSHI_PRIVATE_KEY_PASSPHRASE`` isn't set.
 
@@ -38,7 +38,7 @@ def bootstrap_key_from_env(
         UsageError: If only a part is set, or the key can't be read.
     """
     key_id, pem, path = (
-        env.get(name, "") for name in ("KALSHI_KEY_ID", "KALSHI_PRIVATE_KEY", "KALSHI_PRIVATE_KEY_PATH")
+        env.get(name, "").strip() for name in ("KALSHI_KEY_ID", "KALSHI_PRIVATE_KEY", "KALSHI_PRIVATE_KEY_PATH")
     )
     if not (key_id or pem or path):
         return None
@@ -51,7 +51,7 @@ def bootstrap_key_from_env(
             else "KALSHI_KEY_ID is set, and neither KALSHI_PRIVATE_KEY_PATH nor KALSHI_PRIVATE_KEY is",
             hint="set one of the two",
         )
-    content = _read(path) if path else pem.replace("\\n", "\n").encode()
+    content = _read(path) if path else pem.replace("\\n", "\n")
     return PemKey(key_id, content, _passphrase(env, ask_passphrase))
 
 
@@ -67,9 +67,10 @@ def _read(path: str) -> bytes:
         with Path(path).expanduser().open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             content = file.read(_MAX_PEM + 1)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: expanduser() knows no such user
+        why = error.strerror if isinstance(error, OSError) else error
         raise UsageError(
-            f"the private key file {path} can't be read: {error.strerror}", hint="see KALSHI_PRIVATE_KEY_PATH"
+            f"the private key file {path} can't be read: {why}", hint="see KALSHI_PRIVATE_KEY_PATH"
         ) from None
     if len(content) > _MAX_PEM:
         raise UsageError(f"{path} is too long to be a private key", hint="see KALSHI_PRIVATE_KEY_PATH")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import httpx2
@@ -14,10 +15,10 @@ from hsm_keys.errors import HsmKeysError, NetworkError, OutcomeUnknownError, Usa
 from hsm_keys.kalshi.api_keys import ApiKeysResource, AsyncApiKeysResource
 from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
 from hsm_keys.kalshi.environments import resolve
-from hsm_keys.kalshi.errors import error_of, garbled
+from hsm_keys.kalshi.errors import error_of, garbled, read_json
 from hsm_keys.signing.message import canonical_method, canonical_path
 from hsm_keys.signing.pem import PemKey
-from hsm_keys.signing.signer import RequestSigner
+from hsm_keys.signing.signer import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, RequestSigner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,8 +27,21 @@ if TYPE_CHECKING:
 __all__ = ["AsyncKalshiClient", "KalshiClient"]
 
 _TIMEOUT: Final = httpx2.Timeout(10.0, connect=5.0)  # seconds; read, write and pool wait 10
-_NOT_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
+_ATTEMPTS: Final = 3
+_BUDGET: Final = 15.0  # seconds after which a failed GET isn't tried again
+# ProxyError comes from setting up the tunnel: what is for Kalshi goes through it afterwards.
+_NOT_SENT: Final = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.ProxyError,
+    httpx2.UnsupportedProtocol,
+)
 _TRANSIENT: Final = frozenset({429, 500, 502, 503, 504})
+_OURS: Final = frozenset(name.lower() for name in (KEY_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER, "Host"))
+# RFC 9110, sections 5.6.2 (a token) and 5.5 (visible ASCII, spaces inside).
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
 class _TransientStatusError(Exception):
@@ -41,109 +55,12 @@ class _TransientStatusError(Exception):
 class _Base:
     """What both clients share: everything but the sending."""
 
-    def __init__(self, signer: RequestSigner, base_url: str | None, environment: str | None) -> None:
+    def __init__(self, signer: RequestSigner, *, base_url: str | None = None, environment: str | None = None) -> None:
         self.signer = signer
         self.base_url: Final = resolve(base_url=base_url, environment=environment)
         url = httpx2.URL(self.base_url)
         self._prefix = url.path
         self._origin = self.base_url.removesuffix(self._prefix)
-
-    def _url(self, path: str, params: Mapping[str, str] | None) -> tuple[httpx2.URL, str]:
-        """Return the URL to send to, and the path to sign."""
-        bare, mark, query = path.partition("?")
-        signed = canonical_path(bare)
-        if not signed.startswith("/trade-api/"):
-            signed = canonical_path(f"{self._prefix}{signed}")
-        try:
-            url = httpx2.URL(f"{self._origin}{signed}{mark}{query}").copy_merge_params(dict(params or {}))
-        except httpx2.InvalidURL:
-            raise UsageError("the query can't be sent as it is", hint="percent-encode it") from None
-        if url.raw_path.partition(b"?")[0] != signed.encode("ascii") or url.fragment:
-            # httpx2 removes dot segments: Kalshi would see another path than the one that was asked for.
-            raise UsageError(f"{path!r} changes on its way", hint="leave '..' and '#' out")
-        return url, signed
-
-    def _stamp(self, request: httpx2.Request, path: str) -> httpx2.Request:
-        request.headers.update(self.signer.headers(request.method, path))
-        return request
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(base_url={self.base_url!r}, signer={self.signer!r})"
-
-
-def _options() -> dict[str, Any]:
-    return {
-        "timeout": _TIMEOUT,
-        "follow_redirects": False,  # a redirect would carry signed headers elsewhere
-        "headers": {"User-Agent": f"hsm-keys/{__version__}"},
-    }
-
-
-def _explained(error: httpx2.HTTPError | httpx2.InvalidURL, method: str, path: str) -> HsmKeysError:
-    """Return our error for one of httpx2's: was anything sent, and could it have been carried out?"""
-    what = f"{method} {path}: {type(error).__name__}"
-    if isinstance(error, _NOT_SENT):
-        return NetworkError(
-            f"Kalshi can't be reached for {what}; nothing was sent", hint="check the network and the base URL"
-        )
-    if method == "GET":
-        return NetworkError(f"no answer from Kalshi to {what}", hint="check the network, then try again")
-    return OutcomeUnknownError(
-        f"no answer from Kalshi to {what}; it may have been carried out",
-        hint="look before you do it again: a request that changes something is never repeated blindly",
-    )
-
-
-def _attempts() -> Any:
-    """Return the attempts at a GET: three at most, within 15 seconds."""
-    return stamina.retry_context(
-        on=(_TransientStatusError, httpx2.TransportError), attempts=3, timeout=15.0, wait_initial=0.2, wait_max=2.0
-    )
-
-
-def _unless_transient(response: httpx2.Response) -> httpx2.Response:
-    if response.status_code in _TRANSIENT:
-        raise _TransientStatusError(response)
-    return response
-
-
-def _json(response: httpx2.Response) -> Any:
-    if not response.is_success:
-        raise error_of(response)
-    try:
-        return response.json()
-    except ValueError:
-        raise garbled(response, "is no JSON") from None
-
-
-class KalshiClient(_Base):
-    """Talks to Kalshi's REST API, signing with one key. Close it, or use it as a context manager.
-
-    Args:
-        signer: Signs the requests: ``store.key("prod").signer()``.
-        base_url: Kalshi's base URL; https, or http to loopback.
-        environment: ``prod`` or ``demo``, in place of a base URL. With neither, ``KALSHI_API_BASE_URL`` and
-            ``KALSHI_DEMO`` are read, and production is the default.
-        transport: Sends the requests, in place of httpx2's own.
-
-    Attributes:
-        api_keys: The key endpoints.
-
-    Raises:
-        UsageError: If the base URL can't be one.
-    """
-
-    def __init__(
-        self,
-        signer: RequestSigner,
-        *,
-        base_url: str | None = None,
-        environment: str | None = None,
-        transport: httpx2.BaseTransport | None = None,
-    ) -> None:
-        super().__init__(signer, base_url, environment)
-        self._http = httpx2.Client(transport=transport, **_options())
-        self.api_keys = ApiKeysResource(self)
 
     @classmethod
     def from_private_key(
@@ -174,6 +91,122 @@ class KalshiClient(_Base):
         """
         return cls(RequestSigner(_required_bootstrap(env, ask_passphrase)), base_url=resolve(env=env))
 
+    def _url(self, path: str, params: Mapping[str, str] | None) -> tuple[httpx2.URL, str]:
+        """Return the URL to send to, and the path to sign."""
+        bare, mark, query = path.partition("?")
+        signed = canonical_path(bare)
+        if not signed.startswith("/trade-api/"):
+            signed = canonical_path(f"{self._prefix}{signed}")
+        try:
+            url = httpx2.URL(f"{self._origin}{signed}{mark}{query}")
+            if params:  # only then: merging writes the whole query anew
+                url = url.copy_merge_params(dict(params))
+        except httpx2.InvalidURL:
+            raise UsageError("the query can't be sent as it is", hint="percent-encode it") from None
+        if url.raw_path.partition(b"?")[0] != signed.encode("ascii") or url.fragment:
+            # httpx2 removes dot segments: Kalshi would see another path than the one that was asked for.
+            raise UsageError(f"{path!r} changes on its way", hint="leave '..' and '#' out")
+        return url, signed
+
+    def _options(self, timeout: float | httpx2.Timeout) -> dict[str, Any]:
+        return {
+            "timeout": timeout,
+            "follow_redirects": False,  # a redirect would carry signed headers elsewhere
+            "headers": {"User-Agent": f"hsm-keys/{__version__}"},
+            # Plain HTTP is for loopback: through HTTP_PROXY it would leave the machine.
+            "trust_env": not self.base_url.startswith("http:"),
+        }
+
+    def _stamp(self, request: httpx2.Request, path: str) -> httpx2.Request:
+        request.headers.update(self.signer.headers(request.method, path))
+        return request
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(base_url={self.base_url!r}, signer={self.signer!r})"
+
+
+def _checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    for name, value in (headers or {}).items():
+        if name.lower() in _OURS:
+            raise UsageError(f"the header {name} is not for you to set", hint="it follows from the key and the URL")
+        if not (_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)):
+            raise UsageError(f"the header {name!r} can't be sent", hint="use printable ASCII")
+    return dict(headers or {})
+
+
+def _explained(error: httpx2.HTTPError | httpx2.InvalidURL, method: str, path: str) -> HsmKeysError:
+    """Return our error for one of httpx2's: was anything sent, and could it have been carried out?"""
+    what = f"{method} {path}: {type(error).__name__}"
+    if isinstance(error, _NOT_SENT):
+        return NetworkError(
+            f"Kalshi can't be reached for {what}; nothing was sent", hint="check the network and the base URL"
+        )
+    if method == "GET":
+        return NetworkError(f"no answer from Kalshi to {what}", hint="check the network, then try again")
+    return OutcomeUnknownError(
+        f"no answer from Kalshi to {what}; it may have been carried out",
+        hint="look before you do it again: a request that changes something is never repeated blindly",
+    )
+
+
+def _attempts() -> Any:
+    """Return the attempts at a GET: three at most, and no further one when 15 seconds are over."""
+    return stamina.retry_context(
+        on=(_TransientStatusError, httpx2.TransportError),
+        attempts=_ATTEMPTS,
+        timeout=_BUDGET,
+        wait_initial=0.2,
+        wait_max=2.0,
+    )
+
+
+def _unless_transient(response: httpx2.Response) -> httpx2.Response:
+    if response.status_code in _TRANSIENT:
+        raise _TransientStatusError(response)
+    return response
+
+
+def _json(response: httpx2.Response) -> Any:
+    if not response.is_success:
+        raise error_of(response)
+    answer = read_json(response)
+    if answer is None:
+        raise garbled(response, "is no JSON")
+    return answer
+
+
+class KalshiClient(_Base):
+    """Talks to Kalshi's REST API, signing with one key. Close it, or use it as a context manager.
+
+    Args:
+        signer: Signs the requests: ``store.key("prod").signer()``.
+        base_url: Kalshi's base URL; https, or http to loopback.
+        environment: ``prod`` or ``demo``, in place of a base URL. With neither, ``KALSHI_API_BASE_URL`` and
+            ``KALSHI_DEMO`` are read, and production is the default.
+        timeout: Seconds to wait for a connection, for sending and for each part of an answer; by default 5 for
+            the connection and 10 for the others.
+        transport: Sends the requests, in place of httpx2's own.
+
+    Attributes:
+        api_keys: The key endpoints.
+
+    Raises:
+        UsageError: If the base URL can't be one.
+    """
+
+    def __init__(
+        self,
+        signer: RequestSigner,
+        *,
+        base_url: str | None = None,
+        environment: str | None = None,
+        timeout: float | httpx2.Timeout = _TIMEOUT,
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        super().__init__(signer, base_url=base_url, environment=environment)
+        self._http = httpx2.Client(transport=transport, **self._options(timeout))
+        self.api_keys = ApiKeysResource(self)
+
     def request(
         self,
         method: str,
@@ -194,16 +227,16 @@ class KalshiClient(_Base):
             params: Further query parameters.
             json: A body to send as JSON.
             content: A body to send as it is.
-            headers: Further headers.
+            headers: Further headers, in printable ASCII.
 
         Raises:
-            UsageError: If the method or path can't be signed.
+            UsageError: If the method or path can't be signed, or a header can't be sent; nothing was sent.
             NetworkError: If there was no answer, and nothing was changed.
             OutcomeUnknownError: If there was no answer to a request that changes something.
         """
         method = canonical_method(method)
         url, signed = self._url(path, params)
-        request = self._http.build_request(method, url, json=json, content=content, headers=headers)
+        request = self._http.build_request(method, url, json=json, content=content, headers=_checked_headers(headers))
         try:
             if method != "GET":
                 return self._http.send(self._stamp(request, signed))
@@ -250,32 +283,12 @@ class AsyncKalshiClient(_Base):
         *,
         base_url: str | None = None,
         environment: str | None = None,
+        timeout: float | httpx2.Timeout = _TIMEOUT,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        super().__init__(signer, base_url, environment)
-        self._http = httpx2.AsyncClient(transport=transport, **_options())
+        super().__init__(signer, base_url=base_url, environment=environment)
+        self._http = httpx2.AsyncClient(transport=transport, **self._options(timeout))
         self.api_keys = AsyncApiKeysResource(self)
-
-    @classmethod
-    def from_private_key(
-        cls,
-        api_key_id: str,
-        pem: str | bytes,
-        *,
-        passphrase: str | None = None,
-        base_url: str | None = None,
-        environment: str | None = None,
-    ) -> Self:
-        """Return a client that signs with a PEM; see ``KalshiClient.from_private_key``."""
-        key = PemKey(api_key_id, pem, None if passphrase is None else lambda: passphrase)
-        return cls(RequestSigner(key), base_url=base_url, environment=environment)
-
-    @classmethod
-    def from_env(
-        cls, env: Mapping[str, str] = os.environ, *, ask_passphrase: Callable[[str], str] | None = None
-    ) -> Self:
-        """Return a client that signs with the bootstrap key of the environment; see ``KalshiClient.from_env``."""
-        return cls(RequestSigner(_required_bootstrap(env, ask_passphrase)), base_url=resolve(env=env))
 
     async def request(
         self,
@@ -290,7 +303,7 @@ class AsyncKalshiClient(_Base):
         """Send a signed request and return the answer, whatever its status; see ``KalshiClient.request``."""
         method = canonical_method(method)
         url, signed = self._url(path, params)
-        request = self._http.build_request(method, url, json=json, content=content, headers=headers)
+        request = self._http.build_request(method, url, json=json, content=content, headers=_checked_headers(headers))
         try:
             if method != "GET":
                 return await self._send(request, signed)

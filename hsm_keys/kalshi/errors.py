@@ -2,23 +2,29 @@
 
 ::
 
-    KalshiError                 6
-    ├── BadRequestError         400
-    ├── UnauthorizedError       401: key id, signature or header
-    │   └── ClockError          401: the timestamp
-    ├── ForbiddenError          403: scope, subaccount, location
-    │   └── TierError           403 to POST /api_keys: the account's usage level
-    ├── NotFoundError           404
-    ├── ConflictError           409
-    └── RateLimitError          429
-    NetworkError                7
-    ├── ServerError             5xx to a request that changes nothing
-    └── OutcomeUnknownError     5xx to any other
+    KalshiError                     6
+    └── RefusedError                any status below 500 that isn't a success
+        ├── BadRequestError         400
+        ├── UnauthorizedError       401: key id, signature or header
+        │   └── ClockError          401: the timestamp
+        ├── ForbiddenError          403: scope, subaccount, location
+        │   └── TierError           403 to POST /api_keys: the account's usage level
+        ├── NotFoundError           404
+        ├── ConflictError           409
+        └── RateLimitError          429
+    NetworkError                    7
+    ├── ServerError                 5xx to a request that changes nothing
+    └── OutcomeUnknownError
+        └── ServerOutcomeError      5xx to any other
+
+Each carries ``status``, and ``kalshi_code`` and ``details`` as Kalshi sent them (empty where it sent none).
+What a server says is shown without control characters, private keys and signatures.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,7 +41,9 @@ __all__ = [
     "ForbiddenError",
     "NotFoundError",
     "RateLimitError",
+    "RefusedError",
     "ServerError",
+    "ServerOutcomeError",
     "TierError",
     "UnauthorizedError",
     "error_of",
@@ -43,15 +51,36 @@ __all__ = [
 ]
 
 _MAX_TEXT: Final = 300
+# A server in trouble may send back what it was sent, or what it was about to send: a PEM, a signature (base64
+# of 64 bytes and more). Ids and tickers are shorter, or hold a "-".
+_SECRET: Final = re.compile(r"-----BEGIN.*?(?:-----END[^-]*-----|$)|[A-Za-z0-9+/]{40,}={0,2}", re.DOTALL)
 
 
-class BadRequestError(KalshiError):
+class _AnsweredError(HsmKeysError):
+    """Kalshi answered, and not with success.
+
+    Attributes:
+        status: The HTTP status.
+        kalshi_code: Kalshi's own code, such as ``authentication_error``; empty if it sent none.
+        details: What Kalshi adds to it; empty if nothing.
+    """
+
+    status: int = 0
+    kalshi_code: str = ""
+    details: str = ""
+
+
+class RefusedError(_AnsweredError, KalshiError):
+    """Kalshi refused the request, so that it wasn't carried out."""
+
+
+class BadRequestError(RefusedError):
     """400: Kalshi doesn't take the request as it is."""
 
     code = "kalshi_bad_request"
 
 
-class UnauthorizedError(KalshiError):
+class UnauthorizedError(RefusedError):
     """401: key id, signature or a header is wrong."""
 
     code = "kalshi_unauthorized"
@@ -63,7 +92,7 @@ class ClockError(UnauthorizedError):
     code = "kalshi_clock"
 
 
-class ForbiddenError(KalshiError):
+class ForbiddenError(RefusedError):
     """403: the key is known and may not do this."""
 
     code = "kalshi_forbidden"
@@ -75,58 +104,75 @@ class TierError(ForbiddenError):
     code = "kalshi_tier"
 
 
-class NotFoundError(KalshiError):
+class NotFoundError(RefusedError):
     """404: there is no such thing."""
 
     code = "kalshi_not_found"
 
 
-class ConflictError(KalshiError):
+class ConflictError(RefusedError):
     """409: what the key is to be bound to isn't visible yet."""
 
     code = "kalshi_conflict"
 
 
-class RateLimitError(KalshiError):
+class RateLimitError(RefusedError):
     """429: too many requests."""
 
     code = "kalshi_rate_limit"
 
 
-class ServerError(NetworkError):
+class ServerError(_AnsweredError, NetworkError):
     """5xx to a request that changes nothing."""
 
     code = "kalshi_server"
 
 
+class ServerOutcomeError(_AnsweredError, OutcomeUnknownError):
+    """5xx to a request that changes something: it may have been carried out."""
+
+
 def clean(text: str) -> str:
-    """Return a server's text fit for a terminal: one line, no control characters, not too long."""
-    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    """Return a server's text fit for a terminal: one line, no control characters, no secrets, not too long."""
+    shown = _SECRET.sub("[hidden]", text)
+    line = " ".join("".join(char if char.isprintable() else " " for char in shown).split())
     return line if len(line) <= _MAX_TEXT else line[:_MAX_TEXT] + "..."
 
 
 def _told(response: httpx2.Response) -> tuple[str, str, str]:
     """Return code, message and details, from whichever shape the body has."""
-    try:
-        body: Any = json.loads(response.content)
-    except ValueError:
-        return "", clean(response.text), ""
+    body = read_json(response)
     if isinstance(body, dict) and isinstance(body.get("error"), dict):
         body = body["error"]
     if not isinstance(body, dict):
-        return "", clean(str(body)), ""
+        # UTF-8 whatever the Content-Type says: a charset of somebody's choosing is a codec of their choosing.
+        return "", clean(response.content.decode(errors="replace")), ""
     message = body.get("message") or body.get("msg") or body.get("error") or ""
     return clean(_text(body.get("code"))), clean(_text(message)), clean(_text(body.get("details")))
+
+
+def read_json(response: httpx2.Response) -> Any:
+    """Return the JSON of the body; None if it is no JSON."""
+    try:
+        return json.loads(response.content)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _text(part: Any) -> str:
     return "" if part is None else part if isinstance(part, str) else json.dumps(part)
 
 
-def error_of(response: httpx2.Response) -> HsmKeysError:
+def error_of(response: httpx2.Response) -> _AnsweredError:
     """Return the error that an answer other than 2xx stands for; the message names the request, not its headers."""
-    request = response.request
     code, message, details = _told(response)
+    error = _error(response, code, message, details)
+    error.status, error.kalshi_code, error.details = response.status_code, code, details
+    return error
+
+
+def _error(response: httpx2.Response, code: str, message: str, details: str) -> _AnsweredError:
+    request = response.request
     said = " ".join(part for part in (f"{code}:" if code and message else code, message, f"[{details}]") if part)
     said = said.removesuffix("[]").strip()
     what = f"Kalshi answered {response.status_code} to {request.method} {request.url.path}"
@@ -134,11 +180,11 @@ def error_of(response: httpx2.Response) -> HsmKeysError:
     if response.status_code >= 500:  # noqa: PLR2004 - the class of the status, RFC 9110, section 15.6
         if request.method == "GET":
             return ServerError(sentence, hint="Kalshi is in trouble; try again later")
-        return OutcomeUnknownError(sentence, hint="it may have been carried out: look before you do it again")
+        return ServerOutcomeError(sentence, hint="it may have been carried out: look before you do it again")
     return _refusal(response, sentence, f"{code} {message} {details}".lower())
 
 
-_REFUSALS: Final[dict[int, tuple[type[KalshiError], str]]] = {
+_REFUSALS: Final[dict[int, tuple[type[RefusedError], str]]] = {
     400: (BadRequestError, "see what Kalshi says is wrong with the request"),
     404: (NotFoundError, "check the id or the path, and the environment (prod or demo)"),
     409: (ConflictError, "it isn't visible everywhere yet: try again in a moment"),
@@ -146,12 +192,14 @@ _REFUSALS: Final[dict[int, tuple[type[KalshiError], str]]] = {
 }
 
 
-def _refusal(response: httpx2.Response, sentence: str, said: str) -> KalshiError:
+def _refusal(response: httpx2.Response, sentence: str, said: str) -> RefusedError:
     if response.status_code == 401:  # noqa: PLR2004 - Unauthorized
         return _unauthorized(response, sentence, said)
     if response.status_code == 403:  # noqa: PLR2004 - Forbidden
         return _forbidden(response, sentence, said)
-    kind, hint = _REFUSALS.get(response.status_code, (KalshiError, "this status is not one that Kalshi documents here"))
+    kind, hint = _REFUSALS.get(
+        response.status_code, (RefusedError, "this status is not one that Kalshi documents here")
+    )
     return kind(sentence, hint=hint)
 
 
@@ -166,10 +214,16 @@ def _unauthorized(response: httpx2.Response, sentence: str, said: str) -> Unauth
         )
     if "missing" in said:
         return UnauthorizedError(sentence, hint="a proxy on the way may strip the KALSHI-ACCESS headers")
+    if "signature" in said:
+        return UnauthorizedError(
+            sentence,
+            hint="the signature doesn't belong to this API key id: check that key and id are a pair, and that no "
+            "proxy rewrites the path" + _skew(response),
+        )
     return UnauthorizedError(
         sentence,
-        hint="the signature doesn't belong to this API key id: check that key and id are a pair, and that no "
-        "proxy rewrites the path" + _skew(response),
+        hint="Kalshi doesn't say which part is wrong: check the API key id, the environment (prod or demo), that "
+        "key and id are a pair, and the clock" + _skew(response),
     )
 
 

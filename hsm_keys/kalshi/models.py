@@ -13,6 +13,10 @@ def _list_or_empty(value: Any) -> Any:
     return [] if value is None else value
 
 
+def _text_or_empty(value: Any) -> Any:
+    return "" if value is None else value
+
+
 class _Model(BaseModel):
     # Input values stay out of validation errors: one of them may be a private key.
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True, populate_by_name=True)
@@ -30,10 +34,10 @@ class ApiKey(_Model):
         fcm_subtrader_id: The one FCM subtrader that it is bound to.
     """
 
-    api_key_id: str = Field(validation_alias=AliasChoices("api_key_id", "api_key"))
-    name: str = ""
+    api_key_id: str = Field(min_length=1, validation_alias=AliasChoices("api_key_id", "api_key"))
+    name: Annotated[str, BeforeValidator(_text_or_empty)] = ""
     scopes: Annotated[list[str], BeforeValidator(_list_or_empty)] = Field(default_factory=list)
-    created_ts: int | str | None = None
+    created_ts: int | float | str | None = None
     subaccount: int | None = None
     fcm_subtrader_id: str | None = None
 
@@ -70,9 +74,11 @@ class CreateApiKeyResponse(_Model):
     @classmethod
     def _nest(cls, data: Any) -> Any:
         """Kalshi sends the id bare; it goes into an ApiKey with what was asked for, so that it reads like list."""
-        if isinstance(data, dict) and not isinstance(data.get("api_key"), dict | ApiKey):
-            return {**data, "api_key": {**data, "api_key_id": data.get("api_key_id", data.get("api_key"))}}
-        return data
+        if not isinstance(data, dict) or isinstance(data.get("api_key"), ApiKey):
+            return data
+        sent = data.get("api_key")
+        inner = sent if isinstance(sent, dict) else {"api_key_id": data.get("api_key_id") or sent}
+        return {**data, "api_key": {**data, **inner}}
 
     @property
     def api_key_id(self) -> str:

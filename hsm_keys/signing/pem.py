@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PemKey"]
 
+_HEADER_VALUE: Final = re.compile(r"[!-~]+")  # visible ASCII: RFC 9110, section 5.5, without spaces
 _PSS: Final = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=SALT_LENGTH)
 
 
@@ -31,14 +33,16 @@ class PemKey:
         passphrase: Gives the passphrase; called only if the PEM is encrypted.
 
     Raises:
-        UsageError: If the PEM can't be read, or Kalshi takes no such key.
+        UsageError: If the PEM can't be read, Kalshi takes no such key, or the id can't go into a header.
     """
 
     name = "bootstrap key"
 
     def __init__(self, api_key_id: str, pem: str | bytes, passphrase: Callable[[], str] | None = None) -> None:
+        if not _HEADER_VALUE.fullmatch(api_key_id):
+            raise UsageError(f"{api_key_id!r} is no API key id", hint="copy it from Kalshi's list of API keys: a UUID")
         self.api_key_id = api_key_id
-        key = _load(pem.encode() if isinstance(pem, str) else pem, passphrase)
+        key = _load(_bytes(pem), passphrase)
         key_type_of(key.public_key())
         self._key = key
 
@@ -55,11 +59,17 @@ class PemKey:
         raise TypeError("a private key can't be pickled or copied")
 
 
+def _bytes(secret: str | bytes) -> bytes:
+    # surrogateescape: text from the environment or a prompt goes back to the bytes that it was made of. The error
+    # that encode() raises without it would carry the whole secret.
+    return secret if isinstance(secret, bytes) else secret.encode(errors="surrogateescape")
+
+
 def _load(pem: bytes, passphrase: Callable[[], str] | None) -> RSAPrivateKey | Ed25519PrivateKey:
     encrypted = b"ENCRYPTED" in pem
     if encrypted and passphrase is None:
         raise UsageError("the private key is encrypted", hint="set KALSHI_PRIVATE_KEY_PASSPHRASE")
-    password = passphrase().encode() if encrypted and passphrase else None
+    password = _bytes(passphrase()) if encrypted and passphrase else None
     try:
         key = load_pem_private_key(pem, password)
     except (TypeError, ValueError, UnsupportedAlgorithm):

@@ -136,6 +136,37 @@ def test_without_a_bootstrap_key_from_env_says_what_to_set() -> None:
     assert "KALSHI_KEY_ID" in caught.value.hint
 
 
+def test_white_space_around_the_variables_is_dropped() -> None:
+    key = bootstrap_key_from_env({"KALSHI_KEY_ID": " id\r\n", "KALSHI_PRIVATE_KEY": f"\n{pem()} "})
+    assert key is not None
+    assert key.api_key_id == "id"
+
+
+@pytest.mark.parametrize("key_id", ["idé", "a b", "a\x01b"])
+def test_a_key_id_that_cannot_go_into_a_header_is_refused(key_id: str) -> None:
+    with pytest.raises(UsageError, match="no API key id"):
+        bootstrap_key_from_env({"KALSHI_KEY_ID": key_id, "KALSHI_PRIVATE_KEY": pem()})
+
+
+def test_the_home_of_nobody_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="~no-such-user/key"):
+        bootstrap_key_from_env({"KALSHI_KEY_ID": "id", "KALSHI_PRIVATE_KEY_PATH": "~no-such-user/key"})
+
+
+def test_bytes_that_are_no_utf8_come_back_as_they_were_given() -> None:
+    """The environment hands over such bytes as surrogates."""
+    passphrase = b"latin-1-canary-\xe9"
+    sealed = KEY.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(passphrase)
+    ).decode()
+    env = {
+        "KALSHI_KEY_ID": "id",
+        "KALSHI_PRIVATE_KEY": f"{sealed}\udcff",
+        "KALSHI_PRIVATE_KEY_PASSPHRASE": passphrase.decode(errors="surrogateescape"),
+    }
+    assert bootstrap_key_from_env(env)
+
+
 def test_the_passphrase_of_an_encrypted_key() -> None:
     env = {"KALSHI_KEY_ID": "id", "KALSHI_PRIVATE_KEY": pem(PASSPHRASE)}
     asked: list[str] = []
