@@ -14,7 +14,7 @@ from hsm_keys.sandbox import api_keys, control, trading
 from hsm_keys.sandbox.auth import KEY_HEADER, TIMESTAMP_HEADER, authenticate, authorise
 from hsm_keys.sandbox.endpoints import ENDPOINTS, WEBSOCKET, Endpoint
 from hsm_keys.sandbox.faults import Fault, FaultKind
-from hsm_keys.sandbox.websocket import Sessions, new_session
+from hsm_keys.sandbox.websocket import Sessions
 from hsm_keys.sandbox.wire import Answer, Call, WireError, of_status
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class _Front:
             return _response(error.answer)
         except web.RequestPayloadError:
             return _response(of_status(400).answer)
-        except web.HTTPException as error:  # 404, 405 and 413 as aiohttp finds them, in Kalshi's shape
+        except web.HTTPException as error:  # what aiohttp finds wrong, as 404, 405 and 413, in Kalshi's shape
             response = _response(of_status(error.status).answer)
             if hdrs.ALLOW in error.headers:
                 response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
@@ -164,10 +164,8 @@ class _Front:
         if key is not None:
             authorise(key, endpoint, state.tier)
         if endpoint is WEBSOCKET:
-            session = new_session(request)
-            session.headers[hdrs.DATE] = self._date()
             arrival.record.status = 101
-            return await self.sessions.serve(request, session)
+            return await self.sessions.serve(request, {hdrs.DATE: self._date()})
         call = Call(
             state=state,
             now_ms=self._exchange.clock_ms(),

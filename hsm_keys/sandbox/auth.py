@@ -90,7 +90,7 @@ def _check_clock(timestamp: str, now_ms: int) -> None:
 def _strict_base64(text: str) -> bytes | None:
     """Decode the one canonical form (RFC 4648, section 4): padded, standard alphabet, no stray bits or spaces."""
     try:
-        decoded = b64decode(text, validate=True)
+        decoded = b64decode(text)
     except (Base64Error, ValueError):
         return None
     return decoded if b64encode(decoded).decode("ascii") == text else None

@@ -32,8 +32,6 @@ _HOST: Final = "127.0.0.1"
 _SHUTDOWN_S: Final = 0.2
 """How long requests that wait in a latency fault keep a stop waiting."""
 
-_START_S: Final = 30.0
-
 
 def _system_clock_ms() -> int:
     return time.time_ns() // 1_000_000
@@ -213,8 +211,9 @@ class _Running:
         self._thread = threading.Thread(target=self._run, args=(app, listener), name="hsm-keys-sandbox", daemon=True)
         self._thread.start()
         try:
-            self._loop, self._stopping = self._started.result(_START_S)
+            self._loop, self._stopping = self._started.result()
         except Exception as error:
+            self._thread.join()
             listener.close()
             raise NetworkError(f"the sandbox doesn't start: {error}") from error
 

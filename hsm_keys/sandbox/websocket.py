@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from hsm_keys.sandbox.wire import flat
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-__all__ = ["Sessions", "new_session"]
+__all__ = ["Sessions"]
 
 _CHANNELS: Final = frozenset(
     {
@@ -32,51 +31,42 @@ _CHANNELS: Final = frozenset(
     }
 )
 _PING_EVERY_S: Final = 10.0  # as Kalshi does
-_CLOSE_WAIT_S: Final = 1.0
 
 
 class Sessions:
-    """The sessions that are open."""
+    """Serves sessions, and closes those that are still open when the server stops."""
 
     def __init__(self) -> None:
-        self._open: set[web.WebSocketResponse] = set()
+        self._open: WeakSet[web.WebSocketResponse] = WeakSet()
 
-    async def serve(self, request: web.Request, session: web.WebSocketResponse) -> web.WebSocketResponse:
+    async def serve(self, request: web.Request, headers: Mapping[str, str]) -> web.WebSocketResponse:
         """Upgrade a request whose signature was found good, and answer commands until either side closes.
 
         Whether deleting a key ends its open sessions at Kalshi is not documented. Here they live on: revoking a
         key must not rely on more. The next handshake is refused.
+
+        Args:
+            request: The request.
+            headers: What goes into the head of the 101 beside what the protocol wants.
+
+        Raises:
+            HTTPBadRequest: If the request is no WebSocket handshake (RFC 6455, section 4.2.1).
         """
+        session = web.WebSocketResponse(heartbeat=_PING_EVERY_S)
+        session.headers.update(headers)
         await session.prepare(request)
         self._open.add(session)
         subscription_ids = count(1)
-        try:
-            async for message in session:  # pings are answered, and a close acknowledged, below this
-                if message.type is WSMsgType.TEXT:
-                    for reply in _replies(message.data, subscription_ids):
-                        await session.send_json(reply)
-        except ConnectionError:
-            pass  # the peer went away while it was being answered
-        finally:
-            self._open.discard(session)
+        async for message in session:  # pings are answered, and a close acknowledged, below this
+            if message.type is WSMsgType.TEXT:
+                for reply in _replies(message.data, subscription_ids):
+                    await session.send_json(reply)
         return session
 
     async def close(self, _: web.Application) -> None:
         """Say goodbye to all who are connected."""
         for session in list(self._open):
             await session.close(code=WSCloseCode.GOING_AWAY, message=b"the sandbox stops")
-
-
-def new_session(request: web.Request) -> web.WebSocketResponse:
-    """Return the session that a request asks for, not yet upgraded.
-
-    Raises:
-        WireError: 400, if the request is no WebSocket handshake (RFC 6455, section 4.2.1).
-    """
-    session = web.WebSocketResponse(heartbeat=_PING_EVERY_S, timeout=_CLOSE_WAIT_S)
-    if not session.can_prepare(request).ok:
-        raise flat(400, "bad_request", "this endpoint takes WebSocket handshakes only")
-    return session
 
 
 def _replies(text: str, subscription_ids: Iterator[int]) -> Iterator[dict[str, Any]]:

@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from hsm_keys.errors import UsageError
+from hsm_keys.errors import NetworkError, UsageError
 from hsm_keys.sandbox import SandboxServer, api_keys, parse_fault
 from tests.sandbox.client import API_KEYS, BALANCE, Caller, headers_for, now_ms, port_of, send
 
@@ -54,11 +54,17 @@ def test_started_again_it_has_the_same_port_keys_orders_and_faults() -> None:
     with server:
         boss, added = Caller.bootstrap(server), Caller.added(server)
         url = server.base_url
+        server.faults.add(parse_fault("DELETE /api_keys/{api_key}:status=500"))
     for _ in range(3):
-        with server:
+        with server, socket.create_connection(("127.0.0.1", port_of(server))) as left_open:
+            # Ended by the server's side, this connection keeps the port in TIME_WAIT.
+            left_open.sendall(f"GET {BALANCE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert left_open.recv(65_536).endswith(b"}")  # all of it: what is left unread would end in a reset
             assert server.base_url == url
             assert boss.call("GET", BALANCE).status == added.call("GET", BALANCE).status == 200
-    assert len(server.requests) == 6
+            assert boss.call("DELETE", f"{API_KEYS}/{added.api_key_id}").status == 500
+            server.stop()
+    assert len(server.requests) == 12
 
 
 def test_a_request_that_waits_does_not_hold_up_a_stop() -> None:
@@ -95,6 +101,21 @@ def test_a_port_in_use_is_said_in_the_caller() -> None:
     assert set(threading.enumerate()) == before
     with second:
         assert Caller.bootstrap(second).call("GET", BALANCE).status == 200
+
+
+def test_a_server_that_fails_on_its_thread_says_so_in_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(_: object) -> None:
+        raise OSError("too many open files")
+
+    before = set(threading.enumerate())
+    with monkeypatch.context() as patch:
+        patch.setattr("aiohttp.web.AppRunner.setup", fail)
+        server = SandboxServer(key_type="ed25519")
+        with pytest.raises(NetworkError, match="too many open files"):
+            server.start()
+    assert set(threading.enumerate()) == before
+    with server:  # nothing is left of the attempt
+        assert Caller.bootstrap(server).call("GET", BALANCE).status == 200
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import time
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +13,7 @@ from websockets.exceptions import ConnectionClosedOK, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from hsm_keys.sandbox import SandboxServer
-from tests.sandbox.client import API_KEYS, BALANCE, Caller, now_ms, rsa_key
+from tests.sandbox.client import API_KEYS, BALANCE, Caller, now_ms, port_of, rsa_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -50,9 +52,19 @@ def test_a_signed_handshake_is_accepted(server: SandboxServer) -> None:
     for caller in (Caller.bootstrap(server), Caller.added(server, key=rsa_key())):
         with dial(server, caller.headers("GET", PATH)) as session:
             assert session.response is not None
-            assert session.response.headers["Date"].endswith(" GMT")
+            assert session.response.status_code == 101
             last = server.requests[-1]
             assert (last.method, last.path, last.verified, last.status) == ("GET", PATH, True, 101)
+
+
+def test_the_date_header_follows_the_sandbox_clock() -> None:
+    noon = 1_795_000_000_000
+    with (
+        SandboxServer(key_type="ed25519", clock_ms=lambda: noon) as server,
+        dial(server, Caller.bootstrap(server).headers("GET", PATH, timestamp=noon)) as session,
+    ):
+        assert session.response is not None
+        assert parsedate_to_datetime(session.response.headers["Date"]).timestamp() == noon // 1000
 
 
 def test_the_query_is_not_signed(boss: Caller) -> None:
@@ -83,6 +95,7 @@ def test_other_refusals(boss: Caller) -> None:
 def test_without_an_upgrade_it_is_a_bad_request(boss: Caller) -> None:
     reply = boss.call("GET", PATH)
     assert (reply.status, reply.json["code"]) == (400, "bad_request")
+    assert (boss.server.requests[-1].verified, boss.server.requests[-1].status) == (True, 400)
 
 
 def test_a_deleted_key_shakes_no_hands_and_its_open_session_lives_on(boss: Caller) -> None:
@@ -136,10 +149,16 @@ def test_pings_are_answered_and_a_close_is_acknowledged(boss: Caller) -> None:
     assert caught.value.rcvd.code == 1000
 
 
-def test_a_client_that_vanishes_is_forgotten(boss: Caller) -> None:
+def test_a_client_that_vanishes_is_forgotten_without_noise(
+    boss: Caller, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
     with dial(boss.server, boss.headers("GET", PATH)) as session:
-        session.socket.shutdown(socket.SHUT_RDWR)
+        session.send(json.dumps({"id": 1, "cmd": "subscribe", "params": {"channels": ["fill"] * 20_000}}))
+        session.socket.shutdown(socket.SHUT_RDWR)  # what the server still sends is answered with a reset
         assert boss.call("GET", BALANCE).status == 200
+    boss.server.stop()
+    assert [record for record in caplog.records if not record.name.startswith("websockets")] == []
+    assert capfd.readouterr() == ("", "")
 
 
 def test_stopping_says_goodbye(boss: Caller) -> None:
@@ -149,3 +168,15 @@ def test_stopping_says_goodbye(boss: Caller) -> None:
         session.recv(timeout=20)
     assert caught.value.rcvd is not None
     assert caught.value.rcvd.code == 1001
+
+
+def test_a_client_that_does_not_acknowledge_the_goodbye_does_not_hold_up_a_stop(boss: Caller) -> None:
+    head = "".join(f"{name}: {value}\r\n" for name, value in boss.headers("GET", PATH).items())
+    upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    nonce = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    with socket.create_connection(("127.0.0.1", port_of(boss.server)), timeout=20) as deaf:
+        deaf.sendall(f"GET {PATH} HTTP/1.1\r\nHost: x\r\n{upgrade}{nonce}{head}\r\n".encode())
+        assert deaf.recv(65_536).startswith(b"HTTP/1.1 101 ")
+        started = time.monotonic()
+        boss.server.stop()
+        assert time.monotonic() - started < 5
