@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["StoreOpener", "open_store"]
 
 _OPENERS: Final[dict[str, str]] = {
+    "awskms": "hsm_keys.stores.awskms",
     "pkcs11": "hsm_keys.stores.pkcs11",
 }
 """Scheme to the module whose ``open_uri`` opens it: a further back-end is one file and one line here."""
@@ -34,7 +35,7 @@ def open_store(uri: str, *, pin_file: Path | None = None, ask_pin: Callable[[str
     """Open a store of keys.
 
     Args:
-        uri: ``pkcs11:token=LABEL?module-path=/path/to/module.so`` (RFC 7512).
+        uri: ``pkcs11:token=LABEL?module-path=/path/to/module.so`` (RFC 7512), or ``awskms:///?region=REGION``.
         pin_file: A file, pipe or descriptor that holds the token's user PIN; read once.
         ask_pin: Called with a prompt that names the token when no other source has a PIN.
 
@@ -45,6 +46,7 @@ def open_store(uri: str, *, pin_file: Path | None = None, ask_pin: Callable[[str
         UsageError: If the URI is malformed or its scheme unknown.
         StoreError: If the module or token can't be found or used.
         PinError: If the PIN is missing, wrong or locked.
+        AwsError: If AWS has no Region or credentials for it.
     """
     scheme = uri.partition(":")[0].lower()
     module = _OPENERS.get(scheme)

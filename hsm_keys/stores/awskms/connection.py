@@ -1,0 +1,178 @@
+"""One botocore session a process and profile, and one client a Region; anew in a forked child."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from typing import Any, Final
+
+import botocore.session  # type: ignore[import-untyped]  # botocore has no annotations
+from botocore.config import Config  # type: ignore[import-untyped]  # the same
+
+from hsm_keys._version import __version__
+from hsm_keys.errors import UsageError
+from hsm_keys.stores.awskms.credentials import SteadyCredentials, steady
+from hsm_keys.stores.awskms.errors import AwsCredentialsError, AwsRegionError
+from hsm_keys.stores.awskms.refusals import Call, ask, load
+from hsm_keys.stores.awskms.uri import check_region
+
+__all__ = ["MANAGEMENT", "Connection", "Patience", "acquire", "fork_generation"]
+
+_POOL: Final = 256
+"""Connections kept a client: with fewer than threads, each further signature would pay for a new TLS handshake."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long one call may take; botocore itself never repeats it.
+
+    Args:
+        connect_s: Seconds for a connection.
+        read_s: Seconds for the answer.
+    """
+
+    connect_s: float
+    read_s: float
+
+
+MANAGEMENT: Final = Patience(connect_s=3.0, read_s=20.0)
+"""For calls that make or change a key: RSA-4096 takes KMS its time, and nobody trades meanwhile."""
+
+
+class Connection:
+    """A session with its credentials, and the clients made of it.
+
+    Args:
+        profile: A profile of AWS's configuration files; None for AWS's own variables.
+
+    Raises:
+        AwsCredentialsError: If there are no credentials.
+    """
+
+    def __init__(self, profile: str | None) -> None:
+        self.users = 0
+        self.session: Any = load(botocore.session.Session, profile=profile)
+        source = load(lambda: self.session.get_component("credential_provider").load_credentials())
+        if source is None:
+            raise AwsCredentialsError(
+                "there are no AWS credentials",
+                hint="set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, log in, or attach a role",
+            )
+        self.credentials: Any = load(steady, source=source)
+        self.session.register_component("credential_provider", _Fixed(self.credentials))
+        self._clients: dict[tuple[str, Patience], Any] = {}
+        self._lock = threading.Lock()
+
+    def default_region(self) -> str:
+        """Return the Region of AWS's own configuration.
+
+        Raises:
+            AwsRegionError: If it names none.
+        """
+        # Other AWS SDKs read AWS_REGION, botocore only AWS_DEFAULT_REGION.
+        named = os.environ.get("AWS_REGION") or load(self.session.get_config_variable, logical_name="region")
+        if not named:
+            raise AwsRegionError(
+                "no AWS Region is named", hint="give --region, region= in the store's URI, or AWS_REGION"
+            )
+        return check_region(str(named))
+
+    def client(self, region: str, patience: Patience) -> Any:
+        """Return the client of a Region; made once, safe on many threads."""
+        client = self._clients.get((region, patience))
+        if client is None:
+            with self._lock:
+                client = self._clients.get((region, patience))
+                if client is None:
+                    client = self._clients[region, patience] = self._make(region, patience)
+        return client
+
+    def _make(self, region: str, patience: Patience) -> Any:
+        config = Config(
+            connect_timeout=patience.connect_s,
+            read_timeout=patience.read_s,
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            max_pool_connections=_POOL,
+            parameter_validation=False,  # what this package sends is checked by its own types
+            tcp_keepalive=True,
+            # Named as a whole: otherwise botocore builds the text twice a request, a sixth of its own time.
+            user_agent=f"hsm-keys/{__version__} {self.session.user_agent()}",
+        )
+
+        def make() -> Any:
+            try:
+                return self.session.create_client("kms", region_name=region, config=config)
+            except ValueError:
+                raise UsageError(
+                    "the endpoint that AWS's configuration names is no URL",
+                    hint="AWS_ENDPOINT_URL_KMS and AWS_ENDPOINT_URL look like https://host:port",
+                ) from None
+
+        return ask(Call("make a client", "", region), make)
+
+    def renew_credentials(self, timeout_s: float) -> bool:
+        """Tell whether credentials that AWS calls expired could be replaced in time."""
+        return isinstance(self.credentials, SteadyCredentials) and self.credentials.renewed(timeout_s)
+
+    def release(self) -> None:
+        """Give the connection back; the last user closes it."""
+        with _lock:
+            self.users -= 1
+            if self.users > 0:
+                return
+            for setting in [setting for setting, connection in _connections.items() if connection is self]:
+                del _connections[setting]
+        if isinstance(self.credentials, SteadyCredentials):
+            self.credentials.close()
+        for client in self._clients.values():
+            client.close()
+
+
+class _Fixed:
+    """The one provider of a session's credentials."""
+
+    def __init__(self, credentials: Any) -> None:
+        self._credentials = credentials
+
+    def load_credentials(self) -> Any:
+        """Return them, as botocore's chain of providers would."""
+        return self._credentials
+
+
+_generation = 0
+_lock = threading.Lock()
+_connections: dict[tuple[str | None, int], Connection] = {}
+
+
+def _after_fork() -> None:
+    """Forget what the parent had: two processes on one TLS connection garble each other's answers."""
+    global _generation, _lock  # noqa: PLW0603 - process-wide by nature
+    _generation += 1
+    _lock = threading.Lock()
+    _connections.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def fork_generation() -> int:
+    """Return how many forks lie between this process and the one that imported the module."""
+    return _generation
+
+
+def acquire(profile: str | None) -> Connection:
+    """Return the process's connection for a profile and AWS's variables as they are now.
+
+    Give it back with ``release()``.
+
+    Raises:
+        AwsCredentialsError: If there are no credentials.
+    """
+    variables = hash(frozenset((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
+    with _lock:
+        connection = _connections.get((profile, variables))
+        if connection is None:
+            connection = _connections[profile, variables] = Connection(profile)
+        connection.users += 1
+        return connection

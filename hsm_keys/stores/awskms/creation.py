@@ -1,0 +1,133 @@
+"""Making keys in KMS, and finding one that an interrupted enroll left without its alias."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hsm_keys.errors import KeyExistsError, KeyProblemError
+from hsm_keys.stores.awskms.answers import SPECS, field
+from hsm_keys.stores.awskms.errors import AwsAccessDeniedError, KmsKeyNotFoundError
+from hsm_keys.stores.awskms.layout import ALIAS_PREFIX, NAME_TAG
+from hsm_keys.stores.awskms.refusals import Call, ask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from hsm_keys.signing.algorithms import KeyType
+    from hsm_keys.stores.awskms.layout import KeyCreation
+
+__all__ = ["aliases", "create", "give_alias", "read_tags"]
+
+
+def pages(call: Call, function: Callable[..., Any], items: str, **parameters: Any) -> Iterator[Any]:
+    """Give the items of all pages of a listing."""
+    while True:
+        answer = ask(call, function, **parameters)
+        yield from field(answer, items, list, call)
+        if not answer.get("Truncated"):
+            return
+        parameters["Marker"] = field(answer, "NextMarker", str, call)
+
+
+def aliases(client: Any, region: str) -> dict[str, str]:
+    """Return every alias of the account and Region that points to a key, with that key's id."""
+    listed = pages(Call("ListAliases", "", region), client.list_aliases, "Aliases")
+    return {entry["AliasName"]: entry["TargetKeyId"] for entry in listed if entry.get("TargetKeyId")}
+
+
+def read_tags(client: Any, call: Call, arn: str) -> dict[str, str]:
+    """Return a key's tags."""
+    tags = pages(call, client.list_resource_tags, "Tags", KeyId=arn)
+    return {tag["TagKey"]: tag["TagValue"] for tag in tags}
+
+
+def _left_over(client: Any, region: str, name: str, aliased: set[str]) -> Any | None:
+    """Return the metadata of a usable key that carries the name as its tag and has no alias.
+
+    Costs one ListKeys a thousand keys of the account and Region, and one ListResourceTags for each key that no
+    alias points to; in most accounts that is none.
+    """
+    for listed in pages(Call("ListKeys", "", region), client.list_keys, "Keys", Limit=1000):
+        key_id = listed["KeyId"]
+        if key_id in aliased:
+            continue
+        try:
+            tags = read_tags(client, Call("ListResourceTags", key_id, region), key_id)
+        except (AwsAccessDeniedError, KmsKeyNotFoundError):
+            continue  # a key that this caller made, this caller could read
+        if tags.get(NAME_TAG) == name:
+            call = Call("DescribeKey", key_id, region)
+            metadata = field(ask(call, client.describe_key, KeyId=key_id), "KeyMetadata", dict, call)
+            if metadata.get("KeyState") == "Enabled":
+                return metadata
+    return None
+
+
+def create(client: Any, region: str, name: str, key_type: KeyType, wanted: KeyCreation) -> str:
+    """Make a key, or find the one that an interrupted run made, and return its ARN. It has no alias yet.
+
+    Raises:
+        KeyExistsError: If the name is taken.
+        KeyProblemError: If what an interrupted run left is of another type.
+        OutcomeUnknownError: If the answer to CreateKey was lost; the next run finds the key by its tag.
+    """
+    known = aliases(client, region)
+    if ALIAS_PREFIX + name in known:
+        raise KeyExistsError(
+            f"KMS in {region} already has the alias {ALIAS_PREFIX}{name}",
+            hint=f"choose another name, or see it: hsm-keys show {name}",
+        )
+    found = _left_over(client, region, name, set(known.values()))
+    if found is not None:
+        _check_left_over(found, name, key_type, wanted)
+        return str(found["Arn"])
+    call = Call("CreateKey", name, region)
+    options: dict[str, Any] = {"MultiRegion": True} if wanted.multi_region else {}
+    if wanted.policy is not None:
+        options["Policy"] = wanted.policy
+    answer = ask(
+        call,
+        client.create_key,
+        KeySpec=SPECS[key_type],
+        KeyUsage="SIGN_VERIFY",
+        Description=f"Kalshi API key {name}, made by hsm-keys",
+        Tags=[{"TagKey": NAME_TAG, "TagValue": name}],
+        **options,
+    )
+    return str(field(field(answer, "KeyMetadata", dict, call), "Arn", str, call))
+
+
+def _check_left_over(found: dict[str, Any], name: str, key_type: KeyType, wanted: KeyCreation) -> None:
+    spec, multi_region = found.get("KeySpec"), bool(found.get("MultiRegion"))
+    if spec == SPECS[key_type] and multi_region == wanted.multi_region:
+        return
+    raise KeyProblemError(
+        f"an interrupted run left the key {found.get('KeyId')} for {name!r}: {spec}, "
+        f"{'multi-Region' if multi_region else 'in one Region'}, which isn't what is asked for now",
+        hint=f"ask for the same again, or let it go: aws kms schedule-key-deletion --key-id {found.get('KeyId')}",
+    )
+
+
+def give_alias(client: Any, region: str, name: str, arn: str) -> None:
+    """Point the name's alias to the key; nothing happens if it points there already.
+
+    Raises:
+        KeyExistsError: If it points to another key.
+    """
+    call = Call("CreateAlias", name, region)
+    key_id = arn.rpartition("/")[2]
+    if not ask(call, _alias_made, client=client, alias=ALIAS_PREFIX + name, key_id=key_id):
+        if aliases(client, region).get(ALIAS_PREFIX + name) == key_id:
+            return
+        raise KeyExistsError(
+            f"the alias {ALIAS_PREFIX}{name} in {region} was given to another key meanwhile",
+            hint=f"choose another name; the key {key_id} is of no use: aws kms schedule-key-deletion --key-id {key_id}",
+        )
+
+
+def _alias_made(client: Any, alias: str, key_id: str) -> bool:
+    try:
+        client.create_alias(AliasName=alias, TargetKeyId=key_id)
+    except client.exceptions.AlreadyExistsException:
+        return False
+    return True

@@ -1,0 +1,46 @@
+"""How a key of hsm-keys looks in KMS: its alias, its tags, and what can be chosen when it is made."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from hsm_keys.errors import UsageError
+
+__all__ = ["ALIAS_PREFIX", "ID_TAG", "NAME_TAG", "KeyCreation"]
+
+ALIAS_PREFIX: Final = "alias/hsm-keys/"
+NAME_TAG: Final = "hsm-keys:name"
+ID_TAG: Final = "hsm-keys:api-key-id"
+
+_MAX_POLICY: Final = 32 * 1024  # bytes: KMS's limit on a key policy
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCreation:
+    """How KMS is to make keys.
+
+    Args:
+        multi_region: Whether the key can be replicated to other Regions; it can't be changed later.
+        policy: The key policy, as JSON; None for KMS's default, which leaves all to the account's IAM policies.
+
+    Raises:
+        UsageError: If the policy isn't a JSON object of at most 32 KiB.
+    """
+
+    multi_region: bool = False
+    policy: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.policy is None:
+            return
+        try:
+            parsed = json.loads(self.policy)
+        except ValueError:
+            parsed = None
+        if not isinstance(parsed, dict) or "Statement" not in parsed or len(self.policy.encode()) > _MAX_POLICY:
+            raise UsageError(
+                "that is no key policy: it isn't a JSON object with a Statement, or longer than 32 KiB",
+                hint="`hsm-keys kms policy --role ARN --for sign` prints one, as key_policy",
+            )

@@ -1,0 +1,338 @@
+"""botocore's exceptions, told as ours. What AWS wrote is never repeated: it can hold a token or a signature."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from botocore import exceptions as boto  # type: ignore[import-untyped]  # botocore has no annotations
+
+from hsm_keys.errors import AwsError, HsmKeysError, NetworkError, OutcomeUnknownError
+from hsm_keys.stores.awskms.errors import (
+    AwsAccessDeniedError,
+    AwsCredentialsError,
+    AwsRegionError,
+    AwsThrottledError,
+    AwsUnavailableError,
+    KmsGarbledAnswerError,
+    KmsKeyDisabledError,
+    KmsKeyNotFoundError,
+    KmsKeyPendingDeletionError,
+    KmsKeyStateError,
+    KmsKeyUnsuitableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Call", "ask", "load"]
+
+_T = TypeVar("_T")
+
+_CHANGES: Final = frozenset({"CreateKey", "ReplicateKey"})
+"""What must not be sent twice: the second answer would be a second key, or hide the first."""
+
+_THROTTLED: Final = frozenset({"ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded"})
+_EXPIRED: Final = frozenset({"ExpiredTokenException", "ExpiredToken"})
+_BAD_CREDENTIALS: Final = frozenset(
+    {
+        "IncompleteSignature",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "NotAuthorized",
+        "OptInRequired",
+        "RequestExpired",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+_UNAVAILABLE: Final = frozenset({"DependencyTimeoutException", "KMSInternalException", "KeyUnavailableException"})
+_UNSUITABLE: Final = frozenset({"InvalidKeyUsageException", "UnsupportedOperationException"})
+_NOT_SENT: Final = (
+    boto.ConnectTimeoutError,
+    boto.EndpointConnectionError,
+    boto.ProxyConnectionError,
+    boto.SSLError,
+)
+_LOST: Final = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError)
+_NO_CREDENTIALS: Final = (
+    boto.ConfigNotFound,
+    boto.ConfigParseError,
+    boto.CredentialRetrievalError,
+    boto.InvalidConfigError,
+    boto.LoginError,
+    boto.MetadataRetrievalError,
+    boto.NoAuthTokenError,
+    boto.NoCredentialsError,
+    boto.PartialCredentialsError,
+    boto.ProfileNotFound,
+    boto.RefreshWithMFAUnsupportedError,
+    boto.SSOError,
+    boto.TokenRetrievalError,
+    boto.UnknownCredentialError,
+)
+_BAD_REGION: Final = (boto.InvalidRegionError, boto.NoRegionError, boto.UnknownRegionError)
+
+# AWS's sentence of a denial: who, what, on what, and why, each of a shape that can hold nothing else.
+_DENIAL = re.compile(
+    r"User: (?P<who>arn:[\w:/+=,.@-]{1,400}) is not authorized to perform: (?P<action>kms:[A-Za-z]{1,40})"
+    r"(?: on (?:this )?resource(?:: (?P<resource>arn:[\w:/*-]{1,300}))?)?(?P<why> because [A-Za-z0-9:,' -]{1,200})?"
+)
+_PLAIN = re.compile(r"[A-Za-z0-9.]{1,60}")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of KMS, for the words of an error.
+
+    Args:
+        operation: The API's name of it, such as ``Sign``.
+        key: What people call the key; empty where there is none.
+        region: The Region that is asked.
+        spec: KMS's name of the key's type, where it is known.
+    """
+
+    operation: str
+    key: str
+    region: str
+    spec: str = ""
+
+    def __str__(self) -> str:
+        of_key = f" of the key {self.key!r}" if self.key else ""
+        return f"{self.operation}{of_key} in {self.region}"
+
+
+def ask(call: Call, function: Callable[..., _T], **parameters: Any) -> _T:
+    """Call botocore, and raise ours for whatever it raises.
+
+    What it raised is let go before ours is raised: request, credentials and answer hang on its frames.
+
+    Raises:
+        AwsError: If AWS or KMS refuses, or answers nonsense.
+        NetworkError: If there is no answer.
+    """
+    try:
+        return function(**parameters)
+    except HsmKeysError:
+        raise
+    except Exception as error:  # noqa: BLE001 - botocore lets urllib3's, json's and its providers' own pass
+        failure = _told(error, call)
+    raise failure
+
+
+def load(function: Callable[..., _T], **parameters: Any) -> _T:
+    """Call what reads AWS's configuration or gets credentials: a chain of providers, each with its own exceptions.
+
+    Raises:
+        AwsCredentialsError: If it fails.
+    """
+    try:
+        return function(**parameters)
+    except Exception as error:  # noqa: BLE001 - a file, a program, an HTTP server or STS may be behind it
+        failure = _no_credentials(error)
+    raise failure
+
+
+def _told(error: Exception, call: Call) -> HsmKeysError:
+    if isinstance(error, boto.ClientError):
+        return _refused(error, call)
+    for kinds, tell in _TOLD:
+        if isinstance(error, kinds):
+            return tell(error, call)
+    # json, base64 and text decoding fail with ValueError and its like, botocore's parsers with their own.
+    return KmsGarbledAnswerError(
+        f"the answer to {call} can't be read ({type(error).__name__})",
+        hint="check that the endpoint (AWS_ENDPOINT_URL_KMS, a proxy) is really KMS, then try again",
+    )
+
+
+def _no_credentials(error: Exception, call: Call | None = None) -> HsmKeysError:  # noqa: ARG001 - one signature for all
+    if isinstance(error, boto.ProfileNotFound):
+        return AwsCredentialsError(
+            "AWS's configuration has no such profile",
+            hint="check --profile and AWS_PROFILE: aws configure list-profiles",
+        )
+    if isinstance(error, boto.NoCredentialsError):
+        return AwsCredentialsError("there are no AWS credentials", hint="set AWS_PROFILE, log in, or attach a role")
+    return AwsCredentialsError(
+        f"AWS's credentials can't be loaded ({type(error).__name__})",
+        hint="log in again, and try `aws sts get-caller-identity`",
+    )
+
+
+def _unreachable(error: Exception, call: Call) -> HsmKeysError:
+    how = "didn't accept a connection in time" if isinstance(error, boto.ConnectTimeoutError) else "can't be reached"
+    if isinstance(error, boto.SSLError):
+        how = "can't be trusted: the TLS handshake failed"
+    return NetworkError(
+        f"KMS in {call.region} {how}; {call.operation} was not sent",
+        hint="check the network, the VPC endpoint, AWS_ENDPOINT_URL_KMS and AWS_CA_BUNDLE",
+    )
+
+
+def _lost(error: Exception, call: Call) -> HsmKeysError:
+    how = (
+        "didn't answer in time" if isinstance(error, boto.ReadTimeoutError) else "closed the connection without answer"
+    )
+    if call.operation in _CHANGES:
+        return OutcomeUnknownError(
+            f"KMS in {call.region} {how}; whether {call.operation} was carried out isn't known",
+            hint="run the same command again in a minute: it looks for the key before it makes one",
+        )
+    return NetworkError(
+        f"KMS in {call.region} {how} ({call.operation})",
+        hint="try again; raise budget-ms in the store's URI if the network is slow",
+    )
+
+
+def _refused(error: Any, call: Call) -> HsmKeysError:
+    """Return what stands for an answer with an error code."""
+    said = error.response.get("Error") or {}
+    code = str(said.get("Code") or "").rpartition("#")[2]
+    status = (error.response.get("ResponseMetadata") or {}).get("HTTPStatusCode") or 0
+    tell = _REFUSALS.get(code)
+    if tell is not None:
+        return tell(_Refusal(code, str(said.get("Message") or ""), call))
+    if status == 429:  # noqa: PLR2004 - RFC 6585, section 4
+        return _throttled(_Refusal(code, "", call))
+    if status >= 500:  # noqa: PLR2004 - RFC 9110, section 15.6
+        return _unavailable(_Refusal(code, "", call))
+    return AwsError(f"KMS refuses {call}: {_plain(code)}", hint=_HINTS.get(code, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """An error answer. The text is read for a few known words, and never repeated."""
+
+    code: str
+    text: str
+    call: Call
+
+
+def _plain(code: str) -> str:
+    return code if _PLAIN.fullmatch(code) else "an unreadable error"
+
+
+def _throttled(refusal: _Refusal) -> HsmKeysError:
+    call = refusal.call
+    quota = f"{call.operation} request rate"
+    if call.operation == "Sign":
+        kind = "ECC" if call.spec.startswith("ECC") else "RSA"
+        quota = f"Cryptographic operations ({kind}) request rate"
+    return AwsThrottledError(
+        f'KMS throttles {call}: the quota "{quota}" of this account and Region is used up',
+        hint="every key and program of the account shares it: slow down, or have it raised in Service Quotas",
+    )
+
+
+def _denied(refusal: _Refusal) -> HsmKeysError:
+    call, denial = refusal.call, _DENIAL.search(refusal.text)
+    action = denial["action"] if denial else f"kms:{call.operation}"
+    on = denial["resource"] if denial and denial["resource"] else f"the key {call.key!r}" if call.key else "KMS"
+    who = f" to {denial['who']}" if denial else ""
+    why = denial["why"] if denial and denial["why"] else ""
+    purpose = "sign" if call.operation in {"Sign", "GetPublicKey", "ListResourceTags"} else "enroll"
+    return AwsAccessDeniedError(
+        f"AWS denies {action} on {on}{who}{why}",
+        hint=f"allow {action} in the caller's IAM policy and in the key policy; `hsm-keys kms policy --for {purpose}` "
+        "prints both",
+    )
+
+
+def _expired(refusal: _Refusal) -> HsmKeysError:  # noqa: ARG001 - one signature for all
+    return AwsCredentialsError("the AWS credentials have expired", hint="log in again, or renew the session token")
+
+
+def _bad_credentials(refusal: _Refusal) -> HsmKeysError:
+    code, text = refusal.code, refusal.text.lower()
+    if code == "RequestExpired" or "expired" in text or "not yet current" in text:
+        return AwsCredentialsError(
+            "AWS takes the request for too old or too new", hint="set this machine's clock right (NTP), then try again"
+        )
+    return AwsCredentialsError(
+        f"AWS doesn't take these credentials ({code})",
+        hint="check AWS_ACCESS_KEY_ID and AWS_PROFILE with `aws sts get-caller-identity`",
+    )
+
+
+def _not_found(refusal: _Refusal) -> HsmKeysError:
+    call = refusal.call
+    if call.key:
+        return KmsKeyNotFoundError(
+            f"KMS in {call.region} has no key {call.key!r} in this account",
+            hint="check Region and account; `hsm-keys --kms list` shows the keys, `hsm-keys --kms enroll` makes one",
+        )
+    return KmsKeyNotFoundError(f"KMS in {call.region} knows nothing of what {call.operation} asks for")
+
+
+def _unsuitable(refusal: _Refusal) -> HsmKeysError:
+    return KmsKeyUnsuitableError(
+        f"{refusal.call}: KMS says that this isn't a key for that ({refusal.code})",
+        hint="a key for Kalshi is RSA or ECC_NIST_EDWARDS25519 with the usage SIGN_VERIFY; both are fixed when "
+        "it is made: hsm-keys --kms enroll makes one",
+    )
+
+
+def _unavailable(refusal: _Refusal) -> HsmKeysError:
+    return AwsUnavailableError(f"{refusal.call}: KMS failed by itself ({_plain(refusal.code)})", hint="try again")
+
+
+def _unusable(refusal: _Refusal) -> HsmKeysError:
+    """Return which state stands in the way. A key pending deletion answers with either of the two codes."""
+    call, text = refusal.call, refusal.text
+    name = call.key or "KEY"
+    if "pending deletion" in text or "pending replica deletion" in text:
+        return KmsKeyPendingDeletionError(
+            f"the key {name!r} in {call.region} is pending deletion",
+            hint="until its deletion date it can be saved: aws kms cancel-key-deletion --key-id ID, then aws kms "
+            f"enable-key --key-id ID (hsm-keys show {name} tells the id and the date)",
+        )
+    if "disabled" in text:
+        return KmsKeyDisabledError(
+            f"the key {name!r} in {call.region} is disabled",
+            hint=f"if it should sign again: aws kms enable-key --key-id ID (hsm-keys show {name} tells the id)",
+        )
+    return KmsKeyStateError(
+        f"the key {name!r} in {call.region} is in a state that doesn't allow {call.operation}",
+        hint=f"see its state: hsm-keys show {name}; a new replica is ready after a minute",
+    )
+
+
+def _failed(error: Exception, call: Call) -> HsmKeysError:
+    return AwsError(f"{call} failed: {type(error).__name__}", hint="check AWS's own configuration and variables")
+
+
+def _bad_region(error: Exception, call: Call) -> HsmKeysError:  # noqa: ARG001 - one signature for all
+    return AwsRegionError(f"{call.region!r} is no Region that AWS knows", hint="give one such as us-east-1")
+
+
+_TOLD: Final = (
+    (_NO_CREDENTIALS, _no_credentials),
+    (_BAD_REGION, _bad_region),
+    (_NOT_SENT, _unreachable),
+    (_LOST, _lost),
+    ((boto.BotoCoreError,), _failed),
+)
+
+_REFUSALS: Final = {
+    **dict.fromkeys(_THROTTLED, _throttled),
+    **dict.fromkeys(("AccessDenied", "AccessDeniedException"), _denied),
+    **dict.fromkeys(_EXPIRED, _expired),
+    **dict.fromkeys(_BAD_CREDENTIALS, _bad_credentials),
+    **dict.fromkeys(("DisabledException", "KMSInvalidStateException"), _unusable),
+    **dict.fromkeys(_UNSUITABLE, _unsuitable),
+    **dict.fromkeys(_UNAVAILABLE, _unavailable),
+    "NotFoundException": _not_found,
+}
+
+_HINTS: Final = {
+    "InvalidArnException": "check the ARN, and that its Region is the one that is asked",
+    "LimitExceededException": "the account has reached a limit of KMS resources: see Service Quotas",
+    "MalformedPolicyDocumentException": "check the key policy: hsm-keys kms policy prints one that works",
+    "TagException": "an API key id that KMS can't keep as a tag: give --api-key-id to every command",
+    "ValidationException": "check the name and the options of the key",
+}

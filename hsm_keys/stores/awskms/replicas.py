@@ -1,0 +1,140 @@
+"""Multi-Region keys: replicas with their alias and tags; and the end of a key in all its Regions."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import stamina
+
+from hsm_keys.errors import KeyExistsError
+from hsm_keys.stores.awskms.answers import field
+from hsm_keys.stores.awskms.creation import aliases, give_alias, read_tags
+from hsm_keys.stores.awskms.errors import (
+    KmsKeyNotFoundError,
+    KmsKeyPendingDeletionError,
+    KmsKeyStateError,
+    KmsKeyUnsuitableError,
+)
+from hsm_keys.stores.awskms.layout import ALIAS_PREFIX, ID_TAG, NAME_TAG
+from hsm_keys.stores.awskms.refusals import Call, ask
+from hsm_keys.stores.awskms.uri import check_region, in_region, region_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    ClientOf = Callable[[str], Any]
+
+__all__ = ["destroy", "replicate", "settled"]
+
+_T = TypeVar("_T")
+
+_SETTLE_S: Final = 15.0
+"""A new key or alias can be unknown to some of KMS's servers for a few seconds."""
+
+_REPLICA_S: Final = 120.0
+"""A replica is in the state Creating for up to a minute."""
+
+_DELETION_DAYS: Final = 7  # the shortest that KMS allows
+
+
+def settled(call: Callable[[], _T]) -> _T:
+    """Return what the call gives, patient with a key that was made a moment ago."""
+    for attempt in stamina.retry_context(on=KmsKeyNotFoundError, attempts=None, timeout=_SETTLE_S, wait_max=2.0):
+        with attempt:
+            return call()
+    raise AssertionError("stamina gives an attempt or raises")
+
+
+def replicate(client_of: ClientOf, metadata: Mapping[str, Any], name: str, region: str) -> None:
+    """Make a replica of a multi-Region key, and give it the key's tags and alias.
+
+    Args:
+        client_of: Gives the client of a Region.
+        metadata: ``KeyMetadata`` of the key, from any of its Regions.
+        name: The key's name.
+        region: Where to.
+
+    Raises:
+        UsageError: If that is no Region.
+        KmsKeyUnsuitableError: If it isn't a multi-Region key.
+        KeyExistsError: If the alias belongs to another key there.
+    """
+    check_region(region)
+    topology = metadata.get("MultiRegionConfiguration")
+    if not metadata.get("MultiRegion") or not topology:
+        raise KmsKeyUnsuitableError(
+            f"the key {name!r} can't be replicated: it was made for one Region, for good",
+            hint="make a new one: hsm-keys --kms enroll --multi-region",
+        )
+    primary = str(topology["PrimaryKey"]["Region"])
+    members = {primary, *(str(replica["Region"]) for replica in topology.get("ReplicaKeys") or ())}
+    arn = in_region(str(metadata["Arn"]), primary)
+    there = client_of(region)
+    if aliases(there, region).get(ALIAS_PREFIX + name, metadata["KeyId"]) != metadata["KeyId"]:
+        raise KeyExistsError(f"the alias {ALIAS_PREFIX}{name} in {region} belongs to another key; nothing was changed")
+    home = client_of(primary)
+    tags = _tags_of_ours(home, primary, name, arn)
+    if region not in members:
+        _make_replica(home, name, arn, region, tags)
+    replica = in_region(arn, region)
+    _wait_until_ready(there, region, name, replica)
+    if tags:
+        ask(Call("TagResource", name, region), there.tag_resource, KeyId=replica, Tags=tags)
+    give_alias(there, region, name, replica)
+
+
+def _tags_of_ours(client: Any, region: str, name: str, arn: str) -> list[dict[str, str]]:
+    tags = read_tags(client, Call("ListResourceTags", name, region), arn)
+    return [{"TagKey": tag, "TagValue": tags[tag]} for tag in (NAME_TAG, ID_TAG) if tag in tags]
+
+
+def _make_replica(client: Any, name: str, arn: str, region: str, tags: list[dict[str, str]]) -> None:
+    # A replica made without a policy gets KMS's default, which may allow more than the key's own.
+    primary = str(region_of(arn))
+    call = Call("GetKeyPolicy", name, primary)
+    policy = field(ask(call, client.get_key_policy, KeyId=arn, PolicyName="default"), "Policy", str, call)
+    ask(
+        Call("ReplicateKey", name, primary),
+        client.replicate_key,
+        KeyId=arn,
+        ReplicaRegion=region,
+        Policy=policy,
+        Description=f"Kalshi API key {name}, replica made by hsm-keys",
+        Tags=tags,
+    )
+
+
+def _wait_until_ready(client: Any, region: str, name: str, arn: str) -> None:
+    call = Call("DescribeKey", name, region)
+    for attempt in stamina.retry_context(
+        on=(KmsKeyNotFoundError, KmsKeyStateError), attempts=None, timeout=_REPLICA_S, wait_max=5.0
+    ):
+        with attempt:
+            metadata = field(ask(call, client.describe_key, KeyId=arn), "KeyMetadata", dict, call)
+            if metadata.get("KeyState") == "Creating":
+                raise KmsKeyStateError(
+                    f"the replica of {name!r} in {region} isn't ready yet", hint="run the same command again"
+                )
+
+
+def destroy(client_of: ClientOf, metadata: Mapping[str, Any], name: str) -> None:
+    """Schedule a key's deletion in all its Regions, replicas first; then remove its alias there.
+
+    Killed half way, it can be run again: the alias stays until the deletion is scheduled.
+    """
+    arn, key_id = str(metadata["Arn"]), str(metadata["KeyId"])
+    topology = metadata.get("MultiRegionConfiguration") or {}
+    replicas = [str(replica["Region"]) for replica in topology.get("ReplicaKeys") or ()]
+    primary = str((topology.get("PrimaryKey") or {}).get("Region") or region_of(arn))
+    for region in (*replicas, primary):
+        client = client_of(region)
+        with suppress(KmsKeyPendingDeletionError):
+            ask(
+                Call("ScheduleKeyDeletion", name, region),
+                client.schedule_key_deletion,
+                KeyId=in_region(arn, region),
+                PendingWindowInDays=_DELETION_DAYS,
+            )
+        if aliases(client, region).get(ALIAS_PREFIX + name) == key_id:
+            ask(Call("DeleteAlias", name, region), client.delete_alias, AliasName=ALIAS_PREFIX + name)

@@ -1,0 +1,370 @@
+"""Keys in AWS KMS: a store over one account and one or several Regions.
+
+Least privilege for signing: ``kms:GetPublicKey``, ``kms:ListResourceTags`` and ``kms:Sign``; ``hsm-keys kms
+policy`` prints the policies.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from hsm_keys.errors import StoreUnavailableError, UsageError
+from hsm_keys.signing.algorithms import KeyType
+from hsm_keys.stores.awskms import creation, replicas
+from hsm_keys.stores.awskms.answers import SPECS, field, key_type_of_spec, public_key_in, signature_in
+from hsm_keys.stores.awskms.calls import Caller
+from hsm_keys.stores.awskms.connection import fork_generation
+from hsm_keys.stores.awskms.errors import (
+    AwsAccessDeniedError,
+    KmsKeyNotFoundError,
+    KmsKeyStateError,
+    KmsKeyUnsuitableError,
+)
+from hsm_keys.stores.awskms.facts import attributes_of, custody_facts_of
+from hsm_keys.stores.awskms.layout import ALIAS_PREFIX, ID_TAG, NAME_TAG, KeyCreation
+from hsm_keys.stores.awskms.refusals import Call, ask
+from hsm_keys.stores.awskms.uri import AwsKmsUri, in_region, is_key_reference, key_id_of, region_of
+from hsm_keys.stores.base import CustodyFact, KeyStore, StoredKey, check_api_key_id, check_new_name
+
+if TYPE_CHECKING:
+    from hsm_keys.signing.algorithms import PublicKey
+
+__all__ = ["AwsKmsKey", "AwsKmsStore"]
+
+_reopening = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _reopening  # noqa: PLW0603 - a thread that the child doesn't have may hold it
+    _reopening = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+_MAX_MESSAGE: Final = 4096  # bytes: what KMS takes with MessageType RAW
+_ALGORITHMS: Final = {
+    key_type: "ED25519_SHA_512" if key_type is KeyType.ED25519 else "RSASSA_PSS_SHA_256" for key_type in KeyType
+}
+_ALIAS_NAME = re.compile(r"[A-Za-z0-9/_-]{1,200}")
+_TAG_VALUE = re.compile(r"[A-Za-z0-9 _.:/=+@-]{1,256}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What KMS says of a key that a reference leads to; no public half if the key's state forbids it."""
+
+    arn: str
+    key_type: KeyType
+    public_key: PublicKey | None
+
+
+class AwsKmsKey(StoredKey):
+    """A key pair in KMS.
+
+    Attributes:
+        arn: The key's ARN in the Region where it was found.
+    """
+
+    def __init__(self, store: AwsKmsStore, name: str, api_key_id: str | None, uri: str, found: _Found) -> None:
+        self.name = name
+        self.api_key_id = api_key_id
+        self.uri = uri
+        self.arn: Final = found.arn
+        self.algorithm: Final = _ALGORITHMS[found.key_type]
+        self.spec: Final = SPECS[found.key_type]
+        self._store = store
+        self._key_type = found.key_type
+        self._public_key = found.public_key
+
+    @property
+    def key_type(self) -> KeyType:
+        """The key's type; known also where the key's state hides its public half."""
+        return self._key_type
+
+    def public_key(self) -> PublicKey:
+        """Return the public half, read once.
+
+        Raises:
+            KmsKeyStateError: If the key is disabled or pending deletion, and KMS doesn't show it.
+        """
+        if self._public_key is None:
+            self._public_key = self._store.fetch_public_key(self)
+        return self._public_key
+
+    def attributes(self) -> dict[str, bool | str | int | None]:
+        """Return what KMS says about the key: state, origin, Regions, dates (ISO 8601), specification."""
+        return attributes_of(self._store.describe_key(self))
+
+    def custody_facts(self) -> list[CustodyFact]:
+        """Return where the private half came from, and what the key may be used for, judged."""
+        return custody_facts_of(self._store.describe_key(self), accept_imported=self._store.accept_imported)
+
+    def sign(self, message: bytes, /) -> bytes:
+        """Return the signature, made in KMS and verified here with the public half, salt of 32 bytes exactly.
+
+        Raises:
+            UsageError: If the message has more than 4,096 bytes.
+            AwsError: If AWS or KMS refuses, or answers with something that isn't a signature.
+            NetworkError: If KMS doesn't answer within the budget.
+        """
+        if not isinstance(message, bytes):
+            raise TypeError(f"a message to sign is bytes, not {type(message).__name__}")
+        if len(message) > _MAX_MESSAGE:
+            raise UsageError(f"KMS signs messages of at most {_MAX_MESSAGE} bytes, and this one has {len(message)}")
+        public_key = self._public_key or self.public_key()
+
+        def attempt(client: Any, region: str) -> bytes:
+            call = Call("Sign", self.name, region, self.spec)
+            answer = ask(
+                call,
+                client.sign,
+                KeyId=in_region(self.arn, region),
+                Message=message,
+                MessageType="RAW",
+                SigningAlgorithm=self.algorithm,
+            )
+            return signature_in(answer, public_key, message, call)
+
+        return self._store.caller().run(attempt, self.arn)
+
+
+class AwsKmsStore(KeyStore):
+    """The keys of an account, in one or several Regions.
+
+    Args:
+        uri: Says which.
+        wanted: How ``generate`` makes keys.
+
+    Raises:
+        AwsError: If there is no Region, or there are no credentials.
+    """
+
+    def __init__(self, uri: AwsKmsUri, wanted: KeyCreation | None = None) -> None:
+        self._wanted = wanted or KeyCreation()
+        self._closed = False
+        self._caller = Caller(uri)
+        self._uri = replace(uri, regions=self._caller.regions)
+        self.accept_imported: Final = uri.accept_imported
+        self.uri = str(self._uri)
+
+    def caller(self) -> Caller:
+        """Return this process's clients; in a forked child they are made anew."""
+        if self._closed:
+            raise StoreUnavailableError("the store is closed", hint="open it again")
+        if self._caller.generation != fork_generation():
+            with _reopening:
+                if self._caller.generation != fork_generation():
+                    self._caller = Caller(self._uri)
+        return self._caller
+
+    def describe(self) -> str:
+        """Return what people call this store."""
+        return f"AWS KMS in {', '.join(self._uri.regions)}"
+
+    def keys(self) -> list[StoredKey]:
+        """Return every key with an alias under ``alias/hsm-keys/``, sorted by name; or the one that the URI names."""
+        if self._uri.key:
+            return [self.key("")]
+        listed = self.caller().run(creation.aliases, "")
+        found: list[StoredKey] = []
+        for alias, key_id in sorted(listed.items()):
+            if alias.startswith(ALIAS_PREFIX):
+                try:
+                    found.append(self._look_up(key_id, alias.removeprefix(ALIAS_PREFIX)))
+                except (KmsKeyNotFoundError, KmsKeyUnsuitableError):
+                    continue  # deleted meanwhile, or not a key for Kalshi
+        return found
+
+    def key(self, name: str) -> AwsKmsKey:
+        """Return a key.
+
+        Args:
+            name: What stands behind ``alias/hsm-keys/``; or, for a key made elsewhere, its own alias
+                (``alias/...``), key id or ARN. If the store's URI names a key, then that one's name, or nothing.
+
+        Raises:
+            KmsKeyNotFoundError: If there is none.
+            KmsKeyUnsuitableError: If it can't sign Kalshi requests, or isn't in all Regions of the store.
+        """
+        if self._uri.key:
+            return self._key_of_uri(name)
+        if is_key_reference(name):
+            key = self._look_up(name, name.removeprefix(ALIAS_PREFIX) if name.startswith(ALIAS_PREFIX) else None)
+        elif _ALIAS_NAME.fullmatch(name):
+            key = self._look_up(ALIAS_PREFIX + name, name)
+        else:
+            raise KmsKeyNotFoundError(
+                f"KMS can't have a key {name!r}", hint="names on KMS hold letters, digits, '/', '-' and '_'"
+            )
+        self._check_regions(key)
+        return key
+
+    def _key_of_uri(self, name: str) -> AwsKmsKey:
+        own = self._uri.key
+        key = self._look_up(own, own.removeprefix(ALIAS_PREFIX) if own.startswith(ALIAS_PREFIX) else None)
+        if name not in {"", own, key.name}:
+            raise KmsKeyNotFoundError(
+                f"the store's URI names the key {key.name!r}, not {name!r}", hint="leave the key out of the URI"
+            )
+        self._check_regions(key)
+        return key
+
+    def _check_regions(self, key: AwsKmsKey) -> None:
+        if len(self._uri.regions) > 1 and not key_id_of(key.arn).startswith("mrk-"):
+            raise KmsKeyUnsuitableError(
+                f"the key {key.name!r} is in {region_of(key.arn)} alone, and the store names several Regions",
+                hint="name that Region alone; only a key made with --multi-region can be in others too",
+            )
+
+    def _look_up(self, reference: str, name: str | None) -> AwsKmsKey:
+        """Return the key that a reference leads to; without a name it gets its tag's, else the reference itself."""
+        label = name or reference
+        try:
+            found = self._fetch(reference, label)
+        except KmsKeyStateError:
+            found = self._found_by_description(reference, label)
+        tags = self._tags(found.arn, label, foreign=name is None and region_of(reference) is not None)
+        api_key_id = tags.get(ID_TAG)
+        return AwsKmsKey(
+            self,
+            name or tags.get(NAME_TAG) or reference,
+            check_api_key_id(api_key_id) if api_key_id else None,
+            str(replace(self._uri, key=ALIAS_PREFIX + name if name else reference)),
+            found,
+        )
+
+    def _fetch(self, reference: str, label: str) -> _Found:
+        def attempt(client: Any, region: str) -> _Found:
+            call = Call("GetPublicKey", label, region)
+            answer = ask(call, client.get_public_key, KeyId=in_region(reference, region))
+            spec, usage = field(answer, "KeySpec", str, call), field(answer, "KeyUsage", str, call)
+            key_type = key_type_of_spec(spec, usage, label)
+            return _Found(field(answer, "KeyId", str, call), key_type, public_key_in(answer, key_type, call))
+
+        return self.caller().run(attempt, reference)
+
+    def _found_by_description(self, reference: str, label: str) -> _Found:
+        metadata = self._describe(reference, label)
+        key_type = key_type_of_spec(str(metadata.get("KeySpec")), str(metadata.get("KeyUsage")), label)
+        return _Found(str(metadata.get("Arn")), key_type, None)
+
+    def _tags(self, arn: str, label: str, *, foreign: bool) -> dict[str, str]:
+        def attempt(client: Any, region: str) -> dict[str, str]:
+            return creation.read_tags(client, Call("ListResourceTags", label, region), in_region(arn, region))
+
+        try:
+            return self.caller().run(attempt, arn)
+        except (AwsAccessDeniedError, KmsKeyNotFoundError):
+            if foreign:  # no other account may read a key's tags, whatever the key policy says
+                return {}
+            raise
+
+    def fetch_public_key(self, key: AwsKmsKey) -> PublicKey:
+        """Return the public half of a key that was found without."""
+        public_key = self._fetch(key.arn, key.name).public_key
+        if public_key is None:
+            raise KmsKeyStateError(f"KMS doesn't show the public half of {key.name!r}")
+        return public_key
+
+    def describe_key(self, key: AwsKmsKey) -> dict[str, Any]:
+        """Return KMS's metadata of a key (``KeyMetadata`` of DescribeKey)."""
+        return self._describe(key.arn, key.name)
+
+    def _describe(self, reference: str, label: str) -> dict[str, Any]:
+        def attempt(client: Any, region: str) -> dict[str, Any]:
+            call = Call("DescribeKey", label, region)
+            answer = ask(call, client.describe_key, KeyId=in_region(reference, region))
+            metadata: dict[str, Any] = field(answer, "KeyMetadata", dict, call)
+            return metadata
+
+        return self.caller().run(attempt, reference)
+
+    def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> AwsKmsKey:
+        """Make a pair in KMS, in the store's first Region, and give it its alias.
+
+        A key that an interrupted run made and gave no alias is taken instead of making another.
+
+        Raises:
+            UsageError: If KMS can't have such a name; nothing was made.
+            KeyExistsError: If the name is taken.
+            KeyProblemError: If an interrupted run left a key of another type.
+            OutcomeUnknownError: If KMS's answer was lost; the next run picks the key up.
+        """
+        check_new_name(name)
+        if not _ALIAS_NAME.fullmatch(name) or self._uri.key:
+            raise UsageError(
+                f"{name!r} can't name a new key in {self.describe()}",
+                hint="leave the key out of the store's URI" if self._uri.key else "KMS allows no '.' in an alias",
+            )
+        region = self._uri.regions[0]
+        client = self.caller().manage(region)
+        arn = creation.create(client, region, name, key_type, self._wanted)
+        replicas.settled(lambda: creation.give_alias(client, region, name, arn))
+        # By its ARN: an alias can take seconds to be known everywhere.
+        return replicas.settled(lambda: self._look_up(arn, name))
+
+    def bind(self, key: StoredKey, api_key_id: str) -> AwsKmsKey:
+        """Write the API key id as the tag ``hsm-keys:api-key-id``, in every Region of the store that has the key."""
+        if not _TAG_VALUE.fullmatch(api_key_id):
+            raise UsageError(
+                f"KMS can't keep the API key id {api_key_id!r} as a tag",
+                hint="give --api-key-id to every command that uses the key",
+            )
+        kept = _ours(key)
+        for region in self._regions_of(kept):
+            call = Call("TagResource", key.name, region)
+            try:
+                ask(
+                    call,
+                    self.caller().manage(region).tag_resource,
+                    KeyId=in_region(kept.arn, region),
+                    Tags=[{"TagKey": ID_TAG, "TagValue": api_key_id}],
+                )
+            except KmsKeyNotFoundError:
+                if region == region_of(kept.arn):
+                    raise  # elsewhere it hasn't been replicated yet; a replica is given the tags
+        return AwsKmsKey(
+            self, key.name, check_api_key_id(api_key_id), key.uri, _Found(kept.arn, key.key_type, key.public_key())
+        )
+
+    def _regions_of(self, key: AwsKmsKey) -> tuple[str, ...]:
+        own = region_of(key.arn) or self._uri.regions[0]
+        return self._uri.regions if key_id_of(key.arn).startswith("mrk-") else (own,)
+
+    def replicate(self, name: str, region: str) -> AwsKmsKey:
+        """Make the multi-Region key of that name usable in another Region too: replica, tags, alias.
+
+        Safe to repeat: what is there already is left as it is.
+
+        Raises:
+            KmsKeyUnsuitableError: If the key wasn't made as a multi-Region key.
+            AwsError: If AWS or KMS refuses.
+        """
+        key = self.key(name)
+        replicas.replicate(self.caller().manage, self.describe_key(key), name, region)
+        return key
+
+    def destroy(self, key: StoredKey) -> None:
+        """Schedule the deletion of the key in every Region, and remove its aliases of hsm-keys.
+
+        KMS deletes after 7 days, the shortest it allows; from now on the key signs nothing, and until then
+        ``aws kms cancel-key-deletion`` saves it.
+        """
+        kept = _ours(key)
+        replicas.destroy(self.caller().manage, self.describe_key(kept), key.name)
+
+    def close(self) -> None:
+        """Let go of the clients. Signing with the store's keys ends here."""
+        if not self._closed:
+            self._closed = True
+            self._caller.close()
+
+
+def _ours(key: StoredKey) -> AwsKmsKey:
+    if not isinstance(key, AwsKmsKey):
+        raise UsageError(f"the key {key.name!r} is not in AWS KMS")
+    return key

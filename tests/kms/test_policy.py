@@ -1,0 +1,324 @@
+"""Least privilege: each policy is held against the calls that its workflow makes on the wire."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hsm_keys.cli import kms as cli
+from hsm_keys.errors import UsageError
+from hsm_keys.lifecycle.enroll import enroll
+from hsm_keys.stores.awskms import open_kms, open_uri
+from hsm_keys.stores.awskms.layout import KeyCreation
+from hsm_keys.stores.awskms.policy import PURPOSES, Scope, iam_policy, key_policy
+from tests.support import ministack
+from tests.support.kms_faults import FaultyKms, Seen
+from tests.support.ministack import OTHER_REGION, REGION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hsm_keys.signing.signer import RequestSigner
+
+ACCOUNT = "111122223333"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/trader"
+URI = f"awskms:///?region={REGION}"
+API_KEY_ID = "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d"
+PATH = "/trade-api/v2/portfolio/balance"
+
+
+@dataclass
+class Wire:
+    """The server between, and the account behind it."""
+
+    server: FaultyKms
+    account: str
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
+    with FaultyKms(ministack.endpoint()) as server:
+        yield Wire(server, ministack.credentials(monkeypatch, server.url))
+
+
+class Kalshi:
+    """Takes every key: what is watched here is KMS."""
+
+    def __init__(self) -> None:
+        created = SimpleNamespace(api_key=SimpleNamespace(api_key=API_KEY_ID))
+        listed = SimpleNamespace(api_keys=[])
+        self.api_keys = SimpleNamespace(create=lambda **_: created, list=lambda: listed)
+
+    @contextmanager
+    def connect(self, signer: RequestSigner) -> Iterator[Any]:
+        yield SimpleNamespace(get_json=lambda path: signer.headers("GET", "/trade-api/v2" + path))
+
+
+def run_enroll(creation: KeyCreation | None = None) -> None:
+    kalshi: Any = Kalshi()
+    with open_kms(URI, creation=creation) as store:
+        done = enroll(
+            store,
+            "prod",
+            key_type=None,
+            scopes=None,
+            subaccount=None,
+            management=kalshi,
+            connect=kalshi.connect,
+            report=lambda _: None,
+        )
+        assert done.key.api_key_id == API_KEY_ID
+
+
+def run_sign() -> None:
+    with open_uri(URI) as store:
+        store.key("prod").signer().headers("GET", PATH)
+
+
+def left_over(wire: Wire) -> None:
+    """Leave what an interrupted enroll leaves, so that the next one also reads tags and descriptions."""
+    with open_uri(URI) as store:
+        tag = {"TagKey": "hsm-keys:name", "TagValue": "prod"}
+        store.caller().manage(REGION).create_key(KeySpec="RSA_2048", KeyUsage="SIGN_VERIFY", Tags=[tag])
+    wire.server.seen.clear()
+
+
+def calls_of(wire: Wire, purpose: str) -> list[Seen]:
+    """Run a workflow and return the calls that reached the server."""
+    run_enroll()
+    if purpose == "sign":
+        wire.server.seen.clear()
+        run_sign()
+    return list(wire.server.seen)
+
+
+def granted(policy: dict[str, Any]) -> set[str]:
+    return {action.partition(":")[2] for statement in policy["Statement"] for action in statement["Action"]}
+
+
+def permissions_of(seen: Seen) -> list[str]:
+    """Return what AWS asks for: a key that is made with tags needs TagResource as well."""
+    with_tags = seen.operation == "CreateKey" and "Tags" in seen.parameters
+    return ["CreateKey", "TagResource"] if with_tags else [seen.operation]
+
+
+def context_of(seen: Seen, action: str, aliases: list[str]) -> dict[str, list[str]]:
+    """Return the condition keys of a request, as the KMS developer guide lists them for its operation."""
+    parameters = seen.parameters
+    context: dict[str, list[str]] = {}
+    if action == "Sign":
+        context["kms:MessageType"] = [parameters["MessageType"]]
+        context["kms:SigningAlgorithm"] = [parameters["SigningAlgorithm"]]
+    if action == "CreateKey":
+        context["kms:KeySpec"] = [parameters["KeySpec"]]
+        context["kms:KeyUsage"] = [parameters["KeyUsage"]]
+        context["kms:KeyOrigin"] = [parameters.get("Origin", "AWS_KMS")]
+    for tag in parameters.get("Tags", []):
+        context[f"aws:RequestTag/{tag['TagKey']}"] = [tag["TagValue"]]
+        context.setdefault("aws:TagKeys", []).append(tag["TagKey"])
+    if "KeyId" in parameters:
+        context["kms:ResourceAliases"] = aliases
+    return context
+
+
+def holds(operator: str, wanted: str | list[str], values: list[str] | None) -> bool:
+    patterns = [wanted] if isinstance(wanted, str) else wanted
+    if operator == "Null":
+        return (values is None) is (wanted == "true")
+    matches = [any(fnmatch.fnmatchcase(value, pattern) for pattern in patterns) for value in values or []]
+    if operator.startswith("ForAllValues:"):
+        return all(matches)
+    return any(matches)
+
+
+def allows(policy: dict[str, Any], action: str, arn: str, context: dict[str, list[str]]) -> bool:
+    return any(
+        f"kms:{action}" in statement["Action"]
+        and any(fnmatch.fnmatchcase(arn, pattern) for pattern in statement["Resource"])
+        and all(
+            holds(operator, wanted, context.get(key))
+            for operator, keys in statement.get("Condition", {}).items()
+            for key, wanted in keys.items()
+        )
+        for statement in policy["Statement"]
+    )
+
+
+def resources_of(seen: Seen, account: str) -> list[str]:
+    if seen.operation == "CreateAlias":
+        base = f"arn:aws:kms:{seen.region}:{account}:"
+        return [base + seen.parameters["AliasName"], base + "key/" + seen.parameters["TargetKeyId"]]
+    if "KeyId" in seen.parameters:
+        return [f"arn:aws:kms:{seen.region}:{account}:key/{seen.parameters['KeyId'].rpartition('/')[2]}"]
+    return ["*"]
+
+
+@pytest.mark.kms
+@pytest.mark.parametrize("purpose", PURPOSES)
+@pytest.mark.parametrize("name", ["prod", None])
+def test_a_policy_grants_every_call_of_its_workflow_and_no_other(wire: Wire, purpose: str, name: str | None) -> None:
+    policy = iam_policy(purpose, Scope((REGION,), wire.account, name))
+    calls = calls_of(wire, purpose)
+    assert granted(policy) == {action for seen in calls for action in permissions_of(seen)}
+    for seen in calls:
+        for action in permissions_of(seen):
+            context = context_of(seen, action, ["alias/hsm-keys/prod"])
+            new_key = f"arn:aws:kms:{REGION}:{wire.account}:key/new"
+            tags_new_key = (seen.operation, action) == ("CreateKey", "TagResource")
+            for arn in [new_key] if tags_new_key else resources_of(seen, wire.account):
+                assert allows(policy, action, arn, context), (action, arn, context)
+
+
+@pytest.mark.kms
+@pytest.mark.parametrize("creation", [KeyCreation(multi_region=True), None])
+def test_an_enroll_that_picks_a_key_up_needs_no_more(wire: Wire, creation: KeyCreation | None) -> None:
+    if creation is None:
+        left_over(wire)
+    run_enroll(creation)
+    assert {seen.operation for seen in wire.server.seen} <= granted(iam_policy("enroll", Scope((REGION,), ACCOUNT)))
+
+
+@pytest.mark.kms
+def test_a_failover_needs_no_more(wire: Wire) -> None:
+    run_enroll(KeyCreation(multi_region=True))
+    with open_uri(URI) as store:
+        store.replicate("prod", OTHER_REGION)
+    wire.server.seen.clear()
+    with open_uri(f"awskms:///?region={REGION},{OTHER_REGION}") as store:
+        store.key("prod").sign(b"m")
+        store.caller()._probe(REGION, store.key("prod").arn)
+    policy = iam_policy("sign", Scope((REGION, OTHER_REGION), wire.account, "prod"))
+    assert {seen.operation for seen in wire.server.seen} == granted(policy)
+
+
+KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1"
+OURS = {"kms:ResourceAliases": ["alias/hsm-keys/prod"]}
+PSS = {"kms:MessageType": ["RAW"], "kms:SigningAlgorithm": ["RSASSA_PSS_SHA_256"]}
+
+DENIED: list[tuple[str, str, dict[str, list[str]]]] = [
+    ("Sign", KEY, {**OURS, **PSS, "kms:MessageType": ["DIGEST"]}),
+    ("Sign", KEY, {**OURS, **PSS, "kms:SigningAlgorithm": ["RSASSA_PKCS1_V1_5_SHA_256"]}),
+    ("Sign", KEY, {**OURS, **PSS, "kms:SigningAlgorithm": ["ED25519_PH_SHA_512"]}),
+    ("Sign", KEY, {**PSS, "kms:ResourceAliases": ["alias/hsm-keys/staging"]}),
+    ("Sign", KEY, PSS),
+    ("Sign", KEY.replace(REGION, "eu-west-1"), {**OURS, **PSS}),
+    ("Sign", KEY.replace(ACCOUNT, "999988887777"), {**OURS, **PSS}),
+    ("GetPublicKey", KEY, {"kms:ResourceAliases": ["alias/payments"]}),
+    ("CreateKey", "*", OURS),
+    ("Decrypt", KEY, OURS),
+]
+
+
+def test_the_signing_policy_allows_a_signature_for_kalshi() -> None:
+    policy = iam_policy("sign", Scope((REGION,), ACCOUNT, "prod"))
+    assert allows(policy, "Sign", KEY, {**OURS, **PSS})
+    assert allows(policy, "Sign", KEY, {**OURS, **PSS, "kms:SigningAlgorithm": ["ED25519_SHA_512"]})
+
+
+@pytest.mark.parametrize(("action", "arn", "context"), DENIED)
+def test_the_signing_policy_denies_all_else(action: str, arn: str, context: dict[str, list[str]]) -> None:
+    assert not allows(iam_policy("sign", Scope((REGION,), ACCOUNT, "prod")), action, arn, context)
+
+
+NEW = {
+    "kms:KeySpec": ["RSA_2048"],
+    "kms:KeyUsage": ["SIGN_VERIFY"],
+    "kms:KeyOrigin": ["AWS_KMS"],
+    "aws:RequestTag/hsm-keys:name": ["prod"],
+    "aws:TagKeys": ["hsm-keys:name"],
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("kms:KeySpec", ["SYMMETRIC_DEFAULT"]),
+        ("kms:KeyUsage", ["ENCRYPT_DECRYPT"]),
+        ("kms:KeyOrigin", ["EXTERNAL"]),
+        ("aws:RequestTag/hsm-keys:name", ["staging"]),
+        ("aws:RequestTag/hsm-keys:name", None),
+    ],
+)
+def test_the_enrolling_policy_makes_no_other_kind_of_key(key: str, value: list[str] | None) -> None:
+    policy = iam_policy("enroll", Scope((REGION,), ACCOUNT, "prod"))
+    assert allows(policy, "CreateKey", "*", NEW)
+    changed = {**NEW, key: value}
+    assert not allows(policy, "CreateKey", "*", {name: said for name, said in changed.items() if said is not None})
+
+
+def test_the_enrolling_policy_writes_no_other_tags_and_aliases() -> None:
+    policy = iam_policy("enroll", Scope((REGION,), ACCOUNT, "prod"))
+    assert allows(policy, "TagResource", KEY, {"aws:TagKeys": ["hsm-keys:api-key-id"]})
+    assert not allows(policy, "TagResource", KEY, {"aws:TagKeys": ["hsm-keys:name", "team"]})
+    assert not allows(policy, "TagResource", KEY, {})
+    assert not allows(policy, "CreateAlias", f"arn:aws:kms:{REGION}:{ACCOUNT}:alias/payments", {})
+    assert not allows(policy, "Sign", KEY, {**PSS, "kms:MessageType": ["DIGEST"]})
+
+
+def test_the_key_policy_lets_the_account_administer_and_only_the_roles_sign() -> None:
+    administer, read, sign = key_policy(Scope((REGION,), roles=(ROLE,)))["Statement"]
+    assert administer["Principal"] == {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}
+    assert "kms:PutKeyPolicy" in administer["Action"]
+    assert "kms:Sign" not in administer["Action"]
+    assert all("*" not in action for action in administer["Action"])
+    assert read["Principal"] == sign["Principal"] == {"AWS": [ROLE]}
+    assert sign["Condition"] == {
+        "StringEquals": {"kms:MessageType": "RAW", "kms:SigningAlgorithm": ["RSASSA_PSS_SHA_256", "ED25519_SHA_512"]}
+    }
+
+
+def test_without_a_role_the_accounts_iam_policies_say_who_signs() -> None:
+    statements = key_policy(Scope(("us-gov-west-1",), ACCOUNT))["Statement"]
+    assert {statement["Principal"]["AWS"] for statement in statements} == {f"arn:aws-us-gov:iam::{ACCOUNT}:root"}
+
+
+@pytest.mark.kms
+def test_kms_takes_the_key_policy_and_the_key_signs(wire: Wire) -> None:
+    policy = json.dumps(key_policy(Scope((REGION,), roles=(ROLE,))))
+    with open_kms(URI, creation=KeyCreation(policy=policy)) as store:
+        assert len(store.generate("prod").sign(b"m")) == 256
+
+
+@pytest.mark.parametrize(
+    ("scope", "words"),
+    [
+        ({"regions": ()}, "Region"),
+        ({"regions": ("mars",)}, "Region"),
+        ({"account": ""}, "account"),
+        ({"account": "1234"}, "12 digits"),
+        ({"roles": ("trader",)}, "ARN of a role"),
+        ({"roles": ("arn:aws:iam::111122223333:root",)}, "ARN of a role"),
+        ({"name": "a.b"}, "name"),
+        ({"name": "*"}, "name"),
+    ],
+)
+def test_a_scope_that_cannot_be_is_a_usage_error(scope: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        Scope(**{"regions": (REGION,), "account": ACCOUNT, **scope})
+
+
+def test_the_command_prints_both_policies_without_asking_aws() -> None:
+    code = (
+        "import sys; sys.modules['botocore'] = None\n"
+        "from hsm_keys.cli.kms import kms\n"
+        f"kms.main(['policy', '--for', 'sign', '--name', 'prod', '--role', '{ROLE}'], obj=None)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"AWS_REGION": REGION}, capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == {
+        "iam_policy": iam_policy("sign", Scope((REGION,), name="prod", roles=(ROLE,))),
+        "key_policy": key_policy(Scope((REGION,), name="prod", roles=(ROLE,))),
+    }
+
+
+def test_the_command_knows_the_purposes() -> None:
+    assert cli._PURPOSES == PURPOSES
