@@ -25,6 +25,8 @@ _COMMANDS: Final = {
     "public-key": ("keys", "Print a key's SubjectPublicKeyInfo PEM."),
     "sign": ("sign", "Print the headers that sign one request."),
     "request": ("sign", "Send a signed request and print the answer."),
+    "kms": ("kms", "Policies for AWS KMS."),
+    "replicate": ("kms", "Make a key in KMS usable in another Region."),
     "sandbox": ("sandbox", "Run a strict stand-in for Kalshi on loopback."),
     "demo": ("demo", "Show the whole story on a throwaway sandbox."),
 }
@@ -76,7 +78,7 @@ class _LazyGroup(click.Group):
 @settings_options
 @click.version_option(__version__, prog_name="hsm-keys", message="%(prog)s %(version)s")
 def program() -> None:
-    """Keep Kalshi API keys in hardware: made in a PKCS#11 token, signing there, never leaving.
+    """Keep Kalshi API keys in hardware: made in a PKCS#11 token or AWS KMS, signing there, never leaving.
 
     The store and environment options may stand before or after the command.
     """

@@ -10,12 +10,14 @@ import click
 from hsm_keys.cli.options import Settings, auth_option, settings_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.cli.session import connector, management_client, opened_store, speaking
+from hsm_keys.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hsm_keys.lifecycle.custody import CustodyReport
     from hsm_keys.lifecycle.enroll import Enrollment
+    from hsm_keys.stores.awskms.layout import KeyCreation
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = ["adopt", "enroll", "key_object"]
@@ -58,6 +60,8 @@ def _print_enrollment(settings: Settings, done: Enrollment) -> None:
 @click.option("--subaccount", type=int, metavar="N", help="Restrict the API key to one subaccount, 0 to 63.")
 @auth_option
 @click.option("--offline", is_flag=True, help="Make the key and print its PEM, to register on Kalshi's account page.")
+@click.option("--multi-region", is_flag=True, help="On KMS: a key that can be replicated to other Regions.")
+@click.option("--key-policy", metavar="FILE", help="On KMS: a file with the key policy; `kms policy` prints one.")
 @settings_options
 @click.pass_obj
 def enroll(
@@ -69,6 +73,8 @@ def enroll(
     subaccount: int | None,
     auth: str | None,
     offline: bool,
+    multi_region: bool,
+    key_policy: str | None,
 ) -> None:
     """Make a key pair in the store, prove custody, register the public half, bind the id, prove it.
 
@@ -81,7 +87,8 @@ def enroll(
     if offline and (scopes or subaccount is not None or auth):
         raise click.UsageError("--offline sends nothing: choose scopes and subaccount on the account page")
     connect = connector(settings)
-    with speaking(settings) as say, opened_store(settings, say) as store:
+    creation = _kms_creation(multi_region=multi_region, key_policy=key_policy)
+    with speaking(settings) as say, opened_store(settings, say, creation) as store:
         if offline:
             _print_offline(settings, store, lifecycle.mint(store, name, kind, say)[0], say)
             return
@@ -97,6 +104,21 @@ def enroll(
                 report=say,
             )
         _print_enrollment(settings, done)
+
+
+def _kms_creation(*, multi_region: bool, key_policy: str | None) -> KeyCreation | None:
+    """Return how KMS is to make the key; None if nothing was said about it."""
+    if not multi_region and key_policy is None:
+        return None
+    from pathlib import Path
+
+    from hsm_keys.stores.awskms.layout import KeyCreation
+
+    try:
+        policy = None if key_policy is None else Path(key_policy).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the key policy {key_policy} can't be read: {type(error).__name__}") from None
+    return KeyCreation(multi_region=multi_region, policy=policy)
 
 
 def _print_offline(settings: Settings, store: KeyStore, minted: Enrollment, say: Callable[[str], None]) -> None:

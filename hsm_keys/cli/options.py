@@ -24,6 +24,9 @@ class Settings:
     token: str | None = None
     module: str | None = None
     pin_file: str | None = None
+    kms: bool | None = None
+    region: str | None = None
+    profile: str | None = None
     env: str | None = None
     base_url: str | None = None
     output: str | None = None
@@ -51,6 +54,9 @@ _SHARED = (
     _shared("--token", metavar="LABEL", help="The token with this label."),
     _shared("--module", metavar="PATH", help="The PKCS#11 module. [HSM_KEYS_MODULE]"),
     _shared("--pin-file", metavar="PATH", help="A file or pipe that holds the user PIN. [HSM_KEYS_PIN_FILE]"),
+    _shared("--kms", is_flag=True, default=None, help="The keys are in AWS KMS."),
+    _shared("--region", metavar="REGION", help="KMS's Region; several with commas, preferred first. [AWS_REGION]"),
+    _shared("--profile", metavar="NAME", help="A profile of AWS's configuration files. [AWS_PROFILE]"),
     _shared("--env", type=click.Choice(["prod", "demo"]), help="Kalshi's environment. [KALSHI_DEMO]"),
     _shared("--base-url", metavar="URL", help="Kalshi's base URL. [KALSHI_API_BASE_URL]"),
     _shared("--output", type=click.Choice(["table", "json"]), help="For people (default) or programs."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hsm_keys.cli.output import Voice
+from hsm_keys.cli.store_uri import store_uri
 from hsm_keys.errors import KeyNotRegisteredError, UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hsm_keys.cli.options import Settings
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.signing.signer import RequestSigner
+    from hsm_keys.stores.awskms.layout import KeyCreation
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = ["connector", "management_client", "opened_store", "speaking"]
@@ -33,15 +34,32 @@ def speaking(settings: Settings) -> Iterator[Voice]:
 
 
 @contextmanager
-def opened_store(settings: Settings, say: Callable[[str], None]) -> Iterator[KeyStore]:
-    """Open the store that options and environment name, and close it after the command."""
+def opened_store(
+    settings: Settings, say: Callable[[str], None], creation: KeyCreation | None = None
+) -> Iterator[KeyStore]:
+    """Open the store that options and environment name, and close it after the command.
+
+    Args:
+        settings: The shared options.
+        say: Hears what people should know.
+        creation: How KMS is to make keys; None where the command's options say nothing of it.
+    """
+    _hear_warnings(say)
+    with _open(settings, store_uri(settings, say), creation) as store:
+        yield store
+
+
+def _open(settings: Settings, uri: str, creation: KeyCreation | None) -> KeyStore:
     from hsm_keys.stores import open_store
 
-    _hear_warnings(say)
+    if creation is not None:
+        if not uri.lower().startswith("awskms:"):
+            raise UsageError("--multi-region and --key-policy are for keys in AWS KMS", hint="give --kms")
+        from hsm_keys.stores.awskms import open_kms
+
+        return open_kms(uri, creation=creation)
     pin_file = Path(settings.pin_file) if settings.pin_file else None
-    ask_pin = _ask_secret if sys.stdin.isatty() else None
-    with open_store(_store_uri(settings, say), pin_file=pin_file, ask_pin=ask_pin) as store:
-        yield store
+    return open_store(uri, pin_file=pin_file, ask_pin=_ask_secret if sys.stdin.isatty() else None)
 
 
 def _hear_warnings(say: Callable[[str], None]) -> None:
@@ -58,61 +76,6 @@ def _hear_warnings(say: Callable[[str], None]) -> None:
 def _ask_secret(prompt: str) -> str:
     answer: str = click.prompt(prompt, hide_input=True, err=True, prompt_suffix=": ")
     return answer
-
-
-def _store_uri(settings: Settings, say: Callable[[str], None]) -> str:
-    """Return the URI of the store: one of --store, --slot and --token, else HSM_KEYS_STORE, else the module."""
-    given = {
-        "--store": settings.store,
-        "--slot": settings.slot,
-        "--token": settings.token,
-    }
-    named = [option for option, value in given.items() if value is not None]
-    if len(named) > 1:
-        raise UsageError(f"{' and '.join(named)} both name a store", hint="give one of them")
-    if settings.store is not None:
-        return _checked_uri(settings.store, settings.module)
-    if not named and os.environ.get("HSM_KEYS_STORE"):
-        return os.environ["HSM_KEYS_STORE"]
-    return _uri_in_module(settings, say)
-
-
-def _uri_in_module(settings: Settings, say: Callable[[str], None]) -> str:
-    from hsm_keys.stores.pkcs11.module import find_module
-    from hsm_keys.stores.pkcs11.tokens import choose_slot
-    from hsm_keys.stores.uri import Pkcs11Uri
-
-    module_path = find_module(settings.module or os.environ.get("HSM_KEYS_MODULE"))
-    if settings.slot is None:
-        return str(Pkcs11Uri(token=settings.token, module_path=module_path))
-    choice = choose_slot(settings.slot, module_path)
-    say(f"slot {settings.slot} is {choice.description}")
-    if choice.others:
-        say(f"warning: slot numbers change when tokens come and go; this module also has {', '.join(choice.others)}")
-    return str(choice.uri)
-
-
-def _checked_uri(uri: str, module: str | None) -> str:
-    """Return a URI from the command line, with --module worked in; a PIN in it is refused, it is in argv."""
-    if not uri.lower().startswith("pkcs11:"):
-        if module is not None:
-            raise UsageError("--module goes with PKCS#11 tokens, and --store names another kind of store")
-        return uri
-    from dataclasses import replace
-
-    from hsm_keys.stores.uri import Pkcs11Uri
-
-    parsed = Pkcs11Uri.parse(uri)
-    if parsed.pin_value is not None:
-        raise UsageError(
-            "a pin-value on the command line shows in every process list; nothing was opened",
-            hint="use --pin-file, pin-source=file:/path in the URI, HSM_KEYS_PIN_FILE, or the prompt",
-        )
-    if module is None:
-        return uri
-    if parsed.module_path not in {None, module}:
-        raise UsageError("--module and the URI's module-path name different modules", hint="give one of them")
-    return str(replace(parsed, module_path=module))
 
 
 def connector(settings: Settings) -> Callable[[RequestSigner], KalshiClient]:

@@ -76,10 +76,10 @@ def test_every_help_has_an_example(name: str) -> None:
 
 
 def test_the_shared_options_stand_before_and_after_every_command() -> None:
-    shared = {"store", "slot", "token", "module", "pin_file", "env", "base_url", "output"}
+    shared = {"store", "slot", "token", "module", "pin_file", "kms", "region", "profile", "env", "base_url", "output"}
     for name, command in commands():
         missing = shared - {param.name for param in command.params}
-        assert not missing or name in {"sandbox", "demo"}, (name, missing)
+        assert not missing or name in {"sandbox", "kms"}, (name, missing)
     assert shared <= {param.name for param in program.params}
 
 

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.cli import ROOT, run_json
+from tests.support.ministack import account
 
 if TYPE_CHECKING:
     from hsm_keys.sandbox import SandboxServer
     from tests.support.softhsm import TestToken
+
+__all__ = ["account"]  # pytest finds the fixture here
 
 README = (ROOT / "README.md").read_text()
 _BLOCK = re.compile(r"(?P<mark><!-- not run: [^>]+ -->\n)?```(?P<language>[a-z]*)\n(?P<code>.*?)```", re.DOTALL)
@@ -40,7 +43,8 @@ def run_block(block: Block, environment: dict[str, str]) -> subprocess.Completed
 
 
 @pytest.mark.softhsm
-def test_every_example_runs(token: TestToken, sandbox: SandboxServer) -> None:
+@pytest.mark.kms
+def test_every_example_runs(token: TestToken, sandbox: SandboxServer, account: str) -> None:
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -58,8 +62,8 @@ def test_every_example_runs(token: TestToken, sandbox: SandboxServer) -> None:
         done = run_block(Block(block.language, code, runs=True), environment)
         assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
         ran += 1
-    assert ran >= 6
-    assert {key.name for key in sandbox.state.keys.values()} == {"bootstrap", "prod-2"}
+    assert ran >= 7
+    assert {key.name for key in sandbox.state.keys.values()} == {"bootstrap", "prod-2", "kms-prod"}
 
 
 def test_every_block_has_a_language_that_is_run() -> None:

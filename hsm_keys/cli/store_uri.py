@@ -1,0 +1,97 @@
+"""From options and environment to the URI of a store."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from hsm_keys.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hsm_keys.cli.options import Settings
+
+__all__ = ["store_uri"]
+
+_KMS: Final = "awskms:"
+
+
+def store_uri(settings: Settings, say: Callable[[str], None]) -> str:
+    """Return the URI of the store: one of --store, --slot, --token and --kms, else HSM_KEYS_STORE, else the module.
+
+    Raises:
+        UsageError: If two options contradict each other, or a URI is malformed.
+        StoreError: If --slot names no token.
+    """
+    given = {"--store": settings.store, "--slot": settings.slot, "--token": settings.token, "--kms": settings.kms}
+    named = [option for option, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise UsageError(f"{' and '.join(named)} both name a store", hint="give one of them")
+    if settings.kms:
+        return _kms_uri(settings, f"{_KMS}///")
+    uri = settings.store if named else os.environ.get("HSM_KEYS_STORE")
+    if uri and uri.lower().startswith(_KMS):
+        return _kms_uri(settings, uri)
+    if settings.region is not None or settings.profile is not None:
+        raise UsageError("--region and --profile are for keys in AWS KMS", hint="give --kms")
+    if settings.store is not None:
+        return _token_uri(settings.store, settings.module)
+    return uri or _uri_in_module(settings, say)
+
+
+def _kms_uri(settings: Settings, uri: str) -> str:
+    """Return the URI with --region and --profile worked in."""
+    from hsm_keys.stores.awskms.uri import AwsKmsUri
+
+    if settings.module is not None or settings.pin_file is not None:
+        raise UsageError("--module and --pin-file go with PKCS#11 tokens, and the keys are in AWS KMS")
+    parsed = AwsKmsUri.parse(uri)
+    if settings.region is not None:
+        regions = tuple(settings.region.split(","))
+        _refuse_two("--region", regions, parsed.regions)
+        parsed = replace(parsed, regions=regions)
+    if settings.profile is not None:
+        _refuse_two("--profile", settings.profile, parsed.profile)
+        parsed = replace(parsed, profile=settings.profile)
+    return str(AwsKmsUri.parse(str(parsed)))  # once more: the options are checked as the URI was
+
+
+def _refuse_two(option: str, chosen: object, in_uri: object) -> None:
+    if in_uri and in_uri != chosen:
+        raise UsageError(f"{option} and the URI don't say the same", hint="give it once")
+
+
+def _uri_in_module(settings: Settings, say: Callable[[str], None]) -> str:
+    from hsm_keys.stores.pkcs11.module import find_module
+    from hsm_keys.stores.pkcs11.tokens import choose_slot
+    from hsm_keys.stores.uri import Pkcs11Uri
+
+    module_path = find_module(settings.module or os.environ.get("HSM_KEYS_MODULE"))
+    if settings.slot is None:
+        return str(Pkcs11Uri(token=settings.token, module_path=module_path))
+    choice = choose_slot(settings.slot, module_path)
+    say(f"slot {settings.slot} is {choice.description}")
+    if choice.others:
+        others = ", ".join(choice.others)
+        say(f"warning: slot numbers change when tokens come and go; this module also has {others}")
+    return str(choice.uri)
+
+
+def _token_uri(uri: str, module: str | None) -> str:
+    """Return a URI from the command line, with --module worked in; a PIN in it is refused, it is in argv."""
+    if not uri.lower().startswith("pkcs11:"):
+        return uri  # open_store says what schemes there are
+    from hsm_keys.stores.uri import Pkcs11Uri
+
+    parsed = Pkcs11Uri.parse(uri)
+    if parsed.pin_value is not None:
+        raise UsageError(
+            "a pin-value on the command line shows in every process list; nothing was opened",
+            hint="use --pin-file, pin-source=file:/path in the URI, HSM_KEYS_PIN_FILE, or the prompt",
+        )
+    if module is None:
+        return uri
+    _refuse_two("--module", module, parsed.module_path)
+    return str(replace(parsed, module_path=module))
