@@ -10,7 +10,7 @@ import click
 from hsm_keys.cli.options import Settings, auth_option, settings_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.cli.session import connector, management_client, opened_store, speaking
-from hsm_keys.errors import UsageError
+from hsm_keys.errors import AwsError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,9 +34,17 @@ def key_object(key: StoredKey, custody: CustodyReport, api_key_id: str | None) -
         "key_type": key.key_type.value,
         "state": "registered" if api_key_id else key.state.value,
         "uri": key.uri,
-        "public_key_pem": key.public_pem(),
+        "public_key_pem": _public_pem(key),
         "custody": custody.as_dict(),
     }
+
+
+def _public_pem(key: StoredKey) -> str | None:
+    """Return the PEM; None where KMS hides it, since the key is disabled or pending deletion."""
+    try:
+        return key.public_pem()
+    except AwsError:
+        return None
 
 
 def _print_enrollment(settings: Settings, done: Enrollment) -> None:

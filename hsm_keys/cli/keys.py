@@ -88,7 +88,7 @@ def _print_key(shown: dict[str, Any]) -> None:
         click.echo(f"{'':<14} {line}")
     for attribute, value in shown["attributes"].items():
         click.echo(f"  {attribute + ':':<20} {'not said' if value is None else value}")
-    click.echo(shown["public_key_pem"], nl=False)
+    click.echo(shown["public_key_pem"] or "", nl=False)
 
 
 @click.command(name="public-key", epilog="Example: hsm-keys public-key prod --slot 0 > prod.pub.pem")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from hsm_keys import open_store
 from tests.support.cli import failed_json, run_cli, run_json
 from tests.support.ministack import REGION, account
 from tests.support.verify import openssl_verifies
@@ -105,3 +106,13 @@ def test_refusals_of_aws_exit_8(account: str) -> None:
     assert failed_json(8, *KMS, "list", **nobody)["code"] == "aws_credentials"
     closed = failed_json(7, *KMS, "list", AWS_ENDPOINT_URL_KMS="http://127.0.0.1:9")
     assert closed["code"] == "network"
+
+
+def test_a_key_that_waits_for_its_deletion_is_still_shown(account: str) -> None:
+    run_json(*KMS, "enroll", "--name", "old", "--offline")
+    with open_store(f"awskms:///?region={REGION}") as store:
+        arn = str(store.key("old").attributes()["arn"])
+        store.destroy(store.key("old"))
+    shown = run_json("show", arn, "--store", f"awskms:///?region={REGION}")
+    assert shown["attributes"]["key_state"] == "PendingDeletion"
+    assert shown["attributes"]["deletion_date"]

@@ -84,10 +84,10 @@ class Caller:
             AwsError: If AWS or KMS refuses.
             NetworkError: If no Region answers.
         """
-        if self.order.disturbed:
-            self._start_probe(reference)
         started = time.monotonic()
         order = self.order.current
+        if self.order.disturbed:
+            self._start_probe(reference)
         made = 0
         while True:
             region = order[made % len(order)]

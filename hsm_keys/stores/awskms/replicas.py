@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import stamina
-
 from hsm_keys.errors import KeyExistsError
 from hsm_keys.stores.awskms.answers import field
 from hsm_keys.stores.awskms.creation import aliases, give_alias, read_tags
@@ -40,6 +38,8 @@ _DELETION_DAYS: Final = 7  # the shortest that KMS allows
 
 def settled(call: Callable[[], _T]) -> _T:
     """Return what the call gives, patient with a key that was made a moment ago."""
+    import stamina
+
     for attempt in stamina.retry_context(on=KmsKeyNotFoundError, attempts=None, timeout=_SETTLE_S, wait_max=2.0):
         with attempt:
             return call()
@@ -106,6 +106,8 @@ def _make_replica(client: Any, name: str, arn: str, region: str, tags: list[dict
 
 
 def _wait_until_ready(client: Any, region: str, name: str, arn: str) -> None:
+    import stamina
+
     call = Call("DescribeKey", name, region)
     for attempt in stamina.retry_context(
         on=(KmsKeyNotFoundError, KmsKeyStateError), attempts=None, timeout=_REPLICA_S, wait_max=5.0

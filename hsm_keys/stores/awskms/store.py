@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from hsm_keys.errors import StoreUnavailableError, UsageError
+from hsm_keys.errors import StoreError, StoreUnavailableError, UsageError
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.awskms import creation, replicas
 from hsm_keys.stores.awskms.answers import SPECS, field, key_type_of_spec, public_key_in, signature_in
@@ -308,9 +308,14 @@ class AwsKmsStore(KeyStore):
         return replicas.settled(lambda: self._look_up(arn, name))
 
     def bind(self, key: StoredKey, api_key_id: str) -> AwsKmsKey:
-        """Write the API key id as the tag ``hsm-keys:api-key-id``, in every Region of the store that has the key."""
+        """Write the API key id as the tag ``hsm-keys:api-key-id``, in every Region of the store that has the key.
+
+        Raises:
+            StoreError: If a tag can't hold such an id; nothing was sent.
+            AwsError: If AWS or KMS refuses.
+        """
         if not _TAG_VALUE.fullmatch(api_key_id):
-            raise UsageError(
+            raise StoreError(
                 f"KMS can't keep the API key id {api_key_id!r} as a tag",
                 hint="give --api-key-id to every command that uses the key",
             )
