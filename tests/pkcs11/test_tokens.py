@@ -10,6 +10,7 @@ import pytest
 from hsm_keys import open_store
 from hsm_keys.errors import StoreAmbiguousError, StoreError, StoreNotFoundError, UsageError
 from hsm_keys.stores.pkcs11.module import acquire
+from hsm_keys.stores.pkcs11.store import Pkcs11Store
 from hsm_keys.stores.pkcs11.tokens import choose_slot, initialised_tokens, serial_of
 
 if TYPE_CHECKING:
@@ -106,3 +107,17 @@ def test_a_store_that_no_back_end_knows(uri: str) -> None:
     with pytest.raises(UsageError) as caught:
         open_store(uri)
     assert "pkcs11:" in caught.value.hint
+
+
+def test_a_link_to_a_module_stays_in_the_uri_and_leads_to_one_module(softhsm: SoftHsm, tmp_path: Path) -> None:
+    token = softhsm.init_token("kalshi")
+    link = tmp_path / "libhsm.so"
+    link.symlink_to(softhsm.module)
+    first = open_store(f"pkcs11:token=kalshi?module-path={link}&pin-source=file:{token.pin_file}")
+    second = open_store(token.uri)
+    assert first.uri.endswith(f"?module-path={link}")
+    assert isinstance(first, Pkcs11Store)
+    assert isinstance(second, Pkcs11Store)
+    assert first._module is second._module
+    first.close()
+    second.close()

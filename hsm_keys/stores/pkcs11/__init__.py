@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from hsm_keys.errors import UsageError
 from hsm_keys.stores.pins import resolve_pin
-from hsm_keys.stores.pkcs11.module import find_module
 from hsm_keys.stores.pkcs11.store import Pkcs11Store
 from hsm_keys.stores.uri import Pkcs11Uri
 
@@ -38,7 +37,7 @@ def open_uri(uri: str, *, pin_file: Path | None = None, ask_pin: Callable[[str],
             "module-name needs a search path that this tool doesn't have",
             hint="name the module by its file: module-path=/usr/lib/softhsm/libsofthsm2.so",
         )
-    module_path = find_module(parsed.module_path or os.environ.get("HSM_KEYS_MODULE"))
+    module_path = parsed.module_path or os.environ.get("HSM_KEYS_MODULE") or None
 
     def get_pin(token_name: str) -> Pin:
         return resolve_pin(pin_file=pin_file, uri=parsed, token_name=token_name, ask=ask_pin)

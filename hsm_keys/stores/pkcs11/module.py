@@ -39,7 +39,7 @@ _USUAL_MODULES: Final = (
     "/opt/homebrew/lib/softhsm/libsofthsm2.so",
 )
 
-_PARALLEL_SAFE: Final = ("SoftHSM", "openCryptoki")
+_PARALLEL_SAFE: Final = ("SoftHSM", "openCryptoki", "Meta PKCS11 LIBRARY")  # the last is openCryptoki's older name
 """Modules (by a word of manufacturer or description) on which 8 threads signed 160,000 times without a bad
 signature. Some other modules fail as soon as two sessions sign at once, so unknown ones are serialised."""
 
@@ -141,14 +141,14 @@ class Module:
     """A loaded and initialised PKCS#11 module; one object a process and path.
 
     Attributes:
-        path: Absolute path of the shared object.
+        file: Absolute path of the shared object, links resolved: one module, whatever it is called.
         mutex: Held around generate, find, relabel and destroy. ``find`` beside ``generate`` in another thread
             corrupts objects, even on modules that lock.
         signing: Held around each signature: the mutex itself where the module must be serialised.
     """
 
-    def __init__(self, path: str, library: _Library) -> None:
-        self.path = path
+    def __init__(self, file: str, library: _Library) -> None:
+        self.file = file
         self.library = library
         self.mutex = threading.RLock()
         self.users = 0
@@ -161,8 +161,8 @@ class Module:
         """Give one ``acquire`` back; the last one finalises the module."""
         with _lock:
             self.users -= 1
-            if self.users == 0 and _modules.get(self.path) is self:
-                del _modules[self.path]
+            if self.users == 0 and _modules.get(self.file) is self:
+                del _modules[self.file]
                 with suppress(PKCS11Error):
                     self.library.finalize()
 
@@ -188,7 +188,8 @@ def find_module(path: str | None) -> str:
             f"there is no PKCS#11 module at {path}",
             hint="give the path of the vendor's shared object, such as /usr/lib/softhsm/libsofthsm2.so",
         )
-    return str(Path(path).resolve())
+    # Not resolved: a distribution's link outlives the versioned file that it points to today.
+    return str(Path(path).absolute())
 
 
 def acquire(path: str) -> Module:
@@ -199,19 +200,21 @@ def acquire(path: str) -> Module:
         StoreError: If it isn't a PKCS#11 module, or doesn't initialise.
     """
     path = find_module(path)
+    file = str(Path(path).resolve())
     with _lock:
-        module = _modules.get(path)
+        module = _modules.get(file)
         if module is None:
-            module = _modules[path] = Module(path, _initialised(path))
+            module = _modules[file] = Module(file, _initialised(file, path))
         module.users += 1
         return module
 
 
-def _initialised(path: str) -> _Library:
-    library = _libraries.get(path)
+def _initialised(file: str, path: str) -> _Library:
+    """Return the library of a file, initialised; ``path`` is what people call it."""
+    library = _libraries.get(file)
     try:
         if library is None:
-            library = _libraries[path] = _Library(path)
+            library = _libraries[file] = _Library(file)
         else:
             with suppress(PKCS11Error):  # in a forked child the parent's state is still there
                 library.finalize()

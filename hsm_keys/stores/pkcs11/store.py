@@ -27,7 +27,7 @@ from hsm_keys.stores.pkcs11 import objects
 from hsm_keys.stores.pkcs11.errors import reason, told_as_ours
 from hsm_keys.stores.pkcs11.generate import check_can_make, destroy_pair, make_pair, write_id
 from hsm_keys.stores.pkcs11.login import log_in
-from hsm_keys.stores.pkcs11.module import acquire, fork_generation
+from hsm_keys.stores.pkcs11.module import acquire, find_module, fork_generation
 from hsm_keys.stores.pkcs11.pool import Lane, SessionPool
 from hsm_keys.stores.pkcs11.tokens import describe_token, find_token, token_uri
 
@@ -122,7 +122,8 @@ class Pkcs11Store(KeyStore):
     """
 
     def __init__(self, uri: Pkcs11Uri, get_pin: Callable[[str], Pin]) -> None:
-        self._wanted = uri
+        self._module_path = find_module(uri.module_path)
+        self._wanted = replace(uri, module_path=self._module_path)
         self._get_pin = get_pin
         self._pin: Pin | None = None
         self._closed = False
@@ -130,7 +131,7 @@ class Pkcs11Store(KeyStore):
 
     def _open(self) -> None:
         """Load, find the token, log in. In a forked child this happens again, from nothing."""
-        module = acquire(self._wanted.module_path or "")
+        module = acquire(self._module_path)
         try:
             token = find_token(module, self._wanted)
             self.description = describe_token(token)
@@ -142,7 +143,7 @@ class Pkcs11Store(KeyStore):
         self._pool = SessionPool(module, token.open)
         self._mechanism: Mechanism | None = None
         self._generation = fork_generation()
-        self._token_uri = token_uri(token, module.path)
+        self._token_uri = token_uri(token, self._module_path)
         self.uri = str(self._token_uri)
 
     def _pin_once(self) -> Pin:

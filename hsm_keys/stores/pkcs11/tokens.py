@@ -94,11 +94,11 @@ def find_token(module: Module, uri: Pkcs11Uri) -> Any:
     asked = ", ".join(f"{name.replace('_', '-')}={value}" for name, value in wanted.items()) or "any token"
     if not matches:
         raise StoreNotFoundError(
-            f"no token of {module.path} matches {asked}",
+            f"no token of {uri.module_path} matches {asked}",
             hint=f"it has {_listing(tokens)}" if tokens else "the module has no initialised token",
         )
     raise StoreAmbiguousError(
-        f"{len(matches)} tokens of {module.path} match {asked}: {_listing(matches)}",
+        f"{len(matches)} tokens of {uri.module_path} match {asked}: {_listing(matches)}",
         hint="name one by its serial: pkcs11:serial=...",
     )
 
@@ -120,10 +120,10 @@ def choose_slot(number: int, module_path: str) -> SlotChoice:
             chosen = tokens[number]
         if chosen is None:
             raise StoreNotFoundError(
-                f"{module.path} has no slot {number} with an initialised token",
+                f"{module_path} has no slot {number} with an initialised token",
                 hint=f"it has {_listing(tokens)}" if tokens else "initialise a token first",
             )
         others = tuple(describe_token(token) for token in tokens if token is not chosen)
-        return SlotChoice(token_uri(chosen, module.path), describe_token(chosen), others)
+        return SlotChoice(token_uri(chosen, module_path), describe_token(chosen), others)
     finally:
         module.release()
