@@ -33,9 +33,10 @@ async def exchange_status(call: Call) -> Answer:
 
 
 async def get_balance(call: Call) -> Answer:
-    """``GET /portfolio/balance``, in cents; every subaccount holds the same."""
+    """``GET /portfolio/balance``, in cents and, since version 3.18, in dollars; every subaccount holds the same."""
     _subaccount(call, _query_subaccount(call))
-    return Answer(200, {"balance": _BALANCE_CENTS, "portfolio_value": 0, "updated_ts": call.now_ms // 1000})
+    balance = {"balance": _BALANCE_CENTS, "balance_dollars": f"{_BALANCE_CENTS / 100:.4f}"}
+    return Answer(200, {**balance, "portfolio_value": 0, "updated_ts": call.now_ms // 1000})
 
 
 async def list_orders(call: Call) -> Answer:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from hsm_keys.errors import UsageError
 
@@ -33,6 +34,7 @@ SALT_LENGTH: Final = 32
 """Bytes of PSS salt: the length of a SHA-256 digest, and the only length that Kalshi documents."""
 
 _PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=SALT_LENGTH)
+_PREHASHED = Prehashed(hashes.SHA256())
 
 
 class KeyType(StrEnum):
@@ -80,13 +82,20 @@ def public_key_pem(public_key: PublicKey) -> str:
     )
 
 
-def verifies(public_key: PublicKey, message: bytes, signature: bytes) -> bool:
-    """Tell whether the signature is one that Kalshi accepts: for RSA, with a salt of exactly 32 bytes."""
+def verifies(public_key: PublicKey, message: bytes, signature: bytes, *, digest: bool = False) -> bool:
+    """Tell whether the signature is one that Kalshi accepts: for RSA, with a salt of exactly 32 bytes.
+
+    Args:
+        public_key: The public half.
+        message: What was signed; its SHA-256 digest if ``digest`` (RSA only).
+        signature: The signature.
+        digest: Whether ``message`` is a digest.
+    """
     try:
         if isinstance(public_key, Ed25519PublicKey):
             public_key.verify(signature, message)
         else:
-            public_key.verify(signature, message, _PSS, hashes.SHA256())
+            public_key.verify(signature, message, _PSS, _PREHASHED if digest else hashes.SHA256())
     except InvalidSignature:
         return False
     return True

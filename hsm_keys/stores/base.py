@@ -9,12 +9,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Self
 from uuid import UUID
 
-from hsm_keys.errors import UsageError
+from hsm_keys.errors import SigningError, UsageError
 from hsm_keys.signing.algorithms import KeyType, PublicKey, key_type_of, public_key_pem
 from hsm_keys.signing.signer import RequestSigner
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from hsm_keys.signing.private_key import Ed25519KeyInStore, RSAKeyInStore
 
 __all__ = [
     "CustodyFact",
@@ -145,6 +147,26 @@ class StoredKey(ABC):
             StoreError: If the store can't be reached.
             SigningError: If it refuses, or answers with something that isn't a signature.
         """
+
+    def sign_digest(self, digest: bytes, /) -> bytes:
+        """Return the RSASSA-PSS signature over a SHA-256 digest of 32 bytes that was made outside.
+
+        Raises:
+            SigningError: If the store signs whole messages only, as KMS does under the policies of this package.
+        """
+        raise SigningError(
+            f"the store of {self.name!r} takes no digest of {len(digest)} bytes: it signs whole messages",
+            hint="sign the message with SHA256() instead of Prehashed(SHA256())",
+        )
+
+    def private_key(self) -> RSAKeyInStore | Ed25519KeyInStore:
+        """Return the key in the shape of cryptography's ``RSAPrivateKey`` or ``Ed25519PrivateKey``.
+
+        It signs in the store. What Kalshi's SDKs take as a private key takes this object in its place.
+        """
+        from hsm_keys.signing.private_key import private_key_of
+
+        return private_key_of(self)
 
     def signer(self, *, api_key_id: str | None = None) -> RequestSigner:
         """Return what signs Kalshi requests with this key.

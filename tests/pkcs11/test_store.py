@@ -198,7 +198,7 @@ def test_pss_over_a_digest_where_the_token_cannot_hash(
     store: KeyStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     key = store.generate("prod")
-    monkeypatch.setattr(store, "_rsa_mechanism", lambda: Mechanism.RSA_PKCS_PSS)
+    monkeypatch.setattr(store, "_offered", {Mechanism.RSA_PKCS_PSS})
     assert openssl_verifies(tmp_path, key.public_pem(), b"m", key.sign(b"m"))
 
 

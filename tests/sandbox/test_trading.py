@@ -44,7 +44,8 @@ def boss() -> Iterator[Caller]:
 
 def test_balance(boss: Caller) -> None:
     balance = boss.call("GET", BALANCE).json
-    assert set(balance) == {"balance", "portfolio_value", "updated_ts"}
+    assert set(balance) == {"balance", "balance_dollars", "portfolio_value", "updated_ts"}
+    assert float(balance.pop("balance_dollars")) == balance["balance"] / 100
     assert all(type(value) is int for value in balance.values())
     assert abs(balance["updated_ts"] - now_ms() // 1000) <= 2
 

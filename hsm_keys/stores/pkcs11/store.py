@@ -70,7 +70,7 @@ class Pkcs11Key(StoredKey):
         self._store = store
         self._public_key = public_key
         self._signature_length = signature_length(public_key)
-        self._proved = False
+        self._proved: set[bool] = set()  # of messages, of digests
 
     def public_key(self) -> PublicKey:
         """Return the public half, read once from the token."""
@@ -95,21 +95,33 @@ class Pkcs11Key(StoredKey):
             StoreError: If the token can't be reached.
             SigningError: If the token refuses, or gives something that doesn't verify.
         """
+        return self._signed(message, digest=False)
+
+    def sign_digest(self, digest: bytes, /) -> bytes:
+        """Return the RSASSA-PSS signature over a SHA-256 digest, made in the token, where it has CKM_RSA_PKCS_PSS.
+
+        Raises:
+            StoreError: If the token can't be reached.
+            SigningError: If the token refuses, or gives something that doesn't verify.
+        """
+        return self._signed(digest, digest=True)
+
+    def _signed(self, message: bytes, *, digest: bool) -> bytes:
         if not isinstance(message, bytes):  # python-pkcs11 would encode a str, and sign it
             raise TypeError(f"a message to sign is bytes, not {type(message).__name__}")
-        signature = self._store.sign(self, message)
+        signature = self._store.sign(self, message, digest=digest)
         if len(signature) != self._signature_length:
             raise SigningError(
                 f"the token gave a signature of {len(signature)} bytes instead of {self._signature_length}",
                 hint="the module is at fault: try the vendor's newest version",
             )
-        if not self._proved:
-            if not verifies(self._public_key, message, signature):
+        if digest not in self._proved:
+            if not verifies(self._public_key, message, signature, digest=digest):
                 raise SigningError(
                     f"the token's signature with the key {self.name!r} doesn't verify",
                     hint="public and private object may not belong together, or the module ignores the PSS salt",
                 )
-            self._proved = True
+            self._proved.add(digest)
         return signature
 
 
@@ -141,7 +153,7 @@ class Pkcs11Store(KeyStore):
             raise
         self._module, self._token = module, token
         self._pool = SessionPool(module, token.open)
-        self._mechanism: Mechanism | None = None
+        self._offered: set[Mechanism | int] | None = None
         self._generation = fork_generation()
         self._token_uri = token_uri(token, self._module_path)
         self.uri = str(self._token_uri)
@@ -260,14 +272,14 @@ class Pkcs11Store(KeyStore):
             hint="it was renamed or destroyed, or the token's storage is gone; see `hsm-keys list`",
         )
 
-    def sign(self, key: Pkcs11Key, message: bytes) -> bytes:
-        """Sign in a lane of the pool; see ``Pkcs11Key.sign``."""
+    def sign(self, key: Pkcs11Key, message: bytes, *, digest: bool) -> bytes:
+        """Sign in a lane of the pool; see ``Pkcs11Key.sign`` and ``sign_digest``."""
         if self._closed or self._generation != fork_generation():
             self._fresh()
         pool, guard = self._pool, self._module.signing
         lane = pool.take()
         try:
-            sign = lane.handles.get(key.fingerprint) or self._prepare(lane, key)
+            sign = lane.handles.get((key.fingerprint, digest)) or self._prepare(lane, key, digest=digest)
             with guard:
                 signature: bytes = sign(message)
         except BaseException as error:
@@ -279,7 +291,7 @@ class Pkcs11Store(KeyStore):
         pool.put(lane)
         return signature
 
-    def _prepare(self, lane: Lane, key: Pkcs11Key) -> Callable[[bytes], bytes]:
+    def _prepare(self, lane: Lane, key: Pkcs11Key, *, digest: bool) -> Callable[[bytes], bytes]:
         """Look the key up in a lane and keep what signs with it: lookups are linear in the token's objects."""
         with self._module.mutex:
             private = self._locate(lane.session, key)
@@ -291,25 +303,25 @@ class Pkcs11Store(KeyStore):
         if key.key_type is KeyType.ED25519:
             sign = partial(private.sign, mechanism=Mechanism.EDDSA, buffer_size=_SIGNATURE_BUFFER)
         else:
-            mechanism = self._rsa_mechanism()
+            mechanism = self._rsa_mechanism(digest=digest)
             sign = partial(private.sign, mechanism=mechanism, mechanism_param=_PSS, buffer_size=_SIGNATURE_BUFFER)
-            if mechanism is Mechanism.RSA_PKCS_PSS:
+            if mechanism is Mechanism.RSA_PKCS_PSS and not digest:
                 sign = _digest_first(sign)
-        lane.handles[key.fingerprint] = sign
+        lane.handles[key.fingerprint, digest] = sign
         return sign
 
-    def _rsa_mechanism(self) -> Mechanism:
-        """Return the token's mechanism; some offer PSS only over a digest made outside."""
-        if self._mechanism is None:
-            offered = self._token.slot.get_mechanisms()
-            known = (Mechanism.SHA256_RSA_PKCS_PSS, Mechanism.RSA_PKCS_PSS)
-            self._mechanism = next((mechanism for mechanism in known if mechanism in offered), None)
-        if self._mechanism is None:
-            raise StoreError(
-                f"{self.description} has no RSASSA-PSS with SHA-256, which Kalshi wants",
-                hint="use an Ed25519 key, or another token",
-            )
-        return self._mechanism
+    def _rsa_mechanism(self, *, digest: bool) -> Mechanism:
+        """Return the mechanism for a message or for its digest; some tokens have PSS only over a digest."""
+        if self._offered is None:
+            self._offered = self._token.slot.get_mechanisms()
+        known = (Mechanism.RSA_PKCS_PSS,) if digest else (Mechanism.SHA256_RSA_PKCS_PSS, Mechanism.RSA_PKCS_PSS)
+        for mechanism in known:
+            if mechanism in self._offered:
+                return mechanism
+        raise StoreError(
+            f"{self.description} has no {known[0].name}, which this signature needs",
+            hint="use an Ed25519 key, or another token",
+        )
 
     def close(self) -> None:
         """Close the sessions; the last store of a token logs out, the last one of a module finalises it."""
