@@ -24,6 +24,7 @@ _COMMANDS: Final = {
     "show": ("keys", "Show one key: attributes, URI, state, custody."),
     "public-key": ("keys", "Print a key's SubjectPublicKeyInfo PEM."),
     "sign": ("sign", "Print the headers that sign one request."),
+    "fix-logon": ("sign", "Print the fields that sign a FIX Logon."),
     "request": ("sign", "Send a signed request and print the answer."),
     "kms": ("kms", "Policies for AWS KMS."),
     "replicate": ("kms", "Make a key in KMS usable in another Region."),

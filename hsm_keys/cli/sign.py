@@ -1,4 +1,4 @@
-"""``sign`` and ``request``."""
+"""``sign``, ``fix-logon`` and ``request``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.kalshi.client import KalshiClient
 
-__all__ = ["request", "sign"]
+__all__ = ["fix_logon", "request", "sign"]
 
 _name_option = click.option("--name", required=True, metavar="NAME", help="The key that signs.")
 
@@ -71,6 +71,40 @@ def _full_path(method: str, path: str, say: Callable[[str], None]) -> str:
         return path
     say(f"signing {REST_PREFIX}{path}: Kalshi verifies the whole path")
     return f"{REST_PREFIX}{path}"
+
+
+@click.command(name="fix-logon", epilog="Example: hsm-keys fix-logon --name prod --target KalshiNR --seq 1 --slot 0")
+@_name_option
+@api_key_id_option
+@click.option("--target", required=True, metavar="ID", help="TargetCompID (56), such as KalshiNR.")
+@click.option("--seq", required=True, type=click.IntRange(min=1), metavar="N", help="MsgSeqNum (34) of the Logon.")
+@click.option("--sending-time", metavar="T", help="SendingTime (52), UTC as YYYYMMDD-HH:MM:SS.sss; now by default.")
+@settings_options
+@click.pass_obj
+def fix_logon(
+    settings: Settings, *, name: str, api_key_id: str | None, target: str, seq: int, sending_time: str | None
+) -> None:
+    """Print the fields that sign a FIX Logon. Kalshi takes them for 30 seconds."""
+    from hsm_keys.signing import fix
+
+    if sending_time is not None:
+        fix.logon_message(sending_time, seq, "checked-before-the-token-is-touched", target)
+    with speaking(settings) as say, opened_store(settings, say) as store:
+        signer = store.key(name).signer(api_key_id=_checked_id(api_key_id))
+        logon = fix.fix_logon(signer, target, seq, sending_time=sending_time)
+    fields: dict[str, str | int] = {
+        "SendingTime": logon.sending_time,
+        "MsgSeqNum": logon.msg_seq_num,
+        "SenderCompID": logon.sender_comp_id,
+        "TargetCompID": logon.target_comp_id,
+        "RawDataLength": len(logon.raw_data),
+        "RawData": logon.raw_data,
+    }
+    if settings.as_json:
+        print_json(fields)
+    else:
+        for field, value in fields.items():
+            click.echo(f"{field}: {value}")
 
 
 @click.command(epilog="Example: hsm-keys request GET /portfolio/balance --name prod --slot 0")

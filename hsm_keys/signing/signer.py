@@ -7,7 +7,7 @@ from base64 import b64encode
 from typing import TYPE_CHECKING, Final, Protocol
 
 from hsm_keys.errors import KeyNotRegisteredError
-from hsm_keys.signing.message import signing_message
+from hsm_keys.signing.message import WEBSOCKET_PATH, signing_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,6 +93,14 @@ class RequestSigner:
             TIMESTAMP_HEADER: str(stamp),
             SIGNATURE_HEADER: b64encode(signature).decode("ascii"),
         }
+
+    def websocket_headers(self, path: str = WEBSOCKET_PATH) -> dict[str, str]:
+        """Return the three headers of a WebSocket handshake; make them anew for each connection.
+
+        Args:
+            path: ``/trade-api/ws/v2``, or ``/trade-api/ws/v2/margin``.
+        """
+        return self.headers("GET", path)
 
     def __repr__(self) -> str:
         return f"RequestSigner(key={self.key.name!r}, api_key_id={self.api_key_id!r})"

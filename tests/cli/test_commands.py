@@ -77,6 +77,18 @@ def test_a_request_is_sent_as_it_is_given(pin: str, sandbox: SandboxServer) -> N
     assert sum(seen.path.endswith("/orders") for seen in sandbox.requests) == 1
 
 
+def test_a_fix_logon_is_signed_in_the_token(pin: str, sandbox: SandboxServer, tmp_path: Path) -> None:
+    prod = run_json("enroll", "--name", "prod")
+    chosen = ("--name", "prod", "--target", "KalshiNR", "--seq", "1")
+    logon = run_json("fix-logon", *chosen, "--sending-time", "20260102-03:04:05.678")
+    assert logon["SenderCompID"] == prod["api_key_id"]
+    assert logon["RawDataLength"] == len(logon["RawData"])
+    message = "\x01".join(["20260102-03:04:05.678", "A", "1", prod["api_key_id"], "KalshiNR"]).encode()
+    signature = base64.b64decode(logon["RawData"], validate=True)
+    assert openssl_verifies(tmp_path, prod["public_key_pem"], message, signature)
+    assert failed_json(2, "fix-logon", *chosen, "--sending-time", "yesterday")["code"] == "usage"
+
+
 def test_list_joins_both_sides(pin: str, sandbox: SandboxServer) -> None:
     prod = run_json("enroll", "--name", "prod")
     run_json("enroll", "--name", "by-hand", "--offline")
