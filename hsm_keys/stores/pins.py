@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes
 
 from hsm_keys.errors import PinMissingError, UsageError
 
@@ -25,6 +26,9 @@ _WAYS: Final = (
     "give it with --pin-file, pin-source=file:/path in the URI, HSM_KEYS_PIN_FILE, HSM_KEYS_PIN, "
     "or run the command on a terminal, which asks"
 )
+# RFC 8089, without the forms for other hosts: file:/path, file:///path, file://localhost/path.
+_FILE_URI: Final = re.compile(r"file:(?://(?:localhost)?)?(/(?!/)[^?#]*)", re.IGNORECASE)
+_NOT_ONE_LINE: Final = re.compile("[\r\n\0\ud800-\udfff]")
 
 _read_files: dict[str, Pin] = {}
 """A pipe can be read once: what it held is kept for the process."""
@@ -72,7 +76,8 @@ def resolve_pin(
 
     Raises:
         UsageError: If the pin-source can't be one.
-        PinMissingError: If there is no source, or the one named holds no PIN.
+        PinMissingError: If there is no source, or the one named can't be read or holds anything but one line of
+            UTF-8 text.
     """
     if pin_file is not None:
         return _from_file(str(pin_file))
@@ -93,18 +98,19 @@ def _source_path(source: str) -> str:
     """Return the path that a pin-source names (RFC 7512, section 2.4)."""
     if source.startswith("/"):
         return source
-    parts = urlsplit(source)
-    if parts.scheme == "file" and parts.netloc in {"", "localhost"} and parts.path.startswith("/"):
-        return unquote(parts.path)
     if source.startswith("|"):
         raise UsageError("pin-source names a command, and this tool runs none", hint="pipe its output: --pin-file")
-    raise UsageError("pin-source is no file", hint="it looks like pin-source=file:/run/secrets/pin")
+    file_uri = _FILE_URI.fullmatch(source)
+    if file_uri is None:
+        raise UsageError("pin-source is no file", hint="it looks like pin-source=file:/run/secrets/pin")
+    return os.fsdecode(unquote_to_bytes(file_uri[1]))
 
 
 def _from_file(path: str) -> Pin:
-    pin = _read_files.get(path)
+    place = str(Path(path).absolute())  # the same words mean another file once the working folder has changed
+    pin = _read_files.get(place)
     if pin is None:
-        pin = _read_files[path] = _read(path)
+        pin = _read_files[place] = _read(path)
     return pin
 
 
@@ -115,6 +121,8 @@ def _read(path: str) -> Pin:
             content = file.read(_MAX_LENGTH + 1)
     except OSError as error:
         raise PinMissingError(f"the PIN file {path} can't be read: {error.strerror}", hint=_WAYS) from None
+    except ValueError:  # what Python raises for a NUL, or for what no file name can hold
+        raise PinMissingError(f"the PIN file can't be read: {path!r} is no path", hint=_WAYS) from None
     if len(content) > _MAX_LENGTH:
         raise PinMissingError(f"the PIN file {path} is too long to hold a PIN", hint="give the file with the PIN alone")
     try:
@@ -132,4 +140,6 @@ def _warn_if_others_can_read(path: str, mode: int) -> None:
 def _checked(pin: str, source: str) -> Pin:
     if not pin:
         raise PinMissingError(f"{source} is empty", hint=_WAYS)
+    if _NOT_ONE_LINE.search(pin):  # trying it would only use up one of the token's tries
+        raise PinMissingError(f"{source} isn't one line of text, so it wasn't tried", hint="give the PIN alone")
     return Pin(pin)

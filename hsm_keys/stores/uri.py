@@ -27,7 +27,7 @@ _QUERY_SAFE: Final = ":[]@!$'()*+,=/?|"
 _QUERY_ATTRIBUTES: Final = frozenset({"pin_source", "pin_value", "module_name", "module_path"})
 _TYPES: Final = ("public", "private", "cert", "secret-key", "data")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_LIBRARY_VERSION = re.compile(r"\d{1,3}(?:\.\d{1,3})?")
+_LIBRARY_VERSION = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3})?")
 _MAX_SLOT_ID: Final = 2**64 - 1
 
 
@@ -113,7 +113,8 @@ def _attributes(part: str, separator: str, safe: str, *, query: bool) -> dict[st
         name, equals, value = pair.partition("=")
         field = name.replace("-", "_")
         if not equals or field not in _NAMES or "_" in name or (field in _QUERY_ATTRIBUTES) is not query:
-            raise _unknown(name, equals, query=query)
+            # An '&' that a PIN should have written as %26 makes the rest of that PIN look like an attribute.
+            raise _unknown(name if equals and "pin_value" not in values else None, query=query)
         if field in values:
             raise _bad(f"has the attribute {name} twice")
         if not allowed.fullmatch(value) or _BAD_ESCAPE.search(value):
@@ -122,9 +123,8 @@ def _attributes(part: str, separator: str, safe: str, *, query: bool) -> dict[st
     return values
 
 
-def _unknown(name: str, equals: str, *, query: bool) -> UsageError:
-    # What isn't an attribute may be a slip of the pen beside a PIN: only a plain name is repeated.
-    plain = re.fullmatch(r"[a-z][a-z0-9-]{0,40}", name) if equals else None
+def _unknown(name: str | None, *, query: bool) -> UsageError:
+    plain = name is not None and re.fullmatch(r"[a-z][a-z0-9-]{0,40}", name)
     what = f"has {name!r}, which is no attribute" if plain else "has something that is no attribute"
     place = "after the '?'" if query else "before the '?'"
     known = ", ".join(sorted(n.replace("_", "-") for n in _NAMES if (n in _QUERY_ATTRIBUTES) is query))

@@ -8,16 +8,14 @@ import os
 import pickle
 import threading
 import traceback
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hsm_keys.errors import HsmKeysError, PinMissingError, UsageError
 from hsm_keys.stores.pins import Pin, resolve_pin
 from hsm_keys.stores.uri import Pkcs11Uri
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CANARY = "pin-canary-2718"
 
@@ -70,11 +68,48 @@ def test_the_forms_of_a_pin_source(tmp_path: Path, form: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["|cat /etc/passwd", "https://x/pin", "file:relative", "relative", "file://elsewhere/x"]
+    "source",
+    [
+        "|cat /etc/passwd",
+        "https://x/pin",
+        "file:relative",
+        "relative",
+        "",
+        "file:",
+        "file://elsewhere/x",
+        "file://[/x",
+        "file:/etc/pin#of-the-old-token",  # cut off there, another file would be read
+        "file:/etc/pin?x",
+    ],
 )
 def test_a_pin_source_that_is_no_file_is_refused(source: str) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="pin-source"):
         resolved(Pkcs11Uri(pin_source=source))
+
+
+def test_a_path_that_no_file_can_have_is_an_error_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(PinMissingError, match="no path"):
+        resolved(Pkcs11Uri(pin_source=f"file:{tmp_path}/a%00b"))
+    with pytest.raises(PinMissingError, match="no path"):
+        resolved(pin_file=tmp_path / "a\0b")
+
+
+@pytest.mark.parametrize("pin", [f"{CANARY}\nsecond line", f"{CANARY}\n\n", f"a\r{CANARY}", f"{CANARY}\0"])
+def test_what_is_not_one_line_never_costs_a_try(tmp_path: Path, pin: str) -> None:
+    sources: list[dict[str, Any]] = [
+        {"pin_file": file_with(tmp_path / "pin", pin.encode())},
+        {"env": {"HSM_KEYS_PIN": pin}},
+        {"env": {"HSM_KEYS_PIN": "\udcff" + CANARY}},  # how Python shows bytes of the environment that aren't UTF-8
+    ]
+    for source in sources:
+        with pytest.raises(PinMissingError, match="isn't one line") as caught:
+            resolved(**source)
+        assert CANARY not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_empty_answer_is_no_pin() -> None:
+    with pytest.raises(PinMissingError, match="answer is empty"):
+        resolve_pin(pin_file=None, uri=Pkcs11Uri(), token_name="t", ask=lambda prompt: "", env={})
 
 
 def test_a_pipe_is_read_once_and_serves_twice(tmp_path: Path) -> None:
@@ -84,6 +119,25 @@ def test_a_pipe_is_read_once_and_serves_twice(tmp_path: Path) -> None:
     writer.start()
     assert [resolved(pin_file=pipe), resolved(pin_file=pipe)] == [CANARY, CANARY]
     writer.join(10)
+
+
+def test_a_descriptor_is_read_once_and_serves_twice() -> None:
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, CANARY.encode() + b"\n")
+        os.close(writing)
+        source = Path(f"/dev/fd/{reading}")
+        assert [resolved(pin_file=source), resolved(env={"HSM_KEYS_PIN_FILE": str(source)})] == [CANARY, CANARY]
+    finally:
+        os.close(reading)
+
+
+def test_a_relative_path_is_another_file_in_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        file_with(tmp_path / name / "pin", name.encode())
+        monkeypatch.chdir(tmp_path / name)
+        assert resolved(pin_file=Path("pin")) == name
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", b"x" * 1025])
@@ -115,7 +169,11 @@ def test_a_file_that_others_can_read_is_warned_about(tmp_path: Path, caplog: pyt
 
 def test_a_pin_shows_nothing_of_itself() -> None:
     pin = Pin(CANARY)
+    assert pin.reveal() == CANARY
     assert CANARY not in f"{pin} {pin!r} {[pin]} {pin!s}"
+    with pytest.raises(TypeError):
+        f"{pin:>40}"
+    assert not hasattr(pin, "__dict__")
     for leak in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError) as caught:
             leak(pin)
