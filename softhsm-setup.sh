@@ -4,13 +4,15 @@
 #   ./softhsm-setup.sh COMMAND...        SoftHSM, a .venv with the project, a throwaway token `kalshi`
 #   eval "$(./softhsm-setup.sh)"         the same for the shell at hand
 #
-# Nothing is made twice. HSM_KEYS_PYTHON names the Python to use (3.11 to 3.13), HSM_KEYS_VENV another folder than
-# .venv. The token lies in .softhsm, its PIN in .softhsm/pin, readable by you alone: for tests, not for money.
+# Nothing is made twice, and what a killed run left half-made is made again. HSM_KEYS_PYTHON names the Python to use
+# (3.11 to 3.13), HSM_KEYS_VENV another folder than .venv (a relative one lies in the project). The token lies in
+# .softhsm, its PIN in .softhsm/pin, readable by you alone: for tests, not for money.
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
-venv=${HSM_KEYS_VENV:-$here/.venv}
+venv=${HSM_KEYS_VENV:-.venv}
 case $venv in /*) ;; *) venv=$here/$venv ;; esac
+stamp_file=$venv/.hsm-keys-stamp
 state=$here/.softhsm
 extras=kms,sandbox
 
@@ -45,52 +47,91 @@ find_module() {
         /usr/local/lib/softhsm /opt/homebrew/lib/softhsm /opt/homebrew/opt/softhsm/lib/softhsm; do
         if [ -f "$folder/libsofthsm2.so" ]; then printf '%s' "$folder/libsofthsm2.so"; return; fi
     done
+    if command -v brew >/dev/null; then # Homebrew in a place of its own; slow to ask, so asked last
+        folder=$(brew --prefix)/lib/softhsm
+        if [ -f "$folder/libsofthsm2.so" ]; then printf '%s' "$folder/libsofthsm2.so"; fi
+    fi
 }
 
-# A name on PATH proves nothing: pyenv puts shims there for versions that it doesn't run.
-usable_python() {
-    "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1
+# A name on PATH proves nothing: pyenv puts shims there for versions that it doesn't run. So each is run, and says
+# where it really is: a venv's own python can't make that venv anew.
+real_python() {
+    "$1" -c 'import sys
+if not (3, 11) <= sys.version_info[:2] <= (3, 13): sys.exit(1)
+print(sys._base_executable)' 2>/dev/null
 }
 
 find_python() {
     local candidate
     if [ -n "${HSM_KEYS_PYTHON:-}" ]; then
-        usable_python "$HSM_KEYS_PYTHON" || die "HSM_KEYS_PYTHON=$HSM_KEYS_PYTHON is no Python 3.11 to 3.13"
-        printf '%s' "$HSM_KEYS_PYTHON"
+        real_python "$HSM_KEYS_PYTHON" || die "HSM_KEYS_PYTHON=$HSM_KEYS_PYTHON is no Python 3.11 to 3.13"
         return
     fi
-    for candidate in python3.13 python3.12 python3.11 python3 "$HOME"/.pyenv/versions/3.1[321].*/bin/python; do
-        if usable_python "$candidate"; then printf '%s' "$candidate"; return; fi
+    for candidate in python3.13 python3.12 python3.11 python3 \
+        "${PYENV_ROOT:-${HOME:-}/.pyenv}"/versions/3.1[321].*/bin/python; do
+        if real_python "$candidate"; then return; fi
     done
     die "no Python 3.11 to 3.13 found: install one, or name it in HSM_KEYS_PYTHON"
 }
 
-# What the virtual environment was made from; it is written last, so a run that was cut off is made good.
-stamp() { printf '%s %s %s\n' "$(cksum <"$here/pyproject.toml")" "$here" "$extras"; }
+python_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
+
+# What the virtual environment is made from. It is written into it when it is finished.
+stamp() {
+    printf '%s %s %s %s\n' "$(cksum <"$here/pyproject.toml")" "$here" "$extras" "$(python_version "$venv/bin/python")"
+}
+
+venv_is_ready() {
+    [ "$(cat "$stamp_file" 2>/dev/null)" = "$(stamp)" ] && venv_has_wanted_python
+}
+
+venv_has_wanted_python() {
+    [ -z "${HSM_KEYS_PYTHON:-}" ] || [ "$(python_version "$HSM_KEYS_PYTHON")" = "$(python_version "$venv/bin/python")" ]
+}
+
+create_venv() {
+    "$1" -m venv "$venv" >&2 && return
+    command -v apt-get >/dev/null || return 1
+    apt_install "python$(python_version "$1")-venv" && "$1" -m venv "$venv" >&2 # Debian packages it by itself
+}
+
+pip_install() {
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >&2 ||
+        die "pip failed, it says above why: once that is mended, run this again"
+}
+
+# An environment that works is brought up to date, also one that somebody made by hand: nothing in it is removed.
+venv_is_usable() {
+    [ -f "$venv/pyvenv.cfg" ] && real_python "$venv/bin/python" >/dev/null &&
+        [ "$(cat "$stamp_file" 2>/dev/null)" != unfinished ] && venv_has_wanted_python
+}
 
 make_venv() {
-    local python
-    python=$(find_python)
-    say "making $venv with $("$python" --version)"
-    if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
-        "$python" -m venv --clear "$venv" >&2 || {
-            command -v apt-get >/dev/null || die "$python can't make a virtual environment"
-            apt_install python3-venv
-            "$python" -m venv --clear "$venv" >&2
-        }
+    local python=$1
+    if venv_is_usable; then
+        say "bringing $venv up to date"
+    else
+        # Only what has our stamp is cleared: HSM_KEYS_VENV may name a folder with something else in it.
+        if [ ! -f "$stamp_file" ] && [ -n "$(ls -A "$venv" 2>/dev/null)" ]; then
+            die "$venv wasn't made by this script: move it away, or name another folder in HSM_KEYS_VENV"
+        fi
+        say "making $venv with $("$python" --version)"
+        mkdir -p "$venv"
+        printf 'unfinished\n' >"$stamp_file"
+        find "$venv" -mindepth 1 -maxdepth 1 ! -name "${stamp_file##*/}" -exec rm -rf -- {} +
+        create_venv "$python" || die "$python can't make a virtual environment, it says above why"
     fi
-    # --group needs pip 25.1
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip >&2
-    "$venv/bin/python" -m pip install --quiet --editable "${here}[$extras]" --group "$here/pyproject.toml:dev" >&2
-    stamp >"$venv/.hsm-keys-stamp"
+    pip_install --upgrade pip # --group needs 25.1
+    pip_install --editable "${here}[$extras]" --group "$here/pyproject.toml:dev"
+    stamp >"$stamp_file"
 }
 
 random_pin() { od -An -N8 -tx1 /dev/urandom | tr -d ' \n'; }
 
 # softhsm2-util takes PINs as arguments, which every process list shows, or from a terminal: so give it one.
 init_token() {
-    SOFTHSM2_CONF=$state/softhsm2.conf "$venv/bin/python" - "$state" <<'PYTHON'
-import os, pathlib, pty, select, sys
+    SOFTHSM2_CONF=$state/softhsm2.conf "$1" - "$state" <<'PYTHON'
+import os, pathlib, pty, select, signal, sys
 
 state = pathlib.Path(sys.argv[1])
 so_pin, pin = ((state / name).read_bytes().strip() for name in ("so-pin", "pin"))
@@ -98,7 +139,10 @@ child, terminal = pty.fork()
 if child == 0:
     os.execvp("softhsm2-util", ["softhsm2-util", "--init-token", "--free", "--label", "kalshi"])
 said, answers = b"", [so_pin, so_pin, pin, pin]
-while select.select([terminal], [], [], 60)[0]:
+while True:
+    if not select.select([terminal], [], [], 60)[0]:
+        os.kill(child, signal.SIGKILL)
+        break
     try:
         piece = os.read(terminal, 1024)
     except OSError:  # on Linux a terminal ends with an error when its program has gone
@@ -111,22 +155,10 @@ while select.select([terminal], [], [], 60)[0]:
         said = b""
 code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 if code or answers:
+    for secret in (so_pin, pin):  # a terminal may have echoed it
+        said = said.replace(secret, b"***")
     sys.exit(f"softhsm-setup: softhsm2-util failed ({code}): {said.decode(errors='replace').strip()}")
 PYTHON
-}
-
-make_token() {
-    say "making the throwaway token kalshi in $state"
-    rm -rf -- "$state" # it has no stamp: what is there was never finished
-    (
-        umask 077
-        mkdir -p "$state/tokens"
-        random_pin >"$state/so-pin"
-        random_pin >"$state/pin"
-        write_conf
-        init_token
-        printf 'ready\n' >"$state/ready"
-    )
 }
 
 write_conf() {
@@ -134,26 +166,52 @@ write_conf() {
         >"$state/softhsm2.conf"
 }
 
-venv_is_ready() { [ "$(cat "$venv/.hsm-keys-stamp" 2>/dev/null)" = "$(stamp)" ]; }
-token_is_ready() { [ -f "$state/ready" ] && grep -qsxF "directories.tokendir = $state/tokens" "$state/softhsm2.conf"; }
-
-make_all() {
-    if command -v flock >/dev/null; then # two runs at once make one of everything
-        exec 9>"$here/.softhsm-setup.lock"
-        flock 9
-    fi
-    if ! command -v softhsm2-util >/dev/null || [ -z "$(find_module)" ]; then install_softhsm; fi
-    venv_is_ready || make_venv
-    if [ -f "$state/ready" ]; then write_conf; else make_token; fi # the folder may have moved
-    if command -v flock >/dev/null; then exec 9>&-; fi
+make_token() {
+    say "making the throwaway token kalshi in $state"
+    rm -rf -- "$state" # it isn't whole: a run was cut off, or somebody took a part away
+    (
+        umask 077
+        mkdir -p "$state/tokens"
+        random_pin >"$state/so-pin"
+        random_pin >"$state/pin"
+        write_conf
+        init_token "$1"
+        printf 'ready\n' >"$state/ready"
+    )
 }
 
+token_is_whole() {
+    [ -f "$state/ready" ] && [ -s "$state/pin" ] && compgen -G "$state/tokens/*/token.object" >/dev/null
+}
+
+token_is_ready() { token_is_whole && grep -qsxF "directories.tokendir = $state/tokens" "$state/softhsm2.conf"; }
+
+softhsm_is_there() { command -v softhsm2-util >/dev/null && [ -n "$(find_module)" ]; }
+
+# Two runs at once make one of everything. The lock is the kernel's and ends with the run; macOS has no flock
+# command, Python has the call.
+lock() {
+    exec 9>"$here/.softhsm-setup.lock"
+    "$1" -c 'import fcntl, sys
+try: fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    print("softhsm-setup: waiting for another run to finish", file=sys.stderr)
+    fcntl.flock(9, fcntl.LOCK_EX)'
+}
+
+make_all() {
+    local python
+    python=$(find_python)
+    lock "$python"
+    softhsm_is_there || install_softhsm || die "SoftHSM couldn't be installed, it says above why: install it by hand"
+    softhsm_is_there || die "SoftHSM is installed, and softhsm2-util or libsofthsm2.so is in none of its usual places"
+    venv_is_ready || make_venv "$python"
+    if token_is_whole; then write_conf; else make_token "$python"; fi # whole, but moved with its folder
+    exec 9>&-
+}
+
+if ! softhsm_is_there || ! venv_is_ready || ! token_is_ready; then make_all; fi
 module=$(find_module)
-if [ -z "$module" ] || ! command -v softhsm2-util >/dev/null || ! venv_is_ready || ! token_is_ready; then
-    make_all
-    module=$(find_module)
-    [ -n "$module" ] || die "SoftHSM is installed, and libsofthsm2.so is in none of its usual places"
-fi
 
 export PATH="$venv/bin:$PATH"
 export SOFTHSM2_CONF="$state/softhsm2.conf"

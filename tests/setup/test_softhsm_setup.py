@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli import ROOT
+from tests.support.setup_script import checkout, everything, run
 
 pytestmark = pytest.mark.softhsm
 
@@ -27,15 +28,10 @@ exec REAL "$@"
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A checkout of its own, so that the token of whoever runs the tests is left alone."""
     if not MADE_HERE:
         # In CI the tests run through the script: anything else would prove nothing.
         (pytest.fail if os.environ.get("CI") else pytest.skip)("run the tests with ./softhsm-setup.sh pytest")
-    folder = tmp_path / "project"
-    folder.mkdir()
-    for name in ("softhsm-setup.sh", "pyproject.toml"):
-        shutil.copy2(ROOT / name, folder)
-    return folder
+    return checkout(tmp_path / "my project")
 
 
 @pytest.fixture
@@ -47,22 +43,6 @@ def venv(project: Path, tmp_path: Path) -> Path:
     stamp = Path(sys.prefix, ".hsm-keys-stamp").read_text().replace(str(ROOT), str(project))
     (folder / ".hsm-keys-stamp").write_text(stamp)
     return folder
-
-
-def run(project: Path, venv: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [project / "softhsm-setup.sh", *command],
-        env={**os.environ, "HSM_KEYS_VENV": str(venv), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-
-
-def everything(folder: Path) -> dict[str, tuple[int, int, int]]:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns, path.stat().st_mode) for path in files}
 
 
 def test_it_makes_a_token_that_signs_and_the_second_run_changes_nothing(project: Path, venv: Path) -> None:
@@ -119,19 +99,54 @@ def test_the_pin_never_shows_in_a_process_list_and_its_file_is_private(
     assert state.stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.parametrize("cut_off", ["nothing but a folder", "no token yet", "no stamp"])
-def test_a_run_that_was_cut_off_is_made_good(project: Path, venv: Path, cut_off: str) -> None:
+@pytest.mark.parametrize("cut_off", ["nothing but a folder", "no token", "no stamp", "no PIN", "an empty PIN"])
+def test_a_token_that_is_not_whole_is_made_anew(project: Path, venv: Path, cut_off: str) -> None:
     state = project / ".softhsm"
     if cut_off == "nothing but a folder":
         state.mkdir()
     else:
         assert run(project, venv, "true").returncode == 0
-        (state / "ready").unlink()
-        if cut_off == "no token yet":
-            shutil.rmtree(state / "tokens")
+        match cut_off:
+            case "no token":
+                shutil.rmtree(state / "tokens")
+            case "no stamp":
+                (state / "ready").unlink()
+            case "no PIN":
+                (state / "pin").unlink()
+            case "an empty PIN":
+                (state / "pin").write_text("")
     done = run(project, venv, "hsm-keys", "list")
     assert done.returncode == 0, done.stderr
     assert len(list((state / "tokens").iterdir())) == 1
+
+
+def test_a_run_that_is_killed_while_it_makes_the_token_is_made_good(project: Path, venv: Path, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    killer = tools / "softhsm2-util"
+    # Its parent is the Python that plays the terminal, and that one's parent the script.
+    killer.write_text('#!/bin/bash\nsoft=$PPID; kill -9 "$(ps -o ppid= -p "$soft" | tr -d " ")" "$soft"\n')
+    killer.chmod(0o755)
+    assert run(project, venv, "true", PATH=f"{tools}:{os.environ['PATH']}").returncode != 0
+    assert (project / ".softhsm" / "pin").is_file()
+    done = run(project, venv, "hsm-keys", "list")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_softhsm_that_fails_is_an_error_without_the_pin(project: Path, venv: Path, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    broken = tools / "softhsm2-util"
+    broken.write_text("#!/bin/bash\nprintf 'Please enter SO PIN: '; read -r pin; echo 'no space left'; exit 3\n")
+    broken.chmod(0o755)
+    done = run(project, venv, "true", PATH=f"{tools}:{os.environ['PATH']}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "softhsm2-util failed (3)" in done.stderr
+    assert "no space left" in done.stderr
+    state = project / ".softhsm"
+    assert not (state / "ready").exists()
+    for name in ("pin", "so-pin"):
+        assert (state / name).read_text() not in done.stderr
 
 
 def test_a_folder_that_was_moved_keeps_its_token(project: Path, venv: Path) -> None:
