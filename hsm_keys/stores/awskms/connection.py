@@ -16,8 +16,9 @@ from hsm_keys.stores.awskms.credentials import SteadyCredentials, steady
 from hsm_keys.stores.awskms.errors import AwsCredentialsError, AwsRegionError
 from hsm_keys.stores.awskms.refusals import Call, ask, load
 from hsm_keys.stores.awskms.uri import check_region
+from hsm_keys.stores.forks import ProcessLock
 
-__all__ = ["MANAGEMENT", "Connection", "Patience", "acquire", "fork_generation"]
+__all__ = ["MANAGEMENT", "Connection", "Patience", "acquire"]
 
 _POOL: Final = 256
 """Connections kept a client: with fewer than threads, each further signature would pay for a new TLS handshake."""
@@ -140,25 +141,10 @@ class _Fixed:
         return self._credentials
 
 
-_generation = 0
-_lock = threading.Lock()
+_lock = ProcessLock()
 _connections: dict[tuple[str | None, int], Connection] = {}
-
-
-def _after_fork() -> None:
-    """Forget what the parent had: two processes on one TLS connection garble each other's answers."""
-    global _generation, _lock  # noqa: PLW0603 - process-wide by nature
-    _generation += 1
-    _lock = threading.Lock()
-    _connections.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
-def fork_generation() -> int:
-    """Return how many forks lie between this process and the one that imported the module."""
-    return _generation
+# Two processes on one TLS connection garble each other's answers: a child connects by itself.
+os.register_at_fork(after_in_child=_connections.clear)
 
 
 def acquire(profile: str | None) -> Connection:

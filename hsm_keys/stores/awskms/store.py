@@ -6,9 +6,7 @@ policy`` prints the policies.
 
 from __future__ import annotations
 
-import os
 import re
-import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +15,6 @@ from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.awskms import creation, replicas
 from hsm_keys.stores.awskms.answers import SPECS, field, key_type_of_spec, public_key_in, signature_in
 from hsm_keys.stores.awskms.calls import Caller
-from hsm_keys.stores.awskms.connection import fork_generation
 from hsm_keys.stores.awskms.errors import (
     AwsAccessDeniedError,
     KmsKeyNotFoundError,
@@ -29,21 +26,14 @@ from hsm_keys.stores.awskms.layout import ALIAS_PREFIX, ID_TAG, NAME_TAG, KeyCre
 from hsm_keys.stores.awskms.refusals import Call, ask
 from hsm_keys.stores.awskms.uri import AwsKmsUri, in_region, is_key_reference, key_id_of, region_of
 from hsm_keys.stores.base import CustodyFact, KeyStore, StoredKey, check_api_key_id, check_new_name
+from hsm_keys.stores.forks import ProcessLock, fork_generation
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
 
 __all__ = ["AwsKmsKey", "AwsKmsStore"]
 
-_reopening = threading.Lock()
-
-
-def _after_fork() -> None:
-    global _reopening  # noqa: PLW0603 - a thread that the child doesn't have may hold it
-    _reopening = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+_reopening = ProcessLock()
 
 _MAX_MESSAGE: Final = 4096  # bytes: what KMS takes with MessageType RAW
 _ALGORITHMS: Final = {

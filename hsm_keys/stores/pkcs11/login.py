@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +17,7 @@ from pkcs11.constants import TokenFlag
 from pkcs11.types import PROTECTED_AUTH
 
 from hsm_keys.errors import PinError, PinIncorrectError, PinLockedError
+from hsm_keys.stores.forks import ProcessLock
 from hsm_keys.stores.pkcs11.errors import told_as_ours
 from hsm_keys.stores.pkcs11.tokens import describe_token, serial_of
 
@@ -29,19 +29,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Login", "log_in"]
 
-_lock = threading.Lock()
+_lock = ProcessLock()
 _logins: dict[tuple[int, int], Login] = {}
+os.register_at_fork(after_in_child=_logins.clear)  # a child logs in by itself
 _refused: set[bytes] = set()
 _SALT: Final = os.urandom(16)
-
-
-def _after_fork() -> None:
-    global _lock  # noqa: PLW0603 - process-wide by nature
-    _lock = threading.Lock()
-    _logins.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 class Login:

@@ -18,9 +18,10 @@ from pkcs11 import _pkcs11
 from pkcs11.exceptions import PKCS11Error
 
 from hsm_keys.errors import StoreError, StoreNotFoundError, StoreUnavailableError
+from hsm_keys.stores.forks import ProcessLock
 from hsm_keys.stores.pkcs11.errors import reason
 
-__all__ = ["Module", "acquire", "find_module", "fork_generation"]
+__all__ = ["Module", "acquire", "find_module"]
 
 _CKR_OK: Final = 0x000
 _CKR_ARGUMENTS_BAD: Final = 0x007
@@ -115,26 +116,10 @@ class _Library(_pkcs11.lib):
             super().finalize()
 
 
-_generation = 0
-_lock = threading.Lock()
+_lock = ProcessLock()
 _libraries: dict[str, _Library] = {}  # never dropped: sessions point into a library that dropping would unload
 _modules: dict[str, Module] = {}
-
-
-def _after_fork() -> None:
-    """Forget what the parent had: a child that uses inherited handles fails, hangs or breaks its parent."""
-    global _generation, _lock  # noqa: PLW0603 - process-wide by nature
-    _generation += 1
-    _lock = threading.Lock()
-    _modules.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
-def fork_generation() -> int:
-    """Return how many forks lie between this process and the one that imported the module."""
-    return _generation
+os.register_at_fork(after_in_child=_modules.clear)  # a child initialises anew
 
 
 class Module:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import threading
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -23,11 +21,12 @@ from hsm_keys.errors import (
 )
 from hsm_keys.signing.algorithms import SALT_LENGTH, KeyType, signature_length, verifies
 from hsm_keys.stores.base import CustodyFact, KeyStore, StoredKey, check_new_name
+from hsm_keys.stores.forks import ProcessLock, fork_generation
 from hsm_keys.stores.pkcs11 import objects
 from hsm_keys.stores.pkcs11.errors import reason, told_as_ours
 from hsm_keys.stores.pkcs11.generate import check_can_make, destroy_pair, make_pair, write_id
 from hsm_keys.stores.pkcs11.login import log_in
-from hsm_keys.stores.pkcs11.module import acquire, find_module, fork_generation
+from hsm_keys.stores.pkcs11.module import acquire, find_module
 from hsm_keys.stores.pkcs11.pool import Lane, SessionPool
 from hsm_keys.stores.pkcs11.tokens import describe_token, find_token, token_uri
 
@@ -46,15 +45,7 @@ _SIGNATURE_BUFFER: Final = 512  # bytes: RSA-4096
 
 _T = TypeVar("_T")
 
-_reopening = threading.Lock()
-
-
-def _after_fork() -> None:
-    global _reopening  # noqa: PLW0603 - a thread that the child doesn't have may hold it
-    _reopening = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+_reopening = ProcessLock()
 
 
 class Pkcs11Key(StoredKey):

@@ -1,0 +1,50 @@
+"""Forks: what a child must not take over from its parent, for all back-ends alike.
+
+A child inherits sessions, connections and locks. Used, they fail, hang (a thread that the child doesn't have may
+hold the lock) or break the parent; so stores note the generation of the process, and start afresh in a new one.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["ProcessLock", "fork_generation"]
+
+_generation = 0
+
+
+def _count() -> None:
+    global _generation  # noqa: PLW0603 - process-wide by nature
+    _generation += 1
+
+
+os.register_at_fork(after_in_child=_count)
+
+
+def fork_generation() -> int:
+    """Return how many forks lie between this process and the one that imported this module."""
+    return _generation
+
+
+class ProcessLock:
+    """A lock that is new, and free, in every forked child. Made once a module: it is never given up."""
+
+    def __init__(self) -> None:
+        self._renew()
+        os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._lock.release()
