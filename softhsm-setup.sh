@@ -101,9 +101,11 @@ pip_install() {
 }
 
 # An environment that works is brought up to date, also one that somebody made by hand: nothing in it is removed.
+# One that moved with its project doesn't work: its programs name the Python of the old place.
 venv_is_usable() {
-    [ -f "$venv/pyvenv.cfg" ] && real_python "$venv/bin/python" >/dev/null &&
-        [ "$(cat "$stamp_file" 2>/dev/null)" != unfinished ] && venv_has_wanted_python
+    [ -f "$venv/pyvenv.cfg" ] && real_python "$venv/bin/python" >/dev/null && venv_has_wanted_python &&
+        "$venv/bin/python" -m pip --version >/dev/null 2>&1 &&
+        { [ ! -f "$stamp_file" ] || grep -qF -- " $here $extras " "$stamp_file"; }
 }
 
 make_venv() {

@@ -29,6 +29,7 @@ case "$*" in
     echo "venv" >>"$FAKE_LOG"
     mkdir -p "$3/bin" && cp "$FAKE_PYTHON" "$3/bin/python" && touch "$3/pyvenv.cfg" ;;
 "-m pip "*)
+    if [ -e "${0%/bin/python}/pip-is-broken" ]; then exit 1; fi
     echo "${*:2}" >>"$FAKE_LOG"
     if [ "${FAKE_PIP:-}" = killed ]; then kill -9 "$PPID"; fi
     if [ "${FAKE_PIP:-}" = broken ]; then echo "no such index" >&2; exit 1; fi ;;
@@ -119,6 +120,22 @@ def test_an_environment_made_by_hand_is_used_and_nothing_in_it_removed(fake: Fak
     assert sum("--editable" in call for call in fake.calls) == 1
     assert (fake.venv / "mine").exists()
     assert fake.run() == (0, "")
+
+
+def test_an_environment_without_a_pip_that_works_is_made_anew(fake: Fake) -> None:
+    assert fake.run()[0] == 0
+    (fake.venv / ".hsm-keys-stamp").write_text((fake.venv / ".hsm-keys-stamp").read_text().replace(" ", " 1", 1))
+    (fake.venv / "pip-is-broken").touch()
+    code, said = fake.run()
+    assert (code, fake.calls.count("venv")) == (0, 2), said
+
+
+def test_an_environment_that_moved_with_its_project_is_made_anew(fake: Fake) -> None:
+    assert fake.run()[0] == 0
+    fake.project = fake.project.rename(fake.project.with_name("moved"))
+    fake.venv = fake.project / ".venv"
+    assert fake.run()[0] == 0
+    assert fake.calls.count("venv") == 2
 
 
 def test_a_python_that_went_away_makes_it_anew(fake: Fake) -> None:
