@@ -82,13 +82,15 @@ def connector(settings: Settings) -> Callable[[RequestSigner], KalshiClient]:
     """Return what makes a client of the chosen environment for a signer.
 
     Raises:
-        UsageError: If the base URL can't be one.
+        UsageError: If the base URL can't be one, or two options contradict each other.
     """
     import stamina
 
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.kalshi.environments import resolve
 
+    if settings.base_url is not None and settings.env is not None:
+        raise UsageError("--env and --base-url both name an environment", hint="give one of them")
     stamina.instrumentation.set_on_retry_hooks([])  # a second try at a GET is no news for a terminal
     base_url = resolve(base_url=settings.base_url, environment=settings.env)
     return lambda signer: KalshiClient(signer, base_url=base_url)

@@ -100,6 +100,7 @@ def test_the_shared_options_stand_before_and_after_every_command() -> None:
         (["request", "GET", "https://elsewhere.example/x", "--name", "x"], "elsewhere"),
         (["list", "--store", "kalshi"], "URI"),
         (["list", "--store", "pkcs11:tokn=x"], "tokn"),
+        (["list", "--base-url", "https://kalshi.example", "--env", "demo"], "--env and --base-url"),
         (["list", "--base-url", "http://kalshi.example/trade-api/v2"], "https"),
     ],
 )
