@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Settings", "api_key_id_option", "auth_option", "settings_options"]
+__all__ = ["Settings", "api_key_id_option", "auth_option", "settings_options", "shared_options"]
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
 
@@ -59,15 +59,23 @@ _SHARED = (
     _shared("--profile", metavar="NAME", help="A profile of AWS's configuration files. [AWS_PROFILE]"),
     _shared("--env", type=click.Choice(["prod", "demo"]), help="Kalshi's environment. [KALSHI_DEMO]"),
     _shared("--base-url", metavar="URL", help="Kalshi's base URL. [KALSHI_API_BASE_URL]"),
-    _shared("--output", type=click.Choice(["table", "json"]), help="For people (default) or programs."),
 )
 
 
-def settings_options(function: _F) -> _F:
-    """Add the store and environment options to a command."""
-    for option in reversed(_SHARED):
-        function = option(function)
-    return function
+def shared_options(*outputs: str) -> Callable[[_F], _F]:
+    """Return what adds the store and environment options to a command, and ``--output`` with these choices."""
+
+    def add(function: _F) -> _F:
+        function = _shared("--output", type=click.Choice(outputs), help="How to print the result.")(function)
+        for option in reversed(_SHARED):
+            function = option(function)
+        return function
+
+    return add
+
+
+settings_options = shared_options("table", "json")
+"""Adds the options that nearly every command shares: ``table`` is for people, ``json`` for programs."""
 
 
 def auth_option(function: _F) -> _F:

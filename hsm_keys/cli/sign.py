@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING
 
 import click
 
-from hsm_keys.cli.options import Settings, api_key_id_option, settings_options
+from hsm_keys.cli.options import Settings, api_key_id_option, settings_options, shared_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.cli.session import connector, opened_store, speaking
 from hsm_keys.errors import UsageError
@@ -28,7 +29,7 @@ _name_option = click.option("--name", required=True, metavar="NAME", help="The k
 @_name_option
 @api_key_id_option
 @click.option("--timestamp-ms", type=click.IntRange(min=0), metavar="T", help="Unix time in ms; now by default.")
-@settings_options
+@shared_options("table", "json", "headers", "env", "curl")
 @click.pass_obj
 def sign(
     settings: Settings,
@@ -42,6 +43,9 @@ def sign(
     """Print the three headers that sign one request. Kalshi takes them for a few seconds.
 
     PATH is the path as it goes over the wire, with its /trade-api/v2 prefix; a query is not signed.
+
+    --output headers prints `NAME: value` lines, env prints `export` lines, and curl prints a whole request for
+    `curl --config -`, which keeps the signature out of the process list.
     """
     with speaking(settings) as say:
         signed_path = _full_path(method, path, say)
@@ -51,8 +55,33 @@ def sign(
         if settings.as_json:
             print_json(headers)
         else:
-            for header, value in headers.items():
-                click.echo(f"{header}: {value}")
+            for line in _written(settings, headers, method, signed_path):
+                click.echo(line)
+
+
+def _written(settings: Settings, headers: dict[str, str], method: str, path: str) -> list[str]:
+    if settings.output == "env":
+        return [f"export {name.replace('-', '_')}={shlex.quote(value)}" for name, value in headers.items()]
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    if settings.output != "curl":
+        return lines
+    from hsm_keys.kalshi.environments import resolve
+    from hsm_keys.signing.message import REST_PREFIX, canonical_method, canonical_path
+
+    bare, mark, query = path.partition("?")
+    origin = resolve(base_url=settings.base_url, environment=settings.env).removesuffix(REST_PREFIX)
+    url = f"{origin}{canonical_path(bare)}{mark}{query}"
+    return [
+        f"request = {canonical_method(method)}",
+        f"url = {_quoted(url)}",
+        *(f"header = {_quoted(h)}" for h in lines),
+    ]
+
+
+def _quoted(value: str) -> str:
+    """Return the value as curl's configuration files quote it."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _checked_id(api_key_id: str | None) -> str | None:
@@ -67,6 +96,8 @@ def _full_path(method: str, path: str, say: Callable[[str], None]) -> str:
 
     canonical_method(method)
     canonical_path(path)
+    if not all("!" <= char <= "~" for char in path):
+        raise UsageError("the query holds a character that must be percent-encoded")
     if path.startswith("/trade-api/"):
         return path
     say(f"signing {REST_PREFIX}{path}: Kalshi verifies the whole path")

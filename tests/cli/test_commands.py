@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx2
 import pytest
 
 from hsm_keys import open_store
@@ -75,6 +76,34 @@ def test_a_request_is_sent_as_it_is_given(pin: str, sandbox: SandboxServer) -> N
     lost = failed_json(7, "request", "POST", "/portfolio/orders", "--name", "prod", "--json", order)
     assert lost["code"] == "outcome_unknown"
     assert sum(seen.path.endswith("/orders") for seen in sandbox.requests) == 1
+
+
+def test_signed_headers_for_scripts_in_any_language(pin: str, sandbox: SandboxServer) -> None:
+    prod = run_json("enroll", "--name", "prod")
+    signing = ("sign", "GET", "/portfolio/orders?limit=5&x=%22", "--name", "prod", "--output")
+    lines = run_cli(*signing, "headers").stdout.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [
+        "KALSHI-ACCESS-KEY",
+        "KALSHI-ACCESS-TIMESTAMP",
+        "KALSHI-ACCESS-SIGNATURE",
+    ]
+    exports = run_cli(*signing, "env").stdout
+    shell = subprocess.run(
+        ["bash", "-c", f"{exports}\necho $KALSHI_ACCESS_KEY"], capture_output=True, text=True, check=True
+    )
+    assert shell.stdout.strip() == prod["api_key_id"]
+    config = run_cli(*signing, "curl").stdout.splitlines()
+    settings = [line.split(" = ", 1) for line in config]
+    assert settings[0] == ["request", "GET"]
+    url = json.loads(settings[1][1])  # curl's quoting of plain text is JSON's
+    headers = dict(json.loads(value).split(": ") for name, value in settings[2:])
+    assert url == sandbox.base_url + "/portfolio/orders?limit=5&x=%22"
+    answer = httpx2.get(url, headers=headers)
+    assert answer.status_code == 200
+    assert sandbox.requests[-1].verified
+    refused = run_cli("sign", "GET", "/x?a\nheader = y", "--name", "prod", "--output", "curl")
+    assert refused.returncode == 2
+    assert refused.stdout == ""
 
 
 def test_a_fix_logon_is_signed_in_the_token(pin: str, sandbox: SandboxServer, tmp_path: Path) -> None:
