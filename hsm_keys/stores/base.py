@@ -19,17 +19,31 @@ if TYPE_CHECKING:
     from hsm_keys.signing.private_key import Ed25519KeyInStore, RSAKeyInStore
 
 __all__ = [
+    "MARKS",
+    "RETIRED",
+    "SUCCESSOR",
     "CustodyFact",
     "KeyState",
     "KeyStore",
     "StoredKey",
     "Verdict",
     "check_api_key_id",
+    "check_label",
     "check_new_name",
 ]
 
-# "+" marks the halves of a rotation, "/" separates alias parts on KMS.
+SUCCESSOR: Final = "+next"
+"""What follows NAME in the name of the key that is to replace it."""
+
+RETIRED: Final = "+retired"
+"""What follows NAME in the name of the key that it replaced, until that is destroyed."""
+
+MARKS: Final = "next|retired|importing|kept-[A-Za-z0-9]{1,20}"
+"""A regular expression for what may follow NAME and a ``+``: a workflow has the key in hand, or has had."""
+
+# "+" marks a key that a workflow has in hand, "/" separates alias parts on KMS.
 _NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_MARK = re.compile(MARKS)
 _MAX_ID_LENGTH: Final = 128
 
 
@@ -79,6 +93,19 @@ def check_new_name(name: str) -> str:
             hint="use 1 to 64 letters, digits, '.', '-' and '_', starting with a letter or digit",
         )
     return name
+
+
+def check_label(label: str) -> str:
+    """Return the label if a key in a store may carry it: a name, or one that a workflow has marked.
+
+    Raises:
+        UsageError: If it is neither.
+    """
+    name, plus, mark = label.partition("+")
+    check_new_name(name)
+    if plus and not _MARK.fullmatch(mark):
+        raise UsageError(f"{label!r} can't name a key", hint="'+' is for the marks of a rotation, such as prod+next")
+    return label
 
 
 def check_api_key_id(api_key_id: str) -> str:
@@ -179,6 +206,15 @@ class StoredKey(ABC):
         """
         return RequestSigner(self, api_key_id=api_key_id)
 
+    def current(self) -> StoredKey:
+        """Return the key that carries this key's name now: another one after a rotation.
+
+        Raises:
+            KeyNotFoundError: If none does.
+            StoreError: If the store can't be reached.
+        """
+        return self
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self.name!r}, api_key_id={self.api_key_id!r})"
 
@@ -204,6 +240,8 @@ class KeyStore(ABC):
     def key(self, name: str) -> StoredKey:
         """Return the key of that name.
 
+        While a rotation hands the name over, for an instant no key carries it: the successor is given then.
+
         Raises:
             KeyNotFoundError: If there is none.
             KeyAmbiguousError: If there are two.
@@ -217,6 +255,44 @@ class KeyStore(ABC):
             KeyExistsError: If the name is taken.
             StoreError: If the store can't make such a key.
         """
+
+    def generate_like(self, model: StoredKey, name: str) -> StoredKey:
+        """Make a key pair like another one of this store, under a name of its own, and return it, minted.
+
+        Raises:
+            KeyExistsError: If the name is taken.
+            StoreError: If the store can't make such a key.
+        """
+        return self.generate(name, model.key_type)
+
+    @abstractmethod
+    def rename(self, key: StoredKey, name: str) -> StoredKey:
+        """Give a key another name, and return it. Killed half way, it can be called again.
+
+        Raises:
+            KeyExistsError: If another key has that name.
+            StoreError: If the store doesn't let it be changed.
+        """
+
+    def hand_over(self, name: str, taker: StoredKey, leaver: StoredKey, mark: str) -> tuple[StoredKey, StoredKey]:
+        """Give a name that one key has to another key. Killed half way, it can be called again.
+
+        ``key(name)`` finds one of the two at every instant.
+
+        Args:
+            name: The name to hand over.
+            taker: The key that gets it.
+            leaver: The key that has it, or that is called ``name + mark`` already.
+            mark: What the leaver's name ends in from now on: ``RETIRED`` or ``SUCCESSOR``.
+
+        Returns:
+            The taker and the leaver, under their new names.
+
+        Raises:
+            StoreError: If the store doesn't let names be changed.
+        """
+        left = self.rename(leaver, name + mark)
+        return self.rename(taker, name), left
 
     @abstractmethod
     def bind(self, key: StoredKey, api_key_id: str) -> StoredKey:

@@ -149,7 +149,7 @@ def test_a_key_made_elsewhere_is_found_by_alias_id_and_arn(store: AwsKmsStore, b
     assert store.key("alias/trading/kalshi").api_key_id == API_KEY_ID
 
 
-@pytest.mark.parametrize("name", ["nope", "with.dot", "prod+next", "", "a b"])
+@pytest.mark.parametrize("name", ["nope", "with.dot", "prod+other", "", "a b"])
 def test_an_unknown_name_is_an_error_of_key_and_of_aws(store: AwsKmsStore, name: str) -> None:
     with pytest.raises(KmsKeyNotFoundError) as caught:
         store.key(name)
@@ -179,7 +179,7 @@ def test_a_key_of_another_account_is_refused_clearly(store: AwsKmsStore) -> None
     assert "account" in caught.value.message + caught.value.hint
 
 
-@pytest.mark.parametrize("name", ["with.dot", "", "-x", "a/b", "prod+next", "x" * 65])
+@pytest.mark.parametrize("name", ["with.dot", "", "-x", "a/b", "prod+other", "x" * 65])
 def test_a_name_that_cannot_be_is_refused_before_anything_is_made(store: AwsKmsStore, by_hand: Any, name: str) -> None:
     with pytest.raises(UsageError):
         store.generate(name)

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from hsm_keys.errors import HsmKeysError, NetworkError
+from hsm_keys.forks import fork_generation
 from hsm_keys.stores.awskms.connection import MANAGEMENT, Patience, acquire
 from hsm_keys.stores.awskms.errors import (
     AwsCredentialsError,
@@ -22,7 +23,6 @@ from hsm_keys.stores.awskms.errors import (
 from hsm_keys.stores.awskms.failover import RegionOrder
 from hsm_keys.stores.awskms.refusals import Call, ask
 from hsm_keys.stores.awskms.uri import in_region
-from hsm_keys.stores.forks import fork_generation
 
 if TYPE_CHECKING:
     from collections.abc import Callable

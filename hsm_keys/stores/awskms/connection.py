@@ -12,11 +12,11 @@ from botocore.config import Config  # type: ignore[import-untyped]  # the same
 
 from hsm_keys._version import __version__
 from hsm_keys.errors import UsageError
+from hsm_keys.forks import ProcessLock
 from hsm_keys.stores.awskms.credentials import SteadyCredentials, steady
 from hsm_keys.stores.awskms.errors import AwsCredentialsError, AwsRegionError
 from hsm_keys.stores.awskms.refusals import Call, ask, load
 from hsm_keys.stores.awskms.uri import check_region
-from hsm_keys.stores.forks import ProcessLock
 
 __all__ = ["MANAGEMENT", "Connection", "Patience", "acquire"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hsm_keys.errors import KeyExistsError, KeyProblemError
 from hsm_keys.stores.awskms.answers import SPECS, field
 from hsm_keys.stores.awskms.errors import AwsAccessDeniedError, KmsKeyNotFoundError
-from hsm_keys.stores.awskms.layout import ALIAS_PREFIX, NAME_TAG
+from hsm_keys.stores.awskms.layout import NAME_TAG, alias_of
 from hsm_keys.stores.awskms.refusals import Call, ask
 
 if TYPE_CHECKING:
@@ -72,9 +72,9 @@ def create(client: Any, region: str, name: str, key_type: KeyType, wanted: KeyCr
         OutcomeUnknownError: If the answer to CreateKey was lost; the next run finds the key by its tag.
     """
     known = aliases(client, region)
-    if ALIAS_PREFIX + name in known:
+    if alias_of(name) in known:
         raise KeyExistsError(
-            f"KMS in {region} already has the alias {ALIAS_PREFIX}{name}",
+            f"KMS in {region} already has the alias {alias_of(name)}",
             hint=f"choose another name, or see it: hsm-keys show {name}",
         )
     found = _left_over(client, region, name, set(known.values()))
@@ -116,11 +116,11 @@ def give_alias(client: Any, region: str, name: str, arn: str) -> None:
     """
     call = Call("CreateAlias", name, region)
     key_id = arn.rpartition("/")[2]
-    if not ask(call, _alias_made, client=client, alias=ALIAS_PREFIX + name, key_id=key_id):
-        if aliases(client, region).get(ALIAS_PREFIX + name) == key_id:
+    if not ask(call, _alias_made, client=client, alias=alias_of(name), key_id=key_id):
+        if aliases(client, region).get(alias_of(name)) == key_id:
             return
         raise KeyExistsError(
-            f"the alias {ALIAS_PREFIX}{name} in {region} was given to another key meanwhile",
+            f"the alias {alias_of(name)} in {region} was given to another key meanwhile",
             hint=f"choose another name; the key {key_id} is of no use: aws kms schedule-key-deletion --key-id {key_id}",
         )
 

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Final
 
 from hsm_keys.errors import UsageError
+from hsm_keys.stores.base import MARKS
 
-__all__ = ["ALIAS_PREFIX", "ID_TAG", "NAME_TAG", "KeyCreation"]
+__all__ = ["ALIAS_PREFIX", "ID_TAG", "NAME_TAG", "KeyCreation", "alias_of", "name_of"]
 
 ALIAS_PREFIX: Final = "alias/hsm-keys/"
 NAME_TAG: Final = "hsm-keys:name"
 ID_TAG: Final = "hsm-keys:api-key-id"
 
+_MARKED = re.compile(rf"^(.+)/({MARKS})$")
 _MAX_POLICY: Final = 32 * 1024  # bytes: KMS's limit on a key policy
+
+
+def alias_of(name: str) -> str:
+    """Return the alias of a key: KMS has no ``+`` in aliases, so ``prod+next`` is ``alias/hsm-keys/prod/next``."""
+    return ALIAS_PREFIX + name.replace("+", "/")
+
+
+def name_of(alias: str) -> str:
+    """Return the key's name that an alias of hsm-keys stands for."""
+    return _MARKED.sub(r"\1+\2", alias.removeprefix(ALIAS_PREFIX))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from hsm_keys.stores.awskms.errors import (
     KmsKeyStateError,
     KmsKeyUnsuitableError,
 )
-from hsm_keys.stores.awskms.layout import ALIAS_PREFIX, ID_TAG, NAME_TAG
+from hsm_keys.stores.awskms.layout import ID_TAG, NAME_TAG, alias_of
 from hsm_keys.stores.awskms.refusals import Call, ask
 from hsm_keys.stores.awskms.uri import check_region, in_region, region_of
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     ClientOf = Callable[[str], Any]
 
-__all__ = ["destroy", "replicate", "settled"]
+__all__ = ["destroy", "regions_of", "replicate", "settled"]
 
 _T = TypeVar("_T")
 
@@ -46,6 +46,13 @@ def settled(call: Callable[[], _T]) -> _T:
     raise AssertionError("stamina gives an attempt or raises")
 
 
+def regions_of(metadata: Mapping[str, Any]) -> list[str]:
+    """Return the Regions that a key is in, its primary one first."""
+    topology = metadata.get("MultiRegionConfiguration") or {}
+    primary = str((topology.get("PrimaryKey") or {}).get("Region") or region_of(str(metadata["Arn"])))
+    return [primary, *(str(replica["Region"]) for replica in topology.get("ReplicaKeys") or ())]
+
+
 def replicate(client_of: ClientOf, metadata: Mapping[str, Any], name: str, region: str) -> None:
     """Make a replica of a multi-Region key, and give it the key's tags and alias.
 
@@ -61,18 +68,17 @@ def replicate(client_of: ClientOf, metadata: Mapping[str, Any], name: str, regio
         KeyExistsError: If the alias belongs to another key there.
     """
     check_region(region)
-    topology = metadata.get("MultiRegionConfiguration")
-    if not metadata.get("MultiRegion") or not topology:
+    if not metadata.get("MultiRegion") or not metadata.get("MultiRegionConfiguration"):
         raise KmsKeyUnsuitableError(
             f"the key {name!r} can't be replicated: it was made for one Region, for good",
             hint="make a new one: hsm-keys --kms enroll --multi-region",
         )
-    primary = str(topology["PrimaryKey"]["Region"])
-    members = {primary, *(str(replica["Region"]) for replica in topology.get("ReplicaKeys") or ())}
+    members = regions_of(metadata)
+    primary = members[0]
     arn = in_region(str(metadata["Arn"]), primary)
     there = client_of(region)
-    if aliases(there, region).get(ALIAS_PREFIX + name, metadata["KeyId"]) != metadata["KeyId"]:
-        raise KeyExistsError(f"the alias {ALIAS_PREFIX}{name} in {region} belongs to another key; nothing was changed")
+    if aliases(there, region).get(alias_of(name), metadata["KeyId"]) != metadata["KeyId"]:
+        raise KeyExistsError(f"the alias {alias_of(name)} in {region} belongs to another key; nothing was changed")
     home = client_of(primary)
     tags = _tags_of_ours(home, primary, name, arn)
     if region not in members:
@@ -126,10 +132,7 @@ def destroy(client_of: ClientOf, metadata: Mapping[str, Any], name: str) -> None
     Killed half way, it can be run again: the alias stays until the deletion is scheduled.
     """
     arn, key_id = str(metadata["Arn"]), str(metadata["KeyId"])
-    topology = metadata.get("MultiRegionConfiguration") or {}
-    replicas = [str(replica["Region"]) for replica in topology.get("ReplicaKeys") or ()]
-    primary = str((topology.get("PrimaryKey") or {}).get("Region") or region_of(arn))
-    for region in (*replicas, primary):
+    for region in reversed(regions_of(metadata)):
         client = client_of(region)
         with suppress(KmsKeyPendingDeletionError):
             ask(
@@ -138,5 +141,5 @@ def destroy(client_of: ClientOf, metadata: Mapping[str, Any], name: str) -> None
                 KeyId=in_region(arn, region),
                 PendingWindowInDays=_DELETION_DAYS,
             )
-        if aliases(client, region).get(ALIAS_PREFIX + name) == key_id:
-            ask(Call("DeleteAlias", name, region), client.delete_alias, AliasName=ALIAS_PREFIX + name)
+        if aliases(client, region).get(alias_of(name)) == key_id:
+            ask(Call("DeleteAlias", name, region), client.delete_alias, AliasName=alias_of(name))

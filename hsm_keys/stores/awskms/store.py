@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.errors import StoreError, StoreUnavailableError, UsageError
+from hsm_keys.forks import ProcessLock, fork_generation
 from hsm_keys.signing.algorithms import KeyType
-from hsm_keys.stores.awskms import creation, replicas
+from hsm_keys.stores.awskms import creation, handover, replicas
 from hsm_keys.stores.awskms.answers import SPECS, field, key_type_of_spec, public_key_in, signature_in
 from hsm_keys.stores.awskms.calls import Caller
 from hsm_keys.stores.awskms.errors import (
@@ -22,11 +23,10 @@ from hsm_keys.stores.awskms.errors import (
     KmsKeyUnsuitableError,
 )
 from hsm_keys.stores.awskms.facts import attributes_of, custody_facts_of
-from hsm_keys.stores.awskms.layout import ALIAS_PREFIX, ID_TAG, NAME_TAG, KeyCreation
+from hsm_keys.stores.awskms.layout import ALIAS_PREFIX, ID_TAG, NAME_TAG, KeyCreation, alias_of, name_of
 from hsm_keys.stores.awskms.refusals import Call, ask
 from hsm_keys.stores.awskms.uri import AwsKmsUri, in_region, is_key_reference, key_id_of, region_of
-from hsm_keys.stores.base import CustodyFact, KeyStore, StoredKey, check_api_key_id, check_new_name
-from hsm_keys.stores.forks import ProcessLock, fork_generation
+from hsm_keys.stores.base import CustodyFact, KeyStore, StoredKey, check_api_key_id, check_label
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
@@ -39,7 +39,7 @@ _MAX_MESSAGE: Final = 4096  # bytes: what KMS takes with MessageType RAW
 _ALGORITHMS: Final = {
     key_type: "ED25519_SHA_512" if key_type is KeyType.ED25519 else "RSASSA_PSS_SHA_256" for key_type in KeyType
 }
-_ALIAS_NAME = re.compile(r"[A-Za-z0-9/_-]{1,200}")
+_ALIAS_NAME = re.compile(r"[A-Za-z0-9/_+-]{1,200}")
 _TAG_VALUE = re.compile(r"[A-Za-z0-9 _.:/=+@-]{1,256}")
 
 
@@ -88,6 +88,10 @@ class AwsKmsKey(StoredKey):
     def attributes(self) -> dict[str, bool | str | int | None]:
         """Return what KMS says about the key: state, origin, Regions, dates (ISO 8601), specification."""
         return attributes_of(self._store.describe_key(self))
+
+    def current(self) -> StoredKey:
+        """Return the key that the name's alias points to now."""
+        return self._store.key(self.name)
 
     def custody_facts(self) -> list[CustodyFact]:
         """Return where the private half came from, and what the key may be used for, judged."""
@@ -164,7 +168,7 @@ class AwsKmsStore(KeyStore):
         for alias, key_id in sorted(listed.items()):
             if alias.startswith(ALIAS_PREFIX):
                 try:
-                    found.append(self._look_up(key_id, alias.removeprefix(ALIAS_PREFIX)))
+                    found.append(self._look_up(key_id, name_of(alias)))
                 except (KmsKeyNotFoundError, KmsKeyUnsuitableError):
                     continue  # deleted meanwhile, or not a key for Kalshi
         return found
@@ -183,9 +187,9 @@ class AwsKmsStore(KeyStore):
         if self._uri.key:
             return self._key_of_uri(name)
         if is_key_reference(name):
-            key = self._look_up(name, name.removeprefix(ALIAS_PREFIX) if name.startswith(ALIAS_PREFIX) else None)
+            key = self._look_up(name, name_of(name) if name.startswith(ALIAS_PREFIX) else None)
         elif _ALIAS_NAME.fullmatch(name):
-            key = self._look_up(ALIAS_PREFIX + name, name)
+            key = self._look_up(alias_of(name), name)
         else:
             raise KmsKeyNotFoundError(
                 f"KMS can't have a key {name!r}", hint="names on KMS hold letters, digits, '/', '-' and '_'"
@@ -195,7 +199,7 @@ class AwsKmsStore(KeyStore):
 
     def _key_of_uri(self, name: str) -> AwsKmsKey:
         own = self._uri.key
-        key = self._look_up(own, own.removeprefix(ALIAS_PREFIX) if own.startswith(ALIAS_PREFIX) else None)
+        key = self._look_up(own, name_of(own) if own.startswith(ALIAS_PREFIX) else None)
         if name not in {"", own, key.name}:
             raise KmsKeyNotFoundError(
                 f"the store's URI names the key {key.name!r}, not {name!r}", hint="leave the key out of the URI"
@@ -223,7 +227,7 @@ class AwsKmsStore(KeyStore):
             self,
             name or tags.get(NAME_TAG) or reference,
             check_api_key_id(api_key_id) if api_key_id else None,
-            str(replace(self._uri, key=ALIAS_PREFIX + name if name else reference)),
+            str(replace(self._uri, key=alias_of(name) if name else reference)),
             found,
         )
 
@@ -274,6 +278,15 @@ class AwsKmsStore(KeyStore):
         return self.caller().run(attempt, reference)
 
     def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> AwsKmsKey:
+        """Make a pair in KMS; see ``generate_as``."""
+        return self.generate_as(name, key_type, self._wanted)
+
+    def generate_like(self, model: StoredKey, name: str) -> AwsKmsKey:
+        """Make a pair of the model's type, with its key policy, and multi-Region if it is."""
+        wanted = handover.like(self.caller().manage, self.describe_key(_ours(model)), model.name)
+        return self.generate_as(name, model.key_type, wanted)
+
+    def generate_as(self, name: str, key_type: KeyType, wanted: KeyCreation) -> AwsKmsKey:
         """Make a pair in KMS, in the store's first Region, and give it its alias.
 
         A key that an interrupted run made and gave no alias is taken instead of making another.
@@ -284,7 +297,7 @@ class AwsKmsStore(KeyStore):
             KeyProblemError: If an interrupted run left a key of another type.
             OutcomeUnknownError: If KMS's answer was lost; the next run picks the key up.
         """
-        check_new_name(name)
+        check_label(name)
         if not _ALIAS_NAME.fullmatch(name) or self._uri.key:
             raise UsageError(
                 f"{name!r} can't name a new key in {self.describe()}",
@@ -292,7 +305,7 @@ class AwsKmsStore(KeyStore):
             )
         region = self._uri.regions[0]
         client = self.caller().manage(region)
-        arn = creation.create(client, region, name, key_type, self._wanted)
+        arn = creation.create(client, region, name, key_type, wanted)
         replicas.settled(lambda: creation.give_alias(client, region, name, arn))
         # By its ARN: an alias can take seconds to be known everywhere.
         return replicas.settled(lambda: self._look_up(arn, name))
@@ -342,6 +355,26 @@ class AwsKmsStore(KeyStore):
         key = self.key(name)
         replicas.replicate(self.caller().manage, self.describe_key(key), name, region)
         return key
+
+    def rename(self, key: StoredKey, name: str) -> AwsKmsKey:
+        """Give the key another alias and name tag in every Region."""
+        check_label(name)
+        kept = _ours(key)
+        handover.rename(self.caller().manage, self.describe_key(kept), key.name, name)
+        return self._look_up(kept.arn, name)
+
+    def hand_over(self, name: str, taker: StoredKey, leaver: StoredKey, mark: str) -> tuple[StoredKey, StoredKey]:
+        """Point the name's alias from one key to another, in every Region."""
+        taking, leaving = _ours(taker), _ours(leaver)
+        handover.hand_over(
+            self.caller().manage,
+            name,
+            taker=self.describe_key(taking),
+            leaver=self.describe_key(leaving),
+            left=name + mark,
+            taken=taker.name,
+        )
+        return self._look_up(taking.arn, name), self._look_up(leaving.arn, name + mark)
 
     def destroy(self, key: StoredKey) -> None:
         """Schedule the deletion of the key in every Region, and remove its aliases of hsm-keys.

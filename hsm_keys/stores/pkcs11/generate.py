@@ -18,7 +18,7 @@ from hsm_keys.stores.pkcs11.objects import default_id, find, public_key_of, publ
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import KeyType, PublicKey
 
-__all__ = ["check_can_make", "destroy_pair", "make_pair", "write_id"]
+__all__ = ["check_can_make", "destroy_pair", "make_pair", "write_id", "write_label"]
 
 _ED25519_OID: Final = bytes.fromhex("06032b6570")
 _DEFAULT_ID_LENGTH: Final = 20
@@ -126,6 +126,17 @@ def write_id(session: Any, private: Any, cka_id: bytes) -> None:
     private[Attribute.ID] = cka_id
     for public in publics:
         public[Attribute.ID] = cka_id
+
+
+def write_label(session: Any, private: Any, label: str) -> None:
+    """Write CKA_LABEL to both objects, the private one last: it counts if a crash comes in between.
+
+    Raises:
+        PKCS11Error: If the module forbids it.
+    """
+    for public in public_objects(session, private, read(private, Attribute.KEY_TYPE)):
+        public[Attribute.LABEL] = label
+    private[Attribute.LABEL] = label
 
 
 def destroy_pair(session: Any, private: Any) -> None:

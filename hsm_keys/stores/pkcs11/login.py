@@ -17,7 +17,7 @@ from pkcs11.constants import TokenFlag
 from pkcs11.types import PROTECTED_AUTH
 
 from hsm_keys.errors import PinError, PinIncorrectError, PinLockedError
-from hsm_keys.stores.forks import ProcessLock
+from hsm_keys.forks import ProcessLock
 from hsm_keys.stores.pkcs11.errors import told_as_ours
 from hsm_keys.stores.pkcs11.tokens import describe_token, serial_of
 

@@ -18,7 +18,7 @@ from pkcs11 import _pkcs11
 from pkcs11.exceptions import PKCS11Error
 
 from hsm_keys.errors import StoreError, StoreNotFoundError, StoreUnavailableError
-from hsm_keys.stores.forks import ProcessLock
+from hsm_keys.forks import ProcessLock
 from hsm_keys.stores.pkcs11.errors import reason
 
 __all__ = ["Module", "acquire", "find_module"]

@@ -131,7 +131,7 @@ def public_key_of(session: Any, private: Any) -> PublicKey | None:
     """Return the public half of a private key object; hold the module's mutex.
 
     An RSA private key object holds modulus and exponent itself. Where it doesn't, and for Ed25519, the public
-    object of the same label is read, preferring one with the same CKA_ID.
+    object with the same CKA_ID is read, else the one of the same label.
 
     Returns:
         The public key; None if it isn't to be found, or isn't of a type that Kalshi takes.
@@ -149,14 +149,14 @@ def public_key_of(session: Any, private: Any) -> PublicKey | None:
 
 
 def public_objects(session: Any, private: Any, key_type: CkKeyType) -> list[Any]:
-    """Return the public key objects of the private one's label and type, the one with its CKA_ID first."""
-    label = read(private, Attribute.LABEL)
-    found = find(
-        session,
-        {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.LABEL: label, Attribute.KEY_TYPE: key_type},
-    )
-    private_id = read(private, Attribute.ID)
-    return sorted(found, key=lambda obj: read(obj, Attribute.ID) != private_id)
+    """Return the public key objects that belong to a private one: by CKA_ID, else by label.
+
+    A crash while a key is renamed leaves two labels and one CKA_ID; one while it is bound, the reverse.
+    """
+    kind: dict[Attribute, Any] = {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.KEY_TYPE: key_type}
+    private_id, label = read(private, Attribute.ID), read(private, Attribute.LABEL)
+    same_id = find(session, {**kind, Attribute.ID: private_id}) if private_id else []
+    return same_id or find(session, {**kind, Attribute.LABEL: label})
 
 
 def _rsa_public_key(obj: Any) -> PublicKey | None:

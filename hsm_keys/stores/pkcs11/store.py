@@ -19,12 +19,12 @@ from hsm_keys.errors import (
     StoreError,
     StoreUnavailableError,
 )
+from hsm_keys.forks import ProcessLock, fork_generation
 from hsm_keys.signing.algorithms import SALT_LENGTH, KeyType, signature_length, verifies
-from hsm_keys.stores.base import CustodyFact, KeyStore, StoredKey, check_new_name
-from hsm_keys.stores.forks import ProcessLock, fork_generation
+from hsm_keys.stores.base import RETIRED, SUCCESSOR, CustodyFact, KeyStore, StoredKey, check_label
 from hsm_keys.stores.pkcs11 import objects
 from hsm_keys.stores.pkcs11.errors import reason, told_as_ours
-from hsm_keys.stores.pkcs11.generate import check_can_make, destroy_pair, make_pair, write_id
+from hsm_keys.stores.pkcs11.generate import check_can_make, destroy_pair, make_pair, write_id, write_label
 from hsm_keys.stores.pkcs11.login import log_in
 from hsm_keys.stores.pkcs11.module import acquire, find_module
 from hsm_keys.stores.pkcs11.pool import Lane, SessionPool
@@ -66,6 +66,10 @@ class Pkcs11Key(StoredKey):
     def public_key(self) -> PublicKey:
         """Return the public half, read once from the token."""
         return self._public_key
+
+    def current(self) -> StoredKey:
+        """Return the key that carries this key's name now."""
+        return self._store.key(self.name)
 
     def attributes(self) -> dict[str, bool | str | int | None]:
         """Return what the token says about the private object."""
@@ -186,16 +190,13 @@ class Pkcs11Store(KeyStore):
     def key(self, name: str) -> StoredKey:
         """Return the key of that label."""
         self._fresh()
-        with self._module.mutex, told_as_ours(f"look up the key {name!r}"):
-            session = self._login.session
-            found = objects.private_keys(session, name)
-            if len(found) == 1:
-                public_key = objects.require_public_key(session, found[0], name)
-                return Pkcs11Key(self, name, objects.read(found[0], Attribute.ID), public_key)
-            ids = [(objects.read(private, Attribute.ID) or b"").hex() or "none" for private in found]
+        found = self._called(name) or self._handed_over(name)
+        if len(found) == 1:
+            return found[0]
         if found:
+            ids = ", ".join(key.cka_id.hex() or "none" for key in found)
             raise KeyAmbiguousError(
-                f"{self.description} has {len(found)} private keys called {name!r}, with the ids {', '.join(ids)}",
+                f"{self.description} has {len(found)} private keys called {name!r}, with the ids {ids}",
                 hint="rename or remove all but one with the vendor's tool (pkcs11-tool --delete-object --id)",
             )
         known = ", ".join(repr(key.name) for key in self.keys())
@@ -204,9 +205,29 @@ class Pkcs11Store(KeyStore):
             hint=f"it has {known}" if known else f"make one: hsm-keys enroll --name {name}",
         )
 
+    def _called(self, name: str) -> list[Pkcs11Key]:
+        with self._module.mutex, told_as_ours(f"look up the key {name!r}"):
+            session = self._login.session
+            return [
+                Pkcs11Key(
+                    self,
+                    name,
+                    objects.read(private, Attribute.ID),
+                    objects.require_public_key(session, private, name),
+                )
+                for private in objects.private_keys(session, name)
+            ]
+
+    def _handed_over(self, name: str) -> list[Pkcs11Key]:
+        """Return the successor, where a rotation has renamed the old key and not yet the new one."""
+        if "+" in name:
+            return []
+        successor = self._called(name + SUCCESSOR) if self._called(name + RETIRED) else []
+        return successor or self._called(name)  # by now it may be done
+
     def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> StoredKey:
         """Make a pair that only signs: sensitive, not extractable, and usable after login alone."""
-        check_new_name(name)
+        check_label(name)
         self._fresh()
         check_can_make(self._token, key_type)
         with self._module.mutex:
@@ -235,6 +256,23 @@ class Pkcs11Store(KeyStore):
                 ) from None
         return Pkcs11Key(self, key.name, cka_id, key.public_key())
 
+    def rename(self, key: StoredKey, name: str) -> StoredKey:
+        """Write the label of both objects, the public one first: the private one's counts."""
+        check_label(name)
+        with self._module.mutex:
+            session, private = self._private_object(key)
+            with told_as_ours(f"look up the key {name!r}"):
+                if objects.read(private, Attribute.LABEL) != name and objects.private_keys(session, name):
+                    raise KeyExistsError(f"{self.description} already has a key called {name!r}")
+            try:
+                write_label(session, private, name)
+            except ckr.PKCS11Error as error:
+                raise StoreError(
+                    f"the token doesn't let the label of {key.name!r} be changed: {reason(error)}",
+                    hint="keys of this token can't be rotated in place: enroll one under another name",
+                ) from None
+            return Pkcs11Key(self, name, objects.read(private, Attribute.ID), key.public_key())
+
     def destroy(self, key: StoredKey) -> None:
         """Destroy the private object, then the public one."""
         with self._module.mutex, told_as_ours(f"destroy the key {key.name!r}"):
@@ -253,14 +291,17 @@ class Pkcs11Store(KeyStore):
         return session, self._locate(session, key)
 
     def _locate(self, session: Any, key: StoredKey) -> Any:
-        """Return the private object that belongs to the key's public half; hold the module's mutex."""
-        for private in objects.private_keys(session, key.name):
-            public_key = objects.public_key_of(session, private)
-            if public_key is not None and public_key == key.public_key():
-                return private
+        """Return the private object that belongs to the key's public half; hold the module's mutex.
+
+        A rotation in another process may have renamed it meanwhile.
+        """
+        for label in (key.name, None):
+            for private in objects.private_keys(session, label):
+                if objects.public_key_of(session, private) == key.public_key():
+                    return private
         raise KeyNotFoundError(
             f"the key {key.name!r} is no longer in {self.description}",
-            hint="it was renamed or destroyed, or the token's storage is gone; see `hsm-keys list`",
+            hint="it was destroyed, or the token's storage is gone; see `hsm-keys list`",
         )
 
     def sign(self, key: Pkcs11Key, message: bytes, *, digest: bool) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from hsm_keys.stores.forks import ProcessLock, fork_generation
+from hsm_keys.forks import ProcessLock, fork_generation
 
 
 def test_a_child_has_a_generation_of_its_own_and_a_free_lock() -> None:

@@ -1,0 +1,101 @@
+"""Aliases in a rotation: a name goes from one key to another without an instant in which it leads nowhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from hsm_keys.stores.awskms.answers import field
+from hsm_keys.stores.awskms.creation import aliases, give_alias
+from hsm_keys.stores.awskms.layout import NAME_TAG, KeyCreation, alias_of
+from hsm_keys.stores.awskms.refusals import Call, ask
+from hsm_keys.stores.awskms.replicas import regions_of, replicate
+from hsm_keys.stores.awskms.uri import in_region, key_id_of, region_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    ClientOf = Callable[[str], Any]
+
+__all__ = ["hand_over", "like", "rename"]
+
+_DEFAULT_POLICY: Final = "default"  # the only name that a key policy can have
+
+
+def like(client_of: ClientOf, metadata: Mapping[str, Any], name: str) -> KeyCreation:
+    """Return how to make a key like another one: with its key policy, and multi-Region if it is.
+
+    Args:
+        client_of: Gives the client of a Region.
+        metadata: ``KeyMetadata`` of the model.
+        name: The model's name.
+    """
+    region = str(region_of(metadata["Arn"]))
+    call = Call("GetKeyPolicy", name, region)
+    answer = ask(call, client_of(region).get_key_policy, KeyId=metadata["Arn"], PolicyName=_DEFAULT_POLICY)
+    return KeyCreation(multi_region=bool(metadata.get("MultiRegion")), policy=field(answer, "Policy", str, call))
+
+
+def rename(client_of: ClientOf, metadata: Mapping[str, Any], old: str, new: str) -> None:
+    """Give a key another alias and name tag in all its Regions, then remove the old alias.
+
+    Raises:
+        KeyExistsError: If the alias belongs to another key.
+    """
+    arn = str(metadata["Arn"])
+    for region in regions_of(metadata):
+        give_alias(client_of(region), region, new, in_region(arn, region))
+        _tag(client_of(region), region, new, arn)
+        _remove_alias(client_of(region), region, old, arn)
+
+
+def hand_over(
+    client_of: ClientOf, name: str, *, taker: Mapping[str, Any], leaver: Mapping[str, Any], left: str, taken: str
+) -> None:
+    """Point a name to another key in all Regions. Killed anywhere, it can be called again.
+
+    The Regions are gone through in turn for each step, the key's first Region last: it is the one that a
+    state is read from, and it shows the last step as undone until it is done everywhere.
+
+    Args:
+        client_of: Gives the client of a Region.
+        name: The name to hand over.
+        taker: ``KeyMetadata`` of the key that gets the name; it is replicated to the leaver's Regions first.
+        leaver: ``KeyMetadata`` of the key that has it.
+        left: The name that the leaver keeps.
+        taken: The name that the taker had until now.
+    """
+    regions = regions_of(leaver)
+    for region in regions:
+        if region not in regions_of(taker):
+            replicate(client_of, taker, taken, region)
+    for region in reversed(regions):
+        give_alias(client_of(region), region, left, in_region(str(leaver["Arn"]), region))
+    for region in reversed(regions):
+        _point(client_of(region), region, name, str(taker["Arn"]))
+    for region in reversed(regions):
+        _tag(client_of(region), region, left, str(leaver["Arn"]))
+        _tag(client_of(region), region, name, str(taker["Arn"]))
+        _remove_alias(client_of(region), region, taken, str(taker["Arn"]))
+
+
+def _point(client: Any, region: str, name: str, arn: str) -> None:
+    ask(
+        Call("UpdateAlias", name, region),
+        client.update_alias,
+        AliasName=alias_of(name),
+        TargetKeyId=key_id_of(arn),
+    )
+
+
+def _tag(client: Any, region: str, name: str, arn: str) -> None:
+    ask(
+        Call("TagResource", name, region),
+        client.tag_resource,
+        KeyId=in_region(arn, region),
+        Tags=[{"TagKey": NAME_TAG, "TagValue": name}],
+    )
+
+
+def _remove_alias(client: Any, region: str, name: str, arn: str) -> None:
+    if aliases(client, region).get(alias_of(name)) == key_id_of(arn):
+        ask(Call("DeleteAlias", name, region), client.delete_alias, AliasName=alias_of(name))

@@ -1,0 +1,119 @@
+"""Names that go from key to key, as a rotation needs it, in a real token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pkcs11.constants import Attribute, ObjectClass
+
+from hsm_keys import KeyType, open_store
+from hsm_keys.errors import KeyExistsError, KeyNotFoundError
+from hsm_keys.stores.base import RETIRED, SUCCESSOR
+from hsm_keys.stores.pkcs11 import objects
+from tests.support.oddkeys import session_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hsm_keys import KeyStore, StoredKey
+    from tests.support.softhsm import TestToken
+
+pytestmark = pytest.mark.softhsm
+
+OLD_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
+NEW_ID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
+
+
+@pytest.fixture
+def store(token: TestToken) -> Iterator[KeyStore]:
+    with open_store(token.uri) as opened:
+        yield opened
+
+
+def pair(store: KeyStore, key_type: KeyType = KeyType.RSA_2048) -> tuple[StoredKey, StoredKey]:
+    old = store.bind(store.generate("prod", key_type), OLD_ID)
+    return old, store.bind(store.generate_like(old, "prod" + SUCCESSOR), NEW_ID)
+
+
+def labels(store: KeyStore) -> dict[str, str | None]:
+    return {key.name: key.api_key_id for key in store.keys()}
+
+
+@pytest.mark.parametrize("key_type", [KeyType.RSA_2048, KeyType.ED25519])
+def test_the_successor_gets_the_name_and_both_go_on_signing(store: KeyStore, key_type: KeyType) -> None:
+    old, new = pair(store, key_type)
+    taken, left = store.hand_over("prod", taker=new, leaver=old, mark=RETIRED)
+    assert (taken.name, taken.api_key_id, taken.key_type) == ("prod", NEW_ID, key_type)
+    assert (left.name, left.api_key_id) == ("prod+retired", OLD_ID)
+    assert labels(store) == {"prod": NEW_ID, "prod+retired": OLD_ID}
+    assert (taken.public_pem(), left.public_pem()) == (new.public_pem(), old.public_pem())
+    for key in (old, new, taken, left):  # those that were opened before, too
+        assert key.sign(b"message")
+    publics = {
+        (obj[Attribute.LABEL], bytes(obj[Attribute.ID]).hex())
+        for obj in session_of(store).get_objects({Attribute.CLASS: ObjectClass.PUBLIC_KEY})
+    }
+    assert publics == {("prod", NEW_ID.replace("-", "")), ("prod+retired", OLD_ID.replace("-", ""))}
+
+
+def test_a_key_opened_before_is_found_by_its_public_half_in_a_new_session(token: TestToken, store: KeyStore) -> None:
+    old, new = pair(store)
+    with open_store(token.uri) as elsewhere:
+        opened_before = elsewhere.key("prod")
+        store.hand_over("prod", taker=new, leaver=old, mark=RETIRED)
+        assert opened_before.sign(b"message")  # its first signature: looked up now
+        assert opened_before.current().api_key_id == NEW_ID
+
+
+@pytest.mark.parametrize("key_type", [KeyType.RSA_2048, KeyType.ED25519])
+@pytest.mark.parametrize("writes", range(4))
+def test_killed_at_any_write_the_name_is_found_and_the_rest_can_be_done(
+    store: KeyStore, monkeypatch: pytest.MonkeyPatch, key_type: KeyType, writes: int
+) -> None:
+    old, new = pair(store, key_type)
+    left = [writes]
+
+    def stop() -> None:
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+
+    def write_label(session: Any, private: Any, label: str) -> None:
+        stop()
+        for public in objects.public_objects(session, private, private[Attribute.KEY_TYPE]):
+            public[Attribute.LABEL] = label
+        stop()
+        private[Attribute.LABEL] = label
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hsm_keys.stores.pkcs11.store.write_label", write_label)
+        with pytest.raises(KeyboardInterrupt):
+            store.hand_over("prod", taker=new, leaver=old, mark=RETIRED)
+    assert store.key("prod").api_key_id in {OLD_ID, NEW_ID}
+    assert store.key("prod").sign(b"message")
+    by_id = {key.api_key_id: key for key in store.keys()}
+    assert set(by_id) == {OLD_ID, NEW_ID}
+    store.hand_over("prod", taker=by_id[NEW_ID], leaver=by_id[OLD_ID], mark=RETIRED)
+    assert labels(store) == {"prod": NEW_ID, "prod+retired": OLD_ID}
+
+
+def test_the_way_back(store: KeyStore) -> None:
+    old, new = pair(store)
+    taken, left = store.hand_over("prod", taker=new, leaver=old, mark=RETIRED)
+    store.hand_over("prod", taker=left, leaver=taken, mark=SUCCESSOR)
+    assert labels(store) == {"prod": OLD_ID, "prod+next": NEW_ID}
+
+
+def test_a_name_that_is_taken_is_refused(store: KeyStore) -> None:
+    store.generate("taken")
+    key = store.generate("prod")
+    with pytest.raises(KeyExistsError):
+        store.rename(key, "taken")
+    assert set(labels(store)) == {"prod", "taken"}
+
+
+def test_no_key_of_a_rotation_under_way_answers_to_another_name(store: KeyStore) -> None:
+    store.generate("prod" + SUCCESSOR)
+    with pytest.raises(KeyNotFoundError):
+        store.key("prod")  # a successor alone was never proved
