@@ -12,10 +12,11 @@
     │   ├── PinMissingError
     │   ├── PinIncorrectError
     │   └── PinLockedError
-    ├── KeyProblemError             5  a key: not found, exists, ambiguous, extractable
+    ├── KeyProblemError             5  a key: not found, exists, ambiguous, busy, extractable
     │   ├── KeyNotFoundError
     │   ├── KeyExistsError
     │   ├── KeyAmbiguousError
+    │   ├── KeyBusyError
     │   ├── KeyNotRegisteredError
     │   ├── CustodyError
     │   └── SigningError
@@ -37,6 +38,7 @@ __all__ = [
     "HsmKeysError",
     "KalshiError",
     "KeyAmbiguousError",
+    "KeyBusyError",
     "KeyExistsError",
     "KeyNotFoundError",
     "KeyNotRegisteredError",
@@ -158,6 +160,12 @@ class KeyAmbiguousError(KeyProblemError):
     """Two private keys of the store carry the same name."""
 
     code = "key_ambiguous"
+
+
+class KeyBusyError(KeyProblemError):
+    """Another run is working on the key, or has changed it in the meantime."""
+
+    code = "key_busy"
 
 
 class KeyNotRegisteredError(KeyProblemError):

@@ -8,21 +8,14 @@ command can be killed anywhere and run again.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from hsm_keys.errors import (
-    HsmKeysError,
-    KeyExistsError,
-    KeyNotFoundError,
-    KeyProblemError,
-    OutcomeUnknownError,
-    StoreError,
-    StoreUnavailableError,
-)
+from hsm_keys.errors import KeyExistsError, KeyNotFoundError, KeyProblemError
 from hsm_keys.kalshi.api_keys import new_key_fields
-from hsm_keys.kalshi.errors import TierError
 from hsm_keys.lifecycle.custody import CustodyReport, prove_custody
-from hsm_keys.lifecycle.possession import accepts, find_registration, prove_registration
+from hsm_keys.lifecycle.locking import exclusive
+from hsm_keys.lifecycle.possession import accepts, prove_registration
+from hsm_keys.lifecycle.registering import Registrar, Wanted, bind
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.base import KeyState, check_api_key_id, check_new_name
 
@@ -30,11 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from hsm_keys.kalshi.client import KalshiClient
-    from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.lifecycle.possession import Connect
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = ["Enrollment", "adopt", "enroll", "mint"]
+
+_BY_HAND: Final = (
+    "this account may not register keys by API (below Premier): run `hsm-keys enroll --name {name} --offline`, "
+    "which shows how to paste the public key on Kalshi's account page"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,21 +116,13 @@ def enroll(
         OutcomeUnknownError: If it isn't known whether Kalshi registered the key; the next run finds out.
     """
     new_key_fields(name, scopes, subaccount)
-    _unregistered(store, name)
-    listed = management.api_keys.list().api_keys  # also shows, before anything is made, that we may ask
-    minted, new = mint(store, name, key_type, report)
-    key = minted.key
-    unclaimed = _unclaimed(store, listed)
-    api_key_id = None if new else find_registration(connect, key, unclaimed)
-    if api_key_id is not None:
-        report(f"found it registered at Kalshi, as API key {api_key_id}")
-    else:
-        _mention_namesakes(name, unclaimed, report)
-        api_key_id = _register(management, connect, key, listed, scopes=scopes, subaccount=subaccount)
-        report(f"registered the public half at Kalshi, as API key {api_key_id}")
-    key = _bind(store, key, api_key_id, report)
-    prove_registration(connect, key, api_key_id)
-    report("proved it: Kalshi answered a request signed in the store")
+    with exclusive(store, name):
+        _unregistered(store, name)
+        listed = management.api_keys.list().api_keys  # also shows, before anything is made, that we may ask
+        minted, new = mint(store, name, key_type, report)
+        wanted = Wanted(name, scopes, subaccount, by_hand=_BY_HAND.format(name=name))
+        registrar = Registrar(store, management, connect, report)
+        key, api_key_id = registrar.register(minted.key, wanted, listed, new=new)
     return Enrollment(key, minted.custody, api_key_id)
 
 
@@ -162,7 +151,7 @@ def adopt(
     prove_registration(connect, key, api_key_id)
     report(f"proved it: Kalshi takes its signature for API key {api_key_id}")
     if other != api_key_id:
-        key = _bind(store, key, api_key_id, report)
+        key = bind(store, key, api_key_id, report)
     return Enrollment(key, custody, api_key_id)
 
 
@@ -179,79 +168,3 @@ def _unregistered(store: KeyStore, name: str) -> StoredKey | None:
             hint=f"see it with `hsm-keys show {name}`, or choose another name",
         )
     return key
-
-
-def _unclaimed(store: KeyStore, listed: Sequence[ApiKey]) -> list[ApiKey]:
-    """Return the API keys that no key of the store is bound to."""
-    claimed = {key.api_key_id for key in store.keys()}
-    return [candidate for candidate in listed if candidate.api_key_id not in claimed]
-
-
-def _mention_namesakes(name: str, unclaimed: Sequence[ApiKey], report: Callable[[str], None]) -> None:
-    namesakes = [candidate.api_key_id for candidate in unclaimed if candidate.name == name]
-    if namesakes:
-        report(f"note: Kalshi has another API key called {name!r}, not in this store: {', '.join(namesakes)}")
-
-
-def _register(
-    management: KalshiClient,
-    connect: Connect,
-    key: StoredKey,
-    before: Sequence[ApiKey],
-    *,
-    scopes: Sequence[str] | None,
-    subaccount: int | None,
-) -> str:
-    """Post the public half once. If the answer is lost, look for the key among those that are new."""
-    try:
-        created = management.api_keys.create(
-            name=key.name, public_key=key.public_pem(), scopes=scopes, subaccount=subaccount
-        )
-    except TierError as error:
-        raise _kept(
-            error,
-            key,
-            "this account may not register keys by API (below Premier): run "
-            f"`hsm-keys enroll --name {key.name} --offline`, which shows how to paste the public key "
-            "on Kalshi's account page",
-        ) from None
-    except OutcomeUnknownError as error:
-        found = _look_again(management, connect, key, before)
-        if found is None:
-            raise _kept(
-                error, key, "run the same command again: it looks for the key before it posts anything"
-            ) from None
-        return found
-    except HsmKeysError as error:
-        raise _kept(error, key, "run the same command again once that is mended") from None
-    return created.api_key.api_key
-
-
-def _look_again(management: KalshiClient, connect: Connect, key: StoredKey, before: Sequence[ApiKey]) -> str | None:
-    known = {listed.api_key_id for listed in before}
-    try:
-        now = management.api_keys.list().api_keys
-        return find_registration(connect, key, [listed for listed in now if listed.api_key_id not in known])
-    except HsmKeysError:
-        return None  # what was unknown stays unknown; the first error says more than this one
-
-
-def _kept(error: HsmKeysError, key: StoredKey, next_step: str) -> HsmKeysError:
-    """Return the error with what became of the key, and what to do next."""
-    error.message = f"{error.message}. The key {key.name!r} stays in the store, unregistered"
-    error.args = (error.message,)
-    error.hint = f"{error.hint}; {next_step}" if error.hint and not isinstance(error, TierError) else next_step
-    return error
-
-
-def _bind(store: KeyStore, key: StoredKey, api_key_id: str, report: Callable[[str], None]) -> StoredKey:
-    """Write the id beside the private half; where the store can't hold it, say how to go on without."""
-    try:
-        bound = store.bind(key, api_key_id)
-    except StoreUnavailableError:
-        raise
-    except StoreError as error:
-        report(f"WARNING: {error.message}. {error.hint}")
-        return key
-    report("bound the id to the key in the store")
-    return bound

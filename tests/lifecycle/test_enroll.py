@@ -232,8 +232,8 @@ def test_a_run_that_dies_after_registering_is_finished_by_the_next(
         raise Killed
 
     with monkeypatch.context() as patch:
-        name = "_bind" if step == "bind" else "prove_registration"
-        patch.setattr(f"hsm_keys.lifecycle.enroll.{name}", die)
+        name = "bind" if step == "bind" else "prove_registration"
+        patch.setattr(f"hsm_keys.lifecycle.registering.{name}", die)
         with pytest.raises(Killed):
             person.enroll()
     if step == "bind":

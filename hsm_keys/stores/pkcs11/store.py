@@ -13,6 +13,7 @@ from pkcs11.mechanisms import MGF, Mechanism
 
 from hsm_keys.errors import (
     KeyAmbiguousError,
+    KeyBusyError,
     KeyExistsError,
     KeyNotFoundError,
     SigningError,
@@ -240,6 +241,15 @@ class Pkcs11Store(KeyStore):
                     hint=f"choose another name, or see it: hsm-keys show {name}",
                 )
             private, public_key = make_pair(session, name, key_type)
+            with told_as_ours(f"look up the key {name!r}"):
+                alone = len(objects.private_keys(session, name)) == 1
+                if not alone:  # no token refuses a second key of a label; whoever sees two gives way
+                    destroy_pair(session, private)
+            if not alone:
+                raise KeyBusyError(
+                    f"somebody else made a key {name!r} in {self.description} meanwhile; this one is destroyed",
+                    hint="run the same command again in a while: it goes on from what is there",
+                )
             return Pkcs11Key(self, name, objects.read(private, Attribute.ID), public_key)
 
     def bind(self, key: StoredKey, api_key_id: str) -> StoredKey:

@@ -1,0 +1,74 @@
+"""One workflow at a time on a name: a lock of this machine that dies with its holder.
+
+It keeps two runs of one user from working on a name at once. Runs on two machines, or of two users, don't see each
+other here; what they do is settled at Kalshi and in the store (``registering``, ``KeyStore.generate``).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hsm_keys.errors import KeyBusyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hsm_keys.stores.base import KeyStore
+
+__all__ = ["exclusive"]
+
+
+@contextmanager
+def exclusive(store: KeyStore, name: str) -> Iterator[None]:
+    """Hold the name in that store for one workflow; the kernel lets go of it when the process ends, however it does.
+
+    Raises:
+        KeyBusyError: If another run holds it.
+    """
+    descriptor = _opened(store, name)
+    try:
+        if descriptor is not None:
+            _lock(descriptor, name)
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int, name: str) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise KeyBusyError(
+            f"another hsm-keys is working on {name!r} at this moment; nothing was changed",
+            hint="wait until it has ended, then look with `hsm-keys list`",
+        ) from None
+
+
+def _opened(store: KeyStore, name: str) -> int | None:
+    """Return a descriptor of the lock's file; None where no file can be made: then the second defence must do."""
+    digest = hashlib.sha256(f"{store.describe()}\0{name}".encode()).hexdigest()[:32]
+    with suppress(OSError):
+        folder = _folder()
+        return os.open(folder / f"{digest}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    return None
+
+
+def _folder() -> Path:
+    """Return a folder that belongs to this user alone.
+
+    Raises:
+        OSError: If there is none.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    folder = Path(runtime) / "hsm-keys" if runtime else Path(tempfile.gettempdir()) / f"hsm-keys-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise PermissionError(folder)
+    return folder

@@ -1,0 +1,186 @@
+"""Registering: a minted key gets its API key id, once, whatever becomes of the answers, and proves it.
+
+``POST /api_keys`` is sent at most once a run, and never while it isn't known what became of an earlier one: Kalshi's
+list is searched first for an API key that this private half signs for.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hsm_keys.errors import HsmKeysError, KeyBusyError, OutcomeUnknownError, StoreError, StoreUnavailableError
+from hsm_keys.kalshi.errors import BadRequestError, ConflictError, NotFoundError, TierError
+from hsm_keys.lifecycle.possession import find_registration, prove_registration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.kalshi.models import ApiKey
+    from hsm_keys.lifecycle.possession import Connect
+    from hsm_keys.stores.base import KeyStore, StoredKey
+
+__all__ = ["Registrar", "Wanted", "bind"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked of Kalshi for a key.
+
+    Args:
+        name: What Kalshi is to call it.
+        scopes: What it may do; None is Kalshi's default, ``read`` and ``write``.
+        subaccount: Restricts it to one subaccount, 0 to 63.
+        fcm_subtrader_id: Binds it to one FCM subtrader.
+        spare_name: Another name, should Kalshi refuse the first one. Whether two keys may share one isn't documented.
+        by_hand: What to do where the account may not register keys by API; a sentence.
+    """
+
+    name: str
+    scopes: Sequence[str] | None = None
+    subaccount: int | None = None
+    fcm_subtrader_id: str | None = None
+    spare_name: str | None = None
+    by_hand: str = ""
+
+
+class Registrar:
+    """Registers keys of one store.
+
+    Args:
+        store: Where the private halves are.
+        management: Signs the management calls.
+        connect: Makes a client of the same environment for another signer.
+        report: Called with a line for people after each step.
+    """
+
+    def __init__(
+        self, store: KeyStore, management: KalshiClient, connect: Connect, report: Callable[[str], None]
+    ) -> None:
+        self._store = store
+        self._management = management
+        self._connect = connect
+        self._report = report
+
+    def register(self, key: StoredKey, wanted: Wanted, listed: Sequence[ApiKey], *, new: bool) -> tuple[StoredKey, str]:
+        """Register a minted key, or find it registered; bind the id, and prove a signed request.
+
+        Args:
+            key: The key.
+            wanted: What to ask for.
+            listed: What Kalshi listed before this run changed anything.
+            new: Whether the pair was made in this run, so that Kalshi can't know it.
+
+        Returns:
+            The key, with the API key id beside it where the store can hold one, and the id.
+
+        Raises:
+            KeyBusyError: If somebody else registered the same key meanwhile; what this run registered is deleted.
+            KalshiError: If Kalshi refuses; the key stays in the store, and the next run picks it up.
+            OutcomeUnknownError: If it isn't known whether Kalshi registered the key; the next run finds out.
+        """
+        claimed = {kept.api_key_id for kept in self._store.keys()}
+        unclaimed = [listing for listing in listed if listing.api_key_id not in claimed]
+        api_key_id = None if new else find_registration(self._connect, key, unclaimed)
+        if api_key_id is not None:
+            self._report(f"found it registered at Kalshi, as API key {api_key_id}")
+        else:
+            namesakes = [listing.api_key_id for listing in unclaimed if listing.name == wanted.name]
+            if namesakes:
+                ids = ", ".join(namesakes)
+                self._report(f"note: Kalshi has another API key called {wanted.name!r}, not in this store: {ids}")
+            api_key_id = self._post(key, wanted, listed)
+            self._report(f"registered the public half at Kalshi, as API key {api_key_id}")
+            self._yield_to_others(key, api_key_id, listed)
+        bound = bind(self._store, key, api_key_id, self._report)
+        prove_registration(self._connect, bound, api_key_id)
+        self._report("proved it: Kalshi answered a request signed in the store")
+        return bound, api_key_id
+
+    def _post(self, key: StoredKey, wanted: Wanted, before: Sequence[ApiKey]) -> str:
+        """Post the public half once. If the answer is lost, look for the key among those that are new."""
+        try:
+            return self._create(key, wanted)
+        except TierError as error:
+            error.hint = ""
+            raise _kept(error, key, wanted.by_hand) from None
+        except OutcomeUnknownError as error:
+            found = self._look_again(key, before)
+            if found is None:
+                raise _kept(
+                    error, key, "run the same command again: it looks for the key before it posts anything"
+                ) from None
+            return found
+        except HsmKeysError as error:
+            raise _kept(error, key, "run the same command again once that is mended") from None
+
+    def _create(self, key: StoredKey, wanted: Wanted) -> str:
+        try:
+            return self._create_as(key, wanted, wanted.name)
+        except (BadRequestError, ConflictError):
+            # Refused: nothing was made. The public half may be at fault as well as the name, and one more try tells.
+            if wanted.spare_name is None:
+                raise
+            self._report(f"Kalshi refuses the name {wanted.name!r}; trying {wanted.spare_name!r}")
+            return self._create_as(key, wanted, wanted.spare_name)
+
+    def _create_as(self, key: StoredKey, wanted: Wanted, name: str) -> str:
+        created = self._management.api_keys.create(
+            name=name,
+            public_key=key.public_pem(),
+            scopes=wanted.scopes,
+            subaccount=wanted.subaccount,
+            fcm_subtrader_id=wanted.fcm_subtrader_id,
+        )
+        return created.api_key.api_key
+
+    def _look_again(self, key: StoredKey, before: Sequence[ApiKey]) -> str | None:
+        try:
+            return find_registration(self._connect, key, self._new_since(before))
+        except HsmKeysError:
+            return None  # what was unknown stays unknown; the first error says more than this one
+
+    def _new_since(self, before: Sequence[ApiKey]) -> list[ApiKey]:
+        known = {listed.api_key_id for listed in before}
+        return [listed for listed in self._management.api_keys.list().api_keys if listed.api_key_id not in known]
+
+    def _yield_to_others(self, key: StoredKey, api_key_id: str, before: Sequence[ApiKey]) -> None:
+        """Give way if another machine registered the same pair meanwhile.
+
+        Of two that posted, the later one sees both in this list, and gives way; should both see both, then both
+        do. So at most one goes on, whatever the order, and what the others registered is gone.
+        """
+        others = [listed for listed in self._new_since(before) if listed.api_key_id != api_key_id]
+        other = find_registration(self._connect, key, others)
+        if other is None:
+            return
+        with suppress(NotFoundError):
+            self._management.api_keys.delete(api_key_id)
+        raise KeyBusyError(
+            f"somebody else registered {key.name!r} at the same moment, as API key {other}; "
+            f"the one of this run ({api_key_id}) was deleted again",
+            hint="run the same command again in a while: it goes on from what is there",
+        )
+
+
+def _kept(error: HsmKeysError, key: StoredKey, next_step: str) -> HsmKeysError:
+    """Return the error with what became of the key, and what to do next."""
+    error.message = f"{error.message}. The key {key.name!r} stays in the store, unregistered"
+    error.args = (error.message,)
+    error.hint = f"{error.hint}; {next_step}" if error.hint else next_step
+    return error
+
+
+def bind(store: KeyStore, key: StoredKey, api_key_id: str, report: Callable[[str], None]) -> StoredKey:
+    """Write the id beside the private half; where the store can't hold it, say how to go on without."""
+    try:
+        bound = store.bind(key, api_key_id)
+    except StoreUnavailableError:
+        raise
+    except StoreError as error:
+        report(f"WARNING: {error.message}. {error.hint}")
+        return key
+    report("bound the id to the key in the store")
+    return bound

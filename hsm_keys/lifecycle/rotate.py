@@ -1,0 +1,284 @@
+"""Rotating: a new key takes the name, the old one dies; killed anywhere, the same command goes on.
+
+What the store holds says how far it has come, and nothing else is kept::
+
+    NAME                      no rotation under way
+    NAME, NAME+next           the successor is made; with an API key id, it is registered
+    NAME+next, NAME+retired   the name is being handed over
+    NAME, NAME+retired        the successor has the name; the old key works until it is ended
+
+The old API key is deleted only after Kalshi has answered a request signed by the new one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from hsm_keys.errors import KeyNotFoundError, KeyNotRegisteredError, KeyProblemError
+from hsm_keys.lifecycle.custody import CustodyReport, prove_custody
+from hsm_keys.lifecycle.ending import end_api_key
+from hsm_keys.lifecycle.locking import exclusive
+from hsm_keys.lifecycle.possession import find_registration, prove_registration
+from hsm_keys.lifecycle.registering import Registrar, Wanted
+from hsm_keys.stores.base import RETIRED, SUCCESSOR, check_new_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.kalshi.models import ApiKey
+    from hsm_keys.lifecycle.possession import Connect
+    from hsm_keys.stores.base import KeyStore, StoredKey
+
+__all__ = ["Rotation", "Rotator", "Stage"]
+
+_KEPT_ID_LENGTH: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """How far the rotation of a name has come, read off the store.
+
+    Args:
+        current: The key that has the name; None for the instant in which it is handed over.
+        successor: The key that is to get it.
+        retired: The key that had it.
+    """
+
+    current: StoredKey | None
+    successor: StoredKey | None
+    retired: StoredKey | None
+
+    @classmethod
+    def read(cls, store: KeyStore, name: str) -> Stage:
+        """Read it off the store.
+
+        Raises:
+            KeyNotFoundError: If the store has no such key.
+            KeyProblemError: If it holds more than one rotation of the name leaves behind.
+        """
+        keys: dict[str, StoredKey] = {}
+        for key in store.keys():
+            if key.name in keys and key.name in {name, name + SUCCESSOR, name + RETIRED}:
+                raise KeyProblemError(
+                    f"{store.describe()} has two keys called {key.name!r}", hint="see them with `hsm-keys reconcile`"
+                )
+            keys[key.name] = key
+        current, successor, retired = keys.get(name), keys.get(name + SUCCESSOR), keys.get(name + RETIRED)
+        if current is None and (successor is None or retired is None):
+            store.key(name)  # says which keys there are
+            raise KeyNotFoundError(f"{store.describe()} has no key called {name!r}")
+        if current and successor and retired and not (_same(current, successor) or _same(current, retired)):
+            raise KeyProblemError(
+                f"{store.describe()} holds {name}, {successor.name} and {retired.name}: more than one rotation leaves",
+                hint="see them with `hsm-keys list`, and end the one that is not used (hsm-keys revoke --destroy)",
+            )
+        return cls(current, successor, retired)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a rotation was begun and not ended."""
+        return self.successor is not None or self.retired is not None
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether the successor has the name, and nothing is left to do but to end the old key."""
+        return self.successor is None and self.retired is not None
+
+
+def _same(one: StoredKey, other: StoredKey) -> bool:
+    return one.public_key() == other.public_key()
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """How a call ended.
+
+    Args:
+        key: The key that has the name now.
+        custody: What speaks for its custody.
+        retired: The old key, while it is still usable; None after it was ended.
+        stage: ``grace``: both work; ``done``: the old one is dead; ``aborted``: the old one has its name back.
+    """
+
+    key: StoredKey
+    custody: CustodyReport
+    retired: StoredKey | None
+    stage: str
+
+
+class Rotator:
+    """Rotates keys of one store.
+
+    Args:
+        store: Where the private halves are.
+        management: Signs the management calls.
+        connect: Makes a client of the same environment for another signer.
+        report: Called with a line for people after each step.
+    """
+
+    def __init__(
+        self, store: KeyStore, management: KalshiClient, connect: Connect, report: Callable[[str], None]
+    ) -> None:
+        self._store = store
+        self._management = management
+        self._connect = connect
+        self._report = report
+
+    def advance(self, name: str) -> Rotation:
+        """Take a rotation from nothing, or from where it stopped, to where the successor has the name.
+
+        Raises:
+            KeyNotFoundError: If there is no such key.
+            KeyNotRegisteredError: If it was never registered.
+            KeyBusyError: If another run is working on it.
+            KalshiError: If Kalshi refuses; the old key keeps its name and works.
+        """
+        with exclusive(self._store, check_new_name(name)):
+            stage = Stage.read(self._store, name)
+            if not stage.handed_over:
+                stage = self._hand_over(name, stage)
+            return self._in_grace(stage)
+
+    def finish(self, name: str, *, keep_old: bool) -> Rotation:
+        """End the old key: delete its API key, prove that it is dead, destroy its private half.
+
+        Args:
+            name: The name.
+            keep_old: Keep the private half, as ``NAME+kept-XXXXXXXX``.
+
+        Raises:
+            KeyProblemError: If there is no rotation of that name to finish.
+        """
+        with exclusive(self._store, check_new_name(name)):
+            stage = Stage.read(self._store, name)
+            if not stage.under_way:
+                raise KeyProblemError(
+                    f"no rotation of {name!r} is under way", hint=f"begin one: hsm-keys rotate {name}"
+                )
+            if not stage.handed_over:
+                stage = self._hand_over(name, stage)
+            done = self._in_grace(stage)
+            if done.retired is not None:
+                prove_registration(self._connect, done.key, _id_of(done.key))
+                self._end(done.retired, keep_old=keep_old, name=name)
+        return Rotation(done.key, done.custody, None, "done")
+
+    def abort(self, name: str) -> Rotation:
+        """Go back: the old key has its name again, the successor is ended at Kalshi and destroyed.
+
+        Raises:
+            KeyProblemError: If there is nothing to go back from, or the old key doesn't work any more.
+        """
+        with exclusive(self._store, check_new_name(name)):
+            stage = Stage.read(self._store, name)
+            old, new = self._ends_of(name, stage)
+            prove_registration(self._connect, old, _id_of(old))  # else nothing would be left that works
+            if stage.retired is not None:
+                old, new = self._store.hand_over(name, taker=old, leaver=new, mark=SUCCESSOR)
+                self._report(f"gave {name!r} back to API key {old.api_key_id}")
+            self._end_successor(new)
+            return Rotation(old, prove_custody(old), None, "aborted")
+
+    def _ends_of(self, name: str, stage: Stage) -> tuple[StoredKey, StoredKey]:
+        """Return the old and the new key of a rotation under way."""
+        old = stage.retired or stage.current
+        new = stage.current if stage.handed_over else stage.successor
+        if old is None or new is None:
+            raise KeyProblemError(f"no rotation of {name!r} is under way: there is nothing to go back from")
+        return old, new
+
+    def _hand_over(self, name: str, stage: Stage) -> Stage:
+        old = stage.retired or stage.current
+        if old is None:  # Stage.read doesn't give this
+            raise KeyNotFoundError(f"there is no key {name!r} to rotate")
+        new = stage.successor
+        if new is None or new.api_key_id is None:
+            new = self._successor(name, old, new)
+        else:
+            prove_registration(self._connect, new, _id_of(new))
+        taken, left = self._store.hand_over(name, taker=new, leaver=old, mark=RETIRED)
+        self._report(f"{name!r} is now API key {taken.api_key_id}; the old one, {left.api_key_id}, still works")
+        return Stage(taken, None, left)
+
+    def _successor(self, name: str, old: StoredKey, minted: StoredKey | None) -> StoredKey:
+        """Make or pick up the successor, and register it with what the old API key has."""
+        if old.api_key_id is None:
+            raise KeyNotRegisteredError(
+                f"the key {name!r} was never registered: there is nothing to rotate",
+                hint=f"run `hsm-keys enroll --name {name}`",
+            )
+        listed = self._management.api_keys.list().api_keys
+        wanted = _wanted(name, _listing_of(old, listed), listed)
+        new = minted or self._store.generate_like(old, name + SUCCESSOR)
+        self._report(f"{'picked up' if minted else 'made'} the {new.key_type} key {new.name!r}")
+        custody = prove_custody(new)
+        self._report(f"proved custody: {custody.verdict}, and it signs (verified here)")
+        registrar = Registrar(self._store, self._management, self._connect, self._report)
+        bound, _ = registrar.register(new, wanted, listed, new=minted is None)
+        if bound.api_key_id is None:
+            raise KeyProblemError(
+                f"this store can't hold API key ids, so {name!r} can't be rotated in place",
+                hint="enroll a key under another name, point the bot at it, then revoke the old one",
+            )
+        return bound
+
+    def _in_grace(self, stage: Stage) -> Rotation:
+        if stage.current is None:  # handed over: it is there
+            raise KeyProblemError("the rotation was changed by somebody else meanwhile", hint="run it again")
+        return Rotation(stage.current, prove_custody(stage.current), stage.retired, "grace")
+
+    def _end(self, old: StoredKey, *, keep_old: bool, name: str) -> None:
+        if old.api_key_id is not None:
+            end_api_key(self._management, self._connect, old.api_key_id, old, self._report)
+        if keep_old:
+            kept = self._store.rename(old, f"{name}+kept-{(old.api_key_id or 'unknown')[:_KEPT_ID_LENGTH]}")
+            self._report(f"kept the old private half as {kept.name!r}")
+        else:
+            self._store.destroy(old)
+            self._report("destroyed the old private half")
+
+    def _end_successor(self, new: StoredKey) -> None:
+        listed = self._management.api_keys.list().api_keys
+        api_key_id = new.api_key_id
+        if api_key_id is None:  # its registration may have been on its way
+            claimed = {key.api_key_id for key in self._store.keys()}
+            unclaimed = [listing for listing in listed if listing.api_key_id not in claimed]
+            api_key_id = find_registration(self._connect, new, unclaimed)
+        if api_key_id is not None:
+            end_api_key(self._management, self._connect, api_key_id, new, self._report)
+        self._store.destroy(new)
+        self._report(f"destroyed the successor {new.name!r}")
+
+
+def _id_of(key: StoredKey) -> str:
+    if key.api_key_id is None:
+        raise KeyNotRegisteredError(f"the key {key.name!r} has no API key id")
+    return key.api_key_id
+
+
+def _listing_of(old: StoredKey, listed: Sequence[ApiKey]) -> ApiKey:
+    for listing in listed:
+        if listing.api_key_id == old.api_key_id:
+            return listing
+    raise KeyProblemError(
+        f"Kalshi doesn't list API key {old.api_key_id} of {old.name!r} any more: there is nothing to rotate",
+        hint=f"end it with `hsm-keys revoke {old.name} --destroy`, then enroll anew; or check the environment (--env)",
+    )
+
+
+def _wanted(name: str, old: ApiKey, listed: Sequence[ApiKey]) -> Wanted:
+    """Return what the old API key has. Its name is taken at Kalshi, which may or may not matter there."""
+    names = {listing.name for listing in listed}
+    spare = next(f"{name}-{number}" for number in range(2, len(names) + 3) if f"{name}-{number}" not in names)
+    return Wanted(
+        name=name,
+        scopes=old.scopes or None,
+        subaccount=old.subaccount,
+        fcm_subtrader_id=old.fcm_subtrader_id,
+        spare_name=spare,
+        by_hand=f"this account may not register keys by API (below Premier): paste the PEM of "
+        f"`hsm-keys public-key {name}{SUCCESSOR}` on Kalshi's account page, run `hsm-keys adopt {name}{SUCCESSOR} "
+        f"--api-key-id ID` with the id that it shows, then `hsm-keys rotate {name}` again",
+    )
