@@ -20,6 +20,7 @@ __all__ = ["main", "program"]
 _COMMANDS: Final = {
     "enroll": ("enroll", "Make a key in the store, register its public half, prove both."),
     "adopt": ("enroll", "Bind an API key id that was registered by hand."),
+    "rotate": ("rotate", "Put a new key in the place of one, without a gap."),
     "list": ("keys", "List Kalshi's keys and the store's, joined."),
     "show": ("keys", "Show one key: attributes, URI, state, custody."),
     "public-key": ("keys", "Print a key's SubjectPublicKeyInfo PEM."),

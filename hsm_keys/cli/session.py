@@ -96,8 +96,16 @@ def connector(settings: Settings) -> Callable[[RequestSigner], KalshiClient]:
     return lambda signer: KalshiClient(signer, base_url=base_url)
 
 
-def management_signer(store: KeyStore, auth: str | None, say: Callable[[str], None]) -> RequestSigner | None:
+def management_signer(
+    store: KeyStore, auth: str | None, say: Callable[[str], None], prefer: str | None = None
+) -> RequestSigner | None:
     """Return what signs management calls: --auth, else the bootstrap key, else a registered key of the store.
+
+    Args:
+        store: The open store.
+        auth: What --auth named.
+        say: Hears which key of the store was taken.
+        prefer: The key of the store to take before others.
 
     Returns:
         The signer; None if there is no key at all.
@@ -113,20 +121,26 @@ def management_signer(store: KeyStore, auth: str | None, say: Callable[[str], No
     registered: list[StoredKey] = [key for key in store.keys() if key.api_key_id is not None]
     if not registered:
         return None
+    registered.sort(key=lambda key: (key.name != prefer, "+" in key.name, key.name))
     say(f"management calls are signed with the key {registered[0].name!r} of the store (--auth chooses another)")
     return registered[0].signer()
 
 
 @contextmanager
 def management_client(
-    connect: Callable[[RequestSigner], KalshiClient], store: KeyStore, auth: str | None, say: Callable[[str], None]
+    connect: Callable[[RequestSigner], KalshiClient],
+    store: KeyStore,
+    auth: str | None,
+    say: Callable[[str], None],
+    *,
+    prefer: str | None = None,
 ) -> Iterator[KalshiClient]:
     """Give a client that signs management calls.
 
     Raises:
         KeyNotRegisteredError: If there is no key that could.
     """
-    signer = management_signer(store, auth, say)
+    signer = management_signer(store, auth, say, prefer)
     if signer is None:
         raise KeyNotRegisteredError(
             "there is no key to sign management calls with: neither a bootstrap key nor a registered one in the store",

@@ -37,6 +37,7 @@ _NOT_SENT: Final = (
     httpx2.ProxyError,
     httpx2.UnsupportedProtocol,
 )
+_REFUSED: Final = 401
 _TRANSIENT: Final = frozenset({429, 500, 502, 503, 504})
 _OURS: Final = frozenset(name.lower() for name in (KEY_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER, "Host"))
 # RFC 9110, sections 5.6.2 (a token) and 5.5 (visible ASCII, spaces inside).
@@ -219,7 +220,8 @@ class KalshiClient(_Base):
     ) -> httpx2.Response:
         """Send a signed request and return the answer, whatever its status.
 
-        A GET is tried up to three times, each with a fresh timestamp; nothing else is ever repeated.
+        A GET is tried up to three times, each with a fresh timestamp; nothing else is ever repeated, but for one
+        case: a request that was refused (401) with a key that has been rotated is signed with the new one.
 
         Args:
             method: HTTP method.
@@ -239,14 +241,21 @@ class KalshiClient(_Base):
         request = self._http.build_request(method, url, json=json, content=content, headers=_checked_headers(headers))
         try:
             if method != "GET":
-                return self._http.send(self._stamp(request, signed))
+                return self._send(request, signed)
             for attempt in _attempts():
                 with attempt:
-                    response = _unless_transient(self._http.send(self._stamp(request, signed)))
+                    response = _unless_transient(self._send(request, signed))
         except _TransientStatusError as error:
             return error.response
         except httpx2.HTTPError as error:
             raise _explained(error, method, signed) from None
+        return response
+
+    def _send(self, request: httpx2.Request, signed: str) -> httpx2.Response:
+        response = self._http.send(self._stamp(request, signed))
+        # A refused request wasn't carried out: after a rotation it is sent with the new key.
+        if response.status_code == _REFUSED and self.signer.moved_on(request.headers[KEY_HEADER]):
+            response = self._http.send(self._stamp(request, signed))
         return response
 
     def get_json(self, path: str) -> Any:
@@ -317,7 +326,12 @@ class AsyncKalshiClient(_Base):
         return response
 
     async def _send(self, request: httpx2.Request, signed: str) -> httpx2.Response:
-        return await self._http.send(await asyncio.to_thread(self._stamp, request, signed))
+        response = await self._http.send(await asyncio.to_thread(self._stamp, request, signed))
+        if response.status_code == _REFUSED and await asyncio.to_thread(
+            self.signer.moved_on, request.headers[KEY_HEADER]
+        ):
+            response = await self._http.send(await asyncio.to_thread(self._stamp, request, signed))
+        return response
 
     async def aclose(self) -> None:
         """Close the connections. The store of the key stays open."""

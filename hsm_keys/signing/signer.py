@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from base64 import b64encode
 from typing import TYPE_CHECKING, Final, Protocol
 
-from hsm_keys.errors import KeyNotRegisteredError
+from hsm_keys.errors import AwsError, HsmKeysError, KeyNotRegisteredError, KeyProblemError
+from hsm_keys.forks import ProcessLock
 from hsm_keys.signing.message import WEBSOCKET_PATH, signing_message
 
 if TYPE_CHECKING:
@@ -46,31 +49,64 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+_FOLLOW_S: Final = 30.0
+"""Seconds after which a signer looks whether its name has gone to another key; a rotation's grace is longer."""
+
+_FRUITLESS_LOOKS: Final = 3
+_LOOK_AGAIN_S: Final = 1.0
+"""After three refusals that no successor explained, a key is looked up once a second at most: it is plainly dead."""
+
+_log = logging.getLogger(__name__)
+_looking = ProcessLock()
+
+
 class RequestSigner:
-    """Signs Kalshi requests with one key.
+    """Signs Kalshi requests with one key, or with the key that has its name at the time.
 
     Args:
         key: What signs.
         api_key_id: The API key id to sign for; by default the key's own.
         clock: Gives the Unix time in milliseconds.
+        follow: Gives the key that has the name now. With it, a rotation is followed: every 30 seconds of use in
+            the background, and at once when the key is refused.
 
     Raises:
         KeyNotRegisteredError: If there is no API key id.
     """
 
-    __slots__ = ("_clock", "_sign", "api_key_id", "key")
+    __slots__ = ("_clock", "_follow", "_fruitless", "_live", "_look_at", "_looked_at")
 
-    def __init__(self, key: MessageSigner, *, api_key_id: str | None = None, clock: Callable[[], int] = now_ms) -> None:
+    def __init__(
+        self,
+        key: MessageSigner,
+        *,
+        api_key_id: str | None = None,
+        clock: Callable[[], int] = now_ms,
+        follow: Callable[[], MessageSigner] | None = None,
+    ) -> None:
         resolved = api_key_id or key.api_key_id
         if resolved is None:
             raise KeyNotRegisteredError(
                 f"the key {key.name!r} has no API key id: Kalshi doesn't know it yet",
                 hint=f"run `hsm-keys enroll --name {key.name}`, or give --api-key-id",
             )
-        self.key = key
-        self.api_key_id = resolved
-        self._sign = key.sign
+        # One tuple, replaced as a whole: an id never goes with another key's signature.
+        self._live = (resolved, key.sign, key)
         self._clock = clock
+        self._follow = follow
+        self._fruitless = 0
+        self._looked_at = float("-inf")
+        self._look_at = time.monotonic() + _FOLLOW_S if follow else float("inf")
+
+    @property
+    def api_key_id(self) -> str:
+        """The API key id that is signed for."""
+        return self._live[0]
+
+    @property
+    def key(self) -> MessageSigner:
+        """What signs."""
+        return self._live[2]
 
     def headers(self, method: str, path: str, *, timestamp_ms: int | None = None) -> dict[str, str]:
         """Return the three headers that authenticate one request.
@@ -86,10 +122,19 @@ class RequestSigner:
             UsageError: If the method or the path can't be signed.
             HsmKeysError: Whatever the store raises when it can't sign.
         """
+        if time.monotonic() >= self._look_at:
+            self._look_aside()
+        api_key_id, sign, _ = self._live
         stamp = self._clock() if timestamp_ms is None else timestamp_ms
-        signature = self._sign(signing_message(stamp, method, path))
+        message = signing_message(stamp, method, path)
+        try:
+            signature = sign(message)
+        except (KeyProblemError, AwsError):
+            if not self.moved_on(api_key_id):
+                raise
+            return self.headers(method, path, timestamp_ms=timestamp_ms)
         return {
-            KEY_HEADER: self.api_key_id,
+            KEY_HEADER: api_key_id,
             TIMESTAMP_HEADER: str(stamp),
             SIGNATURE_HEADER: b64encode(signature).decode("ascii"),
         }
@@ -101,6 +146,41 @@ class RequestSigner:
             path: ``/trade-api/ws/v2``, or ``/trade-api/ws/v2/margin``.
         """
         return self.headers("GET", path)
+
+    def moved_on(self, api_key_id: str) -> bool:
+        """Tell whether requests are signed for another API key by now; after a refusal, this looks.
+
+        May take as long as the store takes to look a key up. A store that fails to answer changes nothing.
+
+        Args:
+            api_key_id: The one that a refused request was signed for.
+        """
+        if self._live[0] == api_key_id and self._follow is not None:
+            refused_at = time.monotonic()
+            with _looking:
+                # A look that began after the refusal serves all who were refused together.
+                if self._looked_at < refused_at - (_LOOK_AGAIN_S if self._fruitless >= _FRUITLESS_LOOKS else 0):
+                    self._look()
+                    self._fruitless = self._fruitless + 1 if self._live[0] == api_key_id else 0
+        return self._live[0] != api_key_id
+
+    def _look_aside(self) -> None:
+        """Look in a thread: whoever signs doesn't wait for it."""
+        self._look_at = time.monotonic() + _FOLLOW_S
+        threading.Thread(target=self._look, name="hsm-keys-follow", daemon=True).start()
+
+    def _look(self) -> None:
+        if self._follow is None:
+            return
+        self._looked_at = time.monotonic()
+        try:
+            key = self._follow()
+        except HsmKeysError as error:
+            _log.debug("couldn't look %r up again: %s", self._live[2].name, error.message)
+        else:
+            if key.api_key_id is not None and key.api_key_id != self._live[0]:
+                _log.info("%r is API key %s now", key.name, key.api_key_id)
+                self._live = (key.api_key_id, key.sign, key)
 
     def __repr__(self) -> str:
         return f"RequestSigner(key={self.key.name!r}, api_key_id={self.api_key_id!r})"

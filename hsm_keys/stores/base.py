@@ -196,15 +196,16 @@ class StoredKey(ABC):
         return private_key_of(self)
 
     def signer(self, *, api_key_id: str | None = None) -> RequestSigner:
-        """Return what signs Kalshi requests with this key.
+        """Return what signs Kalshi requests with this key, or with the one that has its name after a rotation.
 
         Args:
-            api_key_id: Overrides the id in the store, for keys whose store can't hold one.
+            api_key_id: Overrides the id in the store, for keys whose store can't hold one. Such a signer stays
+                with its key.
 
         Raises:
             KeyNotRegisteredError: If there is no API key id.
         """
-        return RequestSigner(self, api_key_id=api_key_id)
+        return RequestSigner(self, api_key_id=api_key_id, follow=None if api_key_id else self.current)
 
     def current(self) -> StoredKey:
         """Return the key that carries this key's name now: another one after a rotation.

@@ -1,0 +1,129 @@
+"""``rotate``."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from hsm_keys.cli.enroll import key_object
+from hsm_keys.cli.options import Settings, auth_option, settings_options
+from hsm_keys.cli.output import print_json
+from hsm_keys.cli.session import connector, management_client, opened_store, speaking
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hsm_keys.lifecycle.rotate import Rotation, Rotator, Stage
+
+__all__ = ["rotate"]
+
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"([0-9]{1,9})([smhd]?)")
+
+
+def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """Return the seconds of a time such as 90s, 10m or 2h."""
+    if value is None:
+        return None
+    parts = _DURATION.fullmatch(value)
+    if not parts:
+        raise click.BadParameter(f"{value!r} is not a time: write 90s, 10m, 2h or 1d", ctx, param)
+    return int(parts[1]) * _SECONDS[parts[2] or "s"]
+
+
+@click.command(epilog="Examples: hsm-keys rotate prod --slot 0; hsm-keys rotate prod --finish --slot 0")
+@click.argument("name")
+@click.option("--grace", callback=_seconds, metavar="D", help="Wait so long (90s, 10m, 2h), then end the old key.")
+@click.option("--finish", is_flag=True, help="End the old key now.")
+@click.option("--abort", is_flag=True, help="Go back: the old key gets its name again, the new one is ended.")
+@click.option("--keep-old", is_flag=True, help="Keep the old private half, as NAME+kept-XXXXXXXX.")
+@click.option("--yes", is_flag=True, help="Don't ask before the old key is ended.")
+@auth_option
+@settings_options
+@click.pass_obj
+def rotate(
+    settings: Settings,
+    *,
+    name: str,
+    grace: int | None,
+    finish: bool,
+    abort: bool,
+    keep_old: bool,
+    yes: bool,
+    auth: str | None,
+) -> None:
+    """Put a new key in the place of the key NAME. Killed or refused half way, the same command goes on.
+
+    The new key is made in the same store, registered with the same scopes and subaccount, and proved with a signed
+    request; then it gets the name. The old one works on, so that programs that have it open can change over, until
+    it is ended: by --grace, by --finish, or by a second call. Ending it deletes its API key at Kalshi, proves that
+    it is dead, and destroys its private half.
+    """
+    if abort and (finish or keep_old or grace is not None):
+        raise click.UsageError("--abort goes back: it can't be combined with --finish, --grace or --keep-old")
+    if finish and grace is not None:
+        raise click.UsageError("--finish ends the old key now, --grace later: give one of them")
+    from hsm_keys.lifecycle.rotate import Rotator, Stage
+    from hsm_keys.stores.base import check_new_name
+
+    check_new_name(name)
+    connect = connector(settings)
+    with speaking(settings) as say, opened_store(settings, say) as store:
+        stage = Stage.read(store, name)
+        with management_client(connect, store, auth, say, prefer=name) as management:
+            rotator = Rotator(store, management, connect, say)
+            if abort:
+                done = rotator.abort(name)
+            else:
+                ending = finish or grace is not None or stage.handed_over
+                done = _forward(rotator, name, stage, say, ending=ending, grace=grace, keep_old=keep_old, yes=yes)
+    _print(settings, done)
+
+
+def _forward(
+    rotator: Rotator,
+    name: str,
+    stage: Stage,
+    say: Callable[[str], None],
+    *,
+    ending: bool,
+    grace: int | None,
+    keep_old: bool,
+    yes: bool,
+) -> Rotation:
+    if not ending or grace is not None:
+        done = rotator.advance(name)
+    if not ending:
+        say(f"next, when all programs use the new key: hsm-keys rotate {name} --finish (or --abort, to go back)")
+        return done
+    if grace:
+        say(f"the old key works for {grace} seconds more")
+        time.sleep(grace)
+    if grace is None and not yes and sys.stdin.isatty():
+        _confirm(stage, keep_old=keep_old)
+    return rotator.finish(name, keep_old=keep_old)
+
+
+def _confirm(stage: Stage, *, keep_old: bool) -> None:
+    old = stage.retired or stage.current
+    if old is None:
+        return
+    destroyed = "" if keep_old else " and its private half is destroyed"
+    click.confirm(
+        f"API key {old.api_key_id} is deleted at Kalshi{destroyed}: programs that still sign with it get 401. Go on?",
+        abort=True,
+        err=True,
+    )
+
+
+def _print(settings: Settings, done: Rotation) -> None:
+    if settings.as_json:
+        retired = done.retired.api_key_id if done.retired else None
+        rotation = {"stage": done.stage, "retired_api_key_id": retired}
+        print_json({**key_object(done.key, done.custody, done.key.api_key_id), "rotation": rotation})
+    else:
+        click.echo(f"{done.key.name}  {done.key.api_key_id}  {done.key.uri}")

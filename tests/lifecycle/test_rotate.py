@@ -1,0 +1,287 @@
+"""Rotating on a real token against a strict server: every end, and every place to be interrupted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hsm_keys import KalshiClient, KeyType, RequestSigner, open_store
+from hsm_keys.errors import KeyBusyError, KeyNotFoundError, KeyNotRegisteredError, KeyProblemError, UsageError
+from hsm_keys.kalshi.errors import TierError
+from hsm_keys.lifecycle.enroll import adopt, enroll
+from hsm_keys.lifecycle.locking import exclusive
+from hsm_keys.lifecycle.rotate import Rotation, Rotator
+from hsm_keys.sandbox import SandboxServer, parse_fault
+from hsm_keys.signing.pem import PemKey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from hsm_keys import KeyStore, StoredKey
+    from tests.support.softhsm import TestToken
+
+pytestmark = pytest.mark.softhsm
+
+
+@pytest.fixture
+def store(token: TestToken) -> Iterator[KeyStore]:
+    with open_store(token.uri) as opened:
+        yield opened
+
+
+class Person:
+    """Somebody with the bootstrap key, who rotates."""
+
+    def __init__(self, store: KeyStore, sandbox: SandboxServer) -> None:
+        self.store = store
+        self.sandbox = sandbox
+        self.said: list[str] = []
+
+    def connect(self, signer: RequestSigner) -> KalshiClient:
+        return KalshiClient(signer, base_url=self.sandbox.base_url)
+
+    def management(self) -> KalshiClient:
+        return self.connect(RequestSigner(PemKey(self.sandbox.bootstrap_key_id, self.sandbox.bootstrap_pem)))
+
+    def enroll(self, name: str = "prod", **options: Any) -> StoredKey:
+        chosen = {"key_type": None, "scopes": None, "subaccount": None, **options}
+        with self.management() as management:
+            return enroll(
+                self.store, name, management=management, connect=self.connect, report=self.said.append, **chosen
+            ).key
+
+    def rotator(self, management: KalshiClient) -> Rotator:
+        return Rotator(self.store, management, self.connect, self.said.append)
+
+    def advance(self, name: str = "prod") -> Rotation:
+        with self.management() as management:
+            return self.rotator(management).advance(name)
+
+    def finish(self, name: str = "prod", *, keep_old: bool = False) -> Rotation:
+        with self.management() as management:
+            return self.rotator(management).finish(name, keep_old=keep_old)
+
+    def abort(self, name: str = "prod") -> Rotation:
+        with self.management() as management:
+            return self.rotator(management).abort(name)
+
+    def live(self) -> set[str]:
+        return set(self.sandbox.state.keys) - {self.sandbox.bootstrap_key_id}
+
+    def in_store(self) -> dict[str, str | None]:
+        return {key.name: key.api_key_id for key in self.store.keys()}
+
+    def works(self, key: StoredKey) -> bool:
+        signer = key.signer(api_key_id=str(key.api_key_id))  # this key, whatever its name is by now
+        with self.connect(signer) as client:
+            return client.request("GET", "/portfolio/balance").status_code == 200
+
+
+@pytest.fixture
+def person(store: KeyStore, sandbox: SandboxServer) -> Person:
+    return Person(store, sandbox)
+
+
+@pytest.mark.parametrize("key_type", [KeyType.RSA_2048, KeyType.ED25519])
+def test_a_new_key_takes_the_name_and_the_old_one_dies(person: Person, key_type: KeyType) -> None:
+    old = person.enroll(key_type=key_type, scopes=["read", "write::trade"], subaccount=None)
+    grace = person.advance()
+    assert grace.stage == "grace"
+    assert grace.retired is not None
+    assert grace.retired.api_key_id == old.api_key_id != grace.key.api_key_id
+    assert (grace.key.name, grace.key.key_type) == ("prod", key_type)
+    assert grace.key.public_pem() != old.public_pem()
+    assert person.works(old)
+    assert person.works(grace.key)
+    registered = person.sandbox.state.keys[str(grace.key.api_key_id)]
+    assert (registered.name, registered.scopes) == ("prod", ("read", "write::trade"))
+    assert registered.public_pem == grace.key.public_pem()
+
+    done = person.finish()
+    assert done.stage == "done"
+    assert person.live() == {done.key.api_key_id}
+    assert person.in_store() == {"prod": done.key.api_key_id}
+    last = person.sandbox.requests[-1]
+    assert (last.api_key_id, last.status) == (old.api_key_id, 401)  # proved dead, signed by the old private half
+
+
+def test_the_subaccount_is_kept(person: Person) -> None:
+    person.enroll(subaccount=7)
+    done = person.advance()
+    assert person.sandbox.state.keys[str(done.key.api_key_id)].subaccount == 7
+
+
+def test_the_old_private_half_can_be_kept_and_the_next_rotation_is_a_new_one(person: Person) -> None:
+    old = person.enroll()
+    person.advance()
+    person.finish(keep_old=True)
+    kept = f"prod+kept-{str(old.api_key_id)[:8]}"
+    assert set(person.in_store()) == {"prod", kept}
+    assert len(person.live()) == 1
+    person.advance()
+    person.finish()
+    assert set(person.in_store()) == {"prod", kept}
+
+
+@pytest.mark.parametrize("advanced", [False, True])
+def test_the_way_back(person: Person, advanced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = person.enroll()
+    if advanced:
+        person.advance()
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr(type(person.store), "hand_over", _interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                person.advance()
+    assert len(person.live()) == 2
+    done = person.abort()
+    assert (done.stage, done.key.api_key_id) == ("aborted", old.api_key_id)
+    assert person.live() == {old.api_key_id}
+    assert person.in_store() == {"prod": old.api_key_id}
+    assert person.works(person.store.key("prod"))
+
+
+def test_there_is_no_way_back_to_a_dead_key(person: Person) -> None:
+    old = person.enroll()
+    new = person.advance().key
+    person.sandbox.state.delete_key(str(old.api_key_id))
+    with pytest.raises(Exception, match="refuses the signature"):
+        person.abort()
+    assert person.in_store()["prod"] == new.api_key_id
+    assert person.works(new)
+
+
+def _interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+_PLACES = [
+    "hsm_keys.lifecycle.rotate.prove_custody",
+    "hsm_keys.lifecycle.registering.Registrar._post",
+    "hsm_keys.lifecycle.registering.Registrar._yield_to_others",
+    "hsm_keys.lifecycle.registering.bind",
+    "hsm_keys.lifecycle.registering.prove_registration",
+    "hsm_keys.stores.pkcs11.store.Pkcs11Store.hand_over",
+    "hsm_keys.stores.pkcs11.store.write_label",
+]
+
+
+@pytest.mark.parametrize("ending", ["advance", "abort"])
+@pytest.mark.parametrize("place", _PLACES)
+def test_interrupted_anywhere_it_goes_on_or_back_without_a_second_key(
+    person: Person, monkeypatch: pytest.MonkeyPatch, place: str, ending: str
+) -> None:
+    old = person.enroll()
+    posts = sum(seen.method == "POST" for seen in person.sandbox.requests)
+    with monkeypatch.context() as patch:
+        patch.setattr(place, _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            person.advance()
+    assert person.works(person.store.key("prod"))
+    if ending == "abort":
+        person.abort()
+        assert person.live() == {old.api_key_id}
+        assert person.in_store() == {"prod": old.api_key_id}
+        return
+    person.advance()
+    done = person.finish()
+    assert person.live() == {done.key.api_key_id}
+    assert person.in_store() == {"prod": done.key.api_key_id}
+    assert sum(seen.method == "POST" for seen in person.sandbox.requests) == posts + 1
+
+
+@pytest.mark.parametrize("fault", ["drop-before", "drop-after"])
+@pytest.mark.parametrize("endpoint", ["POST /api_keys", "DELETE /api_keys/{api_key}"])
+def test_lost_answers_end_well(person: Person, endpoint: str, fault: str) -> None:
+    person.enroll()
+    person.sandbox.faults.add(parse_fault(f"{endpoint}:{fault}:1"))
+
+    def twice(call: Callable[[], object]) -> None:
+        try:
+            call()
+        except Exception:  # noqa: BLE001 - whatever the first run says, the second must end it
+            call()
+
+    twice(person.advance)
+    twice(person.finish)
+    assert len(person.live()) == 1
+    assert person.in_store() == {"prod": next(iter(person.live()))}
+
+
+def test_a_name_that_kalshi_refuses_twice_gets_a_number(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    person.enroll()
+    person.sandbox.faults.add(parse_fault("POST /api_keys:status=400:1"))
+    done = person.advance()
+    assert person.sandbox.state.keys[str(done.key.api_key_id)].name == "prod-2"
+    assert any("refuses the name" in line for line in person.said)
+
+
+def test_where_kalshi_registers_by_hand_only_the_rotation_goes_on_after_adopt(person: Person) -> None:
+    person.enroll()
+    person.sandbox.state.tier = "basic"
+    with pytest.raises(TierError, match="stays in the store") as caught:
+        person.advance()
+    assert "hsm-keys adopt prod+next" in caught.value.hint
+    key = person.store.key("prod+next")
+    registered = person.sandbox.add_key("prod", key.public_pem())  # the account page
+    adopt(person.store, "prod+next", registered.api_key_id, connect=person.connect, report=person.said.append)
+    assert person.advance().key.api_key_id == registered.api_key_id
+
+
+def test_a_key_can_rotate_itself(person: Person) -> None:
+    person.enroll()
+    with person.connect(person.store.key("prod").signer()) as itself:
+        rotator = person.rotator(itself)
+        rotator.advance("prod")
+        done = rotator.finish("prod", keep_old=False)
+    assert person.live() == {done.key.api_key_id}
+
+
+def test_what_cannot_be_rotated_says_why(person: Person) -> None:
+    with pytest.raises(UsageError):
+        person.advance("prod+next")
+    with pytest.raises(KeyNotFoundError):
+        person.advance()
+    person.store.generate("minted")
+    with pytest.raises(KeyNotRegisteredError):
+        person.advance("minted")
+    old = person.enroll()
+    with pytest.raises(KeyProblemError, match="no rotation"):
+        person.finish()
+    with pytest.raises(KeyProblemError, match="no rotation"):
+        person.abort()
+    person.sandbox.state.delete_key(str(old.api_key_id))
+    with pytest.raises(KeyProblemError, match="doesn't list"):
+        person.advance()
+    assert set(person.in_store()) == {"minted", "prod"}
+
+
+def test_two_runs_at_once_one_wins(person: Person) -> None:
+    person.enroll()
+    with exclusive(person.store, "prod"):
+        for call in (person.advance, person.finish, person.abort, person.enroll):
+            with pytest.raises(KeyBusyError, match="another hsm-keys"):
+                call()
+    with exclusive(person.store, "other"):
+        assert person.advance().stage == "grace"
+
+
+def test_a_pair_that_another_machine_registered_meanwhile_is_left_to_it(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hsm_keys.lifecycle.registering import Registrar
+
+    post = Registrar._post
+
+    def raced(self: Registrar, key: StoredKey, *arguments: Any) -> str:
+        person.sandbox.add_key("prod", key.public_pem())
+        return post(self, key, *arguments)
+
+    monkeypatch.setattr(Registrar, "_post", raced)
+    with pytest.raises(KeyBusyError, match="at the same moment"):
+        person.enroll()
+    assert len(person.live()) == 1  # the other one's
+    monkeypatch.undo()
+    monkeypatch.setenv("KALSHI_API_BASE_URL", person.sandbox.base_url)
+    assert person.enroll().api_key_id == next(iter(person.live()))
