@@ -159,7 +159,8 @@ class RequestSigner:
             refused_at = time.monotonic()
             with _looking:
                 # A look that began after the refusal serves all who were refused together.
-                if self._looked_at < refused_at - (_LOOK_AGAIN_S if self._fruitless >= _FRUITLESS_LOOKS else 0):
+                old_enough = refused_at - (_LOOK_AGAIN_S if self._fruitless >= _FRUITLESS_LOOKS else 0)
+                if self._live[0] == api_key_id and self._looked_at < old_enough:
                     self._look()
                     self._fruitless = self._fruitless + 1 if self._live[0] == api_key_id else 0
         return self._live[0] != api_key_id
