@@ -87,7 +87,7 @@ def connector(settings: Settings) -> Callable[[RequestSigner], KalshiClient]:
     import stamina
 
     from hsm_keys.kalshi.client import KalshiClient
-    from hsm_keys.kalshi.environments import resolve
+    from hsm_keys.signing.environments import resolve
 
     if settings.base_url is not None and settings.env is not None:
         raise UsageError("--env and --base-url both name an environment", hint="give one of them")

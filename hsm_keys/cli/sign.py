@@ -65,7 +65,7 @@ def _written(settings: Settings, headers: dict[str, str], method: str, path: str
     lines = [f"{name}: {value}" for name, value in headers.items()]
     if settings.output != "curl":
         return lines
-    from hsm_keys.kalshi.environments import resolve
+    from hsm_keys.signing.environments import resolve
     from hsm_keys.signing.message import REST_PREFIX, canonical_method, canonical_path
 
     bare, mark, query = path.partition("?")

@@ -14,8 +14,8 @@ from hsm_keys._version import __version__
 from hsm_keys.errors import HsmKeysError, NetworkError, OutcomeUnknownError, UsageError
 from hsm_keys.kalshi.api_keys import ApiKeysResource, AsyncApiKeysResource
 from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
-from hsm_keys.kalshi.environments import resolve
 from hsm_keys.kalshi.errors import error_of, garbled, read_json
+from hsm_keys.signing.environments import resolve
 from hsm_keys.signing.message import canonical_method, canonical_path
 from hsm_keys.signing.pem import PemKey
 from hsm_keys.signing.signer import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, RequestSigner

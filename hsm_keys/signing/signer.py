@@ -15,6 +15,8 @@ from hsm_keys.signing.message import WEBSOCKET_PATH, signing_message
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hsm_keys.signing.auth import KalshiAuth
+
 __all__ = [
     "KEY_HEADER",
     "SIGNATURE_HEADER",
@@ -146,6 +148,23 @@ class RequestSigner:
             path: ``/trade-api/ws/v2``, or ``/trade-api/ws/v2/margin``.
         """
         return self.headers("GET", path)
+
+    def auth(self, *, base_url: str | None = None, environment: str | None = None) -> KalshiAuth:
+        """Return an authentication object for requests, niquests, httpx and httpx2, sync and async.
+
+        It signs each request right before it is sent, and refuses to sign for another origin than this one.
+
+        Args:
+            base_url: Kalshi's base URL; https, or http to loopback.
+            environment: ``prod`` or ``demo``, in place of a base URL. With neither, ``KALSHI_API_BASE_URL`` and
+                ``KALSHI_DEMO`` are read, and production is the default.
+
+        Raises:
+            UsageError: If the base URL can't be one.
+        """
+        from hsm_keys.signing.auth import kalshi_auth
+
+        return kalshi_auth(self, base_url=base_url, environment=environment)
 
     def moved_on(self, api_key_id: str) -> bool:
         """Tell whether requests are signed for another API key by now; after a refusal, this looks.

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from email.message import Message
     from types import TracebackType
 
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 class Arrived:
     method: str
     target: str
-    headers: dict[str, str]
+    headers: Message  # whose names have no case
     body: bytes
 
     @property
@@ -62,7 +63,7 @@ class Stub:
 
             def _any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                stub.arrived.append(Arrived(self.command, self.path, dict(self.headers), body))
+                stub.arrived.append(Arrived(self.command, self.path, self.headers, body))
                 answer = stub.answers.pop(0) if len(stub.answers) > 1 else stub.answers[0]
                 if callable(answer):
                     answer(self)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hsm_keys import KalshiClient
 from hsm_keys.errors import UsageError
 from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
-from hsm_keys.kalshi.environments import resolve
+from hsm_keys.signing.environments import resolve
 
 if TYPE_CHECKING:
     from pathlib import Path
