@@ -11,12 +11,19 @@ from hsm_keys.signing.algorithms import verifies
 from hsm_keys.stores.base import CustodyFact, Verdict
 
 if TYPE_CHECKING:
+    from hsm_keys.signing.algorithms import PublicKey
     from hsm_keys.stores.base import StoredKey
 
-__all__ = ["CustodyReport", "examine_custody", "prove_custody"]
+__all__ = ["MADE_BY", "CustodyReport", "examine_custody", "prove_custody", "prove_imported"]
 
 # Kalshi's messages begin with a digit: this text can't be taken for a request.
 _PROOF_DOMAIN: Final = b"hsm-keys custody proof\0"
+
+MADE_BY: Final = "made_by"
+"""The fact that a workflow adds which knows who made a key that the store didn't make."""
+
+_MADE_ELSEWHERE: Final = frozenset({"local", "origin", MADE_BY})
+_ONCE_OUTSIDE: Final = frozenset({"always_sensitive", "never_extractable"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +47,22 @@ class CustodyReport:
         return [_sentence(fact) for fact in self.facts if fact.verdict is Verdict.UNKNOWN]
 
     @property
+    def imported(self) -> bool:
+        """Whether nothing speaks against custody but that the private half was made elsewhere."""
+        bad = {fact.name for fact in self.facts if fact.verdict is Verdict.BAD}
+        return bool(bad & _MADE_ELSEWHERE) and bad <= _MADE_ELSEWHERE | _ONCE_OUTSIDE
+
+    @property
+    def made_inside(self) -> bool:
+        """Whether the store says that it made the pair."""
+        return any(fact.name in _MADE_ELSEWHERE and fact.verdict is Verdict.GOOD for fact in self.facts)
+
+    @property
     def verdict(self) -> str:
-        """``in custody`` or ``not in custody``."""
+        """``in custody``, ``imported`` (by whom it was made, where that is known) or ``not in custody``."""
+        if self.imported:
+            maker = next((fact.value for fact in self.facts if fact.name == MADE_BY), None)
+            return f"imported, made by {maker}" if maker else "imported"
         return "not in custody" if self.problems else "in custody"
 
     def as_dict(self) -> dict[str, Any]:
@@ -76,11 +97,37 @@ def prove_custody(key: StoredKey) -> CustodyReport:
             f"the key {key.name!r} is not in custody: {'; '.join(report.problems)}",
             hint="it was not registered; destroy it, and let `hsm-keys enroll` make a new one",
         )
+    return CustodyReport((*report.facts, _signs(key, key.public_key())))
+
+
+def prove_imported(key: StoredKey, public_key: PublicKey, maker: str) -> CustodyReport:
+    """Examine an imported key, and prove that the store signs with the private half that was imported.
+
+    Args:
+        key: The key.
+        public_key: The public half as it was made, not as the store gives it.
+        maker: Who made the pair.
+
+    Raises:
+        CustodyError: If the private half can be read or taken out now.
+        SigningError: If what the store signs doesn't verify.
+    """
+    made = CustodyFact(MADE_BY, maker, Verdict.BAD, "the private half was made outside of the store: copies may exist")
+    report = CustodyReport((*examine_custody(key).facts, made))
+    if not report.imported:
+        raise CustodyError(
+            f"the store doesn't keep the imported key {key.name!r} in: {'; '.join(report.problems)}",
+            hint="let the store make the key: hsm-keys enroll",
+        )
+    return CustodyReport((*report.facts, _signs(key, public_key)))
+
+
+def _signs(key: StoredKey, public_key: PublicKey) -> CustodyFact:
+    """Have a random message signed in the store, and verify it here."""
     message = _PROOF_DOMAIN + os.urandom(32)
-    if not verifies(key.public_key(), message, key.sign(message)):
+    if not verifies(public_key, message, key.sign(message)):
         raise SigningError(
             f"what the store signs with {key.name!r} doesn't verify with its public half",
             hint="public and private object may not belong together; destroy them and enroll anew",
         )
-    signed = CustodyFact("signature_verified", value=True, verdict=Verdict.GOOD)
-    return CustodyReport((*report.facts, signed))
+    return CustodyFact("signature_verified", value=True, verdict=Verdict.GOOD)

@@ -12,8 +12,8 @@ from typing import Final, TypeAlias
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from hsm_keys.errors import UsageError
@@ -21,6 +21,7 @@ from hsm_keys.errors import UsageError
 __all__ = [
     "SALT_LENGTH",
     "KeyType",
+    "PrivateKey",
     "PublicKey",
     "key_type_of",
     "public_key_pem",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 PublicKey: TypeAlias = RSAPublicKey | Ed25519PublicKey
+PrivateKey: TypeAlias = RSAPrivateKey | Ed25519PrivateKey
 
 SALT_LENGTH: Final = 32
 """Bytes of PSS salt: the length of a SHA-256 digest, and the only length that Kalshi documents."""

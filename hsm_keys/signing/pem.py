@@ -18,7 +18,9 @@ from hsm_keys.signing.algorithms import SALT_LENGTH, key_type_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["PemKey"]
+    from hsm_keys.signing.algorithms import PrivateKey
+
+__all__ = ["PemKey", "load_private_key"]
 
 _HEADER_VALUE: Final = re.compile(r"[!-~]+")  # visible ASCII: RFC 9110, section 5.5, without spaces
 _PSS: Final = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=SALT_LENGTH)
@@ -42,9 +44,7 @@ class PemKey:
         if not _HEADER_VALUE.fullmatch(api_key_id):
             raise UsageError(f"{api_key_id!r} is no API key id", hint="copy it from Kalshi's list of API keys: a UUID")
         self.api_key_id = api_key_id
-        key = _load(_bytes(pem), passphrase)
-        key_type_of(key.public_key())
-        self._key = key
+        self._key = load_private_key(pem, passphrase)
 
     def sign(self, message: bytes, /) -> bytes:
         """Return the signature: RSASSA-PSS with SHA-256 and a salt of 32 bytes, or Ed25519."""
@@ -65,13 +65,23 @@ def _bytes(secret: str | bytes) -> bytes:
     return secret if isinstance(secret, bytes) else secret.encode(errors="surrogateescape")
 
 
-def _load(pem: bytes, passphrase: Callable[[], str] | None) -> RSAPrivateKey | Ed25519PrivateKey:
-    encrypted = b"ENCRYPTED" in pem
+def load_private_key(pem: str | bytes, passphrase: Callable[[], str] | None = None) -> PrivateKey:
+    """Return the private key in a PEM; no error shows anything of it.
+
+    Args:
+        pem: PKCS#1 or PKCS#8 PEM of an RSA or Ed25519 key, encrypted or not.
+        passphrase: Gives the passphrase; called only if the PEM is encrypted.
+
+    Raises:
+        UsageError: If the PEM can't be read, or Kalshi takes no such key.
+    """
+    content = _bytes(pem)
+    encrypted = b"ENCRYPTED" in content
     if encrypted and passphrase is None:
         raise UsageError("the private key is encrypted", hint="set KALSHI_PRIVATE_KEY_PASSPHRASE")
     password = _bytes(passphrase()) if encrypted and passphrase else None
     try:
-        key = load_pem_private_key(pem, password)
+        key = load_pem_private_key(content, password)
     except (TypeError, ValueError, UnsupportedAlgorithm):
         # What cryptography says is dropped: it may quote what it was given.
         raise UsageError(
@@ -80,4 +90,5 @@ def _load(pem: bytes, passphrase: Callable[[], str] | None) -> RSAPrivateKey | E
         ) from None
     if not isinstance(key, RSAPrivateKey | Ed25519PrivateKey):
         raise UsageError(f"Kalshi takes no keys of the kind {type(key).__name__}", hint="use RSA or Ed25519")
+    key_type_of(key.public_key())
     return key

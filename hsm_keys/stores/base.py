@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 from uuid import UUID
 
 from hsm_keys.errors import SigningError, UsageError
-from hsm_keys.signing.algorithms import KeyType, PublicKey, key_type_of, public_key_pem
+from hsm_keys.signing.algorithms import KeyType, PrivateKey, PublicKey, key_type_of, public_key_pem
 from hsm_keys.signing.signer import RequestSigner
 
 if TYPE_CHECKING:
@@ -19,18 +19,24 @@ if TYPE_CHECKING:
     from hsm_keys.signing.private_key import Ed25519KeyInStore, RSAKeyInStore
 
 __all__ = [
+    "IMPORTING",
     "MARKS",
     "RETIRED",
     "SUCCESSOR",
     "CustodyFact",
+    "KeyImports",
     "KeyState",
     "KeyStore",
+    "PendingImport",
     "StoredKey",
     "Verdict",
     "check_api_key_id",
     "check_label",
     "check_new_name",
 ]
+
+IMPORTING: Final = "+importing"
+"""What follows NAME in the name of a throwaway key, while a key made elsewhere is on its way into the store."""
 
 SUCCESSOR: Final = "+next"
 """What follows NAME in the name of the key that is to replace it."""
@@ -220,6 +226,60 @@ class StoredKey(ABC):
         return f"{type(self).__name__}(name={self.name!r}, api_key_id={self.api_key_id!r})"
 
 
+@dataclass(frozen=True, slots=True)
+class PendingImport:
+    """An import that was prepared and not ended: what an interrupted run left.
+
+    Args:
+        key_type: What was to be imported.
+        key: The imported key; None while nothing was.
+    """
+
+    key_type: KeyType
+    key: StoredKey | None
+
+
+class KeyImports(ABC):
+    """The way into a store for private halves that were made elsewhere, in steps that a crash may part.
+
+    ``prepare`` leaves a lasting mark, ``put`` puts the key in, ``end`` removes the mark. Use one object for all three.
+    """
+
+    @abstractmethod
+    def pending(self, name: str) -> PendingImport | None:
+        """Return what is left of an import under that name that was prepared and not ended; None if none was."""
+
+    @abstractmethod
+    def prepare(self, name: str, key_type: KeyType) -> StoredKey | None:
+        """Leave a lasting mark that a key of that name is about to come, and that the store takes such keys.
+
+        Safe to repeat: a mark that is there already is taken, or replaced.
+
+        Returns:
+            A throwaway key that was imported in the very same way, to judge by; None where the mark is none.
+
+        Raises:
+            UsageError: If the store can't have such a name.
+            KeyExistsError: If the name is taken.
+            StoreError: If the store takes no such key; nothing is left behind.
+        """
+
+    @abstractmethod
+    def put(self, name: str, private_key: PrivateKey, api_key_id: str) -> StoredKey:
+        """Put the private half in, after ``prepare``; it doesn't come out again.
+
+        Returns:
+            The key; bound to the API key id already where the store does both in one step.
+
+        Raises:
+            StoreError: If the store refuses.
+        """
+
+    @abstractmethod
+    def end(self, name: str) -> None:
+        """Remove the mark; an imported key that is bound stays. Nothing happens if there is no mark."""
+
+
 class KeyStore(ABC):
     """A place where private halves live. Use it as a context manager, or call ``close()``.
 
@@ -306,6 +366,10 @@ class KeyStore(ABC):
     @abstractmethod
     def destroy(self, key: StoredKey) -> None:
         """Destroy both halves. There is no way back."""
+
+    @abstractmethod
+    def imports(self) -> KeyImports:
+        """Return what puts private halves into this store that were made elsewhere."""
 
     @abstractmethod
     def close(self) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import KeyType
     from hsm_keys.stores.awskms.layout import KeyCreation
 
-__all__ = ["aliases", "create", "give_alias", "read_tags"]
+__all__ = ["aliases", "create", "give_alias", "left_over", "read_tags"]
 
 
 def pages(call: Call, function: Callable[..., Any], items: str, **parameters: Any) -> Iterator[Any]:
@@ -41,8 +41,8 @@ def read_tags(client: Any, call: Call, arn: str) -> dict[str, str]:
     return {tag["TagKey"]: tag["TagValue"] for tag in tags}
 
 
-def _left_over(client: Any, region: str, name: str, aliased: set[str]) -> Any | None:
-    """Return the metadata of a usable key that carries the name as its tag and has no alias.
+def left_over(client: Any, region: str, name: str, aliased: set[str], state: str = "Enabled") -> Any | None:
+    """Return the metadata of a key in that state that carries the name as its tag and has no alias.
 
     Costs one ListKeys a thousand keys of the account and Region, and one ListResourceTags for each key that no
     alias points to; in most accounts that is none.
@@ -58,7 +58,7 @@ def _left_over(client: Any, region: str, name: str, aliased: set[str]) -> Any | 
         if tags.get(NAME_TAG) == name:
             call = Call("DescribeKey", key_id, region)
             metadata = field(ask(call, client.describe_key, KeyId=key_id), "KeyMetadata", dict, call)
-            if metadata.get("KeyState") == "Enabled":
+            if metadata.get("KeyState") == state:
                 return metadata
     return None
 
@@ -77,7 +77,7 @@ def create(client: Any, region: str, name: str, key_type: KeyType, wanted: KeyCr
             f"KMS in {region} already has the alias {alias_of(name)}",
             hint=f"choose another name, or see it: hsm-keys show {name}",
         )
-    found = _left_over(client, region, name, set(known.values()))
+    found = left_over(client, region, name, set(known.values()))
     if found is not None:
         _check_left_over(found, name, key_type, wanted)
         return str(found["Arn"])

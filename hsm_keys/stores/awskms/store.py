@@ -30,6 +30,7 @@ from hsm_keys.stores.base import CustodyFact, KeyStore, StoredKey, check_api_key
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
+    from hsm_keys.stores.awskms.importing import AwsKmsImports
 
 __all__ = ["AwsKmsKey", "AwsKmsStore"]
 
@@ -309,6 +310,22 @@ class AwsKmsStore(KeyStore):
         replicas.settled(lambda: creation.give_alias(client, region, name, arn))
         # By its ARN: an alias can take seconds to be known everywhere.
         return replicas.settled(lambda: self._look_up(arn, name))
+
+    def imports(self) -> AwsKmsImports:
+        """Return what imports keys into KMS.
+
+        Raises:
+            UsageError: If the store's URI names a key, or several Regions.
+        """
+        from hsm_keys.stores.awskms.importing import AwsKmsImports
+
+        if self._uri.key or len(self._uri.regions) > 1:
+            raise UsageError(
+                f"keys that were made elsewhere can't be put into {self.describe()}",
+                hint="leave the key out of the store's URI" if self._uri.key else "name one Region alone",
+            )
+        region = self._uri.regions[0]
+        return AwsKmsImports(lambda: self.caller().manage(region), region, self._look_up)
 
     def bind(self, key: StoredKey, api_key_id: str) -> AwsKmsKey:
         """Write the API key id as the tag ``hsm-keys:api-key-id``, in every Region of the store that has the key.

@@ -18,7 +18,7 @@ from hsm_keys.stores.pkcs11.objects import default_id, find, public_key_of, publ
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import KeyType, PublicKey
 
-__all__ = ["check_can_make", "destroy_pair", "make_pair", "write_id", "write_label"]
+__all__ = ["check_can_make", "check_can_sign", "destroy_pair", "make_pair", "write_id", "write_label"]
 
 _ED25519_OID: Final = bytes.fromhex("06032b6570")
 _DEFAULT_ID_LENGTH: Final = 20
@@ -40,21 +40,30 @@ def check_can_make(token: Any, key_type: KeyType) -> None:
     Raises:
         StoreError: If it doesn't.
     """
-    with told_as_ours("list its mechanisms"):
-        offered = token.slot.get_mechanisms()
+    offered = check_can_sign(token, key_type)
     bits = key_type.rsa_bits
-    if bits is None:
-        makes, signs = Mechanism.EC_EDWARDS_KEY_PAIR_GEN, {Mechanism.EDDSA}
-    else:
-        makes = Mechanism.RSA_PKCS_KEY_PAIR_GEN
-        signs = {Mechanism.SHA256_RSA_PKCS_PSS, Mechanism.RSA_PKCS_PSS}
-    if makes not in offered or not signs & offered:
-        raise StoreError(
-            f"the token makes no {key_type} keys that sign as Kalshi wants it",
-            hint="choose another --key-type, or another token",
-        )
+    makes = Mechanism.EC_EDWARDS_KEY_PAIR_GEN if bits is None else Mechanism.RSA_PKCS_KEY_PAIR_GEN
+    if makes not in offered:
+        raise StoreError(f"the token makes no {key_type} keys", hint="choose another --key-type, or another token")
     if bits is not None:
         _check_rsa_size(token, bits)
+
+
+def check_can_sign(token: Any, key_type: KeyType) -> set[Any]:
+    """Return the token's mechanisms, after making sure that it signs with such keys as Kalshi wants it.
+
+    Raises:
+        StoreError: If it doesn't.
+    """
+    with told_as_ours("list its mechanisms"):
+        offered: set[Any] = set(token.slot.get_mechanisms())
+    pss = {Mechanism.SHA256_RSA_PKCS_PSS, Mechanism.RSA_PKCS_PSS}
+    if not offered & ({Mechanism.EDDSA} if key_type.rsa_bits is None else pss):
+        raise StoreError(
+            f"the token doesn't sign with {key_type} keys as Kalshi wants it",
+            hint="choose another --key-type, or another token",
+        )
+    return offered
 
 
 def _check_rsa_size(token: Any, bits: int) -> None:

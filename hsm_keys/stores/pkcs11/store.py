@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -32,10 +33,11 @@ from hsm_keys.stores.pkcs11.pool import Lane, SessionPool
 from hsm_keys.stores.pkcs11.tokens import describe_token, find_token, token_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from hsm_keys.signing.algorithms import PublicKey
     from hsm_keys.stores.pins import Pin
+    from hsm_keys.stores.pkcs11.importing import Pkcs11Imports
     from hsm_keys.stores.uri import Pkcs11Uri
 
 __all__ = ["Pkcs11Key", "Pkcs11Store"]
@@ -287,6 +289,19 @@ class Pkcs11Store(KeyStore):
         """Destroy the private object, then the public one."""
         with self._module.mutex, told_as_ours(f"destroy the key {key.name!r}"):
             destroy_pair(*self._private_object(key))
+
+    def imports(self) -> Pkcs11Imports:
+        """Return what imports keys into the token."""
+        from hsm_keys.stores.pkcs11.importing import Pkcs11Imports
+
+        return Pkcs11Imports(self)
+
+    @contextmanager
+    def managing(self, what: str) -> Iterator[Any]:
+        """Give the session that changes objects, alone with the module; ``what`` is as for ``told_as_ours``."""
+        self._fresh()
+        with self._module.mutex, told_as_ours(what):
+            yield self._login.session
 
     def examine(self, key: Pkcs11Key, look: Callable[[Any], _T]) -> _T:
         """Return what ``look`` makes of the key's private object."""

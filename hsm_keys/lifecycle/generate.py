@@ -1,0 +1,191 @@
+"""A pair made by Kalshi, and its private half put into the store: in memory between the two, and nowhere else.
+
+Before Kalshi is asked the store is given a mark, which also shows that it takes such keys. From then on an API key of
+the name that no key of the store is bound to can only be one whose private half got lost between Kalshi's answer and
+the store: the next run deletes it. The mark goes last.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from hsm_keys.errors import (
+    HsmKeysError,
+    KalshiError,
+    KeyExistsError,
+    KeyNotFoundError,
+    KeyProblemError,
+    OutcomeUnknownError,
+)
+from hsm_keys.lifecycle.custody import examine_custody, prove_imported
+from hsm_keys.lifecycle.enroll import Enrollment
+from hsm_keys.lifecycle.locking import exclusive
+from hsm_keys.lifecycle.made_by_kalshi import KALSHI, Made, Maker, called
+from hsm_keys.lifecycle.possession import find_registration, prove_registration
+from hsm_keys.lifecycle.registering import bind
+from hsm_keys.stores.base import check_new_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hsm_keys.kalshi.models import ApiKey
+    from hsm_keys.stores.base import KeyStore, StoredKey
+
+__all__ = ["Generator"]
+
+
+class Generator:
+    """Generates one key into one store.
+
+    Args:
+        store: Where the private half will live.
+        maker: Has the pair made by Kalshi; its name is the key's name in the store too.
+
+    Raises:
+        UsageError: If the name can't be one, or the store takes no keys at all that were made elsewhere.
+    """
+
+    def __init__(self, store: KeyStore, maker: Maker) -> None:
+        self._name = check_new_name(maker.name)
+        self._store = store
+        self._imports = store.imports()
+        self._maker = maker
+        self._report = maker.report
+
+    def run(self) -> Enrollment:
+        """Take the key from nothing, or from where an earlier run stopped, to imported, bound and proved.
+
+        Raises:
+            KeyBusyError: If another run works on the name; nothing was done.
+            KeyExistsError: If the store has the name, or Kalshi has it and it may be in use; nothing was done.
+            StoreError: If the store takes no such key; Kalshi wasn't asked, or its API key was deleted again.
+            KalshiError: If Kalshi refuses; nothing is left behind.
+            OutcomeUnknownError: If it isn't known whether Kalshi made a pair; the next run finds out.
+        """
+        with exclusive(self._store, self._name):
+            pending = self._imports.pending(self._name)
+            if pending is None:
+                self._check_not_stored()
+            listed = self._maker.listed()  # also shows, before anything is made, that we may ask
+            namesakes = self._namesakes(listed)
+            if pending is None:
+                self._check_unused(namesakes)
+            elif pending.key is not None:
+                return self._finish(pending.key, namesakes)
+            else:
+                self._maker.delete_lost(namesakes)
+            self._try_out()
+            made = self._make(listed)
+            return self._conclude(self._import(made), made.api_key_id)
+
+    def _namesakes(self, listed: Sequence[ApiKey]) -> list[ApiKey]:
+        """Return the API keys of the name that no key of the store is bound to."""
+        claimed = {key.api_key_id for key in self._store.keys()}
+        return [api_key for api_key in called(self._name, listed) if api_key.api_key_id not in claimed]
+
+    def _check_not_stored(self) -> None:
+        try:
+            key = self._store.key(self._name)
+        except KeyNotFoundError:
+            return
+        known = f"as API key {key.api_key_id}" if key.api_key_id else "not registered yet"
+        raise KeyExistsError(
+            f"the store has a key {self._name!r} already ({known}); nothing was changed",
+            hint=f"see it with `hsm-keys show {self._name}`, or choose another name",
+        )
+
+    def _check_unused(self, namesakes: Sequence[ApiKey]) -> None:
+        if namesakes:
+            ids = ", ".join(api_key.api_key_id for api_key in namesakes)
+            raise KeyExistsError(
+                f"Kalshi has an API key called {self._name!r} already, whose private half isn't in this store: {ids}; "
+                "nothing was changed",
+                hint="somebody may use it from a PEM: choose another name, or delete it on Kalshi's account page first",
+            )
+
+    def _try_out(self) -> None:
+        """Leave the mark, and make sure that the store keeps in what is put into it."""
+        throwaway = self._imports.prepare(self._name, self._maker.key_type)
+        if throwaway is not None:
+            try:
+                prove_imported(throwaway, throwaway.public_key(), KALSHI)
+            except KeyProblemError:
+                self._imports.end(self._name)
+                raise
+        self._report(f"{self._store.describe()} is ready for an {self._maker.key_type} key that was made elsewhere")
+
+    def _make(self, listed: Sequence[ApiKey]) -> Made:
+        try:
+            return self._maker.make(listed)
+        except OutcomeUnknownError:
+            raise  # the mark stays: it tells the next run what to delete
+        except HsmKeysError:
+            with suppress(HsmKeysError):  # what went wrong first says more
+                if not self._namesakes(self._maker.listed()):
+                    self._imports.end(self._name)
+            raise
+
+    def _import(self, made: Made) -> StoredKey:
+        """Put the private half into the store; if it doesn't go in, the API key is of no use and is deleted again."""
+        try:
+            key = self._imports.put(self._name, made.private_key, made.api_key_id)
+        except HsmKeysError as error:
+            self._undo(made.api_key_id, error)
+            raise
+        try:
+            prove_imported(key, made.private_key.public_key(), KALSHI)
+        except KeyProblemError as error:
+            self._store.destroy(key)
+            self._undo(made.api_key_id, error)
+            raise
+        self._report(f"put the private half into {self._store.describe()}, and it signs there (verified here)")
+        return key
+
+    def _undo(self, api_key_id: str, error: HsmKeysError) -> None:
+        """Delete an API key whose private half isn't in the store, and say so; in doubt leave it to the next run."""
+        told = f"run the same command again to finish or to delete the API key {api_key_id} that Kalshi made"
+        with suppress(HsmKeysError):
+            left = self._imports.pending(self._name)
+            if left is None or left.key is None:
+                self._maker.delete(api_key_id)
+                told = f"the API key {api_key_id} that Kalshi made was deleted again"
+                self._imports.end(self._name)
+        error.message = f"{error.message}; {told}"
+        error.args = (error.message,)
+
+    def _finish(self, key: StoredKey, namesakes: Sequence[ApiKey]) -> Enrollment:
+        """Go on with a key that an interrupted run put in."""
+        if examine_custody(key).made_inside:
+            self._maker.delete_lost(namesakes)
+            self._imports.end(self._name)
+            raise KeyExistsError(
+                f"the key {self._name!r} was made in the store after an earlier `generate` was interrupted",
+                hint=f"see it with `hsm-keys show {self._name}`, or choose another name",
+            )
+        if key.key_type is not self._maker.key_type:
+            raise KeyProblemError(
+                f"an interrupted run put an {key.key_type} key {self._name!r} into the store, and "
+                f"{self._maker.key_type} was asked for",
+                hint=f"give --key-type {key.key_type} to finish that one",
+            )
+        self._report(f"picked up the key {self._name!r}, which an interrupted run put into the store")
+        api_key_id = key.api_key_id or find_registration(self._maker.connect, key, namesakes)
+        if api_key_id is None:
+            raise KalshiError(
+                f"the store has the key {self._name!r} that Kalshi made, and Kalshi doesn't know it any more",
+                hint="destroy the key with the store's own tools, then run the same command again",
+            )
+        self._maker.delete_lost([api_key for api_key in namesakes if api_key.api_key_id != api_key_id])
+        return self._conclude(key, api_key_id)
+
+    def _conclude(self, key: StoredKey, api_key_id: str) -> Enrollment:
+        """Prove the key, here and at Kalshi; bind it where putting it in didn't; remove the mark."""
+        custody = prove_imported(key, key.public_key(), KALSHI)
+        prove_registration(self._maker.connect, key, api_key_id)
+        self._report("proved it: Kalshi answered a request signed in the store")
+        if key.api_key_id != api_key_id:
+            key = bind(self._store, key, api_key_id, self._report)
+        self._imports.end(self._name)
+        self._report(f"custody: {custody.verdict}: copies may exist (`hsm-keys enroll` makes keys that have none)")
+        return Enrollment(key, custody, api_key_id)

@@ -1,0 +1,171 @@
+"""Pairs that Kalshi makes: asked for once, and deleted there again where the private half got lost.
+
+Kalshi gives the private half in one answer and never again. So an API key whose answer was lost is of no use to
+anybody, and is deleted before another is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from hsm_keys.errors import HsmKeysError, KalshiError, KeyAmbiguousError, OutcomeUnknownError, UsageError
+from hsm_keys.kalshi.api_keys import new_key_fields
+from hsm_keys.lifecycle.ending import end_api_key
+from hsm_keys.signing.algorithms import KeyType, key_type_of
+from hsm_keys.signing.pem import load_private_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.kalshi.models import ApiKey
+    from hsm_keys.lifecycle.possession import Connect
+    from hsm_keys.lifecycle.registering import Wanted
+    from hsm_keys.signing.algorithms import PrivateKey
+
+__all__ = ["KALSHI", "Made", "Maker", "called"]
+
+KALSHI: Final = "Kalshi"
+
+_KALSHIS_WORDS: Final = {KeyType.RSA_2048: "rsa", KeyType.ED25519: "ed25519"}
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What Kalshi made.
+
+    Args:
+        api_key_id: The new API key's id.
+        pem: The private half as Kalshi gave it: PKCS#1 for RSA, PKCS#8 for Ed25519.
+        private_key: The same, read.
+    """
+
+    api_key_id: str
+    pem: str = field(repr=False)
+    private_key: PrivateKey = field(repr=False)
+
+
+def called(name: str, listed: Sequence[ApiKey]) -> list[ApiKey]:
+    """Return the API keys of that name; Kalshi doesn't say that names are unique."""
+    return [api_key for api_key in listed if api_key.name == name]
+
+
+class Maker:
+    """Has pairs made by Kalshi.
+
+    Args:
+        wanted: What is asked for.
+        key_type: RSA-2048 or Ed25519.
+        management: Signs the management calls.
+        connect: Makes a client of the same environment for another signer.
+        report: Called with a line for people after each step.
+
+    Raises:
+        UsageError: If Kalshi would refuse it; nothing was sent.
+    """
+
+    def __init__(
+        self,
+        wanted: Wanted,
+        key_type: KeyType,
+        management: KalshiClient,
+        connect: Connect,
+        report: Callable[[str], None],
+    ) -> None:
+        new_key_fields(wanted.name, wanted.scopes, wanted.subaccount)
+        if key_type not in _KALSHIS_WORDS:
+            raise UsageError(f"Kalshi makes no {key_type} keys", hint="use one of " + ", ".join(_KALSHIS_WORDS))
+        self.name = wanted.name
+        self.key_type = key_type
+        self.connect = connect
+        self.report = report
+        self._wanted = wanted
+        self._management = management
+
+    def listed(self) -> list[ApiKey]:
+        """Return the account's API keys."""
+        return self._management.api_keys.list().api_keys
+
+    def make(self, before: Sequence[ApiKey]) -> Made:
+        """Have a pair made. If the answer is lost, what Kalshi made is deleted, and one more is asked for.
+
+        Args:
+            before: The account's API keys as they were listed last.
+
+        Raises:
+            KalshiError: If Kalshi refuses.
+            OutcomeUnknownError: If it isn't known whether Kalshi made a pair.
+        """
+        try:
+            return self._post()
+        except OutcomeUnknownError as error:
+            self.delete_lost(self._new_since(before, error))
+        return self._post()
+
+    def _new_since(self, before: Sequence[ApiKey], error: OutcomeUnknownError) -> list[ApiKey]:
+        """Return what Kalshi made while its answer was lost; without a trace of it, nothing is asked for again.
+
+        A request that is still under way could make its pair after the list was read.
+        """
+        known = {api_key.api_key_id for api_key in before}
+        try:
+            now = called(self.name, self.listed())
+        except HsmKeysError:
+            raise error from None  # what was unknown stays unknown; the first error says more than this one
+        lost = [api_key for api_key in now if api_key.api_key_id not in known]
+        if not lost:
+            raise error
+        return lost
+
+    def _post(self) -> Made:
+        try:
+            answer = self._management.api_keys.generate(
+                self.name,
+                key_type=_KALSHIS_WORDS[self.key_type],
+                scopes=self._wanted.scopes,
+                subaccount=self._wanted.subaccount,
+            )
+        except OutcomeUnknownError as error:
+            error.hint = "run the same command again in a minute: it deletes what Kalshi may have made, and asks anew"
+            raise
+        api_key_id = answer.api_key.api_key
+        self.report(f"Kalshi made the pair, as API key {api_key_id}")
+        pem = answer.private_key.get_secret_value()
+        try:
+            private_key = load_private_key(pem)
+            readable = key_type_of(private_key.public_key()) is self.key_type
+        except UsageError:
+            readable = False
+        if not readable:
+            self.delete(api_key_id)
+            raise KalshiError(
+                f"Kalshi gave no {self.key_type} private key; the API key {api_key_id} was deleted again",
+                hint="try another --key-type, or enroll a key that the store makes",
+            )
+        return Made(api_key_id, pem, private_key)
+
+    def delete_lost(self, lost: Sequence[ApiKey]) -> None:
+        """Delete the API key that an interrupted run had made, whose private half got lost.
+
+        Raises:
+            KeyAmbiguousError: If there are several; one run leaves one at most.
+        """
+        if len(lost) > 1:
+            ids = ", ".join(api_key.api_key_id for api_key in lost)
+            raise KeyAmbiguousError(
+                f"Kalshi has {len(lost)} API keys called {self.name!r} whose private half isn't here: {ids}; "
+                "an interrupted run leaves one at most, so none was deleted",
+                hint="delete those that nobody uses on Kalshi's account page, then run the same command again",
+            )
+        for api_key in lost:
+            self.report(f"an interrupted run had API key {api_key.api_key_id} made, and its private half got lost")
+            self.delete(api_key.api_key_id)
+
+    def delete(self, api_key_id: str) -> None:
+        """Delete an API key; that it is gone already is as good.
+
+        Raises:
+            OutcomeUnknownError: If the answer was lost and Kalshi lists it still.
+        """
+        end_api_key(self._management, self.connect, api_key_id, None, self.report)

@@ -1,0 +1,263 @@
+"""Putting a private key that was made elsewhere into KMS: a key without material, then its material, wrapped.
+
+The mark of an import under way is that key itself: Origin EXTERNAL, with the tag of its name and not yet with an API
+key id. KMS takes one material a key and never another, so nothing can be tried with it beforehand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from hsm_keys.errors import KeyExistsError, NetworkError, UsageError
+from hsm_keys.signing.wrapping import wrap
+from hsm_keys.stores.awskms import answers, creation, replicas
+from hsm_keys.stores.awskms.answers import SPECS, key_type_of_spec
+from hsm_keys.stores.awskms.errors import (
+    AwsThrottledError,
+    AwsUnavailableError,
+    KmsGarbledAnswerError,
+    KmsKeyNotFoundError,
+    KmsKeyStateError,
+)
+from hsm_keys.stores.awskms.layout import ID_TAG, NAME_TAG, alias_of
+from hsm_keys.stores.awskms.refusals import Call, ask
+from hsm_keys.stores.base import KeyImports, PendingImport, check_new_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from hsm_keys.signing.algorithms import KeyType, PrivateKey
+    from hsm_keys.stores.base import StoredKey
+
+__all__ = ["AwsKmsImports"]
+
+_PENDING: Final = "PendingImport"
+_WITHOUT_MATERIAL: Final = frozenset({_PENDING, "PendingDeletion"})
+"""The states of a mark that never got its material: waiting for it, or let go."""
+
+_WRAPPING: Final = {"WrappingAlgorithm": "RSA_AES_KEY_WRAP_SHA_256", "WrappingKeySpec": "RSA_4096"}
+"""The longest wrapping key; RSA private keys are taken under RSA_AES_KEY_WRAP alone."""
+
+_WRAPPING_BITS: Final = 4096
+_ATTEMPTS: Final = 5
+_PATIENCE_S: Final = 45.0
+_PASSING: Final = (NetworkError, AwsThrottledError, AwsUnavailableError, KmsGarbledAnswerError)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a key is to be imported.
+
+    Args:
+        client: The patient client of the Region.
+        region: The Region.
+        name: The key's name.
+    """
+
+    client: Any = field(repr=False)
+    region: str
+    name: str
+
+    def call(self, operation: str) -> Call:
+        """Return the call for the words of an error."""
+        return Call(operation, self.name, self.region)
+
+    def describe(self, key_id: str) -> dict[str, Any]:
+        """Return KMS's metadata of a key."""
+        call = self.call("DescribeKey")
+        metadata: dict[str, Any] = answers.field(
+            ask(call, self.client.describe_key, KeyId=key_id), "KeyMetadata", dict, call
+        )
+        return metadata
+
+    def mark(self) -> dict[str, Any] | None:
+        """Return the metadata of the key that marks an import; None if the name leads to no such key."""
+        try:
+            metadata = self.describe(alias_of(self.name))
+        except KmsKeyNotFoundError:
+            return None
+        tags = creation.read_tags(self.client, self.call("ListResourceTags"), str(metadata.get("Arn")))
+        return metadata if _is_mark(metadata, tags, self.name) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameters:
+    """What KMS gives for one import, for 24 hours.
+
+    Args:
+        arn: The key's.
+        wrapping_key: What the material is wrapped with.
+        token: Belongs to that wrapping key.
+    """
+
+    arn: str
+    wrapping_key: RSAPublicKey = field(repr=False)
+    token: bytes = field(repr=False)
+
+
+class AwsKmsImports(KeyImports):
+    """Imports into one Region of KMS.
+
+    Args:
+        client: Gives the patient client of the Region.
+        region: The Region.
+        look_up: Gives the key that an ARN leads to, under a name.
+    """
+
+    def __init__(self, client: Callable[[], Any], region: str, look_up: Callable[[str, str], StoredKey]) -> None:
+        self._client = client
+        self._region = region
+        self._look_up = look_up
+        self._prepared: dict[str, _Parameters] = {}
+
+    def _place(self, name: str) -> _Place:
+        check_new_name(name)
+        if "." in name:
+            raise UsageError(f"{name!r} can't name a new key in KMS", hint="KMS allows no '.' in an alias")
+        return _Place(self._client(), self._region, name)
+
+    def pending(self, name: str) -> PendingImport | None:
+        """Return what an interrupted import left: a key without an API key id, with its material or without."""
+        place = self._place(name)
+        metadata = place.mark()
+        if metadata is None:
+            return None
+        key_type = key_type_of_spec(str(metadata.get("KeySpec")), str(metadata.get("KeyUsage")), name)
+        without = metadata.get("KeyState") in _WITHOUT_MATERIAL
+        return PendingImport(key_type, None if without else self._look_up(str(metadata["Arn"]), name))
+
+    def prepare(self, name: str, key_type: KeyType) -> None:
+        """Make a key without material, with its alias, and get what the import needs, so that it takes one call."""
+        self._prepared[name] = _prepare(self._place(name), key_type)
+
+    def put(self, name: str, private_key: PrivateKey, api_key_id: str) -> StoredKey:  # noqa: ARG002 - bound by its tag
+        """Give the key its material, wrapped with RSA_AES_KEY_WRAP_SHA_256; it isn't bound yet."""
+        prepared = self._prepared.pop(name)
+        _import_material(self._place(name), prepared, private_key)
+        return replicas.settled(lambda: self._look_up(prepared.arn, name))
+
+    def end(self, name: str) -> None:
+        """Let go of a key that never got its material. One that has got an API key id is no mark any more."""
+        place = self._place(name)
+        metadata = place.mark()
+        if metadata is not None and metadata.get("KeyState") in _WITHOUT_MATERIAL:
+            replicas.destroy(lambda _: place.client, metadata, name)
+
+
+def _is_mark(metadata: Mapping[str, Any], tags: Mapping[str, str], name: str) -> bool:
+    """Tell whether a key was made for an import under that name which hasn't ended."""
+    return metadata.get("Origin") == "EXTERNAL" and tags.get(NAME_TAG) == name and ID_TAG not in tags
+
+
+def _prepare(place: _Place, key_type: KeyType) -> _Parameters:
+    """Make the key without material, or find that of an interrupted run, and get what the import needs.
+
+    Raises:
+        KeyExistsError: If the name is taken.
+        OutcomeUnknownError: If the answer to CreateKey was lost; the next run finds the key by its tag.
+    """
+    arn = _waiting(place, key_type) or _create(place, key_type)
+    replicas.settled(lambda: creation.give_alias(place.client, place.region, place.name, arn))
+    return replicas.settled(lambda: _parameters(place, arn))
+
+
+def _waiting(place: _Place, key_type: KeyType) -> str | None:
+    """Return the ARN of a key that waits for this import; one that can't serve any more is let go."""
+    known = creation.aliases(place.client, place.region)
+    key_id = known.get(alias_of(place.name))
+    if key_id is None:
+        found = creation.left_over(place.client, place.region, place.name, set(known.values()), _PENDING)
+    else:
+        found = place.describe(key_id)
+        tags = creation.read_tags(place.client, place.call("ListResourceTags"), key_id)
+        if not _is_mark(found, tags, place.name) or found.get("KeyState") not in _WITHOUT_MATERIAL:
+            raise KeyExistsError(
+                f"KMS in {place.region} already has the alias {alias_of(place.name)}",
+                hint=f"choose another name, or see it: hsm-keys show {place.name}",
+            )
+    if found is None:
+        return None
+    if found.get("KeySpec") == SPECS[key_type] and found.get("KeyState") == _PENDING:
+        return str(found["Arn"])
+    replicas.destroy(lambda _: place.client, found, place.name)
+    return None
+
+
+def _create(place: _Place, key_type: KeyType) -> str:
+    call = place.call("CreateKey")
+    answer = ask(
+        call,
+        place.client.create_key,
+        KeySpec=SPECS[key_type],
+        KeyUsage="SIGN_VERIFY",
+        Origin="EXTERNAL",
+        Description=f"Kalshi API key {place.name}, made by Kalshi, imported by hsm-keys",
+        Tags=[{"TagKey": NAME_TAG, "TagValue": place.name}],
+    )
+    return str(answers.field(answers.field(answer, "KeyMetadata", dict, call), "Arn", str, call))
+
+
+def _parameters(place: _Place, arn: str) -> _Parameters:
+    call = place.call("GetParametersForImport")
+    answer = ask(call, place.client.get_parameters_for_import, KeyId=arn, **_WRAPPING)
+    token = answers.field(answer, "ImportToken", bytes, call)
+    try:
+        wrapping_key = load_der_public_key(answers.field(answer, "PublicKey", bytes, call))
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        wrapping_key = None
+    if not isinstance(wrapping_key, RSAPublicKey) or wrapping_key.key_size != _WRAPPING_BITS:
+        raise KmsGarbledAnswerError(
+            f"the answer to {call} holds no RSA key of {_WRAPPING_BITS} bits",
+            hint="nothing was sent; check that the endpoint (AWS_ENDPOINT_URL_KMS, a proxy) is really KMS",
+        )
+    return _Parameters(arn, wrapping_key, token)
+
+
+def _import_material(place: _Place, parameters: _Parameters, private_key: PrivateKey) -> None:
+    """Give the key its material, for good, and wait until it is enabled.
+
+    What fails in passing is tried again: the same material may come twice, and Kalshi gives it only once.
+
+    Raises:
+        AwsError: If AWS or KMS refuses.
+        NetworkError: If KMS doesn't answer; the material may be there.
+    """
+    import stamina
+
+    for attempt in stamina.retry_context(on=_PASSING, attempts=_ATTEMPTS, timeout=_PATIENCE_S, wait_max=5.0):
+        with attempt:
+            if attempt.num > 1:
+                if place.describe(parameters.arn).get("KeyState") != _PENDING:
+                    break  # an earlier answer was lost, and the work was done
+                parameters = _parameters(place, parameters.arn)
+            _send(place, parameters, private_key)
+    _wait_until_enabled(place, parameters.arn)
+
+
+def _send(place: _Place, parameters: _Parameters, private_key: PrivateKey) -> None:
+    wrapped = wrap(private_key, parameters.wrapping_key, hashes.SHA256())
+    ask(
+        place.call("ImportKeyMaterial"),
+        place.client.import_key_material,
+        KeyId=parameters.arn,
+        ImportToken=parameters.token,
+        EncryptedKeyMaterial=wrapped.aes_key + wrapped.private_key,
+        ExpirationModel="KEY_MATERIAL_DOES_NOT_EXPIRE",
+    )
+
+
+def _wait_until_enabled(place: _Place, arn: str) -> None:
+    import stamina
+
+    for attempt in stamina.retry_context(on=KmsKeyStateError, attempts=None, timeout=_PATIENCE_S, wait_max=2.0):
+        with attempt:
+            if place.describe(arn).get("KeyState") == _PENDING:
+                raise KmsKeyStateError(
+                    f"KMS hasn't made the imported key {place.name!r} ready yet", hint="run the same command again"
+                )

@@ -1,0 +1,286 @@
+"""Putting a private key that was made elsewhere into a token: sensitive, not extractable, for signing alone.
+
+The mark of an import under way is a throwaway pair under the label ``NAME+importing``, imported in the same way. It
+shows that the token takes such keys before anybody relies on it. A mark is removed with its public object first, so
+that a private one alone is still a mark.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from pkcs11 import exceptions as ckr
+from pkcs11.constants import DEFAULT, Attribute, MechanismFlag, ObjectClass
+from pkcs11.mechanisms import MGF, Mechanism
+from pkcs11.mechanisms import KeyType as CkKeyType
+
+from hsm_keys.errors import KeyBusyError, KeyExistsError, StoreError
+from hsm_keys.signing.algorithms import KeyType
+from hsm_keys.signing.wrapping import wrap
+from hsm_keys.stores.base import IMPORTING, KeyImports, PendingImport, check_new_name
+from hsm_keys.stores.pkcs11.errors import reason
+from hsm_keys.stores.pkcs11.generate import check_can_sign, destroy_pair
+from hsm_keys.stores.pkcs11.objects import default_id, encode_id, find, private_keys, read
+
+if TYPE_CHECKING:
+    from hsm_keys.signing.algorithms import PrivateKey, PublicKey
+    from hsm_keys.stores.base import StoredKey
+    from hsm_keys.stores.pkcs11.store import Pkcs11Store
+
+__all__ = ["Pkcs11Imports"]
+
+_ED25519_OID: Final = bytes.fromhex("06032b6570")
+_OCTET_STRING_32: Final = b"\x04\x20"
+_WRAPPING_BITS: Final = 2048  # of a key that lives as long as the session: the largest that every token makes quickly
+
+_UNWRAPPING: Final = frozenset({Mechanism.RSA_PKCS_KEY_PAIR_GEN, Mechanism.RSA_PKCS_OAEP, Mechanism.AES_KEY_WRAP_PAD})
+
+_PROTECTED: Final = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False, Attribute.PRIVATE: True}
+_SIGNS_ONLY: Final = {
+    Attribute.SIGN: True,
+    Attribute.DECRYPT: False,
+    Attribute.UNWRAP: False,
+    Attribute.DERIVE: False,
+}
+# python-pkcs11 would send every use, and modules refuse those that half a pair can't have.
+_UNSAID: Final = dict.fromkeys((Attribute.ENCRYPT, Attribute.VERIFY, Attribute.WRAP), DEFAULT)
+
+_NOT_TAKEN: Final = (
+    ckr.AttributeReadOnly,
+    ckr.AttributeSensitive,
+    ckr.AttributeTypeInvalid,
+    ckr.AttributeValueInvalid,
+    ckr.FunctionFailed,
+    ckr.FunctionNotSupported,
+    ckr.TemplateIncomplete,
+    ckr.TemplateInconsistent,
+)
+"""What modules answer that want no private key in the clear."""
+
+
+class Pkcs11Imports(KeyImports):
+    """Imports into one token.
+
+    Args:
+        store: The token.
+    """
+
+    def __init__(self, store: Pkcs11Store) -> None:
+        self._store = store
+
+    def pending(self, name: str) -> PendingImport | None:
+        """Return what an interrupted import left: its throwaway key is the mark."""
+        with self._store.managing(f"look up the import of {name!r}") as session:
+            marks = private_keys(session, name + IMPORTING)
+            if not marks:
+                return None
+            key = self._store.key(name) if private_keys(session, name) else None
+            return PendingImport(key.key_type if key else _key_type_of(marks[0]), key)
+
+    def prepare(self, name: str, key_type: KeyType) -> StoredKey:
+        """Import a throwaway key of the type under ``NAME+importing``; earlier ones go after it has come."""
+        check_new_name(name)
+        label, pair = name + IMPORTING, _throwaway(key_type)
+        with self._store.managing("take a key that was made elsewhere") as session:
+            check_can_sign(session.token, key_type)
+            _check_free(session, name)
+            earlier = [*find(session, _publics(label)), *private_keys(session, label)]
+            _import_pair(session, label, default_id(pair.public_key()), pair)
+            for obj in earlier:
+                obj.destroy()
+            return self._store.key(label)
+
+    def put(self, name: str, private_key: PrivateKey, api_key_id: str) -> StoredKey:
+        """Put the private half in, bound from its first moment: CKA_ID is part of what is created."""
+        check_new_name(name)
+        with self._store.managing("take a key that was made elsewhere") as session:
+            _check_free(session, name)
+            private = _import_pair(session, name, encode_id(api_key_id), private_key)
+            if len(private_keys(session, name)) > 1:  # no token refuses a second key of a label
+                destroy_pair(session, private)
+                raise KeyBusyError(
+                    f"somebody else made a key {name!r} in the token at the same moment; this one is destroyed",
+                    hint="see it with `hsm-keys list`",
+                )
+            return self._store.key(name)
+
+    def end(self, name: str) -> None:
+        """Destroy the throwaway key, its private object last."""
+        label = name + IMPORTING
+        with self._store.managing(f"remove the mark of the import of {name!r}") as session:
+            for obj in (*find(session, _publics(label)), *private_keys(session, label)):
+                obj.destroy()
+
+
+def _check_free(session: Any, name: str) -> None:
+    if private_keys(session, name):
+        raise KeyExistsError(
+            f"the token already has a key called {name!r}",
+            hint=f"choose another name, or see it: hsm-keys show {name}",
+        )
+
+
+def _throwaway(key_type: KeyType) -> PrivateKey:
+    """Make a key in memory that nobody will use."""
+    bits = key_type.rsa_bits
+    return Ed25519PrivateKey.generate() if bits is None else rsa.generate_private_key(65537, bits)
+
+
+def _key_type_of(private: Any) -> KeyType:
+    """Return the type of a throwaway key."""
+    if read(private, Attribute.KEY_TYPE) == CkKeyType.EC_EDWARDS:
+        return KeyType.ED25519
+    return KeyType(f"rsa-{8 * len((read(private, Attribute.MODULUS) or b'').lstrip(bytes(1)))}")
+
+
+def _publics(label: str) -> dict[Attribute, Any]:
+    return {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.LABEL: label}
+
+
+def _import_pair(session: Any, label: str, cka_id: bytes, private_key: PrivateKey) -> Any:
+    """Import both halves under one label and CKA_ID; hold the module's mutex, and check first that the name is free.
+
+    The public object comes first: alone it is harmless, and the next import under that label removes it.
+
+    Returns:
+        The private object.
+
+    Raises:
+        StoreError: If the token takes no such key; nothing is left behind.
+        PKCS11Error: If it fails otherwise.
+    """
+    common = {Attribute.TOKEN: True, Attribute.LABEL: label, Attribute.ID: cka_id}
+    _remove_orphans(session, label)
+    try:
+        session.create_object({**common, **_public_half(private_key.public_key())})
+        return _import_private(session, common, private_key)
+    except BaseException:
+        with suppress(ckr.PKCS11Error):
+            _remove_orphans(session, label)
+        raise
+
+
+def _remove_orphans(session: Any, label: str) -> None:
+    """Destroy the public objects of that label which belong to no private one, whatever that is called."""
+    kept = {read(private, Attribute.ID) for private in private_keys(session)}
+    for public in find(session, _publics(label)):
+        if read(public, Attribute.ID) not in kept:
+            public.destroy()
+
+
+def _import_private(session: Any, common: dict[Attribute, Any], private_key: PrivateKey) -> Any:
+    """Create the private object in the clear, over the session alone; where the module wants it wrapped, wrap it."""
+    try:
+        return session.create_object(
+            {
+                **common,
+                **_PROTECTED,
+                **_SIGNS_ONLY,
+                Attribute.CLASS: ObjectClass.PRIVATE_KEY,
+                **_private_half(private_key),
+            }
+        )
+    except _NOT_TAKEN as error:
+        refused = reason(error)
+    if not _UNWRAPPING.issubset(session.token.slot.get_mechanisms()):
+        raise _no_imports(refused)
+    try:
+        return _unwrap(session, common, private_key)
+    except _NOT_TAKEN as error:
+        raise _no_imports(f"{refused}; wrapped: {reason(error)}") from None
+
+
+def _no_imports(refused: str) -> StoreError:
+    return StoreError(
+        f"the token takes no keys of this type that were made elsewhere ({refused})",
+        hint="let the token make the key: hsm-keys enroll; or try another --key-type",
+    )
+
+
+def _unwrap(session: Any, common: dict[Attribute, Any], private_key: PrivateKey) -> Any:
+    """Hand the key over wrapped to a key of the token that lives for this session only (C_UnwrapKey)."""
+    public, private = session.generate_keypair(
+        CkKeyType.RSA,
+        _WRAPPING_BITS,
+        store=False,
+        capabilities=MechanismFlag.UNWRAP,
+        public_template=_UNSAID,
+        private_template=_PROTECTED,
+    )
+    aes = None
+    try:
+        holder = rsa.RSAPublicNumbers(
+            int.from_bytes(public[Attribute.PUBLIC_EXPONENT], "big"), int.from_bytes(public[Attribute.MODULUS], "big")
+        ).public_key()
+        # SHA-1 is sound in OAEP, and for some modules (SoftHSM among them) the only hash that it may have.
+        wrapped = wrap(private_key, holder, hashes.SHA1())  # noqa: S303 - as said
+        aes = private.unwrap_key(
+            ObjectClass.SECRET_KEY,
+            CkKeyType.AES,
+            wrapped.aes_key,
+            mechanism=Mechanism.RSA_PKCS_OAEP,
+            mechanism_param=(Mechanism.SHA_1, MGF.SHA1, None),
+            store=False,
+            capabilities=MechanismFlag.UNWRAP,
+            template=_PROTECTED,
+        )
+        return aes.unwrap_key(
+            ObjectClass.PRIVATE_KEY,
+            CkKeyType.RSA if isinstance(private_key, rsa.RSAPrivateKey) else CkKeyType.EC_EDWARDS,
+            wrapped.private_key,
+            id=common[Attribute.ID],
+            label=common[Attribute.LABEL],
+            mechanism=Mechanism.AES_KEY_WRAP_PAD,
+            store=True,
+            capabilities=MechanismFlag.SIGN,
+            template={**_PROTECTED, **_SIGNS_ONLY, **_UNSAID},
+        )
+    finally:
+        for passing in (aes, private, public):
+            with suppress(ckr.PKCS11Error):
+                if passing is not None:
+                    passing.destroy()
+
+
+def _public_half(public_key: PublicKey) -> dict[Attribute, Any]:
+    half: dict[Attribute, Any] = {Attribute.CLASS: ObjectClass.PUBLIC_KEY}
+    if isinstance(public_key, Ed25519PublicKey):
+        half |= {Attribute.KEY_TYPE: CkKeyType.EC_EDWARDS, Attribute.EC_PARAMS: _ED25519_OID}
+        return {**half, Attribute.EC_POINT: _OCTET_STRING_32 + public_key.public_bytes_raw()}
+    numbers = public_key.public_numbers()
+    return {
+        **half,
+        Attribute.KEY_TYPE: CkKeyType.RSA,
+        Attribute.MODULUS: _big(numbers.n),
+        Attribute.PUBLIC_EXPONENT: _big(numbers.e),
+    }
+
+
+def _private_half(private_key: PrivateKey) -> dict[Attribute, Any]:
+    if isinstance(private_key, Ed25519PrivateKey):
+        return {
+            Attribute.KEY_TYPE: CkKeyType.EC_EDWARDS,
+            Attribute.EC_PARAMS: _ED25519_OID,
+            Attribute.VALUE: private_key.private_bytes_raw(),
+        }
+    numbers = private_key.private_numbers()
+    return {
+        Attribute.KEY_TYPE: CkKeyType.RSA,
+        Attribute.MODULUS: _big(numbers.public_numbers.n),
+        Attribute.PUBLIC_EXPONENT: _big(numbers.public_numbers.e),
+        Attribute.PRIVATE_EXPONENT: _big(numbers.d),
+        Attribute.PRIME_1: _big(numbers.p),
+        Attribute.PRIME_2: _big(numbers.q),
+        Attribute.EXPONENT_1: _big(numbers.dmp1),
+        Attribute.EXPONENT_2: _big(numbers.dmq1),
+        Attribute.COEFFICIENT: _big(numbers.iqmp),
+    }
+
+
+def _big(number: int) -> bytes:
+    """Return a Big integer of PKCS#11: most significant byte first, no leading zeros."""
+    return number.to_bytes((number.bit_length() + 7) // 8, "big")
