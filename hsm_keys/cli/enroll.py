@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hsm_keys.stores.awskms.layout import KeyCreation
     from hsm_keys.stores.base import KeyStore, StoredKey
 
-__all__ = ["adopt", "enroll", "key_object"]
+__all__ = ["adopt", "enroll", "key_object", "print_enrollment"]
 
 # The names of hsm_keys.signing.algorithms.KeyType; importing it here would load cryptography for --help.
 _KEY_TYPES = ("rsa-2048", "rsa-3072", "rsa-4096", "ed25519")
@@ -47,7 +47,8 @@ def _public_pem(key: StoredKey) -> str | None:
         return None
 
 
-def _print_enrollment(settings: Settings, done: Enrollment) -> None:
+def print_enrollment(settings: Settings, done: Enrollment) -> None:
+    """Print the key as enroll, adopt and generate do."""
     if settings.as_json:
         print_json(key_object(done.key, done.custody, done.api_key_id))
     else:
@@ -111,7 +112,7 @@ def enroll(
                 connect=connect,
                 report=say,
             )
-        _print_enrollment(settings, done)
+        print_enrollment(settings, done)
 
 
 def _kms_creation(*, multi_region: bool, key_policy: str | None) -> KeyCreation | None:
@@ -150,4 +151,4 @@ def adopt(settings: Settings, *, name: str, api_key_id: str) -> None:
     connect = connector(settings)
     with speaking(settings) as say, opened_store(settings, say) as store:
         done = lifecycle.adopt(store, name, api_key_id, connect=connect, report=say)
-        _print_enrollment(settings, done)
+        print_enrollment(settings, done)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hsm_keys.stores.awskms.layout import KeyCreation
     from hsm_keys.stores.base import KeyStore, StoredKey
 
-__all__ = ["connector", "management_client", "opened_store", "speaking"]
+__all__ = ["bootstrap_signer", "connector", "management_client", "opened_store", "speaking"]
 
 
 @contextmanager
@@ -96,6 +96,15 @@ def connector(settings: Settings) -> Callable[[RequestSigner], KalshiClient]:
     return lambda signer: KalshiClient(signer, base_url=base_url)
 
 
+def bootstrap_signer() -> RequestSigner | None:
+    """Return what signs with the bootstrap key of the environment; None if there is none."""
+    from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
+    from hsm_keys.signing.signer import RequestSigner
+
+    key = bootstrap_key_from_env(ask_passphrase=_ask_secret if sys.stdin.isatty() else None)
+    return None if key is None else RequestSigner(key)
+
+
 def management_signer(
     store: KeyStore, auth: str | None, say: Callable[[str], None], prefer: str | None = None
 ) -> RequestSigner | None:
@@ -110,14 +119,11 @@ def management_signer(
     Returns:
         The signer; None if there is no key at all.
     """
-    from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
-    from hsm_keys.signing.signer import RequestSigner
-
     if auth is not None:
         return store.key(auth).signer()
-    bootstrap = bootstrap_key_from_env(ask_passphrase=_ask_secret if sys.stdin.isatty() else None)
+    bootstrap = bootstrap_signer()
     if bootstrap is not None:
-        return RequestSigner(bootstrap)
+        return bootstrap
     registered: list[StoredKey] = [key for key in store.keys() if key.api_key_id is not None]
     if not registered:
         return None

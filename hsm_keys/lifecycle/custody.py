@@ -14,15 +14,13 @@ if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
     from hsm_keys.stores.base import StoredKey
 
-__all__ = ["MADE_BY", "CustodyReport", "examine_custody", "prove_custody", "prove_imported"]
+__all__ = ["CustodyReport", "examine_custody", "made_outside", "prove_custody", "prove_imported"]
 
 # Kalshi's messages begin with a digit: this text can't be taken for a request.
 _PROOF_DOMAIN: Final = b"hsm-keys custody proof\0"
 
-MADE_BY: Final = "made_by"
-"""The fact that a workflow adds which knows who made a key that the store didn't make."""
-
-_MADE_ELSEWHERE: Final = frozenset({"local", "origin", MADE_BY})
+_MADE_BY: Final = "made_by"
+_MADE_ELSEWHERE: Final = frozenset({"local", "origin", _MADE_BY})
 _ONCE_OUTSIDE: Final = frozenset({"always_sensitive", "never_extractable"})
 
 
@@ -61,7 +59,7 @@ class CustodyReport:
     def verdict(self) -> str:
         """``in custody``, ``imported`` (by whom it was made, where that is known) or ``not in custody``."""
         if self.imported:
-            maker = next((fact.value for fact in self.facts if fact.name == MADE_BY), None)
+            maker = next((fact.value for fact in self.facts if fact.name == _MADE_BY), None)
             return f"imported, made by {maker}" if maker else "imported"
         return "not in custody" if self.problems else "in custody"
 
@@ -112,14 +110,18 @@ def prove_imported(key: StoredKey, public_key: PublicKey, maker: str) -> Custody
         CustodyError: If the private half can be read or taken out now.
         SigningError: If what the store signs doesn't verify.
     """
-    made = CustodyFact(MADE_BY, maker, Verdict.BAD, "the private half was made outside of the store: copies may exist")
-    report = CustodyReport((*examine_custody(key).facts, made))
+    report = CustodyReport((*examine_custody(key).facts, made_outside(maker)))
     if not report.imported:
         raise CustodyError(
             f"the store doesn't keep the imported key {key.name!r} in: {'; '.join(report.problems)}",
             hint="let the store make the key: hsm-keys enroll",
         )
     return CustodyReport((*report.facts, _signs(key, public_key)))
+
+
+def made_outside(maker: str) -> CustodyFact:
+    """Return the fact that only the workflow knows which saw the pair come."""
+    return CustodyFact(_MADE_BY, maker, Verdict.BAD, "the private half was made outside: copies may exist")
 
 
 def _signs(key: StoredKey, public_key: PublicKey) -> CustodyFact:

@@ -1,0 +1,89 @@
+"""``generate``."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from hsm_keys.cli.enroll import print_enrollment
+from hsm_keys.cli.options import Settings, auth_option, settings_options
+from hsm_keys.cli.session import bootstrap_signer, connector, management_client, opened_store, speaking
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.lifecycle.possession import Connect
+
+__all__ = ["generate"]
+
+# What Kalshi makes; importing KeyType here would load cryptography for --help.
+_KEY_TYPES = ("rsa-2048", "ed25519")
+
+
+@click.command(epilog="Example: hsm-keys generate ci-bot --slot 0 --scope read")
+@click.argument("name")
+@click.option("--key-type", type=click.Choice(_KEY_TYPES), default="rsa-2048", help="What Kalshi is to make.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    metavar="S",
+    help="What the API key may do, such as read or write::trade; give it again for more. "
+    "Left out, Kalshi grants read and write, transfers included.",
+)
+@click.option("--subaccount", type=int, metavar="N", help="Restrict the API key to one subaccount, 0 to 63.")
+@auth_option
+@click.option(
+    "--to-file", metavar="PATH", help="Write the private half to a new file (PEM, 0600) instead: custody ends there."
+)
+@settings_options
+@click.pass_obj
+def generate(
+    settings: Settings,
+    *,
+    name: str,
+    key_type: str,
+    scopes: tuple[str, ...],
+    subaccount: int | None,
+    auth: str | None,
+    to_file: str | None,
+) -> None:
+    """Let Kalshi make the key NAME, and put its private half straight into the store.
+
+    For accounts that may not register public keys of their own. The private half is in no file and no output, yet
+    it was made outside of the store: `enroll` is the better way wherever it is open. Killed half way, the same command
+    goes on from there.
+    """
+    from hsm_keys.lifecycle.generate import Generator
+    from hsm_keys.lifecycle.made_by_kalshi import Maker
+    from hsm_keys.lifecycle.registering import Wanted
+    from hsm_keys.signing.algorithms import KeyType
+
+    connect = connector(settings)
+    wanted, kind = Wanted(name, list(scopes) or None, subaccount), KeyType(key_type)
+    with speaking(settings) as say:
+        if to_file is None:
+            with opened_store(settings, say) as store, management_client(connect, store, auth, say) as management:
+                print_enrollment(settings, Generator(store, Maker(wanted, kind, management, connect, say)).run())
+            return
+        from hsm_keys.lifecycle.to_file import generate_to_file
+
+        with _storeless_management(settings, connect, auth, say) as management:
+            print_enrollment(settings, generate_to_file(to_file, Maker(wanted, kind, management, connect, say)))
+
+
+@contextmanager
+def _storeless_management(
+    settings: Settings, connect: Connect, auth: str | None, say: Callable[[str], None]
+) -> Iterator[KalshiClient]:
+    """Give a client that signs management calls, with the bootstrap key; only --auth takes a key of the store."""
+    signer = None if auth else bootstrap_signer()
+    if signer is None:
+        with opened_store(settings, say) as store, management_client(connect, store, auth, say) as management:
+            yield management
+    else:
+        with connect(signer) as management:
+            yield management

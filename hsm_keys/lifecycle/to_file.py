@@ -1,0 +1,192 @@
+"""A pair made by Kalshi into a PEM file: for programs that can't use a store. Custody ends there.
+
+``PATH.generating`` stands beside the file while this goes on, made before Kalshi is asked. It holds the private half
+until that is whole, and becomes ``PATH`` in one step. A run that finds it knows that the API key of the name belongs
+to a file that nobody has got, and deletes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hsm_keys.errors import HsmKeysError, KalshiError, KeyBusyError, KeyExistsError, OutcomeUnknownError, UsageError
+from hsm_keys.lifecycle.custody import CustodyReport, made_outside
+from hsm_keys.lifecycle.enroll import Enrollment
+from hsm_keys.lifecycle.made_by_kalshi import KALSHI, Maker, called
+from hsm_keys.lifecycle.possession import find_registration, prove_registration
+from hsm_keys.signing.pem import PemKey, load_private_key
+from hsm_keys.stores.base import CustodyFact, StoredKey, Verdict, check_new_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from hsm_keys.kalshi.models import ApiKey
+    from hsm_keys.signing.algorithms import PublicKey
+
+__all__ = ["PemFileKey", "generate_to_file"]
+
+
+class PemFileKey(StoredKey):
+    """A key whose private half is in a file: in nobody's custody.
+
+    Args:
+        name: The API key's name.
+        path: The file.
+        pem: What is in it.
+        api_key_id: The id that Kalshi knows it by; None while that isn't known.
+    """
+
+    def __init__(self, name: str, path: Path, pem: bytes, api_key_id: str | None) -> None:
+        self.name = name
+        self.api_key_id = api_key_id
+        self.uri = path.as_uri()
+        self._pem_key = PemKey(api_key_id or name, pem)
+        self._public_key = load_private_key(pem).public_key()
+
+    def public_key(self) -> PublicKey:
+        """Return the public half."""
+        return self._public_key
+
+    def attributes(self) -> dict[str, bool | str | int | None]:
+        """Return nothing: a file knows nothing of its key."""
+        return {}
+
+    def custody_facts(self) -> list[CustodyFact]:
+        """Return that the private half can be read."""
+        return [
+            made_outside(KALSHI),
+            CustodyFact(
+                "private_half_readable", value=True, verdict=Verdict.BAD, note="whoever reads the file has the key"
+            ),
+        ]
+
+    def sign(self, message: bytes, /) -> bytes:
+        """Return the signature, made in memory."""
+        return self._pem_key.sign(message)
+
+
+def generate_to_file(path: str, maker: Maker) -> Enrollment:
+    """Have a pair made, and write its private half to a new file (0600), or finish what an interrupted run left.
+
+    Args:
+        path: The file; it must not exist.
+        maker: Has the pair made by Kalshi.
+
+    Raises:
+        UsageError: If the file exists, or can't be made; nothing was done.
+        KeyExistsError: If Kalshi has an API key of the name already; nothing was done.
+        KeyBusyError: If another run writes the same file.
+        KalshiError: If Kalshi refuses; nothing is left behind.
+        OutcomeUnknownError: If it isn't known whether Kalshi made a pair; the next run finds out.
+    """
+    name, target = check_new_name(maker.name), Path(path).absolute()
+    part = target.with_name(target.name + ".generating")
+    interrupted = part.exists()
+    if os.path.lexists(target) and not interrupted:
+        raise UsageError(f"{target} exists already; nothing was done", hint="name a file that doesn't exist yet")
+    maker.report(
+        f"WARNING: the private half goes into {target}: whoever reads that file, or a backup of it, has the key. "
+        "Without --to-file it goes straight into a store; `hsm-keys enroll` makes it there"
+    )
+    listed = maker.listed()
+    namesakes = called(name, listed)
+    if namesakes and not interrupted:
+        raise KeyExistsError(
+            f"Kalshi has an API key called {name!r} already: {_ids(namesakes)}; nothing was changed",
+            hint="somebody may use it: choose another name, or delete it on Kalshi's account page first",
+        )
+    with _held(part, name) as descriptor:
+        if os.path.lexists(target):
+            key = _delivered(name, target, part, namesakes, maker)
+        else:
+            maker.delete_lost(namesakes)
+            key = _made(target, part, descriptor, maker, listed)
+    prove_registration(maker.connect, key, str(key.api_key_id))
+    maker.report("proved it: Kalshi answered a request signed with it")
+    return Enrollment(key, CustodyReport(tuple(key.custody_facts())), key.api_key_id)
+
+
+def _ids(api_keys: Sequence[ApiKey]) -> str:
+    return ", ".join(api_key.api_key_id for api_key in api_keys)
+
+
+@contextmanager
+def _held(part: Path, name: str) -> Iterator[int]:
+    """Open the unfinished file, made now or by an interrupted run, and keep other runs away from it."""
+    try:
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UsageError(
+            f"{part} can't be made: {error.strerror}; nothing was done", hint="name a file in a folder that you own"
+        ) from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise KeyBusyError(f"another hsm-keys is generating {name!r} into that file at this moment") from None
+        if os.fstat(descriptor).st_uid != os.getuid():
+            raise UsageError(f"{part} belongs to somebody else; nothing was done", hint="name a file elsewhere")
+        os.fchmod(descriptor, 0o600)
+        _sync_folder(part)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _delivered(name: str, target: Path, part: Path, namesakes: Sequence[ApiKey], maker: Maker) -> PemFileKey:
+    """Return the key of a file that was whole before the run was interrupted."""
+    if not target.samefile(part):
+        raise UsageError(
+            f"{target} exists already, and an interrupted run had not written it",
+            hint="move it away, and run the same command again",
+        )
+    pem = target.read_bytes()
+    api_key_id = find_registration(maker.connect, PemFileKey(name, target, pem, None), namesakes)
+    if api_key_id is None:
+        raise KalshiError(f"Kalshi doesn't know the key in {target} any more", hint="remove the file, and run again")
+    maker.report(f"picked up {target}, which an interrupted run wrote")
+    part.unlink()
+    return PemFileKey(name, target, pem, api_key_id)
+
+
+def _made(target: Path, part: Path, descriptor: int, maker: Maker, listed: Sequence[ApiKey]) -> PemFileKey:
+    """Have the pair made and its private half written; whatever fails after that deletes the API key again."""
+    try:
+        made = maker.make(listed)
+    except OutcomeUnknownError:
+        raise  # the unfinished file stays: it tells the next run what to delete
+    except HsmKeysError:
+        with suppress(HsmKeysError, OSError):
+            if not called(maker.name, maker.listed()):
+                part.unlink()
+        raise
+    pem = made.pem.encode()
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, pem, 0)
+        os.fsync(descriptor)
+        os.link(part, target)  # never over an existing file
+        _sync_folder(target)
+    except OSError as error:
+        os.ftruncate(descriptor, 0)
+        maker.delete(made.api_key_id)
+        part.unlink(missing_ok=True)
+        raise UsageError(
+            f"{target} can't be written: {error.strerror}; the API key {made.api_key_id} that Kalshi made was deleted",
+            hint="name a file that doesn't exist yet, in a folder that you own",
+        ) from None
+    part.unlink()
+    maker.report(f"wrote the private half to {target} (0600)")
+    return PemFileKey(maker.name, target, pem, made.api_key_id)
