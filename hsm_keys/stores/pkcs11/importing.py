@@ -88,6 +88,7 @@ class Pkcs11Imports(KeyImports):
         with self._store.managing("take a key that was made elsewhere") as session:
             check_can_sign(session.token, key_type)
             _check_free(session, name)
+            _remove_orphans(session, label)
             earlier = [*find(session, _publics(label)), *private_keys(session, label)]
             _import_pair(session, label, default_id(pair.public_key()), pair)
             for obj in earlier:
