@@ -12,10 +12,16 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import SecretStr
 
 from hsm_keys.cli import kms as cli
-from hsm_keys.errors import UsageError
+from hsm_keys.errors import KalshiError, UsageError
 from hsm_keys.lifecycle.enroll import enroll
+from hsm_keys.lifecycle.generate import Generator
+from hsm_keys.lifecycle.made_by_kalshi import Maker
+from hsm_keys.lifecycle.registering import Wanted
+from hsm_keys.sandbox.keys import generate_pair
+from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.awskms import open_kms, open_uri
 from hsm_keys.stores.awskms.layout import KeyCreation
 from hsm_keys.stores.awskms.policy import PURPOSES, Scope, iam_policy, key_policy
@@ -55,7 +61,14 @@ class Kalshi:
     def __init__(self) -> None:
         created = SimpleNamespace(api_key=SimpleNamespace(api_key=API_KEY_ID))
         listed = SimpleNamespace(api_keys=[])
-        self.api_keys = SimpleNamespace(create=lambda **_: created, list=lambda: listed)
+        self.refuses = False
+        self.api_keys = SimpleNamespace(create=lambda **_: created, list=lambda: listed, generate=self.generate)
+
+    def generate(self, *_: object, **__: object) -> Any:
+        if self.refuses:
+            raise KalshiError("refused")
+        pem, _public_key = generate_pair("ed25519")
+        return SimpleNamespace(api_key=SimpleNamespace(api_key=API_KEY_ID), private_key=SecretStr(pem))
 
     @contextmanager
     def connect(self, signer: RequestSigner) -> Iterator[Any]:
@@ -78,6 +91,18 @@ def run_enroll(creation: KeyCreation | None = None) -> None:
         assert done.key.api_key_id == API_KEY_ID
 
 
+def run_generate() -> None:
+    """Generate twice: Kalshi refuses at first, so that the key without material is let go."""
+    kalshi: Any = Kalshi()
+    maker = Maker(Wanted("prod"), KeyType.ED25519, kalshi, kalshi.connect, lambda _: None)
+    with open_uri(URI) as store:
+        kalshi.refuses = True
+        with pytest.raises(KalshiError):
+            Generator(store, maker).run()
+        kalshi.refuses = False
+        assert Generator(store, maker).run().key.api_key_id == API_KEY_ID
+
+
 def run_sign() -> None:
     with open_uri(URI) as store:
         store.key("prod").signer().headers("GET", PATH)
@@ -93,7 +118,7 @@ def left_over(wire: Wire) -> None:
 
 def calls_of(wire: Wire, purpose: str) -> list[Seen]:
     """Run a workflow and return the calls that reached the server."""
-    run_enroll()
+    (run_generate if purpose == "generate" else run_enroll)()
     if purpose == "sign":
         wire.server.seen.clear()
         run_sign()
@@ -121,6 +146,13 @@ def context_of(seen: Seen, action: str, aliases: list[str]) -> dict[str, list[st
         context["kms:KeySpec"] = [parameters["KeySpec"]]
         context["kms:KeyUsage"] = [parameters["KeyUsage"]]
         context["kms:KeyOrigin"] = [parameters.get("Origin", "AWS_KMS")]
+    if action == "GetParametersForImport":
+        context["kms:WrappingAlgorithm"] = [parameters["WrappingAlgorithm"]]
+        context["kms:WrappingKeySpec"] = [parameters["WrappingKeySpec"]]
+    if action == "ImportKeyMaterial":
+        context["kms:ExpirationModel"] = [parameters["ExpirationModel"]]
+    if action == "ScheduleKeyDeletion":
+        context["kms:KeyOrigin"] = ["EXTERNAL"]
     for tag in parameters.get("Tags", []):
         context[f"aws:RequestTag/{tag['TagKey']}"] = [tag["TagValue"]]
         context.setdefault("aws:TagKeys", []).append(tag["TagKey"])
@@ -153,9 +185,11 @@ def allows(policy: dict[str, Any], action: str, arn: str, context: dict[str, lis
 
 
 def resources_of(seen: Seen, account: str) -> list[str]:
-    if seen.operation == "CreateAlias":
-        base = f"arn:aws:kms:{seen.region}:{account}:"
-        return [base + seen.parameters["AliasName"], base + "key/" + seen.parameters["TargetKeyId"]]
+    base = f"arn:aws:kms:{seen.region}:{account}:"
+    if "AliasName" in seen.parameters:
+        return [base + seen.parameters["AliasName"], base + "key/" + seen.parameters.get("TargetKeyId", "any")]
+    if seen.parameters.get("KeyId", "").startswith("alias/"):
+        return [base + "key/any"]  # AWS looks at the key that the alias leads to
     if "KeyId" in seen.parameters:
         return [f"arn:aws:kms:{seen.region}:{account}:key/{seen.parameters['KeyId'].rpartition('/')[2]}"]
     return ["*"]
@@ -252,6 +286,18 @@ def test_the_enrolling_policy_makes_no_other_kind_of_key(key: str, value: list[s
     assert allows(policy, "CreateKey", "*", NEW)
     changed = {**NEW, key: value}
     assert not allows(policy, "CreateKey", "*", {name: said for name, said in changed.items() if said is not None})
+
+
+def test_the_generating_policy_imports_for_good_and_lets_no_key_go_that_kms_made() -> None:
+    policy = iam_policy("generate", Scope((REGION,), ACCOUNT, "prod"))
+    assert allows(policy, "CreateKey", "*", {**NEW, "kms:KeyOrigin": ["EXTERNAL"]})
+    assert not allows(policy, "CreateKey", "*", NEW)
+    assert allows(policy, "ImportKeyMaterial", KEY, {"kms:ExpirationModel": ["KEY_MATERIAL_DOES_NOT_EXPIRE"]})
+    assert not allows(policy, "ImportKeyMaterial", KEY, {"kms:ExpirationModel": ["KEY_MATERIAL_EXPIRES"]})
+    wrapping = {"kms:WrappingAlgorithm": ["RSAES_OAEP_SHA_1"], "kms:WrappingKeySpec": ["RSA_2048"]}
+    assert not allows(policy, "GetParametersForImport", KEY, wrapping)
+    assert not allows(policy, "ScheduleKeyDeletion", KEY, {"kms:KeyOrigin": ["AWS_KMS"]})
+    assert not allows(policy, "DeleteAlias", f"arn:aws:kms:{REGION}:{ACCOUNT}:alias/payments", {})
 
 
 def test_the_enrolling_policy_writes_no_other_tags_and_aliases() -> None:

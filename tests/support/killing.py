@@ -115,7 +115,8 @@ def _serve(modules: list[str]) -> None:
         _, status = os.waitpid(child, 0)
         lines = json.loads(os.read(told, 65536) or b"[]")
         os.close(told)
-        print(json.dumps([os.waitstatus_to_exitcode(status), lines]), flush=True)
+        sys.stdout.write(json.dumps([os.waitstatus_to_exitcode(status), lines]) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from hsm_keys.stores.awskms.errors import (
     KmsKeyNotFoundError,
     KmsKeyStateError,
 )
-from hsm_keys.stores.awskms.layout import ID_TAG, NAME_TAG, alias_of
+from hsm_keys.stores.awskms.layout import ID_TAG, NAME_TAG, WRAPPING_ALGORITHM, WRAPPING_KEY_SPEC, alias_of
 from hsm_keys.stores.awskms.refusals import Call, ask
 from hsm_keys.stores.base import KeyImports, PendingImport, check_new_name
 
@@ -40,9 +40,6 @@ __all__ = ["AwsKmsImports"]
 _PENDING: Final = "PendingImport"
 _WITHOUT_MATERIAL: Final = frozenset({_PENDING, "PendingDeletion"})
 """The states of a mark that never got its material: waiting for it, or let go."""
-
-_WRAPPING: Final = {"WrappingAlgorithm": "RSA_AES_KEY_WRAP_SHA_256", "WrappingKeySpec": "RSA_4096"}
-"""The longest wrapping key; RSA private keys are taken under RSA_AES_KEY_WRAP alone."""
 
 _WRAPPING_BITS: Final = 4096
 _ATTEMPTS: Final = 5
@@ -205,7 +202,13 @@ def _create(place: _Place, key_type: KeyType) -> str:
 
 def _parameters(place: _Place, arn: str) -> _Parameters:
     call = place.call("GetParametersForImport")
-    answer = ask(call, place.client.get_parameters_for_import, KeyId=arn, **_WRAPPING)
+    answer = ask(
+        call,
+        place.client.get_parameters_for_import,
+        KeyId=arn,
+        WrappingAlgorithm=WRAPPING_ALGORITHM,
+        WrappingKeySpec=WRAPPING_KEY_SPEC,
+    )
     token = answers.field(answer, "ImportToken", bytes, call)
     try:
         wrapping_key = load_der_public_key(answers.field(answer, "PublicKey", bytes, call))

@@ -10,11 +10,24 @@ from typing import Final
 from hsm_keys.errors import UsageError
 from hsm_keys.stores.base import MARKS
 
-__all__ = ["ALIAS_PREFIX", "ID_TAG", "NAME_TAG", "KeyCreation", "alias_of", "name_of"]
+__all__ = [
+    "ALIAS_PREFIX",
+    "ID_TAG",
+    "NAME_TAG",
+    "WRAPPING_ALGORITHM",
+    "WRAPPING_KEY_SPEC",
+    "KeyCreation",
+    "alias_of",
+    "name_of",
+]
 
 ALIAS_PREFIX: Final = "alias/hsm-keys/"
 NAME_TAG: Final = "hsm-keys:name"
 ID_TAG: Final = "hsm-keys:api-key-id"
+
+# RSA private keys are taken under RSA_AES_KEY_WRAP alone; the longest wrapping key is what KMS recommends.
+WRAPPING_ALGORITHM: Final = "RSA_AES_KEY_WRAP_SHA_256"
+WRAPPING_KEY_SPEC: Final = "RSA_4096"
 
 _MARKED = re.compile(rf"^(.+)/({MARKS})$")
 _MAX_POLICY: Final = 32 * 1024  # bytes: KMS's limit on a key policy

@@ -16,12 +16,12 @@ from typing import Any, Final
 
 from hsm_keys.errors import UsageError
 from hsm_keys.stores.awskms.answers import SPECS
-from hsm_keys.stores.awskms.layout import ALIAS_PREFIX, ID_TAG, NAME_TAG
+from hsm_keys.stores.awskms.layout import ALIAS_PREFIX, ID_TAG, NAME_TAG, WRAPPING_ALGORITHM, WRAPPING_KEY_SPEC
 from hsm_keys.stores.awskms.uri import check_region
 
 __all__ = ["PURPOSES", "Scope", "iam_policy", "key_policy"]
 
-PURPOSES: Final = ("sign", "enroll")
+PURPOSES: Final = ("sign", "enroll", "generate")
 
 _ROLE = re.compile(r"arn:(aws[a-z-]{0,20}):(?:iam|sts)::([0-9]{12}):(?:role|user|assumed-role)/[\w+=,.@/-]{1,600}")
 _ACCOUNT = re.compile(r"[0-9]{12}")
@@ -114,10 +114,11 @@ def iam_policy(purpose: str, scope: Scope) -> dict[str, Any]:
     """Return the identity policy for the role that does it.
 
     Args:
-        purpose: ``sign`` (``sign``, ``request``, the library's signers) or ``enroll``.
+        purpose: ``sign`` (``sign``, ``request``, the library's signers), ``enroll`` or ``generate``.
         scope: Which keys, where.
     """
-    return {"Version": "2012-10-17", "Statement": _to_sign(scope) if purpose == "sign" else _to_enroll(scope)}
+    statements = {"sign": _to_sign, "enroll": _to_enroll, "generate": _to_generate}[purpose](scope)
+    return {"Version": "2012-10-17", "Statement": statements}
 
 
 def _to_sign(scope: Scope) -> list[dict[str, Any]]:
@@ -130,12 +131,12 @@ def _to_sign(scope: Scope) -> list[dict[str, Any]]:
     ]
 
 
-def _to_enroll(scope: Scope) -> list[dict[str, Any]]:
+def _to_enroll(scope: Scope, origin: str = "AWS_KMS") -> list[dict[str, Any]]:
     keys = scope.arns("key/*")
     made: dict[str, Any] = {
         "kms:KeySpec": list(SPECS.values()),
         "kms:KeyUsage": "SIGN_VERIFY",
-        "kms:KeyOrigin": "AWS_KMS",
+        "kms:KeyOrigin": origin,
     }
     create = {"StringEquals": made}
     if scope.name:
@@ -150,6 +151,29 @@ def _to_enroll(scope: Scope) -> list[dict[str, Any]]:
         _allow("NameKey", ["kms:CreateAlias"], [*scope.arns(scope.alias), *keys], {}),
         _allow("ReadKey", ["kms:DescribeKey", "kms:GetPublicKey", "kms:ListResourceTags"], keys, {}),
         _allow("ProveKey", ["kms:Sign"], keys, {"StringEquals": _SIGNATURES}),
+    ]
+
+
+def _to_generate(scope: Scope) -> list[dict[str, Any]]:
+    """As for enrolling, with keys whose material is imported; one that never got any is let go again."""
+    keys = scope.arns("key/*")
+    external = {"StringEquals": {"kms:KeyOrigin": "EXTERNAL"}}
+    return [
+        *_to_enroll(scope, "EXTERNAL"),
+        _allow(
+            "PrepareImport",
+            ["kms:GetParametersForImport"],
+            keys,
+            {"StringEquals": {"kms:WrappingAlgorithm": WRAPPING_ALGORITHM, "kms:WrappingKeySpec": WRAPPING_KEY_SPEC}},
+        ),
+        _allow(
+            "ImportKey",
+            ["kms:ImportKeyMaterial"],
+            keys,
+            {"StringEquals": {"kms:ExpirationModel": "KEY_MATERIAL_DOES_NOT_EXPIRE"}},
+        ),
+        _allow("LetGo", ["kms:ScheduleKeyDeletion"], keys, external),
+        _allow("LetNameGo", ["kms:DeleteAlias"], [*scope.arns(scope.alias), *keys], {}),
     ]
 
 

@@ -77,6 +77,12 @@ _NO_CREDENTIALS: Final = (
 )
 _BAD_REGION: Final = (boto.InvalidRegionError, boto.NoRegionError, boto.UnknownRegionError)
 
+_PURPOSES: Final = {
+    **dict.fromkeys(("Sign", "GetPublicKey", "ListResourceTags"), "sign"),
+    **dict.fromkeys(("GetParametersForImport", "ImportKeyMaterial"), "generate"),
+}
+"""Which policy allows a call, where it isn't that for enrolling."""
+
 # AWS's sentence of a denial: who, what, on what, and why, each of a shape that can hold nothing else.
 _DENIAL = re.compile(
     r"User: (?P<who>arn:[\w:/+=,.@-]{1,400}) is not authorized to perform: (?P<action>kms:[A-Za-z]{1,40})"
@@ -235,7 +241,7 @@ def _denied(refusal: _Refusal) -> HsmKeysError:
     on = denial["resource"] if denial and denial["resource"] else f"the key {call.key!r}" if call.key else "KMS"
     who = f" to {denial['who']}" if denial else ""
     why = denial["why"] if denial and denial["why"] else ""
-    purpose = "sign" if call.operation in {"Sign", "GetPublicKey", "ListResourceTags"} else "enroll"
+    purpose = _PURPOSES.get(call.operation, "enroll")
     return AwsAccessDeniedError(
         f"AWS denies {action} on {on}{who}{why}",
         hint=f"allow {action} in the caller's IAM policy and in the key policy; `hsm-keys kms policy --for {purpose}` "
