@@ -14,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from hsm_keys.sandbox import SandboxServer, parse_fault
+from hsm_keys.sandbox.keys import generate_pair
 from hsm_keys.signing.pem import load_private_key
 from tests.support.cli import ROOT, failed_json, run_cli, run_json
 
