@@ -1,9 +1,11 @@
-"""A command line that is killed at a chosen line of chosen modules: SIGKILL, as a power cut would have it.
+"""A command line that is killed before or after a chosen effect: SIGKILL, as a power cut would have it.
 
-One process imports everything and forks for each run, so that a run costs a fraction of a second::
+An effect is a line of some modules that holds one of some words. One process imports everything and forks for each
+run, so that a run costs a fraction of a second::
 
-    with Killer("hsm_keys.lifecycle.generate") as killer:
-        killer.run(["generate", "ci"], at=17)   # before the 17th line of the modules; None lets it end
+    with Killer(["hsm_keys.lifecycle.generate"], ["delete("]) as killer:
+        _, places = killer.run(["generate", "whole"])
+        killer.run(["generate", "ci"], at=1)   # before the first deletion; at=2 is after it
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ ROOT = Path(__file__).parents[2]
 class Killer:
     """The process that forks; its environment is that of the moment in which it is started."""
 
-    def __init__(self, *modules: str) -> None:
+    def __init__(self, modules: list[str], effects: list[str]) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.killing", *modules],
+            [sys.executable, "-m", "tests.support.killing", json.dumps(modules), json.dumps(effects)],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -37,13 +39,13 @@ class Killer:
             text=True,
         )
 
-    def run(self, arguments: list[str], at: int | None = None) -> tuple[int, list[str]]:
-        """Run the command line; return how it ended (negative: by that signal), and the lines that it went through."""
+    def run(self, arguments: list[str], at: int | None = None) -> tuple[int, int]:
+        """Run the command line; return how it ended (negative: by that signal), and how many places it went through."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps([arguments, at]), file=self._process.stdin, flush=True)
-        status, lines = json.loads(self._process.stdout.readline())
-        return status, lines
+        status, places = json.loads(self._process.stdout.readline())
+        return status, places
 
     def __enter__(self) -> Self:
         return self
@@ -58,37 +60,35 @@ class Killer:
         self._process.stdout.close()
 
 
-def around(lines: list[str], *effects: str) -> list[int]:
-    """Return where to kill: before and after each line that does one of these things, counted from 1."""
-    places = {place for place, line in enumerate(lines, 1) if any(effect in line for effect in effects)}
-    return sorted(places | {place + 1 for place in places if place < len(lines)})
-
-
 class _Counter:
-    """Counts the line events of some files, and ends the process at one of them."""
+    """Counts the lines that have an effect and those that come after one, and ends the process at one of them."""
 
-    def __init__(self, files: set[str], at: int | None) -> None:
-        self.lines: list[str] = []
+    def __init__(self, files: set[str], effects: list[str], at: int | None) -> None:
+        self.places = 0
         self._files = files
+        self._effects = effects
         self._at = at
+        self._after = False
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> _Counter | None:
         if frame.f_code.co_filename not in self._files:
             return None
         if event == "line":
-            self.lines.append(linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip())
-            if len(self.lines) == self._at:
+            line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+            before = any(effect in line for effect in self._effects)
+            self.places += before or self._after
+            self._after = before
+            if self.places == self._at:
                 os.kill(os.getpid(), signal.SIGKILL)
         return self
 
 
-def _run_in_child(arguments: list[str], at: int | None, files: set[str], told: int) -> None:
+def _run_in_child(arguments: list[str], counter: _Counter, told: int) -> None:
     from hsm_keys.cli import main
 
     null = os.open(os.devnull, os.O_RDWR)
     for standard in range(3):
         os.dup2(null, standard)
-    counter = _Counter(files, at)
     status = 1
     sys.settrace(counter)
     try:
@@ -97,11 +97,11 @@ def _run_in_child(arguments: list[str], at: int | None, files: set[str], told: i
         status = int(end.code or 0)
     finally:
         sys.settrace(None)
-        os.write(told, json.dumps(counter.lines).encode())
+        os.write(told, str(counter.places).encode())
         os._exit(status)
 
 
-def _serve(modules: list[str]) -> None:
+def _serve(modules: list[str], effects: list[str]) -> None:
     files = {str(import_module(module).__file__) for module in modules}
     for needed in ("pkcs11", "botocore.session", "hsm_keys.kalshi.client", "hsm_keys.cli.generate", "stamina"):
         import_module(needed)
@@ -110,14 +110,14 @@ def _serve(modules: list[str]) -> None:
         told, telling = os.pipe()
         child = os.fork()
         if child == 0:
-            _run_in_child(arguments, at, files, telling)
+            _run_in_child(arguments, _Counter(files, effects, at), telling)
         os.close(telling)
         _, status = os.waitpid(child, 0)
-        lines = json.loads(os.read(told, 65536) or b"[]")
+        places = int(os.read(told, 20) or b"0")
         os.close(told)
-        sys.stdout.write(json.dumps([os.waitstatus_to_exitcode(status), lines]) + "\n")
+        sys.stdout.write(json.dumps([os.waitstatus_to_exitcode(status), places]) + "\n")
         sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1:])
+    _serve(json.loads(sys.argv[1]), json.loads(sys.argv[2]))
