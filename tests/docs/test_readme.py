@@ -63,7 +63,7 @@ def test_every_example_runs(token: TestToken, sandbox: SandboxServer, account: s
         assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
         ran += 1
     assert ran >= 7
-    assert {key.name for key in sandbox.state.keys.values()} == {"bootstrap", "prod-2", "kms-prod"}
+    assert {key.name for key in sandbox.state.keys.values()} == {"bootstrap", "ci-bot", "prod-2", "kms-prod"}
 
 
 def test_every_block_has_a_language_that_is_run() -> None:
