@@ -8,7 +8,7 @@ import stamina
 
 from hsm_keys.errors import KalshiError, OutcomeUnknownError
 from hsm_keys.kalshi.errors import NotFoundError, UnauthorizedError
-from hsm_keys.lifecycle.possession import accepts
+from hsm_keys.lifecycle.possession import accepts, can_sign
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from hsm_keys.lifecycle.possession import Connect
     from hsm_keys.stores.base import StoredKey
 
-__all__ = ["end_api_key"]
+__all__ = ["end_api_key", "says_unknown"]
 
 _ATTEMPTS: Final = 4  # a key that was deleted a moment ago may still be known somewhere
 _PATIENCE_S: Final = 10.0
+_UNKNOWN_ID: Final = "NOT_FOUND"
+"""What Kalshi's 401 gives as details for an API key id that it doesn't know."""
 
 
 class _StillTaken(Exception):  # noqa: N818 - a state, not an error
@@ -36,7 +38,8 @@ def end_api_key(
         management: Signs the deletion; may be the very key that is deleted.
         connect: Makes a client of the same environment for another signer.
         api_key_id: What to delete.
-        key: Its private half, which signs the proof; None if it isn't at hand: then Kalshi's word must do.
+        key: Its private half, which signs the proof; None if it isn't at hand: then Kalshi's word must do, as it must
+            where the key is disabled or its deletion is scheduled already.
         report: Called with a line for people.
 
     Raises:
@@ -45,15 +48,24 @@ def end_api_key(
     """
     try:
         deleted = _delete(management, api_key_id)
-    except UnauthorizedError:
-        # The key that signs the deletion may be the one that an earlier run deleted.
-        if key is None or management.signer.api_key_id != api_key_id or accepts(connect, key, api_key_id):
+    except UnauthorizedError as error:
+        # The key that signs the deletion may be the one that is deleted, by this request or by an earlier run.
+        if management.signer.api_key_id != api_key_id or not says_unknown(error):
             raise
         deleted = False
     report(f"deleted API key {api_key_id} at Kalshi" if deleted else f"API key {api_key_id} was gone at Kalshi already")
-    if key is not None:
-        _prove_dead(connect, key, api_key_id)
-        report("proved it: Kalshi refuses its signature (401)")
+    if key is None:
+        return
+    if not can_sign(key):
+        report(f"{key.name!r} signs nothing any more, so there is no proof but Kalshi's word")
+        return
+    _prove_dead(connect, key, api_key_id)
+    report("proved it: Kalshi refuses its signature (401)")
+
+
+def says_unknown(error: UnauthorizedError) -> bool:
+    """Tell whether a 401 means that there is no such API key, rather than that signature or clock are wrong."""
+    return error.details == _UNKNOWN_ID
 
 
 def _delete(management: KalshiClient, api_key_id: str) -> bool:

@@ -8,6 +8,7 @@ import stamina
 
 from hsm_keys.errors import KalshiError
 from hsm_keys.kalshi.errors import ClockError, ForbiddenError, UnauthorizedError
+from hsm_keys.stores.awskms.errors import KmsKeyStateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
 
     Connect: TypeAlias = "Callable[[RequestSigner], KalshiClient]"
 
-__all__ = ["accepts", "find_registration", "prove_registration"]
+__all__ = ["accepts", "can_sign", "find_registration", "prove_registration"]
 
 _PROOF_PATH: Final = "/portfolio/balance"
 """Every key that may read may read this, also one that is bound to a subaccount."""
+
+_TRIAL: Final = b"hsm-keys trial\0"  # Kalshi's messages begin with a digit: this can't be taken for a request
 
 _ATTEMPTS: Final = 4  # a key that was registered a moment ago may not be known everywhere yet
 _PATIENCE_S: Final = 10.0
@@ -43,6 +46,21 @@ class _Garbled:
     def sign(self, message: bytes, /) -> bytes:
         """Return a good signature of another message."""
         return self._key.sign(b"hsm-keys control\0" + message)
+
+
+def can_sign(key: StoredKey) -> bool:
+    """Tell whether the key's state lets it sign: one in KMS that is disabled or about to be deleted doesn't.
+
+    Raises:
+        StoreError: If the store can't be reached.
+        SigningError: If it refuses for another reason.
+        AwsError: If AWS or KMS refuses for another reason.
+    """
+    try:
+        key.sign(_TRIAL)
+    except KmsKeyStateError:
+        return False
+    return True
 
 
 def accepts(connect: Connect, key: StoredKey, api_key_id: str) -> bool:
