@@ -28,6 +28,7 @@ _COMMANDS: Final = {
     "sign": ("sign", "Print the headers that sign one request."),
     "fix-logon": ("sign", "Print the fields that sign a FIX Logon."),
     "request": ("sign", "Send a signed request and print the answer."),
+    "revoke": ("revoke", "End an API key, and its private half on request."),
     "kms": ("kms", "Policies for AWS KMS."),
     "replicate": ("kms", "Make a key in KMS usable in another Region."),
     "sandbox": ("sandbox", "Run a strict stand-in for Kalshi on loopback."),

@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 from uuid import UUID
 
 from hsm_keys.errors import SigningError, UsageError
@@ -285,9 +285,11 @@ class KeyStore(ABC):
 
     Attributes:
         uri: Names the store; never holds a PIN.
+        deletion_days: Days in which ``destroy`` can still be taken back; 0 where it is final at once.
     """
 
     uri: str
+    deletion_days: ClassVar[int] = 0
 
     @abstractmethod
     def describe(self) -> str:
@@ -365,7 +367,7 @@ class KeyStore(ABC):
 
     @abstractmethod
     def destroy(self, key: StoredKey) -> None:
-        """Destroy both halves. There is no way back."""
+        """Destroy both halves. There is no way back, after ``deletion_days`` at the latest."""
 
     @abstractmethod
     def imports(self) -> KeyImports:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     ClientOf = Callable[[str], Any]
 
-__all__ = ["destroy", "regions_of", "replicate", "settled"]
+__all__ = ["DELETION_DAYS", "destroy", "regions_of", "replicate", "settled"]
 
 _T = TypeVar("_T")
 
@@ -33,7 +33,8 @@ _SETTLE_S: Final = 15.0
 _REPLICA_S: Final = 120.0
 """A replica is in the state Creating for up to a minute."""
 
-_DELETION_DAYS: Final = 7  # the shortest that KMS allows
+DELETION_DAYS: Final = 7
+"""Days until KMS deletes a key: the shortest that it allows."""
 
 
 def settled(call: Callable[[], _T]) -> _T:
@@ -139,7 +140,7 @@ def destroy(client_of: ClientOf, metadata: Mapping[str, Any], name: str) -> None
                 Call("ScheduleKeyDeletion", name, region),
                 client.schedule_key_deletion,
                 KeyId=in_region(arn, region),
-                PendingWindowInDays=_DELETION_DAYS,
+                PendingWindowInDays=DELETION_DAYS,
             )
         if aliases(client, region).get(alias_of(name)) == key_id:
             ask(Call("DeleteAlias", name, region), client.delete_alias, AliasName=alias_of(name))

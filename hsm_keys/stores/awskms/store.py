@@ -138,6 +138,8 @@ class AwsKmsStore(KeyStore):
         AwsError: If there is no Region, or there are no credentials.
     """
 
+    deletion_days = replicas.DELETION_DAYS
+
     def __init__(self, uri: AwsKmsUri, wanted: KeyCreation | None = None) -> None:
         self._wanted = wanted or KeyCreation()
         self._closed = False

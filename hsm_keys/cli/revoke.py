@@ -1,0 +1,100 @@
+"""``revoke``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from hsm_keys.cli.confirming import confirm, require_consent, yes_option
+from hsm_keys.cli.options import Settings, auth_option, settings_options
+from hsm_keys.cli.output import print_json
+from hsm_keys.cli.session import connector, management_client, opened_store, speaking
+
+if TYPE_CHECKING:
+    from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.kalshi.models import ApiKey
+    from hsm_keys.lifecycle.revoke import Revocation
+    from hsm_keys.stores.base import KeyStore
+
+__all__ = ["revoke"]
+
+
+@click.command(epilog="Example: hsm-keys revoke old-bot --slot 0 --destroy")
+@click.argument("key", metavar="NAME_OR_ID")
+@click.option("--destroy", is_flag=True, help="Destroy the private half in the store too; on KMS: in 7 days.")
+@click.option("--force", is_flag=True, help="Also if it is the last key that can manage API keys.")
+@auth_option
+@yes_option
+@settings_options
+@click.pass_obj
+def revoke(settings: Settings, *, key: str, destroy: bool, force: bool, auth: str | None, yes: bool) -> None:
+    """End an API key at Kalshi, and prove that it is dead.
+
+    The key is named by its name in the store, its API key id, or its name at Kalshi. Killed half way, the same command
+    goes on from there.
+    """
+    from hsm_keys.lifecycle.revoke import Revoker
+
+    require_consent(yes=yes)
+    connect = connector(settings)
+    with speaking(settings) as say, opened_store(settings, say) as store:
+        with management_client(connect, store, auth, say) as management:
+            revoker = Revoker(store, management, connect, say)
+            plan = revoker.plan(key, destroy=destroy, force=force)
+            confirm(_consequences(plan, store, management), yes=yes, say=say)
+            done = revoker.carry_out(plan)
+        if settings.as_json:
+            print_json(done.as_dict())
+        else:
+            ended = "revoked" if done.revoked else "never registered"
+            click.echo(f"{done.name or '-'}  {done.api_key_id or '-'}  {ended}  private half: {done.private_half}")
+
+
+def _consequences(plan: Revocation, store: KeyStore, management: KalshiClient) -> list[str]:
+    """Return what will stop working, for people."""
+    target = plan.target
+    lines = [target.explanation] if target.explanation else []
+    if target.api_key_id is not None:
+        lines += _api_key_lines(plan, management)
+    if target.key is None:
+        lines.append(f"  private half: not in {store.describe()}: elsewhere, such as in a PEM file")
+    else:
+        lines.append(f"  private half: {target.key.name!r} in {store.describe()}")
+    if target.listing is not None:
+        lines.append("every program that signs with it gets 401 from then on")
+        if target.api_key_id == management.signer.api_key_id:
+            lines.append("it is the key that signs this very call: the next one needs another key (--auth)")
+    if plan.destroy and target.key is not None:
+        lines.append(_destruction(store))
+    return lines
+
+
+def _api_key_lines(plan: Revocation, management: KalshiClient) -> list[str]:
+    target, listing = plan.target, plan.target.listing
+    lines = [f"API key {target.api_key_id} ({target.name or 'no name'}) at {management.base_url}"]
+    if listing is None:
+        return [*lines, "  Kalshi doesn't list it: it is gone, or belongs to another environment (--env)"]
+    bound = _bound_to(listing)
+    managers = ", ".join(f"{entry.name} ({entry.api_key_id})" for entry in plan.managers)
+    return [
+        *lines,
+        f"  name at Kalshi: {listing.name or '-'}",
+        f"  scopes: {', '.join(listing.scopes) or 'not said'}{bound}",
+        f"  keys that can manage API keys then: {managers or 'NONE: only the account page'}",
+    ]
+
+
+def _bound_to(listing: ApiKey) -> str:
+    if listing.subaccount is not None:
+        return f"; subaccount {listing.subaccount}"
+    return f"; FCM subtrader {listing.fcm_subtrader_id}" if listing.fcm_subtrader_id else "; all subaccounts"
+
+
+def _destruction(store: KeyStore) -> str:
+    if store.deletion_days:
+        return (
+            f"the private half will be deleted in {store.deletion_days} days; until then the deletion can be "
+            "cancelled (aws kms cancel-key-deletion), and after that there is NO WAY BACK"
+        )
+    return "the private half will be destroyed: there is NO WAY BACK"

@@ -1,0 +1,223 @@
+"""Revoking: an API key ends at Kalshi for certain, and on request its private half ends too.
+
+First the API key, then the pair: killed between the two, the next run finds the API key gone and goes on. A pair is
+never destroyed while Kalshi may still take its signature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from hsm_keys.errors import KeyBusyError, KeyProblemError, UsageError
+from hsm_keys.kalshi.errors import UnauthorizedError
+from hsm_keys.lifecycle.ending import end_api_key, says_unknown
+from hsm_keys.lifecycle.locking import exclusive
+from hsm_keys.lifecycle.possession import can_sign, find_registration
+from hsm_keys.lifecycle.targets import Target, find_target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.kalshi.models import ApiKey
+    from hsm_keys.lifecycle.possession import Connect
+    from hsm_keys.stores.base import KeyStore, StoredKey
+
+__all__ = ["Revocation", "Revoked", "Revoker", "manages_keys"]
+
+_MANAGING_SCOPE: Final = "write"
+
+
+def manages_keys(listing: ApiKey) -> bool:
+    """Tell whether an API key can manage API keys, as far as that is known.
+
+    Which scope that needs isn't documented. A key with ``write`` that is bound to nothing has all there is.
+    """
+    return _MANAGING_SCOPE in listing.scopes and listing.subaccount is None and listing.fcm_subtrader_id is None
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """What is about to end.
+
+    Args:
+        target: Which API key, and where its private half is.
+        destroy: Whether the private half ends too.
+        managers: The other API keys that can manage keys.
+    """
+
+    target: Target
+    destroy: bool
+    managers: tuple[ApiKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """What has ended.
+
+    Args:
+        name: The store's name for it, else Kalshi's.
+        api_key_id: The API key's id; None if there was none.
+        revoked: Whether the API key is dead at Kalshi now; False only where there was none.
+        private_half: ``kept``, ``destroyed``, ``deletion scheduled``, or ``elsewhere``: not in this store.
+    """
+
+    name: str
+    api_key_id: str | None
+    revoked: bool
+    private_half: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as it goes into JSON output."""
+        return {field: getattr(self, field) for field in self.__slots__}
+
+
+class Revoker:
+    """Ends API keys whose private halves may be in one store.
+
+    Args:
+        store: Where the private halves may be.
+        management: Signs the management calls; may be the very key that is to end.
+        connect: Makes a client of the same environment for another signer.
+        report: Called with a line for people after each step.
+    """
+
+    def __init__(
+        self, store: KeyStore, management: KalshiClient, connect: Connect, report: Callable[[str], None]
+    ) -> None:
+        self._store = store
+        self._management = management
+        self._connect = connect
+        self._report = report
+
+    def plan(self, word: str, *, destroy: bool, force: bool) -> Revocation:
+        """Find out what is meant, and whether it may end; nothing is changed.
+
+        Args:
+            word: A name in the store, an API key id, or a name at Kalshi.
+            destroy: Whether the private half is to end too.
+            force: Whether the last key that can manage keys may end.
+
+        Raises:
+            KeyAmbiguousError: If it could mean several.
+            KeyNotFoundError: If it means none.
+            KeyProblemError: If it is the last key that can manage keys, or there is nothing to end.
+            UsageError: If there is nothing to destroy.
+        """
+        keys = self._store.keys()
+        target, listed = self._target(word, keys)
+        self._check_something_to_do(target, destroy=destroy)
+        managers = [entry for entry in listed if entry.api_key_id != target.api_key_id and manages_keys(entry)]
+        if not managers and not force and _may_manage(target.listing):
+            raise KeyProblemError(
+                f"API key {target.api_key_id} is the last one that can manage API keys (scope write, bound to no "
+                "subaccount); nothing was done",
+                hint="enroll another key first; or give --force: from then on only Kalshi's account page can make one",
+            )
+        if destroy and target.key is not None:
+            self._check_no_other_registration(target.key, target.api_key_id, _unclaimed(listed, keys))
+        return Revocation(target, destroy, tuple(managers))
+
+    def carry_out(self, plan: Revocation) -> Revoked:
+        """End it. Killed anywhere, planning and carrying out again goes on.
+
+        Raises:
+            KeyBusyError: If another run works on the key, or has changed it since it was looked up.
+            KalshiError: If Kalshi refuses, or still takes the key afterwards; then nothing is destroyed.
+            OutcomeUnknownError: If it isn't known whether the API key was deleted; the next run finds out.
+        """
+        target = plan.target
+        with exclusive(self._store, target.name.partition("+")[0] or str(target.api_key_id)):
+            key = self._unchanged(target)
+            if target.api_key_id is not None:
+                end_api_key(self._management, self._connect, target.api_key_id, key, self._report)
+            private_half = self._private_half(key, destroy=plan.destroy)
+        return Revoked(target.name, target.api_key_id, target.api_key_id is not None, private_half)
+
+    def _target(self, word: str, keys: Sequence[StoredKey]) -> tuple[Target, Sequence[ApiKey]]:
+        try:
+            listed = self._management.api_keys.list().api_keys
+        except UnauthorizedError as error:
+            target = find_target(word, keys, [])
+            if target.api_key_id != self._management.signer.api_key_id:
+                raise
+            if not says_unknown(error):
+                error.hint = f"{error.hint}; if this key was deleted already, let another one sign the call (--auth)"
+                raise
+            return target, []  # an earlier run has ended the very key that signs
+        target = find_target(word, keys, listed)
+        if target.key is not None and target.api_key_id is None:
+            target = self._registered(target.key, _unclaimed(listed, keys))
+        return target, listed
+
+    def _registered(self, key: StoredKey, unclaimed: Sequence[ApiKey]) -> Target:
+        """Return a minted key with the API key that an interrupted enroll may have registered for it."""
+        api_key_id = find_registration(self._connect, key, unclaimed) if can_sign(key) else None
+        listing = next((entry for entry in unclaimed if entry.api_key_id == api_key_id), None)
+        explanation = "an interrupted enroll registered it, and didn't bind the id" if listing else ""
+        return Target(api_key_id, key, listing, explanation)
+
+    def _check_something_to_do(self, target: Target, *, destroy: bool) -> None:
+        if target.api_key_id is None and not destroy:
+            raise KeyProblemError(
+                f"the key {target.name!r} was never registered at Kalshi: there is nothing to revoke",
+                hint="give --destroy to destroy the pair in the store",
+            )
+        if destroy and target.key is None and target.listing is not None:
+            raise UsageError(
+                f"the private half of API key {target.api_key_id} is not in {self._store.describe()}: there is "
+                "nothing to destroy, and nothing was done",
+                hint="leave --destroy out, or name the store that holds it",
+            )
+
+    def _check_no_other_registration(self, key: StoredKey, api_key_id: str | None, unclaimed: Sequence[ApiKey]) -> None:
+        """Make sure that no other API key hangs on the pair: it would stay behind, with nobody to tell whose it is."""
+        others = [entry for entry in unclaimed if entry.api_key_id != api_key_id]
+        other = find_registration(self._connect, key, others) if can_sign(key) else None
+        if other is not None:
+            raise KeyProblemError(
+                f"the pair of {key.name!r} is registered twice at Kalshi, also as API key {other}; nothing was done",
+                hint=f"run `hsm-keys revoke {other}` first",
+            )
+
+    def _unchanged(self, target: Target) -> StoredKey | None:
+        """Return the key as the store has it now.
+
+        Raises:
+            KeyBusyError: If it isn't the same any more.
+        """
+        if target.key is None:
+            return None
+        seen = (target.key.name, target.key.api_key_id)
+        for key in self._store.keys():
+            if (key.name, key.api_key_id) == seen:
+                return key
+        raise KeyBusyError(
+            f"the key {target.name!r} was changed by somebody else meanwhile; nothing was done", hint="run it again"
+        )
+
+    def _private_half(self, key: StoredKey | None, *, destroy: bool) -> str:
+        if key is None:
+            return "elsewhere"
+        if not destroy:
+            self._report(f"the private half of {key.name!r} stays in {self._store.describe()}")
+            return "kept"
+        self._store.destroy(key)
+        days = self._store.deletion_days
+        self._report(
+            f"scheduled the deletion of the private half of {key.name!r}, in {days} days"
+            if days
+            else f"destroyed the private half of {key.name!r}"
+        )
+        return "deletion scheduled" if days else "destroyed"
+
+
+def _may_manage(listing: ApiKey | None) -> bool:
+    """Tell whether an API key might manage keys; a listing without scopes doesn't say."""
+    return listing is not None and (manages_keys(listing) or not listing.scopes)
+
+
+def _unclaimed(listed: Sequence[ApiKey], keys: Sequence[StoredKey]) -> list[ApiKey]:
+    claimed = {key.api_key_id for key in keys}
+    return [entry for entry in listed if entry.api_key_id not in claimed]

@@ -1,0 +1,126 @@
+"""Which API key is meant: by its name in the store, by its id, or by its name at Kalshi."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from hsm_keys.errors import KeyAmbiguousError, KeyNotFoundError, KeyProblemError, UsageError
+from hsm_keys.stores.base import RETIRED, SUCCESSOR, check_api_key_id
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hsm_keys.kalshi.models import ApiKey
+    from hsm_keys.stores.base import StoredKey
+
+__all__ = ["Target", "find_target"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a word meant.
+
+    Args:
+        api_key_id: The API key's id; None for a pair that no API key is bound to.
+        key: The pair in the store; None if the private half isn't there.
+        listing: What Kalshi lists of the API key; None if Kalshi doesn't list it.
+        explanation: Why this one was meant where it could have been another; else empty.
+    """
+
+    api_key_id: str | None
+    key: StoredKey | None
+    listing: ApiKey | None
+    explanation: str = ""
+
+    @property
+    def name(self) -> str:
+        """The store's name for it, else Kalshi's; empty if neither has it."""
+        return self.key.name if self.key else self.listing.name if self.listing else ""
+
+
+def find_target(word: str, keys: Sequence[StoredKey], listed: Sequence[ApiKey]) -> Target:
+    """Return the API key that a word means. The store's names win over Kalshi's, as with every command.
+
+    Args:
+        word: A name in the store, an API key id, or a name at Kalshi.
+        keys: The store's keys.
+        listed: What Kalshi lists.
+
+    Raises:
+        KeyAmbiguousError: If it could mean several.
+        KeyNotFoundError: If it means none; an id that nobody knows is none of those, it is a key that is gone.
+    """
+    named = [key for key in keys if key.name == word]
+    by_id = _by_id(word, keys, listed)
+    if len(named) > 1 or (named and by_id and by_id.key is not named[0]):
+        raise _ambiguous(word, "in the store", [*named, *([by_id] if by_id else [])])
+    if named:
+        return _in_store(named[0], word, listed)
+    if by_id:
+        return by_id
+    _check_not_handed_over(word, keys)
+    titled = [listing for listing in listed if listing.name == word]
+    if len(titled) > 1:
+        raise _ambiguous(word, "at Kalshi", titled)
+    if titled:
+        found = _by_id(titled[0].api_key_id, keys, listed)
+        return found or Target(titled[0].api_key_id, None, titled[0])
+    if _is_uuid(word):
+        return Target(check_api_key_id(word), None, None)
+    names = [key.name for key in keys] + [listing.name for listing in listed]
+    known = ", ".join(repr(name) for name in dict.fromkeys(names))
+    raise KeyNotFoundError(
+        f"neither the store nor Kalshi has a key called {word!r}",
+        hint=f"there are {known}" if known else "see what there is with `hsm-keys list`",
+    )
+
+
+def _by_id(word: str, keys: Sequence[StoredKey], listed: Sequence[ApiKey]) -> Target | None:
+    try:
+        api_key_id = check_api_key_id(word)
+    except UsageError:
+        return None  # a name at Kalshi may be anything
+    listing = next((listing for listing in listed if listing.api_key_id == api_key_id), None)
+    bound = [key for key in keys if key.api_key_id == api_key_id]
+    if len(bound) > 1:
+        names = ", ".join(repr(key.name) for key in bound)
+        raise KeyAmbiguousError(
+            f"several keys of the store are bound to API key {api_key_id}: {names}", hint="give one of these names"
+        )
+    return Target(api_key_id, bound[0] if bound else None, listing) if bound or listing else None
+
+
+def _in_store(key: StoredKey, word: str, listed: Sequence[ApiKey]) -> Target:
+    listing = next((listing for listing in listed if listing.api_key_id == key.api_key_id), None)
+    others = [entry.api_key_id for entry in listed if entry.name == word and entry.api_key_id != key.api_key_id]
+    explanation = (
+        f"{word!r} was taken as the name in the store; at Kalshi it is also the name of {', '.join(others)} (give "
+        "the id if that is meant)"
+        if others
+        else ""
+    )
+    return Target(key.api_key_id, key, listing, explanation)
+
+
+def _check_not_handed_over(word: str, keys: Sequence[StoredKey]) -> None:
+    marked = [key for key in keys if key.name in {word + SUCCESSOR, word + RETIRED}]
+    if marked:
+        names = ", ".join(f"{key.name} ({key.api_key_id or 'no API key id'})" for key in marked)
+        raise KeyProblemError(
+            f"no key of the store is called {word!r} at this moment, since a rotation was interrupted: it has {names}",
+            hint=f"run `hsm-keys rotate {word}` to go on with it, or give one of these names or ids",
+        )
+
+
+def _ambiguous(word: str, where: str, found: Sequence[StoredKey | ApiKey | Target]) -> KeyAmbiguousError:
+    ids = ", ".join(dict.fromkeys(entry.api_key_id or "one without an API key id" for entry in found))
+    return KeyAmbiguousError(f"{word!r} means several keys {where}: {ids}", hint="give the id of the one that is meant")
+
+
+def _is_uuid(word: str) -> bool:
+    try:
+        return str(UUID(word)) == word.lower()
+    except ValueError:
+        return False

@@ -1,0 +1,139 @@
+"""``revoke`` as its users run it: what it asks, what it prints, and what it leaves alone."""
+
+from __future__ import annotations
+
+import os
+import pty
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hsm_keys import open_store
+from hsm_keys.sandbox import parse_fault
+from tests.support.cli import ROOT, failed_json, run_cli, run_json
+from tests.support.ministack import REGION, account
+
+if TYPE_CHECKING:
+    from hsm_keys.sandbox import SandboxServer
+    from tests.support.softhsm import TestToken
+
+__all__ = ["account"]  # pytest finds the fixture here
+
+pytestmark = pytest.mark.softhsm
+
+
+@pytest.fixture
+def pin(token: TestToken, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The PIN of the one token, where the commands find it."""
+    monkeypatch.setenv("HSM_KEYS_PIN_FILE", str(token.pin_file))
+    return token.pin
+
+
+def answer(question: bytes, typed: bytes, *arguments: str) -> tuple[int, str]:
+    """Run a command on a terminal, answer its question, and return its exit code and what it showed."""
+    child, terminal = pty.fork()
+    if child == 0:  # pragma: no cover - another process
+        os.chdir(ROOT)
+        os.execv(sys.executable, [sys.executable, "-m", "hsm_keys", *arguments])  # noqa: S606 - no shell is the point
+    shown, answered = b"", False
+    try:
+        while True:
+            shown += os.read(terminal, 1024)
+            if question in shown and not answered:
+                answered = True
+                os.write(terminal, typed + b"\n")
+    except OSError:  # the terminal ends with its program
+        pass
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), shown.decode()
+
+
+def test_the_object_of_the_contract(pin: str, sandbox: SandboxServer) -> None:
+    prod = run_json("enroll", "--name", "prod")
+    assert run_json("revoke", "prod", "--yes") == {
+        "name": "prod",
+        "api_key_id": prod["api_key_id"],
+        "revoked": True,
+        "private_half": "kept",
+    }
+    assert prod["api_key_id"] not in sandbox.state.keys
+    assert {key["name"]: key["state"] for key in run_json("list")["keys"]} == {"prod": "gone", "bootstrap": "elsewhere"}
+    assert run_json("revoke", prod["api_key_id"], "--destroy", "--yes")["private_half"] == "destroyed"
+    assert [key["name"] for key in run_json("list")["keys"]] == ["bootstrap"]
+
+
+def test_without_a_terminal_and_without_yes_nothing_is_done(pin: str, sandbox: SandboxServer) -> None:
+    prod = run_json("enroll", "--name", "prod")
+    before = len(sandbox.requests)
+    error = failed_json(2, "revoke", "prod", "--destroy")
+    assert "nothing was done" in error["message"]
+    assert "--yes" in error["hint"]
+    assert len(sandbox.requests) == before
+    assert prod["api_key_id"] in sandbox.state.keys
+    assert run_json("show", "prod")["state"] == "registered"
+
+
+def test_a_person_is_told_what_will_stop_working_and_may_say_no(pin: str, sandbox: SandboxServer) -> None:
+    prod = run_json("enroll", "--name", "prod", "--scope", "read", "--subaccount", "7")
+    exit_code, shown = answer(b"Go on?", b"n", "revoke", "prod", "--destroy")
+    assert exit_code == 2
+    for told in (
+        prod["api_key_id"],
+        sandbox.base_url,
+        "scopes: read; subaccount 7",
+        "private half: 'prod' in token \"kalshi\"",
+        "every program that signs with it gets 401 from then on",
+        "NO WAY BACK",
+        "bootstrap",
+        "not confirmed; nothing was done",
+    ):
+        assert told in shown
+    assert prod["api_key_id"] in sandbox.state.keys
+    assert pin not in shown
+    exit_code, shown = answer(b"Go on?", b"y", "revoke", "prod", "--destroy")
+    assert exit_code == 0
+    assert prod["api_key_id"] not in sandbox.state.keys
+    assert run_json("list")["keys"][0]["name"] == "bootstrap"
+
+
+def test_the_last_manager_and_force(pin: str, sandbox: SandboxServer) -> None:
+    error = failed_json(5, "revoke", "bootstrap", "--yes")
+    assert "--force" in error["hint"]
+    assert run_json("revoke", "bootstrap", "--yes", "--force")["private_half"] == "elsewhere"
+    assert sandbox.state.keys == {}
+
+
+def test_the_exit_codes(pin: str, sandbox: SandboxServer) -> None:
+    run_json("enroll", "--name", "prod")
+    assert failed_json(5, "revoke", "nope", "--yes")["code"] == "key_not_found"
+    assert failed_json(2, "revoke", "bootstrap", "--destroy", "--yes", "--force")["code"] == "usage"
+    sandbox.faults.add(parse_fault("DELETE /api_keys/{api_key}:drop-before:1"))
+    assert failed_json(7, "revoke", "prod", "--yes")["code"] == "outcome_unknown"
+    sandbox.faults.add(parse_fault("DELETE /api_keys/{api_key}:status=403:1"))
+    assert failed_json(6, "revoke", "prod", "--yes")["code"] == "kalshi_forbidden"
+    assert run_cli("revoke", "prod", "--yes").returncode == 0
+
+
+def test_the_only_key_of_the_store_revokes_itself_and_is_destroyed_in_a_second_run(
+    pin: str, sandbox: SandboxServer, token: TestToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prod = run_json("enroll", "--name", "prod")
+    for name in ("KALSHI_KEY_ID", "KALSHI_PRIVATE_KEY"):
+        monkeypatch.delenv(name)
+    sandbox.state.delete_key(prod["api_key_id"])  # what a killed run leaves
+    done = run_json("revoke", "prod", "--destroy", "--yes")
+    assert (done["revoked"], done["private_half"]) == (True, "destroyed")
+    with open_store(token.uri) as store:
+        assert store.keys() == []
+
+
+@pytest.mark.kms
+def test_on_kms(account: str, sandbox: SandboxServer) -> None:
+    here = ("--kms", "--region", REGION)
+    prod = run_json("enroll", "--name", "prod", *here)
+    done = run_cli("revoke", "prod", "--destroy", "--yes", *here)
+    assert done.returncode == 0, done.stderr
+    assert "deletion scheduled" in done.stdout
+    assert "deleted in 7 days; until then the deletion can be cancelled" in done.stderr
+    assert prod["api_key_id"] not in sandbox.state.keys
