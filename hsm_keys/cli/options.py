@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Settings", "api_key_id_option", "auth_option", "settings_options", "shared_options"]
+__all__ = ["Settings", "also_store_option", "api_key_id_option", "auth_option", "settings_options", "shared_options"]
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
 
@@ -82,6 +82,17 @@ def auth_option(function: _F) -> _F:
     """Add ``--auth``: which key of the store signs management calls."""
     return click.option(
         "--auth", metavar="NAME", help="Key of the store that signs the management calls; else KALSHI_KEY_ID."
+    )(function)
+
+
+def also_store_option(function: _F) -> _F:
+    """Add ``--also-store``, for commands that look at several stores together."""
+    return click.option(
+        "--also-store",
+        "also",
+        multiple=True,
+        metavar="URI",
+        help="A further store of the same account's keys; give it again for more. A further token needs pin-source.",
     )(function)
 
 

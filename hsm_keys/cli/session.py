@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from hsm_keys.cli.output import Voice
-from hsm_keys.cli.store_uri import store_uri
+from hsm_keys.cli.store_uri import further_uris, store_uri
 from hsm_keys.errors import KeyNotRegisteredError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from hsm_keys.cli.options import Settings
     from hsm_keys.kalshi.client import KalshiClient
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hsm_keys.stores.awskms.layout import KeyCreation
     from hsm_keys.stores.base import KeyStore, StoredKey
 
-__all__ = ["bootstrap_signer", "connector", "management_client", "opened_store", "speaking"]
+__all__ = ["bootstrap_signer", "connector", "management_client", "opened_store", "opened_stores", "speaking"]
 
 
 @contextmanager
@@ -47,6 +47,33 @@ def opened_store(
     _hear_warnings(say)
     with _open(settings, store_uri(settings, say), creation) as store:
         yield store
+
+
+@contextmanager
+def opened_stores(settings: Settings, also: Sequence[str], say: Callable[[str], None]) -> Iterator[list[KeyStore]]:
+    """Open the store that options and environment name, and further ones, and close them after the command.
+
+    Args:
+        settings: The shared options.
+        also: What ``--also-store`` named.
+        say: Hears what people should know.
+
+    Raises:
+        UsageError: If a store is named twice, or a further token has no pin-source.
+    """
+    from hsm_keys.stores import open_store
+
+    first = store_uri(settings, say)
+    further = further_uris(also, first)
+    _hear_warnings(say)
+    with ExitStack() as opened:
+        stores = [opened.enter_context(_open(settings, first, None))]
+        for uri in further:
+            store = opened.enter_context(open_store(uri, ask_pin=_ask_secret if sys.stdin.isatty() else None))
+            if store.uri in {other.uri for other in stores}:
+                raise UsageError(f"{store.describe()} is named twice", hint="leave one --also-store out")
+            stores.append(store)
+        yield stores
 
 
 def _open(settings: Settings, uri: str, creation: KeyCreation | None) -> KeyStore:

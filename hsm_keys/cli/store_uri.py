@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final
 from hsm_keys.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from hsm_keys.cli.options import Settings
 
-__all__ = ["store_uri"]
+__all__ = ["further_uris", "store_uri"]
 
 _KMS: Final = "awskms:"
 
@@ -39,6 +39,31 @@ def store_uri(settings: Settings, say: Callable[[str], None]) -> str:
     if settings.store is not None:
         return _token_uri(settings.store, settings.module)
     return uri or _uri_in_module(settings, say)
+
+
+def further_uris(uris: Sequence[str], first: str) -> list[str]:
+    """Return the URIs of further stores, checked before any is opened.
+
+    Args:
+        uris: What the command line gave.
+        first: The URI of the store that is opened anyway.
+
+    Raises:
+        UsageError: If one is malformed, holds a PIN, or would be tried with another token's PIN.
+    """
+    checked = [_token_uri(uri, None) for uri in uris]
+    if len([uri for uri in (first, *checked) if _wants_a_pin_from_outside(uri)]) > 1:
+        raise UsageError(
+            "a further token needs a pin-source in its URI: the PIN of another token is never tried on it",
+            hint="--also-store 'pkcs11:token=LABEL?module-path=PATH&pin-source=file:/path'",
+        )
+    return checked
+
+
+def _wants_a_pin_from_outside(uri: str) -> bool:
+    from hsm_keys.stores.uri import Pkcs11Uri
+
+    return uri.lower().startswith("pkcs11:") and Pkcs11Uri.parse(uri).pin_source is None
 
 
 def _kms_uri(settings: Settings, uri: str) -> str:
