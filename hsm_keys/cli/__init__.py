@@ -29,6 +29,7 @@ _COMMANDS: Final = {
     "fix-logon": ("sign", "Print the fields that sign a FIX Logon."),
     "request": ("sign", "Send a signed request and print the answer."),
     "revoke": ("revoke", "End an API key, and its private half on request."),
+    "reconcile": ("reconcile", "Compare Kalshi and the stores, and find what went wrong."),
     "kms": ("kms", "Policies for AWS KMS."),
     "replicate": ("kms", "Make a key in KMS usable in another Region."),
     "sandbox": ("sandbox", "Run a strict stand-in for Kalshi on loopback."),

@@ -1,0 +1,79 @@
+"""``reconcile``."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from hsm_keys.cli.confirming import confirm, require_consent, yes_option
+from hsm_keys.cli.options import Settings, also_store_option, auth_option, settings_options
+from hsm_keys.cli.output import print_json
+from hsm_keys.cli.session import connector, management_client, opened_stores, speaking
+from hsm_keys.errors import KeyProblemError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hsm_keys.lifecycle.findings import Finding
+
+__all__ = ["reconcile"]
+
+
+@click.command(epilog="Example: hsm-keys reconcile --slot 0 --also-store 'awskms:///?region=us-east-1'")
+@click.option("--fix", "fixing", is_flag=True, help="Repair what is safe to repair: bind ids that are proved.")
+@also_store_option
+@auth_option
+@yes_option
+@settings_options
+@click.pass_obj
+def reconcile(settings: Settings, *, fixing: bool, also: tuple[str, ...], auth: str | None, yes: bool) -> int:
+    """Compare what Kalshi says, what the stores say, and who signs for what; find what went wrong.
+
+    Nothing is changed without --fix, and nothing is ever deleted. Exits with 0 if all is as it should be, else with 5.
+    """
+    from hsm_keys.lifecycle.observing import observe
+    from hsm_keys.lifecycle.reconcile import judge
+    from hsm_keys.lifecycle.repairing import fix
+
+    if fixing:
+        require_consent(yes=yes)
+    connect = connector(settings)
+    with speaking(settings) as say, opened_stores(settings, also, say) as stores:
+        with management_client(connect, stores[0], auth, say) as management:
+            findings = [_in_environment(settings, found) for found in judge(observe(stores, management, connect, say))]
+        repairs = [f"will {found.repair}" for found in findings if found.repair]
+        fixed: list[Finding] = []
+        if fixing and repairs:
+            confirm(repairs, yes=yes, say=say)
+            fixed = fix(findings, stores, connect, say)
+        left = [found for found in findings if found not in fixed]
+        if settings.as_json:
+            print_json({"findings": [each.as_dict() for each in left], "fixed": [each.as_dict() for each in fixed]})
+        else:
+            _print(left, fixed)
+    return KeyProblemError.exit_code if left else 0
+
+
+def _in_environment(settings: Settings, finding: Finding) -> Finding:
+    """Return the finding with a command that speaks to the same Kalshi."""
+    chosen = {"--env": settings.env, "--base-url": settings.base_url}
+    words = [word for option, value in chosen.items() if value for word in (option, value)]
+    if finding.command is None or not words:
+        return finding
+    return replace(finding, command=f"{finding.command} {shlex.join(words)}")
+
+
+def _print(left: Sequence[Finding], fixed: Sequence[Finding]) -> None:
+    for finding in fixed:
+        click.echo(f"fixed {finding.code}: {finding.repair}")
+    for finding in left:
+        click.echo(f"{finding.code}: {finding.message}")
+        if finding.repair:
+            click.echo(f"  --fix can {finding.repair}")
+        if finding.command:
+            click.echo(f"  next: {finding.command}")
+    if not left:
+        click.echo("all is as it should be")

@@ -1,0 +1,105 @@
+"""Rotations and generates that were begun and not ended: read off the marks, never repaired here.
+
+Each goes on with its own command, which knows what its next step is.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Final
+
+from hsm_keys.lifecycle.findings import Finding, about_key
+from hsm_keys.stores.base import RETIRED, SUCCESSOR
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from hsm_keys.lifecycle.observing import Seen
+
+__all__ = ["interruptions", "name_of", "pending_imports"]
+
+_IMPORTING: Final = "+importing"
+_PENDING_IMPORT: Final = "PendingImport"
+
+
+def name_of(key: Seen) -> str:
+    """Return the name without its mark."""
+    return key.name.partition("+")[0]
+
+
+def pending_imports(keys: Sequence[Seen]) -> set[str]:
+    """Return the names under which an import was begun and not ended."""
+    return {name_of(key) for key in keys if _is_import(key)}
+
+
+def _is_import(key: Seen) -> bool:
+    return key.name.endswith(_IMPORTING) or key.stopped == _PENDING_IMPORT
+
+
+def interruptions(keys: Sequence[Seen]) -> Iterator[Finding]:
+    """Give a finding for every rotation and every generate under way."""
+
+    def place(key: Seen) -> tuple[str, str, str]:
+        return key.store, key.store_uri, name_of(key)
+
+    for _, group in groupby(sorted(keys, key=place), place):
+        members = list(group)
+        for key in members:
+            if _is_import(key):
+                yield about_key(
+                    "generate-interrupted",
+                    key,
+                    f"a `generate` of {name_of(key)!r} was interrupted before its private half was in {key.store}",
+                    "generate",
+                    name_of(key),
+                )
+        yield from _rotation(members)
+
+
+def _rotation(members: Sequence[Seen]) -> Iterator[Finding]:
+    """Give the finding for a rotation of one name in one store."""
+    name = name_of(members[0])
+    by_name = {key.name: key for key in members}
+    current, new, old = (by_name.get(name + mark) for mark in ("", SUCCESSOR, RETIRED))
+    if new and old:
+        yield _handing_over(name, current, new, old)
+    elif new:
+        yield _successor(name, current, new)
+    elif old:
+        yield _retired(name, current, old)
+
+
+def _handing_over(name: str, current: Seen | None, new: Seen, old: Seen) -> Finding:
+    if current is None or current.pair in {new.pair, old.pair}:
+        message = f"the rotation of {name!r} was interrupted while the name was handed over"
+        return about_key("rotation-handover", new, message, "rotate", name)
+    return about_key(
+        "rotation-inconsistent",
+        new,
+        f"{new.store} holds {name}, {new.name} and {old.name}, three pairs: more than one rotation leaves. Revoke the "
+        "one that nobody uses",
+    )
+
+
+def _successor(name: str, current: Seen | None, new: Seen) -> Finding:
+    if current is None:
+        message = f"{new.name} was to replace {name!r}, and there is no key of that name any more"
+        return about_key("rotation-orphan", new, message, "revoke", new.name, "--destroy")
+    if new.api_key_id is not None:
+        message = f"the rotation of {name!r} was interrupted: the successor is registered, and hasn't got the name yet"
+        return about_key("rotation-registered", new, message, "rotate", name)
+    known = next(iter(sorted(new.signs_for)), None)
+    state = f"is known to Kalshi as API key {known}, and isn't bound to it" if known else "isn't registered yet"
+    message = f"the rotation of {name!r} was interrupted: the successor {state}"
+    return about_key("rotation-begun", new, message, "rotate", name, api_key_id=known)
+
+
+def _retired(name: str, current: Seen | None, old: Seen) -> Finding:
+    if current is None:
+        message = f"{old.name} was replaced by a key called {name!r}, which isn't there any more"
+        return about_key("rotation-orphan", old, message, "revoke", old.name, "--destroy")
+    if old.api_key_id in old.signs_for:
+        message = f"{name!r} was rotated, and its old API key still works"
+        return about_key("rotation-grace", old, message, "rotate", name, "--finish")
+    message = f"{name!r} was rotated, its old API key is dead, and the old private half is still there"
+    return about_key("rotation-ending", old, message, "rotate", name, "--finish")

@@ -1,0 +1,118 @@
+"""What Kalshi says, what the stores say, and which pair signs for which API key: a picture to judge by.
+
+Kalshi lists no public keys. So whether an API key belongs to a pair is found out by signing with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from hsm_keys.errors import SigningError
+from hsm_keys.lifecycle.possession import accepts, can_sign
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.kalshi.models import ApiKey
+    from hsm_keys.lifecycle.possession import Connect
+    from hsm_keys.stores.base import KeyStore, StoredKey
+
+__all__ = ["Seen", "Snapshot", "observe", "pair_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A key as its store has it, and what Kalshi made of its signature.
+
+    Args:
+        name: Its name in the store.
+        api_key_id: The id that it is bound to; None while it is only minted.
+        store: What people call the store.
+        store_uri: Names the store in a command.
+        pair: Stands for the key pair: equal for the same pair under two names or in two stores.
+        signs_for: The API keys that Kalshi took its signature for.
+        stopped: Why it can't sign at all: its state in KMS's words (``Disabled``, ``PendingDeletion``,
+            ``PendingImport``), or that the store refuses; None if it can.
+    """
+
+    name: str
+    api_key_id: str | None
+    store: str
+    store_uri: str
+    pair: str
+    signs_for: frozenset[str] = frozenset()
+    stopped: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Both sides at one time.
+
+    Args:
+        keys: The stores' keys.
+        listed: What Kalshi lists.
+        store_uri: The store that commands on API keys elsewhere are given.
+    """
+
+    keys: tuple[Seen, ...]
+    listed: tuple[ApiKey, ...]
+    store_uri: str
+
+
+def observe(
+    stores: Sequence[KeyStore], management: KalshiClient, connect: Connect, report: Callable[[str], None]
+) -> Snapshot:
+    """Take the picture; nothing is changed.
+
+    Each pair signs one GET request for each API key that no pair has been proved to own, so that it costs about as
+    many requests as there are such API keys, times the number of pairs.
+
+    Args:
+        stores: Where private halves may be; one at least.
+        management: Signs the listing.
+        connect: Makes a client of the same environment for another signer.
+        report: Called with a line for people.
+
+    Raises:
+        KalshiError: If Kalshi refuses the listing, or its answers say nothing about a key.
+        NetworkError: If there is no answer.
+    """
+    listed = management.api_keys.list().api_keys
+    found = [(key, _seen(store, key)) for store in stores for key in store.keys()]
+    able = {seen.pair: key for key, seen in found if seen.stopped is None}
+    owned: dict[str, set[str]] = {pair: set() for pair in able}
+    for _, seen in found:
+        key = able.get(seen.pair)
+        known = owned.get(seen.pair, set())
+        if key and seen.api_key_id and seen.api_key_id not in known and accepts(connect, key, seen.api_key_id):
+            known.add(seen.api_key_id)
+    claimed = set().union(*owned.values())
+    open_ids = [listing.api_key_id for listing in listed if listing.api_key_id not in claimed]
+    if able and open_ids:
+        report(f"trying {len(able)} key(s) on {len(open_ids)} API key(s) that none of them is known to own")
+    for pair, key in able.items():
+        owned[pair] |= {api_key_id for api_key_id in open_ids if accepts(connect, key, api_key_id)}
+    keys = tuple(replace(seen, signs_for=frozenset(owned.get(seen.pair, ()))) for _, seen in found)
+    return Snapshot(keys, tuple(listed), stores[0].uri)
+
+
+def pair_of(key: StoredKey) -> str:
+    """Return what stands for a key's pair, from its public half."""
+    return hashlib.sha256(key.public_pem().encode()).hexdigest()
+
+
+def _seen(store: KeyStore, key: StoredKey) -> Seen:
+    stopped = _stopped(key)
+    # The public half of a key that is stopped may be hidden; then its place stands for it.
+    pair = f"{store.uri} {key.uri}" if stopped else pair_of(key)
+    return Seen(key.name, key.api_key_id, store.describe(), store.uri, pair, stopped=stopped)
+
+
+def _stopped(key: StoredKey) -> str | None:
+    try:
+        return None if can_sign(key) else str(key.attributes().get("key_state"))
+    except SigningError:
+        return "refuses to sign"  # a token may hold keys for other uses

@@ -1,0 +1,154 @@
+"""Reconciling: what Kalshi, the stores and the proofs of possession say of each other, judged. Pure.
+
+Nothing here deletes anything, or leads to it: what ``--fix`` may do is to bind an id that a pair was proved to own.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from hsm_keys.lifecycle.findings import Bind, Finding, about_key, command_for
+from hsm_keys.lifecycle.interruptions import interruptions, name_of, pending_imports
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hsm_keys.kalshi.models import ApiKey
+    from hsm_keys.lifecycle.observing import Seen, Snapshot
+
+__all__ = ["judge"]
+
+
+def judge(snapshot: Snapshot) -> list[Finding]:
+    """Return everything that isn't as it should be, the same for the same snapshot.
+
+    The codes: ``not-registered``, ``not-bound``, ``wrong-id``, ``refused``, ``gone``, ``disabled``,
+    ``destroy-interrupted``, ``registered-twice``, ``elsewhere``, ``same-name-at-kalshi``, ``same-name-in-stores``,
+    ``generate-interrupted``, ``rotation-begun``, ``rotation-registered``, ``rotation-handover``,
+    ``rotation-grace``, ``rotation-ending``, ``rotation-inconsistent`` and ``rotation-orphan``.
+    """
+    listed = {listing.api_key_id: listing for listing in snapshot.listed}
+    # A key that a workflow has in hand is that workflow's business.
+    at_rest = [key for key in snapshot.keys if "+" not in key.name]
+    return [
+        *interruptions(snapshot.keys),
+        *(finding for key in at_rest for finding in _about(key, listed)),
+        *_registered_twice(snapshot),
+        *_elsewhere(snapshot),
+        *_same_name_at_kalshi(snapshot),
+        *_same_name_in_stores(snapshot),
+    ]
+
+
+def _about(key: Seen, listed: dict[str, ApiKey]) -> Iterator[Finding]:
+    """Give what is wrong between one key and Kalshi."""
+    if key.stopped is not None:
+        yield from _stopped(key)
+    elif key.api_key_id in key.signs_for:
+        return
+    elif key.signs_for:
+        yield _bindable(key)
+    elif key.api_key_id is None:
+        message = f"{key.name!r} is in {key.store} and isn't registered at Kalshi"
+        yield about_key("not-registered", key, message, "enroll", "--name", key.name)
+    elif key.api_key_id in listed:
+        yield about_key(
+            "refused",
+            key,
+            f"{key.name!r} is bound to API key {key.api_key_id}, and Kalshi refuses its signature for it: the id "
+            "belongs to another pair. If you know the right one, give it to `hsm-keys adopt`",
+        )
+    else:
+        message = (
+            f"{key.name!r} is bound to API key {key.api_key_id}, which Kalshi doesn't know: it was deleted, or belongs "
+            "to another environment (--env)"
+        )
+        yield about_key("gone", key, message, "revoke", key.name, "--destroy")
+
+
+def _stopped(key: Seen) -> Iterator[Finding]:
+    if key.stopped == "PendingDeletion":
+        message = f"{key.name!r} waits for its deletion in {key.store}, and still has its name"
+        yield about_key("destroy-interrupted", key, message, "revoke", key.name, "--destroy")
+    elif key.stopped != "PendingImport":  # that one is an interrupted generate
+        message = f"{key.name!r} can't sign; what {key.store} says: {key.stopped}"
+        yield about_key("disabled", key, message, "show", key.name)
+
+
+def _bindable(key: Seen) -> Finding:
+    """Return the finding about a key that Kalshi knows by an id that it isn't bound to."""
+    ids = sorted(key.signs_for)
+    only = ids[0] if len(ids) == 1 else None
+    was = f"is bound to API key {key.api_key_id}, which it doesn't sign for" if key.api_key_id else "isn't bound"
+    return Finding(
+        code="wrong-id" if key.api_key_id else "not-bound",
+        name=key.name,
+        api_key_id=only,
+        store=key.store,
+        message=f"{key.name!r} {was}; Kalshi takes its signature for {' and '.join(ids)}",
+        repair=Bind(key, only) if only else None,
+        command=command_for(key.store_uri, "adopt", key.name, "--api-key-id", ids[0]),
+    )
+
+
+def _registered_twice(snapshot: Snapshot) -> Iterator[Finding]:
+    """Give the API keys too many: Kalshi takes one pair's signature for several."""
+    for pair, key in {key.pair: key for key in snapshot.keys}.items():
+        ids = sorted(key.signs_for)
+        bound = [other.api_key_id for other in snapshot.keys if other.pair == pair and other.api_key_id in ids]
+        kept = next(iter(sorted(filter(None, bound))), next(iter(ids), None))
+        for spare in ids:
+            if spare != kept:
+                message = (
+                    f"the pair of {key.name!r} is registered {len(ids)} times at Kalshi ({', '.join(ids)}). One is "
+                    "enough: revoke those that no program uses"
+                )
+                yield about_key("registered-twice", key, message, "revoke", spare, api_key_id=spare)
+
+
+def _elsewhere(snapshot: Snapshot) -> Iterator[Finding]:
+    """Give the API keys whose private half is in none of the stores."""
+    owned = {api_key_id for key in snapshot.keys for api_key_id in key.signs_for}
+    stopped = {key.api_key_id for key in snapshot.keys if key.stopped}
+    importing = pending_imports(snapshot.keys)
+    for listing in snapshot.listed:
+        if listing.api_key_id in owned | stopped or listing.name in importing:
+            continue
+        yield Finding(
+            "elsewhere",
+            listing.name,
+            listing.api_key_id,
+            None,
+            f"custody unknown: the private half of API key {listing.api_key_id} ({listing.name!r}) is in none of the "
+            "stores that were looked at; it may be a PEM somewhere. Revoke it if nobody uses it",
+            command=command_for(snapshot.store_uri, "revoke", listing.api_key_id),
+        )
+
+
+def _same_name_at_kalshi(snapshot: Snapshot) -> Iterator[Finding]:
+    names = defaultdict(list)
+    for listing in snapshot.listed:
+        names[listing.name].append(listing.api_key_id)
+    workflow = {
+        api_key_id: (key.store, name_of(key))
+        for key in snapshot.keys
+        for api_key_id in {key.api_key_id, *(key.signs_for if "+" in key.name else ())}
+    }
+    for name, ids in names.items():
+        # A rotation gives the successor the same name, where Kalshi lets it.
+        owners = {workflow.get(api_key_id, (api_key_id, "")) for api_key_id in ids}
+        if len(owners) > 1:
+            message = f"Kalshi has {len(ids)} API keys called {name!r}: {', '.join(ids)}. Name them by their ids"
+            yield Finding("same-name-at-kalshi", name, None, None, message)
+
+
+def _same_name_in_stores(snapshot: Snapshot) -> Iterator[Finding]:
+    names = defaultdict(list)
+    for key in snapshot.keys:
+        names[key.name].append(key)
+    for name, keys in names.items():
+        if len({key.pair for key in keys}) > 1:
+            places = ", ".join(f"{key.api_key_id or 'not registered'} in {key.store}" for key in keys)
+            message = f"{len(keys)} keys are called {name!r}: {places}. A name that leads to one key is safer"
+            yield Finding("same-name-in-stores", name, None, keys[0].store, message)

@@ -1,0 +1,60 @@
+"""Doing what reconcile found safe to do: binding proved ids, each proved once more right before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hsm_keys.errors import KeyBusyError
+from hsm_keys.lifecycle.locking import exclusive
+from hsm_keys.lifecycle.observing import pair_of
+from hsm_keys.lifecycle.possession import prove_registration
+from hsm_keys.lifecycle.registering import bind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hsm_keys.lifecycle.findings import Bind, Finding
+    from hsm_keys.lifecycle.possession import Connect
+    from hsm_keys.stores.base import KeyStore, StoredKey
+
+__all__ = ["fix"]
+
+
+def fix(
+    findings: Sequence[Finding], stores: Sequence[KeyStore], connect: Connect, report: Callable[[str], None]
+) -> list[Finding]:
+    """Carry out the repairs. Killed anywhere, the next run finds what is left.
+
+    Args:
+        findings: What was found; those without a repair are passed over.
+        stores: The stores that were looked at.
+        connect: Makes a client of the environment for a signer.
+        report: Called with a line for people after each step.
+
+    Returns:
+        The findings that are repaired now.
+
+    Raises:
+        KeyBusyError: If somebody else works on a key, or has changed it since it was looked at.
+        KalshiError: If Kalshi doesn't take a key's signature any more.
+    """
+    return [finding for finding in findings if finding.repair and _bound(finding.repair, stores, connect, report)]
+
+
+def _bound(repair: Bind, stores: Sequence[KeyStore], connect: Connect, report: Callable[[str], None]) -> bool:
+    store = next(store for store in stores if store.uri == repair.key.store_uri)
+    with exclusive(store, repair.key.name):
+        key = _as_seen(store, repair)
+        prove_registration(connect, key, repair.api_key_id)
+        report(str(repair))
+        return bind(store, key, repair.api_key_id, report).api_key_id == repair.api_key_id
+
+
+def _as_seen(store: KeyStore, repair: Bind) -> StoredKey:
+    seen = repair.key
+    for key in store.keys():
+        if (key.name, key.api_key_id) == (seen.name, seen.api_key_id) and pair_of(key) == seen.pair:
+            return key
+    raise KeyBusyError(
+        f"the key {seen.name!r} was changed by somebody else meanwhile", hint="run `hsm-keys reconcile` again"
+    )
