@@ -35,7 +35,7 @@ class Seen:
         pair: Stands for the key pair: equal for the same pair under two names or in two stores.
         signs_for: The API keys that Kalshi took its signature for.
         stopped: Why it can't sign at all: its state in KMS's words (``Disabled``, ``PendingDeletion``,
-            ``PendingImport``), or that the store refuses; None if it can.
+            ``PendingImport``), or the store's refusal; None if it can.
     """
 
     name: str
@@ -114,5 +114,5 @@ def _seen(store: KeyStore, key: StoredKey) -> Seen:
 def _stopped(key: StoredKey) -> str | None:
     try:
         return None if can_sign(key) else str(key.attributes().get("key_state"))
-    except SigningError:
-        return "refuses to sign"  # a token may hold keys for other uses
+    except SigningError as error:  # a token may hold keys for other uses
+        return error.message

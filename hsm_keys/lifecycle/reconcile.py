@@ -23,7 +23,7 @@ __all__ = ["judge"]
 def judge(snapshot: Snapshot) -> list[Finding]:
     """Return everything that isn't as it should be, the same for the same snapshot.
 
-    The codes: ``not-registered``, ``not-bound``, ``wrong-id``, ``refused``, ``gone``, ``disabled``,
+    The codes: ``not-registered``, ``not-bound``, ``wrong-id``, ``refused``, ``gone``, ``cannot-sign``,
     ``destroy-interrupted``, ``registered-twice``, ``elsewhere``, ``same-name-at-kalshi``, ``same-name-in-stores``,
     ``generate-interrupted``, ``rotation-begun``, ``rotation-registered``, ``rotation-handover``,
     ``rotation-grace``, ``rotation-ending``, ``rotation-inconsistent`` and ``rotation-orphan``.
@@ -73,7 +73,7 @@ def _stopped(key: Seen) -> Iterator[Finding]:
         yield about_key("destroy-interrupted", key, message, "revoke", key.name, "--destroy")
     elif key.stopped != "PendingImport":  # that one is an interrupted generate
         message = f"{key.name!r} can't sign; what {key.store} says: {key.stopped}"
-        yield about_key("disabled", key, message, "show", key.name)
+        yield about_key("cannot-sign", key, message, "show", key.name)
 
 
 def _bindable(key: Seen) -> Finding:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from hsm_keys import open_store
 from hsm_keys.sandbox import parse_fault
-from tests.support.cli import ROOT, failed_json, run_cli, run_json
+from tests.support.cli import failed_json, run_cli, run_json
 from tests.support.ministack import REGION, account
+from tests.support.terminal import answer
 
 if TYPE_CHECKING:
     from hsm_keys.sandbox import SandboxServer
@@ -28,25 +26,6 @@ def pin(token: TestToken, monkeypatch: pytest.MonkeyPatch) -> str:
     """The PIN of the one token, where the commands find it."""
     monkeypatch.setenv("HSM_KEYS_PIN_FILE", str(token.pin_file))
     return token.pin
-
-
-def answer(question: bytes, typed: bytes, *arguments: str) -> tuple[int, str]:
-    """Run a command on a terminal, answer its question, and return its exit code and what it showed."""
-    child, terminal = pty.fork()
-    if child == 0:  # pragma: no cover - another process
-        os.chdir(ROOT)
-        os.execv(sys.executable, [sys.executable, "-m", "hsm_keys", *arguments])  # noqa: S606 - no shell is the point
-    shown, answered = b"", False
-    try:
-        while True:
-            shown += os.read(terminal, 1024)
-            if question in shown and not answered:
-                answered = True
-                os.write(terminal, typed + b"\n")
-    except OSError:  # the terminal ends with its program
-        pass
-    os.close(terminal)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), shown.decode()
 
 
 def test_the_object_of_the_contract(pin: str, sandbox: SandboxServer) -> None:

@@ -237,7 +237,7 @@ CASES = [
         "a key that somebody disabled is not taken for a PEM",
         (key("prod", "A", store=KMS, stopped="Disabled"),),
         KALSHI_HAS_A,
-        (("disabled", "prod", "A", "show prod", False),),
+        (("cannot-sign", "prod", "A", "show prod", False),),
     ),
 ]
 

@@ -39,6 +39,12 @@ def make_twin(store: KeyStore, name: str) -> None:
     )
 
 
+def make_decrypting(store: KeyStore, name: str) -> None:
+    session_of(store).generate_keypair(
+        KeyType.RSA, 2048, store=True, label=name, id=b"foreign", capabilities=MechanismFlag.DECRYPT
+    )
+
+
 def import_pair(store: KeyStore, name: str, *, sensitive: bool = True) -> rsa.RSAPrivateKey:
     """Put a key that was made outside into the token, as `C_CreateObject` does it."""
     key = rsa.generate_private_key(65537, 2048)
