@@ -187,6 +187,17 @@ def test_a_repair_gives_way_to_whoever_works_on_the_key(person: Person, store: K
         fix(found, person.stores, person.connect, person.said.append)
 
 
+def test_a_pair_that_took_the_name_meanwhile_is_not_taken_for_the_one_that_was_seen(
+    person: Person, store: KeyStore
+) -> None:
+    person.add("prod", bind=False)
+    found = person.find()
+    store.destroy(store.key("prod"))
+    store.generate("prod", KeyType.ED25519)
+    with pytest.raises(KeyBusyError, match="changed by somebody else"):
+        fix(found, person.stores, person.connect, person.said.append)
+
+
 def test_what_kalshi_no_longer_takes_is_not_bound(person: Person, store: KeyStore) -> None:
     person.add("prod", bind=False)
     found = person.find()

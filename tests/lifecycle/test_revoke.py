@@ -18,7 +18,10 @@ from hsm_keys.errors import (
     UsageError,
 )
 from hsm_keys.kalshi.errors import ForbiddenError, UnauthorizedError
-from hsm_keys.lifecycle.revoke import Revoked, Revoker
+from hsm_keys.kalshi.models import ApiKey
+from hsm_keys.lifecycle.ending import end_api_key
+from hsm_keys.lifecycle.locking import exclusive
+from hsm_keys.lifecycle.revoke import Revoked, Revoker, _may_manage, manages_keys
 from hsm_keys.sandbox import parse_fault
 from hsm_keys.signing.pem import PemKey
 from tests.support.ministack import account
@@ -269,6 +272,34 @@ def test_a_dead_key_that_signs_for_another_one_ends_nothing(person: Person) -> N
         person.revoke("alive", destroy=True, signer=dead.signer())
     assert str(alive.api_key_id) in person.sandbox.state.keys
     assert person.names() == ["alive", "dead"]
+
+
+def test_a_dead_key_cannot_say_that_another_one_is_dead(person: Person) -> None:
+    dead, alive = person.add("dead"), person.add("alive")
+    person.sandbox.state.delete_key(str(dead.api_key_id))
+    with person.connect(dead.signer()) as management, pytest.raises(UnauthorizedError):
+        end_api_key(management, person.connect, str(alive.api_key_id), None, person.said.append)
+
+
+def test_two_runs_do_not_work_on_one_key_or_its_rotation(person: Person) -> None:
+    person.add("prod+retired")
+    with exclusive(person.store, "prod"), pytest.raises(KeyBusyError):
+        person.revoke("prod+retired", destroy=True)
+    assert person.deletes() == []
+
+
+def test_an_id_that_two_keys_are_bound_to_does_not_say_which_to_destroy(person: Person) -> None:
+    key = person.add("prod")
+    person.store.bind(person.store.generate("copy", KeyType.RSA_2048), str(key.api_key_id))
+    with pytest.raises(KeyAmbiguousError, match="'copy', 'prod'"):
+        person.revoke(str(key.api_key_id), destroy=True)
+    assert person.deletes() == []
+
+
+def test_a_listing_without_scopes_may_be_the_last_manager_and_never_counts_as_another() -> None:
+    silent = ApiKey(api_key_id="A")
+    assert _may_manage(silent)
+    assert not manages_keys(silent)
 
 
 def test_a_401_that_says_nothing_of_the_id_destroys_nothing(person: Person) -> None:
