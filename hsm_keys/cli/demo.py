@@ -43,7 +43,7 @@ class _Steps:
 @settings_options
 @click.pass_obj
 def demo(settings: Settings) -> None:
-    """Show the whole story on a throwaway sandbox: enroll, sign, trade, and prove that the key can't be read.
+    """Show the whole story on a throwaway sandbox: enroll, sign, trade, rotate, and prove that the key can't be read.
 
     The key is real and lives in your token until the end of the demo. Nothing is sent to Kalshi.
     """
@@ -61,7 +61,7 @@ def demo(settings: Settings) -> None:
             for fact in key.custody_facts():
                 _say(f"{fact.name}: {fact.value}" + (f" ({fact.note})" if fact.note else ""))
             _tamper(step, sandbox, key)
-            _delete(step, sandbox, key)
+            _rotate(step, store, name, sandbox)
     step(f"The key pair {name} is destroyed; the token is as it was")
 
 
@@ -77,18 +77,20 @@ def _destroyed_at_the_end(store: KeyStore, name: str) -> Iterator[None]:
         yield
     finally:
         for key in store.keys():
-            if key.name == name:
+            if key.name.partition("+")[0] == name:
                 store.destroy(key)
 
 
-def _enroll(store: KeyStore, name: str, sandbox: Any) -> StoredKey:
+def _management(sandbox: Any) -> KalshiClient:
     from hsm_keys.kalshi.client import KalshiClient
+
+    return KalshiClient.from_private_key(sandbox.bootstrap_key_id, sandbox.bootstrap_pem, base_url=sandbox.base_url)
+
+
+def _enroll(store: KeyStore, name: str, sandbox: Any) -> StoredKey:
     from hsm_keys.lifecycle.enroll import enroll
 
-    bootstrap = KalshiClient.from_private_key(
-        sandbox.bootstrap_key_id, sandbox.bootstrap_pem, base_url=sandbox.base_url
-    )
-    with bootstrap as management:
+    with _management(sandbox) as management:
         done = enroll(
             store,
             name,
@@ -119,9 +121,15 @@ def _tamper(step: _Steps, sandbox: Any, key: StoredKey) -> None:
     _say(f"GET /api_keys with the headers of GET /portfolio/balance: {answer.status_code} {answer.text}")
 
 
-def _delete(step: _Steps, sandbox: Any, key: StoredKey) -> None:
-    step("Delete the API key, with itself, and use it once more")
-    with _connect(sandbox, key.signer()) as client:
-        client.api_keys.delete(str(key.api_key_id))
+def _rotate(step: _Steps, store: KeyStore, name: str, sandbox: Any) -> None:
+    from hsm_keys.lifecycle.rotate import Rotator
+
+    step(f"hsm-keys rotate {name}")
+    old = store.key(name)
+    with _connect(sandbox, old.signer()) as client, _management(sandbox) as management:
+        rotator = Rotator(store, management, lambda signer: _connect(sandbox, signer), _say)
+        rotator.advance(name)
+        step(f"hsm-keys rotate {name} --finish, while a program still has the old key open")
+        rotator.finish(name, keep_old=False)
         answer = client.request("GET", "/portfolio/balance")
-    _say(f"GET /portfolio/balance: {answer.status_code} {answer.text}")
+        _say(f"GET /portfolio/balance by it: {answer.status_code}, signed by API key {client.signer.api_key_id}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from hsm_keys.cli.confirming import confirm, yes_option
 from hsm_keys.cli.enroll import key_object
 from hsm_keys.cli.options import Settings, auth_option, settings_options
 from hsm_keys.cli.output import print_json
@@ -35,13 +36,13 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> i
     return int(parts[1]) * _SECONDS[parts[2] or "s"]
 
 
-@click.command(epilog="Examples: hsm-keys rotate prod --slot 0; hsm-keys rotate prod --finish --slot 0")
+@click.command(epilog="Example: hsm-keys rotate prod --slot 0")
 @click.argument("name")
 @click.option("--grace", callback=_seconds, metavar="D", help="Wait so long (90s, 10m, 2h), then end the old key.")
 @click.option("--finish", is_flag=True, help="End the old key now.")
 @click.option("--abort", is_flag=True, help="Go back: the old key gets its name again, the new one is ended.")
 @click.option("--keep-old", is_flag=True, help="Keep the old private half, as NAME+kept-XXXXXXXX.")
-@click.option("--yes", is_flag=True, help="Don't ask before the old key is ended.")
+@yes_option
 @auth_option
 @settings_options
 @click.pass_obj
@@ -103,21 +104,16 @@ def _forward(
     if grace:
         say(f"the old key works for {grace} seconds more")
         time.sleep(grace)
-    if grace is None and not yes and sys.stdin.isatty():
-        _confirm(stage, keep_old=keep_old)
+    if grace is None and sys.stdin.isatty():  # in a script, the second call is the consent
+        confirm([_consequences(stage, keep_old=keep_old)], yes=yes, say=say)
     return rotator.finish(name, keep_old=keep_old)
 
 
-def _confirm(stage: Stage, *, keep_old: bool) -> None:
+def _consequences(stage: Stage, *, keep_old: bool) -> str:
     old = stage.retired or stage.current
-    if old is None:
-        return
     destroyed = "" if keep_old else " and its private half is destroyed"
-    click.confirm(
-        f"API key {old.api_key_id} is deleted at Kalshi{destroyed}: programs that still sign with it get 401. Go on?",
-        abort=True,
-        err=True,
-    )
+    name = "the old API key" if old is None else f"API key {old.api_key_id}"
+    return f"{name} is deleted at Kalshi{destroyed}: programs that still sign with it get 401"
 
 
 def _print(settings: Settings, done: Rotation) -> None:

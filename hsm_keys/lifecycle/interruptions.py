@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.lifecycle.findings import Finding, about_key
-from hsm_keys.stores.base import RETIRED, SUCCESSOR
+from hsm_keys.stores.base import IMPORTING, RETIRED, SUCCESSOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["interruptions", "name_of", "pending_imports"]
 
-_IMPORTING: Final = "+importing"
 _PENDING_IMPORT: Final = "PendingImport"
 
 
@@ -33,7 +32,7 @@ def pending_imports(keys: Sequence[Seen]) -> set[str]:
 
 
 def _is_import(key: Seen) -> bool:
-    return key.name.endswith(_IMPORTING) or key.stopped == _PENDING_IMPORT
+    return key.name.endswith(IMPORTING) or key.stopped == _PENDING_IMPORT
 
 
 def interruptions(keys: Sequence[Seen]) -> Iterator[Finding]:

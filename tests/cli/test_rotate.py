@@ -107,6 +107,6 @@ def test_asked_on_a_terminal_no_is_an_answer(sandbox: SandboxServer, tmp_path: P
     finally:
         os.close(ours)
         os.close(theirs)
-    assert asking.returncode == 130
+    assert asking.returncode == 2
     assert "is deleted at Kalshi and its private half is destroyed" in said
     assert len(sandbox.state.keys) == 3

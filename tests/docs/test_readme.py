@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.cli import ROOT, run_json
+from tests.support.cli import ROOT
 from tests.support.ministack import account
 
 if TYPE_CHECKING:
@@ -55,15 +55,11 @@ def test_every_example_runs(token: TestToken, sandbox: SandboxServer, account: s
     for block in BLOCKS:
         if not block.runs:
             continue
-        code = block.code
-        if "OLD-API-KEY-ID" in code:
-            old = run_json("show", "prod", HSM_KEYS_PIN_FILE=str(token.pin_file))["api_key_id"]
-            code = code.replace("OLD-API-KEY-ID", old)
-        done = run_block(Block(block.language, code, runs=True), environment)
-        assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+        done = run_block(block, environment)
+        assert done.returncode == 0, f"{block.code}\n{done.stdout}\n{done.stderr}"
         ran += 1
     assert ran >= 7
-    assert {key.name for key in sandbox.state.keys.values()} == {"bootstrap", "ci-bot", "prod-2", "kms-prod"}
+    assert {key.name for key in sandbox.state.keys.values()} == {"bootstrap", "ci-bot", "prod", "kms-prod"}
 
 
 def test_every_block_has_a_language_that_is_run() -> None:

@@ -16,10 +16,12 @@ from pydantic import SecretStr
 
 from hsm_keys.cli import kms as cli
 from hsm_keys.errors import KalshiError, UsageError
+from hsm_keys.kalshi.errors import UnauthorizedError
 from hsm_keys.lifecycle.enroll import enroll
 from hsm_keys.lifecycle.generate import Generator
 from hsm_keys.lifecycle.made_by_kalshi import Maker
 from hsm_keys.lifecycle.registering import Wanted
+from hsm_keys.lifecycle.rotate import Rotator
 from hsm_keys.sandbox.keys import generate_pair
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.awskms import open_kms, open_uri
@@ -38,6 +40,7 @@ ACCOUNT = "111122223333"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/trader"
 URI = f"awskms:///?region={REGION}"
 API_KEY_ID = "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d"
+NEXT_ID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 PATH = "/trade-api/v2/portfolio/balance"
 
 
@@ -103,6 +106,45 @@ def run_generate() -> None:
         assert Generator(store, maker).run().key.api_key_id == API_KEY_ID
 
 
+class Rotating(Kalshi):
+    """Knows two API keys, one after the other, and refuses what it has deleted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = [API_KEY_ID]
+        self.api_keys = SimpleNamespace(create=self.create, list=self.list, delete=self.live.remove)
+        self.signer = SimpleNamespace(api_key_id="management")
+
+    def list(self) -> Any:
+        return SimpleNamespace(
+            api_keys=[
+                SimpleNamespace(api_key_id=live, name="prod", scopes=["read"], subaccount=None, fcm_subtrader_id=None)
+                for live in self.live
+            ]
+        )
+
+    def create(self, **_: object) -> Any:
+        self.live.append(NEXT_ID)
+        return SimpleNamespace(api_key=SimpleNamespace(api_key=NEXT_ID))
+
+    @contextmanager
+    def connect(self, signer: RequestSigner) -> Iterator[Any]:
+        def get_json(path: str) -> None:
+            signer.headers("GET", "/trade-api/v2" + path)
+            if signer.api_key_id not in self.live:
+                raise UnauthorizedError("refused")
+
+        yield SimpleNamespace(get_json=get_json)
+
+
+def run_rotate() -> None:
+    kalshi: Any = Rotating()
+    with open_uri(URI) as store:
+        rotator = Rotator(store, kalshi, kalshi.connect, lambda _: None)
+        rotator.advance("prod")
+        assert rotator.finish("prod", keep_old=False).key.api_key_id == NEXT_ID
+
+
 def run_sign() -> None:
     with open_uri(URI) as store:
         store.key("prod").signer().headers("GET", PATH)
@@ -119,9 +161,9 @@ def left_over(wire: Wire) -> None:
 def calls_of(wire: Wire, purpose: str) -> list[Seen]:
     """Run a workflow and return the calls that reached the server."""
     (run_generate if purpose == "generate" else run_enroll)()
-    if purpose == "sign":
+    if purpose in {"sign", "rotate"}:
         wire.server.seen.clear()
-        run_sign()
+        (run_sign if purpose == "sign" else run_rotate)()
     return list(wire.server.seen)
 
 
@@ -204,7 +246,7 @@ def test_a_policy_grants_every_call_of_its_workflow_and_no_other(wire: Wire, pur
     assert granted(policy) == {action for seen in calls for action in permissions_of(seen)}
     for seen in calls:
         for action in permissions_of(seen):
-            context = context_of(seen, action, ["alias/hsm-keys/prod"])
+            context = context_of(seen, action, ["alias/hsm-keys/prod", "alias/hsm-keys/prod/retired"])
             new_key = f"arn:aws:kms:{REGION}:{wire.account}:key/new"
             tags_new_key = (seen.operation, action) == ("CreateKey", "TagResource")
             for arn in [new_key] if tags_new_key else resources_of(seen, wire.account):

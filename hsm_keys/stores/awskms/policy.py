@@ -11,21 +11,29 @@ authorisation only after up to five minutes, and the new key must sign its proof
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from hsm_keys.errors import UsageError
 from hsm_keys.stores.awskms.answers import SPECS
-from hsm_keys.stores.awskms.layout import ALIAS_PREFIX, ID_TAG, NAME_TAG, WRAPPING_ALGORITHM, WRAPPING_KEY_SPEC
+from hsm_keys.stores.awskms.layout import (
+    ALIAS_PREFIX,
+    ID_TAG,
+    NAME_TAG,
+    WRAPPING_ALGORITHM,
+    WRAPPING_KEY_SPEC,
+    alias_of,
+)
 from hsm_keys.stores.awskms.uri import check_region
+from hsm_keys.stores.base import RETIRED, SUCCESSOR
 
 __all__ = ["PURPOSES", "Scope", "iam_policy", "key_policy"]
 
-PURPOSES: Final = ("sign", "enroll", "generate")
+PURPOSES: Final = ("sign", "enroll", "generate", "rotate")
 
 _ROLE = re.compile(r"arn:(aws[a-z-]{0,20}):(?:iam|sts)::([0-9]{12}):(?:role|user|assumed-role)/[\w+=,.@/-]{1,600}")
 _ACCOUNT = re.compile(r"[0-9]{12}")
-_NAME = re.compile(r"[A-Za-z0-9/_-]{1,200}")
+_NAME = re.compile(r"[A-Za-z0-9/_+-]{1,200}")
 
 _SIGNATURES: Final = {
     "kms:MessageType": "RAW",
@@ -50,6 +58,10 @@ _ADMINISTRATION: Final = (
     "kms:UntagResource",
     "kms:UpdateAlias",
 )
+
+
+# Only what a rotation has retired, or made and given up again.
+_ENDING: Final = [f"{ALIAS_PREFIX}*/retired", f"{ALIAS_PREFIX}*/next"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +117,11 @@ class Scope:
         """The key's alias, or the pattern of all of them."""
         return ALIAS_PREFIX + (self.name or "*")
 
+    @property
+    def aliases(self) -> list[str]:
+        """The aliases that the key and its successor have in the course of a rotation."""
+        return [alias_of(self.name + mark) for mark in ("", SUCCESSOR, RETIRED)] if self.name else [self.alias]
+
     def arns(self, resource: str) -> list[str]:
         """Return the ARNs of a resource in every Region."""
         return [f"arn:{self.partition}:kms:{region}:{self.owner}:{resource}" for region in self.regions]
@@ -114,16 +131,19 @@ def iam_policy(purpose: str, scope: Scope) -> dict[str, Any]:
     """Return the identity policy for the role that does it.
 
     Args:
-        purpose: ``sign`` (``sign``, ``request``, the library's signers), ``enroll`` or ``generate``.
+        purpose: ``sign`` (``sign``, ``request``, the library's signers), ``enroll``, ``generate`` or ``rotate``.
         scope: Which keys, where.
     """
-    statements = {"sign": _to_sign, "enroll": _to_enroll, "generate": _to_generate}[purpose](scope)
+    statements = {"sign": _to_sign, "enroll": _to_enroll, "generate": _to_generate, "rotate": _to_rotate}[purpose](
+        scope
+    )
     return {"Version": "2012-10-17", "Statement": statements}
 
 
 def _to_sign(scope: Scope) -> list[dict[str, Any]]:
     match = "ForAnyValue:StringEquals" if scope.name else "ForAnyValue:StringLike"
-    by_alias = {match: {"kms:ResourceAliases": scope.alias}}
+    # A successor is signed with as soon as it has the name, and an alias counts in authorisation only after minutes.
+    by_alias = {match: {"kms:ResourceAliases": scope.aliases}}
     keys = scope.arns("key/*")
     return [
         _allow("ReadPublicHalf", ["kms:GetPublicKey", "kms:ListResourceTags"], keys, by_alias),
@@ -174,6 +194,24 @@ def _to_generate(scope: Scope) -> list[dict[str, Any]]:
         ),
         _allow("LetGo", ["kms:ScheduleKeyDeletion"], keys, external),
         _allow("LetNameGo", ["kms:DeleteAlias"], [*scope.arns(scope.alias), *keys], {}),
+    ]
+
+
+def _to_rotate(scope: Scope) -> list[dict[str, Any]]:
+    """As for enrolling the successor; then names change hands, and the old key is let go."""
+    keys = scope.arns("key/*")
+    ending = {"ForAnyValue:StringLike": {"kms:ResourceAliases": _ENDING}}
+    named = [arn for alias in scope.aliases for arn in scope.arns(alias)]
+    enrolling = [
+        statement
+        for statement in _to_enroll(replace(scope, name=scope.name and scope.name + SUCCESSOR))
+        if statement["Sid"] != "NameKey"
+    ]
+    return [
+        *enrolling,
+        _allow("CopyPolicy", ["kms:GetKeyPolicy"], keys, {}),
+        _allow("HandNameOver", ["kms:CreateAlias", "kms:DeleteAlias", "kms:UpdateAlias"], [*named, *keys], {}),
+        _allow("LetGo", ["kms:ScheduleKeyDeletion"], keys, ending),
     ]
 
 
