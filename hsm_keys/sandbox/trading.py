@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from hsm_keys.sandbox.api_keys import check_subaccount
+from hsm_keys.sandbox.paging import page_of
 from hsm_keys.sandbox.wire import Answer, WireError, flat, nested
 
 if TYPE_CHECKING:
@@ -40,17 +41,18 @@ async def get_balance(call: Call) -> Answer:
 
 
 async def list_orders(call: Call) -> Answer:
-    """``GET /portfolio/orders`` with the filters ``ticker``, ``status`` and ``subaccount``; always one page."""
+    """``GET /portfolio/orders`` with the filters ``ticker``, ``status`` and ``subaccount``, page by page."""
     asked = _query_subaccount(call)
     only = _subaccount(call, asked)
     filters = {name: call.query[name] for name in ("ticker", "status") if name in call.query}
     orders = [
-        order
-        for order in call.state.orders.values()
+        (position, order)
+        for position, order in enumerate(call.state.orders.values())
         if all(order[name] == wanted for name, wanted in filters.items())
         and (only is None or order["subaccount_number"] == only)
     ]
-    return Answer(200, {"orders": None if call.state.null_lists and not orders else orders, "cursor": ""})
+    page, cursor = page_of(orders, call.query)
+    return Answer(200, {"orders": None if call.state.null_lists and not page else page, "cursor": cursor})
 
 
 async def create_order(call: Call) -> Answer:

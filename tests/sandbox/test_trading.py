@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
@@ -73,6 +74,49 @@ def test_an_order_is_kept_listed_and_cancelled_once(boss: Caller) -> None:
     assert boss.call("GET", f"{ORDERS}?status=resting").json["orders"] == []
     assert len(boss.call("GET", f"{ORDERS}?status=canceled&ticker=KXTEST-1").json["orders"]) == 1
     assert boss.call("GET", f"{ORDERS}?ticker=OTHER").json["orders"] == []
+
+
+def test_orders_come_in_pages_in_the_order_of_their_making(boss: Caller) -> None:
+    made = [boss.call("POST", ORDERS, ORDER | {"client_order_id": str(number)}) for number in range(5)]
+    ids = [reply.json["order"]["order_id"] for reply in made]
+    first = boss.call("GET", f"{ORDERS}?limit=2").json
+    assert [order["order_id"] for order in first["orders"]] == ids[:2]
+    assert {"+", "/", "="} <= set(first["cursor"])
+    after = f"{ORDERS}?limit=2&cursor={quote(first['cursor'], safe='')}"
+    boss.call("DELETE", f"{ORDERS}/{ids[0]}")  # a change to what was seen moves nothing
+    second = boss.call("GET", after).json
+    assert [order["order_id"] for order in second["orders"]] == ids[2:4]
+    last = boss.call("GET", f"{ORDERS}?cursor={quote(second['cursor'], safe='')}").json
+    assert ([order["order_id"] for order in last["orders"]], last["cursor"]) == (ids[4:], "")
+    resting = boss.call("GET", f"{ORDERS}?limit=4&status=resting&cursor=").json
+    assert ([order["order_id"] for order in resting["orders"]], resting["cursor"]) == (ids[1:], "")
+
+
+def test_a_page_holds_a_hundred_unless_a_limit_is_given(boss: Caller) -> None:
+    for number in range(101):
+        boss.server.state.add_order(
+            {"order_id": str(number), "client_order_id": str(number), "status": "resting", "subaccount_number": 0}
+        )
+    page = boss.call("GET", ORDERS).json
+    assert len(page["orders"]) == 100
+    assert page["cursor"]
+    whole = boss.call("GET", f"{ORDERS}?limit=1000").json
+    assert (len(whole["orders"]), whole["cursor"]) == (101, "")
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=", "limit=-1", "limit=1.0", "limit=x"])
+def test_a_bad_limit_is_refused(boss: Caller, query: str) -> None:
+    assert boss.call("GET", f"{ORDERS}?{query}").status == 400
+
+
+def test_a_cursor_that_was_never_given_is_refused(boss: Caller) -> None:
+    for number in range(2):
+        boss.call("POST", ORDERS, ORDER | {"client_order_id": str(number)})
+    cursor = boss.call("GET", f"{ORDERS}?limit=1").json["cursor"]
+    for bad in ("x", "0", cursor, quote(cursor[:-4], safe=""), quote(cursor, safe="") + "A", "MTIzNA%3D%3D", "%C3%A9"):
+        reply = boss.call("GET", f"{ORDERS}?cursor={bad}")
+        assert (reply.status, set(reply.json)) == (400, {"code", "message"}), bad
+    assert boss.call("GET", f"{ORDERS}?cursor={quote(cursor, safe='')}").status == 200
 
 
 def test_a_client_order_id_is_taken_once(boss: Caller) -> None:
