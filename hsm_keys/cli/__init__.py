@@ -27,7 +27,7 @@ _COMMANDS: Final = {
     "public-key": ("keys", "Print a key's SubjectPublicKeyInfo PEM."),
     "sign": ("sign", "Print the headers that sign one request."),
     "fix-logon": ("sign", "Print the fields that sign a FIX Logon."),
-    "request": ("sign", "Send a signed request and print the answer."),
+    "request": ("request", "Send a signed request and print the answer."),
     "revoke": ("revoke", "End an API key, and its private half on request."),
     "reconcile": ("reconcile", "Compare Kalshi and the stores, and find what went wrong."),
     "kms": ("kms", "Policies for AWS KMS."),

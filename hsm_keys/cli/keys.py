@@ -65,13 +65,11 @@ def _print_table(entries: Sequence[Entry]) -> None:
 def show(settings: Settings, *, name: str, api_key_id: str | None) -> None:
     """Show the key NAME: its URI, state and type, what the store says about it, what it refuses."""
     from hsm_keys.lifecycle.custody import examine_custody
-    from hsm_keys.stores.base import check_api_key_id
 
-    chosen = check_api_key_id(api_key_id) if api_key_id else None
     with speaking(settings) as say, opened_store(settings, say) as store:
         key = store.key(name)
         custody = examine_custody(key)
-        shown = key_object(key, custody, chosen or key.api_key_id)
+        shown = key_object(key, custody, api_key_id or key.api_key_id)
         shown["attributes"] = key.attributes()
         if settings.as_json:
             print_json(shown)

@@ -10,7 +10,15 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Settings", "also_store_option", "api_key_id_option", "auth_option", "settings_options", "shared_options"]
+__all__ = [
+    "Settings",
+    "also_store_option",
+    "api_key_id_option",
+    "auth_option",
+    "settings_options",
+    "shared_options",
+    "signing_key_options",
+]
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
 
@@ -96,6 +104,22 @@ def also_store_option(function: _F) -> _F:
     )(function)
 
 
+def _checked_id(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    if not value:
+        return None
+    from hsm_keys.stores.base import check_api_key_id
+
+    return check_api_key_id(value)
+
+
 def api_key_id_option(function: _F) -> _F:
-    """Add ``--api-key-id``, for keys whose store can't hold the id."""
-    return click.option("--api-key-id", metavar="ID", help="The API key id, where the store can't hold it.")(function)
+    """Add ``--api-key-id``, for keys whose store can't hold the id; a bad one is refused at once."""
+    return click.option(
+        "--api-key-id", metavar="ID", callback=_checked_id, help="The API key id, where the store can't hold it."
+    )(function)
+
+
+def signing_key_options(function: _F) -> _F:
+    """Add ``--name`` and ``--api-key-id``: the key that signs."""
+    name = click.option("--name", required=True, metavar="NAME", help="The key that signs.")
+    return name(api_key_id_option(function))

@@ -1,33 +1,27 @@
-"""``sign``, ``fix-logon`` and ``request``."""
+"""``sign`` and ``fix-logon``."""
 
 from __future__ import annotations
 
-import json
 import shlex
 from typing import TYPE_CHECKING
 
 import click
 
-from hsm_keys.cli.options import Settings, api_key_id_option, settings_options, shared_options
+from hsm_keys.cli.options import Settings, settings_options, shared_options, signing_key_options
 from hsm_keys.cli.output import print_json
-from hsm_keys.cli.session import connector, opened_store, speaking
-from hsm_keys.errors import UsageError
+from hsm_keys.cli.session import opened_store, speaking
+from hsm_keys.cli.target import checked_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hsm_keys.kalshi.client import KalshiClient
-
-__all__ = ["fix_logon", "request", "sign"]
-
-_name_option = click.option("--name", required=True, metavar="NAME", help="The key that signs.")
+__all__ = ["fix_logon", "sign"]
 
 
 @click.command(epilog="Example: hsm-keys sign GET /trade-api/v2/portfolio/balance --name prod --slot 0")
 @click.argument("method")
 @click.argument("path")
-@_name_option
-@api_key_id_option
+@signing_key_options
 @click.option("--timestamp-ms", type=click.IntRange(min=0), metavar="T", help="Unix time in ms; now by default.")
 @shared_options("table", "json", "headers", "env", "curl")
 @click.pass_obj
@@ -50,7 +44,7 @@ def sign(
     with speaking(settings) as say:
         signed_path = _full_path(method, path, say)
         with opened_store(settings, say) as store:
-            signer = store.key(name).signer(api_key_id=_checked_id(api_key_id))
+            signer = store.key(name).signer(api_key_id=api_key_id)
             headers = signer.headers(method, signed_path, timestamp_ms=timestamp_ms)
         if settings.as_json:
             print_json(headers)
@@ -84,20 +78,11 @@ def _quoted(value: str) -> str:
     return f'"{escaped}"'
 
 
-def _checked_id(api_key_id: str | None) -> str | None:
-    from hsm_keys.stores.base import check_api_key_id
-
-    return check_api_key_id(api_key_id) if api_key_id else None
-
-
 def _full_path(method: str, path: str, say: Callable[[str], None]) -> str:
     """Return the path with Kalshi's prefix; a bad method or path is refused before the token is touched."""
-    from hsm_keys.signing.message import REST_PREFIX, canonical_method, canonical_path
+    from hsm_keys.signing.message import REST_PREFIX
 
-    canonical_method(method)
-    canonical_path(path)
-    if not all("!" <= char <= "~" for char in path):
-        raise UsageError("the query holds a character that must be percent-encoded")
+    checked_target(method, path)
     if path.startswith("/trade-api/"):
         return path
     say(f"signing {REST_PREFIX}{path}: Kalshi verifies the whole path")
@@ -105,8 +90,7 @@ def _full_path(method: str, path: str, say: Callable[[str], None]) -> str:
 
 
 @click.command(name="fix-logon", epilog="Example: hsm-keys fix-logon --name prod --target KalshiNR --seq 1 --slot 0")
-@_name_option
-@api_key_id_option
+@signing_key_options
 @click.option("--target", required=True, metavar="ID", help="TargetCompID (56), such as KalshiNR.")
 @click.option("--seq", required=True, type=click.IntRange(min=1), metavar="N", help="MsgSeqNum (34) of the Logon.")
 @click.option("--sending-time", metavar="T", help="SendingTime (52), UTC as YYYYMMDD-HH:MM:SS.sss; now by default.")
@@ -121,7 +105,7 @@ def fix_logon(
     if sending_time is not None:
         fix.logon_message(sending_time, seq, "checked-before-the-token-is-touched", target)
     with speaking(settings) as say, opened_store(settings, say) as store:
-        signer = store.key(name).signer(api_key_id=_checked_id(api_key_id))
+        signer = store.key(name).signer(api_key_id=api_key_id)
         logon = fix.fix_logon(signer, target, seq, sending_time=sending_time)
     fields: dict[str, str | int] = {
         "SendingTime": logon.sending_time,
@@ -136,50 +120,3 @@ def fix_logon(
     else:
         for field, value in fields.items():
             click.echo(f"{field}: {value}")
-
-
-@click.command(epilog="Example: hsm-keys request GET /portfolio/balance --name prod --slot 0")
-@click.argument("method")
-@click.argument("path")
-@_name_option
-@api_key_id_option
-@click.option("--json", "body", metavar="BODY", help="A JSON body to send.")
-@settings_options
-@click.pass_obj
-def request(settings: Settings, *, method: str, path: str, name: str, api_key_id: str | None, body: str | None) -> None:
-    """Send a request signed in the store and print the answer's body."""
-    from hsm_keys.signing.message import canonical_method, canonical_path
-
-    canonical_method(method)
-    canonical_path(path)
-    payload = _checked_body(body)
-    connect = connector(settings)
-    with speaking(settings) as say, opened_store(settings, say) as store:
-        signer = store.key(name).signer(api_key_id=_checked_id(api_key_id))
-        content = _send(connect(signer), method, path, payload)
-    if content:
-        click.echo(content)
-
-
-def _checked_body(body: str | None) -> bytes | None:
-    """Return the body as it was given: parsing and writing it anew could change a number."""
-    if body is None:
-        return None
-    try:
-        json.loads(body)
-    except ValueError as error:
-        raise UsageError(
-            f"the body is not JSON: {error}", hint='quote it for the shell: --json \'{"ticker": "..."}\''
-        ) from None
-    return body.encode()
-
-
-def _send(client: KalshiClient, method: str, path: str, payload: bytes | None) -> str:
-    from hsm_keys.kalshi.errors import error_of
-
-    headers = {"Content-Type": "application/json"} if payload is not None else None
-    with client:
-        response = client.request(method, path, content=payload, headers=headers)
-    if not response.is_success:
-        raise error_of(response)
-    return response.text

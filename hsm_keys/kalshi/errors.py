@@ -132,11 +132,11 @@ class ServerOutcomeError(_AnsweredError, OutcomeUnknownError):
     """5xx to a request that changes something: it may have been carried out."""
 
 
-def clean(text: str) -> str:
+def clean(text: str, limit: int = _MAX_TEXT) -> str:
     """Return a server's text fit for a terminal: one line, no control characters, no secrets, not too long."""
     shown = _SECRET.sub("[hidden]", text)
     line = " ".join("".join(char if char.isprintable() else " " for char in shown).split())
-    return line if len(line) <= _MAX_TEXT else line[:_MAX_TEXT] + "..."
+    return line if len(line) <= limit else line[:limit] + "..."
 
 
 def _told(response: httpx2.Response) -> tuple[str, str, str]:

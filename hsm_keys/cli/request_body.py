@@ -1,0 +1,64 @@
+"""The JSON body of a request: from the command line, a file or stdin, checked, and sent byte for byte."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hsm_keys.cli import exact_json
+from hsm_keys.errors import UsageError
+
+if TYPE_CHECKING:
+    from hsm_keys.cli.options import Settings
+
+__all__ = ["read_body"]
+
+
+def read_body(settings: Settings, given: str) -> bytes:
+    """Return the body as it was given: writing it anew could change a number.
+
+    Args:
+        settings: The shared options: where the PIN comes from.
+        given: JSON; ``@PATH`` for a file that holds it; ``@-`` or ``-`` for stdin.
+
+    Raises:
+        UsageError: If it can't be read, or isn't JSON.
+    """
+    content = _content(settings, given)
+    try:
+        exact_json.read(content)
+    except ValueError as error:
+        raise UsageError(f"the body is not JSON: {error}", hint=_hint(given)) from None
+    return content
+
+
+def _content(settings: Settings, given: str) -> bytes:
+    if given in {"-", "@-"}:
+        if _is_stdin(settings.pin_file or os.environ.get("HSM_KEYS_PIN_FILE")):
+            # Whichever is read first would take the other: a PIN is JSON too, and would be sent.
+            raise UsageError("both the body and the PIN are to come from stdin", hint="put one of them into a file")
+        return sys.stdin.buffer.read()
+    if not given.startswith("@"):
+        return os.fsencode(given)  # the bytes of the command line, whatever the locale
+    try:
+        return Path(given[1:]).read_bytes()
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"the file of the body, {given[1:]!r}, can't be read: {why}") from None
+
+
+def _is_stdin(path: str | None) -> bool:
+    if not path:
+        return False
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(sys.stdin.fileno()))  # noqa: PTH116 - pathlib has no fstat
+    except (OSError, ValueError):
+        return False  # opening it will say what is wrong
+
+
+def _hint(given: str) -> str:
+    if given.startswith(("@", "-")):
+        return "see what is in it; a body is sent as it is, in UTF-8 and without a byte order mark"
+    return 'quote it for the shell: --json \'{"ticker": "..."}\'; --json @FILE reads a file'

@@ -1,0 +1,57 @@
+"""Header lines of the command line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from hsm_keys.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["read_headers"]
+
+# RFC 9110, section 7.6.1, and RFC 9112, section 6: they belong to the connection and to how the body is framed.
+_CONNECTIONS: Final = frozenset(
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+
+def read_headers(lines: Sequence[str], *, has_body: bool) -> dict[str, str]:
+    """Return the headers to send; with a body, ``Content-Type: application/json`` unless a line says otherwise.
+
+    Whether a name and a value can be sent at all, and are not for us to set, is for the client to say.
+
+    Args:
+        lines: ``Name: value`` each.
+        has_body: Whether a JSON body goes with them.
+
+    Raises:
+        UsageError: If a line is none, a name comes twice, or a header belongs to the connection.
+    """
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not (name and colon):
+            # The line isn't repeated: it may be a secret on its own.
+            raise UsageError("--header takes 'Name: value'", hint="for example --header 'Accept: application/json'")
+        if name.lower() in _CONNECTIONS:
+            raise UsageError(
+                f"the header {name!r} is not for you to set", hint="it follows from the body and connection"
+            )
+        if name.lower() in (given.lower() for given in headers):
+            raise UsageError(f"the header {name!r} is given twice", hint="join the values with a comma")
+        headers[name] = value.strip(" \t")
+    if has_body and "content-type" not in (given.lower() for given in headers):
+        headers["Content-Type"] = "application/json"
+    return headers
