@@ -60,6 +60,9 @@ def _merge(merged: dict[str, Any], page: Any) -> str:
             before.extend(value)
         else:
             merged[name] = value
+    for name in _CURSORS:
+        if name in merged and name not in page:
+            merged[name] = ""  # left out, it stands for the end
     return _cursor(page)
 
 

@@ -12,12 +12,12 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 
 
-def run_cli(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m hsm_keys`` with this process's environment and some more; stdin is no terminal."""
+def run_cli(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m hsm_keys`` with this process's environment and some more; stdin is a pipe that holds a text."""
     return subprocess.run(
         [sys.executable, "-m", "hsm_keys", *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        stdin=subprocess.DEVNULL,
+        input=stdin,
         capture_output=True,
         text=True,
         check=False,
