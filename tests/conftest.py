@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from hsm_keys.sandbox.server import SandboxServer
+from tests.support import sdks
 from tests.support import softhsm as softhsm_support
 from tests.support.softhsm import SoftHsm, TestToken
 
@@ -18,6 +19,20 @@ if TYPE_CHECKING:
 
 settings.register_profile("default", deadline=None)  # a shared machine is no place to time a single example
 settings.load_profile("default")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests of Kalshi's SDKs on a Python that none of them supports."""
+    if sdks.none_runs_here():
+        left_out = [item for item in items if item.get_closest_marker("sdks")]
+        items[:] = [item for item in items if not item.get_closest_marker("sdks")]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say so, also where xdist's workers did it."""
+    if sdks.none_runs_here():
+        terminalreporter.write_line("deselected: tests of Kalshi's SDKs, none of which runs on this Python")
 
 
 @pytest.fixture(autouse=True)

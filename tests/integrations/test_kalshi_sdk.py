@@ -1,0 +1,144 @@
+"""kalshi-sdk, unchanged, signing in a token and in KMS; the recipes are those of docs/sdks.md."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from hsm_keys import KeyType
+from hsm_keys.errors import StoreError
+from tests.support.fix_gateway import FixGateway
+from tests.support.sdks import need, run_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hsm_keys.sandbox import SandboxServer
+    from hsm_keys.sandbox.state import RegisteredKey
+
+pytestmark = pytest.mark.sdks
+
+
+@pytest.fixture(autouse=True)
+def _sdk() -> None:
+    need("kalshi-sdk")
+
+
+def arrived(sandbox: SandboxServer, key: RegisteredKey) -> list[tuple[str, str, bool, int | None]]:
+    assert {seen.api_key_id for seen in sandbox.requests} == {key.api_key_id}
+    return [(seen.method, seen.path, seen.verified, seen.status) for seen in sandbox.requests]
+
+
+def test_sync(prod: RegisteredKey, sandbox: SandboxServer) -> None:
+    space = run_recipe(
+        "kalshi-sdk",
+        """
+        keys = client.api_keys.list()
+        client.api_keys.delete(key.api_key_id)
+        client.close()
+        """,
+    )
+    assert [listed.api_key_id for listed in space["keys"].api_keys][-1] == prod.api_key_id
+    assert arrived(sandbox, prod) == [
+        ("GET", "/trade-api/v2/portfolio/balance", True, 200),
+        ("GET", "/trade-api/v2/api_keys", True, 200),
+        ("DELETE", f"/trade-api/v2/api_keys/{prod.api_key_id}", True, 204),
+    ]
+
+
+@pytest.mark.parametrize("store_uri", [pytest.param("SoftHSM", marks=pytest.mark.softhsm)], indirect=True)
+def test_a_store_that_fails_says_so_and_nothing_is_sent(prod: RegisteredKey, sandbox: SandboxServer) -> None:
+    with pytest.raises(StoreError):
+        run_recipe(
+            "kalshi-sdk",
+            """
+            store.close()
+            with client:
+                client.portfolio.balance()
+            """,
+        )
+    assert [seen.verified for seen in sandbox.requests] == [True]
+
+
+def test_async(prod: RegisteredKey, sandbox: SandboxServer) -> None:
+    run_recipe("kalshi-sdk, asyncio", "await client.close()")
+    assert arrived(sandbox, prod) == [("GET", "/trade-api/v2/portfolio/balance", True, 200)]
+
+
+def test_websocket_signs_again_when_it_reconnects(prod: RegisteredKey, sandbox: SandboxServer) -> None:
+
+    def restart() -> None:
+        sandbox.stop()
+        sandbox.start()
+
+    run_recipe(
+        "kalshi-sdk, WebSocket",
+        """
+        import asyncio
+        streaming = asyncio.Event()
+        async def changed(before, now):
+            if now.value == "streaming":
+                streaming.set()
+        socket._on_state_change = changed
+        async with socket.connect() as session:
+            await session.subscribe_ticker(tickers=["KXTEST-26"])
+            streaming.clear()
+            await asyncio.to_thread(restart)
+            await asyncio.wait_for(streaming.wait(), 30)
+        """,
+        restart=restart,
+    )
+    handshakes = arrived(sandbox, prod)
+    assert [seen for seen in handshakes if seen[3] == 101] == [("GET", "/trade-api/ws/v2", True, 101)] * 2
+    timestamps = [seen.timestamp for seen in sandbox.requests]
+    assert len(set(timestamps)) == len(timestamps)
+
+
+def test_fix_session_logs_on_and_on_again(prod: RegisteredKey) -> None:
+    with FixGateway(prod.api_key_id, prod.public_key) as gateway:
+        run_recipe(
+            "kalshi-sdk, FIX",
+            """
+            import asyncio
+            from kalshi.fix import FixConfig
+            active = asyncio.Event()
+            async def changed(before, now):
+                if now.value == "active":
+                    active.set()
+            here = FixConfig(host="127.0.0.1", port=gateway.port, use_tls=False)
+            async with FixClient(fix.signer, config=here).order_entry(on_state_change=changed):
+                active.clear()
+                await asyncio.to_thread(gateway.hang_up)
+                await asyncio.wait_for(active.wait(), 30)
+            """,
+            gateway=gateway,
+        )
+    assert gateway.verdicts == ["good", "good"]
+
+
+def test_fix_session_of_another_key_is_refused(prod: RegisteredKey) -> None:
+    other = rsa.generate_private_key(65537, 2048).public_key()
+    with FixGateway(prod.api_key_id, other) as gateway, pytest.raises(Exception, match="logon rejected"):
+        run_recipe(
+            "kalshi-sdk, FIX",
+            """
+            from kalshi.fix import FixConfig
+            here = FixConfig(host="127.0.0.1", port=gateway.port, use_tls=False)
+            await FixClient(fix.signer, config=here).order_entry().start()
+            """,
+            gateway=gateway,
+        )
+    assert gateway.verdicts == ["signature"]
+
+
+def test_ed25519_keys_are_beyond_it(enrolled: Callable[..., RegisteredKey], sandbox: SandboxServer) -> None:
+    enrolled(KeyType.ED25519)
+    with pytest.raises(TypeError, match="positional argument"):
+        run_recipe("kalshi-sdk")
+    assert sandbox.requests == ()
+    with pytest.raises(TypeError, match="positional argument"):
+        run_recipe(
+            "kalshi-sdk, FIX", "fix.signer.sign_logon(sending_time='x', msg_seq_num=1, target_comp_id='KalshiNR')"
+        )
