@@ -8,7 +8,7 @@ import time
 from base64 import b64encode
 from typing import TYPE_CHECKING, Final, Protocol
 
-from hsm_keys.errors import AwsError, HsmKeysError, KeyNotRegisteredError, KeyProblemError
+from hsm_keys.errors import AwsError, HsmKeysError, KeyNotRegisteredError, KeyProblemError, StoreError
 from hsm_keys.forks import ProcessLock
 from hsm_keys.signing.message import WEBSOCKET_PATH, signing_message
 
@@ -131,7 +131,7 @@ class RequestSigner:
         message = signing_message(stamp, method, path)
         try:
             signature = sign(message)
-        except (KeyProblemError, AwsError):
+        except (KeyProblemError, StoreError, AwsError):  # its private half may have been destroyed since
             if not self.moved_on(api_key_id):
                 raise
             return self.headers(method, path, timestamp_ms=timestamp_ms)

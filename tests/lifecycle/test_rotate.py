@@ -238,6 +238,22 @@ def test_a_key_can_rotate_itself(person: Person) -> None:
     assert person.live() == {done.key.api_key_id}
 
 
+@pytest.mark.parametrize("used_before", [True, False])
+def test_a_signer_that_slept_through_it_signs_with_the_new_key(
+    person: Person, token: TestToken, used_before: bool
+) -> None:
+    person.enroll()
+    with open_store(token.uri) as elsewhere:
+        signer = elsewhere.key("prod").signer()
+        if used_before:
+            signer.headers("GET", "/trade-api/v2/portfolio/balance")
+        person.advance()
+        done = person.finish()  # by now the private half that it knows is destroyed
+        with person.connect(signer) as client:
+            assert client.request("GET", "/portfolio/balance").status_code == 200
+        assert signer.api_key_id == done.key.api_key_id
+
+
 def test_what_cannot_be_rotated_says_why(person: Person) -> None:
     with pytest.raises(UsageError):
         person.advance("prod+next")
