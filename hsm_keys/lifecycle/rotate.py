@@ -236,8 +236,7 @@ class Rotator:
             kept = self._store.rename(old, f"{name}+kept-{(old.api_key_id or 'unknown')[:_KEPT_ID_LENGTH]}")
             self._report(f"kept the old private half as {kept.name!r}")
         else:
-            self._store.destroy(old)
-            self._report("destroyed the old private half")
+            self._destroy(old, "the old private half")
 
     def _end_successor(self, new: StoredKey) -> None:
         listed = self._management.api_keys.list().api_keys
@@ -248,8 +247,12 @@ class Rotator:
             api_key_id = find_registration(self._connect, new, unclaimed)
         if api_key_id is not None:
             end_api_key(self._management, self._connect, api_key_id, new, self._report)
-        self._store.destroy(new)
-        self._report(f"destroyed the successor {new.name!r}")
+        self._destroy(new, f"the successor {new.name!r}")
+
+    def _destroy(self, key: StoredKey, what: str) -> None:
+        self._store.destroy(key)
+        days = self._store.deletion_days
+        self._report(f"scheduled the deletion of {what}, in {days} days" if days else f"destroyed {what}")
 
 
 def _id_of(key: StoredKey) -> str:

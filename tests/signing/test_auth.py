@@ -20,6 +20,7 @@ from urllib3.util.retry import Retry
 
 from hsm_keys import RequestSigner
 from hsm_keys.errors import UsageError
+from hsm_keys.sandbox import SandboxServer
 from hsm_keys.signing.pem import PemKey
 from hsm_keys.signing.signer import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from tests.support.kalshi_stub import Stub, hang_up, send
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-    from hsm_keys.sandbox import SandboxServer
     from hsm_keys.signing.auth import KalshiAuth
 
 # niquests puts another urllib3 in the place of the one that boto3 and requests use: it has an environment of its own.
@@ -125,6 +125,14 @@ def test_kalshi_takes_what_it_signs(
     assert answer.status_code == status
     seen = sandbox.requests
     assert [(request.method, request.verified) for request in seen] == [(method, True)]
+
+
+@each_client
+def test_ed25519(client: Any) -> None:
+    with SandboxServer(tier="premier", key_type="ed25519") as server:
+        auth = RequestSigner(PemKey(server.bootstrap_key_id, server.bootstrap_pem)).auth(base_url=server.base_url)
+        assert run(client)(auth, "GET", server.base_url + "/portfolio/balance").status_code == 200
+        assert [seen.verified for seen in server.requests] == [True]
 
 
 @each_client
