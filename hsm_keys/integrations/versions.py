@@ -10,7 +10,7 @@ from typing import Final
 
 from hsm_keys.errors import UsageError
 
-__all__ = ["KNOWN", "KnownSdk", "check_version", "sdk_of", "tried"]
+__all__ = ["KNOWN", "SDK_KALSHI", "KnownSdk", "check_version", "sdk_of", "tried"]
 
 _VERSION: Final = re.compile(r"([0-9]+)\.([0-9]+)\.([0-9]+)")
 
@@ -31,6 +31,8 @@ class KnownSdk:
     oldest: tuple[int, int, int]
     newest: tuple[int, int, int]
 
+
+SDK_KALSHI: Final = KnownSdk("kalshi", "kalshi-sdk", oldest=(22, 4, 0), newest=(22, 4, 0))
 
 KNOWN: Final = (
     KnownSdk("kalshi_python_sync", "kalshi-python-sync", oldest=(3, 2, 0), newest=(3, 34, 0)),

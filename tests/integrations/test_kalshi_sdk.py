@@ -142,3 +142,48 @@ def test_ed25519_keys_are_beyond_it(enrolled: Callable[..., RegisteredKey], sand
         run_recipe(
             "kalshi-sdk, FIX", "fix.signer.sign_logon(sending_time='x', msg_seq_num=1, target_comp_id='KalshiNR')"
         )
+
+
+@pytest.mark.parametrize("key_type", [KeyType.RSA_2048, KeyType.ED25519])
+def test_with_a_signer_it_takes_both_kinds_of_key(
+    enrolled: Callable[..., RegisteredKey], sandbox: SandboxServer, key_type: KeyType
+) -> None:
+    registered = enrolled(key_type)
+    run_recipe("kalshi-sdk, with a signer", "client.portfolio.balance(); client.close()")
+    assert arrived(sandbox, registered) == [("GET", "/trade-api/v2/portfolio/balance", True, 200)]
+
+
+def test_with_a_signer_it_follows_a_rotation(prod: RegisteredKey, sandbox: SandboxServer) -> None:
+    run_recipe(
+        "kalshi-sdk, with a signer",
+        """
+        client.portfolio.balance()
+        successor = store.generate_like(key, "prod+next")
+        new = sandbox.add_key("prod", successor.public_pem())
+        store.hand_over("prod", taker=store.bind(successor, new.api_key_id), leaver=key, mark="+retired")
+        assert client._auth.signer.moved_on(key.api_key_id)
+        client.portfolio.balance()
+        client.close()
+        """,
+        sandbox=sandbox,
+    )
+    first, second = sandbox.requests
+    assert first.api_key_id == prod.api_key_id != second.api_key_id
+    assert (first.verified, second.verified) == (True, True)
+
+
+def test_fix_with_a_signer(prod: RegisteredKey) -> None:
+    with FixGateway(prod.api_key_id, prod.public_key) as gateway:
+        run_recipe(
+            "kalshi-sdk, with a signer",
+            """
+            from kalshi.fix import FixClient, FixConfig
+            client.close()
+            fix = FixClient.from_auth(auth_for(key.signer()))
+            here = FixConfig(host="127.0.0.1", port=gateway.port, use_tls=False)
+            async with FixClient(fix.signer, config=here).order_entry():
+                pass
+            """,
+            gateway=gateway,
+        )
+    assert gateway.verdicts == ["good"]
