@@ -32,6 +32,7 @@ _COMMANDS: Final = {
     "reconcile": ("reconcile", "Compare Kalshi and the stores, and find what went wrong."),
     "kms": ("kms", "Policies for AWS KMS."),
     "replicate": ("kms", "Make a key in KMS usable in another Region."),
+    "bench": ("bench", "Measure how fast the store signs."),
     "sandbox": ("sandbox", "Run a strict stand-in for Kalshi on loopback."),
     "demo": ("demo", "Show the whole story on a throwaway sandbox."),
 }

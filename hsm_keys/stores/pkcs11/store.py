@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
     from hsm_keys.stores.pins import Pin
     from hsm_keys.stores.pkcs11.importing import Pkcs11Imports
+    from hsm_keys.stores.pkcs11.raw import RawSigner
     from hsm_keys.stores.uri import Pkcs11Uri
 
 __all__ = ["Pkcs11Key", "Pkcs11Store"]
@@ -328,6 +329,19 @@ class Pkcs11Store(KeyStore):
             f"the key {key.name!r} is no longer in {self.description}",
             hint="it was destroyed, or the token's storage is gone; see `hsm-keys list`",
         )
+
+    def raw(self, key: StoredKey) -> RawSigner:
+        """Return the module's own C_Sign in a session of its own, for measuring.
+
+        Raises:
+            StoreError: If the module gives each caller a state of its own, or refuses.
+        """
+        from hsm_keys.stores.pkcs11.raw import RawSigner
+
+        self._fresh()
+        if not self._module.library.locking:
+            raise StoreError("the module gives each caller a state of its own, or wasn't initialised here")
+        return RawSigner(self._module.file, self._token.slot.slot_id, key.name, key.key_type)
 
     def sign(self, key: Pkcs11Key, message: bytes, *, digest: bool) -> bytes:
         """Sign in a lane of the pool; see ``Pkcs11Key.sign`` and ``sign_digest``."""

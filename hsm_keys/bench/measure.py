@@ -1,0 +1,116 @@
+"""How fast something signs: on several threads for a while, every signature timed."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from hsm_keys.signing.message import REST_PREFIX, signing_message
+from hsm_keys.signing.signer import now_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Result", "in_memory", "measure"]
+
+_PATH: Final = f"{REST_PREFIX}/portfolio/orders"
+_WARM_UP: Final = 3
+_JOIN_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What was measured.
+
+    Args:
+        what: What signed.
+        threads: On how many threads at once.
+        seconds: For how long.
+        latencies_us: Microseconds that each signature took, in ascending order.
+    """
+
+    what: str
+    threads: int
+    seconds: float
+    latencies_us: tuple[float, ...]
+
+    @property
+    def rate(self) -> float:
+        """Signatures a second, all threads together."""
+        return len(self.latencies_us) / self.seconds
+
+    def percentile(self, percent: float) -> float:
+        """Return the microseconds within which so many of a hundred signatures were made (nearest rank)."""
+        rank = math.ceil(percent / 100 * len(self.latencies_us))
+        return self.latencies_us[max(0, rank - 1)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result as it goes into JSON output; times in microseconds."""
+        return {
+            "what": self.what,
+            "threads": self.threads,
+            "signatures": len(self.latencies_us),
+            "signatures_per_second": round(self.rate, 1),
+            **{f"p{percent}_us": round(self.percentile(percent), 1) for percent in (50, 95, 99)},
+            "max_us": round(self.latencies_us[-1], 1),
+        }
+
+
+def measure(what: str, sign: Callable[[bytes], object], *, threads: int, seconds: float) -> Result:
+    """Sign on so many threads for so long.
+
+    Args:
+        what: What it is called in the result.
+        sign: Makes one signature over a message.
+        threads: How many sign at once.
+        seconds: For how long; each thread signs once more if it has begun.
+
+    Raises:
+        HsmKeysError: Whatever the first thread that failed ran into.
+    """
+    for _ in range(_WARM_UP):  # sessions, look-ups and the first verification aren't what a running program sees
+        sign(_message())
+    barrier = threading.Barrier(threads + 1)
+    taken: list[list[float]] = [[] for _ in range(threads)]
+    failures: list[BaseException] = []
+
+    def work(mine: list[float]) -> None:
+        barrier.wait()
+        until = time.perf_counter() + seconds
+        try:
+            while (begun := time.perf_counter()) < until:
+                sign(_message())
+                mine.append((time.perf_counter() - begun) * 1e6)
+        except Exception as error:  # noqa: BLE001 - told by whoever waits
+            failures.append(error)
+
+    workers = [threading.Thread(target=work, args=(mine,), daemon=True) for mine in taken]
+    for worker in workers:
+        worker.start()
+    barrier.wait()
+    begun = time.perf_counter()
+    for worker in workers:
+        worker.join(seconds + _JOIN_S)
+    if failures:
+        raise failures[0]
+    return Result(what, threads, time.perf_counter() - begun, tuple(sorted(took for mine in taken for took in mine)))
+
+
+def _message() -> bytes:
+    return signing_message(now_ms(), "POST", _PATH)
+
+
+def in_memory(key_type: str) -> Callable[[bytes], bytes]:
+    """Return what signs as Kalshi wants it with a new key in memory: what the store is compared with."""
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
+
+    if key_type == "ed25519":
+        return ed25519.Ed25519PrivateKey.generate().sign
+    key = rsa.generate_private_key(65537, int(key_type.removeprefix("rsa-")))
+    pss = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.DIGEST_LENGTH)
+    algorithm = hashes.SHA256()
+    return lambda message: key.sign(message, pss, algorithm)

@@ -1,0 +1,108 @@
+"""``bench``."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hsm_keys.cli.options import Settings, settings_options
+from hsm_keys.cli.output import print_json
+from hsm_keys.cli.session import opened_store, speaking
+from hsm_keys.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from hsm_keys.bench.measure import Result
+    from hsm_keys.stores.base import KeyStore, StoredKey
+
+__all__ = ["bench"]
+
+
+@click.command(epilog="Example: hsm-keys bench --name prod --slot 0")
+@click.option("--name", metavar="NAME", help="The key to measure; by default the only one of the store.")
+@click.option(
+    "--seconds", type=click.FloatRange(0.05, 600), default=2.0, show_default=True, help="For each measurement."
+)
+@click.option(
+    "--threads", type=click.IntRange(1, 64), default=4, show_default=True, help="Measure 1, 2, 4... up to so many."
+)
+@click.option("--html", "html_path", metavar="PATH", help="Write a page with the plots, too.")
+@settings_options
+@click.pass_obj
+def bench(settings: Settings, *, name: str | None, seconds: float, threads: int, html_path: str | None) -> None:
+    """Measure how fast the store signs, beside a key in memory and, for a token, the module's own C_Sign.
+
+    Nothing is sent to Kalshi. KMS bills each signature.
+    """
+    from hsm_keys.bench import report
+
+    if html_path and Path(html_path).exists():
+        raise UsageError(f"{html_path} is there already", hint="choose another path, or remove it")
+    with speaking(settings) as say, opened_store(settings, say) as store:
+        key = _chosen(store, name)
+        results = _measured(store, key, seconds, threads, say)
+        described, key_type = store.describe(), key.key_type.value
+    best = max((result for result in results if result.what == "store"), key=lambda result: result.rate)
+    words = [f"{described}, {key_type}", report.orders(best)]
+    if html_path:
+        Path(html_path).write_text(report.page("hsm-keys bench", results, words), encoding="utf-8")
+        say(f"wrote {html_path}")
+    if settings.as_json:
+        print_json(report.as_object(described, key_type, results))
+        return
+    click.echo("\n".join([*report.table(results), "", *report.histogram(results[0]), "", *words]))
+
+
+def _chosen(store: KeyStore, name: str | None) -> StoredKey:
+    if name is not None:
+        return store.key(name)
+    keys = store.keys()
+    if len(keys) != 1:
+        known = ", ".join(key.name for key in keys) or "none"
+        raise UsageError(f"{store.describe()} has {len(keys)} keys: {known}", hint="say which: --name NAME")
+    return keys[0]
+
+
+def _measured(
+    store: KeyStore, key: StoredKey, seconds: float, threads: int, say: Callable[[str], None]
+) -> list[Result]:
+    from hsm_keys.bench.measure import in_memory, measure
+
+    counts = [1]
+    while counts[-1] * 2 <= threads:
+        counts.append(counts[-1] * 2)
+    results = [measure("store", key.sign, threads=count, seconds=seconds) for count in counts]
+    with _raw_loop(store, key, say) as raw:
+        if raw is not None:
+            results.append(measure("C_Sign", raw, threads=1, seconds=seconds))
+    memory = in_memory(key.key_type.value)
+    results.append(measure("in memory", memory, threads=1, seconds=seconds))
+    say(f"the interpreter switches threads every {sys.getswitchinterval() * 1000:g} ms (sys.setswitchinterval)")
+    return results
+
+
+@contextmanager
+def _raw_loop(store: KeyStore, key: StoredKey, say: Callable[[str], None]) -> Iterator[Callable[[bytes], bytes] | None]:
+    """Give the module's own loop; None where there is no module, or it can't be reached that way."""
+    if not store.uri.startswith("pkcs11:"):
+        yield None
+        return
+    from hsm_keys.errors import StoreError
+    from hsm_keys.stores.pkcs11.store import Pkcs11Store
+
+    if not isinstance(store, Pkcs11Store):
+        yield None
+        return
+    try:
+        opened = store.raw(key)
+    except StoreError as error:
+        say(f"no raw loop: {error.message}")
+        yield None
+        return
+    with opened as raw:
+        yield raw.sign

@@ -1,0 +1,108 @@
+"""``hsm-keys bench``: what it measures, and how it tells it."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsm_keys import KeyType, open_store
+from hsm_keys.bench.measure import Result, in_memory, measure
+from hsm_keys.bench.report import histogram, orders, page, table
+from hsm_keys.errors import SigningError, StoreError
+from hsm_keys.stores.pkcs11.raw import RawSigner
+from hsm_keys.stores.pkcs11.store import Pkcs11Store
+from tests.support.cli import failed_json, run_cli, run_json
+from tests.support.verify import openssl_verifies
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.softhsm import TestToken
+
+TIMES = st.lists(st.floats(0.1, 1e7), min_size=1, max_size=300).map(lambda times: tuple(sorted(times)))
+
+
+@given(TIMES, st.sampled_from([50, 95, 99, 100]))
+def test_a_percentile_is_the_smallest_time_that_so_many_were_within(times: tuple[float, ...], percent: int) -> None:
+    taken = Result("x", 1, 1.0, times).percentile(percent)
+    assert sum(time <= taken for time in times) >= percent / 100 * len(times)
+    assert sum(time < taken for time in times) < percent / 100 * len(times)
+
+
+@given(TIMES)
+def test_a_histogram_holds_every_signature(times: tuple[float, ...]) -> None:
+    lines = histogram(Result("x", 1, 1.0, times))
+    assert sum(int(line.split()[-1].replace(",", "")) for line in lines) == len(times)
+    assert max(len(line) for line in lines) < 80
+
+
+@pytest.mark.parametrize(("rate", "words"), [(5, "fewer orders than"), (10, "tier Basic"), (2000, "tier Prestige")])
+def test_what_a_rate_means_for_orders(rate: int, words: str) -> None:
+    assert words in orders(Result("store", 1, 1.0, tuple([1.0] * rate)))
+
+
+def test_the_page_shows_a_name_as_text() -> None:
+    result = Result("<script>", 2, 1.0, (1.0, 2.0))
+    shown = page("<b>", [result], ["<i>"])
+    assert "<script>" not in shown
+    assert "&lt;script&gt;, 2 threads" in shown
+    assert "http" not in shown
+    assert table([result])[1].startswith("<script>")
+
+
+def test_every_thread_signs_and_a_failure_is_told() -> None:
+    seen: set[int] = set()
+    result = measure("x", lambda _: seen.add(threading.get_ident()), threads=3, seconds=0.05)
+    assert len(seen) == 4  # the warm-up is ours
+    assert result.rate == pytest.approx(len(result.latencies_us) / result.seconds)
+
+    calls = iter(range(10))
+
+    def fail(_: bytes) -> None:
+        if next(calls) > 3:
+            raise SigningError("unplugged")
+
+    with pytest.raises(SigningError, match="unplugged"):
+        measure("x", fail, threads=1, seconds=1)
+
+
+@pytest.mark.parametrize("key_type", [KeyType.RSA_2048, KeyType.ED25519])
+@pytest.mark.softhsm
+def test_the_raw_loop_signs_what_openssl_verifies(token: TestToken, tmp_path: Path, key_type: KeyType) -> None:
+    with open_store(token.uri) as store:
+        key = store.generate("prod", key_type)
+        assert isinstance(store, Pkcs11Store)
+        with store.raw(key) as raw:
+            assert openssl_verifies(tmp_path, key.public_pem(), b"message", raw.sign(b"message"))
+        with pytest.raises(StoreError, match="no private key"):
+            RawSigner(store._module.file, store._token.slot.slot_id, "nobody", key_type)
+
+
+@pytest.mark.parametrize("key_type", ["rsa-3072", "ed25519"])
+def test_the_key_in_memory_is_of_the_same_type(key_type: str) -> None:
+    assert len(in_memory(key_type)(b"m")) == (64 if key_type == "ed25519" else 384)
+
+
+@pytest.mark.softhsm
+def test_the_command(token: TestToken, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HSM_KEYS_STORE", token.uri_without_pin)
+    monkeypatch.setenv("HSM_KEYS_PIN_FILE", str(token.pin_file))
+    assert "0 keys" in failed_json(2, "bench")["message"]
+    with open_store(token.uri) as store:
+        store.generate("prod")
+    path = tmp_path / "bench.html"
+    told = run_json("bench", "--seconds", "0.1", "--threads", "2", "--html", str(path))
+    assert [(entry["what"], entry["threads"]) for entry in told["results"]] == [
+        ("store", 1),
+        ("store", 2),
+        ("C_Sign", 1),
+        ("in memory", 1),
+    ]
+    assert all(entry["p50_us"] <= entry["p99_us"] <= entry["max_us"] for entry in told["results"])
+    assert path.read_text().count("<svg") == 4
+    assert "is there already" in failed_json(2, "bench", "--html", str(path))["message"]
+    assert "in memory" in run_cli("bench", "--name", "prod", "--seconds", "0.05").stdout
