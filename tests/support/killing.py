@@ -16,6 +16,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -39,11 +40,14 @@ class Killer:
             text=True,
         )
 
-    def run(self, arguments: list[str], at: int | None = None) -> tuple[int, int]:
-        """Run the command line; return how it ended (negative: by that signal), and how many places it went through."""
+    def run(self, arguments: list[str], at: int | None = None, after: float | None = None) -> tuple[int, int]:
+        """Run the command line; return how it ended (negative: by that signal), and how many places it went through.
+
+        It is killed at that place, or after so many seconds.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        print(json.dumps([arguments, at]), file=self._process.stdin, flush=True)
+        print(json.dumps([arguments, at, after]), file=self._process.stdin, flush=True)
         status, places = json.loads(self._process.stdout.readline())
         return status, places
 
@@ -103,15 +107,25 @@ def _run_in_child(arguments: list[str], counter: _Counter, told: int) -> None:
 
 def _serve(modules: list[str], effects: list[str]) -> None:
     files = {str(import_module(module).__file__) for module in modules}
-    for needed in ("pkcs11", "botocore.session", "hsm_keys.kalshi.client", "hsm_keys.cli.generate", "stamina"):
+    for needed in (
+        "pkcs11",
+        "botocore.session",
+        "hsm_keys.kalshi.client",
+        "hsm_keys.cli.generate",
+        *modules,
+        "stamina",
+    ):
         import_module(needed)
     for line in sys.stdin:
-        arguments, at = json.loads(line)
+        arguments, at, after = json.loads(line)
         told, telling = os.pipe()
         child = os.fork()
         if child == 0:
             _run_in_child(arguments, _Counter(files, effects, at), telling)
         os.close(telling)
+        if after is not None:
+            time.sleep(after)  # a random moment is what is wanted
+            os.kill(child, signal.SIGKILL)  # it is ours until it has been waited for
         _, status = os.waitpid(child, 0)
         places = int(os.read(told, 20) or b"0")
         os.close(told)

@@ -18,11 +18,13 @@ from hsm_keys.stores.pkcs11.objects import default_id, find, public_key_of, publ
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import KeyType, PublicKey
 
-__all__ = ["check_can_make", "check_can_sign", "destroy_pair", "make_pair", "write_id", "write_label"]
+__all__ = ["check_can_make", "check_can_sign", "destroy_pair", "make_pair", "sweep", "write_id", "write_label"]
 
 _ED25519_OID: Final = bytes.fromhex("06032b6570")
 _DEFAULT_ID_LENGTH: Final = 20
 _PLAUSIBLE_RSA_LIMIT: Final = 1024
+_DESTROYED: Final = "+destroyed"
+"""The label of a public object whose private half is being destroyed; no key's name begins with a plus."""
 
 # The usual SIGN|VERIFY template is refused by some modules; leaving the public half's uses to the module is
 # taken by all. python-pkcs11's own default would also grant DECRYPT and UNWRAP.
@@ -149,12 +151,26 @@ def write_label(session: Any, private: Any, label: str) -> None:
 
 
 def destroy_pair(session: Any, private: Any) -> None:
-    """Destroy both objects, the private one first: a public one alone is harmless.
+    """Destroy both objects, the private one first: without a public one an Ed25519 key couldn't be found again.
+
+    Killed in between, it leaves a public object that says what it is; ``sweep`` removes it.
 
     Raises:
         PKCS11Error: If the module refuses.
     """
     publics = public_objects(session, private, read(private, Attribute.KEY_TYPE))
+    for public in publics:
+        with suppress(ckr.PKCS11Error):  # where labels are fixed, it is left as it is
+            public[Attribute.LABEL] = _DESTROYED
     private.destroy()
     for public in publics:
-        public.destroy()
+        with suppress(ckr.ObjectHandleInvalid):  # swept by somebody who has just opened the token
+            public.destroy()
+
+
+def sweep(session: Any) -> None:
+    """Remove the public objects that an interrupted destruction left; hold the module's mutex."""
+    with suppress(ckr.PKCS11Error):
+        for public in find(session, {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.LABEL: _DESTROYED}):
+            if not find(session, {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.ID: read(public, Attribute.ID)}):
+                public.destroy()

@@ -26,7 +26,7 @@ from hsm_keys.signing.algorithms import SALT_LENGTH, KeyType, signature_length, 
 from hsm_keys.stores.base import RETIRED, SUCCESSOR, CustodyFact, KeyStore, StoredKey, check_label
 from hsm_keys.stores.pkcs11 import objects
 from hsm_keys.stores.pkcs11.errors import reason, told_as_ours
-from hsm_keys.stores.pkcs11.generate import check_can_make, destroy_pair, make_pair, write_id, write_label
+from hsm_keys.stores.pkcs11.generate import check_can_make, destroy_pair, make_pair, sweep, write_id, write_label
 from hsm_keys.stores.pkcs11.login import log_in
 from hsm_keys.stores.pkcs11.module import acquire, find_module
 from hsm_keys.stores.pkcs11.pool import Lane, SessionPool
@@ -147,6 +147,8 @@ class Pkcs11Store(KeyStore):
             token = find_token(module, self._wanted)
             self.description = describe_token(token)
             self._login = log_in(module, token, self._pin_once)
+            with module.mutex:
+                sweep(self._login.session)
         except BaseException:
             module.release()
             raise
