@@ -1,0 +1,100 @@
+"""``custody``."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hsm_keys.cli.options import Settings, also_store_option, auth_option, settings_options
+from hsm_keys.cli.output import print_json
+from hsm_keys.cli.session import connector, management_client, opened_stores, speaking
+from hsm_keys.errors import KeyProblemError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hsm_keys.lifecycle.custody_report import Entry
+
+__all__ = ["custody"]
+
+
+@click.command(epilog="Example: hsm-keys custody --slot 0 --html custody.html")
+@click.option("--html", "html_path", metavar="PATH", help="Write the report as a page, too.")
+@click.option("--offline", is_flag=True, help="Don't ask Kalshi: report on the stores' keys alone.")
+@also_store_option
+@auth_option
+@settings_options
+@click.pass_obj
+def custody(
+    settings: Settings, *, html_path: str | None, offline: bool, also: tuple[str, ...], auth: str | None
+) -> int:
+    """Report where the private half of every API key is, what speaks for it, and what was tried against it.
+
+    Nothing is changed, at Kalshi or in a store. Exits with 0 only if every key is in custody, else with 5.
+    """
+    from datetime import UTC, datetime
+
+    from hsm_keys.lifecycle.custody_page import custody_page
+    from hsm_keys.lifecycle.custody_report import account_in_custody, examine_account
+
+    if offline and auth:
+        raise click.UsageError("--offline asks nobody: leave --auth out")
+    if html_path and not Path(html_path).resolve().parent.is_dir():
+        raise UsageError(f"there is no folder for {html_path}", hint="make it first, or choose another path")
+    connect = None if offline else connector(settings)
+    environment = None
+    with speaking(settings) as say, opened_stores(settings, also, say) as stores:
+        if connect is None:
+            entries = examine_account(stores, None, None)
+        else:
+            with management_client(connect, stores[0], auth, say) as management:
+                environment = management.base_url
+                entries = examine_account(stores, management.api_keys.list().api_keys, connect)
+        made_at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        if html_path:
+            _write(Path(html_path), custody_page(entries, made_at=made_at, environment=environment))
+            say(f"wrote {html_path}")
+        whole = account_in_custody(entries)
+        if settings.as_json:
+            print_json(
+                {
+                    "in_custody": whole,
+                    "made_at": made_at,
+                    "environment": environment,
+                    "keys": [entry.as_dict() for entry in entries],
+                }
+            )
+        else:
+            _print(entries, whole=whole)
+    return 0 if whole else KeyProblemError.exit_code
+
+
+def _print(entries: Sequence[Entry], *, whole: bool) -> None:
+    from hsm_keys.lifecycle.custody_report import what_scopes_allow
+
+    for entry in entries:
+        click.echo(f"{entry.name}  {entry.api_key_id or 'not registered'}: {entry.verdict}")
+        click.echo(f"  private half: {entry.location}; made: {entry.made}")
+        if entry.scopes:
+            click.echo(f"  scopes: {', '.join(entry.scopes)}: {'; '.join(what_scopes_allow(entry.scopes))}")
+        for fact in entry.custody.facts if entry.custody else ():
+            click.echo(f"  {fact.name}: {fact.value}" + (f" ({fact.note})" if fact.note else ""))
+    click.echo("every key is in custody" if whole else "not every key is in custody")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write the page in one step: it is whole, or as it was."""
+    descriptor, part = tempfile.mkstemp(prefix=path.name, dir=path.resolve().parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(part).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(part).unlink()
+        raise

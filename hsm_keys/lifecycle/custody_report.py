@@ -1,0 +1,189 @@
+"""The custody report: where the private half of every API key is, what speaks for that, and what was refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from hsm_keys.errors import HsmKeysError
+from hsm_keys.lifecycle.custody import CustodyReport, examine_custody
+from hsm_keys.lifecycle.possession import accepts, can_sign
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hsm_keys.kalshi.models import ApiKey
+    from hsm_keys.lifecycle.possession import Connect
+    from hsm_keys.stores.base import KeyStore, StoredKey
+
+__all__ = ["ELSEWHERE", "Entry", "account_in_custody", "examine_account", "what_scopes_allow"]
+
+ELSEWHERE: Final = "custody unknown: a PEM somewhere"
+
+_ALLOWS: Final = {
+    "read": "see everything of the account",
+    "write": "trade, transfer money, and make and delete API keys (one made by Kalshi comes as a PEM)",
+    "read::portfolio_balance": "see the balance",
+    "read::block_trade_accept": "see block trades to accept",
+    "write::trade": "trade",
+    "write::transfer": "transfer money",
+    "write::fcm_risk": "change FCM risk settings",
+    "write::block_trade_accept": "accept block trades",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One API key, or a key of a store that Kalshi doesn't know.
+
+    Args:
+        name: What the store calls it, else Kalshi.
+        api_key_id: Kalshi's id; None for a key that was never registered.
+        listed: What Kalshi lists of it; None if it doesn't, or wasn't asked.
+        location: Where the private half is, for people.
+        key_type: The pair's type, if the private half is at hand.
+        made: ``in the store``, ``imported``, or ``unknown``.
+        created: When, in ISO 8601, where the store tells.
+        custody: What the store said and refused; None where no store holds the private half.
+        proved_live: Whether Kalshi took a request signed now; None if that wasn't tried.
+        problem: Why it isn't in custody; empty if it is.
+    """
+
+    name: str
+    api_key_id: str | None
+    listed: ApiKey | None
+    location: str
+    key_type: str | None
+    made: str
+    created: str | None
+    custody: CustodyReport | None
+    proved_live: bool | None
+    problem: str
+
+    @property
+    def verdict(self) -> str:
+        """``in custody``, or why not."""
+        return self.problem or "in custody"
+
+    @property
+    def scopes(self) -> list[str] | None:
+        """What Kalshi lets it do; None if Kalshi doesn't list it."""
+        return None if self.listed is None else list(self.listed.scopes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the entry as it goes into JSON output."""
+        return {
+            "name": self.name,
+            "api_key_id": self.api_key_id,
+            "in_custody": not self.problem,
+            "verdict": self.verdict,
+            "location": self.location,
+            "key_type": self.key_type,
+            "made": self.made,
+            "created": self.created,
+            "scopes": self.scopes,
+            "allows": what_scopes_allow(self.scopes or []),
+            "subaccount": self.listed.subaccount if self.listed else None,
+            "proved_live": self.proved_live,
+            "custody": self.custody.as_dict() if self.custody else None,
+        }
+
+
+def what_scopes_allow(scopes: Sequence[str]) -> list[str]:
+    """Return what the scopes let a key do, in words; one that nobody knew when this was written as it is."""
+    return [_ALLOWS.get(scope, f"{scope} (unknown to this version)") for scope in scopes]
+
+
+def examine_account(
+    stores: Sequence[KeyStore], listed: Sequence[ApiKey] | None, connect: Connect | None
+) -> list[Entry]:
+    """Examine every key of the stores and every API key of the account; nothing is changed.
+
+    Args:
+        stores: Where private halves may be.
+        listed: What Kalshi lists; None if it wasn't asked.
+        connect: Makes a client of the same environment for another signer; None signs nothing for Kalshi.
+
+    Raises:
+        StoreError: If a store doesn't list its keys.
+    """
+    by_id = {listing.api_key_id: listing for listing in listed or ()}
+    entries = [
+        _of_key(store, key, by_id, connect, asked=listed is not None) for store in stores for key in store.keys()
+    ]
+    claimed = {entry.api_key_id for entry in entries}
+    others = [_of_listing(listing) for listing in by_id.values() if listing.api_key_id not in claimed]
+    return sorted(entries, key=_order) + sorted(others, key=_order)
+
+
+def _order(entry: Entry) -> tuple[str, str]:
+    return entry.name, entry.api_key_id or ""
+
+
+def account_in_custody(entries: Sequence[Entry]) -> bool:
+    """Tell whether every entry is in custody."""
+    return not any(entry.problem for entry in entries)
+
+
+def _of_key(
+    store: KeyStore, key: StoredKey, by_id: dict[str, ApiKey], connect: Connect | None, *, asked: bool
+) -> Entry:
+    listing = by_id.get(key.api_key_id) if key.api_key_id else None
+    try:
+        custody: CustodyReport | None = examine_custody(key)
+        created = key.attributes().get("creation_date")
+        live = _live(key, connect) if listing is not None else None
+        problem = _problem(custody, live)
+    except HsmKeysError as error:  # one key that can't be examined mustn't hide the others
+        custody, created, live, problem = None, None, None, f"can't be examined: {error.message}"
+    if asked and key.api_key_id and listing is None and not problem:
+        problem = "Kalshi doesn't list its API key: it is gone, or belongs to another account"
+    return Entry(
+        name=key.name,
+        api_key_id=key.api_key_id,
+        listed=listing,
+        location=store.describe(),
+        key_type=key.key_type.value,
+        made=_made(custody),
+        created=str(created) if created else None,
+        custody=custody,
+        proved_live=live,
+        problem=problem,
+    )
+
+
+def _made(custody: CustodyReport | None) -> str:
+    if custody is None:
+        return "unknown"
+    if custody.made_inside:
+        return "in the store"
+    return "imported" if custody.imported else "unknown"
+
+
+def _problem(custody: CustodyReport | None, live: bool | None) -> str:
+    if custody is not None and custody.imported:
+        return "imported: the private half was outside, and copies may exist"
+    if custody is not None and custody.problems:
+        return "not in custody: " + "; ".join(custody.problems)
+    return "Kalshi refuses its signature for this API key: the private half is another one" if live is False else ""
+
+
+def _live(key: StoredKey, connect: Connect | None) -> bool | None:
+    if connect is None or key.api_key_id is None or not can_sign(key):
+        return None
+    return accepts(connect, key, key.api_key_id)
+
+
+def _of_listing(listing: ApiKey) -> Entry:
+    return Entry(
+        name=listing.name,
+        api_key_id=listing.api_key_id,
+        listed=listing,
+        location="in none of the stores that were looked at",
+        key_type=None,
+        made="unknown",
+        created=None,
+        custody=None,
+        proved_live=None,
+        problem=ELSEWHERE,
+    )
