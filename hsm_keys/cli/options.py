@@ -32,6 +32,7 @@ class Settings:
     token: str | None = None
     module: str | None = None
     pin_file: str | None = None
+    force_pin: bool | None = None
     kms: bool | None = None
     region: str | None = None
     profile: str | None = None
@@ -62,6 +63,7 @@ _SHARED = (
     _shared("--token", metavar="LABEL", help="The token with this label."),
     _shared("--module", metavar="PATH", help="The PKCS#11 module. [HSM_KEYS_MODULE]"),
     _shared("--pin-file", metavar="PATH", help="A file or pipe that holds the user PIN. [HSM_KEYS_PIN_FILE]"),
+    _shared("--force-pin", is_flag=True, default=None, help="Log in though one more wrong PIN locks the token."),
     _shared("--kms", is_flag=True, default=None, help="The keys are in AWS KMS."),
     _shared("--region", metavar="REGION", help="KMS's Region; several with commas, preferred first. [AWS_REGION]"),
     _shared("--profile", metavar="NAME", help="A profile of AWS's configuration files. [AWS_PROFILE]"),

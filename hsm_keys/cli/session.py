@@ -86,7 +86,8 @@ def _open(settings: Settings, uri: str, creation: KeyCreation | None) -> KeyStor
 
         return open_kms(uri, creation=creation)
     pin_file = Path(settings.pin_file) if settings.pin_file else None
-    return open_store(uri, pin_file=pin_file, ask_pin=_ask_secret if sys.stdin.isatty() else None)
+    ask = _ask_secret if sys.stdin.isatty() else None
+    return open_store(uri, pin_file=pin_file, ask_pin=ask, force_pin=bool(settings.force_pin))
 
 
 def _hear_warnings(say: Callable[[str], None]) -> None:

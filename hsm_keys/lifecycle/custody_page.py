@@ -26,7 +26,8 @@ h1{margin-bottom:0}h2{margin:2.5rem 0 .3rem;border-top:2px solid var(--line);pad
 .good{color:var(--good)}.bad{color:var(--bad)}.unknown{color:var(--open)}
 table{border-collapse:collapse;width:100%;margin:.6rem 0}
 td,th{text-align:left;vertical-align:top;padding:.3rem .8rem .3rem 0;border-bottom:1px solid var(--line)}
-td{overflow-wrap:anywhere}.plain th{width:13rem;font-weight:600}dt{font-weight:600;margin-top:.6rem}
+td{overflow-wrap:anywhere}td:first-child{min-width:6rem}.plain th{width:13rem;font-weight:600}
+dt{font-weight:600;margin-top:.6rem}
 @media print{body{margin:0;max-width:none;font-size:11pt}h2{break-after:avoid}table,tr{break-inside:avoid}}
 """
 

@@ -26,18 +26,30 @@ class StoreOpener(Protocol):
     """What a back-end's module offers as ``open_uri``."""
 
     def __call__(
-        self, uri: str, *, pin_file: Path | None = None, ask_pin: Callable[[str], str] | None = None
+        self,
+        uri: str,
+        *,
+        pin_file: Path | None = None,
+        ask_pin: Callable[[str], str] | None = None,
+        force_pin: bool = False,
     ) -> KeyStore:
         """Open the store that the URI names."""
 
 
-def open_store(uri: str, *, pin_file: Path | None = None, ask_pin: Callable[[str], str] | None = None) -> KeyStore:
+def open_store(
+    uri: str,
+    *,
+    pin_file: Path | None = None,
+    ask_pin: Callable[[str], str] | None = None,
+    force_pin: bool = False,
+) -> KeyStore:
     """Open a store of keys.
 
     Args:
         uri: ``pkcs11:token=LABEL?module-path=/path/to/module.so`` (RFC 7512), or ``awskms:///?region=REGION``.
         pin_file: A file, pipe or descriptor that holds the token's user PIN; read once.
         ask_pin: Called with a prompt that names the token when no other source has a PIN.
+        force_pin: Log in also where the token says that one more wrong PIN locks it; KMS has no PIN.
 
     Returns:
         The open store; close it, or use it as a context manager.
@@ -56,4 +68,4 @@ def open_store(uri: str, *, pin_file: Path | None = None, ask_pin: Callable[[str
             hint="use " + " or ".join(f"{known}:..." for known in _OPENERS),
         )
     opener = cast("StoreOpener", import_module(module).open_uri)
-    return opener(uri, pin_file=pin_file, ask_pin=ask_pin)
+    return opener(uri, pin_file=pin_file, ask_pin=ask_pin, force_pin=force_pin)

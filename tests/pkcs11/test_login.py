@@ -101,4 +101,29 @@ def test_a_token_about_to_lock_is_not_asked(flag: TokenFlag) -> None:
         raise AssertionError("the PIN was asked for")
 
     with pytest.raises(PinLockedError, match=r"nothing was tried|is locked"):
-        login_module._open(_fake_token(flag), must_not_ask)
+        login_module._open(_fake_token(flag), must_not_ask, force=False)
+
+
+class _Reached(Exception):  # noqa: N818 - not an error
+    pass
+
+
+def _reached() -> Any:
+    raise _Reached
+
+
+def test_the_final_try_is_taken_when_somebody_insists_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(_Reached):
+        login_module._open(_fake_token(TokenFlag.USER_PIN_FINAL_TRY), _reached, force=True)
+    assert "one more wrong PIN locks" in caplog.text
+
+
+def test_a_locked_token_is_not_asked_whoever_insists() -> None:
+    with pytest.raises(PinLockedError):
+        login_module._open(_fake_token(TokenFlag.USER_PIN_LOCKED), _reached, force=True)
+
+
+def test_a_low_counter_is_mentioned_before_a_try(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(_Reached):
+        login_module._open(_fake_token(TokenFlag.USER_PIN_COUNT_LOW), _reached, force=False)
+    assert "counts wrong PINs" in caplog.text

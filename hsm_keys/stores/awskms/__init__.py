@@ -47,6 +47,7 @@ def open_uri(
     *,
     pin_file: Path | None = None,  # noqa: ARG001 - KMS has no PIN; every back-end is opened alike
     ask_pin: Callable[[str], str] | None = None,  # noqa: ARG001
+    force_pin: bool = False,  # noqa: ARG001
 ) -> AwsKmsStore:
     """Open the KMS keys that an ``awskms:`` URI names; see ``open_kms``."""
     return open_kms(uri)

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["open_uri"]
 
 
-def open_uri(uri: str, *, pin_file: Path | None = None, ask_pin: Callable[[str], str] | None = None) -> KeyStore:
+def open_uri(
+    uri: str,
+    *,
+    pin_file: Path | None = None,
+    ask_pin: Callable[[str], str] | None = None,
+    force_pin: bool = False,
+) -> KeyStore:
     """Open the token that an RFC 7512 URI names, and log in.
 
     The module is the URI's ``module-path``, else ``HSM_KEYS_MODULE``, else SoftHSM where it usually is.
@@ -42,4 +48,4 @@ def open_uri(uri: str, *, pin_file: Path | None = None, ask_pin: Callable[[str],
     def get_pin(token_name: str) -> Pin:
         return resolve_pin(pin_file=pin_file, uri=parsed, token_name=token_name, ask=ask_pin)
 
-    return Pkcs11Store(replace(parsed, module_path=module_path), get_pin)
+    return Pkcs11Store(replace(parsed, module_path=module_path), get_pin, force_pin=force_pin)

@@ -8,6 +8,7 @@ use the token.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Login", "log_in"]
 
+_log = logging.getLogger(__name__)
 _lock = ProcessLock()
 _logins: dict[tuple[int, int], Login] = {}
 os.register_at_fork(after_in_child=_logins.clear)  # a child logs in by itself
@@ -54,13 +56,14 @@ class Login:
                     self.session.close()
 
 
-def log_in(module: Module, token: Any, get_pin: Callable[[], Pin]) -> Login:
+def log_in(module: Module, token: Any, get_pin: Callable[[], Pin], *, force: bool = False) -> Login:
     """Return the process's login to the token; call ``release`` when done.
 
     Args:
         module: The token's module.
         token: python-pkcs11's token.
         get_pin: Called once, and only if the token wants a PIN and nobody of this process is logged in.
+        force: Log in also where the next wrong PIN would lock it.
 
     Raises:
         PinLockedError: If the PIN is locked, or the next wrong one would lock it. The token isn't asked.
@@ -72,16 +75,16 @@ def log_in(module: Module, token: Any, get_pin: Callable[[], Pin]) -> Login:
         login = _logins.get(key)
         if login is None:
             with module.mutex, told_as_ours("open a session"):
-                login = _logins[key] = Login(key, _open(token, get_pin))
+                login = _logins[key] = Login(key, _open(token, get_pin, force=force))
         login.users += 1
         return login
 
 
-def _open(token: Any, get_pin: Callable[[], Pin]) -> Any:
+def _open(token: Any, get_pin: Callable[[], Pin], *, force: bool) -> Any:
     flags = token.flags
     if not flags & TokenFlag.LOGIN_REQUIRED:
         return _open_session(token, None)
-    _refuse_risky_login(token)
+    _refuse_risky_login(token, force=force)
     if flags & TokenFlag.PROTECTED_AUTHENTICATION_PATH:
         return _try_pin(token, PROTECTED_AUTH)
     pin = get_pin().reveal()
@@ -98,17 +101,22 @@ def _open(token: Any, get_pin: Callable[[], Pin]) -> Any:
         raise
 
 
-def _refuse_risky_login(token: Any) -> None:
+def _refuse_risky_login(token: Any, *, force: bool) -> None:
     if token.flags & TokenFlag.USER_PIN_LOCKED:
         raise PinLockedError(
             f"the user PIN of {describe_token(token)} is locked",
             hint="have the security officer reset it with the vendor's tool; nothing was tried",
         )
     if token.flags & TokenFlag.USER_PIN_FINAL_TRY:
+        if force:
+            _log.warning("one more wrong PIN locks %s; trying, as asked", describe_token(token))
+            return
         raise PinLockedError(
             f"one more wrong PIN locks {describe_token(token)}; nothing was tried",
-            hint="log in once with the vendor's tool (pkcs11-tool --login --test) to clear the counter",
+            hint="make sure of the PIN, then give --force-pin; a right one clears the counter",
         )
+    if token.flags & TokenFlag.USER_PIN_COUNT_LOW:
+        _log.warning("%s counts wrong PINs: the last one was wrong", describe_token(token))
 
 
 def _open_session(token: Any, pin: object) -> Any:

@@ -130,12 +130,14 @@ class Pkcs11Store(KeyStore):
     Args:
         uri: Names the module and the token.
         get_pin: Gives the user PIN; called with the token's description, at most once a process.
+        force_pin: Log in also where the token says that one more wrong PIN locks it.
     """
 
-    def __init__(self, uri: Pkcs11Uri, get_pin: Callable[[str], Pin]) -> None:
+    def __init__(self, uri: Pkcs11Uri, get_pin: Callable[[str], Pin], *, force_pin: bool = False) -> None:
         self._module_path = find_module(uri.module_path)
         self._wanted = replace(uri, module_path=self._module_path)
         self._get_pin = get_pin
+        self._force_pin = force_pin
         self._pin: Pin | None = None
         self._closed = False
         self._open()
@@ -146,7 +148,7 @@ class Pkcs11Store(KeyStore):
         try:
             token = find_token(module, self._wanted)
             self.description = describe_token(token)
-            self._login = log_in(module, token, self._pin_once)
+            self._login = log_in(module, token, self._pin_once, force=self._force_pin)
             with module.mutex:
                 sweep(self._login.session)
         except BaseException:
