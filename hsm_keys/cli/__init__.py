@@ -22,6 +22,7 @@ _COMMANDS: Final = {
     "adopt": ("enroll", "Bind an API key id that was registered by hand."),
     "rotate": ("rotate", "Put a new key in the place of one, without a gap."),
     "generate": ("generate", "Let Kalshi make a key, and put it into the store."),
+    "doctor": ("doctor", "Look for what is wrong with the set-up."),
     "custody": ("custody", "Report for auditors where every private half is."),
     "list": ("keys", "List Kalshi's keys and the store's, joined."),
     "show": ("keys", "Show one key: attributes, URI, state, custody."),

@@ -1,0 +1,90 @@
+"""``doctor``."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from hsm_keys.cli.options import Settings, settings_options
+from hsm_keys.cli.output import print_json
+from hsm_keys.cli.session import bootstrap_signer, connector, opened_store, speaking
+from hsm_keys.cli.store_uri import store_uri
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hsm_keys.lifecycle.doctor import Check
+
+__all__ = ["doctor"]
+
+_SUMMARY = {"ok": "all is well", "warning": "it works, with warnings", "problem": "there are problems"}
+
+
+@click.command(epilog="Example: hsm-keys doctor --slot 0")
+@settings_options
+@click.pass_obj
+def doctor(settings: Settings) -> int:
+    """Look for what is wrong: module, token, PIN, clock, Kalshi, credentials, permissions. Nothing is changed.
+
+    It logs in only if a PIN is at hand and the token's counter of wrong ones is clean. Exits with 0 if it finds no
+    problem, else with the exit code of the first.
+    """
+    from hsm_keys.lifecycle.doctor import check_variables, outcome
+
+    with speaking(settings) as say:
+        checks = [*check_variables(os.environ), *_kalshi(settings), *_store(settings, say)]
+        verdict, exit_code = outcome(checks)
+        if settings.as_json:
+            print_json({"checks": [check.as_dict() for check in checks], "verdict": verdict})
+        else:
+            for check in checks:
+                click.echo(f"{check.verdict:<8} {check.name}: {check.message}")
+                if check.remedy:
+                    click.echo(f"         {check.remedy}")
+            click.echo(
+                {"ok": "all is well", "warning": "it works, with warnings", "problem": "there are problems"}[verdict]
+            )
+    return exit_code
+
+
+def _kalshi(settings: Settings) -> list[Check]:
+    from hsm_keys.lifecycle.doctor import check_bootstrap, check_clock, checked
+    from hsm_keys.signing.environments import resolve
+
+    def clock() -> list[Check]:
+        return check_clock(resolve(base_url=settings.base_url, environment=settings.env))
+
+    def bootstrap() -> Check:
+        return check_bootstrap(bootstrap_signer(), connector(settings))
+
+    return [*checked("kalshi", clock), *checked("bootstrap", bootstrap)]
+
+
+def _store(settings: Settings, say: Callable[[str], None]) -> list[Check]:
+    from hsm_keys.lifecycle.doctor import Check, check_store, check_token, checked, pin_at_hand
+
+    found: list[str] = []
+
+    def name() -> list[Check]:
+        found.append(store_uri(settings, say))
+        return []
+
+    def opened() -> list[Check]:
+        with opened_store(settings, say) as store:
+            return check_store(store)
+
+    checks = checked("store", name)
+    if not found:
+        return checks
+    uri = found[0]
+    if not uri.startswith("pkcs11:"):
+        return checks + checked("store", opened)
+    checks += checked("token", lambda: check_token(uri, pin_file=settings.pin_file, env=os.environ))
+    clean = any((check.name, check.verdict) == ("pin", "ok") for check in checks)
+    if not clean:
+        return [*checks, Check("login", "skipped", "the PIN's counter isn't clean, or unknown: no try is spent")]
+    if not pin_at_hand(uri, pin_file=settings.pin_file):
+        return [*checks, Check("login", "skipped", "no PIN is at hand", "give --pin-file, or set HSM_KEYS_PIN_FILE")]
+    return checks + checked("login", opened)

@@ -1,0 +1,238 @@
+"""What can be wrong with a set-up, looked at one thing after the other. Nothing is changed, and no PIN is spent."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from dataclasses import asdict, dataclass
+from email.utils import parsedate_to_datetime
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from hsm_keys._version import __version__
+from hsm_keys.errors import HsmKeysError, KalshiError, NetworkError, PinError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.lifecycle.possession import Connect
+    from hsm_keys.signing.signer import RequestSigner
+    from hsm_keys.stores.base import KeyStore, StoredKey
+
+__all__ = [
+    "Check",
+    "check_bootstrap",
+    "check_clock",
+    "check_store",
+    "check_token",
+    "check_variables",
+    "checked",
+    "outcome",
+    "pin_at_hand",
+]
+
+_LIBRARIES: Final = ("python-pkcs11", "cryptography", "httpx2", "pydantic", "boto3")
+_CONTRADICTING: Final = (
+    ("KALSHI_PRIVATE_KEY", "KALSHI_PRIVATE_KEY_PATH"),
+    ("KALSHI_API_BASE_URL", "KALSHI_DEMO"),
+    ("HSM_KEYS_PIN", "HSM_KEYS_PIN_FILE"),
+)
+_LIMIT_S: Final = 5.0
+"""How far Kalshi lets a clock be off, as far as anybody has measured."""
+
+_NOTICEABLE_S: Final = 2.0
+_OTHERS: Final = 0o077
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at.
+
+    Args:
+        name: Stable name.
+        verdict: ``ok``, ``warning``, ``problem`` or ``skipped``.
+        message: What was found.
+        remedy: What to do about it; empty if nothing.
+        exit_code: What the command ends with if this is the first problem.
+    """
+
+    name: str
+    verdict: str
+    message: str
+    remedy: str = ""
+    exit_code: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the check as it goes into JSON output."""
+        return {name: value for name, value in asdict(self).items() if name != "exit_code"}
+
+
+def outcome(checks: Sequence[Check]) -> tuple[str, int]:
+    """Return the worst verdict, and the exit code of the first problem."""
+    for check in checks:
+        if check.verdict == "problem":
+            return "problem", check.exit_code
+    return ("warning" if any(check.verdict == "warning" for check in checks) else "ok"), 0
+
+
+def checked(name: str, look: Callable[[], Check | Sequence[Check]]) -> list[Check]:
+    """Return what a look found; what it fails with is a finding too, and hides no other."""
+    try:
+        found = look()
+    except HsmKeysError as error:
+        return [Check(name, "problem", error.message, error.hint, error.exit_code)]
+    except Exception as error:  # noqa: BLE001 - the next look must take place
+        return [Check(name, "problem", f"failed with {type(error).__name__}", "report this", 1)]
+    return [found] if isinstance(found, Check) else list(found)
+
+
+def check_variables(env: Mapping[str, str]) -> list[Check]:
+    """Look at versions, and at environment variables that contradict each other."""
+    found = [f"hsm-keys {__version__}", f"Python {platform.python_version()}"]
+    for library in _LIBRARIES:
+        try:
+            found.append(f"{library} {version(library)}")
+        except PackageNotFoundError:
+            found.append(f"no {library}")
+    interval = sys.getswitchinterval() * 1000
+    checks = [
+        Check("versions", "ok", ", ".join(found)),
+        Check(
+            "threads",
+            "ok",
+            f"busy Python threads delay each signature by up to {interval:g} ms, the switch interval",
+            "a program that computes beside its signatures can lower it: sys.setswitchinterval(0.0005)",
+        ),
+    ]
+    for one, other in _CONTRADICTING:
+        if env.get(one) and env.get(other):
+            checks.append(Check("variables", "warning", f"{one} and {other} are both set", f"unset one; {one} is read"))
+    return checks
+
+
+def check_clock(base_url: str, now: Callable[[], float] = time.time) -> list[Check]:
+    """Ask Kalshi for its status, unsigned, and compare its Date with this machine's clock."""
+    import httpx2
+
+    asked = now()
+    try:
+        response = httpx2.get(f"{base_url}/exchange/status", timeout=10, trust_env=not base_url.startswith("http:"))
+    except httpx2.HTTPError as error:
+        raise NetworkError(
+            f"{base_url} can't be reached: {type(error).__name__}", hint="check the network, and --env or --base-url"
+        ) from None
+    answered = now()
+    reached = Check("kalshi", "ok", f"{base_url} answered {response.status_code} in {(answered - asked) * 1000:.0f} ms")
+    try:
+        date = parsedate_to_datetime(response.headers.get("Date", "")).timestamp()
+    except ValueError:
+        return [reached, Check("clock", "warning", "Kalshi sent no Date to compare the clock with")]
+    return [reached, _clock(asked, answered, date)]
+
+
+def _clock(asked: float, answered: float, date: float) -> Check:
+    # The Date was true at some moment between the two, and leaves out fractions of its second.
+    ahead = (asked + answered) / 2 - (date + 0.5)
+    unsure = (answered - asked) / 2 + 0.5
+    which = "ahead of" if ahead > 0 else "behind"
+    said = f"this clock is {abs(ahead):.1f} s {which} Kalshi's, give or take {unsure:.1f} s"
+    remedy = "set the clock by NTP: Kalshi refuses what is signed some seconds off (header_timestamp_expired)"
+    if abs(ahead) - unsure > _LIMIT_S:
+        return Check("clock", "problem", said, remedy, KalshiError.exit_code)
+    if abs(ahead) - unsure > _NOTICEABLE_S:
+        return Check("clock", "warning", said, remedy)
+    return Check("clock", "ok", said)
+
+
+def check_bootstrap(signer: RequestSigner | None, connect: Connect) -> Check:
+    """Sign a GET with the bootstrap key of the environment."""
+    if signer is None:
+        return Check("bootstrap", "skipped", "the environment holds no bootstrap key (KALSHI_KEY_ID)")
+    client: KalshiClient
+    with connect(signer) as client:
+        client.get_json("/portfolio/balance")
+    return Check("bootstrap", "ok", f"Kalshi takes the bootstrap key {signer.api_key_id}")
+
+
+def check_token(uri: str, *, pin_file: str | None, env: Mapping[str, str]) -> list[Check]:
+    """Look at module, token and PIN state, without logging in."""
+    from hsm_keys.stores.pkcs11.probing import look_at
+    from hsm_keys.stores.uri import Pkcs11Uri
+
+    state = look_at(Pkcs11Uri.parse(uri))
+    how = "several threads at once" if state.parallel else "one thread at a time: it isn't known to do more"
+    checks = [
+        Check("module", "ok", f"{state.module}; used by {how}"),
+        Check("token", "ok", state.token),
+        _pin(state.pin),
+    ]
+    if state.write_protected:
+        checks.append(Check("token", "warning", "it is write-protected: no key can be made", "remove the protection"))
+    if state.signs:
+        checks.append(Check("mechanisms", "ok", f"makes and signs with {' and '.join(state.signs)}"))
+    else:
+        lacking = "it makes no keys that Kalshi takes"
+        checks.append(Check("mechanisms", "problem", lacking, "use another token", StoreError.exit_code))
+    source = pin_file or env.get("HSM_KEYS_PIN_FILE")
+    if source and Path(source).is_file() and Path(source).stat().st_mode & _OTHERS:
+        checks.append(Check("pin-file", "warning", f"others can read {source}", f"chmod 600 {source}"))
+    return checks
+
+
+def _pin(state: str) -> Check:
+    messages = {
+        "ok": Check("pin", "ok", "its counter is clean"),
+        "low": Check("pin", "warning", "a wrong PIN was given lately", "a right one clears the counter"),
+        "final": Check(
+            "pin",
+            "problem",
+            "one more wrong PIN locks it",
+            "make sure of the PIN, then give --force-pin to a command that logs in",
+            PinError.exit_code,
+        ),
+        "locked": Check(
+            "pin",
+            "problem",
+            "it is locked",
+            "have the security officer reset it with the vendor's tool",
+            PinError.exit_code,
+        ),
+        "unset": Check("pin", "problem", "it has no user PIN", "set one with the vendor's tool", PinError.exit_code),
+    }
+    return messages[state]
+
+
+def check_store(store: KeyStore) -> list[Check]:
+    """Look at what an open store holds, and whether KMS would let it sign."""
+    keys = store.keys()
+    names = ", ".join(key.name for key in keys) or "none"
+    checks = [Check("store", "ok", f"{store.describe()} is open, with {len(keys)} keys: {names}")]
+    if store.uri.startswith("awskms:"):
+        for key in keys:
+            checks += checked(f"permission to sign with {key.name}", partial(_permission, store, key))
+    return checks
+
+
+def _permission(store: KeyStore, key: StoredKey) -> Check:
+    from hsm_keys.stores.awskms.permission import may_sign
+
+    how = "KMS would sign (dry run)" if may_sign(store, key) else "KMS signed: this server knows no dry runs"
+    return Check(f"permission to sign with {key.name}", "ok", how)
+
+
+def pin_at_hand(uri: str, *, pin_file: str | None, env: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether a PIN can be had without asking anybody.
+
+    Raises:
+        UsageError: If the URI is malformed.
+    """
+    from hsm_keys.stores.uri import Pkcs11Uri
+
+    parsed = Pkcs11Uri.parse(uri)
+    given = (pin_file, parsed.pin_source, parsed.pin_value, env.get("HSM_KEYS_PIN_FILE"), env.get("HSM_KEYS_PIN"))
+    return any(given)
