@@ -10,7 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hsm_keys.errors import HsmKeysError, KeyBusyError, OutcomeUnknownError, StoreError, StoreUnavailableError
+from hsm_keys.errors import (
+    HsmKeysError,
+    KeyBusyError,
+    KeyNotFoundError,
+    OutcomeUnknownError,
+    StoreError,
+    StoreUnavailableError,
+)
 from hsm_keys.kalshi.errors import BadRequestError, ConflictError, NotFoundError, TierError
 from hsm_keys.lifecycle.possession import find_registration, prove_registration
 
@@ -94,10 +101,25 @@ class Registrar:
             api_key_id = self._post(key, wanted, listed)
             self._report(f"registered the public half at Kalshi, as API key {api_key_id}")
             self._yield_to_others(key, api_key_id, listed)
-        bound = bind(self._store, key, api_key_id, self._report)
+        bound = self._bind(key, api_key_id)
         prove_registration(self._connect, bound, api_key_id)
         self._report("proved it: Kalshi answered a request signed in the store")
         return bound, api_key_id
+
+    def _bind(self, key: StoredKey, api_key_id: str) -> StoredKey:
+        """Bind the id; if somebody destroyed the pair meanwhile, leave no API key that nobody can sign for."""
+        try:
+            return bind(self._store, key, api_key_id, self._report)
+        except KeyNotFoundError:
+            self._delete(api_key_id)
+            raise KeyBusyError(
+                f"somebody else destroyed the pair of {key.name!r} meanwhile; API key {api_key_id} was deleted again",
+                hint="run the same command again in a while: it goes on from what is there",
+            ) from None
+
+    def _delete(self, api_key_id: str) -> None:
+        with suppress(NotFoundError):
+            self._management.api_keys.delete(api_key_id)
 
     def _post(self, key: StoredKey, wanted: Wanted, before: Sequence[ApiKey]) -> str:
         """Post the public half once. If the answer is lost, look for the key among those that are new."""
@@ -156,8 +178,7 @@ class Registrar:
         other = find_registration(self._connect, key, others)
         if other is None:
             return
-        with suppress(NotFoundError):
-            self._management.api_keys.delete(api_key_id)
+        self._delete(api_key_id)
         raise KeyBusyError(
             f"somebody else registered {key.name!r} at the same moment, as API key {other}; "
             f"the one of this run ({api_key_id}) was deleted again",

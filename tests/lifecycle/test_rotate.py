@@ -301,3 +301,22 @@ def test_a_pair_that_another_machine_registered_meanwhile_is_left_to_it(
     monkeypatch.undo()
     monkeypatch.setenv("KALSHI_API_BASE_URL", person.sandbox.base_url)
     assert person.enroll().api_key_id == next(iter(person.live()))
+
+
+def test_a_pair_that_another_machine_destroyed_meanwhile_leaves_no_api_key(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hsm_keys.lifecycle.registering import Registrar
+
+    post = Registrar._post
+
+    def raced(self: Registrar, key: StoredKey, *arguments: Any) -> str:
+        api_key_id = post(self, key, *arguments)
+        person.store.destroy(key)
+        return api_key_id
+
+    monkeypatch.setattr(Registrar, "_post", raced)
+    with pytest.raises(KeyBusyError, match="destroyed the pair"):
+        person.enroll()
+    assert person.live() == set()
+    assert person.in_store() == {}
