@@ -76,10 +76,6 @@ class _Signing:
             raise AttributeError(name)
         return getattr(self.inner, name)
 
-    def signed(self, method: str, url: str, headers: Mapping[str, str] | None) -> dict[str, str]:
-        # A copy each time: the SDK changes what it is given.
-        return {**(headers or {}), **self.signer.headers(method, self.path_of(url))}
-
 
 class _SigningSync(_Signing):
     @staticmethod
@@ -90,10 +86,13 @@ class _SigningSync(_Signing):
         return parse_url(url).path or "/"
 
     def request(self, method: str, url: str, headers: Mapping[str, str] | None = None, **rest: Any) -> Any:
-        signed = self.signed(method, url, headers)
-        response = self.inner.request(method, url, headers=signed, **rest)
-        if response.status == _REFUSED and self.signer.moved_on(signed[KEY_HEADER]):
-            response = self.inner.request(method, url, headers=self.signed(method, url, headers), **rest)
+        path = self.path_of(url)
+        ours = self.signer.headers(method, path)
+        # A copy each time: the SDK changes what it is given.
+        response = self.inner.request(method, url, headers={**(headers or {}), **ours}, **rest)
+        if response.status == _REFUSED and self.signer.moved_on(ours[KEY_HEADER]):
+            ours = self.signer.headers(method, path)
+            response = self.inner.request(method, url, headers={**(headers or {}), **ours}, **rest)
         return response
 
 
@@ -106,9 +105,10 @@ class _SigningAsync(_Signing):
         return URL(url).raw_path
 
     async def request(self, method: str, url: str, headers: Mapping[str, str] | None = None, **rest: Any) -> Any:
-        signed = await asyncio.to_thread(self.signed, method, url, headers)
-        response = await self.inner.request(method, url, headers=dict(signed), **rest)
-        if response.status == _REFUSED and await asyncio.to_thread(self.signer.moved_on, signed[KEY_HEADER]):
-            signed = await asyncio.to_thread(self.signed, method, url, headers)
-            response = await self.inner.request(method, url, headers=signed, **rest)
+        path = self.path_of(url)
+        ours = await self.signer.aheaders(method, path)
+        response = await self.inner.request(method, url, headers={**(headers or {}), **ours}, **rest)
+        if response.status == _REFUSED and await asyncio.to_thread(self.signer.moved_on, ours[KEY_HEADER]):
+            ours = await self.signer.aheaders(method, path)
+            response = await self.inner.request(method, url, headers={**(headers or {}), **ours}, **rest)
         return response

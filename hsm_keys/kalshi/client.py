@@ -118,10 +118,6 @@ class _Base:
             "trust_env": not self.base_url.startswith("http:"),
         }
 
-    def _stamp(self, request: httpx2.Request, path: str) -> httpx2.Request:
-        request.headers.update(self.signer.headers(request.method, path))
-        return request
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={self.base_url!r}, signer={self.signer!r})"
 
@@ -252,10 +248,12 @@ class KalshiClient(_Base):
         return response
 
     def _send(self, request: httpx2.Request, signed: str) -> httpx2.Response:
-        response = self._http.send(self._stamp(request, signed))
+        request.headers.update(self.signer.headers(request.method, signed))
+        response = self._http.send(request)
         # A refused request wasn't carried out: after a rotation it is sent with the new key.
         if response.status_code == _REFUSED and self.signer.moved_on(request.headers[KEY_HEADER]):
-            response = self._http.send(self._stamp(request, signed))
+            request.headers.update(self.signer.headers(request.method, signed))
+            response = self._http.send(request)
         return response
 
     def get_json(self, path: str) -> Any:
@@ -326,11 +324,13 @@ class AsyncKalshiClient(_Base):
         return response
 
     async def _send(self, request: httpx2.Request, signed: str) -> httpx2.Response:
-        response = await self._http.send(await asyncio.to_thread(self._stamp, request, signed))
+        request.headers.update(await self.signer.aheaders(request.method, signed))
+        response = await self._http.send(request)
         if response.status_code == _REFUSED and await asyncio.to_thread(
             self.signer.moved_on, request.headers[KEY_HEADER]
         ):
-            response = await self._http.send(await asyncio.to_thread(self._stamp, request, signed))
+            request.headers.update(await self.signer.aheaders(request.method, signed))
+            response = await self._http.send(request)
         return response
 
     async def aclose(self) -> None:

@@ -82,7 +82,12 @@ class KalshiAuth:
         """Sign in a thread, so that the event loop runs on while a token signs (called by the client)."""
         from anyio import to_thread
 
-        stamped: Any = await to_thread.run_sync(partial(self._stamped, request, live=False))
+        taken = self.signer.take(request.method, self._target(str(request.url)))
+        stamped: Any
+        if taken is None:
+            stamped = await to_thread.run_sync(partial(self._stamped, request, live=False))
+        else:
+            stamped = self._stamped(request, live=False, headers=taken)
         for _ in range(_ATTEMPTS):
             response = yield stamped
             if response.status_code != _REFUSED:
@@ -91,13 +96,14 @@ class KalshiAuth:
             if stamped is None:
                 return
 
-    def _stamped(self, request: Any, *, live: bool) -> Any:
+    def _stamped(self, request: Any, *, live: bool, headers: dict[str, str] | None = None) -> Any:
         path = self._target(str(request.url))
         canonical = canonical_path(path)
         if canonical != path:
             wire = request.url.raw_path.replace(path.encode("ascii"), canonical.encode("ascii"), 1)
             request.url = request.url.copy_with(raw_path=wire)
-        request.headers = carrying(request.headers, Stamp(partial(self._sign, request.method, canonical), live=live))
+        stamp = Stamp(partial(self._sign, request.method, canonical), live=live, headers=headers)
+        request.headers = carrying(request.headers, stamp)
         return request
 
     def _again(self, response: Any, *, live: bool) -> Any | None:
@@ -127,8 +133,9 @@ class KalshiAuth:
         return request
 
     async def _sign_aside(self, request: Any) -> Any:
-        sign = partial(self._sign, request.method, urlsplit(request.url).path)
-        stamp = await asyncio.to_thread(Stamp, sign, live=False)
+        path = urlsplit(request.url).path
+        headers = await self.signer.aheaders(request.method, path)
+        stamp = Stamp(partial(self._sign, request.method, path), live=False, headers=headers)
         request.headers = carrying(request.headers, stamp)
         return request
 

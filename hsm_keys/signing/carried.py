@@ -31,17 +31,20 @@ class Stamp:
     Args:
         sign: Makes them.
         live: Whether they are made anew when they are sent again; not where that would block an event loop.
+        headers: The first ones, if they are made already.
     """
 
-    def __init__(self, sign: Callable[[], dict[str, str]], *, live: bool) -> None:
+    def __init__(
+        self, sign: Callable[[], dict[str, str]], *, live: bool, headers: dict[str, str] | None = None
+    ) -> None:
         self._sign = sign
         self._live = live
         self._sent = False
         self._renewals = 0
-        self._make()
+        self._make(headers)
 
-    def _make(self) -> None:
-        self.headers = self._sign()
+    def _make(self, headers: dict[str, str] | None = None) -> None:
+        self.headers = self._sign() if headers is None else headers
         self._made_at = time.monotonic()
 
     def to_send(self) -> dict[str, str]:

@@ -13,9 +13,10 @@ from hsm_keys.forks import ProcessLock
 from hsm_keys.signing.message import WEBSOCKET_PATH, signing_message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from hsm_keys.signing.auth import KalshiAuth
+    from hsm_keys.signing.presign import PresigningSigner
 
 __all__ = [
     "KEY_HEADER",
@@ -134,12 +135,36 @@ class RequestSigner:
         except (KeyProblemError, StoreError, AwsError):  # its private half may have been destroyed since
             if not self.moved_on(api_key_id):
                 raise
-            return self.headers(method, path, timestamp_ms=timestamp_ms)
+            return RequestSigner.headers(
+                self, method, path, timestamp_ms=timestamp_ms
+            )  # signs at once, in a subclass too
         return {
             KEY_HEADER: api_key_id,
             TIMESTAMP_HEADER: str(stamp),
             SIGNATURE_HEADER: b64encode(signature).decode("ascii"),
         }
+
+    def take(self, method: str, path: str) -> dict[str, str] | None:  # noqa: ARG002 - for signers that sign ahead
+        """Return headers that were made ahead, without signing or blocking; this signer has none."""
+        return None
+
+    async def aheaders(self, method: str, path: str) -> dict[str, str]:
+        """Return what ``headers`` returns, and don't block the event loop: what must be signed is signed in a thread.
+
+        Args:
+            method: HTTP method.
+            path: Absolute path as it goes over the wire.
+
+        Raises:
+            UsageError: If the method or the path can't be signed.
+            HsmKeysError: Whatever the store raises when it can't sign.
+        """
+        taken = self.take(method, path)
+        if taken is not None:
+            return taken
+        import asyncio
+
+        return await asyncio.to_thread(self.headers, method, path)
 
     def websocket_headers(self, path: str = WEBSOCKET_PATH) -> dict[str, str]:
         """Return the three headers of a WebSocket handshake; make them anew for each connection.
@@ -148,6 +173,45 @@ class RequestSigner:
             path: ``/trade-api/ws/v2``, or ``/trade-api/ws/v2/margin``.
         """
         return self.headers("GET", path)
+
+    def ahead(
+        self,
+        routes: Iterable[tuple[str, str]] = (),
+        *,
+        depth: int = 4,
+        max_age: float = 1.0,
+        rate: float = 50.0,
+        learn: int = 0,
+    ) -> PresigningSigner:
+        """Return a signer for the same key that makes headers before they are needed; close it when done.
+
+        It costs signatures that nobody uses (``hsm_keys.signing.presign.presign_cost`` tells how many), and headers in
+        memory that are good for their route for seconds.
+
+        Args:
+            routes: Methods and paths, such as ``("POST", "/trade-api/v2/portfolio/orders")``.
+            depth: How many headers to keep for each route.
+            max_age: Seconds after which headers aren't handed out any more; 3 at most.
+            rate: Signatures a second that are made ahead, at most.
+            learn: How many further routes are learned from use at most.
+
+        Raises:
+            UsageError: If a number is out of range, or a route can't be signed.
+        """
+        from hsm_keys.signing.presign import PresigningSigner
+
+        api_key_id, _, key = self._live
+        return PresigningSigner(
+            key,
+            api_key_id=api_key_id,
+            clock=self._clock,
+            follow=self._follow,
+            routes=routes,
+            depth=depth,
+            max_age=max_age,
+            rate=rate,
+            learn=learn,
+        )
 
     def auth(self, *, base_url: str | None = None, environment: str | None = None) -> KalshiAuth:
         """Return an authentication object for requests, niquests, httpx and httpx2, sync and async.

@@ -1,0 +1,368 @@
+"""Signing ahead: headers made before they are needed.
+
+Kalshi signs timestamp, method and path, not the body, and takes a timestamp that is some seconds old. So the headers of
+a route that is used often can wait for the request, instead of the other way round. The price: whoever reads the
+memory of the process finds headers that are good for that one route, for as long as Kalshi takes their timestamp.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from math import isfinite
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Final, Self
+
+from hsm_keys.errors import UsageError
+from hsm_keys.forks import ProcessLock, fork_generation
+from hsm_keys.signing.maker import REPLACED_AT, Maker
+from hsm_keys.signing.signer import RequestSigner, now_ms
+from hsm_keys.signing.stock import Route, Shelf, Stock, elapsed_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+
+    from hsm_keys.signing.signer import MessageSigner
+
+__all__ = ["PresignCost", "PresignStats", "PresigningSigner", "presign_cost"]
+
+_MAX_AGE_S: Final = 3.0
+"""Kalshi's limit is about 5 seconds: what is left is for the way there and for clocks that differ."""
+
+_MAX_DEPTH: Final = 1000
+_JOIN_S: Final = 10.0
+_changing = ProcessLock()
+_open: weakref.WeakSet[PresigningSigner] = weakref.WeakSet()
+
+
+@dataclass(frozen=True, slots=True)
+class PresignStats:
+    """What became of signing ahead, since the beginning or the last fork.
+
+    Attributes:
+        made: Headers that were made ahead.
+        taken: Those of them that were handed out.
+        missed: Headers for routes that are kept, signed at once as none were in hand.
+        expired: Those that nobody took in time.
+        discarded: Those dropped because the clock was set, the key was rotated, or their route was discarded.
+        in_hand: Those there are now, of all routes.
+        errors: How often a signature ahead failed.
+        error: The last such error, without its traceback.
+    """
+
+    made: int
+    taken: int
+    missed: int
+    expired: int
+    discarded: int
+    in_hand: int
+    errors: int
+    error: Exception | None
+
+
+@dataclass(frozen=True, slots=True)
+class PresignCost:
+    """What signing ahead costs while nothing is taken; each header that is taken adds one signature at most.
+
+    Attributes:
+        signatures_per_hour: How many are made ahead.
+        price_per_hour: What they cost, in the currency of the price; None without a price.
+    """
+
+    signatures_per_hour: float
+    price_per_hour: float | None
+
+
+def presign_cost(
+    *,
+    routes: int,
+    depth: int = 4,
+    max_age: float = 1.0,
+    rate: float = 50.0,
+    price_per_10_000: float | None = None,
+) -> PresignCost:
+    """Return what a setting costs, as with KMS each signature is paid for.
+
+    Args:
+        routes: How many routes are kept.
+        depth: As for ``RequestSigner.ahead``.
+        max_age: The same.
+        rate: The same.
+        price_per_10_000: What 10,000 signatures cost, in any currency.
+
+    Raises:
+        UsageError: If the setting would be refused.
+    """
+    _check(depth, max_age, rate, learn=0)
+    if routes < 0:
+        raise UsageError(f"{routes} is no number of routes")
+    an_hour = min(rate, routes * depth / (max_age * REPLACED_AT)) * 3600
+    return PresignCost(an_hour, None if price_per_10_000 is None else an_hour * price_per_10_000 / 10_000)
+
+
+class PresigningSigner(RequestSigner):
+    """A signer that keeps a few unused headers in hand. Made by ``signer.ahead()``; takes a signer's place anywhere.
+
+    ``headers`` hands each of them out once, and signs at once where it has none that is fresh; so it never waits for
+    the worker, a daemon thread. Close it, or use it as a context manager: then it drops what it has, and goes on as
+    a plain signer. A forked child has nothing in hand, and begins at its first use of this object.
+
+    Args:
+        key: As for ``RequestSigner``; so are ``api_key_id``, ``clock`` and ``follow``.
+        routes: Methods and paths to sign ahead for; paths with their ``/trade-api/...`` prefix.
+        depth: How many headers to keep for each route.
+        max_age: Seconds after which headers aren't handed out any more; 3 at most.
+        rate: Signatures a second that are made ahead, at most. Those made at once aren't counted.
+        learn: How many further routes are learned from use at most: those asked for twice, until they weren't asked
+            for in a minute.
+        elapsed: Gives the time in nanoseconds, on a clock that isn't set.
+
+    Raises:
+        KeyNotRegisteredError: If there is no API key id.
+        UsageError: If a number is out of range, or a route can't be signed.
+    """
+
+    def __init__(
+        self,
+        key: MessageSigner,
+        *,
+        api_key_id: str | None = None,
+        clock: Callable[[], int] = now_ms,
+        follow: Callable[[], MessageSigner] | None = None,
+        routes: Iterable[Route] = (),
+        depth: int = 4,
+        max_age: float = 1.0,
+        rate: float = 50.0,
+        learn: int = 0,
+        elapsed: Callable[[], int] = elapsed_ns,
+    ) -> None:
+        super().__init__(key, api_key_id=api_key_id, clock=clock, follow=follow)
+        _check(depth, max_age, rate, learn=learn)
+        self._depth = depth
+        self._new_stock = partial(Stock, clock, elapsed, max_age=max_age, learn=learn)
+        self._new_maker = partial(Maker, max_age=max_age, rate=rate)
+        self._closed = False
+        self._afresh([(method, path, depth) for method, path in routes])
+
+    def headers(self, method: str, path: str, *, timestamp_ms: int | None = None) -> dict[str, str]:
+        """Return the three headers that authenticate one request: some in hand, or else signed at once.
+
+        Args:
+            method: HTTP method.
+            path: Absolute path as it goes over the wire.
+            timestamp_ms: Unix time in milliseconds, to sign for at once; leave it out to be given what is in hand.
+
+        Raises:
+            UsageError: If the method or the path can't be signed.
+            HsmKeysError: Whatever the store raises when it can't sign at once.
+        """
+        if timestamp_ms is not None:
+            return super().headers(method, path, timestamp_ms=timestamp_ms)
+        taken = self.take(method, path)
+        if taken is not None:
+            return taken
+        signed = super().headers(method, path)
+        self._signed_at_once(method, path)
+        return signed
+
+    def take(self, method: str, path: str) -> dict[str, str] | None:
+        """Return headers that are in hand, or None. Never signs, never blocks.
+
+        Raises:
+            UsageError: If the method or the path can't be signed.
+        """
+        shelf = self._shelves.get((method, path)) or self._find(method, path)
+        if shelf is None:
+            return None
+        shelf.drawn = True
+        tickets = shelf.tickets
+        try:
+            # popleft is atomic: no lock, however many threads draw. The clocks are read after it, or a thread that
+            # is kept waiting in between would take what has grown too old.
+            while not self._is_good(ticket := tickets.popleft(), self._live[0]):
+                self._stock.dropped(ticket)
+        except IndexError:
+            ticket = None
+        if len(tickets) <= shelf.low and not shelf.asked:
+            shelf.asked = True
+            self._asked.put(shelf)
+        return None if ticket is None else ticket[0]
+
+    def add(self, method: str, path: str, *, depth: int | None = None) -> None:
+        """Sign ahead for a further route, such as the one that cancels an order; without effect once closed.
+
+        Args:
+            method: HTTP method.
+            path: Absolute path with its prefix.
+            depth: How many headers to keep; 1 is enough for a route that is used once.
+
+        Raises:
+            UsageError: If the method or the path can't be signed, or the depth is out of range.
+        """
+        depth = self._depth if depth is None else depth
+        _check_depth(depth)
+        if self._generation != fork_generation():
+            self._after_fork()
+        with _changing:
+            if not self._closed:
+                self._asked.put(self._stock.add(method, path, depth))
+
+    def discard(self, method: str, path: str) -> None:
+        """Sign ahead for a route no longer, and drop what is in hand; one that isn't kept is no error.
+
+        Raises:
+            UsageError: If the method or the path can't be signed.
+        """
+        if self._generation != fork_generation():
+            self._after_fork()
+        self._stock.discard(method, path)
+
+    @property
+    def stats(self) -> PresignStats:
+        """What became of it so far. While headers are taken, numbers may be off by what is on its way."""
+        if self._generation != fork_generation():
+            self._after_fork()
+        stock, maker = self._stock, self._maker
+        in_hand, dropped = stock.in_hand(), stock.expired + stock.discarded
+        return PresignStats(
+            made=stock.made,
+            taken=max(0, stock.made - dropped - in_hand),
+            missed=stock.missed,
+            expired=stock.expired,
+            discarded=stock.discarded,
+            in_hand=in_hand,
+            errors=maker.errors,
+            error=maker.error,
+        )
+
+    def close(self) -> None:
+        """End the worker and drop what is in hand. A signature that is under way is waited for, 10 seconds at most."""
+        with _changing:
+            self._closed = True
+            worker = self._worker if self._generation == fork_generation() else None
+        self._asked.put(None)
+        if worker is not None and worker.is_alive() and worker is not threading.current_thread():
+            worker.join(_JOIN_S)
+        self._stock.clear()
+
+    def _find(self, method: str, path: str) -> Shelf | None:
+        if self._generation != fork_generation():
+            self._after_fork()
+        return self._stock.find(method, path)
+
+    def _signed_at_once(self, method: str, path: str) -> None:
+        if self._closed:
+            return
+        learned = self._stock.missed_one(method, path, self._depth)
+        if self._maker.resume() or learned is not None:
+            self._asked.put(learned)
+
+    def _afresh(self, routes: Iterable[tuple[str, str, int]]) -> None:
+        """Begin with nothing in hand, and with locks, queues and a thread that belong to this process."""
+        self._stock = self._new_stock()
+        self._shelves, self._is_good = self._stock.shelves, self._stock.is_good  # the shorter way for whoever draws
+        self._maker = self._new_maker(self._stock)
+        self._asked: SimpleQueue[Shelf | None] = SimpleQueue()
+        for method, path, depth in routes:
+            self._asked.put(self._stock.add(method, path, depth))
+        # The worker doesn't keep alive what nobody else holds: a signer that was forgotten stops signing.
+        gone = weakref.ref(self, partial(_put_none, self._asked))
+        self._worker = threading.Thread(target=_work, args=(gone, self._asked), name="hsm-keys-ahead", daemon=True)
+        self._generation = fork_generation()
+        if not self._closed:
+            _open.add(self)
+            with suppress(RuntimeError):  # no thread to be had: then all is signed at once
+                self._worker.start()
+
+    def _after_fork(self) -> None:
+        with _changing:
+            if self._generation == fork_generation():
+                return  # another thread of the child was first
+            kept = [(*shelf.route, shelf.depth) for shelf in self._stock.shelves.values() if not shelf.learned]
+            self._afresh(kept)
+
+    def _work_once(self, shelf: Shelf | None = None) -> float | None:
+        """Do what is due, as the worker; return seconds until there is more, None until somebody asks."""
+        asked: list[Shelf | None] = [shelf]
+        with suppress(Empty):
+            while True:
+                asked.append(self._asked.get_nowait())
+        for one in asked:
+            if one is not None:
+                self._maker.look_at(one, self._live[0])
+        return self._maker.tick(super().headers, self._live[0])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        routes = len(self._stock.shelves)
+        return f"PresigningSigner(key={self.key.name!r}, api_key_id={self.api_key_id!r}, routes={routes})"
+
+
+def _work(ref: weakref.ref[PresigningSigner], asked: SimpleQueue[Shelf | None]) -> None:
+    """Make headers until the signer is closed or gone.
+
+    Each time that this thread runs it takes the GIL from the program. So it polls nothing: it sleeps in C until a
+    shelf is half empty, the oldest headers need successors, or the rate allows the next signature.
+    """
+    shelf = None
+    while True:
+        signer = ref()
+        if signer is None or signer._closed:  # noqa: SLF001 - the other half of the class
+            return
+        wait = signer._work_once(shelf)  # noqa: SLF001
+        del signer
+        try:
+            shelf = asked.get(timeout=wait)
+        except Empty:
+            shelf = None
+
+
+def _put_none(asked: SimpleQueue[Shelf | None], _ref: object) -> None:
+    asked.put(None)
+
+
+def _empty_in_child() -> None:
+    """Take away what the parent hands out; each signer begins again when it doesn't find its route."""
+    for signer in list(_open):
+        signer._shelves = {}  # noqa: SLF001
+
+
+os.register_at_fork(after_in_child=_empty_in_child)
+
+
+@atexit.register
+def _close_all() -> None:
+    """End the workers before the libraries that they sign with are unloaded."""
+    for signer in list(_open):
+        signer.close()
+
+
+def _check(depth: int, max_age: float, rate: float, *, learn: int) -> None:
+    _check_depth(depth)
+    if not 0 < max_age <= _MAX_AGE_S:
+        raise UsageError(
+            f"headers can't be kept for {max_age} seconds: {_MAX_AGE_S:.0f} is the most",
+            hint="Kalshi refuses timestamps that are about 5 seconds old, and a request takes time too",
+        )
+    if not (isfinite(rate) and rate > 0):
+        raise UsageError(f"{rate} signatures a second is no rate", hint="give a number above 0")
+    if learn < 0:
+        raise UsageError(f"{learn} routes can't be learned", hint="0 learns none")
+
+
+def _check_depth(depth: int) -> None:
+    if not 1 <= depth <= _MAX_DEPTH:
+        raise UsageError(f"{depth} headers can't be kept for a route", hint=f"keep 1 to {_MAX_DEPTH}")

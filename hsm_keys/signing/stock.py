@@ -1,0 +1,210 @@
+"""Signed headers in hand: what was made ahead, and whether it may still be handed out.
+
+Time is read on two clocks. The wall clock is what Kalshi compares with; a clock that nobody sets, and that runs on
+while the machine sleeps, tells how much time has really gone by. Where the two disagree about the age of a header, the
+wall clock was set in between or the machine was suspended, and the header's timestamp is worth nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable  # noqa: TC003 - annotates a value of this module
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from hsm_keys.errors import UsageError
+from hsm_keys.forks import ProcessLock
+from hsm_keys.signing.message import canonical_method, canonical_path
+from hsm_keys.signing.signer import KEY_HEADER
+
+__all__ = ["Route", "Shelf", "Stock", "Ticket", "elapsed_ns"]
+
+Route = tuple[str, str]
+"""Method and path, as they are signed."""
+
+Ticket = tuple[dict[str, str], int, int]
+"""Headers, the elapsed time when they were begun (nanoseconds), and their timestamp (milliseconds)."""
+
+_STEP_NS: Final = 100_000_000
+"""How far the clocks may disagree about an age: more than rounding, slewing and a busy machine, and harmless."""
+
+_PREFIX: Final = "/trade-api/"
+_REMEMBERED: Final = 256
+_bookkeeping = ProcessLock()  # held for microseconds: never while something is signed
+
+
+elapsed_ns: Callable[[], int] = (
+    partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic_ns
+)
+"""Nanoseconds on a clock that nobody sets; on Linux it counts the time in suspend too."""
+
+
+class Shelf:
+    """What is in hand for one route, the oldest first. Whoever pops a ticket is the only one who ever has it.
+
+    Attributes:
+        asked: The worker knows that something is missing, or has been told to look.
+        drawn: Something was asked for since the worker's last look.
+        gone: The route was discarded.
+        low: How many tickets are left when the worker is told. With half of them in hand it may sleep on.
+    """
+
+    __slots__ = ("asked", "depth", "drawn", "gone", "learned", "low", "route", "tickets", "used_at")
+
+    def __init__(self, route: Route, depth: int, used_at: int, *, learned: bool) -> None:
+        self.route = route
+        self.depth = depth
+        self.low = depth // 2
+        self.learned = learned
+        self.used_at = used_at
+        self.tickets: deque[Ticket] = deque()
+        self.asked = self.drawn = self.gone = False
+
+
+class Stock:
+    """The shelves of one process.
+
+    Args:
+        wall: Gives the Unix time in milliseconds.
+        elapsed: Gives the elapsed time in nanoseconds.
+        max_age: Seconds for which headers may be handed out.
+        learn: How many routes are learned from use at most.
+
+    Attributes:
+        shelves: The shelf of each route. Read without a lock; changed under one.
+    """
+
+    def __init__(self, wall: Callable[[], int], elapsed: Callable[[], int], *, max_age: float, learn: int) -> None:
+        self.wall = wall
+        self.elapsed = elapsed
+        self.shelves: dict[Route, Shelf] = {}
+        self.made = self.missed = self.expired = self.discarded = 0
+        self._max_age_ns = int(max_age * 1_000_000_000)
+        self._max_age_ms = int(max_age * 1000)
+        self._learn = learn
+        self._seen: OrderedDict[Route, None] = OrderedDict()
+
+    def is_good(self, ticket: Ticket, api_key_id: str) -> bool:
+        """Tell whether headers may be handed out now."""
+        headers, begun, stamp = ticket
+        age = self.elapsed() - begun
+        by_wall = self.wall() - stamp
+        return (
+            age <= self._max_age_ns
+            and by_wall <= self._max_age_ms
+            and -_STEP_NS <= by_wall * 1_000_000 - age <= _STEP_NS
+            and headers[KEY_HEADER] == api_key_id
+        )
+
+    def put(self, shelf: Shelf, ticket: Ticket) -> None:
+        """Lay a ticket on a shelf; only the worker does."""
+        self.made += 1
+        shelf.tickets.append(ticket)
+        if shelf.gone:  # discarded while this was signed
+            self._clear(shelf)
+
+    def tidy(self, shelf: Shelf, api_key_id: str) -> None:
+        """Drop what may not be handed out any more."""
+        while True:
+            try:
+                ticket = shelf.tickets.popleft()
+            except IndexError:
+                return
+            if self.is_good(ticket, api_key_id):
+                shelf.tickets.appendleft(ticket)
+                return
+            self.dropped(ticket)
+
+    def trim(self, shelf: Shelf) -> None:
+        """Drop the oldest, which have successors by now: no header lies in memory longer than it has to."""
+        with suppress(IndexError):
+            while len(shelf.tickets) > shelf.depth:
+                shelf.tickets.popleft()
+                with _bookkeeping:
+                    self.expired += 1
+
+    def find(self, method: str, path: str) -> Shelf | None:
+        """Return the shelf of a route however it is written, if there is one.
+
+        Raises:
+            UsageError: If the method or the path can't be signed.
+        """
+        return self.shelves.get((canonical_method(method), canonical_path(path)))
+
+    def add(self, method: str, path: str, depth: int) -> Shelf:
+        """Return the shelf of a route, made if there is none; a learned one is kept from now on.
+
+        Raises:
+            UsageError: If the method or the path can't be signed, or isn't one of Kalshi's.
+        """
+        route = canonical_method(method), canonical_path(path)
+        if not route[1].startswith(_PREFIX):
+            raise UsageError(
+                f"no request goes to {path!r}: signing ahead for it would be in vain",
+                hint="give the whole path, such as /trade-api/v2/portfolio/orders",
+            )
+        with _bookkeeping:
+            shelf = self.shelves.get(route)
+            if shelf is None:
+                shelf = self.shelves[route] = Shelf(route, depth, self.elapsed(), learned=False)
+            shelf.depth, shelf.low, shelf.learned = depth, depth // 2, False
+        return shelf
+
+    def discard(self, method: str, path: str) -> None:
+        """Drop a route and what is in hand for it, if there is one."""
+        with _bookkeeping:
+            shelf = self.shelves.pop((canonical_method(method), canonical_path(path)), None)
+        if shelf is not None:
+            self._clear(shelf)
+
+    def clear(self) -> None:
+        """Drop all routes, and all that is in hand."""
+        for route in list(self.shelves):
+            self.discard(*route)
+
+    def missed_one(self, method: str, path: str, depth: int) -> Shelf | None:
+        """Count headers that had to be signed at once; return the shelf of a route that is learned from it.
+
+        A route is learned when it is missed a second time: most cancel paths are used once.
+        """
+        route = canonical_method(method), canonical_path(path)
+        with _bookkeeping:
+            if route in self.shelves:
+                self.missed += 1
+                return None
+            if not self._learn or not route[1].startswith(_PREFIX):
+                return None
+            if route not in self._seen:
+                self._seen[route] = None
+                if len(self._seen) > _REMEMBERED:
+                    self._seen.popitem(last=False)
+                return None
+            del self._seen[route]
+            learned = [shelf for shelf in self.shelves.values() if shelf.learned]
+            shelf = self.shelves[route] = Shelf(route, depth, self.elapsed(), learned=True)
+        if len(learned) >= self._learn:
+            self.discard(*min(learned, key=lambda one: (one.drawn, one.used_at)).route)
+        return shelf
+
+    def in_hand(self) -> int:
+        """Return how many tickets there are."""
+        return sum(len(shelf.tickets) for shelf in list(self.shelves.values()))
+
+    def _clear(self, shelf: Shelf) -> None:
+        shelf.gone = True  # before the tickets go: what the worker lays down after this it clears itself
+        with suppress(IndexError):
+            while True:
+                shelf.tickets.popleft()
+                with _bookkeeping:
+                    self.discarded += 1
+
+    def dropped(self, ticket: Ticket) -> None:
+        """Count a ticket that wasn't good any more."""
+        with _bookkeeping:
+            if self._max_age_ns < self.elapsed() - ticket[1]:
+                self.expired += 1
+            else:
+                self.discarded += 1

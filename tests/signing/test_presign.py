@@ -1,0 +1,540 @@
+"""What is made ahead, when, and what is never handed out: with clocks that the test moves."""
+
+from __future__ import annotations
+
+import math
+import time
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsm_keys.errors import HsmKeysError, PinIncorrectError, StoreUnavailableError, UsageError
+from hsm_keys.signing import presign
+from hsm_keys.signing.presign import PresigningSigner, presign_cost
+from hsm_keys.signing.signer import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
+from hsm_keys.signing.stock import elapsed_ns
+from tests.support.presigning import BALANCE, ORDERS, Clocks, CountingKey, work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CANCEL = ("DELETE", "/trade-api/v2/portfolio/orders/1")
+
+
+@pytest.fixture(autouse=True)
+def _no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests do its work."""
+    monkeypatch.setattr(presign, "_work", lambda *_: None)
+
+
+@pytest.fixture
+def clocks() -> Clocks:
+    return Clocks()
+
+
+@pytest.fixture
+def key() -> CountingKey:
+    return CountingKey()
+
+
+@pytest.fixture
+def make(clocks: Clocks, key: CountingKey) -> Callable[..., PresigningSigner]:
+    def make(*routes: tuple[str, str], **options: Any) -> PresigningSigner:
+        return PresigningSigner(
+            options.pop("key", key), clock=clocks.wall, elapsed=clocks.elapsed, routes=routes or [ORDERS], **options
+        )
+
+    return make
+
+
+def test_what_is_in_hand_is_handed_out_once_the_oldest_first(
+    make: Callable[..., PresigningSigner], clocks: Clocks, key: CountingKey
+) -> None:
+    signer = make(depth=4)
+    work(signer, clocks, 0.1)
+    assert len(key.messages) == 4
+    taken = [signer.headers(*ORDERS) for _ in range(4)]
+    assert len(key.messages) == 4
+    assert len({headers[SIGNATURE_HEADER] for headers in taken}) == 4
+    stamps = [int(headers[TIMESTAMP_HEADER]) for headers in taken]
+    assert stamps == sorted(stamps)
+    assert [m.decode() for m in key.messages] == [f"{stamp}POST{ORDERS[1]}" for stamp in stamps]
+    signer.headers(*ORDERS)  # nothing left: signed at once
+    assert len(key.messages) == 5
+    assert (signer.stats.taken, signer.stats.missed, signer.stats.made) == (4, 1, 4)
+
+
+def test_however_a_route_is_written_it_is_the_same(
+    make: Callable[..., PresigningSigner], clocks: Clocks, key: CountingKey
+) -> None:
+    signer = make(("get", BALANCE[1] + "/"))
+    work(signer, clocks, 0.1)
+    made = len(key.messages)
+    signer.headers("GET", BALANCE[1])
+    signer.headers("get", BALANCE[1] + "?subaccount=1")
+    assert len(key.messages) == made
+    signer.headers("POST", BALANCE[1])
+    assert len(key.messages) == made + 1
+
+
+def test_a_given_timestamp_is_signed_at_once(make: Callable[..., PresigningSigner], clocks: Clocks) -> None:
+    signer = make()
+    work(signer, clocks, 0.1)
+    assert signer.headers(*ORDERS, timestamp_ms=7)[TIMESTAMP_HEADER] == "7"
+    assert (signer.stats.taken, signer.stats.missed) == (0, 0)
+
+
+@pytest.mark.parametrize(("seconds", "fresh"), [(0.999, True), (1.0, True), (1.001, False), (60.0, False)])
+def test_nothing_is_handed_out_that_is_too_old(
+    make: Callable[..., PresigningSigner], clocks: Clocks, seconds: float, *, fresh: bool
+) -> None:
+    signer = make(depth=1, max_age=1.0)
+    signer._work_once()
+    made_at = clocks.wall()
+    clocks.go_on(seconds)  # and no worker that would replace it
+    headers = signer.headers(*ORDERS)
+    assert (headers[TIMESTAMP_HEADER] == str(made_at)) is fresh
+    assert int(headers[TIMESTAMP_HEADER]) >= clocks.wall() - 1000
+    assert signer.stats.expired == (not fresh)
+
+
+def test_as_they_age_they_are_made_again(
+    make: Callable[..., PresigningSigner], clocks: Clocks, key: CountingKey
+) -> None:
+    signer = make(depth=3, max_age=1.0, rate=20)
+    work(signer, clocks, 0.5)
+    for _ in range(200):
+        work(signer, clocks, 0.05)
+        assert 3 <= signer.stats.in_hand <= 4
+        assert all(signer._stock.is_good(ticket, "id") for ticket in signer._stock.shelves[ORDERS].tickets)
+    made = len(key.messages)
+    for _ in range(3):
+        assert clocks.wall() - int(signer.headers(*ORDERS)[TIMESTAMP_HEADER]) <= 1000
+    assert len(key.messages) == made
+
+
+@pytest.mark.parametrize("rate", [1.0, 7.5, 50.0])
+def test_the_rate_is_kept_whatever_is_asked_for(
+    make: Callable[..., PresigningSigner], clocks: Clocks, rate: float
+) -> None:
+    signed: list[int] = []
+    key = CountingKey(before=lambda: signed.append(clocks.real_ns))
+    signer = make(ORDERS, BALANCE, key=key, depth=50, rate=rate)
+    for _ in range(100):
+        work(signer, clocks, 0.1)
+        while signer.take(*ORDERS):
+            pass
+    assert len(signed) >= 10 * rate * 0.9
+    gaps = [later - earlier for earlier, later in pairwise(signed)]
+    assert min(gaps) >= 1e9 / rate
+
+
+def test_where_the_rate_is_too_low_the_routes_take_turns(
+    make: Callable[..., PresigningSigner], clocks: Clocks, key: CountingKey
+) -> None:
+    signer = make(ORDERS, BALANCE, depth=20, rate=10)
+    work(signer, clocks, 10)
+    orders = sum(b"POST" in message for message in key.messages)
+    assert abs(orders - len(key.messages) / 2) <= 2
+
+
+@pytest.mark.parametrize(
+    ("routes", "setting"),
+    [
+        (1, {}),
+        (2, {"max_age": 0.5, "rate": 100.0}),
+        (2, {"depth": 8, "max_age": 3.0, "rate": 2.0}),
+        (1, {"depth": 1, "max_age": 3.0}),
+    ],
+)
+def test_it_costs_what_it_is_said_to_cost(
+    make: Callable[..., PresigningSigner], clocks: Clocks, key: CountingKey, routes: int, setting: dict[str, Any]
+) -> None:
+    work(make(*[ORDERS, BALANCE][:routes], **setting), clocks, 120)
+    said = presign_cost(routes=routes, price_per_10_000=0.5, **setting)
+    assert said.price_per_hour == pytest.approx(said.signatures_per_hour * 0.5 / 10_000)
+    assert len(key.messages) * 30 == pytest.approx(said.signatures_per_hour, rel=0.05)
+    assert presign_cost(routes=1).price_per_hour is None
+
+
+def test_the_worker_sleeps_until_something_is_due(make: Callable[..., PresigningSigner], clocks: Clocks) -> None:
+    signer = make(depth=4, max_age=1.0, rate=50)
+    assert work(signer, clocks, 60) <= 60 * 4 / 0.75 * 2 + 10  # one look and one signature each
+    for _ in range(2):
+        signer.take(*ORDERS)
+    assert signer._asked.qsize() == 1  # half empty: told once
+    idle = make(CANCEL)
+    idle.discard(*CANCEL)
+    assert idle._work_once() is None
+
+
+@pytest.mark.parametrize("seconds", [-3600, -10, -0.2, 0.2, 10, 3600])
+def test_a_clock_that_was_set_makes_all_worthless(
+    make: Callable[..., PresigningSigner], clocks: Clocks, seconds: float
+) -> None:
+    signer = make()
+    work(signer, clocks, 0.1)
+    clocks.set_by(seconds)
+    before = signer.headers(*ORDERS)
+    assert before[TIMESTAMP_HEADER] == str(clocks.wall())
+    assert (signer.stats.taken, signer.stats.discarded, signer.stats.in_hand) == (0, 4, 0)
+    work(signer, clocks, 0.2)
+    assert int(signer.headers(*ORDERS)[TIMESTAMP_HEADER]) >= clocks.wall() - 1000
+    assert signer.stats.taken == 1
+
+
+def test_a_clock_that_is_slewed_changes_nothing(make: Callable[..., PresigningSigner], clocks: Clocks) -> None:
+    signer = make()
+    work(signer, clocks, 0.1)
+    clocks.set_by(0.02)
+    signer.headers(*ORDERS)
+    assert signer.stats.taken == 1
+
+
+@pytest.mark.parametrize("counts_suspend", [True, False])
+def test_after_a_suspend_all_is_signed_anew(
+    make: Callable[..., PresigningSigner], clocks: Clocks, *, counts_suspend: bool
+) -> None:
+    signer = make()
+    work(signer, clocks, 0.1)
+    (clocks.go_on if counts_suspend else clocks.set_by)(600)
+    assert signer.headers(*ORDERS)[TIMESTAMP_HEADER] == str(clocks.wall())
+    assert (signer.stats.taken, signer.stats.in_hand) == (0, 0)
+
+
+def test_the_clock_runs_on_in_suspend() -> None:
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        assert abs(elapsed_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) < 10**9
+
+
+def test_after_a_rotation_nothing_of_the_old_key_is_handed_out(
+    make: Callable[..., PresigningSigner], clocks: Clocks, key: CountingKey
+) -> None:
+    successor = CountingKey("new")
+    signer = make(follow=lambda: successor)
+    work(signer, clocks, 0.1)
+    assert signer.headers(*ORDERS)[KEY_HEADER] == "id"
+    assert signer.moved_on("id")
+    assert (signer.api_key_id, signer.key) == ("new", successor)
+    assert signer.headers(*ORDERS)[KEY_HEADER] == "new"
+    assert (signer.stats.taken, signer.stats.discarded) == (1, 3)
+    work(signer, clocks, 0.1)
+    assert [signer.headers(*ORDERS)[KEY_HEADER] for _ in range(4)] == ["new"] * 4
+    assert signer.stats.taken == 5
+
+
+def test_the_worker_finds_out_that_a_key_was_destroyed(
+    make: Callable[..., PresigningSigner], clocks: Clocks, key: CountingKey
+) -> None:
+    signer = make(follow=lambda: CountingKey("new"))
+    work(signer, clocks, 0.1)
+
+    def destroyed() -> None:
+        raise StoreUnavailableError("destroyed")
+
+    key.before = destroyed
+    work(signer, clocks, 1.0)
+    assert signer.api_key_id == "new"
+    assert [signer.headers(*ORDERS)[KEY_HEADER] for _ in range(4)] == ["new"] * 4
+    assert (signer.stats.errors, signer.stats.missed) == (0, 0)
+
+
+class Flaky:
+    """Fails as long as it has an error, and counts how often it was tried."""
+
+    def __init__(self, clocks: Clocks) -> None:
+        self.error: Exception | None = None
+        self.tried: list[int] = []
+        self._clocks = clocks
+
+    def __call__(self) -> None:
+        pin = "pin-canary-4711"  # what a frame may hold
+        self.tried.append(self._clocks.real_ns)
+        if self.error is not None and pin:
+            raise self.error
+
+
+def test_a_store_that_fails_in_the_worker_hurts_nobody_who_has_headers(
+    make: Callable[..., PresigningSigner],
+    clocks: Clocks,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    flaky = Flaky(clocks)
+    signer = make(key=CountingKey(before=flaky), depth=4)
+    work(signer, clocks, 0.1)
+    flaky.error = StoreUnavailableError("unplugged")
+    for _ in range(3):
+        signer.headers(*ORDERS)
+    work(signer, clocks, 0.1)
+    assert signer.stats.errors == 1
+    signer.headers(*ORDERS)  # one is left
+    with pytest.raises(StoreUnavailableError, match="unplugged"):
+        signer.headers(*ORDERS)
+    kept = signer.stats.error
+    assert kept is flaky.error
+    assert "canary" not in repr(signer.stats) + caplog.text
+    flaky.tried.clear()
+    work(signer, clocks, 300)
+    assert 8 <= len(flaky.tried) <= 20  # seconds apart, and more and more of them
+    assert sum("couldn't sign ahead" in record.message for record in caplog.records) == 1
+    flaky.error = None
+    work(signer, clocks, 31)
+    assert signer.stats.in_hand == 4
+    missed = signer.stats.missed
+    signer.headers(*ORDERS)
+    assert signer.stats.missed == missed
+
+
+def test_a_kept_error_holds_no_frames(make: Callable[..., PresigningSigner], clocks: Clocks) -> None:
+    def fail() -> None:
+        pin = "pin-canary-4711"
+        try:
+            raise OSError(len(pin))
+        except OSError:
+            raise StoreUnavailableError("unplugged")  # noqa: B904 - as careless code does
+
+    signer = make(key=CountingKey(before=fail))
+    signer._work_once()
+    error: BaseException | None = signer.stats.error
+    assert isinstance(error, StoreUnavailableError)
+    while error is not None:
+        assert error.__traceback__ is None
+        error = error.__context__
+
+
+def test_a_signature_that_somebody_got_ends_the_rest(make: Callable[..., PresigningSigner], clocks: Clocks) -> None:
+    flaky = Flaky(clocks)
+    flaky.error = StoreUnavailableError("unplugged")
+    signer = make(key=CountingKey(before=flaky))
+    work(signer, clocks, 100)
+    flaky.error = None
+    signer.headers(*ORDERS)
+    work(signer, clocks, 0.1)
+    assert signer.stats.in_hand == 4
+
+
+def test_a_refused_pin_is_not_tried_again_by_the_worker(make: Callable[..., PresigningSigner], clocks: Clocks) -> None:
+    flaky = Flaky(clocks)
+    flaky.error = PinIncorrectError("wrong")
+    signer = make(key=CountingKey(before=flaky))
+    work(signer, clocks, 10_000)
+    assert len(flaky.tried) == 1
+    assert signer._work_once() is None
+    flaky.error = None
+    signer.headers(*ORDERS)
+    work(signer, clocks, 0.1)
+    assert signer.stats.in_hand == 4
+
+
+def test_a_failing_key_that_is_not_ours_does_not_end_the_worker(
+    make: Callable[..., PresigningSigner], clocks: Clocks
+) -> None:
+    flaky = Flaky(clocks)
+    flaky.error = ZeroDivisionError()
+    signer = make(key=CountingKey(before=flaky))
+    work(signer, clocks, 1)
+    assert isinstance(signer.stats.error, ZeroDivisionError)
+    flaky.error = None
+    work(signer, clocks, 10)
+    assert signer.stats.in_hand == 4
+
+
+def test_a_store_that_is_too_slow_for_it_is_left_alone(make: Callable[..., PresigningSigner], clocks: Clocks) -> None:
+    tries: list[int] = []
+
+    def slow() -> None:
+        tries.append(1)
+        clocks.go_on(1.5)
+
+    signer = make(key=CountingKey(before=slow), max_age=1.0)
+    work(signer, clocks, 60)
+    assert isinstance(signer.stats.error, HsmKeysError)
+    assert "1.5 s" in signer.stats.error.message
+    assert len(tries) <= 8
+    for _ in range(10):
+        signer.headers(*ORDERS)  # succeed, and are no reason to try again at once
+        signer._work_once()
+    assert len(tries) <= 18 + 1
+
+
+def test_routes_come_and_go(make: Callable[..., PresigningSigner], clocks: Clocks, key: CountingKey) -> None:
+    signer = make()
+    signer.add(*CANCEL, depth=1)
+    work(signer, clocks, 0.2)
+    assert sum(b"DELETE" in message for message in key.messages) == 1
+    signer.headers(*CANCEL)
+    signer.discard(*CANCEL)
+    signer.discard(*CANCEL)
+    work(signer, clocks, 5)
+    assert sum(b"DELETE" in message for message in key.messages) <= 2
+    assert signer.stats.in_hand == 4
+    signer.discard(*ORDERS)
+    assert signer.stats.in_hand == 0
+    made = len(key.messages)
+    work(signer, clocks, 5)
+    assert len(key.messages) == made
+
+
+def test_a_route_that_is_discarded_while_it_is_signed_for_leaves_nothing(
+    make: Callable[..., PresigningSigner], clocks: Clocks, key: CountingKey
+) -> None:
+    signer = make()
+    shelf = signer._stock.shelves[ORDERS]
+    key.before = lambda: signer.discard(*ORDERS)
+    work(signer, clocks, 1)
+    assert not shelf.tickets
+    assert (signer.stats.made, signer.stats.discarded) == (1, 1)
+
+
+def test_routes_are_learned_from_their_second_use_if_asked_for(
+    make: Callable[..., PresigningSigner], clocks: Clocks
+) -> None:
+    plain, learning = make(), make(learn=2)
+    for signer in (plain, learning):
+        signer.headers(*BALANCE)
+        signer.headers(*CANCEL)
+        work(signer, clocks, 0.2)
+        assert signer.take(*BALANCE) is None
+        signer.headers(*BALANCE)
+        work(signer, clocks, 0.2)
+    assert plain.take(*BALANCE) is None
+    assert learning.take(*BALANCE)
+    assert learning.take(*CANCEL) is None
+
+
+def test_what_is_learned_is_bounded_and_forgotten(make: Callable[..., PresigningSigner], clocks: Clocks) -> None:
+    signer = make(learn=2)
+    paths = [f"/trade-api/v2/markets/M{number}" for number in range(3)]
+    for path in paths:
+        for _ in range(2):
+            signer.headers("GET", path)
+        work(signer, clocks, 0.5)
+        signer.headers("GET", path)
+        work(signer, clocks, 0.5)
+    assert [("GET", path) in signer._stock.shelves for path in paths] == [False, True, True]
+    for _ in range(12):
+        signer.headers("GET", paths[1])
+        work(signer, clocks, 10)
+    assert [("GET", path) in signer._stock.shelves for path in paths] == [False, True, False]
+    work(signer, clocks, 70)
+    assert list(signer._stock.shelves) == [ORDERS]  # what was named stays
+
+
+def test_closed_it_is_a_plain_signer(make: Callable[..., PresigningSigner], clocks: Clocks, key: CountingKey) -> None:
+    with make() as signer:
+        work(signer, clocks, 0.1)
+    assert signer.stats.in_hand == 0
+    made = len(key.messages)
+    assert signer.headers(*ORDERS)[TIMESTAMP_HEADER] == str(clocks.wall())
+    signer.add(*BALANCE)
+    signer.close()
+    work(signer, clocks, 10)
+    assert len(key.messages) == made + 1
+
+
+def test_nothing_of_a_signature_shows(make: Callable[..., PresigningSigner], clocks: Clocks) -> None:
+    signer = make()
+    signer.key.sign = lambda _: b"signature-canary"  # type: ignore[method-assign]
+    signer._live = ("id", lambda _: b"signature-canary", signer.key)
+    work(signer, clocks, 0.1)
+    shown = signer.headers(*ORDERS)[SIGNATURE_HEADER]
+    assert shown not in f"{signer!r}{signer}{signer.stats!r}"
+    assert repr(signer) == "PresigningSigner(key='prod', api_key_id='id', routes=1)"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_age": 3.01},
+        {"max_age": 0},
+        {"max_age": -1},
+        {"max_age": math.nan},
+        {"rate": 0},
+        {"rate": math.inf},
+        {"rate": math.nan},
+        {"depth": 0},
+        {"depth": 1001},
+        {"learn": -1},
+    ],
+)
+def test_settings_out_of_range_are_refused(make: Callable[..., PresigningSigner], options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        make(**options)
+    if "learn" not in options:
+        with pytest.raises(UsageError):
+            presign_cost(routes=1, **options)
+
+
+def test_three_seconds_are_allowed(make: Callable[..., PresigningSigner]) -> None:
+    assert make(max_age=3.0).stats.in_hand == 0
+    with pytest.raises(UsageError, match="number of routes"):
+        presign_cost(routes=-1)
+
+
+@pytest.mark.parametrize("route", [("GET", "/portfolio/balance"), ("GET", "no path"), ("G E T", BALANCE[1])])
+def test_routes_that_nothing_could_go_to_are_refused(
+    make: Callable[..., PresigningSigner], route: tuple[str, str]
+) -> None:
+    with pytest.raises(UsageError):
+        make(route)
+    signer = make()
+    with pytest.raises(UsageError):
+        signer.add(*route)
+    with pytest.raises(UsageError):
+        signer.add(*BALANCE, depth=0)
+    assert list(signer._stock.shelves) == [ORDERS]
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("work"), st.floats(0, 1.5)),
+            st.tuples(st.just("wait"), st.floats(0, 1.5)),
+            st.tuples(st.just("set"), st.floats(-5, 5)),
+            st.tuples(st.just("take"), st.integers(1, 6)),
+            st.tuples(st.just("rotate"), st.none()),
+        ),
+        max_size=30,
+    ),
+    st.floats(0.05, 3.0),
+    st.floats(1, 200),
+)
+def test_whatever_happens_headers_are_new_and_fresh(
+    happenings: list[tuple[str, Any]], max_age: float, rate: float
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(presign, "_work", lambda *_: None)
+        clocks, generations = Clocks(), [0]
+        signer = PresigningSigner(
+            CountingKey("key-0"),
+            clock=clocks.wall,
+            elapsed=clocks.elapsed,
+            follow=lambda: CountingKey(f"key-{generations[0]}"),
+            routes=[ORDERS],
+            max_age=max_age,
+            rate=rate,
+        )
+        seen: set[tuple[str, str]] = set()
+        for what, amount in happenings:
+            if what == "work":
+                work(signer, clocks, amount)
+            elif what == "wait":
+                clocks.go_on(amount)
+            elif what == "set":
+                clocks.set_by(amount)
+            elif what == "rotate":
+                old, generations[0] = signer.api_key_id, generations[0] + 1
+                signer._fruitless = 0
+                assert signer.moved_on(old)
+            else:
+                for _ in range(amount):
+                    headers = signer.headers(*ORDERS)
+                    one = headers[KEY_HEADER], headers[SIGNATURE_HEADER]
+                    assert one not in seen
+                    seen.add(one)
+                    assert headers[KEY_HEADER] == f"key-{generations[0]}"
+                    age_ms = clocks.wall() - int(headers[TIMESTAMP_HEADER])
+                    assert -100 <= age_ms <= max_age * 1000
