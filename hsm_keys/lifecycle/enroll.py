@@ -117,6 +117,7 @@ def enroll(
     """
     new_key_fields(name, scopes, subaccount)
     with exclusive(store, name):
+        store.mend(name)
         _unregistered(store, name)
         listed = management.api_keys.list().api_keys  # also shows, before anything is made, that we may ask
         minted, new = mint(store, name, key_type, report)

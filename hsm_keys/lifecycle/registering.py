@@ -88,7 +88,13 @@ class Registrar:
             KalshiError: If Kalshi refuses; the key stays in the store, and the next run picks it up.
             OutcomeUnknownError: If it isn't known whether Kalshi registered the key; the next run finds out.
         """
-        claimed = {kept.api_key_id for kept in self._store.keys()}
+        kept_keys = self._store.keys()
+        claimed = {kept.api_key_id for kept in kept_keys}
+        if any(kept.api_key_id and kept.public_key() == key.public_key() for kept in kept_keys):
+            raise KeyBusyError(
+                f"somebody else registered {key.name!r} meanwhile",
+                hint="see it with `hsm-keys list`, then run this again",
+            )
         unclaimed = [listing for listing in listed if listing.api_key_id not in claimed]
         api_key_id = None if new else find_registration(self._connect, key, unclaimed)
         if api_key_id is not None:
@@ -103,6 +109,7 @@ class Registrar:
             self._yield_to_others(key, api_key_id, listed)
         bound = self._bind(key, api_key_id)
         prove_registration(self._connect, bound, api_key_id)
+        self._store.mend(bound.name)
         self._report("proved it: Kalshi answered a request signed in the store")
         return bound, api_key_id
 

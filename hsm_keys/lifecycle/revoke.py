@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from hsm_keys.errors import KeyBusyError, KeyProblemError, UsageError
+from hsm_keys.errors import KeyBusyError, KeyNotFoundError, KeyProblemError, UsageError
 from hsm_keys.kalshi.errors import UnauthorizedError
 from hsm_keys.lifecycle.ending import end_api_key, says_unknown
 from hsm_keys.lifecycle.locking import exclusive
@@ -92,7 +92,7 @@ class Revoker:
         self._report = report
 
     def plan(self, word: str, *, destroy: bool, force: bool) -> Revocation:
-        """Find out what is meant, and whether it may end; nothing is changed.
+        """Find out what is meant, and whether it may end; nothing is changed but what a crash left of it.
 
         Args:
             word: A name in the store, an API key id, or a name at Kalshi.
@@ -106,7 +106,12 @@ class Revoker:
             UsageError: If there is nothing to destroy.
         """
         keys = self._store.keys()
-        target, listed = self._target(word, keys)
+        try:
+            target, listed = self._target(word, keys)
+        except KeyNotFoundError:
+            if destroy and self._store.clear(word):
+                self._report(f"ended a key that was made for {word!r}, and had not got its name yet")
+            raise
         self._check_something_to_do(target, destroy=destroy)
         managers = [entry for entry in listed if entry.api_key_id != target.api_key_id and manages_keys(entry)]
         if not managers and not force and _may_manage(target.listing):

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from hsm_keys.errors import KeyNotFoundError, KeyNotRegisteredError, KeyProblemError
+from hsm_keys.errors import KeyBusyError, KeyNotFoundError, KeyNotRegisteredError, KeyProblemError
 from hsm_keys.lifecycle.custody import CustodyReport, prove_custody
 from hsm_keys.lifecycle.ending import end_api_key
 from hsm_keys.lifecycle.locking import exclusive
@@ -66,6 +66,8 @@ class Stage:
                 )
             keys[key.name] = key
         current, successor, retired = keys.get(name), keys.get(name + SUCCESSOR), keys.get(name + RETIRED)
+        if successor is not None and _is_surplus(current, successor, retired):
+            successor = None
         if current is None and (successor is None or retired is None):
             store.key(name)  # says which keys there are
             raise KeyNotFoundError(f"{store.describe()} has no key called {name!r}")
@@ -87,7 +89,9 @@ class Stage:
         return self.successor is None and self.retired is not None
 
 
-def _same(one: StoredKey, other: StoredKey) -> bool:
+def _same(one: StoredKey | None, other: StoredKey | None) -> bool:
+    if one is None or other is None:
+        return one is other
     return one.public_key() == other.public_key()
 
 
@@ -136,7 +140,7 @@ class Rotator:
             KalshiError: If Kalshi refuses; the old key keeps its name and works.
         """
         with exclusive(self._store, check_new_name(name)):
-            stage = Stage.read(self._store, name)
+            stage = self._stage(name)
             if not stage.handed_over:
                 stage = self._hand_over(name, stage)
             return self._in_grace(stage)
@@ -152,7 +156,7 @@ class Rotator:
             KeyProblemError: If there is no rotation of that name to finish.
         """
         with exclusive(self._store, check_new_name(name)):
-            stage = Stage.read(self._store, name)
+            stage = self._stage(name)
             if not stage.under_way:
                 raise KeyProblemError(
                     f"no rotation of {name!r} is under way", hint=f"begin one: hsm-keys rotate {name}"
@@ -172,7 +176,10 @@ class Rotator:
             KeyProblemError: If there is nothing to go back from, or the old key doesn't work any more.
         """
         with exclusive(self._store, check_new_name(name)):
-            stage = Stage.read(self._store, name)
+            stage = self._stage(name)
+            if stage.current is not None and not stage.under_way and self._store.clear(name + SUCCESSOR):
+                self._report(f"ended a successor of {name!r} that had not got its name yet")
+                return Rotation(stage.current, prove_custody(stage.current), None, "aborted")
             old, new = self._ends_of(name, stage)
             prove_registration(self._connect, old, _id_of(old))  # else nothing would be left that works
             if stage.retired is not None:
@@ -180,6 +187,15 @@ class Rotator:
                 self._report(f"gave {name!r} back to API key {old.api_key_id}")
             self._end_successor(new)
             return Rotation(old, prove_custody(old), None, "aborted")
+
+    def _stage(self, name: str) -> Stage:
+        for mark in ("", SUCCESSOR, RETIRED):
+            self._store.mend(name + mark)
+        keys = {key.name: key for key in self._store.keys()}
+        current, successor, retired = keys.get(name), keys.get(name + SUCCESSOR), keys.get(name + RETIRED)
+        if successor is not None and _is_surplus(current, successor, retired):
+            self._end_successor(successor)
+        return Stage.read(self._store, name)
 
     def _ends_of(self, name: str, stage: Stage) -> tuple[StoredKey, StoredKey]:
         """Return the old and the new key of a rotation under way."""
@@ -215,6 +231,7 @@ class Rotator:
         self._report(f"{'picked up' if minted else 'made'} the {new.key_type} key {new.name!r}")
         custody = prove_custody(new)
         self._report(f"proved custody: {custody.verdict}, and it signs (verified here)")
+        self._check_alone(name, old, new, made=minted is None)
         registrar = Registrar(self._store, self._management, self._connect, self._report)
         bound, _ = registrar.register(new, wanted, listed, new=minted is None)
         if bound.api_key_id is None:
@@ -224,10 +241,30 @@ class Rotator:
             )
         return bound
 
+    def _registered_again(self, key: StoredKey, old: StoredKey) -> StoredKey:
+        """Bind the id that the successor has at Kalshi already, where another machine's bookkeeping wrote over it."""
+        listed = self._management.api_keys.list().api_keys
+        wanted = _wanted(key.name, _listing_of(old, listed), listed)
+        registrar = Registrar(self._store, self._management, self._connect, self._report)
+        return registrar.register(key, wanted, listed, new=False)[0]
+
+    def _check_alone(self, name: str, old: StoredKey, new: StoredKey, *, made: bool) -> None:
+        """Give way to a rotation of another machine that came past this one: its keys must not be mixed with ours."""
+        keys = {key.name: key for key in self._store.keys()}
+        current, successor, retired = keys.get(name), keys.get(name + SUCCESSOR), keys.get(name + RETIRED)
+        if retired is None and _same(current, old) and _same(successor, new):
+            return
+        if made and successor is not None and _same(successor, new) and _is_surplus(current, successor, retired):
+            self._store.destroy(new)
+        raise _overtaken(name)
+
     def _in_grace(self, stage: Stage) -> Rotation:
-        if stage.current is None:  # handed over: it is there
+        current = stage.current
+        if current is None:  # handed over: it is there
             raise KeyProblemError("the rotation was changed by somebody else meanwhile", hint="run it again")
-        return Rotation(stage.current, prove_custody(stage.current), stage.retired, "grace")
+        if current.api_key_id is None and stage.retired is not None:
+            current = self._registered_again(current, stage.retired)
+        return Rotation(current, prove_custody(current), stage.retired, "grace")
 
     def _end(self, old: StoredKey, *, keep_old: bool, name: str) -> None:
         if old.api_key_id is not None:
@@ -253,6 +290,18 @@ class Rotator:
         self._store.destroy(key)
         days = self._store.deletion_days
         self._report(f"scheduled the deletion of {what}, in {days} days" if days else f"destroyed {what}")
+
+
+def _is_surplus(current: StoredKey | None, successor: StoredKey, retired: StoredKey | None) -> bool:
+    """Tell whether a machine made a successor while another one's got the name."""
+    handed_over = current is not None and retired is not None and not _same(current, retired)
+    return handed_over and successor.api_key_id is None and not _same(current, successor)
+
+
+def _overtaken(name: str) -> KeyBusyError:
+    return KeyBusyError(
+        f"somebody else is rotating {name!r} at this moment", hint="look with `hsm-keys list`, then run it again"
+    )
 
 
 def _id_of(key: StoredKey) -> str:

@@ -369,6 +369,17 @@ class KeyStore(ABC):
     def destroy(self, key: StoredKey) -> None:
         """Destroy both halves. There is no way back, after ``deletion_days`` at the latest."""
 
+    def mend(self, name: str) -> None:  # noqa: B027 - where a key is one thing, there is nothing to mend
+        """Bring the two halves of a key in line again, where a crash parted them; the private one counts."""
+
+    def clear(self, name: str) -> bool:  # noqa: ARG002 - for stores where a key exists before it has its name
+        """Destroy a key that was made to get that name, and never got it. A key that has the name stays.
+
+        Returns:
+            Whether there was one.
+        """
+        return False
+
     @abstractmethod
     def imports(self) -> KeyImports:
         """Return what puts private halves into this store that were made elsewhere."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hsm_keys.errors import HsmKeysError, KeyExistsError, NetworkError, OutcomeUnknownError
+from hsm_keys.errors import HsmKeysError, KeyBusyError, NetworkError, OutcomeUnknownError
 from hsm_keys.stores.awskms import open_kms, open_uri
 from hsm_keys.stores.awskms.errors import (
     AwsAccessDeniedError,
@@ -131,10 +131,12 @@ def test_an_alias_that_somebody_else_took_meanwhile_is_left_alone(store: AwsKmsS
     theirs = by_hand.create_key(KeySpec="RSA_2048", KeyUsage="SIGN_VERIFY")["KeyMetadata"]
     by_hand.create_alias(AliasName="alias/hsm-keys/prod", TargetKeyId=theirs["KeyId"])
     kms.fault("ListAliases", Body(b'{"Aliases": []}'))
-    with pytest.raises(KeyExistsError, match="another key meanwhile") as caught:
+    with pytest.raises(KeyBusyError, match="somebody else made a key 'prod'"):
         store.generate("prod")
-    assert "schedule-key-deletion" in caught.value.hint
     assert store.key("prod").arn == theirs["Arn"]
+    ours = {key["KeyId"] for key in by_hand.list_keys()["Keys"]} - {theirs["KeyId"]}
+    states = [by_hand.describe_key(KeyId=key_id)["KeyMetadata"]["KeyState"] for key_id in ours]
+    assert states == ["PendingDeletion"]
 
 
 def test_a_name_is_waited_for_until_all_of_kms_knows_it(store: AwsKmsStore, kms: FaultyKms) -> None:

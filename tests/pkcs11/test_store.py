@@ -131,11 +131,13 @@ def test_a_key_that_is_doubled_meanwhile_still_signs_with_its_own_half(store: Ke
     assert openssl_verifies(tmp_path, key.public_pem(), b"m", key.sign(b"m"))
 
 
-def test_an_orphan_public_object_is_swept_before_a_key_is_made(store: KeyStore) -> None:
+def test_an_orphan_public_object_is_in_nobodys_way_and_goes_when_the_key_is_mended(store: KeyStore) -> None:
     store.generate("prod")
     (private,) = session_of(store).get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY})
     private.destroy()
     key = store.generate("prod", KeyType.ED25519)
+    assert store.key("prod").public_key() == key.public_key()
+    store.mend("prod")
     publics = list(session_of(store).get_objects({Attribute.CLASS: ObjectClass.PUBLIC_KEY}))
     assert len(publics) == 1
     assert isinstance(key.public_key(), Ed25519PublicKey)

@@ -119,10 +119,7 @@ def give_alias(client: Any, region: str, name: str, arn: str) -> None:
     if not ask(call, _alias_made, client=client, alias=alias_of(name), key_id=key_id):
         if aliases(client, region).get(alias_of(name)) == key_id:
             return
-        raise KeyExistsError(
-            f"the alias {alias_of(name)} in {region} was given to another key meanwhile",
-            hint=f"choose another name; the key {key_id} is of no use: aws kms schedule-key-deletion --key-id {key_id}",
-        )
+        raise KeyExistsError(f"the alias {alias_of(name)} in {region} was given to another key meanwhile")
 
 
 def _alias_made(client: Any, alias: str, key_id: str) -> bool:

@@ -7,14 +7,14 @@ policy`` prints the policies.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from hsm_keys.errors import StoreError, StoreUnavailableError, UsageError
+from hsm_keys.errors import KeyBusyError, KeyExistsError, StoreError, StoreUnavailableError, UsageError
 from hsm_keys.forks import ProcessLock, fork_generation
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.awskms import creation, handover, replicas
-from hsm_keys.stores.awskms.answers import SPECS, field, key_type_of_spec, public_key_in, signature_in
+from hsm_keys.stores.awskms.answers import field, key_type_of_spec, public_key_in
 from hsm_keys.stores.awskms.calls import Caller
 from hsm_keys.stores.awskms.errors import (
     AwsAccessDeniedError,
@@ -22,11 +22,11 @@ from hsm_keys.stores.awskms.errors import (
     KmsKeyStateError,
     KmsKeyUnsuitableError,
 )
-from hsm_keys.stores.awskms.facts import attributes_of, custody_facts_of
+from hsm_keys.stores.awskms.key import AwsKmsKey, Found
 from hsm_keys.stores.awskms.layout import ALIAS_PREFIX, ID_TAG, NAME_TAG, KeyCreation, alias_of, name_of
 from hsm_keys.stores.awskms.refusals import Call, ask
 from hsm_keys.stores.awskms.uri import AwsKmsUri, in_region, is_key_reference, key_id_of, region_of
-from hsm_keys.stores.base import CustodyFact, KeyStore, StoredKey, check_api_key_id, check_label
+from hsm_keys.stores.base import KeyStore, StoredKey, check_api_key_id, check_label
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
@@ -36,95 +36,8 @@ __all__ = ["AwsKmsKey", "AwsKmsStore"]
 
 _reopening = ProcessLock()
 
-_MAX_MESSAGE: Final = 4096  # bytes: what KMS takes with MessageType RAW
-_ALGORITHMS: Final = {
-    key_type: "ED25519_SHA_512" if key_type is KeyType.ED25519 else "RSASSA_PSS_SHA_256" for key_type in KeyType
-}
 _ALIAS_NAME = re.compile(r"[A-Za-z0-9/_+-]{1,200}")
 _TAG_VALUE = re.compile(r"[A-Za-z0-9 _.:/=+@-]{1,256}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What KMS says of a key that a reference leads to; no public half if the key's state forbids it."""
-
-    arn: str
-    key_type: KeyType
-    public_key: PublicKey | None
-
-
-class AwsKmsKey(StoredKey):
-    """A key pair in KMS.
-
-    Attributes:
-        arn: The key's ARN in the Region where it was found.
-    """
-
-    def __init__(self, store: AwsKmsStore, name: str, api_key_id: str | None, uri: str, found: _Found) -> None:
-        self.name = name
-        self.api_key_id = api_key_id
-        self.uri = uri
-        self.arn: Final = found.arn
-        self.algorithm: Final = _ALGORITHMS[found.key_type]
-        self.spec: Final = SPECS[found.key_type]
-        self._store = store
-        self._key_type = found.key_type
-        self._public_key = found.public_key
-
-    @property
-    def key_type(self) -> KeyType:
-        """The key's type; known also where the key's state hides its public half."""
-        return self._key_type
-
-    def public_key(self) -> PublicKey:
-        """Return the public half, read once.
-
-        Raises:
-            KmsKeyStateError: If the key is disabled or pending deletion, and KMS doesn't show it.
-        """
-        if self._public_key is None:
-            self._public_key = self._store.fetch_public_key(self)
-        return self._public_key
-
-    def attributes(self) -> dict[str, bool | str | int | None]:
-        """Return what KMS says about the key: state, origin, Regions, dates (ISO 8601), specification."""
-        return attributes_of(self._store.describe_key(self))
-
-    def current(self) -> StoredKey:
-        """Return the key that the name's alias points to now."""
-        return self._store.key(self.name)
-
-    def custody_facts(self) -> list[CustodyFact]:
-        """Return where the private half came from, and what the key may be used for, judged."""
-        return custody_facts_of(self._store.describe_key(self), accept_imported=self._store.accept_imported)
-
-    def sign(self, message: bytes, /) -> bytes:
-        """Return the signature, made in KMS and verified here with the public half, salt of 32 bytes exactly.
-
-        Raises:
-            UsageError: If the message has more than 4,096 bytes.
-            AwsError: If AWS or KMS refuses, or answers with something that isn't a signature.
-            NetworkError: If KMS doesn't answer within the budget.
-        """
-        if not isinstance(message, bytes):
-            raise TypeError(f"a message to sign is bytes, not {type(message).__name__}")
-        if len(message) > _MAX_MESSAGE:
-            raise UsageError(f"KMS signs messages of at most {_MAX_MESSAGE} bytes, and this one has {len(message)}")
-        public_key = self._public_key or self.public_key()
-
-        def attempt(client: Any, region: str) -> bytes:
-            call = Call("Sign", self.name, region, self.spec)
-            answer = ask(
-                call,
-                client.sign,
-                KeyId=in_region(self.arn, region),
-                Message=message,
-                MessageType="RAW",
-                SigningAlgorithm=self.algorithm,
-            )
-            return signature_in(answer, public_key, message, call)
-
-        return self._store.caller().run(attempt, self.arn)
 
 
 class AwsKmsStore(KeyStore):
@@ -234,20 +147,20 @@ class AwsKmsStore(KeyStore):
             found,
         )
 
-    def _fetch(self, reference: str, label: str) -> _Found:
-        def attempt(client: Any, region: str) -> _Found:
+    def _fetch(self, reference: str, label: str) -> Found:
+        def attempt(client: Any, region: str) -> Found:
             call = Call("GetPublicKey", label, region)
             answer = ask(call, client.get_public_key, KeyId=in_region(reference, region))
             spec, usage = field(answer, "KeySpec", str, call), field(answer, "KeyUsage", str, call)
             key_type = key_type_of_spec(spec, usage, label)
-            return _Found(field(answer, "KeyId", str, call), key_type, public_key_in(answer, key_type, call))
+            return Found(field(answer, "KeyId", str, call), key_type, public_key_in(answer, key_type, call))
 
         return self.caller().run(attempt, reference)
 
-    def _found_by_description(self, reference: str, label: str) -> _Found:
+    def _found_by_description(self, reference: str, label: str) -> Found:
         metadata = self._describe(reference, label)
         key_type = key_type_of_spec(str(metadata.get("KeySpec")), str(metadata.get("KeyUsage")), label)
-        return _Found(str(metadata.get("Arn")), key_type, None)
+        return Found(str(metadata.get("Arn")), key_type, None)
 
     def _tags(self, arn: str, label: str, *, foreign: bool) -> dict[str, str]:
         def attempt(client: Any, region: str) -> dict[str, str]:
@@ -309,9 +222,29 @@ class AwsKmsStore(KeyStore):
         region = self._uri.regions[0]
         client = self.caller().manage(region)
         arn = creation.create(client, region, name, key_type, wanted)
-        replicas.settled(lambda: creation.give_alias(client, region, name, arn))
+        try:
+            replicas.settled(lambda: creation.give_alias(client, region, name, arn))
+        except KeyExistsError:
+            self._give_way(name, arn)
         # By its ARN: an alias can take seconds to be known everywhere.
         return replicas.settled(lambda: self._look_up(arn, name))
+
+    def _give_way(self, name: str, arn: str) -> NoReturn:
+        """Let go of a key whose name somebody else took: an alias leads to one key, so this one is of no use."""
+        key_id = key_id_of(arn)
+        ending, hint = "this one's deletion is scheduled", ""
+        try:
+            region = self._uri.regions[0]
+            if key_id in creation.aliases(self.caller().manage(region), region).values():
+                ending = "it is theirs now"  # they took it for one that an interrupted run had left
+            else:
+                replicas.destroy(self.caller().manage, self._describe(arn, name), name)
+        except AwsAccessDeniedError:
+            ending, hint = "this one is of no use", f"; let it go: aws kms schedule-key-deletion --key-id {key_id}"
+        raise KeyBusyError(
+            f"somebody else made a key {name!r} in {self.describe()} at the same moment; {ending}",
+            hint=f"run the same command again in a while: it goes on from what is there{hint}",
+        )
 
     def imports(self) -> AwsKmsImports:
         """Return what imports keys into KMS.
@@ -355,7 +288,7 @@ class AwsKmsStore(KeyStore):
                 if region == region_of(kept.arn):
                     raise  # elsewhere it hasn't been replicated yet; a replica is given the tags
         return AwsKmsKey(
-            self, key.name, check_api_key_id(api_key_id), key.uri, _Found(kept.arn, key.key_type, key.public_key())
+            self, key.name, check_api_key_id(api_key_id), key.uri, Found(kept.arn, key.key_type, key.public_key())
         )
 
     def _regions_of(self, key: AwsKmsKey) -> tuple[str, ...]:
@@ -403,6 +336,15 @@ class AwsKmsStore(KeyStore):
         """
         kept = _ours(key)
         replicas.destroy(self.caller().manage, self.describe_key(kept), key.name)
+
+    def clear(self, name: str) -> bool:
+        """Schedule the deletion of a key that was made for that name, and never got its alias."""
+        region = self._uri.regions[0]
+        client = self.caller().manage(region)
+        found = creation.left_over(client, region, name, set(creation.aliases(client, region).values()))
+        if found is not None:
+            replicas.destroy(self.caller().manage, found, name)
+        return found is not None
 
     def close(self) -> None:
         """Let go of the clients. Signing with the store's keys ends here."""

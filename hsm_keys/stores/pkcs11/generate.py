@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,15 +12,23 @@ from pkcs11.mechanisms import Mechanism
 
 from hsm_keys.errors import StoreError
 from hsm_keys.stores.pkcs11.errors import told_as_ours
-from hsm_keys.stores.pkcs11.objects import default_id, find, public_key_of, public_objects, read
+from hsm_keys.stores.pkcs11.objects import find, private_keys, public_key_of, public_objects, read
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import KeyType, PublicKey
 
-__all__ = ["check_can_make", "check_can_sign", "destroy_pair", "make_pair", "sweep", "write_id", "write_label"]
+__all__ = [
+    "check_can_make",
+    "check_can_sign",
+    "destroy_pair",
+    "make_pair",
+    "mend_pair",
+    "sweep",
+    "write_id",
+    "write_label",
+]
 
 _ED25519_OID: Final = bytes.fromhex("06032b6570")
-_DEFAULT_ID_LENGTH: Final = 20
 _PLAUSIBLE_RSA_LIMIT: Final = 1024
 _DESTROYED: Final = "+destroyed"
 """The label of a public object whose private half is being destroyed; no key's name begins with a plus."""
@@ -76,27 +83,27 @@ def _check_rsa_size(token: Any, bits: int) -> None:
         raise StoreError(f"the token makes RSA keys of at most {largest} bits", hint="choose a smaller --key-type")
 
 
-def make_pair(session: Any, name: str, key_type: KeyType) -> tuple[Any, PublicKey]:
+def make_pair(session: Any, name: str, key_type: KeyType, mark: bytes) -> tuple[Any, PublicKey]:
     """Generate a pair; hold the module's mutex, and check first that the name is free.
 
+    Args:
+        session: A session that may write.
+        name: The label of both objects.
+        key_type: What to make.
+        mark: The CKA_ID of both objects, which nothing else has.
+
     Returns:
-        The private object and the public key. CKA_ID is the SHA-1 of the public key's bits on both objects.
+        The private object and the public key.
 
     Raises:
         StoreError: If the token refuses; what it left of the pair is removed.
     """
-    mark = os.urandom(_DEFAULT_ID_LENGTH)
     try:
         with told_as_ours(f"make an {key_type} key"):
-            # A crash, of this tool or of the token, can leave a public object without its private half.
-            for orphan in find(session, {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.LABEL: name}):
-                orphan.destroy()
             _, private = _generate(session, name, key_type, mark)
             public_key = public_key_of(session, private)
             if public_key is None:
                 raise StoreError("the token made a key and doesn't show its public half")
-            with suppress(ckr.PKCS11Error):  # where CKA_ID is fixed, the mark says "minted" just as well
-                write_id(session, private, default_id(public_key))
             return private, public_key
     except BaseException:
         _remove(session, mark)
@@ -125,6 +132,28 @@ def _remove(session: Any, mark: bytes) -> None:
     with suppress(ckr.PKCS11Error):
         for leftover in find(session, {Attribute.ID: mark}):
             leftover.destroy()
+
+
+def mend_pair(session: Any, private: Any) -> None:
+    """Give the public objects the private one's label and CKA_ID, where a crash has left them without.
+
+    One that has neither couldn't be found any more: so this is done before the next of the two is changed. Public
+    objects of the same label that belong to no private one, whatever that is called, are what is left of a
+    generation that was killed; they are destroyed.
+
+    Raises:
+        PKCS11Error: If the module forbids it.
+    """
+    right = {attribute: read(private, attribute) for attribute in (Attribute.ID, Attribute.LABEL)}
+    for public in public_objects(session, private, read(private, Attribute.KEY_TYPE)):
+        for attribute, value in right.items():
+            if read(public, attribute) != value:
+                public[attribute] = value
+    kept = {read(other, Attribute.ID) for other in private_keys(session)}
+    template = {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.LABEL: right[Attribute.LABEL]}
+    for public in find(session, template):
+        if read(public, Attribute.ID) not in kept:
+            public.destroy()
 
 
 def write_id(session: Any, private: Any, cka_id: bytes) -> None:

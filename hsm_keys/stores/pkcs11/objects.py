@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 import struct
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -21,6 +23,8 @@ from hsm_keys.errors import StoreError
 from hsm_keys.stores.base import CustodyFact, Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hsm_keys.signing.algorithms import PublicKey
 
 __all__ = [
@@ -29,14 +33,16 @@ __all__ = [
     "default_id",
     "encode_id",
     "find",
+    "pairs",
     "private_keys",
     "public_key_of",
     "public_objects",
     "read",
     "read_facts",
-    "require_public_key",
+    "required",
 ]
 
+_LOOKS: Final = 3
 _ID_PREFIX: Final = b"id:"
 _PRINTABLE = re.compile(rb"[\x21-\x7e]+")
 _UUID_LENGTH: Final = 16
@@ -94,7 +100,13 @@ def read(obj: Any, attribute: Attribute) -> Any:
 
 
 def find(session: Any, template: dict[Attribute, Any]) -> list[Any]:
-    """Return all matching objects; hold the module's mutex. An iterator left half-used blocks other threads."""
+    """Return all matching objects; hold the module's mutex. An iterator left half-used blocks other threads.
+
+    Another program may destroy an object while they are listed; then they are listed again.
+    """
+    for _ in range(_LOOKS):
+        with suppress(ckr.ObjectHandleInvalid):
+            return list(session.get_objects(template))
     return list(session.get_objects(template))
 
 
@@ -222,13 +234,28 @@ def _try_to_read(private: Any) -> CustodyFact:
     )
 
 
-def require_public_key(session: Any, private: Any, name: str) -> PublicKey:
-    """Return the public half, as ``public_key_of``.
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What a token holds of a key pair: the private object's label and CKA_ID, and the public half if it is shown."""
+
+    label: str | None
+    cka_id: bytes | None
+    public_key: PublicKey | None
+
+
+def pairs(session: Any, label: str | None = None) -> Iterator[Pair]:
+    """Yield the pairs, of that label if one is given, without those that vanish meanwhile; hold the module's mutex."""
+    for private in private_keys(session, label):
+        with suppress(ckr.ObjectHandleInvalid):
+            yield Pair(read(private, Attribute.LABEL), read(private, Attribute.ID), public_key_of(session, private))
+
+
+def required(public_key: PublicKey | None, name: str) -> PublicKey:
+    """Return the public half.
 
     Raises:
-        StoreError: If the store doesn't show it.
+        StoreError: If the token doesn't show it.
     """
-    public_key = public_key_of(session, private)
     if public_key is None:
         raise StoreError(
             f"the token holds a private key {name!r}, but no public half that Kalshi takes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -14,28 +15,36 @@ from pkcs11.mechanisms import MGF, Mechanism
 
 from hsm_keys.errors import (
     KeyAmbiguousError,
-    KeyBusyError,
     KeyExistsError,
     KeyNotFoundError,
     SigningError,
     StoreError,
+    StoreNotFoundError,
     StoreUnavailableError,
 )
 from hsm_keys.forks import ProcessLock, fork_generation
-from hsm_keys.signing.algorithms import SALT_LENGTH, KeyType, signature_length, verifies
-from hsm_keys.stores.base import RETIRED, SUCCESSOR, CustodyFact, KeyStore, StoredKey, check_label
+from hsm_keys.signing.algorithms import SALT_LENGTH, KeyType
+from hsm_keys.stores.base import RETIRED, SUCCESSOR, KeyStore, StoredKey, check_label
 from hsm_keys.stores.pkcs11 import objects
 from hsm_keys.stores.pkcs11.errors import reason, told_as_ours
-from hsm_keys.stores.pkcs11.generate import check_can_make, destroy_pair, make_pair, sweep, write_id, write_label
+from hsm_keys.stores.pkcs11.generate import (
+    check_can_make,
+    destroy_pair,
+    mend_pair,
+    sweep,
+    write_id,
+    write_label,
+)
+from hsm_keys.stores.pkcs11.key import Pkcs11Key
 from hsm_keys.stores.pkcs11.login import log_in
-from hsm_keys.stores.pkcs11.module import acquire, find_module
+from hsm_keys.stores.pkcs11.minting import Mint
+from hsm_keys.stores.pkcs11.module import Module, acquire, find_module
 from hsm_keys.stores.pkcs11.pool import Lane, SessionPool
 from hsm_keys.stores.pkcs11.tokens import describe_token, find_token, token_uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from hsm_keys.signing.algorithms import PublicKey
     from hsm_keys.stores.pins import Pin
     from hsm_keys.stores.pkcs11.importing import Pkcs11Imports
     from hsm_keys.stores.pkcs11.raw import RawSigner
@@ -49,79 +58,8 @@ _SIGNATURE_BUFFER: Final = 512  # bytes: RSA-4096
 
 _T = TypeVar("_T")
 
+_LOOK_AGAIN_S: Final = 0.05
 _reopening = ProcessLock()
-
-
-class Pkcs11Key(StoredKey):
-    """A key pair in a token."""
-
-    def __init__(self, store: Pkcs11Store, name: str, cka_id: bytes | None, public_key: PublicKey) -> None:
-        self.name = name
-        self.api_key_id = objects.decode_id(cka_id)
-        self.uri = store.key_uri(name)
-        self.cka_id = cka_id or b""
-        self.fingerprint: Final = objects.default_id(public_key)
-        """SHA-1 of the public key's bits: the key's identity, whatever its label and id say."""
-        self._store = store
-        self._public_key = public_key
-        self._signature_length = signature_length(public_key)
-        self._proved: set[bool] = set()  # of messages, of digests
-
-    def public_key(self) -> PublicKey:
-        """Return the public half, read once from the token."""
-        return self._public_key
-
-    def current(self) -> StoredKey:
-        """Return the key that carries this key's name now."""
-        return self._store.key(self.name)
-
-    def attributes(self) -> dict[str, bool | str | int | None]:
-        """Return what the token says about the private object."""
-        said: dict[str, bool | str | int | None] = {"label": self.name, "id": self.cka_id.hex()}
-        return {**said, **self._store.examine(self, objects.read_facts)}
-
-    def custody_facts(self) -> list[CustodyFact]:
-        """Return the token's attributes, judged, and the outcome of trying to read the private half."""
-        return self._store.examine(self, objects.custody_facts)
-
-    def sign(self, message: bytes, /) -> bytes:
-        """Return the signature, made in the token.
-
-        The first one is verified here, with a salt of exactly 32 bytes: a module that ignores the parameter
-        signs without complaint what Kalshi refuses.
-
-        Raises:
-            StoreError: If the token can't be reached.
-            SigningError: If the token refuses, or gives something that doesn't verify.
-        """
-        return self._signed(message, digest=False)
-
-    def sign_digest(self, digest: bytes, /) -> bytes:
-        """Return the RSASSA-PSS signature over a SHA-256 digest, made in the token, where it has CKM_RSA_PKCS_PSS.
-
-        Raises:
-            StoreError: If the token can't be reached.
-            SigningError: If the token refuses, or gives something that doesn't verify.
-        """
-        return self._signed(digest, digest=True)
-
-    def _signed(self, message: bytes, *, digest: bool) -> bytes:
-        if not isinstance(message, bytes):  # python-pkcs11 would encode a str, and sign it
-            raise TypeError(f"a message to sign is bytes, not {type(message).__name__}")
-        signature = self._store.sign(self, message, digest=digest)
-        if len(signature) != self._signature_length:
-            raise SigningError(
-                f"the token gave a signature of {len(signature)} bytes instead of {self._signature_length}",
-                hint="the module is at fault: try the vendor's newest version",
-            )
-        if digest not in self._proved:
-            if not verifies(self._public_key, message, signature, digest=digest):
-                raise SigningError(
-                    f"the token's signature with the key {self.name!r} doesn't verify",
-                    hint="public and private object may not belong together, or the module ignores the PSS salt",
-                )
-            self._proved.add(digest)
-        return signature
 
 
 class Pkcs11Store(KeyStore):
@@ -144,9 +82,8 @@ class Pkcs11Store(KeyStore):
 
     def _open(self) -> None:
         """Load, find the token, log in. In a forked child this happens again, from nothing."""
-        module = acquire(self._module_path)
+        module, token = self._found()
         try:
-            token = find_token(module, self._wanted)
             self.description = describe_token(token)
             self._login = log_in(module, token, self._pin_once, force=self._force_pin)
             with module.mutex:
@@ -160,6 +97,26 @@ class Pkcs11Store(KeyStore):
         self._generation = fork_generation()
         self._token_uri = token_uri(token, self._module_path)
         self.uri = str(self._token_uri)
+
+    def _found(self) -> tuple[Module, Any]:
+        """Return the module and the token.
+
+        SoftHSM writes a token's file in place at each login: a program that looks at that moment finds no token, or
+        a broken one, until it initialises the module again. So whoever finds none looks a second time.
+        """
+        try:
+            return self._look()
+        except (StoreNotFoundError, StoreUnavailableError):
+            time.sleep(_LOOK_AGAIN_S)
+            return self._look()
+
+    def _look(self) -> tuple[Module, Any]:
+        module = acquire(self._module_path)
+        try:
+            return module, find_token(module, self._wanted)
+        except BaseException:
+            module.release()
+            raise
 
     def _pin_once(self) -> Pin:
         if self._pin is None:
@@ -186,13 +143,12 @@ class Pkcs11Store(KeyStore):
     def keys(self) -> list[StoredKey]:
         """Return every labelled RSA and Ed25519 pair of the token, sorted by name."""
         self._fresh()
-        found: list[StoredKey] = []
         with self._module.mutex, told_as_ours("list its keys"):
-            session = self._login.session
-            for private in objects.private_keys(session):
-                name, public_key = objects.read(private, Attribute.LABEL), objects.public_key_of(session, private)
-                if name and public_key is not None:
-                    found.append(Pkcs11Key(self, name, objects.read(private, Attribute.ID), public_key))
+            found: list[StoredKey] = [
+                Pkcs11Key(self, pair.label, pair.cka_id, pair.public_key)
+                for pair in objects.pairs(self._login.session)
+                if pair.label and pair.public_key is not None
+            ]
         return sorted(found, key=lambda key: (key.name, key.api_key_id or ""))
 
     def key(self, name: str) -> StoredKey:
@@ -215,15 +171,9 @@ class Pkcs11Store(KeyStore):
 
     def _called(self, name: str) -> list[Pkcs11Key]:
         with self._module.mutex, told_as_ours(f"look up the key {name!r}"):
-            session = self._login.session
             return [
-                Pkcs11Key(
-                    self,
-                    name,
-                    objects.read(private, Attribute.ID),
-                    objects.require_public_key(session, private, name),
-                )
-                for private in objects.private_keys(session, name)
+                Pkcs11Key(self, name, pair.cka_id, objects.required(pair.public_key, name))
+                for pair in objects.pairs(self._login.session, name)
             ]
 
     def _handed_over(self, name: str) -> list[Pkcs11Key]:
@@ -238,26 +188,9 @@ class Pkcs11Store(KeyStore):
         check_label(name)
         self._fresh()
         check_can_make(self._token, key_type)
-        with self._module.mutex:
-            session = self._login.session
-            with told_as_ours(f"look up the key {name!r}"):
-                taken = bool(objects.private_keys(session, name))
-            if taken:
-                raise KeyExistsError(
-                    f"{self.description} already has a key called {name!r}",
-                    hint=f"choose another name, or see it: hsm-keys show {name}",
-                )
-            private, public_key = make_pair(session, name, key_type)
-            with told_as_ours(f"look up the key {name!r}"):
-                alone = len(objects.private_keys(session, name)) == 1
-                if not alone:  # no token refuses a second key of a label; whoever sees two gives way
-                    destroy_pair(session, private)
-            if not alone:
-                raise KeyBusyError(
-                    f"somebody else made a key {name!r} in {self.description} meanwhile; this one is destroyed",
-                    hint="run the same command again in a while: it goes on from what is there",
-                )
-            return Pkcs11Key(self, name, objects.read(private, Attribute.ID), public_key)
+        mint = Mint(self._module, self._login.session, self._token_uri, self.description, self._pin)
+        public_key = mint.make(name, key_type)
+        return Pkcs11Key(self, name, objects.default_id(public_key), public_key)
 
     def bind(self, key: StoredKey, api_key_id: str) -> StoredKey:
         """Write the API key id to CKA_ID of both objects."""
@@ -294,6 +227,12 @@ class Pkcs11Store(KeyStore):
         """Destroy the private object, then the public one."""
         with self._module.mutex, told_as_ours(f"destroy the key {key.name!r}"):
             destroy_pair(*self._private_object(key))
+
+    def mend(self, name: str) -> None:
+        """Give the public object of that key the private one's label and CKA_ID again."""
+        with self.managing(f"mend the key {name!r}") as session:
+            for private in objects.private_keys(session, name):
+                mend_pair(session, private)
 
     def imports(self) -> Pkcs11Imports:
         """Return what imports keys into the token."""

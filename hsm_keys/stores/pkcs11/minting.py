@@ -1,0 +1,111 @@
+"""Making a pair under a name that others may be making too: no token refuses a second key of a label.
+
+Whoever sees two keys of a label gives way. Of two makers, the later one sees both pairs when it looks after making
+its own, so at most one goes on; if both see both, neither does, and the next run finds the name free.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from pkcs11 import exceptions as ckr
+from pkcs11.constants import Attribute
+
+from hsm_keys.errors import KeyBusyError, KeyExistsError, StoreError
+from hsm_keys.stores.pkcs11 import objects, outside
+from hsm_keys.stores.pkcs11.errors import told_as_ours
+from hsm_keys.stores.pkcs11.generate import destroy_pair, make_pair, write_id
+
+if TYPE_CHECKING:
+    from hsm_keys.signing.algorithms import KeyType, PublicKey
+    from hsm_keys.stores.pins import Pin
+    from hsm_keys.stores.pkcs11.module import Module
+    from hsm_keys.stores.uri import Pkcs11Uri
+
+__all__ = ["Mint"]
+
+_DEFAULT_ID_LENGTH: Final = 20
+_SHOWS_OTHERS_LATE: Final = "SoftHSM"  # see ``outside``
+
+
+@dataclass(frozen=True, slots=True)
+class Mint:
+    """Makes pairs in one token.
+
+    Args:
+        module: The token's module.
+        session: Its session that may write.
+        uri: Names the token.
+        description: The same for people.
+        pin: What this process logged in with, if that is known.
+    """
+
+    module: Module
+    session: Any
+    uri: Pkcs11Uri
+    description: str
+    pin: Pin | None
+
+    def make(self, name: str, key_type: KeyType) -> PublicKey:
+        """Make a pair, and return its public half. CKA_ID is the SHA-1 of the public key's bits on both objects.
+
+        Raises:
+            KeyExistsError: If the name is taken.
+            KeyBusyError: If somebody else made or changed a key of that name meanwhile; this one is destroyed.
+            StoreError: If the token refuses; what it left of the pair is removed.
+        """
+        # Not the last word on CKA_ID: until it is known that nobody else makes this key, it says whose pair is whose.
+        mark = os.urandom(_DEFAULT_ID_LENGTH)
+        with self.module.mutex:
+            with told_as_ours(f"look up the key {name!r}"):
+                if objects.private_keys(self.session, name):
+                    raise KeyExistsError(
+                        f"{self.description} already has a key called {name!r}",
+                        hint=f"choose another name, or see it: hsm-keys show {name}",
+                    )
+            private, public_key = self._made(name, key_type, mark)
+        others = self._seen_outside(name) > 1
+        with self.module.mutex, told_as_ours(f"make the key {name!r}"):
+            try:
+                self._settle(private, name, mark, public_key, others=others)
+            except ckr.ObjectHandleInvalid:
+                raise _busy(name, self.description, "it was destroyed again") from None
+        return public_key
+
+    def _made(self, name: str, key_type: KeyType, mark: bytes) -> tuple[Any, PublicKey]:
+        try:
+            return make_pair(self.session, name, key_type, mark)
+        except StoreError:
+            with told_as_ours(f"look up the key {name!r}"):
+                if objects.private_keys(self.session, name):  # it may have taken our public object for a crash's
+                    raise _busy(name, self.description, "what was left of this one is removed") from None
+            raise
+
+    def _seen_outside(self, name: str) -> int:
+        if self.pin is None or _SHOWS_OTHERS_LATE not in self.module.library.manufacturer_id:
+            return 0
+        return outside.labelled(self.uri, name, self.pin) or 0
+
+    def _settle(self, private: Any, name: str, mark: bytes, public_key: PublicKey, *, others: bool) -> None:
+        """Write the usual CKA_ID, or give way."""
+        if objects.read(private, Attribute.ID) != mark or private[Attribute.LABEL] != name:
+            # Somebody found the pair, took it for one that a crash had left, and has gone on with it.
+            raise _busy(name, self.description, "it is theirs now")
+        if others or len(objects.private_keys(self.session, name)) > 1:
+            destroy_pair(self.session, private)
+            raise _busy(name, self.description, "this one is destroyed")
+        try:
+            write_id(self.session, private, objects.default_id(public_key))
+        except ckr.ObjectHandleInvalid:
+            raise
+        except ckr.PKCS11Error:
+            pass  # where CKA_ID is fixed, the mark says "minted" just as well
+
+
+def _busy(name: str, where: str, ending: str) -> KeyBusyError:
+    return KeyBusyError(
+        f"somebody else is making or using a key {name!r} in {where} at this moment; {ending}",
+        hint="run the same command again in a while: it goes on from what is there",
+    )

@@ -1,0 +1,54 @@
+"""A token as a process sees it that has just begun: what other programs have made meanwhile, all of it.
+
+SoftHSM 2.6.1 notices what another process made by a counter in the token's folder. A process that makes an object
+itself sets its own count to the new one, and so may pass over what others made just before: it finds that only when
+something else changes. A process that has just begun reads the whole folder.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from hsm_keys.stores.pins import Pin
+    from hsm_keys.stores.uri import Pkcs11Uri
+
+__all__ = ["labelled"]
+
+_TIMEOUT_S: Final = 20.0
+
+
+def labelled(uri: Pkcs11Uri, name: str, pin: Pin) -> int | None:
+    """Return how many private keys of that label a new process sees in a token.
+
+    Args:
+        uri: Names the module and the token.
+        name: The label.
+        pin: The PIN that this process has logged in with; it goes through a pipe.
+
+    Returns:
+        Their number; None if it can't be told.
+    """
+    command = [sys.executable, "-m", __name__, str(uri), name]
+    with suppress(OSError, ValueError, subprocess.TimeoutExpired):
+        seen = subprocess.run(  # noqa: S603 - this interpreter, and no shell
+            command, input=pin.reveal().encode(), capture_output=True, timeout=_TIMEOUT_S, check=False
+        )
+        return int(seen.stdout)
+    return None
+
+
+def _count(uri: str, name: str, pin: str) -> int:
+    from hsm_keys.stores.pins import Pin
+    from hsm_keys.stores.pkcs11.store import Pkcs11Store
+    from hsm_keys.stores.uri import Pkcs11Uri
+
+    store = Pkcs11Store(Pkcs11Uri.parse(uri), lambda _: Pin(pin))
+    return sum(key.name == name for key in store.keys())
+
+
+if __name__ == "__main__":
+    sys.stdout.write(str(_count(sys.argv[1], sys.argv[2], sys.stdin.buffer.read().decode())))
