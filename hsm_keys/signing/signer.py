@@ -52,6 +52,8 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+_SLOW_MS: Final = 3000
+"""A signature that took longer is made once more, with a fresh timestamp: Kalshi takes one for a few seconds."""
 _FOLLOW_S: Final = 30.0
 """Seconds after which a signer looks whether its name has gone to another key; a rotation's grace is longer."""
 
@@ -135,9 +137,9 @@ class RequestSigner:
         except (KeyProblemError, StoreError, AwsError):  # its private half may have been destroyed since
             if not self.moved_on(api_key_id):
                 raise
-            return RequestSigner.headers(
-                self, method, path, timestamp_ms=timestamp_ms
-            )  # signs at once, in a subclass too
+            return RequestSigner.headers(self, method, path, timestamp_ms=timestamp_ms)  # at once, in a subclass too
+        if timestamp_ms is None and self._clock() - stamp > _SLOW_MS:  # the token was away, or the machine asleep
+            return RequestSigner.headers(self, method, path, timestamp_ms=self._clock())
         return {
             KEY_HEADER: api_key_id,
             TIMESTAMP_HEADER: str(stamp),

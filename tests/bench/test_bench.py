@@ -79,7 +79,7 @@ def test_the_raw_loop_signs_what_openssl_verifies(token: TestToken, tmp_path: Pa
         with store.raw(key) as raw:
             assert openssl_verifies(tmp_path, key.public_pem(), b"message", raw.sign(b"message"))
         with pytest.raises(StoreError, match="no private key"):
-            RawSigner(store._module.file, store._token.slot.slot_id, "nobody", key_type)
+            RawSigner(store._link.module.file, store._link.token.slot.slot_id, "nobody", key_type)
 
 
 @pytest.mark.parametrize("key_type", ["rsa-3072", "ed25519"])

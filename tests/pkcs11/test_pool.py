@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 from pkcs11 import exceptions as ckr
 
 from hsm_keys.errors import StoreUnavailableError
-from hsm_keys.stores.pkcs11.pool import SessionPool
+from hsm_keys.stores.pkcs11.pool import PoolClosedError, SessionPool
 
 
 class FakeToken:
@@ -31,7 +32,7 @@ class FakeToken:
 
 
 def pool_of(token: FakeToken, *, parallel: bool = True) -> SessionPool:
-    module: Any = SimpleNamespace(mutex=threading.RLock(), parallel=parallel)
+    module: Any = SimpleNamespace(mutex=threading.RLock(), parallel=parallel, pools=WeakSet())
     return SessionPool(module, token.open)
 
 
@@ -106,5 +107,5 @@ def test_closing_wakes_everyone_who_waits() -> None:
     pool.close()
     for thread in threads:
         thread.join(10)
-    assert outcomes == [StoreUnavailableError] * 3
+    assert outcomes == [PoolClosedError] * 3
     assert token.open_now == 0

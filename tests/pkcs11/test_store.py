@@ -191,7 +191,7 @@ def test_only_bytes_are_signed(store: KeyStore) -> None:
 def test_a_first_signature_that_does_not_verify_is_never_handed_out(
     store: KeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hsm_keys.stores.pkcs11.store._PSS", (Mechanism.SHA256, MGF.SHA256, 20))
+    monkeypatch.setattr("hsm_keys.stores.pkcs11.link._PSS", (Mechanism.SHA256, MGF.SHA256, 20))
     with pytest.raises(SigningError, match="doesn't verify"):
         store.generate("prod").sign(b"m")
 
@@ -200,7 +200,7 @@ def test_pss_over_a_digest_where_the_token_cannot_hash(
     store: KeyStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     key = store.generate("prod")
-    monkeypatch.setattr(store, "_offered", {Mechanism.RSA_PKCS_PSS})
+    monkeypatch.setattr(store._link, "offered", {Mechanism.RSA_PKCS_PSS})  # type: ignore[attr-defined]  # of PKCS#11
     assert openssl_verifies(tmp_path, key.public_pem(), b"m", key.sign(b"m"))
 
 

@@ -80,7 +80,7 @@ def test_a_forked_child_starts_afresh_and_leaves_its_parent_alone(token: TestTok
         key = store.generate("prod", KeyType.ED25519)
         key.sign(b"parent")
         assert isinstance(store, Pkcs11Store)
-        inherited = store._pool
+        inherited = store._link.pool
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:  # pragma: no cover - another process
@@ -88,7 +88,7 @@ def test_a_forked_child_starts_afresh_and_leaves_its_parent_alone(token: TestTok
             try:
                 signature = key.sign(b"child")
                 # SoftHSM's handles would have worked in the child; those of other modules hang or break the parent.
-                outcome = signature if store._pool is not inherited else b"inherited handles were used"
+                outcome = signature if store._link.pool is not inherited else b"inherited handles were used"
                 store.close()
             finally:
                 os.write(writing, outcome)

@@ -118,6 +118,6 @@ def test_a_link_to_a_module_stays_in_the_uri_and_leads_to_one_module(softhsm: So
     assert first.uri.endswith(f"?module-path={link}")
     assert isinstance(first, Pkcs11Store)
     assert isinstance(second, Pkcs11Store)
-    assert first._module is second._module
+    assert first._link.module is second._link.module
     first.close()
     second.close()

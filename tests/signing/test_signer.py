@@ -16,6 +16,7 @@ from hsm_keys import KeyType, RequestSigner
 from hsm_keys.errors import KeyNotRegisteredError, UsageError
 from hsm_keys.signing.algorithms import key_type_of, public_key_pem, verifies
 from hsm_keys.signing.pem import PemKey
+from hsm_keys.signing.signer import TIMESTAMP_HEADER
 from tests.support.verify import openssl_verifies
 
 if TYPE_CHECKING:
@@ -67,9 +68,9 @@ def test_the_clock_is_read_right_before_signing() -> None:
     signer = RequestSigner(Key(), clock=clock)
     assert events == []
     signer.headers("GET", "/x")
-    assert events == ["clock", "sign 42GET/x"]
+    assert events == ["clock", "sign 42GET/x", "clock"]
     signer.headers("GET", "/x", timestamp_ms=7)
-    assert events[2:] == ["sign 7GET/x"]
+    assert events[3:] == ["sign 7GET/x"]
 
 
 def test_a_key_without_an_id_makes_no_signer_unless_one_is_given() -> None:
@@ -132,3 +133,19 @@ def test_key_types_that_kalshi_does_not_take_are_refused() -> None:
         key_type_of(rsa.generate_private_key(65537, 1024).public_key())  # noqa: S505 - weak, and so refused
     assert key_type_of(ED25519.public_key()) is KeyType.ED25519
     assert key_type_of(RSA.public_key()) is KeyType.RSA_2048
+
+
+def test_a_signature_that_took_long_is_made_again_for_the_time_that_it_is() -> None:
+    clock = iter([10_000, 13_001, 13_002, 20_000])
+    signed: list[bytes] = []
+
+    class Key:
+        name, api_key_id = "k", "id"
+
+        def sign(self, message: bytes, /) -> bytes:
+            signed.append(message)
+            return b""
+
+    headers = RequestSigner(Key(), clock=lambda: next(clock)).headers("GET", "/x")
+    assert signed == [b"10000GET/x", b"13002GET/x"]  # once more, however long that takes
+    assert headers[TIMESTAMP_HEADER] == "13002"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def session_of(store: KeyStore) -> Any:
     assert isinstance(store, Pkcs11Store)
-    return store._login.session
+    return store._link.login.session
 
 
 def make_extractable(store: KeyStore, name: str) -> None:

@@ -12,7 +12,7 @@ from hsm_keys.errors import HsmKeysError, StoreError, StoreUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["reason", "told_as_ours"]
+__all__ = ["is_gone", "reason", "told_as_ours"]
 
 _GONE: Final = (
     ckr.DeviceError,
@@ -46,6 +46,13 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def is_gone(error: BaseException) -> bool:
+    """Tell whether a module answers like this when its token, daemon or session is gone."""
+    if type(error) is ckr.PKCS11Error:  # python-pkcs11 has no class for CKR_CRYPTOKI_NOT_INITIALIZED
+        return "not initialized" in str(error)
+    return isinstance(error, _GONE)
+
+
 @contextmanager
 def told_as_ours(what: str) -> Iterator[None]:
     """Turn what python-pkcs11 raises inside into a StoreError.
@@ -61,10 +68,10 @@ def told_as_ours(what: str) -> Iterator[None]:
         yield
     except HsmKeysError:
         raise
-    except _GONE as error:
-        raise StoreUnavailableError(
-            f"the token failed to {what}: {reason(error)}",
-            hint="check that the token is plugged in and its daemon runs, then try again",
-        ) from None
     except ckr.PKCS11Error as error:
+        if is_gone(error):
+            raise StoreUnavailableError(
+                f"the token failed to {what}: {reason(error)}",
+                hint="check that the token is plugged in and its daemon runs, then try again",
+            ) from None
         raise StoreError(f"the token failed to {what}: {reason(error)}", hint=_HINTS.get(type(error), "")) from None

@@ -29,7 +29,7 @@ class Pkcs11Key(StoredKey):
         self._store = store
         self._public_key = public_key
         self._signature_length = signature_length(public_key)
-        self._proved: set[bool] = set()  # of messages, of digests
+        self._proved: dict[bool, int] = {}  # of messages, of digests: since which opening of the token
 
     def public_key(self) -> PublicKey:
         """Return the public half, read once from the token."""
@@ -51,8 +51,8 @@ class Pkcs11Key(StoredKey):
     def sign(self, message: bytes, /) -> bytes:
         """Return the signature, made in the token.
 
-        The first one is verified here, with a salt of exactly 32 bytes: a module that ignores the parameter
-        signs without complaint what Kalshi refuses.
+        The first one since the token was opened is verified here, with a salt of exactly 32 bytes: a module that
+        ignores the parameter signs without complaint what Kalshi refuses.
 
         Raises:
             StoreError: If the token can't be reached.
@@ -78,11 +78,11 @@ class Pkcs11Key(StoredKey):
                 f"the token gave a signature of {len(signature)} bytes instead of {self._signature_length}",
                 hint="the module is at fault: try the vendor's newest version",
             )
-        if digest not in self._proved:
+        if self._proved.get(digest) != self._store.opened:
             if not verifies(self._public_key, message, signature, digest=digest):
                 raise SigningError(
                     f"the token's signature with the key {self.name!r} doesn't verify",
                     hint="public and private object may not belong together, or the module ignores the PSS salt",
                 )
-            self._proved.add(digest)
+            self._proved[digest] = self._store.opened
         return signature

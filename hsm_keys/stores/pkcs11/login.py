@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hsm_keys.stores.pins import Pin
     from hsm_keys.stores.pkcs11.module import Module
 
-__all__ = ["Login", "log_in"]
+__all__ = ["Login", "forget_logins", "log_in"]
 
 _log = logging.getLogger(__name__)
 _lock = ProcessLock()
@@ -78,6 +78,13 @@ def log_in(module: Module, token: Any, get_pin: Callable[[], Pin], *, force: boo
                 login = _logins[key] = Login(key, _open(token, get_pin, force=force))
         login.users += 1
         return login
+
+
+def forget_logins(module: Module) -> None:
+    """Forget the logins of a module that is to be finalised: their sessions end with it."""
+    with _lock:
+        for key in [key for key in _logins if key[0] == id(module)]:
+            del _logins[key]
 
 
 def _open(token: Any, get_pin: Callable[[], Pin], *, force: bool) -> Any:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import weakref
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pkcs11 import _pkcs11
 from pkcs11.exceptions import PKCS11Error
@@ -20,6 +21,9 @@ from pkcs11.exceptions import PKCS11Error
 from hsm_keys.errors import StoreError, StoreNotFoundError, StoreUnavailableError
 from hsm_keys.forks import ProcessLock
 from hsm_keys.stores.pkcs11.errors import reason
+
+if TYPE_CHECKING:
+    from hsm_keys.stores.pkcs11.pool import SessionPool
 
 __all__ = ["Module", "acquire", "find_module"]
 
@@ -129,6 +133,10 @@ class Module:
         file: Absolute path of the shared object, links resolved: one module, whatever it is called.
         mutex: Held around generate, find, relabel and destroy. ``find`` beside ``generate`` in another thread
             corrupts objects, even on modules that lock.
+        epoch: How often it was initialised again; handles of an earlier epoch are worth nothing.
+        pools: The sessions that sign, of all stores.
+        restarting: Held while it is initialised again.
+        rests_until: On the monotonic clock; before that it isn't initialised again.
         signing: Held around each signature: the mutex itself where the module must be serialised.
     """
 
@@ -137,9 +145,13 @@ class Module:
         self.library = library
         self.mutex = threading.RLock()
         self.users = 0
+        self.epoch = 0
+        self.pools: weakref.WeakSet[SessionPool] = weakref.WeakSet()
         self.parallel = library.locking and any(
             word in f"{library.manufacturer_id} {library.library_description}" for word in _PARALLEL_SAFE
         )
+        self.restarting = threading.Lock()
+        self.rests_until = 0.0
         self.signing: AbstractContextManager[object] = nullcontext() if self.parallel else self.mutex
 
     def release(self) -> None:

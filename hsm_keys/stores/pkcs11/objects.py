@@ -15,6 +15,7 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 from cryptography.x509 import SubjectKeyIdentifier
+from pkcs11 import _pkcs11
 from pkcs11 import exceptions as ckr
 from pkcs11.constants import Attribute, ObjectClass
 from pkcs11.mechanisms import KeyType as CkKeyType
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 _LOOKS: Final = 3
+_BATCH: Final = 10
 _ID_PREFIX: Final = b"id:"
 _PRINTABLE = re.compile(rb"[\x21-\x7e]+")
 _UUID_LENGTH: Final = 16
@@ -106,8 +108,23 @@ def find(session: Any, template: dict[Attribute, Any]) -> list[Any]:
     """
     for _ in range(_LOOKS):
         with suppress(ckr.ObjectHandleInvalid):
-            return list(session.get_objects(template))
-    return list(session.get_objects(template))
+            return _searched(session, template)
+    return _searched(session, template)
+
+
+def _drop(search: Any) -> None:
+    with suppress(ckr.PKCS11Error):
+        search._finalize()  # noqa: SLF001 - its own destructor calls nothing else
+
+
+# A search that is dropped half done, because the module went away, raises where Python can only print it.
+_SearchIter: Any = vars(_pkcs11)["SearchIter"]
+_Search: Any = type("_Search", (_SearchIter,), {"__del__": _drop})
+
+
+def _searched(session: Any, template: dict[Attribute, Any]) -> list[Any]:
+    with _Search(session, template, _BATCH) as search:
+        return [found for batch in search for found in batch]
 
 
 def private_keys(session: Any, label: str | None = None) -> list[Any]:

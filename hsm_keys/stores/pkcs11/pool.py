@@ -7,6 +7,7 @@ itself. They are opened without a PIN: the login is the process's.
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
     from hsm_keys.stores.pkcs11.module import Module
 
-__all__ = ["Lane", "SessionPool"]
+__all__ = ["Lane", "PoolClosedError", "SessionPool"]
 
+_POLL_S: Final = 0.001
 _MAX_LANES: Final = 32
 """More than the cores of most machines and fewer than the sessions of most tokens."""
 
@@ -33,6 +35,11 @@ class Lane:
 
     session: Any
     handles: dict[object, Any] = field(default_factory=dict)
+    busy: bool = False
+
+
+class PoolClosedError(StoreUnavailableError):
+    """The pool gives no lanes any more: its store was closed, or the module is being brought back."""
 
 
 class SessionPool:
@@ -50,28 +57,33 @@ class SessionPool:
         self._free: SimpleQueue[Lane | None] = SimpleQueue()
         self._growing = threading.Lock()
         self._limit = _MAX_LANES if module.parallel else 1
-        self._closed = False
+        self.closed = False
         self._lanes: set[Lane] = set()
+        module.pools.add(self)
 
     def take(self) -> Lane:
         """Return a lane that nobody else uses; blocks while the token has no more sessions.
 
         Raises:
-            StoreUnavailableError: If the pool is closed.
+            PoolClosedError: If the pool is closed.
         """
         try:
             lane = self._free.get_nowait()
         except Empty:
             lane = self._grow()
-        while lane is None and not self._closed:
+        while lane is None and not self.closed:
             lane = self._grow() or self._free.get()
-        if lane is None or self._closed:
-            self._free.put(None)  # wakes the next one that waits
-            raise StoreUnavailableError("the store is closed", hint="open it again to sign")
-        return lane
+        if lane is not None:
+            lane.busy = True  # before `closed` is read, as `retire` reads them the other way round
+            if not self.closed:
+                return lane
+            self.put(lane)
+        self._free.put(None)  # wakes the next one that waits
+        raise PoolClosedError("the store is closed", hint="open it again to sign")
 
     def put(self, lane: Lane) -> None:
         """Give a lane back."""
+        lane.busy = False
         self._free.put(lane)
 
     def discard(self, lane: Lane) -> None:
@@ -82,10 +94,28 @@ class SessionPool:
             self._lanes.discard(lane)
         self._free.put(None)
 
+    def retire(self, deadline: float) -> bool:
+        """Give no lanes any more, and wait until nobody signs; the sessions are left to whoever finalises the module.
+
+        Args:
+            deadline: Until when to wait, on the monotonic clock.
+
+        Returns:
+            Whether all lanes came back.
+        """
+        with self._growing:
+            self._limit, self.closed = 0, True
+        self._free.put(None)
+        while any(lane.busy for lane in list(self._lanes)):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_S)  # a signature takes about as long, and the way of a lane stays free of locks
+        return True
+
     def close(self) -> None:
         """Close every session."""
         with self._growing:
-            self._limit, self._closed = 0, True
+            self._limit, self.closed = 0, True
             for lane in self._lanes:
                 with suppress(ckr.PKCS11Error):
                     lane.session.close()

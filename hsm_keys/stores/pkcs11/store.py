@@ -2,44 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
-import time
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pkcs11 import exceptions as ckr
 from pkcs11.constants import Attribute
-from pkcs11.mechanisms import MGF, Mechanism
 
 from hsm_keys.errors import (
     KeyAmbiguousError,
     KeyExistsError,
     KeyNotFoundError,
-    SigningError,
+    PinError,
     StoreError,
-    StoreNotFoundError,
     StoreUnavailableError,
 )
 from hsm_keys.forks import ProcessLock, fork_generation
-from hsm_keys.signing.algorithms import SALT_LENGTH, KeyType
+from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.base import RETIRED, SUCCESSOR, KeyStore, StoredKey, check_label
 from hsm_keys.stores.pkcs11 import objects
-from hsm_keys.stores.pkcs11.errors import reason, told_as_ours
-from hsm_keys.stores.pkcs11.generate import (
-    check_can_make,
-    destroy_pair,
-    mend_pair,
-    sweep,
-    write_id,
-    write_label,
-)
+from hsm_keys.stores.pkcs11.errors import is_gone, reason, told_as_ours
+from hsm_keys.stores.pkcs11.generate import check_can_make, destroy_pair, mend_pair, write_id, write_label
 from hsm_keys.stores.pkcs11.key import Pkcs11Key
-from hsm_keys.stores.pkcs11.login import log_in
+from hsm_keys.stores.pkcs11.link import Link, find
 from hsm_keys.stores.pkcs11.minting import Mint
-from hsm_keys.stores.pkcs11.module import Module, acquire, find_module
-from hsm_keys.stores.pkcs11.pool import Lane, SessionPool
+from hsm_keys.stores.pkcs11.module import find_module
+from hsm_keys.stores.pkcs11.pool import PoolClosedError
+from hsm_keys.stores.pkcs11.restart import restart
 from hsm_keys.stores.pkcs11.tokens import describe_token, find_token, token_uri
 
 if TYPE_CHECKING:
@@ -52,13 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Pkcs11Key", "Pkcs11Store"]
 
-# Without the parameter python-pkcs11 signs with SHA-1 and a salt of 20 bytes, and no module complains.
-_PSS: Final = (Mechanism.SHA256, MGF.SHA256, SALT_LENGTH)
-_SIGNATURE_BUFFER: Final = 512  # bytes: RSA-4096
-
 _T = TypeVar("_T")
 
-_LOOK_AGAIN_S: Final = 0.05
 _reopening = ProcessLock()
 
 
@@ -77,60 +61,64 @@ class Pkcs11Store(KeyStore):
         self._get_pin = get_pin
         self._force_pin = force_pin
         self._pin: Pin | None = None
+        self._refused: PinError | None = None
+        self.opened = 0
+        """How often the token was opened: what was proved before holds no longer."""
         self._closed = False
-        self._open()
+        self._link = self._open()
 
-    def _open(self) -> None:
+    def _open(self) -> Link:
         """Load, find the token, log in. In a forked child this happens again, from nothing."""
-        module, token = self._found()
+        module, token = find(self._module_path, self._wanted)
         try:
             self.description = describe_token(token)
-            self._login = log_in(module, token, self._pin_once, force=self._force_pin)
-            with module.mutex:
-                sweep(self._login.session)
+            link = Link.open(module, token, self._pin_once, force=self._force_pin)
         except BaseException:
             module.release()
             raise
-        self._module, self._token = module, token
-        self._pool = SessionPool(module, token.open)
-        self._offered: set[Mechanism | int] | None = None
-        self._generation = fork_generation()
+        self.opened += 1
         self._token_uri = token_uri(token, self._module_path)
         self.uri = str(self._token_uri)
-
-    def _found(self) -> tuple[Module, Any]:
-        """Return the module and the token.
-
-        SoftHSM writes a token's file in place at each login: a program that looks at that moment finds no token, or
-        a broken one, until it initialises the module again. So whoever finds none looks a second time.
-        """
-        try:
-            return self._look()
-        except (StoreNotFoundError, StoreUnavailableError):
-            time.sleep(_LOOK_AGAIN_S)
-            return self._look()
-
-    def _look(self) -> tuple[Module, Any]:
-        module = acquire(self._module_path)
-        try:
-            return module, find_token(module, self._wanted)
-        except BaseException:
-            module.release()
-            raise
+        return link
 
     def _pin_once(self) -> Pin:
         if self._pin is None:
             self._pin = self._get_pin(self.description)
         return self._pin
 
-    def _fresh(self) -> None:
-        """Start afresh after a fork: inherited handles fail, hang, or break the parent."""
+    def _fresh(self) -> Link:
+        """Return a link that can be used, opened anew after a fork and when the module was brought back.
+
+        Handles of a parent fail, hang, or break it; those of an earlier epoch of the module lead anywhere.
+        """
         if self._closed:
             raise StoreUnavailableError("the store is closed", hint="open it again")
-        if self._generation != fork_generation():
+        if not self._link.usable:
             with _reopening:
-                if self._generation != fork_generation():
-                    self._open()
+                if self._link.generation != fork_generation():
+                    self._link = self._open()
+                elif not self._link.usable:
+                    self._link = self._reopened(self._link)
+        return self._link
+
+    def _reopened(self, link: Link) -> Link:
+        """Find the token again and log in, in a module that was initialised again."""
+        if self._refused is not None:
+            raise self._refused
+        if link.epoch == link.module.epoch:  # nobody has initialised it since this link broke
+            restart(link.module, link.epoch)
+        link.epoch = link.module.epoch  # if the rest fails, the next attempt begins with the module
+        self.opened += 1
+        try:
+            return Link.open(link.module, find_token(link.module, self._wanted), self._pin_once, force=self._force_pin)
+        except PinError as error:
+            self._refused = error  # never again in this process
+            raise
+
+    def _recovered(self, link: Link) -> Link:
+        """Return a link in place of one whose back-end went away."""
+        restart(link.module, link.epoch)
+        return self._fresh()
 
     def describe(self) -> str:
         """Return the token's label and serial, as people read them."""
@@ -142,18 +130,18 @@ class Pkcs11Store(KeyStore):
 
     def keys(self) -> list[StoredKey]:
         """Return every labelled RSA and Ed25519 pair of the token, sorted by name."""
-        self._fresh()
-        with self._module.mutex, told_as_ours("list its keys"):
-            found: list[StoredKey] = [
+
+        def look(link: Link) -> list[StoredKey]:
+            return [
                 Pkcs11Key(self, pair.label, pair.cka_id, pair.public_key)
-                for pair in objects.pairs(self._login.session)
+                for pair in objects.pairs(link.login.session)
                 if pair.label and pair.public_key is not None
             ]
-        return sorted(found, key=lambda key: (key.name, key.api_key_id or ""))
+
+        return sorted(self._reading("list its keys", look), key=lambda key: (key.name, key.api_key_id or ""))
 
     def key(self, name: str) -> StoredKey:
         """Return the key of that label."""
-        self._fresh()
         found = self._called(name) or self._handed_over(name)
         if len(found) == 1:
             return found[0]
@@ -170,11 +158,27 @@ class Pkcs11Store(KeyStore):
         )
 
     def _called(self, name: str) -> list[Pkcs11Key]:
-        with self._module.mutex, told_as_ours(f"look up the key {name!r}"):
+        def look(link: Link) -> list[Pkcs11Key]:
             return [
                 Pkcs11Key(self, name, pair.cka_id, objects.required(pair.public_key, name))
-                for pair in objects.pairs(self._login.session, name)
+                for pair in objects.pairs(link.login.session, name)
             ]
+
+        return self._reading(f"look up the key {name!r}", look)
+
+    def _reading(self, what: str, look: Callable[[Link], _T]) -> _T:
+        """Return what ``look`` finds; if the back-end went away, bring it back, and look once more."""
+        link = self._fresh()
+        with told_as_ours(what):
+            try:
+                with link.module.mutex:
+                    return look(link)
+            except ckr.PKCS11Error as error:
+                if not is_gone(error):
+                    raise
+            link = self._recovered(link)
+            with link.module.mutex:
+                return look(link)
 
     def _handed_over(self, name: str) -> list[Pkcs11Key]:
         """Return the successor, where a rotation has renamed the old key and not yet the new one."""
@@ -186,20 +190,21 @@ class Pkcs11Store(KeyStore):
     def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> StoredKey:
         """Make a pair that only signs: sensitive, not extractable, and usable after login alone."""
         check_label(name)
-        self._fresh()
-        check_can_make(self._token, key_type)
-        mint = Mint(self._module, self._login.session, self._token_uri, self.description, self._pin)
+        link = self._fresh()
+        check_can_make(link.token, key_type)
+        mint = Mint(link.module, link.login.session, self._token_uri, self.description, self._pin)
         public_key = mint.make(name, key_type)
         return Pkcs11Key(self, name, objects.default_id(public_key), public_key)
 
     def bind(self, key: StoredKey, api_key_id: str) -> StoredKey:
         """Write the API key id to CKA_ID of both objects."""
         cka_id = objects.encode_id(api_key_id)
-        with self._module.mutex:
-            session, private = self._private_object(key)
+        with self._changing(key, f"bind the key {key.name!r}") as (session, private):
             try:
                 write_id(session, private, cka_id)
             except ckr.PKCS11Error as error:
+                if is_gone(error):
+                    raise
                 raise StoreError(
                     f"the token doesn't let CKA_ID of {key.name!r} be changed: {reason(error)}",
                     hint=f"give --api-key-id {api_key_id} to every command that uses the key",
@@ -209,14 +214,14 @@ class Pkcs11Store(KeyStore):
     def rename(self, key: StoredKey, name: str) -> StoredKey:
         """Write the label of both objects, the public one first: the private one's counts."""
         check_label(name)
-        with self._module.mutex:
-            session, private = self._private_object(key)
-            with told_as_ours(f"look up the key {name!r}"):
-                if objects.read(private, Attribute.LABEL) != name and objects.private_keys(session, name):
-                    raise KeyExistsError(f"{self.description} already has a key called {name!r}")
+        with self._changing(key, f"rename the key {key.name!r}") as (session, private):
+            if objects.read(private, Attribute.LABEL) != name and objects.private_keys(session, name):
+                raise KeyExistsError(f"{self.description} already has a key called {name!r}")
             try:
                 write_label(session, private, name)
             except ckr.PKCS11Error as error:
+                if is_gone(error):
+                    raise
                 raise StoreError(
                     f"the token doesn't let the label of {key.name!r} be changed: {reason(error)}",
                     hint="keys of this token can't be rotated in place: enroll one under another name",
@@ -225,8 +230,8 @@ class Pkcs11Store(KeyStore):
 
     def destroy(self, key: StoredKey) -> None:
         """Destroy the private object, then the public one."""
-        with self._module.mutex, told_as_ours(f"destroy the key {key.name!r}"):
-            destroy_pair(*self._private_object(key))
+        with self._changing(key, f"destroy the key {key.name!r}") as (session, private):
+            destroy_pair(session, private)
 
     def mend(self, name: str) -> None:
         """Give the public object of that key the private one's label and CKA_ID again."""
@@ -243,35 +248,21 @@ class Pkcs11Store(KeyStore):
     @contextmanager
     def managing(self, what: str) -> Iterator[Any]:
         """Give the session that changes objects, alone with the module; ``what`` is as for ``told_as_ours``."""
-        self._fresh()
-        with self._module.mutex, told_as_ours(what):
-            yield self._login.session
+        link = self._fresh()
+        with link.module.mutex, told_as_ours(what):
+            yield link.login.session
+
+    @contextmanager
+    def _changing(self, key: StoredKey, what: str) -> Iterator[tuple[Any, Any]]:
+        """Give the session that changes objects and the key's private object in it, as ``managing``."""
+        link = self._fresh()
+        with link.module.mutex, told_as_ours(what):
+            session = link.login.session
+            yield session, link.locate(session, key)
 
     def examine(self, key: Pkcs11Key, look: Callable[[Any], _T]) -> _T:
         """Return what ``look`` makes of the key's private object."""
-        with self._module.mutex, told_as_ours(f"read the key {key.name!r}"):
-            _, private = self._private_object(key)
-            return look(private)
-
-    def _private_object(self, key: StoredKey) -> tuple[Any, Any]:
-        """Return the managing session and the key's private object in it; hold the module's mutex."""
-        self._fresh()
-        session = self._login.session
-        return session, self._locate(session, key)
-
-    def _locate(self, session: Any, key: StoredKey) -> Any:
-        """Return the private object that belongs to the key's public half; hold the module's mutex.
-
-        A rotation in another process may have renamed it meanwhile.
-        """
-        for label in (key.name, None):
-            for private in objects.private_keys(session, label):
-                if objects.public_key_of(session, private) == key.public_key():
-                    return private
-        raise KeyNotFoundError(
-            f"the key {key.name!r} is no longer in {self.description}",
-            hint="it was destroyed, or the token's storage is gone; see `hsm-keys list`",
-        )
+        return self._reading(f"read the key {key.name!r}", lambda link: look(link.locate(link.login.session, key)))
 
     def raw(self, key: StoredKey) -> RawSigner:
         """Return the module's own C_Sign in a session of its own, for measuring.
@@ -281,61 +272,27 @@ class Pkcs11Store(KeyStore):
         """
         from hsm_keys.stores.pkcs11.raw import RawSigner
 
-        self._fresh()
-        if not self._module.library.locking:
+        link = self._fresh()
+        if not link.module.library.locking:
             raise StoreError("the module gives each caller a state of its own, or wasn't initialised here")
-        return RawSigner(self._module.file, self._token.slot.slot_id, key.name, key.key_type)
+        return RawSigner(link.module.file, link.token.slot.slot_id, key.name, key.key_type)
 
     def sign(self, key: Pkcs11Key, message: bytes, *, digest: bool) -> bytes:
-        """Sign in a lane of the pool; see ``Pkcs11Key.sign`` and ``sign_digest``."""
-        if self._closed or self._generation != fork_generation():
-            self._fresh()
-        pool, guard = self._pool, self._module.signing
-        lane = pool.take()
+        """Sign, as ``Pkcs11Key.sign`` says; if the back-end went away, bring it back, and try once more."""
+        link = self._link
+        if self._closed or link.generation != fork_generation():
+            link = self._fresh()
         try:
-            sign = lane.handles.get((key.fingerprint, digest)) or self._prepare(lane, key, digest=digest)
-            with guard:
-                signature: bytes = sign(message)
-        except BaseException as error:
-            pool.discard(lane)
-            if isinstance(error, ckr.PKCS11Error):
-                with told_as_ours(f"sign with the key {key.name!r}"):
+            return link.sign(key, message, digest=digest)
+        except PoolClosedError:
+            link = self._fresh()
+        except ckr.PKCS11Error as error:
+            with told_as_ours(f"sign with the key {key.name!r}"):
+                if not is_gone(error):
                     raise
-            raise
-        pool.put(lane)
-        return signature
-
-    def _prepare(self, lane: Lane, key: Pkcs11Key, *, digest: bool) -> Callable[[bytes], bytes]:
-        """Look the key up in a lane and keep what signs with it: lookups are linear in the token's objects."""
-        with self._module.mutex:
-            private = self._locate(lane.session, key)
-        if not hasattr(private, "sign"):  # python-pkcs11 leaves it out where CKA_SIGN is false
-            raise SigningError(
-                f"the token says that the key {key.name!r} can't sign", hint="enroll a key made for signing"
-            )
-        sign: Callable[[bytes], bytes]
-        if key.key_type is KeyType.ED25519:
-            sign = partial(private.sign, mechanism=Mechanism.EDDSA, buffer_size=_SIGNATURE_BUFFER)
-        else:
-            mechanism = self._rsa_mechanism(digest=digest)
-            sign = partial(private.sign, mechanism=mechanism, mechanism_param=_PSS, buffer_size=_SIGNATURE_BUFFER)
-            if mechanism is Mechanism.RSA_PKCS_PSS and not digest:
-                sign = _digest_first(sign)
-        lane.handles[key.fingerprint, digest] = sign
-        return sign
-
-    def _rsa_mechanism(self, *, digest: bool) -> Mechanism:
-        """Return the mechanism for a message or for its digest; some tokens have PSS only over a digest."""
-        if self._offered is None:
-            self._offered = self._token.slot.get_mechanisms()
-        known = (Mechanism.RSA_PKCS_PSS,) if digest else (Mechanism.SHA256_RSA_PKCS_PSS, Mechanism.RSA_PKCS_PSS)
-        for mechanism in known:
-            if mechanism in self._offered:
-                return mechanism
-        raise StoreError(
-            f"{self.description} has no {known[0].name}, which this signature needs",
-            hint="use an Ed25519 key, or another token",
-        )
+            link = self._recovered(link)
+        with told_as_ours(f"sign with the key {key.name!r}"):
+            return link.sign(key, message, digest=digest, opened_just_now=True)
 
     def close(self) -> None:
         """Close the sessions; the last store of a token logs out, the last one of a module finalises it."""
@@ -343,11 +300,6 @@ class Pkcs11Store(KeyStore):
             return
         self._closed = True
         self._pin = None
-        if self._generation == fork_generation():
-            self._pool.close()
-            self._login.release()
-            self._module.release()
-
-
-def _digest_first(sign: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
-    return lambda message: sign(hashlib.sha256(message).digest())
+        if self._link.generation == fork_generation():
+            self._link.close()
+            self._link.module.release()

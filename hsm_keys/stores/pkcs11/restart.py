@@ -1,0 +1,72 @@
+"""Bringing a module back whose back-end went away: its daemon killed, its socket gone, its token directory moved.
+
+One recipe brought back every module that was tried, in the same process: finalise, initialise, find the token, log
+in, find the key again. Nothing less worked everywhere. The first two are done here, for all who use the module.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from pkcs11.exceptions import PKCS11Error
+
+from hsm_keys.errors import StoreUnavailableError
+from hsm_keys.stores.pkcs11.errors import reason
+from hsm_keys.stores.pkcs11.login import forget_logins
+
+if TYPE_CHECKING:
+    from hsm_keys.stores.pkcs11.module import Module
+
+__all__ = ["restart"]
+
+_REST_S: Final = 0.25
+"""Between two attempts: each may log in. Short enough to sign again within a second of the module's return."""
+
+_DRAINED_S: Final = 2.0
+_log = logging.getLogger(__name__)
+
+
+def restart(module: Module, epoch: int) -> None:
+    """Finalise the module and initialise it, unless that has happened since the epoch that the caller knows.
+
+    All sessions on it are gone afterwards, of all stores of the process.
+
+    Raises:
+        StoreUnavailableError: If it doesn't initialise, was tried a moment ago, or is busy with another call.
+    """
+    with module.restarting:
+        if module.epoch != epoch:
+            return
+        if time.monotonic() < module.rests_until:
+            raise StoreUnavailableError(
+                "the PKCS#11 module doesn't answer", hint="signing goes on by itself once it does"
+            )
+        module.rests_until = time.monotonic() + _REST_S
+        _restart(module)
+
+
+def _restart(module: Module) -> None:
+    # A thread inside a function of the module while it is finalised would use freed memory.
+    deadline = time.monotonic() + _DRAINED_S
+    drained = [pool.retire(deadline) for pool in list(module.pools)]
+    if not all(drained) or not module.mutex.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        raise StoreUnavailableError(
+            "a call into the PKCS#11 module doesn't return", hint="check its daemon; restart this program"
+        )
+    try:
+        forget_logins(module)
+        module.epoch += 1
+        with suppress(PKCS11Error):
+            module.library.finalize()
+        module.library.initialize()
+    except PKCS11Error as error:
+        raise StoreUnavailableError(
+            f"the PKCS#11 module didn't initialise again: {reason(error)}",
+            hint="check its daemon and its configuration; signing goes on by itself once it works",
+        ) from None
+    finally:
+        module.mutex.release()
+    _log.warning("the PKCS#11 module %s was initialised again", module.file)
