@@ -14,9 +14,13 @@ from hsm_keys.signing.signer import now_ms
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Result", "in_memory", "measure"]
+    from hsm_keys.signing.signer import RequestSigner
+
+__all__ = ["Result", "in_memory", "measure", "measure_ahead", "measure_headers"]
 
 _PATH: Final = f"{REST_PREFIX}/portfolio/orders"
+_ORDER: Final = ("POST", _PATH)
+_PACE_S: Final = 0.01
 _WARM_UP: Final = 3
 _JOIN_S: Final = 60.0
 
@@ -97,6 +101,32 @@ def measure(what: str, sign: Callable[[bytes], object], *, threads: int, seconds
     if failures:
         raise failures[0]
     return Result(what, threads, time.perf_counter() - begun, tuple(sorted(took for mine in taken for took in mine)))
+
+
+def measure_headers(signer: RequestSigner, *, seconds: float) -> Result:
+    """Make an order's headers, one after another, as ``measure``; what the signer adds to the signature is in it."""
+    return measure("headers", lambda _: signer.headers(*_ORDER), threads=1, seconds=seconds)
+
+
+def measure_ahead(signer: RequestSigner, *, seconds: float) -> tuple[Result, int]:
+    """Take an order's headers that were signed ahead, at a bot's pace, for so long.
+
+    Returns:
+        What taking them took, and how many had to be signed at once as none were in hand.
+
+    Raises:
+        HsmKeysError: If the store can't sign.
+    """
+    signer.headers(*_ORDER)  # else what is wrong would be met in the background
+    times: list[float] = []
+    with signer.ahead([_ORDER], rate=2 / _PACE_S) as ahead:
+        begun = time.perf_counter()
+        while (at := time.perf_counter()) < begun + seconds or not times:
+            ahead.headers(*_ORDER)
+            times.append((time.perf_counter() - at) * 1e6)
+            time.sleep(_PACE_S)
+        missed = ahead.stats.missed
+    return Result("ahead", 1, time.perf_counter() - begun, tuple(sorted(times))), missed
 
 
 def _message() -> bytes:

@@ -26,12 +26,17 @@ ORDERS_A_SECOND: Final = {
 
 _BUCKETS: Final = 24
 _BAR: Final = 50
+_WHOLE_US: Final = 100
 _COLUMNS: Final = ("what", "threads", "a second", "p50 us", "p95 us", "p99 us", "max us")
 
 
 def _cells(result: Result) -> list[str]:
     times = [*(result.percentile(percent) for percent in (50, 95, 99)), result.latencies_us[-1]]
-    return [result.what, str(result.threads), f"{result.rate:,.0f}", *(f"{taken:,.0f}" for taken in times)]
+    return [result.what, str(result.threads), f"{result.rate:,.0f}", *map(_microseconds, times)]
+
+
+def _microseconds(taken: float) -> str:
+    return f"{taken:,.0f}" if taken >= _WHOLE_US else f"{taken:,.1f}"
 
 
 def table(results: Sequence[Result]) -> list[str]:

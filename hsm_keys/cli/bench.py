@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from hsm_keys.bench.measure import Result
+    from hsm_keys.signing.signer import RequestSigner
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = ["bench"]
@@ -31,10 +32,13 @@ __all__ = ["bench"]
 @click.option(
     "--threads", type=click.IntRange(1, 64), default=4, show_default=True, help="Measure 1, 2, 4... up to so many."
 )
+@click.option("--presign", is_flag=True, help="Measure headers that are signed ahead, too.")
 @click.option("--html", "html_path", metavar="PATH", help="Write a page with the plots, too.")
 @settings_options
 @click.pass_obj
-def bench(settings: Settings, *, name: str | None, seconds: float, threads: int, html_path: str | None) -> None:
+def bench(
+    settings: Settings, *, name: str | None, seconds: float, threads: int, presign: bool, html_path: str | None
+) -> None:
     """Measure how fast the store signs, beside a key in memory and, for a token, the module's own C_Sign.
 
     Nothing is sent to Kalshi. KMS bills each signature.
@@ -46,6 +50,8 @@ def bench(settings: Settings, *, name: str | None, seconds: float, threads: int,
     with speaking(settings) as say, opened_store(settings, say) as store:
         key = _chosen(store, name)
         results = _measured(store, key, seconds, threads, say)
+        if presign:
+            results.append(_ahead(key, seconds, say))
         described, key_type = store.describe(), key.key_type.value
     best = max((result for result in results if result.what == "store"), key=lambda result: result.rate)
     words = [f"{described}, {key_type}", report.orders(best)]
@@ -71,12 +77,13 @@ def _chosen(store: KeyStore, name: str | None) -> StoredKey:
 def _measured(
     store: KeyStore, key: StoredKey, seconds: float, threads: int, say: Callable[[str], None]
 ) -> list[Result]:
-    from hsm_keys.bench.measure import in_memory, measure
+    from hsm_keys.bench.measure import in_memory, measure, measure_headers
 
     counts = [1]
     while counts[-1] * 2 <= threads:
         counts.append(counts[-1] * 2)
     results = [measure("store", key.sign, threads=count, seconds=seconds) for count in counts]
+    results.append(measure_headers(_signer(key), seconds=seconds))
     with _raw_loop(store, key, say) as raw:
         if raw is not None:
             results.append(measure("C_Sign", raw, threads=1, seconds=seconds))
@@ -84,6 +91,20 @@ def _measured(
     results.append(measure("in memory", memory, threads=1, seconds=seconds))
     say(f"the interpreter switches threads every {sys.getswitchinterval() * 1000:g} ms (sys.setswitchinterval)")
     return results
+
+
+def _signer(key: StoredKey) -> RequestSigner:
+    """Return a signer also for a key that isn't registered: nothing is sent."""
+    return key.signer(api_key_id=key.api_key_id or "00000000-0000-0000-0000-000000000000")
+
+
+def _ahead(key: StoredKey, seconds: float, say: Callable[[str], None]) -> Result:
+    from hsm_keys.bench.measure import measure_ahead
+
+    result, missed = measure_ahead(_signer(key), seconds=seconds)
+    if missed:
+        say(f"{missed} of {len(result.latencies_us)} headers weren't in hand, and were signed at once")
+    return result
 
 
 @contextmanager

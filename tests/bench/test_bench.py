@@ -95,14 +95,16 @@ def test_the_command(token: TestToken, monkeypatch: pytest.MonkeyPatch, tmp_path
     with open_store(token.uri) as store:
         store.generate("prod")
     path = tmp_path / "bench.html"
-    told = run_json("bench", "--seconds", "0.1", "--threads", "2", "--html", str(path))
+    told = run_json("bench", "--seconds", "0.1", "--threads", "2", "--presign", "--html", str(path))
     assert [(entry["what"], entry["threads"]) for entry in told["results"]] == [
         ("store", 1),
         ("store", 2),
+        ("headers", 1),
         ("C_Sign", 1),
         ("in memory", 1),
+        ("ahead", 1),
     ]
     assert all(entry["p50_us"] <= entry["p99_us"] <= entry["max_us"] for entry in told["results"])
-    assert path.read_text().count("<svg") == 4
+    assert path.read_text().count("<svg") == 6
     assert "is there already" in failed_json(2, "bench", "--html", str(path))["message"]
     assert "in memory" in run_cli("bench", "--name", "prod", "--seconds", "0.05").stdout

@@ -167,6 +167,7 @@ class TokenWorld(World):
         seen = self._witness.ask(
             "tests.crash.witness:in_token", self._token.module, self._token.label, self._token.pin, message
         )
+        assert seen is not None, "the token can't be read any more"
         return Contents([Half(**half) for half in seen["halves"]], seen["litter"])
 
     def damaged(self) -> bool:
