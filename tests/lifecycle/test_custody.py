@@ -12,7 +12,7 @@ from hsm_keys import KeyType, open_store
 from hsm_keys.errors import CustodyError
 from hsm_keys.lifecycle.custody import prove_custody
 from hsm_keys.stores.base import Verdict
-from hsm_keys.stores.pkcs11.objects import _judge
+from hsm_keys.stores.pkcs11.custody import _judge
 from tests.support.oddkeys import import_pair, make_extractable
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def test_a_key_made_in_the_token_is_in_custody(token: TestToken, key_type: KeyTy
     }
     assert said["local"] is True
     assert said["private_half_readable"] is False
+    assert said["private_half_wrappable"] is False
     assert said["signature_verified"] is True
 
 
@@ -44,7 +45,9 @@ def test_an_extractable_key_is_refused(token: TestToken) -> None:
         make_extractable(store, "prod")
         with pytest.raises(CustodyError, match="extractable=True") as caught:
             prove_custody(store.key("prod"))
+        assert [key.name for key in store.keys()] == ["prod"]
     assert caught.value.exit_code == 5
+    assert "private_half_wrappable=True" in caught.value.message  # it was tried, and the token gave it out
 
 
 @pytest.mark.softhsm

@@ -8,6 +8,7 @@ from hsm_keys.errors import SigningError
 from hsm_keys.signing.algorithms import signature_length, verifies
 from hsm_keys.stores.base import CustodyFact, StoredKey
 from hsm_keys.stores.pkcs11 import objects
+from hsm_keys.stores.pkcs11.custody import custody_facts, read_facts
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
@@ -42,11 +43,11 @@ class Pkcs11Key(StoredKey):
     def attributes(self) -> dict[str, bool | str | int | None]:
         """Return what the token says about the private object."""
         said: dict[str, bool | str | int | None] = {"label": self.name, "id": self.cka_id.hex()}
-        return {**said, **self._store.examine(self, objects.read_facts)}
+        return {**said, **self._store.examine(self, read_facts)}
 
     def custody_facts(self) -> list[CustodyFact]:
         """Return the token's attributes, judged, and the outcome of trying to read the private half."""
-        return self._store.examine(self, objects.custody_facts)
+        return self._store.examine(self, custody_facts)
 
     def sign(self, message: bytes, /) -> bytes:
         """Return the signature, made in the token.

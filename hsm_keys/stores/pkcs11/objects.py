@@ -21,7 +21,6 @@ from pkcs11.constants import Attribute, ObjectClass
 from pkcs11.mechanisms import KeyType as CkKeyType
 
 from hsm_keys.errors import StoreError
-from hsm_keys.stores.base import CustodyFact, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +28,8 @@ if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
 
 __all__ = [
-    "custody_facts",
+    "NOT_SAID",
+    "Pair",
     "decode_id",
     "default_id",
     "encode_id",
@@ -39,7 +39,6 @@ __all__ = [
     "public_key_of",
     "public_objects",
     "read",
-    "read_facts",
     "required",
 ]
 
@@ -52,7 +51,7 @@ _ED25519_LENGTH: Final = 32
 _OCTET_STRING_32: Final = b"\x04\x20"
 _ED25519_PARAMS: Final = (bytes.fromhex("06032b6570"), b"\x13\x0cedwards25519")
 
-_NOT_SAID: Final = (
+NOT_SAID: Final = (
     ckr.AttributeSensitive,
     ckr.AttributeTypeInvalid,
     ckr.AttributeValueInvalid,
@@ -63,41 +62,12 @@ _NOT_SAID: Final = (
     struct.error,
 )
 
-_FACTS: Final[dict[str, tuple[Attribute, bool | None]]] = {
-    "sensitive": (Attribute.SENSITIVE, True),
-    "extractable": (Attribute.EXTRACTABLE, False),
-    "always_sensitive": (Attribute.ALWAYS_SENSITIVE, True),
-    "never_extractable": (Attribute.NEVER_EXTRACTABLE, True),
-    "local": (Attribute.LOCAL, True),
-    "private": (Attribute.PRIVATE, True),
-    "sign": (Attribute.SIGN, True),
-    "decrypt": (Attribute.DECRYPT, False),
-    "unwrap": (Attribute.UNWRAP, False),
-    "derive": (Attribute.DERIVE, False),
-    "modifiable": (Attribute.MODIFIABLE, None),
-}
-"""Attributes of the private key (PKCS#11 v2.40, sections 4.4 to 4.9) and what a key in custody answers."""
-
-_DECISIVE: Final = frozenset({"sensitive", "extractable", "always_sensitive", "never_extractable", "sign"})
-_NOTES: Final = {
-    "sensitive": "the private half can be read in the clear",
-    "extractable": "the private half can be wrapped and taken out",
-    "always_sensitive": "the private half was readable at some time",
-    "never_extractable": "the private half could be taken out at some time",
-    "local": "the token doesn't say that the key was made inside it",
-    "private": "the key can be used without a login",
-    "sign": "the key can't sign",
-    "decrypt": "the key can do more than sign",
-    "unwrap": "the key can do more than sign",
-    "derive": "the key can do more than sign",
-}
-
 
 def read(obj: Any, attribute: Attribute) -> Any:
     """Return the attribute's value; None where the module doesn't say."""
     try:
         return obj[attribute]
-    except _NOT_SAID:
+    except NOT_SAID:
         return None
 
 
@@ -206,49 +176,6 @@ def _ed25519_public_key(obj: Any) -> PublicKey | None:
     if len(point) == _ED25519_LENGTH + len(_OCTET_STRING_32):
         point = point.removeprefix(_OCTET_STRING_32)
     return Ed25519PublicKey.from_public_bytes(point) if len(point) == _ED25519_LENGTH else None
-
-
-def read_facts(private: Any) -> dict[str, bool | None]:
-    """Return what the token says about the private half, under stable names; None where it doesn't say."""
-    answers = {name: read(private, attribute) for name, (attribute, _) in _FACTS.items()}
-    return {name: None if answer is None else bool(answer) for name, answer in answers.items()}
-
-
-def custody_facts(private: Any) -> list[CustodyFact]:
-    """Return what speaks for and against custody: the attributes, and an attempt to read the private half."""
-    said = read_facts(private)
-    facts = [_judge(name, answer, said) for name, answer in said.items() if _FACTS[name][1] is not None]
-    facts.append(_try_to_read(private))
-    return facts
-
-
-def _judge(name: str, answer: bool | None, said: dict[str, bool | None]) -> CustodyFact:
-    if answer is None:
-        return CustodyFact(name, None, Verdict.UNKNOWN, "the token doesn't say")
-    if answer == _FACTS[name][1]:
-        return CustodyFact(name, answer, Verdict.GOOD)
-    # Some modules report LOCAL false for keys that they made. A key that came from outside can't have been
-    # sensitive always and extractable never, so these two overrule it.
-    imported = name == "local" and not (said["always_sensitive"] and said["never_extractable"])
-    verdict = Verdict.BAD if name in _DECISIVE or imported else Verdict.UNKNOWN
-    return CustodyFact(name, answer, verdict, _NOTES[name])
-
-
-def _try_to_read(private: Any) -> CustodyFact:
-    """Try to read the secret itself; its value is dropped at once if the token gives it out."""
-    is_rsa = read(private, Attribute.KEY_TYPE) == CkKeyType.RSA
-    secret = Attribute.PRIVATE_EXPONENT if is_rsa else Attribute.VALUE
-    try:
-        readable = bool(private[secret])
-        answer = "it was given out" if readable else "the answer was empty"
-    except (*_NOT_SAID, ckr.PKCS11Error) as error:
-        readable, answer = False, type(error).__name__
-    return CustodyFact(
-        "private_half_readable",
-        readable,
-        Verdict.BAD if readable else Verdict.GOOD,
-        f"tried to read CKA_{secret.name}: {answer}",
-    )
 
 
 @dataclass(frozen=True, slots=True)

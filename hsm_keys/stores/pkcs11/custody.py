@@ -1,0 +1,122 @@
+"""What speaks for custody of a private object: what the token says, and what was tried against it.
+
+Attributes are the module's word, not proof. So the private half is asked for, and the token is asked to wrap it, under
+a key that lives for that moment only; whatever comes out of either is dropped at once.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any, Final
+
+from pkcs11 import exceptions as ckr
+from pkcs11.constants import Attribute, MechanismFlag
+from pkcs11.mechanisms import KeyType as CkKeyType
+from pkcs11.mechanisms import Mechanism
+
+from hsm_keys.stores.base import CustodyFact, Verdict
+from hsm_keys.stores.pkcs11.objects import NOT_SAID, read
+
+__all__ = ["custody_facts", "read_facts"]
+
+_WRAPS: Final = (Mechanism.AES_KEY_WRAP_PAD, Mechanism.AES_KEY_WRAP)
+_FACTS: Final[dict[str, tuple[Attribute, bool | None]]] = {
+    "sensitive": (Attribute.SENSITIVE, True),
+    "extractable": (Attribute.EXTRACTABLE, False),
+    "always_sensitive": (Attribute.ALWAYS_SENSITIVE, True),
+    "never_extractable": (Attribute.NEVER_EXTRACTABLE, True),
+    "local": (Attribute.LOCAL, True),
+    "private": (Attribute.PRIVATE, True),
+    "sign": (Attribute.SIGN, True),
+    "decrypt": (Attribute.DECRYPT, False),
+    "unwrap": (Attribute.UNWRAP, False),
+    "derive": (Attribute.DERIVE, False),
+    "modifiable": (Attribute.MODIFIABLE, None),
+}
+"""Attributes of the private key (PKCS#11 v2.40, sections 4.4 to 4.9) and what a key in custody answers."""
+
+_DECISIVE: Final = frozenset({"sensitive", "extractable", "always_sensitive", "never_extractable", "sign"})
+_NOTES: Final = {
+    "sensitive": "the private half can be read in the clear",
+    "extractable": "the private half can be wrapped and taken out",
+    "always_sensitive": "the private half was readable at some time",
+    "never_extractable": "the private half could be taken out at some time",
+    "local": "the token doesn't say that the key was made inside it",
+    "private": "the key can be used without a login",
+    "sign": "the key can't sign",
+    "decrypt": "the key can do more than sign",
+    "unwrap": "the key can do more than sign",
+    "derive": "the key can do more than sign",
+}
+
+
+def read_facts(private: Any) -> dict[str, bool | None]:
+    """Return what the token says about the private half, under stable names; None where it doesn't say."""
+    answers = {name: read(private, attribute) for name, (attribute, _) in _FACTS.items()}
+    return {name: None if answer is None else bool(answer) for name, answer in answers.items()}
+
+
+def custody_facts(private: Any) -> list[CustodyFact]:
+    """Return what speaks for and against custody: the attributes, and what came of attempts to get the private half."""
+    said = read_facts(private)
+    facts = [_judge(name, answer, said) for name, answer in said.items() if _FACTS[name][1] is not None]
+    facts.append(_try_to_read(private))
+    facts += _try_to_wrap(private)
+    return facts
+
+
+def _judge(name: str, answer: bool | None, said: dict[str, bool | None]) -> CustodyFact:
+    if answer is None:
+        return CustodyFact(name, None, Verdict.UNKNOWN, "the token doesn't say")
+    if answer == _FACTS[name][1]:
+        return CustodyFact(name, answer, Verdict.GOOD)
+    # Some modules report LOCAL false for keys that they made. A key that came from outside can't have been
+    # sensitive always and extractable never, so these two overrule it.
+    imported = name == "local" and not (said["always_sensitive"] and said["never_extractable"])
+    verdict = Verdict.BAD if name in _DECISIVE or imported else Verdict.UNKNOWN
+    return CustodyFact(name, answer, verdict, _NOTES[name])
+
+
+def _try_to_read(private: Any) -> CustodyFact:
+    """Try to read the secret itself; its value is dropped at once if the token gives it out."""
+    is_rsa = read(private, Attribute.KEY_TYPE) == CkKeyType.RSA
+    secret = Attribute.PRIVATE_EXPONENT if is_rsa else Attribute.VALUE
+    try:
+        readable = bool(private[secret])
+        answer = "it was given out" if readable else "the answer was empty"
+    except (*NOT_SAID, ckr.PKCS11Error) as error:
+        readable, answer = False, type(error).__name__
+    return CustodyFact(
+        "private_half_readable",
+        readable,
+        Verdict.BAD if readable else Verdict.GOOD,
+        f"tried to read CKA_{secret.name}: {answer}",
+    )
+
+
+def _try_to_wrap(private: Any) -> list[CustodyFact]:
+    """Ask the token to wrap the private half, where it offers that; a wrapped key is a key taken out."""
+    session = private.session
+    try:
+        offered = session.token.slot.get_mechanisms()
+    except ckr.PKCS11Error:
+        return []
+    mechanism = next((one for one in _WRAPS if one in offered), None)
+    if mechanism is None or Mechanism.AES_KEY_GEN not in offered:
+        return []
+    try:
+        wrapping = session.generate_key(CkKeyType.AES, 256, store=False, capabilities=MechanismFlag.WRAP)
+    except (ckr.PKCS11Error, *NOT_SAID):
+        return []  # no such key to be had here: nothing was tried
+    try:
+        wrapped = bool(wrapping.wrap_key(private, mechanism=mechanism))
+        answer = "it was given out" if wrapped else "the answer was empty"
+    except (ckr.PKCS11Error, *NOT_SAID) as error:
+        wrapped, answer = False, type(error).__name__
+    finally:
+        with suppress(ckr.PKCS11Error):
+            wrapping.destroy()
+    verdict = Verdict.BAD if wrapped else Verdict.GOOD
+    return [
+        CustodyFact("private_half_wrappable", wrapped, verdict, f"tried to wrap it with CKM_{mechanism.name}: {answer}")
+    ]
