@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -32,6 +33,16 @@ _PATH: Final = "/trade-api/v2/portfolio/balance"
 
 ENROLL: Final = ["enroll", "--name", NAME, "--output", "json"]
 ROTATE: Final = ["rotate", NAME, "--output", "json"]
+
+
+def _remove(folder: Path) -> None:
+    """Remove a token's folder. A run that was killed may have a child that looks at the token for a moment longer."""
+    for _ in range(100):
+        with suppress(OSError):
+            shutil.rmtree(folder)
+            return
+        time.sleep(0.02)
+    shutil.rmtree(folder)
 
 
 class World(ABC):
@@ -152,7 +163,7 @@ class TokenWorld(World):
         return copy, self.sandbox.state.keys
 
     def _put_back(self, copy: Path, keys: dict[str, RegisteredKey]) -> None:
-        shutil.rmtree(self._tokens)
+        _remove(self._tokens)
         shutil.copytree(copy, self._tokens)
         with self.sandbox.state._lock:
             self.sandbox.state._keys = dict(keys)

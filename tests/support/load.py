@@ -81,6 +81,11 @@ class Load:
         self.wait_for(lambda load: load.errors.total() > before, within_s)
         return time.monotonic()
 
+    def fails_or_signs_on(self, for_s: float) -> None:
+        """Wait until one more signature fails, or until they have come for so many seconds all the same."""
+        before, until = self.errors.total(), time.monotonic() + for_s
+        self.wait_for(lambda load: load.errors.total() > before or bool(load.signed and load.signed[-1] > until))
+
     def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()

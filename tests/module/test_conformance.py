@@ -1,0 +1,233 @@
+"""What every PKCS#11 module has to be able to do: through the store as programs use it, judged by others' code.
+
+Parts that a module openly doesn't offer (Ed25519, say) are skipped and say so; docs/modules.md has the table.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hsm_keys import KeyType, open_store
+from hsm_keys.errors import (
+    KeyAmbiguousError,
+    KeyExistsError,
+    KeyNotFoundError,
+    PinError,
+    PinIncorrectError,
+    StoreError,
+)
+from hsm_keys.lifecycle.custody import prove_custody
+from hsm_keys.signing.algorithms import verifies
+from hsm_keys.stores.pkcs11.errors import told_as_ours
+from hsm_keys.stores.pkcs11.generate import make_pair
+from hsm_keys.stores.pkcs11.store import Pkcs11Store
+from tests.support.load import Load
+from tests.support.verify import openssl_verifies
+
+if TYPE_CHECKING:
+    from hsm_keys import KeyStore, StoredKey
+    from tests.module.conftest import Subject
+
+pytestmark = [pytest.mark.module, pytest.mark.timeout(300)]
+
+API_KEY_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
+KEYS = int(os.environ.get("HSM_KEYS_TEST_KEYS", "200"))
+SIGNATURES = int(os.environ.get("HSM_KEYS_TEST_SIGNATURES", "20000"))
+
+
+def quick_type(subject: Subject) -> KeyType:
+    """Return the type that is made fastest."""
+    return KeyType.ED25519 if "Ed25519" in subject.state().signs else KeyType.RSA_2048
+
+
+def made(subject: Subject, store: KeyStore, name: str, key_type: KeyType) -> StoredKey:
+    """Make a key; skip what the module doesn't offer, and only that."""
+    kind = "Ed25519" if key_type is KeyType.ED25519 else "RSA"
+    if kind not in subject.state().signs:
+        with pytest.raises(StoreError):
+            store.generate(name, key_type)
+        pytest.skip(f"the module offers no {kind} keys, and the error says so")
+    return store.generate(name, key_type)
+
+
+@pytest.mark.parametrize("key_type", [KeyType.RSA_2048, KeyType.ED25519])
+def test_a_key_is_in_custody_and_signs(
+    subject: Subject, store: KeyStore, name: str, key_type: KeyType, tmp_path: Path
+) -> None:
+    key = made(subject, store, name, key_type)
+    report = prove_custody(key)
+    assert report.verdict == "in custody"
+    assert not report.as_dict()["private_half_readable"]
+    for message in (b"m", b"1700000000000GET/trade-api/v2/portfolio/balance", b"x" * 3000):
+        assert openssl_verifies(tmp_path, key.public_pem(), message, key.sign(message))  # PSS: salt of 32 exactly
+    assert store.key(name).public_key() == key.public_key()
+    store.destroy(key)
+    with pytest.raises(KeyNotFoundError):
+        store.key(name)
+
+
+@pytest.mark.parametrize("key_type", [KeyType.RSA_3072, KeyType.RSA_4096])
+def test_larger_keys_are_made_or_refused_before_anything_is_left(
+    subject: Subject, store: KeyStore, name: str, key_type: KeyType, tmp_path: Path
+) -> None:
+    try:
+        key = store.generate(name, key_type)
+    except StoreError as refused:
+        with pytest.raises(KeyNotFoundError):
+            store.key(name)
+        pytest.skip(f"the module makes no {key_type} keys: {refused.message}")
+    assert openssl_verifies(tmp_path, key.public_pem(), b"m", key.sign(b"m"))
+
+
+def test_eight_threads_sign_at_once(subject: Subject, store: KeyStore, name: str) -> None:
+    key = store.generate(name)
+    with Load(key, 8) as load:
+        load.signs(2000, 120)
+    assert (load.bad, load.wrong, load.errors) == (0, [], {})
+
+
+def test_a_label_and_an_id_that_another_process_sees(subject: Subject, store: KeyStore, name: str) -> None:
+    key = store.generate(name, quick_type(subject))
+    bound = store.bind(key, API_KEY_ID)
+    renamed = store.rename(bound, f"{name}-new")
+    assert renamed.sign(b"m")
+    assert key.sign(b"m")  # a program that has it open signs on
+    script = (
+        "import sys; from hsm_keys import open_store\n"
+        "with open_store(sys.argv[1]) as store: print(store.key(sys.argv[2]).api_key_id)"
+    )
+    seen = subprocess.run(
+        [sys.executable, "-c", script, subject.uri, f"{name}-new"], check=True, capture_output=True, text=True
+    )
+    assert seen.stdout.strip() == API_KEY_ID
+    with pytest.raises(KeyNotFoundError):
+        store.key(name)
+
+
+def test_duplicates(subject: Subject, store: KeyStore, name: str) -> None:
+    key_type = quick_type(subject)
+    store.generate(name, key_type)
+    with pytest.raises(KeyExistsError):
+        store.generate(name, key_type)
+    assert isinstance(store, Pkcs11Store)
+    with store.managing("make a second key of that label") as session:
+        make_pair(session, name, key_type, os.urandom(20))  # as somebody else's tool would
+    with pytest.raises(KeyAmbiguousError, match="2 private keys"):
+        store.key(name)
+
+
+def test_a_wrong_pin_is_tried_once(subject: Subject, tmp_path: Path) -> None:
+    if not subject.wrong_pins:
+        pytest.skip("a try of the PIN may be wasted only with HSM_KEYS_TEST_WRONG_PINS=yes")
+    wrong = tmp_path / "wrong"
+    wrong.touch(mode=0o600)
+    wrong.write_text("0000wron\n")
+    place = subject.uri.partition("pin-source=")[0]
+    with pytest.raises(PinIncorrectError) as caught:
+        open_store(f"{place}pin-source=file:{wrong}")
+    assert "0000wron" not in f"{caught.value!r} {caught.value.hint}"
+    with pytest.raises(PinError, match=r"not tried again|nothing was tried"):
+        open_store(f"{place}pin-source=file:{wrong}")
+    with open_store(subject.uri) as opened:  # the right one clears the counter, where there is one
+        opened.keys()
+    assert subject.state().pin == "ok"
+
+
+def test_gone_and_back(subject: Subject, store: KeyStore, name: str) -> None:
+    if subject.stop is None or subject.start is None:
+        pytest.skip("HSM_KEYS_TEST_STOP and HSM_KEYS_TEST_START don't say how the back-end is stopped and started")
+    took = []
+    with Load(store.generate(name)) as load:
+        for _ in range(2):
+            load.signs()
+            subject.stop()
+            # A software token in the process may need its daemon only to begin with, and sign on without.
+            load.fails_or_signs_on(1.0)
+            subject.start()
+            returned = time.monotonic()
+            took.append(load.signs() - returned)
+    assert max(took) < 1.0, took
+    assert (load.bad, load.wrong) == (0, [])
+    with open_store(subject.uri) as again:
+        assert again.key(name).sign(b"m")
+    print(f"signs again after {max(took):.2f} s; meanwhile {dict(load.errors)}")  # noqa: T201 - with pytest -rP
+
+
+def test_a_forked_child_signs_and_the_parent_signs_on(subject: Subject, store: KeyStore, name: str) -> None:
+    key = store.generate(name)
+    key.sign(b"before")
+    heard, telling = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(telling, key.sign(b"child"))
+        finally:
+            os._exit(0)
+    os.close(telling)
+    with os.fdopen(heard, "rb") as pipe:
+        signature = pipe.read()
+    os.waitpid(child, 0)
+    assert verifies(key.public_key(), b"child", signature)
+    assert verifies(key.public_key(), b"parent", key.sign(b"parent"))
+
+
+def test_many_keys(subject: Subject, store: KeyStore, name: str) -> None:
+    key_type = quick_type(subject)
+    keys = {f"{name}-{number}": store.generate(f"{name}-{number}", key_type) for number in range(KEYS)}
+    assert {key.name for key in store.keys()} >= set(keys)
+    for number in (0, KEYS // 2, KEYS - 1):
+        there = store.key(f"{name}-{number}")
+        assert there.public_key() == keys[f"{name}-{number}"].public_key()
+        assert verifies(there.public_key(), b"m", there.sign(b"m"))
+
+
+def memory() -> int:
+    """Return the resident memory, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def growth(sign: object, count: int) -> int:
+    """Return by how many bytes the process grows over so many signatures on two threads."""
+    assert callable(sign)
+
+    def work() -> None:
+        for number in range(count // 2):
+            sign(f"message {number}".encode())
+
+    before = memory()
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return memory() - before
+
+
+def test_many_signatures_need_no_more_memory(subject: Subject, store: KeyStore, name: str) -> None:
+    key = store.generate(name)
+    growth(key.sign, 2000)
+    grown = growth(key.sign, SIGNATURES)
+    leak = 0.0
+    assert isinstance(store, Pkcs11Store)
+    try:
+        with store.raw(key) as raw, told_as_ours("sign in a loop"):
+            lock = threading.Lock()
+
+            def sign(message: bytes) -> None:
+                with lock:  # one session
+                    raw.sign(message)
+
+            growth(sign, 200)
+            leak = growth(sign, 4000) / 4000
+    except StoreError as none:
+        print(f"no loop to compare with: {none.message}")  # noqa: T201 - with pytest -rP
+    print(f"{grown / SIGNATURES:.0f} bytes a signature; the module's own C_Sign: {leak:.0f}")  # noqa: T201
+    assert grown < 4 * 1024 * 1024 + 1.25 * max(0.0, leak) * SIGNATURES
