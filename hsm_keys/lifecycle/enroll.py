@@ -78,6 +78,8 @@ def mint(
             hint=f"enroll it as it is (without --key-type), or choose another name than {name!r}",
         )
     report(f"{'made' if new else 'picked up'} the {key.key_type} key {name!r} in {store.describe()}")
+    if new:
+        store.confirm(key)
     custody = prove_custody(key)
     report(f"proved custody: {custody.verdict}, and it signs (verified here)")
     for doubt in custody.unconfirmed:

@@ -229,6 +229,8 @@ class Rotator:
         wanted = _wanted(name, _listing_of(old, listed), listed)
         new = minted or self._store.generate_like(old, name + SUCCESSOR)
         self._report(f"{'picked up' if minted else 'made'} the {new.key_type} key {new.name!r}")
+        if minted is None:
+            self._store.confirm(new)
         custody = prove_custody(new)
         self._report(f"proved custody: {custody.verdict}, and it signs (verified here)")
         self._check_alone(name, old, new, made=minted is None)

@@ -369,6 +369,13 @@ class KeyStore(ABC):
     def destroy(self, key: StoredKey) -> None:
         """Destroy both halves. There is no way back, after ``deletion_days`` at the latest."""
 
+    def confirm(self, key: StoredKey) -> None:  # noqa: B027 - where a name leads to one key, there is nothing to see
+        """Make sure, before a new key is registered, that no other machine has made one of its name meanwhile.
+
+        Raises:
+            KeyBusyError: If one has; this key is destroyed.
+        """
+
     def mend(self, name: str) -> None:  # noqa: B027 - where a key is one thing, there is nothing to mend
         """Bring the two halves of a key in line again, where a crash parted them; the private one counts."""
 

@@ -175,9 +175,12 @@ class TokenWorld(World):
         self.old = next((key_id for key_id in keys if key_id not in self._bootstrap), "")
 
     def contents(self, message: str) -> Contents:
-        seen = self._witness.ask(
-            "tests.crash.witness:in_token", self._token.module, self._token.label, self._token.pin, message
-        )
+        arguments = (self._token.module, self._token.label, self._token.pin, message)
+        for _ in range(5):  # SoftHSM may be writing the token's file: what a killed run has begun may still look at it
+            seen = self._witness.ask("tests.crash.witness:in_token", *arguments)
+            if seen is not None:
+                break
+            time.sleep(0.1)
         assert seen is not None, "the token can't be read any more"
         return Contents([Half(**half) for half in seen["halves"]], seen["litter"])
 

@@ -14,17 +14,15 @@ from pkcs11 import exceptions as ckr
 from pkcs11.constants import Attribute
 
 from hsm_keys.errors import KeyBusyError, KeyExistsError, StoreError
-from hsm_keys.stores.pkcs11 import objects, outside
+from hsm_keys.stores.pkcs11 import objects
 from hsm_keys.stores.pkcs11.errors import told_as_ours
 from hsm_keys.stores.pkcs11.generate import destroy_pair, make_pair, write_id
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import KeyType, PublicKey
-    from hsm_keys.stores.pins import Pin
     from hsm_keys.stores.pkcs11.module import Module
-    from hsm_keys.stores.uri import Pkcs11Uri
 
-__all__ = ["Mint"]
+__all__ = ["Mint", "busy", "shows_others_late"]
 
 _DEFAULT_ID_LENGTH: Final = 20
 _SHOWS_OTHERS_LATE: Final = "SoftHSM"  # see ``outside``
@@ -37,16 +35,12 @@ class Mint:
     Args:
         module: The token's module.
         session: Its session that may write.
-        uri: Names the token.
-        description: The same for people.
-        pin: What this process logged in with, if that is known.
+        description: The token, for people.
     """
 
     module: Module
     session: Any
-    uri: Pkcs11Uri
     description: str
-    pin: Pin | None
 
     def make(self, name: str, key_type: KeyType) -> PublicKey:
         """Make a pair, and return its public half. CKA_ID is the SHA-1 of the public key's bits on both objects.
@@ -66,12 +60,11 @@ class Mint:
                         hint=f"choose another name, or see it: hsm-keys show {name}",
                     )
             private, public_key = self._made(name, key_type, mark)
-        others = self._seen_outside(name) > 1
-        with self.module.mutex, told_as_ours(f"make the key {name!r}"):
-            try:
-                self._settle(private, name, mark, public_key, others=others)
-            except ckr.ObjectHandleInvalid:
-                raise _busy(name, self.description, "it was destroyed again") from None
+            with told_as_ours(f"make the key {name!r}"):
+                try:
+                    self._settle(private, name, mark, public_key)
+                except ckr.ObjectHandleInvalid:
+                    raise busy(name, self.description, "it was destroyed again") from None
         return public_key
 
     def _made(self, name: str, key_type: KeyType, mark: bytes) -> tuple[Any, PublicKey]:
@@ -80,22 +73,17 @@ class Mint:
         except StoreError:
             with told_as_ours(f"look up the key {name!r}"):
                 if objects.private_keys(self.session, name):  # it may have taken our public object for a crash's
-                    raise _busy(name, self.description, "what was left of this one is removed") from None
+                    raise busy(name, self.description, "what was left of this one is removed") from None
             raise
 
-    def _seen_outside(self, name: str) -> int:
-        if self.pin is None or _SHOWS_OTHERS_LATE not in self.module.library.manufacturer_id:
-            return 0
-        return outside.labelled(self.uri, name, self.pin) or 0
-
-    def _settle(self, private: Any, name: str, mark: bytes, public_key: PublicKey, *, others: bool) -> None:
+    def _settle(self, private: Any, name: str, mark: bytes, public_key: PublicKey) -> None:
         """Write the usual CKA_ID, or give way."""
         if objects.read(private, Attribute.ID) != mark or private[Attribute.LABEL] != name:
             # Somebody found the pair, took it for one that a crash had left, and has gone on with it.
-            raise _busy(name, self.description, "it is theirs now")
-        if others or len(objects.private_keys(self.session, name)) > 1:
+            raise busy(name, self.description, "it is theirs now")
+        if len(objects.private_keys(self.session, name)) > 1:
             destroy_pair(self.session, private)
-            raise _busy(name, self.description, "this one is destroyed")
+            raise busy(name, self.description, "this one is destroyed")
         try:
             write_id(self.session, private, objects.default_id(public_key))
         except ckr.ObjectHandleInvalid:
@@ -104,7 +92,13 @@ class Mint:
             pass  # where CKA_ID is fixed, the mark says "minted" just as well
 
 
-def _busy(name: str, where: str, ending: str) -> KeyBusyError:
+def shows_others_late(module: Module) -> bool:
+    """Tell whether the module may not show this process what another one has just made; see ``outside``."""
+    return _SHOWS_OTHERS_LATE in str(module.library.manufacturer_id)
+
+
+def busy(name: str, where: str, ending: str) -> KeyBusyError:
+    """Return the error of whoever gives way."""
     return KeyBusyError(
         f"somebody else is making or using a key {name!r} in {where} at this moment; {ending}",
         hint="run the same command again in a while: it goes on from what is there",

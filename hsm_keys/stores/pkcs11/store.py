@@ -20,12 +20,12 @@ from hsm_keys.errors import (
 from hsm_keys.forks import ProcessLock, fork_generation
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.base import RETIRED, SUCCESSOR, KeyStore, StoredKey, check_label
-from hsm_keys.stores.pkcs11 import objects
+from hsm_keys.stores.pkcs11 import objects, outside
 from hsm_keys.stores.pkcs11.errors import is_gone, reason, told_as_ours
 from hsm_keys.stores.pkcs11.generate import check_can_make, destroy_pair, mend_pair, write_id, write_label
 from hsm_keys.stores.pkcs11.key import Pkcs11Key
 from hsm_keys.stores.pkcs11.link import Link, find
-from hsm_keys.stores.pkcs11.minting import Mint
+from hsm_keys.stores.pkcs11.minting import Mint, busy, shows_others_late
 from hsm_keys.stores.pkcs11.module import find_module
 from hsm_keys.stores.pkcs11.pool import PoolClosedError
 from hsm_keys.stores.pkcs11.restart import restart
@@ -192,9 +192,21 @@ class Pkcs11Store(KeyStore):
         check_label(name)
         link = self._fresh()
         check_can_make(link.token, key_type)
-        mint = Mint(link.module, link.login.session, self._token_uri, self.description, self._pin)
-        public_key = mint.make(name, key_type)
+        public_key = Mint(link.module, link.login.session, self.description).make(name, key_type)
         return Pkcs11Key(self, name, objects.default_id(public_key), public_key)
+
+    def confirm(self, key: StoredKey) -> None:
+        """Look at the token as a new process does, where the module may not show all to this one, and give way."""
+        if self._pin is None or not shows_others_late(self._fresh().module):
+            return
+        if (outside.labelled(self._token_uri, key.name, self._pin) or 0) < 2:  # noqa: PLR2004 - there is another one
+            return
+        with self._changing(key, f"look at the key {key.name!r}") as (session, private):
+            minted = objects.default_id(key.public_key())
+            theirs = objects.read(private, Attribute.LABEL) != key.name or objects.read(private, Attribute.ID) != minted
+            if not theirs:
+                destroy_pair(session, private)
+        raise busy(key.name, self.description, "it is theirs now" if theirs else "this one is destroyed")
 
     def bind(self, key: StoredKey, api_key_id: str) -> StoredKey:
         """Write the API key id to CKA_ID of both objects."""
