@@ -106,7 +106,8 @@ def check_variables(env: Mapping[str, str]) -> list[Check]:
             "threads",
             "ok",
             f"busy Python threads delay each signature by up to {interval:g} ms, the switch interval",
-            "a program that computes beside its signatures can lower it: sys.setswitchinterval(0.0005)",
+            "a program that computes beside its signatures can open the store with isolated=True, and lower it: "
+            "sys.setswitchinterval(0.0001)",
         ),
     ]
     for one, other in _CONTRADICTING:

@@ -42,6 +42,7 @@ def open_store(
     pin_file: Path | None = None,
     ask_pin: Callable[[str], str] | None = None,
     force_pin: bool = False,
+    isolated: bool = False,
 ) -> KeyStore:
     """Open a store of keys.
 
@@ -50,6 +51,8 @@ def open_store(
         pin_file: A file, pipe or descriptor that holds the token's user PIN; read once.
         ask_pin: Called with a prompt that names the token when no other source has a PIN.
         force_pin: Log in also where the token says that one more wrong PIN locks it; KMS has no PIN.
+        isolated: Sign in a process of its own, which ends with this one: busy threads here then delay a signature
+            less, and forked children share its login. Such a store signs, and changes no keys.
 
     Returns:
         The open store; close it, or use it as a context manager.
@@ -67,5 +70,9 @@ def open_store(
             f"no store has the scheme {scheme!r}" if ":" in uri else "a store is named by a URI",
             hint="use " + " or ".join(f"{known}:..." for known in _OPENERS),
         )
+    if isolated:
+        from hsm_keys.stores.isolated import open_isolated
+
+        return open_isolated(uri, pin_file=pin_file, ask_pin=ask_pin, force_pin=force_pin)
     opener = cast("StoreOpener", import_module(module).open_uri)
     return opener(uri, pin_file=pin_file, ask_pin=ask_pin, force_pin=force_pin)

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 
     from hsm_keys.stores.uri import Pkcs11Uri
 
-__all__ = ["Pin", "resolve_pin"]
+__all__ = ["PROMPT", "Pin", "resolve_pin"]
 
 _log = logging.getLogger("hsm_keys")
+
+PROMPT: Final = "User PIN of "
+"""What a prompt begins with; the token's description follows."""
 
 _MAX_LENGTH: Final = 1024  # bytes; longer than any token takes, shorter than a file given by mistake
 _WAYS: Final = (
@@ -91,7 +94,7 @@ def resolve_pin(
         return _checked(env["HSM_KEYS_PIN"], "HSM_KEYS_PIN")
     if ask is None:
         raise PinMissingError(f"{token_name} wants its user PIN, and none was given", hint=_WAYS)
-    return _checked(ask(f"User PIN of {token_name}"), "the answer")
+    return _checked(ask(PROMPT + token_name), "the answer")
 
 
 def _source_path(source: str) -> str:

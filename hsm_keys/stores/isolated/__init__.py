@@ -1,0 +1,44 @@
+"""Signing in a process of its own: a busy thread of the program delays each signature once, and not several times.
+
+It is a store like any other for signing. The process that opens it starts the signer, and the signer ends with it;
+threads and forked children share its one login and its pool of sessions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hsm_keys.stores.isolated.process import SignerProcess
+from hsm_keys.stores.isolated.store import IsolatedStore
+from hsm_keys.stores.pins import PROMPT, resolve_pin
+from hsm_keys.stores.uri import Pkcs11Uri
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from hsm_keys.stores.base import KeyStore
+    from hsm_keys.stores.pins import Pin
+
+__all__ = ["open_isolated"]
+
+
+def open_isolated(
+    uri: str,
+    *,
+    pin_file: Path | None = None,
+    ask_pin: Callable[[str], str] | None = None,
+    force_pin: bool = False,
+) -> KeyStore:
+    """Start a signer that opens the store; see ``open_store``.
+
+    The PIN is looked for here, and goes to the signer over a socket that only the two have.
+    """
+    parsed = Pkcs11Uri.parse(uri) if uri.lower().startswith("pkcs11:") else Pkcs11Uri()
+
+    def get_pin(prompt: str) -> Pin:
+        return resolve_pin(pin_file=pin_file, uri=parsed, token_name=prompt.removeprefix(PROMPT), ask=ask_pin)
+
+    without_pin = str(replace(parsed, pin_source=None, pin_value=None)) if parsed != Pkcs11Uri() else uri
+    return IsolatedStore(SignerProcess(without_pin, get_pin, force_pin=force_pin))

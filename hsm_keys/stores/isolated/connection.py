@@ -1,0 +1,170 @@
+"""One connection to the signer: a request and its answer, with one wait for the GIL."""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import struct
+from typing import TYPE_CHECKING, Final
+
+from hsm_keys.errors import StoreUnavailableError
+from hsm_keys.stores.isolated.wire import (
+    MAX_ANSWER,
+    MAX_MESSAGE,
+    Frame,
+    Kind,
+    WireError,
+    error_of,
+    frame_bytes,
+    peer_is_me,
+    receive,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["SIGNING_S", "Connection", "NotSentError", "StuckError"]
+
+SIGNING_S: Final = 10.0
+"""Seconds in which a signature must come. A store that signs over a network keeps a shorter budget of its own."""
+
+_CALL_S: Final = 60.0  # listing a token's keys reads each of them
+_GREETING_S: Final = 3.0
+
+_FLAGS: Final = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
+
+# socket.send() gives the GIL up, and waits for it afterwards: beside a busy thread that is one switch interval
+# for each signature. PyDLL keeps it, for a call that never blocks.
+_send = ctypes.PyDLL(None, use_errno=True).send
+_send.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
+_send.restype = ctypes.c_ssize_t
+
+
+class NotSentError(Exception):
+    """The signer at the other end was gone before the request was sent."""
+
+
+class StuckError(Exception):
+    """The signer takes connections, and doesn't greet."""
+
+
+class Connection:
+    """A connection to the signer; one thread uses it at a time.
+
+    Args:
+        path: The signer's socket.
+
+    Raises:
+        NotSentError: If nobody listens there.
+        StuckError: If somebody does, and doesn't answer.
+        StoreUnavailableError: If it is another user's, or refuses.
+    """
+
+    __slots__ = ("_descriptor", "_socket", "instance")
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket.settimeout(_GREETING_S)
+            self._socket.connect(str(path))
+            self.instance = self._greeted()
+            # Time is kept by the kernel: Python's own timeout is a poll() before each call, and gives the GIL up twice.
+            self._socket.setblocking(True)
+            self._patience(SIGNING_S)
+            self._descriptor = self._socket.fileno()
+        except BaseException as error:
+            self._socket.close()
+            if isinstance(error, PermissionError):
+                raise StoreUnavailableError(
+                    "the signer process belongs to another user",
+                    hint="open the store after the program has changed to the user that it signs as",
+                ) from None
+            if isinstance(error, TimeoutError | BlockingIOError):  # the latter: its backlog is full
+                raise StuckError from None
+            if isinstance(error, OSError):
+                raise NotSentError from None
+            raise
+
+    def _greeted(self) -> int:
+        if not peer_is_me(self._socket):
+            raise PermissionError
+        try:
+            frame = receive(self._socket, MAX_MESSAGE)
+        except WireError as error:
+            raise _garbled(error) from None
+        if frame is None:
+            raise NotSentError
+        if frame.kind is Kind.ERROR:
+            raise error_of(frame)
+        return int.from_bytes(frame.payload)
+
+    def _patience(self, seconds: float) -> None:
+        limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self._socket.setsockopt(socket.SOL_SOCKET, option, limit)
+
+    def ask(self, kind: Kind, payload: bytes, number: int = 0) -> Frame:
+        """Send a request and return its answer.
+
+        Raises:
+            NotSentError: If the signer was gone before.
+            StoreUnavailableError: If it goes away or doesn't answer in time; close the connection then.
+        """
+        frame = frame_bytes(kind, payload, number)
+        sent = _send(self._descriptor, frame, len(frame), _FLAGS)
+        if sent != len(frame):
+            self._send_rest(frame, max(sent, 0))
+        try:
+            answer = receive(self._socket, MAX_ANSWER)
+        except BlockingIOError:
+            raise _late() from None
+        except ConnectionError:
+            answer = None
+        except WireError as error:
+            raise _garbled(error) from None
+        if answer is None:
+            raise StoreUnavailableError(
+                "the signer process ended before it answered; no signature is known of",
+                hint="sign again: the next request starts it anew",
+            )
+        return answer
+
+    def call(self, payload: bytes) -> Frame:
+        """Send a call, which may take longer than a signature, and return its answer; see ``ask``."""
+        self._patience(_CALL_S)
+        answer = self.ask(Kind.CALL, payload)
+        self._patience(SIGNING_S)
+        return answer
+
+    def _send_rest(self, frame: bytes, sent: int) -> None:
+        """Send what the socket's buffer didn't take at once, or find out why it took nothing."""
+        try:
+            self._socket.sendall(frame[sent:])
+        except BlockingIOError:
+            raise _late() from None
+        except OSError:
+            raise NotSentError from None
+
+    def close(self) -> None:
+        """Close it. Nobody may be using it."""
+        self._socket.close()
+
+    def abort(self) -> None:
+        """End it for whoever is using it, who closes it then."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:  # closed meanwhile, or never connected
+            return
+
+
+def _late() -> StoreUnavailableError:
+    return StoreUnavailableError(
+        "the signer process gave no answer in time",
+        hint="the token hangs, or the machine is overloaded: see `hsm-keys doctor`",
+    )
+
+
+def _garbled(error: WireError) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        f"the signer process gave an answer that isn't one: {error}", hint="was hsm-keys updated? restart the program"
+    )

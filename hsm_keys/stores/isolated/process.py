@@ -1,0 +1,274 @@
+"""The signer's process: started, started again after a crash, never after a refused PIN, and ended with its owner.
+
+The process that opens the store owns the signer. Its forked children use the same one. Whoever finds it gone starts
+the next, and owns that one: so there is one login, whichever of them asks first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from hsm_keys.errors import HsmKeysError, PinError, PinIncorrectError, StoreUnavailableError, UsageError
+from hsm_keys.stores.isolated.connection import Connection, NotSentError, StuckError
+from hsm_keys.stores.isolated.folder import PrivateFolder
+from hsm_keys.stores.isolated.wire import MAX_ANSWER, Kind, WireError, error_of, frame_bytes, json_frame, receive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hsm_keys.stores.pins import Pin
+
+__all__ = ["SignerProcess"]
+
+_START_S: Final = 60.0  # a network HSM may take its time to log in
+_END_S: Final = 5.0
+_APART_S: Final = 1.0
+"""Between two starts, at least; twice as much after each that failed, up to the following."""
+
+_AT_MOST_APART_S: Final = 32.0
+_SECRETS: Final = ("HSM_KEYS_PIN", "KALSHI_PRIVATE_KEY")
+"""What variables begin with that the signer has no use for."""
+
+_refused: set[bytes] = set()
+_SALT: Final = os.urandom(16)
+
+
+class _Shared:
+    """What a process and its forked children know together: whether a start is allowed, and when."""
+
+    _layout: Final = struct.Struct("?Id")
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, mmap.PAGESIZE)  # anonymous and shared: it goes on into forked children
+
+    def read(self) -> tuple[bool, int, float]:
+        """Return whether the PIN was refused, how many starts in a row failed, and when the last one began."""
+        refused, failed, began = self._layout.unpack_from(self._memory)
+        return refused, failed, began
+
+    def write(self, *, refused: bool, failed: int, began: float) -> None:
+        """Set them; hold the folder."""
+        self._layout.pack_into(self._memory, 0, refused, failed, began)
+
+
+class SignerProcess:
+    """A process that has the store open, for this one and its forked children.
+
+    Args:
+        uri: The store's URI, without a PIN or its source.
+        force_pin: As for ``open_store``.
+        get_pin: Gives the user PIN; called with a prompt, at most once.
+
+    Raises:
+        HsmKeysError: Whatever opening the store raises.
+    """
+
+    def __init__(self, uri: str, get_pin: Callable[[str], Pin], *, force_pin: bool) -> None:
+        self._opening = {"uri": uri, "force_pin": force_pin}
+        self._get_pin = get_pin
+        self._pin: Pin | None = None
+        self._environment = _environment()
+        self._shared = _Shared()
+        self._folder = PrivateFolder.new()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._lock = threading.Lock()
+        self.told: dict[str, Any] = {}
+        _all.add(self)
+        try:
+            with self._folder.locked(patience=0):
+                self._start()
+        except BaseException:
+            self.end()
+            raise
+
+    def connect(self) -> Connection:
+        """Return a new connection, to a new signer if the last one has gone.
+
+        Raises:
+            StoreUnavailableError: If there is none and none can be started now.
+            HsmKeysError: Whatever opening the store raises.
+        """
+        with suppress(NotSentError, StuckError):
+            return Connection(self._folder.socket)
+        with self._lock:
+            try:
+                with self._folder.locked(patience=_START_S) as held:
+                    if not held:
+                        raise StoreUnavailableError("another process has been starting the signer for too long")
+                    return self._revived()
+            except (NotSentError, StuckError):
+                raise StoreUnavailableError("the signer process ended as soon as it had started") from None
+            except OSError as error:
+                raise StoreUnavailableError(f"the signer can't be started: {error.strerror}") from None
+
+    def _revived(self) -> Connection:
+        """Connect, if another thread or process has just started one; else start one. Hold the folder."""
+        try:
+            return Connection(self._folder.socket)
+        except StuckError:
+            if self._process is None:
+                raise StoreUnavailableError(
+                    "the signer process doesn't answer", hint="its owner ends it and starts another when it signs"
+                ) from None
+        except NotSentError:
+            pass
+        self._check_allowed()
+        self._start()
+        return Connection(self._folder.socket)
+
+    def _check_allowed(self) -> None:
+        refused, failed, began = self._shared.read()
+        if refused:
+            raise PinIncorrectError(
+                "the signer's last login failed over the PIN; it is not tried again",
+                hint="check the PIN, then open the store anew; another wrong try may lock the token",
+            )
+        pause = min(_APART_S * 2**failed, _AT_MOST_APART_S)
+        left = began + pause - time.monotonic()
+        if left > 0:
+            raise StoreUnavailableError(
+                "the signer process has ended, and was started a moment ago",
+                hint=f"it is started again by a request in {left:.1f} s or later",
+            )
+
+    def _start(self) -> None:
+        """Start a signer; hold the folder."""
+        _, failed, _ = self._shared.read()
+        self._end_process(at_once=True)
+        began = time.monotonic()
+        self._shared.write(refused=False, failed=min(failed + 1, 16), began=began)
+        self._folder.socket.unlink(missing_ok=True)
+        try:
+            self.told = self._opened()
+        except BaseException as error:
+            self._end_process(at_once=True)
+            if isinstance(error, PinError):
+                self._shared.write(refused=True, failed=0, began=began)
+            raise
+        self._shared.write(refused=False, failed=0, began=began)
+
+    def _opened(self) -> dict[str, Any]:
+        """Run the program, answer what it asks, and return what it tells about the store."""
+        if not sys.executable:
+            raise UsageError("an isolated signer needs a Python to run, and sys.executable names none")
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "hsm_keys.stores.isolated"],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                env=self._environment,
+                start_new_session=True,  # a terminal's Ctrl-C is for the owner, who may still have orders to cancel
+            )
+        control = self._control
+        control.settimeout(_START_S)
+        try:
+            control.sendall(json_frame(Kind.OPEN, {**self._opening, "folder": str(self._folder.path)}))
+            while frame := receive(control, MAX_ANSWER):
+                if frame.kind is Kind.PIN_WANTED:
+                    control.sendall(frame_bytes(Kind.PIN, self._pin_for(frame.payload.decode())))
+                elif frame.kind is Kind.READY:
+                    told: dict[str, Any] = frame.json()
+                    return told
+                else:
+                    raise self._noted(error_of(frame))
+        except (OSError, WireError) as error:
+            raise StoreUnavailableError(f"the signer process failed to start: {type(error).__name__}") from None
+        raise StoreUnavailableError(
+            "the signer process ended while it started",
+            hint="see what it wrote to stderr, or open the store without it",
+        )
+
+    def _pin_for(self, prompt: str) -> bytes:
+        if self._pin is None:
+            self._pin = self._get_pin(prompt)
+        if self._fingerprint() in _refused:
+            raise PinIncorrectError(
+                "the token refused this PIN before; it was not tried again",
+                hint="check the PIN source; another wrong try may lock the token",
+            )
+        return self._pin.reveal().encode()
+
+    def _fingerprint(self) -> bytes:
+        pin = self._pin.reveal().encode() if self._pin else b""
+        return hashlib.sha256(_SALT + str(self._opening["uri"]).encode() + b"\0" + pin).digest()
+
+    def _noted(self, error: HsmKeysError) -> HsmKeysError:
+        if isinstance(error, PinIncorrectError) and self._pin is not None:
+            _refused.add(self._fingerprint())
+        return error
+
+    def end(self) -> None:
+        """End the signer, if this process owns it, and clean up if nobody else does. Safe to call twice."""
+        with self._lock, suppress(OSError):
+            self._pin = None
+            self._end_process()
+            if self._folder.path.exists():
+                with self._folder.locked(patience=_END_S) as held:
+                    if held and not self._is_served():
+                        self._folder.remove()
+
+    def _is_served(self) -> bool:
+        try:
+            Connection(self._folder.socket).close()
+        except NotSentError:
+            return False
+        except (StuckError, HsmKeysError):
+            pass
+        return True
+
+    def _end_process(self, *, at_once: bool = False) -> None:
+        if self._control is not None:
+            self._control.close()  # it logs out and ends when it sees that
+            self._control = None
+        if self._process is not None:
+            if at_once:
+                self._process.kill()
+            try:
+                self._process.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def forget(self) -> None:
+        """Let go of what a forked child must not hold: or else the signer would outlive its owner."""
+        self._lock = threading.Lock()
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._process is not None:
+            self._process.returncode = 0  # not this process's child: there is nothing to wait for
+            self._process = None
+
+
+def _environment() -> dict[str, str]:
+    """Return the signer's environment: this process's, without secrets, and with its search path for modules."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_SECRETS)}
+    package = str(Path(__file__).parents[3])
+    kept["PYTHONPATH"] = os.pathsep.join([*(path for path in sys.path if path), package])
+    return kept
+
+
+_all: Final[weakref.WeakSet[SignerProcess]] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for signer in _all:
+        signer.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)

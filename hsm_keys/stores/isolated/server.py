@@ -1,0 +1,211 @@
+"""What the signer's process does: open the store, sign for its user's processes, and end with its owner."""
+
+from __future__ import annotations
+
+import base64
+import os
+import select
+import signal
+import socket
+import threading
+from contextlib import ExitStack, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from cryptography.hazmat.primitives import serialization
+
+from hsm_keys.errors import KeyNotFoundError, StoreUnavailableError, UsageError
+from hsm_keys.stores import open_store
+from hsm_keys.stores.isolated.folder import PrivateFolder
+from hsm_keys.stores.isolated.wire import (
+    MAX_ANSWER,
+    MAX_MESSAGE,
+    Frame,
+    Kind,
+    WireError,
+    error_frame,
+    frame_bytes,
+    json_frame,
+    peer_is_me,
+    receive,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hsm_keys.stores.base import KeyStore, StoredKey
+
+__all__ = ["main"]
+
+_MAX_CONNECTIONS: Final = 256
+_BACKLOG: Final = 128
+_LAST_WORDS_S: Final = 3.0
+
+
+class _Keys:
+    """The keys that were asked for, by the numbers that they are told by."""
+
+    def __init__(self, store: KeyStore) -> None:
+        self._store = store
+        self._keys: list[StoredKey] = []
+        self._numbers: dict[tuple[str, str | None, bytes], int] = {}
+        self._lock = threading.Lock()
+
+    def __getitem__(self, number: int) -> StoredKey:
+        try:
+            return self._keys[number]
+        except IndexError:
+            raise UsageError(f"the signer has told of no key by the number {number}") from None
+
+    def told(self, key: StoredKey) -> dict[str, Any]:
+        """Return what a client knows a key by."""
+        public = key.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        with self._lock:
+            number = self._numbers.setdefault((key.name, key.api_key_id, public), len(self._keys))
+            if number == len(self._keys):
+                self._keys.append(key)
+        return {
+            "number": number,
+            "name": key.name,
+            "api_key_id": key.api_key_id,
+            "uri": key.uri,
+            "public_key": base64.b64encode(public).decode(),
+        }
+
+    def answer(self, call: Any) -> object:
+        """Return what a call asks for.
+
+        Raises:
+            UsageError: If there is no such call.
+        """
+        match call:
+            case {"call": "keys"}:
+                return [self.told(key) for key in self._store.keys()]
+            case {"call": "key", "name": str(name)}:
+                return self.told(self._store.key(name))
+            case {"call": "find", "name": str(name), "public_key": str(public)}:
+                return self._found(name, public)
+            case {"call": "attributes", "number": int(number)}:
+                return self[number].attributes()
+            case {"call": "custody_facts", "number": int(number)}:
+                return [asdict(fact) for fact in self[number].custody_facts()]
+        raise UsageError("the signer has no such call")
+
+    def _found(self, name: str, public: str) -> dict[str, Any]:
+        """Return the key of that public half: under its name, or under the one that a rotation gave it."""
+        with suppress(KeyNotFoundError):
+            told = self.told(self._store.key(name))
+            if told["public_key"] == public:
+                return told
+        for key in self._store.keys():
+            told = self.told(key)
+            if told["public_key"] == public:
+                return told
+        raise KeyNotFoundError(
+            f"the key {name!r} is no longer in {self._store.describe()}", hint="it was destroyed; see `hsm-keys list`"
+        )
+
+
+class _Server:
+    """Signs for whoever connects."""
+
+    def __init__(self, store: KeyStore) -> None:
+        self._keys = _Keys(store)
+        self._greeting = frame_bytes(Kind.GREETING, os.urandom(8))
+        self._room = threading.BoundedSemaphore(_MAX_CONNECTIONS)
+
+    def run(self, listener: socket.socket, owner: socket.socket) -> None:
+        """Take connections until the owner is gone."""
+        while True:
+            ready, _, _ = select.select([owner, listener], [], [])
+            if owner in ready:
+                return
+            with suppress(OSError):
+                connection, _ = listener.accept()
+                connection.setblocking(True)
+                self._take(connection)
+
+    def _take(self, connection: socket.socket) -> None:
+        if not peer_is_me(connection):
+            connection.close()
+        elif self._room.acquire(blocking=False):
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+        else:
+            with connection:
+                crowd = StoreUnavailableError(f"the signer has {_MAX_CONNECTIONS} connections, and takes no more")
+                connection.sendall(error_frame(crowd))
+
+    def _serve(self, connection: socket.socket) -> None:
+        with ExitStack() as ending, connection, suppress(OSError):
+            ending.callback(self._room.release)
+            try:
+                connection.sendall(self._greeting)
+                while (frame := receive(connection, MAX_MESSAGE)) is not None:
+                    connection.sendall(self._answer(frame))
+            except WireError as error:
+                connection.sendall(error_frame(UsageError(f"the signer doesn't understand: {error}")))
+
+    def _answer(self, frame: Frame) -> bytes:
+        try:
+            if frame.kind is Kind.SIGN:
+                return frame_bytes(Kind.SIGNATURE, self._keys[frame.number].sign(frame.payload))
+            if frame.kind is Kind.SIGN_DIGEST:
+                return frame_bytes(Kind.SIGNATURE, self._keys[frame.number].sign_digest(frame.payload))
+            if frame.kind is Kind.CALL:
+                answer = json_frame(Kind.ANSWER, self._keys.answer(frame.json()))
+                if len(answer) <= MAX_ANSWER:
+                    return answer
+                raise StoreUnavailableError("the store has too many keys to tell of them in one answer")
+        except WireError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
+            return error_frame(error)
+        raise WireError(f"a client sends no frame of the kind {frame.kind.name}")
+
+
+def main() -> None:
+    """Serve the owner on stdin until it closes its end, or is gone."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the owner decides when it has signed its last request
+    owner = socket.socket(fileno=os.dup(0))
+    try:
+        opening = receive(owner, MAX_MESSAGE)
+        if opening is not None and opening.kind is Kind.OPEN:
+            told = opening.json()
+            _sign_for(owner, told["uri"], PrivateFolder(Path(told["folder"])), force_pin=told["force_pin"])
+    except Exception as error:  # noqa: BLE001 - a traceback is no place for what this process knows
+        with suppress(OSError):
+            owner.sendall(error_frame(error))
+    os._exit(0)  # threads may hang in the module
+
+
+def _sign_for(owner: socket.socket, uri: str, folder: PrivateFolder, *, force_pin: bool) -> None:
+    store = open_store(uri, ask_pin=_asking(owner), force_pin=force_pin)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    others = os.umask(0o177)
+    listener.bind(str(folder.socket))
+    os.umask(others)
+    inode = folder.socket.lstat().st_ino
+    listener.listen(_BACKLOG)
+    listener.setblocking(False)
+    owner.sendall(json_frame(Kind.READY, {"uri": store.uri, "description": store.describe()}))
+    _Server(store).run(listener, owner)
+    threading.Timer(_LAST_WORDS_S, os._exit, (0,)).start()
+    with suppress(OSError), folder.locked(patience=0) as held:
+        if held:
+            folder.remove(inode)
+    store.close()
+
+
+def _asking(owner: socket.socket) -> Callable[[str], str]:
+    def ask(prompt: str) -> str:
+        owner.sendall(frame_bytes(Kind.PIN_WANTED, prompt.encode()))
+        answer = receive(owner, MAX_MESSAGE)
+        if answer is None:  # the owner has no PIN, or is gone
+            os._exit(0)
+        return answer.payload.decode()
+
+    return ask

@@ -1,0 +1,266 @@
+"""A store whose private halves another process signs with: keys to sign with, and nothing that changes them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import weakref
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from cryptography.hazmat.primitives import serialization
+
+from hsm_keys.errors import SigningError, StoreUnavailableError, UsageError
+from hsm_keys.signing.algorithms import KeyType, signature_length, verifies
+from hsm_keys.stores.base import CustodyFact, KeyStore, StoredKey, Verdict
+from hsm_keys.stores.isolated.connection import Connection, NotSentError
+from hsm_keys.stores.isolated.wire import MAX_MESSAGE, Kind, error_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hsm_keys.signing.algorithms import PublicKey
+    from hsm_keys.stores.base import KeyImports
+    from hsm_keys.stores.isolated.process import SignerProcess
+    from hsm_keys.stores.isolated.wire import Frame
+
+__all__ = ["IsolatedKey", "IsolatedStore"]
+
+
+class IsolatedKey(StoredKey):
+    """A key pair that the signer's process signs with."""
+
+    def __init__(self, store: IsolatedStore, told: dict[str, Any], instance: int) -> None:
+        self.name = told["name"]
+        self.api_key_id = told["api_key_id"]
+        self.uri = told["uri"]
+        self._store = store
+        self._spki: str = told["public_key"]
+        self._public_key: PublicKey = serialization.load_der_public_key(base64.b64decode(self._spki))  # type: ignore[assignment]  # the store has no others
+        self._signature_length = signature_length(self._public_key)
+        # One tuple, replaced as a whole: which run of the signer, and the number that it knows the key by.
+        self._bound: tuple[int, int] = (instance, told["number"])
+        self._proved_by: int | None = None
+
+    def public_key(self) -> PublicKey:
+        """Return the public half."""
+        return self._public_key
+
+    def current(self) -> StoredKey:
+        """Return the key that carries this key's name now."""
+        return self._store.key(self.name)
+
+    def attributes(self) -> dict[str, bool | str | int | None]:
+        """Return what the store says about the private half."""
+        told: dict[str, bool | str | int | None] = self._ask("attributes")
+        return told
+
+    def custody_facts(self) -> list[CustodyFact]:
+        """Return what speaks for and against custody."""
+        return [CustodyFact(**{**fact, "verdict": Verdict(fact["verdict"])}) for fact in self._ask("custody_facts")]
+
+    def sign(self, message: bytes, /) -> bytes:
+        """Return the signature, made by the signer's process.
+
+        The first one of each of its runs is verified here.
+
+        Raises:
+            UsageError: If the message is longer than 64 KiB.
+            StoreError: If the signer can't be reached, or its store can't.
+            SigningError: If it refuses, or gives something that doesn't verify.
+        """
+        return self._signed(Kind.SIGN, message)
+
+    def sign_digest(self, digest: bytes, /) -> bytes:
+        """Return the RSASSA-PSS signature over a SHA-256 digest, where the store makes such.
+
+        Raises:
+            StoreError: If the signer can't be reached, or its store can't.
+            SigningError: If it refuses, or gives something that doesn't verify.
+        """
+        return self._signed(Kind.SIGN_DIGEST, digest)
+
+    def _signed(self, kind: Kind, message: bytes) -> bytes:
+        if not isinstance(message, bytes):
+            raise TypeError(f"a message to sign is bytes, not {type(message).__name__}")
+        if len(message) > MAX_MESSAGE:
+            raise UsageError(f"an isolated signer takes messages of at most {MAX_MESSAGE} bytes, not {len(message)}")
+
+        def ask(connection: Connection) -> tuple[int, Frame]:
+            return connection.instance, self._on(connection, lambda number: connection.ask(kind, message, number))
+
+        instance, answer = self._store.run(ask)
+        signature = _expected(answer, Kind.SIGNATURE).payload
+        if len(signature) != self._signature_length:
+            raise SigningError(
+                f"the signer gave a signature of {len(signature)} bytes instead of {self._signature_length}"
+            )
+        if self._proved_by != instance:
+            if not verifies(self._public_key, message, signature, digest=kind is Kind.SIGN_DIGEST):
+                raise SigningError(f"the signer's signature with the key {self.name!r} doesn't verify")
+            self._proved_by = instance
+        return signature
+
+    def _ask(self, call: str) -> Any:
+        def ask(connection: Connection) -> Frame:
+            return self._on(connection, lambda number: connection.call(_call(call, number=number)))
+
+        return _expected(self._store.run(ask), Kind.ANSWER).json()
+
+    def _on(self, connection: Connection, ask: Callable[[int], Frame]) -> Frame:
+        """Return the answer to what ``ask`` asks about this key; a signer that was started anew finds it first."""
+        instance, number = self._bound
+        if instance != connection.instance:
+            found = connection.call(_call("find", name=self.name, public_key=self._spki))
+            if found.kind is not Kind.ANSWER:
+                return found
+            number = found.json()["number"]
+            self._bound = connection.instance, number
+        return ask(number)
+
+
+class IsolatedStore(KeyStore):
+    """A store that a process of its own has open, for this process and those that it forks.
+
+    Args:
+        process: The signer's process, started.
+    """
+
+    def __init__(self, process: SignerProcess) -> None:
+        self.uri = process.told["uri"]
+        self._description: str = process.told["description"]
+        self._process = process
+        self._closed = False
+        self._idle: list[Connection] = []
+        self._every: set[Connection] = set()
+        _all.add(self)
+
+    def run(self, work: Callable[[Connection], Any]) -> Any:
+        """Return what the work gives, with a connection that nobody else uses.
+
+        Raises:
+            StoreUnavailableError: If the store is closed, or the signer is gone and can't be started now.
+        """
+        while True:
+            connection, fresh = self._taken()
+            try:
+                done = work(connection)
+            except NotSentError:
+                self._discard(connection)
+                if fresh:
+                    raise StoreUnavailableError(
+                        "the signer process ended before the request", hint="sign again: that starts it anew"
+                    ) from None
+                continue
+            except BaseException:
+                self._discard(connection)
+                raise
+            self._idle.append(connection)
+            if self._closed:
+                self._close_idle()
+            return done
+
+    def _taken(self) -> tuple[Connection, bool]:
+        if self._closed:
+            raise StoreUnavailableError("the store is closed", hint="open it again")
+        try:
+            return self._idle.pop(), False
+        except IndexError:
+            connection = self._process.connect()
+            self._every.add(connection)
+            return connection, True
+
+    def _discard(self, connection: Connection) -> None:
+        self._every.discard(connection)
+        connection.close()
+
+    def _close_idle(self) -> None:
+        while self._idle:
+            self._discard(self._idle.pop())
+
+    def describe(self) -> str:
+        """Return what people call the store."""
+        return self._description
+
+    def keys(self) -> list[StoredKey]:
+        """Return every key that can sign Kalshi requests, sorted by name."""
+        told, instance = self._told(_call("keys"))
+        return [IsolatedKey(self, each, instance) for each in told]
+
+    def key(self, name: str) -> StoredKey:
+        """Return the key of that name."""
+        told, instance = self._told(_call("key", name=name))
+        return IsolatedKey(self, told, instance)
+
+    def _told(self, call: bytes) -> tuple[Any, int]:
+        def ask(connection: Connection) -> tuple[Frame, int]:
+            return connection.call(call), connection.instance
+
+        answer, instance = self.run(ask)
+        return _expected(answer, Kind.ANSWER).json(), instance
+
+    def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> NoReturn:  # noqa: ARG002 - the store's shape
+        """Refuse: an isolated store signs, and changes nothing."""
+        raise _signs_only()
+
+    def rename(self, key: StoredKey, name: str) -> NoReturn:  # noqa: ARG002
+        """Refuse: an isolated store signs, and changes nothing."""
+        raise _signs_only()
+
+    def bind(self, key: StoredKey, api_key_id: str) -> NoReturn:  # noqa: ARG002
+        """Refuse: an isolated store signs, and changes nothing."""
+        raise _signs_only()
+
+    def destroy(self, key: StoredKey) -> NoReturn:  # noqa: ARG002
+        """Refuse: an isolated store signs, and changes nothing."""
+        raise _signs_only()
+
+    def imports(self) -> KeyImports:
+        """Refuse: an isolated store signs, and changes nothing."""
+        raise _signs_only()
+
+    def close(self) -> None:
+        """Close the connections, and end the signer if this process has started it."""
+        if self._closed:
+            return
+        self._closed = True
+        self._close_idle()
+        for connection in list(self._every):
+            connection.abort()
+        self._process.end()
+
+    def forget(self) -> None:
+        """Let go of the parent's connections, in a forked child."""
+        for connection in self._every:
+            connection.close()
+        self._every, self._idle = set(), []
+
+
+def _call(call: str, **arguments: str | int) -> bytes:
+    return json.dumps({"call": call, **arguments}).encode()
+
+
+def _expected(frame: Frame, kind: Kind) -> Frame:
+    if frame.kind is kind:
+        return frame
+    if frame.kind is Kind.ERROR:
+        raise error_of(frame)
+    raise StoreUnavailableError(f"the signer answered with a frame of the kind {frame.kind.name}")
+
+
+def _signs_only() -> UsageError:
+    return UsageError(
+        "an isolated store only signs: it makes, changes and destroys no keys",
+        hint="open the store without isolated=True for that, or use the command line",
+    )
+
+
+_all: Final[weakref.WeakSet[IsolatedStore]] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for store in _all:
+        store.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)

@@ -1,0 +1,196 @@
+"""What goes over the signer's sockets: small frames, and errors told by their code. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Final
+
+from hsm_keys import errors
+from hsm_keys.errors import HsmKeysError, StoreError
+
+__all__ = [
+    "MAX_MESSAGE",
+    "Frame",
+    "Kind",
+    "WireError",
+    "error_frame",
+    "frame_bytes",
+    "json_frame",
+    "parse",
+    "peer_is_me",
+    "receive",
+    "still_to_come",
+]
+
+VERSION: Final = 1
+HEADER: Final = struct.Struct("!BBII")
+"""Version, kind, a number that the kind gives a meaning, and the length of what follows."""
+
+MAX_MESSAGE: Final = 64 * 1024
+"""Bytes of a request; Kalshi's messages have some hundred."""
+
+MAX_ANSWER: Final = 16 * 1024 * 1024
+"""Bytes of an answer: the keys of a full token."""
+
+_FIRST_READ: Final = 4096  # bytes: a signature, or the message of any request, in one piece
+_XUCRED: Final = struct.Struct("=II")  # the beginning of macOS's struct xucred: version, user id
+_SOL_LOCAL: Final = 0
+_LOCAL_PEERCRED: Final = 1
+
+
+class Kind(IntEnum):
+    """What a frame is."""
+
+    SIGN = 1
+    """A message, to be signed by the key of that number."""
+    SIGN_DIGEST = 2
+    CALL = 3
+    SIGNATURE = 16
+    ANSWER = 17
+    ERROR = 18
+    GREETING = 32
+    """What a connection begins with: the number that this run of the signer made up for itself."""
+    OPEN = 48
+    """From here on, between the signer and its owner alone."""
+    PIN_WANTED = 49
+    PIN = 50
+    READY = 51
+
+
+class WireError(Exception):
+    """What came isn't a frame of this version; nothing that follows it can be understood."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame.
+
+    Args:
+        kind: What it is.
+        number: The number of a key, where one is meant.
+        payload: The message, the signature, or JSON.
+    """
+
+    kind: Kind
+    number: int
+    payload: bytes
+
+    def json(self) -> Any:
+        """Return the payload, read as JSON.
+
+        Raises:
+            WireError: If it isn't.
+        """
+        try:
+            return json.loads(self.payload)
+        except (ValueError, RecursionError):
+            raise WireError("the payload isn't JSON") from None
+
+
+def frame_bytes(kind: Kind, payload: bytes = b"", number: int = 0) -> bytes:
+    """Return a frame as it goes over the wire."""
+    return HEADER.pack(VERSION, kind, number, len(payload)) + payload
+
+
+def json_frame(kind: Kind, told: object) -> bytes:
+    """Return a frame that holds JSON."""
+    return frame_bytes(kind, json.dumps(told).encode())
+
+
+def still_to_come(data: bytes | bytearray, limit: int) -> int:
+    """Return how many bytes are lacking to the end of the frame that the data begins, at least.
+
+    Raises:
+        WireError: If no frame begins like that, or if it is longer than the limit.
+    """
+    if len(data) < HEADER.size:
+        return HEADER.size - len(data)
+    version, _, _, length = HEADER.unpack_from(data)
+    if version != VERSION:
+        raise WireError(f"version {version} of the protocol isn't known here, only {VERSION}")
+    if length > limit:
+        raise WireError(f"a frame of {length} bytes is too long: at most {limit} are taken")
+    lacking: int = HEADER.size + length - len(data)
+    if lacking < 0:
+        raise WireError("something follows the frame")
+    return lacking
+
+
+def parse(data: bytes | bytearray) -> Frame:
+    """Return the frame that the data holds, to which nothing is lacking.
+
+    Raises:
+        WireError: If there is no such kind.
+    """
+    _, kind, number, _ = HEADER.unpack_from(data)
+    try:
+        return Frame(Kind(kind), number, bytes(data[HEADER.size :]))
+    except ValueError:
+        raise WireError(f"there is no frame of the kind {kind}") from None
+
+
+def receive(connection: socket.socket, limit: int) -> Frame | None:
+    """Return the next frame; None if the other side has closed the connection before it.
+
+    Raises:
+        WireError: If it isn't one, or if it ends early.
+        OSError: If the connection breaks, or its time is up.
+    """
+    data = connection.recv(_FIRST_READ)
+    if not data:
+        return None
+    lacking = still_to_come(data, limit)
+    if not lacking:
+        return parse(data)
+    longer = bytearray(data)
+    while lacking:
+        part = connection.recv(min(lacking, MAX_MESSAGE))
+        if not part:
+            raise WireError("the connection ended inside a frame")
+        longer += part
+        lacking = still_to_come(longer, limit)
+    return parse(longer)
+
+
+_CLASSES: Final[tuple[type[HsmKeysError], ...]] = tuple(getattr(errors, name) for name in errors.__all__)
+_BY_CODE: Final = {known.code: known for known in _CLASSES}
+
+
+def error_frame(error: Exception) -> bytes:
+    """Return the frame that tells an error by its code, message and hint; of a foreign one no more than its class."""
+    if not isinstance(error, HsmKeysError):
+        error = StoreError(f"the signer process failed with {type(error).__name__}", hint="report this")
+    # A back-end's own class is told as the nearest one that every process knows.
+    code = next(known.code for known in type(error).__mro__ if known in _CLASSES)
+    return json_frame(Kind.ERROR, {"code": code, "message": error.message, "hint": error.hint})
+
+
+def error_of(frame: Frame) -> HsmKeysError:
+    """Return the error that a frame tells.
+
+    Raises:
+        WireError: If it tells none.
+    """
+    told = frame.json()
+    if not isinstance(told, dict):
+        raise WireError("the payload tells no error")
+    code, message, hint = (told.get(part) for part in ("code", "message", "hint"))
+    if not (isinstance(code, str) and isinstance(message, str) and isinstance(hint, str)):
+        raise WireError("the payload tells no error")
+    return _BY_CODE.get(code, StoreError)(message, hint=hint)
+
+
+def peer_is_me(connection: socket.socket) -> bool:
+    """Tell whether the process at the other end of a Unix socket is of this process's user, by the kernel's word."""
+    if hasattr(socket, "SO_PEERCRED"):
+        size = struct.calcsize("3i")
+        _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    else:  # macOS
+        said = connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, 128)
+        _, user = _XUCRED.unpack_from(said)
+    return bool(user == os.geteuid())
