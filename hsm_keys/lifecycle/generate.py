@@ -7,8 +7,9 @@ the store: the next run deletes it. The mark goes last.
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import (
     HsmKeysError,
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = ["Generator"]
+
+_SETTLE_S: Final = 2.0
+"""Kalshi may still be making the pair that a killed run asked for: it can't be deleted before it is listed."""
 
 
 class Generator:
@@ -67,6 +71,9 @@ class Generator:
             pending = self._imports.pending(self._name)
             if pending is None:
                 self._check_not_stored()
+            elif pending.key is None:
+                self._report(f"an earlier run was interrupted: waiting {_SETTLE_S:.0f} s for what it asked of Kalshi")
+                time.sleep(_SETTLE_S)
             listed = self._maker.listed()  # also shows, before anything is made, that we may ask
             namesakes = self._namesakes(listed)
             if pending is None:

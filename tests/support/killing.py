@@ -386,6 +386,7 @@ def _warm_up() -> None:
     """
     for needed in _IMPORTED:
         import_module(needed)
+    import_module("hsm_keys.lifecycle.generate")._SETTLE_S = 0.3  # type: ignore[attr-defined]  # the sandbox is quicker
     transports = import_module("httpx2._transports.default")
     transports.create_ssl_context = functools.cache(transports.create_ssl_context)  # type: ignore[attr-defined]
     transports.create_ssl_context(verify=True, cert=None, trust_env=False)  # as for a base URL on loopback
