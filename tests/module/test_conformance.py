@@ -11,9 +11,10 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from pkcs11 import MGF, Mechanism
 
 from hsm_keys import KeyType, open_store
 from hsm_keys.errors import (
@@ -28,7 +29,11 @@ from hsm_keys.lifecycle.custody import prove_custody
 from hsm_keys.signing.algorithms import verifies
 from hsm_keys.stores.pkcs11.errors import told_as_ours
 from hsm_keys.stores.pkcs11.generate import make_pair
+from hsm_keys.stores.pkcs11.module import acquire
+from hsm_keys.stores.pkcs11.objects import pairs, private_keys
 from hsm_keys.stores.pkcs11.store import Pkcs11Store
+from hsm_keys.stores.pkcs11.tokens import find_token
+from hsm_keys.stores.uri import Pkcs11Uri
 from tests.support.load import Load
 from tests.support.verify import openssl_verifies
 
@@ -36,11 +41,12 @@ if TYPE_CHECKING:
     from hsm_keys import KeyStore, StoredKey
     from tests.module.conftest import Subject
 
-pytestmark = [pytest.mark.module, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.module, pytest.mark.timeout(7200 if "HSM_KEYS_TEST_SIGNATURES" in os.environ else 300)]
 
 API_KEY_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 KEYS = int(os.environ.get("HSM_KEYS_TEST_KEYS", "200"))
 SIGNATURES = int(os.environ.get("HSM_KEYS_TEST_SIGNATURES", "20000"))
+SESSIONS = int(os.environ.get("HSM_KEYS_TEST_SESSIONS", "100"))
 
 
 def quick_type(subject: Subject) -> KeyType:
@@ -231,3 +237,52 @@ def test_many_signatures_need_no_more_memory(subject: Subject, store: KeyStore, 
         print(f"no loop to compare with: {none.message}")  # noqa: T201 - with pytest -rP
     print(f"{grown / SIGNATURES:.0f} bytes a signature; the module's own C_Sign: {leak:.0f}")  # noqa: T201
     assert grown < 4 * 1024 * 1024 + 1.25 * max(0.0, leak) * SIGNATURES
+
+
+def test_many_logins_need_no_more_memory(subject: Subject, store: KeyStore, name: str) -> None:
+    store.generate(name, quick_type(subject))
+    store.close()
+
+    def open_and_sign(count: int) -> None:
+        for _ in range(count):
+            with open_store(subject.uri) as opened:
+                opened.key(name).sign(b"m")
+
+    open_and_sign(30)
+    before = memory()
+    open_and_sign(SESSIONS)
+    grown = memory() - before
+    bare = bare_leak(subject, name)
+    print(f"{grown / SESSIONS:.0f} bytes an opening; the module's own for one session: {bare:.0f}")  # noqa: T201
+    assert grown < 4 * 1024 * 1024 + (1024 + 4 * bare) * SESSIONS
+
+
+def bare_leak(subject: Subject, name: str) -> float:
+    """Return by how many bytes the process grows for each initialisation with a login and a signature, storeless."""
+    uri = Pkcs11Uri.parse(subject.uri)
+    module = acquire(str(uri.module_path))
+    pin = Path(str(uri.pin_source).removeprefix("file:")).read_text().strip()
+
+    how: dict[str, Any] = {"mechanism": Mechanism.EDDSA}
+    if quick_type(subject) is not KeyType.ED25519:
+        digest_first = Mechanism.SHA256_RSA_PKCS_PSS not in find_token(module, uri).slot.get_mechanisms()
+        mechanism = Mechanism.RSA_PKCS_PSS if digest_first else Mechanism.SHA256_RSA_PKCS_PSS
+        how = {"mechanism": mechanism, "mechanism_param": (Mechanism.SHA256, MGF.SHA256, 32)}
+    message = b"m" * 32
+
+    def cycle(count: int) -> None:
+        for _ in range(count):
+            module.library.finalize()
+            module.library.initialize()
+            session = find_token(module, uri).open(rw=True, user_pin=pin)
+            list(pairs(session))
+            (private,) = private_keys(session, name)
+            private.sign(message, **how)
+
+    try:
+        cycle(10)
+        before = memory()
+        cycle(50)
+        return max(0, memory() - before) / 50
+    finally:
+        module.release()
