@@ -3,8 +3,10 @@
 
     python benchmarks/presign.py [DRAWS]
 
-The key is RSA-2048: in memory with ``cryptography``, and in SoftHSM if that is there. With DRAWS (1,000,000, say), that
-many headers are drawn on four threads with a stand-in for a key, to see that none comes twice or too old.
+The key is RSA-2048: in memory with ``cryptography``, one that takes 10 ms as KMS does, and in SoftHSM if that is there.
+kalshi-sdk's own signature with a key in memory is measured beside them, if it is there, and what a thread that computes
+all the time costs. With DRAWS (1,000,000, say), that many headers are drawn on four threads with a stand-in for a key,
+to see that none comes twice or too old.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 ROUTE = ("POST", "/trade-api/v2/portfolio/orders")
 ROUNDS = 1000
 IN_A_ROW = 4
+SLOW_PAUSE_S = 0.03
+"""The same as PAUSE_S, for a key that makes 100 signatures a second at best."""
 PAUSE_S = 0.008
 """Between orders: so that the worker works as it does in a program, and may get in the way as it does there."""
 
@@ -54,32 +58,92 @@ class Numbers:
         return next(self._next).to_bytes(8)
 
 
-def microseconds(call: Callable[[], object]) -> list[list[float]]:
+class Slow:
+    """A key that takes as long as KMS from nearby."""
+
+    name, api_key_id = "slow", Numbers.api_key_id
+
+    def __init__(self, key: PemKey) -> None:
+        self._key = key
+
+    def sign(self, message: bytes, /) -> bytes:
+        """Return the signature, 10 ms later."""
+        time.sleep(0.010)
+        return self._key.sign(message)
+
+
+def microseconds(call: Callable[[], object], rounds: int = ROUNDS) -> list[list[float]]:
     """Return how long calls took: the first after a pause, with cold caches, and the next ones."""
-    taken: list[list[float]] = [[] for _ in range(IN_A_ROW)]
-    for _ in range(ROUNDS):
+    taken: list[list[float]] = [[] for _ in range(IN_A_ROW if rounds == ROUNDS else 1)]
+    for _ in range(rounds):
         for times in taken:
             began = time.perf_counter_ns()
             call()
             times.append((time.perf_counter_ns() - began) / 1000)
-        time.sleep(PAUSE_S)
+        time.sleep(PAUSE_S if rounds == ROUNDS else SLOW_PAUSE_S)
     return taken
 
 
-def compare(title: str, signer: RequestSigner) -> None:
+def compare(title: str, signer: RequestSigner, *, depth: int = 32, rounds: int = ROUNDS) -> None:
     """Print what taking costs beside signing at once."""
-    at_once = microseconds(lambda: signer.headers(*ROUTE))
-    with signer.ahead([ROUTE], depth=32, rate=3000) as ahead:
-        time.sleep(0.2)
-        taken = microseconds(lambda: ahead.headers(*ROUTE))
+    at_once = microseconds(lambda: signer.headers(*ROUTE), rounds)
+    with signer.ahead([ROUTE], depth=depth, max_age=3.0, rate=3000) as ahead:
+        while ahead.stats.in_hand < depth // 2:
+            time.sleep(0.05)
+        taken = microseconds(lambda: ahead.headers(*ROUTE), rounds)
         stats = ahead.stats
     for name, turn in {"first": slice(1), "next": slice(1, None)}.items():
+        if not taken[turn]:
+            continue
         signed, drawn = (list(chain.from_iterable(each[turn])) for each in (at_once, taken))
         p50s = statistics.median(signed), statistics.median(drawn)
         p99s = statistics.quantiles(signed, n=100)[98], statistics.quantiles(drawn, n=100)[98]
         times = f"{p50s[0]:9.1f} {p99s[0]:9.1f} {p50s[1]:9.2f} {p99s[1]:9.2f} {p50s[0] / p50s[1]:7.0f}x"
         print(f"{title + ', ' + name:<26} {times}")
     print(f"{'':<26} {stats.taken} taken, {stats.missed} missed")
+
+
+def beside_a_busy_thread(signer: RequestSigner) -> None:
+    """Print what a header in hand costs with and without a thread that computes all the time."""
+    over = threading.Event()
+
+    def compute() -> None:
+        number = 0
+        while not over.is_set():
+            number = (number * 31 + 7) % 1_000_003
+
+    medians = []
+    for busy in (False, True):
+        computing = threading.Thread(target=compute, daemon=True)
+        with signer.ahead([ROUTE], depth=32, max_age=3.0, rate=3000) as ahead:
+            time.sleep(0.3)
+            if busy:
+                computing.start()
+            times = []
+            for _ in range(500):
+                time.sleep(PAUSE_S)
+                began = time.perf_counter_ns()
+                ahead.headers(*ROUTE)
+                times.append((time.perf_counter_ns() - began) / 1000)
+            medians.append(statistics.median(times))
+    over.set()
+    print(f"in hand beside a busy thread: p50 {medians[1]:.2f}, without it {medians[0]:.2f}")
+
+
+def kalshi_sdk(pem: bytes) -> None:
+    """Print what kalshi-sdk's own signature costs with a key in memory."""
+    try:
+        from kalshi.auth import KalshiAuth
+    except ImportError:
+        print("kalshi-sdk isn't there to compare with")
+        return
+    auth = KalshiAuth(Numbers.api_key_id, serialization.load_pem_private_key(pem, None))
+    taken = microseconds(lambda: auth.sign_request(*ROUTE))
+    for name, turn in {"first": slice(1), "next": slice(1, None)}.items():
+        times = list(chain.from_iterable(taken[turn]))
+        print(
+            f"{'kalshi-sdk, ' + name:<26} {statistics.median(times):9.1f} {statistics.quantiles(times, n=100)[98]:9.1f}"
+        )
 
 
 def stands_in_the_way() -> None:
@@ -126,7 +190,10 @@ def main() -> None:
     )
     print(f"{'microseconds':<26} {'at once':>19} {'in hand':>19}")
     print(f"{'':<26} {'p50':>9} {'p99':>9} {'p50':>9} {'p99':>9} {'p50':>8}")
-    compare("in memory", RequestSigner(PemKey(Numbers.api_key_id, pem)))
+    kalshi_sdk(pem)
+    in_memory = PemKey(Numbers.api_key_id, pem)
+    compare("in memory", RequestSigner(in_memory))
+    compare("takes 10 ms", RequestSigner(Slow(in_memory)), depth=8, rounds=400)
     if softhsm.missing() is None:
         with tempfile.TemporaryDirectory() as folder:
             hsm = softhsm.SoftHsm(Path(folder))
@@ -134,6 +201,7 @@ def main() -> None:
             with open_store(hsm.init_token().uri) as store:
                 key = store.bind(store.generate("prod"), Numbers.api_key_id)
                 compare("SoftHSM", key.signer())
+    beside_a_busy_thread(RequestSigner(in_memory))
     stands_in_the_way()
     print(f"and {presign_cost(routes=1).signatures_per_hour:,.0f} signatures an hour")
     if len(sys.argv) > 1:

@@ -52,7 +52,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-_SLOW_MS: Final = 3000
+_SLOW_S: Final = 3.0
 """A signature that took longer is made once more, with a fresh timestamp: Kalshi takes one for a few seconds."""
 _FOLLOW_S: Final = 30.0
 """Seconds after which a signer looks whether its name has gone to another key; a rotation's grace is longer."""
@@ -127,7 +127,8 @@ class RequestSigner:
             UsageError: If the method or the path can't be signed.
             HsmKeysError: Whatever the store raises when it can't sign.
         """
-        if time.monotonic() >= self._look_at:
+        begun = time.monotonic()
+        if begun >= self._look_at:
             self._look_aside()
         api_key_id, sign, _ = self._live
         stamp = self._clock() if timestamp_ms is None else timestamp_ms
@@ -138,7 +139,7 @@ class RequestSigner:
             if not self.moved_on(api_key_id):
                 raise
             return RequestSigner.headers(self, method, path, timestamp_ms=timestamp_ms)  # at once, in a subclass too
-        if timestamp_ms is None and self._clock() - stamp > _SLOW_MS:  # the token was away, or the machine asleep
+        if timestamp_ms is None and time.monotonic() - begun > _SLOW_S:  # the token was away, say
             return RequestSigner.headers(self, method, path, timestamp_ms=self._clock())
         return {
             KEY_HEADER: api_key_id,
