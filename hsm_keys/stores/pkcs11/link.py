@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -11,15 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 from pkcs11 import exceptions as ckr
 from pkcs11.mechanisms import MGF, Mechanism
 
-from hsm_keys.errors import KeyNotFoundError, SigningError, StoreError, StoreNotFoundError, StoreUnavailableError
+from hsm_keys.errors import KeyNotFoundError, SigningError, StoreError
 from hsm_keys.forks import fork_generation
 from hsm_keys.signing.algorithms import SALT_LENGTH, KeyType
 from hsm_keys.stores.pkcs11 import objects
 from hsm_keys.stores.pkcs11.generate import sweep
 from hsm_keys.stores.pkcs11.login import Login, log_in
-from hsm_keys.stores.pkcs11.module import Module, acquire
 from hsm_keys.stores.pkcs11.pool import Lane, SessionPool
-from hsm_keys.stores.pkcs11.tokens import describe_token, find_token
+from hsm_keys.stores.pkcs11.tokens import describe_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,40 +25,13 @@ if TYPE_CHECKING:
     from hsm_keys.stores.base import StoredKey
     from hsm_keys.stores.pins import Pin
     from hsm_keys.stores.pkcs11.key import Pkcs11Key
-    from hsm_keys.stores.uri import Pkcs11Uri
+    from hsm_keys.stores.pkcs11.module import Module
 
-__all__ = ["Link", "find"]
+__all__ = ["Link"]
 
 # Without the parameter python-pkcs11 signs with SHA-1 and a salt of 20 bytes, and no module complains.
 _PSS: Final = (Mechanism.SHA256, MGF.SHA256, SALT_LENGTH)
 _SIGNATURE_BUFFER: Final = 512  # bytes: RSA-4096
-_LOOK_AGAIN_S: Final = 0.05
-
-
-def find(module_path: str, wanted: Pkcs11Uri) -> tuple[Module, Any]:
-    """Return the module, to be released when done, and the token.
-
-    SoftHSM writes a token's file in place at each login: a program that looks at that moment finds no token, or a
-    broken one, until it initialises the module again. So whoever finds none looks a second time.
-
-    Raises:
-        StoreNotFoundError: If there is no such token.
-        StoreError: If the module doesn't answer.
-    """
-    try:
-        return _look(module_path, wanted)
-    except (StoreNotFoundError, StoreUnavailableError):
-        time.sleep(_LOOK_AGAIN_S)
-        return _look(module_path, wanted)
-
-
-def _look(module_path: str, wanted: Pkcs11Uri) -> tuple[Module, Any]:
-    module = acquire(module_path)
-    try:
-        return module, find_token(module, wanted)
-    except BaseException:
-        module.release()
-        raise
 
 
 @dataclass(slots=True, eq=False)

@@ -32,7 +32,8 @@ def labelled(uri: Pkcs11Uri, name: str, pin: Pin) -> int | None:
     Returns:
         Their number; None if it can't be told.
     """
-    command = [sys.executable, "-m", __name__, str(uri), name]
+    # Run as a file: the package around it would cost more than the look.
+    command = [sys.executable, "-P", __file__, str(uri.module_path), str(uri.token), str(uri.serial or ""), name]
     with suppress(OSError, ValueError, subprocess.TimeoutExpired):
         seen = subprocess.run(  # noqa: S603 - this interpreter, and no shell
             command, input=pin.reveal().encode(), capture_output=True, timeout=_TIMEOUT_S, check=False
@@ -41,14 +42,15 @@ def labelled(uri: Pkcs11Uri, name: str, pin: Pin) -> int | None:
     return None
 
 
-def _count(uri: str, name: str, pin: str) -> int:
-    from hsm_keys.stores.pins import Pin
-    from hsm_keys.stores.pkcs11.store import Pkcs11Store
-    from hsm_keys.stores.uri import Pkcs11Uri
+def _count(module: str, label: str, serial: str, name: str, pin: str) -> int:
+    import pkcs11
 
-    store = Pkcs11Store(Pkcs11Uri.parse(uri), lambda _: Pin(pin))
-    return sum(key.name == name for key in store.keys())
+    token = pkcs11.lib(module).get_token(token_label=label, token_serial=serial.encode() or None)
+    with token.open(user_pin=pin) as session:
+        template = {pkcs11.Attribute.CLASS: pkcs11.ObjectClass.PRIVATE_KEY, pkcs11.Attribute.LABEL: name}
+        return len(list(session.get_objects(template)))
 
 
 if __name__ == "__main__":
-    sys.stdout.write(str(_count(sys.argv[1], sys.argv[2], sys.stdin.buffer.read().decode())))
+    module, label, serial, name = sys.argv[1:]
+    sys.stdout.write(str(_count(module, label, serial, name, sys.stdin.buffer.read().decode())))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pkcs11 import exceptions as ckr
 from pkcs11.constants import Attribute
@@ -15,6 +16,7 @@ from hsm_keys.errors import (
     KeyNotFoundError,
     PinError,
     StoreError,
+    StoreNotFoundError,
     StoreUnavailableError,
 )
 from hsm_keys.forks import ProcessLock, fork_generation
@@ -24,9 +26,9 @@ from hsm_keys.stores.pkcs11 import objects, outside
 from hsm_keys.stores.pkcs11.errors import is_gone, reason, told_as_ours
 from hsm_keys.stores.pkcs11.generate import check_can_make, destroy_pair, mend_pair, write_id, write_label
 from hsm_keys.stores.pkcs11.key import Pkcs11Key
-from hsm_keys.stores.pkcs11.link import Link, find
+from hsm_keys.stores.pkcs11.link import Link
 from hsm_keys.stores.pkcs11.minting import Mint, busy, shows_others_late
-from hsm_keys.stores.pkcs11.module import find_module
+from hsm_keys.stores.pkcs11.module import acquire, find_module
 from hsm_keys.stores.pkcs11.pool import PoolClosedError
 from hsm_keys.stores.pkcs11.restart import restart
 from hsm_keys.stores.pkcs11.tokens import describe_token, find_token, token_uri
@@ -43,6 +45,7 @@ __all__ = ["Pkcs11Key", "Pkcs11Store"]
 
 _T = TypeVar("_T")
 
+_PAUSES_S: Final = (0.03, 0.07)
 _reopening = ProcessLock()
 
 
@@ -68,9 +71,22 @@ class Pkcs11Store(KeyStore):
         self._link = self._open()
 
     def _open(self) -> Link:
-        """Load, find the token, log in. In a forked child this happens again, from nothing."""
-        module, token = find(self._module_path, self._wanted)
+        """Load, find the token, log in. In a forked child this happens again, from nothing.
+
+        SoftHSM writes a token's file in place at each login: a program that looks at that moment finds no token, or
+        a broken one, until it initialises the module again. So whoever finds none looks again.
+        """
+        for pause in _PAUSES_S:
+            try:
+                return self._opened()
+            except (StoreNotFoundError, StoreUnavailableError):
+                time.sleep(pause)
+        return self._opened()
+
+    def _opened(self) -> Link:
+        module = acquire(self._module_path)
         try:
+            token = find_token(module, self._wanted)
             self.description = describe_token(token)
             link = Link.open(module, token, self._pin_once, force=self._force_pin)
         except BaseException:
