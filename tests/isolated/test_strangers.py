@@ -1,0 +1,138 @@
+"""Whoever else comes to the socket, with whatever; and where the PIN never is."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hsm_keys import open_store
+from hsm_keys.errors import StoreUnavailableError, UsageError
+from hsm_keys.stores.isolated import connection
+from hsm_keys.stores.isolated.wire import MAX_MESSAGE, Kind, error_of, frame_bytes, json_frame, receive
+from tests.support.isolated import in_child, signer_of, socket_of
+
+if TYPE_CHECKING:
+    from hsm_keys.stores.isolated.store import IsolatedStore
+    from tests.support.softhsm import TestToken
+
+pytestmark = pytest.mark.softhsm
+
+NOBODY = 65534
+_TURNED_AWAY = {
+    "b''",
+    "ConnectionResetError: [Errno 104] Connection reset by peer",
+    "BrokenPipeError: [Errno 32] Broken pipe",
+}
+
+
+def connected(store: IsolatedStore) -> socket.socket:
+    """Return a connection to the signer, greeted."""
+    there = socket.socket(socket.AF_UNIX)
+    there.settimeout(10)
+    there.connect(str(socket_of(store)))
+    greeting = receive(there, MAX_MESSAGE)
+    assert greeting is not None
+    assert greeting.kind is Kind.GREETING
+    return there
+
+
+def test_calls_that_are_none_are_refused_and_the_connection_goes_on(isolated: IsolatedStore) -> None:
+    told: tuple[object, ...] = (
+        None,
+        [],
+        {"call": "destroy", "name": "prod"},
+        {"call": "key"},
+        {"call": "attributes", "number": 10**6},
+    )
+    requests = [json_frame(Kind.CALL, call) for call in told] + [frame_bytes(Kind.SIGN, b"x", 2**32 - 1)]
+    with connected(isolated) as there:
+        for request in requests:
+            there.sendall(request)
+            frame = receive(there, MAX_MESSAGE)
+            assert frame is not None
+            assert isinstance(error_of(frame), UsageError)
+
+
+def test_a_crowd_is_told_so(isolated: IsolatedStore) -> None:
+    key = isolated.key("prod")
+    crowd = [connected(isolated) for _ in range(255)]
+    with socket.socket(socket.AF_UNIX) as one_more:
+        one_more.connect(str(socket_of(isolated)))
+        frame = receive(one_more, MAX_MESSAGE)
+        assert frame is not None
+        assert "takes no more" in error_of(frame).message
+    assert len(key.sign(b"x")) == 256
+    for there in crowd:
+        there.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_another_user_is_refused_by_the_folder_and_by_the_signer(isolated: IsolatedStore) -> None:
+    key, path = isolated.key("prod"), socket_of(isolated)
+
+    def come() -> str:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        with socket.socket(socket.AF_UNIX) as there:
+            there.connect(str(path))
+            there.sendall(frame_bytes(Kind.SIGN, b"x"))
+            return repr(there.recv(100))
+
+    def sign() -> str:
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        return str(key.sign(b"x"))
+
+    assert in_child(come).startswith("PermissionError")
+    assert "belongs to another user" in in_child(sign)
+    above = [folder for folder in path.parents if folder not in Path("/tmp").parents]  # noqa: S108
+    modes = [(each, each.stat().st_mode & 0o7777) for each in (path, *above)]
+    try:
+        for each, mode in modes:  # as if somebody had opened the folder and the socket to all
+            each.chmod(mode | 0o777)
+        assert in_child(come) in _TURNED_AWAY
+        assert "belongs to another user" in in_child(sign)
+    finally:
+        for each, mode in modes:
+            each.chmod(mode)
+
+
+def test_a_client_refuses_a_signer_of_another_user(isolated: IsolatedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    isolated._close_idle()
+    monkeypatch.setattr(connection, "peer_is_me", lambda _socket: False)
+    with pytest.raises(StoreUnavailableError, match="another user"):
+        isolated.key("prod")
+
+
+def test_secrets_stay_out_of_argv_environment_files_and_logs(
+    stocked: TestToken,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("HSM_KEYS_PIN", stocked.pin)
+    monkeypatch.setenv("KALSHI_PRIVATE_KEY", "pem-canary")
+    with open_store(stocked.uri_without_pin, isolated=True) as store:
+        assert len(store.key("prod").sign(b"x")) == 256
+        process = Path(f"/proc/{signer_of(store).pid}")  # type: ignore[arg-type]
+        for shown in (process / "cmdline", process / "environ"):
+            content = shown.read_bytes()
+            assert content
+            assert b"canary" not in content
+        assert b"softhsm2.conf" in (process / "environ").read_bytes()
+        assert [each.name for each in socket_of(store).parent.iterdir()] == ["signer"]  # type: ignore[arg-type]
+        assert "canary" not in repr(store) + repr(vars(store)) + repr(vars(store._process))  # type: ignore[attr-defined]
+    said = capfd.readouterr()
+    assert "canary" not in caplog.text + said.out + said.err
+
+
+def test_a_pin_in_the_uri_goes_no_further(stocked: TestToken) -> None:
+    with open_store(f"{stocked.uri_without_pin}&pin-value={stocked.pin}", isolated=True) as store:
+        assert "canary" not in repr(vars(store._process)) + store.uri  # type: ignore[attr-defined]
+        assert len(store.key("ed").sign(b"x")) == 64
