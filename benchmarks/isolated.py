@@ -1,10 +1,11 @@
 # ruff: noqa: INP001, T201 - a script that prints what it measures
 """What a busy thread costs a signature, in this process and in one of its own, in the same run.
 
-    python benchmarks/isolated.py [SECONDS]
+    python benchmarks/isolated.py [SECONDS]           # as root, `chrt -r 5 python ...` keeps others off the processors
 
 The key is RSA-2048 in SoftHSM. "busy" means one Python thread that computes all the time. The echo is what a bare
-socket to another process reaches: no signer behind a socket can do better.
+socket to another process reaches: no signer behind a socket can do better. The last column is the control: a busy
+process takes a processor and no GIL, so where it costs much, the machine has none to spare and the rest tells nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import os
 import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -68,6 +70,16 @@ def busy() -> Iterator[None]:
 
 
 @contextmanager
+def busy_process() -> Iterator[None]:
+    """Compute in another process."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+@contextmanager
 def echo() -> Iterator[Callable[[bytes], object]]:
     """Give what asks another process to send back 256 bytes."""
     ours, theirs = socket.socketpair()
@@ -104,6 +116,7 @@ def main() -> None:
             print(
                 f"{'signatures a second':22}{'undisturbed':>12}"
                 + "".join(f"{f'busy, {i * 1000:g} ms':>16}" for i in INTERVALS)
+                + f"{'busy process':>16}"
             )
             for what, sign in signers.items():
                 alone = rate(sign)
@@ -114,6 +127,9 @@ def main() -> None:
                         disturbed = rate(sign)
                     cells.append(f"{disturbed:>9,.0f} {disturbed / alone:>5.0%}")
                 sys.setswitchinterval(INTERVALS[0])
+                with busy_process():
+                    control = rate(sign)
+                cells.append(f"{control:>9,.0f} {control / alone:>5.0%}")
                 print(f"{what:22}{alone:>12,.0f}" + "".join(f"{cell:>16}" for cell in cells))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,14 @@ def test_a_crowd_is_told_so(isolated: IsolatedStore) -> None:
     assert len(key.sign(b"x")) == 256
     for there in crowd:
         there.close()
+    until, kind = time.monotonic() + 10, Kind.ERROR
+    while kind is Kind.ERROR and time.monotonic() < until:  # the signer sees them go one by one
+        with socket.socket(socket.AF_UNIX) as one_more:
+            one_more.connect(str(socket_of(isolated)))
+            frame = receive(one_more, MAX_MESSAGE)
+            assert frame is not None
+            kind = frame.kind
+    assert kind is Kind.GREETING
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
