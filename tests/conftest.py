@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
+from hsm_keys.sandbox.keys import generate_pair
 from hsm_keys.sandbox.server import SandboxServer
 from tests.support import sdks
 from tests.support import softhsm as softhsm_support
@@ -33,6 +35,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say so, also where xdist's workers did it."""
     if sdks.none_runs_here():
         terminalreporter.write_line("deselected: tests of Kalshi's SDKs, none of which runs on this Python")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_bootstrap_key() -> Iterator[None]:
+    """All sandboxes of a process have one bootstrap key: making one for each test takes longer than most tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hsm_keys.sandbox.server.generate_pair", cache(generate_pair))
+        yield
 
 
 @pytest.fixture(autouse=True)
