@@ -9,9 +9,11 @@ from __future__ import annotations
 import grp
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -45,12 +47,25 @@ def start_daemon() -> None:
 
 def stop_daemon() -> None:
     """Kill ``pkcsslotd``, if it runs."""
-    subprocess.run(["pkill", "-KILL", "-x", "pkcsslotd"], check=False)
     deadline = time.monotonic() + 10
-    while subprocess.run(["pgrep", "-x", "pkcsslotd"], check=False, capture_output=True).returncode == 0:
+    while running := _daemons():
+        for pid in running:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         assert time.monotonic() < deadline, "pkcsslotd doesn't end"
         time.sleep(0.01)
     _PID_FILE.unlink(missing_ok=True)
+
+
+def _daemons() -> list[int]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "comm").read_text() == "pkcsslotd\n" and "\nState:\tZ" not in (
+                process / "status"
+            ).read_text():
+                found.append(int(process.name))
+    return found
 
 
 def reset_pin() -> None:
@@ -69,8 +84,11 @@ def _configure(*arguments: str, answer: str = "") -> None:
 def _install() -> None:
     if shutil.which("pkcsslotd") and Path(MODULE).exists():
         return
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "update", "-qq"], check=True)
-    subprocess.run(["apt-get", "install", "-qq", "-y", "opencryptoki"], check=True)
+    subprocess.run(
+        ["apt-get", "install", "-qq", "-y", "--no-install-recommends", "opencryptoki"], check=True, env=quiet
+    )
 
 
 def set_up() -> None:
