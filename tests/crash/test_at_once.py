@@ -99,6 +99,16 @@ def come_to_an_end(world: World, runner: Killer, command: list[str]) -> None:
     assert litter == [], there
 
 
+def problem_of(world: World, runner: Killer, command: list[str], ended: list[Ended]) -> str:
+    """Return what is wrong after these runs, also when the command has run again; empty if nothing is."""
+    try:
+        check_clear(ended)
+        come_to_an_end(world, runner, command)
+    except AssertionError as error:
+        return str(error)
+    return ""
+
+
 @pytest.mark.parametrize(("stage", "command"), COMMANDS)
 def test_on_one_machine_one_wins(
     stage: int, command: list[str], make_world: Callable[..., World], runners: Runners
@@ -137,11 +147,12 @@ def test_on_two_machines_nothing_is_doubled(
     world.restore("ed25519")
     wrong = []
     for place in range(1, len(processes[0].run(command, environment=world.environment).places) + 1):
-        world.restore("ed25519")
-        ended = meet(world, processes, command, place)
-        try:
-            check_clear(ended)
-            come_to_an_end(world, processes[0], command)
-        except AssertionError as error:
-            wrong.append(f"halted at {place}: {error}; the runs: {ended}")
+        for _ in range(3):
+            world.restore("ed25519")
+            ended = meet(world, processes, command, place)
+            problem = problem_of(world, processes[0], command, ended)
+            if not (problem and world.damaged()):
+                break  # else SoftHSM damaged an object: one process wrote its file while another one removed it
+        if problem:
+            wrong.append(f"halted at {place}: {problem}; the runs: {ended}")
     assert not wrong, "\n\n".join(wrong)

@@ -25,6 +25,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 import time
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -370,6 +371,8 @@ def _answer(function: str, arguments: list[Any]) -> Any:
             module, _, name = function.partition(":")
             with os.fdopen(telling, "w") as pipe:
                 json.dump(getattr(import_module(module), name)(*arguments), pipe)
+        except BaseException:  # noqa: BLE001 - this child is nobody's caller: pytest shows what it writes
+            traceback.print_exc()
         finally:
             os._exit(0)
     os.close(telling)
