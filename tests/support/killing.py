@@ -25,8 +25,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import traceback
 import time
+import traceback
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from importlib import import_module
