@@ -14,7 +14,7 @@ venv=${HSM_KEYS_VENV:-.venv}
 case $venv in /*) ;; *) venv=$here/$venv ;; esac
 stamp_file=$venv/.hsm-keys-stamp
 state=$here/.softhsm
-extras=kms,sandbox
+extras=kms,proxy,sandbox
 
 say() { printf '%s\n' "softhsm-setup: $*" >&2; }
 die() { say "$*"; exit 1; }

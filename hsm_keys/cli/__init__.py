@@ -35,6 +35,8 @@ _COMMANDS: Final = {
     "kms": ("kms", "Policies for AWS KMS."),
     "replicate": ("kms", "Make a key in KMS usable in another Region."),
     "bench": ("bench", "Measure how fast the store signs."),
+    "proxy": ("proxy", "Sign for local programs that hold no key, within a policy."),
+    "audit": ("proxy", "Verify the proxy's audit trail."),
     "sandbox": ("sandbox", "Run a strict stand-in for Kalshi on loopback."),
     "demo": ("demo", "Show the whole story on a throwaway sandbox."),
 }

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.stores.base import KeyStore
 
-__all__ = ["exclusive"]
+__all__ = ["exclusive", "runtime_folder"]
 
 
 @contextmanager
@@ -55,12 +55,12 @@ def _opened(store: KeyStore, name: str) -> int | None:
     """Return a descriptor of the lock's file; None where no file can be made: then the second defence must do."""
     digest = hashlib.sha256(f"{store.describe()}\0{name}".encode()).hexdigest()[:32]
     with suppress(OSError):
-        folder = _folder()
+        folder = runtime_folder()
         return os.open(folder / f"{digest}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     return None
 
 
-def _folder() -> Path:
+def runtime_folder() -> Path:
     """Return a folder that belongs to this user alone.
 
     Raises:

@@ -23,6 +23,7 @@ __all__ = [
     "json_frame",
     "parse",
     "peer_is_me",
+    "peer_of",
     "receive",
     "still_to_come",
 ]
@@ -185,12 +186,20 @@ def error_of(frame: Frame) -> HsmKeysError:
     return _BY_CODE.get(code, StoreError)(message, hint=hint)
 
 
-def peer_is_me(connection: socket.socket) -> bool:
-    """Tell whether the process at the other end of a Unix socket is of this process's user, by the kernel's word."""
+def peer_of(connection: socket.socket) -> tuple[int, int | None]:
+    """Return the user id and the process id at the other end of a Unix socket, by the kernel's word.
+
+    macOS tells no process id.
+    """
     if hasattr(socket, "SO_PEERCRED"):
         size = struct.calcsize("3i")
-        _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    else:  # macOS
-        said = connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, 128)
-        _, user = _XUCRED.unpack_from(said)
-    return bool(user == os.geteuid())
+        process, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+        return user, process
+    said = connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, 128)
+    _, user = _XUCRED.unpack_from(said)
+    return user, None
+
+
+def peer_is_me(connection: socket.socket) -> bool:
+    """Tell whether the process at the other end of a Unix socket is of this process's user."""
+    return peer_of(connection)[0] == os.geteuid()

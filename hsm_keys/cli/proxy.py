@@ -1,0 +1,229 @@
+"""``proxy`` and ``audit``."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hsm_keys.cli.options import Settings, settings_options
+from hsm_keys.cli.output import print_json
+from hsm_keys.errors import StoreNotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from hsm_keys.proxy.run import Options
+
+__all__ = ["audit", "proxy"]
+
+_NAME = click.option("--name", metavar="NAME", required=True, help="The key that the proxy signs with.")
+_path = click.Path(path_type=Path)
+
+
+@click.group(
+    invoke_without_command=True,
+    epilog="Example: hsm-keys proxy --name prod --policy policy.toml",
+)
+@click.option("--name", metavar="NAME", help="The key to sign with.")
+@click.option("--socket", type=_path, help="The Unix socket; by default one in XDG_RUNTIME_DIR/hsm-keys.")
+@click.option("--listen", metavar="HOST:PORT", help="Listen on loopback TCP instead; needs --clients.")
+@click.option("--clients", type=_path, help="Folder with a token file (0600) for each client, for --listen.")
+@click.option("--policy", type=_path, help="What each client may do (TOML); without it all but API keys and transfers.")
+@click.option("--allow-uid", type=int, multiple=True, help="A further user who may use the socket; can be repeated.")
+@click.option("--unsafe-listen", is_flag=True, help="Let --listen be no loopback address; needs TLS.")
+@click.option("--tls-cert", type=_path, help="Certificate for --listen, PEM.")
+@click.option("--tls-key", type=_path, help="The certificate's private key, PEM.")
+@click.option("--audit", type=_path, help="Folder of the audit trail; by default in XDG_STATE_HOME/hsm-keys/NAME.")
+@click.option("--audit-may-fail", is_flag=True, help="Sign also when the audit trail can't be written.")
+@click.option("--presign", type=click.IntRange(0, 64), default=0, metavar="N", help="Sign ahead for N busy routes.")
+@click.option("--metrics", metavar="HOST:PORT", help="Serve /metrics, /healthz and /readyz on loopback.")
+@settings_options
+@click.pass_context
+def proxy(ctx: click.Context, /, **given: Any) -> None:
+    """Sign for local programs that hold no key, within a policy, until Ctrl-C.
+
+    They speak plain HTTP or WebSocket to the socket. API keys and transfers are denied, whatever is asked.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    from hsm_keys.cli.session import opened_store
+    from hsm_keys.signing.environments import resolve
+
+    settings = ctx.ensure_object(Settings)
+    options = _options(given)
+    if settings.base_url is not None and settings.env is not None:
+        raise UsageError("--env and --base-url both name an environment", hint="give one of them")
+    base_url = resolve(base_url=settings.base_url, environment=settings.env)
+    runner = _import("hsm_keys.proxy.run")
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    with opened_store(settings, say) as store:
+        runner.run(store.key(options.name).signer(), base_url, options, say)
+
+
+def _options(given: dict[str, Any]) -> Options:
+    if not given["name"]:
+        raise UsageError("the proxy has to know its key", hint="give --name, such as: hsm-keys proxy --name prod")
+    cert, key = given.pop("tls_cert"), given.pop("tls_key")
+    if (cert is None) != (key is None):
+        raise UsageError("--tls-cert and --tls-key go together", hint="give both")
+    made: Options = _import("hsm_keys.proxy.run").Options(
+        allow_uids=frozenset(given.pop("allow_uid")),
+        ahead=given.pop("presign"),
+        tls=(cert, key) if cert is not None else None,
+        **given,
+    )
+    return made
+
+
+@proxy.command(epilog="Example: hsm-keys proxy check policy.toml POST /trade-api/v2/portfolio/orders --client maker")
+@click.argument("policy", type=_path)
+@click.argument("method")
+@click.argument("path")
+@click.option("--client", default="default", show_default=True, help="The client that asks.")
+@click.option("--body", metavar="JSON", help="The body, for rules about orders.")
+@settings_options
+@click.pass_obj
+def check(settings: Settings, *, policy: Path, method: str, path: str, client: str, body: str | None) -> int:
+    """Say what a policy makes of a request, and by which rule. Exit code 0: allowed; 1: denied."""
+    import time
+    from datetime import UTC, datetime
+
+    _import("hsm_keys.proxy.judge")
+    from hsm_keys.proxy.judge import Judge
+    from hsm_keys.proxy.paths import UnclearPathError, split_target
+    from hsm_keys.proxy.policy import load_policy
+
+    judge = Judge(load_policy(policy))
+    try:
+        wanted, _ = split_target(path)
+    except UnclearPathError as error:
+        raise UsageError(f"the path is refused: {error}", hint="give it as it goes over the wire") from None
+    if judge.needs_body(client, method, wanted) and body is None:
+        raise UsageError("the policy judges the body of this request", hint="give it: --body '{...}'")
+    content = None if body is None else body.encode()
+    verdict = judge.judge(client, method, wanted, content, at=datetime.now(UTC), now=time.monotonic())
+    said = "allowed" if verdict.allowed else f"denied ({verdict.status}), by {verdict.rule}: {verdict.message}"
+    if settings.as_json:
+        print_json({"allowed": verdict.allowed, "rule": verdict.rule, "message": verdict.message})
+    else:
+        click.echo(said)
+    return 0 if verdict.allowed else 1
+
+
+@proxy.command(epilog="Example: hsm-keys proxy freeze --name prod")
+@_NAME
+def freeze(*, name: str) -> None:
+    """Stop all signing at once, also over a restart."""
+    _tell("POST", "/freeze", name)
+    click.echo("frozen: nothing is signed until `hsm-keys proxy thaw`")
+
+
+@proxy.command(epilog="Example: hsm-keys proxy thaw --name prod")
+@_NAME
+def thaw(*, name: str) -> None:
+    """Sign again after freeze."""
+    _tell("POST", "/thaw", name)
+    click.echo("thawed: requests are signed again")
+
+
+@proxy.command(epilog="Example: hsm-keys proxy status --name prod")
+@_NAME
+@settings_options
+@click.pass_obj
+def status(settings: Settings, *, name: str) -> None:
+    """Show what a running proxy does; in a terminal, live until Ctrl-C."""
+    if settings.as_json:
+        print_json(_tell("GET", "/status", name))
+        return
+    import sys
+
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console()
+    if not sys.stdout.isatty():
+        console.print(_table(_tell("GET", "/status", name)))
+        return
+    import time
+
+    with Live(_table(_tell("GET", "/status", name)), console=console, auto_refresh=False) as live:
+        while True:
+            time.sleep(1)
+            live.update(_table(_tell("GET", "/status", name)), refresh=True)
+
+
+def _table(told: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    for name, value in told.items():
+        table.add_row(name.replace("_", " "), ", ".join(value) if isinstance(value, list) else str(value))
+    return table
+
+
+def _tell(method: str, path: str, name: str) -> dict[str, Any]:
+    """Ask a running proxy on its control socket."""
+    import httpx2
+
+    socket = _import("hsm_keys.proxy.run").control_socket(name)
+    try:
+        with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(socket)), timeout=10) as client:
+            answer = client.request(method, f"http://localhost{path}")
+    except httpx2.HTTPError:
+        raise StoreNotFoundError(
+            f"no proxy for {name!r} answers at {socket}", hint=f"start one: hsm-keys proxy --name {name}"
+        ) from None
+    if answer.status_code != 200:  # noqa: PLR2004 - OK
+        raise UsageError(f"the proxy refuses: status {answer.status_code}", hint="run it as the proxy's user")
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+@click.group(epilog="Example: hsm-keys audit verify ~/.local/state/hsm-keys/prod/audit")
+def audit() -> None:
+    """Audit trails of the proxy."""
+
+
+@audit.command(epilog="Example: hsm-keys audit verify FOLDER --public-key prod.pem")
+@click.argument("folder", type=_path)
+@click.option("--public-key", type=_path, help="The key that signed it (PEM); else the one that the trail names.")
+@settings_options
+@click.pass_obj
+def verify(settings: Settings, *, folder: Path, public_key: Path | None) -> int:
+    """Find lines that were changed, left out, put in or cut. Exit code 0: none; 1: some."""
+    verifying = _import("hsm_keys.proxy.verifying")
+    try:
+        key = verifying.read_public_key(public_key.read_text(encoding="ascii")) if public_key else None
+    except (OSError, UnicodeDecodeError):
+        raise UsageError(f"{public_key} can't be read", hint="`hsm-keys public-key NAME` prints one") from None
+    report = verifying.verify(folder, key)
+    if settings.as_json:
+        from dataclasses import asdict
+
+        print_json(asdict(report))
+    else:
+        for finding in report.findings:
+            click.echo(f"{finding.file}:{finding.line}: {finding.what}")
+        click.echo(f"{report.lines} lines, {report.checkpoints} checkpoints verified; head {report.head}")
+        if not report.closed:
+            click.echo(f"not closed: a proxy writes it, or was killed; {report.unsigned} lines aren't signed yet")
+        if key is None:
+            click.echo("checked with the key that the trail names itself; --public-key checks that too")
+    return 1 if report.findings else 0
+
+
+def _import(module: str) -> ModuleType:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("hsm_keys"):
+            raise
+        raise UsageError(
+            f"the proxy needs {error.name}, which isn't installed", hint="pip install 'hsm-keys[proxy]'"
+        ) from None

@@ -1,0 +1,167 @@
+"""Who is at the other end: the kernel's word on a Unix socket, a token of the client's own over TCP."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import stat
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from hsm_keys.errors import UsageError
+from hsm_keys.stores.isolated.wire import peer_of
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+__all__ = ["API_KEY_HEADER", "Caller", "Refused", "TokenFolder", "check_page", "local_caller"]
+
+API_KEY_HEADER: Final = "KALSHI-ACCESS-KEY"
+"""Where a client that can send nothing of its own gives its token: what it takes for its API key id."""
+
+_SHORTEST: Final = 32
+_LONGEST: Final = 256
+_LOOK_EVERY_S: Final = 0.2
+
+
+class Refused(Exception):  # noqa: N818 - it is an answer, not a failure
+    """The caller may not use the proxy.
+
+    Args:
+        status: The HTTP status.
+        reason: A stable word.
+        message: What the caller is told.
+    """
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks; ``uid`` and ``pid`` are None over TCP, ``pid`` on macOS too."""
+
+    client: str
+    uid: int | None = None
+    pid: int | None = None
+
+
+def check_page(headers: Mapping[str, str], hosts: frozenset[str] | None) -> None:
+    """Refuse what comes from a page in a browser: a foreign Host (DNS rebinding), or any Origin.
+
+    Args:
+        headers: The request's.
+        hosts: The Hosts that are the proxy's own; None on a Unix socket, which no page reaches.
+
+    Raises:
+        Refused: If it does.
+    """
+    if "Origin" in headers:
+        raise Refused(403, "origin", "pages in browsers can't use the proxy")
+    if hosts is not None and headers.get("Host", "").lower() not in hosts:
+        raise Refused(403, "host", "the Host isn't the proxy's own")
+
+
+def local_caller(connection: socket.socket, uids: frozenset[int], name_of: Callable[[int], str]) -> Caller:
+    """Return who is at the other end of a Unix socket.
+
+    Args:
+        connection: The socket.
+        uids: The users that may use it.
+        name_of: Gives the client that a user is.
+
+    Raises:
+        Refused: If that user may not.
+    """
+    uid, pid = peer_of(connection)
+    if uid not in uids:
+        raise Refused(403, "uid", f"the user {uid} may not use the proxy: --allow-uid allows it")
+    return Caller(name_of(uid), uid, pid)
+
+
+class TokenFolder:
+    """Tokens of clients: files of mode 0600, each named like its client; one that is removed is revoked at once.
+
+    Args:
+        folder: Where they are.
+
+    Raises:
+        UsageError: If there is none, or one can be read by others or is too short.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._digests: dict[str, bytes] = {}
+        self._seen: tuple[object, ...] = ()
+        self._looked_at = float("-inf")
+        problems = self._look()
+        if problems or not self._digests:
+            what = "; ".join(problems) or "it has no files"
+            raise UsageError(
+                f"the clients' tokens in {folder} can't be used: {what}",
+                hint="(umask 077; openssl rand -hex 32 > FOLDER/CLIENT) makes one",
+            )
+
+    def caller(self, headers: Mapping[str, str]) -> Caller:
+        """Return who sends such headers: ``Authorization: Bearer TOKEN``, or the token as ``KALSHI-ACCESS-KEY``.
+
+        Raises:
+            Refused: If no client has that token.
+        """
+        if time.monotonic() - self._looked_at > _LOOK_EVERY_S:
+            self._look()
+        scheme, _, given = headers.get("Authorization", "").partition(" ")
+        token = given.strip() if scheme.lower() == "bearer" else headers.get(API_KEY_HEADER, "")
+        digest = _digest(token.encode("utf-8", "surrogateescape"))
+        found = None
+        for client, known in self._digests.items():  # all of them: time tells nothing
+            if hmac.compare_digest(known, digest):
+                found = client
+        if found is None:
+            raise Refused(401, "token", "the proxy wants a client's token: Authorization: Bearer TOKEN")
+        return Caller(found)
+
+    def _look(self) -> list[str]:
+        """Read the files if they are others than before, and return what is wrong with some."""
+        self._looked_at = time.monotonic()
+        try:
+            found = sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in os.scandir(self._folder))
+        except OSError as error:
+            self._digests, self._seen = {}, ()
+            return [error.strerror or str(error)]
+        seen = tuple((name, info.st_mtime_ns, info.st_ino, info.st_size, info.st_mode) for name, info in found)
+        if seen == self._seen:
+            return []
+        self._seen = seen
+        problems = []
+        digests = {}
+        for name, info in found:
+            try:
+                digests[name] = _read(self._folder / name, info)
+            except ValueError as error:
+                problems.append(f"{name}: {error}")
+        self._digests = digests
+        return problems
+
+
+def _read(path: Path, info: os.stat_result) -> bytes:
+    if not stat.S_ISREG(info.st_mode) or info.st_mode & 0o077 or info.st_uid != os.geteuid():
+        raise ValueError("it has to be a file of yours with mode 0600")
+    try:
+        token = path.read_bytes().strip()
+    except OSError as error:
+        raise ValueError(error.strerror) from None
+    if not _SHORTEST <= len(token) <= _LONGEST or not token.isascii() or b" " in token:
+        raise ValueError(f"a token has {_SHORTEST} to {_LONGEST} letters and digits")
+    return _digest(token)
+
+
+def _digest(token: bytes) -> bytes:
+    return hashlib.sha256(token).digest()

@@ -1,0 +1,129 @@
+"""Where the proxy listens: a Unix socket of its own user, loopback, or what systemd hands over."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from hsm_keys.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["BACKLOG", "bind_tcp", "bind_unix", "from_systemd", "parse_address"]
+
+_FIRST_FD: Final = 3
+BACKLOG: Final = 2048
+"""Connections that wait to be accepted."""
+
+
+def bind_unix(path: Path, *, mode: int) -> socket.socket:
+    """Return a socket that listens at the path, in place of one whose program is gone.
+
+    Args:
+        path: Where; its folder has to exist.
+        mode: Its file mode from the first moment.
+
+    Raises:
+        UsageError: If a program listens there, or there is something else, or it can't be made.
+    """
+    _clear(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o777 & ~mode)
+    try:
+        listener.bind(str(path))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise UsageError(
+            f"the socket {path} can't be made: {error.strerror or error}", hint="give a short path: --socket"
+        ) from None
+    finally:
+        os.umask(before)
+    return listener
+
+
+def _clear(path: Path) -> None:
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise UsageError(f"{path} is there, and is no socket", hint="give another path: --socket")
+    except OSError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError as error:
+            if error.errno in {errno.ECONNREFUSED, errno.ENOENT}:
+                with suppress(OSError):
+                    path.unlink()
+                return
+    raise UsageError(f"a program listens at {path} already", hint="stop it, or give another path: --socket")
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Read ``HOST:PORT``, where the host is an address; ``localhost`` is 127.0.0.1.
+
+    Raises:
+        UsageError: If it isn't one.
+    """
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    host = "127.0.0.1" if host == "localhost" else host
+    try:
+        ipaddress.ip_address(host)
+        number = int(port)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 65535:  # noqa: PLR2004 - TCP's ports
+        raise UsageError(f"{text!r} is no address to listen at", hint="it looks like 127.0.0.1:8090")
+    return host, number
+
+
+def bind_tcp(host: str, port: int, *, unsafe: bool) -> socket.socket:
+    """Return a socket that listens at an address.
+
+    Args:
+        host: The address.
+        port: The port; 0 takes a free one.
+        unsafe: Take an address that isn't loopback.
+
+    Raises:
+        UsageError: If the address isn't loopback, or can't be had.
+    """
+    address = ipaddress.ip_address(host)
+    if not (address.is_loopback or unsafe):
+        raise UsageError(f"{host} isn't loopback", hint="--unsafe-listen with --tls-cert and --tls-key allows it")
+    listener = socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET)  # noqa: PLR2004 - IPv6
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise UsageError(f"{host}:{port} can't be had: {error.strerror}", hint="give another port: --listen") from None
+    return listener
+
+
+def from_systemd() -> socket.socket | None:
+    """Return the Unix socket that systemd hands over (sd_listen_fds(3)); None if it hands none over.
+
+    Raises:
+        UsageError: If it is another kind of socket, or there are several.
+    """
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return None
+    count = os.environ.get("LISTEN_FDS", "")
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        os.environ.pop(name, None)
+    if count != "1":
+        raise UsageError(f"systemd hands {count} sockets over", hint="let the socket unit name one ListenStream")
+    handed = socket.socket(fileno=_FIRST_FD)
+    os.set_inheritable(_FIRST_FD, False)
+    if handed.family != socket.AF_UNIX:
+        raise UsageError("systemd hands over a socket that isn't a Unix socket", hint="use ListenStream=/path")
+    return handed

@@ -1,0 +1,189 @@
+"""Bodies that move money: what an order asks for, read so strictly that Kalshi can't read it in another way."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Final
+
+from hsm_keys.proxy.paths import Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["BODY_LIMIT", "OrderLimits", "UnclearBodyError", "is_judged", "judge_orders", "orders_in", "reduces_only"]
+
+BODY_LIMIT: Final = 1 << 20
+"""Bytes of a body that is judged."""
+
+_CREATE: Final = Rule.parse("POST /portfolio/orders")
+_BATCH: Final = Rule.parse("POST /portfolio/orders/batched")
+_AMEND: Final = Rule.parse("POST /portfolio/orders/{order_id}/amend")
+_REDUCING: Final = tuple(
+    map(
+        Rule.parse,
+        (
+            "DELETE /portfolio/orders/{order_id}",
+            "DELETE /portfolio/orders/batched",
+            "POST /portfolio/orders/{order_id}/decrease",
+        ),
+    )
+)
+_FIELDS: Final = frozenset(
+    {
+        "ticker",
+        "client_order_id",
+        "updated_client_order_id",
+        "side",
+        "action",
+        "type",
+        "count",
+        "count_fp",
+        "yes_price",
+        "no_price",
+        "yes_price_dollars",
+        "no_price_dollars",
+        "expiration_ts",
+        "time_in_force",
+        "buy_max_cost",
+        "post_only",
+        "reduce_only",
+        "sell_position_floor",
+        "self_trade_prevention_type",
+        "order_group_id",
+        "cancel_order_on_pause",
+        "subaccount",
+    }
+)
+_PRICES: Final = {
+    "yes_price": Decimal("0.01"),
+    "no_price": Decimal("0.01"),
+    "yes_price_dollars": Decimal(1),
+    "no_price_dollars": Decimal(1),
+}
+_COUNTS: Final = ("count", "count_fp")
+
+
+class UnclearBodyError(ValueError):
+    """A body that can be read in two ways, or not at all; the message says why and quotes nothing of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class OrderLimits:
+    """What an order may ask for; None where it may ask for anything.
+
+    Args:
+        max_count: Contracts.
+        max_price: Dollars a contract, of whichever side the price is for.
+        markets: Patterns of which the ticker has to match one; ``*`` stands for any characters.
+    """
+
+    max_count: Decimal | None
+    max_price: Decimal | None
+    markets: Sequence[str] | None
+
+    def __bool__(self) -> bool:
+        return not (self.max_count is None and self.max_price is None and self.markets is None)
+
+
+def is_judged(method: str, path: str) -> bool:
+    """Tell whether the request creates or changes orders, in a body that is read here."""
+    return any(rule.matches(method, path, fold=True) for rule in (_CREATE, _BATCH, _AMEND))
+
+
+def reduces_only(method: str, path: str) -> bool:
+    """Tell whether the request can only take orders away."""
+    return any(rule.matches(method, path) for rule in _REDUCING)
+
+
+def orders_in(method: str, path: str, body: bytes) -> list[dict[str, Any]]:
+    """Return the orders that a request creates or changes.
+
+    Raises:
+        UnclearBodyError: If the body isn't one JSON object with distinct, known names.
+    """
+    parsed = _parse(body)
+    if not _BATCH.matches(method, path, fold=True):
+        return [_checked(parsed)]
+    orders = parsed.get("orders")
+    if set(parsed) != {"orders"} or not isinstance(orders, list) or not orders:
+        raise UnclearBodyError("the batch isn't an object with a list of orders alone")
+    return [_checked(order) for order in orders]
+
+
+def judge_orders(method: str, path: str, orders: Sequence[dict[str, Any]], limits: OrderLimits) -> str | None:
+    """Return what the limits have against these orders; None if nothing."""
+    amends = _AMEND.matches(method, path, fold=True)
+    for order in orders:
+        against = _judge(order, limits, amends=amends)
+        if against is not None:
+            return against
+    return None
+
+
+def _judge(order: dict[str, Any], limits: OrderLimits, *, amends: bool) -> str | None:
+    counts = [_number(order[name], name) for name in _COUNTS if name in order]
+    prices = [_number(order[name], name) * unit for name, unit in _PRICES.items() if name in order]
+    if limits.markets is not None:
+        ticker = order.get("ticker")
+        if not isinstance(ticker, str) or not any(fnmatchcase(ticker, pattern) for pattern in limits.markets):
+            return "markets: the order isn't for one of the markets that are allowed"
+    if limits.max_count is not None:
+        if not counts and not amends:
+            return "max_count: the order says no count"
+        if any(not 0 < count <= limits.max_count for count in counts):
+            return f"max_count: the order is for more than {limits.max_count} contracts, or for none"
+    if limits.max_price is not None:
+        if not prices and not amends:
+            return "max_price: the order says no price"
+        if any(not 0 < price <= limits.max_price for price in prices):
+            return f"max_price: the order's price is above {limits.max_price} dollars, or isn't positive"
+    return None
+
+
+def _number(value: Any, name: str) -> Decimal:
+    """Read a whole number, or a decimal in a string."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Decimal(value)
+    if isinstance(value, str) and len(value) <= 20 and value.replace(".", "", 1).isascii():  # noqa: PLR2004
+        try:
+            number = Decimal(value)
+        except InvalidOperation:
+            number = Decimal("NaN")
+        if number.is_finite():
+            return number
+    raise UnclearBodyError(f"{name} is no plain number")
+
+
+def _checked(order: Any) -> dict[str, Any]:
+    if not isinstance(order, dict):
+        raise UnclearBodyError("an order isn't an object")
+    if not order.keys() <= _FIELDS:  # Kalshi may fold case, or know a name for money that this program doesn't
+        raise UnclearBodyError("an order has a field that this program doesn't know")
+    if sum(name in order for name in _PRICES) > 1 or sum(name in order for name in _COUNTS) > 1:
+        raise UnclearBodyError("an order says its price or its count twice")
+    return order
+
+
+def _parse(body: bytes) -> dict[str, Any]:
+    try:
+        parsed = json.loads(body.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UnclearBodyError):
+            raise
+        raise UnclearBodyError("the body isn't JSON in UTF-8") from None
+    if not isinstance(parsed, dict):
+        raise UnclearBodyError("the body isn't a JSON object")
+    return parsed
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({name.casefold() for name, _ in pairs}) != len(pairs):
+        raise UnclearBodyError("the body says one name twice")
+    return dict(pairs)
+
+
+def _refuse(_constant: str) -> Any:
+    raise UnclearBodyError("the body isn't JSON: it holds NaN or Infinity")

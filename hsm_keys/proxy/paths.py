@@ -1,0 +1,121 @@
+"""Paths as Kalshi will see them, and templates that match them.
+
+The policy and Kalshi must never read one path in two ways. So a path has a single spelling here (RFC 3986,
+section 6.2.2), and every other spelling is refused instead of being put right.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Self
+
+from hsm_keys.errors import UsageError
+from hsm_keys.signing.message import REST_PREFIX, canonical_path
+
+__all__ = ["METHODS", "Rule", "UnclearPathError", "split_target"]
+
+METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_ROOT: Final = "/trade-api/"
+_QUERY: Final = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?\[\]|]|%[0-9A-Fa-f]{2})*")
+_ESCAPE: Final = re.compile(r"%([0-9A-F]{2})")
+# What a server may decode before it routes: unreserved characters, and what separates segments.
+_NEVER_ESCAPED: Final = re.compile(r"[A-Za-z0-9\-._~/\\%;\x00-\x1f\x7f]")
+_LONGEST: Final = 8000
+_TEMPLATE: Final = re.compile(r"/(?:[A-Za-z0-9\-._~:@,]+|\*\*|\*|\{[A-Za-z_]+\})")
+
+
+class UnclearPathError(ValueError):
+    """A request target that two programs may read in two ways; the message says why."""
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """Split the target of a request line into its path and its query, both as they stand.
+
+    Args:
+        target: The request target (RFC 9112, section 3.2), which has to be in origin form.
+
+    Returns:
+        The path, and what follows the question mark; empty if nothing does.
+
+    Raises:
+        UnclearPathError: If the path isn't below ``/trade-api/``, or isn't in its one canonical spelling.
+    """
+    if len(target) > _LONGEST:
+        raise UnclearPathError(f"the path and query are longer than {_LONGEST} characters")
+    path, _, query = target.partition("?")
+    if not path.startswith(_ROOT):
+        raise UnclearPathError("only paths below /trade-api/ are forwarded")
+    try:
+        spelled = canonical_path(path)
+    except UsageError:
+        raise UnclearPathError(
+            "the path holds a character that has to be percent-encoded, or a broken escape"
+        ) from None
+    if spelled != path:
+        raise UnclearPathError("the path ends in a slash, or has an escape in lower case")
+    for escape in _ESCAPE.finditer(path):
+        if _NEVER_ESCAPED.fullmatch(chr(int(escape[1], 16))):
+            raise UnclearPathError(f"the path holds {escape[0]}, which servers may decode before they route")
+    segments = path.split("/")[1:]
+    if "" in segments or "." in segments or ".." in segments:
+        raise UnclearPathError("the path has an empty segment, or a dot for one")
+    if ";" in path:
+        raise UnclearPathError("the path holds a semicolon, which some servers cut a segment at")
+    if not _QUERY.fullmatch(query):
+        raise UnclearPathError("the query holds a character that has to be percent-encoded")
+    return path, query
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A method and a path template, as in ``POST /portfolio/orders``.
+
+    ``*`` or ``{name}`` stands for one segment, ``**`` at the end for all that follow and for none, and ``*`` in
+    place of the method for every method. Templates are below ``/trade-api/v2`` unless they say ``/trade-api/``.
+    """
+
+    text: str
+    method: str
+    segments: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a rule.
+
+        Raises:
+            ValueError: If it isn't one.
+        """
+        method, _, template = text.partition(" ")
+        if method not in {*METHODS, "*"}:
+            raise ValueError(f"{text!r}: a rule begins with {', '.join(METHODS)} or *, and then has a path")
+        parts = _TEMPLATE.findall(template)
+        if not parts or "".join(parts) != template:
+            raise ValueError(f"{text!r}: a path looks like /portfolio/orders/*, without escapes or a query")
+        if "/**" in parts[:-1] or "/." in parts or "/.." in parts:
+            raise ValueError(f"{text!r}: ** stands at the end only, and no segment is a dot")
+        whole = template if template.startswith(_ROOT) else REST_PREFIX + template
+        segments = tuple("*" if part.startswith("{") else part for part in whole.split("/")[1:])
+        return cls(text, method, segments)
+
+    def matches(self, method: str, path: str, *, fold: bool = False) -> bool:
+        """Tell whether it is a rule for this request.
+
+        Args:
+            method: The method, in upper case.
+            path: A path that ``split_target`` has let through.
+            fold: Take upper and lower case for the same; what denies does, so that a server that folds is no way round.
+        """
+        if self.method not in {"*", method}:
+            return False
+        asked = path.split("/")[1:]
+        wanted = self.segments
+        if wanted[-1] == "**":
+            wanted = wanted[:-1]
+            if len(asked) < len(wanted):
+                return False
+            asked = asked[: len(wanted)]
+        return len(asked) == len(wanted) and all(
+            want in {"*", got} or (fold and want.casefold() == got.casefold())
+            for want, got in zip(wanted, asked, strict=True)
+        )

@@ -1,0 +1,175 @@
+"""The policy file: who may ask for what. TOML, read strictly; a file that isn't understood whole isn't used at all."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from datetime import time as TimeOfDay  # noqa: N812 - beside time in seconds
+from decimal import Decimal
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from hsm_keys.errors import UsageError
+from hsm_keys.proxy.orders import OrderLimits
+from hsm_keys.proxy.paths import Rule
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+__all__ = ["ClientPolicy", "Policy", "Window", "load_policy", "parse_policy"]
+
+_DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_WINDOW: Final = re.compile(r"(\w{3})(?:-(\w{3}))? (\d\d):(\d\d)-(\d\d):(\d\d) ([A-Za-z_]+(?:/[A-Za-z_+\-0-9]+)*)")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Window(BaseModel):
+    """A time of day on some days of the week, such as ``Mon-Fri 09:30-16:00 America/New_York``; the end isn't in it."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    days: frozenset[int]
+    begin: TimeOfDay
+    end: TimeOfDay | None
+    zone: ZoneInfo
+
+    @classmethod
+    def parse(cls, text: object) -> Window:
+        """Read one.
+
+        Raises:
+            ValueError: If it isn't one.
+        """
+        match = _WINDOW.fullmatch(text) if isinstance(text, str) else None
+        if match is None:
+            raise ValueError("a time window looks like 'Mon-Fri 09:30-16:00 America/New_York'")
+        first, last, *clock, zone = match.groups()
+        if first not in _DAYS or (last or first) not in _DAYS:
+            raise ValueError(f"days are {', '.join(_DAYS)}")
+        start, stop = _DAYS.index(first), _DAYS.index(last or first)
+        days = frozenset((start + step) % 7 for step in range((stop - start) % 7 + 1))
+        try:
+            begin = TimeOfDay(int(clock[0]), int(clock[1]))
+            end = None if clock[2:] == ["24", "00"] else TimeOfDay(int(clock[2]), int(clock[3]))
+        except ValueError:
+            raise ValueError("a time is between 00:00 and 24:00") from None
+        if end is not None and end <= begin:
+            raise ValueError("a window ends after it begins; write one that passes midnight as two")
+        try:
+            return cls(days=days, begin=begin, end=end, zone=ZoneInfo(zone))
+        except (ZoneInfoNotFoundError, OSError):
+            raise ValueError(f"there is no time zone {zone!r}") from None
+
+    def holds(self, now: datetime) -> bool:
+        """Tell whether this moment is in it."""
+        there = now.astimezone(self.zone)
+        clock = there.time()
+        return there.weekday() in self.days and self.begin <= clock and (self.end is None or clock < self.end)
+
+
+def _rule(text: object) -> Rule:
+    if not isinstance(text, str):
+        raise ValueError("a rule is a text such as 'GET /portfolio/**'")  # noqa: TRY004 - pydantic wants ValueError
+    return Rule.parse(text)
+
+
+_Rule = Annotated[Any, BeforeValidator(_rule)]
+_Window = Annotated[Window, BeforeValidator(Window.parse)]
+_Rate = Annotated[float, Field(gt=0, le=1_000_000, strict=False, allow_inf_nan=False)]
+
+
+class ClientPolicy(BaseModel):
+    """What one client may do. Whatever isn't said is allowed, but for API keys and transfers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
+
+    uids: list[Annotated[int, Field(ge=0)]] = []
+    read_only: bool = False
+    allow: list[_Rule] | None = None
+    deny: list[_Rule] = []
+    allow_key_management: bool = False
+    allow_transfers: bool = False
+    read_tokens_per_second: _Rate | None = None
+    write_tokens_per_second: _Rate | None = None
+    orders_per_minute: Annotated[int, Field(gt=0)] | None = None
+    hours: list[_Window] | None = None
+    max_count: Annotated[int, Field(gt=0)] | None = None
+    max_price_cents: Annotated[int, Field(gt=0, lt=100)] | None = None
+    markets: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = None
+
+    @cached_property
+    def order_limits(self) -> OrderLimits:
+        """What an order may ask for."""
+        return OrderLimits(
+            None if self.max_count is None else Decimal(self.max_count),
+            None if self.max_price_cents is None else Decimal(self.max_price_cents) / 100,
+            self.markets,
+        )
+
+
+class Policy(BaseModel):
+    """Who may ask for what. A client that isn't named has the rules of ``default``; without one it may do nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    version: Literal[1]
+    clients: Annotated[dict[str, ClientPolicy], Field(min_length=1)]
+
+    @field_validator("clients")
+    @classmethod
+    def _check_clients(cls, clients: dict[str, ClientPolicy]) -> dict[str, ClientPolicy]:
+        seen: dict[int, str] = {}
+        for name, client in clients.items():
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name for a client: letters, digits, dots, dashes, underscores")
+            for uid in client.uids:
+                if seen.setdefault(uid, name) != name:
+                    raise ValueError(f"uid {uid} is both {seen[uid]} and {name}")
+        return clients
+
+    def client(self, name: str) -> ClientPolicy | None:
+        """Return the rules of a client; None if it has none."""
+        return self.clients.get(name) or self.clients.get("default")
+
+    def client_of_uid(self, uid: int) -> str:
+        """Return the name of the client that a local user is."""
+        return next((name for name, client in self.clients.items() if uid in client.uids), "default")
+
+
+def parse_policy(text: str, *, source: str = "the policy") -> Policy:
+    """Read a policy.
+
+    Args:
+        text: TOML 1.0.
+        source: What errors call it.
+
+    Raises:
+        UsageError: If it isn't one; the message says where.
+    """
+    try:
+        return Policy.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{source} is no TOML: {error}", hint="mend it; `hsm-keys proxy check` reads it too") from None
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'the whole'}: {problem['msg']}" for problem in error.errors()[:5]
+        )
+        raise UsageError(f"{source} can't be used: {wrong}", hint="docs/proxy.md lists what a policy can say") from None
+
+
+def load_policy(path: Path) -> Policy:
+    """Read a policy's file.
+
+    Raises:
+        UsageError: If it can't be read, or isn't a policy.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it isn't UTF-8"
+        raise UsageError(f"the policy {path} can't be read: {reason}", hint="give a TOML file") from None
+    return parse_policy(text, source=f"the policy {path}")

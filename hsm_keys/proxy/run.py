@@ -1,0 +1,279 @@
+"""The proxy as a program: put together, started, reloaded, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import ssl
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast
+
+from aiohttp import web
+
+from hsm_keys.errors import HsmKeysError, UsageError
+from hsm_keys.lifecycle.locking import runtime_folder
+from hsm_keys.proxy.access import Caller, TokenFolder, check_page, local_caller
+from hsm_keys.proxy.audit import AuditTrail
+from hsm_keys.proxy.control import Control
+from hsm_keys.proxy.door import Door
+from hsm_keys.proxy.judge import ALLOW_ALL, Judge
+from hsm_keys.proxy.listening import BACKLOG, bind_tcp, bind_unix, from_systemd, parse_address
+from hsm_keys.proxy.metrics import Metrics
+from hsm_keys.proxy.policy import load_policy
+from hsm_keys.proxy.signing import SignsForDoor
+from hsm_keys.proxy.upstream import Upstream
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable
+
+    from hsm_keys.signing.signer import RequestSigner
+
+    Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+__all__ = ["Options", "control_socket", "default_socket", "run", "state_folder"]
+
+_DRAIN_S: Final = 10.0
+_IDLE_S: Final = 3600.0
+
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says.
+
+    Args:
+        name: The key's name.
+        socket: Path of the Unix socket; None for the default, unless ``listen`` is given.
+        listen: ``HOST:PORT`` to listen at instead.
+        clients: Folder with the clients' tokens, for TCP.
+        policy: The policy's file.
+        allow_uids: Users beside this one that may use the Unix socket.
+        tls: Certificate and key files.
+        unsafe_listen: Listen elsewhere than on loopback; needs ``tls``.
+        audit: Folder of the audit trail.
+        audit_may_fail: Sign also when the trail can't be written.
+        ahead: For how many routes headers are kept in hand.
+        metrics: ``HOST:PORT`` for Prometheus.
+    """
+
+    name: str
+    socket: Path | None = None
+    listen: str | None = None
+    clients: Path | None = None
+    policy: Path | None = None
+    allow_uids: frozenset[int] = frozenset()
+    tls: tuple[Path, Path] | None = None
+    unsafe_listen: bool = False
+    audit: Path | None = None
+    audit_may_fail: bool = False
+    ahead: int = 0
+    metrics: str | None = None
+
+
+def state_folder(name: str) -> Path:
+    """Return where a proxy keeps its audit trail and whether it is frozen: ``XDG_STATE_HOME/hsm-keys/NAME``."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "hsm-keys" / name
+
+
+def default_socket(name: str) -> Path:
+    """Return where a proxy listens by default."""
+    return _runtime() / f"{name}.sock"
+
+
+def control_socket(name: str) -> Path:
+    """Return where a proxy is controlled."""
+    return _runtime() / f"{name}.control.sock"
+
+
+def _runtime() -> Path:
+    try:
+        return runtime_folder()
+    except OSError as error:
+        raise UsageError(
+            f"there is no folder for sockets that is this user's alone: {error.strerror or error}",
+            hint="set XDG_RUNTIME_DIR",
+        ) from None
+
+
+def run(signer: RequestSigner, base_url: str, options: Options, announce: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; SIGHUP reads the policy again.
+
+    Args:
+        signer: Signs with the key.
+        base_url: Kalshi's, as ``resolve`` gives it.
+        options: What the command line says.
+        announce: Hears what people should know.
+
+    Raises:
+        UsageError: If an option can't be used; nothing was begun.
+        AuditError: If the audit trail can't be written.
+    """
+    judge = Judge(load_policy(options.policy) if options.policy else ALLOW_ALL)
+    tokens = _checked(options)
+    state = state_folder(options.name)
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{state} can't be made: {error.strerror}", hint="set XDG_STATE_HOME") from None
+    marker = state / "frozen"
+    judge.frozen = marker.exists()
+    metrics = Metrics()
+    signs = SignsForDoor(signer, judge, metrics, ahead=options.ahead)
+    trail = AuditTrail(options.audit or state / "audit", key=lambda: signs.key)
+    try:
+        control = Control(options.name, judge, signs, trail, metrics=metrics, marker=marker)
+        asyncio.run(_Proxy(options, judge, signs, trail, control, metrics, tokens).serve(base_url, announce))
+    finally:
+        trail.close()
+        signs.close()
+
+
+def _checked(options: Options) -> TokenFolder | None:
+    """Return the clients' tokens, after a look at what goes together."""
+    if options.listen is None:
+        if options.clients or options.tls or options.unsafe_listen:
+            raise UsageError("--clients, --tls-cert and --unsafe-listen are for --listen", hint="give --listen too")
+        return None
+    if options.socket is not None or options.allow_uids:
+        raise UsageError("--socket and --allow-uid don't go with --listen", hint="run a second proxy for the other")
+    if options.clients is None:
+        raise UsageError("--listen needs the clients' tokens", hint="give their folder: --clients")
+    if options.unsafe_listen and options.tls is None:
+        raise UsageError("--unsafe-listen needs TLS", hint="give --tls-cert and --tls-key")
+    return TokenFolder(options.clients)
+
+
+class _Proxy:
+    """A proxy that serves."""
+
+    def __init__(  # noqa: PLR0917 - made in one place
+        self,
+        options: Options,
+        judge: Judge,
+        signs: SignsForDoor,
+        trail: AuditTrail,
+        control: Control,
+        metrics: Metrics,
+        tokens: TokenFolder | None,
+    ) -> None:
+        self._options = options
+        self._judge = judge
+        self._signs = signs
+        self._trail = trail
+        self._control = control
+        self._metrics = metrics
+        self._tokens = tokens
+        self._hosts: frozenset[str] | None = None
+        self._uids = options.allow_uids | {os.geteuid()}
+
+    async def serve(self, base_url: str, announce: Callable[[str], None]) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        async with AsyncExitStack() as stack:
+            upstream = await stack.enter_async_context(Upstream(base_url, self._metrics))
+            door = Door(
+                self._identify,
+                self._judge,
+                self._signs,
+                upstream,
+                trail=self._trail,
+                metrics=self._metrics,
+                audit_may_fail=self._options.audit_may_fail,
+            )
+            where = await self._listen(stack, door.answer)
+            stack.push_async_callback(upstream.close_relays)
+            announce(f"serving {self._options.name!r} at {where}, for {base_url}")
+            if self._judge.frozen:
+                announce("signing is frozen, as it was before: `hsm-keys proxy thaw` resumes it")
+            await stop.wait()
+            announce("stopping: requests under way are finished first")
+
+    async def _listen(self, stack: AsyncExitStack, answer: Handler) -> str:
+        options = self._options
+        path = control_socket(options.name)
+        await _serve(stack, bind_unix(path, mode=0o600), self._control_answer, path)
+        if options.metrics:
+            host, port = parse_address(options.metrics)
+            await _serve(stack, bind_tcp(host, port, unsafe=False), self._control.answer_metrics)
+        if options.listen:
+            host, port = parse_address(options.listen)
+            listener = bind_tcp(host, port, unsafe=options.unsafe_listen)
+            port = listener.getsockname()[1]
+            if not options.unsafe_listen:
+                self._hosts = frozenset({f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}", f"{host}:{port}"})
+            await _serve(stack, listener, answer, tls=_tls(options.tls))
+            return f"http{'s' if options.tls else ''}://{host}:{port}/trade-api/v2"
+        handed = from_systemd()
+        if handed is not None:
+            await _serve(stack, handed, answer)
+            return f"the socket {handed.getsockname()}"
+        path = options.socket or default_socket(options.name)
+        await _serve(stack, bind_unix(path, mode=0o666 if options.allow_uids else 0o600), answer, path)
+        return f"the socket {path}"
+
+    def _identify(self, request: web.BaseRequest) -> Caller:
+        connection = request.transport.get_extra_info("socket") if request.transport is not None else None
+        if self._tokens is not None:
+            check_page(request.headers, self._hosts)
+            return self._tokens.caller(request.headers)
+        check_page(request.headers, None)
+        return local_caller(cast("socket.socket", connection), self._uids, self._judge.policy.client_of_uid)
+
+    async def _control_answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = request.transport.get_extra_info("socket") if request.transport is not None else None
+        local_caller(cast("socket.socket", connection), frozenset({os.geteuid()}), str)
+        return await self._control.answer(request)
+
+    def _reload(self) -> None:
+        """Read the policy again; one that can't be used changes nothing."""
+        if self._options.policy is None:
+            return
+        try:
+            self._judge.replace(load_policy(self._options.policy))
+        except UsageError as error:
+            _log.error("the policy wasn't reloaded, the old one stays: %s", error)
+            return
+        _log.warning("the policy was reloaded")
+        with suppress(HsmKeysError):
+            self._trail.append("reloaded")
+
+
+async def _serve(
+    stack: AsyncExitStack,
+    listener: socket.socket,
+    answer: Handler,
+    path: Path | None = None,
+    *,
+    tls: ssl.SSLContext | None = None,
+) -> None:
+    """Serve on a socket until the stack ends, which drains it and removes its path."""
+    server = web.Server(answer, access_log=None, keepalive_timeout=_IDLE_S, auto_decompress=False)
+    runner = web.ServerRunner(server, shutdown_timeout=_DRAIN_S)
+    await runner.setup()
+    if path is not None:
+        stack.callback(path.unlink, missing_ok=True)
+    stack.push_async_callback(runner.cleanup)
+    await web.SockSite(runner, listener, ssl_context=tls, backlog=BACKLOG).start()
+
+
+def _tls(files: tuple[Path, Path] | None) -> ssl.SSLContext | None:
+    if files is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(*files)
+    except (OSError, ssl.SSLError):
+        raise UsageError(
+            f"{files[0]} and {files[1]} aren't a certificate and its key", hint="give both as PEM files"
+        ) from None
+    return context

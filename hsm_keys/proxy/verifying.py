@@ -1,0 +1,190 @@
+"""Verifying an audit trail: which line was changed, left out, put in or cut."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from base64 import b64decode
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from hsm_keys.errors import UsageError
+from hsm_keys.proxy.audit import FIRST_PREV, FORMAT, canonical, checkpoint_message, files_in
+from hsm_keys.signing.algorithms import PublicKey, verifies
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Finding", "Report", "read_public_key", "verify"]
+
+_MOST_FINDINGS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong.
+
+    Attributes:
+        file: The file's name.
+        line: The line, from 1.
+        what: What is wrong with it.
+    """
+
+    file: str
+    line: int
+    what: str
+
+
+@dataclass(slots=True)
+class Report:
+    """What a trail is like.
+
+    Attributes:
+        lines: How many there are.
+        checkpoints: How many signatures were verified.
+        unsigned: Lines that no checkpoint vouches for; the last checkpoint is always one of them.
+        closed: Whether it ends as a proxy ends it that was told to stop.
+        head: The hash of the last line.
+        findings: What is wrong; the first hundred.
+    """
+
+    lines: int = 0
+    checkpoints: int = 0
+    unsigned: int = 0
+    closed: bool = False
+    head: str = FIRST_PREV
+    findings: list[Finding] = field(default_factory=list)
+
+
+def read_public_key(pem: str) -> PublicKey:
+    """Read a SubjectPublicKeyInfo PEM.
+
+    Raises:
+        UsageError: If it isn't one of an RSA or Ed25519 key.
+    """
+    try:
+        key = load_pem_public_key(pem.encode())
+    except ValueError:
+        key = None
+    if not isinstance(key, PublicKey):
+        raise UsageError("that is no public key (RSA or Ed25519) as PEM", hint="`hsm-keys public-key NAME` prints one")
+    return key
+
+
+def verify(folder: Path, public_key: PublicKey | None = None) -> Report:
+    """Read a whole trail and check it.
+
+    Args:
+        folder: Where its files are.
+        public_key: The key that signed the checkpoints; without it, the key that the trail itself names.
+
+    Raises:
+        UsageError: If there is no trail.
+    """
+    files = files_in(folder)
+    if not files:
+        raise UsageError(f"there is no audit trail in {folder}", hint="give the folder of --audit")
+    reader = _Reader(public_key)
+    for number, path in enumerate(files, int(files[0].stem)):
+        reader.begin(path.name)
+        if int(path.stem) != number and not reader.told_missing:
+            reader.told_missing = True
+            reader.find("a file before this one is missing")
+        with path.open("rb") as file:
+            for line in file:
+                reader.read(line)
+    return reader.report
+
+
+class _Reader:
+    """Reads line after line."""
+
+    def __init__(self, public_key: PublicKey | None) -> None:
+        self.report = Report()
+        self.told_missing = False
+        self._given = public_key
+        self._key = public_key
+        self._file = ""
+        self._line = 0
+        self._seq = 0
+        self._unsigned: dict[int, str] = {}
+
+    def begin(self, name: str) -> None:
+        """Come to the next file."""
+        self._file, self._line = name, 0
+
+    def find(self, what: str) -> None:
+        """Note what is wrong with the line at hand."""
+        if len(self.report.findings) < _MOST_FINDINGS:
+            self.report.findings.append(Finding(self._file, self._line, what))
+
+    def read(self, line: bytes) -> None:
+        """Check a line, and take it for what the next one follows."""
+        self._line += 1
+        self.report.lines += 1
+        if not line.endswith(b"\n"):
+            self.find("the line is cut")
+            return
+        line = line[:-1]
+        record = _parsed(line)
+        if record is None:
+            self.find("the line isn't a canonical JSON object of this format")
+            return
+        digest, seq = record["hash"], record["seq"]
+        if hashlib.sha256(line.replace(f'"hash":"{digest}",'.encode(), b"", 1)).hexdigest() != digest:
+            self.find("the line was changed: its hash is another one")
+        if record["prev"] != self.report.head or seq != self._seq + 1:
+            self.find(self._misfit(seq))
+        self.report.head, self._seq = digest, seq
+        self._unsigned[seq] = digest
+        self.report.unsigned = len(self._unsigned)
+        self.report.closed = record["kind"] == "close" or (self.report.closed and record["kind"] == "checkpoint")
+        if record["kind"] == "open":
+            self._opened(record)
+        if record["kind"] == "checkpoint":
+            self._check_signature(record)
+
+    def _misfit(self, seq: int) -> str:
+        if seq > self._seq + 1:
+            return f"lines {self._seq + 1} to {seq - 1} of the trail are missing before this one"
+        if seq <= self._seq:
+            return f"the line was put in or moved: it is number {seq}, after number {self._seq}"
+        return "the line doesn't follow the one before: one of them was put in or changed"
+
+    def _opened(self, record: dict[str, Any]) -> None:
+        if self._line != 1 or record.get("format") != FORMAT:
+            self.find("the file doesn't begin here, or has another format")
+        named = record.get("public_key")
+        if self._given is None and isinstance(named, str):
+            try:
+                self._key = read_public_key(named)
+            except UsageError:
+                self.find("the public key that is named here can't be read")
+
+    def _check_signature(self, record: dict[str, Any]) -> None:
+        try:
+            signature = b64decode(record.get("signature") or "", validate=True)
+        except (ValueError, TypeError):
+            signature = b""
+        of = record.get("of")
+        of = of if type(of) is int else 0
+        digest = self._unsigned.get(of)
+        if self._key is None or digest is None or not verifies(self._key, checkpoint_message(of, digest), signature):
+            self.find("the checkpoint's signature isn't of this key over this trail")
+            return
+        self.report.checkpoints += 1
+        self._unsigned = {seq: hash_ for seq, hash_ in self._unsigned.items() if seq > of}
+        self.report.unsigned = len(self._unsigned)
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or canonical(record) != line:
+        return None
+    texts = all(isinstance(record.get(name), str) for name in ("hash", "prev", "kind", "time"))
+    return record if texts and type(record.get("seq")) is int else None

@@ -1,0 +1,312 @@
+"""The door over the wire: what reaches Kalshi, what doesn't, and what is written down."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+from urllib.request import Request, urlopen
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from hsm_keys.proxy.verifying import verify
+from hsm_keys.sandbox.faults import parse_fault
+from tests.support.cli import run_cli, run_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from hsm_keys.sandbox import RecordedRequest, SandboxServer
+    from tests.support.door import Door
+
+    Start = Callable[..., Door]
+
+V2 = "/trade-api/v2"
+BALANCE = f"{V2}/portfolio/balance"
+ORDERS = f"{V2}/portfolio/orders"
+ORDER = {"ticker": "KXA-1", "side": "yes", "action": "buy", "type": "limit", "count": 5, "yes_price": 40}
+
+
+def reached(sandbox: SandboxServer) -> list[RecordedRequest]:
+    """What reached Kalshi, without what keeps connections warm."""
+    return [seen for seen in sandbox.requests if seen.path != f"{V2}/exchange/status"]
+
+
+def test_requests_are_signed_and_forwarded(door: Door, sandbox: SandboxServer) -> None:
+    assert door.request("GET", BALANCE + "?subaccount=0")[0] == 200
+    status, made = door.request("POST", ORDERS, json.dumps(ORDER), {"Content-Type": "application/json"})
+    assert status == 201, made
+    order_id = made["order"]["order_id"]
+    assert door.request("DELETE", f"{ORDERS}/{order_id}")[0] == 200
+    seen = reached(sandbox)
+    assert [(one.method, one.path, one.query, one.verified) for one in seen] == [
+        ("GET", BALANCE, "subaccount=0", True),
+        ("POST", ORDERS, "", True),
+        ("DELETE", f"{ORDERS}/{order_id}", "", True),
+    ]
+    door.stop()
+    lines = door.lines()
+    decisions = [line for line in lines if line["kind"] == "decision"]
+    outcomes = {line["of"]: line for line in lines if line["kind"] == "outcome"}
+    assert [(line["verdict"], line["uid"], line["pid"]) for line in decisions] == [
+        ("allowed", os.getuid(), os.getpid())
+    ] * 3
+    assert [outcomes[line["seq"]]["status"] for line in decisions] == [200, 201, 200]
+    report = verify(door.audit)
+    assert (report.findings, report.closed) == ([], True)
+    trail = "".join(path.read_text() for path in door.audit.glob("*.jsonl"))
+    assert "KXA-1" not in trail
+    assert "subaccount=0" not in trail
+
+
+def test_a_clients_own_authentication_ends_at_the_door(door: Door, sandbox: SandboxServer) -> None:
+    own = {"kalshi-access-key": "bot", "KALSHI-ACCESS-SIGNATURE": "AAAA", "KALSHI-ACCESS-TIMESTAMP": "1"}
+    assert door.request("GET", BALANCE, headers={**own, "Authorization": "Bearer x", "Cookie": "a=b"})[0] == 200
+    assert reached(sandbox)[0].api_key_id == sandbox.bootstrap_key_id
+
+
+DENIED = [
+    f"{V2}/api_keys",
+    f"{V2}/API_KEYS",
+    f"{V2}/api_keys?x=1",
+    f"{V2}/api_keys/",
+    f"{V2}//api_keys",
+    f"{V2}/./api_keys",
+    f"{V2}/portfolio/../api_keys",
+    f"{V2}/portfolio/%2e%2e/api_keys",
+    f"{V2}/portfolio%2F..%2Fapi_keys",
+    f"{V2}/portfolio/..%2Fapi_keys",
+    f"{V2}/%61pi_keys",
+    f"{V2}/api%5Fkeys",
+    f"{V2}/api%255Fkeys",
+    f"{V2}/api_keys;x",
+    f"{V2}/portfolio\\..\\api_keys",
+    f"{V2}/portfolio/%5C..%5Capi_keys",
+    "/portfolio/balance",
+    "/",
+    f"http://evil.example{BALANCE}",
+    "*",
+    f"{V2}/api_keys%00",
+    f"{V2}/api_keys#x",
+    f"{V2}/" + "a" * 9000,
+]
+
+SMUGGLED = [
+    "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n",
+    "Transfer-Encoding: chunked\r\nContent-Length: 2\r\n",
+    "Content-Length: 2\r\nContent-Length: 3\r\n",
+    "Content-Length: +2\r\n",
+    "Transfer-Encoding: xchunked\r\nContent-Length: 2\r\n",
+    "Transfer-Encoding : chunked\r\nContent-Length: 2\r\n",
+    "Content-Length: 2\r\nX: a\rB: c\r\n",
+    "X: " + "a" * 20_000 + "\r\n",
+    "Content-Length: 2\r\n folded: yes\r\n",
+]
+
+
+def test_nothing_that_is_denied_is_signed(door: Door, sandbox: SandboxServer) -> None:
+    for target in DENIED:
+        for method in ("GET", "POST"):
+            request = f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}"
+            assert door.raw(request.encode())[:3] in {b"400", b"403", b"404"}, target
+            assert reached(sandbox) == [], target
+
+
+def test_smuggled_requests_are_refused(door: Door, sandbox: SandboxServer) -> None:
+    for head in SMUGGLED:
+        assert door.raw(f"POST {ORDERS} HTTP/1.1\r\nHost: x\r\n{head}\r\n{{}}".encode())[:3] == b"400", head
+        assert reached(sandbox) == [], head
+
+
+def test_pages_in_browsers_are_refused(door: Door, sandbox: SandboxServer) -> None:
+    assert door.request("GET", BALANCE, headers={"Origin": "http://localhost"})[0] == 403
+    assert door.request("OPTIONS", BALANCE)[0] == 403
+    assert reached(sandbox) == []
+
+
+def test_limits_of_money(start: Start, sandbox: SandboxServer) -> None:
+    door = start("[clients.default]\nmax_count = 5\nmarkets = ['KXA-*']")
+    assert door.request("POST", ORDERS, json.dumps({**ORDER, "count": 6}))[1]["error"]["code"] == "max_count"
+    assert door.request("POST", ORDERS, b" " * ((1 << 20) + 1))[0] == 413
+    assert reached(sandbox) == []
+    assert door.request("POST", ORDERS, json.dumps(ORDER), {"Content-Type": "application/json"})[0] == 201
+
+
+def test_freeze_and_thaw(start: Start, sandbox: SandboxServer) -> None:
+    door = start(ahead=4)
+    assert door.request("GET", BALANCE)[0] == 200
+    assert run_cli("proxy", "freeze", "--name", "prod", **door.environment).returncode == 0
+    assert door.request("GET", BALANCE)[1]["error"]["code"] == "frozen"
+    door.stop()
+    door = start()
+    assert door.request("GET", BALANCE)[0] == 403
+    status = run_json("proxy", "status", "--name", "prod", "--output", "json", **door.environment)
+    assert (status["frozen"], status["denied"], status["not_ready"]) == (True, 1, "signing is frozen")
+    assert run_cli("proxy", "thaw", "--name", "prod", **door.environment).returncode == 0
+    assert door.request("GET", BALANCE)[0] == 200
+    assert len(reached(sandbox)) == 2
+
+
+def test_a_policy_is_reloaded_if_it_is_good(start: Start) -> None:
+    door = start("[clients.default]\nread_only = true")
+    path = door.folder / "policy.toml"
+    for text, words, status in (
+        ("version = 1\n[clients.default]\nreadonly = false", "wasn't reloaded", 403),
+        ("version = 1\n[clients.default]", "was reloaded", 404),
+    ):
+        path.write_text(text)
+        door.reload()
+        deadline = time.monotonic() + 10
+        while not any(words in line for line in door.said):
+            assert time.monotonic() < deadline, door.said
+            time.sleep(0.01)
+        assert door.request("DELETE", f"{ORDERS}/00000000-0000-0000-0000-000000000000")[0] == status
+
+
+def test_tokens_over_tcp(start: Start, sandbox: SandboxServer, tmp_path: Path) -> None:
+    folder = tmp_path / "clients"
+    folder.mkdir()
+    maker, reader = _token(folder, "maker"), _token(folder, "reader")
+    door = start("[clients.maker]\n[clients.reader]\nread_only = true", listen="127.0.0.1:0", clients=folder)
+
+    def ask(method: str, **headers: str) -> int:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        with closing(http.client.HTTPConnection("127.0.0.1", door.port, timeout=20)) as connection:
+            connection.request(method, BALANCE, headers=named)
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status
+
+    assert ask("GET") == 401
+    assert ask("GET", Authorization="Bearer " + "x" * 40) == 401
+    assert ask("GET", Authorization=f"Bearer {maker}", Host="evil.example") == 403
+    assert reached(sandbox) == []
+    assert ask("GET", Authorization=f"Bearer {maker}") == 200
+    assert ask("GET", KALSHI_ACCESS_KEY=reader, KALSHI_ACCESS_SIGNATURE="of a throwaway key") == 200
+    assert ask("POST", KALSHI_ACCESS_KEY=reader) == 403
+    (folder / "maker").unlink()
+    time.sleep(0.25)  # tokens are looked at five times a second
+    assert ask("GET", Authorization=f"Bearer {maker}") == 401
+    door.stop()
+    trail = "".join(path.read_text() for path in door.audit.glob("*.jsonl")) + "".join(door.said)
+    assert maker not in trail
+    assert reader not in trail
+
+
+def test_a_websocket_is_signed_and_relayed(start: Start, sandbox: SandboxServer, tmp_path: Path) -> None:
+    folder = tmp_path / "clients"
+    folder.mkdir()
+    token = _token(folder, "maker")
+    door = start(listen="127.0.0.1:0", clients=folder)
+    url = f"ws://127.0.0.1:{door.port}/trade-api/ws/v2"
+    with connect(url, additional_headers={"Authorization": f"Bearer {token}"}) as session:
+        session.send(json.dumps({"id": 1, "cmd": "subscribe", "params": {"channels": ["ticker"]}}))
+        assert json.loads(session.recv(timeout=10))["type"] == "subscribed"
+        assert session.ping().wait(10)
+        sandbox.stop()
+        with pytest.raises(ConnectionClosed):
+            session.recv(timeout=10)
+    (handshake,) = reached(sandbox)
+    assert (handshake.path, handshake.verified) == ("/trade-api/ws/v2", True)
+    with pytest.raises(InvalidStatus):
+        connect(url)
+
+
+def test_an_answer_that_was_lost_is_not_asked_for_again(door: Door, sandbox: SandboxServer) -> None:
+    for method in ("POST", "DELETE", "GET"):
+        path = ORDERS if method != "DELETE" else f"{ORDERS}/x"
+        assert door.request("GET", BALANCE)[0] == 200  # a connection that is open already
+        template = "/portfolio/orders" + ("/{order_id}" if method == "DELETE" else "")
+        sandbox.faults.add(parse_fault(f"{method} {template}:drop-after:1"))
+        before = len(reached(sandbox))
+        status, answer = door.request(method, path, json.dumps(ORDER) if method == "POST" else None)
+        assert (status, answer["error"]["code"]) == (502, "outcome_unknown")
+        assert len(reached(sandbox)) == before + 1
+
+
+def test_kalshi_away(door: Door, sandbox: SandboxServer) -> None:
+    sandbox.stop()
+    status, answer = door.request("POST", ORDERS, b"{}")
+    assert (status, answer["error"]["code"]) == (502, "network")
+
+
+def test_no_room_for_the_trail_means_no_signature(start: Start, sandbox: SandboxServer) -> None:
+    door = start(file_bytes=2500)
+    answers = [door.request("GET", BALANCE) for _ in range(8)]
+    assert answers[0][0] == 200
+    assert answers[-1][0] == 503
+    assert answers[-1][1]["error"]["code"] == "audit"
+    assert len(reached(sandbox)) == sum(status == 200 for status, _ in answers)
+    door.process.kill()
+    door.process.wait()
+
+
+def test_a_client_that_dies_half_way(door: Door, sandbox: SandboxServer) -> None:
+    with door.connect() as connection:
+        connection.sendall(f"POST {ORDERS} HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{{".encode())
+    with door.connect() as connection:
+        connection.sendall(f"POST {ORDERS} HTTP/1.1\r\nHo".encode())
+    assert door.request("GET", BALANCE)[0] == 200
+    assert sandbox.state.orders == {}
+
+
+def test_a_thousand_idle_connections(door: Door) -> None:
+    idle = [door.connect() for _ in range(1000)]
+    try:
+        assert door.request("GET", BALANCE)[0] == 200
+    finally:
+        for connection in idle:
+            connection.close()
+
+
+def test_health_and_metrics(start: Start) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    door = start(metrics=address)
+
+    def read(path: str) -> str:
+        with urlopen(Request(f"http://{address}{path}"), timeout=10) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    assert read("/healthz") == "ok\n"
+    assert read("/readyz") == "ready\n"
+    door.request("GET", BALANCE)
+    door.request("GET", f"{V2}/api_keys")
+    text = read("/metrics")
+    assert 'hsm_keys_proxy_verdicts_total{rule="allowed",verdict="allowed"} 1.0' in text
+    assert 'hsm_keys_proxy_verdicts_total{rule="api_keys",verdict="denied"} 1.0' in text
+    assert 'hsm_keys_proxy_upstream_seconds_count{status="200"} 1.0' in text
+
+
+def test_a_second_proxy_for_a_name_is_refused(door: Door, start: Start) -> None:
+    with pytest.raises(AssertionError, match="another proxy"):
+        start()
+    assert door.request("GET", BALANCE)[0] == 200
+
+
+def test_check_explains(start: Start) -> None:
+    door = start("[clients.maker]\nread_only = true\n[clients.default]\nmax_count = 5")
+    policy = str(door.folder / "policy.toml")
+    said = run_cli("proxy", "check", policy, "POST", ORDERS, "--client", "maker")
+    assert (said.returncode, "read_only" in said.stdout) == (1, True)
+    assert run_cli("proxy", "check", policy, "GET", ORDERS, "--client", "maker").returncode == 0
+    assert run_cli("proxy", "check", policy, "POST", ORDERS).returncode == 2
+    said = run_cli("proxy", "check", policy, "POST", ORDERS, "--body", json.dumps({**ORDER, "count": 9}))
+    assert "max_count" in said.stdout
+    assert run_cli("audit", "verify", str(door.audit)).returncode == 0
+
+
+def _token(folder: Path, client: str) -> str:
+    token = client + "0" * 40
+    (folder / client).touch(mode=0o600)
+    (folder / client).write_text(token + "\n")
+    return token

@@ -1,0 +1,251 @@
+"""What a policy says, and what the judge makes of it."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from datetime import UTC, datetime
+from posixpath import normpath
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsm_keys.errors import UsageError
+from hsm_keys.proxy.judge import Judge, Verdict
+from hsm_keys.proxy.limits import MinuteCap, TokenBucket
+from hsm_keys.proxy.paths import Rule, UnclearPathError, split_target
+from hsm_keys.proxy.policy import parse_policy
+
+V2 = "/trade-api/v2"
+ORDERS = f"{V2}/portfolio/orders"
+NOON = datetime(2026, 11, 24, 17, 0, tzinfo=UTC)  # a Tuesday; 12:00 in New York
+ORDER: dict[str, Any] = {"ticker": "KXA-1", "side": "yes", "action": "buy", "count": 5, "yes_price": 40}
+
+
+def judge(rules: str, client: str = "default") -> Judge:
+    return Judge(parse_policy(f"version = 1\n[clients.{client}]\n{rules}"))
+
+
+def ask(asked: Judge, method: str, path: str, body: object = None, *, at: datetime = NOON, now: float = 0.0) -> Verdict:
+    content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+    return asked.judge("default", method, path, content, at=at, now=now)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize("path", ["/api_keys", "/api_keys/generate", "/API_KEYS", "/api_keys/x/y"])
+def test_api_keys_are_denied_to_everyone(method: str, path: str) -> None:
+    for asked in (Judge(), judge('allow = ["* /**"]')):
+        assert ask(asked, method, V2 + path).rule == "api_keys"
+    assert ask(judge("allow_key_management = true"), method, V2 + path).allowed
+
+
+def test_transfers_are_denied_to_everyone() -> None:
+    for path in ("/portfolio/subaccounts/transfer", "/portfolio/Withdrawals"):
+        assert ask(judge('allow = ["* /**"]'), "POST", V2 + path).rule == "transfers"
+        assert ask(judge("allow_transfers = true"), "POST", V2 + path).allowed
+    assert ask(Judge(), "GET", f"{V2}/portfolio/subaccounts/transfers").allowed
+
+
+def test_routes() -> None:
+    asked = judge('allow = ["GET /portfolio/**", "POST /portfolio/orders"]\ndeny = ["GET /portfolio/fills"]')
+    assert ask(asked, "GET", f"{V2}/portfolio").allowed
+    assert ask(asked, "GET", f"{V2}/portfolio/orders/x").allowed
+    assert ask(asked, "POST", ORDERS).allowed
+    assert ask(asked, "POST", ORDERS + "/batched").rule == "allow"
+    assert ask(asked, "GET", f"{V2}/Portfolio/orders").rule == "allow"
+    assert ask(asked, "GET", f"{V2}/portfolio/FILLS").rule == "deny GET /portfolio/fills"
+    assert ask(asked, "HEAD", f"{V2}/portfolio").rule == "method"
+    assert ask(judge("read_only = true"), "DELETE", ORDERS + "/x").rule == "read_only"
+    assert ask(judge("", client="other"), "GET", ORDERS).rule == "client"
+
+
+def test_hours() -> None:
+    asked = judge('hours = ["Mon-Fri 09:30-12:30 America/New_York"]')
+    assert ask(asked, "GET", ORDERS).allowed
+    assert ask(asked, "GET", ORDERS, at=NOON.replace(minute=30)).rule == "hours"
+    assert ask(asked, "GET", ORDERS, at=NOON.replace(day=28)).rule == "hours"
+    assert ask(judge('hours = ["Sun-Tue 00:00-24:00 UTC"]'), "GET", ORDERS).allowed
+
+
+def test_tokens_and_caps() -> None:
+    asked = judge("write_tokens_per_second = 20\norders_per_minute = 3")
+    assert ask(asked, "POST", ORDERS, ORDER).allowed
+    assert ask(asked, "POST", ORDERS, ORDER).allowed
+    third = ask(asked, "POST", ORDERS, ORDER)
+    assert (third.status, third.rule, third.retry_after) == (429, "tokens per second", 1)
+    assert ask(asked, "GET", ORDERS).allowed
+    assert ask(asked, "POST", ORDERS, ORDER, now=0.5).allowed
+    fourth = ask(asked, "POST", ORDERS, ORDER, now=5)
+    assert (fourth.status, fourth.rule, fourth.retry_after) == (429, "orders_per_minute", 55)
+    assert ask(asked, "POST", ORDERS, ORDER, now=60).allowed
+
+
+def test_a_reload_gives_no_limits_back() -> None:
+    rules = "orders_per_minute = 1"
+    asked = judge(rules)
+    assert ask(asked, "POST", ORDERS, ORDER).allowed
+    asked.replace(judge(rules + "\nmax_count = 5").policy)
+    assert ask(asked, "POST", ORDERS, ORDER, now=1).status == 429
+
+
+def test_a_batch_counts_each_order() -> None:
+    asked = judge("orders_per_minute = 3")
+    assert ask(asked, "POST", ORDERS + "/batched", {"orders": [ORDER, ORDER]}).allowed
+    assert ask(asked, "POST", ORDERS + "/batched", {"orders": [ORDER, ORDER]}).status == 429
+
+
+MONEY = 'max_count = 10\nmax_price_cents = 50\nmarkets = ["KXA-*"]'
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({}, "allowed"),
+        ({"count": 10, "yes_price": 50}, "allowed"),
+        ({"count": 11}, "max_count"),
+        ({"count": -1}, "max_count"),
+        ({"count": None}, "body"),
+        ({"count": 1e9}, "body"),
+        ({"count": True}, "body"),
+        ({"count_fp": "5.00"}, "body"),
+        ({"yes_price": 51}, "max_price"),
+        ({"no_price": 10}, "body"),
+        ({"yes_price": "0.40"}, "allowed"),
+        ({"yes_price": "NaN"}, "body"),
+        ({"ticker": "KXB-1"}, "markets"),
+        ({"ticker": ["KXA-1"]}, "markets"),
+        ({"Count": 100}, "body"),
+        ({"quantity": 100}, "body"),
+    ],
+)
+def test_orders_are_limited(change: dict[str, Any], rule: str) -> None:
+    for path, body in ((ORDERS, {**ORDER, **change}), (ORDERS + "/batched", {"orders": [ORDER, {**ORDER, **change}]})):
+        assert ask(judge(MONEY), "POST", path, body).rule == rule
+
+
+def test_dollars_are_cents() -> None:
+    dollars = {name: value for name, value in ORDER.items() if name != "yes_price"}
+    assert ask(judge(MONEY), "POST", ORDERS, {**dollars, "yes_price_dollars": "0.5000"}).allowed
+    assert ask(judge(MONEY), "POST", ORDERS, {**dollars, "no_price_dollars": "0.5001"}).rule == "max_price"
+    assert ask(judge(MONEY), "POST", ORDERS, dollars).rule == "max_price"
+    assert ask(judge(MONEY), "POST", ORDERS + "/x/amend", {"ticker": "KXA-1", "count": 11}).rule == "max_count"
+    assert ask(judge(MONEY), "POST", ORDERS + "/x/amend", {"ticker": "KXA-1"}).allowed
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"ticker": "KXA-1", "count": 1, "count": 1000, "yes_price": 4}',
+        b'{"ticker": "KXA-1", "count": 1, "\\u0063ount": 1000, "yes_price": 4}',
+        b"\xff\xfe{}",
+        b"[]",
+        b'{"count": NaN}',
+        b"",
+        b"[" * 100_000,
+        b'{"orders": []}',
+    ],
+)
+def test_a_body_that_can_be_read_in_two_ways_is_refused(body: bytes) -> None:
+    assert ask(judge(MONEY), "POST", ORDERS, body).rule == "body"
+    assert ask(judge(MONEY), "POST", ORDERS + "/batched", body).rule == "body"
+
+
+def test_limited_orders_leave_no_other_way_to_trade() -> None:
+    asked = judge(MONEY)
+    for path in ("/portfolio/order_groups/create", "/communications/quotes", "/portfolio/events/orders"):
+        assert ask(asked, "POST", V2 + path).rule == "body"
+    assert ask(asked, "DELETE", ORDERS + "/x").allowed
+    assert ask(asked, "POST", ORDERS + "/x/decrease").allowed
+    assert asked.needs_body("default", "POST", ORDERS)
+    assert asked.needs_body("default", "POST", ORDERS.upper().replace("/TRADE-API/V2", V2))
+    assert not asked.needs_body("default", "GET", ORDERS)
+
+
+def test_frozen_denies_everything() -> None:
+    asked = Judge(frozen=True)
+    assert ask(asked, "GET", ORDERS).rule == "frozen"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("version = 2\n[clients.a]", "version"),
+        ("version = 1", "clients"),
+        ("version = 1\n[clients.a]\nreadonly = true", "readonly"),
+        ("version = 1\n[clients.a]\nread_only = 1", "read_only"),
+        ("version = 1\n[clients.a]\nallow = ['/portfolio']", "a rule begins with"),
+        ("version = 1\n[clients.a]\nallow = ['GET /a/../b']", "no segment is a dot"),
+        ("version = 1\n[clients.a]\nallow = ['GET /a/**/b']", "at the end only"),
+        ("version = 1\n[clients.a]\nallow = ['GET /a b']", "a path looks like"),
+        ("version = 1\n[clients.a]\nhours = ['Mon 17:00-09:00 UTC']", "two"),
+        ("version = 1\n[clients.a]\nhours = ['Mon 09:00-10:00 Mars/Olympus']", "Mars/Olympus"),
+        ("version = 1\n[clients.a]\nmax_price_cents = 0", "max_price_cents"),
+        ("version = 1\n[clients.a]\nuids = [1]\n[clients.b]\nuids = [1]", "uid 1 is both"),
+        ("version = 1\n[clients.'a b']", "no name"),
+        ("version =", "no TOML"),
+    ],
+)
+def test_bad_policies_are_refused(text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        parse_policy(text)
+
+
+PIECES = st.one_of(
+    st.sampled_from(["/", "//", ".", "..", ";", "\\", "?", "#", "@", "\n", " ", "é"]),
+    st.sampled_from(["%2e", "%2E", "%2f", "%2F", "%5C", "%25", "%252e", "%00", "%0A", "%C3%A9", "%6B"]),
+    st.sampled_from(["api_keys", "%61pi_keys", "API_KEYS", "portfolio", "orders", "transfer"]),
+)
+
+
+@given(st.lists(PIECES | st.text(max_size=3), max_size=8).map("".join))
+def test_a_path_that_is_let_through_can_be_read_in_one_way_only(rest: str) -> None:
+    target = f"{V2}/{rest}"
+    try:
+        path, query = split_target(target)
+    except UnclearPathError:
+        return
+    assert f"{path}?{query}".rstrip("?") == target.rstrip("?")
+    read = unquote(unquote(path))
+    assert normpath(read) == read
+    assert len(read.split("/")) == len(path.split("/"))
+    verdict = ask(Judge(), "POST", path)
+    if read.casefold().startswith(f"{V2}/api_keys/") or read.casefold() == f"{V2}/api_keys":
+        assert verdict.rule == "api_keys"
+
+
+@given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 4)), max_size=40), st.integers(1, 6))
+def test_no_minute_has_more_than_the_cap(asked: list[tuple[float, int]], most: int) -> None:
+    cap, now = MinuteCap(most), 0.0
+    taken: list[tuple[float, int]] = []
+    for pause, count in asked:
+        now += pause * 10
+        wait = cap.wait_for(count, now)
+        if wait == 0:
+            cap.take(count, now)
+            taken.append((now, count))
+        elif count <= most:
+            assert deepcopy(cap).wait_for(count, now + wait + 1e-6) == 0
+        assert sum(number for at, number in taken if at > now - 60) <= most
+
+
+@given(st.lists(st.floats(0, 0.2), min_size=1, max_size=60))
+def test_a_bucket_gives_no_more_than_it_has(pauses: list[float]) -> None:
+    bucket, now, taken = TokenBucket(100), 0.0, 0
+    for pause in pauses:
+        now += pause
+        if bucket.wait_for(10, now) == 0:
+            bucket.take(10)
+            taken += 10
+    assert taken <= 100 + now * 100 + 1e-6
+
+
+def test_rules_match_segments() -> None:
+    rule = Rule.parse("GET /portfolio/orders/{order_id}")
+    assert rule.matches("GET", ORDERS + "/x")
+    assert not rule.matches("GET", ORDERS)
+    assert not rule.matches("GET", ORDERS + "/x/y")
+    assert not rule.matches("POST", ORDERS + "/x")
+    assert Rule.parse("GET /trade-api/ws/v2").matches("GET", "/trade-api/ws/v2")

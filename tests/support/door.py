@@ -1,0 +1,171 @@
+"""A proxy as a process of its own, with a key in memory: what is tested is the door, not the store."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class Door:
+    """A running proxy.
+
+    Args:
+        folder: Where its state is.
+        command: What starts it.
+        environment: What its environment has besides.
+    """
+
+    def __init__(self, folder: Path, command: list[str], **environment: str) -> None:
+        self.folder = folder
+        self.state = folder / "state" / "hsm-keys" / "prod"
+        self.audit = self.state / "audit"
+        self._environment = {
+            **os.environ,
+            "XDG_STATE_HOME": str(folder / "state"),
+            "XDG_RUNTIME_DIR": str(folder),
+            **environment,
+        }
+        self.process = subprocess.Popen(command, env=self._environment, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        self.said: list[str] = []
+        self._serves = threading.Event()
+        self._ends = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self._serves.wait(30)
+        if self.process.poll() is not None or not any(line.startswith("serving") for line in self.said):
+            self.process.kill()
+            self.process.wait()
+            self._reader.join(5)
+            self.process.stderr.close()
+            raise AssertionError("".join(self.said))
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.said.append(line)
+            if line.startswith("serving"):
+                self._serves.set()
+        self._serves.set()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For commands about it."""
+        return {name: self._environment[name] for name in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR")}
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        line = next(line for line in self.said if line.startswith("serving"))
+        return int(line.partition("127.0.0.1:")[2].partition("/")[0])
+
+    def request(
+        self, method: str, target: str, body: bytes | str | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        """Send a request over the Unix socket; return the status and what the answer says."""
+        connection = http.client.HTTPConnection("localhost", timeout=20)
+        connection.sock = self.connect()
+        try:
+            connection.request(method, target, body, headers or {})
+            answer = connection.getresponse()
+            text = answer.read()
+            return answer.status, json.loads(text) if text else None
+        finally:
+            connection.close()
+
+    def connect(self) -> socket.socket:
+        """Return a connection to the Unix socket."""
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(20)
+        connection.connect(str(self.folder / "hsm-keys" / "prod.sock"))
+        return connection
+
+    def raw(self, text: bytes) -> bytes:
+        """Send bytes, and return all that comes back until the end or the first whole answer."""
+        with self.connect() as connection:
+            connection.sendall(text)
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            return str(answer.status).encode() + b" " + answer.read()
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return the audit trail."""
+        return [
+            json.loads(line) for path in sorted(self.audit.glob("*.jsonl")) for line in path.read_text().splitlines()
+        ]
+
+    def reload(self) -> None:
+        self.process.send_signal(signal.SIGHUP)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        assert self.process.wait(20) == 0, "".join(self.said)
+        self._reader.join(5)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.stop()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+
+def with_key_in_memory(folder: Path, **options: Any) -> Door:
+    """Start a proxy that signs with the bootstrap key of the environment."""
+    given = json.dumps({name: str(value) if isinstance(value, Path) else value for name, value in options.items()})
+    return Door(folder, [sys.executable, "-m", "tests.support.door", given])
+
+
+def _main(options: dict[str, Any]) -> None:
+    from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
+    from hsm_keys.proxy.run import Options, run
+    from hsm_keys.signing.algorithms import public_key_pem
+    from hsm_keys.signing.pem import load_private_key
+    from hsm_keys.signing.signer import RequestSigner
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    pem = bootstrap_key_from_env() or sys.exit("there is no key")
+    private = load_private_key(os.environ["KALSHI_PRIVATE_KEY"].encode())
+
+    class Key:
+        name = "prod"
+        api_key_id = pem.api_key_id
+        public_key = private.public_key()
+        sign = staticmethod(pem.sign)
+
+        def public_pem(self) -> str:
+            return public_key_pem(self.public_key)
+
+    limit = options.pop("file_bytes", None)
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    for name in ("policy", "clients"):
+        if name in options:
+            options[name] = Path(options[name])
+    run(
+        RequestSigner(Key()),
+        os.environ["KALSHI_API_BASE_URL"],
+        Options(name="prod", **options),
+        lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201 - what the command line does
+    )
+
+
+if __name__ == "__main__":
+    _main(json.loads(sys.argv[1]))
