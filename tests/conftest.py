@@ -57,6 +57,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def _locks_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test waits for another one's workflow: stores of two tests may have the same name."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
 @pytest.fixture

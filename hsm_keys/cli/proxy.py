@@ -58,6 +58,7 @@ def proxy(ctx: click.Context, /, **given: Any) -> None:
         raise UsageError("--env and --base-url both name an environment", hint="give one of them")
     base_url = resolve(base_url=settings.base_url, environment=settings.env)
     runner = _import("hsm_keys.proxy.run")
+    runner.check_options(options)
 
     def say(line: str) -> None:
         click.echo(line, err=True)

@@ -15,7 +15,7 @@ from hsm_keys.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["BACKLOG", "bind_tcp", "bind_unix", "from_systemd", "parse_address"]
+__all__ = ["BACKLOG", "bind_tcp", "bind_unix", "check_loopback", "from_systemd", "parse_address"]
 
 _FIRST_FD: Final = 3
 BACKLOG: Final = 2048
@@ -84,20 +84,27 @@ def parse_address(text: str) -> tuple[str, int]:
     return host, number
 
 
-def bind_tcp(host: str, port: int, *, unsafe: bool) -> socket.socket:
+def check_loopback(host: str) -> None:
+    """Refuse an address that other machines reach.
+
+    Raises:
+        UsageError: If it isn't loopback.
+    """
+    if not ipaddress.ip_address(host).is_loopback:
+        raise UsageError(f"{host} isn't loopback", hint="--unsafe-listen with --tls-cert and --tls-key allows it")
+
+
+def bind_tcp(host: str, port: int) -> socket.socket:
     """Return a socket that listens at an address.
 
     Args:
         host: The address.
         port: The port; 0 takes a free one.
-        unsafe: Take an address that isn't loopback.
 
     Raises:
-        UsageError: If the address isn't loopback, or can't be had.
+        UsageError: If it can't be had.
     """
     address = ipaddress.ip_address(host)
-    if not (address.is_loopback or unsafe):
-        raise UsageError(f"{host} isn't loopback", hint="--unsafe-listen with --tls-cert and --tls-key allows it")
     listener = socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET)  # noqa: PLR2004 - IPv6
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -21,7 +21,7 @@ from hsm_keys.proxy.audit import AuditTrail
 from hsm_keys.proxy.control import Control
 from hsm_keys.proxy.door import Door
 from hsm_keys.proxy.judge import ALLOW_ALL, Judge
-from hsm_keys.proxy.listening import BACKLOG, bind_tcp, bind_unix, from_systemd, parse_address
+from hsm_keys.proxy.listening import BACKLOG, bind_tcp, bind_unix, check_loopback, from_systemd, parse_address
 from hsm_keys.proxy.metrics import Metrics
 from hsm_keys.proxy.policy import load_policy
 from hsm_keys.proxy.signing import SignsForDoor
@@ -31,11 +31,12 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable
 
+    from hsm_keys.proxy.policy import Policy
     from hsm_keys.signing.signer import RequestSigner
 
     Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
-__all__ = ["Options", "control_socket", "default_socket", "run", "state_folder"]
+__all__ = ["Options", "check_options", "control_socket", "default_socket", "run", "state_folder"]
 
 _DRAIN_S: Final = 10.0
 _IDLE_S: Final = 3600.0
@@ -115,8 +116,8 @@ def run(signer: RequestSigner, base_url: str, options: Options, announce: Callab
         UsageError: If an option can't be used; nothing was begun.
         AuditError: If the audit trail can't be written.
     """
-    judge = Judge(load_policy(options.policy) if options.policy else ALLOW_ALL)
-    tokens = _checked(options)
+    policy, tokens = check_options(options)
+    judge = Judge(policy)
     state = state_folder(options.name)
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -135,19 +136,32 @@ def run(signer: RequestSigner, base_url: str, options: Options, announce: Callab
         signs.close()
 
 
-def _checked(options: Options) -> TokenFolder | None:
-    """Return the clients' tokens, after a look at what goes together."""
+def check_options(options: Options) -> tuple[Policy, TokenFolder | None]:
+    """Look at what the options say and what goes together, before a store is opened for it.
+
+    Returns:
+        The policy, and the clients' tokens where it listens over TCP.
+
+    Raises:
+        UsageError: If an option can't be used.
+    """
+    policy = load_policy(options.policy) if options.policy else ALLOW_ALL
+    if options.metrics is not None:
+        check_loopback(parse_address(options.metrics)[0])
     if options.listen is None:
         if options.clients or options.tls or options.unsafe_listen:
             raise UsageError("--clients, --tls-cert and --unsafe-listen are for --listen", hint="give --listen too")
-        return None
+        return policy, None
     if options.socket is not None or options.allow_uids:
         raise UsageError("--socket and --allow-uid don't go with --listen", hint="run a second proxy for the other")
-    if options.clients is None:
-        raise UsageError("--listen needs the clients' tokens", hint="give their folder: --clients")
     if options.unsafe_listen and options.tls is None:
         raise UsageError("--unsafe-listen needs TLS", hint="give --tls-cert and --tls-key")
-    return TokenFolder(options.clients)
+    host, _ = parse_address(options.listen)
+    if not options.unsafe_listen:
+        check_loopback(host)
+    if options.clients is None:
+        raise UsageError("--listen needs the clients' tokens", hint="give their folder: --clients")
+    return policy, TokenFolder(options.clients)
 
 
 class _Proxy:
@@ -204,10 +218,10 @@ class _Proxy:
         await _serve(stack, bind_unix(path, mode=0o600), self._control_answer, path)
         if options.metrics:
             host, port = parse_address(options.metrics)
-            await _serve(stack, bind_tcp(host, port, unsafe=False), self._control.answer_metrics)
+            await _serve(stack, bind_tcp(host, port), self._control.answer_metrics)
         if options.listen:
             host, port = parse_address(options.listen)
-            listener = bind_tcp(host, port, unsafe=options.unsafe_listen)
+            listener = bind_tcp(host, port)
             port = listener.getsockname()[1]
             if not options.unsafe_listen:
                 self._hosts = frozenset({f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}", f"{host}:{port}"})

@@ -7,7 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from hsm_keys.errors import SigningError, UsageError
 from hsm_keys.proxy.audit import AuditError, AuditTrail, canonical
@@ -25,11 +25,13 @@ class Key:
     def __init__(self, api_key_id: str = "11111111-1111-1111-1111-111111111111") -> None:
         self.api_key_id = api_key_id
         self._private = Ed25519PrivateKey.generate()
-        self.public_key = self._private.public_key()
         self.fails = False
 
+    def public_key(self) -> Ed25519PublicKey:
+        return self._private.public_key()
+
     def public_pem(self) -> str:
-        return public_key_pem(self.public_key)
+        return public_key_pem(self.public_key())
 
     def sign(self, message: bytes) -> bytes:
         assert not message[:1].isdigit()  # as every message to Kalshi begins
@@ -66,7 +68,7 @@ def edited(folder: Path, edit: Callable[[list[bytes]], object], name: str = "000
 
 
 def test_a_whole_trail_verifies(folder: Path, key: Key) -> None:
-    report = verify(folder, key.public_key)
+    report = verify(folder, key.public_key())
     assert (report.findings, report.checkpoints, report.closed, report.unsigned) == ([], 3, True, 1)
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in folder.iterdir())
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -103,7 +105,7 @@ def test_a_forged_rest_of_the_trail_lacks_its_signature(folder: Path, tmp_path: 
     trail.append("decision", client="nobody")
     trail.close()
     assert verify(forged).findings == []  # it names its own key
-    assert "signature" in verify(forged, key.public_key).findings[0].what
+    assert "signature" in verify(forged, key.public_key()).findings[0].what
 
 
 def test_a_missing_line_is_found(folder: Path) -> None:
@@ -161,7 +163,7 @@ def test_it_goes_on_where_it_stopped(folder: Path, key: Key) -> None:
     trail.append("decision", client="\udcff\n")
     assert not verify(folder).closed
     trail.close()
-    report = verify(folder, key.public_key)
+    report = verify(folder, key.public_key())
     assert report.findings == []
     assert report.lines == before.lines + 4
 

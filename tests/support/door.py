@@ -147,11 +147,11 @@ def _main(options: dict[str, Any]) -> None:
     class Key:
         name = "prod"
         api_key_id = pem.api_key_id
-        public_key = private.public_key()
+        public_key = staticmethod(private.public_key)
         sign = staticmethod(pem.sign)
 
         def public_pem(self) -> str:
-            return public_key_pem(self.public_key)
+            return public_key_pem(private.public_key())
 
     limit = options.pop("file_bytes", None)
     if limit is not None:

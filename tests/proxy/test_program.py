@@ -1,0 +1,117 @@
+"""The program, as its user runs it: on SoftHSM and on KMS, asked with curl, verified with openssl's key."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.cli import run_cli, run_json
+from tests.support.door import Door
+from tests.support.ministack import REGION, account
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hsm_keys.sandbox import SandboxServer
+
+__all__ = ["account"]  # pytest finds the fixture here
+
+V2 = "/trade-api/v2"
+PROXY = [sys.executable, "-m", "hsm_keys", "proxy", "--name", "prod"]
+
+
+@pytest.fixture(
+    params=[pytest.param("token", marks=pytest.mark.softhsm), pytest.param("account", marks=pytest.mark.kms)]
+)
+def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A store that the environment names."""
+    where = request.getfixturevalue(request.param)
+    if request.param == "token":
+        monkeypatch.setenv("HSM_KEYS_STORE", where.uri_without_pin)
+        monkeypatch.setenv("HSM_KEYS_PIN_FILE", str(where.pin_file))
+        return str(where.pin)
+    monkeypatch.setenv("HSM_KEYS_STORE", f"awskms:///?region={REGION}")
+    return ""
+
+
+def curl(door: Door, *arguments: str) -> tuple[int, Any]:
+    program = shutil.which("curl")
+    assert program is not None, "curl is needed"
+    socket = str(door.folder / "hsm-keys" / "prod.sock")
+    done = subprocess.run(
+        [program, "-sS", "--unix-socket", socket, "-w", "\n%{http_code}", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    body, _, status = done.stdout.rpartition("\n")
+    return int(status), json.loads(body)
+
+
+def test_curl_trades_without_a_key(store: str, sandbox: SandboxServer, tmp_path: Path) -> None:
+    enrolled = run_json("enroll", "--name", "prod", "--output", "json")
+    policy = tmp_path / "policy.toml"
+    policy.write_text("version = 1\n[clients.default]\nmax_count = 5\norders_per_minute = 2\n")
+    with Door(tmp_path, [*PROXY, "--policy", str(policy), "--presign", "4"], XDG_RUNTIME_DIR=str(tmp_path)) as door:
+        url = f"http://localhost{V2}/portfolio"
+        assert curl(door, f"{url}/balance")[0] == 200
+        order = {"ticker": "KXA-1", "side": "yes", "action": "buy", "type": "limit", "count": 5, "yes_price": 40}
+        send = ("-H", "Content-Type: application/json", "-d")
+        assert curl(door, f"{url}/orders", *send, json.dumps(order))[0] == 201
+        assert curl(door, f"{url}/orders", *send, json.dumps({**order, "count": 6}))[0] == 403
+        assert curl(door, f"http://localhost{V2}/api_keys")[0] == 403
+        status = run_json("proxy", "status", "--name", "prod", **door.environment)
+        assert (status["allowed"], status["denied"], status["not_ready"]) == (2, 2, "")
+        assert status["api_key_id"] == enrolled["api_key_id"]
+        door.stop()
+    assert [seen.verified for seen in sandbox.requests if seen.api_key_id == enrolled["api_key_id"]][-2:] == [True] * 2
+    pem = tmp_path / "prod.pem"
+    pem.write_text(enrolled["public_key_pem"])
+    report = run_json("audit", "verify", str(door.audit), "--public-key", str(pem))
+    assert (report["findings"], report["closed"]) == ([], True)
+    assert report["checkpoints"] > 0
+    assert not store or store not in "".join(door.said) + "".join(
+        path.read_text() for path in door.audit.glob("*.jsonl")
+    )
+
+
+@pytest.mark.softhsm
+@pytest.mark.parametrize("store", ["token"], indirect=True)
+def test_freeze_ends_signing_at_full_load(store: str, sandbox: SandboxServer, tmp_path: Path) -> None:
+    """No request is signed once freeze has returned; how long it takes is for the benchmark."""
+    run_json("enroll", "--name", "prod", "--output", "json")
+    with Door(tmp_path, PROXY, XDG_RUNTIME_DIR=str(tmp_path)) as door:
+        stop = threading.Event()
+
+        def load() -> None:
+            while not stop.is_set():
+                door.request("GET", f"{V2}/portfolio/balance")
+
+        threads = [threading.Thread(target=load) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)
+        assert run_cli("proxy", "freeze", "--name", "prod", **door.environment).returncode == 0
+        signed = {seen.timestamp for seen in sandbox.requests if seen.verified}
+        frozen_at = time.time_ns() // 1_000_000
+        time.sleep(0.3)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert len(signed) > 10
+        stamps = [int(seen.timestamp) for seen in sandbox.requests if seen.verified and seen.timestamp]
+        assert max(stamps) <= frozen_at
+
+
+def test_no_key_and_no_name() -> None:
+    assert run_cli("proxy").returncode == 2
+    assert "hsm-keys proxy --name prod" in run_cli("proxy").stderr
+    assert run_cli("proxy", "status", "--name", "prod").returncode == 3
+    assert run_cli("proxy", "--name", "prod", "--listen", "0.0.0.0:80").returncode == 2
