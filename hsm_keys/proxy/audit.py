@@ -39,6 +39,8 @@ _CHECKPOINT_LINES: Final = 10_000
 _CHECKPOINT_S: Final = 60.0
 _SYNC_S: Final = 1.0
 
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
 
 class AuditError(HsmKeysError):
     """The audit trail can't be written, so that nothing is signed."""
@@ -48,7 +50,7 @@ class AuditError(HsmKeysError):
 
 def canonical(record: dict[str, Any]) -> bytes:
     """Return the canonical form (RFC 8785) of an object of ASCII names with texts, whole numbers, and null."""
-    return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return _ENCODER.encode(record).encode()
 
 
 def checkpoint_message(seq: int, digest: str) -> bytes:
@@ -156,8 +158,10 @@ class AuditTrail:
         record: dict[str, Any] = {name: _clean(value) for name, value in members.items()}
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         record.update(kind=kind, seq=self.seq + 1, prev=self.head, time=now)
-        digest = hashlib.sha256(canonical(record)).hexdigest()
-        line = canonical({**record, "hash": digest}) + b"\n"
+        unhashed = canonical(record)
+        digest = hashlib.sha256(unhashed).hexdigest()
+        # "hash" comes right before "kind" in the order of names, and no text can hold an unescaped quote.
+        line = unhashed.replace(b'"kind":', f'"hash":"{digest}","kind":'.encode(), 1) + b"\n"
         try:
             written = os.write(self._file, line)
             if written < len(line):

@@ -18,18 +18,14 @@ __all__ = ["BODY_LIMIT", "OrderLimits", "UnclearBodyError", "is_judged", "judge_
 BODY_LIMIT: Final = 1 << 20
 """Bytes of a body that is judged."""
 
-_CREATE: Final = Rule.parse("POST /portfolio/orders")
-_BATCH: Final = Rule.parse("POST /portfolio/orders/batched")
-_AMEND: Final = Rule.parse("POST /portfolio/orders/{order_id}/amend")
+_ROUTES: Final = ("/portfolio/orders", "/portfolio/events/orders")  # the second is what Kalshi calls V2
+_CREATE: Final = tuple(Rule.parse(f"POST {route}") for route in _ROUTES)
+_BATCH: Final = tuple(Rule.parse(f"POST {route}/batched") for route in _ROUTES)
+_AMEND: Final = tuple(Rule.parse(f"POST {route}/{{order_id}}/amend") for route in _ROUTES)
 _REDUCING: Final = tuple(
-    map(
-        Rule.parse,
-        (
-            "DELETE /portfolio/orders/{order_id}",
-            "DELETE /portfolio/orders/batched",
-            "POST /portfolio/orders/{order_id}/decrease",
-        ),
-    )
+    Rule.parse(text)
+    for route in _ROUTES
+    for text in (f"DELETE {route}/{{order_id}}", f"DELETE {route}/batched", f"POST {route}/{{order_id}}/decrease")
 )
 _FIELDS: Final = frozenset(
     {
@@ -41,6 +37,9 @@ _FIELDS: Final = frozenset(
         "type",
         "count",
         "count_fp",
+        "price",
+        "expiration_time",
+        "exchange_index",
         "yes_price",
         "no_price",
         "yes_price_dollars",
@@ -62,6 +61,7 @@ _PRICES: Final = {
     "no_price": Decimal("0.01"),
     "yes_price_dollars": Decimal(1),
     "no_price_dollars": Decimal(1),
+    "price": Decimal(1),
 }
 _COUNTS: Final = ("count", "count_fp")
 
@@ -76,7 +76,8 @@ class OrderLimits:
 
     Args:
         max_count: Contracts.
-        max_price: Dollars a contract, of whichever side the price is for.
+        max_price: Dollars that a contract may cost: its price, or for a sale what is left to one dollar, unless it
+            can only reduce a position.
         markets: Patterns of which the ticker has to match one; ``*`` stands for any characters.
     """
 
@@ -90,7 +91,7 @@ class OrderLimits:
 
 def is_judged(method: str, path: str) -> bool:
     """Tell whether the request creates or changes orders, in a body that is read here."""
-    return any(rule.matches(method, path, fold=True) for rule in (_CREATE, _BATCH, _AMEND))
+    return _is(method, path, (*_CREATE, *_BATCH, *_AMEND))
 
 
 def reduces_only(method: str, path: str) -> bool:
@@ -105,7 +106,7 @@ def orders_in(method: str, path: str, body: bytes) -> list[dict[str, Any]]:
         UnclearBodyError: If the body isn't one JSON object with distinct, known names.
     """
     parsed = _parse(body)
-    if not _BATCH.matches(method, path, fold=True):
+    if not _is(method, path, _BATCH):
         return [_checked(parsed)]
     orders = parsed.get("orders")
     if set(parsed) != {"orders"} or not isinstance(orders, list) or not orders:
@@ -115,7 +116,7 @@ def orders_in(method: str, path: str, body: bytes) -> list[dict[str, Any]]:
 
 def judge_orders(method: str, path: str, orders: Sequence[dict[str, Any]], limits: OrderLimits) -> str | None:
     """Return what the limits have against these orders; None if nothing."""
-    amends = _AMEND.matches(method, path, fold=True)
+    amends = _is(method, path, _AMEND)
     for order in orders:
         against = _judge(order, limits, amends=amends)
         if against is not None:
@@ -123,9 +124,20 @@ def judge_orders(method: str, path: str, orders: Sequence[dict[str, Any]], limit
     return None
 
 
+def _is(method: str, path: str, rules: Sequence[Rule]) -> bool:
+    return any(rule.matches(method, path, fold=True) for rule in rules)
+
+
+def _sells(order: dict[str, Any]) -> bool:
+    """Tell whether it may open a position against the market: then it costs what is left to one dollar."""
+    return (order.get("action"), order.get("side")) not in {("buy", "yes"), ("buy", "no"), (None, "bid")}
+
+
 def _judge(order: dict[str, Any], limits: OrderLimits, *, amends: bool) -> str | None:
     counts = [_number(order[name], name) for name in _COUNTS if name in order]
     prices = [_number(order[name], name) * unit for name, unit in _PRICES.items() if name in order]
+    if _sells(order):
+        prices = [] if order.get("reduce_only") is True else [1 - price for price in prices]
     if limits.markets is not None:
         ticker = order.get("ticker")
         if not isinstance(ticker, str) or not any(fnmatchcase(ticker, pattern) for pattern in limits.markets):
@@ -136,10 +148,10 @@ def _judge(order: dict[str, Any], limits: OrderLimits, *, amends: bool) -> str |
         if any(not 0 < count <= limits.max_count for count in counts):
             return f"max_count: the order is for more than {limits.max_count} contracts, or for none"
     if limits.max_price is not None:
-        if not prices and not amends:
+        if not amends and not any(name in order for name in _PRICES):
             return "max_price: the order says no price"
         if any(not 0 < price <= limits.max_price for price in prices):
-            return f"max_price: the order's price is above {limits.max_price} dollars, or isn't positive"
+            return f"max_price: a contract would cost more than {limits.max_price} dollars, or nothing"
     return None
 
 

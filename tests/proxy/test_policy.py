@@ -117,6 +117,11 @@ MONEY = 'max_count = 10\nmax_price_cents = 50\nmarkets = ["KXA-*"]'
         ({"yes_price": "NaN"}, "body"),
         ({"ticker": "KXB-1"}, "markets"),
         ({"ticker": ["KXA-1"]}, "markets"),
+        ({"action": "sell", "yes_price": 60}, "allowed"),
+        ({"action": "sell", "yes_price": 40}, "max_price"),
+        ({"action": "sell", "yes_price": 40, "reduce_only": True}, "allowed"),
+        ({"action": "buy", "yes_price": 60, "reduce_only": True}, "max_price"),
+        ({"side": "ask", "yes_price": 40}, "max_price"),
         ({"Count": 100}, "body"),
         ({"quantity": 100}, "body"),
     ],
@@ -124,6 +129,28 @@ MONEY = 'max_count = 10\nmax_price_cents = 50\nmarkets = ["KXA-*"]'
 def test_orders_are_limited(change: dict[str, Any], rule: str) -> None:
     for path, body in ((ORDERS, {**ORDER, **change}), (ORDERS + "/batched", {"orders": [ORDER, {**ORDER, **change}]})):
         assert ask(judge(MONEY), "POST", path, body).rule == rule
+
+
+def test_orders_of_the_second_version() -> None:
+    order = {
+        "ticker": "KXA-1",
+        "side": "bid",
+        "count": "10.00",
+        "price": "0.5000",
+        "time_in_force": "good_till_canceled",
+    }
+    path = f"{V2}/portfolio/events/orders"
+    for change, rule in (
+        ({}, "allowed"),
+        ({"price": "0.5001"}, "max_price"),
+        ({"side": "ask"}, "allowed"),
+        ({"side": "ask", "price": "0.4999"}, "max_price"),
+        ({"count": "10.01"}, "max_count"),
+        ({"ticker": "KXB"}, "markets"),
+    ):
+        assert ask(judge(MONEY), "POST", path, {**order, **change}).rule == rule
+        assert ask(judge(MONEY), "POST", path + "/batched", {"orders": [{**order, **change}]}).rule == rule
+    assert ask(judge(MONEY), "DELETE", path + "/x").allowed
 
 
 def test_dollars_are_cents() -> None:
@@ -155,7 +182,7 @@ def test_a_body_that_can_be_read_in_two_ways_is_refused(body: bytes) -> None:
 
 def test_limited_orders_leave_no_other_way_to_trade() -> None:
     asked = judge(MONEY)
-    for path in ("/portfolio/order_groups/create", "/communications/quotes", "/portfolio/events/orders"):
+    for path in ("/portfolio/order_groups/create", "/communications/quotes", "/portfolio/new/orders"):
         assert ask(asked, "POST", V2 + path).rule == "body"
     assert ask(asked, "DELETE", ORDERS + "/x").allowed
     assert ask(asked, "POST", ORDERS + "/x/decrease").allowed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -80,6 +81,54 @@ def test_curl_trades_without_a_key(store: str, sandbox: SandboxServer, tmp_path:
     assert not store or store not in "".join(door.said) + "".join(
         path.read_text() for path in door.audit.glob("*.jsonl")
     )
+
+
+TYPESCRIPT = """
+const { Configuration, PortfolioApi, OrdersApi, ApiKeysApi } = require("kalshi-typescript");
+const [basePath, apiKey, privateKeyPath] = process.argv.slice(1);
+const configuration = new Configuration({ basePath, apiKey, privateKeyPath });
+const order = { ticker: "KXA-1", side: "bid", count: "5.00", price: "0.40", time_in_force: "good_till_canceled" };
+const status = (asked) => asked.then((answer) => answer.status, (error) => error.response.status);
+(async () => {
+  const statuses = [
+    await status(new PortfolioApi(configuration).getBalance()),
+    await status(new OrdersApi(configuration).getOrders()),
+    await status(new OrdersApi(configuration).createOrderV2(order)),
+    await status(new OrdersApi(configuration).createOrderV2({ ...order, count: "6.00" })),
+    await status(new ApiKeysApi(configuration).getApiKeys()),
+  ];
+  console.log(JSON.stringify(statuses));
+})();
+"""
+
+
+@pytest.mark.skipif("HSM_KEYS_TEST_NODE" not in os.environ, reason="HSM_KEYS_TEST_NODE names where npm put it")
+def test_kalshi_typescript_with_a_throwaway_pem(store: str, sandbox: SandboxServer, tmp_path: Path) -> None:
+    """``npm install kalshi-typescript`` in some folder, unmodified; it has a token for a key id, and signs in vain."""
+    enrolled = run_json("enroll", "--name", "prod")
+    (tmp_path / "policy.toml").write_text("version = 1\n[clients.bot]\nmax_count = 5\n")
+    clients = tmp_path / "clients"
+    clients.mkdir()
+    (clients / "bot").touch(mode=0o600)
+    (clients / "bot").write_text("t" * 40)
+    pem = tmp_path / "throwaway.pem"
+    subprocess.run(["openssl", "genrsa", "-out", str(pem), "2048"], check=True, capture_output=True)
+    tcp = ["--listen", "127.0.0.1:0", "--clients", str(clients), "--policy", str(tmp_path / "policy.toml")]
+    with Door(tmp_path, [*PROXY, *tcp], XDG_RUNTIME_DIR=str(tmp_path)) as door:
+        done = subprocess.run(
+            ["node", "-e", TYPESCRIPT, f"http://127.0.0.1:{door.port}{V2}", "t" * 40, str(pem)],
+            cwd=os.environ["HSM_KEYS_TEST_NODE"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [200, 200, 404, 403, 403]  # the sandbox has no orders of the second version
+    signed = [seen for seen in sandbox.requests if seen.api_key_id == enrolled["api_key_id"]]
+    assert [(seen.method, seen.verified) for seen in signed if seen.status == 200][-2:] == [
+        ("GET", True),
+        ("GET", True),
+    ]
 
 
 @pytest.mark.softhsm
