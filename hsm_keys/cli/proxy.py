@@ -60,11 +60,21 @@ def proxy(ctx: click.Context, /, **given: Any) -> None:
     runner = _import("hsm_keys.proxy.run")
     runner.check_options(options)
 
-    def say(line: str) -> None:
-        click.echo(line, err=True)
-
+    say = _say_json if settings.as_json else _say
     with opened_store(settings, say) as store:
         runner.run(store.key(options.name).signer(), base_url, options, say)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _say_json(line: str) -> None:
+    """Say a line as a log that programs read."""
+    import json
+    from datetime import UTC, datetime
+
+    click.echo(json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "message": line}), err=True)
 
 
 def _options(given: dict[str, Any]) -> Options:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from hsm_keys.errors import HsmKeysError
-from hsm_keys.proxy.access import Refused
+from hsm_keys.proxy.access import API_KEY_HEADER, Refused
 from hsm_keys.proxy.audit import AuditError
 from hsm_keys.proxy.orders import BODY_LIMIT
 from hsm_keys.proxy.paths import UnclearPathError, split_target
@@ -140,7 +140,7 @@ class Door:
             return await self._upstream.relay(request, ask.target, signed)
         answer = await self._upstream.forward(request, ask.target, ask.body, signed)
         if answer.status == 401:  # noqa: PLR2004 - Unauthorized: the key may have been rotated
-            await self._signs.refused(self._signs.api_key_id)
+            await self._signs.refused(signed[API_KEY_HEADER])
         return answer
 
     def _deny(

@@ -159,6 +159,15 @@ def test_freeze_ends_signing_at_full_load(store: str, sandbox: SandboxServer, tm
         assert max(stamps) <= frozen_at
 
 
+@pytest.mark.softhsm
+@pytest.mark.parametrize("store", ["token"], indirect=True)
+def test_its_log_is_json_where_that_is_asked_for(store: str, sandbox: SandboxServer, tmp_path: Path) -> None:
+    run_json("enroll", "--name", "prod")
+    with Door(tmp_path, [*PROXY, "--output", "json"], XDG_RUNTIME_DIR=str(tmp_path)) as door:
+        door.stop()
+    assert [json.loads(line)["message"].split()[0] for line in door.said] == ["serving", "stopping:"]
+
+
 def test_no_key_and_no_name() -> None:
     assert run_cli("proxy").returncode == 2
     assert "hsm-keys proxy --name prod" in run_cli("proxy").stderr

@@ -45,7 +45,7 @@ class Door:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self._serves.wait(30)
-        if self.process.poll() is not None or not any(line.startswith("serving") for line in self.said):
+        if self.process.poll() is not None or not any("serving" in line for line in self.said):
             self.process.kill()
             self.process.wait()
             self._reader.join(5)
@@ -56,7 +56,7 @@ class Door:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.said.append(line)
-            if line.startswith("serving"):
+            if "serving" in line:
                 self._serves.set()
         self._serves.set()
 
@@ -68,7 +68,7 @@ class Door:
     @property
     def port(self) -> int:
         """Where it listens."""
-        line = next(line for line in self.said if line.startswith("serving"))
+        line = next(line for line in self.said if "serving" in line)
         return int(line.partition("127.0.0.1:")[2].partition("/")[0])
 
     def request(
