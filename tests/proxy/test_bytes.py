@@ -105,7 +105,7 @@ def test_a_body_that_was_streamed(door: Door, kalshi: Kalshi) -> None:
     assert b"".join(chunks[1::2]) == b"abcdefg"
 
 
-COMPRESSED = gzip.compress(b'{"orders": []}' * 100)
+COMPRESSED = gzip.compress(b'{"orders": []}' * 100, mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +114,7 @@ COMPRESSED = gzip.compress(b'{"orders": []}' * 100)
         (b"Content-Length: %d" % len(COMPRESSED), COMPRESSED),
         (b"Transfer-Encoding: chunked", b"%x\r\n%s\r\n0\r\n\r\n" % (len(COMPRESSED), COMPRESSED)),
     ],
+    ids=["whole", "chunked"],
 )
 def test_what_comes_back(door: Door, kalshi: Kalshi, head: bytes, sent: bytes) -> None:
     kalshi.answer = (
@@ -135,6 +136,7 @@ def test_what_comes_back(door: Door, kalshi: Kalshi, head: bytes, sent: bytes) -
         b"garbage\r\n\r\n",
         b"",
     ],
+    ids=["length", "chunk", "status line", "garbage", "nothing"],
 )
 def test_an_answer_that_was_cut_is_never_taken_for_whole(door: Door, kalshi: Kalshi, cut: bytes) -> None:
     kalshi.answer = cut
