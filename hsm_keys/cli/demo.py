@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hsm_keys.cli.extras import import_extra
 from hsm_keys.cli.options import Settings, settings_options
-from hsm_keys.cli.sandbox import import_sandbox
 from hsm_keys.cli.session import opened_store
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def demo(settings: Settings) -> None:
 
     The key is real and lives in your token until the end of the demo. Nothing is sent to Kalshi.
     """
-    sandbox_server = import_sandbox().SandboxServer
+    sandbox_server = import_extra("sandbox", "hsm_keys.sandbox").SandboxServer
     step = _Steps()
     with opened_store(settings, _say) as store, sandbox_server(tier="premier") as sandbox:
         step(f"A strict stand-in for Kalshi listens on {sandbox.base_url}")

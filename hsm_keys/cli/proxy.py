@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hsm_keys.cli.extras import import_extra
 from hsm_keys.cli.options import Settings, settings_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.errors import StoreNotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from hsm_keys.proxy.run import Options
 
 __all__ = ["audit", "proxy"]
@@ -49,20 +47,16 @@ def proxy(ctx: click.Context, /, **given: Any) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from hsm_keys.cli.session import opened_store
-    from hsm_keys.signing.environments import resolve
+    from hsm_keys.cli.session import kalshi_base_url, opened_store
 
     settings = ctx.ensure_object(Settings)
     options = _options(given)
-    if settings.base_url is not None and settings.env is not None:
-        raise UsageError("--env and --base-url both name an environment", hint="give one of them")
-    base_url = resolve(base_url=settings.base_url, environment=settings.env)
-    runner = _import("hsm_keys.proxy.run")
-    runner.check_options(options)
-
+    base_url = kalshi_base_url(settings)
+    runner = import_extra("proxy", "hsm_keys.proxy.run")
+    checked = runner.check_options(options)
     say = _say_json if settings.as_json else _say
     with opened_store(settings, say) as store:
-        runner.run(store.key(options.name).signer(), base_url, options, say)
+        runner.run(store.key(options.name).signer(), base_url, checked, say)
 
 
 def _say(line: str) -> None:
@@ -83,7 +77,7 @@ def _options(given: dict[str, Any]) -> Options:
     cert, key = given.pop("tls_cert"), given.pop("tls_key")
     if (cert is None) != (key is None):
         raise UsageError("--tls-cert and --tls-key go together", hint="give both")
-    made: Options = _import("hsm_keys.proxy.run").Options(
+    made: Options = import_extra("proxy", "hsm_keys.proxy.run").Options(
         allow_uids=frozenset(given.pop("allow_uid")),
         ahead=given.pop("presign"),
         tls=(cert, key) if cert is not None else None,
@@ -105,7 +99,7 @@ def check(settings: Settings, *, policy: Path, method: str, path: str, client: s
     import time
     from datetime import UTC, datetime
 
-    _import("hsm_keys.proxy.judge")
+    import_extra("proxy", "hsm_keys.proxy.judge")
     from hsm_keys.proxy.judge import Judge
     from hsm_keys.proxy.paths import UnclearPathError, split_target
     from hsm_keys.proxy.policy import load_policy
@@ -182,7 +176,7 @@ def _tell(method: str, path: str, name: str) -> dict[str, Any]:
     """Ask a running proxy on its control socket."""
     import httpx2
 
-    socket = _import("hsm_keys.proxy.run").control_socket(name)
+    socket = import_extra("proxy", "hsm_keys.proxy.run").control_socket(name)
     try:
         with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(socket)), timeout=10) as client:
             answer = client.request(method, f"http://localhost{path}")
@@ -208,7 +202,7 @@ def audit() -> None:
 @click.pass_obj
 def verify(settings: Settings, *, folder: Path, public_key: Path | None) -> int:
     """Find lines that were changed, left out, put in or cut. Exit code 0: none; 1: some."""
-    verifying = _import("hsm_keys.proxy.verifying")
+    verifying = import_extra("proxy", "hsm_keys.proxy.verifying")
     try:
         key = verifying.read_public_key(public_key.read_text(encoding="ascii")) if public_key else None
     except (OSError, UnicodeDecodeError):
@@ -227,14 +221,3 @@ def verify(settings: Settings, *, folder: Path, public_key: Path | None) -> int:
         if key is None:
             click.echo("checked with the key that the trail names itself; --public-key checks that too")
     return 1 if report.findings else 0
-
-
-def _import(module: str) -> ModuleType:
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("hsm_keys"):
-            raise
-        raise UsageError(
-            f"the proxy needs {error.name}, which isn't installed", hint="pip install 'hsm-keys[proxy]'"
-        ) from None

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
 import click
 
-from hsm_keys.errors import UsageError
+from hsm_keys.cli.extras import import_extra
 
-if TYPE_CHECKING:
-    from types import ModuleType
-
-__all__ = ["import_sandbox", "sandbox"]
+__all__ = ["sandbox"]
 
 
 @click.command(epilog="Example: hsm-keys sandbox --port 8080 --fault 'POST /api_keys:drop-after:1'")
@@ -38,18 +32,6 @@ def sandbox(*, port: int, tier: str, key_type: str, faults: tuple[str, ...]) -> 
     Prints `export` lines for its base URL and a bootstrap key, whose PEM lies in a temporary folder, readable by
     you alone, as long as the sandbox runs. Signatures are checked as Kalshi checks them: salt, clock, scopes.
     """
-    import_sandbox().run_forever(port=port, tier=tier, key_type=key_type, faults=faults, announce=click.echo)
-
-
-def import_sandbox() -> ModuleType:
-    """Import the sandbox.
-
-    Raises:
-        UsageError: If its extra isn't installed.
-    """
-    try:
-        return import_module("hsm_keys.sandbox")
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"the sandbox needs {error.name}, which isn't installed", hint="pip install 'hsm-keys[sandbox]'"
-        ) from None
+    import_extra("sandbox", "hsm_keys.sandbox").run_forever(
+        port=port, tier=tier, key_type=key_type, faults=faults, announce=click.echo
+    )

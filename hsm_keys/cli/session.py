@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from hsm_keys.stores.awskms.layout import KeyCreation
     from hsm_keys.stores.base import KeyStore, StoredKey
 
-__all__ = ["bootstrap_signer", "connector", "management_client", "opened_store", "opened_stores", "speaking"]
+__all__ = [
+    "bootstrap_signer",
+    "connector",
+    "kalshi_base_url",
+    "management_client",
+    "opened_store",
+    "opened_stores",
+    "speaking",
+]
 
 
 @contextmanager
@@ -106,6 +114,19 @@ def _ask_secret(prompt: str) -> str:
     return answer
 
 
+def kalshi_base_url(settings: Settings) -> str:
+    """Return the base URL of the chosen environment.
+
+    Raises:
+        UsageError: If it can't be one, or two options contradict each other.
+    """
+    from hsm_keys.signing.environments import resolve
+
+    if settings.base_url is not None and settings.env is not None:
+        raise UsageError("--env and --base-url both name an environment", hint="give one of them")
+    return resolve(base_url=settings.base_url, environment=settings.env)
+
+
 def connector(settings: Settings) -> Callable[[RequestSigner], KalshiClient]:
     """Return what makes a client of the chosen environment for a signer.
 
@@ -115,12 +136,9 @@ def connector(settings: Settings) -> Callable[[RequestSigner], KalshiClient]:
     import stamina
 
     from hsm_keys.kalshi.client import KalshiClient
-    from hsm_keys.signing.environments import resolve
 
-    if settings.base_url is not None and settings.env is not None:
-        raise UsageError("--env and --base-url both name an environment", hint="give one of them")
+    base_url = kalshi_base_url(settings)
     stamina.instrumentation.set_on_retry_hooks([])  # a second try at a GET is no news for a terminal
-    base_url = resolve(base_url=settings.base_url, environment=settings.env)
     return lambda signer: KalshiClient(signer, base_url=base_url)
 
 

@@ -30,7 +30,16 @@ if TYPE_CHECKING:
 
     from hsm_keys.proxy.signing import ProxyKey
 
-__all__ = ["FIRST_PREV", "FORMAT", "AuditError", "AuditTrail", "canonical", "checkpoint_message", "files_in"]
+__all__ = [
+    "FIRST_PREV",
+    "FORMAT",
+    "AuditError",
+    "AuditTrail",
+    "canonical",
+    "checkpoint_message",
+    "files_in",
+    "hash_member",
+]
 
 FORMAT: Final = "hsm-keys audit v1"
 FIRST_PREV: Final = "0" * 64
@@ -51,6 +60,11 @@ class AuditError(HsmKeysError):
 def canonical(record: dict[str, Any]) -> bytes:
     """Return the canonical form (RFC 8785) of an object of ASCII names with texts, whole numbers, and null."""
     return _ENCODER.encode(record).encode()
+
+
+def hash_member(digest: str) -> bytes:
+    """Return the member that holds a line's hash, as it stands in the line; the hash is computed without it."""
+    return f'"hash":"{digest}",'.encode()
 
 
 def checkpoint_message(seq: int, digest: str) -> bytes:
@@ -161,7 +175,7 @@ class AuditTrail:
         unhashed = canonical(record)
         digest = hashlib.sha256(unhashed).hexdigest()
         # "hash" comes right before "kind" in the order of names, and no text can hold an unescaped quote.
-        line = unhashed.replace(b'"kind":', f'"hash":"{digest}","kind":'.encode(), 1) + b"\n"
+        line = unhashed.replace(b'"kind":', hash_member(digest) + b'"kind":', 1) + b"\n"
         try:
             written = os.write(self._file, line)
             if written < len(line):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from hsm_keys.errors import UsageError
+from hsm_keys.proxy.audit import AuditError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,8 +109,6 @@ class Control:
         }
 
     def _write(self, kind: str) -> None:
-        from hsm_keys.proxy.audit import AuditError
-
         try:
             self._trail.append(kind)
         except AuditError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -23,26 +22,15 @@ if TYPE_CHECKING:
 
     from hsm_keys.proxy.access import Caller
     from hsm_keys.proxy.audit import AuditTrail
-    from hsm_keys.proxy.judge import Judge, Verdict
+    from hsm_keys.proxy.judge import Judge
     from hsm_keys.proxy.metrics import Metrics
     from hsm_keys.proxy.signing import SignsForDoor
     from hsm_keys.proxy.upstream import Upstream
 
-__all__ = ["Ask", "Door", "refusal"]
+__all__ = ["Door", "refusal"]
 
 _BODY_S: Final = 30.0
 _log: Final = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What a client asks for, as far as it is clear."""
-
-    caller: Caller
-    method: str
-    path: str
-    target: str
-    body: bytes | None
 
 
 def refusal(status: int, reason: str, message: str, *, retry_after: int = 0) -> web.Response:
@@ -105,40 +93,40 @@ class Door:
             body = await _read(request)
             if body is None:
                 return self._deny(request, caller, 413, "body", f"a body that is judged has at most {BODY_LIMIT} bytes")
-        ask = Ask(caller, request.method, path, request.raw_path, body)
-        verdict = self._judge.judge(caller.client, ask.method, path, body, at=datetime.now(UTC), now=time.monotonic())
+        at, now = datetime.now(UTC), time.monotonic()
+        verdict = self._judge.judge(caller.client, request.method, path, body, at=at, now=now)
         if not verdict.allowed:
             wait = verdict.retry_after
             return self._deny(request, caller, verdict.status, verdict.rule, verdict.message, retry_after=wait)
-        return await self._allowed(request, ask, verdict, started)
+        return await self._allowed(request, caller, path, body, started)
 
     async def _allowed(
-        self, request: web.BaseRequest, ask: Ask, verdict: Verdict, started: float
+        self, request: web.BaseRequest, caller: Caller, path: str, body: bytes | None, started: float
     ) -> web.StreamResponse:
         try:
-            decision = self._write_decision(request, ask.caller, verdict.rule, "allowed", None)
+            decision = self._write_decision(request, caller, "allowed", "allowed", None)
         except AuditError as error:
             self._metrics.verdicts.labels("denied", "audit").inc()
             return refusal(503, error.code, f"nothing was signed: {error}")
         self._metrics.verdicts.labels("allowed", "allowed").inc()
         answer: web.StreamResponse | None = None
         try:
-            answer = await self._signed(request, ask)
+            answer = await self._signed(request, path, body)
         finally:
             self._write_outcome(decision, answer.status if answer is not None else 0, started)
         return answer
 
-    async def _signed(self, request: web.BaseRequest, ask: Ask) -> web.StreamResponse:
+    async def _signed(self, request: web.BaseRequest, path: str, body: bytes | None) -> web.StreamResponse:
         try:
-            signed = await self._signs.headers(ask.method, ask.path)
+            signed = await self._signs.headers(request.method, path)
         except FrozenError:
             return refusal(403, "frozen", "signing is frozen")
         except HsmKeysError as error:
             _log.warning("the store can't sign: %s", error)
             return refusal(503, error.code, f"nothing was sent: the store can't sign: {error}")
         if request.headers.get("Upgrade", "").lower() == "websocket":
-            return await self._upstream.relay(request, ask.target, signed)
-        answer = await self._upstream.forward(request, ask.target, ask.body, signed)
+            return await self._upstream.relay(request, signed)
+        answer = await self._upstream.forward(request, body, signed)
         if answer.status == 401:  # noqa: PLR2004 - Unauthorized: the key may have been rotated
             await self._signs.refused(signed[API_KEY_HEADER])
         return answer

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
-__all__ = ["Options", "check_options", "control_socket", "default_socket", "run", "state_folder"]
+__all__ = ["Checked", "Options", "check_options", "control_socket", "default_socket", "run", "state_folder"]
 
 _DRAIN_S: Final = 10.0
 _IDLE_S: Final = 3600.0
@@ -77,6 +77,15 @@ class Options:
     metrics: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Options that go together, and what they name: the policy, and for TCP the clients' tokens."""
+
+    options: Options
+    policy: Policy
+    tokens: TokenFolder | None
+
+
 def state_folder(name: str) -> Path:
     """Return where a proxy keeps its audit trail and whether it is frozen: ``XDG_STATE_HOME/hsm-keys/NAME``."""
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
@@ -103,21 +112,21 @@ def _runtime() -> Path:
         ) from None
 
 
-def run(signer: RequestSigner, base_url: str, options: Options, announce: Callable[[str], None]) -> None:
+def run(signer: RequestSigner, base_url: str, checked: Checked, announce: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM; SIGHUP reads the policy again.
 
     Args:
         signer: Signs with the key.
         base_url: Kalshi's, as ``resolve`` gives it.
-        options: What the command line says.
+        checked: What ``check_options`` made of the command line.
         announce: Hears what people should know.
 
     Raises:
-        UsageError: If an option can't be used; nothing was begun.
+        UsageError: If a socket or folder can't be had.
         AuditError: If the audit trail can't be written.
     """
-    policy, tokens = check_options(options)
-    judge = Judge(policy)
+    options = checked.options
+    judge = Judge(checked.policy)
     state = state_folder(options.name)
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -130,17 +139,14 @@ def run(signer: RequestSigner, base_url: str, options: Options, announce: Callab
     trail = AuditTrail(options.audit or state / "audit", key=lambda: signs.key)
     try:
         control = Control(options.name, judge, signs, trail, metrics=metrics, marker=marker)
-        asyncio.run(_Proxy(options, judge, signs, trail, control, metrics, tokens).serve(base_url, announce))
+        asyncio.run(_Proxy(options, judge, signs, trail, control, metrics, checked.tokens).serve(base_url, announce))
     finally:
         trail.close()
         signs.close()
 
 
-def check_options(options: Options) -> tuple[Policy, TokenFolder | None]:
+def check_options(options: Options) -> Checked:
     """Look at what the options say and what goes together, before a store is opened for it.
-
-    Returns:
-        The policy, and the clients' tokens where it listens over TCP.
 
     Raises:
         UsageError: If an option can't be used.
@@ -151,7 +157,7 @@ def check_options(options: Options) -> tuple[Policy, TokenFolder | None]:
     if options.listen is None:
         if options.clients or options.tls or options.unsafe_listen:
             raise UsageError("--clients, --tls-cert and --unsafe-listen are for --listen", hint="give --listen too")
-        return policy, None
+        return Checked(options, policy, None)
     if options.socket is not None or options.allow_uids:
         raise UsageError("--socket and --allow-uid don't go with --listen", hint="run a second proxy for the other")
     if options.unsafe_listen and options.tls is None:
@@ -161,7 +167,7 @@ def check_options(options: Options) -> tuple[Policy, TokenFolder | None]:
         check_loopback(host)
     if options.clients is None:
         raise UsageError("--listen needs the clients' tokens", hint="give their folder: --clients")
-    return policy, TokenFolder(options.clients)
+    return Checked(options, policy, TokenFolder(options.clients))
 
 
 class _Proxy:
@@ -236,16 +242,14 @@ class _Proxy:
         return f"the socket {path}"
 
     def _identify(self, request: web.BaseRequest) -> Caller:
-        connection = request.transport.get_extra_info("socket") if request.transport is not None else None
         if self._tokens is not None:
             check_page(request.headers, self._hosts)
             return self._tokens.caller(request.headers)
         check_page(request.headers, None)
-        return local_caller(cast("socket.socket", connection), self._uids, self._judge.policy.client_of_uid)
+        return local_caller(_connection(request), self._uids, self._judge.policy.client_of_uid)
 
     async def _control_answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        connection = request.transport.get_extra_info("socket") if request.transport is not None else None
-        local_caller(cast("socket.socket", connection), frozenset({os.geteuid()}), str)
+        local_caller(_connection(request), frozenset({os.geteuid()}), str)
         return await self._control.answer(request)
 
     def _reload(self) -> None:
@@ -260,6 +264,12 @@ class _Proxy:
         _log.warning("the policy was reloaded")
         with suppress(HsmKeysError):
             self._trail.append("reloaded")
+
+
+def _connection(request: web.BaseRequest) -> socket.socket:
+    """Return the socket that a request came over."""
+    connection = request.transport.get_extra_info("socket") if request.transport is not None else None
+    return cast("socket.socket", connection)
 
 
 async def _serve(

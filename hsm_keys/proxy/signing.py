@@ -69,14 +69,19 @@ class SignsForDoor:
             self.thaw()
 
     @property
+    def _live(self) -> RequestSigner:
+        """What signs: ahead, where that was asked for and nothing is frozen."""
+        return self._ahead or self._signer
+
+    @property
     def api_key_id(self) -> str:
         """The API key id that is signed for."""
-        return (self._ahead or self._signer).api_key_id
+        return self._live.api_key_id
 
     @property
     def key(self) -> ProxyKey:
         """What signs now; another one after a rotation."""
-        return cast("ProxyKey", (self._ahead or self._signer).key)
+        return cast("ProxyKey", self._live.key)
 
     async def headers(self, method: str, path: str) -> dict[str, str]:
         """Return the three headers of a request, stamped right before they are signed.
@@ -110,13 +115,11 @@ class SignsForDoor:
     def _headers(self, method: str, path: str) -> dict[str, str]:
         if self._judge.frozen:  # it may have waited for a thread
             raise FrozenError("signing is frozen")
-        return (self._ahead or self._signer).headers(method, path)
+        return self._live.headers(method, path)
 
     async def refused(self, api_key_id: str) -> None:
         """Look, after a 401, whether the key was rotated; the next request is signed with the new one."""
-        await asyncio.get_running_loop().run_in_executor(
-            self._threads, (self._ahead or self._signer).moved_on, api_key_id
-        )
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._live.moved_on, api_key_id)
 
     def freeze(self) -> None:
         """Make no more headers ahead; the judge denies the rest."""

@@ -69,8 +69,7 @@ class Upstream:
     ) -> None:
         if self._warming is not None:
             self._warming.cancel()
-        for relay in list(self._relays):
-            await relay.close(code=aiohttp.WSCloseCode.GOING_AWAY)
+        await self.close_relays()
         if self._session is not None:
             await self._session.close()
 
@@ -79,14 +78,11 @@ class Upstream:
         for relay in list(self._relays):
             await relay.close(code=aiohttp.WSCloseCode.GOING_AWAY)
 
-    async def forward(
-        self, request: web.BaseRequest, target: str, body: bytes | None, signed: dict[str, str]
-    ) -> web.StreamResponse:
+    async def forward(self, request: web.BaseRequest, body: bytes | None, signed: dict[str, str]) -> web.StreamResponse:
         """Send the request, once, and answer it with what Kalshi says.
 
         Args:
             request: The client's.
-            target: Its path and query, as they stand.
             body: Its body if it was read; else it is streamed.
             signed: The headers that authenticate it.
         """
@@ -95,7 +91,7 @@ class Upstream:
         started = time.perf_counter()
         try:
             answer = await self._opened().request(
-                request.method, self._url(target), headers=headers, data=data, allow_redirects=False
+                request.method, self._url(request.raw_path), headers=headers, data=data, allow_redirects=False
             )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             return refusal(502, "network", "Kalshi can't be reached; nothing was sent")
@@ -108,7 +104,7 @@ class Upstream:
         async with answer:
             return await _pass_on(request, answer)
 
-    async def relay(self, request: web.BaseRequest, target: str, signed: dict[str, str]) -> web.StreamResponse:
+    async def relay(self, request: web.BaseRequest, signed: dict[str, str]) -> web.StreamResponse:
         """Open a WebSocket at Kalshi, then the client's, and relay messages until either side closes."""
         headers = to_kalshi(request.headers.items(), signed)
         for name in _WS_OWN:
@@ -118,7 +114,11 @@ class Upstream:
         ]
         try:
             there = await self._opened().ws_connect(
-                self._url(target), headers=headers, protocols=protocols, autoping=False, max_msg_size=_LARGEST_MESSAGE
+                self._url(request.raw_path),
+                headers=headers,
+                protocols=protocols,
+                autoping=False,
+                max_msg_size=_LARGEST_MESSAGE,
             )
         except aiohttp.WSServerHandshakeError as error:
             return refusal(error.status, "websocket", "Kalshi refused the WebSocket")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from hsm_keys.errors import UsageError
-from hsm_keys.proxy.audit import FIRST_PREV, FORMAT, canonical, checkpoint_message, files_in
+from hsm_keys.proxy.audit import FIRST_PREV, FORMAT, canonical, checkpoint_message, files_in, hash_member
 from hsm_keys.signing.algorithms import PublicKey, verifies
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class _Reader:
             self.find("the line isn't a canonical JSON object of this format")
             return
         digest, seq = record["hash"], record["seq"]
-        if hashlib.sha256(line.replace(f'"hash":"{digest}",'.encode(), b"", 1)).hexdigest() != digest:
+        if hashlib.sha256(line.replace(hash_member(digest), b"", 1)).hexdigest() != digest:
             self.find("the line was changed: its hash is another one")
         if record["prev"] != self.report.head or seq != self._seq + 1:
             self.find(self._misfit(seq))

@@ -45,9 +45,8 @@ def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 def curl(door: Door, *arguments: str) -> tuple[int, Any]:
     program = shutil.which("curl")
     assert program is not None, "curl is needed"
-    socket = str(door.folder / "hsm-keys" / "prod.sock")
     done = subprocess.run(
-        [program, "-sS", "--unix-socket", socket, "-w", "\n%{http_code}", *arguments],
+        [program, "-sS", "--unix-socket", str(door.socket), "-w", "\n%{http_code}", *arguments],
         capture_output=True,
         text=True,
         check=True,
@@ -57,10 +56,10 @@ def curl(door: Door, *arguments: str) -> tuple[int, Any]:
 
 
 def test_curl_trades_without_a_key(store: str, sandbox: SandboxServer, tmp_path: Path) -> None:
-    enrolled = run_json("enroll", "--name", "prod", "--output", "json")
+    enrolled = run_json("enroll", "--name", "prod")
     policy = tmp_path / "policy.toml"
     policy.write_text("version = 1\n[clients.default]\nmax_count = 5\norders_per_minute = 2\n")
-    with Door(tmp_path, [*PROXY, "--policy", str(policy), "--presign", "4"], XDG_RUNTIME_DIR=str(tmp_path)) as door:
+    with Door(tmp_path, [*PROXY, "--policy", str(policy), "--presign", "4"]) as door:
         url = f"http://localhost{V2}/portfolio"
         assert curl(door, f"{url}/balance")[0] == 200
         order = {"ticker": "KXA-1", "side": "yes", "action": "buy", "type": "limit", "count": 5, "yes_price": 40}
@@ -78,9 +77,7 @@ def test_curl_trades_without_a_key(store: str, sandbox: SandboxServer, tmp_path:
     report = run_json("audit", "verify", str(door.audit), "--public-key", str(pem))
     assert (report["findings"], report["closed"]) == ([], True)
     assert report["checkpoints"] > 0
-    assert not store or store not in "".join(door.said) + "".join(
-        path.read_text() for path in door.audit.glob("*.jsonl")
-    )
+    assert not store or store not in "".join(door.said) + door.trail()
 
 
 TYPESCRIPT = """
@@ -114,7 +111,7 @@ def test_kalshi_typescript_with_a_throwaway_pem(store: str, sandbox: SandboxServ
     pem = tmp_path / "throwaway.pem"
     subprocess.run(["openssl", "genrsa", "-out", str(pem), "2048"], check=True, capture_output=True)
     tcp = ["--listen", "127.0.0.1:0", "--clients", str(clients), "--policy", str(tmp_path / "policy.toml")]
-    with Door(tmp_path, [*PROXY, *tcp], XDG_RUNTIME_DIR=str(tmp_path)) as door:
+    with Door(tmp_path, [*PROXY, *tcp]) as door:
         done = subprocess.run(
             ["node", "-e", TYPESCRIPT, f"http://127.0.0.1:{door.port}{V2}", "t" * 40, str(pem)],
             cwd=os.environ["HSM_KEYS_TEST_NODE"],
@@ -135,8 +132,8 @@ def test_kalshi_typescript_with_a_throwaway_pem(store: str, sandbox: SandboxServ
 @pytest.mark.parametrize("store", ["token"], indirect=True)
 def test_freeze_ends_signing_at_full_load(store: str, sandbox: SandboxServer, tmp_path: Path) -> None:
     """No request is signed once freeze has returned; how long it takes is for the benchmark."""
-    run_json("enroll", "--name", "prod", "--output", "json")
-    with Door(tmp_path, PROXY, XDG_RUNTIME_DIR=str(tmp_path)) as door:
+    run_json("enroll", "--name", "prod")
+    with Door(tmp_path, PROXY) as door:
         stop = threading.Event()
 
         def load() -> None:
@@ -163,7 +160,7 @@ def test_freeze_ends_signing_at_full_load(store: str, sandbox: SandboxServer, tm
 @pytest.mark.parametrize("store", ["token"], indirect=True)
 def test_its_log_is_json_where_that_is_asked_for(store: str, sandbox: SandboxServer, tmp_path: Path) -> None:
     run_json("enroll", "--name", "prod")
-    with Door(tmp_path, [*PROXY, "--output", "json"], XDG_RUNTIME_DIR=str(tmp_path)) as door:
+    with Door(tmp_path, [*PROXY, "--output", "json"]) as door:
         door.stop()
     assert [json.loads(line)["message"].split()[0] for line in door.said] == ["serving", "stopping:"]
 

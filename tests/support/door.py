@@ -31,6 +31,7 @@ class Door:
         self.folder = folder
         self.state = folder / "state" / "hsm-keys" / "prod"
         self.audit = self.state / "audit"
+        self.socket = folder / "hsm-keys" / "prod.sock"
         self._environment = {
             **os.environ,
             "XDG_STATE_HOME": str(folder / "state"),
@@ -41,7 +42,6 @@ class Door:
         assert self.process.stderr is not None
         self.said: list[str] = []
         self._serves = threading.Event()
-        self._ends = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self._serves.wait(30)
@@ -89,7 +89,7 @@ class Door:
         """Return a connection to the Unix socket."""
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(20)
-        connection.connect(str(self.folder / "hsm-keys" / "prod.sock"))
+        connection.connect(str(self.socket))
         return connection
 
     def raw(self, text: bytes) -> bytes:
@@ -100,11 +100,13 @@ class Door:
             answer.begin()
             return str(answer.status).encode() + b" " + answer.read()
 
+    def trail(self) -> str:
+        """Return the audit trail as it stands in its files."""
+        return "".join(path.read_text() for path in sorted(self.audit.glob("*.jsonl")))
+
     def lines(self) -> list[dict[str, Any]]:
         """Return the audit trail."""
-        return [
-            json.loads(line) for path in sorted(self.audit.glob("*.jsonl")) for line in path.read_text().splitlines()
-        ]
+        return [json.loads(line) for line in self.trail().splitlines()]
 
     def reload(self) -> None:
         self.process.send_signal(signal.SIGHUP)
@@ -134,7 +136,7 @@ def with_key_in_memory(folder: Path, **options: Any) -> Door:
 
 def _main(options: dict[str, Any]) -> None:
     from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
-    from hsm_keys.proxy.run import Options, run
+    from hsm_keys.proxy.run import Options, check_options, run
     from hsm_keys.signing.algorithms import public_key_pem
     from hsm_keys.signing.pem import load_private_key
     from hsm_keys.signing.signer import RequestSigner
@@ -162,7 +164,7 @@ def _main(options: dict[str, Any]) -> None:
     run(
         RequestSigner(Key()),
         os.environ["KALSHI_API_BASE_URL"],
-        Options(name="prod", **options),
+        check_options(Options(name="prod", **options)),
         lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201 - what the command line does
     )
 
