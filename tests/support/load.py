@@ -75,9 +75,9 @@ class Load:
         self.wait_for(lambda load: len(load.signed) >= before + more, within_s)
         return self.signed[before]
 
-    def fails(self, within_s: float = 20.0) -> float:
-        """Wait until one more signature fails; return when."""
-        before = self.errors.total()
+    def fails(self, within_s: float = 20.0, *, since: int | None = None) -> float:
+        """Wait until one more signature fails than by now, or than so many; return when."""
+        before = self.errors.total() if since is None else since
         self.wait_for(lambda load: load.errors.total() > before, within_s)
         return time.monotonic()
 
