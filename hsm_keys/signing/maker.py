@@ -110,7 +110,7 @@ class Maker:
         self._queued.discard(shelf)
         if shelf.gone:
             return
-        stamp, begun = self._stock.wall(), self._stock.elapsed()
+        stamp, begun = self._stock.stamp(shelf), self._stock.elapsed()
         self._next_at = begun + self._gap_ns
         try:
             headers = sign(*shelf.route, timestamp_ms=stamp)
@@ -159,10 +159,12 @@ class Maker:
 
 def _without_frames(error: Exception) -> Exception:
     """Return an error that can be kept for long: frames hold whatever was in their variables."""
-    link: BaseException | None = error
-    while link is not None:
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
+    links: list[BaseException | None] = [error]
+    while links:
+        link = links.pop()
+        if link is not None and link.__traceback__ is not None:
+            link.__traceback__ = None
+            links += link.__cause__, link.__context__
     return error
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import time
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
@@ -118,7 +119,7 @@ class PresigningSigner(RequestSigner):
         routes: Methods and paths to sign ahead for; paths with their ``/trade-api/...`` prefix.
         depth: How many headers to keep for each route.
         max_age: Seconds after which headers aren't handed out any more; 3 at most.
-        rate: Signatures a second that are made ahead, at most. Those made at once aren't counted.
+        rate: Signatures a second that are made ahead in each process, at most. Those made at once aren't counted.
         learn: How many further routes are learned from use at most: those asked for twice, until they weren't asked
             for in a minute.
         elapsed: Gives the time in nanoseconds, on a clock that isn't set.
@@ -243,13 +244,23 @@ class PresigningSigner(RequestSigner):
 
     def close(self) -> None:
         """End the worker and drop what is in hand. A signature that is under way is waited for, 10 seconds at most."""
+        self._end()
+        self._join(_JOIN_S)
+        self._stock.clear()
+
+    def _end(self) -> None:
         with _changing:
             self._closed = True
-            worker = self._worker if self._generation == fork_generation() else None
         self._asked.put(None)
+
+    def _join(self, seconds: float) -> None:
+        worker = self._worker if self._generation == fork_generation() else None
         if worker is not None and worker.is_alive() and worker is not threading.current_thread():
-            worker.join(_JOIN_S)
-        self._stock.clear()
+            worker.join(seconds)
+
+    def _stamp(self, method: str, path: str) -> int:
+        shelf = None if self._closed else self._find(method, path)
+        return self._clock() if shelf is None else self._stock.stamp(shelf)
 
     def _find(self, method: str, path: str) -> Shelf | None:
         if self._generation != fork_generation():
@@ -345,9 +356,13 @@ os.register_at_fork(after_in_child=_empty_in_child)
 
 @atexit.register
 def _close_all() -> None:
-    """End the workers before the libraries that they sign with are unloaded."""
-    for signer in list(_open):
-        signer.close()
+    """End the workers before the libraries that they sign with are unloaded; they share their time for it."""
+    signers, until = list(_open), time.monotonic() + _JOIN_S
+    for signer in signers:
+        signer._end()  # noqa: SLF001
+    for signer in signers:
+        signer._join(max(0.0, until - time.monotonic()))  # noqa: SLF001
+        signer._stock.clear()  # noqa: SLF001
 
 
 def _check(depth: int, max_age: float, rate: float, *, learn: int) -> None:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from base64 import b64encode
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from hsm_keys.errors import AwsError, HsmKeysError, KeyNotRegisteredError, KeyProblemError, StoreError
@@ -131,7 +132,7 @@ class RequestSigner:
         if begun >= self._look_at:
             self._look_aside()
         api_key_id, sign, _ = self._live
-        stamp = self._clock() if timestamp_ms is None else timestamp_ms
+        stamp = self._stamp(method, path) if timestamp_ms is None else timestamp_ms
         message = signing_message(stamp, method, path)
         try:
             signature = sign(message)
@@ -139,8 +140,11 @@ class RequestSigner:
             if not self.moved_on(api_key_id):
                 raise
             return RequestSigner.headers(self, method, path, timestamp_ms=timestamp_ms)  # at once, in a subclass too
-        if timestamp_ms is None and time.monotonic() - begun > _SLOW_S:  # the token was away, say
-            return RequestSigner.headers(self, method, path, timestamp_ms=self._clock())
+        if timestamp_ms is None and (
+            time.monotonic() - begun > _SLOW_S  # the token was away, say
+            or abs(self._clock() - stamp) > _SLOW_S * 1000  # the clock was set meanwhile, or the machine slept
+        ):
+            return RequestSigner.headers(self, method, path, timestamp_ms=self._stamp(method, path))
         return {
             KEY_HEADER: api_key_id,
             TIMESTAMP_HEADER: str(stamp),
@@ -195,7 +199,7 @@ class RequestSigner:
             routes: Methods and paths, such as ``("POST", "/trade-api/v2/portfolio/orders")``.
             depth: How many headers to keep for each route.
             max_age: Seconds after which headers aren't handed out any more; 3 at most.
-            rate: Signatures a second that are made ahead, at most.
+            rate: Signatures a second that are made ahead in each process, at most.
             learn: How many further routes are learned from use at most.
 
         Raises:
@@ -251,10 +255,15 @@ class RequestSigner:
                     self._fruitless = self._fruitless + 1 if self._live[0] == api_key_id else 0
         return self._live[0] != api_key_id
 
+    def _stamp(self, method: str, path: str) -> int:  # noqa: ARG002 - for signers that sign ahead
+        """Return the timestamp for headers that are signed at once."""
+        return self._clock()
+
     def _look_aside(self) -> None:
         """Look in a thread: whoever signs doesn't wait for it."""
         self._look_at = time.monotonic() + _FOLLOW_S
-        threading.Thread(target=self._look, name="hsm-keys-follow", daemon=True).start()
+        with suppress(RuntimeError):  # no thread to be had, as when the interpreter ends: then the next look finds it
+            threading.Thread(target=self._look, name="hsm-keys-follow", daemon=True).start()
 
     def _look(self) -> None:
         if self._follow is None:

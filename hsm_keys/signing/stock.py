@@ -31,6 +31,9 @@ Ticket = tuple[dict[str, str], int, int]
 _STEP_NS: Final = 100_000_000
 """How far the clocks may disagree about an age: more than rounding, slewing and a busy machine, and harmless."""
 
+_STAMPS_AHEAD_MS: Final = 20
+"""How far timestamps may run ahead of the clock so that no two are alike; harmless as well."""
+
 _PREFIX: Final = "/trade-api/"
 _REMEMBERED: Final = 256
 _bookkeeping = ProcessLock()  # held for microseconds: never while something is signed
@@ -50,9 +53,10 @@ class Shelf:
         drawn: Something was asked for since the worker's last look.
         gone: The route was discarded.
         low: How many tickets are left when the worker is told. With half of them in hand it may sleep on.
+        stamped: The last timestamp that was signed for, in milliseconds.
     """
 
-    __slots__ = ("asked", "depth", "drawn", "gone", "learned", "low", "route", "tickets", "used_at")
+    __slots__ = ("asked", "depth", "drawn", "gone", "learned", "low", "route", "stamped", "tickets", "used_at")
 
     def __init__(self, route: Route, depth: int, used_at: int, *, learned: bool) -> None:
         self.route = route
@@ -61,6 +65,7 @@ class Shelf:
         self.learned = learned
         self.used_at = used_at
         self.tickets: deque[Ticket] = deque()
+        self.stamped = 0
         self.asked = self.drawn = self.gone = False
 
 
@@ -98,6 +103,17 @@ class Stock:
             and -_STEP_NS <= by_wall * 1_000_000 - age <= _STEP_NS
             and headers[KEY_HEADER] == api_key_id
         )
+
+    def stamp(self, shelf: Shelf) -> int:
+        """Return a timestamp to sign for, in milliseconds: the time, and another one each time.
+
+        Ed25519 signs the same message alike (RFC 8032): two headers of one route and one millisecond would be one
+        header, used twice. Over 1,000 a second for one route, sustained, timestamps do repeat.
+        """
+        with _bookkeeping:
+            now, following = self.wall(), shelf.stamped + 1
+            shelf.stamped = following if now < following <= now + _STAMPS_AHEAD_MS else now
+            return shelf.stamped
 
     def put(self, shelf: Shelf, ticket: Ticket) -> None:
         """Lay a ticket on a shelf; only the worker does."""

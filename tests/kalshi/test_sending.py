@@ -67,7 +67,9 @@ BOTH = pytest.mark.parametrize("use_async", [False, True], ids=["sync", "async"]
 def test_each_attempt_at_a_get_is_signed_anew(key: rsa.RSAPrivateKey | Ed25519PrivateKey, use_async: bool) -> None:
     with Stub(hang_up, (503, {}), (200, {})) as stub:
         assert request(stub, "GET", "/markets?limit=1", key, use_async=use_async) == 200
-    assert [seen.timestamp for seen in stub.arrived] == [1_700_000_000_000 + n for n in range(3)]
+    stamps = [seen.timestamp for seen in stub.arrived]
+    assert len(stamps) == 3
+    assert stamps == sorted(set(stamps))
     assert all(seen.is_signed_by(key.public_key()) for seen in stub.arrived)
 
 

@@ -173,3 +173,14 @@ def test_a_client_hands_out_the_refusal_where_there_is_no_new_key(signer: Reques
     with Stub((401, {}), (200, {})) as stub, KalshiClient(signer, base_url=stub.base_url) as client:
         assert client.request("POST", "/portfolio/orders").status_code == 401
         assert len(stub.arrived) == 1
+
+
+def test_without_a_thread_to_look_in_requests_are_signed_as_before(
+    signer: RequestSigner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    signer._look_at = 0.0
+    assert signer.headers("GET", PATH)[KEY_HEADER] == "old"

@@ -67,6 +67,28 @@ def test_what_is_in_hand_is_handed_out_once_the_oldest_first(
     assert (signer.stats.taken, signer.stats.missed, signer.stats.made) == (4, 1, 4)
 
 
+def test_no_two_headers_of_a_route_are_alike_where_equal_messages_are_signed_alike(
+    make: Callable[..., PresigningSigner], clocks: Clocks, key: CountingKey
+) -> None:
+    """Ed25519 makes the same signature of the same message: in one millisecond, of those in hand and at once."""
+    signer = make(depth=4, rate=1e6)
+    signed_at_once = [signer.headers(*ORDERS) for _ in range(3)]
+    while signer.stats.in_hand < 4:
+        signer._work_once()
+        clocks.real_ns += 2_000  # far less than a millisecond
+    drawn = [*signed_at_once, *(signer.headers(*ORDERS) for _ in range(6))]
+    assert len(key.messages) == len(drawn) == len(set(key.messages))
+    assert {int(headers[TIMESTAMP_HEADER]) - clocks.wall() for headers in drawn} == set(range(len(drawn)))
+
+
+def test_timestamps_that_differ_never_run_far_ahead(make: Callable[..., PresigningSigner], clocks: Clocks) -> None:
+    signer = make()
+    stamps = [int(signer.headers(*ORDERS)[TIMESTAMP_HEADER]) - clocks.wall() for _ in range(200)]
+    assert (min(stamps), max(stamps)) == (0, 20)
+    clocks.set_by(-60)
+    assert int(signer.headers(*ORDERS)[TIMESTAMP_HEADER]) == clocks.wall()
+
+
 def test_however_a_route_is_written_it_is_the_same(
     make: Callable[..., PresigningSigner], clocks: Clocks, key: CountingKey
 ) -> None:

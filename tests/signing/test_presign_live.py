@@ -83,7 +83,7 @@ def test_threads_that_draw_together_never_get_the_same() -> None:
     assert too_old == []
     assert stats.taken + stats.missed == all_seen.total()
     assert stats.taken > DRAWS // 20
-    assert stats.made + stats.missed == len(key.messages)
+    assert signer.stats.made + stats.missed == len(key.messages)  # closed: nothing is on its way any more
 
 
 def test_a_forgotten_signer_stops_signing() -> None:
@@ -130,6 +130,30 @@ def test_at_exit_every_worker_ends_before_its_library_is_unloaded() -> None:
     presign._close_all()
     assert workers() == []
     assert all(signer.stats.in_hand == 0 for signer in signers)
+
+
+def test_signatures_that_hang_at_exit_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, entered = threading.Event(), threading.Semaphore(0)
+
+    def hang() -> None:
+        entered.release()
+        go_on.wait(20)
+
+    waited: list[float] = []
+    monkeypatch.setattr(presign.PresigningSigner, "_join", lambda _, seconds: waited.append(seconds))
+    clock = iter(range(100, 200, 6))
+    signers = [RequestSigner(CountingKey(before=hang)).ahead([ORDERS]) for _ in range(3)]
+    for _ in signers:
+        assert entered.acquire(timeout=20)
+    monkeypatch.setattr("hsm_keys.signing.presign.time.monotonic", lambda: next(clock))
+    try:
+        presign._close_all()
+    finally:
+        monkeypatch.undo()
+        go_on.set()
+    assert waited == [4, 0, 0]
+    for signer in signers:
+        signer.close()
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
