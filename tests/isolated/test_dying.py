@@ -107,6 +107,17 @@ def test_a_child_starts_the_next_one_and_owns_it(isolated: IsolatedStore, monkey
     assert len(key.sign(b"x")) == 256  # the parent starts another
 
 
+def test_whoever_is_late_for_a_closed_store_starts_nothing(
+    isolated: IsolatedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_APART_S", 0)
+    isolated.close()
+    with pytest.raises(StoreUnavailableError, match="the store is closed"):
+        isolated._process.connect()  # as a thread that saw it open a moment ago
+    assert isolated._process._process is None
+    assert not socket_of(isolated).exists()
+
+
 def test_a_worker_that_lives_on_does_not_keep_it_alive(stocked: TestToken) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", OWNER, stocked.uri], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import StoreUnavailableError
@@ -33,6 +34,7 @@ SIGNING_S: Final = 10.0
 
 _CALL_S: Final = 60.0  # listing a token's keys reads each of them
 _GREETING_S: Final = 3.0
+_PAUSE_S: Final = 0.01
 
 
 class NotSentError(Exception):
@@ -58,10 +60,16 @@ class Connection:
     __slots__ = ("_socket", "instance")
 
     def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:  # and nothing against the signer
+            raise StoreUnavailableError(
+                f"no socket to the signer process can be had: {error.strerror}",
+                hint="see how many files this process has open, and its limit (ulimit -n)",
+            ) from None
         try:
             self._socket.settimeout(_GREETING_S)
-            self._socket.connect(str(path))
+            self._connect(str(path))
             self.instance = self._greeted()
             # Time is kept by the kernel: Python's own timeout is a poll() before each call, and gives the GIL up twice.
             self._socket.setblocking(True)
@@ -73,11 +81,21 @@ class Connection:
                     "the signer process belongs to another user",
                     hint="open the store after the program has changed to the user that it signs as",
                 ) from None
-            if isinstance(error, TimeoutError | BlockingIOError):  # the latter: its backlog is full
+            if isinstance(error, TimeoutError):
                 raise StuckError from None
             if isinstance(error, OSError):
                 raise NotSentError from None
             raise
+
+    def _connect(self, path: str) -> None:
+        until = time.monotonic() + _GREETING_S
+        while True:
+            try:
+                return self._socket.connect(path)
+            except BlockingIOError:  # its backlog is full: many come at once, or it hangs
+                if time.monotonic() >= until:
+                    raise TimeoutError from None
+                time.sleep(_PAUSE_S)
 
     def _greeted(self) -> int:
         if not peer_is_me(self._socket):

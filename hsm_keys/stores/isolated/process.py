@@ -85,6 +85,7 @@ class SignerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._lock = threading.Lock()
+        self._ended = False
         self.told: dict[str, Any] = {}
         _all.add(self)
         try:
@@ -104,6 +105,8 @@ class SignerProcess:
         with suppress(NotSentError, StuckError):
             return Connection(self._folder.socket)
         with self._lock:
+            if self._ended:  # a thread that was on its way here when the store was closed
+                raise StoreUnavailableError("the store is closed", hint="open it again")
             try:
                 with self._folder.locked(patience=_START_S) as held:
                     if not held:
@@ -214,6 +217,7 @@ class SignerProcess:
     def end(self) -> None:
         """End the signer, if this process owns it, and clean up if nobody else does. Safe to call twice."""
         with self._lock, suppress(OSError):
+            self._ended = True
             self._pin = None
             self._end_process()
             if self._folder.path.exists():

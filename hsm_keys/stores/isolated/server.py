@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import ctypes
 import os
+import resource
 import select
 import signal
 import socket
+import sys
 import threading
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
@@ -41,6 +44,8 @@ __all__ = ["main"]
 _MAX_CONNECTIONS: Final = 256
 _BACKLOG: Final = 128
 _LAST_WORDS_S: Final = 3.0
+_PAUSE_S: Final = 0.1
+_PR_SET_DUMPABLE: Final = 4
 
 
 class _Keys:
@@ -123,20 +128,26 @@ class _Server:
             ready, _, _ = select.select([owner, listener], [], [])
             if owner in ready:
                 return
-            with suppress(OSError):
+            try:
                 connection, _ = listener.accept()
+            except OSError:  # no descriptor for it, say: it waits, and this thread takes the GIL from nobody
+                select.select([owner], [], [], _PAUSE_S)
+                continue
+            with suppress(OSError):
                 connection.setblocking(True)
                 self._take(connection)
 
     def _take(self, connection: socket.socket) -> None:
         if not peer_is_me(connection):
             connection.close()
-        elif self._room.acquire(blocking=False):
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+        elif not self._room.acquire(blocking=False):
+            _turn_away(connection, f"the signer has {_MAX_CONNECTIONS} connections, and takes no more")
         else:
-            with connection:
-                crowd = StoreUnavailableError(f"the signer has {_MAX_CONNECTIONS} connections, and takes no more")
-                connection.sendall(error_frame(crowd))
+            try:
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            except RuntimeError:
+                self._room.release()
+                _turn_away(connection, "the signer can't have another thread")
 
     def _serve(self, connection: socket.socket) -> None:
         with ExitStack() as ending, connection, suppress(OSError):
@@ -166,8 +177,21 @@ class _Server:
         raise WireError(f"a client sends no frame of the kind {frame.kind.name}")
 
 
+def _turn_away(connection: socket.socket, reason: str) -> None:
+    with connection:
+        connection.sendall(error_frame(StoreUnavailableError(reason)))
+
+
+def _keep_to_itself() -> None:
+    """Leave no core dump, which would hold the PIN, and be no other process's to trace but root's."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":  # a limit of 0 doesn't bind a core_pattern that is a program: core(5), prctl(2)
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
 def main() -> None:
     """Serve the owner on stdin until it closes its end, or is gone."""
+    _keep_to_itself()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the owner decides when it has signed its last request
     owner = socket.socket(fileno=os.dup(0))
