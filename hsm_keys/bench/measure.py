@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
     from hsm_keys.signing.signer import RequestSigner
 
-__all__ = ["Result", "in_memory", "measure", "measure_ahead", "measure_headers"]
+__all__ = ["Result", "in_memory", "measure", "measure_ahead", "measure_in_turns", "order_headers"]
 
 _PATH: Final = f"{REST_PREFIX}/portfolio/orders"
 _ORDER: Final = ("POST", _PATH)
 _PACE_S: Final = 0.01
 _WARM_UP: Final = 3
+_TURN_S: Final = 0.02
 _JOIN_S: Final = 60.0
 
 
@@ -103,9 +104,35 @@ def measure(what: str, sign: Callable[[bytes], object], *, threads: int, seconds
     return Result(what, threads, time.perf_counter() - begun, tuple(sorted(took for mine in taken for took in mine)))
 
 
-def measure_headers(signer: RequestSigner, *, seconds: float) -> Result:
-    """Make an order's headers, one after another, as ``measure``; what the signer adds to the signature is in it."""
-    return measure("headers", lambda _: signer.headers(*_ORDER), threads=1, seconds=seconds)
+def measure_in_turns(calls: dict[str, Callable[[bytes], object]], *, seconds: float) -> list[Result]:
+    """Sign with each on one thread for so long, in short turns: what else the machine does meets all of them alike.
+
+    Args:
+        calls: What signs a message, by what it is called in the results.
+        seconds: How long each signs in all.
+
+    Raises:
+        HsmKeysError: Whatever the first that failed ran into.
+    """
+    for sign in calls.values():
+        for _ in range(_WARM_UP):
+            sign(_message())
+    taken: dict[str, list[float]] = {what: [] for what in calls}
+    spent = dict.fromkeys(calls, 0.0)
+    while min(spent.values()) < seconds:
+        for what, sign in calls.items():
+            began = at = time.perf_counter()
+            while at < began + _TURN_S:
+                sign(_message())
+                taken[what].append(((after := time.perf_counter()) - at) * 1e6)
+                at = after
+            spent[what] += at - began
+    return [Result(what, 1, spent[what], tuple(sorted(times))) for what, times in taken.items()]
+
+
+def order_headers(signer: RequestSigner) -> Callable[[bytes], object]:
+    """Return what makes an order's headers: what the signer adds to the signature is in it."""
+    return lambda _: signer.headers(*_ORDER)
 
 
 def measure_ahead(signer: RequestSigner, *, seconds: float) -> tuple[Result, int]:

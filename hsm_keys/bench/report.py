@@ -6,12 +6,14 @@ import html
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from hsm_keys.signing.presign import presign_cost
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hsm_keys.bench.measure import Result
 
-__all__ = ["as_object", "histogram", "orders", "page", "table"]
+__all__ = ["as_object", "compared", "cost", "histogram", "orders", "page", "ratios", "table"]
 
 ORDERS_A_SECOND: Final = {
     "Basic": 10,
@@ -69,21 +71,79 @@ def histogram(result: Result) -> list[str]:
     buckets = _counts(result)
     most = max(count for _, _, count in buckets)
     return [
-        f"{begin:>10,.0f} us  {'#' * math.ceil(count / most * _BAR) if count else '':<{_BAR}}  {count:,}"
+        f"{_microseconds(begin):>10} us  {'#' * math.ceil(count / most * _BAR) if count else '':<{_BAR}}  {count:,}"
         for begin, _, count in buckets
     ]
 
 
-def orders(result: Result) -> str:
-    """Say for which of Kalshi's tiers so many signatures a second are enough."""
+def _tier(result: Result) -> str | None:
     enough = [tier for tier, rate in ORDERS_A_SECOND.items() if rate <= result.rate]
-    if not enough:
+    return enough[-1] if enough else None
+
+
+def _best(results: Sequence[Result]) -> Result:
+    return max((result for result in results if result.what == "store"), key=lambda result: result.rate)
+
+
+def orders(results: Sequence[Result]) -> str:
+    """Say for which of Kalshi's tiers as many signatures as the store makes a second are enough."""
+    result = _best(results)
+    tier = _tier(result)
+    if tier is None:
         return f"{result.rate:,.0f} signatures a second are fewer orders than Kalshi's lowest tier allows (10 a second)"
-    best = enough[-1]
     return (
-        f"{result.rate:,.0f} signatures a second, one an order: enough for all that the tier {best} may write "
-        f"({ORDERS_A_SECOND[best]} orders a second)"
+        f"{result.rate:,.0f} signatures a second, one an order: enough for all that the tier {tier} may write "
+        f"({ORDERS_A_SECOND[tier]} orders a second)"
     )
+
+
+def cost(*, billed: bool) -> str:
+    """Say what signing ahead for one route costs while nothing is taken, set as it is by default.
+
+    Args:
+        billed: Whether the store bills each signature.
+    """
+    an_hour = presign_cost(routes=1).signatures_per_hour
+    price = f": {an_hour / 10_000:.2f} times what KMS bills for 10,000" if billed else ""
+    return f"signing ahead for one route, set as by default, makes {an_hour:,.0f} signatures an hour when idle{price}"
+
+
+def ratios(results: Sequence[Result]) -> dict[str, float]:
+    """Return what the results are to each other, in one run: of times the p50, of two threads the rate.
+
+    Returns:
+        Those of ``headers_to_c_sign``, ``store_to_in_memory``, ``two_threads_to_one``, ``headers_to_ahead`` and
+        ``in_memory_to_ahead`` that were measured.
+    """
+    known = {(result.what, result.threads): result for result in results}
+
+    def p50(one: str, other: str) -> float | None:
+        pair = known.get((one, 1)), known.get((other, 1))
+        return pair[0].percentile(50) / pair[1].percentile(50) if pair[0] and pair[1] else None
+
+    alone, together = known.get(("store", 1)), known.get(("store", 2))
+    found = {
+        "headers_to_c_sign": p50("headers", "C_Sign"),
+        "store_to_in_memory": p50("store", "in memory"),
+        "two_threads_to_one": together.rate / alone.rate if alone and together else None,
+        "headers_to_ahead": p50("headers", "ahead"),
+        "in_memory_to_ahead": p50("in memory", "ahead"),
+    }
+    return {name: round(ratio, 3) for name, ratio in found.items() if ratio is not None}
+
+
+_SAID: Final = {
+    "headers_to_c_sign": "signer.headers() takes {:.2f} times the module's own C_Sign, at p50",
+    "store_to_in_memory": "the store takes {:.2f} times a key in memory, at p50",
+    "two_threads_to_one": "two threads sign {:.2f} times as much as one",
+    "headers_to_ahead": "headers that were signed ahead come {:,.0f} times faster than those signed at once, at p50",
+    "in_memory_to_ahead": "and {:,.0f} times faster than a signature with a key in memory",
+}
+
+
+def compared(results: Sequence[Result]) -> list[str]:
+    """Return the ratios in words."""
+    return [_SAID[name].format(ratio) for name, ratio in ratios(results).items()]
 
 
 def page(title: str, results: Sequence[Result], words: Sequence[str]) -> str:
@@ -112,18 +172,29 @@ def _plot(result: Result) -> str:
         for i, (begin, end, count) in enumerate(buckets)
     )
     ticks = "".join(
-        f'<text x="{30 * i + 2}" y="165">{begin:,.0f}</text>' for i, (begin, _, _) in enumerate(buckets) if i % 3 == 0
+        f'<text x="{30 * i + 2}" y="165">{_microseconds(begin)}</text>'
+        for i, (begin, _, _) in enumerate(buckets)
+        if i % 3 == 0
     )
     name = html.escape(f"{result.what}, {result.threads} thread{'' if result.threads == 1 else 's'}")
     width = 30 * _BUCKETS
-    return f'<h2>{name}</h2><svg viewBox="0 0 {width} 170" role="img" aria-label="{name}">{bars}{ticks}</svg>'
+    times = ", ".join(f"p{percent} {_microseconds(result.percentile(percent))} us" for percent in (50, 95, 99))
+    said = f"{times}. Microseconds on a logarithmic scale; the highest bar is {most:,} of {len(result.latencies_us):,}."
+    return (
+        f'<h2>{name}</h2><p>{said}</p><svg viewBox="0 0 {width} 170" role="img" aria-label="{name}">{bars}{ticks}</svg>'
+    )
 
 
 def as_object(store: str, key_type: str, results: Sequence[Result]) -> dict[str, Any]:
     """Return what goes into JSON output."""
+    ahead = any(result.what == "ahead" for result in results)
+    idle = {"ahead_signatures_per_hour": presign_cost(routes=1).signatures_per_hour} if ahead else {}
     return {
         "store": store,
         "key_type": key_type,
         "results": [result.as_dict() for result in results],
+        "ratios": ratios(results),
+        "enough_for_tier": _tier(_best(results)),
         "orders_a_second_by_tier": ORDERS_A_SECOND,
+        **idle,
     }

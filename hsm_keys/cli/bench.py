@@ -45,23 +45,38 @@ def bench(
     """
     from hsm_keys.bench import report
 
-    if html_path and Path(html_path).exists():
-        raise UsageError(f"{html_path} is there already", hint="choose another path, or remove it")
+    if html_path:
+        _check_free(Path(html_path))
     with speaking(settings) as say, opened_store(settings, say) as store:
         key = _chosen(store, name)
         results = _measured(store, key, seconds, threads, say)
         if presign:
             results.append(_ahead(key, seconds, say))
-        described, key_type = store.describe(), key.key_type.value
-    best = max((result for result in results if result.what == "store"), key=lambda result: result.rate)
-    words = [f"{described}, {key_type}", report.orders(best)]
+        described, key_type, billed = store.describe(), key.key_type.value, store.uri.startswith("awskms:")
+    words = [f"{described}, {key_type}", report.orders(results), *report.compared(results)]
+    if presign:
+        words.append(report.cost(billed=billed))
     if html_path:
-        Path(html_path).write_text(report.page("hsm-keys bench", results, words), encoding="utf-8")
+        _write(Path(html_path), report.page("hsm-keys bench", results, words))
         say(f"wrote {html_path}")
     if settings.as_json:
         print_json(report.as_object(described, key_type, results))
         return
     click.echo("\n".join([*report.table(results), "", *report.histogram(results[0]), "", *words]))
+
+
+def _check_free(path: Path) -> None:
+    if path.exists():
+        raise UsageError(f"{path} is there already", hint="choose another path, or remove it")
+    if not path.resolve().parent.is_dir():
+        raise UsageError(f"there is no folder for {path}", hint="make it first, or choose another path")
+
+
+def _write(path: Path, page: str) -> None:
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} can't be written: {error.strerror}", hint="choose another path") from None
 
 
 def _chosen(store: KeyStore, name: str | None) -> StoredKey:
@@ -77,18 +92,18 @@ def _chosen(store: KeyStore, name: str | None) -> StoredKey:
 def _measured(
     store: KeyStore, key: StoredKey, seconds: float, threads: int, say: Callable[[str], None]
 ) -> list[Result]:
-    from hsm_keys.bench.measure import in_memory, measure, measure_headers
+    from hsm_keys.bench.measure import in_memory, measure, measure_in_turns, order_headers
 
     counts = [1]
     while counts[-1] * 2 <= threads:
         counts.append(counts[-1] * 2)
     results = [measure("store", key.sign, threads=count, seconds=seconds) for count in counts]
-    results.append(measure_headers(_signer(key), seconds=seconds))
     with _raw_loop(store, key, say) as raw:
+        calls: dict[str, Callable[[bytes], object]] = {"headers": order_headers(_signer(key))}
         if raw is not None:
-            results.append(measure("C_Sign", raw, threads=1, seconds=seconds))
-    memory = in_memory(key.key_type.value)
-    results.append(measure("in memory", memory, threads=1, seconds=seconds))
+            calls["C_Sign"] = raw
+        calls["in memory"] = in_memory(key.key_type.value)
+        results += measure_in_turns(calls, seconds=seconds)
     say(f"the interpreter switches threads every {sys.getswitchinterval() * 1000:g} ms (sys.setswitchinterval)")
     return results
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hsm_keys import KeyType, open_store
 from hsm_keys.bench.measure import Result, in_memory, measure
-from hsm_keys.bench.report import histogram, orders, page, table
+from hsm_keys.bench.report import as_object, compared, cost, histogram, orders, page, ratios, table
 from hsm_keys.errors import SigningError, StoreError
 from hsm_keys.stores.pkcs11.raw import RawSigner
 from hsm_keys.stores.pkcs11.store import Pkcs11Store
@@ -42,7 +42,25 @@ def test_a_histogram_holds_every_signature(times: tuple[float, ...]) -> None:
 
 @pytest.mark.parametrize(("rate", "words"), [(5, "fewer orders than"), (10, "tier Basic"), (2000, "tier Prestige")])
 def test_what_a_rate_means_for_orders(rate: int, words: str) -> None:
-    assert words in orders(Result("store", 1, 1.0, tuple([1.0] * rate)))
+    best, worse = Result("store", 2, 1.0, (1.0,) * rate), Result("store", 1, 1.0, (1.0,))
+    assert words in orders([worse, best, Result("in memory", 1, 1.0, (1.0,) * 9999)])
+
+
+def test_what_results_are_to_each_other() -> None:
+    results = [
+        Result("store", 1, 1.0, (500.0, 520.0, 530.0)),
+        Result("store", 2, 1.0, (500.0,) * 6),
+        Result("headers", 1, 1.0, (500.0, 525.0, 9000.0)),
+        Result("C_Sign", 1, 1.0, (500.0,)),
+        Result("in memory", 1, 1.0, (260.0,)),
+    ]
+    assert ratios(results) == {"headers_to_c_sign": 1.05, "store_to_in_memory": 2.0, "two_threads_to_one": 2.0}
+    assert compared(results)[0] == "signer.headers() takes 1.05 times the module's own C_Sign, at p50"
+    results.append(Result("ahead", 1, 1.0, (2.1,)))
+    assert (ratios(results)["headers_to_ahead"], ratios(results)["in_memory_to_ahead"]) == (250.0, 123.81)
+    assert as_object("token", "rsa-2048", results)["ahead_signatures_per_hour"] == 19_200
+    assert "19,200 signatures an hour when idle" in cost(billed=False)
+    assert "1.92 times what KMS bills for 10,000" in cost(billed=True)
 
 
 def test_the_page_shows_a_name_as_text() -> None:
@@ -106,5 +124,8 @@ def test_the_command(token: TestToken, monkeypatch: pytest.MonkeyPatch, tmp_path
     ]
     assert all(entry["p50_us"] <= entry["p99_us"] <= entry["max_us"] for entry in told["results"])
     assert path.read_text().count("<svg") == 6
+    assert set(told["ratios"]) >= {"headers_to_c_sign", "two_threads_to_one", "in_memory_to_ahead"}
+    assert told["ahead_signatures_per_hour"] == 19_200
     assert "is there already" in failed_json(2, "bench", "--html", str(path))["message"]
+    assert "no folder" in failed_json(2, "bench", "--html", str(tmp_path / "nowhere" / "x.html"))["message"]
     assert "in memory" in run_cli("bench", "--name", "prod", "--seconds", "0.05").stdout
