@@ -2,21 +2,31 @@
 """What signing costs a client: ``signer.headers()`` over the bare signature, and how long an event loop is held up.
 
 ``python benchmarks/clients.py`` needs nothing but the project: the key is in memory, and the token that takes its time
-is a sleep of 20 ms (a KMS one Region away). Each comparison is made in one run, in turns.
+is a sleep of 20 ms (a KMS one Region away). Where SoftHSM is, ``signer.headers()`` is compared with its own C_Sign, and
+two threads with one. Each comparison is made in one run, in turns.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import statistics
+import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from hsm_keys import AsyncKalshiClient, RequestSigner
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from hsm_keys import AsyncKalshiClient, RequestSigner, open_store
+from hsm_keys.bench.measure import measure, measure_in_turns, order_headers
 from hsm_keys.sandbox import SandboxServer
 from hsm_keys.signing.pem import PemKey
+from hsm_keys.stores.pkcs11.store import Pkcs11Store
+from tests.support import softhsm
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -66,6 +76,28 @@ def overhead() -> None:
     print(f"headers() over the signature: p50 {statistics.median(whole) - statistics.median(bare):.1f} microseconds")
 
 
+def token(seconds: float = 3.0) -> None:
+    """Compare headers() with the raw C loop, and two threads with one, on SoftHSM."""
+    with tempfile.TemporaryDirectory() as folder:
+        hsm = softhsm.SoftHsm(Path(folder))
+        os.environ["SOFTHSM2_CONF"] = str(hsm.conf)
+        with open_store(hsm.init_token().uri) as store:
+            assert isinstance(store, Pkcs11Store)  # noqa: S101 - its loop is what a token does at best
+            key = store.bind(store.generate("prod"), Free.api_key_id)
+            with store.raw(key) as raw:
+                headers, loop = measure_in_turns(
+                    {"headers": order_headers(key.signer()), "C_Sign": raw.sign}, seconds=seconds
+                )
+            rates: dict[int, list[float]] = {1: [], 2: []}
+            for _ in range(5):
+                for threads, measured in rates.items():
+                    measured.append(measure("store", key.sign, threads=threads, seconds=seconds / 5).rate)
+    p50s = headers.percentile(50), loop.percentile(50)
+    print(f"headers() over C_Sign, p50: {p50s[0]:.1f} to {p50s[1]:.1f} us, {p50s[0] / p50s[1]:.3f} (at most 1.05)")
+    one, two = (statistics.median(measured) for measured in rates.values())
+    print(f"two threads to one: {two:,.0f} to {one:,.0f} a second, {two / one:.2f} (at least 1.85)")
+
+
 async def stall(use: Callable[[], Awaitable[Any]], requests: int) -> float:
     """Return the longest time in milliseconds that the loop didn't run while requests were sent one by one."""
     longest, running = 0.0, True
@@ -105,5 +137,7 @@ async def stalls(server: SandboxServer, requests: int = 50) -> None:
 
 if __name__ == "__main__":
     overhead()
+    if softhsm.missing() is None:
+        token()
     with SandboxServer(tier="premier") as sandbox:
         asyncio.run(stalls(sandbox))

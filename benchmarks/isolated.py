@@ -6,6 +6,7 @@
 The key is RSA-2048 in SoftHSM. "busy" means one Python thread that computes all the time. The echo is what a bare
 socket to another process reaches: no signer behind a socket can do better. The last column is the control: a busy
 process takes a processor and no GIL, so where it costs much, the machine has none to spare and the rest tells nothing.
+The target: isolated, beside a busy thread at 0.1 ms, at least 70 %.
 """
 
 from __future__ import annotations

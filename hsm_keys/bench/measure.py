@@ -21,6 +21,7 @@ __all__ = ["Result", "in_memory", "measure", "measure_ahead", "measure_in_turns"
 _PATH: Final = f"{REST_PREFIX}/portfolio/orders"
 _ORDER: Final = ("POST", _PATH)
 _PACE_S: Final = 0.01
+_FIRST_S: Final = 5.0
 _WARM_UP: Final = 3
 _TURN_S: Final = 0.02
 _JOIN_S: Final = 60.0
@@ -147,6 +148,9 @@ def measure_ahead(signer: RequestSigner, *, seconds: float) -> tuple[Result, int
     signer.headers(*_ORDER)  # else what is wrong would be met in the background
     times: list[float] = []
     with signer.ahead([_ORDER], rate=2 / _PACE_S) as ahead:
+        begun = time.perf_counter()
+        while not ahead.stats.in_hand and time.perf_counter() < begun + _FIRST_S:
+            time.sleep(_PACE_S)
         begun = time.perf_counter()
         while (at := time.perf_counter()) < begun + seconds or not times:
             ahead.headers(*_ORDER)
