@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hsm_keys.errors import StoreUnavailableError
+from hsm_keys.errors import StoreUnavailableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +20,7 @@ __all__ = ["PrivateFolder"]
 
 _LONGEST: Final = 100  # bytes of a socket's path: 104 on macOS and 108 on Linux, with a NUL
 _SOCKET: Final = "signer"
+_STARTS: Final = "starts"
 _PAUSE_S: Final = 0.01
 
 
@@ -33,6 +34,7 @@ class PrivateFolder:
     def __init__(self, path: Path) -> None:
         self.path: Final = path
         self.socket: Final = path / _SOCKET
+        self.starts: Final = path / _STARTS
 
     @classmethod
     def new(cls) -> PrivateFolder:
@@ -50,6 +52,22 @@ class PrivateFolder:
             "there is no place for the signer's socket",
             hint="set XDG_RUNTIME_DIR to a short path that you may write to",
         )
+
+    @classmethod
+    def named(cls, path: Path) -> PrivateFolder:
+        """Take the one that processes agree on; ``locked`` makes it if it isn't there.
+
+        Raises:
+            UsageError: If a socket's path can't be as long, or there is no place for it.
+        """
+        path = path.absolute()
+        if len(os.fsencode(path / _SOCKET)) > _LONGEST:
+            raise UsageError(
+                f"{path} is too long for a signer's folder", hint=f"a socket's path has {_LONGEST} bytes at most"
+            )
+        if not path.parent.is_dir():
+            raise UsageError(f"there is no folder {path.parent} for the signer's", hint="make it first")
+        return cls(path)
 
     @contextmanager
     def locked(self, *, patience: float) -> Iterator[bool]:
@@ -106,7 +124,7 @@ class PrivateFolder:
         return (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino)
 
     def remove(self, inode: int | None = None) -> None:
-        """Remove socket and folder; hold it.
+        """Remove socket and folder, unless others keep something in it; hold it.
 
         Args:
             inode: If given, nothing is removed unless it is the socket's: a later signer's stays.

@@ -1,12 +1,14 @@
 """The signer's process: started, started again after a crash, never after a refused PIN, and ended with its owner.
 
-The process that opens the store owns the signer. Its forked children use the same one. Whoever finds it gone starts
-the next, and owns that one: so there is one login, whichever of them asks first.
+The process that opens the store owns the signer. Its forked children use the same one, and so do other processes that
+name the same folder. Whoever finds it gone starts the next, and owns that one: so there is one login, whichever of them
+asks first.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import mmap
 import os
 import socket
@@ -16,17 +18,24 @@ import sys
 import threading
 import time
 import weakref
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hsm_keys.errors import HsmKeysError, PinError, PinIncorrectError, StoreUnavailableError, UsageError
+from hsm_keys.errors import (
+    HsmKeysError,
+    PinError,
+    PinIncorrectError,
+    PinMissingError,
+    StoreUnavailableError,
+    UsageError,
+)
 from hsm_keys.stores.isolated.connection import Connection, NotSentError, StuckError
 from hsm_keys.stores.isolated.folder import PrivateFolder
 from hsm_keys.stores.isolated.wire import MAX_ANSWER, Kind, WireError, error_of, frame_bytes, json_frame, receive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from hsm_keys.stores.pins import Pin
 
@@ -46,12 +55,24 @@ _SALT: Final = os.urandom(16)
 
 
 class _Shared:
-    """What a process and its forked children know together: whether a start is allowed, and when."""
+    """What processes know together: whether a start is allowed, and when.
+
+    Args:
+        file: Where independent processes share it; without one, a process and its forked children do.
+    """
 
     _layout: Final = struct.Struct("?Id")
 
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, mmap.PAGESIZE)  # anonymous and shared: it goes on into forked children
+    def __init__(self, file: Path | None = None) -> None:
+        if file is None:
+            self._memory = mmap.mmap(-1, mmap.PAGESIZE)  # anonymous and shared: it goes on into forked children
+            return
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(descriptor, mmap.PAGESIZE)
+            self._memory = mmap.mmap(descriptor, mmap.PAGESIZE)
+        finally:
+            os.close(descriptor)
 
     def read(self) -> tuple[bool, int, float]:
         """Return whether the PIN was refused, how many starts in a row failed, and when the last one began."""
@@ -70,27 +91,35 @@ class SignerProcess:
         uri: The store's URI, without a PIN or its source.
         force_pin: As for ``open_store``.
         get_pin: Gives the user PIN; called with a prompt, at most once.
+        folder: Where independent processes share one; this one joins whoever was first.
 
     Raises:
+        UsageError: If the folder can't be one, or its signer has another store open.
         HsmKeysError: Whatever opening the store raises.
     """
 
-    def __init__(self, uri: str, get_pin: Callable[[str], Pin], *, force_pin: bool) -> None:
+    def __init__(self, uri: str, get_pin: Callable[[str], Pin], *, force_pin: bool, folder: Path | None = None) -> None:
         self._opening = {"uri": uri, "force_pin": force_pin}
         self._get_pin = get_pin
         self._pin: Pin | None = None
         self._environment = _environment()
         self._shared = _Shared()
-        self._folder = PrivateFolder.new()
+        self._folder = PrivateFolder.new() if folder is None else PrivateFolder.named(folder)
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._lock = threading.Lock()
         self._ended = False
+        self._again = "open the store anew"
         self.told: dict[str, Any] = {}
         _all.add(self)
         try:
-            with self._folder.locked(patience=0):
-                self._start()
+            with self._held():
+                if folder is not None:
+                    self._again = f"remove {self._folder.starts}, and open the store anew"
+                    self._shared = _Shared(self._folder.starts)
+                if folder is None or not self._joined():
+                    self._check_pin()
+                    self._start()
         except BaseException:
             self.end()
             raise
@@ -108,14 +137,47 @@ class SignerProcess:
             if self._ended:  # a thread that was on its way here when the store was closed
                 raise StoreUnavailableError("the store is closed", hint="open it again")
             try:
-                with self._folder.locked(patience=_START_S) as held:
-                    if not held:
-                        raise StoreUnavailableError("another process has been starting the signer for too long")
+                with self._held():
                     return self._revived()
             except (NotSentError, StuckError):
                 raise StoreUnavailableError("the signer process ended as soon as it had started") from None
-            except OSError as error:
-                raise StoreUnavailableError(f"the signer can't be started: {error.strerror}") from None
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Hold the folder, so that nobody else starts a signer."""
+        try:
+            with self._folder.locked(patience=_START_S) as held:
+                if not held:
+                    raise StoreUnavailableError("another process has been starting the signer for too long")
+                yield
+        except OSError as error:
+            private = isinstance(error, PermissionError | NotADirectoryError)
+            raise StoreUnavailableError(
+                f"the signer can't be started: {error.strerror or 'its folder is not private'}",
+                hint=f"{self._folder.path} must be a folder of this user alone (0700), and no link" if private else "",
+            ) from None
+
+    def _joined(self) -> bool:
+        """Tell whether another process has a signer here, and learn of its store. Hold the folder."""
+        try:
+            connection = Connection(self._folder.socket)
+        except NotSentError:
+            return False
+        except StuckError:
+            raise _silent() from None
+        try:
+            answer = connection.call(json.dumps({"call": "store"}).encode())
+        finally:
+            connection.close()
+        if answer.kind is not Kind.ANSWER:
+            raise error_of(answer)
+        self.told = answer.json()
+        if self.told["asked"] != self._opening["uri"]:
+            raise UsageError(
+                f"the signer in {self._folder.path} has {self.told['asked']} open, and not {self._opening['uri']}",
+                hint="name another folder for another store",
+            )
+        return True
 
     def _revived(self) -> Connection:
         """Connect, if another thread or process has just started one; else start one. Hold the folder."""
@@ -123,25 +185,27 @@ class SignerProcess:
             return Connection(self._folder.socket)
         except StuckError:
             if self._process is None:
-                raise StoreUnavailableError(
-                    "the signer process doesn't answer", hint="its owner ends it and starts another when it signs"
-                ) from None
+                raise _silent() from None
         except NotSentError:
             pass
         self._check_allowed()
         self._start()
         return Connection(self._folder.socket)
 
-    def _check_allowed(self) -> None:
-        refused, failed, began = self._shared.read()
+    def _check_pin(self) -> None:
+        refused, _, _ = self._shared.read()
         if refused:
             raise PinIncorrectError(
                 "the signer's last login failed over the PIN; it is not tried again",
-                hint="check the PIN, then open the store anew; another wrong try may lock the token",
+                hint=f"check the PIN, then {self._again}; another wrong try may lock the token",
             )
+
+    def _check_allowed(self) -> None:
+        self._check_pin()
+        _, failed, began = self._shared.read()
         pause = min(_APART_S * 2**failed, _AT_MOST_APART_S)
         left = began + pause - time.monotonic()
-        if left > 0:
+        if 0 < left <= pause:  # more, and it was before the machine was started
             raise StoreUnavailableError(
                 "the signer process has ended, and was started a moment ago",
                 hint=f"it is started again by a request in {left:.1f} s or later",
@@ -158,7 +222,7 @@ class SignerProcess:
             self.told = self._opened()
         except BaseException as error:
             self._end_process(at_once=True)
-            if isinstance(error, PinError):
+            if isinstance(error, PinError) and not isinstance(error, PinMissingError):
                 self._shared.write(refused=True, failed=0, began=began)
             raise
         self._shared.write(refused=False, failed=0, began=began)
@@ -257,6 +321,12 @@ class SignerProcess:
         if self._process is not None:
             self._process.returncode = 0  # not this process's child: there is nothing to wait for
             self._process = None
+
+
+def _silent() -> StoreUnavailableError:
+    return StoreUnavailableError(
+        "the signer process doesn't answer", hint="its owner ends it and starts another when it signs"
+    )
 
 
 def _environment() -> dict[str, str]:

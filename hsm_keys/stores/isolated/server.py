@@ -49,10 +49,16 @@ _PR_SET_DUMPABLE: Final = 4
 
 
 class _Keys:
-    """The keys that were asked for, by the numbers that they are told by."""
+    """The keys that were asked for, by the numbers that they are told by.
 
-    def __init__(self, store: KeyStore) -> None:
+    Args:
+        store: Has them.
+        asked: The URI by which it was opened.
+    """
+
+    def __init__(self, store: KeyStore, asked: str) -> None:
         self._store = store
+        self.of_store = {"uri": store.uri, "description": store.describe(), "asked": asked}
         self._keys: list[StoredKey] = []
         self._numbers: dict[tuple[str, str | None, bytes], int] = {}
         self._lock = threading.Lock()
@@ -87,6 +93,8 @@ class _Keys:
             UsageError: If there is no such call.
         """
         match call:
+            case {"call": "store"}:
+                return self.of_store
             case {"call": "keys"}:
                 return [self.told(key) for key in self._store.keys()]
             case {"call": "key", "name": str(name)}:
@@ -117,8 +125,8 @@ class _Keys:
 class _Server:
     """Signs for whoever connects."""
 
-    def __init__(self, store: KeyStore) -> None:
-        self._keys = _Keys(store)
+    def __init__(self, keys: _Keys) -> None:
+        self._keys = keys
         self._greeting = frame_bytes(Kind.GREETING, os.urandom(8))
         self._room = threading.BoundedSemaphore(_MAX_CONNECTIONS)
 
@@ -215,8 +223,9 @@ def _sign_for(owner: socket.socket, uri: str, folder: PrivateFolder, *, force_pi
     inode = folder.socket.lstat().st_ino
     listener.listen(_BACKLOG)
     listener.setblocking(False)
-    owner.sendall(json_frame(Kind.READY, {"uri": store.uri, "description": store.describe()}))
-    _Server(store).run(listener, owner)
+    keys = _Keys(store, uri)
+    owner.sendall(json_frame(Kind.READY, keys.of_store))
+    _Server(keys).run(listener, owner)
     threading.Timer(_LAST_WORDS_S, os._exit, (0,)).start()
     with suppress(OSError), folder.locked(patience=0) as held:
         if held:
