@@ -44,7 +44,9 @@ def test_a_back_ends_own_error_comes_back_as_the_nearest_known_one() -> None:
     assert type(error_of(parse(error_frame(KmsKeyDisabledError("off"))))) is errors.AwsError
 
 
-@given(st.recursive(st.none() | st.text() | st.integers(), lambda inner: st.dictionaries(st.text(), inner)))
+@given(
+    st.recursive(st.none() | st.text() | st.integers(), lambda inner: st.dictionaries(st.text(), inner), max_leaves=5)
+)
 def test_what_tells_no_error_is_refused(told: object) -> None:
     with pytest.raises(WireError):
         error_of(parse(json_frame(Kind.ERROR, told)))
