@@ -208,6 +208,19 @@ def test_a_clock_that_was_set_makes_all_worthless(
     assert signer.stats.taken == 1
 
 
+@pytest.mark.parametrize("seconds", [-3600, -10, -0.2, 0.2, 10, 3600])
+def test_a_clock_that_is_set_while_something_is_signed_ahead_makes_that_worthless(
+    make: Callable[..., PresigningSigner], clocks: Clocks, key: CountingKey, seconds: float
+) -> None:
+    signer = make(depth=1)
+    key.before = lambda: clocks.set_by(seconds)
+    signer._work_once()
+    key.before = lambda: None
+    assert signer.stats.made == 1
+    assert signer.headers(*ORDERS)[TIMESTAMP_HEADER] == str(clocks.wall())
+    assert (signer.stats.taken, signer.stats.discarded) == (0, 1)
+
+
 def test_a_clock_that_is_slewed_changes_nothing(make: Callable[..., PresigningSigner], clocks: Clocks) -> None:
     signer = make()
     work(signer, clocks, 0.1)
