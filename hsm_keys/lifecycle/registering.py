@@ -43,6 +43,7 @@ class Wanted:
         fcm_subtrader_id: Binds it to one FCM subtrader.
         spare_name: Another name, should Kalshi refuse the first one. Whether two keys may share one isn't documented.
         by_hand: What to do where the account may not register keys by API; a sentence.
+        as_listed: Whether the scopes are those that Kalshi lists for another key, rather than what a person wrote.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Wanted:
     fcm_subtrader_id: str | None = None
     spare_name: str | None = None
     by_hand: str = ""
+    as_listed: bool = False
 
 
 class Registrar:
@@ -162,6 +164,7 @@ class Registrar:
             scopes=wanted.scopes,
             subaccount=wanted.subaccount,
             fcm_subtrader_id=wanted.fcm_subtrader_id,
+            as_listed=wanted.as_listed,
         )
         return created.api_key.api_key
 
