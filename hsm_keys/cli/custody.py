@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from hsm_keys.cli.options import Settings, also_store_option, auth_option, settings_options
+from hsm_keys.cli.options import Settings, auth_option, settings_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.cli.session import connector, management_client, opened_stores, speaking
 from hsm_keys.errors import KeyProblemError, UsageError
@@ -30,16 +30,14 @@ _WIDE: Final = 200
 @click.command(epilog="Example: hsm-keys custody --slot 0 --html custody.html")
 @click.option("--html", "html_path", metavar="PATH", help="Write the report as a page, too.")
 @click.option("--offline", is_flag=True, help="Don't ask Kalshi: report on the stores' keys alone.")
-@also_store_option
 @auth_option
 @settings_options
 @click.pass_obj
-def custody(
-    settings: Settings, *, html_path: str | None, offline: bool, also: tuple[str, ...], auth: str | None
-) -> int:
+def custody(settings: Settings, *, html_path: str | None, offline: bool, auth: str | None) -> int:
     """Report where the private half of every API key is, what speaks for it, and what was tried against it.
 
-    Nothing is changed, at Kalshi or in a store. Exits with 0 only if every key is in custody, else with 5.
+    With --store given several times, the report is over all of them. Nothing is changed, at Kalshi or in a store.
+    Exits with 0 only if every key is in custody, else with 5.
     """
     from datetime import UTC, datetime
 
@@ -52,7 +50,7 @@ def custody(
         raise UsageError(f"there is no folder for {html_path}", hint="make it first, or choose another path")
     connect = None if offline else connector(settings)
     environment = None
-    with speaking(settings) as say, opened_stores(settings, also, say) as stores:
+    with speaking(settings) as say, opened_stores(settings, say) as stores:
         if connect is None:
             entries = examine_account(stores, None, None)
         else:

@@ -115,7 +115,7 @@ def test_an_id_of_another_pair_and_one_that_is_gone_are_found(sandbox: SandboxSe
 def test_an_account_over_a_token_and_kms(sandbox: SandboxServer, account: str) -> None:
     run_json("enroll", "--name", "prod")
     run_json("enroll", "--name", "cloud", "--store", f"awskms:///?region={REGION}")
-    _, keys = report("--also-store", f"awskms:///?region={REGION}")
+    _, keys = report("--token", "kalshi", "--store", f"awskms:///?region={REGION}")
     assert keys["prod"]["in_custody"] is keys["cloud"]["in_custody"] is True
     assert keys["cloud"]["location"] == f"AWS KMS in {REGION}"
     assert keys["cloud"]["created"].startswith("20")

@@ -109,7 +109,7 @@ class Tally:
     """What came of the cases.
 
     ``damaged`` are those in which the module itself was killed while it wrote a file, and can't read that any more: a
-    case that was killed within an effect or at any moment, and a file that ends too early.
+    case that was killed within an effect or at any moment, and a file that is empty.
     """
 
     hits: int = 0
