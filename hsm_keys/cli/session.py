@@ -27,6 +27,7 @@ __all__ = [
     "connector",
     "kalshi_base_url",
     "management_client",
+    "managing_key",
     "opened_store",
     "opened_stores",
     "speaking",
@@ -168,12 +169,23 @@ def management_signer(
     bootstrap = bootstrap_signer()
     if bootstrap is not None:
         return bootstrap
-    registered: list[StoredKey] = [key for key in store.keys() if key.api_key_id is not None]
-    if not registered:
+    manager = managing_key(store, prefer)
+    if manager is None:
         return None
+    say(f"management calls are signed with the key {manager.name!r} of the store (--auth chooses another)")
+    return manager.signer()
+
+
+def managing_key(store: KeyStore, prefer: str | None = None) -> StoredKey | None:
+    """Return the key of the store that signs management calls where nothing else is named; None if none is registered.
+
+    Args:
+        store: The open store.
+        prefer: The key to take before others.
+    """
+    registered = [key for key in store.keys() if key.api_key_id is not None]
     registered.sort(key=lambda key: (key.name != prefer, "+" in key.name, key.name))
-    say(f"management calls are signed with the key {registered[0].name!r} of the store (--auth chooses another)")
-    return registered[0].signer()
+    return next(iter(registered), None)
 
 
 @contextmanager
