@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hsm_keys.errors import KalshiError, KeyProblemError
 from hsm_keys.lifecycle.registering import Wanted
+from hsm_keys.lifecycle.rights import describe_rights, rights_of, scopes_of
 from hsm_keys.stores.base import SUCCESSOR
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def wanted_like(name: str, old: ApiKey, listed: Sequence[ApiKey]) -> Wanted:
     spare = next(f"{name}-{number}" for number in range(2, len(names) + 3) if f"{name}-{number}" not in names)
     return Wanted(
         name=name,
-        scopes=_scopes(old) or None,
+        scopes=scopes_of(old) or None,
         subaccount=old.subaccount,
         fcm_subtrader_id=old.fcm_subtrader_id,
         spare_name=spare,
@@ -67,10 +68,10 @@ def check_same_rights(name: str, old: StoredKey, new: StoredKey, listed: Sequenc
             f"Kalshi doesn't list API key {new.api_key_id} of {new.name!r} yet; {name!r} is as it was",
             hint="run the same command again",
         )
-    if _rights(before) != _rights(after):
+    if rights_of(before) != rights_of(after):
         raise KeyProblemError(
-            f"API key {new.api_key_id}, which is to replace {name!r}, has {_said(after)}, and the old one has "
-            f"{_said(before)}; {name!r} is as it was",
+            f"API key {new.api_key_id}, which is to replace {name!r}, has {describe_rights(after)}, and the old one "
+            f"has {describe_rights(before)}; {name!r} is as it was",
             hint=f"end the new one with `hsm-keys rotate {name} --abort`; then rotate again, or enroll a key under "
             "another name with the --scope and --subaccount that it needs",
         )
@@ -78,20 +79,3 @@ def check_same_rights(name: str, old: StoredKey, new: StoredKey, listed: Sequenc
 
 def _find(key: StoredKey, listed: Sequence[ApiKey]) -> ApiKey | None:
     return next((listing for listing in listed if listing.api_key_id == key.api_key_id), None)
-
-
-def _scopes(listing: ApiKey) -> list[str]:
-    """Return the scopes; ``write`` comes with ``read``, whether Kalshi lists that or not."""
-    extra = ["read"] if "write" in listing.scopes else []
-    return list(dict.fromkeys([*extra, *listing.scopes]))
-
-
-def _rights(listing: ApiKey) -> tuple[frozenset[str], int | None, str | None]:
-    return frozenset(_scopes(listing)), listing.subaccount, listing.fcm_subtrader_id
-
-
-def _said(listing: ApiKey) -> str:
-    bound = "all subaccounts" if listing.subaccount is None else f"subaccount {listing.subaccount}"
-    if listing.fcm_subtrader_id is not None:
-        bound = f"FCM subtrader {listing.fcm_subtrader_id}"
-    return f"the scopes {', '.join(listing.scopes) or '(none listed)'} on {bound}"

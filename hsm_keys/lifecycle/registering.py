@@ -20,6 +20,7 @@ from hsm_keys.errors import (
 )
 from hsm_keys.kalshi.errors import BadRequestError, ConflictError, NotFoundError, TierError
 from hsm_keys.lifecycle.possession import find_registration, prove_registration
+from hsm_keys.lifecycle.rights import check_asked, describe_rights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -87,6 +88,7 @@ class Registrar:
 
         Raises:
             KeyBusyError: If somebody else registered the same key meanwhile; what this run registered is deleted.
+            KeyProblemError: If it is registered, and may do something else than what is asked for.
             KalshiError: If Kalshi refuses; the key stays in the store, and the next run picks it up.
             OutcomeUnknownError: If it isn't known whether Kalshi registered the key; the next run finds out.
         """
@@ -100,7 +102,10 @@ class Registrar:
         unclaimed = [listing for listing in listed if listing.api_key_id not in claimed]
         api_key_id = None if new else find_registration(self._connect, key, unclaimed)
         if api_key_id is not None:
-            self._report(f"found it registered at Kalshi, as API key {api_key_id}")
+            listing = next(listing for listing in unclaimed if listing.api_key_id == api_key_id)
+            if not wanted.as_listed:
+                check_asked(key.name, listing, wanted.scopes, wanted.subaccount)
+            self._report(f"found it registered at Kalshi, as API key {api_key_id}, with {describe_rights(listing)}")
         else:
             namesakes = [listing.api_key_id for listing in unclaimed if listing.name == wanted.name]
             if namesakes:
