@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from hsm_keys.cli.options import Settings, also_store_option, auth_option, settings_options
+from hsm_keys.cli.options import Settings, auth_option, settings_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.cli.session import connector, management_client, opened_stores, speaking
 from hsm_keys.errors import KeyProblemError, UsageError
@@ -22,20 +23,21 @@ if TYPE_CHECKING:
 
 __all__ = ["custody"]
 
+_WIDE: Final = 200
+"""Columns where no terminal says how many there are: a line a key, for grep."""
+
 
 @click.command(epilog="Example: hsm-keys custody --slot 0 --html custody.html")
 @click.option("--html", "html_path", metavar="PATH", help="Write the report as a page, too.")
 @click.option("--offline", is_flag=True, help="Don't ask Kalshi: report on the stores' keys alone.")
-@also_store_option
 @auth_option
 @settings_options
 @click.pass_obj
-def custody(
-    settings: Settings, *, html_path: str | None, offline: bool, also: tuple[str, ...], auth: str | None
-) -> int:
+def custody(settings: Settings, *, html_path: str | None, offline: bool, auth: str | None) -> int:
     """Report where the private half of every API key is, what speaks for it, and what was tried against it.
 
-    Nothing is changed, at Kalshi or in a store. Exits with 0 only if every key is in custody, else with 5.
+    With --store given several times, the report is over all of them. Nothing is changed, at Kalshi or in a store.
+    Exits with 0 only if every key is in custody, else with 5.
     """
     from datetime import UTC, datetime
 
@@ -48,7 +50,7 @@ def custody(
         raise UsageError(f"there is no folder for {html_path}", hint="make it first, or choose another path")
     connect = None if offline else connector(settings)
     environment = None
-    with speaking(settings) as say, opened_stores(settings, also, say) as stores:
+    with speaking(settings) as say, opened_stores(settings, say) as stores:
         if connect is None:
             entries = examine_account(stores, None, None)
         else:
@@ -75,16 +77,41 @@ def custody(
 
 
 def _print(entries: Sequence[Entry], *, whole: bool) -> None:
-    from hsm_keys.lifecycle.custody_report import what_scopes_allow
+    from rich.console import Console
+    from rich.table import Table
 
+    table = Table(box=None, pad_edge=False)
+    for heading in ("NAME", "API KEY ID", "VERDICT", "MADE", "AGE", "PRIVATE HALF"):
+        table.add_column(heading, overflow="fold")
     for entry in entries:
-        click.echo(f"{entry.name}  {entry.api_key_id or 'not registered'}: {entry.verdict}")
-        click.echo(f"  private half: {entry.location}; made: {entry.made}")
-        if entry.scopes:
-            click.echo(f"  scopes: {', '.join(entry.scopes)}: {'; '.join(what_scopes_allow(entry.scopes))}")
-        for fact in entry.custody.facts if entry.custody else ():
-            click.echo(f"  {fact.name}: {fact.value}" + (f" ({fact.note})" if fact.note else ""))
-    click.echo("every key is in custody" if whole else "not every key is in custody")
+        age = "" if entry.age_days is None else f"{entry.age_days} d"
+        row = (entry.name, entry.api_key_id or "not registered", entry.short_verdict, entry.made, age, entry.location)
+        table.add_row(*row)
+    wide = None if sys.stdout.isatty() else _WIDE
+    Console(highlight=False, markup=False, soft_wrap=False, width=wide).print(table)
+    for entry in entries:
+        _print_entry(entry)
+    click.echo("\nevery key is in custody" if whole else "\nnot every key is in custody")
+
+
+def _print_entry(entry: Entry) -> None:
+    from hsm_keys.lifecycle.custody_report import scopes_against_use, what_scopes_allow
+    from hsm_keys.stores.base import Verdict
+
+    click.echo(f"\n{entry.name}  {entry.api_key_id or 'not registered'}: {entry.verdict}")
+    if entry.scopes:
+        click.echo(f"  scopes: {', '.join(entry.scopes)}: {'; '.join(what_scopes_allow(entry.scopes))}")
+        if advice := scopes_against_use(entry.scopes):
+            click.echo(f"  scopes against use: {advice}")
+    if entry.proved_live is not None:
+        click.echo(f"  proved live: {'yes' if entry.proved_live else 'no'}")
+    facts = entry.custody.facts if entry.custody else ()
+    plain = [f"{fact.name} {fact.value}" for fact in facts if fact.verdict is Verdict.GOOD and not fact.note]
+    if plain:
+        click.echo(f"  the store says: {', '.join(plain)}")
+    for fact in facts:
+        if fact.note:
+            click.echo(f"  {fact.name}: {'not said' if fact.value is None else fact.value} ({fact.note})")
 
 
 def _write(path: Path, text: str) -> None:

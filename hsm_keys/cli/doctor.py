@@ -9,7 +9,7 @@ import click
 
 from hsm_keys.cli.options import Settings, settings_options
 from hsm_keys.cli.output import print_json
-from hsm_keys.cli.session import bootstrap_signer, connector, opened_store, speaking
+from hsm_keys.cli.session import bootstrap_signer, connector, managing_key, opened_store, speaking
 from hsm_keys.cli.store_uri import store_uri
 
 if TYPE_CHECKING:
@@ -43,9 +43,7 @@ def doctor(settings: Settings) -> int:
                 click.echo(f"{check.verdict:<8} {check.name}: {check.message}")
                 if check.remedy:
                     click.echo(f"         {check.remedy}")
-            click.echo(
-                {"ok": "all is well", "warning": "it works, with warnings", "problem": "there are problems"}[verdict]
-            )
+            click.echo(_SUMMARY[verdict])
     return exit_code
 
 
@@ -63,7 +61,7 @@ def _kalshi(settings: Settings) -> list[Check]:
 
 
 def _store(settings: Settings, say: Callable[[str], None]) -> list[Check]:
-    from hsm_keys.lifecycle.doctor import Check, check_store, check_token, checked, pin_at_hand
+    from hsm_keys.lifecycle.doctor import Check, check_own_key, check_store, check_token, checked, pin_at_hand
 
     found: list[str] = []
 
@@ -73,7 +71,11 @@ def _store(settings: Settings, say: Callable[[str], None]) -> list[Check]:
 
     def opened() -> list[Check]:
         with opened_store(settings, say) as store:
-            return check_store(store)
+            checks = check_store(store)
+            manager = None if os.environ.get("KALSHI_KEY_ID") else managing_key(store)
+            if manager is not None:
+                checks += checked("credentials", lambda: check_own_key(manager, connector(settings)))
+            return checks
 
     checks = checked("store", name)
     if not found:

@@ -9,7 +9,7 @@ import click
 from hsm_keys.cli.enroll import key_object
 from hsm_keys.cli.options import Settings, api_key_id_option, auth_option, settings_options
 from hsm_keys.cli.output import print_json
-from hsm_keys.cli.session import connector, management_signer, opened_store, speaking
+from hsm_keys.cli.session import connector, management_signer, opened_store, opened_stores, speaking
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,19 +24,22 @@ __all__ = ["list_keys", "public_key", "show"]
 @settings_options
 @click.pass_obj
 def list_keys(settings: Settings, *, auth: str | None) -> None:
-    """List Kalshi's keys and the store's keys, joined: where each private half is."""
+    """List Kalshi's keys and the store's keys, joined: where each private half is.
+
+    With --store given several times, all of them are looked at.
+    """
     from hsm_keys.lifecycle.inventory import take_inventory
 
     connect = connector(settings)
-    with speaking(settings) as say, opened_store(settings, say) as store:
-        signer = management_signer(store, auth, say)
+    with speaking(settings) as say, opened_stores(settings, say) as stores:
+        signer = management_signer(stores[0], auth, say)
         listed = None
         if signer is None:
             say("no key to ask Kalshi with: showing the store alone (set KALSHI_KEY_ID, or enroll a key)")
         else:
             with connect(signer) as client:
                 listed = client.api_keys.list().api_keys
-        entries = take_inventory(store, listed)
+        entries = take_inventory(stores, listed)
         if settings.as_json:
             print_json({"keys": [entry.as_dict() for entry in entries]})
         else:

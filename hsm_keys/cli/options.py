@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Settings",
-    "also_store_option",
     "api_key_id_option",
     "auth_option",
     "settings_options",
@@ -27,7 +26,7 @@ _F = TypeVar("_F", bound="Callable[..., Any]")
 class Settings:
     """What the shared options said; None where they were left out."""
 
-    store: str | None = None
+    stores: tuple[str, ...] = ()
     slot: int | None = None
     token: str | None = None
     module: str | None = None
@@ -49,7 +48,7 @@ class Settings:
 def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     """Keep a given value in the settings; what stands after the command overrides what stands before it."""
     settings = ctx.ensure_object(Settings)
-    if value is not None and param.name is not None:
+    if value not in (None, ()) and param.name is not None:
         setattr(settings, param.name, value)
 
 
@@ -58,7 +57,14 @@ def _shared(*names: str, **attributes: Any) -> Callable[[_F], _F]:
 
 
 _SHARED = (
-    _shared("--store", metavar="URI", help="Where the keys live: pkcs11:token=...?module-path=... [HSM_KEYS_STORE]"),
+    _shared(
+        "--store",
+        "stores",
+        multiple=True,
+        metavar="URI",
+        help="Where the keys live: pkcs11:token=...?module-path=... [HSM_KEYS_STORE] "
+        "list, reconcile and custody look at several: give it again.",
+    ),
     _shared("--slot", type=int, metavar="N", help="The token in slot N, or the Nth token (from 0)."),
     _shared("--token", metavar="LABEL", help="The token with this label."),
     _shared("--module", metavar="PATH", help="The PKCS#11 module. [HSM_KEYS_MODULE]"),
@@ -92,17 +98,6 @@ def auth_option(function: _F) -> _F:
     """Add ``--auth``: which key of the store signs management calls."""
     return click.option(
         "--auth", metavar="NAME", help="Key of the store that signs the management calls; else KALSHI_KEY_ID."
-    )(function)
-
-
-def also_store_option(function: _F) -> _F:
-    """Add ``--also-store``, for commands that look at several stores together."""
-    return click.option(
-        "--also-store",
-        "also",
-        multiple=True,
-        metavar="URI",
-        help="A further store of the same account's keys; give it again for more. A further token needs pin-source.",
     )(function)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hsm_keys.cli.confirming import confirm, require_consent, yes_option
-from hsm_keys.cli.options import Settings, also_store_option, auth_option, settings_options
+from hsm_keys.cli.options import Settings, auth_option, settings_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.cli.session import connector, management_client, opened_stores, speaking
 from hsm_keys.errors import KeyProblemError
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 __all__ = ["reconcile"]
 
 
-@click.command(epilog="Example: hsm-keys reconcile --slot 0 --also-store 'awskms:///?region=us-east-1'")
+@click.command(epilog="Example: hsm-keys reconcile --slot 0 --store 'awskms:///?region=us-east-1'")
 @click.option("--fix", "fixing", is_flag=True, help="Repair what is safe to repair: bind ids that are proved.")
-@also_store_option
 @auth_option
 @yes_option
 @settings_options
 @click.pass_obj
-def reconcile(settings: Settings, *, fixing: bool, also: tuple[str, ...], auth: str | None, yes: bool) -> int:
+def reconcile(settings: Settings, *, fixing: bool, auth: str | None, yes: bool) -> int:
     """Compare what Kalshi says, what the stores say, and who signs for what; find what went wrong.
 
-    Nothing is changed without --fix, and nothing is ever deleted. Exits with 0 if all is as it should be, else with 5.
+    With --store given several times, they are looked at together. Nothing is changed without --fix, and nothing is
+    ever deleted. Exits with 0 if all is as it should be, else with 5.
     """
     from hsm_keys.lifecycle.observing import observe
     from hsm_keys.lifecycle.reconcile import judge
@@ -41,7 +41,7 @@ def reconcile(settings: Settings, *, fixing: bool, also: tuple[str, ...], auth: 
     if fixing:
         require_consent(yes=yes)
     connect = connector(settings)
-    with speaking(settings) as say, opened_stores(settings, also, say) as stores:
+    with speaking(settings) as say, opened_stores(settings, say) as stores:
         with management_client(connect, stores[0], auth, say) as management:
             findings = [_in_environment(settings, found) for found in judge(observe(stores, management, connect, say))]
         repairs = [f"will {found.repair}" for found in findings if found.repair]

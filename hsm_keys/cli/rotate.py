@@ -24,6 +24,7 @@ __all__ = ["rotate"]
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]{1,9})([smhd]?)")
+_LONGEST_GRACE_S: Final = 365 * 86400
 
 
 def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
@@ -33,7 +34,12 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> i
     parts = _DURATION.fullmatch(value)
     if not parts:
         raise click.BadParameter(f"{value!r} is not a time: write 90s, 10m, 2h or 1d", ctx, param)
-    return int(parts[1]) * _SECONDS[parts[2] or "s"]
+    seconds = int(parts[1]) * _SECONDS[parts[2] or "s"]
+    if seconds > _LONGEST_GRACE_S:
+        raise click.BadParameter(
+            f"{value} is longer than a year: leave --grace out, and give --finish then", ctx, param
+        )
+    return seconds
 
 
 @click.command(epilog="Example: hsm-keys rotate prod --slot 0")
@@ -99,7 +105,10 @@ def _forward(
     if not ending or grace is not None:
         done = rotator.advance(name)
     if not ending:
-        say(f"next, when all programs use the new key: hsm-keys rotate {name} --finish (or --abort, to go back)")
+        kept = " --keep-old" if keep_old else ""
+        say(f"next, when all programs use the new key: hsm-keys rotate {name} --finish{kept} (or --abort, to go back)")
+        if keep_old:
+            say("--keep-old isn't remembered: give it again then, else the old private half is destroyed")
         return done
     if grace:
         say(f"the old key works for {grace} seconds more")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from hsm_keys.cli.output import Voice
-from hsm_keys.cli.store_uri import further_uris, store_uri
+from hsm_keys.cli.store_uri import store_uri, store_uris
 from hsm_keys.errors import KeyNotRegisteredError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from hsm_keys.cli.options import Settings
     from hsm_keys.kalshi.client import KalshiClient
@@ -27,6 +27,7 @@ __all__ = [
     "connector",
     "kalshi_base_url",
     "management_client",
+    "managing_key",
     "opened_store",
     "opened_stores",
     "speaking",
@@ -58,12 +59,11 @@ def opened_store(
 
 
 @contextmanager
-def opened_stores(settings: Settings, also: Sequence[str], say: Callable[[str], None]) -> Iterator[list[KeyStore]]:
-    """Open the store that options and environment name, and further ones, and close them after the command.
+def opened_stores(settings: Settings, say: Callable[[str], None]) -> Iterator[list[KeyStore]]:
+    """Open the stores that options and environment name, one or several, and close them after the command.
 
     Args:
         settings: The shared options.
-        also: What ``--also-store`` named.
         say: Hears what people should know.
 
     Raises:
@@ -71,15 +71,14 @@ def opened_stores(settings: Settings, also: Sequence[str], say: Callable[[str], 
     """
     from hsm_keys.stores import open_store
 
-    first = store_uri(settings, say)
-    further = further_uris(also, first)
+    first, *further = store_uris(settings, say)
     _hear_warnings(say)
     with ExitStack() as opened:
         stores = [opened.enter_context(_open(settings, first, None))]
         for uri in further:
             store = opened.enter_context(open_store(uri, ask_pin=_ask_secret if sys.stdin.isatty() else None))
             if store.uri in {other.uri for other in stores}:
-                raise UsageError(f"{store.describe()} is named twice", hint="leave one --also-store out")
+                raise UsageError(f"{store.describe()} is named twice", hint="leave one --store out")
             stores.append(store)
         yield stores
 
@@ -170,12 +169,23 @@ def management_signer(
     bootstrap = bootstrap_signer()
     if bootstrap is not None:
         return bootstrap
-    registered: list[StoredKey] = [key for key in store.keys() if key.api_key_id is not None]
-    if not registered:
+    manager = managing_key(store, prefer)
+    if manager is None:
         return None
+    say(f"management calls are signed with the key {manager.name!r} of the store (--auth chooses another)")
+    return manager.signer()
+
+
+def managing_key(store: KeyStore, prefer: str | None = None) -> StoredKey | None:
+    """Return the key of the store that signs management calls where nothing else is named; None if none is registered.
+
+    Args:
+        store: The open store.
+        prefer: The key to take before others.
+    """
+    registered = [key for key in store.keys() if key.api_key_id is not None]
     registered.sort(key=lambda key: (key.name != prefer, "+" in key.name, key.name))
-    say(f"management calls are signed with the key {registered[0].name!r} of the store (--auth chooses another)")
-    return registered[0].signer()
+    return next(iter(registered), None)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.cli.options import Settings
 
-__all__ = ["further_uris", "store_uri"]
+__all__ = ["store_uri", "store_uris"]
 
 _KMS: Final = "awskms:"
 
@@ -25,23 +25,44 @@ def store_uri(settings: Settings, say: Callable[[str], None]) -> str:
         UsageError: If two options contradict each other, or a URI is malformed.
         StoreError: If --slot names no token.
     """
-    given = {"--store": settings.store, "--slot": settings.slot, "--token": settings.token, "--kms": settings.kms}
+    if len(settings.stores) > 1:
+        raise UsageError(
+            "--store was given several times, and this command works on one store",
+            hint="give it once; list, reconcile and custody look at several together",
+        )
+    store = next(iter(settings.stores), None)
+    given = {"--store": store, "--slot": settings.slot, "--token": settings.token, "--kms": settings.kms}
     named = [option for option, value in given.items() if value is not None]
     if len(named) > 1:
         raise UsageError(f"{' and '.join(named)} both name a store", hint="give one of them")
     if settings.kms:
         return _kms_uri(settings, f"{_KMS}///")
-    uri = settings.store if named else os.environ.get("HSM_KEYS_STORE")
+    uri = store if named else os.environ.get("HSM_KEYS_STORE")
     if uri and uri.lower().startswith(_KMS):
         return _kms_uri(settings, uri)
     if settings.region is not None or settings.profile is not None:
         raise UsageError("--region and --profile are for keys in AWS KMS", hint="give --kms")
-    if settings.store is not None:
-        return _token_uri(settings.store, settings.module)
+    if store is not None:
+        return _token_uri(store, settings.module)
     return uri or _uri_in_module(settings, say)
 
 
-def further_uris(uris: Sequence[str], first: str) -> list[str]:
+def store_uris(settings: Settings, say: Callable[[str], None]) -> list[str]:
+    """Return the URIs of all stores that were named, for commands that look at several together.
+
+    Beside ``--slot``, ``--token`` or ``--kms`` every ``--store`` is a further one; else the first is the first.
+
+    Raises:
+        UsageError: If a URI is malformed, holds a PIN, or would be tried with another token's PIN.
+        StoreError: If --slot names no token.
+    """
+    otherwise = settings.slot is not None or settings.token is not None or settings.kms is not None
+    count = 0 if otherwise else 1
+    first = store_uri(replace(settings, stores=settings.stores[:count]), say)
+    return [first, *_further_uris(settings.stores[count:], first)]
+
+
+def _further_uris(uris: Sequence[str], first: str) -> list[str]:
     """Return the URIs of further stores, checked before any is opened.
 
     Args:
@@ -55,7 +76,7 @@ def further_uris(uris: Sequence[str], first: str) -> list[str]:
     if len([uri for uri in (first, *checked) if _wants_a_pin_from_outside(uri)]) > 1:
         raise UsageError(
             "a further token needs a pin-source in its URI: the PIN of another token is never tried on it",
-            hint="--also-store 'pkcs11:token=LABEL?module-path=PATH&pin-source=file:/path'",
+            hint="--store 'pkcs11:token=LABEL?module-path=PATH&pin-source=file:/path'",
         )
     return checked
 

@@ -47,6 +47,8 @@ def new_key_fields(
     scopes: Sequence[str] | None = None,
     subaccount: int | None = None,
     fcm_subtrader_id: str | None = None,
+    *,
+    as_listed: bool = False,
 ) -> dict[str, Any]:
     """Return the fields that create and generate share, checked.
 
@@ -55,6 +57,7 @@ def new_key_fields(
         scopes: What it may do; None leaves it to Kalshi, which grants read and write, transfers included.
         subaccount: Restricts it to one subaccount, 0 to 63.
         fcm_subtrader_id: Binds it to one FCM subtrader; excludes ``subaccount``.
+        as_listed: Whether the scopes are those that Kalshi lists for another key: one that isn't known here is new.
 
     Raises:
         UsageError: If Kalshi would refuse one of them.
@@ -63,7 +66,7 @@ def new_key_fields(
         raise UsageError("an API key needs a name of printable characters")
     fields: dict[str, Any] = {"name": name}
     if scopes is not None:
-        fields["scopes"] = _checked_scopes(scopes)
+        fields["scopes"] = list(scopes) if as_listed else _checked_scopes(scopes)
     if subaccount is not None:
         if type(subaccount) is not int or not 0 <= subaccount <= _MAX_SUBACCOUNT:
             raise UsageError(f"there is no subaccount {subaccount}", hint=f"it is a number from 0 to {_MAX_SUBACCOUNT}")
@@ -178,9 +181,14 @@ class ApiKeysResource:
         scopes: Sequence[str] | None = None,
         subaccount: int | None = None,
         fcm_subtrader_id: str | None = None,
+        as_listed: bool = False,
     ) -> CreateApiKeyResponse:
-        """Register a public key (``POST /api_keys``); ``public_key`` is a SubjectPublicKeyInfo PEM."""
-        body = _create_body(public_key, new_key_fields(name, scopes, subaccount, fcm_subtrader_id))
+        """Register a public key (``POST /api_keys``); ``public_key`` is a SubjectPublicKeyInfo PEM.
+
+        With ``as_listed`` the scopes are sent as they are, also one that this version doesn't know.
+        """
+        fields = new_key_fields(name, scopes, subaccount, fcm_subtrader_id, as_listed=as_listed)
+        body = _create_body(public_key, fields)
         return _read(CreateApiKeyResponse, self._client.request("POST", _PATH, json=body), body)
 
     def generate(
@@ -220,9 +228,14 @@ class AsyncApiKeysResource:
         scopes: Sequence[str] | None = None,
         subaccount: int | None = None,
         fcm_subtrader_id: str | None = None,
+        as_listed: bool = False,
     ) -> CreateApiKeyResponse:
-        """Register a public key (``POST /api_keys``); ``public_key`` is a SubjectPublicKeyInfo PEM."""
-        body = _create_body(public_key, new_key_fields(name, scopes, subaccount, fcm_subtrader_id))
+        """Register a public key (``POST /api_keys``); ``public_key`` is a SubjectPublicKeyInfo PEM.
+
+        With ``as_listed`` the scopes are sent as they are, also one that this version doesn't know.
+        """
+        fields = new_key_fields(name, scopes, subaccount, fcm_subtrader_id, as_listed=as_listed)
+        body = _create_body(public_key, fields)
         return _read(CreateApiKeyResponse, await self._client.request("POST", _PATH, json=body), body)
 
     async def generate(

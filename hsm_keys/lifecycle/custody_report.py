@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.errors import HsmKeysError
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from hsm_keys.lifecycle.possession import Connect
     from hsm_keys.stores.base import KeyStore, StoredKey
 
-__all__ = ["ELSEWHERE", "Entry", "account_in_custody", "examine_account", "what_scopes_allow"]
+__all__ = ["ELSEWHERE", "Entry", "account_in_custody", "examine_account", "scopes_against_use", "what_scopes_allow"]
+
+_MILLISECONDS: Final = 10**11  # as seconds, this is the year 5138
 
 ELSEWHERE: Final = "custody unknown: a PEM somewhere"
 
@@ -47,6 +50,7 @@ class Entry:
         custody: What the store said and refused; None where no store holds the private half.
         proved_live: Whether Kalshi took a request signed now; None if that wasn't tried.
         problem: Why it isn't in custody; empty if it is.
+        age_days: How old it is, in whole days, where ``created`` is known.
     """
 
     name: str
@@ -59,6 +63,12 @@ class Entry:
     custody: CustodyReport | None
     proved_live: bool | None
     problem: str
+    age_days: int | None = None
+
+    @property
+    def short_verdict(self) -> str:
+        """``in custody``, or why not in a few words."""
+        return self.verdict.partition(":")[0]
 
     @property
     def verdict(self) -> str:
@@ -81,8 +91,10 @@ class Entry:
             "key_type": self.key_type,
             "made": self.made,
             "created": self.created,
+            "age_days": self.age_days,
             "scopes": self.scopes,
             "allows": what_scopes_allow(self.scopes or []),
+            "scope_advice": scopes_against_use(self.scopes or []),
             "subaccount": self.listed.subaccount if self.listed else None,
             "proved_live": self.proved_live,
             "custody": self.custody.as_dict() if self.custody else None,
@@ -92,6 +104,19 @@ class Entry:
 def what_scopes_allow(scopes: Sequence[str]) -> list[str]:
     """Return what the scopes let a key do, in words; one that nobody knew when this was written as it is."""
     return [_ALLOWS.get(scope, f"{scope} (unknown to this version)") for scope in scopes]
+
+
+def scopes_against_use(scopes: Sequence[str]) -> str:
+    """Return what is wider than programs usually need, in a sentence; empty if nothing is.
+
+    Kalshi doesn't tell which scopes a key was used for: whoever runs the program has to know.
+    """
+    if "write" in scopes:
+        return (
+            "full access includes transfers and making API keys; a program that only trades needs read and "
+            "write::trade, one that only looks needs read"
+        )
+    return "it can move money: does its program?" if "write::transfer" in scopes else ""
 
 
 def examine_account(
@@ -131,11 +156,12 @@ def _of_key(
     listing = by_id.get(key.api_key_id) if key.api_key_id else None
     try:
         custody: CustodyReport | None = examine_custody(key)
-        created = key.attributes().get("creation_date")
+        created = _moment(key.attributes().get("creation_date"))
         live = _live(key, connect) if listing is not None else None
         problem = _problem(custody, live)
     except HsmKeysError as error:  # one key that can't be examined mustn't hide the others
         custody, created, live, problem = None, None, None, f"can't be examined: {error.message}"
+    created = created or _moment(listing.created_ts if listing else None)
     if asked and key.api_key_id and listing is None and not problem:
         problem = "Kalshi doesn't list its API key: it is gone, or belongs to another account"
     return Entry(
@@ -145,11 +171,30 @@ def _of_key(
         location=store.describe(),
         key_type=key.key_type.value,
         made=_made(custody),
-        created=str(created) if created else None,
+        created=created.isoformat() if created else None,
         custody=custody,
         proved_live=live,
         problem=problem,
+        age_days=_age(created),
     )
+
+
+def _moment(said: object) -> datetime | None:
+    """Return a time as a store or Kalshi gives it: ISO 8601, or Unix time in seconds or milliseconds."""
+    try:
+        if isinstance(said, str) and not said.isdigit():
+            moment = datetime.fromisoformat(said)
+            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        if isinstance(said, str | int | float) and not isinstance(said, bool):
+            number = float(said)
+            return datetime.fromtimestamp(number / 1000 if number > _MILLISECONDS else number, UTC)
+    except (ValueError, OverflowError, OSError):
+        pass  # what nobody can read is as good as nothing
+    return None
+
+
+def _age(created: datetime | None) -> int | None:
+    return None if created is None else max(0, (datetime.now(UTC) - created).days)
 
 
 def _made(custody: CustodyReport | None) -> str:
@@ -162,7 +207,7 @@ def _made(custody: CustodyReport | None) -> str:
 
 def _problem(custody: CustodyReport | None, live: bool | None) -> str:
     if custody is not None and custody.imported:
-        return "imported: the private half was outside, and copies may exist"
+        return "imported: the private half was made outside (by Kalshi, if `generate` put it here); copies may exist"
     if custody is not None and custody.problems:
         return "not in custody: " + "; ".join(custody.problems)
     return "Kalshi refuses its signature for this API key: the private half is another one" if live is False else ""
@@ -175,6 +220,7 @@ def _live(key: StoredKey, connect: Connect | None) -> bool | None:
 
 
 def _of_listing(listing: ApiKey) -> Entry:
+    created = _moment(listing.created_ts)
     return Entry(
         name=listing.name,
         api_key_id=listing.api_key_id,
@@ -182,8 +228,9 @@ def _of_listing(listing: ApiKey) -> Entry:
         location="in none of the stores that were looked at",
         key_type=None,
         made="unknown",
-        created=None,
+        created=created.isoformat() if created else None,
         custody=None,
         proved_live=None,
         problem=ELSEWHERE,
+        age_days=_age(created),
     )

@@ -19,6 +19,8 @@ from hsm_keys.errors import HsmKeysError, KalshiError, NetworkError, PinError, S
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import httpx2
+
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.lifecycle.possession import Connect
     from hsm_keys.signing.signer import RequestSigner
@@ -28,6 +30,7 @@ __all__ = [
     "Check",
     "check_bootstrap",
     "check_clock",
+    "check_own_key",
     "check_store",
     "check_token",
     "check_variables",
@@ -46,6 +49,7 @@ _LIMIT_S: Final = 5.0
 """How far Kalshi lets a clock be off, as far as anybody has measured."""
 
 _NOTICEABLE_S: Final = 2.0
+_TOO_MANY_REQUESTS: Final = 429
 _OTHERS: Final = 0o077
 
 
@@ -128,12 +132,27 @@ def check_clock(base_url: str, now: Callable[[], float] = time.time) -> list[Che
             f"{base_url} can't be reached: {type(error).__name__}", hint="check the network, and --env or --base-url"
         ) from None
     answered = now()
-    reached = Check("kalshi", "ok", f"{base_url} answered {response.status_code} in {(answered - asked) * 1000:.0f} ms")
+    said = f"{base_url} answered {response.status_code} in {(answered - asked) * 1000:.0f} ms"
+    if response.is_server_error or response.status_code == _TOO_MANY_REQUESTS:
+        return [Check("kalshi", "warning", said, "wait, and look at Kalshi's status page if it goes on")]
+    if not _speaks_for_kalshi(response):
+        remedy = "check --env or --base-url, which ends in /trade-api/v2; a proxy or a portal may answer in its place"
+        return [Check("kalshi", "problem", f"{said}, and that isn't Kalshi's API", remedy, KalshiError.exit_code)]
+    reached = Check("kalshi", "ok", said)
     try:
         date = parsedate_to_datetime(response.headers.get("Date", "")).timestamp()
     except ValueError:
         return [reached, Check("clock", "warning", "Kalshi sent no Date to compare the clock with")]
     return [reached, _clock(asked, answered, date)]
+
+
+def _speaks_for_kalshi(response: httpx2.Response) -> bool:
+    """Tell whether an answer to ``GET /exchange/status`` is an object with the fields that it promises."""
+    try:
+        status = response.json()
+    except ValueError:
+        return False
+    return response.is_success and isinstance(status, dict) and "exchange_active" in status
 
 
 def _clock(asked: float, answered: float, date: float) -> Check:
@@ -154,10 +173,24 @@ def check_bootstrap(signer: RequestSigner | None, connect: Connect) -> Check:
     """Sign a GET with the bootstrap key of the environment."""
     if signer is None:
         return Check("bootstrap", "skipped", "the environment holds no bootstrap key (KALSHI_KEY_ID)")
+    return _taken("bootstrap", f"the bootstrap key {signer.api_key_id}", signer, connect)
+
+
+def check_own_key(key: StoredKey, connect: Connect) -> Check:
+    """Sign a GET with the key of the store that signs management calls where there is no bootstrap key."""
+    return _taken("credentials", f"the key {key.name!r} of the store", key.signer(), connect)
+
+
+def _taken(name: str, what: str, signer: RequestSigner, connect: Connect) -> Check:
+    from hsm_keys.kalshi.errors import ForbiddenError
+
     client: KalshiClient
-    with connect(signer) as client:
-        client.get_json("/portfolio/balance")
-    return Check("bootstrap", "ok", f"Kalshi takes the bootstrap key {signer.api_key_id}")
+    try:
+        with connect(signer) as client:
+            client.get_json("/portfolio/balance")
+    except ForbiddenError as error:
+        return Check(name, "warning", f"{what} may not read the balance: {error.message}", error.hint)
+    return Check(name, "ok", f"Kalshi takes {what}")
 
 
 def check_token(uri: str, *, pin_file: str | None, env: Mapping[str, str]) -> list[Check]:

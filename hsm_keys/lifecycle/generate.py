@@ -79,7 +79,7 @@ class Generator:
             if pending is None:
                 self._check_unused(namesakes)
             elif pending.key is not None:
-                return self._finish(pending.key, namesakes)
+                return self._finish(pending.key, namesakes, listed)
             else:
                 self._maker.delete_lost(namesakes)
             self._try_out()
@@ -161,7 +161,7 @@ class Generator:
         error.message = f"{error.message}; {told}"
         error.args = (error.message,)
 
-    def _finish(self, key: StoredKey, namesakes: Sequence[ApiKey]) -> Enrollment:
+    def _finish(self, key: StoredKey, namesakes: Sequence[ApiKey], listed: Sequence[ApiKey]) -> Enrollment:
         """Go on with a key that an interrupted run put in."""
         if examine_custody(key).made_inside:
             self._maker.delete_lost(namesakes)
@@ -183,6 +183,7 @@ class Generator:
                 f"the store has the key {self._name!r} that Kalshi made, and Kalshi doesn't know it any more",
                 hint="destroy the key with the store's own tools, then run the same command again",
             )
+        self._maker.check_asked(api_key_id, listed)
         self._maker.delete_lost([api_key for api_key in namesakes if api_key.api_key_id != api_key_id])
         return self._conclude(key, api_key_id)
 

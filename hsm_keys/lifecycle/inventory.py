@@ -44,18 +44,18 @@ class Entry:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def take_inventory(store: KeyStore, listed: Sequence[ApiKey] | None) -> list[Entry]:
-    """Join the store's keys with Kalshi's.
+def take_inventory(stores: Sequence[KeyStore], listed: Sequence[ApiKey] | None) -> list[Entry]:
+    """Join the stores' keys with Kalshi's.
 
     Args:
-        store: Where private halves may be.
+        stores: Where private halves may be.
         listed: What Kalshi lists; None if Kalshi wasn't asked.
     """
     by_id = {api_key.api_key_id: api_key for api_key in listed or ()}
-    keys = store.keys()
-    mine = [_in_store(store, key, by_id, asked=listed is not None) for key in keys]
-    claimed = {key.api_key_id for key in keys}
-    others = [_elsewhere(api_key) for api_key in by_id.values() if api_key.api_key_id not in claimed]
+    mine = [_in_store(store, key, by_id, asked=listed is not None) for store in stores for key in store.keys()]
+    claimed = {entry.api_key_id for entry in mine}
+    where = "not in this store" if len(stores) == 1 else "in none of these stores"
+    others = [_elsewhere(api_key, where) for api_key in by_id.values() if api_key.api_key_id not in claimed]
     return mine + sorted(others, key=lambda entry: (entry.name, entry.api_key_id or ""))
 
 
@@ -74,7 +74,7 @@ def _in_store(store: KeyStore, key: StoredKey, by_id: dict[str, ApiKey], *, aske
     )
 
 
-def _elsewhere(api_key: ApiKey) -> Entry:
+def _elsewhere(api_key: ApiKey, where: str) -> Entry:
     return Entry(
         name=api_key.name,
         api_key_id=api_key.api_key_id,
@@ -82,6 +82,6 @@ def _elsewhere(api_key: ApiKey) -> Entry:
         subaccount=api_key.subaccount,
         key_type=None,
         state="elsewhere",
-        location="not in this store",
+        location=where,
         uri=None,
     )

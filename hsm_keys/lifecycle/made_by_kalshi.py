@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from hsm_keys.errors import HsmKeysError, KalshiError, KeyAmbiguousError, OutcomeUnknownError, UsageError
 from hsm_keys.kalshi.api_keys import new_key_fields
 from hsm_keys.lifecycle.ending import end_api_key
+from hsm_keys.lifecycle.rights import check_asked
 from hsm_keys.signing.algorithms import KeyType, key_type_of
 from hsm_keys.signing.pem import load_private_key
 
@@ -86,6 +87,16 @@ class Maker:
     def listed(self) -> list[ApiKey]:
         """Return the account's API keys."""
         return self._management.api_keys.list().api_keys
+
+    def check_asked(self, api_key_id: str, listed: Sequence[ApiKey]) -> None:
+        """Make sure that what an interrupted run had made is what this one asks for.
+
+        Raises:
+            KeyProblemError: If it may do something else.
+        """
+        for listing in listed:
+            if listing.api_key_id == api_key_id:
+                check_asked(self.name, listing, self._wanted.scopes, self._wanted.subaccount)
 
     def make(self, before: Sequence[ApiKey]) -> Made:
         """Have a pair made. If the answer is lost, what Kalshi made is deleted, and one more is asked for.

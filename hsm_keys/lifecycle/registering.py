@@ -20,6 +20,7 @@ from hsm_keys.errors import (
 )
 from hsm_keys.kalshi.errors import BadRequestError, ConflictError, NotFoundError, TierError
 from hsm_keys.lifecycle.possession import find_registration, prove_registration
+from hsm_keys.lifecycle.rights import check_asked, describe_rights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,6 +44,7 @@ class Wanted:
         fcm_subtrader_id: Binds it to one FCM subtrader.
         spare_name: Another name, should Kalshi refuse the first one. Whether two keys may share one isn't documented.
         by_hand: What to do where the account may not register keys by API; a sentence.
+        as_listed: Whether the scopes are those that Kalshi lists for another key, rather than what a person wrote.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Wanted:
     fcm_subtrader_id: str | None = None
     spare_name: str | None = None
     by_hand: str = ""
+    as_listed: bool = False
 
 
 class Registrar:
@@ -85,6 +88,7 @@ class Registrar:
 
         Raises:
             KeyBusyError: If somebody else registered the same key meanwhile; what this run registered is deleted.
+            KeyProblemError: If it is registered, and may do something else than what is asked for.
             KalshiError: If Kalshi refuses; the key stays in the store, and the next run picks it up.
             OutcomeUnknownError: If it isn't known whether Kalshi registered the key; the next run finds out.
         """
@@ -98,7 +102,10 @@ class Registrar:
         unclaimed = [listing for listing in listed if listing.api_key_id not in claimed]
         api_key_id = None if new else find_registration(self._connect, key, unclaimed)
         if api_key_id is not None:
-            self._report(f"found it registered at Kalshi, as API key {api_key_id}")
+            listing = next(listing for listing in unclaimed if listing.api_key_id == api_key_id)
+            if not wanted.as_listed:
+                check_asked(key.name, listing, wanted.scopes, wanted.subaccount)
+            self._report(f"found it registered at Kalshi, as API key {api_key_id}, with {describe_rights(listing)}")
         else:
             namesakes = [listing.api_key_id for listing in unclaimed if listing.name == wanted.name]
             if namesakes:
@@ -162,6 +169,7 @@ class Registrar:
             scopes=wanted.scopes,
             subaccount=wanted.subaccount,
             fcm_subtrader_id=wanted.fcm_subtrader_id,
+            as_listed=wanted.as_listed,
         )
         return created.api_key.api_key
 

@@ -16,18 +16,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import KeyBusyError, KeyNotFoundError, KeyNotRegisteredError, KeyProblemError
+from hsm_keys.lifecycle.carrying import check_same_rights, listing_of, wanted_like
 from hsm_keys.lifecycle.custody import CustodyReport, prove_custody
 from hsm_keys.lifecycle.ending import end_api_key
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.possession import find_registration, prove_registration
-from hsm_keys.lifecycle.registering import Registrar, Wanted
+from hsm_keys.lifecycle.registering import Registrar
 from hsm_keys.stores.base import RETIRED, SUCCESSOR, check_new_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from hsm_keys.kalshi.client import KalshiClient
-    from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.lifecycle.possession import Connect
     from hsm_keys.stores.base import KeyStore, StoredKey
 
@@ -137,6 +137,7 @@ class Rotator:
             KeyNotFoundError: If there is no such key.
             KeyNotRegisteredError: If it was never registered.
             KeyBusyError: If another run is working on it.
+            KeyProblemError: If Kalshi doesn't give the successor what the old key may do; the old one keeps its name.
             KalshiError: If Kalshi refuses; the old key keeps its name and works.
         """
         with exclusive(self._store, check_new_name(name)):
@@ -214,6 +215,7 @@ class Rotator:
             new = self._successor(name, old, new)
         else:
             prove_registration(self._connect, new, _id_of(new))
+        check_same_rights(name, old, new, self._management.api_keys.list().api_keys)
         taken, left = self._store.hand_over(name, taker=new, leaver=old, mark=RETIRED)
         self._report(f"{name!r} is now API key {taken.api_key_id}; the old one, {left.api_key_id}, still works")
         return Stage(taken, None, left)
@@ -226,7 +228,7 @@ class Rotator:
                 hint=f"run `hsm-keys enroll --name {name}`",
             )
         listed = self._management.api_keys.list().api_keys
-        wanted = _wanted(name, _listing_of(old, listed), listed)
+        wanted = wanted_like(name, listing_of(old, listed), listed)
         new = minted or self._store.generate_like(old, name + SUCCESSOR)
         self._report(f"{'picked up' if minted else 'made'} the {new.key_type} key {new.name!r}")
         if minted is None:
@@ -246,7 +248,7 @@ class Rotator:
     def _registered_again(self, key: StoredKey, old: StoredKey) -> StoredKey:
         """Bind the id that the successor has at Kalshi already, where another machine's bookkeeping wrote over it."""
         listed = self._management.api_keys.list().api_keys
-        wanted = _wanted(key.name, _listing_of(old, listed), listed)
+        wanted = wanted_like(key.name, listing_of(old, listed), listed)
         registrar = Registrar(self._store, self._management, self._connect, self._report)
         return registrar.register(key, wanted, listed, new=False)[0]
 
@@ -310,29 +312,3 @@ def _id_of(key: StoredKey) -> str:
     if key.api_key_id is None:
         raise KeyNotRegisteredError(f"the key {key.name!r} has no API key id")
     return key.api_key_id
-
-
-def _listing_of(old: StoredKey, listed: Sequence[ApiKey]) -> ApiKey:
-    for listing in listed:
-        if listing.api_key_id == old.api_key_id:
-            return listing
-    raise KeyProblemError(
-        f"Kalshi doesn't list API key {old.api_key_id} of {old.name!r} any more: there is nothing to rotate",
-        hint=f"end it with `hsm-keys revoke {old.name} --destroy`, then enroll anew; or check the environment (--env)",
-    )
-
-
-def _wanted(name: str, old: ApiKey, listed: Sequence[ApiKey]) -> Wanted:
-    """Return what the old API key has. Its name is taken at Kalshi, which may or may not matter there."""
-    names = {listing.name for listing in listed}
-    spare = next(f"{name}-{number}" for number in range(2, len(names) + 3) if f"{name}-{number}" not in names)
-    return Wanted(
-        name=name,
-        scopes=old.scopes or None,
-        subaccount=old.subaccount,
-        fcm_subtrader_id=old.fcm_subtrader_id,
-        spare_name=spare,
-        by_hand=f"this account may not register keys by API (below Premier): paste the PEM of "
-        f"`hsm-keys public-key {name}{SUCCESSOR}` on Kalshi's account page, run `hsm-keys adopt {name}{SUCCESSOR} "
-        f"--api-key-id ID` with the id that it shows, then `hsm-keys rotate {name}` again",
-    )

@@ -57,6 +57,7 @@ def find_target(word: str, keys: Sequence[StoredKey], listed: Sequence[ApiKey]) 
     if len(named) > 1 or (named and by_id and by_id.key is not named[0]):
         raise _ambiguous(word, "in the store", [*named, *([by_id] if by_id else [])])
     if named:
+        _check_not_rotating(named[0], keys)
         return _in_store(named[0], word, listed)
     if by_id:
         return by_id
@@ -111,6 +112,18 @@ def _check_not_handed_over(word: str, keys: Sequence[StoredKey]) -> None:
         raise KeyProblemError(
             f"no key of the store is called {word!r} at this moment, since a rotation was interrupted: it has {names}",
             hint=f"run `hsm-keys rotate {word}` to go on with it, or give one of these names or ids",
+        )
+
+
+def _check_not_rotating(key: StoredKey, keys: Sequence[StoredKey]) -> None:
+    """Make sure that nobody ends one key of a name and believes that the other one ended too."""
+    marked = [other for other in keys if other.name in {key.name + SUCCESSOR, key.name + RETIRED}]
+    if marked:
+        names = ", ".join(f"{other.name} ({other.api_key_id or 'no API key id'})" for other in marked)
+        raise KeyAmbiguousError(
+            f"a rotation of {key.name!r} is under way, so that name stands for several keys: {key.name} "
+            f"({key.api_key_id or 'no API key id'}) and {names}; nothing was done",
+            hint=f"end the rotation first (hsm-keys rotate {key.name} --finish, or --abort), or end each by its own id",
         )
 
 

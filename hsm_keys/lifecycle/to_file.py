@@ -156,6 +156,7 @@ def _delivered(name: str, target: Path, part: Path, namesakes: Sequence[ApiKey],
     api_key_id = find_registration(maker.connect, PemFileKey(name, target, pem, None), namesakes)
     if api_key_id is None:
         raise KalshiError(f"Kalshi doesn't know the key in {target} any more", hint="remove the file, and run again")
+    maker.check_asked(api_key_id, namesakes)
     maker.report(f"picked up {target}, which an interrupted run wrote")
     part.unlink()
     return PemFileKey(name, target, pem, api_key_id)

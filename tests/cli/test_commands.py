@@ -265,7 +265,7 @@ def test_the_demo_tells_the_whole_story_and_leaves_the_token_as_it_was(pin: str)
         "GET /portfolio/balance: 200",
         "POST /portfolio/orders: 201",
         "extractable: False",
-        "private_half_readable: False (tried to read CKA_PRIVATE_EXPONENT: AttributeSensitive)",
+        "private_half_readable: False (tried to read CKA_PRIVATE_EXPONENT, CKA_PRIME_1",
         "GET /api_keys with the headers of GET /portfolio/balance: 401",
         "Kalshi refuses its signature (401)",
         "GET /portfolio/balance by it: 200",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +12,10 @@ import pytest
 
 from hsm_keys import KeyType, open_store
 from hsm_keys.kalshi.models import ApiKey
+from hsm_keys.lifecycle.custody import CustodyReport
 from hsm_keys.lifecycle.custody_page import custody_page
-from hsm_keys.lifecycle.custody_report import ELSEWHERE, Entry, what_scopes_allow
+from hsm_keys.lifecycle.custody_report import ELSEWHERE, Entry, examine_account, what_scopes_allow
+from hsm_keys.stores.base import CustodyFact, Verdict
 from tests.support.cli import failed_json, run_cli, run_json
 from tests.support.ministack import REGION, account
 from tests.support.oddkeys import make_extractable
@@ -111,10 +115,11 @@ def test_an_id_of_another_pair_and_one_that_is_gone_are_found(sandbox: SandboxSe
 def test_an_account_over_a_token_and_kms(sandbox: SandboxServer, account: str) -> None:
     run_json("enroll", "--name", "prod")
     run_json("enroll", "--name", "cloud", "--store", f"awskms:///?region={REGION}")
-    _, keys = report("--also-store", f"awskms:///?region={REGION}")
+    _, keys = report("--token", "kalshi", "--store", f"awskms:///?region={REGION}")
     assert keys["prod"]["in_custody"] is keys["cloud"]["in_custody"] is True
     assert keys["cloud"]["location"] == f"AWS KMS in {REGION}"
     assert keys["cloud"]["created"].startswith("20")
+    assert (keys["cloud"]["age_days"], keys["prod"]["age_days"]) == (0, None)
 
 
 @pytest.mark.softhsm
@@ -151,6 +156,59 @@ def test_names_from_kalshi_are_text_and_nothing_else(evil: str) -> None:
     assert not parser.tags & {"script", "img"}
     assert page.count("<h1>") == 1
     assert evil not in page
+
+
+def entry(**changes: Any) -> Entry:
+    listed = ApiKey(api_key_id="id", name="prod", scopes=["read", "write"])
+    plain = Entry("prod", "id", listed, "a token", "rsa-2048", "in the store", None, None, True, "")
+    return replace(plain, **changes)
+
+
+def test_the_page_tells_full_access_and_sets_what_was_tried_apart() -> None:
+    facts = (
+        CustodyFact("extractable", value=False, verdict=Verdict.GOOD),
+        CustodyFact("private_half_readable", value=False, verdict=Verdict.GOOD, note="tried to read it: Refused"),
+        CustodyFact("private_half_wrappable", value=True, verdict=Verdict.BAD, note="tried to wrap it: given out"),
+    )
+    page = custody_page([entry(custody=CustodyReport(facts))], made_at="now", environment=None)
+    assert "full access includes transfers" in page
+    said, tried = page.split("What was tried against it")
+    assert "extractable" in said.split("What the store says")[1]
+    assert "private half readable" not in said
+    assert "refused</span>: tried to read it: Refused" in tried
+    assert "IT CAN BE DONE</span>: tried to wrap it: given out" in tried
+
+
+def test_a_page_without_a_key_does_not_call_every_key_in_custody() -> None:
+    page = custody_page([], made_at="now", environment=None)
+    assert "There is no key." in page
+    assert "Every key" not in page
+
+
+WEEK = datetime.now(UTC) - timedelta(days=7, hours=1)
+
+
+@pytest.mark.parametrize(
+    ("said", "age"),
+    [
+        (WEEK.timestamp(), 7),
+        (int(WEEK.timestamp() * 1000), 7),
+        (str(int(WEEK.timestamp())), 7),
+        (WEEK.isoformat(), 7),
+        (WEEK.replace(tzinfo=None).isoformat() + "Z", 7),
+        ((WEEK + timedelta(days=30)).timestamp(), 0),
+        ("last week", None),
+        (1e300, None),
+        (None, None),
+    ],
+)
+def test_the_age_is_told_where_kalshi_tells_it(said: float | str | None, age: int | None) -> None:
+    listed = [ApiKey(api_key_id="id", name="prod", scopes=["read"], created_ts=said)]
+    (found,) = examine_account([], listed, None)
+    assert found.age_days == age
+    assert found.as_dict()["age_days"] == age
+    page = custody_page([found], made_at="now", environment=None)
+    assert ("unknown: neither the store nor Kalshi tells" in page) is (age is None)
 
 
 def test_a_scope_that_is_new_is_shown_as_it_is() -> None:

@@ -141,10 +141,46 @@ def test_a_server_without_a_date_is_mentioned() -> None:
 
     def no_date(handler: Any) -> None:
         handler.date_time_string = lambda: "soon"
-        send(handler, 200, {})
+        send(handler, 200, {"exchange_active": True})
 
     with Stub(no_date) as stub:
         assert [check.verdict for check in check_clock(stub.base_url)] == ["ok", "warning"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "verdict"),
+    [
+        (404, {"message": "no"}, "problem"),
+        (302, {}, "problem"),
+        (200, "<html>log in to this network</html>", "problem"),
+        (200, {"balance": 1}, "problem"),
+        (503, {}, "warning"),
+        (429, {"error": "too many requests"}, "warning"),
+    ],
+)
+def test_what_answers_in_kalshis_place_is_no_kalshi_and_no_clock(status: int, body: Any, verdict: str) -> None:
+    with Stub((status, body)) as stub:
+        (check,) = check_clock(stub.base_url)
+    assert (check.name, check.verdict) == ("kalshi", verdict)
+    assert str(status) in check.message
+    assert check.remedy
+
+
+@pytest.mark.softhsm
+@pytest.mark.usefixtures("_token")
+def test_without_a_bootstrap_key_the_key_of_the_store_is_tried(
+    sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_cli("enroll", "--name", "prod", "--scope", "write::trade").returncode == 0
+    monkeypatch.delenv("KALSHI_KEY_ID")
+    monkeypatch.delenv("KALSHI_PRIVATE_KEY")
+    code, checks = doctor()
+    assert (code, checks["credentials"]["verdict"]) == (0, "warning")
+    assert "'prod'" in checks["credentials"]["message"]
+    (api_key_id,) = set(sandbox.state.keys) - {sandbox.bootstrap_key_id}
+    sandbox.state.delete_key(api_key_id)
+    code, checks = doctor()
+    assert (code, checks["credentials"]["verdict"]) == (6, "problem")
 
 
 def test_variables_that_contradict_each_other() -> None:

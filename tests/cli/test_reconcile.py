@@ -109,13 +109,34 @@ def test_a_token_and_kms_together(pin: str, account: str, sandbox: SandboxServer
     run_json("enroll", "--name", "in-hsm")
     run_json("enroll", "--name", "in-kms", "--store", kms)
     assert {found["name"] for found in looked(5)["findings"]} == {"bootstrap", "in-kms"}
-    assert {found["name"] for found in looked(5, "--also-store", kms)["findings"]} == {"bootstrap"}
-    other_way = ("--kms", "--region", REGION, "--also-store", token.uri_without_pin)
+    assert {found["name"] for found in looked(5, "--store", token.uri_without_pin, "--store", kms)["findings"]} == {
+        "bootstrap"
+    }
+    other_way = ("--kms", "--region", REGION, "--store", token.uri_without_pin)
     assert {found["name"] for found in looked(5, *other_way)["findings"]} == {"bootstrap"}
 
 
+def test_list_joins_several_stores_and_other_commands_refuse_them(
+    softhsm: SoftHsm, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = softhsm.init_token("one", "pin-canary-1"), softhsm.init_token("two", "pin-canary-2")
+    monkeypatch.setenv("HSM_KEYS_PIN_FILE", str(one.pin_file))
+    for token in (one, two):
+        with open_store(token.uri) as store:
+            store.generate(f"in-{token.label}")
+    both = ("--store", one.uri_without_pin, "--store", two.uri)
+    listed = {key["name"]: key["location"] for key in run_json("list", *both)["keys"]}
+    assert set(listed) == {"in-one", "in-two", "bootstrap"}
+    assert '"two"' in listed["in-two"]
+    assert listed["bootstrap"] == "in none of these stores"
+    assert {key["name"] for key in run_json(*both, "list")["keys"]} == set(listed)
+    error = failed_json(2, "enroll", "--name", "prod", *both)
+    assert "several times" in error["message"]
+    assert len(sandbox.state.keys) == 1
+
+
 def test_a_token_named_twice_is_refused(pin: str, sandbox: SandboxServer, token: TestToken) -> None:
-    assert "named twice" in failed_json(2, "reconcile", "--also-store", token.uri)["message"]
+    assert "named twice" in failed_json(2, "reconcile", "--token", "kalshi", "--store", token.uri)["message"]
 
 
 def test_the_pin_of_one_token_is_never_tried_on_another(
@@ -123,15 +144,15 @@ def test_the_pin_of_one_token_is_never_tried_on_another(
 ) -> None:
     one, two = softhsm.init_token("one", "pin-canary-1"), softhsm.init_token("two", "pin-canary-2")
     monkeypatch.setenv("HSM_KEYS_PIN_FILE", str(one.pin_file))
-    error = failed_json(2, "reconcile", "--token", "one", "--also-store", two.uri_without_pin)
+    error = failed_json(2, "reconcile", "--token", "one", "--store", two.uri_without_pin)
     assert "pin-source" in error["message"]
     with_value = f"pkcs11:token=two?module-path={two.module}&pin-value=pin-canary-2"
-    refused = run_cli("reconcile", "--token", "one", "--also-store", with_value)
+    refused = run_cli("reconcile", "--token", "one", "--store", with_value)
     assert refused.returncode == 2
     assert "canary" not in refused.stdout + refused.stderr
     with open_store(two.uri) as store:
         store.generate("in-two")
-    found = looked(5, "--token", "one", "--also-store", two.uri)["findings"]
+    found = looked(5, "--token", "one", "--store", two.uri)["findings"]
     assert [(each["code"], each["name"]) for each in found] == [
         ("not-registered", "in-two"),
         ("elsewhere", "bootstrap"),

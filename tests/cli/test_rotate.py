@@ -62,6 +62,13 @@ def test_the_key_itself_signs_where_there_is_no_bootstrap_key(
     assert len(sandbox.state.keys) == 3
 
 
+def test_keep_old_is_said_to_be_forgotten(sandbox: SandboxServer) -> None:
+    run_json("enroll", "--name", "prod")
+    first = run_cli("rotate", "prod", "--keep-old")
+    assert "rotate prod --finish --keep-old" in first.stderr
+    assert "isn't remembered" in first.stderr
+
+
 def test_abort(sandbox: SandboxServer) -> None:
     old = run_json("enroll", "--name", "prod")
     run_json("rotate", "prod")
@@ -74,6 +81,7 @@ def test_abort(sandbox: SandboxServer) -> None:
     ("arguments", "exit_code"),
     [
         (["prod", "--grace", "soon"], 2),
+        (["prod", "--grace", "999999999d"], 2),
         (["prod", "--abort", "--finish"], 2),
         (["prod", "--finish", "--grace", "1m"], 2),
         (["a b"], 2),

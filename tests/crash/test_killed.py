@@ -49,4 +49,5 @@ def test_killed_anywhere_it_comes_to_the_same_end(
         while trial.tally.hits < (KILLS if THOROUGH or not workflow.variant else 0):
             trial.judge(trial.random_case(source))
     print(described(workflow, store, trial.tally))  # noqa: T201 - with pytest -rP it makes a table
+    print(*trial.tally.damaged, sep="\n")  # noqa: T201
     assert not trial.tally.wrong, f"seed {SEED}: {len(trial.tally.wrong)} wrong\n\n{first_of(trial.tally.wrong)}"

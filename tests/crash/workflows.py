@@ -108,13 +108,14 @@ class Case:
 class Tally:
     """What came of the cases.
 
-    ``damaged`` are those in which the module itself was killed while it wrote a file, and can't read that any more.
+    ``damaged`` are those in which the module itself was killed while it wrote a file, and can't read that any more: a
+    case that was killed within an effect or at any moment, and a file that is empty.
     """
 
     hits: int = 0
     cases: int = 0
     faults: int = 0
-    damaged: int = 0
+    damaged: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
 
@@ -171,8 +172,10 @@ class Trial:
         try:
             self._play(case)
         except AssertionError as error:
-            if self._world.damaged():
-                self.tally.damaged += 1
+            # Killed before or after an effect, the run was in no write of the module's: nothing excuses the store then.
+            torn = self._world.damaged() if any(moment.late_s is not None for moment in case.moments) else []
+            if torn:
+                self.tally.damaged.append(f"{case}: {torn}")
             else:
                 self.tally.wrong.append(f"{case}: {error}")
         self.tally.faults += bool(case.fault) and self._fault_was_used()
@@ -246,10 +249,10 @@ class Trial:
 
 def described(workflow: Workflow, store: str, tally: Tally) -> str:
     """Return a line of a table."""
-    right = tally.cases - len(tally.wrong) - tally.damaged
+    right = tally.cases - len(tally.wrong) - len(tally.damaged)
     return (
         f"{workflow.name} | {store} | {tally.cases} cases | {tally.hits} kills hit | {tally.faults} faults hit | "
-        f"{right} right | {tally.damaged} damaged | {len(tally.wrong)} wrong"
+        f"{right} right | {len(tally.damaged)} damaged | {len(tally.wrong)} wrong"
     )
 
 

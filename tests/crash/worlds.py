@@ -13,6 +13,7 @@ from urllib.request import Request, urlopen
 import botocore.session  # type: ignore[import-untyped]  # botocore has no annotations
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from tests.crash.softhsm_files import torn
 from tests.crash.witness import Contents, Half, in_kms
 from tests.support import ministack
 from tests.support.killing import Effects, Killer
@@ -77,8 +78,12 @@ class World(ABC):
     def close(self) -> None:  # noqa: B027 - nothing to do for some
         """Let go of what the world needs itself."""
 
-    def damaged(self) -> bool:
-        """Tell whether the store can't read what it was writing when it was killed."""
+    def damaged(self) -> list[str]:
+        """Return what the store itself was writing when it was killed, and can't read any more."""
+        return []
+
+    def muddled(self) -> bool:
+        """Tell whether runs at once have left the store itself with files that it can't show."""
         return False
 
     def start(self, **environment: str) -> Killer:
@@ -159,6 +164,7 @@ class TokenWorld(World):
         for command in ([*ENROLL, "--key-type", key_type], ROTATE)[: self._stage]:
             done = self._witness.run(command)
             assert done.status == 0, done.error
+        assert not self.damaged()
         shutil.copytree(self._tokens, copy)
         return copy, self.sandbox.state.keys
 
@@ -184,8 +190,11 @@ class TokenWorld(World):
         assert seen is not None, "the token can't be read any more"
         return Contents([Half(**half) for half in seen["halves"]], seen["litter"])
 
-    def damaged(self) -> bool:
-        """SoftHSM writes an object in place: killed half way, it leaves the file out, or shows it without a label."""
+    def damaged(self) -> list[str]:
+        return torn(self._tokens)
+
+    def muddled(self) -> bool:
+        """One process writes an object in place while another one removes it: then it has a file, and no label."""
         files = [path for path in self._tokens.rglob("*.object") if path.name != "token.object"]
         arguments = (self._token.module, self._token.label, self._token.pin)
         return bool(len(files) != self._witness.ask("tests.crash.witness:objects_in_token", *arguments))

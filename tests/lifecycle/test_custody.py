@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pkcs11 import exceptions as ckr
+from pkcs11.constants import Attribute
+from pkcs11.mechanisms import KeyType as CkKeyType
 
 from hsm_keys import KeyType, open_store
 from hsm_keys.errors import CustodyError
 from hsm_keys.lifecycle.custody import prove_custody
 from hsm_keys.stores.base import Verdict
-from hsm_keys.stores.pkcs11.custody import _judge
+from hsm_keys.stores.pkcs11.custody import _judge, _try_to_copy, _try_to_read
 from tests.support.oddkeys import import_pair, make_extractable
 
 if TYPE_CHECKING:
@@ -35,7 +38,13 @@ def test_a_key_made_in_the_token_is_in_custody(token: TestToken, key_type: KeyTy
     }
     assert said["local"] is True
     assert said["private_half_readable"] is False
+    assert said["private_half_copyable"] is False
     assert said["private_half_wrappable"] is False
+    notes = {fact.name: fact.note for fact in report.facts}
+    assert notes["private_half_copyable"] == "tried to copy it with CKA_EXTRACTABLE true: AttributeReadOnly"
+    secrets = "CKA_PRIVATE_EXPONENT, CKA_PRIME_1, CKA_PRIME_2, CKA_EXPONENT_1, CKA_EXPONENT_2, CKA_COEFFICIENT"
+    tried = secrets if key_type is KeyType.RSA_2048 else "CKA_VALUE"
+    assert notes["private_half_readable"] == f"tried to read {tried}: AttributeSensitive"
     assert said["signature_verified"] is True
 
 
@@ -48,6 +57,50 @@ def test_an_extractable_key_is_refused(token: TestToken) -> None:
         assert [key.name for key in store.keys()] == ["prod"]
     assert caught.value.exit_code == 5
     assert "private_half_wrappable=True" in caught.value.message  # it was tried, and the token gave it out
+    assert "private_half_copyable=True" in caught.value.message
+
+
+class _Lax:
+    """A private key of a module that says one thing and does another."""
+
+    def __init__(self, *, copied: bool | None, given: Attribute | None = None) -> None:
+        self.copied = copied
+        self.given = given
+        self.destroyed = 0
+
+    def __getitem__(self, attribute: Attribute) -> Any:
+        if attribute is Attribute.KEY_TYPE:
+            return CkKeyType.RSA
+        if attribute is Attribute.EXTRACTABLE:
+            return self.copied
+        if attribute is self.given:
+            return b"secret"
+        raise ckr.AttributeSensitive
+
+    def copy(self, _template: dict[Attribute, Any]) -> _Lax:
+        if self.copied is None:
+            raise ckr.FunctionNotSupported
+        return self
+
+    def destroy(self) -> None:
+        self.destroyed += 1
+
+
+@pytest.mark.parametrize(("copied", "verdict"), [(True, Verdict.BAD), (False, Verdict.GOOD), (None, Verdict.GOOD)])
+def test_a_copy_that_can_be_taken_out_is_no_custody_and_lives_no_longer(
+    verdict: Verdict, *, copied: bool | None
+) -> None:
+    key = _Lax(copied=copied)
+    fact = _try_to_copy(key)
+    assert (fact.verdict, fact.value) == (verdict, copied is True)
+    assert key.destroyed == (copied is not None)
+
+
+def test_one_part_of_the_secret_is_the_secret() -> None:
+    fact = _try_to_read(_Lax(copied=None, given=Attribute.PRIME_2))
+    assert (fact.verdict, fact.value) == (Verdict.BAD, True)
+    assert "CKA_PRIME_2: it was given out" in fact.note
+    assert "secret" not in fact.note
 
 
 @pytest.mark.softhsm

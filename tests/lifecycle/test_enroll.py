@@ -257,6 +257,18 @@ def test_a_store_that_cannot_hold_the_id_ends_well_and_says_how_to_go_on(
     assert any(line.startswith("WARNING") and "--api-key-id" in line for line in person.said)
 
 
+def test_what_an_earlier_run_registered_with_other_rights_is_not_taken_for_what_is_asked(person: Person) -> None:
+    key = person.store.generate("prod")
+    registered = person.sandbox.add_key("prod", key.public_pem())  # with read and write
+    for options in ({"scopes": ["read"]}, {"scopes": ["read", "write"], "subaccount": 3}):
+        with pytest.raises(KeyProblemError, match="isn't what was asked for") as caught:
+            person.enroll("prod", **options)
+        assert registered.api_key_id in caught.value.message
+        assert person.store.key("prod").api_key_id is None
+    assert person.enroll("prod").api_key_id == registered.api_key_id
+    assert any("the scopes read, write on all subaccounts" in line for line in person.said)
+
+
 def test_a_namesake_at_kalshi_is_mentioned(person: Person) -> None:
     other = person.sandbox.add_key("prod", PEM_OF_SOMEBODY_ELSE).api_key_id
     person.enroll()

@@ -391,6 +391,15 @@ def test_an_imported_key_of_another_type_is_not_taken_for_what_was_asked(person:
     person.settled(person.generate(key_type=KeyType.RSA_2048))
 
 
+def test_what_an_earlier_run_had_made_with_other_rights_is_not_taken_for_what_is_asked(person: Person) -> None:
+    person.fault("GET /portfolio/balance:drop-before:3")
+    with pytest.raises(NetworkError):
+        person.generate()
+    with pytest.raises(KeyProblemError, match="isn't what was asked for"):
+        person.generate(scopes=["read"])
+    person.settled(person.generate())
+
+
 def test_a_mark_of_another_type_is_replaced(person: Person) -> None:
     person.fault(f"{GENERATE}:drop-before:1")
     with pytest.raises(OutcomeUnknownError):

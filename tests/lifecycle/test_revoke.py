@@ -183,6 +183,18 @@ def test_a_name_that_a_rotation_is_handing_over_is_not_guessed(person: Person) -
     assert person.names() == ["prod+next"]
 
 
+@pytest.mark.parametrize("mark", ["+next", "+retired"])
+def test_a_name_that_is_being_rotated_stands_for_two_keys(person: Person, mark: str) -> None:
+    one, other = person.add("prod"), person.add("prod" + mark)
+    with pytest.raises(KeyAmbiguousError, match="rotation of 'prod' is under way") as caught:
+        person.revoke("prod")
+    assert str(one.api_key_id) in caught.value.message
+    assert str(other.api_key_id) in caught.value.message
+    assert person.deletes() == []
+    person.revoke(str(one.api_key_id), destroy=True)
+    assert person.names() == ["prod" + mark]
+
+
 def test_an_unknown_name_says_what_there_is(person: Person) -> None:
     person.add("prod")
     with pytest.raises(KeyNotFoundError) as caught:

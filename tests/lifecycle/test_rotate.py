@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -72,6 +73,11 @@ class Person:
     def in_store(self) -> dict[str, str | None]:
         return {key.name: key.api_key_id for key in self.store.keys()}
 
+    def change(self, key: StoredKey, **changes: Any) -> None:
+        """Have Kalshi list the key otherwise."""
+        state = self.sandbox.state
+        state._keys[str(key.api_key_id)] = replace(state._keys[str(key.api_key_id)], **changes)
+
     def works(self, key: StoredKey) -> bool:
         signer = key.signer(api_key_id=str(key.api_key_id))  # this key, whatever its name is by now
         with self.connect(signer) as client:
@@ -110,6 +116,43 @@ def test_the_subaccount_is_kept(person: Person) -> None:
     person.enroll(subaccount=7)
     done = person.advance()
     assert person.sandbox.state.keys[str(done.key.api_key_id)].subaccount == 7
+
+
+def test_a_scope_that_is_newer_than_this_version_is_kept(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hsm_keys.sandbox.api_keys.SCOPES", ("read", "write", "read::new_thing"))
+    old = person.enroll(scopes=["read"])
+    person.change(old, scopes=("read::new_thing",))
+    done = person.advance()
+    assert person.sandbox.state.keys[str(done.key.api_key_id)].scopes == ("read::new_thing",)
+
+
+@pytest.mark.parametrize("listed", [("write",), ("write", "read")])
+def test_write_comes_with_read_however_kalshi_lists_it(person: Person, listed: tuple[str, ...]) -> None:
+    old = person.enroll()
+    person.change(old, scopes=listed)
+    done = person.advance()
+    assert set(person.sandbox.state.keys[str(done.key.api_key_id)].scopes) == {"read", "write"}
+
+
+def test_scopes_that_kalshi_does_not_list_for_either_are_the_same(store: KeyStore) -> None:
+    with SandboxServer(tier="premier", key_type="ed25519", null_lists=True) as server:
+        person = Person(store, server)
+        person.enroll(subaccount=0)
+        done = person.advance()
+        assert person.sandbox.state.keys[str(done.key.api_key_id)].subaccount == 0
+
+
+def test_a_successor_that_could_do_more_never_gets_the_name(person: Person) -> None:
+    old = person.enroll(scopes=["read"])
+    person.change(old, scopes=())  # nothing is listed: left out, Kalshi grants everything
+    for _ in range(2):
+        with pytest.raises(KeyProblemError, match=r"scopes read, write .* \(none listed\)"):
+            person.advance()
+    assert person.in_store()["prod"] == old.api_key_id
+    person.change(old, scopes=("read",))
+    person.abort()
+    assert person.live() == {old.api_key_id}
+    assert set(person.in_store()) == {"prod"}
 
 
 def test_the_old_private_half_can_be_kept_and_the_next_rotation_is_a_new_one(person: Person) -> None:

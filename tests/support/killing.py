@@ -251,13 +251,14 @@ def _hook_files(counter: _Counter) -> None:
 
 _CHANGING = {
     "C_CreateObject": (20, 4),
-    "C_CopyObject": (21, 5),
     "C_DestroyObject": (22, 2),
     "C_SetAttributeValue": (25, 4),
     "C_GenerateKeyPair": (59, 8),
     "C_UnwrapKey": (61, 8),
 }
-"""Where they stand in CK_FUNCTION_LIST (PKCS#11 v2.40, appendix; from 0), and how many words they take."""
+"""C_CopyObject isn't among them: the one copy that is asked for, to prove custody, would live in a session alone.
+
+Where they stand in CK_FUNCTION_LIST (PKCS#11 v2.40, appendix; from 0), and how many words they take."""
 
 _kept: list[Any] = []  # C has no reference to these
 

@@ -1,7 +1,8 @@
 """What speaks for custody of a private object: what the token says, and what was tried against it.
 
-Attributes are the module's word, not proof. So the private half is asked for, and the token is asked to wrap it, under
-a key that lives for that moment only; whatever comes out of either is dropped at once.
+Attributes are the module's word, not proof. So the private half is asked for, a copy of it that may be taken out is
+asked for, and the token is asked to wrap it, under a key that lives for that moment only; whatever comes out of these
+is dropped at once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,17 @@ from hsm_keys.stores.base import CustodyFact, Verdict
 from hsm_keys.stores.pkcs11.objects import NOT_SAID, read
 
 __all__ = ["custody_facts", "read_facts"]
+
+_GIVEN_OUT: Final = "it was given out"
+_RSA_SECRETS: Final = (
+    Attribute.PRIVATE_EXPONENT,
+    Attribute.PRIME_1,
+    Attribute.PRIME_2,
+    Attribute.EXPONENT_1,
+    Attribute.EXPONENT_2,
+    Attribute.COEFFICIENT,
+)
+"""Whoever has one of them has the key (RFC 8017, section 3.2)."""
 
 _WRAPS: Final = (Mechanism.AES_KEY_WRAP_PAD, Mechanism.AES_KEY_WRAP)
 _FACTS: Final[dict[str, tuple[Attribute, bool | None]]] = {
@@ -60,7 +72,7 @@ def custody_facts(private: Any) -> list[CustodyFact]:
     """Return what speaks for and against custody: the attributes, and what came of attempts to get the private half."""
     said = read_facts(private)
     facts = [_judge(name, answer, said) for name, answer in said.items() if _FACTS[name][1] is not None]
-    facts.append(_try_to_read(private))
+    facts += (_try_to_read(private), _try_to_copy(private))
     facts += _try_to_wrap(private)
     return facts
 
@@ -78,19 +90,41 @@ def _judge(name: str, answer: bool | None, said: dict[str, bool | None]) -> Cust
 
 
 def _try_to_read(private: Any) -> CustodyFact:
-    """Try to read the secret itself; its value is dropped at once if the token gives it out."""
+    """Try to read each part of the secret; a value is dropped at once if the token gives it out."""
     is_rsa = read(private, Attribute.KEY_TYPE) == CkKeyType.RSA
-    secret = Attribute.PRIVATE_EXPONENT if is_rsa else Attribute.VALUE
-    try:
-        readable = bool(private[secret])
-        answer = "it was given out" if readable else "the answer was empty"
-    except (*NOT_SAID, ckr.PKCS11Error) as error:
-        readable, answer = False, type(error).__name__
+    answers: dict[str, list[str]] = {}
+    for secret in _RSA_SECRETS if is_rsa else (Attribute.VALUE,):
+        try:
+            answer = _GIVEN_OUT if private[secret] else "the answer was empty"
+        except (*NOT_SAID, ckr.PKCS11Error) as error:
+            answer = type(error).__name__
+        answers.setdefault(answer, []).append(f"CKA_{secret.name}")
+    readable = _GIVEN_OUT in answers
+    told = "; ".join(f"{', '.join(secrets)}: {answer}" for answer, secrets in answers.items())
     return CustodyFact(
-        "private_half_readable",
-        readable,
-        Verdict.BAD if readable else Verdict.GOOD,
-        f"tried to read CKA_{secret.name}: {answer}",
+        "private_half_readable", readable, Verdict.BAD if readable else Verdict.GOOD, f"tried to read {told}"
+    )
+
+
+def _try_to_copy(private: Any) -> CustodyFact:
+    """Ask for a copy that may be taken out (PKCS#11 v2.40, section 4.9, lets no token give one).
+
+    To set CKA_EXTRACTABLE on the key itself would harm it where a token is lax. A copy shows the same; it is destroyed.
+    """
+    try:
+        copy = private.copy({Attribute.TOKEN: False, Attribute.EXTRACTABLE: True})
+    except (ckr.PKCS11Error, *NOT_SAID) as error:
+        freed, answer = False, type(error).__name__
+    else:
+        freed = read(copy, Attribute.EXTRACTABLE) is not False
+        answer = _GIVEN_OUT if freed else "the copy can't be taken out either"
+        with suppress(ckr.PKCS11Error):
+            copy.destroy()
+    return CustodyFact(
+        "private_half_copyable",
+        freed,
+        Verdict.BAD if freed else Verdict.GOOD,
+        f"tried to copy it with CKA_EXTRACTABLE true: {answer}",
     )
 
 
@@ -110,7 +144,7 @@ def _try_to_wrap(private: Any) -> list[CustodyFact]:
         return []  # no such key to be had here: nothing was tried
     try:
         wrapped = bool(wrapping.wrap_key(private, mechanism=mechanism))
-        answer = "it was given out" if wrapped else "the answer was empty"
+        answer = _GIVEN_OUT if wrapped else "the answer was empty"
     except (ckr.PKCS11Error, *NOT_SAID) as error:
         wrapped, answer = False, type(error).__name__
     finally:

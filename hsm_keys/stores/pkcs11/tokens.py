@@ -95,7 +95,10 @@ def find_token(module: Module, uri: Pkcs11Uri) -> Any:
     if not matches:
         raise StoreNotFoundError(
             f"no token of {uri.module_path} matches {asked}",
-            hint=f"it has {_listing(tokens)}" if tokens else "the module has no initialised token",
+            hint=f"it has {_listing(tokens)}"
+            if tokens
+            else "the module has no initialised token: set one up with the vendor's "
+            "tool (for SoftHSM: softhsm2-util --init-token --free --label kalshi)",
         )
     raise StoreAmbiguousError(
         f"{len(matches)} tokens of {uri.module_path} match {asked}: {_listing(matches)}",
