@@ -109,9 +109,11 @@ def _check_not_handed_over(word: str, keys: Sequence[StoredKey]) -> None:
     marked = [key for key in keys if key.name in {word + SUCCESSOR, word + RETIRED}]
     if marked:
         names = ", ".join(f"{key.name} ({key.api_key_id or 'no API key id'})" for key in marked)
+        handing_over = len(marked) > 1  # one alone is what was left when the key of the name was taken away
+        go_on = f"run `hsm-keys rotate {word}` to go on with it, or give" if handing_over else "give"
         raise KeyProblemError(
             f"no key of the store is called {word!r} at this moment, since a rotation was interrupted: it has {names}",
-            hint=f"run `hsm-keys rotate {word}` to go on with it, or give one of these names or ids",
+            hint=f"{go_on} one of these names or ids",
         )
 
 

@@ -184,6 +184,15 @@ def test_a_name_that_a_rotation_is_handing_over_is_not_guessed(person: Person) -
 
 
 @pytest.mark.parametrize("mark", ["+next", "+retired"])
+def test_what_a_rotation_left_without_its_name_is_not_rotated_on(person: Person, mark: str) -> None:
+    left = person.add(f"prod{mark}")
+    with pytest.raises(KeyProblemError, match="interrupted") as raised:
+        person.revoke("prod")
+    assert str(left.api_key_id) in raised.value.message
+    assert raised.value.hint == "give one of these names or ids"
+
+
+@pytest.mark.parametrize("mark", ["+next", "+retired"])
 def test_a_name_that_is_being_rotated_stands_for_two_keys(person: Person, mark: str) -> None:
     one, other = person.add("prod"), person.add("prod" + mark)
     with pytest.raises(KeyAmbiguousError, match="rotation of 'prod' is under way") as caught:
