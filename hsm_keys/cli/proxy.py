@@ -197,17 +197,23 @@ def audit() -> None:
 
 @audit.command(epilog="Example: hsm-keys audit verify FOLDER --public-key prod.pem")
 @click.argument("folder", type=_path)
-@click.option("--public-key", type=_path, help="The key that signed it (PEM); else the one that the trail names.")
+@click.option("--public-key", type=_path, multiple=True, help="A key that signed it (PEM); one for each rotation.")
+@click.option("--head", metavar="HASH", help="A line that has to be there: what `proxy status` said earlier.")
 @settings_options
 @click.pass_obj
-def verify(settings: Settings, *, folder: Path, public_key: Path | None) -> int:
-    """Find lines that were changed, left out, put in or cut. Exit code 0: none; 1: some."""
+def verify(settings: Settings, *, folder: Path, public_key: tuple[Path, ...], head: str | None) -> int:
+    """Find lines that were changed, left out, put in or cut. Exit code 0: none; 1: some.
+
+    Without --public-key, signatures are checked with the keys that the trail names itself.
+    """
     verifying = import_extra("proxy", "hsm_keys.proxy.verifying")
-    try:
-        key = verifying.read_public_key(public_key.read_text(encoding="ascii")) if public_key else None
-    except (OSError, UnicodeDecodeError):
-        raise UsageError(f"{public_key} can't be read", hint="`hsm-keys public-key NAME` prints one") from None
-    report = verifying.verify(folder, key)
+    keys = []
+    for path in public_key:
+        try:
+            keys.append(verifying.read_public_key(path.read_text(encoding="ascii")))
+        except (OSError, UnicodeDecodeError):
+            raise UsageError(f"{path} can't be read", hint="`hsm-keys public-key NAME` prints one") from None
+    report = verifying.verify(folder, keys, head=head)
     if settings.as_json:
         from dataclasses import asdict
 
@@ -217,7 +223,9 @@ def verify(settings: Settings, *, folder: Path, public_key: Path | None) -> int:
             click.echo(f"{finding.file}:{finding.line}: {finding.what}")
         click.echo(f"{report.lines} lines, {report.checkpoints} checkpoints verified; head {report.head}")
         if not report.closed:
-            click.echo(f"not closed: a proxy writes it, or was killed; {report.unsigned} lines aren't signed yet")
-        if key is None:
-            click.echo("checked with the key that the trail names itself; --public-key checks that too")
+            click.echo("not closed: a proxy writes it, or was killed, or the end was cut off; --head tells")
+        if report.unsigned > 1:
+            click.echo(f"the last {report.unsigned} lines aren't signed yet")
+        if not keys:
+            click.echo("checked with the keys that the trail names itself; --public-key checks that too")
     return 1 if report.findings else 0
