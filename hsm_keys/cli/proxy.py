@@ -54,7 +54,10 @@ def proxy(ctx: click.Context, /, **given: Any) -> None:
     base_url = kalshi_base_url(settings)
     runner = import_extra("proxy", "hsm_keys.proxy.run")
     checked = runner.check_options(options)
-    say = _say_json if settings.as_json else _say
+    say = _say
+    if settings.as_json:
+        say = _say_json
+        _hear_libraries()
     with opened_store(settings, say) as store:
         runner.run(store.key(options.name).signer(), base_url, checked, say)
 
@@ -64,11 +67,27 @@ def _say(line: str) -> None:
 
 
 def _say_json(line: str) -> None:
-    """Say a line as a log that programs read."""
+    """Say a line as a log that programs read; what the library warns of begins with its level."""
     import json
     from datetime import UTC, datetime
 
-    click.echo(json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "message": line}), err=True)
+    level, _, message = line.partition(": ")
+    if level not in {"warning", "error", "critical"}:
+        level, message = "info", line
+    time = datetime.now(UTC).isoformat(timespec="milliseconds")
+    click.echo(json.dumps({"time": time, "level": level, "message": message}), err=True)
+
+
+def _hear_libraries() -> None:
+    """Have what the server's own library logs said as JSON too, tracebacks and all."""
+    import logging
+
+    class _Saying(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            _say_json(f"{record.levelname.lower()}: {self.format(record)}")
+
+    for name in ("aiohttp", "asyncio"):
+        logging.getLogger(name).addHandler(_Saying(logging.WARNING))
 
 
 def _options(given: dict[str, Any]) -> Options:
@@ -166,10 +185,24 @@ def status(settings: Settings, *, name: str) -> None:
 def _table(told: dict[str, Any]) -> Any:
     from rich.table import Table
 
-    table = Table(show_header=False, box=None)
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # a hash that was cut short would be of no use
     for name, value in told.items():
-        table.add_row(name.replace("_", " "), ", ".join(value) if isinstance(value, list) else str(value))
+        table.add_row(name.replace("_", " "), _said(value) or "-")
     return table
+
+
+def _said(value: Any) -> str:
+    """Return a value of the status as people read it."""
+    if isinstance(value, dict) and "p50_ms" in value:
+        times = "" if value["p50_ms"] is None else f", p50 {value['p50_ms']} ms, p99 {value['p99_ms']} ms"
+        return f"{value['count']}{times}"
+    if isinstance(value, dict):
+        return "\n".join(f"{name}: {_said(part)}" for name, part in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, list) else str(value)
 
 
 def _tell(method: str, path: str, name: str) -> dict[str, Any]:

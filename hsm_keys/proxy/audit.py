@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import threading
@@ -50,6 +51,7 @@ _CHECKPOINT_LINES: Final = 10_000
 _CHECKPOINT_S: Final = 60.0
 _SYNC_S: Final = 1.0
 
+_log: Final = logging.getLogger(__name__)
 _LARGEST_NUMBER: Final = 2**53 - 1  # RFC 8785 knows no larger one
 _HASH: Final = re.compile("[0-9a-f]{64}")
 
@@ -167,7 +169,7 @@ class AuditTrail:
         """
         with self._writing:
             if self._unsynced:
-                raise self._error(self._unsynced)
+                raise self._stopped(self._unsynced)
             if self._size >= self._largest or not os.fstat(self._file).st_nlink:  # full, or somebody removed it
                 self._open_next(self._named)
             return self._append(kind, {name: _clean(value) for name, value in members.items()})
@@ -203,11 +205,16 @@ class AuditTrail:
         for descriptor in (self._file, self._directory, self._lock):
             os.close(descriptor)
 
-    def _error(self, why: str) -> AuditError:
-        return AuditError(
+    def _stopped(self, why: str) -> AuditError:
+        """Note why no line can be written, once in the log too, and return the error that says so."""
+        error = AuditError(
             f"the audit trail in {self._folder} can't be written: {why}",
             hint="make room; signing goes on by itself as soon as lines can be written",
         )
+        if not self._failed:
+            _log.error("%s", error)
+        self._failed = why
+        return error
 
     def _append(self, kind: str, members: dict[str, Any]) -> int:
         record = dict(members)
@@ -224,8 +231,9 @@ class AuditTrail:
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(self._file, self._size)
-            self._failed = error.strerror or str(error)
-            raise self._error(self._failed) from None
+            raise self._stopped(error.strerror or str(error)) from None
+        if self._failed:
+            _log.warning("the audit trail can be written again")
         self._failed = ""
         self._size += len(line)
         self.seq, self.head = self.seq + 1, digest
@@ -239,8 +247,7 @@ class AuditTrail:
         try:
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         except OSError as error:
-            self._failed = f"{path} can't be made: {error.strerror}"
-            raise self._error(self._failed) from None
+            raise self._stopped(f"{path} can't be made: {error.strerror}") from None
         self._size = 0
         try:
             self._append("open", naming)
@@ -267,6 +274,7 @@ class AuditTrail:
                     os.fsync(self._directory)
             except OSError as error:
                 self._unsynced = error.strerror or str(error)
+                self._stopped(self._unsynced)
             else:
                 self._unsynced = ""
             for descriptor in full:
