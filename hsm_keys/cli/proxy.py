@@ -206,20 +206,31 @@ def _said(value: Any) -> str:
 
 
 def _tell(method: str, path: str, name: str) -> dict[str, Any]:
-    """Ask a running proxy on its control socket."""
-    import httpx2
+    """Ask a running proxy on its control socket, with what Python has itself: a kill switch waits for no library."""
+    import json
+    import socket
+    from http.client import HTTPConnection, HTTPException
 
-    socket = import_extra("proxy", "hsm_keys.proxy.run").control_socket(name)
+    from hsm_keys.proxy.places import control_socket
+
+    where = control_socket(name)
+    connection = HTTPConnection("localhost")
     try:
-        with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(socket)), timeout=10) as client:
-            answer = client.request(method, f"http://localhost{path}")
-    except httpx2.HTTPError:
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(10)
+        connection.sock.connect(str(where))
+        connection.request(method, path)
+        answer = connection.getresponse()
+        content = answer.read()
+    except (OSError, HTTPException):
         raise StoreNotFoundError(
-            f"no proxy for {name!r} answers at {socket}", hint=f"start one: hsm-keys proxy --name {name}"
+            f"no proxy for {name!r} answers at {where}", hint=f"start one: hsm-keys proxy --name {name}"
         ) from None
-    if answer.status_code != 200:  # noqa: PLR2004 - OK
-        raise UsageError(f"the proxy refuses: status {answer.status_code}", hint="run it as the proxy's user")
-    told: dict[str, Any] = answer.json()
+    finally:
+        connection.close()
+    if answer.status != 200:  # noqa: PLR2004 - OK
+        raise UsageError(f"the proxy refuses: status {answer.status}", hint="run it as the proxy's user")
+    told: dict[str, Any] = json.loads(content)
     return told
 
 

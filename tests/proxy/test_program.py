@@ -209,6 +209,18 @@ def test_its_log_is_json_where_that_is_asked_for(store: str, sandbox: SandboxSer
     ]
 
 
+def test_the_kill_switch_waits_for_no_library() -> None:
+    code = (
+        "import sys; from hsm_keys.cli import main; sys.argv[1:] = ['proxy', 'freeze', '--name', 'prod']\n"
+        "try: main()\n"
+        "except SystemExit as end: print(end.code)\n"
+        "heavy = {'aiohttp', 'httpx2', 'pydantic', 'prometheus_client', 'rich', 'cryptography', 'pkcs11'}\n"
+        "print(sorted(heavy & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["3", "[]"]
+
+
 def test_no_key_and_no_name() -> None:
     assert run_cli("proxy").returncode == 2
     assert "hsm-keys proxy --name prod" in run_cli("proxy").stderr
