@@ -54,10 +54,8 @@ def proxy(ctx: click.Context, /, **given: Any) -> None:
     base_url = kalshi_base_url(settings)
     runner = import_extra("proxy", "hsm_keys.proxy.run")
     checked = runner.check_options(options)
-    say = _say
-    if settings.as_json:
-        say = _say_json
-        _hear_libraries()
+    say = _say_json if settings.as_json else _say
+    import_extra("proxy", "hsm_keys.proxy.logs").hear_libraries(say)
     with opened_store(settings, say) as store:
         runner.run(store.key(options.name).signer(), base_url, checked, say)
 
@@ -76,18 +74,6 @@ def _say_json(line: str) -> None:
         level, message = "info", line
     time = datetime.now(UTC).isoformat(timespec="milliseconds")
     click.echo(json.dumps({"time": time, "level": level, "message": message}), err=True)
-
-
-def _hear_libraries() -> None:
-    """Have what the server's own library logs said as JSON too, tracebacks and all."""
-    import logging
-
-    class _Saying(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            _say_json(f"{record.levelname.lower()}: {self.format(record)}")
-
-    for name in ("aiohttp", "asyncio"):
-        logging.getLogger(name).addHandler(_Saying(logging.WARNING))
 
 
 def _options(given: dict[str, Any]) -> Options:
@@ -175,8 +161,12 @@ def status(settings: Settings, *, name: str) -> None:
         console.print(_table(_tell("GET", "/status", name)))
         return
     import time
+    from contextlib import suppress
 
-    with Live(_table(_tell("GET", "/status", name)), console=console, auto_refresh=False) as live:
+    with (
+        suppress(KeyboardInterrupt),
+        Live(_table(_tell("GET", "/status", name)), console=console, auto_refresh=False) as live,
+    ):
         while True:
             time.sleep(1)
             live.update(_table(_tell("GET", "/status", name)), refresh=True)

@@ -124,7 +124,7 @@ class AuditTrail:
         largest: Bytes of a file after which the next one is begun.
 
     Raises:
-        UsageError: If another proxy writes there.
+        UsageError: If another proxy writes there, or others can.
         AuditError: If it can't be written.
     """
 
@@ -302,6 +302,8 @@ def _clean(value: str | int | None) -> str | int | None:
 def _lock(folder: Path) -> int:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_mode & 0o022:
+            raise UsageError(f"others can write in {folder}", hint=f"chmod 700 {folder}, or give another: --audit")
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise AuditError(

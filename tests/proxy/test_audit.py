@@ -205,6 +205,13 @@ def test_it_goes_on_where_it_stopped(folder: Path, key: Key) -> None:
     assert report.lines == before.lines + 4
 
 
+def test_a_folder_that_others_can_write_in_is_refused(tmp_path: Path, key: Key) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(UsageError, match="others can write"):
+        AuditTrail(tmp_path, key=lambda: key)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_key_that_was_rotated_signs_a_file_of_its_own(tmp_path: Path, key: Key) -> None:
     keys = [key]
     trail = AuditTrail(tmp_path, key=lambda: keys[-1])

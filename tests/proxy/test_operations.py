@@ -13,6 +13,8 @@ import sys
 import time
 from asyncio import gather
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.client import HTTPException
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 from urllib.error import HTTPError
@@ -28,6 +30,7 @@ from hsm_keys.proxy.control import Control
 from hsm_keys.proxy.judge import Judge
 from hsm_keys.proxy.metrics import Metrics
 from hsm_keys.proxy.signing import SignsForDoor
+from hsm_keys.proxy.verifying import verify
 from hsm_keys.sandbox.faults import parse_fault
 from tests.proxy.test_audit import Key
 from tests.support.cli import ROOT, run_cli, run_json
@@ -188,6 +191,32 @@ def test_a_stop_drains(start: Start, sandbox: SandboxServer) -> None:
     assert (
         next(line for line in door.lines() if line["kind"] == "outcome" and line["status"] == 200)["latency_us"] > 1e6
     )
+
+
+def test_a_proxy_that_was_killed_leaves_every_decision(door: Door, start: Start, sandbox: SandboxServer) -> None:
+    """And the next one goes on with its trail."""
+    answers = []
+
+    def load() -> None:
+        with suppress(OSError, HTTPException):
+            while True:
+                answers.append(door.request("GET", BALANCE)[0])
+
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(4):
+            pool.submit(load)
+        while len(answers) < 20:
+            time.sleep(0.01)
+        door.process.kill()
+        door.process.wait(20)
+    signed = sum(seen.verified and seen.path == BALANCE for seen in sandbox.requests)
+    decided = [line for line in door.lines() if line["kind"] == "decision" and line["verdict"] == "allowed"]
+    assert len(decided) >= signed >= len(answers)
+    again = start()
+    assert again.request("GET", BALANCE)[0] == 200
+    again.stop()
+    report = verify(again.audit)
+    assert (report.findings, report.closed) == ([], True)
 
 
 ACTIVATED = """

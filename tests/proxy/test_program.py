@@ -196,6 +196,8 @@ def test_its_log_is_json_where_that_is_asked_for(store: str, sandbox: SandboxSer
     policy = tmp_path / "policy.toml"
     policy.write_text("version = 1\n[clients.default]\n")
     with Door(tmp_path, [*PROXY, "--output", "json", "--policy", str(policy)]) as door:
+        for header in (b"KALSHI-ACCESS-KEY: tok\x00en", b"Content-Length: token"):
+            assert door.raw(b"GET / HTTP/1.1\r\nHost: x\r\n" + header + b"\r\n\r\n").startswith(b"400")
         policy.write_text("version = 2\n")
         door.reload()
         door.stop()
@@ -204,6 +206,8 @@ def test_its_log_is_json_where_that_is_asked_for(store: str, sandbox: SandboxSer
         ("info", "serving"),
         ("info", "stopping:"),
     ]
+    refused = [line["message"] for line in said if line["level"] == "warning"]
+    assert refused == ["what was sent is no HTTP request and was refused (BadHttpMessage)"] * 2
     assert [line["message"].split(":")[0] for line in said if line["level"] == "error"] == [
         "the policy wasn't reloaded, the old one stays"
     ]
