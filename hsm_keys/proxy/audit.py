@@ -285,6 +285,9 @@ class AuditTrail:
         signed_at = time.monotonic()
         while not self._closing.wait(_SYNC_S):
             self._sync()
+            if self._failed:  # nobody may ask for a signature until the proxy says that it is ready
+                with suppress(AuditError):
+                    self.append("resumed")
             due = time.monotonic() - signed_at >= _CHECKPOINT_S or self.seq - self._signed_seq >= _CHECKPOINT_LINES
             if due:
                 signed_at = time.monotonic()

@@ -319,7 +319,8 @@ def test_a_disk_that_does_not_keep_lines_stops_the_trail(
     deadline = time.monotonic() + 10
     while trail.failed and time.monotonic() < deadline:
         with tried:
-            tried.wait(2)
+            tried.wait(0.1)
+    assert not trail.failed  # by itself
     trail.append("decision")
     trail.close()
     assert verify(tmp_path).findings == []
@@ -332,7 +333,7 @@ def test_a_next_file_that_cannot_be_begun_stops_the_trail(tmp_path: Path, key: K
         trail.append("decision")
     assert trail.failed
     (tmp_path / "000002.jsonl").unlink()
-    assert trail.append("decision") == 3
+    trail.append("decision")
     assert not trail.failed
     trail.close()
     assert verify(tmp_path).findings == []
