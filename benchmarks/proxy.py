@@ -2,19 +2,25 @@
 """What the proxy costs, all in one run on one machine: ``./softhsm-setup.sh python benchmarks/proxy.py``.
 
 The sandbox, the proxies and the client are processes or threads of their own; on two cores they share them. A plain
-forward is the same HTTP library without judging, signing and audit.
+forward is the same HTTP library without judging, signing and audit. The last lines hold each target against what was
+measured: the share of it that was used up, where 100 % is the target. ``--scale 0.05`` is a quick run that shows
+that everything works, and measures nothing.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import multiprocessing
 import os
+import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,7 +36,13 @@ from hsm_keys.stores import open_store
 from tests.support.softhsm import SoftHsm
 
 PATH = "/trade-api/v2/portfolio/balance"
-COUNT = 2000
+SCALE = 1.0
+TARGETS: list[tuple[float, str]] = []
+
+
+def target(what: str, measured: float, most: float, unit: str) -> None:
+    """Note what was measured of a target, and the most that it may be."""
+    TARGETS.append((measured / most, f"{what}: {measured:.3g} of at most {most:g} {unit}"))
 
 
 def p(values: list[float], share: float) -> float:
@@ -39,7 +51,7 @@ def p(values: list[float], share: float) -> float:
 
 def latencies(client: httpx2.Client, url: str, headers=dict, pause: float = 0.0, statuses: set[int] | None = None):
     taken = []
-    for number in range(COUNT + 200):
+    for number in range(int(2000 * SCALE) + 200):
         begun = time.perf_counter()
         answer = client.get(url, headers=headers())
         if number >= 200:
@@ -89,8 +101,9 @@ def over(socket: Path) -> httpx2.Client:
     return httpx2.Client(transport=httpx2.HTTPTransport(uds=str(socket)), timeout=30)
 
 
-def rate(socket: Path, path: str = PATH, seconds: float = 4.0, clients: int = 16) -> float:
-    """Requests a second with several clients on one loop, in a process of its own."""
+def rate(socket: Path, path: str = PATH, clients: int = 16) -> float:
+    """Requests a second with several clients on one loop."""
+    seconds = max(1.5, 4 * SCALE)
 
     async def run() -> float:
         connector = aiohttp.UnixConnector(str(socket), limit=clients)
@@ -111,11 +124,34 @@ def rate(socket: Path, path: str = PATH, seconds: float = 4.0, clients: int = 16
     return asyncio.run(run())
 
 
+def signing_rate(signer, threads: int) -> float:
+    """Signatures a second with so many threads."""
+    count = int(1000 * SCALE) + 1
+
+    def sign(_thread: int) -> None:
+        for _ in range(count):
+            signer.headers("GET", PATH)
+
+    with ThreadPoolExecutor(threads) as pool:
+        begun = time.perf_counter()
+        list(pool.map(sign, range(threads)))
+        return threads * count / (time.perf_counter() - begun)
+
+
 def stub(port_to: multiprocessing.connection.Connection) -> None:
-    """A Kalshi that answers at once and verifies nothing: for throughput, where the sandbox would be the limit."""
+    """A Kalshi that answers at once and verifies nothing: for throughput, where the sandbox would be the limit.
+
+    ``/last`` says when the last signed request arrived, on the clock that all processes share.
+    """
+    last = 0.0
 
     async def serve() -> None:
-        async def answer(_request: web.BaseRequest) -> web.StreamResponse:
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
+            nonlocal last
+            if request.path == "/last":
+                return web.json_response(last)
+            if "KALSHI-ACCESS-SIGNATURE" in request.headers:
+                last = time.monotonic()
             return web.Response(text='{"balance":1}', content_type="application/json")
 
         runner = web.ServerRunner(web.Server(answer, access_log=None))
@@ -129,7 +165,21 @@ def stub(port_to: multiprocessing.connection.Connection) -> None:
 
 
 def main() -> None:
+    global SCALE  # noqa: PLW0603 - one run, one scale
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--scale", type=float, default=1.0)
+    SCALE = parser.parse_args().scale
     folder = Path(tempfile.mkdtemp(prefix="hsm-"))
+    try:
+        measure(folder)
+    finally:
+        shutil.rmtree(folder)
+    print("\ntarget used up")
+    for share, what in TARGETS:
+        print(f"{share:6.0%}  {what}")
+
+
+def measure(folder: Path) -> None:
     softhsm = SoftHsm(folder)
     os.environ["SOFTHSM2_CONF"] = str(softhsm.conf)
     token = softhsm.init_token()
@@ -152,10 +202,8 @@ def main() -> None:
                 "through the proxy": latencies(over(folder / "door"), f"http://localhost{PATH}"),
                 "direct, again": latencies(direct, origin + PATH, lambda: signer.headers("GET", PATH)),
             }
-            begun = time.perf_counter()
-            for _ in range(2000):
-                signer.headers("GET", PATH)
-            token_rate = 2000 / (time.perf_counter() - begun)
+            rates = {threads: signing_rate(signer, threads) for threads in (1, 2, 4)}
+        print("the token alone: " + ", ".join(f"{rate:.0f}/s on {threads} threads" for threads, rate in rates.items()))
         proxy.terminate()
         proxy.wait()
         ahead = started(folder, "ahead", "--presign", "4")
@@ -170,11 +218,16 @@ def main() -> None:
         ahead.wait()
         for what, values in measured.items():
             print(f"{what:58} p50 {p(values, 0.5):.3f} ms  p99 {p(values, 0.99):.3f} ms")
-        values = list(measured.values())
-        print(f"added by the proxy: p50 {p(values[1], 0.5) - p(values[0], 0.5):.3f} ms")
-        print(f"added to a plain forward when signed ahead: p50 {p(values[4], 0.5) - p(values[3], 0.5):.3f} ms")
+        first, through, again, plain, signed_ahead = (p(values, 0.5) for values in measured.values())
+        direct = (first + again) / 2
+        print(
+            f"through the proxy: {through / direct:.2f} times a direct request; "
+            f"signed ahead {signed_ahead / plain:.2f} times a plain forward"
+        )
+        target("p50 added to a direct signed request", through - direct, 1.0, "ms")
+        target("p50 added to a plain forward when signed ahead", signed_ahead - plain, 0.3, "ms")
         forwarding.kill()
-    throughput(folder, token_rate)
+    throughput(folder, max(rates.values()))
     verify_a_million(folder, load_private_key(sandbox.bootstrap_pem))
 
 
@@ -191,14 +244,34 @@ def throughput(folder: Path, token_rate: float) -> None:
     print(
         f"plain forward {plain:.0f}/s, the token alone {token_rate:.0f}/s, proxy {through:.0f}/s: {through / limit:.0%}"
     )
+    share = through / limit
+    TARGETS.append((0.8 / share, f"throughput: {share:.0%} of the token's or the plain forward's, at least 80 %"))
     loading = threading.Thread(target=rate, args=(folder / "load",))
     loading.start()
     time.sleep(1)
     with over(folder / "hsm-keys" / "prod.control.sock") as control:
-        begun = time.perf_counter()
+        control.get("http://localhost/healthz")
+        begun = time.monotonic()
         control.post("http://localhost/freeze")
-        print(f"freeze answered after {(time.perf_counter() - begun) * 1000:.1f} ms at full load")
-    loading.join()
+        answered = time.monotonic() - begun
+        loading.join()
+        last = httpx2.get(f"{origin}/last").json() - begun
+        print(f"freeze answered after {answered * 1000:.1f} ms at full load")
+        target("from freeze to the last signed request at Kalshi, at full load", max(last, 0) * 1000, 100, "ms")
+        control.post("http://localhost/thaw")
+        loading = threading.Thread(target=rate, args=(folder / "load",))
+        loading.start()
+        time.sleep(1)
+        begun = time.monotonic()
+        subprocess.run(
+            [sys.executable, "-m", "hsm_keys", "proxy", "freeze", "--name", "prod"],
+            check=True,
+            env={**os.environ, "XDG_RUNTIME_DIR": str(folder)},
+            stdout=subprocess.DEVNULL,
+        )
+        loading.join()
+        last = httpx2.get(f"{origin}/last").json() - begun
+        print(f"the command freeze, its start included, to the last signed request: {last * 1000:.0f} ms")
     proxy.terminate()
     proxy.wait()
     kalshi.kill()
@@ -219,7 +292,7 @@ def verify_a_million(folder: Path, private) -> None:
     )
     trail = AuditTrail(folder / "million", key=lambda: key)
     begun = time.perf_counter()
-    for number in range(500_000):
+    for number in range(int(500_000 * SCALE)):
         seq = trail.append(
             "decision",
             client="maker",
@@ -234,10 +307,14 @@ def verify_a_million(folder: Path, private) -> None:
         trail.append("outcome", of=seq, status=200, latency_us=number)
     wrote = time.perf_counter() - begun
     trail.close()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begun = time.perf_counter()
     report = verify(folder / "million")
     checked = time.perf_counter() - begun
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(f"{report.lines} lines written in {wrote:.1f} s, verified in {checked:.1f} s: {report.findings}")
+    print(f"memory grew by {grown:.0f} MB while they were verified")
+    target("1,000,000 audit lines verified", checked * 1e6 / report.lines, 30, "s")
 
 
 if __name__ == "__main__":

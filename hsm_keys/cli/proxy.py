@@ -55,6 +55,7 @@ def proxy(ctx: click.Context, /, **given: Any) -> None:
     runner = import_extra("proxy", "hsm_keys.proxy.run")
     checked = runner.check_options(options)
     say = _say_json if settings.as_json else _say
+    import_extra("proxy", "hsm_keys.proxy.logs").hear_libraries(say)
     with opened_store(settings, say) as store:
         runner.run(store.key(options.name).signer(), base_url, checked, say)
 
@@ -64,11 +65,15 @@ def _say(line: str) -> None:
 
 
 def _say_json(line: str) -> None:
-    """Say a line as a log that programs read."""
+    """Say a line as a log that programs read; what the library warns of begins with its level."""
     import json
     from datetime import UTC, datetime
 
-    click.echo(json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "message": line}), err=True)
+    level, _, message = line.partition(": ")
+    if level not in {"warning", "error", "critical"}:
+        level, message = "info", line
+    time = datetime.now(UTC).isoformat(timespec="milliseconds")
+    click.echo(json.dumps({"time": time, "level": level, "message": message}), err=True)
 
 
 def _options(given: dict[str, Any]) -> Options:
@@ -156,8 +161,12 @@ def status(settings: Settings, *, name: str) -> None:
         console.print(_table(_tell("GET", "/status", name)))
         return
     import time
+    from contextlib import suppress
 
-    with Live(_table(_tell("GET", "/status", name)), console=console, auto_refresh=False) as live:
+    with (
+        suppress(KeyboardInterrupt),
+        Live(_table(_tell("GET", "/status", name)), console=console, auto_refresh=False) as live,
+    ):
         while True:
             time.sleep(1)
             live.update(_table(_tell("GET", "/status", name)), refresh=True)
@@ -166,27 +175,52 @@ def status(settings: Settings, *, name: str) -> None:
 def _table(told: dict[str, Any]) -> Any:
     from rich.table import Table
 
-    table = Table(show_header=False, box=None)
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # a hash that was cut short would be of no use
     for name, value in told.items():
-        table.add_row(name.replace("_", " "), ", ".join(value) if isinstance(value, list) else str(value))
+        table.add_row(name.replace("_", " "), _said(value) or "-")
     return table
 
 
-def _tell(method: str, path: str, name: str) -> dict[str, Any]:
-    """Ask a running proxy on its control socket."""
-    import httpx2
+def _said(value: Any) -> str:
+    """Return a value of the status as people read it."""
+    if isinstance(value, dict) and "p50_ms" in value:
+        times = "" if value["p50_ms"] is None else f", p50 {value['p50_ms']} ms, p99 {value['p99_ms']} ms"
+        return f"{value['count']}{times}"
+    if isinstance(value, dict):
+        return "\n".join(f"{name}: {_said(part)}" for name, part in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, list) else str(value)
 
-    socket = import_extra("proxy", "hsm_keys.proxy.run").control_socket(name)
+
+def _tell(method: str, path: str, name: str) -> dict[str, Any]:
+    """Ask a running proxy on its control socket, with what Python has itself: a kill switch waits for no library."""
+    import json
+    import socket
+    from http.client import HTTPConnection, HTTPException
+
+    from hsm_keys.proxy.places import control_socket
+
+    where = control_socket(name)
+    connection = HTTPConnection("localhost")
     try:
-        with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(socket)), timeout=10) as client:
-            answer = client.request(method, f"http://localhost{path}")
-    except httpx2.HTTPError:
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(10)
+        connection.sock.connect(str(where))
+        connection.request(method, path)
+        answer = connection.getresponse()
+        content = answer.read()
+    except (OSError, HTTPException):
         raise StoreNotFoundError(
-            f"no proxy for {name!r} answers at {socket}", hint=f"start one: hsm-keys proxy --name {name}"
+            f"no proxy for {name!r} answers at {where}", hint=f"start one: hsm-keys proxy --name {name}"
         ) from None
-    if answer.status_code != 200:  # noqa: PLR2004 - OK
-        raise UsageError(f"the proxy refuses: status {answer.status_code}", hint="run it as the proxy's user")
-    told: dict[str, Any] = answer.json()
+    finally:
+        connection.close()
+    if answer.status != 200:  # noqa: PLR2004 - OK
+        raise UsageError(f"the proxy refuses: status {answer.status}", hint="run it as the proxy's user")
+    told: dict[str, Any] = json.loads(content)
     return told
 
 
@@ -197,17 +231,23 @@ def audit() -> None:
 
 @audit.command(epilog="Example: hsm-keys audit verify FOLDER --public-key prod.pem")
 @click.argument("folder", type=_path)
-@click.option("--public-key", type=_path, help="The key that signed it (PEM); else the one that the trail names.")
+@click.option("--public-key", type=_path, multiple=True, help="A key that signed it (PEM); one for each rotation.")
+@click.option("--head", metavar="HASH", help="A line that has to be there: what `proxy status` said earlier.")
 @settings_options
 @click.pass_obj
-def verify(settings: Settings, *, folder: Path, public_key: Path | None) -> int:
-    """Find lines that were changed, left out, put in or cut. Exit code 0: none; 1: some."""
+def verify(settings: Settings, *, folder: Path, public_key: tuple[Path, ...], head: str | None) -> int:
+    """Find lines that were changed, left out, put in or cut. Exit code 0: none; 1: some.
+
+    Without --public-key, signatures are checked with the keys that the trail names itself.
+    """
     verifying = import_extra("proxy", "hsm_keys.proxy.verifying")
-    try:
-        key = verifying.read_public_key(public_key.read_text(encoding="ascii")) if public_key else None
-    except (OSError, UnicodeDecodeError):
-        raise UsageError(f"{public_key} can't be read", hint="`hsm-keys public-key NAME` prints one") from None
-    report = verifying.verify(folder, key)
+    keys = []
+    for path in public_key:
+        try:
+            keys.append(verifying.read_public_key(path.read_text(encoding="ascii")))
+        except (OSError, UnicodeDecodeError):
+            raise UsageError(f"{path} can't be read", hint="`hsm-keys public-key NAME` prints one") from None
+    report = verifying.verify(folder, keys, head=head)
     if settings.as_json:
         from dataclasses import asdict
 
@@ -217,7 +257,9 @@ def verify(settings: Settings, *, folder: Path, public_key: Path | None) -> int:
             click.echo(f"{finding.file}:{finding.line}: {finding.what}")
         click.echo(f"{report.lines} lines, {report.checkpoints} checkpoints verified; head {report.head}")
         if not report.closed:
-            click.echo(f"not closed: a proxy writes it, or was killed; {report.unsigned} lines aren't signed yet")
-        if key is None:
-            click.echo("checked with the key that the trail names itself; --public-key checks that too")
+            click.echo("not closed: a proxy writes it, or was killed, or the end was cut off; --head tells")
+        if report.unsigned > 1:
+            click.echo(f"the last {report.unsigned} lines aren't signed yet")
+        if not keys:
+            click.echo("checked with the keys that the trail names itself; --public-key checks that too")
     return 1 if report.findings else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -47,6 +48,7 @@ class Control:
         self._metrics = metrics
         self._marker = marker
         self._started = time.time()
+        self._proving = asyncio.Lock()
         metrics.frozen.set(judge.frozen)
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -58,7 +60,7 @@ class Control:
             self.thaw()
             return _json(self.status())
         if (request.method, request.path) == ("GET", "/status"):
-            return _json({**self.status(), "not_ready": await self._signs.problem()})
+            return _json({**self.status(), "not_ready": await self._problem()})
         return await self.answer_metrics(request)
 
     async def answer_metrics(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -68,7 +70,7 @@ class Control:
         if request.method == "GET" and request.path == "/healthz":
             return web.Response(text="ok\n")
         if request.method == "GET" and request.path == "/readyz":
-            problem = await self._signs.problem() or self._trail.failed
+            problem = await self._problem() or self._trail.failed
             return web.Response(status=503 if problem else 200, text=f"{problem or 'ready'}\n")
         return web.Response(status=404, text="there are /metrics, /healthz and /readyz\n")
 
@@ -101,12 +103,16 @@ class Control:
             "api_key_id": self._signs.api_key_id,
             "frozen": self._judge.frozen,
             "uptime_s": round(time.time() - self._started),
-            **self._metrics.totals(),
+            **self._metrics.summary(),
             "clients": sorted(self._judge.policy.clients),
             "audit_lines": self._trail.seq,
             "audit_head": self._trail.head,
             "audit_problem": self._trail.failed,
         }
+
+    async def _problem(self) -> str:
+        async with self._proving:  # many who ask at once are told of one signature
+            return await self._signs.problem()
 
     def _write(self, kind: str) -> None:
         try:

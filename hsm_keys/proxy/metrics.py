@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client.samples import Sample
 
 __all__ = ["Metrics"]
 
@@ -25,7 +30,7 @@ class Metrics:
         self.queue = Gauge("hsm_keys_proxy_signing_queue", "Requests that wait for a signature", registry=registry)
         self.upstream = Histogram(
             "hsm_keys_proxy_upstream_seconds",
-            "From sending to Kalshi's status",
+            "From sending to Kalshi's status; none if no answer came",
             ["status"],
             buckets=_UPSTREAM_S,
             registry=registry,
@@ -35,17 +40,60 @@ class Metrics:
         )
         self.sessions = Gauge("hsm_keys_proxy_websockets", "WebSocket sessions that are open", registry=registry)
         self.frozen = Gauge("hsm_keys_proxy_frozen", "1 while signing is frozen", registry=registry)
-        self.healthy = Gauge("hsm_keys_proxy_store_healthy", "1 if the last signature could be made", registry=registry)
+        self.healthy = Gauge(
+            "hsm_keys_proxy_store_healthy", "0 if the last signature couldn't be made", registry=registry
+        )
+        self.healthy.set(1)  # the key was found in it
 
     def text(self) -> bytes:
         """Return everything in Prometheus's text format."""
         return generate_latest(self.registry)
 
-    def totals(self) -> dict[str, int]:
-        """Return how many decisions there were, by verdict."""
-        totals = {"allowed": 0, "denied": 0}
-        for metric in self.verdicts.collect():
-            for sample in metric.samples:
-                if sample.name.endswith("_total"):
-                    totals[sample.labels["verdict"]] += int(sample.value)
-        return totals
+    def summary(self) -> dict[str, Any]:
+        """Return all of it as a person reads it: counts of decisions, times in milliseconds."""
+        summary: dict[str, Any] = {"allowed": 0, "denied": 0, "denied_by": {}}
+        for sample in _samples(self.verdicts, "_total"):
+            verdict, rule = sample.labels["verdict"], sample.labels["rule"]
+            summary[verdict] += int(sample.value)
+            if verdict == "denied":
+                summary["denied_by"][rule] = int(sample.value)
+        statuses = sorted({sample.labels["status"] for sample in _samples(self.upstream, "_count")})
+        return {
+            **summary,
+            "store_healthy": bool(_value(self.healthy)),
+            "signing": _times(self.signing),
+            "signing_queue": int(_value(self.queue)),
+            "upstream": {status: _times(self.upstream, status=status) for status in statuses},
+            "presign": {sample.labels["outcome"]: int(sample.value) for sample in _samples(self.presigned, "_total")},
+            "websockets": int(_value(self.sessions)),
+        }
+
+
+def _samples(metric: Counter | Gauge | Histogram, suffix: str) -> Iterator[Sample]:
+    return (sample for family in metric.collect() for sample in family.samples if sample.name.endswith(suffix))
+
+
+def _value(gauge: Gauge) -> float:
+    return next(_samples(gauge, "")).value
+
+
+def _times(histogram: Histogram, **labels: str) -> dict[str, float | int | None]:
+    """Return how many there were, and the milliseconds of half and of 99 % of them, estimated as Prometheus does."""
+    buckets = [
+        (float(sample.labels["le"]), sample.value)
+        for sample in _samples(histogram, "_bucket")
+        if labels.items() <= sample.labels.items()
+    ]
+    count = buckets[-1][1]
+    return {"count": int(count), "p50_ms": _quantile(buckets, 0.5 * count), "p99_ms": _quantile(buckets, 0.99 * count)}
+
+
+def _quantile(buckets: list[tuple[float, float]], rank: float) -> float | None:
+    """Return where in cumulative buckets of seconds a rank lies, in milliseconds; at most the last finite bound."""
+    below, fewer = 0.0, 0.0
+    for bound, count in buckets:
+        if count >= rank > 0:
+            share = (rank - fewer) / (count - fewer)
+            return round(1000 * (below if bound == float("inf") else below + (bound - below) * share), 3)
+        below, fewer = bound, count
+    return None

@@ -9,13 +9,11 @@ import signal
 import ssl
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from aiohttp import web
 
 from hsm_keys.errors import HsmKeysError, UsageError
-from hsm_keys.lifecycle.locking import runtime_folder
 from hsm_keys.proxy.access import Caller, TokenFolder, check_page, local_caller
 from hsm_keys.proxy.audit import AuditTrail
 from hsm_keys.proxy.control import Control
@@ -23,6 +21,7 @@ from hsm_keys.proxy.door import Door
 from hsm_keys.proxy.judge import ALLOW_ALL, Judge
 from hsm_keys.proxy.listening import BACKLOG, bind_tcp, bind_unix, check_loopback, from_systemd, parse_address
 from hsm_keys.proxy.metrics import Metrics
+from hsm_keys.proxy.places import control_socket, default_socket, state_folder
 from hsm_keys.proxy.policy import load_policy
 from hsm_keys.proxy.signing import SignsForDoor
 from hsm_keys.proxy.upstream import Upstream
@@ -30,13 +29,14 @@ from hsm_keys.proxy.upstream import Upstream
 if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     from hsm_keys.proxy.policy import Policy
     from hsm_keys.signing.signer import RequestSigner
 
     Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
-__all__ = ["Checked", "Options", "check_options", "control_socket", "default_socket", "run", "state_folder"]
+__all__ = ["Checked", "Options", "check_options", "run"]
 
 _DRAIN_S: Final = 10.0
 _IDLE_S: Final = 3600.0
@@ -84,32 +84,6 @@ class Checked:
     options: Options
     policy: Policy
     tokens: TokenFolder | None
-
-
-def state_folder(name: str) -> Path:
-    """Return where a proxy keeps its audit trail and whether it is frozen: ``XDG_STATE_HOME/hsm-keys/NAME``."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "hsm-keys" / name
-
-
-def default_socket(name: str) -> Path:
-    """Return where a proxy listens by default."""
-    return _runtime() / f"{name}.sock"
-
-
-def control_socket(name: str) -> Path:
-    """Return where a proxy is controlled."""
-    return _runtime() / f"{name}.control.sock"
-
-
-def _runtime() -> Path:
-    try:
-        return runtime_folder()
-    except OSError as error:
-        raise UsageError(
-            f"there is no folder for sockets that is this user's alone: {error.strerror or error}",
-            hint="set XDG_RUNTIME_DIR",
-        ) from None
 
 
 def run(signer: RequestSigner, base_url: str, checked: Checked, announce: Callable[[str], None]) -> None:

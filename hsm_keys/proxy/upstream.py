@@ -88,19 +88,19 @@ class Upstream:
         """
         headers = to_kalshi(request.headers.items(), signed)
         data: Any = body if body is not None else (request.content if request.body_exists else None)
-        started = time.perf_counter()
+        started, status = time.perf_counter(), "none"
         try:
             answer = await self._opened().request(
                 request.method, self._url(request.raw_path), headers=headers, data=data, allow_redirects=False
             )
+            status = str(answer.status)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             return refusal(502, "network", "Kalshi can't be reached; nothing was sent")
         except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
             late = isinstance(error, TimeoutError)
             return refusal(504 if late else 502, "outcome_unknown", "Kalshi didn't answer; it may have done the work")
         finally:
-            elapsed = time.perf_counter() - started
-        self._metrics.upstream.labels(str(answer.status)).observe(elapsed)
+            self._metrics.upstream.labels(status).observe(time.perf_counter() - started)
         async with answer:
             return await _pass_on(request, answer)
 

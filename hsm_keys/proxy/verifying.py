@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from base64 import b64decode
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -11,15 +10,19 @@ from typing import TYPE_CHECKING, Any, Final
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from hsm_keys.errors import UsageError
-from hsm_keys.proxy.audit import FIRST_PREV, FORMAT, canonical, checkpoint_message, files_in, hash_member
+from hsm_keys.proxy.audit import FIRST_PREV, FORMAT, checkpoint_message, files_in, hash_member, parsed
 from hsm_keys.signing.algorithms import PublicKey, verifies
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 __all__ = ["Finding", "Report", "read_public_key", "verify"]
 
 _MOST_FINDINGS: Final = 100
+_LONGEST: Final = 1 << 20
+_REMEMBERED: Final = 100_000
+"""How far back a checkpoint may point: far more than a proxy writes while a slow token signs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Report:
     Attributes:
         lines: How many there are.
         checkpoints: How many signatures were verified.
-        unsigned: Lines that no checkpoint vouches for; the last checkpoint is always one of them.
+        unsigned: Lines at the end that no checkpoint vouches for; the last checkpoint is always one of them.
         closed: Whether it ends as a proxy ends it that was told to stop.
         head: The hash of the last line.
         findings: What is wrong; the first hundred.
@@ -73,39 +76,55 @@ def read_public_key(pem: str) -> PublicKey:
     return key
 
 
-def verify(folder: Path, public_key: PublicKey | None = None) -> Report:
-    """Read a whole trail and check it.
+def verify(folder: Path, public_keys: Sequence[PublicKey] = (), *, head: str | None = None) -> Report:
+    """Read a whole trail and check it, in memory that doesn't grow with it.
 
     Args:
         folder: Where its files are.
-        public_key: The key that signed the checkpoints; without it, the key that the trail itself names.
+        public_keys: The keys that may have signed, all of them if the key was rotated; without them, the keys that
+            the trail itself names.
+        head: The hash of a line that the trail has to have, noted earlier and kept elsewhere: it shows that no end
+            was cut off before it.
 
     Raises:
-        UsageError: If there is no trail.
+        UsageError: If there is no trail, or it can't be read.
     """
     files = files_in(folder)
     if not files:
         raise UsageError(f"there is no audit trail in {folder}", hint="give the folder of --audit")
-    reader = _Reader(public_key)
+    reader = _Reader(public_keys, head)
     for number, path in enumerate(files, int(files[0].stem)):
         reader.begin(path.name)
         if int(path.stem) != number and not reader.told_missing:
             reader.told_missing = True
             reader.find("a file before this one is missing")
-        with path.open("rb") as file:
-            for line in file:
+        try:
+            for line in _lines(path):
                 reader.read(line)
+        except OSError as error:
+            raise UsageError(f"{path} can't be read: {error.strerror}", hint="run it as the proxy's user") from None
+    reader.end()
     return reader.report
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file; of one that is far too long, its beginning."""
+    with path.open("rb") as file:
+        while line := file.readline(_LONGEST):
+            yield line
+            while len(line) == _LONGEST and not line.endswith(b"\n"):
+                line = file.readline(_LONGEST)
 
 
 class _Reader:
     """Reads line after line."""
 
-    def __init__(self, public_key: PublicKey | None) -> None:
+    def __init__(self, given: Sequence[PublicKey], head: str | None) -> None:
         self.report = Report()
         self.told_missing = False
-        self._given = public_key
-        self._key = public_key
+        self._given = given
+        self._awaited = head
+        self._key: PublicKey | None = None
         self._file = ""
         self._line = 0
         self._seq = 0
@@ -124,11 +143,12 @@ class _Reader:
         """Check a line, and take it for what the next one follows."""
         self._line += 1
         self.report.lines += 1
+        self.report.unsigned += 1
         if not line.endswith(b"\n"):
-            self.find("the line is cut")
+            self.find("the line is cut" if len(line) < _LONGEST else "the line is longer than any of a proxy")
             return
         line = line[:-1]
-        record = _parsed(line)
+        record = parsed(line)
         if record is None:
             self.find("the line isn't a canonical JSON object of this format")
             return
@@ -139,12 +159,20 @@ class _Reader:
             self.find(self._misfit(seq))
         self.report.head, self._seq = digest, seq
         self._unsigned[seq] = digest
-        self.report.unsigned = len(self._unsigned)
+        if len(self._unsigned) > _REMEMBERED:
+            del self._unsigned[next(iter(self._unsigned))]
+        if digest == self._awaited:
+            self._awaited = None
         self.report.closed = record["kind"] == "close" or (self.report.closed and record["kind"] == "checkpoint")
         if record["kind"] == "open":
             self._opened(record)
         if record["kind"] == "checkpoint":
             self._check_signature(record)
+
+    def end(self) -> None:
+        """Come to the end of the trail."""
+        if self._awaited is not None:
+            self.find("the trail's end is missing after this line: no line has the hash that was given as its head")
 
     def _misfit(self, seq: int) -> str:
         if seq > self._seq + 1:
@@ -157,11 +185,14 @@ class _Reader:
         if self._line != 1 or record.get("format") != FORMAT:
             self.find("the file doesn't begin here, or has another format")
         named = record.get("public_key")
-        if self._given is None and isinstance(named, str):
-            try:
-                self._key = read_public_key(named)
-            except UsageError:
-                self.find("the public key that is named here can't be read")
+        try:
+            self._key = read_public_key(named if isinstance(named, str) else "")
+        except UsageError:
+            self._key = None
+            self.find("the public key that is named here can't be read")
+        if self._key is not None and self._given and self._key not in self._given:
+            self._key = None
+            self.find("the file names another key than those that were given: its signatures don't count")
 
     def _check_signature(self, record: dict[str, Any]) -> None:
         try:
@@ -175,16 +206,6 @@ class _Reader:
             self.find("the checkpoint's signature isn't of this key over this trail")
             return
         self.report.checkpoints += 1
-        self._unsigned = {seq: hash_ for seq, hash_ in self._unsigned.items() if seq > of}
-        self.report.unsigned = len(self._unsigned)
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(record, dict) or canonical(record) != line:
-        return None
-    texts = all(isinstance(record.get(name), str) for name in ("hash", "prev", "kind", "time"))
-    return record if texts and type(record.get("seq")) is int else None
+        while self._unsigned and (first := next(iter(self._unsigned))) <= of:
+            del self._unsigned[first]
+        self.report.unsigned = max(self._seq - of, 1)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -68,7 +71,7 @@ def edited(folder: Path, edit: Callable[[list[bytes]], object], name: str = "000
 
 
 def test_a_whole_trail_verifies(folder: Path, key: Key) -> None:
-    report = verify(folder, key.public_key())
+    report = verify(folder, [key.public_key()])
     assert (report.findings, report.checkpoints, report.closed, report.unsigned) == ([], 3, True, 1)
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in folder.iterdir())
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -105,7 +108,9 @@ def test_a_forged_rest_of_the_trail_lacks_its_signature(folder: Path, tmp_path: 
     trail.append("decision", client="nobody")
     trail.close()
     assert verify(forged).findings == []  # it names its own key
-    assert "signature" in verify(forged, key.public_key()).findings[0].what
+    report = verify(forged, [key.public_key()])
+    assert ["another key" in report.findings[0].what, "signature" in report.findings[1].what] == [True, True]
+    assert report.checkpoints == 0
 
 
 def test_a_missing_line_is_found(folder: Path) -> None:
@@ -133,6 +138,17 @@ def test_a_cut_line_is_found(folder: Path) -> None:
     assert report.findings[-1].what == "the line is cut"
 
 
+def test_an_end_that_was_cut_off_is_found_by_its_head(folder: Path) -> None:
+    """A whole file at the end, up to a checkpoint, leaves no gap: what was noted elsewhere does."""
+    report = verify(folder)
+    assert verify(folder, head=report.head).findings == []
+    (folder / "000003.jsonl").unlink()
+    assert verify(folder).findings == []
+    cut = verify(folder, head=report.head)
+    assert (cut.findings[0].file, "end is missing" in cut.findings[0].what) == ("000002.jsonl", True)
+    assert not cut.closed
+
+
 def test_a_cut_end_is_seen(folder: Path) -> None:
     report = edited(folder, lambda lines: lines.pop(), "000003.jsonl")
     assert report.unsigned > 1
@@ -149,10 +165,31 @@ def test_a_missing_file_is_found(folder: Path) -> None:
         verify(folder)
 
 
-@pytest.mark.parametrize("line", [b"{}\n", b"x\n", b'{"seq": 1}\n', b"\n", b"\xff\n", b"[" * 5000 + b"\n"])
-def test_what_is_no_line_is_found(folder: Path, line: bytes) -> None:
+NO_LINES = [
+    b"{}\n",
+    b"x\n",
+    b'{"seq": 1}\n',
+    b"\n",
+    b"\xff\n",
+    b"[" * 5000 + b"\n",
+    b'{"x":"\\ud800"}\n',
+    b'{"hash":"0","seq":Infinity}\n',
+    b'{"hash":"' + b"0" * 64 + b'","kind":"close","prev":"' + b"0" * 64 + b'","seq":1e3,"time":""}\n',
+    b"x" * (2 << 20) + b"\n",
+]
+
+
+@pytest.mark.parametrize("line", NO_LINES, ids=range(len(NO_LINES)))
+def test_what_is_no_line_is_found(folder: Path, key: Key, line: bytes) -> None:
     report = edited(folder, lambda lines: lines.insert(1, line))
     assert (report.findings[0].file, report.findings[0].line) == ("000002.jsonl", 2)
+    assert "\x1b" not in "".join(finding.what for finding in report.findings) + report.head
+    with (folder / "000003.jsonl").open("ab") as file:
+        file.write(line)
+    trail = AuditTrail(folder, key=lambda: key)  # a proxy goes on after the last good line
+    trail.close()
+    report = verify(folder)
+    assert [finding.file for finding in report.findings[-1:]] == ["000003.jsonl"]
 
 
 def test_it_goes_on_where_it_stopped(folder: Path, key: Key) -> None:
@@ -163,19 +200,31 @@ def test_it_goes_on_where_it_stopped(folder: Path, key: Key) -> None:
     trail.append("decision", client="\udcff\n")
     assert not verify(folder).closed
     trail.close()
-    report = verify(folder, key.public_key())
+    report = verify(folder, [key.public_key()])
     assert report.findings == []
     assert report.lines == before.lines + 4
+
+
+def test_a_folder_that_others_can_write_in_is_refused(tmp_path: Path, key: Key) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(UsageError, match="others can write"):
+        AuditTrail(tmp_path, key=lambda: key)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_key_that_was_rotated_signs_a_file_of_its_own(tmp_path: Path, key: Key) -> None:
     keys = [key]
     trail = AuditTrail(tmp_path, key=lambda: keys[-1])
     trail.append("decision")
+    trail.checkpoint()
     keys.append(Key("22222222-2222-2222-2222-222222222222"))
     trail.close()
-    report = verify(tmp_path)
-    assert (report.findings, report.checkpoints) == ([], 1)
+    both = [key.public_key() for key in keys]
+    for report in (verify(tmp_path), verify(tmp_path, both)):
+        assert (report.findings, report.checkpoints) == ([], 2)
+    findings = verify(tmp_path, both[1:]).findings
+    assert {(finding.file, finding.line) for finding in findings} == {("000001.jsonl", 1), ("000001.jsonl", 3)}
+    assert "another key" in findings[0].what
     assert len(list(tmp_path.glob("*.jsonl"))) == 2
 
 
@@ -211,3 +260,92 @@ def test_a_line_that_was_written_by_half_is_taken_back(tmp_path: Path, key: Key)
     assert not trail.failed
     trail.close()
     assert verify(tmp_path).findings == []
+
+
+def test_what_came_over_the_wire_steers_no_terminal(tmp_path: Path, key: Key) -> None:
+    trail = AuditTrail(tmp_path, key=lambda: key)
+    steering = [*range(0x20), *range(0x7F, 0xA1), 0x200B, 0x202E, 0x2028, 0x2029, 0xDC80, 0xFEFF]
+    for code in steering:
+        trail.append("decision", path=f"/trade-api/v2/{chr(code)}[31m", client="müller")
+    trail.close()
+    lines = [json.loads(line) for line in (tmp_path / "000001.jsonl").read_bytes().splitlines()]
+    said = [line for line in lines if line["kind"] == "decision"]
+    assert all(line["path"].isprintable() for line in said)
+    assert len({line["path"] for line in said}) == len(steering)
+    assert {line["client"] for line in said} == {"müller"}
+    assert verify(tmp_path).findings == []
+
+
+def test_a_file_that_was_removed_is_followed_by_the_next(tmp_path: Path, key: Key) -> None:
+    """No line goes where nobody can read it; without the folder, none goes anywhere."""
+    folder = tmp_path / "audit"
+    trail = AuditTrail(folder, key=lambda: key)
+    trail.append("decision")
+    (folder / "000001.jsonl").unlink()
+    trail.append("decision")
+    assert [path.name for path in folder.glob("*.jsonl")] == ["000002.jsonl"]
+    shutil.rmtree(folder)
+    with pytest.raises(AuditError, match="can't be made: No such file"):
+        trail.append("decision")
+    assert trail.failed
+    trail.close()
+
+
+def test_a_disk_that_does_not_keep_lines_stops_the_trail(
+    tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a full disk behind a network says it: not when it is written to, but when it is told to keep it."""
+    import errno
+    import os
+
+    trail = AuditTrail(tmp_path, key=lambda: key)
+    synced, works = os.fsync, threading.Event()
+    tried = threading.Condition()
+
+    def fsync(descriptor: int) -> None:
+        with tried:
+            tried.notify_all()
+        if not works.is_set():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        synced(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with suppress(AuditError):
+        trail.checkpoint()
+    assert trail.failed == "No space left on device"
+    with pytest.raises(AuditError, match="No space left"):
+        trail.append("decision")
+    works.set()
+    deadline = time.monotonic() + 10
+    while trail.failed and time.monotonic() < deadline:
+        with tried:
+            tried.wait(0.1)
+    assert not trail.failed  # by itself
+    trail.append("decision")
+    trail.close()
+    assert verify(tmp_path).findings == []
+
+
+def test_a_next_file_that_cannot_be_begun_stops_the_trail(tmp_path: Path, key: Key) -> None:
+    trail = AuditTrail(tmp_path, key=lambda: key, largest=1)
+    (tmp_path / "000002.jsonl").write_bytes(b"")
+    with pytest.raises(AuditError, match=r"000002.jsonl can't be made: File exists"):
+        trail.append("decision")
+    assert trail.failed
+    (tmp_path / "000002.jsonl").unlink()
+    trail.append("decision")
+    assert not trail.failed
+    trail.close()
+    assert verify(tmp_path).findings == []
+
+
+def test_a_line_that_a_power_failure_cut(folder: Path, key: Key) -> None:
+    """The next proxy goes on after the last whole line; the cut one is named from then on, and nothing else."""
+    path = folder / "000003.jsonl"
+    path.write_bytes(path.read_bytes()[:-30])
+    lines = len(path.read_bytes().splitlines())
+    AuditTrail(folder, key=lambda: key).close()
+    report = verify(folder, [key.public_key()])
+    assert [(finding.file, finding.line, finding.what) for finding in report.findings] == [
+        ("000003.jsonl", lines, "the line is cut")
+    ]

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.docs.test_readme import BLOCKS
+from tests.support import node
 from tests.support.cli import run_cli, run_json
 from tests.support.door import Door
 from tests.support.ministack import REGION, account
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["account"]  # pytest finds the fixture here
 
 V2 = "/trade-api/v2"
+TOKEN = "t" * 40
 PROXY = [sys.executable, "-m", "hsm_keys", "proxy", "--name", "prod"]
 
 
@@ -99,33 +102,63 @@ const status = (asked) => asked.then((answer) => answer.status, (error) => error
 """
 
 
-@pytest.mark.skipif("HSM_KEYS_TEST_NODE" not in os.environ, reason="HSM_KEYS_TEST_NODE names where npm put it")
+def with_tokens(folder: Path) -> Door:
+    """Start a proxy on loopback for a client with a token and a throwaway PEM, as the README says."""
+    (folder / "policy.toml").write_text("version = 1\n[clients.bot]\nmax_count = 5\n")
+    (folder / "clients").mkdir()
+    (folder / "clients" / "bot").touch(mode=0o600)
+    (folder / "clients" / "bot").write_text(TOKEN)
+    subprocess.run(["openssl", "genrsa", "-out", folder / "throwaway.pem", "2048"], check=True, capture_output=True)
+    tcp = ["--listen", "127.0.0.1:0", "--clients", str(folder / "clients"), "--policy", str(folder / "policy.toml")]
+    return Door(folder, [*PROXY, *tcp])
+
+
+def recipe(door: Door, language: str, *command: str, **environment: str) -> Any:
+    """Run what the README gives for a client that takes a PEM, and return what it printed."""
+    codes = [block.code for block in BLOCKS if block.language == language and "throwaway.pem" in block.code]
+    code = codes[-1].replace("127.0.0.1:8090", f"127.0.0.1:{door.port}")
+    done = subprocess.run(
+        [*command, code],
+        cwd=door.folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_kalshi_typescript_with_a_throwaway_pem(store: str, sandbox: SandboxServer, tmp_path: Path) -> None:
-    """``npm install kalshi-typescript`` in some folder, unmodified; it has a token for a key id, and signs in vain."""
+    """As it comes from npm: it has a token for a key id, and signs in vain."""
+    where = node.folder()
     enrolled = run_json("enroll", "--name", "prod")
-    (tmp_path / "policy.toml").write_text("version = 1\n[clients.bot]\nmax_count = 5\n")
-    clients = tmp_path / "clients"
-    clients.mkdir()
-    (clients / "bot").touch(mode=0o600)
-    (clients / "bot").write_text("t" * 40)
-    pem = tmp_path / "throwaway.pem"
-    subprocess.run(["openssl", "genrsa", "-out", str(pem), "2048"], check=True, capture_output=True)
-    tcp = ["--listen", "127.0.0.1:0", "--clients", str(clients), "--policy", str(tmp_path / "policy.toml")]
-    with Door(tmp_path, [*PROXY, *tcp]) as door:
+    with with_tokens(tmp_path) as door:
         done = subprocess.run(
-            ["node", "-e", TYPESCRIPT, f"http://127.0.0.1:{door.port}{V2}", "t" * 40, str(pem)],
-            cwd=os.environ["HSM_KEYS_TEST_NODE"],
+            ["node", "-e", TYPESCRIPT, f"http://127.0.0.1:{door.port}{V2}", TOKEN, tmp_path / "throwaway.pem"],
+            cwd=where,
             capture_output=True,
             text=True,
             check=False,
+            timeout=60,
         )
+        modules = str(where / "node_modules")
+        assert "balance:" in recipe(door, "js", "node", "-e", NODE_PATH=modules, PROXY_TOKEN=TOKEN)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [200, 200, 404, 403, 403]  # the sandbox has no orders of the second version
-    signed = [seen for seen in sandbox.requests if seen.api_key_id == enrolled["api_key_id"]]
-    assert [(seen.method, seen.verified) for seen in signed if seen.status == 200][-2:] == [
-        ("GET", True),
-        ("GET", True),
-    ]
+    signed = [seen for seen in sandbox.requests if seen.api_key_id == enrolled["api_key_id"] and seen.status == 200]
+    assert [(seen.method, seen.verified) for seen in signed][-3:] == [("GET", True)] * 3
+
+
+def test_a_client_that_takes_only_a_pem(store: str, sandbox: SandboxServer, tmp_path: Path) -> None:
+    """openssl signs with the throwaway and curl sends: what reaches Kalshi is signed with the key of the store."""
+    enrolled = run_json("enroll", "--name", "prod")
+    with with_tokens(tmp_path) as door:
+        assert "balance" in json.loads(recipe(door, "sh", "bash", "-euo", "pipefail", "-c"))
+        assert TOKEN not in door.trail()
+    seen = sandbox.requests[-1]
+    assert (seen.api_key_id, seen.verified, seen.status) == (enrolled["api_key_id"], True, 200)
 
 
 @pytest.mark.softhsm
@@ -160,9 +193,36 @@ def test_freeze_ends_signing_at_full_load(store: str, sandbox: SandboxServer, tm
 @pytest.mark.parametrize("store", ["token"], indirect=True)
 def test_its_log_is_json_where_that_is_asked_for(store: str, sandbox: SandboxServer, tmp_path: Path) -> None:
     run_json("enroll", "--name", "prod")
-    with Door(tmp_path, [*PROXY, "--output", "json"]) as door:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("version = 1\n[clients.default]\n")
+    with Door(tmp_path, [*PROXY, "--output", "json", "--policy", str(policy)]) as door:
+        for header in (b"KALSHI-ACCESS-KEY: tok\x00en", b"Content-Length: token"):
+            assert door.raw(b"GET / HTTP/1.1\r\nHost: x\r\n" + header + b"\r\n\r\n").startswith(b"400")
+        policy.write_text("version = 2\n")
+        door.reload()
         door.stop()
-    assert [json.loads(line)["message"].split()[0] for line in door.said] == ["serving", "stopping:"]
+    said = [json.loads(line) for line in door.said]
+    assert [(line["level"], line["message"].split()[0]) for line in said if line["level"] == "info"] == [
+        ("info", "serving"),
+        ("info", "stopping:"),
+    ]
+    refused = [line["message"] for line in said if line["level"] == "warning"]
+    assert refused == ["what was sent is no HTTP request and was refused (BadHttpMessage)"] * 2
+    assert [line["message"].split(":")[0] for line in said if line["level"] == "error"] == [
+        "the policy wasn't reloaded, the old one stays"
+    ]
+
+
+def test_the_kill_switch_waits_for_no_library() -> None:
+    code = (
+        "import sys; from hsm_keys.cli import main; sys.argv[1:] = ['proxy', 'freeze', '--name', 'prod']\n"
+        "try: main()\n"
+        "except SystemExit as end: print(end.code)\n"
+        "heavy = {'aiohttp', 'httpx2', 'pydantic', 'prometheus_client', 'rich', 'cryptography', 'pkcs11'}\n"
+        "print(sorted(heavy & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["3", "[]"]
 
 
 def test_no_key_and_no_name() -> None:

@@ -24,10 +24,11 @@ class Door:
     Args:
         folder: Where its state is.
         command: What starts it.
+        pass_fds: Descriptors that it inherits.
         environment: What its environment has besides.
     """
 
-    def __init__(self, folder: Path, command: list[str], **environment: str) -> None:
+    def __init__(self, folder: Path, command: list[str], pass_fds: tuple[int, ...] = (), **environment: str) -> None:
         self.folder = folder
         self.state = folder / "state" / "hsm-keys" / "prod"
         self.audit = self.state / "audit"
@@ -38,7 +39,9 @@ class Door:
             "XDG_RUNTIME_DIR": str(folder),
             **environment,
         }
-        self.process = subprocess.Popen(command, env=self._environment, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, env=self._environment, pass_fds=pass_fds, stderr=subprocess.PIPE, text=True
+        )
         assert self.process.stderr is not None
         self.said: list[str] = []
         self._serves = threading.Event()

@@ -1,0 +1,265 @@
+"""Operations: metrics, health, logs, a stop that drains, and what systemd and Grafana are given."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from asyncio import gather
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.client import HTTPException
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import unix_connect
+
+from hsm_keys.proxy.audit import AuditTrail
+from hsm_keys.proxy.control import Control
+from hsm_keys.proxy.judge import Judge
+from hsm_keys.proxy.metrics import Metrics
+from hsm_keys.proxy.signing import SignsForDoor
+from hsm_keys.proxy.verifying import verify
+from hsm_keys.sandbox.faults import parse_fault
+from tests.proxy.test_audit import Key
+from tests.support.cli import ROOT, run_cli, run_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from hsm_keys.sandbox import SandboxServer
+    from hsm_keys.signing.signer import RequestSigner
+    from tests.support.door import Door
+
+    Start = Callable[..., Door]
+
+V2 = "/trade-api/v2"
+BALANCE = f"{V2}/portfolio/balance"
+
+
+def free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def read(address: str, path: str) -> tuple[int, str]:
+    try:
+        with urlopen(Request(f"http://{address}{path}"), timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
+    dashboard = json.loads((ROOT / "contrib" / "grafana" / "hsm-keys-proxy.json").read_text())
+    asked = {
+        name
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"\bhsm_keys_\w+", target["expr"])
+    }
+    labels = {
+        label
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+        for group in re.findall(r"by \(([^)]*)\)", target["expr"])
+        for label in group.split(", ")
+    }
+    metrics = Metrics()
+    metrics.verdicts.labels("allowed", "allowed").inc()
+    metrics.upstream.labels("200").observe(0.1)
+    metrics.presigned.labels("hit").inc()
+    samples = [sample for family in metrics.registry.collect() for sample in family.samples]
+    assert asked <= {sample.name for sample in samples}
+    assert labels <= {label for sample in samples for label in sample.labels}
+    of_families = {re.sub(r"_(bucket|count|sum|total)$", "", name) for name in asked}
+    assert of_families == {family.name for family in metrics.registry.collect()}  # nothing is left out
+
+
+def test_a_client_cannot_make_metrics_grow(start: Start) -> None:
+    address = free_address()
+    door = start('[clients.default]\nallow = ["GET /portfolio/balance"]', metrics=address)
+    door.request("GET", BALANCE)
+    door.request("GET", f"{V2}/portfolio/0")
+    before = read(address, "/metrics")[1].count("\n")
+    for number in range(20):
+        assert door.request("GET", f"{V2}/portfolio/{number}?{number}", headers={"X-Id": str(number)})[0] == 403
+    door.raw(f"GET {V2}/../{V2} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert read(address, "/metrics")[1].count("\n") - before <= 2  # one rule more: a count, and when it began
+
+
+def test_readiness(start: Start, sandbox: SandboxServer) -> None:
+    door = start(metrics=(address := free_address()))
+    assert read(address, "/readyz") == (200, "ready\n")
+    assert run_cli("proxy", "freeze", "--name", "prod", **door.environment).returncode == 0
+    assert read(address, "/readyz") == (503, "signing is frozen\n")
+    assert read(address, "/healthz") == (200, "ok\n")
+    assert read(address, "/status")[0] == 404  # what steers it is on the control socket alone
+    assert run_cli("proxy", "thaw", "--name", "prod", **door.environment).returncode == 0
+    assert read(address, "/readyz")[0] == 200
+
+
+def test_many_who_ask_for_readiness_cost_one_signature(tmp_path: Path) -> None:
+    key, judge, metrics = Counted(), Judge(), Metrics()
+    signs = SignsForDoor(cast("RequestSigner", SimpleNamespace(key=key, api_key_id=key.api_key_id)), judge, metrics)
+    trail = AuditTrail(tmp_path / "audit", key=lambda: key)
+    control = Control("prod", judge, signs, trail, metrics=metrics, marker=tmp_path / "frozen")
+
+    async def ask() -> None:
+        asked = make_mocked_request("GET", "/readyz")
+        answers = await gather(*(control.answer_metrics(asked) for _ in range(50)))
+        assert [answer.status for answer in answers] == [200] * 50
+
+    try:
+        asyncio.run(ask())
+        assert key.signed == 1
+    finally:
+        trail.close()
+        signs.close()
+
+
+class Counted(Key):
+    """A key that counts its signatures."""
+
+    signed = 0
+
+    def sign(self, message: bytes) -> bytes:
+        self.signed += 1
+        time.sleep(0.01)  # as long as others need to ask too
+        return super().sign(message)
+
+
+def test_status(start: Start, sandbox: SandboxServer) -> None:
+    door = start(ahead=2)
+    for _ in range(3):
+        assert door.request("GET", BALANCE)[0] == 200
+    door.request("GET", f"{V2}/api_keys")
+    sandbox.stop()
+    assert door.request("GET", BALANCE)[0] == 502
+    told = run_json("proxy", "status", "--name", "prod", **door.environment)
+    assert (told["allowed"], told["denied"], told["denied_by"]) == (4, 1, {"api_keys": 1})
+    assert (told["upstream"]["200"]["count"], told["upstream"]["none"]["count"]) == (3, 1)
+    assert 0 < told["upstream"]["200"]["p50_ms"] <= told["upstream"]["200"]["p99_ms"]
+    assert told["signing"]["count"] + told["presign"].get("hit", 0) == 4
+    assert (told["store_healthy"], told["signing_queue"], told["websockets"]) == (True, 0, 0)
+    shown = run_cli("proxy", "status", "--name", "prod", **door.environment).stdout
+    assert re.search(r"denied by +api_keys: 1 *\n", shown)
+    assert re.search(r"upstream +200: 3, p50 [\d.]+ ms, p99 [\d.]+ ms *\n", shown)
+    assert told["audit_head"] in shown  # whole, to be copied
+
+
+def test_times_are_estimated_as_prometheus_does() -> None:
+    metrics = Metrics()
+    assert metrics.summary()["signing"] == {"count": 0, "p50_ms": None, "p99_ms": None}
+    for _ in range(100):
+        metrics.signing.observe(0.0015)  # between 1 and 2 ms
+    assert metrics.summary()["signing"] == {"count": 100, "p50_ms": 1.5, "p99_ms": 1.99}
+    metrics.upstream.labels("504").observe(45)  # beyond the last bound
+    assert metrics.summary()["upstream"]["504"] == {"count": 1, "p50_ms": 30000.0, "p99_ms": 30000.0}
+
+
+def test_a_stop_drains(start: Start, sandbox: SandboxServer) -> None:
+    """What is under way gets its answer, WebSockets a going away, new connections nothing."""
+    door = start()
+    sandbox.faults.add(parse_fault("GET /portfolio/balance:latency=1500"))
+    with unix_connect(str(door.socket), "ws://localhost/trade-api/ws/v2") as websocket:
+        with ThreadPoolExecutor(1) as pool:
+            under_way = pool.submit(door.request, "GET", BALANCE)
+            while not any(line["kind"] == "decision" and line["path"] == BALANCE for line in door.lines()):
+                assert not under_way.done()
+            door.process.terminate()
+            assert under_way.result(20)[0] == 200
+        with pytest.raises(ConnectionClosed):
+            websocket.recv(timeout=20)
+        assert websocket.close_code == 1001
+    assert door.process.wait(20) == 0
+    assert not door.socket.exists()
+    assert [line["kind"] for line in door.lines()][-2:] == ["close", "checkpoint"]
+    assert (
+        next(line for line in door.lines() if line["kind"] == "outcome" and line["status"] == 200)["latency_us"] > 1e6
+    )
+
+
+def test_a_proxy_that_was_killed_leaves_every_decision(door: Door, start: Start, sandbox: SandboxServer) -> None:
+    """And the next one goes on with its trail."""
+    answers = []
+
+    def load() -> None:
+        with suppress(OSError, HTTPException):
+            while True:
+                answers.append(door.request("GET", BALANCE)[0])
+
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(4):
+            pool.submit(load)
+        while len(answers) < 20:
+            time.sleep(0.01)
+        door.process.kill()
+        door.process.wait(20)
+    signed = sum(seen.verified and seen.path == BALANCE for seen in sandbox.requests)
+    decided = [line for line in door.lines() if line["kind"] == "decision" and line["verdict"] == "allowed"]
+    assert len(decided) >= signed >= len(answers)
+    again = start()
+    assert again.request("GET", BALANCE)[0] == 200
+    again.stop()
+    report = verify(again.audit)
+    assert (report.findings, report.closed) == ([], True)
+
+
+ACTIVATED = """
+import os, sys
+os.environ["LISTEN_PID"], os.environ["LISTEN_FDS"] = str(os.getpid()), "1"
+os.dup2(int(sys.argv[1]), 3)
+os.execv(sys.executable, [sys.executable, "-m", "tests.support.door", "{}"])
+"""
+
+
+def test_a_socket_that_systemd_hands_over(sandbox: SandboxServer, tmp_path: Path) -> None:
+    """It is served, and stays where it is when the proxy ends: the next one gets it again."""
+    from tests.support.door import Door
+
+    path = tmp_path / "by-systemd.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        for _ in range(2):
+            waiting = socket.socket(socket.AF_UNIX)  # before there is a proxy, as the one that starts it
+            waiting.connect(str(path))
+            with Door(
+                tmp_path, [sys.executable, "-c", ACTIVATED, str(listener.fileno())], (listener.fileno(),)
+            ) as door:
+                assert f"serving 'prod' at the socket {path}" in door.said[0]
+                door.socket = path
+                assert door.request("GET", BALANCE)[0] == 200
+                waiting.sendall(f"GET {BALANCE} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+                assert waiting.recv(12) == b"HTTP/1.1 200"
+                waiting.close()
+            assert path.exists()
+
+
+def test_the_units_are_what_systemd_takes(tmp_path: Path) -> None:
+    """Every setting is known, and little is left to harden."""
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("systemd-analyze is needed")
+    for unit in (ROOT / "contrib" / "systemd").iterdir():
+        text = unit.read_text().replace("/opt/hsm-keys/bin/hsm-keys", sys.executable)
+        (tmp_path / unit.name.replace("@", "@prod")).write_text(text)
+    service = str(tmp_path / "hsm-keys-proxy@prod.service")
+    said = subprocess.run([program, "verify", service], capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stderr) == (0, "")
+    secure = [program, "security", "--offline=yes", "--threshold=20", service]  # 2.0 of 10
+    assert subprocess.run(secure, capture_output=True, text=True, check=False).returncode == 0
