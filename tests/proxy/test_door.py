@@ -9,6 +9,7 @@ import socket
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
@@ -95,6 +96,11 @@ DENIED = [
     "*",
     f"{V2}/api_keys%00",
     f"{V2}/api_keys#x",
+    f"{V2}/api_keys%3Fx",
+    f"{V2}/api_keys%23",
+    f"{V2}/api_keys%20",
+    f"{V2}/api_%E2%84%AAeys",
+    "/trade-api/v3/api_keys",
     f"{V2}/" + "a" * 9000,
 ]
 
@@ -279,6 +285,8 @@ def test_health_and_metrics(start: Start) -> None:
 
     assert read("/healthz") == "ok\n"
     assert read("/readyz") == "ready\n"
+    with pytest.raises(HTTPError, match="403"):  # a page in a browser, by DNS rebinding
+        urlopen(Request(f"http://{address}/metrics", headers={"Host": "evil.example"}), timeout=10)
     door.request("GET", BALANCE)
     door.request("GET", f"{V2}/api_keys")
     text = read("/metrics")
@@ -302,6 +310,8 @@ def test_check_explains(start: Start) -> None:
     assert run_cli("proxy", "check", policy, "POST", ORDERS).returncode == 2
     said = run_cli("proxy", "check", policy, "POST", ORDERS, "--body", json.dumps({**ORDER, "count": 9}))
     assert "max_count" in said.stdout
+    said = run_cli("proxy", "check", policy, "GET", ORDERS, "--client", "maker")
+    assert said.stdout == "allowed: nothing denies it\n"
     assert run_cli("audit", "verify", str(door.audit)).returncode == 0
 
 

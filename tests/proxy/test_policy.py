@@ -167,7 +167,7 @@ def test_orders_are_limited(change: dict[str, Any], rule: str) -> None:
         assert ask(judge(MONEY), "POST", path, body).rule == rule
 
 
-# Every route of Kalshi's that changes something (OpenAPI 3.13.0), and what denies it by default and with limited orders.
+# Every route of Kalshi's that changes something (OpenAPI 3.13.0), and its verdict by default and with limited orders.
 CHANGES = """
 POST   /portfolio/orders                                  allowed    body
 DELETE /portfolio/orders/x                                allowed    allowed
