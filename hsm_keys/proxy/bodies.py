@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 from aiohttp import HttpVersion11
 
-from hsm_keys.proxy.orders import BODY_LIMIT
-
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["BodyError", "body_ahead", "whole_body"]
 
 _BODY_S: Final = 30.0
+_AHEAD_LIMIT: Final = 1 << 20
 
 
 class BodyError(Exception):
@@ -34,11 +33,15 @@ class BodyError(Exception):
         self.message = message
 
 
-async def whole_body(request: web.BaseRequest) -> bytes:
+async def whole_body(request: web.BaseRequest, *, limit: int) -> bytes:
     """Return the body.
 
+    Args:
+        request: The request.
+        limit: How many bytes it may have.
+
     Raises:
-        BodyError: If it is longer than ``BODY_LIMIT``, takes longer than 30 seconds, or doesn't come whole.
+        BodyError: If it is longer, takes longer than 30 seconds, or doesn't come whole.
     """
     body = bytearray()
     try:
@@ -46,8 +49,8 @@ async def whole_body(request: web.BaseRequest) -> bytes:
             await _ask_for(request)
             async for chunk in request.content.iter_any():
                 body += chunk
-                if len(body) > BODY_LIMIT:
-                    raise BodyError(413, f"a body that is read here has at most {BODY_LIMIT} bytes")
+                if len(body) > limit:
+                    raise BodyError(413, f"a body that is judged has at most {limit} bytes")
     except TimeoutError:
         raise BodyError(408, f"the body didn't come within {_BODY_S:.0f} seconds") from None
     except (aiohttp.ClientError, ConnectionError):
@@ -65,8 +68,8 @@ async def body_ahead(request: web.BaseRequest) -> bytes | AsyncIterator[bytes] |
     """
     if not request.body_exists:
         return None
-    if request.content_length is not None and request.content_length <= BODY_LIMIT:
-        return await whole_body(request)
+    if request.content_length is not None and request.content_length <= _AHEAD_LIMIT:
+        return await whole_body(request, limit=_AHEAD_LIMIT)
     await _ask_for(request)
     chunks = _chunks(request)
     first = await anext(chunks, b"")

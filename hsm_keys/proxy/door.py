@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
@@ -15,6 +17,7 @@ from hsm_keys.proxy.access import API_KEY_HEADER, Refused
 from hsm_keys.proxy.audit import AuditError
 from hsm_keys.proxy.bodies import BodyError, body_ahead, whole_body
 from hsm_keys.proxy.headers import is_plain_json
+from hsm_keys.proxy.orders import JUDGED_LIMIT
 from hsm_keys.proxy.paths import UnclearPathError, split_target
 from hsm_keys.proxy.signing import FrozenError
 
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
     from hsm_keys.proxy.upstream import Upstream
 
 __all__ = ["Door", "refusal"]
+
+_QUICK: Final = 2048
+"""Bytes of a body that is judged in no time."""
 
 _CLIENT_GONE: Final = 499
 """What a status of the audit trail means that no client saw: it went away before anything was signed."""
@@ -81,6 +87,7 @@ class Door:
         self._trail = trail
         self._metrics = metrics
         self._audit_may_fail = audit_may_fail
+        self._one_a_round = asyncio.Lock()  # however many long bodies there are, a freeze comes in between
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
@@ -92,8 +99,12 @@ class Door:
             body = await self._judged_body(request, caller, path)
         except Refused as refused:
             return self._deny(request, caller, refused.status, refused.reason, refused.message)
-        at, now = datetime.now(UTC), time.monotonic()
-        verdict = self._judge.judge(caller.client, request.method, path, body, at=at, now=now)
+        slow = body is not None and len(body) > _QUICK
+        async with self._one_a_round if slow else nullcontext():
+            if slow:
+                await asyncio.sleep(0)
+            at, now = datetime.now(UTC), time.monotonic()
+            verdict = self._judge.judge(caller.client, request.method, path, body, at=at, now=now)
         if not verdict.allowed:
             wait = verdict.retry_after
             return self._deny(request, caller, verdict.status, verdict.rule, verdict.message, retry_after=wait)
@@ -106,7 +117,7 @@ class Door:
         if not is_plain_json(request.headers):
             raise Refused(403, "body", "an order that is judged is JSON in UTF-8, and not compressed")
         try:
-            return await whole_body(request)
+            return await whole_body(request, limit=JUDGED_LIMIT)
         except BodyError as error:
             raise Refused(error.status, "body", error.message) from None
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
-    "BODY_LIMIT",
+    "JUDGED_LIMIT",
     "OrderLimits",
     "UnclearBodyError",
     "is_batch",
@@ -25,8 +25,8 @@ __all__ = [
     "reduces_only",
 ]
 
-BODY_LIMIT: Final = 1 << 20
-"""Bytes of a body that is judged."""
+JUDGED_LIMIT: Final = 32 * 1024
+"""Bytes of a body that is judged: a hundred orders. Judging it takes some milliseconds of the event loop."""
 
 _ROUTES: Final = ("/portfolio/orders", "/portfolio/events/orders")  # the second is what Kalshi calls V2
 _CREATE: Final = tuple(Rule.parse(f"POST {route}") for route in _ROUTES)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -18,8 +21,9 @@ from aiohttp.test_utils import make_mocked_request
 from hsm_keys.errors import UsageError
 from hsm_keys.proxy.access import Caller, Refused, TokenFolder, local_caller
 from hsm_keys.proxy.door import Door as DoorItself
-from hsm_keys.proxy.judge import Judge
+from hsm_keys.proxy.judge import Judge, Verdict
 from hsm_keys.proxy.metrics import Metrics
+from hsm_keys.proxy.policy import parse_policy
 from hsm_keys.proxy.signing import FrozenError, SignsForDoor
 from hsm_keys.proxy.upstream import Upstream
 from hsm_keys.signing.signer import RequestSigner
@@ -143,6 +147,19 @@ def test_a_request_is_signed_when_it_can_be_sent(
         kalshi.close()
 
 
+def test_a_kalshi_that_hangs() -> None:
+    async def sign() -> dict[str, str]:
+        return {"KALSHI-ACCESS-KEY": "id"}
+
+    async def run(address: str) -> int:
+        async with Upstream(address, Metrics(), read_s=0.2) as upstream:
+            return (await upstream.forward(request_of("POST", ORDERS), b"{}", sign)).status
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/trade-api/v2"
+        assert asyncio.run(asyncio.wait_for(run(address), 20)) == 504
+
+
 class Lines(list[dict[str, Any]]):
     """An audit trail in memory."""
 
@@ -158,10 +175,15 @@ class SigningOnly:
         await sign()
         return web.Response(status=204)
 
+    async def relay(self, request: web.BaseRequest, sign: Callable[[], Any]) -> web.Response:
+        await sign()
+        return web.Response(status=401)
 
-def door_before(lines: Lines, signs: object) -> DoorItself:
+
+def door_before(lines: Lines, signs: object, judge: Judge | None = None) -> DoorItself:
+    given = (judge or Judge(), signs, SigningOnly())
     parts = {"trail": lines, "metrics": Metrics()}
-    return DoorItself(lambda request: Caller("bot"), Judge(), cast("Any", signs), cast("Any", SigningOnly()), **parts)  # type: ignore[arg-type]
+    return DoorItself(lambda request: Caller("bot"), *cast("Any", given), **cast("Any", parts))
 
 
 def test_nothing_is_signed_for_a_client_that_has_gone() -> None:
@@ -175,12 +197,72 @@ def test_nothing_is_signed_for_a_client_that_has_gone() -> None:
     assert [line.get("status") for line in lines] == [None, 499]
 
 
+def test_a_websocket_that_is_refused_lets_the_key_be_looked_up() -> None:
+    signs = mock.AsyncMock()
+    signs.headers.return_value = {"KALSHI-ACCESS-KEY": "id"}
+    handshake = {
+        "Connection": "upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version": "13",
+    }
+    asyncio.run(door_before(Lines(), signs).answer(make_mocked_request("GET", "/trade-api/ws/v2", handshake)))
+    signs.refused.assert_awaited_once_with("id")
+
+
+def test_long_bodies_leave_turns_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Judging one takes milliseconds: a hundred at once must not keep a freeze away for as long as they all take."""
+    rounds = 0
+    judged_in: list[int] = []
+    judge = Judge(parse_policy("version = 1\n[clients.bot]\nmax_count = 5"))
+    monkeypatch.setattr(DoorItself, "_judged_body", mock.AsyncMock(return_value=b" " * 30_000))
+
+    def judge_now(*given: object, **more: object) -> Verdict:
+        judged_in.append(rounds)
+        return Verdict(allowed=False, rule="body")
+
+    monkeypatch.setattr(Judge, "judge", judge_now)
+
+    async def run() -> None:
+        nonlocal rounds
+        door = door_before(Lines(), mock.Mock(), judge)
+        asked = asyncio.gather(*(door.answer(request_of("POST", ORDERS)) for _ in range(20)))
+        while not asked.done():
+            rounds += 1
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert len(set(judged_in)) == len(judged_in) == 20
+
+
 def test_a_defect_is_answered_and_written_down(caplog: pytest.LogCaptureFixture) -> None:
     lines = Lines()
     answer = door_before(lines, mock.Mock()).refuse_unanswered(request_of(), 500, RuntimeError("of this program"))
     assert (answer.status, lines[0]["verdict"], lines[0]["rule"]) == (500, "denied", "defect")
     assert "of this program" not in str(answer.text)
     assert "RuntimeError" in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_another_user_is_refused_and_written_down(start: Callable[..., Door], sandbox: SandboxServer) -> None:
+    """Where the socket lets others knock: by ``--allow-uid`` for somebody else, say."""
+    door = start()
+    door.socket.chmod(0o666)
+    door.socket.parent.chmod(0o755)
+    request = f"GET {BALANCE} HTTP/1.1\r\nHost: x\r\n\r\n"
+    ask = "import os, socket; os.setuid(4321); s = socket.socket(socket.AF_UNIX); s.connect('prod.sock')"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{ask}; s.sendall({request.encode()!r}); print(s.recv(12))"],
+        cwd=door.socket.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "HTTP/1.1 403" in done.stdout, done.stderr
+    assert not any(seen.path == BALANCE for seen in sandbox.requests)
+    door.stop()
+    (line,) = [line for line in door.lines() if line["kind"] == "decision"]
+    assert (line["verdict"], line["rule"], line["status"]) == ("denied", "uid", 403)
 
 
 def test_a_client_that_has_gone_is_nobody() -> None:
