@@ -46,6 +46,14 @@ _sign: ContextVar[Sign | None] = ContextVar("_sign", default=None)
 """Signs the request that is being sent; None for one that needs no signature."""
 
 
+class _RedirectedError(aiohttp.ClientError):
+    """The library follows redirects of WebSockets, to wherever they lead, and can't be told not to."""
+
+
+async def _signed_once() -> dict[str, str]:
+    raise _RedirectedError
+
+
 class _SigningConnector(aiohttp.TCPConnector):
     """Has a request signed when there is a connection to send it on.
 
@@ -60,8 +68,10 @@ class _SigningConnector(aiohttp.TCPConnector):
         timeout: ClientTimeout,  # noqa: ASYNC109 - the library's
     ) -> Connection:
         """Return a connection, and sign the request that will be sent on it."""
-        connection = await super().connect(req, traces, timeout)
         sign = _sign.get()
+        if sign is _signed_once:
+            raise _RedirectedError
+        connection = await super().connect(req, traces, timeout)
         if sign is None:
             return connection
         try:
@@ -74,6 +84,7 @@ class _SigningConnector(aiohttp.TCPConnector):
             connection.release()
             raise
         req.headers.update(signed)
+        _sign.set(_signed_once)
         return connection
 
 
@@ -190,6 +201,8 @@ class Upstream:
         except aiohttp.WSServerHandshakeError as error:
             status = error.status if error.status >= 400 else 502  # noqa: PLR2004 - the classes of HTTP's statuses
             return refusal(status, "websocket", f"Kalshi refused the WebSocket with status {error.status}")
+        except _RedirectedError:
+            return refusal(502, "websocket", "Kalshi redirects the WebSocket, which isn't followed")
         except (TimeoutError, aiohttp.ClientError, ConnectionError):
             return refusal(502, "network", "Kalshi can't be reached")
         async with there:
@@ -209,7 +222,7 @@ class Upstream:
         """Keep one connection open, so that the first order doesn't wait for TLS."""
         while True:
             with suppress(aiohttp.ClientError, TimeoutError, OSError):
-                async with self._opened().get(self._url(_WARMING)) as answer:
+                async with self._opened().get(self._url(_WARMING), allow_redirects=False) as answer:
                     await answer.read()
             await asyncio.sleep(_WARM_S)
 

@@ -52,7 +52,12 @@ class Kalshi:
         if not request.path.startswith(WS):  # what keeps a connection warm
             return connection.respond(200, "")
         self.handshakes.append(request)
-        return connection.respond(self.refuse_with, "") if self.refuse_with else None
+        if not self.refuse_with:
+            return None
+        refused = connection.respond(self.refuse_with, "")
+        if self.refuse_with == 302:
+            refused.headers["Location"] = f"{WS}/elsewhere"
+        return refused
 
     def _talk(self, connection: ServerConnection) -> None:
         try:
