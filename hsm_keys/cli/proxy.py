@@ -118,7 +118,10 @@ def check(settings: Settings, *, policy: Path, method: str, path: str, client: s
         raise UsageError("the policy judges the body of this request", hint="give it: --body '{...}'")
     content = None if body is None else body.encode()
     verdict = judge.judge(client, method, wanted, content, at=datetime.now(UTC), now=time.monotonic())
-    said = "allowed" if verdict.allowed else f"denied ({verdict.status}), by {verdict.rule}: {verdict.message}"
+    if verdict.allowed:
+        said = "allowed: nothing denies it" if verdict.rule == "allowed" else f"allowed, by {verdict.rule}"
+    else:
+        said = f"denied ({verdict.status}), by {verdict.rule}: {verdict.message}"
     if settings.as_json:
         print_json({"allowed": verdict.allowed, "rule": verdict.rule, "message": verdict.message})
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
 import stat
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import UsageError
+from hsm_keys.proxy.policy import CLIENT_NAME
 from hsm_keys.stores.isolated.wire import peer_of
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ API_KEY_HEADER: Final = "KALSHI-ACCESS-KEY"
 _SHORTEST: Final = 32
 _LONGEST: Final = 256
 _LOOK_EVERY_S: Final = 0.2
+
+_log: Final = logging.getLogger(__name__)
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer, not a failure
@@ -69,18 +73,23 @@ def check_page(headers: Mapping[str, str], hosts: frozenset[str] | None) -> None
         raise Refused(403, "host", "the Host isn't the proxy's own")
 
 
-def local_caller(connection: socket.socket, uids: frozenset[int], name_of: Callable[[int], str]) -> Caller:
+def local_caller(connection: socket.socket | None, uids: frozenset[int], name_of: Callable[[int], str]) -> Caller:
     """Return who is at the other end of a Unix socket.
 
     Args:
-        connection: The socket.
+        connection: The socket; None if it is closed.
         uids: The users that may use it.
         name_of: Gives the client that a user is.
 
     Raises:
-        Refused: If that user may not.
+        Refused: If that user may not, or has gone.
     """
-    uid, pid = peer_of(connection)
+    try:
+        uid, pid = peer_of(connection) if connection is not None else (None, None)
+    except OSError:
+        uid, pid = None, None
+    if uid is None:
+        raise Refused(403, "gone", "the client has gone")
     if uid not in uids:
         raise Refused(403, "uid", f"the user {uid} may not use the proxy: --allow-uid allows it")
     return Caller(name_of(uid), uid, pid)
@@ -93,7 +102,7 @@ class TokenFolder:
         folder: Where they are.
 
     Raises:
-        UsageError: If there is none, or one can be read by others or is too short.
+        UsageError: If there is none, others can read one or write to the folder, or one is too short or two clients'.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -116,7 +125,8 @@ class TokenFolder:
             Refused: If no client has that token.
         """
         if time.monotonic() - self._looked_at > _LOOK_EVERY_S:
-            self._look()
+            for problem in self._look():
+                _log.warning("a client's token isn't taken: %s", problem)
         scheme, _, given = headers.get("Authorization", "").partition(" ")
         token = given.strip() if scheme.lower() == "bearer" else headers.get(API_KEY_HEADER, "")
         digest = _digest(token.encode("utf-8", "surrogateescape"))
@@ -132,32 +142,48 @@ class TokenFolder:
         """Read the files if they are others than before, and return what is wrong with some."""
         self._looked_at = time.monotonic()
         try:
-            found = sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in os.scandir(self._folder))
+            folder = self._folder.stat()
+            with os.scandir(self._folder) as entries:
+                found = sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in entries)
         except OSError as error:
-            self._digests, self._seen = {}, ()
-            return [error.strerror or str(error)]
-        seen = tuple((name, info.st_mtime_ns, info.st_ino, info.st_size, info.st_mode) for name, info in found)
+            gone = bool(self._digests) or not self._seen
+            self._digests, self._seen = {}, (error.errno,)
+            return [error.strerror or str(error)] if gone else []
+        seen = (
+            (folder.st_mode, folder.st_uid),
+            *((name, info.st_mtime_ns, info.st_ino, info.st_size, info.st_mode) for name, info in found),
+        )
         if seen == self._seen:
             return []
-        self._seen = seen
+        self._seen, self._digests = seen, {}
+        if folder.st_mode & 0o022 or folder.st_uid not in {0, os.geteuid()}:
+            return ["others can write to it, and so give one client the name of another"]
         problems = []
-        digests = {}
-        for name, info in found:
+        for name, _ in found:
             try:
-                digests[name] = _read(self._folder / name, info)
+                digest = _read(self._folder / name)
+                if digest in self._digests.values():
+                    raise ValueError("it is the token of another client too")
+                self._digests[name] = digest
             except ValueError as error:
                 problems.append(f"{name}: {error}")
-        self._digests = digests
         return problems
 
 
-def _read(path: Path, info: os.stat_result) -> bytes:
-    if not stat.S_ISREG(info.st_mode) or info.st_mode & 0o077 or info.st_uid != os.geteuid():
-        raise ValueError("it has to be a file of yours with mode 0600")
+def _read(path: Path) -> bytes:
+    if not CLIENT_NAME.fullmatch(path.name):
+        raise ValueError("it is no name for a client: letters, digits, dots, dashes, underscores")
     try:
-        token = path.read_bytes().strip()
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise ValueError(error.strerror) from None
+        raise ValueError(f"it has to be a file of yours with mode 0600 ({error.strerror})") from None
+    try:
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode) or info.st_mode & 0o077 or info.st_uid != os.geteuid():
+            raise ValueError("it has to be a file of yours with mode 0600")
+        token = os.read(descriptor, _LONGEST + 2).strip()
+    finally:
+        os.close(descriptor)
     if not _SHORTEST <= len(token) <= _LONGEST or not token.isascii() or b" " in token:
         raise ValueError(f"a token has {_SHORTEST} to {_LONGEST} letters and digits")
     return _digest(token)

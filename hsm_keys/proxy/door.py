@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import nullcontext
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import web
+from aiohttp import HttpVersion10, web
 
 from hsm_keys.errors import HsmKeysError
 from hsm_keys.proxy.access import API_KEY_HEADER, Refused
 from hsm_keys.proxy.audit import AuditError
-from hsm_keys.proxy.orders import BODY_LIMIT
+from hsm_keys.proxy.bodies import BodyError, body_ahead, whole_body
+from hsm_keys.proxy.headers import is_plain_json
+from hsm_keys.proxy.orders import JUDGED_LIMIT
 from hsm_keys.proxy.paths import UnclearPathError, split_target
 from hsm_keys.proxy.signing import FrozenError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from hsm_keys.proxy.access import Caller
     from hsm_keys.proxy.audit import AuditTrail
@@ -29,7 +33,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Door", "refusal"]
 
-_BODY_S: Final = 30.0
+_QUICK: Final = 2048
+"""Bytes of a body that is judged in no time."""
+
+_CLIENT_GONE: Final = 499
+"""What a status of the audit trail means that no client saw: it went away before anything was signed."""
+
 _log: Final = logging.getLogger(__name__)
 
 
@@ -41,6 +50,10 @@ def refusal(status: int, reason: str, message: str, *, retry_after: int = 0) -> 
     if retry_after:
         answer.headers["Retry-After"] = str(retry_after)
     return answer
+
+
+class _ClientGoneError(Exception):
+    """Nobody waits for the answer any more."""
 
 
 class Door:
@@ -74,31 +87,39 @@ class Door:
         self._trail = trail
         self._metrics = metrics
         self._audit_may_fail = audit_may_fail
+        self._one_a_round = asyncio.Lock()  # however many long bodies there are, a freeze comes in between
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
         started = time.perf_counter()
+        caller = None
         try:
             caller = self._identify(request)
+            path = _clear_path(request)
+            body = await self._judged_body(request, caller, path)
         except Refused as refused:
-            return self._deny(request, None, refused.status, refused.reason, refused.message)
-        try:
-            path, _ = split_target(request.raw_path)
-        except UnclearPathError as error:
-            return self._deny(request, caller, 400, "path", f"the request target is refused: {error}")
-        if "Transfer-Encoding" in request.headers and "Content-Length" in request.headers:
-            return self._deny(request, caller, 400, "framing", "the body has two lengths")
-        body = None
-        if self._judge.needs_body(caller.client, request.method, path):
-            body = await _read(request)
-            if body is None:
-                return self._deny(request, caller, 413, "body", f"a body that is judged has at most {BODY_LIMIT} bytes")
-        at, now = datetime.now(UTC), time.monotonic()
-        verdict = self._judge.judge(caller.client, request.method, path, body, at=at, now=now)
+            return self._deny(request, caller, refused.status, refused.reason, refused.message)
+        slow = body is not None and len(body) > _QUICK
+        async with self._one_a_round if slow else nullcontext():
+            if slow:
+                await asyncio.sleep(0)
+            at, now = datetime.now(UTC), time.monotonic()
+            verdict = self._judge.judge(caller.client, request.method, path, body, at=at, now=now)
         if not verdict.allowed:
             wait = verdict.retry_after
             return self._deny(request, caller, verdict.status, verdict.rule, verdict.message, retry_after=wait)
         return await self._allowed(request, caller, path, body, started)
+
+    async def _judged_body(self, request: web.BaseRequest, caller: Caller, path: str) -> bytes | None:
+        """Return the body if the judge has to see it."""
+        if not self._judge.needs_body(caller.client, request.method, path):
+            return None
+        if not is_plain_json(request.headers):
+            raise Refused(403, "body", "an order that is judged is JSON in UTF-8, and not compressed")
+        try:
+            return await whole_body(request, limit=JUDGED_LIMIT)
+        except BodyError as error:
+            raise Refused(error.status, "body", error.message) from None
 
     async def _allowed(
         self, request: web.BaseRequest, caller: Caller, path: str, body: bytes | None, started: float
@@ -112,24 +133,58 @@ class Door:
         answer: web.StreamResponse | None = None
         try:
             answer = await self._signed(request, path, body)
+        except _ClientGoneError:
+            answer = refusal(_CLIENT_GONE, "gone", "the client has gone; nothing was signed")
         finally:
             self._write_outcome(decision, answer.status if answer is not None else 0, started)
         return answer
 
     async def _signed(self, request: web.BaseRequest, path: str, body: bytes | None) -> web.StreamResponse:
-        try:
+        signed_for = ""
+
+        async def sign() -> dict[str, str]:
+            nonlocal signed_for
+            if request.transport is None:
+                raise _ClientGoneError
             signed = await self._signs.headers(request.method, path)
+            signed_for = signed[API_KEY_HEADER]
+            return signed
+
+        try:
+            if _is_websocket(request):
+                answer = await self._upstream.relay(request, sign)
+            else:
+                sent: bytes | AsyncIterator[bytes] | None = body if body is not None else await body_ahead(request)
+                answer = await self._upstream.forward(request, sent, sign)
+        except BodyError as error:
+            return refusal(error.status, "body", error.message)
         except FrozenError:
             return refusal(403, "frozen", "signing is frozen")
         except HsmKeysError as error:
             _log.warning("the store can't sign: %s", error)
             return refusal(503, error.code, f"nothing was sent: the store can't sign: {error}")
-        if request.headers.get("Upgrade", "").lower() == "websocket":
-            return await self._upstream.relay(request, signed)
-        answer = await self._upstream.forward(request, body, signed)
-        if answer.status == 401:  # noqa: PLR2004 - Unauthorized: the key may have been rotated
-            await self._signs.refused(signed[API_KEY_HEADER])
+        if answer.status == HTTPStatus.UNAUTHORIZED and signed_for:  # the key may have been rotated
+            await self._signs.refused(signed_for)
         return answer
+
+    def refuse_unanswered(self, request: web.BaseRequest, status: int, error: BaseException | None) -> web.Response:
+        """Answer what isn't HTTP that can be read in one way, and write it down; or what this program failed at.
+
+        Args:
+            request: The request; without method and path if it couldn't be read.
+            status: 400, or 500.
+            error: What was raised. Its words may quote the request.
+        """
+        try:
+            caller = self._identify(request)
+        except Refused:  # over TCP, a token that couldn't be read
+            caller = None
+        if status != HTTPStatus.INTERNAL_SERVER_ERROR:
+            return self._deny(
+                request, caller, status, "malformed", "the request isn't HTTP that can be read in one way"
+            )
+        _log.error("a request failed, which is a defect: %s", type(error).__name__, exc_info=error)
+        return self._deny(request, caller, status, "defect", "the proxy failed; its log says more")
 
     def _deny(
         self,
@@ -178,15 +233,35 @@ class Door:
             _log.warning("%s", error)
 
 
-async def _read(request: web.BaseRequest) -> bytes | None:
-    """Return the body; None if it is too long, or takes too long."""
-    body = bytearray()
+def _clear_path(request: web.BaseRequest) -> str:
+    """Return the path of a request that can be read in one way; raise ``Refused`` for another one."""
     try:
-        async with asyncio.timeout(_BODY_S):
-            async for chunk in request.content.iter_any():
-                body += chunk
-                if len(body) > BODY_LIMIT:
-                    return None
-    except TimeoutError:
-        return None
-    return bytes(body)
+        path, _ = split_target(request.raw_path)
+    except UnclearPathError as error:
+        raise Refused(400, "path", f"the request target is refused: {error}") from None
+    against = _framing(request)
+    if against:
+        raise Refused(400, "framing", against)
+    return path
+
+
+def _framing(request: web.BaseRequest) -> str:
+    """Return what is wrong with how the request is put; empty if nothing is."""
+    coding = request.headers.getall("Transfer-Encoding", [])
+    if request.version < HttpVersion10:
+        return "HTTP/0.9 isn't spoken here"
+    if coding and ("Content-Length" in request.headers or request.version == HttpVersion10):
+        return "the body has two lengths, or one that HTTP/1.0 doesn't know"
+    if coding and [one.lower() for one in coding] != ["chunked"]:
+        return "the only Transfer-Encoding is chunked"
+    if request.headers.get("Upgrade", "").lower() == "websocket" and not _is_websocket(request):
+        return "the WebSocket's handshake isn't one (RFC 6455, section 4.1)"
+    return ""
+
+
+def _is_websocket(request: web.BaseRequest) -> bool:
+    """Tell whether it opens a WebSocket."""
+    if request.method != "GET" or request.headers.get("Upgrade", "").lower() != "websocket":
+        return False
+    protocols = [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
+    return bool(web.WebSocketResponse(protocols=protocols).can_prepare(request))

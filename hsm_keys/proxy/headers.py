@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from multidict import CIMultiDict
@@ -9,11 +10,16 @@ from multidict import CIMultiDict
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["from_kalshi", "to_kalshi"]
+    from multidict import CIMultiDictProxy
+
+__all__ = ["from_kalshi", "is_plain_json", "to_kalshi"]
+
+_JSON: Final = re.compile(r"application/json\s*(?:;\s*charset=\"?utf-8\"?\s*)?", re.IGNORECASE | re.ASCII)
 
 _HOP_BY_HOP: Final = frozenset(
     {
         "connection",
+        "http2-settings",
         "keep-alive",
         "proxy-authenticate",
         "proxy-authorization",
@@ -29,33 +35,47 @@ _HOP_BY_HOP: Final = frozenset(
 _OURS: Final = frozenset({"authorization", "cookie", "expect", "forwarded", "host", "via"})
 _MISLEADING: Final = (
     "kalshi-access-",
+    "x-envoy-",
     "x-forwarded-",
-    "x-http-method",
-    "x-method-override",
+    "x-host",
+    "x-http-",
+    "x-method",
     "x-original-",
+    "x-override-",
     "x-rewrite-",
 )
 """They authenticate, or may make a server take the request for another one than was judged."""
 
 
-def to_kalshi(headers: Iterable[tuple[str, str]], signed: dict[str, str]) -> CIMultiDict[str]:
-    """Return the headers of a request as they go to Kalshi, with those that authenticate it.
-
-    Args:
-        headers: The client's.
-        signed: The signer's.
-    """
-    kept = [
+def to_kalshi(headers: Iterable[tuple[str, str]]) -> CIMultiDict[str]:
+    """Return the headers of a client's request as they go to Kalshi; those that authenticate it come later."""
+    return CIMultiDict(
         (name, value)
         for name, value in _without_hops(headers)
         if name.lower() not in _OURS and not name.lower().replace("_", "-").startswith(_MISLEADING)
-    ]
-    return CIMultiDict([*kept, *signed.items()])
+    )
 
 
 def from_kalshi(headers: Iterable[tuple[str, str]]) -> CIMultiDict[str]:
     """Return the headers of an answer as they go to the client."""
-    return CIMultiDict(_without_hops(headers))
+    kept = CIMultiDict(headers)
+    if "Transfer-Encoding" in kept:  # then a length isn't the body's (RFC 9112, section 6.3)
+        kept.popall("Content-Length", None)
+    return CIMultiDict(_without_hops(kept.items()))
+
+
+def is_plain_json(headers: CIMultiDictProxy[str]) -> bool:
+    """Tell whether a body is JSON as it stands: neither compressed nor in another charset than UTF-8.
+
+    A body that says nothing about itself is taken for that.
+    """
+    codings = headers.getall("Content-Encoding", [])
+    kinds = headers.getall("Content-Type", [])
+    return (
+        all(coding.strip().lower() == "identity" for coding in codings)
+        and len(kinds) <= 1
+        and all(_JSON.fullmatch(kind) for kind in kinds)
+    )
 
 
 def _without_hops(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.proxy.limits import MinuteCap, TokenBucket
-from hsm_keys.proxy.orders import UnclearBodyError, is_judged, judge_orders, orders_in, reduces_only
-from hsm_keys.proxy.paths import METHODS, Rule
+from hsm_keys.proxy.orders import UnclearBodyError, is_batch, is_judged, judge_orders, orders_in, reduces_only
+from hsm_keys.proxy.paths import METHODS
 from hsm_keys.proxy.policy import ClientPolicy, Policy
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ ALLOW_ALL: Final = Policy(version=1, clients={"default": ClientPolicy()})
 _CALL_COST: Final = 10
 """Tokens that Kalshi takes for a call; for each order of a batch as well."""
 
-_KEYS: Final = Rule.parse("* /api_keys/**")
+_BETWEEN_WORDS: Final = re.compile(r"[-_.]")
+_KEYS: Final = "apikey"
 _TRANSFERS: Final = ("transfer", "withdraw", "deposit", "payout")
 
 
@@ -32,7 +34,7 @@ class Verdict:
 
     Attributes:
         allowed: Whether the request may be signed.
-        rule: Which rule decided.
+        rule: Which rule decided; "allowed" where nothing but the defaults did.
         message: What the client is told.
         retry_after: Seconds after which it may be allowed; 0 if waiting doesn't help.
     """
@@ -52,9 +54,15 @@ class Verdict:
 class _Taken:
     """What a client has taken of its limits."""
 
-    reads: TokenBucket | None
-    writes: TokenBucket | None
-    orders: MinuteCap | None
+    reads: TokenBucket | None = None
+    writes: TokenBucket | None = None
+    orders: MinuteCap | None = None
+
+    def follow(self, rules: ClientPolicy) -> None:
+        """Have the limits of these rules."""
+        self.reads = _bucket(self.reads, rules.read_tokens_per_second)
+        self.writes = _bucket(self.writes, rules.write_tokens_per_second)
+        self.orders = _cap(self.orders, rules.orders_per_minute)
 
 
 @dataclass(slots=True)
@@ -73,17 +81,23 @@ class Judge:
     _taken: dict[str, _Taken] = field(default_factory=dict)
 
     def replace(self, policy: Policy) -> None:
-        """Judge by another policy from now on. What was taken of limits that stay the same stays taken."""
+        """Judge by another policy from now on. What was taken of limits that it has as well stays taken."""
         self.policy = policy
         for name, taken in list(self._taken.items()):
             rules = policy.client(name)
-            if rules is None or _limits_of(taken) != _limits_in(rules):
+            if rules is None:
                 del self._taken[name]
+            else:
+                taken.follow(rules)
 
     def needs_body(self, client: str, method: str, path: str) -> bool:
         """Tell whether the body has to be read before the request can be judged."""
         rules = self.policy.client(client)
-        return rules is not None and is_judged(method, path) and bool(rules.order_limits or rules.orders_per_minute)
+        if rules is None:
+            return False
+        if rules.order_limits:
+            return is_judged(method, path)
+        return is_batch(method, path) and bool(rules.orders_per_minute or rules.write_tokens_per_second)
 
     def judge(self, client: str, method: str, path: str, body: bytes | None, *, at: datetime, now: float) -> Verdict:
         """Judge a request, and take from the client's limits what it costs if it is allowed.
@@ -108,22 +122,27 @@ class Judge:
     ) -> Verdict:
         method, path, body = request
         count = 1
-        if is_judged(method, path) and body is not None:
+        if self.needs_body(client, method, path):
             try:
-                orders = orders_in(method, path, body)
-                against = judge_orders(method, path, orders, rules.order_limits)
+                orders = orders_in(method, path, body or b"")
+                against = judge_orders(method, path, orders, rules.order_limits) if rules.order_limits else None
             except UnclearBodyError as error:
                 return Verdict(allowed=False, rule="body", message=f"the order can't be judged: {error}")
             if against is not None:
                 return Verdict(allowed=False, rule=against.partition(":")[0], message=against)
             count = len(orders)
-        taken = self._taken.setdefault(client, _nothing_taken(rules))
+        taken = self._taken.get(client)
+        if taken is None:
+            taken = self._taken[client] = _Taken()
+            taken.follow(rules)
         bucket = taken.reads if method == "GET" else taken.writes
         cost = _CALL_COST * count
         waits = {"tokens per second": bucket.wait_for(cost, now) if bucket else 0.0}
         ordering = taken.orders if is_judged(method, path) else None
         waits["orders_per_minute"] = ordering.wait_for(count, now) if ordering else 0.0
         rule, wait = max(waits.items(), key=lambda entry: entry[1])
+        if wait == math.inf:
+            return Verdict(allowed=False, rule=rule, message=f"{rule}: it asks for more than there ever is")
         if wait > 0:
             message = f"{rule}: the client's limit is reached"
             return Verdict(allowed=False, rule=rule, message=message, retry_after=math.ceil(wait))
@@ -131,7 +150,8 @@ class Judge:
             bucket.take(cost)
         if ordering:
             ordering.take(count, now)
-        return Verdict(allowed=True, rule="allowed")
+        by = next((rule for rule in rules.allow or () if rule.matches(method, path)), None)
+        return Verdict(allowed=True, rule=f"allow {by.text}" if by else "allowed")
 
 
 def _by_routes(rules: ClientPolicy, method: str, path: str, at: datetime) -> Verdict | None:
@@ -139,7 +159,7 @@ def _by_routes(rules: ClientPolicy, method: str, path: str, at: datetime) -> Ver
     against = None
     if method not in METHODS:
         against = "method", f"the method isn't one of {', '.join(METHODS)}"
-    elif not rules.allow_key_management and _KEYS.matches(method, path, fold=True):
+    elif not rules.allow_key_management and _KEYS in _BETWEEN_WORDS.sub("", path.casefold()):
         against = "api_keys", "API keys aren't managed through the proxy: a key that a bot made is in no token"
     elif not rules.allow_transfers and method != "GET" and any(word in path.casefold() for word in _TRANSFERS):
         against = "transfers", "money isn't transferred through the proxy"
@@ -151,27 +171,24 @@ def _by_routes(rules: ClientPolicy, method: str, path: str, at: datetime) -> Ver
         against = "allow", "no rule of the policy allows it"
     elif rules.hours is not None and not any(window.holds(at) for window in rules.hours):
         against = "hours", "it is outside the hours of the policy"
-    elif rules.order_limits and method != "GET" and not (is_judged(method, path) or reduces_only(method, path)):
+    elif _limits_orders(rules) and method != "GET" and not (is_judged(method, path) or reduces_only(method, path)):
         against = "body", "the client's orders are limited, and this request has no form that the limits can judge"
     return Verdict(allowed=False, rule=against[0], message=against[1]) if against else None
 
 
-def _limits_in(rules: ClientPolicy) -> tuple[float | None, float | None, int | None]:
-    return rules.read_tokens_per_second, rules.write_tokens_per_second, rules.orders_per_minute
+def _limits_orders(rules: ClientPolicy) -> bool:
+    return bool(rules.order_limits) or rules.orders_per_minute is not None
 
 
-def _limits_of(taken: _Taken) -> tuple[float | None, float | None, int | None]:
-    return (
-        taken.reads.rate if taken.reads else None,
-        taken.writes.rate if taken.writes else None,
-        taken.orders.most if taken.orders else None,
-    )
+def _bucket(old: TokenBucket | None, rate: float | None) -> TokenBucket | None:
+    if old is None or rate is None:
+        return None if rate is None else TokenBucket(rate)
+    old.rate = rate
+    return old
 
 
-def _nothing_taken(rules: ClientPolicy) -> _Taken:
-    reads, writes, orders = _limits_in(rules)
-    return _Taken(
-        TokenBucket(reads) if reads else None,
-        TokenBucket(writes) if writes else None,
-        MinuteCap(orders) if orders else None,
-    )
+def _cap(old: MinuteCap | None, most: int | None) -> MinuteCap | None:
+    if old is None or most is None:
+        return None if most is None else MinuteCap(most)
+    old.most = most
+    return old

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from typing import Final
 
 __all__ = ["MinuteCap", "TokenBucket"]
@@ -53,11 +54,11 @@ class MinuteCap:
         self._taken: deque[tuple[float, int]] = deque()
 
     def wait_for(self, count: int, now: float) -> float:
-        """Return the seconds until there is room for so many; 0 if there is. Takes none."""
+        """Return the seconds until there is room for so many; 0 if there is, infinity if there never is. Takes none."""
         while self._taken and self._taken[0][0] <= now - _MINUTE_S:
             self._taken.popleft()
         if count > self.most:
-            return _MINUTE_S
+            return inf
         surplus = sum(taken for _, taken in self._taken) + count - self.most
         for at, taken in self._taken:
             if surplus <= 0:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,20 +14,36 @@ from hsm_keys.proxy.paths import Rule
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["BODY_LIMIT", "OrderLimits", "UnclearBodyError", "is_judged", "judge_orders", "orders_in", "reduces_only"]
+__all__ = [
+    "JUDGED_LIMIT",
+    "OrderLimits",
+    "UnclearBodyError",
+    "is_batch",
+    "is_judged",
+    "judge_orders",
+    "orders_in",
+    "reduces_only",
+]
 
-BODY_LIMIT: Final = 1 << 20
-"""Bytes of a body that is judged."""
+JUDGED_LIMIT: Final = 32 * 1024
+"""Bytes of a body that is judged: a hundred orders. Judging it takes some milliseconds of the event loop."""
 
 _ROUTES: Final = ("/portfolio/orders", "/portfolio/events/orders")  # the second is what Kalshi calls V2
 _CREATE: Final = tuple(Rule.parse(f"POST {route}") for route in _ROUTES)
 _BATCH: Final = tuple(Rule.parse(f"POST {route}/batched") for route in _ROUTES)
 _AMEND: Final = tuple(Rule.parse(f"POST {route}/{{order_id}}/amend") for route in _ROUTES)
-_REDUCING: Final = tuple(
-    Rule.parse(text)
-    for route in _ROUTES
-    for text in (f"DELETE {route}/{{order_id}}", f"DELETE {route}/batched", f"POST {route}/{{order_id}}/decrease")
+_REDUCING: Final = (
+    *(
+        Rule.parse(text)
+        for route in _ROUTES
+        for text in (f"DELETE {route}/{{order_id}}", f"DELETE {route}/batched", f"POST {route}/{{order_id}}/decrease")
+    ),
+    Rule.parse("DELETE /portfolio/order_groups/{order_group_id}"),
+    Rule.parse("PUT /portfolio/order_groups/{order_group_id}/trigger"),
+    Rule.parse("DELETE /communications/rfqs/{rfq_id}"),
+    Rule.parse("DELETE /communications/quotes/{quote_id}"),
 )
+_NUMBER: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
 _FIELDS: Final = frozenset(
     {
         "ticker",
@@ -94,6 +111,11 @@ def is_judged(method: str, path: str) -> bool:
     return _is(method, path, (*_CREATE, *_BATCH, *_AMEND))
 
 
+def is_batch(method: str, path: str) -> bool:
+    """Tell whether the request creates several orders."""
+    return _is(method, path, _BATCH)
+
+
 def reduces_only(method: str, path: str) -> bool:
     """Tell whether the request can only take orders away."""
     return any(rule.matches(method, path) for rule in _REDUCING)
@@ -103,21 +125,28 @@ def orders_in(method: str, path: str, body: bytes) -> list[dict[str, Any]]:
     """Return the orders that a request creates or changes.
 
     Raises:
-        UnclearBodyError: If the body isn't one JSON object with distinct, known names.
+        UnclearBodyError: If the body isn't one JSON object with distinct names, or a list of such orders in one.
     """
     parsed = _parse(body)
-    if not _is(method, path, _BATCH):
-        return [_checked(parsed)]
+    if not is_batch(method, path):
+        return [parsed]
     orders = parsed.get("orders")
     if set(parsed) != {"orders"} or not isinstance(orders, list) or not orders:
         raise UnclearBodyError("the batch isn't an object with a list of orders alone")
-    return [_checked(order) for order in orders]
+    if not all(isinstance(order, dict) for order in orders):
+        raise UnclearBodyError("an order isn't an object")
+    return orders
 
 
 def judge_orders(method: str, path: str, orders: Sequence[dict[str, Any]], limits: OrderLimits) -> str | None:
-    """Return what the limits have against these orders; None if nothing."""
+    """Return what the limits have against these orders; None if nothing.
+
+    Raises:
+        UnclearBodyError: If an order has names or values that this program doesn't know.
+    """
     amends = _is(method, path, _AMEND)
     for order in orders:
+        _check(order)
         against = _judge(order, limits, amends=amends)
         if against is not None:
             return against
@@ -136,8 +165,9 @@ def _sells(order: dict[str, Any]) -> bool:
 def _judge(order: dict[str, Any], limits: OrderLimits, *, amends: bool) -> str | None:
     counts = [_number(order[name], name) for name in _COUNTS if name in order]
     prices = [_number(order[name], name) * unit for name, unit in _PRICES.items() if name in order]
-    if _sells(order):
-        prices = [] if order.get("reduce_only") is True else [1 - price for price in prices]
+    if _sells(order):  # what is amended may have been made without reduce_only, whatever is said now
+        reduces = order.get("reduce_only") is True and not amends
+        prices = [] if reduces else [1 - price for price in prices]
     if limits.markets is not None:
         ticker = order.get("ticker")
         if not isinstance(ticker, str) or not any(fnmatchcase(ticker, pattern) for pattern in limits.markets):
@@ -148,10 +178,17 @@ def _judge(order: dict[str, Any], limits: OrderLimits, *, amends: bool) -> str |
         if any(not 0 < count <= limits.max_count for count in counts):
             return f"max_count: the order is for more than {limits.max_count} contracts, or for none"
     if limits.max_price is not None:
-        if not amends and not any(name in order for name in _PRICES):
-            return "max_price: the order says no price"
-        if any(not 0 < price <= limits.max_price for price in prices):
-            return f"max_price: a contract would cost more than {limits.max_price} dollars, or nothing"
+        return _against_price(order, prices, limits.max_price, amends=amends)
+    return None
+
+
+def _against_price(order: dict[str, Any], prices: Sequence[Decimal], most: Decimal, *, amends: bool) -> str | None:
+    if not amends and not any(name in order for name in _PRICES):
+        return "max_price: the order says no price"
+    if order.get("type", "limit") != "limit":
+        return "max_price: only a limit order keeps to a price"
+    if any(not 0 < price <= most for price in prices):
+        return f"max_price: a contract would cost more than {most} dollars, or nothing"
     return None
 
 
@@ -159,24 +196,18 @@ def _number(value: Any, name: str) -> Decimal:
     """Read a whole number, or a decimal in a string."""
     if isinstance(value, int) and not isinstance(value, bool):
         return Decimal(value)
-    if isinstance(value, str) and len(value) <= 20 and value.replace(".", "", 1).isascii():  # noqa: PLR2004
-        try:
-            number = Decimal(value)
-        except InvalidOperation:
-            number = Decimal("NaN")
-        if number.is_finite():
-            return number
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return Decimal(value)
     raise UnclearBodyError(f"{name} is no plain number")
 
 
-def _checked(order: Any) -> dict[str, Any]:
-    if not isinstance(order, dict):
-        raise UnclearBodyError("an order isn't an object")
+def _check(order: dict[str, Any]) -> None:
     if not order.keys() <= _FIELDS:  # Kalshi may fold case, or know a name for money that this program doesn't
         raise UnclearBodyError("an order has a field that this program doesn't know")
     if sum(name in order for name in _PRICES) > 1 or sum(name in order for name in _COUNTS) > 1:
         raise UnclearBodyError("an order says its price or its count twice")
-    return order
+    if not all(isinstance(order.get(name, ""), str) for name in ("action", "side")):
+        raise UnclearBodyError("an order's action or side is no text")
 
 
 def _parse(body: bytes) -> dict[str, Any]:

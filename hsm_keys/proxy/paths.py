@@ -19,8 +19,9 @@ METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _ROOT: Final = "/trade-api/"
 _QUERY: Final = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?\[\]|]|%[0-9A-Fa-f]{2})*")
 _ESCAPE: Final = re.compile(r"%([0-9A-F]{2})")
-# What a server may decode before it routes: unreserved characters, and what separates segments.
-_NEVER_ESCAPED: Final = re.compile(r"[A-Za-z0-9\-._~/\\%;\x00-\x1f\x7f]")
+# What a server may decode before it routes: unreserved characters, what separates segments or ends a path, spaces
+# that may be cut off; and what isn't ASCII, of which some folds to ASCII (U+212A is a K). Kalshi's paths are ASCII.
+_NEVER_ESCAPED: Final = re.compile(r"[A-Za-z0-9\-._~/\\%;?#\x00-\x20\x7f-\xff]")
 _LONGEST: Final = 8000
 _TEMPLATE: Final = re.compile(r"/(?:[A-Za-z0-9\-._~:@,]+|\*\*|\*|\{[A-Za-z_]+\})")
 

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-__all__ = ["ClientPolicy", "Policy", "Window", "load_policy", "parse_policy"]
+__all__ = ["CLIENT_NAME", "ClientPolicy", "Policy", "Window", "load_policy", "parse_policy"]
 
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _WINDOW: Final = re.compile(r"(\w{3})(?:-(\w{3}))? (\d\d):(\d\d)-(\d\d):(\d\d) ([A-Za-z_]+(?:/[A-Za-z_+\-0-9]+)*)")
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+CLIENT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What a client may be called."""
 
 
 class Window(BaseModel):
@@ -124,7 +125,7 @@ class Policy(BaseModel):
     def _check_clients(cls, clients: dict[str, ClientPolicy]) -> dict[str, ClientPolicy]:
         seen: dict[int, str] = {}
         for name, client in clients.items():
-            if not _NAME.fullmatch(name):
+            if not CLIENT_NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is no name for a client: letters, digits, dots, dashes, underscores")
             for uid in client.uids:
                 if seen.setdefault(uid, name) != name:

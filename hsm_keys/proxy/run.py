@@ -14,32 +14,30 @@ from typing import TYPE_CHECKING, Final, cast
 from aiohttp import web
 
 from hsm_keys.errors import HsmKeysError, UsageError
-from hsm_keys.proxy.access import Caller, TokenFolder, check_page, local_caller
+from hsm_keys.proxy.access import Caller, Refused, TokenFolder, check_page, local_caller
 from hsm_keys.proxy.audit import AuditTrail
 from hsm_keys.proxy.control import Control
-from hsm_keys.proxy.door import Door
+from hsm_keys.proxy.door import Door, refusal
 from hsm_keys.proxy.judge import ALLOW_ALL, Judge
 from hsm_keys.proxy.listening import BACKLOG, bind_tcp, bind_unix, check_loopback, from_systemd, parse_address
 from hsm_keys.proxy.metrics import Metrics
 from hsm_keys.proxy.places import control_socket, default_socket, state_folder
 from hsm_keys.proxy.policy import load_policy
+from hsm_keys.proxy.serving import ACCEPTED_AT_ONCE, ClientServer, raise_file_limit
 from hsm_keys.proxy.signing import SignsForDoor
 from hsm_keys.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from pathlib import Path
 
     from hsm_keys.proxy.policy import Policy
     from hsm_keys.signing.signer import RequestSigner
 
-    Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
 __all__ = ["Checked", "Options", "check_options", "run"]
 
 _DRAIN_S: Final = 10.0
-_IDLE_S: Final = 3600.0
 
 _log: Final = logging.getLogger(__name__)
 
@@ -100,6 +98,7 @@ def run(signer: RequestSigner, base_url: str, checked: Checked, announce: Callab
         AuditError: If the audit trail can't be written.
     """
     options = checked.options
+    logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)  # it quotes what clients send
     judge = Judge(checked.policy)
     state = state_folder(options.name)
     try:
@@ -184,7 +183,7 @@ class _Proxy:
                 metrics=self._metrics,
                 audit_may_fail=self._options.audit_may_fail,
             )
-            where = await self._listen(stack, door.answer)
+            where = await self._listen(stack, door)
             stack.push_async_callback(upstream.close_relays)
             announce(f"serving {self._options.name!r} at {where}, for {base_url}")
             if self._judge.frozen:
@@ -192,27 +191,37 @@ class _Proxy:
             await stop.wait()
             announce("stopping: requests under way are finished first")
 
-    async def _listen(self, stack: AsyncExitStack, answer: Handler) -> str:
+    async def _listen(self, stack: AsyncExitStack, door: Door) -> str:
         options = self._options
         path = control_socket(options.name)
-        await _serve(stack, bind_unix(path, mode=0o600), self._control_answer, path)
+        await _serve(stack, bind_unix(path, mode=0o600), web.Server(self._control_answer, access_log=None), path)
         if options.metrics:
             host, port = parse_address(options.metrics)
-            await _serve(stack, bind_tcp(host, port), self._control.answer_metrics)
+            hosts = _own_hosts(host, port)
+
+            async def answer_metrics(request: web.BaseRequest) -> web.StreamResponse:
+                try:
+                    check_page(request.headers, hosts)
+                except Refused as refused:
+                    return refusal(refused.status, refused.reason, refused.message)
+                return await self._control.answer_metrics(request)
+
+            await _serve(stack, bind_tcp(host, port), web.Server(answer_metrics, access_log=None))
+        clients = ClientServer(door.answer, door.refuse_unanswered, files=raise_file_limit())
         if options.listen:
             host, port = parse_address(options.listen)
             listener = bind_tcp(host, port)
             port = listener.getsockname()[1]
             if not options.unsafe_listen:
-                self._hosts = frozenset({f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}", f"{host}:{port}"})
-            await _serve(stack, listener, answer, tls=_tls(options.tls))
-            return f"http{'s' if options.tls else ''}://{host}:{port}/trade-api/v2"
+                self._hosts = _own_hosts(host, port)
+            await _serve(stack, listener, clients, tls=_tls(options.tls))
+            return f"http{'s' if options.tls else ''}://{_in_url(host)}:{port}/trade-api/v2"
         handed = from_systemd()
         if handed is not None:
-            await _serve(stack, handed, answer)
+            await _serve(stack, handed, clients)
             return f"the socket {handed.getsockname()}"
         path = options.socket or default_socket(options.name)
-        await _serve(stack, bind_unix(path, mode=0o666 if options.allow_uids else 0o600), answer, path)
+        await _serve(stack, bind_unix(path, mode=0o666 if options.allow_uids else 0o600), clients, path)
         return f"the socket {path}"
 
     def _identify(self, request: web.BaseRequest) -> Caller:
@@ -240,28 +249,38 @@ class _Proxy:
             self._trail.append("reloaded")
 
 
-def _connection(request: web.BaseRequest) -> socket.socket:
-    """Return the socket that a request came over."""
+def _connection(request: web.BaseRequest) -> socket.socket | None:
+    """Return the socket that a request came over; None if it is closed."""
     connection = request.transport.get_extra_info("socket") if request.transport is not None else None
-    return cast("socket.socket", connection)
+    return cast("socket.socket | None", connection)
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _own_hosts(host: str, port: int) -> frozenset[str]:
+    """Return the Hosts that a client on this machine sends; it leaves out the port that is its scheme's own."""
+    names = ("localhost", "127.0.0.1", "[::1]", _in_url(host))
+    return frozenset(f"{name}:{port}" for name in names) | (frozenset(names) if port in {80, 443} else frozenset())
 
 
 async def _serve(
     stack: AsyncExitStack,
     listener: socket.socket,
-    answer: Handler,
+    server: web.Server,
     path: Path | None = None,
     *,
     tls: ssl.SSLContext | None = None,
 ) -> None:
     """Serve on a socket until the stack ends, which drains it and removes its path."""
-    server = web.Server(answer, access_log=None, keepalive_timeout=_IDLE_S, auto_decompress=False)
     runner = web.ServerRunner(server, shutdown_timeout=_DRAIN_S)
     await runner.setup()
     if path is not None:
         stack.callback(path.unlink, missing_ok=True)
     stack.push_async_callback(runner.cleanup)
-    await web.SockSite(runner, listener, ssl_context=tls, backlog=BACKLOG).start()
+    await web.SockSite(runner, listener, ssl_context=tls, backlog=ACCEPTED_AT_ONCE).start()
+    listener.listen(BACKLOG)  # asyncio has one number for how many wait, and how many it accepts at once
 
 
 def _tls(files: tuple[Path, Path] | None) -> ssl.SSLContext | None:

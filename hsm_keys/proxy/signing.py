@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -122,10 +123,10 @@ class SignsForDoor:
         await asyncio.get_running_loop().run_in_executor(self._threads, self._live.moved_on, api_key_id)
 
     def freeze(self) -> None:
-        """Make no more headers ahead; the judge denies the rest."""
+        """Make no more headers ahead; the judge denies the rest. Doesn't wait for a token that is slow."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
-            ahead.close()
+            threading.Thread(target=ahead.close, name="hsm-keys-freeze", daemon=True).start()
 
     def thaw(self) -> None:
         """Make headers ahead again, if that was asked for."""
@@ -142,6 +143,8 @@ class SignsForDoor:
         return self._proved[1]
 
     def _prove(self) -> str:
+        if self._judge.frozen:  # it may have waited for a thread
+            return "signing is frozen"
         message = b"hsm-keys proxy readiness v1\n" + os.urandom(16).hex().encode()
         key = self.key
         try:
@@ -154,6 +157,7 @@ class SignsForDoor:
 
     def close(self) -> None:
         """Let go of threads and headers."""
-        with suppress(HsmKeysError):
-            self.freeze()
+        if self._ahead is not None:
+            with suppress(HsmKeysError):
+                self._ahead.close()
         self._threads.shutdown(wait=False, cancel_futures=True)

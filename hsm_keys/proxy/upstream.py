@@ -6,7 +6,8 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Self
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final, Self
 
 import aiohttp
 from aiohttp import WSMsgType, hdrs, web
@@ -16,22 +17,75 @@ from hsm_keys.proxy.door import refusal
 from hsm_keys.proxy.headers import from_kalshi, to_kalshi
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from types import TracebackType
+
+    from aiohttp.client import ClientTimeout
+    from aiohttp.client_reqrep import ClientRequest
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
 
     from hsm_keys.proxy.metrics import Metrics
 
+    Sign = Callable[[], Awaitable[dict[str, str]]]
+
 __all__ = ["Upstream"]
 
-_CONNECT_S: Final = 5.0
+_CONNECT_S: Final = 10.0
 _READ_S: Final = 30.0
 _WARM_S: Final = 20.0
 _SMALL: Final = 256 * 1024
+_NO_CODE: Final = 1005
 _LARGEST_MESSAGE: Final = 16 << 20
 _WARMING: Final = "/trade-api/v2/exchange/status"  # public: it needs no signature
 _ADDED_BY_ITSELF: Final = (hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE)
 _WS_OWN: Final = ("sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions", "sec-websocket-protocol")
 
 _log: Final = logging.getLogger(__name__)
+_sign: ContextVar[Sign | None] = ContextVar("_sign", default=None)
+"""Signs the request that is being sent; None for one that needs no signature."""
+
+
+class _RedirectedError(aiohttp.ClientError):
+    """The library follows redirects of WebSockets, to wherever they lead, and can't be told not to."""
+
+
+async def _signed_once() -> dict[str, str]:
+    raise _RedirectedError
+
+
+class _SigningConnector(aiohttp.TCPConnector):
+    """Has a request signed when there is a connection to send it on.
+
+    So the timestamp isn't older for a name that was slow to resolve or a TLS that was slow to open, and nothing is
+    signed, or sent after a freeze, for a Kalshi that can't be reached.
+    """
+
+    async def connect(
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: ClientTimeout,  # noqa: ASYNC109 - the library's
+    ) -> Connection:
+        """Return a connection, and sign the request that will be sent on it."""
+        sign = _sign.get()
+        if sign is _signed_once:
+            raise _RedirectedError
+        connection = await super().connect(req, traces, timeout)
+        if sign is None:
+            return connection
+        try:
+            signed = await sign()
+            if connection.protocol is None or not connection.protocol.is_connected():  # closed while it was signed
+                connection.close()
+                connection = await super().connect(req, traces, timeout)
+                signed = await sign()
+        except BaseException:
+            connection.release()
+            raise
+        req.headers.update(signed)
+        _sign.set(_signed_once)
+        return connection
 
 
 class Upstream:
@@ -54,10 +108,10 @@ class Upstream:
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             auto_decompress=False,
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2 * _WARM_S),
+            connector=_SigningConnector(limit=0, keepalive_timeout=2 * _WARM_S),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=_ADDED_BY_ITSELF,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=self._read_s),
+            timeout=aiohttp.ClientTimeout(total=None, connect=_CONNECT_S, sock_read=self._read_s),
         )
         # aiohttp repeats PUT and DELETE on a connection that was closed, and has no public way to leave that.
         self._session._retry_connection = False  # noqa: SLF001
@@ -78,20 +132,33 @@ class Upstream:
         for relay in list(self._relays):
             await relay.close(code=aiohttp.WSCloseCode.GOING_AWAY)
 
-    async def forward(self, request: web.BaseRequest, body: bytes | None, signed: dict[str, str]) -> web.StreamResponse:
+    async def forward(
+        self, request: web.BaseRequest, body: bytes | AsyncIterator[bytes] | None, sign: Sign
+    ) -> web.StreamResponse:
         """Send the request, once, and answer it with what Kalshi says.
 
         Args:
             request: The client's.
-            body: Its body if it was read; else it is streamed.
-            signed: The headers that authenticate it.
+            body: Its body, whole or as it comes.
+            sign: Gives the headers that authenticate it; called when there is a connection.
+
+        Raises:
+            HsmKeysError: Whatever ``sign`` raises; nothing was sent then.
         """
-        headers = to_kalshi(request.headers.items(), signed)
-        data: Any = body if body is not None else (request.content if request.body_exists else None)
-        started, status = time.perf_counter(), "none"
+        started: float | None = None
+        status = "none"
+
+        async def sign_and_start() -> dict[str, str]:
+            nonlocal started
+            signed = await sign()
+            started = time.perf_counter()
+            return signed
+
+        _sign.set(sign_and_start)
+        headers = to_kalshi(request.headers.items())
         try:
             answer = await self._opened().request(
-                request.method, self._url(request.raw_path), headers=headers, data=data, allow_redirects=False
+                request.method, self._url(request.raw_path), headers=headers, data=body, allow_redirects=False
             )
             status = str(answer.status)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
@@ -100,13 +167,26 @@ class Upstream:
             late = isinstance(error, TimeoutError)
             return refusal(504 if late else 502, "outcome_unknown", "Kalshi didn't answer; it may have done the work")
         finally:
-            self._metrics.upstream.labels(status).observe(time.perf_counter() - started)
+            if started is not None:  # else nothing was sent
+                self._metrics.upstream.labels(status).observe(time.perf_counter() - started)
         async with answer:
-            return await _pass_on(request, answer)
+            if answer.status < 200:  # noqa: PLR2004 - 101: nobody asked for another protocol
+                answer.close()
+                return refusal(502, "outcome_unknown", "Kalshi's answer isn't one")
+            return await _pass_on(request, answer, self._read_s)
 
-    async def relay(self, request: web.BaseRequest, signed: dict[str, str]) -> web.StreamResponse:
-        """Open a WebSocket at Kalshi, then the client's, and relay messages until either side closes."""
-        headers = to_kalshi(request.headers.items(), signed)
+    async def relay(self, request: web.BaseRequest, sign: Sign) -> web.StreamResponse:
+        """Open a WebSocket at Kalshi, then the client's, and relay messages until either side closes.
+
+        Args:
+            request: The client's handshake.
+            sign: Gives the headers that authenticate it; called when there is a connection.
+
+        Raises:
+            HsmKeysError: Whatever ``sign`` raises; nothing was sent then.
+        """
+        _sign.set(sign)
+        headers = to_kalshi(request.headers.items())
         for name in _WS_OWN:
             headers.popall(name, None)
         protocols = [
@@ -121,7 +201,10 @@ class Upstream:
                 max_msg_size=_LARGEST_MESSAGE,
             )
         except aiohttp.WSServerHandshakeError as error:
-            return refusal(error.status, "websocket", "Kalshi refused the WebSocket")
+            status = error.status if error.status >= 400 else 502  # noqa: PLR2004 - the classes of HTTP's statuses
+            return refusal(status, "websocket", f"Kalshi refused the WebSocket with status {error.status}")
+        except _RedirectedError:
+            return refusal(502, "websocket", "Kalshi redirects the WebSocket, which isn't followed")
         except (TimeoutError, aiohttp.ClientError, ConnectionError):
             return refusal(502, "network", "Kalshi can't be reached")
         async with there:
@@ -141,7 +224,7 @@ class Upstream:
         """Keep one connection open, so that the first order doesn't wait for TLS."""
         while True:
             with suppress(aiohttp.ClientError, TimeoutError, OSError):
-                async with self._opened().get(self._url(_WARMING)) as answer:
+                async with self._opened().get(self._url(_WARMING), allow_redirects=False) as answer:
                     await answer.read()
             await asyncio.sleep(_WARM_S)
 
@@ -154,9 +237,9 @@ class Upstream:
         return self._session
 
 
-async def _pass_on(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+async def _pass_on(request: web.BaseRequest, answer: aiohttp.ClientResponse, stalled_s: float) -> web.StreamResponse:
     headers = from_kalshi(answer.headers.items())
-    length = answer.headers.get("Content-Length", "")
+    length = headers.get("Content-Length", "")
     try:
         if length.isdecimal() and int(length) <= _SMALL:  # one write for head and body
             return web.Response(status=answer.status, reason=answer.reason, headers=headers, body=await answer.read())
@@ -166,7 +249,8 @@ async def _pass_on(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> 
     try:
         await passed.prepare(request)
         async for chunk in answer.content.iter_any():
-            await passed.write(chunk)
+            async with asyncio.timeout(stalled_s):  # a client that takes nothing
+                await passed.write(chunk)
         await passed.write_eof()
     except (aiohttp.ClientError, TimeoutError, ConnectionError):
         if request.transport is not None:  # the client must not take what it has for the whole
@@ -188,7 +272,8 @@ _Side = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
 
 
 async def _one_way(source: _Side, sink: _Side) -> None:
-    """Relay each message when the last one has been taken."""
+    """Relay each message when the last one has been taken, and then the close with its code and reason."""
+    reason = b""
     try:
         while True:
             message = await source.receive()
@@ -201,9 +286,18 @@ async def _one_way(source: _Side, sink: _Side) -> None:
             elif message.type is WSMsgType.PONG:
                 await sink.pong(message.data)
             else:
+                if message.type is WSMsgType.CLOSE and isinstance(message.extra, str):
+                    reason = message.extra.encode()
                 break
     except (ConnectionError, aiohttp.ClientError) as error:
         _log.debug("a WebSocket ended: %s", error)
-    code = source.close_code or 0
     with suppress(ConnectionError, aiohttp.ClientError):
-        await sink.close(code=code if code in range(1000, 1004) or code in range(1007, 5000) else 1001)
+        await sink.close(code=_sent_code(source.close_code), message=reason)
+
+
+def _sent_code(code: int | None) -> int:
+    """Return the close code to send on: not all of those that tell how it ended can be sent (RFC 6455, section 7.4)."""
+    if code in {0, _NO_CODE}:
+        return aiohttp.WSCloseCode.OK
+    sendable = (range(1000, 1004), range(1007, 1015), range(3000, 5000))
+    return code if code is not None and any(code in codes for codes in sendable) else aiohttp.WSCloseCode.GOING_AWAY

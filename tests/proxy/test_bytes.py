@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import gzip
+import http.client
+import os
+import re
 import socket
 import threading
+from base64 import b64decode
+from contextlib import suppress
+from functools import reduce
+from posixpath import normpath
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from hsm_keys.signing.algorithms import verifies
+from hsm_keys.signing.pem import load_private_key
 from tests.support.door import Door, with_key_in_memory
 
 if TYPE_CHECKING:
@@ -36,14 +48,20 @@ class Kalshi:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            with connection:
-                connection.settimeout(5)
-                asked = b""
-                while b"\r\n\r\n" not in asked or not self._whole(asked):
-                    asked += connection.recv(65536)
-                if b"/exchange/status" not in asked:
-                    self.asked.append(asked)
-                    connection.sendall(self.answer)
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.settimeout(5)
+            asked = b""
+            while b"\r\n\r\n" not in asked or not self._whole(asked):
+                chunk = connection.recv(65536)
+                if not chunk:
+                    return
+                asked += chunk
+            if b"/exchange/status" not in asked:
+                self.asked.append(asked)
+                connection.sendall(self.answer)
 
     def _whole(self, asked: bytes) -> bool:
         head, _, body = asked.partition(b"\r\n\r\n")
@@ -127,22 +145,227 @@ def test_what_comes_back(door: Door, kalshi: Kalshi, head: bytes, sent: bytes) -
     assert COMPRESSED in body
 
 
-@pytest.mark.parametrize(
-    "cut",
-    [
-        b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
-        b"HTTP/1.1 2",
-        b"garbage\r\n\r\n",
-        b"",
-    ],
-    ids=["length", "chunk", "status line", "garbage", "nothing"],
+CUT = (
+    b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
+    b"HTTP/1.1 2",
+    b"garbage\r\n\r\n",
+    b"",
 )
-def test_an_answer_that_was_cut_is_never_taken_for_whole(door: Door, kalshi: Kalshi, cut: bytes) -> None:
-    kalshi.answer = cut
-    try:
-        answer = received(door, b"DELETE %s/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % ORDERS.encode())
-    except ConnectionError:
-        answer = b""
-    assert not answer.startswith(b"HTTP/1.1 200") or not answer.endswith(b"0\r\n\r\n")
-    assert len(kalshi.asked) == 1
+
+
+def test_an_answer_that_was_cut_is_never_taken_for_whole(door: Door, kalshi: Kalshi) -> None:
+    for number, cut in enumerate(CUT, start=1):
+        kalshi.answer = cut
+        try:
+            answer = received(door, b"DELETE %s/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % ORDERS.encode())
+        except ConnectionError:
+            answer = b""
+        assert not answer.startswith(b"HTTP/1.1 200") or not answer.endswith(b"0\r\n\r\n"), cut
+        assert len(kalshi.asked) == number
+
+
+UNREADABLE = {
+    "both lengths": b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a list of lengths": b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 2, 2\r\n\r\n{}",
+    "one length twice": b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+    "another coding": b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "chunks in 1.0": b"POST %s HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "a chunk in hex": b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0x2\r\n{}\r\n0\r\n\r\n",
+    "a chunk's LF": b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\n{}\n0\n\n",
+    "LF": b"GET %s HTTP/1.1\nHost: x\nAuthorization: Bearer CANARY\n\n",
+    "NUL": b"GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer CANARY\x00\r\n\r\n",
+    "CR": b"GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer CANARY\rX: y\r\n\r\n",
+    "a folded header": b"GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer\r\n CANARY\r\n\r\n",
+    "a header's name": b"GET %s HTTP/1.1\r\nHost: x\r\nAuth orization: Bearer CANARY\r\n\r\n",
+    "no Host": b"GET %s HTTP/1.1\r\n\r\n",
+    "two Hosts": b"GET %s HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+    "0.9": b"GET %s\r\n\r\n",
+    "9.9": b"GET %s HTTP/9.9\r\nHost: x\r\n\r\n",
+    "authority": b"GET localhost:80 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "CONNECT": b"CONNECT localhost:80 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "absolute": b"GET http://x%s HTTP/1.1\r\nHost: x\r\n\r\n",
+    "another authority": b"GET //x%s HTTP/1.1\r\nHost: x\r\n\r\n",
+    "not UTF-8": b"GET %s\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a query that isn't": b"GET %s?\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a method in lower case": b"get %s HTTP/1.1\r\nHost: x\r\n\r\n",
+    "too many headers": b"GET %s HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 500 + b"\r\n",
+    "a long header": b"GET %s HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20_000 + b"\r\n\r\n",
+    "a WebSocket by POST": b"POST %s HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nContent-Length: 2\r\n\r\n{}",
+    "a WebSocket without a key": b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+}
+
+
+def test_what_can_be_read_in_two_ways_is_refused_and_written_down(door: Door, kalshi: Kalshi) -> None:
+    for name, request in UNREADABLE.items():
+        answer = door.raw(request.replace(b"%s", ORDERS.encode()))
+        assert answer[:3] in {b"400", b"403"}, name
+        assert b"CANARY" not in answer, name
+        assert b"hsm-keys proxy" in answer, name
+    door.stop()
+    assert kalshi.asked == []
+    decisions = [line for line in door.lines() if line["kind"] == "decision"]
+    assert [line["verdict"] for line in decisions] == ["denied"] * len(UNREADABLE)
+    assert {line["uid"] for line in decisions} == {os.getuid()}
+    log = "".join(door.said)
+    assert "CANARY" not in log + door.trail()
+    assert "Traceback" not in log
+
+
+def test_pipelined_requests_are_judged_each(door: Door, kalshi: Kalshi) -> None:
+    kalshi.answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
+    paths = (ORDERS, "/trade-api/v2/api_keys", f"{ORDERS}/x")
+    last = "GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answer = received(
+        door, "".join(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n" for path in paths).encode() + last.encode()
+    )
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"204", b"403", b"204", b"400"]
+    assert [asked.split()[1] for asked in kalshi.asked] == [ORDERS.encode(), f"{ORDERS}/x".encode()]
+
+
+def test_another_protocol_is_not_spoken(door: Door, kalshi: Kalshi) -> None:
+    """curl asks for HTTP/2 like this; what comes behind is no request that anybody judged."""
+    kalshi.answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
+    upgrade = "Connection: upgrade, http2-settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    request = f"GET {ORDERS} HTTP/1.1\r\nHost: x\r\n{upgrade}\r\n"
+    for behind in (b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", request.encode()):
+        assert received(door, request.encode() + behind).count(b"HTTP/1.1 204") == 1
+    assert len(kalshi.asked) == 3
+    assert not any(b"h2c" in asked or b"http2-settings" in asked.lower() for asked in kalshi.asked)
+
+
+def test_headers_that_mislead_end_at_the_door(door: Door, kalshi: Kalshi) -> None:
+    kalshi.answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
+    misleading = ("X-HTTP-Method-Override", "X_HTTP_Method", "X-Method-Override", "X-Original-URL", "X-Rewrite-URL",
+                  "X-Forwarded-Host", "X-Host", "X-HTTP-Path-Override", "X-Envoy-Original-Path", "Forwarded", "Via",
+                  "Kalshi_Access_Key", "TE", "Trailer", "Proxy-Authorization", "Keep-Alive", "X-Named")  # fmt: skip
+    head = "".join(f"{name}: canary\r\n" for name in misleading)
+    named = "Connection: close, X-Named, KALSHI-ACCESS-SIGNATURE, KALSHI-ACCESS-KEY, Content-Length\r\n"
+    received(door, f"POST {ORDERS} HTTP/1.1\r\nHost: x\r\n{named}{head}Content-Length: 2\r\n\r\n{{}}".encode())
+    (asked,) = kalshi.asked
+    assert b"canary" not in asked
+    assert len(re.findall(rb"\r\nKALSHI-ACCESS-[A-Z]+: ", asked)) == 3
+    assert asked.endswith(b"\r\n\r\n{}")
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+ODD_ANSWERS = {
+    "both lengths": (OK + b"Content-Length: 3\r\n" + CHUNKED + b"\r\n5\r\nabcde\r\n0\r\n\r\n", None, b"abcde"),
+    "two lengths": (OK + b"Content-Length: 3\r\nContent-Length: 5\r\n\r\nabcde", 502, None),
+    "hints": (b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK + b"Content-Length: 2\r\n\r\n{}", 200, b"{}"),
+    "101": (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nabc", 502, None),
+    "trailers": (OK + CHUNKED + b"Trailer: X\r\n\r\n2\r\n{}\r\n0\r\nX: y\r\n\r\n", 200, b"{}"),
+    "304": (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 30\r\n\r\n", 304, b""),
+    "204": (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b""),
+    "redirect": (b"HTTP/1.1 302 Found\r\nLocation: http://evil.example/\r\nContent-Length: 0\r\n\r\n", 302, b""),
+    "no length": (OK + b"Connection: close\r\n\r\nabcde", 200, b"abcde"),
+    "two answers": (OK + b"Content-Length: 2\r\n\r\n{}" + OK + b"Content-Length: 6\r\n\r\nSTOLEN", 200, b"{}"),
+    "a long header": (OK + b"X: " + b"a" * 100_000 + b"\r\nContent-Length: 2\r\n\r\n{}", 502, None),
+    "no gzip": (OK + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", 200, b"{}"),
+}
+
+
+def test_odd_answers(door: Door, kalshi: Kalshi) -> None:
+    """Two requests on one connection: whatever the first one's answer is, the second one gets its own."""
+    request = f"GET {ORDERS} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    for name, (answer, status, body) in ODD_ANSWERS.items():
+        with door.connect() as connection:
+            kalshi.answer = answer
+            connection.sendall(request)
+            first = http.client.HTTPResponse(connection, method="GET")
+            first.begin()
+            text = first.read()
+            assert status in {None, first.status}, name
+            assert first.status == 502 or text == body, name
+            kalshi.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond"
+            connection.sendall(request)
+            second = http.client.HTTPResponse(connection, method="GET")
+            second.begin()
+            assert second.read() == b"second", name
+
+
+def test_a_client_that_waits_to_be_asked_for_its_body(door: Door, kalshi: Kalshi) -> None:
+    kalshi.answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
+    for path, words in (
+        (ORDERS, b"HTTP/1.1 100 Continue\r\n\r\n"),
+        ("/trade-api/v2/api_keys", b"HTTP/1.1 403 Forbidden"),
+    ):
+        with door.connect() as connection:
+            head = f"POST {path} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+            connection.sendall(head.encode())
+            assert connection.recv(1000).startswith(words)
+            assert kalshi.asked == []  # nothing is signed for a body that may never come
+            connection.sendall(b"{}")
+            if path == ORDERS:
+                assert connection.recv(1000).startswith(b"HTTP/1.1 204")
+                assert kalshi.asked.pop().endswith(b"\r\n\r\n{}")
+
+
+JUDGED = b'{"ticker": "KXA-1", "count": 1, "yes_price": 4, "side": "yes", "action": "buy"}'
+
+
+def test_an_order_that_says_it_is_something_else_is_not_judged_as_json(
+    sandbox: SandboxServer, kalshi: Kalshi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KALSHI_API_BASE_URL", kalshi.base_url)
+    policy = tmp_path / "policy.toml"
+    policy.write_text("version = 1\n[clients.default]\nmax_count = 5\n")
+    kalshi.answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
+    with with_key_in_memory(tmp_path, policy=policy) as door:
+        for header, allowed in (
+            ("Content-Type: application/json", True),
+            ("Content-Type: application/json; charset=UTF-8", True),
+            ("X: y", True),
+            ("Content-Type: application/json; charset=utf-16", False),
+            ("Content-Type: application/json; charset=utf-7", False),
+            ("Content-Type: application/x-www-form-urlencoded", False),
+            ("Content-Type: application/json\r\nContent-Type: text/xml", False),
+            ("Content-Encoding: gzip", False),
+            ("Content-Encoding: identity, deflate", False),
+            ("Connection: content-encoding\r\nContent-Encoding: br", False),
+        ):
+            head = f"POST {ORDERS} HTTP/1.1\r\nHost: x\r\n{header}\r\nContent-Length: {len(JUDGED)}\r\n\r\n"
+            assert door.raw(head.encode() + JUDGED)[:3] in ({b"204"} if allowed else {b"400", b"403"}), header
+            assert bool(kalshi.asked) is allowed, header
+            kalshi.asked.clear()
+        gzipped = gzip.compress(JUDGED)
+        head = f"POST {ORDERS} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(gzipped)}\r\n\r\n"
+        assert door.raw(head.encode() + gzipped)[:3] == b"403"
+
+
+PIECES = st.one_of(
+    st.sampled_from(["/", "//", "/.", "/..", ";", "\\", "?", "#", "@", "&", "%", " ", "\t", "\r\n", "\0", "\u00e9"]),
+    st.sampled_from(["%2e", "%2E", "%2f", "%2F", "%5C", "%25", "%252e", "%00", "%0D%0A", "%C3%A9", "%E2%84%AA", "%6B"]),
+    st.sampled_from(["%3F", "%23", "%3B", "%20", "api_keys", "%61pi_keys", "API_KEYS", "portfolio", "transfer"]),
+)
+
+
+def as_a_lenient_server_reads(target: str) -> str:
+    """Return the path that is left when all is decoded, folded and cut that any server might."""
+    path = reduce(lambda text, _: unquote(text), range(4), target.partition("?")[0])
+    path = re.split(r"[?#]", path.replace("\\", "/"))[0]
+    path = normpath(re.sub(r";[^/]*", "", path))
+    return "/".join(segment.strip() for segment in path.casefold().split("/"))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(PIECES | st.text(max_size=2), max_size=7).map("".join), st.sampled_from(["GET", "POST", "DELETE"]))
+def test_what_kalshi_sees_is_what_was_judged(door: Door, kalshi: Kalshi, rest: str, method: str) -> None:
+    kalshi.answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
+    kalshi.asked.clear()
+    target = f"/trade-api/v2/{rest}"
+    received(door, f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode("utf-8", "replace"))
+    for asked in kalshi.asked:
+        line, *fields = asked.partition(b"\r\n\r\n")[0].decode("ascii").split("\r\n")
+        assert line == f"{method} {target.removesuffix('?')} HTTP/1.1"
+        headers = {name.lower(): value for name, _, value in (field.partition(": ") for field in fields)}
+        path = target.partition("?")[0]
+        message = f"{headers['kalshi-access-timestamp']}{method}{path}".encode()
+        key = load_private_key(os.environ["KALSHI_PRIVATE_KEY"].encode()).public_key()
+        assert verifies(key, message, b64decode(headers["kalshi-access-signature"]))
+        read = as_a_lenient_server_reads(target)
+        assert read == path.casefold()
+        assert "api_keys" not in read
+        assert method == "GET" or "transfer" not in read

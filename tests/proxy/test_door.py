@@ -6,15 +6,20 @@ import http.client
 import json
 import os
 import socket
+import ssl
+import subprocess
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from hsm_keys.errors import UsageError
+from hsm_keys.proxy.run import Options, check_options
 from hsm_keys.proxy.verifying import verify
 from hsm_keys.sandbox.faults import parse_fault
 from tests.support.cli import run_cli, run_json
@@ -95,6 +100,11 @@ DENIED = [
     "*",
     f"{V2}/api_keys%00",
     f"{V2}/api_keys#x",
+    f"{V2}/api_keys%3Fx",
+    f"{V2}/api_keys%23",
+    f"{V2}/api_keys%20",
+    f"{V2}/api_%E2%84%AAeys",
+    "/trade-api/v3/api_keys",
     f"{V2}/" + "a" * 9000,
 ]
 
@@ -134,7 +144,7 @@ def test_pages_in_browsers_are_refused(door: Door, sandbox: SandboxServer) -> No
 def test_limits_of_money(start: Start, sandbox: SandboxServer) -> None:
     door = start("[clients.default]\nmax_count = 5\nmarkets = ['KXA-*']")
     assert door.request("POST", ORDERS, json.dumps({**ORDER, "count": 6}))[1]["error"]["code"] == "max_count"
-    assert door.request("POST", ORDERS, b" " * ((1 << 20) + 1))[0] == 413
+    assert door.request("POST", ORDERS, b" " * 33_000)[0] == 413
     assert reached(sandbox) == []
     assert door.request("POST", ORDERS, json.dumps(ORDER), {"Content-Type": "application/json"})[0] == 201
 
@@ -198,6 +208,35 @@ def test_tokens_over_tcp(start: Start, sandbox: SandboxServer, tmp_path: Path) -
     trail = door.trail() + "".join(door.said)
     assert maker not in trail
     assert reader not in trail
+
+
+def test_tls(start: Start, sandbox: SandboxServer, tmp_path: Path) -> None:
+    folder = tmp_path / "clients"
+    folder.mkdir()
+    token = _token(folder, "maker")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "1", "-nodes"]
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", *subject]
+    subprocess.run([*make, "-out", cert, "-keyout", key], check=True, capture_output=True)
+    for options, says in (
+        ({"listen": "0.0.0.0:0"}, "isn't loopback"),
+        ({"listen": "0.0.0.0:0", "unsafe_listen": True}, "needs TLS"),
+        ({"listen": "[::]:0", "tls": (cert, key)}, "isn't loopback"),
+        ({"unsafe_listen": True, "tls": (cert, key)}, "for --listen"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            check_options(Options("prod", clients=folder, **options))
+    door = start(listen="127.0.0.1:0", clients=folder, tls=[str(cert), str(key)])
+    known = ssl.create_default_context(cafile=cert)
+    bearer = {"Authorization": f"Bearer {token}"}
+    with closing(http.client.HTTPSConnection("127.0.0.1", door.port, timeout=10, context=known)) as connection:
+        connection.request("GET", BALANCE, headers=bearer)
+        assert connection.getresponse().status == 200
+    with closing(http.client.HTTPConnection("127.0.0.1", door.port, timeout=10)) as plain:
+        plain.request("GET", BALANCE, headers=bearer)
+        with pytest.raises((http.client.HTTPException, OSError)):
+            plain.getresponse()
+    assert len(reached(sandbox)) == 1
 
 
 def test_a_websocket_is_signed_and_relayed(start: Start, sandbox: SandboxServer, tmp_path: Path) -> None:
@@ -279,6 +318,8 @@ def test_health_and_metrics(start: Start) -> None:
 
     assert read("/healthz") == "ok\n"
     assert read("/readyz") == "ready\n"
+    with pytest.raises(HTTPError, match="403"):  # a page in a browser, by DNS rebinding
+        urlopen(Request(f"http://{address}/metrics", headers={"Host": "evil.example"}), timeout=10)
     door.request("GET", BALANCE)
     door.request("GET", f"{V2}/api_keys")
     text = read("/metrics")
@@ -302,6 +343,8 @@ def test_check_explains(start: Start) -> None:
     assert run_cli("proxy", "check", policy, "POST", ORDERS).returncode == 2
     said = run_cli("proxy", "check", policy, "POST", ORDERS, "--body", json.dumps({**ORDER, "count": 9}))
     assert "max_count" in said.stdout
+    said = run_cli("proxy", "check", policy, "GET", ORDERS, "--client", "maker")
+    assert said.stdout == "allowed: nothing denies it\n"
     assert run_cli("audit", "verify", str(door.audit)).returncode == 0
 
 

@@ -35,11 +35,12 @@ def ask(asked: Judge, method: str, path: str, body: object = None, *, at: dateti
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-@pytest.mark.parametrize("path", ["/api_keys", "/api_keys/generate", "/API_KEYS", "/api_keys/x/y"])
+@pytest.mark.parametrize("path", ["/api_keys", "/api_keys/generate", "/API_KEYS", "/api_keys/x/y", "/fcm/api-keys"])
 def test_api_keys_are_denied_to_everyone(method: str, path: str) -> None:
-    for asked in (Judge(), judge('allow = ["* /**"]')):
-        assert ask(asked, method, V2 + path).rule == "api_keys"
-    assert ask(judge("allow_key_management = true"), method, V2 + path).allowed
+    for prefix in (V2, "/trade-api/v3"):
+        for asked in (Judge(), judge('allow = ["* /trade-api/**"]')):
+            assert ask(asked, method, prefix + path).rule == "api_keys"
+        assert ask(judge("allow_key_management = true"), method, prefix + path).allowed
 
 
 def test_transfers_are_denied_to_everyone() -> None:
@@ -51,7 +52,7 @@ def test_transfers_are_denied_to_everyone() -> None:
 
 def test_routes() -> None:
     asked = judge('allow = ["GET /portfolio/**", "POST /portfolio/orders"]\ndeny = ["GET /portfolio/fills"]')
-    assert ask(asked, "GET", f"{V2}/portfolio").allowed
+    assert ask(asked, "GET", f"{V2}/portfolio").rule == "allow GET /portfolio/**"
     assert ask(asked, "GET", f"{V2}/portfolio/orders/x").allowed
     assert ask(asked, "POST", ORDERS).allowed
     assert ask(asked, "POST", ORDERS + "/batched").rule == "allow"
@@ -68,6 +69,20 @@ def test_hours() -> None:
     assert ask(asked, "GET", ORDERS, at=NOON.replace(minute=30)).rule == "hours"
     assert ask(asked, "GET", ORDERS, at=NOON.replace(day=28)).rule == "hours"
     assert ask(judge('hours = ["Sun-Tue 00:00-24:00 UTC"]'), "GET", ORDERS).allowed
+
+
+def test_hours_over_midnight_and_over_a_change_of_clocks() -> None:
+    night = judge('hours = ["Mon-Thu 22:00-24:00 UTC", "Tue-Fri 00:00-02:00 UTC"]')
+    for hour, allowed in ((21, False), (22, True), (23, True)):
+        assert ask(night, "GET", ORDERS, at=NOON.replace(hour=hour)).allowed is allowed
+    assert ask(night, "GET", ORDERS, at=datetime(2026, 11, 25, 1, 59, tzinfo=UTC)).allowed
+    assert not ask(night, "GET", ORDERS, at=datetime(2026, 11, 25, 2, 0, tzinfo=UTC)).allowed
+    sunday = judge('hours = ["Sun 01:00-02:00 America/New_York"]')  # an hour that came twice on 2026-11-01
+    for hour, allowed in ((4, False), (5, True), (6, True), (7, False)):
+        assert ask(sunday, "GET", ORDERS, at=datetime(2026, 11, 1, hour, 30, tzinfo=UTC)).allowed is allowed
+    opening = judge('hours = ["Mon-Fri 09:30-16:00 America/New_York"]')
+    assert ask(opening, "GET", ORDERS, at=datetime(2026, 10, 30, 13, 30, tzinfo=UTC)).allowed  # summer time
+    assert not ask(opening, "GET", ORDERS, at=datetime(2026, 11, 2, 13, 30, tzinfo=UTC)).allowed
 
 
 def test_tokens_and_caps() -> None:
@@ -87,14 +102,23 @@ def test_a_reload_gives_no_limits_back() -> None:
     rules = "orders_per_minute = 1"
     asked = judge(rules)
     assert ask(asked, "POST", ORDERS, ORDER).allowed
-    asked.replace(judge(rules + "\nmax_count = 5").policy)
+    asked.replace(judge(rules + "\nmax_count = 5\nread_tokens_per_second = 50").policy)
     assert ask(asked, "POST", ORDERS, ORDER, now=1).status == 429
+    asked.replace(judge("orders_per_minute = 2").policy)
+    assert ask(asked, "POST", ORDERS, ORDER, now=2).allowed
+    assert ask(asked, "POST", ORDERS, ORDER, now=3).status == 429
 
 
 def test_a_batch_counts_each_order() -> None:
-    asked = judge("orders_per_minute = 3")
-    assert ask(asked, "POST", ORDERS + "/batched", {"orders": [ORDER, ORDER]}).allowed
-    assert ask(asked, "POST", ORDERS + "/batched", {"orders": [ORDER, ORDER]}).status == 429
+    batch = {"orders": [ORDER, ORDER]}
+    for rules in ("orders_per_minute = 3", "write_tokens_per_second = 30"):
+        asked = judge(rules)
+        assert asked.needs_body("default", "POST", ORDERS + "/batched")
+        assert not asked.needs_body("default", "POST", ORDERS)
+        assert ask(asked, "POST", ORDERS + "/batched", batch).allowed
+        assert ask(asked, "POST", ORDERS + "/batched", batch).status == 429
+        assert ask(asked, "POST", ORDERS, b"").allowed
+    assert ask(judge("orders_per_minute = 3"), "POST", ORDERS + "/batched", {"orders": [ORDER] * 4}).status == 403
 
 
 MONEY = 'max_count = 10\nmax_price_cents = 50\nmarkets = ["KXA-*"]'
@@ -124,11 +148,60 @@ MONEY = 'max_count = 10\nmax_price_cents = 50\nmarkets = ["KXA-*"]'
         ({"side": "ask", "yes_price": 40}, "max_price"),
         ({"Count": 100}, "body"),
         ({"quantity": 100}, "body"),
+        ({"count": 1e2}, "body"),
+        ({"count": 10**30}, "max_count"),
+        ({"count": "1_0"}, "body"),
+        ({"count": "1e1"}, "body"),
+        ({"count": " 5"}, "body"),
+        ({"count": "\u0665"}, "body"),
+        ({"yes_price": "-0.40"}, "body"),
+        ({"type": "limit"}, "allowed"),
+        ({"type": "market"}, "max_price"),
+        ({"side": ["yes"]}, "body"),
+        ({"action": {"buy": 1}}, "body"),
+        ({"ticker": "kxa-1"}, "markets"),
     ],
 )
 def test_orders_are_limited(change: dict[str, Any], rule: str) -> None:
     for path, body in ((ORDERS, {**ORDER, **change}), (ORDERS + "/batched", {"orders": [ORDER, {**ORDER, **change}]})):
         assert ask(judge(MONEY), "POST", path, body).rule == rule
+
+
+# Every route of Kalshi's that changes something (OpenAPI 3.13.0), and its verdict by default and with limited orders.
+CHANGES = """
+POST   /portfolio/orders                                  allowed    body
+DELETE /portfolio/orders/x                                allowed    allowed
+POST   /portfolio/orders/batched                          allowed    body
+DELETE /portfolio/orders/batched                          allowed    allowed
+POST   /portfolio/orders/x/amend                          allowed    body
+POST   /portfolio/orders/x/decrease                       allowed    allowed
+POST   /portfolio/order_groups/create                     allowed    body
+DELETE /portfolio/order_groups/x                          allowed    allowed
+PUT    /portfolio/order_groups/x/reset                    allowed    body
+PUT    /portfolio/order_groups/x/trigger                  allowed    allowed
+PUT    /portfolio/order_groups/x/limit                    allowed    body
+POST   /portfolio/subaccounts                             allowed    body
+POST   /portfolio/subaccounts/transfer                    transfers  transfers
+PUT    /portfolio/subaccounts/netting                     allowed    body
+POST   /api_keys                                          api_keys   api_keys
+POST   /api_keys/generate                                 api_keys   api_keys
+DELETE /api_keys/x                                        api_keys   api_keys
+POST   /communications/rfqs                               allowed    body
+DELETE /communications/rfqs/x                             allowed    allowed
+POST   /communications/quotes                             allowed    body
+DELETE /communications/quotes/x                           allowed    allowed
+PUT    /communications/quotes/x/accept                    allowed    body
+PUT    /communications/quotes/x/confirm                   allowed    body
+POST   /multivariate_event_collections/x                  allowed    body
+PUT    /multivariate_event_collections/x/lookup           allowed    body
+"""
+
+
+@pytest.mark.parametrize("route", CHANGES.strip().splitlines())
+def test_every_route_that_changes_something(route: str) -> None:
+    method, path, by_default, limited = route.split()
+    assert ask(Judge(), method, V2 + path, b"{").rule == by_default
+    assert ask(judge(MONEY), method, V2 + path, b"{").rule == limited
 
 
 def test_orders_of_the_second_version() -> None:
@@ -162,6 +235,13 @@ def test_dollars_are_cents() -> None:
     assert ask(judge(MONEY), "POST", ORDERS + "/x/amend", {"ticker": "KXA-1"}).allowed
 
 
+def test_an_amendment_is_not_made_cheap_by_a_word() -> None:
+    """What it amends may have been made without ``reduce_only``, and Kalshi doesn't read that here."""
+    order = {"ticker": "KXA-1", "side": "yes", "action": "sell", "reduce_only": True}
+    assert ask(judge(MONEY), "POST", ORDERS + "/x/amend", {**order, "yes_price": 1}).rule == "max_price"
+    assert ask(judge(MONEY), "POST", ORDERS + "/x/amend", {**order, "yes_price": 50}).allowed
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -172,6 +252,11 @@ def test_dollars_are_cents() -> None:
         b'{"count": NaN}',
         b"",
         b"[" * 100_000,
+        b'\xef\xbb\xbf{"ticker": "KXA-1", "count": 1, "yes_price": 4}',
+        b'{"ticker": "KXA-1", "count": 1, "yes_price": 4}{"count": 1000}',
+        '{"ticker": "KXA-1", "count": 1, "yes_price": 4}'.encode("utf-16"),
+        b'{"ticker": "KXA-1", "count": 1, "Count": 1000, "yes_price": 4}',
+        '{"ticker": "KXA-1", "\u017fide": "no", "side": "yes", "count": 1, "yes_price": 4}'.encode(),
         b'{"orders": []}',
     ],
 )
@@ -184,6 +269,9 @@ def test_limited_orders_leave_no_other_way_to_trade() -> None:
     asked = judge(MONEY)
     for path in ("/portfolio/order_groups/create", "/communications/quotes", "/portfolio/new/orders"):
         assert ask(asked, "POST", V2 + path).rule == "body"
+        assert ask(judge("orders_per_minute = 5"), "POST", V2 + path).rule == "body"
+    for path in (ORDERS, ORDERS + "/batched", ORDERS + "/x/amend"):
+        assert ask(asked, "POST", path).rule == "body"
     assert ask(asked, "DELETE", ORDERS + "/x").allowed
     assert ask(asked, "POST", ORDERS + "/x/decrease").allowed
     assert asked.needs_body("default", "POST", ORDERS)
@@ -222,7 +310,9 @@ def test_bad_policies_are_refused(text: str, says: str) -> None:
 
 PIECES = st.one_of(
     st.sampled_from(["/", "//", ".", "..", ";", "\\", "?", "#", "@", "\n", " ", "é"]),
-    st.sampled_from(["%2e", "%2E", "%2f", "%2F", "%5C", "%25", "%252e", "%00", "%0A", "%C3%A9", "%6B"]),
+    st.sampled_from(
+        ["%2e", "%2E", "%2f", "%2F", "%5C", "%25", "%252e", "%00", "%0A", "%C3%A9", "%6B", "%3F", "%23", "%20"]
+    ),
     st.sampled_from(["api_keys", "%61pi_keys", "API_KEYS", "portfolio", "orders", "transfer"]),
 )
 

@@ -161,6 +161,9 @@ def _main(options: dict[str, Any]) -> None:
     limit = options.pop("file_bytes", None)
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    files = options.pop("files", None)
+    if files is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files // 2, files))
     for name in ("policy", "clients"):
         if name in options:
             options[name] = Path(options[name])

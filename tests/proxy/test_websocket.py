@@ -1,0 +1,161 @@
+"""WebSockets through the door, to a Kalshi that says and closes what the test wants."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, unix_connect
+from websockets.sync.server import serve
+from websockets.typing import Subprotocol
+
+from tests.support.door import Door, with_key_in_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from websockets.http11 import Request, Response
+    from websockets.sync.server import ServerConnection
+
+    from hsm_keys.sandbox import SandboxServer
+
+WS = "/trade-api/ws/v2"
+
+
+class Kalshi:
+    """A WebSocket server. Text starting with ``close`` makes it close; ``flood`` makes it send much; else it echoes."""
+
+    def __init__(self) -> None:
+        self.handshakes: list[Request] = []
+        self.closed_with: list[tuple[int | None, str | None]] = []
+        self.closed = threading.Event()
+        self.refuse_with = 0
+        self.flooded = 0
+        self._server = serve(
+            self._talk,
+            "127.0.0.1",
+            0,
+            process_request=self._check,
+            select_subprotocol=lambda connection, offered: Subprotocol("kalshi") if "kalshi" in offered else None,
+            max_size=None,
+            compression=None,
+        )
+        self.base_url = f"http://127.0.0.1:{self._server.socket.getsockname()[1]}/trade-api/v2"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def _check(self, connection: ServerConnection, request: Request) -> Response | None:
+        if not request.path.startswith(WS):  # what keeps a connection warm
+            return connection.respond(200, "")
+        self.handshakes.append(request)
+        if not self.refuse_with:
+            return None
+        refused = connection.respond(self.refuse_with, "")
+        if self.refuse_with == 302:
+            refused.headers["Location"] = f"{WS}/elsewhere"
+        return refused
+
+    def _talk(self, connection: ServerConnection) -> None:
+        try:
+            for message in connection:
+                if isinstance(message, str) and message.startswith("close"):
+                    _, code, reason = message.split(maxsplit=2)
+                    connection.close(int(code), reason)
+                elif message == "flood":
+                    while True:
+                        connection.send(b"x" * 100_000)
+                        self.flooded += 1
+                else:
+                    connection.send(message)
+        except ConnectionClosed:
+            pass
+        finally:
+            self.closed_with.append((connection.close_code, connection.close_reason))
+            self.closed.set()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._thread.join(10)
+
+
+@pytest.fixture
+def kalshi() -> Iterator[Kalshi]:
+    server = Kalshi()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def door(sandbox: SandboxServer, kalshi: Kalshi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
+    monkeypatch.setenv("KALSHI_API_BASE_URL", kalshi.base_url)
+    with with_key_in_memory(tmp_path) as running:
+        yield running
+
+
+def session(door: Door, **options: Any) -> ClientConnection:
+    opened: ClientConnection = unix_connect(str(door.socket), f"ws://localhost{WS}", max_size=None, **options)
+    return opened
+
+
+def test_messages_pings_and_headers_go_both_ways(door: Door, kalshi: Kalshi) -> None:
+    own = {"KALSHI-ACCESS-KEY": "bot", "Authorization": "Bearer x", "X-Client": "1"}
+    with session(door, additional_headers=own, subprotocols=["other", "kalshi"]) as bot:
+        assert bot.subprotocol == "kalshi"
+        for message in ("text \u00e9", b"\x00\xff", "", "x" * 3_000_000):
+            bot.send(message)
+            assert bot.recv(timeout=20) == message
+        assert bot.ping(b"are you there").wait(20)
+    assert kalshi.closed.wait(20)
+    assert kalshi.closed_with == [(1000, "")]
+    (handshake,) = kalshi.handshakes
+    assert len(handshake.headers.get_all("KALSHI-ACCESS-KEY")) == 1
+    assert handshake.headers["KALSHI-ACCESS-KEY"] != "bot"
+    assert "Authorization" not in handshake.headers
+    assert handshake.headers["X-Client"] == "1"
+    door.stop()
+    ended = [line for line in door.lines() if line["kind"] in {"decision", "outcome"}]
+    assert [(line["kind"], line["status"]) for line in ended] == [("decision", None), ("outcome", 101)]
+
+
+def test_whoever_closes_tells_why(door: Door, kalshi: Kalshi) -> None:
+    for code, reason in ((1000, "done"), (1008, "policy"), (1011, "broken"), (4001, "our own"), (3999, "another")):
+        with session(door) as bot:
+            bot.send(f"close {code} {reason}")
+            with pytest.raises(ConnectionClosed):
+                bot.recv(timeout=20)
+            assert (bot.close_code, bot.close_reason) == (code, reason)
+        assert kalshi.closed.wait(20)
+        kalshi.closed.clear()
+        kalshi.closed_with.clear()
+        with session(door) as bot:
+            bot.close(code, reason)
+        assert kalshi.closed.wait(20)
+        assert kalshi.closed_with == [(code, reason)]
+        kalshi.closed.clear()
+
+
+def test_a_client_that_reads_nothing_stops_kalshi_from_sending(door: Door, kalshi: Kalshi) -> None:
+    """What Kalshi can send is what fits into the buffers on the way, however long it goes on."""
+    with session(door, max_queue=1) as bot:
+        bot.send("flood")
+        seen, still = -1, 0
+        pause = threading.Event()
+        while still < 5:
+            pause.wait(0.1)
+            seen, still = (kalshi.flooded, 0) if kalshi.flooded != seen else (seen, still + 1)
+            assert kalshi.flooded < 2000  # 200 MB: the client and the system take some of it
+        bot.socket.shutdown(socket.SHUT_RDWR)  # and dies
+        assert kalshi.closed.wait(20)
+
+
+def test_a_handshake_that_kalshi_refuses(door: Door, kalshi: Kalshi) -> None:
+    for status, told in ((401, 401), (429, 429), (200, 502), (302, 502)):
+        kalshi.refuse_with = status
+        with pytest.raises(InvalidStatus, match=str(told)):
+            session(door)
+    assert door.request("GET", WS)[0] == 302  # no handshake, then: an ordinary GET
+    assert len(kalshi.handshakes) == 5
