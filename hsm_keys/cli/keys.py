@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from hsm_keys.lifecycle.inventory import Entry
 
 __all__ = ["list_keys", "public_key", "show"]
+
+_UNFOLDED: Final = 1000  # columns
+_WHOLE: Final = frozenset({"API KEY ID", "STATE", "TYPE"})  # what is copied, or looked for: also on a narrow terminal
 
 
 @click.command(name="list", epilog="Example: hsm-keys list --slot 0 --output json")
@@ -49,12 +54,14 @@ def _print_table(entries: Sequence[Entry]) -> None:
 
     table = Table(box=None, pad_edge=False)
     for heading in ("NAME", "API KEY ID", "SCOPES", "STATE", "TYPE", "PRIVATE HALF"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading in _WHOLE)
     for entry in entries:
         scopes = "" if entry.scopes is None else ", ".join(entry.scopes)
         row = (entry.name, entry.api_key_id or "", scopes, entry.state, entry.key_type or "", entry.location)
         table.add_row(*row)
-    Console(highlight=False, markup=False, soft_wrap=False).print(table)
+    # A pipe has no width: what reads it reads a key a line.
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _UNFOLDED
+    Console(highlight=False, markup=False, width=width).print(table)
 
 
 @click.command(epilog="Example: hsm-keys show prod --slot 0")
@@ -70,7 +77,7 @@ def show(settings: Settings, *, name: str, api_key_id: str | None) -> None:
         key = store.key(name)
         custody = examine_custody(key)
         shown = key_object(key, custody, api_key_id or key.api_key_id)
-        shown["attributes"] = key.attributes()
+        shown["custody"]["attributes"] = key.attributes()
         if settings.as_json:
             print_json(shown)
         else:
@@ -84,7 +91,7 @@ def _print_key(shown: dict[str, Any]) -> None:
     click.echo(f"{'custody:':<14} {custody['verdict']}")
     for line in (*custody["problems"], *custody["unconfirmed"]):
         click.echo(f"{'':<14} {line}")
-    for attribute, value in shown["attributes"].items():
+    for attribute, value in custody["attributes"].items():
         click.echo(f"  {attribute + ':':<20} {'not said' if value is None else value}")
     click.echo(shown["public_key_pem"] or "", nl=False)
 
