@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["list_keys", "public_key", "show"]
 
 _UNFOLDED: Final = 1000  # columns
-_WHOLE: Final = frozenset({"API KEY ID", "STATE", "TYPE"})  # what is copied, or looked for: also on a narrow terminal
 
 
 @click.command(name="list", epilog="Example: hsm-keys list --slot 0 --output json")
@@ -54,14 +51,17 @@ def _print_table(entries: Sequence[Entry]) -> None:
 
     table = Table(box=None, pad_edge=False)
     for heading in ("NAME", "API KEY ID", "SCOPES", "STATE", "TYPE", "PRIVATE HALF"):
-        table.add_column(heading, overflow="fold", no_wrap=heading in _WHOLE)
+        table.add_column(heading, overflow="fold")
     for entry in entries:
         scopes = "" if entry.scopes is None else ", ".join(entry.scopes)
         row = (entry.name, entry.api_key_id or "", scopes, entry.state, entry.key_type or "", entry.location)
         table.add_row(*row)
-    # A pipe has no width: what reads it reads a key a line.
-    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _UNFOLDED
-    Console(highlight=False, markup=False, width=width).print(table)
+    # Never folded: an id is there to be copied, and what reads a pipe reads a key a line.
+    console = Console(highlight=False, markup=False, width=_UNFOLDED)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
 
 
 @click.command(epilog="Example: hsm-keys show prod --slot 0")
