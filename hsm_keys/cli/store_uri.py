@@ -94,6 +94,10 @@ def _uri_in_module(settings: Settings, say: Callable[[str], None]) -> str:
 
     module_path = find_module(settings.module or os.environ.get("HSM_KEYS_MODULE") or None)
     if settings.slot is None:
+        if settings.token and not settings.token.isprintable():  # also bytes that this locale has no letters for
+            raise UsageError(
+                "--token isn't printable text in this locale", hint="set LC_ALL=C.UTF-8, or give --slot or --store"
+            )
         return str(Pkcs11Uri(token=settings.token, module_path=module_path))
     choice = choose_slot(settings.slot, module_path)
     say(f"slot {settings.slot} is {choice.description}")

@@ -92,6 +92,7 @@ def test_the_shared_options_stand_before_and_after_every_command() -> None:
         (["sign", "GET"], "PATH"),
         (["--slot", "one", "list"], "one"),
         (["list", "--slot", "0", "--token", "kalshi"], "--slot and --token"),
+        (["list", "--token", "\udcff"], "LC_ALL"),
         (["sign", "GET", "/a b", "--name", "x"], "/a b"),
         (["sign", "GET", "relative", "--name", "x"], "relative"),
         (["sign", "G T", "/x", "--name", "x"], "G T"),
