@@ -10,7 +10,7 @@ import click
 
 from hsm_keys._version import __version__
 from hsm_keys.cli.options import settings_options
-from hsm_keys.cli.output import fail, fail_usage, wants_json
+from hsm_keys.cli.output import fail, fail_interrupted, fail_usage, wants_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,8 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except click.UsageError as error:
         sys.exit(fail_usage(error, as_json=as_json))
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; run the same command again to go on", err=True)
-        sys.exit(130)
+        sys.exit(fail_interrupted(as_json=as_json))
     except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback reaches a user
         sys.exit(fail(error, as_json=as_json))
     sys.exit(outcome if isinstance(outcome, int) else 0)

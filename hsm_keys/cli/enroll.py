@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hsm_keys.cli.options import Settings, auth_option, settings_options
+from hsm_keys.cli.options import Settings, new_key_options, settings_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.cli.session import connector, management_client, opened_store, speaking
 from hsm_keys.errors import AwsError, UsageError
@@ -58,16 +58,7 @@ def print_enrollment(settings: Settings, done: Enrollment) -> None:
 @click.command(epilog="Example: hsm-keys enroll --slot 0 --name prod")
 @click.option("--name", required=True, metavar="NAME", help="What to call the key, in the store and at Kalshi.")
 @click.option("--key-type", type=click.Choice(_KEY_TYPES), help="What to make; rsa-2048 by default.")
-@click.option(
-    "--scope",
-    "scopes",
-    multiple=True,
-    metavar="S",
-    help="What the API key may do, such as read or write::trade; give it again for more. "
-    "Left out, Kalshi grants read and write, transfers included.",
-)
-@click.option("--subaccount", type=int, metavar="N", help="Restrict the API key to one subaccount, 0 to 63.")
-@auth_option
+@new_key_options
 @click.option("--offline", is_flag=True, help="Make the key and print its PEM, to register on Kalshi's account page.")
 @click.option("--multi-region", is_flag=True, help="On KMS: a key that can be replicated to other Regions.")
 @click.option("--key-policy", metavar="FILE", help="On KMS: a file with the key policy; `kms policy` prints one.")

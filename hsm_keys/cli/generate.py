@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hsm_keys.cli.enroll import print_enrollment
-from hsm_keys.cli.options import Settings, auth_option, settings_options
+from hsm_keys.cli.options import Settings, new_key_options, settings_options
 from hsm_keys.cli.session import bootstrap_signer, connector, management_client, opened_store, speaking
 
 if TYPE_CHECKING:
@@ -26,16 +26,7 @@ _KEY_TYPES = ("rsa-2048", "ed25519")
 @click.command(epilog="Example: hsm-keys generate ci-bot --slot 0 --scope read")
 @click.argument("name")
 @click.option("--key-type", type=click.Choice(_KEY_TYPES), default="rsa-2048", help="What Kalshi is to make.")
-@click.option(
-    "--scope",
-    "scopes",
-    multiple=True,
-    metavar="S",
-    help="What the API key may do, such as read or write::trade; give it again for more. "
-    "Left out, Kalshi grants read and write, transfers included.",
-)
-@click.option("--subaccount", type=int, metavar="N", help="Restrict the API key to one subaccount, 0 to 63.")
-@auth_option
+@new_key_options
 @click.option(
     "--to-file", metavar="PATH", help="Write the private half to a new file (PEM, 0600) instead: custody ends there."
 )

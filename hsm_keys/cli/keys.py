@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from hsm_keys.lifecycle.inventory import Entry
 
 __all__ = ["list_keys", "public_key", "show"]
+
+_UNFOLDED: Final = 1000  # columns
 
 
 @click.command(name="list", epilog="Example: hsm-keys list --slot 0 --output json")
@@ -57,7 +59,12 @@ def _print_table(entries: Sequence[Entry]) -> None:
         scopes = "" if entry.scopes is None else ", ".join(entry.scopes)
         row = (entry.name, entry.api_key_id or "", scopes, entry.state, entry.key_type or "", entry.location)
         table.add_row(*row)
-    Console(highlight=False, markup=False, soft_wrap=False).print(table)
+    # Never folded: an id is there to be copied, and what reads a pipe reads a key a line.
+    console = Console(highlight=False, markup=False, width=_UNFOLDED)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
 
 
 @click.command(epilog="Example: hsm-keys show prod --slot 0")
@@ -73,7 +80,7 @@ def show(settings: Settings, *, name: str, api_key_id: str | None) -> None:
         key = store.key(name)
         custody = examine_custody(key)
         shown = key_object(key, custody, api_key_id or key.api_key_id)
-        shown["attributes"] = key.attributes()
+        shown["custody"]["attributes"] = key.attributes()
         if settings.as_json:
             print_json(shown)
         else:
@@ -87,7 +94,7 @@ def _print_key(shown: dict[str, Any]) -> None:
     click.echo(f"{'custody:':<14} {custody['verdict']}")
     for line in (*custody["problems"], *custody["unconfirmed"]):
         click.echo(f"{'':<14} {line}")
-    for attribute, value in shown["attributes"].items():
+    for attribute, value in custody["attributes"].items():
         click.echo(f"  {attribute + ':':<20} {'not said' if value is None else value}")
     click.echo(shown["public_key_pem"] or "", nl=False)
 

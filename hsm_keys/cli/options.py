@@ -14,6 +14,7 @@ __all__ = [
     "Settings",
     "api_key_id_option",
     "auth_option",
+    "new_key_options",
     "settings_options",
     "shared_options",
     "signing_key_options",
@@ -99,6 +100,22 @@ def auth_option(function: _F) -> _F:
     return click.option(
         "--auth", metavar="NAME", help="Key of the store that signs the management calls; else KALSHI_KEY_ID."
     )(function)
+
+
+def new_key_options(function: _F) -> _F:
+    """Add ``--scope``, ``--subaccount`` and ``--auth``: what a new API key may do, and who asks for it."""
+    scope = click.option(
+        "--scope",
+        "scopes",
+        multiple=True,
+        metavar="S",
+        help="What the API key may do, such as read or write::trade; give it again for more. "
+        "Left out, Kalshi grants read and write, transfers included.",
+    )
+    subaccount = click.option(
+        "--subaccount", type=int, metavar="N", help="Restrict the API key to one subaccount, 0 to 63."
+    )
+    return scope(subaccount(auth_option(function)))
 
 
 def _checked_id(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:

@@ -14,8 +14,9 @@ from hsm_keys.errors import HsmKeysError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Voice", "fail", "fail_usage", "print_json", "wants_json"]
+__all__ = ["Voice", "fail", "fail_interrupted", "fail_usage", "print_json", "wants_json"]
 
+_SIGINT_EXIT: Final = 130
 _SIGPIPE_EXIT: Final = 141
 
 
@@ -82,10 +83,24 @@ def fail(error: Exception, *, as_json: bool) -> int:
 
 
 def fail_usage(error: click.UsageError, *, as_json: bool) -> int:
-    """Print an error in the command line itself and return 2."""
+    """Print an error in the command line itself and return 2; without any command, the help is what people need."""
     command = error.ctx.command_path if error.ctx else "hsm-keys"
-    hint = f"see `{command} --help`"
-    return _tell("usage", error.format_message(), hint, as_json=as_json, exit_code=error.exit_code)
+    message = error.format_message()
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        if not as_json:
+            click.echo(message, err=True)
+            return error.exit_code
+        message = "Missing command."
+    return _tell("usage", message, f"see `{command} --help`", as_json=as_json, exit_code=error.exit_code)
+
+
+def fail_interrupted(*, as_json: bool) -> int:
+    """Print that a person ended the command, by Ctrl-C or by no answer, and return what shells return for that."""
+    if as_json:
+        hint = "run the same command again to go on"
+        return _tell("interrupted", "the command was interrupted", hint, as_json=True, exit_code=_SIGINT_EXIT)
+    click.echo("interrupted; run the same command again to go on", err=True)
+    return _SIGINT_EXIT
 
 
 def _tell(code: str, message: str, hint: str, *, as_json: bool, exit_code: int) -> int:

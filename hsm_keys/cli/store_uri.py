@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from hsm_keys.cli.options import Settings
+    from hsm_keys.stores.uri import Pkcs11Uri
 
 __all__ = ["store_uri", "store_uris"]
 
@@ -44,7 +45,7 @@ def store_uri(settings: Settings, say: Callable[[str], None]) -> str:
         raise UsageError("--region and --profile are for keys in AWS KMS", hint="give --kms")
     if store is not None:
         return _token_uri(store, settings.module)
-    return uri or _uri_in_module(settings, say)
+    return _with_module(uri, settings.module) if uri else _uri_in_module(settings, say)
 
 
 def store_uris(settings: Settings, say: Callable[[str], None]) -> list[str]:
@@ -82,9 +83,7 @@ def _further_uris(uris: Sequence[str], first: str) -> list[str]:
 
 
 def _wants_a_pin_from_outside(uri: str) -> bool:
-    from hsm_keys.stores.uri import Pkcs11Uri
-
-    return uri.lower().startswith("pkcs11:") and Pkcs11Uri.parse(uri).pin_source is None
+    return _is_token(uri) and _parsed(uri).pin_source is None
 
 
 def _kms_uri(settings: Settings, uri: str) -> str:
@@ -114,8 +113,12 @@ def _uri_in_module(settings: Settings, say: Callable[[str], None]) -> str:
     from hsm_keys.stores.pkcs11.tokens import choose_slot
     from hsm_keys.stores.uri import Pkcs11Uri
 
-    module_path = find_module(settings.module or os.environ.get("HSM_KEYS_MODULE"))
+    module_path = find_module(settings.module or os.environ.get("HSM_KEYS_MODULE") or None)
     if settings.slot is None:
+        if settings.token and not settings.token.isprintable():  # also bytes that this locale has no letters for
+            raise UsageError(
+                "--token isn't printable text in this locale", hint="set LC_ALL=C.UTF-8, or give --slot or --store"
+            )
         return str(Pkcs11Uri(token=settings.token, module_path=module_path))
     choice = choose_slot(settings.slot, module_path)
     say(f"slot {settings.slot} is {choice.description}")
@@ -127,17 +130,34 @@ def _uri_in_module(settings: Settings, say: Callable[[str], None]) -> str:
 
 def _token_uri(uri: str, module: str | None) -> str:
     """Return a URI from the command line, with --module worked in; a PIN in it is refused, it is in argv."""
-    if not uri.lower().startswith("pkcs11:"):
-        return uri  # open_store says what schemes there are
-    from hsm_keys.stores.uri import Pkcs11Uri
-
-    parsed = Pkcs11Uri.parse(uri)
-    if parsed.pin_value is not None:
+    if _is_token(uri) and _parsed(uri).pin_value is not None:
         raise UsageError(
             "a pin-value on the command line shows in every process list; nothing was opened",
             hint="use --pin-file, pin-source=file:/path in the URI, HSM_KEYS_PIN_FILE, or the prompt",
         )
-    if module is None:
-        return uri
+    return _with_module(uri, module)
+
+
+def _with_module(uri: str, module: str | None) -> str:
+    """Return the URI with --module worked in."""
+    if module is None or not _is_token(uri):
+        return uri  # open_store says what schemes there are
+    from hsm_keys.stores.pkcs11.module import find_module
+
+    parsed = _parsed(uri)
     _refuse_two("--module", module, parsed.module_path)
-    return str(replace(parsed, module_path=module))
+    if parsed.pin_value is not None:
+        raise UsageError(
+            "--module can't be worked into a URI that holds a PIN", hint="write module-path into HSM_KEYS_STORE"
+        )
+    return str(replace(parsed, module_path=find_module(module)))
+
+
+def _is_token(uri: str) -> bool:
+    return uri.lower().startswith("pkcs11:")
+
+
+def _parsed(uri: str) -> Pkcs11Uri:
+    from hsm_keys.stores.uri import Pkcs11Uri
+
+    return Pkcs11Uri.parse(uri)

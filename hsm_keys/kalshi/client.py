@@ -14,7 +14,7 @@ from hsm_keys._version import __version__
 from hsm_keys.errors import HsmKeysError, NetworkError, OutcomeUnknownError, UsageError
 from hsm_keys.kalshi.api_keys import ApiKeysResource, AsyncApiKeysResource
 from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
-from hsm_keys.kalshi.errors import error_of, garbled, read_json
+from hsm_keys.kalshi.errors import clean, error_of, garbled, read_json
 from hsm_keys.signing.environments import resolve
 from hsm_keys.signing.message import canonical_method, canonical_path
 from hsm_keys.signing.pem import PemKey
@@ -135,8 +135,10 @@ def _explained(error: httpx2.HTTPError | httpx2.InvalidURL, method: str, path: s
     """Return our error for one of httpx2's: was anything sent, and could it have been carried out?"""
     what = f"{method} {path}: {type(error).__name__}"
     if isinstance(error, _NOT_SENT):
+        why = clean(str(error))  # nothing was sent, so that nothing of it can be in there
         return NetworkError(
-            f"Kalshi can't be reached for {what}; nothing was sent", hint="check the network and the base URL"
+            f"Kalshi can't be reached for {what}{f' ({why})' if why else ''}; nothing was sent",
+            hint="check the network and the base URL",
         )
     if method == "GET":
         return NetworkError(f"no answer from Kalshi to {what}", hint="check the network, then try again")

@@ -46,6 +46,7 @@ __all__ = [
     "ServerOutcomeError",
     "TierError",
     "UnauthorizedError",
+    "clean",
     "error_of",
     "garbled",
 ]

@@ -40,7 +40,9 @@ def test_the_main_job(pin: str, sandbox: SandboxServer, token: TestToken, tmp_pa
     for step in ("made the rsa-2048 key", "proved custody", "registered the public half", "bound the id", "proved it"):
         assert step in done.stderr
     shown = run_json("show", "prod")
+    assert list(shown) == ["name", "api_key_id", "key_type", "state", "uri", "public_key_pem", "custody"]
     assert shown["name"] == "prod"
+    assert shown["custody"]["attributes"]["label"] == "prod"
     assert shown["state"] == "registered"
     assert shown["key_type"] == "rsa-2048"
     assert shown["uri"].startswith("pkcs11:token=kalshi;serial=")
@@ -120,9 +122,11 @@ def test_list_joins_both_sides(pin: str, sandbox: SandboxServer) -> None:
     assert by_name["prod"]["scopes"] == ["read", "write"]
     assert by_name["prod"]["location"].startswith('token "kalshi"')
     assert by_name["bootstrap"]["location"] == "not in this store"
-    table = run_cli("list", COLUMNS="200").stdout
-    assert prod["api_key_id"] in table
-    assert "elsewhere" in table
+    table = run_cli("list", COLUMNS="80").stdout.splitlines()
+    assert len(table) == 1 + len(by_name)  # a key a line, also where the terminal is narrow
+    (line,) = [line for line in table if prod["api_key_id"] in line]
+    assert "registered" in line
+    assert any("elsewhere" in line for line in table)
 
 
 def test_without_a_bootstrap_key_a_registered_key_of_the_store_manages(
@@ -168,6 +172,12 @@ def test_the_exit_codes(pin: str, sandbox: SandboxServer, token: TestToken) -> N
     run_json("enroll", "--name", "prod")
     assert failed_json(3, "list", "--token", "nope")["code"] == "store_not_found"
     assert failed_json(3, "list", "--module", "/nope.so")["code"] == "store_not_found"
+    other = {"HSM_KEYS_STORE": token.uri_without_pin}
+    assert failed_json(2, "list", "--module", "/nope.so", **other)["message"].startswith("--module and the URI")
+    assert failed_json(3, "list", "--module", "/nope.so", HSM_KEYS_STORE="pkcs11:token=kalshi")["code"] == (
+        "store_not_found"
+    )
+    assert run_json("list", HSM_KEYS_MODULE="", HSM_KEYS_STORE="")["keys"]
     assert failed_json(3, "list", "--slot", "77")["code"] == "store_not_found"
     assert failed_json(4, "list", HSM_KEYS_PIN_FILE="", HSM_KEYS_PIN="wrong")["code"] == "pin_incorrect"
     assert failed_json(4, "list", HSM_KEYS_PIN_FILE="")["code"] == "pin_missing"
@@ -273,6 +283,14 @@ def test_the_demo_tells_the_whole_story_and_leaves_the_token_as_it_was(pin: str)
     ):
         assert said in done.stdout
     assert run_json("list")["keys"] == []
+
+
+def test_the_demo_tells_a_program_the_same_as_one_object(pin: str) -> None:
+    told = run_json("demo", "--slot", "0")
+    assert list(told) == ["steps"]
+    assert told["steps"][-1]["step"].endswith("the token is as it was")
+    assert "sensitive: True" in [line for step in told["steps"] for line in step["lines"]]
+    assert failed_json(4, "demo", "--slot", "0", HSM_KEYS_PIN_FILE="")["code"] == "pin_missing"
 
 
 def test_the_sandbox_command_prints_lines_for_the_shell(pin: str) -> None:

@@ -37,8 +37,8 @@ def test_the_main_job_on_kms(account: str, sandbox: SandboxServer, tmp_path: Pat
 
     shown = run_json(*KMS, "show", "prod")
     assert shown["api_key_id"] == given["api_key_id"]
-    assert shown["attributes"]["key_state"] == "Enabled"
-    assert shown["attributes"]["creation_date"]
+    assert shown["custody"]["attributes"]["key_state"] == "Enabled"
+    assert shown["custody"]["attributes"]["creation_date"]
 
     headers = run_json(
         *KMS, "sign", "GET", "/trade-api/v2/markets", "--name", "prod", "--timestamp-ms", "1700000000000"
@@ -77,7 +77,7 @@ def test_a_multi_region_key_with_a_policy_of_its_own(account: str, sandbox: Sand
     file = tmp_path / "policy.json"
     file.write_text(json.dumps(policies["key_policy"]))
     run_json(*KMS, "enroll", "--name", "prod", "--multi-region", "--key-policy", str(file))
-    assert run_json(*KMS, "show", "prod")["attributes"]["multi_region"] is True
+    assert run_json(*KMS, "show", "prod")["custody"]["attributes"]["multi_region"] is True
 
 
 @pytest.mark.parametrize(
@@ -114,5 +114,5 @@ def test_a_key_that_waits_for_its_deletion_is_still_shown(account: str) -> None:
         arn = str(store.key("old").attributes()["arn"])
         store.destroy(store.key("old"))
     shown = run_json("show", arn, "--store", f"awskms:///?region={REGION}")
-    assert shown["attributes"]["key_state"] == "PendingDeletion"
-    assert shown["attributes"]["deletion_date"]
+    assert shown["custody"]["attributes"]["key_state"] == "PendingDeletion"
+    assert shown["custody"]["attributes"]["deletion_date"]

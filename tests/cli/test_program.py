@@ -92,6 +92,7 @@ def test_the_shared_options_stand_before_and_after_every_command() -> None:
         (["sign", "GET"], "PATH"),
         (["--slot", "one", "list"], "one"),
         (["list", "--slot", "0", "--token", "kalshi"], "--slot and --token"),
+        (["list", "--token", "\udcff"], "LC_ALL"),
         (["sign", "GET", "/a b", "--name", "x"], "/a b"),
         (["sign", "GET", "relative", "--name", "x"], "relative"),
         (["sign", "G T", "/x", "--name", "x"], "G T"),
@@ -133,14 +134,32 @@ def test_what_nobody_foresaw_is_one_line_without_its_text(
     assert "RuntimeError at test_program.py:" in shown.err
 
 
-def test_an_interrupted_command_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", [KeyboardInterrupt, click.Abort])
+def test_an_interrupted_command_exits_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], how: type[BaseException]
+) -> None:
     def interrupt(**_: object) -> None:
-        raise KeyboardInterrupt
+        raise how
 
     monkeypatch.setattr(program, "main", interrupt)
-    with pytest.raises(SystemExit) as caught:
-        main(["list"])
-    assert caught.value.code == 130
+    for arguments, said in ((["list"], "interrupted; run"), (["list", "--output", "json"], '"code": "interrupted"')):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 130
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert said in shown.err
+    assert set(json.loads(shown.err)["error"]) == {"code", "message", "hint"}
+
+
+@pytest.mark.parametrize("name", [[], ["kms"], ["audit"]])
+def test_without_a_command_the_help_is_shown_and_is_no_error_message(name: list[str]) -> None:
+    done = run_cli(*name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Usage: hsm-keys")
+    done = run_cli("--output", "json", *name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert json.loads(done.stderr)["error"]["message"] == "Missing command."
 
 
 def test_a_reader_that_has_gone_is_no_error_of_ours() -> None:

@@ -202,7 +202,7 @@ def test_what_changes_something_is_sent_once_and_its_outcome_unknown(
 def test_nothing_was_sent_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     client = KalshiClient(RequestSigner(FakeKey()), base_url="http://127.0.0.1:9")
     for call in (client.api_keys.list, lambda: client.api_keys.delete("x")):
-        with pytest.raises(NetworkError, match="nothing was sent") as caught:
+        with pytest.raises(NetworkError, match=r"refused\); nothing was sent") as caught:
             call()
         assert not isinstance(caught.value, OutcomeUnknownError)
     client.close()

@@ -46,7 +46,9 @@ def test_a_key_is_made_shown_and_signs(account: str, key_type: str, tmp_path: Pa
     assert openssl_verifies(tmp_path, made["public_key_pem"], b"1703123456789GET" + PATH.encode(), signature)
     shown = run_json("show", "prod", *HERE)
     assert shown["public_key_pem"] == made["public_key_pem"]
-    assert {name: shown["attributes"][name] for name in ("key_state", "origin", "multi_region", "deletion_date")} == {
+    assert {
+        name: shown["custody"]["attributes"][name] for name in ("key_state", "origin", "multi_region", "deletion_date")
+    } == {
         "key_state": "Enabled",
         "origin": "AWS_KMS",
         "multi_region": False,

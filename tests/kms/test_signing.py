@@ -338,6 +338,14 @@ def test_a_public_key_of_another_type_than_named_is_refused(kms: FaultyKms, stor
         store.key("prod")
 
 
+def test_no_log_holds_a_signature(key: AwsKmsKey, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        signature = key.sign(MESSAGE)
+    assert "botocore.parsers" in {record.name for record in caplog.records}  # it did log the answer
+    assert b64encode(signature).decode() not in caplog.text
+    assert "[hidden: it holds a signature]" in caplog.text
+
+
 @pytest.mark.parametrize("name", [*TWICE, *ONCE])
 def test_no_error_holds_credentials_or_a_signature(
     key: AwsKmsKey, kms: FaultyKms, caplog: pytest.LogCaptureFixture, name: str

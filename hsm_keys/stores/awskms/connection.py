@@ -15,6 +15,7 @@ from hsm_keys.errors import UsageError
 from hsm_keys.forks import ProcessLock
 from hsm_keys.stores.awskms.credentials import SteadyCredentials, steady
 from hsm_keys.stores.awskms.errors import AwsCredentialsError, AwsRegionError
+from hsm_keys.stores.awskms.logs import hide_signatures
 from hsm_keys.stores.awskms.refusals import Call, ask, load
 from hsm_keys.stores.awskms.uri import check_region
 
@@ -53,6 +54,7 @@ class Connection:
 
     def __init__(self, profile: str | None) -> None:
         self.users = 0
+        hide_signatures()
         self.session: Any = load(botocore.session.Session, profile=profile)
         source = load(lambda: self.session.get_component("credential_provider").load_credentials())
         if source is None:
