@@ -23,7 +23,8 @@ class _Saying(logging.Handler):
         if isinstance(error, HttpProcessingError):  # its message and traceback hold the bytes, which may be a token
             self._say(f"warning: what was sent is no HTTP request and was refused ({type(error).__name__})")
         else:
-            self._say(f"{record.levelname.lower()}: {self.format(record)}")
+            kind = f" ({type(error).__name__})" if error else ""
+            self._say(f"{record.levelname.lower()}: {record.getMessage()}{kind}")
 
 
 def hear_libraries(say: Callable[[str], None]) -> None:
@@ -32,5 +33,6 @@ def hear_libraries(say: Callable[[str], None]) -> None:
     Args:
         say: Hears it, with its level before it.
     """
+    logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)  # its warnings quote what clients send
     for name in ("aiohttp", "asyncio"):
         logging.getLogger(name).addHandler(_Saying(say))

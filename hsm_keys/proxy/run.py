@@ -98,7 +98,6 @@ def run(signer: RequestSigner, base_url: str, checked: Checked, announce: Callab
         AuditError: If the audit trail can't be written.
     """
     options = checked.options
-    logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)  # it quotes what clients send
     judge = Judge(checked.policy)
     state = state_folder(options.name)
     try:
