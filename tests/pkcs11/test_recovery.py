@@ -81,6 +81,25 @@ def test_a_server_that_is_killed_and_started_again(served: p11kit.P11KitServer) 
     check(load, took)
 
 
+def test_a_server_that_hangs_holds_up_one_thread_and_goes_on(
+    served: p11kit.P11KitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hsm_keys.stores.pkcs11.pool.PATIENCE_S", 0.2)
+    monkeypatch.setattr("hsm_keys.stores.pkcs11.module.PATIENCE_S", 0.2)
+    with open_store(served.uri) as store, Load(store.generate("prod"), 4) as load:
+        load.signs()
+        served.hang()
+        for _ in range(6):  # all but the one inside, twice
+            load.fails()
+        with pytest.raises(StoreUnavailableError):
+            store.keys()
+        served.go_on()
+        continued = time.monotonic()
+        took = load.signs() - continued
+    check(load, [took])
+    assert set(load.errors) == {"store_unavailable"}
+
+
 def test_listing_works_again_too(served: p11kit.P11KitServer) -> None:
     with open_store(served.uri) as store:
         store.generate("prod")
