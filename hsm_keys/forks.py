@@ -41,6 +41,14 @@ class ProcessLock:
     def _renew(self) -> None:
         self._lock = threading.Lock()
 
+    def acquire(self, timeout_s: float) -> bool:
+        """Return whether the lock could be had within so many seconds."""
+        return self._lock.acquire(timeout=timeout_s)
+
+    def release(self) -> None:
+        """Give it back."""
+        self._lock.release()
+
     def __enter__(self) -> None:
         self._lock.acquire()
 

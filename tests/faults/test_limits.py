@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -109,7 +110,10 @@ told["keys"] = [one.name for one in store.keys()]
 
 
 @pytest.mark.parametrize("isolated", [False, True])
-def test_sigterm_ends_a_program_that_signs_and_its_signer(with_key: TestToken, *, isolated: bool) -> None:
+@pytest.mark.parametrize("killer", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_ends_a_program_that_signs_and_leaves_the_token_whole(
+    with_key: TestToken, killer: signal.Signals, *, isolated: bool
+) -> None:
     script = (
         "import sys; from hsm_keys import open_store\n"
         f"store = open_store(sys.argv[1], isolated={isolated})\n"
@@ -121,9 +125,9 @@ def test_sigterm_ends_a_program_that_signs_and_its_signer(with_key: TestToken, *
     )
     assert program.stdout is not None
     assert program.stdout.readline() == "signs\n"
-    program.terminate()
+    program.send_signal(killer)
     _, error = program.communicate(timeout=10)
-    assert program.returncode == -15
+    assert program.returncode == -killer
     assert error == ""
     with open_store(with_key.uri) as store:
         assert store.key("prod").sign(b"m")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hsm_keys import KeyStore
     from tests.support.softhsm import SoftHsm, TestToken
 
+KNOWN = ("softhsm", "opencryptoki", "p11-kit")
 NAMED = os.environ.get("HSM_KEYS_TEST_STORE") or "softhsm"
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,11 @@ from hsm_keys.errors import (
     PinError,
     PinIncorrectError,
     StoreError,
+    StoreUnavailableError,
 )
 from hsm_keys.lifecycle.custody import prove_custody
 from hsm_keys.signing.algorithms import verifies
+from hsm_keys.stores.pins import resolve_pin
 from hsm_keys.stores.pkcs11.errors import told_as_ours
 from hsm_keys.stores.pkcs11.generate import make_pair
 from hsm_keys.stores.pkcs11.module import acquire
@@ -34,6 +37,7 @@ from hsm_keys.stores.pkcs11.objects import pairs, private_keys
 from hsm_keys.stores.pkcs11.store import Pkcs11Store
 from hsm_keys.stores.pkcs11.tokens import find_token
 from hsm_keys.stores.uri import Pkcs11Uri
+from tests.module.conftest import KNOWN, NAMED
 from tests.support.load import Load
 from tests.support.verify import openssl_verifies
 
@@ -41,12 +45,15 @@ if TYPE_CHECKING:
     from hsm_keys import KeyStore, StoredKey
     from tests.module.conftest import Subject
 
-pytestmark = [pytest.mark.module, pytest.mark.timeout(7200 if "HSM_KEYS_TEST_SIGNATURES" in os.environ else 300)]
+pytestmark = [pytest.mark.module, pytest.mark.timeout(0 if "HSM_KEYS_TEST_SIGNATURES" in os.environ else 300)]
 
 API_KEY_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 KEYS = int(os.environ.get("HSM_KEYS_TEST_KEYS", "200"))
 SIGNATURES = int(os.environ.get("HSM_KEYS_TEST_SIGNATURES", "20000"))
 SESSIONS = int(os.environ.get("HSM_KEYS_TEST_SESSIONS", "100"))
+NOISE = 64  # bytes a signature: less in a short loop is no leak of the module's
+WARMING_UP = max(1, SIGNATURES // 10)
+SLOW = "HSM_KEYS_TEST_SIGNATURES" in os.environ
 
 
 def quick_type(subject: Subject) -> KeyType:
@@ -96,14 +103,20 @@ def test_larger_keys_are_made_or_refused_before_anything_is_left(
 def test_eight_threads_sign_at_once(subject: Subject, store: KeyStore, name: str) -> None:
     key = store.generate(name)
     with Load(key, 8) as load:
-        load.signs(2000, 120)
+        load.signs(min(2000, SIGNATURES), 7200 if SLOW else 120)
     assert (load.bad, load.wrong, load.errors) == (0, [], {})
 
 
 def test_a_label_and_an_id_that_another_process_sees(subject: Subject, store: KeyStore, name: str) -> None:
     key = store.generate(name, quick_type(subject))
-    bound = store.bind(key, API_KEY_ID)
-    renamed = store.rename(bound, f"{name}-new")
+    try:
+        bound = store.bind(key, API_KEY_ID)
+        renamed = store.rename(bound, f"{name}-new")
+    except StoreError as refused:
+        assert store.key(name).sign(b"m")
+        if "doesn't let" not in refused.message:
+            raise
+        pytest.skip(refused.message)
     assert renamed.sign(b"m")
     assert key.sign(b"m")  # a program that has it open signs on
     script = (
@@ -136,12 +149,12 @@ def test_a_wrong_pin_is_tried_once(subject: Subject, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong"
     wrong.touch(mode=0o600)
     wrong.write_text("0000wron\n")
-    place = subject.uri.partition("pin-source=")[0]
+    uri = str(replace(Pkcs11Uri.parse(subject.uri), pin_source=None, pin_value=None))
     with pytest.raises(PinIncorrectError) as caught:
-        open_store(f"{place}pin-source=file:{wrong}")
+        open_store(uri, pin_file=wrong)
     assert "0000wron" not in f"{caught.value!r} {caught.value.hint}"
     with pytest.raises(PinError, match=r"not tried again|nothing was tried"):
-        open_store(f"{place}pin-source=file:{wrong}")
+        open_store(uri, pin_file=wrong)
     with open_store(subject.uri) as opened:  # the right one clears the counter, where there is one
         opened.keys()
     assert subject.state().pin == "ok"
@@ -151,16 +164,21 @@ def test_gone_and_back(subject: Subject, store: KeyStore, name: str) -> None:
     if subject.stop is None or subject.start is None:
         pytest.skip("HSM_KEYS_TEST_STOP and HSM_KEYS_TEST_START don't say how the back-end is stopped and started")
     took = []
-    with Load(store.generate(name)) as load:
+    key = store.generate(name)
+    begun = time.monotonic()
+    with open_store(subject.uri) as other:
+        assert other.key(name).sign(b"m")
+    opening = time.monotonic() - begun  # some tokens take their time over it, whoever asks
+    with Load(key) as load:
         for _ in range(2):
-            load.signs()
+            load.signs(within_s=120)
             subject.stop()
             # A software token in the process may need its daemon only to begin with, and sign on without.
             load.fails_or_signs_on(1.0)
             subject.start()
             returned = time.monotonic()
-            took.append(load.signs() - returned)
-    assert max(took) < 1.0, took
+            took.append(load.signs(within_s=120) - returned)
+    assert max(took) < 1.0 + opening, (took, opening)
     assert (load.bad, load.wrong) == (0, [])
     with open_store(subject.uri) as again:
         assert again.key(name).sign(b"m")
@@ -174,15 +192,20 @@ def test_a_forked_child_signs_and_the_parent_signs_on(subject: Subject, store: K
     child = os.fork()
     if child == 0:
         try:
-            os.write(telling, key.sign(b"child"))
+            os.write(telling, b"+" + key.sign(b"child"))
+        except StoreUnavailableError as error:
+            os.write(telling, b"-" + str(error).encode())
         finally:
             os._exit(0)
     os.close(telling)
     with os.fdopen(heard, "rb") as pipe:
-        signature = pipe.read()
+        said = pipe.read()
     os.waitpid(child, 0)
-    assert verifies(key.public_key(), b"child", signature)
     assert verifies(key.public_key(), b"parent", key.sign(b"parent"))
+    if said.startswith(b"-") and NAMED not in KNOWN:
+        pytest.skip(f"the module doesn't begin anew in a child, and the error says so: {said[1:].decode()}")
+    assert said.startswith(b"+"), said
+    assert verifies(key.public_key(), b"child", said[1:])
 
 
 def test_many_keys(subject: Subject, store: KeyStore, name: str) -> None:
@@ -219,7 +242,7 @@ def growth(sign: object, count: int) -> int:
 
 def test_many_signatures_need_no_more_memory(subject: Subject, store: KeyStore, name: str) -> None:
     key = store.generate(name)
-    growth(key.sign, 2000)
+    growth(key.sign, WARMING_UP)
     grown = growth(key.sign, SIGNATURES)
     leak = 0.0
     assert isinstance(store, Pkcs11Store)
@@ -231,12 +254,13 @@ def test_many_signatures_need_no_more_memory(subject: Subject, store: KeyStore, 
                 with lock:  # one session
                     raw.sign(message)
 
-            growth(sign, 200)
-            leak = growth(sign, 4000) / 4000
+            count = max(min(4000, SIGNATURES), SIGNATURES // 50)  # long enough that a stray page doesn't count
+            growth(sign, WARMING_UP)
+            leak = growth(sign, count) / count
     except StoreError as none:
         print(f"no loop to compare with: {none.message}")  # noqa: T201 - with pytest -rP
     print(f"{grown / SIGNATURES:.0f} bytes a signature; the module's own C_Sign: {leak:.0f}")  # noqa: T201
-    assert grown < 4 * 1024 * 1024 + 1.25 * max(0.0, leak) * SIGNATURES
+    assert grown < 4 * 1024 * 1024 + (1.25 * leak * SIGNATURES if leak > NOISE else 0)
 
 
 def test_many_logins_need_no_more_memory(subject: Subject, store: KeyStore, name: str) -> None:
@@ -248,7 +272,7 @@ def test_many_logins_need_no_more_memory(subject: Subject, store: KeyStore, name
             with open_store(subject.uri) as opened:
                 opened.key(name).sign(b"m")
 
-    open_and_sign(30)
+    open_and_sign(min(30, SESSIONS))
     before = memory()
     open_and_sign(SESSIONS)
     grown = memory() - before
@@ -261,7 +285,7 @@ def bare_leak(subject: Subject, name: str) -> float:
     """Return by how many bytes the process grows for each initialisation with a login and a signature, storeless."""
     uri = Pkcs11Uri.parse(subject.uri)
     module = acquire(str(uri.module_path))
-    pin = Path(str(uri.pin_source).removeprefix("file:")).read_text().strip()
+    pin = resolve_pin(pin_file=None, uri=uri, token_name="the token under test", ask=None).reveal()
 
     how: dict[str, Any] = {"mechanism": Mechanism.EDDSA}
     if quick_type(subject) is not KeyType.ED25519:
@@ -280,9 +304,10 @@ def bare_leak(subject: Subject, name: str) -> float:
             private.sign(message, **how)
 
     try:
-        cycle(10)
+        count = min(50, SESSIONS)
+        cycle(min(10, SESSIONS))
         before = memory()
-        cycle(50)
-        return max(0, memory() - before) / 50
+        cycle(count)
+        return max(0, memory() - before) / count
     finally:
         module.release()

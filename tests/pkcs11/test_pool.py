@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import Any
-from weakref import WeakSet
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pkcs11 import exceptions as ckr
 
+from hsm_keys import KeyType, open_store
 from hsm_keys.errors import StoreUnavailableError
 from hsm_keys.stores.pkcs11.pool import PoolClosedError, SessionPool
+from tests.support.load import Load
+
+if TYPE_CHECKING:
+    from tests.support.softhsm import TestToken
 
 
 class FakeToken:
@@ -31,9 +36,12 @@ class FakeToken:
         self.open_now -= 1
 
 
+MANAGING: Any = SimpleNamespace(close=lambda: pytest.fail("it holds the login, and isn't the pool's to close"))
+
+
 def pool_of(token: FakeToken, *, parallel: bool = True) -> SessionPool:
-    module: Any = SimpleNamespace(mutex=threading.RLock(), parallel=parallel, pools=WeakSet())
-    return SessionPool(module, token.open)
+    module: Any = SimpleNamespace(mutex=threading.RLock(), signing=nullcontext(), parallel=parallel, pools=set())
+    return SessionPool(module, token.open, MANAGING)
 
 
 def test_one_thread_needs_one_session() -> None:
@@ -84,15 +92,59 @@ def test_a_broken_session_is_closed_and_replaced_for_whoever_waits() -> None:
     assert token.open_now == 1
 
 
-def test_a_token_without_any_session_is_an_error_and_not_a_wait() -> None:
-    with pytest.raises(ckr.SessionCount):
-        pool_of(FakeToken(limit=0)).take()
+def test_where_the_login_has_the_only_session_it_signs_too_and_stays_open() -> None:
+    token = FakeToken(limit=0)
+    pool = pool_of(token)
+    lane = pool.take()
+    assert lane.session is MANAGING
+    pool.discard(lane)  # what failed may have been the operation alone
+    assert pool.take().session is MANAGING
 
 
-def test_closing_wakes_everyone_who_waits() -> None:
+def test_a_token_that_refuses_for_another_reason_is_an_error_and_not_a_wait() -> None:
+    def refuse() -> Any:
+        raise ckr.DeviceError
+
+    token = FakeToken()
+    token.open = refuse  # type: ignore[method-assign]
+    with pytest.raises(ckr.DeviceError):
+        pool_of(token).take()
+
+
+def test_who_waits_for_a_signature_that_never_comes_back_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hsm_keys.stores.pkcs11.pool.PATIENCE_S", 0.05)
+    pool = pool_of(FakeToken(limit=1))
+    lane = pool.take()  # and hangs in it
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError, match="has come back"):
+            pool.take()
+    pool.put(lane)
+    assert pool.take() is lane
+
+
+def test_a_halted_pool_gives_no_lanes_until_it_goes_on() -> None:
+    pool = pool_of(FakeToken())
+    lane = pool.take()
+    pool.halt(for_good=False)
+    assert not pool.is_idle(0.0)
+    pool.put(lane)
+    assert pool.is_idle(0.0)
+    taken: list[object] = []
+    waiting = threading.Thread(target=lambda: taken.append(pool.take()))
+    waiting.start()
+    waiting.join(0.05)
+    assert pool.is_idle(0.0)
+    assert taken == []
+    pool.resume()
+    waiting.join(10)
+    assert taken == [lane]
+
+
+def test_closing_wakes_everyone_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hsm_keys.stores.pkcs11.pool._CLOSING_S", 0.05)
     token = FakeToken(limit=1)
     pool = pool_of(token)
-    pool.take()
+    lane = pool.take()
     outcomes: list[type[BaseException]] = []
 
     def wait() -> None:
@@ -108,4 +160,31 @@ def test_closing_wakes_everyone_who_waits() -> None:
     for thread in threads:
         thread.join(10)
     assert outcomes == [PoolClosedError] * 3
+    assert token.open_now == 1  # somebody is in it: it isn't closed under them
+    pool.put(lane)
+    pool.close()
     assert token.open_now == 0
+
+
+@pytest.mark.softhsm
+@pytest.mark.parametrize("further", [0, 2])
+def test_a_token_of_few_sessions_signs_on_all_threads(token: TestToken, further: int) -> None:
+    with open_store(token.uri) as store:
+        key = store.generate("prod", KeyType.ED25519)
+        pool = store._link.pool  # type: ignore[attr-defined]  # of PKCS#11
+        real, opened = pool._open_session, list[object]()
+
+        def open_session() -> Any:
+            if len(opened) == further:
+                raise ckr.SessionCount
+            opened.append(real())
+            return opened[-1]
+
+        pool._open_session = open_session
+        with Load(key, 8) as load:
+            load.signs(400)
+            assert [one.name for one in store.keys()] == ["prod"]  # beside them, in what may be the same session
+        assert (load.bad, load.wrong, load.errors) == (0, [], {})
+        assert len(pool._lanes) == max(1, further)
+    with open_store(token.uri) as store:  # the login ended with the store, and begins anew
+        assert store.key("prod").sign(b"m")

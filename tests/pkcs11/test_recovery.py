@@ -81,6 +81,25 @@ def test_a_server_that_is_killed_and_started_again(served: p11kit.P11KitServer) 
     check(load, took)
 
 
+def test_a_server_that_hangs_holds_up_one_thread_and_goes_on(
+    served: p11kit.P11KitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hsm_keys.stores.pkcs11.pool.PATIENCE_S", 0.2)
+    monkeypatch.setattr("hsm_keys.stores.pkcs11.module.PATIENCE_S", 0.2)
+    with open_store(served.uri) as store, Load(store.generate("prod"), 4) as load:
+        load.signs()
+        served.hang()
+        for _ in range(6):  # all but the one inside, twice
+            load.fails()
+        with pytest.raises(StoreUnavailableError):
+            store.keys()
+        served.go_on()
+        continued = time.monotonic()
+        took = load.signs() - continued
+    check(load, [took])
+    assert set(load.errors) == {"store_unavailable"}
+
+
 def test_listing_works_again_too(served: p11kit.P11KitServer) -> None:
     with open_store(served.uri) as store:
         store.generate("prod")
@@ -113,6 +132,95 @@ def test_all_stores_of_a_module_go_on(softhsm: SoftHsm) -> None:
                 second.signs()
     for load in (first, second):
         assert (load.bad, load.wrong, load.errors) == (0, [], {})
+
+
+def test_stores_are_opened_and_closed_while_the_module_is_brought_back(softhsm: SoftHsm) -> None:
+    tokens = [softhsm.init_token(label) for label in ("one", "two")]
+    over, failures = threading.Event(), list[BaseException]()
+
+    def open_and_close() -> None:
+        while not over.is_set():
+            try:
+                with open_store(tokens[1].uri) as store:
+                    store.keys()
+            except StoreError:
+                pass
+            except BaseException as error:  # noqa: BLE001 - it is looked at
+                failures.append(error)
+
+    with open_store(tokens[0].uri) as store:
+        module = store._link.module  # type: ignore[attr-defined]  # of PKCS#11
+        threads = [threading.Thread(target=open_and_close, daemon=True) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + 30
+        for _ in range(40):
+            module.rests_until = 0.0
+            restart(module, module.epoch)
+            assert time.monotonic() < deadline
+        over.set()
+        for thread in threads:
+            thread.join(10)
+        assert not any(thread.is_alive() for thread in threads)
+        assert store.keys() == []
+    assert failures == []
+
+
+def test_those_who_wait_while_a_call_never_returns_fail_and_dont_queue_up(
+    token: TestToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restart_module, "_DRAINED_S", 0.4)
+    with open_store(token.uri) as store:
+        key = store.generate("prod", KeyType.ED25519)
+        link = store._link  # type: ignore[attr-defined]  # of PKCS#11
+        lane = link.pool.take()  # somebody hangs in it
+        took: list[float] = []
+
+        def try_it() -> None:
+            begun = time.monotonic()
+            with pytest.raises(StoreUnavailableError):
+                restart(link.module, link.module.epoch)
+            took.append(time.monotonic() - begun)
+
+        threads = [threading.Thread(target=try_it) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        assert len(took) == 8
+        assert max(took) < 1.5, took  # one after another it would be eight times 0.4
+        link.pool.put(lane)
+        link.module.rests_until = 0.0
+        assert key.sign(b"m")  # back by itself, once the call has returned
+
+
+def test_a_store_closes_while_a_call_never_returns_and_leaves_the_module_alone(
+    token: TestToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hsm_keys.stores.pkcs11.pool._CLOSING_S", 0.05)
+    monkeypatch.setattr("hsm_keys.stores.pkcs11.module._AT_REST_S", 0.05)
+    store = open_store(token.uri)
+    store.generate("prod", KeyType.ED25519).sign(b"m")
+    link = store._link  # type: ignore[attr-defined]  # of PKCS#11
+    lane = link.pool.take()  # somebody hangs in it
+    store.close()
+    assert link.module.library.locking  # not finalised: whoever hangs would go on in freed memory
+    link.pool.put(lane)
+    with open_store(token.uri) as again:
+        assert again.key("prod").sign(b"m")
+        assert again._link.module is link.module  # type: ignore[attr-defined]  # of PKCS#11
+    assert not link.module.library.locking
+
+
+def test_closing_waits_for_the_signatures_of_other_threads(token: TestToken) -> None:
+    for _ in range(10):
+        store = open_store(token.uri)
+        key = store.keys()[0] if store.keys() else store.generate("prod", KeyType.ED25519)
+        with Load(key, 4) as load:
+            load.signs()
+            store.close()
+            load.fails()
+        assert (load.bad, load.wrong, set(load.errors)) == (0, [], {"store_unavailable"})
 
 
 def test_it_restarts_one_at_a_time_and_not_too_often(token: TestToken, monkeypatch: pytest.MonkeyPatch) -> None:

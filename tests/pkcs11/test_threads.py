@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hsm_keys import KeyType, open_store
+from hsm_keys.errors import StoreUnavailableError
 from hsm_keys.signing.algorithms import verifies
 from hsm_keys.stores.pkcs11.module import acquire
 from hsm_keys.stores.pkcs11.store import Pkcs11Store
@@ -99,3 +100,42 @@ def test_a_forked_child_starts_afresh_and_leaves_its_parent_alone(token: TestTok
         assert os.waitpid(child, 0)[1] == 0
         assert verifies(key.public_key(), b"child", signature)
         assert verifies(key.public_key(), b"parent again", key.sign(b"parent again"))
+
+
+def test_children_forked_while_threads_sign_and_look_start_afresh_too(token: TestToken) -> None:
+    with open_store(token.uri) as store:
+        store.generate("prod")
+    done = subprocess.run(
+        [sys.executable, SCRIPT.with_name("fork_while_signing.py"), token.uri, "20"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},  # noqa: PTH109 - the tree under test
+    )
+    assert (done.returncode, done.stdout) == (0, "20 good, 0 errors in the parent\n"), done.stderr
+
+
+def test_a_child_forked_while_a_call_never_returns_is_told_so(
+    token: TestToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hsm_keys.stores.pkcs11.module._AT_REST_S", 0.05)
+    with open_store(token.uri) as store:
+        key = store.generate("prod", KeyType.ED25519)
+        assert isinstance(store, Pkcs11Store)
+        pool = store._link.pool
+        lane = pool.take()  # somebody hangs in it
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:  # pragma: no cover - another process
+            try:
+                key.sign(b"child")
+            except StoreUnavailableError as error:
+                os.write(writing, str(error).encode())
+            finally:
+                os._exit(0)
+        os.close(writing)
+        with os.fdopen(reading) as pipe:
+            assert "forked while a call" in pipe.read()
+        os.waitpid(child, 0)
+        pool.put(lane)
+        assert key.sign(b"parent")

@@ -77,6 +77,14 @@ class P11KitServer:
         self._process = None
         self._socket.unlink(missing_ok=True)
 
+    def hang(self) -> None:
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGCONT)
+
     def __enter__(self) -> Self:
         self.start()
         return self

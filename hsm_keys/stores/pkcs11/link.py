@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pkcs11 import exceptions as ckr
 from pkcs11.mechanisms import MGF, Mechanism
 
-from hsm_keys.errors import KeyNotFoundError, SigningError, StoreError
+from hsm_keys.errors import HsmKeysError, KeyNotFoundError, SigningError, StoreError, StoreUnavailableError
 from hsm_keys.forks import fork_generation
 from hsm_keys.signing.algorithms import SALT_LENGTH, KeyType
 from hsm_keys.stores.pkcs11 import objects
@@ -69,7 +70,7 @@ class Link:
         login = log_in(module, token, get_pin, force=force)
         with module.mutex:
             sweep(login.session)
-        return cls(module, token, describe_token(token), login, SessionPool(module, token.open))
+        return cls(module, token, describe_token(token), login, SessionPool(module, token.open, login.session))
 
     @property
     def usable(self) -> bool:
@@ -80,8 +81,9 @@ class Link:
     def close(self) -> None:
         """Close the sessions; the last link of a token logs out. Not to be called for one of another process."""
         if self.epoch == self.module.epoch:
-            self.pool.close()
-            self.login.release()
+            with suppress(StoreUnavailableError):  # a module that hangs keeps nobody from closing
+                self.pool.close()
+                self.login.release()
 
     def sign(self, key: Pkcs11Key, message: bytes, *, digest: bool, opened_just_now: bool = False) -> bytes:
         """Sign in a lane of the pool; for the last argument see ``locate``.
@@ -97,8 +99,11 @@ class Link:
             sign = lane.handles.get((key.fingerprint, digest)) or self._prepare(
                 lane, key, digest=digest, opened_just_now=opened_just_now
             )
-            with self.module.signing:
+            with lane.guard:
                 signature: bytes = sign(message)
+        except HsmKeysError:
+            pool.put(lane)  # its session is as good as before
+            raise
         except BaseException:
             pool.discard(lane)
             raise

@@ -18,7 +18,6 @@ from pkcs11.constants import TokenFlag
 from pkcs11.types import PROTECTED_AUTH
 
 from hsm_keys.errors import PinError, PinIncorrectError, PinLockedError
-from hsm_keys.forks import ProcessLock
 from hsm_keys.stores.pkcs11.errors import told_as_ours
 from hsm_keys.stores.pkcs11.tokens import describe_token, serial_of
 
@@ -28,12 +27,9 @@ if TYPE_CHECKING:
     from hsm_keys.stores.pins import Pin
     from hsm_keys.stores.pkcs11.module import Module
 
-__all__ = ["Login", "forget_logins", "log_in"]
+__all__ = ["Login", "log_in"]
 
 _log = logging.getLogger(__name__)
-_lock = ProcessLock()
-_logins: dict[tuple[int, int], Login] = {}
-os.register_at_fork(after_in_child=_logins.clear)  # a child logs in by itself
 _refused: set[bytes] = set()
 _SALT: Final = os.urandom(16)
 
@@ -41,17 +37,19 @@ _SALT: Final = os.urandom(16)
 class Login:
     """A read-write session that holds the login and does the managing: find, generate, relabel, destroy."""
 
-    def __init__(self, key: tuple[int, int], session: Any) -> None:
+    def __init__(self, module: Module, slot_id: int, session: Any) -> None:
         self.session = session
         self.users = 0
-        self._key = key
+        self._module = module
+        self._slot_id = slot_id
 
     def release(self) -> None:
         """Give one ``log_in`` back; the last one closes the session, which logs the process out."""
-        with _lock:
+        logins = self._module.logins
+        with self._module.mutex:
             self.users -= 1
-            if self.users == 0 and _logins.get(self._key) is self:
-                del _logins[self._key]
+            if self.users == 0 and logins.get(self._slot_id) is self:
+                del logins[self._slot_id]
                 with suppress(ckr.PKCS11Error):
                     self.session.close()
 
@@ -70,21 +68,14 @@ def log_in(module: Module, token: Any, get_pin: Callable[[], Pin], *, force: boo
         PinIncorrectError: If the token refuses the PIN, or refused the same one before in this process.
         StoreError: If no session can be opened.
     """
-    key = (id(module), token.slot.slot_id)
-    with _lock:
-        login = _logins.get(key)
+    slot_id = token.slot.slot_id
+    with module.mutex:
+        login = module.logins.get(slot_id)
         if login is None:
-            with module.mutex, told_as_ours("open a session"):
-                login = _logins[key] = Login(key, _open(token, get_pin, force=force))
+            with told_as_ours("open a session"):
+                login = module.logins[slot_id] = Login(module, slot_id, _open(token, get_pin, force=force))
         login.users += 1
         return login
-
-
-def forget_logins(module: Module) -> None:
-    """Forget the logins of a module that is to be finalised: their sessions end with it."""
-    with _lock:
-        for key in [key for key in _logins if key[0] == id(module)]:
-            del _logins[key]
 
 
 def _open(token: Any, get_pin: Callable[[], Pin], *, force: bool) -> Any:

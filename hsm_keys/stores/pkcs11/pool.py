@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pkcs11 import exceptions as ckr
 
 from hsm_keys.errors import StoreUnavailableError
+from hsm_keys.stores.pkcs11.module import PATIENCE_S, PatientLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,15 +26,27 @@ if TYPE_CHECKING:
 __all__ = ["Lane", "PoolClosedError", "SessionPool"]
 
 _POLL_S: Final = 0.001
+_CLOSING_S: Final = 2.0
 _MAX_LANES: Final = 32
 """More than the cores of most machines and fewer than the sessions of most tokens."""
+
+_NO_MORE: Final = (ckr.SessionCount, ckr.DeviceMemory, ckr.HostMemory)
+"""What modules answer when they can't open a further session."""
 
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """A session, and the handles of the keys that have signed in it: looking one up is slow."""
+    """A session, and the handles of the keys that have signed in it: looking one up is slow.
+
+    Args:
+        session: python-pkcs11's session.
+        guard: Held around each signature.
+        handles: What signs, for each key.
+        busy: Whether a thread is in it.
+    """
 
     session: Any
+    guard: AbstractContextManager[object]
     handles: dict[object, Any] = field(default_factory=dict)
     busy: bool = False
 
@@ -48,17 +61,22 @@ class SessionPool:
     Args:
         module: The token's module.
         open_session: Opens a session without a PIN.
+        managing: The session that holds the login: it signs, too, where the token allows no other one.
     """
 
-    def __init__(self, module: Module, open_session: Callable[[], Any]) -> None:
+    def __init__(self, module: Module, open_session: Callable[[], Any], managing: Any) -> None:
         self._module = module
         self._open_session = open_session
+        self._managing = managing
         # None in the queue is leave to open a lane in place of one that broke.
         self._free: SimpleQueue[Lane | None] = SimpleQueue()
-        self._growing = threading.Lock()
+        self._growing = PatientLock()
         self._limit = _MAX_LANES if module.parallel else 1
-        self.closed = False
         self._lanes: set[Lane] = set()
+        self._state = threading.Lock()  # of the three below
+        self.closed = False
+        self.halted = False
+        self._going_on = threading.Event()
         module.pools.add(self)
 
     def take(self) -> Lane:
@@ -66,18 +84,25 @@ class SessionPool:
 
         Raises:
             PoolClosedError: If the pool is closed.
+            StoreUnavailableError: If none came free for a long time.
         """
         try:
             lane = self._free.get_nowait()
         except Empty:
             lane = self._grow()
-        while lane is None and not self.closed:
-            lane = self._grow() or self._free.get()
-        if lane is not None:
-            lane.busy = True  # before `closed` is read, as `retire` reads them the other way round
-            if not self.closed:
+        while not self.closed:
+            if lane is None:
+                lane = self._grow() or self._next()
+                continue
+            lane.busy = True  # before `halted` is read, as `halt` and `is_idle` do it the other way round
+            if not self.halted:
                 return lane
-            self.put(lane)
+            lane.busy = False
+            if not self._going_on.wait(PATIENCE_S):
+                self._free.put(lane)
+                raise self._stuck()
+        if lane is not None:
+            self._free.put(lane)
         self._free.put(None)  # wakes the next one that waits
         raise PoolClosedError("the store is closed", hint="open it again to sign")
 
@@ -88,52 +113,83 @@ class SessionPool:
 
     def discard(self, lane: Lane) -> None:
         """Close a lane whose session broke."""
-        with suppress(ckr.PKCS11Error):
-            lane.session.close()
-        with self._growing:
-            self._lanes.discard(lane)
+        with suppress(ckr.PKCS11Error, StoreUnavailableError):
+            self._close_session(lane)
+        self._lanes.discard(lane)  # only now: until then a thread is inside the module
         self._free.put(None)
 
-    def retire(self, deadline: float) -> bool:
-        """Give no lanes any more, and wait until nobody signs; the sessions are left to whoever finalises the module.
+    def halt(self, *, for_good: bool) -> None:
+        """Give no lanes any more, until ``resume`` if not for good."""
+        with self._state:
+            self.halted = True
+            self._going_on.clear()
+            if for_good:
+                self.closed = True
+                self._going_on.set()
+        if for_good:
+            self._free.put(None)
 
-        Args:
-            deadline: Until when to wait, on the monotonic clock.
-
-        Returns:
-            Whether all lanes came back.
-        """
-        with self._growing:
-            self._limit, self.closed = 0, True
-        self._free.put(None)
+    def is_idle(self, deadline: float) -> bool:
+        """Wait until nobody signs, or until the deadline on the monotonic clock; return whether nobody does."""
         while any(lane.busy for lane in list(self._lanes)):
             if time.monotonic() > deadline:
                 return False
             time.sleep(_POLL_S)  # a signature takes about as long, and the way of a lane stays free of locks
         return True
 
+    def resume(self) -> None:
+        """Give lanes again, unless they ended for good."""
+        with self._state:
+            self.halted = self.closed
+            self._going_on.set()
+
     def close(self) -> None:
-        """Close every session."""
-        with self._growing:
-            self._limit, self.closed = 0, True
+        """Wait for signatures under way, and close every session; what doesn't return is left as it is.
+
+        Raises:
+            StoreUnavailableError: If the module is in another call that doesn't return.
+        """
+        self.halt(for_good=True)
+        if not self.is_idle(time.monotonic() + _CLOSING_S):
+            return
+        with self._growing, self._module.mutex:
             for lane in self._lanes:
                 with suppress(ckr.PKCS11Error):
-                    lane.session.close()
+                    self._close_session(lane)
             self._lanes.clear()
-        self._free.put(None)
+            self._module.pools.discard(self)
+
+    def _close_session(self, lane: Lane) -> None:
+        if lane.session is not self._managing:
+            with lane.guard:
+                lane.session.close()
+
+    def _next(self) -> Lane | None:
+        try:
+            return self._free.get(timeout=PATIENCE_S)
+        except Empty:
+            raise self._stuck() from None
+
+    def _stuck(self) -> StoreUnavailableError:
+        return StoreUnavailableError(
+            f"no signature that others wait for has come back from the token for {PATIENCE_S:.0f} s",
+            hint="check the token and its daemon; restart this program if they never do",
+        )
 
     def _grow(self) -> Lane | None:
         """Open a lane; None once the limit is reached."""
         with self._growing:
-            if len(self._lanes) >= self._limit:
+            if self.closed or len(self._lanes) >= self._limit:
                 return None
             try:
                 with self._module.mutex:
-                    lane = Lane(self._open_session())
-            except ckr.SessionCount:
-                if not self._lanes:
+                    lane = Lane(self._open_session(), self._module.signing)
+            except _NO_MORE as error:
+                if not self._lanes and not isinstance(error, ckr.SessionCount):
                     raise
-                self._limit = len(self._lanes)
-                return None
+                self._limit = max(1, len(self._lanes))
+                if self._lanes:
+                    return None
+                lane = Lane(self._managing, self._module.mutex)
             self._lanes.add(lane)
             return lane

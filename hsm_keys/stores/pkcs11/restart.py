@@ -15,7 +15,6 @@ from pkcs11.exceptions import PKCS11Error
 
 from hsm_keys.errors import StoreUnavailableError
 from hsm_keys.stores.pkcs11.errors import reason
-from hsm_keys.stores.pkcs11.login import forget_logins
 
 if TYPE_CHECKING:
     from hsm_keys.stores.pkcs11.module import Module
@@ -26,6 +25,9 @@ _REST_S: Final = 0.25
 """Between two attempts: each may log in. Short enough to sign again within a second of the module's return."""
 
 _DRAINED_S: Final = 2.0
+_WAIT_S: Final = 3.0
+"""How long the others wait for the one that does it. Its call may never return."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -37,27 +39,35 @@ def restart(module: Module, epoch: int) -> None:
     Raises:
         StoreUnavailableError: If it doesn't initialise, was tried a moment ago, or is busy with another call.
     """
-    with module.restarting:
+    if not module.restarting.acquire(timeout=_WAIT_S):
+        raise StoreUnavailableError(
+            f"the PKCS#11 module hasn't initialised again within {_WAIT_S:.0f} s",
+            hint="check the token and its daemon; restart this program if it never does",
+        )
+    try:
         if module.epoch != epoch:
             return
         if time.monotonic() < module.rests_until:
             raise StoreUnavailableError(
                 "the PKCS#11 module doesn't answer", hint="signing goes on by itself once it does"
             )
-        module.rests_until = time.monotonic() + _REST_S
-        _restart(module)
+        try:
+            _restart(module)
+        finally:  # those that waited meanwhile don't each wait as long again
+            module.rests_until = time.monotonic() + _REST_S
+    finally:
+        module.restarting.release()
 
 
 def _restart(module: Module) -> None:
     # A thread inside a function of the module while it is finalised would use freed memory.
-    deadline = time.monotonic() + _DRAINED_S
-    drained = [pool.retire(deadline) for pool in list(module.pools)]
-    if not all(drained) or not module.mutex.acquire(timeout=max(0.0, deadline - time.monotonic())):
+    if not module.rest(time.monotonic() + _DRAINED_S, for_good=True):
         raise StoreUnavailableError(
             "a call into the PKCS#11 module doesn't return", hint="check its daemon; restart this program"
         )
     try:
-        forget_logins(module)
+        module.logins.clear()  # their sessions end with it
+        module.pools.clear()
         module.epoch += 1
         with suppress(PKCS11Error):
             module.library.finalize()

@@ -28,7 +28,7 @@ from hsm_keys.stores.pkcs11.generate import check_can_make, destroy_pair, mend_p
 from hsm_keys.stores.pkcs11.key import Pkcs11Key
 from hsm_keys.stores.pkcs11.link import Link
 from hsm_keys.stores.pkcs11.minting import Mint, busy, shows_others_late
-from hsm_keys.stores.pkcs11.module import acquire, find_module
+from hsm_keys.stores.pkcs11.module import PATIENCE_S, acquire, find_module
 from hsm_keys.stores.pkcs11.pool import PoolClosedError
 from hsm_keys.stores.pkcs11.restart import restart
 from hsm_keys.stores.pkcs11.tokens import describe_token, find_token, token_uri
@@ -110,11 +110,18 @@ class Pkcs11Store(KeyStore):
         if self._closed:
             raise StoreUnavailableError("the store is closed", hint="open it again")
         if not self._link.usable:
-            with _reopening:
+            if not _reopening.acquire(PATIENCE_S):
+                raise StoreUnavailableError(
+                    f"a token hasn't opened again within {PATIENCE_S:.0f} s",
+                    hint="check the token and its daemon; restart this program if it never does",
+                )
+            try:
                 if self._link.generation != fork_generation():
                     self._link = self._open()
                 elif not self._link.usable:
                     self._link = self._reopened(self._link)
+            finally:
+                _reopening.release()
         return self._link
 
     def _reopened(self, link: Link) -> Link:
