@@ -201,6 +201,7 @@ WEEK = datetime.now(UTC) - timedelta(days=7, hours=1)
         (1e300, None),
         (None, None),
     ],
+    ids=["seconds", "milliseconds", "text", "iso", "iso-z", "future", "words", "huge", "none"],  # alike in every worker
 )
 def test_the_age_is_told_where_kalshi_tells_it(said: float | str | None, age: int | None) -> None:
     listed = [ApiKey(api_key_id="id", name="prod", scopes=["read"], created_ts=said)]
