@@ -1,4 +1,4 @@
-"""The README's examples, run in their order, on a real token and a strict server."""
+"""The examples of the README and of docs/speed.md, run in their order, on a real token and a strict server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,12 @@ class Block:
     runs: bool
 
 
-BLOCKS = [Block(match["language"], match["code"], match["mark"] is None) for match in _BLOCK.finditer(README)]
+def blocks_of(text: str) -> list[Block]:
+    return [Block(match["language"], match["code"], match["mark"] is None) for match in _BLOCK.finditer(text)]
+
+
+BLOCKS = blocks_of(README)
+SPEED = blocks_of((ROOT / "docs" / "speed.md").read_text())
 
 
 def run_block(block: Block, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -52,7 +57,7 @@ def test_every_example_runs(token: TestToken, sandbox: SandboxServer, account: s
         "HSM_KEYS_PIN_FILE": str(token.pin_file),
     }
     ran = 0
-    for block in BLOCKS:
+    for block in (*BLOCKS, *SPEED):
         if not block.runs:
             continue
         done = run_block(block, environment)
