@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from hsm_keys.cli.output import print_line
 from hsm_keys.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,10 +45,9 @@ def confirm(lines: Sequence[str], *, yes: bool, say: Callable[[str], None]) -> N
         UsageError: If the answer is no.
     """
     for line in lines:
-        (say if yes else _show)(line)
+        if yes:
+            say(line)
+        else:
+            print_line(line, err=True)
     if not yes and not click.confirm("Go on?", err=True):
         raise UsageError("not confirmed; nothing was done")
-
-
-def _show(line: str) -> None:
-    click.echo(line, err=True)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
 from hsm_keys.cli.options import Settings, auth_option, settings_options
-from hsm_keys.cli.output import print_json
+from hsm_keys.cli.output import print_json, print_line, print_table
 from hsm_keys.cli.session import connector, management_client, opened_stores, speaking
 from hsm_keys.errors import KeyProblemError, UsageError
 
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     from hsm_keys.lifecycle.custody_report import Entry
 
 __all__ = ["custody"]
-
-_WIDE: Final = 200
-"""Columns where no terminal says how many there are: a line a key, for grep."""
 
 
 @click.command(epilog="Example: hsm-keys custody --slot 0 --html custody.html")
@@ -77,19 +73,20 @@ def custody(settings: Settings, *, html_path: str | None, offline: bool, auth: s
 
 
 def _print(entries: Sequence[Entry], *, whole: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for heading in ("NAME", "API KEY ID", "VERDICT", "MADE", "AGE", "PRIVATE HALF"):
-        table.add_column(heading, overflow="fold")
+    rows = [
+        (
+            entry.name,
+            entry.api_key_id or "not registered",
+            entry.short_verdict,
+            entry.made,
+            "" if entry.age_days is None else f"{entry.age_days} d",
+            entry.location,
+        )
+        for entry in entries
+    ]
+    print_table(("NAME", "API KEY ID", "VERDICT", "MADE", "AGE", "PRIVATE HALF"), rows)
     for entry in entries:
-        age = "" if entry.age_days is None else f"{entry.age_days} d"
-        row = (entry.name, entry.api_key_id or "not registered", entry.short_verdict, entry.made, age, entry.location)
-        table.add_row(*row)
-    wide = None if sys.stdout.isatty() else _WIDE
-    Console(highlight=False, markup=False, soft_wrap=False, width=wide).print(table)
-    for entry in entries:
+        click.echo()
         _print_entry(entry)
     click.echo("\nevery key is in custody" if whole else "\nnot every key is in custody")
 
@@ -98,20 +95,20 @@ def _print_entry(entry: Entry) -> None:
     from hsm_keys.lifecycle.custody_report import scopes_against_use, what_scopes_allow
     from hsm_keys.stores.base import Verdict
 
-    click.echo(f"\n{entry.name}  {entry.api_key_id or 'not registered'}: {entry.verdict}")
+    print_line(f"{entry.name}  {entry.api_key_id or 'not registered'}: {entry.verdict}")
     if entry.scopes:
-        click.echo(f"  scopes: {', '.join(entry.scopes)}: {'; '.join(what_scopes_allow(entry.scopes))}")
+        print_line(f"  scopes: {', '.join(entry.scopes)}: {'; '.join(what_scopes_allow(entry.scopes))}")
         if advice := scopes_against_use(entry.scopes):
-            click.echo(f"  scopes against use: {advice}")
+            print_line(f"  scopes against use: {advice}")
     if entry.proved_live is not None:
-        click.echo(f"  proved live: {'yes' if entry.proved_live else 'no'}")
+        print_line(f"  proved live: {'yes' if entry.proved_live else 'no'}")
     facts = entry.custody.facts if entry.custody else ()
     plain = [f"{fact.name} {fact.value}" for fact in facts if fact.verdict is Verdict.GOOD and not fact.note]
     if plain:
-        click.echo(f"  the store says: {', '.join(plain)}")
+        print_line(f"  the store says: {', '.join(plain)}")
     for fact in facts:
         if fact.note:
-            click.echo(f"  {fact.name}: {'not said' if fact.value is None else fact.value} ({fact.note})")
+            print_line(f"  {fact.name}: {'not said' if fact.value is None else fact.value} ({fact.note})")
 
 
 def _write(path: Path, text: str) -> None:

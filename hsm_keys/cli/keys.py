@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hsm_keys.cli.enroll import key_object
 from hsm_keys.cli.options import Settings, api_key_id_option, auth_option, settings_options
-from hsm_keys.cli.output import print_json
+from hsm_keys.cli.output import print_json, print_line, print_table
 from hsm_keys.cli.session import connector, management_signer, opened_store, opened_stores, speaking
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from hsm_keys.lifecycle.inventory import Entry
 
 __all__ = ["list_keys", "public_key", "show"]
-
-_UNFOLDED: Final = 1000  # columns
 
 
 @click.command(name="list", epilog="Example: hsm-keys list --slot 0 --output json")
@@ -49,22 +47,19 @@ def list_keys(settings: Settings, *, auth: str | None) -> None:
 
 
 def _print_table(entries: Sequence[Entry]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for heading in ("NAME", "API KEY ID", "SCOPES", "STATE", "TYPE", "PRIVATE HALF"):
-        table.add_column(heading, overflow="fold")
-    for entry in entries:
-        scopes = "" if entry.scopes is None else ", ".join(entry.scopes)
-        row = (entry.name, entry.api_key_id or "", scopes, entry.state, entry.key_type or "", entry.location)
-        table.add_row(*row)
-    # Never folded: an id is there to be copied, and what reads a pipe reads a key a line.
-    console = Console(highlight=False, markup=False, width=_UNFOLDED)
-    with console.capture() as captured:
-        console.print(table)
-    for line in captured.get().splitlines():
-        click.echo(line.rstrip())
+    headings = ("NAME", "API KEY ID", "SCOPES", "STATE", "TYPE", "PRIVATE HALF")
+    rows = [
+        (
+            entry.name,
+            entry.api_key_id or "",
+            ", ".join(entry.scopes or ()),
+            entry.state,
+            entry.key_type or "",
+            entry.location,
+        )
+        for entry in entries
+    ]
+    print_table(headings, rows)
 
 
 @click.command(epilog="Example: hsm-keys show prod --slot 0")
@@ -89,13 +84,13 @@ def show(settings: Settings, *, name: str, api_key_id: str | None) -> None:
 
 def _print_key(shown: dict[str, Any]) -> None:
     for name in ("name", "api_key_id", "key_type", "state", "uri"):
-        click.echo(f"{name + ':':<14} {shown[name] or '-'}")
+        print_line(f"{name + ':':<14} {shown[name] or '-'}")
     custody = shown["custody"]
     click.echo(f"{'custody:':<14} {custody['verdict']}")
     for line in (*custody["problems"], *custody["unconfirmed"]):
-        click.echo(f"{'':<14} {line}")
+        print_line(f"{'':<14} {line}")
     for attribute, value in custody["attributes"].items():
-        click.echo(f"  {attribute + ':':<20} {'not said' if value is None else value}")
+        print_line(f"  {attribute + ':':<20} {'not said' if value is None else value}")
     click.echo(shown["public_key_pem"] or "", nl=False)
 
 

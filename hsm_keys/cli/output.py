@@ -12,12 +12,14 @@ import click
 from hsm_keys.errors import HsmKeysError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["Voice", "fail", "fail_interrupted", "fail_usage", "print_json", "wants_json"]
+__all__ = ["Voice", "fail", "fail_interrupted", "fail_usage", "print_json", "print_line", "print_table", "wants_json"]
 
 _SIGINT_EXIT: Final = 130
 _SIGPIPE_EXIT: Final = 141
+_UNFOLDED: Final = 10_000
+"""Columns: more than any table has."""
 
 
 def wants_json(argv: Sequence[str]) -> bool:
@@ -30,6 +32,33 @@ def print_json(result: dict[str, Any]) -> None:
     import json
 
     click.echo(json.dumps(result, indent=2))
+
+
+def print_line(line: str, *, err: bool = False) -> None:
+    """Print one line, in which a key's name can't write over others: Kalshi takes any characters in one."""
+    click.echo(_visible(line), err=err)
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table, a row a line and never folded: an id is there to be copied, and a pipe to be searched."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*headings, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(_visible, row))
+    console = Console(highlight=False, markup=False, width=_UNFOLDED)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
+
+
+def _visible(text: str) -> str:
+    """Return it with escapes for what steers a terminal: control characters, ends of lines, changes of direction."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 class Voice:
@@ -45,7 +74,7 @@ class Voice:
     def __call__(self, line: str) -> None:
         """Say a line."""
         if self._held is None:
-            click.echo(line, err=True)
+            print_line(line, err=True)
         else:
             self._held.append(line)
 
@@ -53,7 +82,7 @@ class Voice:
         """Say what was held back."""
         held, self._held = self._held or [], None
         for line in held:
-            click.echo(line, err=True)
+            print_line(line, err=True)
 
 
 def fail(error: Exception, *, as_json: bool) -> int:
@@ -69,6 +98,15 @@ def fail(error: Exception, *, as_json: bool) -> int:
         return _SIGPIPE_EXIT
     if isinstance(error, HsmKeysError):
         return _tell(error.code, error.message, error.hint, as_json=as_json, exit_code=error.exit_code)
+    if isinstance(error, OSError) and error.strerror:
+        where = f" ({error.filename})" if isinstance(error.filename, str) else ""
+        return _tell(
+            "system",
+            f"the operating system refused something: {error.strerror}{where}",
+            "mend that, then run the same command again",
+            as_json=as_json,
+            exit_code=HsmKeysError.exit_code,
+        )
     import traceback
 
     frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -109,7 +147,7 @@ def _tell(code: str, message: str, hint: str, *, as_json: bool, exit_code: int) 
 
         click.echo(json.dumps({"error": {"code": code, "message": message, "hint": hint}}), err=True)
     else:
-        click.echo(f"error: {message}", err=True)
+        print_line(f"error: {message}", err=True)
         if hint:
-            click.echo(f"hint: {hint}", err=True)
+            print_line(f"hint: {hint}", err=True)
     return exit_code

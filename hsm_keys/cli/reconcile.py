@@ -10,7 +10,7 @@ import click
 
 from hsm_keys.cli.confirming import confirm, require_consent, yes_option
 from hsm_keys.cli.options import Settings, auth_option, settings_options
-from hsm_keys.cli.output import print_json
+from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.session import connector, management_client, opened_stores, speaking
 from hsm_keys.errors import KeyProblemError
 
@@ -68,12 +68,12 @@ def _in_environment(settings: Settings, finding: Finding) -> Finding:
 
 def _print(left: Sequence[Finding], fixed: Sequence[Finding]) -> None:
     for finding in fixed:
-        click.echo(f"fixed {finding.code}: {finding.repair}")
+        print_line(f"fixed {finding.code}: {finding.repair}")
     for finding in left:
-        click.echo(f"{finding.code}: {finding.message}")
+        print_line(f"{finding.code}: {finding.message}")
         if finding.repair:
-            click.echo(f"  --fix can {finding.repair}")
+            print_line(f"  --fix can {finding.repair}")
         if finding.command:
-            click.echo(f"  next: {finding.command}")
+            print_line(f"  next: {finding.command}")
     if not left:
         click.echo("all is as it should be")

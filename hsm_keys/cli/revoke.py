@@ -8,7 +8,7 @@ import click
 
 from hsm_keys.cli.confirming import confirm, require_consent, yes_option
 from hsm_keys.cli.options import Settings, auth_option, settings_options
-from hsm_keys.cli.output import print_json
+from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.session import connector, management_client, opened_store, speaking
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def revoke(settings: Settings, *, key: str, destroy: bool, force: bool, auth: st
             print_json(done.as_dict())
         else:
             ended = "revoked" if done.revoked else "never registered"
-            click.echo(f"{done.name or '-'}  {done.api_key_id or '-'}  {ended}  private half: {done.private_half}")
+            print_line(f"{done.name or '-'}  {done.api_key_id or '-'}  {ended}  private half: {done.private_half}")
 
 
 def _consequences(plan: Revocation, store: KeyStore, management: KalshiClient) -> list[str]:

@@ -1,0 +1,48 @@
+"""What the command line prints of texts that others choose, and of what the operating system refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsm_keys.cli.output import _visible, fail
+from hsm_keys.signing.algorithms import public_key_pem
+from tests.support.cli import run_cli
+
+if TYPE_CHECKING:
+    from hsm_keys.sandbox import SandboxServer
+    from tests.support.softhsm import TestToken
+
+HOSTILE = "evil\x1b[1A\x1b[2K\nprod  registered\u202e"
+
+
+@pytest.mark.softhsm
+def test_a_name_at_kalshi_steers_no_terminal(token: TestToken, sandbox: SandboxServer) -> None:
+    hostile = sandbox.add_key(HOSTILE, public_key_pem(Ed25519PrivateKey.generate().public_key()))
+    environment = {"HSM_KEYS_STORE": token.uri_without_pin, "HSM_KEYS_PIN_FILE": str(token.pin_file)}
+    for command in (["list"], ["custody"], ["reconcile"], ["revoke", hostile.api_key_id, "--yes"]):
+        done = run_cli(*command, **environment)
+        shown = done.stdout + done.stderr
+        assert r"evil\x1b[1A\x1b[2K\nprod  registered\u202e" in shown
+        assert not {"\x1b", "\u202e"} & set(shown)
+
+
+@given(st.text())
+def test_whatever_a_name_holds_a_line_stays_a_line(text: str) -> None:
+    assert _visible(text).isprintable()
+    assert _visible(text) == text or not text.isprintable()
+
+
+def test_what_the_system_refuses_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(FileNotFoundError) as raised:
+        Path("/nowhere/at/all").read_bytes()
+    assert fail(raised.value, as_json=True) == 1
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert error["message"] == "the operating system refused something: No such file or directory (/nowhere/at/all)"
+    assert "report" not in error["hint"]
