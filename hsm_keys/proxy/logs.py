@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from aiohttp.http_exceptions import HttpProcessingError
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -19,12 +17,10 @@ class _Saying(logging.Handler):
         self._say = say
 
     def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, HttpProcessingError):  # its message and traceback hold the bytes, which may be a token
-            self._say(f"warning: what was sent is no HTTP request and was refused ({type(error).__name__})")
-        else:
-            kind = f" ({type(error).__name__})" if error else ""
-            self._say(f"{record.levelname.lower()}: {record.getMessage()}{kind}")
+        kind = f" ({record.exc_info[0].__name__})" if record.exc_info and record.exc_info[0] else ""
+        # Without what comes after: tracebacks and the event loop's details may hold what a client sent.
+        first = record.getMessage().partition("\n")[0]
+        self._say(f"{record.levelname.lower()}: {first}{kind}")
 
 
 def hear_libraries(say: Callable[[str], None]) -> None:

@@ -13,6 +13,7 @@ import aiohttp
 from aiohttp import WSMsgType, hdrs, web
 from yarl import URL
 
+from hsm_keys.errors import HsmKeysError
 from hsm_keys.proxy.door import refusal
 from hsm_keys.proxy.headers import from_kalshi, to_kalshi
 
@@ -145,8 +146,8 @@ class Upstream:
         Raises:
             HsmKeysError: Whatever ``sign`` raises; nothing was sent then.
         """
-        started: float | None = None
-        status = "none"
+        started = time.perf_counter()
+        status: str | None = "none"
 
         async def sign_and_start() -> dict[str, str]:
             nonlocal started
@@ -161,13 +162,16 @@ class Upstream:
                 request.method, self._url(request.raw_path), headers=headers, data=body, allow_redirects=False
             )
             status = str(answer.status)
+        except HsmKeysError:
+            status = None  # this says nothing of Kalshi
+            raise
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             return refusal(502, "network", "Kalshi can't be reached; nothing was sent")
         except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
             late = isinstance(error, TimeoutError)
             return refusal(504 if late else 502, "outcome_unknown", "Kalshi didn't answer; it may have done the work")
         finally:
-            if started is not None:  # else nothing was sent
+            if status is not None:
                 self._metrics.upstream.labels(status).observe(time.perf_counter() - started)
         async with answer:
             if answer.status < 200:  # noqa: PLR2004 - 101: nobody asked for another protocol

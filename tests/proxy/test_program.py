@@ -206,8 +206,7 @@ def test_its_log_is_json_where_that_is_asked_for(store: str, sandbox: SandboxSer
         ("info", "serving"),
         ("info", "stopping:"),
     ]
-    refused = [line["message"] for line in said if line["level"] == "warning"]
-    assert refused == ["what was sent is no HTTP request and was refused (BadHttpMessage)"] * 2
+    assert not any("tok" in line["message"] for line in said)
     assert [line["message"].split(":")[0] for line in said if line["level"] == "error"] == [
         "the policy wasn't reloaded, the old one stays"
     ]
