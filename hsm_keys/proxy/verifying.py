@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64decode
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -128,7 +129,8 @@ class _Reader:
         self._file = ""
         self._line = 0
         self._seq = 0
-        self._unsigned: dict[int, str] = {}
+        # To find the first one, a dict passes over all that were deleted before it: this one doesn't.
+        self._unsigned: OrderedDict[int, str] = OrderedDict()
 
     def begin(self, name: str) -> None:
         """Come to the next file."""
@@ -160,7 +162,7 @@ class _Reader:
         self.report.head, self._seq = digest, seq
         self._unsigned[seq] = digest
         if len(self._unsigned) > _REMEMBERED:
-            del self._unsigned[next(iter(self._unsigned))]
+            self._unsigned.popitem(last=False)
         if digest == self._awaited:
             self._awaited = None
         self.report.closed = record["kind"] == "close" or (self.report.closed and record["kind"] == "checkpoint")
@@ -206,6 +208,6 @@ class _Reader:
             self.find("the checkpoint's signature isn't of this key over this trail")
             return
         self.report.checkpoints += 1
-        while self._unsigned and (first := next(iter(self._unsigned))) <= of:
-            del self._unsigned[first]
+        while self._unsigned and next(iter(self._unsigned)) <= of:
+            self._unsigned.popitem(last=False)
         self.report.unsigned = max(self._seq - of, 1)
