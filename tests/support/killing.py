@@ -394,9 +394,9 @@ def _warm_up() -> None:
     transports = import_module("httpx2._transports.default")
     transports.create_ssl_context = functools.cache(transports.create_ssl_context)  # type: ignore[attr-defined]
     transports.create_ssl_context(verify=True, cert=None, trust_env=False)  # as for a base URL on loopback
-    loaders = import_module("botocore.loaders")
-    loaders.create_loader = functools.cache(loaders.create_loader)  # type: ignore[attr-defined]
-    import_module("botocore.session").Session().create_client(
+    sessions = import_module("botocore.session")
+    sessions.create_loader = functools.cache(sessions.create_loader)  # type: ignore[attr-defined]
+    sessions.Session().create_client(
         "kms", region_name="us-east-1", aws_access_key_id="none", aws_secret_access_key="none"
     )
 
