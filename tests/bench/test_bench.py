@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from tests.support.softhsm import TestToken
 
+pytestmark = pytest.mark.program
+
 TIMES = st.lists(st.floats(0.1, 1e7), min_size=1, max_size=300).map(lambda times: tuple(sorted(times)))
 
 

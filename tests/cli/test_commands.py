@@ -23,7 +23,7 @@ from tests.support.verify import openssl_verifies
 if TYPE_CHECKING:
     from tests.support.softhsm import SoftHsm, TestToken
 
-pytestmark = pytest.mark.softhsm
+pytestmark = [pytest.mark.softhsm, pytest.mark.program]
 
 
 @pytest.fixture

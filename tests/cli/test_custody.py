@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["account"]  # pytest finds the fixture here
 
+pytestmark = pytest.mark.program
+
 
 @pytest.fixture
 def _token(token: TestToken, monkeypatch: pytest.MonkeyPatch) -> None:

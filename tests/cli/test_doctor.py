@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["account"]  # pytest finds the fixture here
 
+pytestmark = pytest.mark.program
+
 
 def doctor(*arguments: str, **environment: str) -> tuple[int, dict[str, dict[str, str]]]:
     """Run the command, and return its exit code and its checks by name."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hsm_keys.sandbox.keys import PublicKey
     from tests.support.softhsm import SoftHsm, TestToken
 
-pytestmark = pytest.mark.softhsm
+pytestmark = [pytest.mark.softhsm, pytest.mark.program]
 
 
 @pytest.fixture

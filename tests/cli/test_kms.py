@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["account"]  # pytest finds the fixture here
 
-pytestmark = pytest.mark.kms
+pytestmark = [pytest.mark.kms, pytest.mark.program]
 
 KMS = ("--kms", "--region", REGION)
 

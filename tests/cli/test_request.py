@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hsm_keys.sandbox import RecordedRequest, SandboxServer
     from tests.support.softhsm import TestToken
 
-pytestmark = pytest.mark.softhsm
+pytestmark = [pytest.mark.softhsm, pytest.mark.program]
 
 ORDER = '{"ticker": "X", "side": "yes", "action": "buy", "count": 1, "yes_price": 5, "client_order_id": "1"}'
 ORDERS = "/trade-api/v2/portfolio/orders"

@@ -13,6 +13,8 @@ from tests.support.cli import failed_json
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.program
+
 
 @pytest.fixture(autouse=True)
 def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:

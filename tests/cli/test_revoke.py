@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["account"]  # pytest finds the fixture here
 
-pytestmark = pytest.mark.softhsm
+pytestmark = [pytest.mark.softhsm, pytest.mark.program]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hsm_keys.sandbox import SandboxServer
     from tests.support.softhsm import TestToken
 
-pytestmark = pytest.mark.softhsm
+pytestmark = [pytest.mark.softhsm, pytest.mark.program]
 
 
 @pytest.fixture(autouse=True)

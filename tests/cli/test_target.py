@@ -14,6 +14,8 @@ from hsm_keys.cli.target import checked_target, with_cursor, with_query
 from hsm_keys.errors import UsageError
 from hsm_keys.signing.message import canonical_path
 
+pytestmark = pytest.mark.program
+
 PIECES = st.sampled_from(
     [*"/.?#%&=+@:;,'!*()$~ \\\"<>[]|^`{}\r\n\t\x00é", "..", "//", "%2e", "%2E", "%2f", "%0d%0a", "%", "a", "B", "7"]
 )

@@ -15,7 +15,7 @@ from hsm_keys import KeyType, open_store
 if TYPE_CHECKING:
     from tests.support.softhsm import TestToken
 
-pytestmark = pytest.mark.softhsm
+pytestmark = [pytest.mark.softhsm, pytest.mark.program]
 
 _PRELUDE = """
 import json, os, resource, signal, sys, time

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hsm_keys.stores.isolated.store import IsolatedStore
     from tests.support.softhsm import TestToken
 
-pytestmark = pytest.mark.softhsm
+pytestmark = [pytest.mark.softhsm, pytest.mark.program]
 
 WORKER = """
 import pathlib, sys

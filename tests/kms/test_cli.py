@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["account"]  # pytest finds the fixture here
 
+pytestmark = pytest.mark.program
+
 HERE = ("--kms", "--region", REGION)
 API_KEY_ID = "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d"
 PATH = "/trade-api/v2/portfolio/balance"

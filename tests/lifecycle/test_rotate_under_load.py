@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["account"]  # pytest finds the fixture here
 
+pytestmark = pytest.mark.program
+
 TRADER = Path(__file__).with_name("trade_on.py")
 
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from hsm_keys.sandbox import SandboxServer
     from tests.support.door import Door
 
+pytestmark = pytest.mark.program
+
 BALANCE = "/trade-api/v2/portfolio/balance"
 TOKEN = "t" * 40
 

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
     Start = Callable[..., Door]
 
+pytestmark = pytest.mark.program
+
 V2 = "/trade-api/v2"
 BALANCE = f"{V2}/portfolio/balance"
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["account"]  # pytest finds the fixture here
 
+pytestmark = pytest.mark.program
+
 V2 = "/trade-api/v2"
 TOKEN = "t" * 40
 PROXY = [sys.executable, "-m", "hsm_keys", "proxy", "--name", "prod"]

@@ -15,7 +15,7 @@ import pytest
 from tests.support.cli import ROOT
 from tests.support.setup_script import checkout, everything, run
 
-pytestmark = pytest.mark.softhsm
+pytestmark = [pytest.mark.softhsm, pytest.mark.program]
 
 # A virtual environment that the script made: in it nothing has to be installed.
 MADE_HERE = Path(sys.prefix, ".hsm-keys-stamp").is_file()

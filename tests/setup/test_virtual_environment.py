@@ -17,7 +17,7 @@ from tests.support.setup_script import checkout, everything, run, start
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.softhsm
+pytestmark = [pytest.mark.softhsm, pytest.mark.program]
 
 # Makes folders that look like virtual environments, and plays pip; all else is for the real one.
 PYTHON = """#!/bin/bash
