@@ -23,7 +23,7 @@ KILLS = int(os.environ.get("HSM_KEYS_TEST_KILLS", "40"))
 THOROUGH = KILLS >= 100
 SEED = os.environ.get("HSM_KEYS_TEST_SEED") or os.urandom(4).hex()
 
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(120 + 4 * KILLS)]
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(300 + 8 * KILLS)]
 
 
 @pytest.fixture(params=WORKFLOWS, ids=[workflow.name for workflow in WORKFLOWS])
