@@ -127,9 +127,9 @@ class Door:
         try:
             decision = self._write_decision(request, caller, "allowed", "allowed", None)
         except AuditError as error:
-            self._metrics.verdicts.labels("denied", "audit").inc()
+            self._metrics.verdict("denied", "audit").inc()
             return refusal(503, error.code, f"nothing was signed: {error}")
-        self._metrics.verdicts.labels("allowed", "allowed").inc()
+        self._metrics.verdict("allowed", "allowed").inc()
         answer: web.StreamResponse | None = None
         try:
             answer = await self._signed(request, path, body)
@@ -196,7 +196,7 @@ class Door:
         *,
         retry_after: int = 0,
     ) -> web.Response:
-        self._metrics.verdicts.labels("denied", reason.partition(" ")[0]).inc()
+        self._metrics.verdict("denied", reason.partition(" ")[0]).inc()
         try:
             self._write_decision(request, caller, reason, "denied", status)
         except AuditError as error:

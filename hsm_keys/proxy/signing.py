@@ -93,7 +93,7 @@ class SignsForDoor:
         """
         if self._ahead is not None and not self._judge.frozen:
             taken = self._ahead.take(method, path)
-            self._metrics.presigned.labels("miss" if taken is None else "hit").inc()
+            self._metrics.drawn("miss" if taken is None else "hit").inc()
             if taken is not None:
                 return taken
         started = time.perf_counter()
