@@ -136,7 +136,10 @@ class Door:
         except _ClientGoneError:
             answer = refusal(_CLIENT_GONE, "gone", "the client has gone; nothing was signed")
         finally:
-            self._write_outcome(decision, answer.status if answer is not None else 0, started)
+            status = answer.status if answer is not None else 0
+            latency_us = round((time.perf_counter() - started) * 1e6)
+            # In the loop's next round: the answer goes out first.
+            asyncio.get_running_loop().call_soon(self._write_outcome, decision, status, latency_us)
         return answer
 
     async def _signed(self, request: web.BaseRequest, path: str, body: bytes | None) -> web.StreamResponse:
@@ -224,8 +227,7 @@ class Door:
                 return 0
             raise
 
-    def _write_outcome(self, decision: int, status: int, started: float) -> None:
-        latency_us = round((time.perf_counter() - started) * 1e6)
+    def _write_outcome(self, decision: int, status: int, latency_us: int) -> None:
         try:
             if decision:
                 self._trail.append("outcome", of=decision, status=status or None, latency_us=latency_us)
