@@ -127,16 +127,19 @@ class Door:
         try:
             decision = self._write_decision(request, caller, "allowed", "allowed", None)
         except AuditError as error:
-            self._metrics.verdicts.labels("denied", "audit").inc()
+            self._metrics.verdict("denied", "audit").inc()
             return refusal(503, error.code, f"nothing was signed: {error}")
-        self._metrics.verdicts.labels("allowed", "allowed").inc()
+        self._metrics.verdict("allowed", "allowed").inc()
         answer: web.StreamResponse | None = None
         try:
             answer = await self._signed(request, path, body)
         except _ClientGoneError:
             answer = refusal(_CLIENT_GONE, "gone", "the client has gone; nothing was signed")
         finally:
-            self._write_outcome(decision, answer.status if answer is not None else 0, started)
+            status = answer.status if answer is not None else 0
+            latency_us = round((time.perf_counter() - started) * 1e6)
+            # In the loop's next round: the answer goes out first.
+            asyncio.get_running_loop().call_soon(self._write_outcome, decision, status, latency_us)
         return answer
 
     async def _signed(self, request: web.BaseRequest, path: str, body: bytes | None) -> web.StreamResponse:
@@ -196,7 +199,7 @@ class Door:
         *,
         retry_after: int = 0,
     ) -> web.Response:
-        self._metrics.verdicts.labels("denied", reason.partition(" ")[0]).inc()
+        self._metrics.verdict("denied", reason.partition(" ")[0]).inc()
         try:
             self._write_decision(request, caller, reason, "denied", status)
         except AuditError as error:
@@ -224,8 +227,7 @@ class Door:
                 return 0
             raise
 
-    def _write_outcome(self, decision: int, status: int, started: float) -> None:
-        latency_us = round((time.perf_counter() - started) * 1e6)
+    def _write_outcome(self, decision: int, status: int, latency_us: int) -> None:
         try:
             if decision:
                 self._trail.append("outcome", of=decision, status=status or None, latency_us=latency_us)

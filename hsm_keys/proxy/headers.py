@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from multidict import CIMultiDict
@@ -49,11 +50,7 @@ _MISLEADING: Final = (
 
 def to_kalshi(headers: Iterable[tuple[str, str]]) -> CIMultiDict[str]:
     """Return the headers of a client's request as they go to Kalshi; those that authenticate it come later."""
-    return CIMultiDict(
-        (name, value)
-        for name, value in _without_hops(headers)
-        if name.lower() not in _OURS and not name.lower().replace("_", "-").startswith(_MISLEADING)
-    )
+    return CIMultiDict((name, value) for name, value in _without_hops(headers) if _goes_to_kalshi(name))
 
 
 def from_kalshi(headers: Iterable[tuple[str, str]]) -> CIMultiDict[str]:
@@ -83,4 +80,10 @@ def _without_hops(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     named = {
         token.strip().lower() for name, value in listed if name.lower() == "connection" for token in value.split(",")
     }
-    return [(name, value) for name, value in listed if name.lower() not in _HOP_BY_HOP | named]
+    hops = _HOP_BY_HOP | named
+    return [(name, value) for name, value in listed if name.lower() not in hops]
+
+
+@lru_cache(maxsize=1024)
+def _goes_to_kalshi(name: str) -> bool:
+    return name.lower() not in _OURS and not name.lower().replace("_", "-").startswith(_MISLEADING)

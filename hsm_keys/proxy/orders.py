@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.proxy.paths import Rule
@@ -106,11 +107,13 @@ class OrderLimits:
         return not (self.max_count is None and self.max_price is None and self.markets is None)
 
 
+@lru_cache(maxsize=1024)
 def is_judged(method: str, path: str) -> bool:
     """Tell whether the request creates or changes orders, in a body that is read here."""
     return _is(method, path, (*_CREATE, *_BATCH, *_AMEND))
 
 
+@lru_cache(maxsize=1024)
 def is_batch(method: str, path: str) -> bool:
     """Tell whether the request creates several orders."""
     return _is(method, path, _BATCH)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Self
 
 from hsm_keys.errors import UsageError
@@ -45,6 +46,15 @@ def split_target(target: str) -> tuple[str, str]:
     if len(target) > _LONGEST:
         raise UnclearPathError(f"the path and query are longer than {_LONGEST} characters")
     path, _, query = target.partition("?")
+    _check_path(path)
+    if not _QUERY.fullmatch(query):
+        raise UnclearPathError("the query holds a character that has to be percent-encoded")
+    return path, query
+
+
+@lru_cache(maxsize=1024)
+def _check_path(path: str) -> None:
+    """Refuse a path that isn't in its one spelling. A path is asked for again and again; what is refused isn't kept."""
     if not path.startswith(_ROOT):
         raise UnclearPathError("only paths below /trade-api/ are forwarded")
     try:
@@ -63,9 +73,6 @@ def split_target(target: str) -> tuple[str, str]:
         raise UnclearPathError("the path has an empty segment, or a dot for one")
     if ";" in path:
         raise UnclearPathError("the path holds a semicolon, which some servers cut a segment at")
-    if not _QUERY.fullmatch(query):
-        raise UnclearPathError("the query holds a character that has to be percent-encoded")
-    return path, query
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ from hsm_keys.errors import HsmKeysError
 from hsm_keys.signing.algorithms import PublicKey, verifies
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hsm_keys.proxy.judge import Judge
     from hsm_keys.proxy.metrics import Metrics
     from hsm_keys.signing.presign import PresigningSigner
@@ -23,6 +25,9 @@ __all__ = ["FrozenError", "ProxyKey", "SignsForDoor"]
 
 _THREADS: Final = 8
 _READY_S: Final = 5.0
+_REFILL_AFTER_S: Final = 0.003
+"""Seconds after which headers that were taken are made anew: by then the request has gone out, on a core and a GIL that
+it needn't share with the worker."""
 
 
 class FrozenError(HsmKeysError):
@@ -92,8 +97,8 @@ class SignsForDoor:
             HsmKeysError: Whatever the store raises.
         """
         if self._ahead is not None and not self._judge.frozen:
-            taken = self._ahead.take(method, path)
-            self._metrics.presigned.labels("miss" if taken is None else "hit").inc()
+            taken = self._ahead.take(method, path, later=_refill_later)
+            self._metrics.drawn("miss" if taken is None else "hit").inc()
             if taken is not None:
                 return taken
         started = time.perf_counter()
@@ -161,3 +166,7 @@ class SignsForDoor:
             with suppress(HsmKeysError):
                 self._ahead.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _refill_later(wake: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_later(_REFILL_AFTER_S, wake)

@@ -172,7 +172,7 @@ class Upstream:
             return refusal(504 if late else 502, "outcome_unknown", "Kalshi didn't answer; it may have done the work")
         finally:
             if status is not None:
-                self._metrics.upstream.labels(status).observe(time.perf_counter() - started)
+                self._metrics.answered(status).observe(time.perf_counter() - started)
         async with answer:
             if answer.status < 200:  # noqa: PLR2004 - 101: nobody asked for another protocol
                 answer.close()

@@ -172,8 +172,16 @@ class PresigningSigner(RequestSigner):
         self._signed_at_once(method, path)
         return signed
 
-    def take(self, method: str, path: str) -> dict[str, str] | None:
+    def take(
+        self, method: str, path: str, *, later: Callable[[Callable[[], None]], object] | None = None
+    ) -> dict[str, str] | None:
         """Return headers that are in hand, or None. Never signs, never blocks.
+
+        Args:
+            method: HTTP method.
+            path: Absolute path as it goes over the wire.
+            later: Is given what wakes the worker, to call it soon; by default it is woken at once, and may hold the
+                GIL while the request is sent that these headers are for.
 
         Raises:
             UsageError: If the method or the path can't be signed.
@@ -192,7 +200,10 @@ class PresigningSigner(RequestSigner):
             ticket = None
         if len(tickets) <= shelf.low and not shelf.asked:
             shelf.asked = True
-            self._asked.put(shelf)
+            if later is None:
+                self._asked.put(shelf)
+            else:
+                later(partial(self._asked.put, shelf))
         return None if ticket is None else ticket[0]
 
     def add(self, method: str, path: str, *, depth: int | None = None) -> None:

@@ -188,6 +188,14 @@ def test_the_worker_sleeps_until_something_is_due(make: Callable[..., Presigning
     for _ in range(2):
         signer.take(*ORDERS)
     assert signer._asked.qsize() == 1  # half empty: told once
+    told: list[Callable[[], None]] = []
+    patient = make(depth=4)
+    work(patient, clocks, 0.1)
+    for _ in range(4):
+        assert patient.take(*ORDERS, later=told.append)
+    assert (patient._asked.qsize(), len(told)) == (0, 1)  # nobody wakes it but who was asked to
+    told[0]()
+    assert patient._asked.qsize() == 1
     idle = make(CANCEL)
     idle.discard(*CANCEL)
     assert idle._work_once() is None

@@ -1,0 +1,79 @@
+"""What the client waits for, and what can wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+
+from hsm_keys.proxy.access import Caller
+from hsm_keys.proxy.door import Door
+from hsm_keys.proxy.judge import Judge
+from hsm_keys.proxy.metrics import Metrics
+from hsm_keys.proxy.signing import SignsForDoor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hsm_keys.proxy.audit import AuditTrail
+    from hsm_keys.proxy.upstream import Sign, Upstream
+    from hsm_keys.signing.signer import RequestSigner
+
+BALANCE = "/trade-api/v2/portfolio/balance"
+HEADERS = {"KALSHI-ACCESS-KEY": "id"}
+
+
+def test_an_answer_does_not_wait_for_its_outcome_and_signing_waits_for_its_decision() -> None:
+    done: list[str] = []
+
+    def append(kind: str, **_members: Any) -> int:
+        done.append(kind)
+        return 1
+
+    async def headers(_method: str, _path: str) -> dict[str, str]:
+        done.append("signed")
+        return HEADERS
+
+    async def forward(_request: web.BaseRequest, _body: object, sign: Sign) -> web.Response:
+        await sign()
+        return web.Response()
+
+    async def ask() -> None:
+        door = Door(
+            lambda _request: Caller("default"),
+            Judge(),
+            cast("SignsForDoor", SimpleNamespace(headers=headers)),
+            cast("Upstream", SimpleNamespace(forward=forward)),
+            trail=cast("AuditTrail", SimpleNamespace(append=append)),
+            metrics=Metrics(),
+        )
+        await door.answer(make_mocked_request("GET", BALANCE))
+        assert done == ["decision", "signed"]
+        await asyncio.sleep(0)
+        assert done == ["decision", "signed", "outcome"]
+
+    asyncio.run(ask())
+
+
+def test_headers_in_hand_are_made_anew_when_the_request_has_gone_out() -> None:
+    async def ask() -> None:
+        woken = asyncio.Event()
+
+        def take(_method: str, _path: str, *, later: Callable[[Callable[[], None]], object]) -> dict[str, str]:
+            later(woken.set)
+            return HEADERS
+
+        ahead = SimpleNamespace(take=take, close=lambda: None)
+        signer = cast("RequestSigner", SimpleNamespace(ahead=lambda learn: ahead if learn else None))
+        signs = SignsForDoor(signer, Judge(), Metrics(), ahead=1)
+        assert await signs.headers("GET", BALANCE) == HEADERS
+        await asyncio.sleep(0)
+        assert not woken.is_set()
+        async with asyncio.timeout(20):
+            await woken.wait()
+        signs.close()
+
+    asyncio.run(ask())
