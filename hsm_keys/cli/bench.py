@@ -11,6 +11,7 @@ import click
 
 from hsm_keys.cli.options import Settings, settings_options
 from hsm_keys.cli.output import print_json
+from hsm_keys.cli.pages import check_folder, write_page
 from hsm_keys.cli.session import opened_store, speaking
 from hsm_keys.errors import UsageError
 
@@ -57,7 +58,7 @@ def bench(
     if presign:
         words.append(report.cost(billed=billed))
     if html_path:
-        _write(Path(html_path), report.page("hsm-keys bench", results, words))
+        write_page(Path(html_path), report.page("hsm-keys bench", results, words))
         say(f"wrote {html_path}")
     if settings.as_json:
         print_json(report.as_object(described, key_type, results))
@@ -68,15 +69,7 @@ def bench(
 def _check_free(path: Path) -> None:
     if path.exists():
         raise UsageError(f"{path} is there already", hint="choose another path, or remove it")
-    if not path.resolve().parent.is_dir():
-        raise UsageError(f"there is no folder for {path}", hint="make it first, or choose another path")
-
-
-def _write(path: Path, page: str) -> None:
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} can't be written: {error.strerror}", hint="choose another path") from None
+    check_folder(path)
 
 
 def _chosen(store: KeyStore, name: str | None) -> StoredKey:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +9,9 @@ import click
 
 from hsm_keys.cli.options import Settings, auth_option, settings_options
 from hsm_keys.cli.output import print_json, print_line, print_table
+from hsm_keys.cli.pages import check_folder, write_page
 from hsm_keys.cli.session import connector, management_client, opened_stores, speaking
-from hsm_keys.errors import KeyProblemError, UsageError
+from hsm_keys.errors import KeyProblemError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,8 +40,8 @@ def custody(settings: Settings, *, html_path: str | None, offline: bool, auth: s
 
     if offline and auth:
         raise click.UsageError("--offline asks nobody: leave --auth out")
-    if html_path and not Path(html_path).resolve().parent.is_dir():
-        raise UsageError(f"there is no folder for {html_path}", hint="make it first, or choose another path")
+    if html_path:
+        check_folder(Path(html_path))
     connect = None if offline else connector(settings)
     environment = None
     with speaking(settings) as say, opened_stores(settings, say) as stores:
@@ -55,7 +53,7 @@ def custody(settings: Settings, *, html_path: str | None, offline: bool, auth: s
                 entries = examine_account(stores, management.api_keys.list().api_keys, connect)
         made_at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         if html_path:
-            _write(Path(html_path), custody_page(entries, made_at=made_at, environment=environment))
+            write_page(Path(html_path), custody_page(entries, made_at=made_at, environment=environment))
             say(f"wrote {html_path}")
         whole = account_in_custody(entries)
         if settings.as_json:
@@ -109,16 +107,3 @@ def _print_entry(entry: Entry) -> None:
     for fact in facts:
         if fact.note:
             print_line(f"  {fact.name}: {'not said' if fact.value is None else fact.value} ({fact.note})")
-
-
-def _write(path: Path, text: str) -> None:
-    """Write the page in one step: it is whole, or as it was."""
-    descriptor, part = tempfile.mkstemp(prefix=path.name, dir=path.resolve().parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(part).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(part).unlink()
-        raise
