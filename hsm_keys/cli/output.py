@@ -134,10 +134,10 @@ def fail_usage(error: click.UsageError, *, as_json: bool) -> int:
 
 def fail_interrupted(*, as_json: bool) -> int:
     """Print that a person ended the command, by Ctrl-C or by no answer, and return what shells return for that."""
+    hint = "run the same command again to go on"
     if as_json:
-        hint = "run the same command again to go on"
         return _tell("interrupted", "the command was interrupted", hint, as_json=True, exit_code=_SIGINT_EXIT)
-    click.echo("interrupted; run the same command again to go on", err=True)
+    click.echo(f"interrupted; {hint}", err=True)
     return _SIGINT_EXIT
 
 
