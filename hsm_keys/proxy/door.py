@@ -17,6 +17,7 @@ from hsm_keys.proxy.access import API_KEY_HEADER, Refused
 from hsm_keys.proxy.audit import AuditError
 from hsm_keys.proxy.bodies import BodyError, body_ahead, whole_body
 from hsm_keys.proxy.headers import is_plain_json
+from hsm_keys.proxy.limits import MinuteCap
 from hsm_keys.proxy.orders import JUDGED_LIMIT
 from hsm_keys.proxy.paths import UnclearPathError, split_target
 from hsm_keys.proxy.signing import FrozenError
@@ -35,6 +36,9 @@ __all__ = ["Door", "refusal"]
 
 _QUICK: Final = 2048
 """Bytes of a body that is judged in no time."""
+
+_STRANGERS_A_MINUTE: Final = 120
+_TOLD_AFTER_S: Final = 60.0
 
 _CLIENT_GONE: Final = 499
 """What a status of the audit trail means that no client saw: it went away before anything was signed."""
@@ -87,6 +91,8 @@ class Door:
         self._trail = trail
         self._metrics = metrics
         self._audit_may_fail = audit_may_fail
+        self._strangers = MinuteCap(_STRANGERS_A_MINUTE)
+        self._omitted = 0
         self._one_a_round = asyncio.Lock()  # however many long bodies there are, a freeze comes in between
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -200,11 +206,34 @@ class Door:
         retry_after: int = 0,
     ) -> web.Response:
         self._metrics.verdict("denied", reason.partition(" ")[0]).inc()
+        if caller is None and self._is_one_too_many():
+            return refusal(status, reason, message)
         try:
             self._write_decision(request, caller, reason, "denied", status)
         except AuditError as error:
             _log.warning("%s", error)
         return refusal(status, reason, message, retry_after=retry_after)
+
+    def _is_one_too_many(self) -> bool:
+        """Tell whether a stranger's line is left out: a full disk stops signing, and strangers must not fill it."""
+        now = time.monotonic()
+        if not self._strangers.wait_for(1, now):
+            self._strangers.take(1, now)
+            return False
+        self._omitted += 1
+        if self._omitted == 1:
+            asyncio.get_running_loop().call_later(_TOLD_AFTER_S, self.tell_omitted)
+        return True
+
+    def tell_omitted(self) -> None:
+        """Write down how many lines of strangers were left out, if some were."""
+        count, self._omitted = self._omitted, 0
+        if not count:
+            return
+        try:
+            self._trail.append("omitted", count=count)
+        except AuditError as error:
+            _log.warning("%s", error)
 
     def _write_decision(
         self, request: web.BaseRequest, caller: Caller | None, rule: str, verdict: str, status: int | None

@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -212,6 +212,30 @@ def test_tokens_over_tcp(start: Start, sandbox: SandboxServer, tmp_path: Path) -
     assert reader not in trail
 
 
+def test_strangers_do_not_fill_the_trail(start: Start, sandbox: SandboxServer, tmp_path: Path) -> None:
+    folder = tmp_path / "clients"
+    folder.mkdir()
+    token = _token(folder, "maker")
+    door = start(listen="127.0.0.1:0", clients=folder)
+    with closing(http.client.HTTPConnection("127.0.0.1", door.port, timeout=10)) as connection:
+
+        def ask(**headers: str) -> int:
+            connection.request("GET", BALANCE, headers=headers)
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status
+
+        assert {ask() for _ in range(200)} == {401}
+        assert ask(Authorization=f"Bearer {token}") == 200
+    door.stop()
+    lines = door.lines()
+    assert sum(line.get("status") == 401 for line in lines) == 120
+    assert [line["count"] for line in lines if line["kind"] == "omitted"] == [80]
+    assert [line["client"] for line in lines if line.get("verdict") == "allowed"] == ["maker"]
+    assert len(reached(sandbox)) == 1
+    assert verify(door.audit).findings == []
+
+
 def test_tls(start: Start, sandbox: SandboxServer, tmp_path: Path) -> None:
     folder = tmp_path / "clients"
     folder.mkdir()
@@ -239,6 +263,19 @@ def test_tls(start: Start, sandbox: SandboxServer, tmp_path: Path) -> None:
         with pytest.raises((http.client.HTTPException, OSError)):
             plain.getresponse()
     assert len(reached(sandbox)) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"ahead_rate": 10.0}, "for --presign"),
+        ({"ahead": 1, "ahead_rate": float("nan")}, "no rate"),
+        ({"ahead": 1, "ahead_rate": float("inf")}, "no rate"),
+    ],
+)
+def test_a_rate_of_signing_ahead_that_cannot_be_used(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        check_options(Options("prod", **options))
 
 
 def test_a_websocket_is_signed_and_relayed(start: Start, sandbox: SandboxServer, tmp_path: Path) -> None:
