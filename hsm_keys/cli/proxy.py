@@ -37,6 +37,12 @@ _path = click.Path(path_type=Path)
 @click.option("--audit", type=_path, help="Folder of the audit trail; by default in XDG_STATE_HOME/hsm-keys/NAME.")
 @click.option("--audit-may-fail", is_flag=True, help="Sign also when the audit trail can't be written.")
 @click.option("--presign", type=click.IntRange(0, 64), default=0, metavar="N", help="Sign ahead for N busy routes.")
+@click.option(
+    "--presign-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="RATE",
+    help="Signatures a second that are made ahead, at most; KMS bills each.  [default: 50]",
+)
 @click.option("--metrics", metavar="HOST:PORT", help="Serve /metrics, /healthz and /readyz on loopback.")
 @settings_options
 @click.pass_context
@@ -85,6 +91,7 @@ def _options(given: dict[str, Any]) -> Options:
     made: Options = import_extra("proxy", "hsm_keys.proxy.run").Options(
         allow_uids=frozenset(given.pop("allow_uid")),
         ahead=given.pop("presign"),
+        ahead_rate=given.pop("presign_rate"),
         tls=(cert, key) if cert is not None else None,
         **given,
     )

@@ -26,6 +26,7 @@ from hsm_keys.proxy.policy import load_policy
 from hsm_keys.proxy.serving import ACCEPTED_AT_ONCE, ClientServer, raise_file_limit
 from hsm_keys.proxy.signing import SignsForDoor
 from hsm_keys.proxy.upstream import Upstream
+from hsm_keys.signing.presign import DEFAULT_RATE, presign_cost
 
 if TYPE_CHECKING:
     import socket
@@ -58,6 +59,7 @@ class Options:
         audit: Folder of the audit trail.
         audit_may_fail: Sign also when the trail can't be written.
         ahead: For how many routes headers are kept in hand.
+        ahead_rate: Signatures a second that are made ahead, at most; None for the default.
         metrics: ``HOST:PORT`` for Prometheus.
     """
 
@@ -72,6 +74,7 @@ class Options:
     audit: Path | None = None
     audit_may_fail: bool = False
     ahead: int = 0
+    ahead_rate: float | None = None
     metrics: str | None = None
 
 
@@ -107,7 +110,7 @@ def run(signer: RequestSigner, base_url: str, checked: Checked, announce: Callab
     marker = state / "frozen"
     judge.frozen = marker.exists()
     metrics = Metrics()
-    signs = SignsForDoor(signer, judge, metrics, ahead=options.ahead)
+    signs = SignsForDoor(signer, judge, metrics, ahead=options.ahead, rate=_rate(options))
     trail = AuditTrail(options.audit or state / "audit", key=lambda: signs.key)
     try:
         control = Control(options.name, judge, signs, trail, metrics=metrics, marker=marker)
@@ -124,6 +127,9 @@ def check_options(options: Options) -> Checked:
         UsageError: If an option can't be used.
     """
     policy = load_policy(options.policy) if options.policy else ALLOW_ALL
+    if options.ahead_rate is not None and not options.ahead:
+        raise UsageError("--presign-rate is for --presign", hint="give --presign too")
+    presign_cost(routes=options.ahead, rate=_rate(options))  # refuses what is no rate
     if options.metrics is not None:
         check_loopback(parse_address(options.metrics)[0])
     if options.listen is None:
@@ -182,9 +188,13 @@ class _Proxy:
                 metrics=self._metrics,
                 audit_may_fail=self._options.audit_may_fail,
             )
+            stack.callback(door.tell_omitted)
             where = await self._listen(stack, door)
             stack.push_async_callback(upstream.close_relays)
             announce(f"serving {self._options.name!r} at {where}, for {base_url}")
+            if self._options.ahead:
+                cost = presign_cost(routes=self._options.ahead, rate=_rate(self._options)).signatures_per_hour
+                announce(f"signing ahead makes up to {cost:,.0f} signatures an hour that nobody uses")
             if self._judge.frozen:
                 announce("signing is frozen, as it was before: `hsm-keys proxy thaw` resumes it")
             await stop.wait()
@@ -246,6 +256,10 @@ class _Proxy:
         _log.warning("the policy was reloaded")
         with suppress(HsmKeysError):
             self._trail.append("reloaded")
+
+
+def _rate(options: Options) -> float:
+    return DEFAULT_RATE if options.ahead_rate is None else options.ahead_rate
 
 
 def _connection(request: web.BaseRequest) -> socket.socket | None:

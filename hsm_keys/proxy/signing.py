@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from hsm_keys.errors import HsmKeysError
 from hsm_keys.signing.algorithms import PublicKey, verifies
+from hsm_keys.signing.presign import DEFAULT_RATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,13 +62,17 @@ class SignsForDoor:
         judge: Tells whether signing is frozen.
         metrics: Hears how long it took.
         ahead: For how many routes headers are kept in hand; 0 for none.
+        rate: Signatures a second that are made ahead, at most.
     """
 
-    def __init__(self, signer: RequestSigner, judge: Judge, metrics: Metrics, *, ahead: int = 0) -> None:
+    def __init__(
+        self, signer: RequestSigner, judge: Judge, metrics: Metrics, *, ahead: int = 0, rate: float = DEFAULT_RATE
+    ) -> None:
         self._signer = signer
         self._judge = judge
         self._metrics = metrics
         self._learn = ahead
+        self._rate = rate
         self._threads = ThreadPoolExecutor(_THREADS, "hsm-keys-proxy")
         self._ahead: PresigningSigner | None = None
         self._proved: tuple[float, str] = (float("-inf"), "")
@@ -136,7 +141,7 @@ class SignsForDoor:
     def thaw(self) -> None:
         """Make headers ahead again, if that was asked for."""
         if self._learn and self._ahead is None:
-            self._ahead = self._signer.ahead(learn=self._learn)
+            self._ahead = self._signer.ahead(learn=self._learn, rate=self._rate)
 
     async def problem(self) -> str:
         """Return why it isn't ready to sign; empty if a signature could be made and verified within five seconds."""

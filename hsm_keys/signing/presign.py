@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
     from hsm_keys.signing.signer import MessageSigner
 
-__all__ = ["PresignCost", "PresignStats", "PresigningSigner", "presign_cost"]
+__all__ = ["DEFAULT_RATE", "PresignCost", "PresignStats", "PresigningSigner", "presign_cost"]
+
+DEFAULT_RATE: Final = 50.0
+"""Signatures a second."""
 
 _MAX_AGE_S: Final = 3.0
 """Kalshi's limit is about 5 seconds: what is left is for the way there and for clocks that differ."""
@@ -85,7 +88,7 @@ def presign_cost(
     routes: int,
     depth: int = 4,
     max_age: float = 1.0,
-    rate: float = 50.0,
+    rate: float = DEFAULT_RATE,
     price_per_10_000: float | None = None,
 ) -> PresignCost:
     """Return what a setting costs, as with KMS each signature is paid for.
@@ -139,7 +142,7 @@ class PresigningSigner(RequestSigner):
         routes: Iterable[Route] = (),
         depth: int = 4,
         max_age: float = 1.0,
-        rate: float = 50.0,
+        rate: float = DEFAULT_RATE,
         learn: int = 0,
         elapsed: Callable[[], int] = elapsed_ns,
     ) -> None:

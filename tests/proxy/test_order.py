@@ -67,8 +67,10 @@ def test_headers_in_hand_are_made_anew_when_the_request_has_gone_out() -> None:
             return HEADERS
 
         ahead = SimpleNamespace(take=take, close=lambda: None)
-        signer = cast("RequestSigner", SimpleNamespace(ahead=lambda learn: ahead if learn else None))
-        signs = SignsForDoor(signer, Judge(), Metrics(), ahead=1)
+        signer = cast(
+            "RequestSigner", SimpleNamespace(ahead=lambda learn, rate: ahead if (learn, rate) == (1, 7.0) else None)
+        )
+        signs = SignsForDoor(signer, Judge(), Metrics(), ahead=1, rate=7.0)
         assert await signs.headers("GET", BALANCE) == HEADERS
         await asyncio.sleep(0)
         assert not woken.is_set()
