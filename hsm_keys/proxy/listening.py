@@ -15,7 +15,7 @@ from hsm_keys.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["BACKLOG", "bind_tcp", "bind_unix", "check_loopback", "from_systemd", "parse_address"]
+__all__ = ["BACKLOG", "bind_tcp", "bind_unix", "check_loopback", "from_systemd", "parse_address", "started_by_a_socket"]
 
 _FIRST_FD: Final = 3
 BACKLOG: Final = 2048
@@ -116,13 +116,18 @@ def bind_tcp(host: str, port: int) -> socket.socket:
     return listener
 
 
+def started_by_a_socket() -> bool:
+    """Tell whether systemd hands a socket over."""
+    return os.environ.get("LISTEN_PID") == str(os.getpid())
+
+
 def from_systemd() -> socket.socket | None:
     """Return the Unix socket that systemd hands over (sd_listen_fds(3)); None if it hands none over.
 
     Raises:
         UsageError: If it is another kind of socket, or there are several.
     """
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+    if not started_by_a_socket():
         return None
     count = os.environ.get("LISTEN_FDS", "")
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):

@@ -19,7 +19,15 @@ from hsm_keys.proxy.audit import AuditTrail
 from hsm_keys.proxy.control import Control
 from hsm_keys.proxy.door import Door, refusal
 from hsm_keys.proxy.judge import ALLOW_ALL, Judge
-from hsm_keys.proxy.listening import BACKLOG, bind_tcp, bind_unix, check_loopback, from_systemd, parse_address
+from hsm_keys.proxy.listening import (
+    BACKLOG,
+    bind_tcp,
+    bind_unix,
+    check_loopback,
+    from_systemd,
+    parse_address,
+    started_by_a_socket,
+)
 from hsm_keys.proxy.metrics import Metrics
 from hsm_keys.proxy.places import control_socket, default_socket, state_folder
 from hsm_keys.proxy.policy import load_policy
@@ -130,6 +138,11 @@ def check_options(options: Options) -> Checked:
     if options.ahead_rate is not None and not options.ahead:
         raise UsageError("--presign-rate is for --presign", hint="give --presign too")
     presign_cost(routes=options.ahead, rate=_rate(options))  # refuses what is no rate
+    if started_by_a_socket() and (options.listen is not None or options.socket is not None):
+        raise UsageError(
+            "systemd hands a socket over, and --listen or --socket names another place",
+            hint="leave the option out, or start the proxy without its socket unit",
+        )
     if options.metrics is not None:
         check_loopback(parse_address(options.metrics)[0])
     if options.listen is None:

@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -26,7 +27,6 @@ from tests.support.cli import run_cli, run_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from hsm_keys.sandbox import RecordedRequest, SandboxServer
     from tests.support.door import Door
@@ -275,6 +275,13 @@ def test_tls(start: Start, sandbox: SandboxServer, tmp_path: Path) -> None:
 )
 def test_a_rate_of_signing_ahead_that_cannot_be_used(options: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=says):
+        check_options(Options("prod", **options))
+
+
+@pytest.mark.parametrize("options", [{"listen": "127.0.0.1:0"}, {"socket": Path("door.sock")}])
+def test_a_place_beside_the_socket_of_systemd(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    with pytest.raises(UsageError, match="systemd hands a socket over"):
         check_options(Options("prod", **options))
 
 
