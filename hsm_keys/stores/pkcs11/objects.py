@@ -14,7 +14,6 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
-from cryptography.x509 import SubjectKeyIdentifier
 from pkcs11 import _pkcs11
 from pkcs11 import exceptions as ckr
 from pkcs11.constants import Attribute, ObjectClass
@@ -123,6 +122,8 @@ def decode_id(cka_id: bytes | None) -> str | None:
 
 def default_id(public_key: PublicKey) -> bytes:
     """Return the CKA_ID of a key that is only minted: SHA-1 of the public key's bits (RFC 5280, 4.2.1.2)."""
+    from cryptography.x509 import SubjectKeyIdentifier  # half of this module's time to load, for few commands
+
     return SubjectKeyIdentifier.from_public_key(public_key).digest
 
 
