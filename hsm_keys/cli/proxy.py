@@ -138,18 +138,31 @@ def check(settings: Settings, *, policy: Path, method: str, path: str, client: s
 
 @proxy.command(epilog="Example: hsm-keys proxy freeze --name prod")
 @_NAME
-def freeze(*, name: str) -> None:
+@settings_options
+@click.pass_obj
+def freeze(settings: Settings, *, name: str) -> None:
     """Stop all signing at once, also over a restart."""
     _tell("POST", "/freeze", name)
-    click.echo("frozen: nothing is signed until `hsm-keys proxy thaw`")
+    _say_frozen(settings, frozen=True)
 
 
 @proxy.command(epilog="Example: hsm-keys proxy thaw --name prod")
 @_NAME
-def thaw(*, name: str) -> None:
+@settings_options
+@click.pass_obj
+def thaw(settings: Settings, *, name: str) -> None:
     """Sign again after freeze."""
     _tell("POST", "/thaw", name)
-    click.echo("thawed: requests are signed again")
+    _say_frozen(settings, frozen=False)
+
+
+def _say_frozen(settings: Settings, *, frozen: bool) -> None:
+    if settings.as_json:
+        print_json({"frozen": frozen})
+    elif frozen:
+        click.echo("frozen: nothing is signed until `hsm-keys proxy thaw`")
+    else:
+        click.echo("thawed: requests are signed again")
 
 
 @proxy.command(epilog="Example: hsm-keys proxy status --name prod")
