@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import ssl
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import httpx2
@@ -110,16 +112,29 @@ class _Base:
         return url, signed
 
     def _options(self, timeout: float | httpx2.Timeout) -> dict[str, Any]:
+        plain = self.base_url.startswith("http:")
         return {
             "timeout": timeout,
             "follow_redirects": False,  # a redirect would carry signed headers elsewhere
             "headers": {"User-Agent": f"hsm-keys/{__version__}"},
             # Plain HTTP is for loopback: through HTTP_PROXY it would leave the machine.
-            "trust_env": not self.base_url.startswith("http:"),
+            "trust_env": not plain,
+            # A context that trusts nobody is made at once, and plain HTTP needs no other.
+            "verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else _trusted(),
         }
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={self.base_url!r}, signer={self.signer!r})"
+
+
+def _trusted() -> ssl.SSLContext:
+    """Return the authorities that are trusted; clients share them, as reading them takes longer than a request."""
+    return _read_authorities(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@cache
+def _read_authorities(_file: str | None, _folder: str | None) -> ssl.SSLContext:
+    return httpx2.create_ssl_context()
 
 
 def _checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:

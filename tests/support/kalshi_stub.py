@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
     from email.message import Message
     from types import TracebackType
@@ -53,7 +54,9 @@ class Stub:
     An answer is (status, body), or a callable that is handed the handler and does what it wants.
     """
 
-    def __init__(self, *answers: tuple[int, Any] | Callable[[BaseHTTPRequestHandler], None]) -> None:
+    def __init__(
+        self, *answers: tuple[int, Any] | Callable[[BaseHTTPRequestHandler], None], tls: ssl.SSLContext | None = None
+    ) -> None:
         self.answers = list(answers)
         self.arrived: list[Arrived] = []
         stub = self
@@ -77,7 +80,10 @@ class Stub:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.base_url = f"http://127.0.0.1:{self._server.server_address[1]}/trade-api/v2"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        scheme = "http" if tls is None else "https"
+        self.base_url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}/trade-api/v2"
 
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))

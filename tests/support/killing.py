@@ -384,16 +384,13 @@ def _answer(function: str, arguments: list[Any]) -> Any:
 
 
 def _warm_up() -> None:
-    """Do once what costs each run most of its time: importing, and reading AWS's models and the certificates.
+    """Do once what costs each run most of its time: importing, and reading AWS's models.
 
     No connection is opened.
     """
     for needed in _IMPORTED:
         import_module(needed)
     import_module("hsm_keys.lifecycle.generate")._SETTLE_S = 0.3  # type: ignore[attr-defined]  # the sandbox is quicker
-    transports = import_module("httpx2._transports.default")
-    transports.create_ssl_context = functools.cache(transports.create_ssl_context)  # type: ignore[attr-defined]
-    transports.create_ssl_context(verify=True, cert=None, trust_env=False)  # as for a base URL on loopback
     sessions = import_module("botocore.session")
     sessions.create_loader = functools.cache(sessions.create_loader)  # type: ignore[attr-defined]
     sessions.Session().create_client(

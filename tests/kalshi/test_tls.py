@@ -1,0 +1,76 @@
+"""Whom the clients trust, and that they read it once."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hsm_keys import AsyncKalshiClient, KalshiClient
+from hsm_keys.errors import NetworkError
+from hsm_keys.kalshi import client as client_module
+from hsm_keys.signing.signer import RequestSigner
+from tests.support.kalshi_stub import Stub
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Key:
+    """A key that nobody verifies."""
+
+    name = "prod"
+    api_key_id = "id"
+
+    def sign(self, _message: bytes) -> bytes:
+        return b"signature"
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate of 127.0.0.1 that nobody has signed but itself; its key lies beside it."""
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "1", "-nodes"]
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", *subject]
+    subprocess.run([*make, "-out", tmp_path / "cert", "-keyout", tmp_path / "key"], check=True, capture_output=True)
+    return tmp_path / "cert"
+
+
+def test_only_who_is_trusted_is_asked(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Authorities that were read for another setting aren't taken for this one."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, certificate.with_name("key"))
+    signer = RequestSigner(Key())
+    with Stub((200, {}), tls=context) as stub:
+        for trusts in (False, True, False):
+            if trusts:
+                monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+            else:
+                monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+            with KalshiClient(signer, base_url=stub.base_url) as client:
+                if trusts:
+                    assert client.request("POST", "/portfolio/orders").status_code == 200
+                else:
+                    with pytest.raises(NetworkError, match="certificate"):
+                        client.request("POST", "/portfolio/orders")
+    assert len(stub.arrived) == 1
+
+
+def test_authorities_are_read_once_and_for_plain_http_never(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    original = ssl.SSLContext.load_verify_locations
+
+    def load(context: ssl.SSLContext, *given: str, **named: str) -> None:
+        read.append(named or given)
+        original(context, *given, **named)
+
+    client_module._read_authorities.cache_clear()
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", load)
+    signer = RequestSigner(Key())
+    KalshiClient(signer, base_url="http://127.0.0.1:1/trade-api/v2").close()
+    assert read == []
+    for _ in range(2):
+        KalshiClient(signer).close()
+        AsyncKalshiClient(signer)
+    assert len(read) == 1
