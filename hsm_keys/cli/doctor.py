@@ -84,9 +84,11 @@ def _store(settings: Settings, say: Callable[[str], None]) -> list[Check]:
     if not uri.startswith("pkcs11:"):
         return checks + checked("store", opened)
     checks += checked("token", lambda: check_token(uri, pin_file=settings.pin_file, env=os.environ))
-    clean = any((check.name, check.verdict) == ("pin", "ok") for check in checks)
-    if not clean:
-        return [*checks, Check("login", "skipped", "the PIN's counter isn't clean, or unknown: no try is spent")]
+    pin = next((check for check in checks if check.name == "pin"), None)
+    if pin is None:
+        return [*checks, Check("login", "skipped", "there is no token to log in to")]
+    if pin.verdict != "ok":
+        return [*checks, Check("login", "skipped", "the PIN's counter isn't clean: no try is spent")]
     if not pin_at_hand(uri, pin_file=settings.pin_file):
         return [*checks, Check("login", "skipped", "no PIN is at hand", "give --pin-file, or set HSM_KEYS_PIN_FILE")]
     return checks + checked("login", opened)

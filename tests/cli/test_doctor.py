@@ -90,6 +90,14 @@ def test_a_module_that_is_not_there(sandbox: SandboxServer) -> None:
 
 
 @pytest.mark.softhsm
+@pytest.mark.usefixtures("token")
+def test_a_token_that_is_not_there(sandbox: SandboxServer) -> None:
+    code, checks = doctor("--token", "nowhere")
+    assert (code, checks["token"]["verdict"]) == (3, "problem")
+    assert checks["login"]["message"] == "there is no token to log in to"
+
+
+@pytest.mark.softhsm
 @pytest.mark.usefixtures("_token")
 def test_a_pin_file_that_others_can_read(sandbox: SandboxServer, token: TestToken) -> None:
     token.pin_file.chmod(0o644)
