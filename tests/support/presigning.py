@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hsm_keys.signing import presign
+from hsm_keys.signing.presign import PresigningSigner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from hsm_keys.signing.presign import PresigningSigner
 
 ORDERS = ("POST", "/trade-api/v2/portfolio/orders")
 BALANCE = ("GET", "/trade-api/v2/portfolio/balance")
@@ -49,6 +52,32 @@ class CountingKey:
         self.before()
         self.messages.append(message)
         return b"%d" % next(self._numbers)
+
+
+@pytest.fixture(autouse=True)
+def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests do its work."""
+    monkeypatch.setattr(presign, "_work", lambda *_: None)
+
+
+@pytest.fixture
+def clocks() -> Clocks:
+    return Clocks()
+
+
+@pytest.fixture
+def key() -> CountingKey:
+    return CountingKey()
+
+
+@pytest.fixture
+def make(clocks: Clocks, key: CountingKey) -> Callable[..., PresigningSigner]:
+    def make(*routes: tuple[str, str], **options: Any) -> PresigningSigner:
+        return PresigningSigner(
+            options.pop("key", key), clock=clocks.wall, elapsed=clocks.elapsed, routes=routes or [ORDERS], **options
+        )
+
+    return make
 
 
 def work(signer: PresigningSigner, clocks: Clocks, seconds: float) -> int:
