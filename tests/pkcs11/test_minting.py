@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import os
+from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pkcs11.constants import Attribute, ObjectClass
 
 from hsm_keys import KeyType, open_store
-from hsm_keys.errors import KeyBusyError
-from hsm_keys.stores.pkcs11 import minting
-from hsm_keys.stores.pkcs11.generate import make_pair
+from hsm_keys.errors import KeyBusyError, KeyNotFoundError
+from hsm_keys.stores.pkcs11 import generate, minting, objects
+from hsm_keys.stores.pkcs11.generate import make_pair, mend_pair, write_id
+from tests.support.oddkeys import session_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.support.softhsm import TestToken
 
+pytestmark = pytest.mark.softhsm
 
-@pytest.mark.softhsm
+PUBLIC = {Attribute.CLASS: ObjectClass.PUBLIC_KEY}
+
+
 def test_a_maker_that_sees_another_ones_pair_destroys_its_own(
     token: TestToken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -31,3 +39,77 @@ def test_a_maker_that_sees_another_ones_pair_destroys_its_own(
         with pytest.raises(KeyBusyError, match="this one is destroyed"):
             store.generate("prod", KeyType.ED25519)
         assert [key.public_key() for key in store.keys()] == theirs
+
+
+def test_whoever_mends_a_pair_takes_nothing_from_the_maker_who_is_writing_its_id(
+    token: TestToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every way in which the maker's two writes can fall between what the other one reads."""
+    mark, reads = os.urandom(20), 0
+    due: dict[int, list[Any]] = {}
+    original = objects.read
+
+    def read(obj: Any, attribute: Attribute) -> Any:
+        nonlocal reads
+        for written in due.pop(reads, []):
+            written[Attribute.ID] = right
+        reads += 1
+        return original(obj, attribute)
+
+    with open_store(token.uri) as store:
+        session = session_of(store)
+        private, public_key = make_pair(session, "prod", KeyType.ED25519, mark)
+        (public,) = session.get_objects(PUBLIC)
+        right = objects.default_id(public_key)
+        monkeypatch.setattr(generate, "read", read)
+        monkeypatch.setattr(objects, "read", read)
+        mend_pair(session, private)
+        places = range(reads + 1)
+        assert len(places) > 8
+        for first, second in combinations_with_replacement(places, 2):
+            private[Attribute.ID] = public[Attribute.ID] = mark
+            reads, due = 0, {first: [private]}
+            due.setdefault(second, []).append(public)
+            mend_pair(session, private)
+            for left in list(due.values()):  # raises if the other one has destroyed it
+                for written in left:
+                    written[Attribute.ID] = right
+            assert list(session.get_objects(PUBLIC)) == [public], (first, second)
+            assert {original(half, Attribute.ID) for half in (private, public)} == {right}, (first, second)
+
+
+def test_a_maker_whose_public_half_was_taken_leaves_nothing_behind(
+    token: TestToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An Ed25519 private object alone can't be registered, and takes the name."""
+
+    def after_somebody_else(session: Any, private: Any, cka_id: bytes) -> None:
+        def without_it(*given: Any) -> list[Any]:
+            publics = list(objects.public_objects(*given))
+            for public in session.get_objects(PUBLIC):
+                public.destroy()
+            return publics
+
+        monkeypatch.setattr(generate, "public_objects", without_it)
+        write_id(session, private, cka_id)
+
+    monkeypatch.setattr(minting, "write_id", after_somebody_else)
+    with open_store(token.uri) as store:
+        with pytest.raises(KeyBusyError, match="it was destroyed again"):
+            store.generate("prod", KeyType.ED25519)
+        assert list(session_of(store).get_objects()) == []
+
+
+def test_a_pair_that_somebody_is_removing_is_no_broken_one(token: TestToken, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, half = objects.pairs, [objects.Pair("prod", b"id", None)]
+
+    def pairs(session: Any, label: str | None = None) -> Iterator[objects.Pair]:
+        if half:
+            yield half.pop()
+        else:
+            yield from original(session, label)
+
+    with open_store(token.uri) as store:
+        monkeypatch.setattr(objects, "pairs", pairs)
+        with pytest.raises(KeyNotFoundError):
+            store.key("prod")

@@ -144,15 +144,19 @@ def mend_pair(session: Any, private: Any) -> None:
     Raises:
         PKCS11Error: If the module forbids it.
     """
-    right = {attribute: read(private, attribute) for attribute in (Attribute.ID, Attribute.LABEL)}
+    before = read(private, Attribute.ID)
     for public in public_objects(session, private, read(private, Attribute.KEY_TYPE)):
-        for attribute, value in right.items():
-            if read(public, attribute) != value:
-                public[attribute] = value
-    kept = {read(other, Attribute.ID) for other in private_keys(session)}
-    template = {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.LABEL: right[Attribute.LABEL]}
-    for public in find(session, template):
-        if read(public, Attribute.ID) not in kept:
+        for attribute in (Attribute.ID, Attribute.LABEL):
+            there = read(public, attribute)
+            right = read(private, attribute)  # read last: whoever writes a CKA_ID meanwhile begins with this object
+            if there != right:
+                public[attribute] = right
+    template = {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.LABEL: read(private, Attribute.LABEL)}
+    found = [(public, read(public, Attribute.ID)) for public in find(session, template)]
+    # The private ones last here too; and a public one whose id is just being written has the one from before.
+    kept = {before, *(read(other, Attribute.ID) for other in private_keys(session))}
+    for public, cka_id in found:
+        if cka_id not in kept:
             public.destroy()
 
 

@@ -7,6 +7,7 @@ its own, so at most one goes on; if both see both, neither does, and the next ru
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -64,6 +65,7 @@ class Mint:
                 try:
                     self._settle(private, name, mark, public_key)
                 except ckr.ObjectHandleInvalid:
+                    _destroy_what_is_left(self.session, private)
                     raise busy(name, self.description, "it was destroyed again") from None
         return public_key
 
@@ -90,6 +92,13 @@ class Mint:
             raise
         except ckr.PKCS11Error:
             pass  # where CKA_ID is fixed, the mark says "minted" just as well
+
+
+def _destroy_what_is_left(session: Any, private: Any) -> None:
+    """Destroy a private object that has lost its public half: nobody could register it, and it takes the name."""
+    with suppress(ckr.PKCS11Error):
+        if objects.public_key_of(session, private) is None:
+            private.destroy()
 
 
 def shows_others_late(module: Module) -> bool:
