@@ -23,6 +23,7 @@ __all__ = [
     "destroy_pair",
     "make_pair",
     "mend_pair",
+    "remove_orphans",
     "sweep",
     "write_id",
     "write_label",
@@ -151,12 +152,24 @@ def mend_pair(session: Any, private: Any) -> None:
             right = read(private, attribute)  # read last: whoever writes a CKA_ID meanwhile begins with this object
             if there != right:
                 public[attribute] = right
-    template = {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.LABEL: read(private, Attribute.LABEL)}
+    # A public one whose id is just being written has the one from before.
+    remove_orphans(session, read(private, Attribute.LABEL), before)
+
+
+def remove_orphans(session: Any, label: str, *kept: bytes | None) -> None:
+    """Destroy the public objects of that label which belong to no private one, whatever that is called.
+
+    Args:
+        session: A session that may write.
+        label: The label.
+        kept: Further values of CKA_ID whose public objects stay.
+    """
+    template = {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.LABEL: label}
     found = [(public, read(public, Attribute.ID)) for public in find(session, template)]
-    # The private ones last here too; and a public one whose id is just being written has the one from before.
-    kept = {before, *(read(other, Attribute.ID) for other in private_keys(session))}
+    # Read last: whoever writes a CKA_ID meanwhile begins with the private object.
+    belonging = {*kept, *(read(private, Attribute.ID) for private in private_keys(session))}
     for public, cka_id in found:
-        if cka_id not in kept:
+        if cka_id not in belonging:
             public.destroy()
 
 

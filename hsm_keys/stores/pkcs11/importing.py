@@ -23,7 +23,7 @@ from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.wrapping import wrap
 from hsm_keys.stores.base import IMPORTING, KeyImports, PendingImport, check_new_name
 from hsm_keys.stores.pkcs11.errors import reason
-from hsm_keys.stores.pkcs11.generate import check_can_sign, destroy_pair
+from hsm_keys.stores.pkcs11.generate import check_can_sign, destroy_pair, remove_orphans
 from hsm_keys.stores.pkcs11.objects import default_id, encode_id, find, private_keys, read
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Pkcs11Imports(KeyImports):
         with self._store.managing("take a key that was made elsewhere") as session:
             check_can_sign(session.token, key_type)
             _check_free(session, name)
-            _remove_orphans(session, label)
+            remove_orphans(session, label)
             earlier = [*find(session, _publics(label)), *private_keys(session, label)]
             _import_pair(session, label, default_id(pair.public_key()), pair)
             for obj in earlier:
@@ -155,22 +155,14 @@ def _import_pair(session: Any, label: str, cka_id: bytes, private_key: PrivateKe
         PKCS11Error: If it fails otherwise.
     """
     common = {Attribute.TOKEN: True, Attribute.LABEL: label, Attribute.ID: cka_id}
-    _remove_orphans(session, label)
+    remove_orphans(session, label)
     try:
         session.create_object({**common, **_public_half(private_key.public_key())})
         return _import_private(session, common, private_key)
     except BaseException:
         with suppress(ckr.PKCS11Error):
-            _remove_orphans(session, label)
+            remove_orphans(session, label)
         raise
-
-
-def _remove_orphans(session: Any, label: str) -> None:
-    """Destroy the public objects of that label which belong to no private one, whatever that is called."""
-    kept = {read(private, Attribute.ID) for private in private_keys(session)}
-    for public in find(session, _publics(label)):
-        if read(public, Attribute.ID) not in kept:
-            public.destroy()
 
 
 def _import_private(session: Any, common: dict[Attribute, Any], private_key: PrivateKey) -> Any:

@@ -181,13 +181,16 @@ class Pkcs11Store(KeyStore):
         )
 
     def _called(self, name: str) -> list[Pkcs11Key]:
+        def look(link: Link) -> list[objects.Pair]:
+            return list(objects.pairs(link.login.session, name))
+
         what = f"look up the key {name!r}"
-        found = self._reading(what, lambda link: list(objects.pairs(link.login.session, name)))
+        found = self._reading(what, look)
         for pause in _PAUSES_S:  # a pair that somebody makes or removes at this moment has one half only
             if all(pair.public_key for pair in found):
                 break
             time.sleep(pause)
-            found = self._reading(what, lambda link: list(objects.pairs(link.login.session, name)))
+            found = self._reading(what, look)
         return [Pkcs11Key(self, name, pair.cka_id, objects.required(pair.public_key, name)) for pair in found]
 
     def _reading(self, what: str, look: Callable[[Link], _T]) -> _T:
