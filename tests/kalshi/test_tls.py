@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +11,7 @@ from hsm_keys import AsyncKalshiClient, KalshiClient
 from hsm_keys.errors import NetworkError
 from hsm_keys.kalshi import client as client_module
 from hsm_keys.signing.signer import RequestSigner
+from tests.support.certificates import self_signed
 from tests.support.kalshi_stub import Stub
 
 if TYPE_CHECKING:
@@ -28,19 +28,11 @@ class Key:
         return b"signature"
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """A certificate of 127.0.0.1 that nobody has signed but itself; its key lies beside it."""
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "1", "-nodes"]
-    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", *subject]
-    subprocess.run([*make, "-out", tmp_path / "cert", "-keyout", tmp_path / "key"], check=True, capture_output=True)
-    return tmp_path / "cert"
-
-
-def test_only_who_is_trusted_is_asked(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_who_is_trusted_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Authorities that were read for another setting aren't taken for this one."""
+    certificate, key = self_signed(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, certificate.with_name("key"))
+    context.load_cert_chain(certificate, key)
     signer = RequestSigner(Key())
     with Stub((200, {}), tls=context) as stub:
         for trusts in (False, True, False):

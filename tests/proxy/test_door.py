@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import ssl
-import subprocess
 import time
 from contextlib import closing
 from pathlib import Path
@@ -23,6 +22,7 @@ from hsm_keys.errors import UsageError
 from hsm_keys.proxy.run import Options, check_options
 from hsm_keys.proxy.verifying import verify
 from hsm_keys.sandbox.faults import parse_fault
+from tests.support.certificates import self_signed
 from tests.support.cli import run_cli, run_json
 
 if TYPE_CHECKING:
@@ -240,10 +240,7 @@ def test_tls(start: Start, sandbox: SandboxServer, tmp_path: Path) -> None:
     folder = tmp_path / "clients"
     folder.mkdir()
     token = _token(folder, "maker")
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "1", "-nodes"]
-    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", *subject]
-    subprocess.run([*make, "-out", cert, "-keyout", key], check=True, capture_output=True)
+    cert, key = self_signed(tmp_path)
     for options, says in (
         ({"listen": "0.0.0.0:0"}, "isn't loopback"),
         ({"listen": "0.0.0.0:0", "unsafe_listen": True}, "needs TLS"),
