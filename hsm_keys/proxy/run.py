@@ -34,7 +34,8 @@ from hsm_keys.proxy.policy import load_policy
 from hsm_keys.proxy.serving import ACCEPTED_AT_ONCE, ClientServer, raise_file_limit
 from hsm_keys.proxy.signing import SignsForDoor
 from hsm_keys.proxy.upstream import Upstream
-from hsm_keys.signing.presign import DEFAULT_RATE, presign_cost
+from hsm_keys.signing.presign import presign_cost
+from hsm_keys.signing.signer import DEFAULT_RATE
 
 if TYPE_CHECKING:
     import socket

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from hsm_keys.errors import HsmKeysError
 from hsm_keys.signing.algorithms import PublicKey, verifies
-from hsm_keys.signing.presign import DEFAULT_RATE
+from hsm_keys.signing.signer import DEFAULT_RATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Self
 from hsm_keys.errors import UsageError
 from hsm_keys.forks import ProcessLock, fork_generation
 from hsm_keys.signing.maker import REPLACED_AT, Maker
-from hsm_keys.signing.signer import RequestSigner, now_ms
+from hsm_keys.signing.signer import DEFAULT_RATE, RequestSigner, now_ms
 from hsm_keys.signing.stock import Route, Shelf, Stock, elapsed_ns
 
 if TYPE_CHECKING:
@@ -31,10 +31,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.signing.signer import MessageSigner
 
-__all__ = ["DEFAULT_RATE", "PresignCost", "PresignStats", "PresigningSigner", "presign_cost"]
-
-DEFAULT_RATE: Final = 50.0
-"""Signatures a second."""
+__all__ = ["PresignCost", "PresignStats", "PresigningSigner", "presign_cost"]
 
 _MAX_AGE_S: Final = 3.0
 """Kalshi's limit is about 5 seconds: what is left is for the way there and for clocks that differ."""

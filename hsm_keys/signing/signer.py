@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hsm_keys.signing.presign import PresigningSigner
 
 __all__ = [
+    "DEFAULT_RATE",
     "KEY_HEADER",
     "SIGNATURE_HEADER",
     "TIMESTAMP_HEADER",
@@ -31,6 +32,9 @@ __all__ = [
 KEY_HEADER: Final = "KALSHI-ACCESS-KEY"
 TIMESTAMP_HEADER: Final = "KALSHI-ACCESS-TIMESTAMP"
 SIGNATURE_HEADER: Final = "KALSHI-ACCESS-SIGNATURE"
+
+DEFAULT_RATE: Final = 50.0
+"""Signatures a second that are made ahead, at most."""
 
 
 class MessageSigner(Protocol):
@@ -187,7 +191,7 @@ class RequestSigner:
         *,
         depth: int = 4,
         max_age: float = 1.0,
-        rate: float = 50.0,
+        rate: float = DEFAULT_RATE,
         learn: int = 0,
     ) -> PresigningSigner:
         """Return a signer for the same key that makes headers before they are needed; close it when done.
