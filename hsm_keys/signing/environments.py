@@ -6,7 +6,7 @@ import ipaddress
 import os
 import re
 from typing import TYPE_CHECKING, Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from hsm_keys.errors import UsageError
 from hsm_keys.signing.message import REST_PREFIX
@@ -14,7 +14,7 @@ from hsm_keys.signing.message import REST_PREFIX
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ENVIRONMENTS", "resolve"]
+__all__ = ["ENVIRONMENTS", "is_loopback", "resolve"]
 
 ENVIRONMENTS: Final = {
     "prod": "https://external-api.kalshi.com/trade-api/v2",
@@ -65,7 +65,7 @@ def _checked(base_url: str) -> str:
         raise UsageError("the base URL holds a user name or password, and Kalshi takes none")
     if not parts.hostname or not _NETLOC.fullmatch(parts.netloc) or parts.query or parts.fragment:
         raise UsageError(f"{base_url!r} is no base URL", hint=f"it looks like {ENVIRONMENTS['prod']}")
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts)):
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
         raise UsageError(
             f"the base URL {base_url} isn't https, and isn't loopback",
             hint="signed headers over plain HTTP can be taken and used by others: use https",
@@ -75,8 +75,8 @@ def _checked(base_url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{REST_PREFIX}"
 
 
-def _is_loopback(parts: SplitResult) -> bool:
-    host = parts.hostname or ""
+def is_loopback(host: str) -> bool:
+    """Tell whether a URL's host is this machine's loopback: ``localhost``, 127.0.0.0/8 or ::1 (RFC 6761, RFC 1122)."""
     if host == "localhost":
         return True
     try:

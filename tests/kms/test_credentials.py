@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -13,13 +15,14 @@ from botocore.credentials import (  # type: ignore[import-untyped]  # botocore h
 )
 
 from hsm_keys.stores.awskms import open_uri
-from hsm_keys.stores.awskms.credentials import SteadyCredentials, steady
+from hsm_keys.stores.awskms.credentials import SteadyCredentials
 from hsm_keys.stores.awskms.errors import AwsCredentialsError
 from tests.support import ministack
 from tests.support.kms_faults import FaultyKms, Refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 URI = "awskms:///?region=us-east-1"
 
@@ -57,42 +60,130 @@ def source() -> Source:
     return Source()
 
 
-def test_credentials_that_never_change_are_left_as_they_are() -> None:
-    fixed = Credentials("key", "secret")
-    assert steady(fixed) is fixed
+def nothing_else() -> None:
+    """The chain of providers finds nothing."""
+
+
+def steady(source: Source) -> SteadyCredentials:
+    return SteadyCredentials(source.refreshable(), nothing_else, look_every_s=3600)
 
 
 def test_a_renewal_never_holds_up_who_signs(source: Source) -> None:
     source.lasts = timedelta(minutes=14)  # botocore renews from 15 minutes before the end, within the call
-    kept = SteadyCredentials(source.refreshable(), look_every_s=3600)
-    first = kept.get_frozen_credentials().access_key
+    kept = steady(source)
+    first = kept.get_frozen_credentials()
     source.gate.clear()
     source.asked.clear()
-    assert kept.renewed(0.0) is False  # wakes the thread, which now hangs in the provider
+    assert kept.renewed(first, 0.0) is False  # wakes the thread, which now hangs in the provider
     assert source.asked.wait(10)
-    assert kept.get_frozen_credentials().access_key == first
+    assert kept.get_frozen_credentials() == first
     source.gate.set()
-    assert kept.renewed(10.0) or kept.get_frozen_credentials().access_key != first
+    assert kept.renewed(first, 10.0)
     kept.close()
 
 
 def test_the_thread_renews_without_being_asked(source: Source) -> None:
     source.lasts = timedelta(minutes=14)
-    kept = SteadyCredentials(source.refreshable(), look_every_s=0.01)
+    kept = SteadyCredentials(source.refreshable(), nothing_else, look_every_s=0.01)
     source.asked.clear()
     assert source.asked.wait(10)
     kept.close()
+    assert kept._thread is not None
     kept._thread.join(10)
     assert not kept._thread.is_alive()
 
 
 def test_a_renewal_that_fails_keeps_what_there_is(source: Source) -> None:
     source.lasts = timedelta(minutes=5)  # within botocore's mandatory window: its own call would raise
-    kept = SteadyCredentials(source.refreshable(), look_every_s=3600)
+    kept = steady(source)
+    first = kept.get_frozen_credentials()
     source.fails = True
-    assert kept.renewed(10.0) is False
-    assert kept.get_frozen_credentials().access_key.startswith("key-")
+    assert kept.renewed(first, 10.0) is False
+    assert kept.get_frozen_credentials() == first
     kept.close()
+
+
+def test_credentials_that_do_not_renew_themselves_are_looked_up_again_once_refused() -> None:
+    found = [Credentials("key-2", "secret")]
+    kept = SteadyCredentials(Credentials("key-1", "secret"), lambda: found[-1])
+    first = kept.get_frozen_credentials()
+    assert (first.access_key, kept._thread) == ("key-1", None)  # nothing looks as long as nothing is refused
+    assert kept.renewed(first, 10.0)
+    second = kept.get_frozen_credentials()
+    assert second.access_key == "key-2"
+    assert kept.renewed(first, 0.0)  # who met the same refusal beside need not wait for another look
+    assert kept.renewed(second, 10.0) is False
+    kept.close()
+
+
+def test_the_providers_are_asked_where_a_source_fails(source: Source) -> None:
+    source.lasts = timedelta(minutes=5)
+    kept = SteadyCredentials(source.refreshable(), lambda: Credentials("other", "secret"), look_every_s=3600)
+    source.fails = True
+    assert kept.renewed(kept.get_frozen_credentials(), 10.0)
+    assert kept.get_frozen_credentials().access_key == "other"
+    kept.close()
+
+
+class Rotated:
+    """A KMS that knows one access key, and AWS's own files or program, which give another one after a rotation."""
+
+    def __init__(self, server: FaultyKms, folder: Path, by: str) -> None:
+        self.server = server
+        self._file = folder / "credentials"
+        self._by = by
+        config = folder / "config"
+        config.write_text("[default]\n" + (f"credential_process = cat {self._file}\n" if by == "program" else ""))
+        self.write("first")
+        self.variables = {"AWS_CONFIG_FILE": str(config), "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+        if by == "file":
+            self.variables["AWS_SHARED_CREDENTIALS_FILE"] = str(self._file)
+
+    def write(self, access_key: str) -> None:
+        """Write the new key, and let KMS refuse the old one from now on."""
+        if self._by == "file":
+            text = f"[default]\naws_access_key_id={access_key}\naws_secret_access_key=s\naws_session_token=t\n"
+        else:
+            pair = {"AccessKeyId": access_key, "SecretAccessKey": "s", "SessionToken": "t"}
+            text = json.dumps({"Version": 1, **pair})
+        self._file.write_text(text)
+        self.server.access_key = access_key
+
+
+@pytest.fixture(params=["file", "program"])
+def rotated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Rotated]:
+    with FaultyKms() as server:
+        ministack.credentials(monkeypatch, server.url)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        at_hand = Rotated(server, tmp_path, request.param)
+        for name, value in at_hand.variables.items():
+            monkeypatch.setenv(name, value)
+        yield at_hand
+
+
+def test_rotated_credentials_are_read_without_a_restart(rotated: Rotated) -> None:
+    with open_uri(URI) as store:
+        key = store.key("prod")
+        rotated.write("second")
+        assert len(key.sign(b"m")) == 256
+        rotated.write("third")
+        assert store.key("prod").api_key_id == key.api_key_id
+        rotated.write("fourth")
+        store.caller().manage("us-east-1").create_alias(AliasName="alias/hsm-keys/x", TargetKeyId=key.arn)
+
+
+def test_rotated_credentials_that_aws_refuses_too_are_looked_up_once(rotated: Rotated) -> None:
+    with open_uri(URI) as store:
+        key = store.key("prod")
+        rotated.write("second")
+        rotated.server.access_key = "another"
+        with pytest.raises(AwsCredentialsError):
+            key.sign(b"m")
+        assert len(rotated.server.of("Sign")) == 2
+        with pytest.raises(AwsCredentialsError):
+            key.sign(b"m")
+        assert len(rotated.server.of("Sign")) == 3
 
 
 @pytest.fixture

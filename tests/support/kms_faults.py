@@ -30,6 +30,7 @@ KEY_ID = "mrk-00112233445566778899aabbccddeeff"
 ACCOUNT = "111122223333"
 
 _SCOPE = re.compile(r"Credential=[^/]+/\d+/([^/]+)/kms/")
+_ACCESS_KEY = re.compile(r"Credential=([^/]+)/")
 _PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=32)
 
 
@@ -86,7 +87,14 @@ class Lost:
     """The work is done, and the answer isn't sent."""
 
 
-Fault = Refuse | Body | Changed | Hang | Reset | Cut | Lost
+@dataclass(frozen=True)
+class Slow:
+    """The right answer, after so many seconds."""
+
+    after_s: float
+
+
+Fault = Refuse | Body | Changed | Hang | Reset | Cut | Lost | Slow
 
 
 @dataclass(frozen=True)
@@ -122,6 +130,8 @@ class FaultyKms:
         self.private_key: rsa.RSAPrivateKey | Ed25519PrivateKey = rsa_key()
         self.spec = "RSA_2048"
         self.delay_s = 0.0
+        self.access_key = ""
+        """The one access key that is valid; empty: any is."""
         self.ended = threading.Event()
         self._plans: dict[tuple[str, str], _Plan] = {}
         self._lock = threading.Lock()
@@ -205,6 +215,9 @@ class FaultyKms:
     def _ListAliases(self, seen: Seen) -> dict[str, Any]:  # noqa: N802
         return {"Aliases": [{"AliasName": "alias/hsm-keys/prod", "TargetKeyId": KEY_ID}], "Truncated": False}
 
+    def _CreateAlias(self, seen: Seen) -> dict[str, Any]:  # noqa: N802
+        return {}
+
     def _Sign(self, seen: Seen) -> dict[str, Any]:  # noqa: N802
         if self.delay_s:
             self.ended.wait(self.delay_s)
@@ -255,10 +268,12 @@ class _Handler(BaseHTTPRequestHandler):
             operation, scope[1] if scope else "", parameters, self.client_address[1], self.headers["Authorization"]
         )
         self.kms.seen.append(seen)
-        fault = self.kms.next_fault(operation, seen.region)
-        if fault is None or isinstance(fault, Changed):
+        fault = self.kms.next_fault(operation, seen.region) or self._refusal(seen)
+        if fault is None or isinstance(fault, Changed | Slow):
+            if isinstance(fault, Slow):
+                self.kms.ended.wait(fault.after_s)
             status, answer = self.kms.answer(seen)
-            if fault is not None:
+            if isinstance(fault, Changed):
                 fault.change(answer)
             self._send(status, json.dumps(answer).encode())
         elif isinstance(fault, Refuse):
@@ -267,6 +282,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, fault.content)
         else:
             self._break(fault, seen)
+
+    def _refusal(self, seen: Seen) -> Refuse | None:
+        used = _ACCESS_KEY.search(seen.authorization)
+        known = not self.kms.access_key or (used is not None and used[1] == self.kms.access_key)
+        return None if known else Refuse("ExpiredTokenException")
 
     def _break(self, fault: Hang | Reset | Cut | Lost, seen: Seen) -> None:
         self.close_connection = True

@@ -1,4 +1,7 @@
-"""The signing path's calls: a few attempts, over the Regions in order, inside one budget of time.
+"""Calls that are safe to repeat: a few attempts, over the Regions in order, inside one budget of time.
+
+A signature has the budget that the store's URI names, two seconds by default: an order that comes late is worth
+nothing. Looking keys up and diagnosing has more: there somebody waits for the right answer.
 
 The budget is kept through the timeouts of connections and answers. Two things outlast them, as in every program
 over botocore: the system's name resolution, and a server that sends its answer byte by byte.
@@ -44,6 +47,29 @@ _CONNECT_SHARE: Final = 1 / 3
 
 _PAUSE_SHARE: Final = 0.04
 
+_LOOKING_S: Final = 30.0
+"""The budget of everything but signatures, unless the URI's is larger."""
+
+
+class _Budget:
+    """How long a call may take, and the clients that keep to it.
+
+    Args:
+        total_s: Seconds for all attempts together.
+        attempts: How often the call is tried.
+        client: Makes the client of a Region.
+        regions: The Regions of the store.
+    """
+
+    def __init__(
+        self, total_s: float, attempts: int, client: Callable[[str, Patience], Any], regions: tuple[str, ...]
+    ) -> None:
+        self.total_s: Final = total_s
+        self.attempts: Final = attempts
+        self.attempt_s: Final = total_s * _ATTEMPTS_SHARE / attempts
+        patience = Patience(connect_s=self.attempt_s * _CONNECT_SHARE, read_s=self.attempt_s * (1 - _CONNECT_SHARE))
+        self.clients: Final = {region: client(region, patience) for region in regions}
+
 
 class Caller:
     """The process's clients for one store, with the budget and the memory of which Region works.
@@ -60,11 +86,10 @@ class Caller:
         self._connection = acquire(uri.profile)
         try:
             self.regions: Final = uri.regions or (self._connection.default_region(),)
-            self._attempts = max(uri.attempts, len(self.regions))
-            self._budget_s = uri.budget_ms / 1000
-            attempt_s = self._attempt_s = self._budget_s * _ATTEMPTS_SHARE / self._attempts
-            patience = Patience(connect_s=attempt_s * _CONNECT_SHARE, read_s=attempt_s * (1 - _CONNECT_SHARE))
-            self._clients = {region: self._connection.client(region, patience) for region in self.regions}
+            attempts = max(uri.attempts, len(self.regions))
+            signing_s = uri.budget_ms / 1000
+            self._signing = _Budget(signing_s, attempts, self._connection.client, self.regions)
+            self._looking = _Budget(max(signing_s, _LOOKING_S), attempts, self._connection.client, self.regions)
         except BaseException:
             self._connection.release()
             raise
@@ -74,8 +99,12 @@ class Caller:
         """Return the patient client of a Region, for calls that make or change a key."""
         return self._connection.client(region, MANAGEMENT)
 
-    def run(self, call: Callable[[Any, str], _T], reference: str) -> _T:
-        """Return what the call gives, after as many attempts as it takes and the budget allows.
+    def sign(self, call: Callable[[Any, str], _T], reference: str) -> _T:
+        """Return what a call for a signature gives; as ``look``, within the budget of the store's URI."""
+        return self._run(call, reference, self._signing)
+
+    def look(self, call: Callable[[Any, str], _T], reference: str) -> _T:
+        """Return what a call gives that reads, after as many attempts as it takes and its budget allows.
 
         Args:
             call: Makes one attempt, given a Region's client and name; safe to repeat.
@@ -85,6 +114,9 @@ class Caller:
             AwsError: If AWS or KMS refuses.
             NetworkError: If no Region answers.
         """
+        return self._run(call, reference, self._looking)
+
+    def _run(self, call: Callable[[Any, str], _T], reference: str, budget: _Budget) -> _T:
         started = time.monotonic()
         order = self.order.current
         if self.order.disturbed:
@@ -93,23 +125,21 @@ class Caller:
         while True:
             region = order[made % len(order)]
             made += 1
+            credentials = self._connection.credentials.get_frozen_credentials()
             try:
-                return call(self._clients[region], region)
+                return call(budget.clients[region], region)
             except (AwsCredentialsError, AwsThrottledError, *_DOWN) as error:
                 failure = error
             if len(order) > 1 and isinstance(failure, _DOWN):
                 self.order.failed(region)
-            spare_s = self._budget_s - (time.monotonic() - started) - self._attempt_s
-            if made >= self._attempts or spare_s < 0 or not self._worth_another(failure, spare_s, moves=len(order) > 1):
+            spare_s = budget.total_s - (time.monotonic() - started) - budget.attempt_s
+            if made >= budget.attempts or spare_s < 0:
                 raise _counted(failure, made, time.monotonic() - started)
-
-    def _worth_another(self, failure: HsmKeysError, spare_s: float, *, moves: bool) -> bool:
-        """Tell whether the next attempt can end otherwise; make the pause before it."""
-        if isinstance(failure, AwsCredentialsError):
-            return self._connection.renew_credentials(spare_s)
-        if not moves:
-            time.sleep(min(spare_s, self._budget_s * _PAUSE_SHARE * random.uniform(0.5, 1.0)))  # noqa: S311 - jitter
-        return True
+            if isinstance(failure, AwsCredentialsError):
+                if not self._connection.credentials.renewed(credentials, spare_s):
+                    raise _counted(failure, made, time.monotonic() - started)
+            elif len(order) == 1:
+                time.sleep(min(spare_s, budget.total_s * _PAUSE_SHARE * random.uniform(0.5, 1.0)))  # noqa: S311 - jitter
 
     def _start_probe(self, reference: str) -> None:
         region = self.order.to_probe()
@@ -122,7 +152,7 @@ class Caller:
         try:
             ask(
                 Call("GetPublicKey", "", region),
-                self._clients[region].get_public_key,
+                self._signing.clients[region].get_public_key,
                 KeyId=in_region(reference, region),
             )
         except _DOWN:

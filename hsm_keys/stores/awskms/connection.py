@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import botocore.session  # type: ignore[import-untyped]  # botocore has no annotations
 from botocore.config import Config  # type: ignore[import-untyped]  # the same
@@ -13,10 +15,11 @@ from botocore.config import Config  # type: ignore[import-untyped]  # the same
 from hsm_keys._version import __version__
 from hsm_keys.errors import UsageError
 from hsm_keys.forks import ProcessLock
-from hsm_keys.stores.awskms.credentials import SteadyCredentials, steady
+from hsm_keys.signing.environments import is_loopback
+from hsm_keys.stores.awskms.credentials import SteadyCredentials
 from hsm_keys.stores.awskms.errors import AwsCredentialsError, AwsRegionError
 from hsm_keys.stores.awskms.logs import hide_signatures
-from hsm_keys.stores.awskms.refusals import Call, ask, load
+from hsm_keys.stores.awskms.refusals import Call, ask, load, refuses_credentials
 from hsm_keys.stores.awskms.uri import check_region
 
 __all__ = ["MANAGEMENT", "Connection", "Patience", "acquire"]
@@ -32,13 +35,16 @@ class Patience:
     Args:
         connect_s: Seconds for a connection.
         read_s: Seconds for the answer.
+        renew_s: Seconds that new credentials may take within the call, where AWS refuses those at hand; then it is
+            sent once more. With 0 that is left to the caller.
     """
 
     connect_s: float
     read_s: float
+    renew_s: float = 0.0
 
 
-MANAGEMENT: Final = Patience(connect_s=3.0, read_s=20.0)
+MANAGEMENT: Final = Patience(connect_s=3.0, read_s=20.0, renew_s=20.0)
 """For calls that make or change a key: RSA-4096 takes KMS its time, and nobody trades meanwhile."""
 
 
@@ -56,13 +62,18 @@ class Connection:
         self.users = 0
         hide_signatures()
         self.session: Any = load(botocore.session.Session, profile=profile)
-        source = load(lambda: self.session.get_component("credential_provider").load_credentials())
+        source = load(_look_up, session=self.session)
         if source is None:
             raise AwsCredentialsError(
                 "there are no AWS credentials",
                 hint="set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, log in, or attach a role",
             )
-        self.credentials: Any = load(steady, source=source)
+        self.credentials: SteadyCredentials = load(
+            SteadyCredentials,
+            source=source,
+            # A session remembers the configuration files as it read them first.
+            look_up=lambda: _look_up(botocore.session.Session(profile=profile)),
+        )
         self.session.register_component("credential_provider", _Fixed(self.credentials))
         self._clients: dict[tuple[str, Patience], Any] = {}
         self._lock = threading.Lock()
@@ -103,7 +114,16 @@ class Connection:
             user_agent=f"hsm-keys/{__version__} {self.session.user_agent()}",
         )
 
-        def make() -> Any:
+        client = self._create(region, config)
+        if urlsplit(client.meta.endpoint_url).scheme != "https":
+            _check_loopback(client.meta.endpoint_url)
+            client = self._create(region, config.merge(Config(proxies={})))  # a proxy would get requests in plain text
+        if patience.renew_s:
+            client.meta.events.register("needs-retry.kms", partial(self._send_again, patience.renew_s))
+        return client
+
+    def _create(self, region: str, config: Any) -> Any:
+        def create() -> Any:
             try:
                 return self.session.create_client("kms", region_name=region, config=config)
             except ValueError:
@@ -112,11 +132,14 @@ class Connection:
                     hint="AWS_ENDPOINT_URL_KMS and AWS_ENDPOINT_URL look like https://host:port",
                 ) from None
 
-        return ask(Call("make a client", "", region), make)
+        return ask(Call("make a client", "", region), create)
 
-    def renew_credentials(self, timeout_s: float) -> bool:
-        """Tell whether credentials that AWS calls expired could be replaced in time."""
-        return isinstance(self.credentials, SteadyCredentials) and self.credentials.renewed(timeout_s)
+    def _send_again(self, timeout_s: float, attempts: int, response: Any, **_: Any) -> float | None:
+        """Answer botocore's event ``needs-retry``: 0 sends the call again at once, signed anew; None doesn't."""
+        if attempts > 1 or response is None or not refuses_credentials(response[1]):
+            return None
+        used = self.credentials.get_frozen_credentials()
+        return 0.0 if self.credentials.renewed(used, timeout_s) else None
 
     def release(self) -> None:
         """Give the connection back; the last user closes it."""
@@ -126,10 +149,23 @@ class Connection:
                 return
             for setting in [setting for setting, connection in _connections.items() if connection is self]:
                 del _connections[setting]
-        if isinstance(self.credentials, SteadyCredentials):
-            self.credentials.close()
+        self.credentials.close()
         for client in self._clients.values():
             client.close()
+
+
+def _check_loopback(endpoint: str) -> None:
+    host = urlsplit(endpoint).hostname or ""
+    if not is_loopback(host):
+        raise UsageError(
+            f"the endpoint of KMS, http://{host}, isn't https, and isn't loopback",
+            hint="what is signed could be read and changed on the way: use https in AWS_ENDPOINT_URL_KMS or "
+            "AWS_ENDPOINT_URL",
+        )
+
+
+def _look_up(session: Any) -> Any:
+    return session.get_component("credential_provider").load_credentials()
 
 
 class _Fixed:

@@ -2,21 +2,25 @@
 
 botocore renews temporary credentials within the call that finds them old: that signature waits for all of it,
 and a renewal that fails surfaces there with its own exception. Here calls use a snapshot, and a thread keeps
-it fresh.
+it fresh. Credentials without an expiry (a file, a program) are looked up again once AWS refuses them: whoever
+rotates a credentials file expects running programs to read it.
 """
 
 from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from botocore.credentials import (  # type: ignore[import-untyped]  # botocore has no annotations
     Credentials,
     RefreshableCredentials,
 )
 
-__all__ = ["SteadyCredentials", "steady"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["SteadyCredentials"]
 
 _LOOK_EVERY_S: Final = 30.0
 """botocore renews 15 minutes before the end; looking costs a comparison of two times."""
@@ -26,12 +30,20 @@ class SteadyCredentials(Credentials):  # type: ignore[misc]  # botocore has no a
     """What signs requests to AWS: the newest credentials that were had, never waited for.
 
     Args:
-        source: Renews itself when it is asked close to its end.
-        look_every_s: Seconds between two looks at the source.
+        source: The credentials that botocore found.
+        look_up: Goes through botocore's chain of providers again; None where that finds nothing. Called in a thread.
+        look_every_s: Seconds between two looks at a source that renews itself.
     """
 
-    def __init__(self, source: RefreshableCredentials, *, look_every_s: float = _LOOK_EVERY_S) -> None:
+    def __init__(
+        self,
+        source: Credentials,
+        look_up: Callable[[], Credentials | None],
+        *,
+        look_every_s: float = _LOOK_EVERY_S,
+    ) -> None:
         self._source = source
+        self._look_up = look_up
         self._frozen = source.get_frozen_credentials()
         super().__init__(
             self._frozen.access_key, self._frozen.secret_key, self._frozen.token, source.method, self._frozen.account_id
@@ -41,40 +53,61 @@ class SteadyCredentials(Credentials):  # type: ignore[misc]  # botocore has no a
         self._looks = 0
         self._wanted = threading.Event()
         self._closing = False
-        self._thread = threading.Thread(target=self._keep_fresh, name="hsm-keys-aws-credentials", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        if isinstance(source, RefreshableCredentials):
+            self._start()
 
     def get_frozen_credentials(self) -> Any:
         """Return the snapshot; botocore asks before each request."""
         return self._frozen
 
-    def renewed(self, timeout_s: float) -> bool:
-        """Have the source looked at now, and tell whether that brought other credentials in time."""
-        before = self._frozen
+    def renewed(self, refused: Any, timeout_s: float) -> bool:
+        """Have credentials looked up now, and tell whether there are others than those that AWS refused.
+
+        Args:
+            refused: What ``get_frozen_credentials`` gave before the refusal.
+            timeout_s: Seconds to wait for the look-up; it goes on after that.
+        """
         with self._changed:
+            if self._frozen != refused:  # another thread has met the same refusal before
+                return True
+            if self._thread is None:
+                self._start()
             seen = self._looks
             self._wanted.set()
             self._changed.wait_for(lambda: self._looks > seen, timeout_s)
-        return bool(self._frozen != before)
+            return bool(self._frozen != refused)
 
     def close(self) -> None:
         """End the thread; a renewal under way is not waited for."""
         self._closing = True
         self._wanted.set()
 
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._keep_fresh, name="hsm-keys-aws-credentials", daemon=True)
+        self._thread.start()
+
     def _keep_fresh(self) -> None:
         while True:
-            self._wanted.wait(self._look_every_s)
+            renews = isinstance(self._source, RefreshableCredentials)
+            wanted = self._wanted.wait(self._look_every_s if renews else None)
             self._wanted.clear()
             if self._closing:
                 return
             with suppress(Exception):  # a provider raises what it likes; AWS says when it is too late
-                self._frozen = self._source.get_frozen_credentials()
+                self._look(wanted=wanted)
             with self._changed:
                 self._looks += 1
                 self._changed.notify_all()
 
-
-def steady(source: Credentials) -> Credentials:
-    """Return credentials for clients: as they are if they never change, else kept fresh by a thread."""
-    return SteadyCredentials(source) if isinstance(source, RefreshableCredentials) else source
+    def _look(self, *, wanted: bool) -> None:
+        """Take what the source has now; if that is what it had, and was refused, ask the providers again."""
+        with suppress(Exception):  # the providers may know better than a source that fails
+            frozen = self._source.get_frozen_credentials()
+            if frozen != self._frozen:
+                self._frozen = frozen
+                return
+        if wanted:
+            source = self._look_up()
+            if source is not None:
+                self._source, self._frozen = source, source.get_frozen_credentials()

@@ -105,4 +105,4 @@ class AwsKmsKey(StoredKey):
             )
             return signature_in(answer, public_key, message, call)
 
-        return self._store.caller().run(attempt, self.arn)
+        return self._store.caller().sign(attempt, self.arn)

@@ -24,9 +24,9 @@ from hsm_keys.stores.awskms.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-__all__ = ["Call", "ask", "load"]
+__all__ = ["Call", "ask", "load", "refuses_credentials"]
 
 _T = TypeVar("_T")
 
@@ -143,6 +143,15 @@ def load(function: Callable[..., _T], **parameters: Any) -> _T:
     raise failure
 
 
+def refuses_credentials(answer: Mapping[str, Any]) -> bool:
+    """Tell whether AWS refuses the credentials themselves, in an answer as botocore parses it."""
+    return _code_of(answer) in _EXPIRED | _BAD_CREDENTIALS
+
+
+def _code_of(answer: Mapping[str, Any]) -> str:
+    return str((answer.get("Error") or {}).get("Code") or "").rpartition("#")[2]
+
+
 def _told(error: Exception, call: Call) -> HsmKeysError:
     if isinstance(error, boto.ClientError):
         return _refused(error, call)
@@ -198,7 +207,7 @@ def _lost(error: Exception, call: Call) -> HsmKeysError:
 def _refused(error: Any, call: Call) -> HsmKeysError:
     """Return what stands for an answer with an error code."""
     said = error.response.get("Error") or {}
-    code = str(said.get("Code") or "").rpartition("#")[2]
+    code = _code_of(error.response)
     status = (error.response.get("ResponseMetadata") or {}).get("HTTPStatusCode") or 0
     tell = _REFUSALS.get(code)
     if tell is not None:

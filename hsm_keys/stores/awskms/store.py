@@ -79,7 +79,7 @@ class AwsKmsStore(KeyStore):
         """Return every key with an alias under ``alias/hsm-keys/``, sorted by name; or the one that the URI names."""
         if self._uri.key:
             return [self.key("")]
-        listed = self.caller().run(creation.aliases, "")
+        listed = self.caller().look(creation.aliases, "")
         found: list[StoredKey] = []
         for alias, key_id in sorted(listed.items()):
             if alias.startswith(ALIAS_PREFIX):
@@ -155,7 +155,7 @@ class AwsKmsStore(KeyStore):
             key_type = key_type_of_spec(spec, usage, label)
             return Found(field(answer, "KeyId", str, call), key_type, public_key_in(answer, key_type, call))
 
-        return self.caller().run(attempt, reference)
+        return self.caller().look(attempt, reference)
 
     def _found_by_description(self, reference: str, label: str) -> Found:
         metadata = self._describe(reference, label)
@@ -167,7 +167,7 @@ class AwsKmsStore(KeyStore):
             return creation.read_tags(client, Call("ListResourceTags", label, region), in_region(arn, region))
 
         try:
-            return self.caller().run(attempt, arn)
+            return self.caller().look(attempt, arn)
         except (AwsAccessDeniedError, KmsKeyNotFoundError):
             if foreign:  # no other account may read a key's tags, whatever the key policy says
                 return {}
@@ -191,7 +191,7 @@ class AwsKmsStore(KeyStore):
             metadata: dict[str, Any] = field(answer, "KeyMetadata", dict, call)
             return metadata
 
-        return self.caller().run(attempt, reference)
+        return self.caller().look(attempt, reference)
 
     def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> AwsKmsKey:
         """Make a pair in KMS; see ``generate_as``."""
