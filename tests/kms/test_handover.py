@@ -66,7 +66,7 @@ def test_the_alias_moves_and_both_keys_go_on_signing(store: AwsKmsStore) -> None
 def test_killed_between_any_two_calls_the_name_leads_somewhere_and_the_rest_can_be_done(
     store: AwsKmsStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hsm_keys.stores.awskms import handover
+    from hsm_keys.stores.awskms import handover, succession
     from hsm_keys.stores.awskms.refusals import ask as real
 
     def stopping_after(calls: int) -> Any:
@@ -85,14 +85,17 @@ def test_killed_between_any_two_calls_the_name_leads_somewhere_and_the_rest_can_
     new: StoredKey
     while True:
         new = store.bind(store.generate_like(old, "prod" + SUCCESSOR), NEW_ID)
-        monkeypatch.setattr(handover, "ask", stopping_after(stopped))
+        stopping = stopping_after(stopped)
+        for module in (handover, succession):
+            monkeypatch.setattr(module, "ask", stopping)
         try:
             store.hand_over("prod", taker=new, leaver=old, mark=RETIRED)
         except KeyboardInterrupt:
             finished = False
         else:
             finished = True
-        monkeypatch.setattr(handover, "ask", real)
+        for module in (handover, succession):
+            monkeypatch.setattr(module, "ask", real)
         assert store.key("prod").sign(b"message")
         assert {key.api_key_id for key in store.keys()} == {OLD_ID, NEW_ID}
         new, old = store.hand_over("prod", taker=new, leaver=old, mark=RETIRED)
@@ -102,7 +105,7 @@ def test_killed_between_any_two_calls_the_name_leads_somewhere_and_the_rest_can_
         store.destroy(new)
         old = store.rename(old, "prod")
         stopped += 1
-    assert stopped == 4  # UpdateAlias, two times TagResource, DeleteAlias
+    assert stopped == 5  # TagResource for the old key's word, UpdateAlias, two times TagResource, DeleteAlias
 
 
 def test_a_multi_region_key_is_handed_over_everywhere(account: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from hsm_keys.stores.awskms import open_kms, open_uri
 from hsm_keys.stores.awskms.layout import KeyCreation
 from hsm_keys.stores.awskms.policy import PURPOSES, Scope, iam_policy, key_policy
 from tests.support import ministack
+from tests.support.iam import ACCOUNT, allows
 from tests.support.kms_faults import FaultyKms, Seen
 from tests.support.ministack import OTHER_REGION, REGION
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.signing.signer import RequestSigner
 
-ACCOUNT = "111122223333"
+ID = "0f5a2e6c-3a1d-4f6e-9a41-6d2f0d8c1b7e"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/trader"
 URI = f"awskms:///?region={REGION}"
 API_KEY_ID = "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d"
@@ -177,61 +177,47 @@ def permissions_of(seen: Seen) -> list[str]:
     return ["CreateKey", "TagResource"] if with_tags else [seen.operation]
 
 
-def context_of(seen: Seen, action: str, aliases: list[str]) -> dict[str, list[str]]:
-    """Return the condition keys of a request, as the KMS developer guide lists them for its operation."""
+def context_of(seen: Seen, action: str, label: str, aliases: list[str]) -> dict[str, Any]:
+    """Return the condition keys of a request, as the service authorisation reference of KMS lists them for it.
+
+    Args:
+        seen: The request.
+        action: The permission that AWS asks for.
+        label: The name that the key carries as its tag.
+        aliases: The key's aliases.
+    """
     parameters = seen.parameters
-    context: dict[str, list[str]] = {}
+    context: dict[str, Any] = {}
     if action == "Sign":
-        context["kms:MessageType"] = [parameters["MessageType"]]
-        context["kms:SigningAlgorithm"] = [parameters["SigningAlgorithm"]]
+        context["kms:MessageType"] = parameters["MessageType"]
+        context["kms:SigningAlgorithm"] = parameters["SigningAlgorithm"]
     if action == "CreateKey":
-        context["kms:KeySpec"] = [parameters["KeySpec"]]
-        context["kms:KeyUsage"] = [parameters["KeyUsage"]]
-        context["kms:KeyOrigin"] = [parameters.get("Origin", "AWS_KMS")]
+        context["kms:KeySpec"] = parameters["KeySpec"]
+        context["kms:KeyUsage"] = parameters["KeyUsage"]
+        context["kms:KeyOrigin"] = parameters.get("Origin", "AWS_KMS")
     if action == "GetParametersForImport":
-        context["kms:WrappingAlgorithm"] = [parameters["WrappingAlgorithm"]]
-        context["kms:WrappingKeySpec"] = [parameters["WrappingKeySpec"]]
+        context["kms:WrappingAlgorithm"] = parameters["WrappingAlgorithm"]
+        context["kms:WrappingKeySpec"] = parameters["WrappingKeySpec"]
     if action == "ImportKeyMaterial":
-        context["kms:ExpirationModel"] = [parameters["ExpirationModel"]]
+        context["kms:ExpirationModel"] = parameters["ExpirationModel"]
     if action == "ScheduleKeyDeletion":
-        context["kms:KeyOrigin"] = ["EXTERNAL"]
+        context["kms:KeyOrigin"] = "EXTERNAL"
     for tag in parameters.get("Tags", []):
-        context[f"aws:RequestTag/{tag['TagKey']}"] = [tag["TagValue"]]
+        context[f"aws:RequestTag/{tag['TagKey']}"] = tag["TagValue"]
         context.setdefault("aws:TagKeys", []).append(tag["TagKey"])
-    if "KeyId" in parameters:
+    if action not in {"CreateKey", "ListAliases", "ListKeys"}:
+        # A request that makes a key with tags counts them as the key's own (IAM User Guide, aws:ResourceTag).
+        context["aws:ResourceTag/hsm-keys:name"] = label
         context["kms:ResourceAliases"] = aliases
     return context
-
-
-def holds(operator: str, wanted: str | list[str], values: list[str] | None) -> bool:
-    patterns = [wanted] if isinstance(wanted, str) else wanted
-    if operator == "Null":
-        return (values is None) is (wanted == "true")
-    matches = [any(fnmatch.fnmatchcase(value, pattern) for pattern in patterns) for value in values or []]
-    if operator.startswith("ForAllValues:"):
-        return all(matches)
-    return any(matches)
-
-
-def allows(policy: dict[str, Any], action: str, arn: str, context: dict[str, list[str]]) -> bool:
-    return any(
-        f"kms:{action}" in statement["Action"]
-        and any(fnmatch.fnmatchcase(arn, pattern) for pattern in statement["Resource"])
-        and all(
-            holds(operator, wanted, context.get(key))
-            for operator, keys in statement.get("Condition", {}).items()
-            for key, wanted in keys.items()
-        )
-        for statement in policy["Statement"]
-    )
 
 
 def resources_of(seen: Seen, account: str) -> list[str]:
     base = f"arn:aws:kms:{seen.region}:{account}:"
     if "AliasName" in seen.parameters:
-        return [base + seen.parameters["AliasName"], base + "key/" + seen.parameters.get("TargetKeyId", "any")]
+        return [base + seen.parameters["AliasName"], base + "key/" + seen.parameters.get("TargetKeyId", ID)]
     if seen.parameters.get("KeyId", "").startswith("alias/"):
-        return [base + "key/any"]  # AWS looks at the key that the alias leads to
+        return [base + f"key/{ID}"]  # AWS looks at the key that the alias leads to
     if "KeyId" in seen.parameters:
         return [f"arn:aws:kms:{seen.region}:{account}:key/{seen.parameters['KeyId'].rpartition('/')[2]}"]
     return ["*"]
@@ -246,11 +232,12 @@ def test_a_policy_grants_every_call_of_its_workflow_and_no_other(wire: Wire, pur
     assert granted(policy) == {action for seen in calls for action in permissions_of(seen)}
     for seen in calls:
         for action in permissions_of(seen):
-            context = context_of(seen, action, ["alias/hsm-keys/prod", "alias/hsm-keys/prod/retired"])
-            new_key = f"arn:aws:kms:{REGION}:{wire.account}:key/new"
+            context = context_of(seen, action, "prod", ["alias/hsm-keys/prod", "alias/hsm-keys/prod/retired"])
+            new_key = f"arn:aws:kms:{REGION}:{wire.account}:key/{ID}"
             tags_new_key = (seen.operation, action) == ("CreateKey", "TagResource")
             for arn in [new_key] if tags_new_key else resources_of(seen, wire.account):
-                assert allows(policy, action, arn, context), (action, arn, context)
+                at_hand = context if ":key/" in arn or arn == "*" else {}
+                assert allows(policy, f"kms:{action}", arn, at_hand, wire.account), (action, arn, context)
 
 
 @pytest.mark.kms
@@ -275,40 +262,40 @@ def test_a_failover_needs_no_more(wire: Wire) -> None:
     assert {seen.operation for seen in wire.server.seen} == granted(policy)
 
 
-KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1"
-OURS = {"kms:ResourceAliases": ["alias/hsm-keys/prod"]}
-PSS = {"kms:MessageType": ["RAW"], "kms:SigningAlgorithm": ["RSASSA_PSS_SHA_256"]}
+KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/{ID}"
+OURS = {"kms:ResourceAliases": ["alias/hsm-keys/prod"], "aws:ResourceTag/hsm-keys:name": "prod"}
+PSS = {"kms:MessageType": "RAW", "kms:SigningAlgorithm": "RSASSA_PSS_SHA_256"}
 
-DENIED: list[tuple[str, str, dict[str, list[str]]]] = [
-    ("Sign", KEY, {**OURS, **PSS, "kms:MessageType": ["DIGEST"]}),
-    ("Sign", KEY, {**OURS, **PSS, "kms:SigningAlgorithm": ["RSASSA_PKCS1_V1_5_SHA_256"]}),
-    ("Sign", KEY, {**OURS, **PSS, "kms:SigningAlgorithm": ["ED25519_PH_SHA_512"]}),
-    ("Sign", KEY, {**PSS, "kms:ResourceAliases": ["alias/hsm-keys/staging"]}),
-    ("Sign", KEY, PSS),
-    ("Sign", KEY.replace(REGION, "eu-west-1"), {**OURS, **PSS}),
-    ("Sign", KEY.replace(ACCOUNT, "999988887777"), {**OURS, **PSS}),
-    ("GetPublicKey", KEY, {"kms:ResourceAliases": ["alias/payments"]}),
-    ("CreateKey", "*", OURS),
-    ("Decrypt", KEY, OURS),
+DENIED: list[tuple[str, str, dict[str, Any]]] = [
+    ("kms:Sign", KEY, {**OURS, **PSS, "kms:MessageType": "DIGEST"}),
+    ("kms:Sign", KEY, {**OURS, **PSS, "kms:SigningAlgorithm": "RSASSA_PKCS1_V1_5_SHA_256"}),
+    ("kms:Sign", KEY, {**OURS, **PSS, "kms:SigningAlgorithm": "ED25519_PH_SHA_512"}),
+    ("kms:Sign", KEY, {**PSS, "kms:ResourceAliases": ["alias/hsm-keys/staging"]}),
+    ("kms:Sign", KEY, PSS),
+    ("kms:Sign", KEY.replace(REGION, "eu-west-1"), {**OURS, **PSS}),
+    ("kms:Sign", KEY.replace(ACCOUNT, "999988887777"), {**OURS, **PSS}),
+    ("kms:GetPublicKey", KEY, {"kms:ResourceAliases": ["alias/payments"]}),
+    ("kms:CreateKey", "*", {}),
+    ("kms:Decrypt", KEY, OURS),
 ]
 
 
 def test_the_signing_policy_allows_a_signature_for_kalshi() -> None:
     policy = iam_policy("sign", Scope((REGION,), ACCOUNT, "prod"))
-    assert allows(policy, "Sign", KEY, {**OURS, **PSS})
-    assert allows(policy, "Sign", KEY, {**OURS, **PSS, "kms:SigningAlgorithm": ["ED25519_SHA_512"]})
+    assert allows(policy, "kms:Sign", KEY, {**OURS, **PSS})
+    assert allows(policy, "kms:Sign", KEY, {**OURS, **PSS, "kms:SigningAlgorithm": "ED25519_SHA_512"})
 
 
 @pytest.mark.parametrize(("action", "arn", "context"), DENIED)
-def test_the_signing_policy_denies_all_else(action: str, arn: str, context: dict[str, list[str]]) -> None:
+def test_the_signing_policy_denies_all_else(action: str, arn: str, context: dict[str, Any]) -> None:
     assert not allows(iam_policy("sign", Scope((REGION,), ACCOUNT, "prod")), action, arn, context)
 
 
 NEW = {
-    "kms:KeySpec": ["RSA_2048"],
-    "kms:KeyUsage": ["SIGN_VERIFY"],
-    "kms:KeyOrigin": ["AWS_KMS"],
-    "aws:RequestTag/hsm-keys:name": ["prod"],
+    "kms:KeySpec": "RSA_2048",
+    "kms:KeyUsage": "SIGN_VERIFY",
+    "kms:KeyOrigin": "AWS_KMS",
+    "aws:RequestTag/hsm-keys:name": "prod",
     "aws:TagKeys": ["hsm-keys:name"],
 }
 
@@ -316,39 +303,102 @@ NEW = {
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("kms:KeySpec", ["SYMMETRIC_DEFAULT"]),
-        ("kms:KeyUsage", ["ENCRYPT_DECRYPT"]),
-        ("kms:KeyOrigin", ["EXTERNAL"]),
-        ("aws:RequestTag/hsm-keys:name", ["staging"]),
+        ("kms:KeySpec", "SYMMETRIC_DEFAULT"),
+        ("kms:KeyUsage", "ENCRYPT_DECRYPT"),
+        ("kms:KeyOrigin", "EXTERNAL"),
+        ("aws:RequestTag/hsm-keys:name", "staging"),
         ("aws:RequestTag/hsm-keys:name", None),
     ],
 )
-def test_the_enrolling_policy_makes_no_other_kind_of_key(key: str, value: list[str] | None) -> None:
+def test_the_enrolling_policy_makes_no_other_kind_of_key(key: str, value: str | None) -> None:
     policy = iam_policy("enroll", Scope((REGION,), ACCOUNT, "prod"))
-    assert allows(policy, "CreateKey", "*", NEW)
+    assert allows(policy, "kms:CreateKey", "*", NEW)
     changed = {**NEW, key: value}
-    assert not allows(policy, "CreateKey", "*", {name: said for name, said in changed.items() if said is not None})
+    assert not allows(policy, "kms:CreateKey", "*", {name: said for name, said in changed.items() if said is not None})
 
 
 def test_the_generating_policy_imports_for_good_and_lets_no_key_go_that_kms_made() -> None:
     policy = iam_policy("generate", Scope((REGION,), ACCOUNT, "prod"))
-    assert allows(policy, "CreateKey", "*", {**NEW, "kms:KeyOrigin": ["EXTERNAL"]})
-    assert not allows(policy, "CreateKey", "*", NEW)
-    assert allows(policy, "ImportKeyMaterial", KEY, {"kms:ExpirationModel": ["KEY_MATERIAL_DOES_NOT_EXPIRE"]})
-    assert not allows(policy, "ImportKeyMaterial", KEY, {"kms:ExpirationModel": ["KEY_MATERIAL_EXPIRES"]})
-    wrapping = {"kms:WrappingAlgorithm": ["RSAES_OAEP_SHA_1"], "kms:WrappingKeySpec": ["RSA_2048"]}
-    assert not allows(policy, "GetParametersForImport", KEY, wrapping)
-    assert not allows(policy, "ScheduleKeyDeletion", KEY, {"kms:KeyOrigin": ["AWS_KMS"]})
-    assert not allows(policy, "DeleteAlias", f"arn:aws:kms:{REGION}:{ACCOUNT}:alias/payments", {})
+    for_good = {"kms:ExpirationModel": "KEY_MATERIAL_DOES_NOT_EXPIRE"}
+    assert allows(policy, "kms:CreateKey", "*", {**NEW, "kms:KeyOrigin": "EXTERNAL"})
+    assert not allows(policy, "kms:CreateKey", "*", NEW)
+    assert allows(policy, "kms:ImportKeyMaterial", KEY, {**OURS, **for_good})
+    assert not allows(policy, "kms:ImportKeyMaterial", KEY, {**OURS, "kms:ExpirationModel": "KEY_MATERIAL_EXPIRES"})
+    wrapping = {"kms:WrappingAlgorithm": "RSAES_OAEP_SHA_1", "kms:WrappingKeySpec": "RSA_2048"}
+    assert not allows(policy, "kms:GetParametersForImport", KEY, {**OURS, **wrapping})
+    assert not allows(policy, "kms:ScheduleKeyDeletion", KEY, {**OURS, "kms:KeyOrigin": "AWS_KMS"})
+    assert not allows(policy, "kms:DeleteAlias", f"arn:aws:kms:{REGION}:{ACCOUNT}:alias/payments", {})
 
 
 def test_the_enrolling_policy_writes_no_other_tags_and_aliases() -> None:
     policy = iam_policy("enroll", Scope((REGION,), ACCOUNT, "prod"))
-    assert allows(policy, "TagResource", KEY, {"aws:TagKeys": ["hsm-keys:api-key-id"]})
-    assert not allows(policy, "TagResource", KEY, {"aws:TagKeys": ["hsm-keys:name", "team"]})
-    assert not allows(policy, "TagResource", KEY, {})
-    assert not allows(policy, "CreateAlias", f"arn:aws:kms:{REGION}:{ACCOUNT}:alias/payments", {})
-    assert not allows(policy, "Sign", KEY, {**PSS, "kms:MessageType": ["DIGEST"]})
+    assert allows(policy, "kms:TagResource", KEY, {**OURS, "aws:TagKeys": ["hsm-keys:api-key-id"]})
+    assert not allows(policy, "kms:TagResource", KEY, {**OURS, "aws:TagKeys": ["hsm-keys:name", "team"]})
+    assert not allows(policy, "kms:TagResource", KEY, OURS)
+    assert not allows(policy, "kms:CreateAlias", f"arn:aws:kms:{REGION}:{ACCOUNT}:alias/payments", {})
+    assert not allows(policy, "kms:Sign", KEY, {**OURS, **PSS, "kms:MessageType": "DIGEST"})
+
+
+# Keys of an account that a policy for the name "prod" is not about; the last carries the alias that a rotation ends by.
+OTHERS: dict[str, dict[str, Any]] = {
+    "without tags": {},
+    "of another program": {"aws:ResourceTag/team": "payments", "kms:ResourceAliases": ["alias/payments"]},
+    "of another name": {"aws:ResourceTag/hsm-keys:name": "staging", "kms:ResourceAliases": ["alias/hsm-keys/staging"]},
+    "called retired": {"kms:ResourceAliases": ["alias/hsm-keys/prod/retired"]},
+}
+
+# What would hurt: each with the context in which the policy would allow it for a key of its own.
+HARM: list[tuple[str, dict[str, Any]]] = [
+    ("kms:Sign", PSS),
+    ("kms:TagResource", {"aws:TagKeys": ["hsm-keys:name"], "aws:RequestTag/hsm-keys:name": "prod"}),
+    ("kms:TagResource", {"aws:TagKeys": ["hsm-keys:api-key-id"]}),
+    ("kms:UntagResource", {"aws:TagKeys": ["hsm-keys:name"]}),
+    ("kms:CreateAlias", {}),
+    ("kms:UpdateAlias", {}),
+    ("kms:DeleteAlias", {}),
+    ("kms:ScheduleKeyDeletion", {"kms:KeyOrigin": "EXTERNAL"}),
+    ("kms:ScheduleKeyDeletion", {"kms:KeyOrigin": "AWS_KMS"}),
+    ("kms:ImportKeyMaterial", {"kms:ExpirationModel": "KEY_MATERIAL_DOES_NOT_EXPIRE"}),
+    ("kms:PutKeyPolicy", {}),
+    ("kms:DisableKey", {}),
+    ("kms:CreateGrant", {}),
+    ("kms:ReplicateKey", {}),
+]
+
+
+@pytest.mark.parametrize("purpose", PURPOSES)
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize(("action", "context"), HARM)
+def test_no_policy_reaches_keys_that_are_not_its_own(
+    purpose: str, other: str, action: str, context: dict[str, Any]
+) -> None:
+    policy = iam_policy(purpose, Scope((REGION,), ACCOUNT, "prod"))
+    assert not allows(policy, action, KEY, {**OTHERS[other], **context})
+
+
+@pytest.mark.parametrize("purpose", PURPOSES)
+@pytest.mark.parametrize(("action", "context"), HARM)
+def test_without_a_name_a_policy_reaches_no_key_without_the_tag(
+    purpose: str, action: str, context: dict[str, Any]
+) -> None:
+    policy = iam_policy(purpose, Scope((REGION,), ACCOUNT))
+    for other in ("without tags", "of another program"):
+        assert not allows(policy, action, KEY, {**OTHERS[other], **context})
+
+
+@pytest.mark.parametrize("purpose", ["enroll", "generate", "rotate"])
+def test_a_key_is_given_no_name_of_another(purpose: str) -> None:
+    policy = iam_policy(purpose, Scope((REGION,), ACCOUNT, "prod"))
+    renaming = {**OURS, "aws:TagKeys": ["hsm-keys:name"], "aws:RequestTag/hsm-keys:name": "staging"}
+    assert not allows(policy, "kms:TagResource", KEY, renaming)
+    assert allows(policy, "kms:TagResource", KEY, {**renaming, "aws:RequestTag/hsm-keys:name": "prod"})
+
+
+def test_a_rotation_ends_its_own_old_key_alone() -> None:
+    policy = iam_policy("rotate", Scope((REGION,), ACCOUNT, "prod"))
+    retired = {"kms:ResourceAliases": ["alias/hsm-keys/prod/retired"], "aws:ResourceTag/hsm-keys:name": "prod+retired"}
+    assert allows(policy, "kms:ScheduleKeyDeletion", KEY, retired)
+    assert not allows(policy, "kms:ScheduleKeyDeletion", KEY, OURS)
 
 
 def test_the_key_policy_lets_the_account_administer_and_only_the_roles_sign() -> None:

@@ -44,6 +44,10 @@ def test_any_text_is_a_uri_or_a_usage_error(text: str) -> None:
     ("text", "expected"),
     [
         ("awskms:///", AwsKmsUri()),
+        (
+            f"awskms:///alias/hsm-keys/prod?api-key-id={UUID}&public-key-sha256={'AB' * 32}",
+            AwsKmsUri("alias/hsm-keys/prod", api_key_id=UUID, public_key_sha256="ab" * 32),
+        ),
         ("AWSKMS:///?region=us-east-1", AwsKmsUri(regions=("us-east-1",))),
         (
             "awskms:///alias/hsm-keys/prod?region=us-east-1,us-west-2",
@@ -85,6 +89,9 @@ def test_what_a_uri_says(text: str, expected: AwsKmsUri | str) -> None:
         ("awskms:///?attempts=11", "attempts"),
         ("awskms:///?attempts=-1", "attempts"),
         ("awskms:///?budget-ms=99", "budget-ms"),
+        (f"awskms:///?api-key-id={UUID}", "names no key"),
+        (f"awskms:///?public-key-sha256={'ab' * 32}", "names no key"),
+        ("awskms:///alias/hsm-keys/prod?public-key-sha256=ab", "64 hex digits"),
         ("awskms:///?budget-ms=1e3", "budget-ms"),
         ("awskms:///?imported=yes", "imported"),
         ("awskms:///prod?region=us-east-1", "names no key"),

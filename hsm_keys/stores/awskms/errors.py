@@ -14,6 +14,7 @@
     │   ├── KmsKeyDisabledError
     │   └── KmsKeyPendingDeletionError
     └── KmsKeyUnsuitableError            a key of another type or usage
+        └── KmsKeyNotPinnedError         another key than the store's URI pins
 
 No answer at all is a NetworkError (7), or an OutcomeUnknownError (7) for a call that makes a key.
 """
@@ -31,6 +32,7 @@ __all__ = [
     "KmsGarbledAnswerError",
     "KmsKeyDisabledError",
     "KmsKeyNotFoundError",
+    "KmsKeyNotPinnedError",
     "KmsKeyPendingDeletionError",
     "KmsKeyStateError",
     "KmsKeyUnsuitableError",
@@ -101,3 +103,9 @@ class KmsKeyUnsuitableError(AwsError):
     """The key can't sign Kalshi requests: symmetric, for encryption, of another curve or in one Region only."""
 
     code = "kms_key_unsuitable"
+
+
+class KmsKeyNotPinnedError(KmsKeyUnsuitableError):
+    """The alias leads to another key than the one that the store's URI pins."""
+
+    code = "kms_key_not_pinned"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.errors import UsageError
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.awskms.answers import SPECS, signature_in
+from hsm_keys.stores.awskms.errors import KmsKeyNotPinnedError
 from hsm_keys.stores.awskms.facts import attributes_of, custody_facts_of
 from hsm_keys.stores.awskms.refusals import Call, ask
+from hsm_keys.stores.awskms.succession import vouched
 from hsm_keys.stores.awskms.uri import in_region
 from hsm_keys.stores.base import CustodyFact, StoredKey
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from hsm_keys.stores.awskms.store import AwsKmsStore
 
 __all__ = ["AwsKmsKey", "Found"]
+
+_log = logging.getLogger(__name__)
 
 _MAX_MESSAGE: Final = 4096  # bytes: what KMS takes with MessageType RAW
 _ALGORITHMS: Final = {
@@ -51,6 +56,7 @@ class AwsKmsKey(StoredKey):
         self._store = store
         self._key_type = found.key_type
         self._public_key = found.public_key
+        self._stays_because = ""
 
     @property
     def key_type(self) -> KeyType:
@@ -72,8 +78,28 @@ class AwsKmsKey(StoredKey):
         return attributes_of(self._store.describe_key(self))
 
     def current(self) -> StoredKey:
-        """Return the key that the name's alias points to now."""
-        return self._store.key(self.name)
+        """Return the key that the name's alias points to now; this one, where nothing vouches for that key.
+
+        Another key is followed if this one vouched for it: a rotation leaves that in its tags. Where the store's URI
+        pins the API key id or the public half, it has to match as well. Anything else is logged at WARNING.
+        """
+        try:
+            found = self._store.key(self.name)
+        except KmsKeyNotPinnedError as error:
+            return self._stay(error.message)
+        if found.public_pem() == self.public_pem():
+            return found
+        if vouched(self.public_key(), found.public_key(), self._store.tags_of(found)):
+            return found
+        return self._stay(f"the alias of {self.name!r} leads to a key that {self.arn} hasn't vouched for")
+
+    def _stay(self, reason: str) -> StoredKey:
+        if reason != self._stays_because:  # said once, and not at each look
+            self._stays_because = reason
+            _log.warning(
+                "%s: signing goes on with the old key; if the change is right, start this program again", reason
+            )
+        return self
 
     def custody_facts(self) -> list[CustodyFact]:
         """Return where the private half came from, and what the key may be used for, judged."""

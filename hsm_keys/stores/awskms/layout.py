@@ -14,6 +14,8 @@ __all__ = [
     "ALIAS_PREFIX",
     "ID_TAG",
     "NAME_TAG",
+    "TAGS",
+    "VOUCHER_TAGS",
     "WRAPPING_ALGORITHM",
     "WRAPPING_KEY_SPEC",
     "KeyCreation",
@@ -24,6 +26,11 @@ __all__ = [
 ALIAS_PREFIX: Final = "alias/hsm-keys/"
 NAME_TAG: Final = "hsm-keys:name"
 ID_TAG: Final = "hsm-keys:api-key-id"
+VOUCHER_TAGS: Final = tuple(f"hsm-keys:vouched-{number}" for number in (1, 2, 3))
+"""What the key before this one signed about it, in base64 and in pieces."""
+
+TAGS: Final = (NAME_TAG, ID_TAG, *VOUCHER_TAGS)
+"""Every tag that hsm-keys writes."""
 
 # RSA private keys are taken under RSA_AES_KEY_WRAP alone; the longest wrapping key is what KMS recommends.
 WRAPPING_ALGORITHM: Final = "RSA_AES_KEY_WRAP_SHA_256"

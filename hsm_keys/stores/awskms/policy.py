@@ -4,22 +4,24 @@ The actions are those of the KMS developer guide, "AWS KMS permissions". Sign is
 the message type that Kalshi's signatures use: a stolen signing role can't sign digests of its choice, nor
 certificates (RSASSA_PKCS1_V1_5), and can't reach a key under another alias.
 
-The policy for signing holds the caller to the key's alias. That for enrolling can't: a new alias or tag counts in
-authorisation only after up to five minutes, and the new key must sign its proof at once.
+Each policy holds the caller to keys that carry the name as their tag, in all but looking, and that for signing to their
+alias too: whoever may give an alias or a tag to any key may then do with it what aliases and tags allow. A request that
+makes a key with tags counts them as the key's own (IAM User Guide, ``aws:ResourceTag``); a change of tags or aliases
+counts after up to five minutes (KMS developer guide, "ABAC for AWS KMS").
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from hsm_keys.errors import UsageError
 from hsm_keys.stores.awskms.answers import SPECS
 from hsm_keys.stores.awskms.layout import (
     ALIAS_PREFIX,
-    ID_TAG,
     NAME_TAG,
+    TAGS,
     WRAPPING_ALGORITHM,
     WRAPPING_KEY_SPEC,
     alias_of,
@@ -118,9 +120,14 @@ class Scope:
         return ALIAS_PREFIX + (self.name or "*")
 
     @property
+    def labels(self) -> list[str]:
+        """The names that the key and its successor have in the course of a rotation; none for every key."""
+        return [self.name + mark for mark in ("", SUCCESSOR, RETIRED)] if self.name else []
+
+    @property
     def aliases(self) -> list[str]:
         """The aliases that the key and its successor have in the course of a rotation."""
-        return [alias_of(self.name + mark) for mark in ("", SUCCESSOR, RETIRED)] if self.name else [self.alias]
+        return [alias_of(label) for label in self.labels] or [self.alias]
 
     def arns(self, resource: str) -> list[str]:
         """Return the ARNs of a resource in every Region."""
@@ -143,76 +150,89 @@ def iam_policy(purpose: str, scope: Scope) -> dict[str, Any]:
 def _to_sign(scope: Scope) -> list[dict[str, Any]]:
     match = "ForAnyValue:StringEquals" if scope.name else "ForAnyValue:StringLike"
     # A successor is signed with as soon as it has the name, and an alias counts in authorisation only after minutes.
-    by_alias = {match: {"kms:ResourceAliases": scope.aliases}}
+    by_name = _all_of({match: {"kms:ResourceAliases": scope.aliases}}, _held(scope.labels))
     keys = scope.arns("key/*")
     return [
-        _allow("ReadPublicHalf", ["kms:GetPublicKey", "kms:ListResourceTags"], keys, by_alias),
-        _allow("SignRequests", ["kms:Sign"], keys, {**by_alias, "StringEquals": _SIGNATURES}),
+        _allow("ReadPublicHalf", ["kms:GetPublicKey", "kms:ListResourceTags"], keys, by_name),
+        _allow("SignRequests", ["kms:Sign"], keys, _all_of(by_name, {"StringEquals": _SIGNATURES})),
     ]
 
 
 def _to_enroll(scope: Scope, origin: str = "AWS_KMS") -> list[dict[str, Any]]:
-    keys = scope.arns("key/*")
+    labels = [scope.name] if scope.name else []
+    return [*_to_make(scope, labels, origin), _allow("NameKey", ["kms:CreateAlias"], scope.arns(scope.alias), {})]
+
+
+def _to_make(scope: Scope, labels: list[str], origin: str) -> list[dict[str, Any]]:
+    """Return what makes a key and proves it, held to keys with one of these names; none is every key of hsm-keys."""
+    keys, held = scope.arns("key/*"), _held(labels)
     made: dict[str, Any] = {
         "kms:KeySpec": list(SPECS.values()),
         "kms:KeyUsage": "SIGN_VERIFY",
         "kms:KeyOrigin": origin,
     }
-    create = {"StringEquals": made}
-    if scope.name:
-        made[f"aws:RequestTag/{NAME_TAG}"] = scope.name
-    else:
-        create["Null"] = {f"aws:RequestTag/{NAME_TAG}": "false"}
-    own_tags = {"ForAllValues:StringEquals": {"aws:TagKeys": [NAME_TAG, ID_TAG]}, "Null": {"aws:TagKeys": "false"}}
+    own_tags = {"ForAllValues:StringEquals": {"aws:TagKeys": list(TAGS)}, "Null": {"aws:TagKeys": "false"}}
+    renamed = {"StringEqualsIfExists": {f"aws:RequestTag/{NAME_TAG}": labels}} if labels else {}
     return [
         _allow("FindKeys", ["kms:ListAliases", "kms:ListKeys"], ["*"], {}),
-        _allow("MakeKey", ["kms:CreateKey"], ["*"], create),
-        _allow("TagKey", ["kms:TagResource"], keys, own_tags),
-        _allow("NameKey", ["kms:CreateAlias"], [*scope.arns(scope.alias), *keys], {}),
+        # Not held to tags: a key that an interrupted run made is found also while AWS doesn't count its tags yet.
         _allow("ReadKey", ["kms:DescribeKey", "kms:GetPublicKey", "kms:ListResourceTags"], keys, {}),
-        _allow("ProveKey", ["kms:Sign"], keys, {"StringEquals": _SIGNATURES}),
+        _allow("MakeKey", ["kms:CreateKey"], ["*"], _all_of(_named("aws:RequestTag", labels), {"StringEquals": made})),
+        _allow("TagKey", ["kms:TagResource"], keys, _all_of(held, own_tags, renamed)),
+        _allow("GiveKeyItsName", ["kms:CreateAlias"], keys, held),
+        _allow("ProveKey", ["kms:Sign"], keys, _all_of(held, {"StringEquals": _SIGNATURES})),
     ]
 
 
 def _to_generate(scope: Scope) -> list[dict[str, Any]]:
     """As for enrolling, with keys whose material is imported; one that never got any is let go again."""
-    keys = scope.arns("key/*")
-    external = {"StringEquals": {"kms:KeyOrigin": "EXTERNAL"}}
+    keys, held = scope.arns("key/*"), _held([scope.name] if scope.name else [])
+    wrapping = {"kms:WrappingAlgorithm": WRAPPING_ALGORITHM, "kms:WrappingKeySpec": WRAPPING_KEY_SPEC}
+    for_good = {"kms:ExpirationModel": "KEY_MATERIAL_DOES_NOT_EXPIRE"}
+    external = {"kms:KeyOrigin": "EXTERNAL"}
     return [
         *_to_enroll(scope, "EXTERNAL"),
-        _allow(
-            "PrepareImport",
-            ["kms:GetParametersForImport"],
-            keys,
-            {"StringEquals": {"kms:WrappingAlgorithm": WRAPPING_ALGORITHM, "kms:WrappingKeySpec": WRAPPING_KEY_SPEC}},
-        ),
-        _allow(
-            "ImportKey",
-            ["kms:ImportKeyMaterial"],
-            keys,
-            {"StringEquals": {"kms:ExpirationModel": "KEY_MATERIAL_DOES_NOT_EXPIRE"}},
-        ),
-        _allow("LetGo", ["kms:ScheduleKeyDeletion"], keys, external),
-        _allow("LetNameGo", ["kms:DeleteAlias"], [*scope.arns(scope.alias), *keys], {}),
+        _allow("PrepareImport", ["kms:GetParametersForImport"], keys, _all_of(held, {"StringEquals": wrapping})),
+        _allow("ImportKey", ["kms:ImportKeyMaterial"], keys, _all_of(held, {"StringEquals": for_good})),
+        _allow("LetGo", ["kms:ScheduleKeyDeletion"], keys, _all_of(held, {"StringEquals": external})),
+        _allow("TakeNameFromKey", ["kms:DeleteAlias"], keys, held),
+        _allow("LetNameGo", ["kms:DeleteAlias"], scope.arns(scope.alias), {}),
     ]
 
 
 def _to_rotate(scope: Scope) -> list[dict[str, Any]]:
     """As for enrolling the successor; then names change hands, and the old key is let go."""
-    keys = scope.arns("key/*")
+    keys, held = scope.arns("key/*"), _held(scope.labels)
     ending = {"ForAnyValue:StringLike": {"kms:ResourceAliases": _ENDING}}
     named = [arn for alias in scope.aliases for arn in scope.arns(alias)]
-    enrolling = [
-        statement
-        for statement in _to_enroll(replace(scope, name=scope.name and scope.name + SUCCESSOR))
-        if statement["Sid"] != "NameKey"
-    ]
+    hand_over = ["kms:CreateAlias", "kms:DeleteAlias", "kms:UpdateAlias"]
+    making = [it for it in _to_make(scope, scope.labels, "AWS_KMS") if it["Sid"] != "GiveKeyItsName"]
     return [
-        *enrolling,
-        _allow("CopyPolicy", ["kms:GetKeyPolicy"], keys, {}),
-        _allow("HandNameOver", ["kms:CreateAlias", "kms:DeleteAlias", "kms:UpdateAlias"], [*named, *keys], {}),
-        _allow("LetGo", ["kms:ScheduleKeyDeletion"], keys, ending),
+        *making,
+        _allow("CopyPolicy", ["kms:GetKeyPolicy"], keys, held),
+        _allow("HandNameOver", hand_over, named, {}),
+        _allow("HandNameFromKeyToKey", hand_over, keys, held),
+        _allow("LetGo", ["kms:ScheduleKeyDeletion"], keys, _all_of(held, ending)),
     ]
+
+
+def _held(labels: list[str]) -> dict[str, Any]:
+    """Return the condition that a key carries one of these names as its tag, or any where there are none."""
+    return _named("aws:ResourceTag", labels)
+
+
+def _named(condition_key: str, labels: list[str]) -> dict[str, Any]:
+    tag = f"{condition_key}/{NAME_TAG}"
+    return {"StringEquals": {tag: labels}} if labels else {"StringLike": {tag: "?*"}}
+
+
+def _all_of(*conditions: dict[str, Any]) -> dict[str, Any]:
+    """Return one condition that holds where all of them do."""
+    merged: dict[str, Any] = {}
+    for condition in conditions:
+        for operator, keys in condition.items():
+            merged.setdefault(operator, {}).update(keys)
+    return merged
 
 
 def key_policy(scope: Scope) -> dict[str, Any]:

@@ -83,6 +83,13 @@ _PURPOSES: Final = {
 }
 """Which policy allows a call, where it isn't that for enrolling."""
 
+_BY_TAG: Final = frozenset({"CreateAlias", "DeleteAlias", "ScheduleKeyDeletion", "Sign", "TagResource", "UpdateAlias"})
+"""What the policies of this package allow by the tags and aliases of a key."""
+
+_LATE: Final = (
+    "; where they do, wait: a tag or alias of a moment ago can take AWS five minutes, and the same command goes on"
+)
+
 # AWS's sentence of a denial: who, what, on what, and why, each of a shape that can hold nothing else.
 _DENIAL = re.compile(
     r"User: (?P<who>arn:[\w:/+=,.@-]{1,400}) is not authorized to perform: (?P<action>kms:[A-Za-z]{1,40})"
@@ -251,10 +258,11 @@ def _denied(refusal: _Refusal) -> HsmKeysError:
     who = f" to {denial['who']}" if denial else ""
     why = denial["why"] if denial and denial["why"] else ""
     purpose = _PURPOSES.get(call.operation, "enroll")
+    late = _LATE if call.operation in _BY_TAG else ""
     return AwsAccessDeniedError(
         f"AWS denies {action} on {on}{who}{why}",
         hint=f"allow {action} in the caller's IAM policy and in the key policy; `hsm-keys kms policy --for {purpose}` "
-        "prints both",
+        f"prints both{late}",
     )
 
 

@@ -14,7 +14,7 @@ from hsm_keys.stores.awskms.errors import (
     KmsKeyStateError,
     KmsKeyUnsuitableError,
 )
-from hsm_keys.stores.awskms.layout import ID_TAG, NAME_TAG, alias_of
+from hsm_keys.stores.awskms.layout import TAGS, alias_of
 from hsm_keys.stores.awskms.refusals import Call, ask
 from hsm_keys.stores.awskms.uri import check_region, in_region, region_of
 
@@ -93,7 +93,7 @@ def replicate(client_of: ClientOf, metadata: Mapping[str, Any], name: str, regio
 
 def _tags_of_ours(client: Any, region: str, name: str, arn: str) -> list[dict[str, str]]:
     tags = read_tags(client, Call("ListResourceTags", name, region), arn)
-    return [{"TagKey": tag, "TagValue": tags[tag]} for tag in (NAME_TAG, ID_TAG) if tag in tags]
+    return [{"TagKey": tag, "TagValue": tags[tag]} for tag in TAGS if tag in tags]
 
 
 def _make_replica(client: Any, name: str, arn: str, region: str, tags: list[dict[str, str]]) -> None:

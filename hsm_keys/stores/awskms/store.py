@@ -19,12 +19,14 @@ from hsm_keys.stores.awskms.calls import Caller
 from hsm_keys.stores.awskms.errors import (
     AwsAccessDeniedError,
     KmsKeyNotFoundError,
+    KmsKeyNotPinnedError,
     KmsKeyStateError,
     KmsKeyUnsuitableError,
 )
 from hsm_keys.stores.awskms.key import AwsKmsKey, Found
 from hsm_keys.stores.awskms.layout import ALIAS_PREFIX, ID_TAG, NAME_TAG, KeyCreation, alias_of, name_of
 from hsm_keys.stores.awskms.refusals import Call, ask
+from hsm_keys.stores.awskms.succession import fingerprint, vouch
 from hsm_keys.stores.awskms.uri import AwsKmsUri, in_region, is_key_reference, key_id_of, region_of
 from hsm_keys.stores.base import KeyStore, StoredKey, check_api_key_id, check_label
 
@@ -113,6 +115,10 @@ class AwsKmsStore(KeyStore):
         self._check_regions(key)
         return key
 
+    def tags_of(self, key: AwsKmsKey) -> dict[str, str]:
+        """Return a key's tags."""
+        return self._tags(key.arn, key.name, foreign=False)
+
     def _key_of_uri(self, name: str) -> AwsKmsKey:
         own = self._uri.key
         key = self._look_up(own, name_of(own) if own.startswith(ALIAS_PREFIX) else None)
@@ -121,7 +127,22 @@ class AwsKmsStore(KeyStore):
                 f"the store's URI names the key {key.name!r}, not {name!r}", hint="leave the key out of the URI"
             )
         self._check_regions(key)
+        self._check_pins(key)
         return key
+
+    def _check_pins(self, key: AwsKmsKey) -> None:
+        pinned = self._uri
+        if pinned.api_key_id not in {"", key.api_key_id}:
+            raise KmsKeyNotPinnedError(
+                f"the key {key.name!r} is API key {key.api_key_id}, and the store's URI pins {pinned.api_key_id}",
+                hint="change api-key-id in the URI if it was rotated, else find out who pointed the alias elsewhere",
+            )
+        if pinned.public_key_sha256 and fingerprint(key.public_key()) != pinned.public_key_sha256:
+            raise KmsKeyNotPinnedError(
+                f"the key {key.name!r} has another public half than the one that the store's URI pins",
+                hint=f"if the key was rotated, it is public-key-sha256={fingerprint(key.public_key())} now; else find "
+                "out who pointed the alias elsewhere",
+            )
 
     def _check_regions(self, key: AwsKmsKey) -> None:
         if len(self._uri.regions) > 1 and not key_id_of(key.arn).startswith("mrk-"):
@@ -315,13 +336,15 @@ class AwsKmsStore(KeyStore):
         handover.rename(self.caller().manage, self.describe_key(kept), key.name, name)
         return self._look_up(kept.arn, name)
 
-    def hand_over(self, name: str, taker: StoredKey, leaver: StoredKey, mark: str) -> tuple[StoredKey, StoredKey]:
-        """Point the name's alias from one key to another, in every Region."""
+    def hand_over(self, name: str, taker: StoredKey, leaver: StoredKey, mark: str) -> tuple[AwsKmsKey, AwsKmsKey]:
+        """Point the name's alias from one key to another, in every Region, once the old key has vouched for the new."""
         taking, leaving = _ours(taker), _ours(leaver)
+        described = self.describe_key(taking)
+        vouch(self.caller().manage, leaving, taking, replicas.regions_of(described))
         handover.hand_over(
             self.caller().manage,
             name,
-            taker=self.describe_key(taking),
+            taker=described,
             leaver=self.describe_key(leaving),
             left=name + mark,
             taken=taker.name,

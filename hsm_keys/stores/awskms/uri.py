@@ -9,7 +9,8 @@
 
 Parameters: ``region`` (one or several, in the order of preference), ``profile`` (of AWS's configuration
 files), ``attempts`` and ``budget-ms`` (how often, and how long in all, a signature is tried), ``imported=accept``
-(a key whose private half was imported passes the custody check).
+(a key whose private half was imported passes the custody check); and for a URI that names a key, ``api-key-id`` and
+``public-key-sha256`` (of the SubjectPublicKeyInfo, in hex): the key has to be that one, whatever the alias leads to.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ __all__ = ["AwsKmsUri", "check_region", "in_region", "is_key_reference", "key_id
 _SCHEME: Final = "awskms:"
 _MAX_LENGTH: Final = 2048
 _EXAMPLE: Final = "awskms:///?region=us-east-1"
-_PARAMETERS: Final = ("region", "profile", "attempts", "budget-ms", "imported")
+_PINS: Final = ("api-key-id", "public-key-sha256")
+_PARAMETERS: Final = ("region", "profile", "attempts", "budget-ms", "imported", *_PINS)
 
 # RFC 3986, section 3.4, without the characters that this URI has no use for unencoded.
 _SAFE: Final = "/:,@+"
@@ -34,6 +36,7 @@ _ALLOWED = re.compile(rf"(?:[A-Za-z0-9\-._~{re.escape(_SAFE)}]|%[0-9A-Fa-f]{{2}}
 _REGION = re.compile(r"[a-z]{2,8}(?:-[a-z]{1,12}){1,3}-[0-9]{1,2}")
 _ALIAS = re.compile(r"alias/(?!aws/)[A-Za-z0-9/_-]{1,250}")
 _KEY_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|mrk-[0-9a-f]{32}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _ARN = re.compile(r"(arn:aws[a-z-]{0,20}:kms):([^:]+):([0-9]{12}):(?:(key)/)?(.+)")
 
 _DEFAULT_ATTEMPTS: Final = 2
@@ -54,6 +57,8 @@ class AwsKmsUri:
         attempts: How often a call of the signing path is tried, in all Regions together.
         budget_ms: Milliseconds that all attempts may take together.
         accept_imported: Whether a private half that was imported passes the custody check.
+        api_key_id: The API key id that the key must have; empty: any.
+        public_key_sha256: The fingerprint that its public half must have, 64 hex digits in lower case; empty: any.
     """
 
     key: str = ""
@@ -62,6 +67,8 @@ class AwsKmsUri:
     attempts: int = _DEFAULT_ATTEMPTS
     budget_ms: int = _DEFAULT_BUDGET_MS
     accept_imported: bool = False
+    api_key_id: str = ""
+    public_key_sha256: str = ""
 
     @classmethod
     def parse(cls, text: str) -> AwsKmsUri:
@@ -97,6 +104,12 @@ class AwsKmsUri:
             raise _bad("names a Region twice")
         if given.get("profile") == "":
             raise _bad("has an empty profile")
+        for pin in _PINS:
+            if pin in given and not key:
+                raise _bad(f"pins {pin} and names no key", "name it: awskms:///alias/hsm-keys/prod?...")
+        fingerprint = given.get("public-key-sha256", "").lower()
+        if "public-key-sha256" in given and not _SHA256.fullmatch(fingerprint):
+            raise _bad("has a bad public-key-sha256", "it has 64 hex digits")
         return cls(
             key=key,
             regions=_regions_of(key, regions),
@@ -104,6 +117,8 @@ class AwsKmsUri:
             attempts=_number(given, "attempts", _DEFAULT_ATTEMPTS, 1, _MAX_ATTEMPTS),
             budget_ms=_number(given, "budget-ms", _DEFAULT_BUDGET_MS, _MIN_BUDGET_MS, _MAX_BUDGET_MS),
             accept_imported="imported" in given,
+            api_key_id=given.get("api-key-id", ""),
+            public_key_sha256=fingerprint,
         )
 
     def __str__(self) -> str:
@@ -113,6 +128,8 @@ class AwsKmsUri:
             "attempts": "" if self.attempts == _DEFAULT_ATTEMPTS else str(self.attempts),
             "budget-ms": "" if self.budget_ms == _DEFAULT_BUDGET_MS else str(self.budget_ms),
             "imported": "accept" if self.accept_imported else "",
+            "api-key-id": self.api_key_id,
+            "public-key-sha256": self.public_key_sha256,
         }
         query = "&".join(f"{name}={quote(value, safe=_SAFE)}" for name, value in pairs.items() if value)
         return f"{_SCHEME}///{quote(self.key, safe=_SAFE)}" + (f"?{query}" if query else "")
