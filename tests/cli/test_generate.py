@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hsm_keys.sandbox import SandboxServer, parse_fault
 from hsm_keys.sandbox.keys import generate_pair
 from hsm_keys.signing.pem import load_private_key
-from tests.support.cli import ROOT, failed_json, run_cli, run_json
+from tests.support.cli import ROOT, failed_json, run_cli, run_json, run_new_cli
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,7 +107,7 @@ def test_the_private_half_is_in_no_output_and_no_file(
     if fault is not None:
         sandbox.faults.add(parse_fault("POST /api_keys/generate:drop-after:1"))
         sandbox.faults.add(parse_fault(fault))
-    done = run_cli("generate", "ci", "--key-type", key_type, PYTHONDEVMODE="1", HSM_KEYS_STORE="")
+    done = run_new_cli("generate", "ci", "--key-type", key_type, PYTHONDEVMODE="1", HSM_KEYS_STORE="")
     assert handed_out
     seen = (done.stdout + done.stderr).encode()
     on_disk = b"".join(path.read_bytes() for path in softhsm.folder.rglob("*") if path.is_file())

@@ -6,23 +6,45 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from tests.support import fork_server
+from tests.support.fork_server import ROOT
+
+__all__ = ["ROOT", "failed_json", "run_cli", "run_json", "run_new_cli"]
+
+_WITHIN_S = 60
 
 
 def run_cli(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m hsm_keys`` with this process's environment and some more; stdin is a pipe that holds a text."""
+    """Run ``hsm-keys`` with this process's environment and some more; stdin is a pipe that holds a text.
+
+    It is forked off a process that has imported it, see ``fork_server``.
+    """
+    return fork_server.run(
+        "tests.support.fork_server:hsm_keys",
+        list(arguments),
+        environment=_environment(environment),
+        stdin=stdin,
+        timeout=_WITHIN_S,
+    )
+
+
+def run_new_cli(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """The same, as ``python -m hsm_keys`` in a new interpreter: for what that itself does at its start and its end."""
     return subprocess.run(
         [sys.executable, "-m", "hsm_keys", *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env=_environment(environment),
         input=stdin,
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=_WITHIN_S,
     )
+
+
+def _environment(more: dict[str, str]) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), **more}
 
 
 def run_json(*arguments: str, **environment: str) -> Any:

@@ -4,8 +4,7 @@ An effect is a call that leaves something behind, taken at the boundary and not 
 Kalshi that isn't a GET; a PKCS#11 function that changes an object, in the module's own function list; a KMS operation
 that changes something; a change of a file. The places before and after each effect are counted from 1.
 
-One process imports everything and forks for each run, so that a run costs a tenth of a second. It loads no PKCS#11
-module and opens no connection itself: each run has its own::
+A process that has imported everything forks for each run; see ``fork_server``::
 
     with Killer(Effects.KALSHI, Effects.TOKEN) as killer:
         whole = killer.run(["enroll", "--name", "a"])                   # whole.places: what there is to hit
@@ -22,7 +21,7 @@ import json
 import os
 import select
 import signal
-import subprocess
+import socket
 import sys
 import tempfile
 import time
@@ -30,33 +29,13 @@ import traceback
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+from tests.support.fork_server import ROOT, Forked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
-
-ROOT = Path(__file__).parents[2]
-
-_IMPORTED = (
-    "boto3.session",
-    "botocore.session",
-    "hsm_keys.cli.enroll",
-    "hsm_keys.cli.generate",
-    "hsm_keys.cli.request",
-    "hsm_keys.cli.revoke",
-    "hsm_keys.cli.rotate",
-    "hsm_keys.kalshi.client",
-    "hsm_keys.lifecycle.generate",
-    "hsm_keys.lifecycle.revoke",
-    "hsm_keys.lifecycle.rotate",
-    "hsm_keys.lifecycle.to_file",
-    "hsm_keys.stores.awskms.importing",
-    "hsm_keys.stores.awskms.store",
-    "hsm_keys.stores.pkcs11.importing",
-    "stamina",
-)
 
 
 class Effects(StrEnum):
@@ -102,13 +81,15 @@ class Killer:
     """The process that forks; its environment is that of the moment in which it is started."""
 
     def __init__(self, *effects: Effects, **environment: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.killing", *effects],
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        theirs, ours = socket.socketpair()
+        with theirs, ours:
+            self._process = Forked(
+                "tests.support.killing:serve",
+                list(effects),
+                environment={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+                files=(theirs.fileno(), theirs.fileno(), 2),
+            )
+            self._line = ours.makefile("rw", encoding="utf-8")
         self._ended: Ended | None = None
 
     def run(
@@ -164,12 +145,10 @@ class Killer:
         return self._hear()
 
     def _tell(self, order: dict[str, Any]) -> None:
-        assert self._process.stdin is not None
-        print(json.dumps(order), file=self._process.stdin, flush=True)
+        print(json.dumps(order), file=self._line, flush=True)
 
     def _hear(self) -> Any:
-        assert self._process.stdout is not None
-        return json.loads(self._process.stdout.readline())
+        return json.loads(self._line.readline())
 
     def __enter__(self) -> Self:
         return self
@@ -177,11 +156,8 @@ class Killer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
+        self._line.close()
         self._process.wait(30)
-        self._process.stdout.close()
 
 
 class _Counter:
@@ -383,23 +359,9 @@ def _answer(function: str, arguments: list[Any]) -> Any:
     return json.loads(text or "null")
 
 
-def _warm_up() -> None:
-    """Do once what costs each run most of its time: importing, and reading AWS's models.
-
-    No connection is opened.
-    """
-    for needed in _IMPORTED:
-        import_module(needed)
+def serve(effects: list[str]) -> None:
+    """Fork for each order that comes on stdin, and answer on stdout."""
     import_module("hsm_keys.lifecycle.generate")._SETTLE_S = 0.3  # type: ignore[attr-defined]  # the sandbox is quicker
-    sessions = import_module("botocore.session")
-    sessions.create_loader = functools.cache(sessions.create_loader)  # type: ignore[attr-defined]
-    sessions.Session().create_client(
-        "kms", region_name="us-east-1", aws_access_key_id="none", aws_secret_access_key="none"
-    )
-
-
-def _serve(effects: list[str]) -> None:
-    _warm_up()
     run: _Run | None = None
     for line in sys.stdin:
         order = json.loads(line)
@@ -414,7 +376,3 @@ def _serve(effects: list[str]) -> None:
             answer = {"halted": True} if order["halt"] and run.halted() else run.ended()
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    _serve(sys.argv[1:])
