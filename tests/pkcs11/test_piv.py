@@ -1,0 +1,50 @@
+"""A PIV card behind two makers' modules: keys that others made, which sign and are left alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509 import load_der_x509_certificate
+
+from hsm_keys import open_store
+from tests.support import card_reader, piv_card
+from tests.support.card_reader import CardReader
+from tests.support.piv_card import PivCard
+from tests.support.verify import openssl_verifies
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LIBRARIES = Path("/usr/lib/x86_64-linux-gnu")
+MODULES = {
+    "opensc-pkcs11.so": {0x9A: "PIV AUTH key", 0x9E: "CARD AUTH key"},
+    "libykcs11.so": {0x9A: "Private key for PIV Authentication", 0x9E: "Private key for Card Authentication"},
+}
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Iterator[PivCard]:
+    lacking = card_reader.missing()
+    if lacking is not None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"a virtual card reader is needed: {lacking}")
+    inserted = PivCard()
+    with CardReader(inserted, tmp_path / "reader"):
+        yield inserted
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_keys_of_a_card_sign(card: PivCard, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HSM_KEYS_PIN", piv_card.PIN)
+    with open_store(f"pkcs11:?module-path={LIBRARIES / module}") as store:
+        for slot, name in MODULES[module].items():
+            key = store.key(name)
+            theirs = load_der_x509_certificate(piv_card.certificate(slot)).public_key()
+            pem = theirs.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+            assert key.public_pem() == pem.decode()
+            assert openssl_verifies(tmp_path, key.public_pem(), b"message", key.sign(b"message"))
+    assert card.verifications >= 1
+    assert card.tries == 3
