@@ -58,7 +58,7 @@ def answers_object(answers: Sequence[Answer], *, include: bool) -> str:
 
 def refusal_text(response: httpx2.Response, *, include: bool) -> list[str]:
     """Return what an answer that is no success says, line by line, fit for a terminal and without secrets."""
-    from hsm_keys.kalshi.errors import clean
+    from hsm_keys.kalshi.bodies import clean
 
     body = clean(response.content.decode(errors="replace"), _LONGEST_REFUSAL)
     return [*([clean(line) for line in _head(response)] if include else []), *([f"answer: {body}"] if body else [])]

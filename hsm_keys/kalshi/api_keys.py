@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import ValidationError
 
 from hsm_keys.errors import UsageError
-from hsm_keys.kalshi.errors import error_of, garbled, read_json
+from hsm_keys.kalshi.bodies import read_json
+from hsm_keys.kalshi.errors import error_of, garbled
 from hsm_keys.kalshi.models import CreateApiKeyResponse, GenerateApiKeyResponse, ListApiKeysResponse
 from hsm_keys.signing.algorithms import key_type_of, public_key_pem
 

@@ -15,8 +15,9 @@ import stamina
 from hsm_keys._version import __version__
 from hsm_keys.errors import HsmKeysError, NetworkError, OutcomeUnknownError, UsageError
 from hsm_keys.kalshi.api_keys import ApiKeysResource, AsyncApiKeysResource
+from hsm_keys.kalshi.bodies import clean, read_json
 from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
-from hsm_keys.kalshi.errors import clean, error_of, garbled, read_json
+from hsm_keys.kalshi.errors import error_of, garbled
 from hsm_keys.signing.environments import resolve
 from hsm_keys.signing.message import canonical_method, canonical_path
 from hsm_keys.signing.pem import PemKey

@@ -1,4 +1,4 @@
-"""What Kalshi's refusals mean: one class a status, read from all the shapes that Kalshi sends.
+"""What answers other than success mean: one class a status, and two for what Kalshi didn't send.
 
 ::
 
@@ -11,24 +11,29 @@
         │   └── TierError           403 to POST /api_keys: the account's usage level
         ├── NotFoundError           404
         ├── ConflictError           409
+        ├── GoneError               410: the route was switched off
         └── RateLimitError          429
     NetworkError                    7
     ├── ServerError                 5xx to a request that changes nothing
+    ├── NotKalshiError              below 500, and not in Kalshi's words: a CDN, a proxy or a login page answered
+    │   └── NotKalshiOutcomeError   the same to a request that changes something
     └── OutcomeUnknownError
-        └── ServerOutcomeError      5xx to any other
+        ├── ServerOutcomeError      5xx to a request that changes something
+        └── NotKalshiOutcomeError
 
-Each carries ``status``, and ``kalshi_code`` and ``details`` as Kalshi sent them (empty where it sent none).
+Each carries ``status``, ``from_kalshi``, and ``kalshi_code`` and ``details`` as Kalshi sent them (empty where it sent
+none). ``from_kalshi`` tells whether the body has a form of Kalshi's errors (``hsm_keys.kalshi.bodies`` lists them): an
+answer without it proves nothing about a key, an account or a request.
 What a server says is shown without control characters, private keys and signatures.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import HsmKeysError, KalshiError, NetworkError, OutcomeUnknownError
+from hsm_keys.kalshi.bodies import Said, is_html, said_by_kalshi, sender_of, shown_body
 from hsm_keys.signing.signer import TIMESTAMP_HEADER
 
 if TYPE_CHECKING:
@@ -39,34 +44,35 @@ __all__ = [
     "ClockError",
     "ConflictError",
     "ForbiddenError",
+    "GoneError",
     "NotFoundError",
+    "NotKalshiError",
+    "NotKalshiOutcomeError",
     "RateLimitError",
     "RefusedError",
     "ServerError",
     "ServerOutcomeError",
     "TierError",
     "UnauthorizedError",
-    "clean",
     "error_of",
     "garbled",
 ]
 
-_MAX_TEXT: Final = 300
-# A server in trouble may send back what it was sent, or what it was about to send: a PEM, a signature (base64
-# of 64 bytes and more). Ids and tickers are shorter, or hold a "-".
-_SECRET: Final = re.compile(r"-----BEGIN.*?(?:-----END[^-]*-----|$)|[A-Za-z0-9+/]{40,}={0,2}", re.DOTALL)
+_SAFE: Final = frozenset({"GET", "HEAD"})
 
 
 class _AnsweredError(HsmKeysError):
-    """Kalshi answered, and not with success.
+    """There was an answer, and no success.
 
     Attributes:
         status: The HTTP status.
+        from_kalshi: Whether the answer has a form of Kalshi's errors.
         kalshi_code: Kalshi's own code, such as ``authentication_error``; empty if it sent none.
         details: What Kalshi adds to it; empty if nothing.
     """
 
     status: int = 0
+    from_kalshi: bool = False
     kalshi_code: str = ""
     details: str = ""
 
@@ -117,6 +123,12 @@ class ConflictError(RefusedError):
     code = "kalshi_conflict"
 
 
+class GoneError(RefusedError):
+    """410: Kalshi has switched this route off."""
+
+    code = "kalshi_gone"
+
+
 class RateLimitError(RefusedError):
     """429: too many requests."""
 
@@ -133,56 +145,84 @@ class ServerOutcomeError(_AnsweredError, OutcomeUnknownError):
     """5xx to a request that changes something: it may have been carried out."""
 
 
-def clean(text: str, limit: int = _MAX_TEXT) -> str:
-    """Return a server's text fit for a terminal: one line, no control characters, no secrets, not too long."""
-    shown = _SECRET.sub("[hidden]", text)
-    line = " ".join("".join(char if char.isprintable() else " " for char in shown).split())
-    return line if len(line) <= limit else line[:limit] + "..."
+class NotKalshiError(_AnsweredError, NetworkError):
+    """Something on the way answered in Kalshi's place; the request changes nothing."""
+
+    code = "not_kalshi"
 
 
-def _told(response: httpx2.Response) -> tuple[str, str, str]:
-    """Return code, message and details, from whichever shape the body has."""
-    body = read_json(response)
-    if isinstance(body, dict) and isinstance(body.get("error"), dict):
-        body = body["error"]
-    if not isinstance(body, dict):
-        # UTF-8 whatever the Content-Type says: a charset of somebody's choosing is a codec of their choosing.
-        return "", clean(response.content.decode(errors="replace")), ""
-    message = body.get("message") or body.get("msg") or body.get("error") or ""
-    return clean(_text(body.get("code"))), clean(_text(message)), clean(_text(body.get("details")))
+class NotKalshiOutcomeError(NotKalshiError, OutcomeUnknownError):
+    """Something on the way answered a request that changes something: it may have been carried out."""
 
-
-def read_json(response: httpx2.Response) -> Any:
-    """Return the JSON of the body; None if it is no JSON."""
-    try:
-        return json.loads(response.content)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _text(part: Any) -> str:
-    return "" if part is None else part if isinstance(part, str) else json.dumps(part)
+    code = OutcomeUnknownError.code
 
 
 def error_of(response: httpx2.Response) -> _AnsweredError:
     """Return the error that an answer other than 2xx stands for; the message names the request, not its headers."""
-    code, message, details = _told(response)
-    error = _error(response, code, message, details)
-    error.status, error.kalshi_code, error.details = response.status_code, code, details
+    said = said_by_kalshi(response)
+    error = _foreign(response) if said is None else _in_kalshis_words(response, said)
+    error.status, error.from_kalshi = response.status_code, said is not None
+    if said is not None:
+        error.kalshi_code, error.details = said.code, said.details
     return error
 
 
-def _error(response: httpx2.Response, code: str, message: str, details: str) -> _AnsweredError:
+def _in_kalshis_words(response: httpx2.Response, said: Said) -> _AnsweredError:
+    words = f"{said.code}: {said.message}" if said.code and said.message else said.code or said.message
+    words = f"{words} [{said.details}]" if said.details else words
     request = response.request
-    said = " ".join(part for part in (f"{code}:" if code and message else code, message, f"[{details}]") if part)
-    said = said.removesuffix("[]").strip()
-    what = f"Kalshi answered {response.status_code} to {request.method} {request.url.path}"
-    sentence = f"{what}: {said}" if said else what
-    if response.status_code >= 500:  # noqa: PLR2004 - the class of the status, RFC 9110, section 15.6
-        if request.method == "GET":
-            return ServerError(sentence, hint="Kalshi is in trouble; try again later")
-        return ServerOutcomeError(sentence, hint="it may have been carried out: look before you do it again")
-    return _refusal(response, sentence, f"{code} {message} {details}".lower())
+    sentence = f"Kalshi answered {response.status_code} to {request.method} {request.url.path}"
+    sentence = f"{sentence}: {words}" if words else sentence
+    if _is_server_error(response):
+        return _server_error(response, sentence, "Kalshi is in trouble; try again later")
+    return _refusal(response, sentence, " ".join(said).lower())
+
+
+def _is_server_error(response: httpx2.Response) -> bool:
+    return response.status_code >= 500  # noqa: PLR2004 - the class of the status, RFC 9110, section 15.6
+
+
+def _server_error(response: httpx2.Response, sentence: str, hint: str) -> _AnsweredError:
+    if response.request.method in _SAFE:
+        return ServerError(sentence, hint=hint)
+    return ServerOutcomeError(sentence, hint="it may have been carried out: look before you do it again")
+
+
+def _foreign(response: httpx2.Response) -> _AnsweredError:
+    """Return the error for an answer that isn't in Kalshi's words: it says who answered, and what."""
+    request = response.request
+    sender = sender_of(response)
+    by = f"{sender} answered with" if sender else "what answered sent"
+    what = f"{response.status_code} to {request.method} {request.url.path}"
+    sentence = f"the answer {what} isn't in Kalshi's words: {by} {shown_body(response)}"
+    if request.method == "HEAD" and not _is_server_error(response):  # has no body by definition: the status must do
+        return _refusal(response, f"the answer is {what}", "")
+    if _is_server_error(response):
+        return _server_error(response, sentence, "Kalshi, or what stands before it, is in trouble; try again later")
+    return _not_kalshi(response, sentence, _way_on(response.status_code, sender))
+
+
+def _not_kalshi(response: httpx2.Response, sentence: str, hint: str) -> NotKalshiError:
+    if response.request.method in _SAFE:
+        return NotKalshiError(sentence, hint=hint)
+    return NotKalshiOutcomeError(
+        f"{sentence}; it may have been carried out", hint=f"{hint}; look before you do it again"
+    )
+
+
+def _way_on(status: int, sender: str) -> str:
+    """Return what to do about an answer of something that stands between here and Kalshi."""
+    if status == 403 and "cloudfront" in sender.lower():  # noqa: PLR2004 - Forbidden
+        return (
+            "CloudFront stands before Kalshi and blocks addresses, countries and unusual requests: try another "
+            "network, without a VPN; the key and the account weren't looked at"
+        )
+    if status == 407:  # noqa: PLR2004 - Proxy Authentication Required
+        return "the proxy wants a user name and password: write them into HTTPS_PROXY"
+    return (
+        "a proxy, firewall or login page on the way may have answered, or it is no server of Kalshi's: see HTTPS_PROXY "
+        "and the base URL (KALSHI_API_BASE_URL, --base-url)"
+    )
 
 
 _REFUSALS: Final[dict[int, tuple[type[RefusedError], str]]] = {
@@ -198,10 +238,29 @@ def _refusal(response: httpx2.Response, sentence: str, said: str) -> RefusedErro
         return _unauthorized(response, sentence, said)
     if response.status_code == 403:  # noqa: PLR2004 - Forbidden
         return _forbidden(response, sentence, said)
+    if response.status_code == 410:  # noqa: PLR2004 - Gone
+        return GoneError(sentence, hint=_successor(response.request.method, response.request.url.path))
     kind, hint = _REFUSALS.get(
         response.status_code, (RefusedError, "this status is not one that Kalshi documents here")
     )
     return kind(sentence, hint=hint)
+
+
+_V1_ORDERS: Final = "/portfolio/orders"
+_V2_ORDERS: Final = "/portfolio/events/orders"
+_V2_ORDER: Final = (
+    " with ticker, side (bid or ask, of the YES leg), count, price (dollars, of the YES leg), time_in_force and "
+    "self_trade_prevention_type"
+)
+
+
+def _successor(method: str, path: str) -> str:
+    """Return what to send in place of a route that was switched off."""
+    before, v1, after = path.partition(_V1_ORDERS)
+    if not v1 or (after and not after.startswith("/")):
+        return "Kalshi has switched this route off: its API changelog names the one to use"
+    fields = _V2_ORDER if method == "POST" and not after else ""
+    return f"Kalshi switched V1 orders off in June 2026: send {method} {before}{_V2_ORDERS}{after}{fields}"
 
 
 def _unauthorized(response: httpx2.Response, sentence: str, said: str) -> UnauthorizedError:
@@ -253,7 +312,14 @@ def _forbidden(response: httpx2.Response, sentence: str, said: str) -> Forbidden
 
 
 def garbled(response: httpx2.Response, why: str) -> HsmKeysError:
-    """Return the error for an answer of success whose body isn't what was promised; the body isn't repeated."""
+    """Return the error for an answer of success whose body isn't what was promised.
+
+    Only a page's title is repeated: anything else may hold the private key that Kalshi generates.
+    """
+    if is_html(response):
+        error = _foreign(response)
+        error.status = response.status_code
+        return error
     request = response.request
     sentence = f"Kalshi's answer {response.status_code} to {request.method} {request.url.path} {why}"
     if request.method == "GET":

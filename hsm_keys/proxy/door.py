@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import HttpVersion10, web
 
 from hsm_keys.errors import HsmKeysError
+from hsm_keys.kalshi.bodies import OUR_PROXY
 from hsm_keys.proxy.access import API_KEY_HEADER, Refused
 from hsm_keys.proxy.audit import AuditError
 from hsm_keys.proxy.bodies import BodyError, body_ahead, whole_body
@@ -48,9 +49,7 @@ _log: Final = logging.getLogger(__name__)
 
 def refusal(status: int, reason: str, message: str, *, retry_after: int = 0) -> web.Response:
     """Return an answer of the proxy's own, in the shape of Kalshi's errors."""
-    answer = web.json_response(
-        {"error": {"code": reason, "message": message, "service": "hsm-keys proxy"}}, status=status
-    )
+    answer = web.json_response({"error": {"code": reason, "message": message, "service": OUR_PROXY}}, status=status)
     if retry_after:
         answer.headers["Retry-After"] = str(retry_after)
     return answer

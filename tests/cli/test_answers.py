@@ -68,7 +68,8 @@ def test_an_answer_without_a_cursor_is_the_whole() -> None:
         ([{"a": [1], "cursor": ["x"]}], 1, "no cursor"),
         ([{"a": [1], "cursor": "x\r\ny"}], 1, "no cursor"),
         ([b'{"cursor": "\\ud800"}'], 1, "no cursor"),
-        ([b"<html>"], 1, "is no page of a list"),
+        ([b"<html>"], 1, "an HTML page"),
+        ([b"maintenance"], 1, "is no page of a list"),
         ([b'{"a": ' + b"[" * 5000 + b"]" * 5000 + b"}"], 1, "nested too deeply"),
     ],
 )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from hsm_keys import KalshiClient, RequestSigner
 from hsm_keys.errors import KalshiError, NetworkError, OutcomeUnknownError, UsageError
-from hsm_keys.kalshi import errors
+from hsm_keys.kalshi import bodies, errors
 from hsm_keys.signing.algorithms import public_key_pem
 from hsm_keys.signing.pem import PemKey
 from tests.support.kalshi_stub import Stub, send
@@ -93,12 +93,12 @@ def test_a_private_key_in_an_error_is_not_shown(shape: Any, status: int) -> None
 
 def test_ids_tickers_and_codes_are_shown() -> None:
     said = "key 3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d, KXHIGHNY-26NOV23-T55, /trade-api/v2/portfolio/orders: nope"
-    assert errors.clean(said) == said
+    assert bodies.clean(said) == said
 
 
 @given(st.text())
 def test_whatever_a_server_says_is_one_short_printable_line(text: str) -> None:
-    shown = errors.clean(text)
+    shown = bodies.clean(text)
     assert shown.isprintable()
     assert len(shown) <= 303
 
@@ -108,12 +108,12 @@ def test_a_charset_of_the_servers_choosing_does_no_harm(charset: str) -> None:
     def odd(handler: Any) -> None:
         send(handler, 400, b"<h1>zz \xff", {"Content-Type": f"text/html; charset={charset}"})
 
-    with Stub(odd) as stub, client_of(stub) as client, pytest.raises(errors.BadRequestError, match="<h1>zz"):
+    with Stub(odd) as stub, client_of(stub) as client, pytest.raises(errors.NotKalshiError, match="HTML page, zz"):
         client.api_keys.list()
 
 
 def test_json_too_deep_to_read_is_no_crash() -> None:
-    with Stub((400, DEEP)) as stub, client_of(stub) as client, pytest.raises(errors.BadRequestError):
+    with Stub((400, DEEP)) as stub, client_of(stub) as client, pytest.raises(errors.NotKalshiError):
         client.api_keys.list()
     with Stub((200, DEEP)) as stub, client_of(stub) as client:
         with pytest.raises(NetworkError, match="no JSON"):
