@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["rotate"]
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"([0-9]{1,9})([smhd]?)")
+_DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 _LONGEST_GRACE_S: Final = 365 * 86400
 
 
@@ -33,8 +33,10 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> i
         return None
     parts = _DURATION.fullmatch(value)
     if not parts:
-        raise click.BadParameter(f"{value!r} is not a time: write 90s, 10m, 2h or 1d", ctx, param)
-    seconds = int(parts[1]) * _SECONDS[parts[2] or "s"]
+        # A bare 10 was meant as minutes as often as seconds, and the old key is gone at the end of it.
+        lacking = f"{value} of what: {value}s, {value}m, {value}h or {value}d?" if value.isdecimal() else ""
+        raise click.BadParameter(lacking or f"{value!r} is not a time: write 90s, 10m, 2h or 1d", ctx, param)
+    seconds = int(parts[1]) * _SECONDS[parts[2]]
     if seconds > _LONGEST_GRACE_S:
         raise click.BadParameter(
             f"{value} is longer than a year: leave --grace out, and give --finish then", ctx, param

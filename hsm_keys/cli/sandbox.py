@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
 from hsm_keys.cli.extras import import_extra
 
-__all__ = ["sandbox"]
+__all__ = ["DEFAULT_PORT", "sandbox"]
+
+DEFAULT_PORT: Final = 8960
+"""A key belongs to the environment in which it was enrolled, and here that is the port: so it is the same each time."""
 
 
 @click.command(epilog="Example: hsm-keys sandbox --port 8080 --fault 'POST /api_keys:drop-after:1'")
-@click.option("--port", type=int, default=0, metavar="P", help="Port on 127.0.0.1; any free one by default.")
+@click.option(
+    "--port",
+    type=int,
+    default=DEFAULT_PORT,
+    show_default=True,
+    metavar="P",
+    help="Port on 127.0.0.1; 0 takes a free one. Keys enrolled at one port are unknown at another.",
+)
 @click.option(
     "--tier",
     type=click.Choice(["basic", "premier"]),
@@ -30,7 +42,8 @@ def sandbox(*, port: int, tier: str, key_type: str, faults: tuple[str, ...]) -> 
     """Run a strict stand-in for Kalshi on loopback, until Ctrl-C.
 
     Prints `export` lines for its base URL and a bootstrap key, whose PEM lies in a temporary folder, readable by
-    you alone, as long as the sandbox runs. Signatures are checked as Kalshi checks them: salt, clock, scopes.
+    you alone, as long as the sandbox runs. Signatures are checked as Kalshi checks them: salt, clock, scopes. What it
+    holds is forgotten when it stops.
     """
     import_extra("sandbox", "hsm_keys.sandbox").run_forever(
         port=port, tier=tier, key_type=key_type, faults=faults, announce=click.echo

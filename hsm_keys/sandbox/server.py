@@ -198,7 +198,8 @@ def _bind(port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise UsageError(
-            f"port {port} of {_HOST} can't be had: {error.strerror}", hint="choose another port, or 0 for a free one"
+            f"port {port} of {_HOST} can't be had: {error.strerror}",
+            hint="stop what listens there (another sandbox?), or choose another one: --port P, where 0 is any free one",
         ) from error
     return listener
 

@@ -6,8 +6,10 @@ import base64
 import json
 import os
 import pty
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ import httpx2
 import pytest
 
 from hsm_keys import open_store
+from hsm_keys.cli.sandbox import DEFAULT_PORT
 from hsm_keys.sandbox import SandboxServer
 from tests.support.cli import ROOT, failed_json, run_cli, run_json
 from tests.support.oddkeys import make_extractable
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from tests.support.softhsm import SoftHsm, TestToken
 
 pytestmark = [pytest.mark.softhsm, pytest.mark.program]
+
+FAULT = ["--fault", "GET /api_keys:status=429:1"]
 
 
 @pytest.fixture
@@ -295,7 +300,7 @@ def test_the_demo_tells_a_program_the_same_as_one_object(pin: str) -> None:
 
 def test_the_sandbox_command_prints_lines_for_the_shell(pin: str) -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "hsm_keys", "sandbox", "--key-type", "ed25519", "--fault", "GET /api_keys:status=429:1"],
+        [sys.executable, "-m", "hsm_keys", "sandbox", "--port", "0", "--key-type", "ed25519", *FAULT],
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
@@ -314,8 +319,13 @@ def test_the_sandbox_command_prints_lines_for_the_shell(pin: str) -> None:
     assert not Path(pem).exists()
 
 
-def test_the_sandbox_says_when_its_port_is_taken(sandbox: SandboxServer) -> None:
-    port = sandbox.base_url.split(":")[2].split("/")[0]
-    done = run_cli("sandbox", "--port", port)
+def test_the_sandbox_has_the_same_port_each_time_and_says_when_it_is_taken() -> None:
+    with socket.socket() as first, suppress(OSError):  # somebody else may have it already: that will do, too
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        first.bind(("127.0.0.1", DEFAULT_PORT))
+        first.listen()
+        done = run_cli("sandbox")
     assert done.returncode == 2
-    assert port in done.stderr
+    assert f"port {DEFAULT_PORT} " in done.stderr
+    assert "--port" in done.stderr
+    assert f"[default: {DEFAULT_PORT}]" in run_cli("sandbox", "--help").stdout

@@ -81,6 +81,8 @@ def test_abort(sandbox: SandboxServer) -> None:
     ("arguments", "exit_code"),
     [
         (["prod", "--grace", "soon"], 2),
+        (["prod", "--grace", "10"], 2),
+        (["prod", "--grace", "0"], 2),
         (["prod", "--grace", "999999999d"], 2),
         (["prod", "--abort", "--finish"], 2),
         (["prod", "--finish", "--grace", "1m"], 2),
