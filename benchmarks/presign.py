@@ -28,9 +28,10 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from hsm_keys import RequestSigner, open_store  # noqa: E402
+from hsm_keys.signing.headers import SIGNATURE_HEADER, TIMESTAMP_HEADER  # noqa: E402
 from hsm_keys.signing.pem import PemKey  # noqa: E402
 from hsm_keys.signing.presign import presign_cost  # noqa: E402
-from hsm_keys.signing.signer import SIGNATURE_HEADER, TIMESTAMP_HEADER, now_ms  # noqa: E402
+from hsm_keys.signing.signer import now_ms  # noqa: E402
 from tests.support import softhsm  # noqa: E402
 
 if TYPE_CHECKING:

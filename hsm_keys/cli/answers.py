@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.cli import exact_json
-from hsm_keys.signing.signer import SIGNATURE_HEADER
+from hsm_keys.signing.headers import SIGNATURE_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,13 +7,18 @@ that goes out, and -async can wait for it without blocking the loop.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
+from functools import partial
+from http import HTTPStatus
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from hsm_keys.errors import UsageError
 from hsm_keys.integrations.versions import check_version, sdk_of, tried
-from hsm_keys.signing.signer import KEY_HEADER
+from hsm_keys.signing.auth_target import is_proxied_by_environment, refuse_plain_proxy
+from hsm_keys.signing.flow import asend_signed, signing_flow
+from hsm_keys.signing.headers import SIGNED_HEADERS
+from hsm_keys.signing.signed_headers import HeadersToSend, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,7 +29,6 @@ __all__ = ["sign_with"]
 
 Client = TypeVar("Client")
 
-_REFUSED: Final = 401
 _NEEDED: Final = {"method", "url", "headers"}
 
 
@@ -78,6 +82,17 @@ class _Signing:
 
 
 class _SigningSync(_Signing):
+    """The SDK's urllib3 encodes the headers when it sends them, each time that it does: they are signed then."""
+
+    def __init__(self, inner: Any, signer: RequestSigner) -> None:
+        super().__init__(inner, signer)
+        from urllib3.util import Retry
+
+        options = inner.pool_manager.connection_pool_kw
+        retries = Retry.from_int(options.get("retries"))
+        dropped = retries.remove_headers_on_redirect | {name.lower() for name in SIGNED_HEADERS}
+        options["retries"] = retries.new(remove_headers_on_redirect=dropped)  # to other hosts
+
     @staticmethod
     def path_of(url: str) -> str:
         """Return the path that urllib3 sends: it normalises what it is given."""
@@ -86,14 +101,15 @@ class _SigningSync(_Signing):
         return parse_url(url).path or "/"
 
     def request(self, method: str, url: str, headers: Mapping[str, str] | None = None, **rest: Any) -> Any:
-        path = self.path_of(url)
-        ours = self.signer.headers(method, path)
-        # A copy each time: the SDK changes what it is given.
-        response = self.inner.request(method, url, headers={**(headers or {}), **ours}, **rest)
-        if response.status == _REFUSED and self.signer.moved_on(ours[KEY_HEADER]):
-            ours = self.signer.headers(method, path)
-            response = self.inner.request(method, url, headers={**(headers or {}), **ours}, **rest)
-        return response
+        if url.startswith("http:") and getattr(self.inner.pool_manager, "proxy", None):
+            refuse_plain_proxy()
+        signed = HeadersToSend(partial(signing_flow, self.signer, method, self.path_of(url)))
+        while True:
+            # A copy each time: the SDK changes what it is given.
+            response = self.inner.request(method, url, headers={**(headers or {}), **values_of(signed)}, **rest)
+            if not signed.go_again(response.status):
+                return response
+            response.read()
 
 
 class _SigningAsync(_Signing):
@@ -105,10 +121,28 @@ class _SigningAsync(_Signing):
         return URL(url).raw_path
 
     async def request(self, method: str, url: str, headers: Mapping[str, str] | None = None, **rest: Any) -> Any:
-        path = self.path_of(url)
-        ours = await self.signer.aheaders(method, path)
-        response = await self.inner.request(method, url, headers={**(headers or {}), **ours}, **rest)
-        if response.status == _REFUSED and await asyncio.to_thread(self.signer.moved_on, ours[KEY_HEADER]):
-            ours = await self.signer.aheaders(method, path)
+        if url.startswith("http:") and (self.inner.proxy or is_proxied_by_environment(url)):
+            refuse_plain_proxy()
+        if self.inner.pool_manager is None:
+            self.inner.pool_manager = self._session()
+
+        async def send(ours: dict[str, str]) -> Any:
             response = await self.inner.request(method, url, headers={**(headers or {}), **ours}, **rest)
-        return response
+            if response.status == HTTPStatus.UNAUTHORIZED:
+                await response.read()
+            return response
+
+        return await asend_signed(self.signer, method, self.path_of(url), send, attrgetter("status"))
+
+    def _session(self) -> Any:
+        """Return a session as the SDK makes one, which takes no signed headers along when it is redirected."""
+        import aiohttp
+
+        async def drop(_session: object, _context: object, redirect: aiohttp.TraceRequestRedirectParams) -> None:
+            for name in SIGNED_HEADERS:
+                redirect.headers.popall(name, None)
+
+        trace = aiohttp.TraceConfig()
+        trace.on_request_redirect.append(drop)
+        connector = aiohttp.TCPConnector(limit=self.inner.maxsize, ssl=self.inner.ssl_context)
+        return aiohttp.ClientSession(connector=connector, trust_env=True, trace_configs=[trace])

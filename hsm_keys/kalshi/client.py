@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import ssl
+import time
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -18,10 +18,13 @@ from hsm_keys.kalshi.api_keys import ApiKeysResource, AsyncApiKeysResource
 from hsm_keys.kalshi.bodies import clean, read_json
 from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
 from hsm_keys.kalshi.errors import error_of, garbled
+from hsm_keys.kalshi.whole_answer import AnswerTooLargeError, read_whole, read_whole_async
 from hsm_keys.signing.environments import resolve
+from hsm_keys.signing.flow import asend_signed, send_signed, signing_flow
+from hsm_keys.signing.headers import SIGNED_HEADERS
 from hsm_keys.signing.message import canonical_method, canonical_path
 from hsm_keys.signing.pem import PemKey
-from hsm_keys.signing.signer import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, RequestSigner
+from hsm_keys.signing.signer import RequestSigner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,9 +43,8 @@ _NOT_SENT: Final = (
     httpx2.ProxyError,
     httpx2.UnsupportedProtocol,
 )
-_REFUSED: Final = 401
 _TRANSIENT: Final = frozenset({429, 500, 502, 503, 504})
-_OURS: Final = frozenset(name.lower() for name in (KEY_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER, "Host"))
+_OURS: Final = frozenset(name.lower() for name in (*SIGNED_HEADERS, "Host"))
 # RFC 9110, sections 5.6.2 (a token) and 5.5 (visible ASCII, spaces inside).
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
@@ -156,6 +158,8 @@ def _explained(error: httpx2.HTTPError | httpx2.InvalidURL, method: str, path: s
             f"Kalshi can't be reached for {what}{f' ({why})' if why else ''}; nothing was sent",
             hint="check the network and the base URL",
         )
+    if isinstance(error, AnswerTooLargeError):
+        what = f"{method} {path} that can be read: it is {error}"
     if method == "GET":
         return NetworkError(f"no answer from Kalshi to {what}", hint="check the network, then try again")
     return OutcomeUnknownError(
@@ -179,6 +183,10 @@ def _unless_transient(response: httpx2.Response) -> httpx2.Response:
     if response.status_code in _TRANSIENT:
         raise _TransientStatusError(response)
     return response
+
+
+def _status(response: httpx2.Response) -> int:
+    return response.status_code
 
 
 def _json(response: httpx2.Response) -> Any:
@@ -266,13 +274,12 @@ class KalshiClient(_Base):
         return response
 
     def _send(self, request: httpx2.Request, signed: str) -> httpx2.Response:
-        request.headers.update(self.signer.headers(request.method, signed))
-        response = self._http.send(request)
-        # A refused request wasn't carried out: after a rotation it is sent with the new key.
-        if response.status_code == _REFUSED and self.signer.moved_on(request.headers[KEY_HEADER]):
-            request.headers.update(self.signer.headers(request.method, signed))
-            response = self._http.send(request)
-        return response
+        def send(headers: dict[str, str]) -> httpx2.Response:
+            request.headers.update(headers)
+            began = time.monotonic()
+            return read_whole(self._http.send(request, stream=True), began)
+
+        return send_signed(signing_flow(self.signer, request.method, signed), send, _status)
 
     def get_json(self, path: str) -> Any:
         """Return the JSON of a GET that must succeed.
@@ -297,7 +304,7 @@ class KalshiClient(_Base):
 
 
 class AsyncKalshiClient(_Base):
-    """``KalshiClient`` with awaitables. It signs in a thread: a slow token never blocks the event loop.
+    """``KalshiClient`` with awaitables, under asyncio or trio. It signs in a thread: no slow token blocks the loop.
 
     Arguments, attributes and errors are those of ``KalshiClient``.
     """
@@ -342,14 +349,12 @@ class AsyncKalshiClient(_Base):
         return response
 
     async def _send(self, request: httpx2.Request, signed: str) -> httpx2.Response:
-        request.headers.update(await self.signer.aheaders(request.method, signed))
-        response = await self._http.send(request)
-        if response.status_code == _REFUSED and await asyncio.to_thread(
-            self.signer.moved_on, request.headers[KEY_HEADER]
-        ):
-            request.headers.update(await self.signer.aheaders(request.method, signed))
-            response = await self._http.send(request)
-        return response
+        async def send(headers: dict[str, str]) -> httpx2.Response:
+            request.headers.update(headers)
+            began = time.monotonic()
+            return await read_whole_async(await self._http.send(request, stream=True), began)
+
+        return await asend_signed(self.signer, request.method, signed, send, _status)
 
     async def aclose(self) -> None:
         """Close the connections. The store of the key stays open."""

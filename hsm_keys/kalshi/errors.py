@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import HsmKeysError, KalshiError, NetworkError, OutcomeUnknownError
 from hsm_keys.kalshi.bodies import Said, is_html, said_by_kalshi, sender_of, shown_body
-from hsm_keys.signing.signer import TIMESTAMP_HEADER
+from hsm_keys.signing.headers import TIMESTAMP_HEADER
 
 if TYPE_CHECKING:
     import httpx2

@@ -10,7 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
 
 from hsm_keys.errors import PinError, StoreUnavailableError
-from hsm_keys.signing.signer import KEY_HEADER
+from hsm_keys.signing.headers import KEY_HEADER
 
 if TYPE_CHECKING:
     from hsm_keys.signing.stock import Shelf, Stock

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from hsm_keys.errors import AwsError, HsmKeysError, KeyNotRegisteredError, KeyProblemError, StoreError
 from hsm_keys.forks import ProcessLock
+from hsm_keys.signing.flow import in_thread
+from hsm_keys.signing.headers import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from hsm_keys.signing.message import WEBSOCKET_PATH, signing_message
 
 if TYPE_CHECKING:
@@ -21,17 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_RATE",
-    "KEY_HEADER",
-    "SIGNATURE_HEADER",
-    "TIMESTAMP_HEADER",
     "MessageSigner",
     "RequestSigner",
     "now_ms",
 ]
-
-KEY_HEADER: Final = "KALSHI-ACCESS-KEY"
-TIMESTAMP_HEADER: Final = "KALSHI-ACCESS-TIMESTAMP"
-SIGNATURE_HEADER: Final = "KALSHI-ACCESS-SIGNATURE"
 
 DEFAULT_RATE: Final = 50.0
 """Signatures a second that are made ahead, at most."""
@@ -160,7 +155,7 @@ class RequestSigner:
         return None
 
     async def aheaders(self, method: str, path: str) -> dict[str, str]:
-        """Return what ``headers`` returns, and don't block the event loop: what must be signed is signed in a thread.
+        """Return what ``headers`` returns, and don't block the event loop (asyncio's or trio's): it signs in a thread.
 
         Args:
             method: HTTP method.
@@ -173,9 +168,7 @@ class RequestSigner:
         taken = self.take(method, path)
         if taken is not None:
             return taken
-        import asyncio
-
-        return await asyncio.to_thread(self.headers, method, path)
+        return await in_thread(self.headers, method, path)
 
     def websocket_headers(self, path: str = WEBSOCKET_PATH) -> dict[str, str]:
         """Return the three headers of a WebSocket handshake; make them anew for each connection.

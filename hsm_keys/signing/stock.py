@@ -17,8 +17,8 @@ from typing import Final
 
 from hsm_keys.errors import UsageError
 from hsm_keys.forks import ProcessLock
+from hsm_keys.signing.headers import KEY_HEADER
 from hsm_keys.signing.message import canonical_method, canonical_path
-from hsm_keys.signing.signer import KEY_HEADER
 
 __all__ = ["Route", "Shelf", "Stock", "Ticket", "elapsed_ns"]
 

@@ -21,8 +21,8 @@ from urllib3.util.retry import Retry
 from hsm_keys import RequestSigner
 from hsm_keys.errors import UsageError
 from hsm_keys.sandbox import SandboxServer
+from hsm_keys.signing.headers import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from hsm_keys.signing.pem import PemKey
-from hsm_keys.signing.signer import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from tests.support.kalshi_stub import Stub, hang_up, send
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ def test_headers_that_grew_old_on_their_way_are_made_anew(
             self.now += 3.0  # the connection took so long
             return self.now
 
-    monkeypatch.setattr("hsm_keys.signing.carried.time", Late())
+    monkeypatch.setattr("hsm_keys.signing.flow.time", Late())
     with Stub((401, {}), (200, {})) as stub:
         auth = RequestSigner(key).auth(base_url=stub.base_url)
         assert run(client)(auth, "POST", stub.base_url + "/portfolio/orders").status_code == 200

@@ -8,7 +8,7 @@ import pytest
 
 from hsm_keys import KalshiClient, RequestSigner
 from hsm_keys.errors import KeyNotFoundError, SigningError, StoreUnavailableError
-from hsm_keys.signing.signer import KEY_HEADER
+from hsm_keys.signing.headers import KEY_HEADER
 from tests.support.kalshi_stub import Stub
 
 PATH = "/trade-api/v2/portfolio/balance"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from hsm_keys.errors import UsageError
 from hsm_keys.signing import presign
+from hsm_keys.signing.headers import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from hsm_keys.signing.presign import PresigningSigner, presign_cost
-from hsm_keys.signing.signer import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from tests.support.presigning import BALANCE, ORDERS, Clocks, CountingKey, clocks, key, make, no_worker, work
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ import requests
 from hsm_keys import AsyncKalshiClient, KalshiClient, RequestSigner, open_store
 from hsm_keys.signing import presign
 from hsm_keys.signing.algorithms import verifies
-from hsm_keys.signing.signer import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, now_ms
+from hsm_keys.signing.headers import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
+from hsm_keys.signing.signer import now_ms
 from tests.support.presigning import BALANCE, ORDERS, CountingKey
 from tests.support.verify import openssl_verifies
 

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hsm_keys import KeyType, RequestSigner
 from hsm_keys.errors import KeyNotRegisteredError, UsageError
 from hsm_keys.signing.algorithms import key_type_of, public_key_pem, verifies
+from hsm_keys.signing.headers import TIMESTAMP_HEADER
 from hsm_keys.signing.pem import PemKey
-from hsm_keys.signing.signer import TIMESTAMP_HEADER
 from tests.support.verify import openssl_verifies
 
 if TYPE_CHECKING:
