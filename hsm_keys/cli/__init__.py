@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from hsm_keys._version import __version__
+from hsm_keys.cli.commands import Group
 from hsm_keys.cli.options import settings_options
 from hsm_keys.cli.output import fail, fail_interrupted, fail_usage, wants_json
 
@@ -43,7 +44,7 @@ _COMMANDS: Final = {
 """Command to the module that holds it, and its short help: ``--help`` imports none of them."""
 
 
-class _LazyGroup(click.Group):
+class _LazyGroup(Group):
     """A group whose commands are imported when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
@@ -60,18 +61,6 @@ class _LazyGroup(click.Group):
         attribute = "list_keys" if cmd_name == "list" else cmd_name.replace("-", "_")
         command: click.Command = getattr(module, attribute)
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; for a slip of the keyboard, say which one may be meant."""
-        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
-            from difflib import get_close_matches
-
-            close = get_close_matches(args[0], _COMMANDS, n=1)
-            meant = f" Did you mean {close[0]!r}?" if close else ""
-            raise click.UsageError(f"No such command {args[0]!r}.{meant}", ctx)
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the short helps from the table."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, settings_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.cli.pages import check_folder, write_page
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["bench"]
 
 
-@click.command(epilog="Example: hsm-keys bench --name prod --slot 0")
+@command(epilog="Example: hsm-keys bench --name prod --slot 0")
 @click.option("--name", metavar="NAME", help="The key to measure; by default the only one of the store.")
 @click.option(
     "--seconds", type=click.FloatRange(0.05, 600), default=2.0, show_default=True, help="For each measurement."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, auth_option, settings_options
 from hsm_keys.cli.output import print_json, print_line, print_table
 from hsm_keys.cli.pages import check_folder, write_page
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["custody"]
 
 
-@click.command(epilog="Example: hsm-keys custody --slot 0 --html custody.html")
+@command(epilog="Example: hsm-keys custody --slot 0 --html custody.html")
 @click.option("--html", "html_path", metavar="PATH", help="Write the report as a page, too.")
 @click.option("--offline", is_flag=True, help="Don't ask Kalshi: report on the stores' keys alone.")
 @auth_option

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hsm_keys.cli.commands import command
 from hsm_keys.cli.extras import import_extra
 from hsm_keys.cli.options import Settings, settings_options
 from hsm_keys.cli.output import print_json
@@ -46,7 +47,7 @@ class _Story:
             self.steps[-1]["lines"].append(line)
 
 
-@click.command(epilog="Example: hsm-keys demo --slot 0")
+@command(epilog="Example: hsm-keys demo --slot 0")
 @settings_options
 @click.pass_obj
 def demo(settings: Settings) -> None:

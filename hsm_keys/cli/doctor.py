@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, settings_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.cli.session import bootstrap_signer, connector, managing_key, opened_store, speaking
@@ -22,7 +23,7 @@ __all__ = ["doctor"]
 _SUMMARY = {"ok": "all is well", "warning": "it works, with warnings", "problem": "there are problems"}
 
 
-@click.command(epilog="Example: hsm-keys doctor --slot 0")
+@command(epilog="Example: hsm-keys doctor --slot 0")
 @settings_options
 @click.pass_obj
 def doctor(settings: Settings) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, new_key_options, settings_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.cli.session import connector, management_client, opened_store, speaking
@@ -55,7 +56,7 @@ def print_enrollment(settings: Settings, done: Enrollment) -> None:
         click.echo(f"{done.key.name}  {done.api_key_id}  {done.key.uri}")
 
 
-@click.command(epilog="Example: hsm-keys enroll --slot 0 --name prod")
+@command(epilog="Example: hsm-keys enroll --slot 0 --name prod")
 @click.option("--name", required=True, metavar="NAME", help="What to call the key, in the store and at Kalshi.")
 @click.option("--key-type", type=click.Choice(_KEY_TYPES), help="What to make; rsa-2048 by default.")
 @new_key_options
@@ -130,7 +131,7 @@ def _print_offline(settings: Settings, store: KeyStore, minted: Enrollment, say:
     say(f"  hsm-keys adopt {minted.key.name} --api-key-id ID --store {shlex.quote(store.uri)}")
 
 
-@click.command(epilog="Example: hsm-keys adopt prod --slot 0 --api-key-id 3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d")
+@command(epilog="Example: hsm-keys adopt prod --slot 0 --api-key-id 3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d")
 @click.argument("name")
 @click.option("--api-key-id", required=True, metavar="ID", help="The id that Kalshi's account page shows.")
 @settings_options

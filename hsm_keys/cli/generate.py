@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hsm_keys.cli.commands import command
 from hsm_keys.cli.enroll import print_enrollment
 from hsm_keys.cli.options import Settings, new_key_options, settings_options
 from hsm_keys.cli.session import bootstrap_signer, connector, management_client, opened_store, speaking
@@ -23,7 +24,7 @@ __all__ = ["generate"]
 _KEY_TYPES = ("rsa-2048", "ed25519")
 
 
-@click.command(epilog="Example: hsm-keys generate ci-bot --slot 0 --scope read")
+@command(epilog="Example: hsm-keys generate ci-bot --slot 0 --scope read")
 @click.argument("name")
 @click.option("--key-type", type=click.Choice(_KEY_TYPES), default="rsa-2048", help="What Kalshi is to make.")
 @new_key_options

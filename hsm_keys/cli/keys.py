@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hsm_keys.cli.commands import command
 from hsm_keys.cli.enroll import key_object
 from hsm_keys.cli.options import Settings, api_key_id_option, auth_option, settings_options
 from hsm_keys.cli.output import print_json, print_line, print_table
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["list_keys", "public_key", "show"]
 
 
-@click.command(name="list", epilog="Example: hsm-keys list --slot 0 --output json")
+@command(name="list", epilog="Example: hsm-keys list --slot 0 --output json")
 @auth_option
 @settings_options
 @click.pass_obj
@@ -62,7 +63,7 @@ def _print_table(entries: Sequence[Entry]) -> None:
     print_table(headings, rows)
 
 
-@click.command(epilog="Example: hsm-keys show prod --slot 0")
+@command(epilog="Example: hsm-keys show prod --slot 0")
 @click.argument("name")
 @api_key_id_option
 @settings_options
@@ -94,7 +95,7 @@ def _print_key(shown: dict[str, Any]) -> None:
     click.echo(shown["public_key_pem"] or "", nl=False)
 
 
-@click.command(name="public-key", epilog="Example: hsm-keys public-key prod --slot 0 > prod.pub.pem")
+@command(name="public-key", epilog="Example: hsm-keys public-key prod --slot 0 > prod.pub.pem")
 @click.argument("name")
 @settings_options
 @click.pass_obj

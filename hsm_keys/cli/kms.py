@@ -6,6 +6,7 @@ import os
 
 import click
 
+from hsm_keys.cli.commands import command, group
 from hsm_keys.cli.options import Settings, settings_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.cli.session import opened_store, speaking
@@ -17,7 +18,7 @@ __all__ = ["kms", "replicate"]
 _PURPOSES = ("sign", "enroll", "generate", "rotate")
 
 
-@click.group(epilog="Example: hsm-keys kms policy --for sign --name prod --role arn:aws:iam::111122223333:role/trader")
+@group(epilog="Example: hsm-keys kms policy --for sign --name prod --role arn:aws:iam::111122223333:role/trader")
 def kms() -> None:
     """Policies for AWS KMS."""
 
@@ -47,7 +48,7 @@ def _regions(settings: Settings) -> tuple[str, ...]:
     return tuple(named.split(",")) if named else ()
 
 
-@click.command(epilog="Example: hsm-keys replicate prod --to us-west-2 --kms --region us-east-1")
+@command(epilog="Example: hsm-keys replicate prod --to us-west-2 --kms --region us-east-1")
 @click.argument("name")
 @click.option("--to", "target", required=True, metavar="REGION", help="Where the key is to be usable too.")
 @settings_options

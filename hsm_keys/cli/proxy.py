@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hsm_keys.cli.commands import group
 from hsm_keys.cli.extras import import_extra
 from hsm_keys.cli.options import Settings, settings_options
 from hsm_keys.cli.output import print_json
@@ -21,7 +22,7 @@ _NAME = click.option("--name", metavar="NAME", required=True, help="The key that
 _path = click.Path(path_type=Path)
 
 
-@click.group(
+@group(
     invoke_without_command=True,
     epilog="Example: hsm-keys proxy --name prod --policy policy.toml",
 )
@@ -247,7 +248,7 @@ def _tell(method: str, path: str, name: str) -> dict[str, Any]:
     return told
 
 
-@click.group(epilog="Example: hsm-keys audit verify ~/.local/state/hsm-keys/prod/audit")
+@group(epilog="Example: hsm-keys audit verify ~/.local/state/hsm-keys/prod/audit")
 def audit() -> None:
     """Audit trails of the proxy."""
 

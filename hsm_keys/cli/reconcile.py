@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hsm_keys.cli.commands import command
 from hsm_keys.cli.confirming import confirm, require_consent, yes_option
 from hsm_keys.cli.options import Settings, auth_option, settings_options
 from hsm_keys.cli.output import print_json, print_line
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["reconcile"]
 
 
-@click.command(epilog="Example: hsm-keys reconcile --slot 0 --store 'awskms:///?region=us-east-1'")
+@command(epilog="Example: hsm-keys reconcile --slot 0 --store 'awskms:///?region=us-east-1'")
 @click.option("--fix", "fixing", is_flag=True, help="Repair what is safe to repair: bind ids that are proved.")
 @auth_option
 @yes_option

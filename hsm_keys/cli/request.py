@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from hsm_keys.cli.answers import Answer, answers_object, refusal_text, timing
+from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, settings_options, signing_key_options
 from hsm_keys.cli.request_body import read_body
 from hsm_keys.cli.request_headers import read_headers
@@ -52,7 +53,7 @@ class _Request:
         return client.request(self.method, path or self.path, content=self.body, headers=self.headers)
 
 
-@click.command(epilog=_EXAMPLES)
+@command(epilog=_EXAMPLES)
 @click.argument("method")
 @click.argument("path")
 @signing_key_options

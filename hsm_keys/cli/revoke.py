@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hsm_keys.cli.commands import command
 from hsm_keys.cli.confirming import confirm, require_consent, yes_option
 from hsm_keys.cli.options import Settings, auth_option, settings_options
 from hsm_keys.cli.output import print_json, print_line
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["revoke"]
 
 
-@click.command(epilog="Example: hsm-keys revoke old-bot --slot 0 --destroy")
+@command(epilog="Example: hsm-keys revoke old-bot --slot 0 --destroy")
 @click.argument("key", metavar="NAME_OR_ID")
 @click.option("--destroy", is_flag=True, help="Destroy the private half in the store too; on KMS: in 7 days.")
 @click.option("--force", is_flag=True, help="Also if it is the last key that can manage API keys.")

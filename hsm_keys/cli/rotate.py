@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from hsm_keys.cli.commands import command
 from hsm_keys.cli.confirming import confirm, yes_option
 from hsm_keys.cli.enroll import key_object
 from hsm_keys.cli.options import Settings, auth_option, settings_options
@@ -44,7 +45,7 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> i
     return seconds
 
 
-@click.command(epilog="Example: hsm-keys rotate prod --slot 0")
+@command(epilog="Example: hsm-keys rotate prod --slot 0")
 @click.argument("name")
 @click.option("--grace", callback=_seconds, metavar="D", help="Wait so long (90s, 10m, 2h), then end the old key.")
 @click.option("--finish", is_flag=True, help="End the old key now.")

@@ -6,6 +6,7 @@ from typing import Final
 
 import click
 
+from hsm_keys.cli.commands import command
 from hsm_keys.cli.extras import import_extra
 
 __all__ = ["DEFAULT_PORT", "sandbox"]
@@ -14,7 +15,7 @@ DEFAULT_PORT: Final = 8960
 """A key belongs to the environment in which it was enrolled, and here that is the port: so it is the same each time."""
 
 
-@click.command(epilog="Example: hsm-keys sandbox --port 8080 --fault 'POST /api_keys:drop-after:1'")
+@command(epilog="Example: hsm-keys sandbox --port 8080 --fault 'POST /api_keys:drop-after:1'")
 @click.option(
     "--port",
     type=int,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, settings_options, shared_options, signing_key_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.cli.session import opened_store, speaking
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["fix_logon", "sign"]
 
 
-@click.command(epilog="Example: hsm-keys sign GET /trade-api/v2/portfolio/balance --name prod --slot 0")
+@command(epilog="Example: hsm-keys sign GET /trade-api/v2/portfolio/balance --name prod --slot 0")
 @click.argument("method")
 @click.argument("path")
 @signing_key_options
@@ -89,7 +90,7 @@ def _full_path(method: str, path: str, say: Callable[[str], None]) -> str:
     return f"{REST_PREFIX}{path}"
 
 
-@click.command(name="fix-logon", epilog="Example: hsm-keys fix-logon --name prod --target KalshiNR --seq 1 --slot 0")
+@command(name="fix-logon", epilog="Example: hsm-keys fix-logon --name prod --target KalshiNR --seq 1 --slot 0")
 @signing_key_options
 @click.option("--target", required=True, metavar="ID", help="TargetCompID (56), such as KalshiNR.")
 @click.option("--seq", required=True, type=click.IntRange(min=1), metavar="N", help="MsgSeqNum (34) of the Logon.")

@@ -1,0 +1,106 @@
+"""Commands whose errors say what is wrong with a value without repeating it, where click's own repeat it."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Command", "Group", "command", "group"]
+
+# A private key begins with dashes, too.
+_OPTION: Final = re.compile(r"--?[a-z][a-z-]{0,30}")
+
+
+def _checked(
+    command: click.Command, parse: Callable[[click.Context, list[str]], list[str]], ctx: click.Context, args: list[str]
+) -> list[str]:
+    """Parse the arguments; what click says of a bad one is said without it."""
+    given = list(args)
+    try:
+        return parse(ctx, args)
+    except click.UsageError as error:
+        reworded = _reworded(command, ctx, given, error)
+    raise reworded
+
+
+def _reworded(
+    command: click.Command, ctx: click.Context, given: list[str], error: click.UsageError
+) -> click.UsageError:
+    if isinstance(error, click.NoSuchOption) and not _OPTION.fullmatch(error.option_name):
+        from hsm_keys.values import describe
+
+        message = f"{describe(error.option_name)} stands where an option, or a value without dashes, belongs."
+        return click.UsageError(message, error.ctx)
+    if isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter):
+        return _bad_value(command, ctx, given, error)
+    if type(error) is click.UsageError:  # click raises no other one of this very class while it parses
+        return click.UsageError("There are more arguments than this command takes.", error.ctx)
+    return error
+
+
+def _bad_value(
+    command: click.Command, ctx: click.Context, given: list[str], error: click.BadParameter
+) -> click.BadParameter:
+    param = error.param
+    if param is None or param.type is click.STRING:  # no text is refused but by our own callbacks
+        return error
+    from hsm_keys.values import describe
+
+    values, _, _ = command.make_parser(ctx).parse_args(given)
+    value = values.get(param.name or "")
+    what = describe(value) if isinstance(value, str) else "one of the values"
+    return click.BadParameter(f"{what} is not {_wanted(param.type)}.", error.ctx, param)
+
+
+def _wanted(kind: click.ParamType[Any]) -> str:
+    """Return what a type takes, in words for people."""
+    if isinstance(kind, click.Choice):
+        return f"one of {', '.join(kind.choices)}"
+    if isinstance(kind, click.IntRange | click.FloatRange):
+        noun = "a whole number" if isinstance(kind, click.IntRange) else "a number"
+        low = f" {'above' if kind.min_open else 'from'} {kind.min}" if kind.min is not None else ""
+        return noun + low + (f" to {kind.max}" if kind.max is not None else "")
+    return {click.INT: "a whole number", click.FLOAT: "a number"}.get(kind, "what this takes")
+
+
+class Command(click.Command):
+    """A command that repeats no value in its errors."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments into the context."""
+        return _checked(self, super().parse_args, ctx, args)
+
+
+class Group(click.Group):
+    """A group of such commands."""
+
+    command_class = Command
+    group_class = type
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the group's own arguments into the context."""
+        return _checked(self, super().parse_args, ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; for a slip of the keyboard, say which one may be meant."""
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and not args[0].startswith("-"):
+            from hsm_keys.values import shown_word
+
+            raise click.UsageError(f"There is no command {shown_word(args[0], known)}.", ctx)
+        return super().resolve_command(ctx, args)
+
+
+command: Callable[..., Callable[[Callable[..., Any]], Command]] = partial(click.command, cls=Command)
+"""Makes a ``Command`` of a function; takes what ``click.command`` takes."""
+
+group: Callable[..., Callable[[Callable[..., Any]], Group]] = partial(click.group, cls=Group)
+"""Makes a ``Group`` of a function; takes what ``click.group`` takes."""

@@ -1,0 +1,171 @@
+"""Values that people and programs hand over: which may be repeated in a message, and how the others are described.
+
+Any option, variable, URI attribute or line of a file may hold a secret that was put in the wrong place: a PIN where a
+file belongs, a private key where its path belongs. So this rule holds for every message, hint, log line and JSON:
+
+- What passed its check may be shown: a key's name, a token's label, an API key id, a file that was opened.
+- What failed its check is described, not repeated: ``describe`` gives its kind and its length. A text of up to three
+  characters, which is too short for any secret, is given as it is.
+- A name that nothing goes by may be repeated (``shown``), and a path that leads nowhere (``shown_path``), where its
+  form is harmless: it is what people have to compare with what they meant. A form that secrets have isn't.
+- A word that isn't among those known (a command, a scope) may be repeated where it comes close to one (``shown_word``):
+  then it is a slip of the keyboard.
+
+Errors are sent home with the local variables of their frames, too: secrets travel as ``Secret`` and are revealed where
+they are used; ``hides_its_arguments`` is for functions that take text which may hold one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from difflib import get_close_matches
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = [
+    "Secret",
+    "describe",
+    "hides_its_arguments",
+    "looks_secret",
+    "shown",
+    "shown_path",
+    "shown_word",
+    "without_frames",
+]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_E = TypeVar("_E", bound=BaseException)
+
+_ARMOUR: Final = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----")
+_PEMS: Final = {
+    "PRIVATE KEY": "a PEM of a private key",
+    "RSA PRIVATE KEY": "a PEM of a private key",
+    "EC PRIVATE KEY": "a PEM of a private key",
+    "ENCRYPTED PRIVATE KEY": "a PEM of an encrypted private key",
+    "OPENSSH PRIVATE KEY": "a private key in OpenSSH's format",
+    "PUBLIC KEY": "a PEM of a public key",
+    "RSA PUBLIC KEY": "a PEM of a public key",
+    "CERTIFICATE": "a PEM of a certificate",
+}
+_KINDS: Final = (
+    (re.compile(r"\s*(?:pkcs11|awskms|vault):.*", re.IGNORECASE | re.DOTALL), "the URI of a store"),
+    (re.compile(r"\s*https?://.*", re.IGNORECASE | re.DOTALL), "a URL"),
+    (re.compile(r"\s*[{\[].*", re.DOTALL), "JSON"),
+    (re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE), "a UUID"),
+    (re.compile(r"(?:~|\.{1,2})?/[^\n]*"), "a path"),
+    (re.compile(r"[A-Za-z0-9+/_\s-]{40,}={0,2}\s*"), "base64"),
+)
+# Base64 or hex of 30 bytes and more has no place in a name, and "pin-value" has none outside a URI.
+_LIKE_A_SECRET: Final = re.compile(
+    r"-----BEGIN|PRIVATE KEY|pin-value|://[^/]*@|[A-Za-z0-9+/]{40,}|\bhvs\.|\beyJ", re.IGNORECASE
+)
+_NO_SECRET: Final = 3
+_LONGEST_NAME: Final = 128
+_LONGEST_PATH: Final = 300
+_PATH: Final = re.compile(r"(?:~[a-z0-9_-]*|\.{1,2})?/.+|[\w.-]+\.(?:crt|json|jsonl|key|md|pem|pin|pub|so|toml|txt)")
+
+
+class Secret:
+    """A text that shows nothing of itself, in ``repr``, ``str`` and formatting, and can't be pickled or copied."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the text, for the call that uses it: a local variable with it is sent home with an error."""
+        return self._value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._value))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(***)"
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError("a secret can't be pickled or copied")
+
+
+def describe(value: str | Secret) -> str:
+    """Return what a value is and how long, such as ``a PEM of a private key (1704 characters)``; nothing of it."""
+    text = value.reveal() if isinstance(value, Secret) else value
+    if 0 < len(text.strip()) == len(text) <= _NO_SECRET and text.isprintable() and not isinstance(value, Secret):
+        return repr(text)
+    if not text.strip():
+        return "blank text" if text else "an empty text"
+    kind, lines = _kind(text), len(text.splitlines())
+    length = f"{len(text)} characters"
+    if kind:
+        return f"{kind} ({length})"
+    return f"text of {length}" + (f" in {lines} lines" if lines > 1 else "")
+
+
+def _kind(text: str) -> str:
+    armour = _ARMOUR.search(text)
+    if armour is not None:
+        return _PEMS.get(armour[1], "a PEM")
+    return next((kind for form, kind in _KINDS if form.fullmatch(text)), "")
+
+
+def looks_secret(text: str) -> bool:
+    """Tell whether a text has a form that secrets have: a PEM, long base64 or hex, a URI with a PIN, a token."""
+    return _LIKE_A_SECRET.search(text) is not None
+
+
+def shown(name: str) -> str:
+    """Return a name in quotes, to be repeated to people; its description if it has no form that names have."""
+    if name.strip() and len(name) <= _LONGEST_NAME and name.isprintable() and not looks_secret(name):
+        return repr(name)
+    return describe(name)
+
+
+def shown_word(word: str, known: Iterable[str]) -> str:
+    """Return a word in quotes, with the known one that was meant; its description if it comes close to none."""
+    close = get_close_matches(word, [*known], n=1) if len(word) <= _LONGEST_NAME else []
+    return f"{word!r} (did you mean {close[0]!r}?)" if close and word.isprintable() else describe(word)
+
+
+def shown_path(path: object) -> str:
+    """Return a path to be repeated to people; its description where it leads nowhere and doesn't look like one."""
+    text = os.fsdecode(path) if isinstance(path, bytes) else str(path)
+    if _leads_somewhere(text):
+        return text
+    plain = text.isprintable() and len(text) <= _LONGEST_PATH and not any(map(looks_secret, text.split("/")))
+    return text if plain and _PATH.fullmatch(text) else describe(text)
+
+
+def _leads_somewhere(path: str) -> bool:
+    try:
+        return bool(path) and path.isprintable() and os.path.lexists(path)
+    except ValueError:
+        return False
+
+
+def without_frames(error: _E) -> _E:
+    """Return the error without its frames and the errors before it, whose local variables may hold a secret."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
+def hides_its_arguments(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Let a function's errors go without its frames: its arguments, and what it makes of them, may hold a secret."""
+
+    @wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised again
+            raised = without_frames(error)
+        args, kwargs = (), {}  # type: ignore[assignment]  # this frame goes home with the error
+        raise raised
+
+    return call
