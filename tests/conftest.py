@@ -62,9 +62,12 @@ def _one_bootstrap_key() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the keys, tokens and accounts of whoever runs it."""
+    """No test sees the keys, tokens and accounts of whoever runs it; a module that is named keeps what it reads."""
+    prefixes = ["HSM_KEYS_", "KALSHI_", "AWS_"]
+    if not os.environ.get("HSM_KEYS_TEST_STORE", "").startswith("pkcs11:"):
+        prefixes.append("SOFTHSM2_")
     for name in list(os.environ):
-        if name.startswith(("HSM_KEYS_", "KALSHI_", "AWS_", "SOFTHSM2_")) and not name.startswith("HSM_KEYS_TEST_"):
+        if name.startswith(tuple(prefixes)) and not name.startswith("HSM_KEYS_TEST_"):
             monkeypatch.delenv(name)
 
 

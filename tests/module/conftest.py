@@ -1,4 +1,4 @@
-"""The module under test: SoftHSM, unless HSM_KEYS_TEST_STORE says ``opencryptoki``, ``p11-kit`` or a PKCS#11 URI."""
+"""The module under test: SoftHSM, unless HSM_KEYS_TEST_STORE names another set-up or has a PKCS#11 URI."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import pytest
 from hsm_keys import open_store
 from hsm_keys.stores.pkcs11.probing import TokenState, look_at
 from hsm_keys.stores.uri import Pkcs11Uri
-from tests.support import opencryptoki, p11kit
+from tests.support import more_modules, opencryptoki, p11kit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from hsm_keys import KeyStore
+    from hsm_keys import KeyStore, StoredKey
     from tests.support.softhsm import SoftHsm, TestToken
 
-KNOWN = ("softhsm", "opencryptoki", "p11-kit")
+KNOWN = ("softhsm", "opencryptoki", "p11-kit", *more_modules.NAMES)
 NAMED = os.environ.get("HSM_KEYS_TEST_STORE") or "softhsm"
 
 
@@ -34,12 +34,16 @@ class Subject:
         stop: Makes the back-end go away; None where nobody says how.
         start: Brings it back.
         wrong_pins: Whether a try of the PIN may be wasted on it.
+        existing: A key that the token holds, where it makes none itself; empty otherwise.
+        custody: Whether the token keeps its keys to itself.
     """
 
     uri: str
     stop: Callable[[], object] | None = None
     start: Callable[[], object] | None = None
     wrong_pins: bool = True
+    existing: str = ""
+    custody: bool = True
 
     def state(self) -> TokenState:
         """Return what the token says without a login."""
@@ -49,6 +53,12 @@ class Subject:
 @pytest.fixture(scope="session")
 def _opencryptoki() -> None:
     opencryptoki.set_up()
+
+
+@pytest.fixture(scope="session")
+def _another_makers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[more_modules.Setup]:
+    with more_modules.set_up(NAMED, tmp_path_factory.mktemp("module")) as ready:
+        yield ready
 
 
 def _softhsm(request: pytest.FixtureRequest) -> Subject:
@@ -67,7 +77,8 @@ def _runs(variable: str) -> Callable[[], object] | None:
 
 def _foreign() -> Subject:
     wrong_pins = os.environ.get("HSM_KEYS_TEST_WRONG_PINS") == "yes"
-    return Subject(NAMED, _runs("HSM_KEYS_TEST_STOP"), _runs("HSM_KEYS_TEST_START"), wrong_pins)
+    existing = os.environ.get("HSM_KEYS_TEST_KEY", "")
+    return Subject(NAMED, _runs("HSM_KEYS_TEST_STOP"), _runs("HSM_KEYS_TEST_START"), wrong_pins, existing)
 
 
 @pytest.fixture
@@ -87,6 +98,11 @@ def subject(
         with p11kit.P11KitServer(request.getfixturevalue("token"), tmp_path_factory.getbasetemp() / "p11") as server:
             monkeypatch.setenv("P11_KIT_SERVER_ADDRESS", server.address)
             yield Subject(server.uri, server.kill, server.start)
+    elif NAMED in more_modules.NAMES:
+        ready: more_modules.Setup = request.getfixturevalue("_another_makers")
+        for variable, value in ready.environment.items():
+            monkeypatch.setenv(variable, value)
+        yield Subject(ready.uri, existing=ready.existing, custody=ready.custody)
     else:
         yield _foreign()
 
@@ -102,6 +118,19 @@ def store(subject: Subject) -> Iterator[KeyStore]:
             if (key.name, key.public_pem()) not in before:
                 opened.destroy(key)
         assert {(key.name, key.public_pem()) for key in opened.keys()} == before
+
+
+@pytest.fixture
+def key(subject: Subject, store: KeyStore, name: str) -> StoredKey:
+    """A key of the token that signs: made for the test, or one that the token's own tools made."""
+    return store.key(subject.existing) if subject.existing else store.generate(name)
+
+
+@pytest.fixture
+def makes_keys(subject: Subject) -> None:
+    """For tests of what a token makes itself."""
+    if subject.existing:
+        pytest.skip("the keys of this token are made by its own tools")
 
 
 @pytest.fixture
