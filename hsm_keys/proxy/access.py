@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import UsageError
 from hsm_keys.proxy.policy import CLIENT_NAME
+from hsm_keys.signing.headers import KEY_HEADER
 from hsm_keys.stores.isolated.wire import peer_of
 
 if TYPE_CHECKING:
@@ -20,10 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-__all__ = ["API_KEY_HEADER", "Caller", "Refused", "TokenFolder", "check_page", "local_caller"]
-
-API_KEY_HEADER: Final = "KALSHI-ACCESS-KEY"
-"""Where a client that can send nothing of its own gives its token: what it takes for its API key id."""
+__all__ = ["Caller", "Refused", "TokenFolder", "check_page", "local_caller"]
 
 _SHORTEST: Final = 32
 _LONGEST: Final = 256
@@ -121,6 +119,8 @@ class TokenFolder:
     def caller(self, headers: Mapping[str, str]) -> Caller:
         """Return who sends such headers: ``Authorization: Bearer TOKEN``, or the token as ``KALSHI-ACCESS-KEY``.
 
+        A client that can send nothing of its own takes its token for an API key id.
+
         Raises:
             Refused: If no client has that token.
         """
@@ -128,7 +128,7 @@ class TokenFolder:
             for problem in self._look():
                 _log.warning("a client's token isn't taken: %s", problem)
         scheme, _, given = headers.get("Authorization", "").partition(" ")
-        token = given.strip() if scheme.lower() == "bearer" else headers.get(API_KEY_HEADER, "")
+        token = given.strip() if scheme.lower() == "bearer" else headers.get(KEY_HEADER, "")
         digest = _digest(token.encode("utf-8", "surrogateescape"))
         found = None
         for client, known in self._digests.items():  # all of them: time tells nothing

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import HttpVersion10, web
 
 from hsm_keys.errors import HsmKeysError
-from hsm_keys.kalshi.bodies import OUR_PROXY
-from hsm_keys.proxy.access import API_KEY_HEADER, Refused
+from hsm_keys.proxy.access import Refused
 from hsm_keys.proxy.audit import AuditError
 from hsm_keys.proxy.bodies import BodyError, body_ahead, whole_body
 from hsm_keys.proxy.headers import is_plain_json
 from hsm_keys.proxy.limits import MinuteCap
 from hsm_keys.proxy.orders import JUDGED_LIMIT
 from hsm_keys.proxy.paths import UnclearPathError, split_target
+from hsm_keys.proxy.refusing import ClientGoneError, refusal
 from hsm_keys.proxy.signing import FrozenError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from hsm_keys.proxy.signing import SignsForDoor
     from hsm_keys.proxy.upstream import Upstream
 
-__all__ = ["Door", "refusal"]
+__all__ = ["Door"]
 
 _QUICK: Final = 2048
 """Bytes of a body that is judged in no time."""
@@ -45,18 +45,6 @@ _CLIENT_GONE: Final = 499
 """What a status of the audit trail means that no client saw: it went away before anything was signed."""
 
 _log: Final = logging.getLogger(__name__)
-
-
-def refusal(status: int, reason: str, message: str, *, retry_after: int = 0) -> web.Response:
-    """Return an answer of the proxy's own, in the shape of Kalshi's errors."""
-    answer = web.json_response({"error": {"code": reason, "message": message, "service": OUR_PROXY}}, status=status)
-    if retry_after:
-        answer.headers["Retry-After"] = str(retry_after)
-    return answer
-
-
-class _ClientGoneError(Exception):
-    """Nobody waits for the answer any more."""
 
 
 class Door:
@@ -138,7 +126,7 @@ class Door:
         answer: web.StreamResponse | None = None
         try:
             answer = await self._signed(request, path, body)
-        except _ClientGoneError:
+        except ClientGoneError:
             answer = refusal(_CLIENT_GONE, "gone", "the client has gone; nothing was signed")
         finally:
             status = answer.status if answer is not None else 0
@@ -148,22 +136,12 @@ class Door:
         return answer
 
     async def _signed(self, request: web.BaseRequest, path: str, body: bytes | None) -> web.StreamResponse:
-        signed_for = ""
-
-        async def sign() -> dict[str, str]:
-            nonlocal signed_for
-            if request.transport is None:
-                raise _ClientGoneError
-            signed = await self._signs.headers(request.method, path)
-            signed_for = signed[API_KEY_HEADER]
-            return signed
-
+        signing = self._signs.request(request.method, path, lambda: request.transport is not None)
         try:
             if _is_websocket(request):
-                answer = await self._upstream.relay(request, sign)
-            else:
-                sent: bytes | AsyncIterator[bytes] | None = body if body is not None else await body_ahead(request)
-                answer = await self._upstream.forward(request, sent, sign)
+                return await self._upstream.relay(request, signing)
+            sent: bytes | AsyncIterator[bytes] | None = body if body is not None else await body_ahead(request)
+            return await self._upstream.forward(request, sent, signing)
         except BodyError as error:
             return refusal(error.status, "body", error.message)
         except FrozenError:
@@ -171,9 +149,6 @@ class Door:
         except HsmKeysError as error:
             _log.warning("the store can't sign: %s", error)
             return refusal(503, error.code, f"nothing was sent: the store can't sign: {error}")
-        if answer.status == HTTPStatus.UNAUTHORIZED and signed_for:  # the key may have been rotated
-            await self._signs.refused(signed_for)
-        return answer
 
     def refuse_unanswered(self, request: web.BaseRequest, status: int, error: BaseException | None) -> web.Response:
         """Answer what isn't HTTP that can be read in one way, and write it down; or what this program failed at.

@@ -17,7 +17,7 @@ from hsm_keys.errors import HsmKeysError, UsageError
 from hsm_keys.proxy.access import Caller, Refused, TokenFolder, check_page, local_caller
 from hsm_keys.proxy.audit import AuditTrail
 from hsm_keys.proxy.control import Control
-from hsm_keys.proxy.door import Door, refusal
+from hsm_keys.proxy.door import Door
 from hsm_keys.proxy.judge import ALLOW_ALL, Judge
 from hsm_keys.proxy.listening import (
     BACKLOG,
@@ -31,6 +31,7 @@ from hsm_keys.proxy.listening import (
 from hsm_keys.proxy.metrics import Metrics
 from hsm_keys.proxy.places import control_socket, default_socket, state_folder
 from hsm_keys.proxy.policy import load_policy
+from hsm_keys.proxy.refusing import refusal
 from hsm_keys.proxy.serving import ACCEPTED_AT_ONCE, ClientServer, raise_file_limit
 from hsm_keys.proxy.signing import SignsForDoor
 from hsm_keys.proxy.upstream import Upstream

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, TypeVarTuple, cast
 
 from hsm_keys.errors import HsmKeysError
+from hsm_keys.proxy.refusing import ClientGoneError
 from hsm_keys.signing.algorithms import PublicKey, verifies
+from hsm_keys.signing.flow import after, signing_flow
 from hsm_keys.signing.signer import DEFAULT_RATE
 
 if TYPE_CHECKING:
@@ -19,16 +23,22 @@ if TYPE_CHECKING:
 
     from hsm_keys.proxy.judge import Judge
     from hsm_keys.proxy.metrics import Metrics
+    from hsm_keys.signing.flow import Flow
     from hsm_keys.signing.presign import PresigningSigner
     from hsm_keys.signing.signer import RequestSigner
 
-__all__ = ["FrozenError", "ProxyKey", "SignsForDoor"]
+__all__ = ["FrozenError", "ProxyKey", "RequestSigning", "SignsForDoor"]
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
 
 _THREADS: Final = 8
 _READY_S: Final = 5.0
 _REFILL_AFTER_S: Final = 0.003
 """Seconds after which headers that were taken are made anew: by then the request has gone out, on a core and a GIL that
 it needn't share with the worker."""
+
+_log: Final = logging.getLogger(__name__)
 
 
 class FrozenError(HsmKeysError):
@@ -94,22 +104,48 @@ class SignsForDoor:
         """What signs now; another one after a rotation."""
         return cast("ProxyKey", self._live.key)
 
-    async def headers(self, method: str, path: str) -> dict[str, str]:
-        """Return the three headers of a request, stamped right before they are signed.
+    def request(self, method: str, path: str, is_waited_for: Callable[[], bool]) -> RequestSigning:
+        """Return what signs one request; see ``RequestSigning``."""
+        return RequestSigning(self, method, path, is_waited_for)
+
+    def taken(self, method: str, path: str) -> dict[str, str] | None:
+        """Return headers that were made ahead, if there are any."""
+        if self._ahead is None or self._judge.frozen:
+            return None
+        taken = self._ahead.take(method, path, later=_refill_later)
+        self._metrics.drawn("miss" if taken is None else "hit").inc()
+        return taken
+
+    def headers(self, method: str, path: str) -> dict[str, str]:
+        """Return the three headers of a request, stamped right before they are signed; blocks.
+
+        Raises:
+            FrozenError: If signing is frozen.
+            HsmKeysError: Whatever the store raises.
+        """
+        if self._judge.frozen:  # it may have waited for a thread
+            raise FrozenError("signing is frozen")
+        return self._live.headers(method, path)
+
+    def moved_on(self, api_key_id: str) -> bool:
+        """Tell whether another key is signed with by now; blocks while the store looks."""
+        return self._live.moved_on(api_key_id)
+
+    async def in_thread(self, call: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:
+        """Call what blocks in one of the threads that sign."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+
+    async def signed(self, flow: Flow) -> dict[str, str]:
+        """Return a flow's next headers, and measure how long they take.
 
         Raises:
             FrozenError: If signing was frozen meanwhile.
             HsmKeysError: Whatever the store raises.
         """
-        if self._ahead is not None and not self._judge.frozen:
-            taken = self._ahead.take(method, path, later=_refill_later)
-            self._metrics.drawn("miss" if taken is None else "hit").inc()
-            if taken is not None:
-                return taken
         started = time.perf_counter()
         self._metrics.queue.inc()
         try:
-            headers = await asyncio.get_running_loop().run_in_executor(self._threads, self._headers, method, path)
+            headers = await self.in_thread(next, flow)
             self._metrics.healthy.set(1)
         except FrozenError:
             raise
@@ -122,15 +158,6 @@ class SignsForDoor:
         if self._judge.frozen:
             raise FrozenError("signing is frozen")
         return headers
-
-    def _headers(self, method: str, path: str) -> dict[str, str]:
-        if self._judge.frozen:  # it may have waited for a thread
-            raise FrozenError("signing is frozen")
-        return self._live.headers(method, path)
-
-    async def refused(self, api_key_id: str) -> None:
-        """Look, after a 401, whether the key was rotated; the next request is signed with the new one."""
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._live.moved_on, api_key_id)
 
     def freeze(self) -> None:
         """Make no more headers ahead; the judge denies the rest. Doesn't wait for a token that is slow."""
@@ -148,7 +175,7 @@ class SignsForDoor:
         if self._judge.frozen:
             return "signing is frozen"
         if time.monotonic() - self._proved[0] > _READY_S:
-            said = await asyncio.get_running_loop().run_in_executor(self._threads, self._prove)
+            said = await self.in_thread(self._prove)
             self._proved = time.monotonic(), said
         return self._proved[1]
 
@@ -171,6 +198,53 @@ class SignsForDoor:
             with suppress(HsmKeysError):
                 self._ahead.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class RequestSigning:
+    """Signs one request each time that it is sent, and says whether it is sent once more; see ``signing_flow``.
+
+    Args:
+        signs: Signs.
+        method: HTTP method.
+        path: The path as it goes to Kalshi.
+        is_waited_for: Tells whether the client is still there.
+    """
+
+    def __init__(self, signs: SignsForDoor, method: str, path: str, is_waited_for: Callable[[], bool]) -> None:
+        self._signs = signs
+        self._target = method, path
+        self._is_waited_for = is_waited_for
+        self._flow: Flow | None = None
+        self._again: dict[str, str] | None = None
+
+    async def headers(self) -> dict[str, str]:
+        """Return the headers of the next sending.
+
+        Raises:
+            ClientGoneError: If the client has gone.
+            FrozenError: If signing is frozen.
+            HsmKeysError: Whatever the store raises.
+        """
+        if not self._is_waited_for():
+            raise ClientGoneError
+        if self._again is not None:
+            headers, self._again = self._again, None
+            return headers
+        if self._flow is not None:
+            return await self._signs.signed(self._flow)
+        taken = self._signs.taken(*self._target)
+        self._flow = signing_flow(self._signs, *self._target, taken=taken)
+        return await self._signs.signed(self._flow) if taken is None else next(self._flow)
+
+    async def is_worth_another(self, status: int) -> bool:
+        """Tell whether the request may be sent once more after an answer of that status: with headers made for it."""
+        if self._flow is None or status != HTTPStatus.UNAUTHORIZED:
+            return False
+        try:
+            self._again = await self._signs.in_thread(after, self._flow, status)
+        except HsmKeysError as error:
+            _log.warning("a refused request isn't signed once more: %s", error)
+        return self._again is not None
 
 
 def _refill_later(wake: Callable[[], None]) -> None:

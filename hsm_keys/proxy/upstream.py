@@ -14,8 +14,8 @@ from aiohttp import WSMsgType, hdrs, web
 from yarl import URL
 
 from hsm_keys.errors import HsmKeysError
-from hsm_keys.proxy.door import refusal
 from hsm_keys.proxy.headers import from_kalshi, to_kalshi
+from hsm_keys.proxy.refusing import ClientGoneError, refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from aiohttp.tracing import Trace
 
     from hsm_keys.proxy.metrics import Metrics
+    from hsm_keys.proxy.signing import RequestSigning
 
     Sign = Callable[[], Awaitable[dict[str, str]]]
 
@@ -134,24 +135,43 @@ class Upstream:
             await relay.close(code=aiohttp.WSCloseCode.GOING_AWAY)
 
     async def forward(
-        self, request: web.BaseRequest, body: bytes | AsyncIterator[bytes] | None, sign: Sign
+        self, request: web.BaseRequest, body: bytes | AsyncIterator[bytes] | None, signing: RequestSigning
     ) -> web.StreamResponse:
-        """Send the request, once, and answer it with what Kalshi says.
+        """Send the request and answer it with what Kalshi says.
+
+        It is sent once; once more, where its body is still there, if Kalshi's 401 may be due to its key or its age.
 
         Args:
             request: The client's.
             body: Its body, whole or as it comes.
-            sign: Gives the headers that authenticate it; called when there is a connection.
+            signing: Signs it, when there is a connection.
 
         Raises:
-            HsmKeysError: Whatever ``sign`` raises; nothing was sent then.
+            ClientGoneError: If the client has gone; nothing was sent then.
+            HsmKeysError: Whatever signing raises; the same.
         """
+        while True:
+            answer = await self._sent(request, body, signing)
+            if isinstance(answer, web.Response):
+                return answer
+            async with answer:
+                if answer.status < 200:  # noqa: PLR2004 - 101: nobody asked for another protocol
+                    answer.close()
+                    return refusal(502, "outcome_unknown", "Kalshi's answer isn't one")
+                again = await signing.is_worth_another(answer.status)
+                if not again or not isinstance(body, bytes | None):
+                    return await _pass_on(request, answer, self._read_s)
+
+    async def _sent(
+        self, request: web.BaseRequest, body: bytes | AsyncIterator[bytes] | None, signing: RequestSigning
+    ) -> aiohttp.ClientResponse | web.Response:
+        """Return Kalshi's answer, of which the head was read, or a refusal in its place."""
         started = time.perf_counter()
         status: str | None = "none"
 
         async def sign_and_start() -> dict[str, str]:
             nonlocal started
-            signed = await sign()
+            signed = await signing.headers()
             started = time.perf_counter()
             return signed
 
@@ -162,7 +182,7 @@ class Upstream:
                 request.method, self._url(request.raw_path), headers=headers, data=body, allow_redirects=False
             )
             status = str(answer.status)
-        except HsmKeysError:
+        except (HsmKeysError, ClientGoneError):
             status = None  # this says nothing of Kalshi
             raise
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
@@ -173,44 +193,27 @@ class Upstream:
         finally:
             if status is not None:
                 self._metrics.answered(status).observe(time.perf_counter() - started)
-        async with answer:
-            if answer.status < 200:  # noqa: PLR2004 - 101: nobody asked for another protocol
-                answer.close()
-                return refusal(502, "outcome_unknown", "Kalshi's answer isn't one")
-            return await _pass_on(request, answer, self._read_s)
+        return answer
 
-    async def relay(self, request: web.BaseRequest, sign: Sign) -> web.StreamResponse:
+    async def relay(self, request: web.BaseRequest, signing: RequestSigning) -> web.StreamResponse:
         """Open a WebSocket at Kalshi, then the client's, and relay messages until either side closes.
 
         Args:
             request: The client's handshake.
-            sign: Gives the headers that authenticate it; called when there is a connection.
+            signing: Signs Kalshi's, when there is a connection.
 
         Raises:
-            HsmKeysError: Whatever ``sign`` raises; nothing was sent then.
+            ClientGoneError: If the client has gone; nothing was sent then.
+            HsmKeysError: Whatever signing raises; the same.
         """
-        _sign.set(sign)
-        headers = to_kalshi(request.headers.items())
-        for name in _WS_OWN:
-            headers.popall(name, None)
-        protocols = [
-            name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if name.strip()
-        ]
-        try:
-            there = await self._opened().ws_connect(
-                self._url(request.raw_path),
-                headers=headers,
-                protocols=protocols,
-                autoping=False,
-                max_msg_size=_LARGEST_MESSAGE,
-            )
-        except aiohttp.WSServerHandshakeError as error:
-            status = error.status if error.status >= 400 else 502  # noqa: PLR2004 - the classes of HTTP's statuses
-            return refusal(status, "websocket", f"Kalshi refused the WebSocket with status {error.status}")
-        except _RedirectedError:
-            return refusal(502, "websocket", "Kalshi redirects the WebSocket, which isn't followed")
-        except (TimeoutError, aiohttp.ClientError, ConnectionError):
-            return refusal(502, "network", "Kalshi can't be reached")
+        there = await self._opened_there(request, signing)
+        while isinstance(there, int) and await signing.is_worth_another(there):
+            there = await self._opened_there(request, signing)
+        if isinstance(there, int):
+            status = there if there >= 400 else 502  # noqa: PLR2004 - the classes of HTTP's statuses
+            return refusal(status, "websocket", f"Kalshi refused the WebSocket with status {there}")
+        if isinstance(there, web.Response):
+            return there
         async with there:
             chosen = [there.protocol] if there.protocol else []
             here = web.WebSocketResponse(autoping=False, protocols=chosen, max_msg_size=_LARGEST_MESSAGE)
@@ -223,6 +226,32 @@ class Upstream:
                 self._metrics.sessions.dec()
                 self._relays.discard(here)
             return here
+
+    async def _opened_there(
+        self, request: web.BaseRequest, signing: RequestSigning
+    ) -> aiohttp.ClientWebSocketResponse | web.Response | int:
+        """Return Kalshi's WebSocket, the status with which Kalshi refuses one, or a refusal of the proxy's own."""
+        _sign.set(signing.headers)
+        headers = to_kalshi(request.headers.items())
+        for name in _WS_OWN:
+            headers.popall(name, None)
+        protocols = [
+            name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if name.strip()
+        ]
+        try:
+            return await self._opened().ws_connect(
+                self._url(request.raw_path),
+                headers=headers,
+                protocols=protocols,
+                autoping=False,
+                max_msg_size=_LARGEST_MESSAGE,
+            )
+        except aiohttp.WSServerHandshakeError as error:
+            return error.status
+        except _RedirectedError:
+            return refusal(502, "websocket", "Kalshi redirects the WebSocket, which isn't followed")
+        except (TimeoutError, aiohttp.ClientError, ConnectionError):
+            return refusal(502, "network", "Kalshi can't be reached")
 
     async def _keep_warm(self) -> None:
         """Keep one connection open, so that the first order doesn't wait for TLS."""

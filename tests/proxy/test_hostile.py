@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 from unittest import mock
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from hsm_keys.proxy.signing import RequestSigning
     from hsm_keys.sandbox import SandboxServer
     from tests.support.door import Door
 
@@ -95,6 +97,10 @@ def request_of(method: str = "GET", path: str = BALANCE) -> web.BaseRequest:
     return make_mocked_request(method, path, {"Host": "x"})
 
 
+def signing_with(sign: Callable[[], Any]) -> RequestSigning:
+    return cast("RequestSigning", SimpleNamespace(headers=sign, is_worth_another=mock.AsyncMock(return_value=False)))
+
+
 @pytest.fixture
 def slow_to_connect(monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
     """Set when Kalshi is being connected to; and what that waits for."""
@@ -128,7 +134,7 @@ def test_a_request_is_signed_when_it_can_be_sent(
 
     async def run() -> None:
         async with Upstream(kalshi.base_url, Metrics()) as upstream:
-            asked = asyncio.create_task(upstream.forward(request_of(), None, sign))
+            asked = asyncio.create_task(upstream.forward(request_of(), None, signing_with(sign)))
             await begun.wait()
             await asyncio.sleep(0)
             assert signed == []
@@ -155,7 +161,7 @@ def test_a_kalshi_that_hangs() -> None:
 
     async def run(address: str) -> int:
         async with Upstream(address, Metrics(), read_s=0.2) as upstream:
-            return (await upstream.forward(request_of("POST", ORDERS), b"{}", sign)).status
+            return (await upstream.forward(request_of("POST", ORDERS), b"{}", signing_with(sign))).status
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/trade-api/v2"
@@ -173,13 +179,9 @@ class Lines(list[dict[str, Any]]):
 class SigningOnly:
     """In place of Kalshi's side."""
 
-    async def forward(self, request: web.BaseRequest, body: object, sign: Callable[[], Any]) -> web.Response:
-        await sign()
+    async def forward(self, request: web.BaseRequest, body: object, signing: RequestSigning) -> web.Response:
+        await signing.headers()
         return web.Response(status=204)
-
-    async def relay(self, request: web.BaseRequest, sign: Callable[[], Any]) -> web.Response:
-        await sign()
-        return web.Response(status=401)
 
 
 def door_before(lines: Lines, signs: object, judge: Judge | None = None) -> DoorItself:
@@ -191,25 +193,13 @@ def door_before(lines: Lines, signs: object, judge: Judge | None = None) -> Door
 def test_nothing_is_signed_for_a_client_that_has_gone() -> None:
     """It waited for a slow token, say, and asks again: its order must not be sent twice."""
     lines = Lines()
-    signs = mock.Mock()
+    signer = mock.Mock()
     request = request_of()
     cast("Any", request.protocol).transport = None
+    signs = SignsForDoor(signer, Judge(), Metrics())
     asyncio.run(door_before(lines, signs).answer(request))
-    assert signs.headers.call_count == 0
+    assert signer.mock_calls == []
     assert [line.get("status") for line in lines] == [None, 499]
-
-
-def test_a_websocket_that_is_refused_lets_the_key_be_looked_up() -> None:
-    signs = mock.AsyncMock()
-    signs.headers.return_value = {"KALSHI-ACCESS-KEY": "id"}
-    handshake = {
-        "Connection": "upgrade",
-        "Upgrade": "websocket",
-        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-        "Sec-WebSocket-Version": "13",
-    }
-    asyncio.run(door_before(Lines(), signs).answer(make_mocked_request("GET", "/trade-api/ws/v2", handshake)))
-    signs.refused.assert_awaited_once_with("id")
 
 
 def test_long_bodies_leave_turns_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hsm_keys.proxy.audit import AuditTrail
-    from hsm_keys.proxy.upstream import Sign, Upstream
+    from hsm_keys.proxy.signing import RequestSigning
+    from hsm_keys.proxy.upstream import Upstream
     from hsm_keys.signing.signer import RequestSigner
 
 BALANCE = "/trade-api/v2/portfolio/balance"
@@ -33,19 +34,19 @@ def test_an_answer_does_not_wait_for_its_outcome_and_signing_waits_for_its_decis
         done.append(kind)
         return 1
 
-    async def headers(_method: str, _path: str) -> dict[str, str]:
+    async def headers() -> dict[str, str]:
         done.append("signed")
         return HEADERS
 
-    async def forward(_request: web.BaseRequest, _body: object, sign: Sign) -> web.Response:
-        await sign()
+    async def forward(_request: web.BaseRequest, _body: object, signing: RequestSigning) -> web.Response:
+        await signing.headers()
         return web.Response()
 
     async def ask() -> None:
         door = Door(
             lambda _request: Caller("default"),
             Judge(),
-            cast("SignsForDoor", SimpleNamespace(headers=headers)),
+            cast("SignsForDoor", SimpleNamespace(request=lambda *_: SimpleNamespace(headers=headers))),
             cast("Upstream", SimpleNamespace(forward=forward)),
             trail=cast("AuditTrail", SimpleNamespace(append=append)),
             metrics=Metrics(),
@@ -71,7 +72,7 @@ def test_headers_in_hand_are_made_anew_when_the_request_has_gone_out() -> None:
             "RequestSigner", SimpleNamespace(ahead=lambda learn, rate: ahead if (learn, rate) == (1, 7.0) else None)
         )
         signs = SignsForDoor(signer, Judge(), Metrics(), ahead=1, rate=7.0)
-        assert await signs.headers("GET", BALANCE) == HEADERS
+        assert await signs.request("GET", BALANCE, lambda: True).headers() == HEADERS
         await asyncio.sleep(0)
         assert not woken.is_set()
         async with asyncio.timeout(20):
