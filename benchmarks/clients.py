@@ -83,7 +83,7 @@ def token(seconds: float = 3.0) -> None:
         os.environ["SOFTHSM2_CONF"] = str(hsm.conf)
         with open_store(hsm.init_token().uri) as store:
             assert isinstance(store, Pkcs11Store)  # noqa: S101 - its loop is what a token does at best
-            key = store.bind(store.generate("prod"), Free.api_key_id)
+            key = store.bind(store.generate("prod"), Free.api_key_id, "prod")
             with store.raw(key) as raw:
                 headers, loop = measure_in_turns(
                     {"headers": order_headers(key.signer()), "C_Sign": raw.sign}, seconds=seconds

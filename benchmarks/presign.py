@@ -217,7 +217,7 @@ def main() -> None:
             hsm = softhsm.SoftHsm(Path(folder))
             os.environ["SOFTHSM2_CONF"] = str(hsm.conf)
             with open_store(hsm.init_token().uri) as store:
-                key = store.bind(store.generate("prod"), Numbers.api_key_id)
+                key = store.bind(store.generate("prod"), Numbers.api_key_id, "prod")
                 compare("SoftHSM", key.signer(), sdk)
     beside_a_busy_thread(RequestSigner(in_memory))
     stands_in_the_way()

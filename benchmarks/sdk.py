@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 from hsm_keys import open_store  # noqa: E402
 from hsm_keys.integrations.kalshi_python import sign_with  # noqa: E402
 from hsm_keys.sandbox import SandboxServer  # noqa: E402
+from hsm_keys.signing.environments import environment_name  # noqa: E402
 from tests.support import ministack  # noqa: E402
 from tests.support.softhsm import SoftHsm  # noqa: E402
 
@@ -60,7 +61,7 @@ def show(title: str, medians: dict[str, float]) -> None:
 def enroll(store: KeyStore, sandbox: SandboxServer) -> StoredKey:
     """Make a registered key."""
     key = store.generate("prod")
-    return store.bind(key, sandbox.add_key("prod", key.public_pem()).api_key_id)
+    return store.bind(key, sandbox.add_key("prod", key.public_pem()).api_key_id, environment_name(sandbox.base_url))
 
 
 def kalshi_sdk(sandbox: SandboxServer, keys: dict[str, StoredKey], rounds: int) -> None:

@@ -18,6 +18,8 @@
     │   ├── KeyAmbiguousError
     │   ├── KeyBusyError
     │   ├── KeyNotRegisteredError
+    │   ├── WrongEnvironmentError
+    │   ├── ForeignKeyError
     │   ├── CustodyError
     │   └── SigningError
     ├── KalshiError                 6  Kalshi refused (hsm_keys.kalshi.errors has the statuses)
@@ -35,6 +37,7 @@ from typing import ClassVar
 __all__ = [
     "AwsError",
     "CustodyError",
+    "ForeignKeyError",
     "HsmKeysError",
     "KalshiError",
     "KeyAmbiguousError",
@@ -55,6 +58,7 @@ __all__ = [
     "StoreNotFoundError",
     "StoreUnavailableError",
     "UsageError",
+    "WrongEnvironmentError",
 ]
 
 
@@ -172,6 +176,18 @@ class KeyNotRegisteredError(KeyProblemError):
     """The key has no API key id yet, so Kalshi can't know it."""
 
     code = "key_not_registered"
+
+
+class WrongEnvironmentError(KeyProblemError):
+    """The key belongs to another environment of Kalshi's than the one at hand; the message names both."""
+
+    code = "wrong_environment"
+
+
+class ForeignKeyError(KeyProblemError):
+    """The key is in the store, and hsm-keys has neither made nor adopted it: somebody else's, and left alone."""
+
+    code = "foreign_key"
 
 
 class CustodyError(KeyProblemError):

@@ -77,6 +77,7 @@ def show(settings: Settings, *, name: str, api_key_id: str | None) -> None:
         custody = examine_custody(key)
         shown = key_object(key, custody, api_key_id or key.api_key_id)
         shown["custody"]["attributes"] = key.attributes()
+        shown["environment"] = key.environment
         if settings.as_json:
             print_json(shown)
         else:
@@ -84,7 +85,7 @@ def show(settings: Settings, *, name: str, api_key_id: str | None) -> None:
 
 
 def _print_key(shown: dict[str, Any]) -> None:
-    for name in ("name", "api_key_id", "key_type", "state", "uri"):
+    for name in ("name", "api_key_id", "environment", "key_type", "state", "uri"):
         print_line(f"{name + ':':<14} {shown[name] or '-'}")
     custody = shown["custody"]
     click.echo(f"{'custody:':<14} {custody['verdict']}")

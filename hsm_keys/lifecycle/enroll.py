@@ -130,9 +130,17 @@ def enroll(
 
 
 def adopt(
-    store: KeyStore, name: str, api_key_id: str, *, connect: Connect, report: Callable[[str], None]
+    store: KeyStore, name: str, api_key_id: str, *, environment: str, connect: Connect, report: Callable[[str], None]
 ) -> Enrollment:
     """Bind an API key id that was registered by hand, after proving that it belongs to the key.
+
+    Args:
+        store: Where the private half lives.
+        name: The key's name in the store.
+        api_key_id: The id.
+        environment: The environment of Kalshi that ``connect`` leads to.
+        connect: Makes a client of that environment for a signer.
+        report: Called with a line for people after each step.
 
     Raises:
         UsageError: If that can't be an API key id.
@@ -154,7 +162,7 @@ def adopt(
     prove_registration(connect, key, api_key_id)
     report(f"proved it: Kalshi takes its signature for API key {api_key_id}")
     if other != api_key_id:
-        key = bind(store, key, api_key_id, report)
+        key = bind(store, key, api_key_id, environment, report)
     return Enrollment(key, custody, api_key_id)
 
 

@@ -136,7 +136,7 @@ class Generator:
     def _import(self, made: Made) -> StoredKey:
         """Put the private half into the store; if it doesn't go in, the API key is of no use and is deleted again."""
         try:
-            key = self._imports.put(self._name, made.private_key, made.api_key_id)
+            key = self._imports.put(self._name, made.private_key, made.api_key_id, self._maker.environment)
         except HsmKeysError as error:
             self._undo(made.api_key_id, error)
             raise
@@ -193,7 +193,7 @@ class Generator:
         prove_registration(self._maker.connect, key, api_key_id)
         self._report("proved it: Kalshi answered a request signed in the store")
         if key.api_key_id != api_key_id:
-            key = bind(self._store, key, api_key_id, self._report)
+            key = bind(self._store, key, api_key_id, self._maker.environment, self._report)
         self._imports.end(self._name)
         self._report(f"custody: {custody.verdict}: copies may exist (`hsm-keys enroll` makes keys that have none)")
         return Enrollment(key, custody, api_key_id)

@@ -20,18 +20,21 @@ class Entry:
 
     Args:
         name: The store's name for it, else Kalshi's.
-        api_key_id: Kalshi's id; None for a key that is only minted.
+        api_key_id: Kalshi's id; None for a key that is only minted, or not ours.
+        environment: The environment in which the store's mark says it is registered.
         scopes: What it may do; None where Kalshi wasn't asked, or doesn't know the key.
         subaccount: The subaccount that it is restricted to, if any.
         key_type: The type of the pair; None where the private half isn't in the store.
         state: ``registered``; ``minted``: in the store alone, not registered yet; ``gone``: the store says
-            registered, and Kalshi doesn't list it; ``elsewhere``: Kalshi lists it, and the store hasn't it.
+            registered, and Kalshi doesn't list it; ``elsewhere``: Kalshi lists it, and the store hasn't it;
+            ``not ours``: the store has it, and hsm-keys has neither made nor adopted it.
         location: Where the private half is, for people.
         uri: The key's URI in the store, if it is there.
     """
 
     name: str
     api_key_id: str | None
+    environment: str | None
     scopes: list[str] | None
     subaccount: int | None
     key_type: str | None
@@ -65,6 +68,7 @@ def _in_store(store: KeyStore, key: StoredKey, by_id: dict[str, ApiKey], *, aske
     return Entry(
         name=key.name,
         api_key_id=key.api_key_id,
+        environment=key.environment,
         scopes=list(api_key.scopes) if api_key else None,
         subaccount=api_key.subaccount if api_key else None,
         key_type=key.key_type.value,
@@ -78,6 +82,7 @@ def _elsewhere(api_key: ApiKey, where: str) -> Entry:
     return Entry(
         name=api_key.name,
         api_key_id=api_key.api_key_id,
+        environment=None,
         scopes=list(api_key.scopes),
         subaccount=api_key.subaccount,
         key_type=None,

@@ -21,6 +21,7 @@ from hsm_keys.errors import (
 from hsm_keys.kalshi.errors import BadRequestError, ConflictError, NotFoundError, TierError
 from hsm_keys.lifecycle.possession import find_registration, prove_registration
 from hsm_keys.lifecycle.rights import check_asked, describe_rights
+from hsm_keys.signing.environments import environment_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,6 +74,7 @@ class Registrar:
         self._management = management
         self._connect = connect
         self._report = report
+        self._environment = environment_name(management.base_url)
 
     def register(self, key: StoredKey, wanted: Wanted, listed: Sequence[ApiKey], *, new: bool) -> tuple[StoredKey, str]:
         """Register a minted key, or find it registered; bind the id, and prove a signed request.
@@ -123,7 +125,7 @@ class Registrar:
     def _bind(self, key: StoredKey, api_key_id: str) -> StoredKey:
         """Bind the id; if somebody destroyed the pair meanwhile, leave no API key that nobody can sign for."""
         try:
-            return bind(self._store, key, api_key_id, self._report)
+            return bind(self._store, key, api_key_id, self._environment, self._report)
         except KeyNotFoundError:
             self._delete(api_key_id)
             raise KeyBusyError(
@@ -209,10 +211,12 @@ def _kept(error: HsmKeysError, key: StoredKey, next_step: str) -> HsmKeysError:
     return error
 
 
-def bind(store: KeyStore, key: StoredKey, api_key_id: str, report: Callable[[str], None]) -> StoredKey:
-    """Write the id beside the private half; where the store can't hold it, say how to go on without."""
+def bind(
+    store: KeyStore, key: StoredKey, api_key_id: str, environment: str, report: Callable[[str], None]
+) -> StoredKey:
+    """Write the id and its environment beside the private half; where the store can't, say how to go on without."""
     try:
-        bound = store.bind(key, api_key_id)
+        bound = store.bind(key, api_key_id, environment)
     except StoreUnavailableError:
         raise
     except StoreError as error:

@@ -21,13 +21,18 @@ __all__ = ["fix"]
 
 
 def fix(
-    findings: Sequence[Finding], stores: Sequence[KeyStore], connect: Connect, report: Callable[[str], None]
+    findings: Sequence[Finding],
+    stores: Sequence[KeyStore],
+    environment: str,
+    connect: Connect,
+    report: Callable[[str], None],
 ) -> list[Finding]:
     """Carry out the repairs. Killed anywhere, the next run finds what is left.
 
     Args:
         findings: What was found; those without a repair are passed over.
         stores: The stores that were looked at.
+        environment: The environment of Kalshi that ``connect`` leads to.
         connect: Makes a client of the environment for a signer.
         report: Called with a line for people after each step.
 
@@ -38,16 +43,22 @@ def fix(
         KeyBusyError: If somebody else works on a key, or has changed it since it was looked at.
         KalshiError: If Kalshi doesn't take a key's signature any more.
     """
-    return [finding for finding in findings if finding.repair and _bound(finding.repair, stores, connect, report)]
+    return [
+        finding
+        for finding in findings
+        if finding.repair and _bound(finding.repair, stores, environment, connect, report)
+    ]
 
 
-def _bound(repair: Bind, stores: Sequence[KeyStore], connect: Connect, report: Callable[[str], None]) -> bool:
+def _bound(
+    repair: Bind, stores: Sequence[KeyStore], environment: str, connect: Connect, report: Callable[[str], None]
+) -> bool:
     store = next(store for store in stores if store.uri == repair.key.store_uri)
     with exclusive(store, repair.key.name):
         key = _as_seen(store, repair)
         prove_registration(connect, key, repair.api_key_id)
         report(str(repair))
-        return bind(store, key, repair.api_key_id, report).api_key_id == repair.api_key_id
+        return bind(store, key, repair.api_key_id, environment, report).api_key_id == repair.api_key_id
 
 
 def _as_seen(store: KeyStore, repair: Bind) -> StoredKey:

@@ -38,10 +38,12 @@ class PemFileKey(StoredKey):
         path: The file.
         pem: What is in it.
         api_key_id: The id that Kalshi knows it by; None while that isn't known.
+        environment: The environment of Kalshi that made it.
     """
 
-    def __init__(self, name: str, path: Path, pem: bytes, api_key_id: str | None) -> None:
+    def __init__(self, name: str, path: Path, pem: bytes, api_key_id: str | None, environment: str) -> None:
         self.name = name
+        self.ours, self.environment = True, environment
         self.api_key_id = api_key_id
         self.uri = path.as_uri()
         self._pem_key = PemKey(api_key_id or name, pem)
@@ -153,13 +155,13 @@ def _delivered(name: str, target: Path, part: Path, namesakes: Sequence[ApiKey],
             hint="move it away, and run the same command again",
         )
     pem = target.read_bytes()
-    api_key_id = find_registration(maker.connect, PemFileKey(name, target, pem, None), namesakes)
+    api_key_id = find_registration(maker.connect, PemFileKey(name, target, pem, None, maker.environment), namesakes)
     if api_key_id is None:
         raise KalshiError(f"Kalshi doesn't know the key in {target} any more", hint="remove the file, and run again")
     maker.check_asked(api_key_id, namesakes)
     maker.report(f"picked up {target}, which an interrupted run wrote")
     part.unlink()
-    return PemFileKey(name, target, pem, api_key_id)
+    return PemFileKey(name, target, pem, api_key_id, maker.environment)
 
 
 def _made(target: Path, part: Path, descriptor: int, maker: Maker, listed: Sequence[ApiKey]) -> PemFileKey:
@@ -190,4 +192,4 @@ def _made(target: Path, part: Path, descriptor: int, maker: Maker, listed: Seque
         ) from None
     part.unlink()
     maker.report(f"wrote the private half to {target} (0600)")
-    return PemFileKey(maker.name, target, pem, made.api_key_id)
+    return PemFileKey(maker.name, target, pem, made.api_key_id, maker.environment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import os
 import re
@@ -14,12 +15,21 @@ from hsm_keys.signing.message import REST_PREFIX
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ENVIRONMENTS", "is_loopback", "resolve"]
+__all__ = ["ENVIRONMENTS", "PERPS", "environment_name", "is_environment", "is_loopback", "resolve"]
 
 ENVIRONMENTS: Final = {
     "prod": "https://external-api.kalshi.com/trade-api/v2",
     "demo": "https://external-api.demo.kalshi.co/trade-api/v2",
 }
+
+PERPS: Final = "perps"
+"""Kalshi's exchange for perpetual futures: its API keys are its own, on the same hosts."""
+
+_OLDER_HOSTS: Final = {"api.elections.kalshi.com": "prod", "demo-api.kalshi.co": "demo"}
+_HOSTS: Final = {str(urlsplit(url).hostname): name for name, url in ENVIRONMENTS.items()} | _OLDER_HOSTS
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_DIGITS: Final = 8
+_NAME = re.compile(rf"(?:{'|'.join(ENVIRONMENTS)}|[0-9a-f]{{{_DIGITS}}})(?:-{PERPS})?")
 
 _NETLOC = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d+)?")
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
@@ -47,6 +57,37 @@ def resolve(*, base_url: str | None = None, environment: str | None = None, env:
     if environment not in ENVIRONMENTS:
         raise UsageError(f"Kalshi has no environment {environment!r}", hint="use " + " or ".join(ENVIRONMENTS))
     return ENVIRONMENTS[environment]
+
+
+def environment_name(base_url: str, *, exchange: str | None = None) -> str:
+    """Return the name of the environment that a base URL leads to, as stores keep it beside a key.
+
+    Args:
+        base_url: A base URL of Kalshi's REST API.
+        exchange: ``perps`` for the exchange whose API keys are its own; None for the other one.
+
+    Returns:
+        ``prod`` or ``demo``, by Kalshi's new hosts and its older ones; for another base URL the first 8 hexadecimal
+        digits of the SHA-256 of its origin (RFC 6454, section 6.2). ``-perps`` follows for that exchange.
+
+    Raises:
+        UsageError: If there is no such exchange.
+    """
+    if exchange not in {None, PERPS}:
+        raise UsageError(f"Kalshi has no exchange {exchange!r}", hint=f"use {PERPS}, or leave it out")
+    parts = urlsplit(base_url)
+    scheme, host = parts.scheme.lower(), (parts.hostname or "").lower()
+    port = parts.port if parts.port != _DEFAULT_PORTS.get(scheme) else None
+    name = _HOSTS.get(host) if scheme == "https" and port is None else None
+    if name is None:
+        origin = f"{scheme}://{f'[{host}]' if ':' in host else host}{f':{port}' if port is not None else ''}"
+        name = hashlib.sha256(origin.encode()).hexdigest()[:_DIGITS]
+    return f"{name}-{PERPS}" if exchange else name
+
+
+def is_environment(name: str) -> bool:
+    """Tell whether ``environment_name`` gives such names."""
+    return _NAME.fullmatch(name) is not None
 
 
 def _is_demo(value: str) -> bool:

@@ -54,10 +54,11 @@ _MAX_ID_LENGTH: Final = 128
 
 
 class KeyState(StrEnum):
-    """How far a key has come: made in the store, or known to Kalshi too."""
+    """How far a key has come: made in the store, or known to Kalshi too; or somebody else's."""
 
     MINTED = "minted"
     REGISTERED = "registered"
+    FOREIGN = "not ours"
 
 
 class Verdict(StrEnum):
@@ -138,17 +139,25 @@ class StoredKey(ABC):
 
     Attributes:
         name: The key's name in its store.
-        api_key_id: The id that Kalshi knows the public half by; None while the key is only minted.
+        api_key_id: The id that Kalshi knows the public half by; None while the key is only minted, and for a key that
+            isn't ours.
+        environment: The environment in which it is registered, as ``environment_name`` gives it; None where it isn't.
+        ours: Whether hsm-keys has marked the key, by making or by adopting it. One that isn't ours signs where an API
+            key id is given, and is never changed, renamed or ended.
         uri: Where the key lives; never holds a PIN.
     """
 
     name: str
     api_key_id: str | None
+    environment: str | None
+    ours: bool
     uri: str
 
     @property
     def state(self) -> KeyState:
-        """Minted or registered, read off the store."""
+        """Minted, registered or not ours, read off the store."""
+        if not self.ours:
+            return KeyState.FOREIGN
         return KeyState.MINTED if self.api_key_id is None else KeyState.REGISTERED
 
     @property
@@ -265,8 +274,14 @@ class KeyImports(ABC):
         """
 
     @abstractmethod
-    def put(self, name: str, private_key: PrivateKey, api_key_id: str) -> StoredKey:
+    def put(self, name: str, private_key: PrivateKey, api_key_id: str, environment: str) -> StoredKey:
         """Put the private half in, after ``prepare``; it doesn't come out again.
+
+        Args:
+            name: The key's name.
+            private_key: The private half.
+            api_key_id: The id that Kalshi knows it by.
+            environment: The environment in which Kalshi does.
 
         Returns:
             The key; bound to the API key id already where the store does both in one step.
@@ -358,8 +373,15 @@ class KeyStore(ABC):
         return self.rename(taker, name), left
 
     @abstractmethod
-    def bind(self, key: StoredKey, api_key_id: str) -> StoredKey:
-        """Write the API key id beside the private half, and return the key as registered.
+    def bind(self, key: StoredKey, api_key_id: str, environment: str) -> StoredKey:
+        """Write the API key id and its environment beside the private half, and return the key as registered.
+
+        Whoever calls this with a key that isn't ours makes it ours.
+
+        Args:
+            key: The key.
+            api_key_id: The id.
+            environment: Where Kalshi knows it, as ``environment_name`` gives it.
 
         Raises:
             StoreError: If the store doesn't let it be written.

@@ -19,6 +19,7 @@ import pytest
 from hsm_keys import open_store
 from hsm_keys.cli.sandbox import DEFAULT_PORT
 from hsm_keys.sandbox import SandboxServer
+from hsm_keys.signing.environments import environment_name
 from tests.support.cli import ROOT, failed_json, run_cli, run_json
 from tests.support.oddkeys import make_extractable
 from tests.support.verify import openssl_verifies
@@ -45,8 +46,9 @@ def test_the_main_job(pin: str, sandbox: SandboxServer, token: TestToken, tmp_pa
     for step in ("made the rsa-2048 key", "proved custody", "registered the public half", "bound the id", "proved it"):
         assert step in done.stderr
     shown = run_json("show", "prod")
-    assert list(shown) == ["name", "api_key_id", "key_type", "state", "uri", "public_key_pem", "custody"]
+    assert list(shown) == ["name", "api_key_id", "key_type", "state", "uri", "public_key_pem", "custody", "environment"]
     assert shown["name"] == "prod"
+    assert shown["environment"] == run_json("list")["keys"][0]["environment"] == environment_name(sandbox.base_url)
     assert shown["custody"]["attributes"]["label"] == "prod"
     assert shown["state"] == "registered"
     assert shown["key_type"] == "rsa-2048"

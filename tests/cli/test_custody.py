@@ -15,6 +15,7 @@ from hsm_keys.kalshi.models import ApiKey
 from hsm_keys.lifecycle.custody import CustodyReport
 from hsm_keys.lifecycle.custody_page import custody_page
 from hsm_keys.lifecycle.custody_report import ELSEWHERE, Entry, examine_account, what_scopes_allow
+from hsm_keys.signing.environments import environment_name
 from hsm_keys.stores.base import CustodyFact, Verdict
 from tests.support.cli import failed_json, run_cli, run_json
 from tests.support.ministack import REGION, account
@@ -104,8 +105,8 @@ def test_what_kalshi_made_was_imported_and_says_so(sandbox: SandboxServer) -> No
 def test_an_id_of_another_pair_and_one_that_is_gone_are_found(sandbox: SandboxServer, token: TestToken) -> None:
     with open_store(token.uri) as store:
         other = sandbox.add_key("other", store.generate("other").public_pem())
-        store.bind(store.generate("wrong"), other.api_key_id)
-        store.bind(store.generate("gone"), "0f8fad5b-d9cb-469f-a165-70867728950e")
+        store.bind(store.generate("wrong"), other.api_key_id, environment_name(sandbox.base_url))
+        store.bind(store.generate("gone"), "0f8fad5b-d9cb-469f-a165-70867728950e", environment_name(sandbox.base_url))
     _, keys = report()
     assert "another one" in keys["wrong"]["verdict"]
     assert "doesn't list" in keys["gone"]["verdict"]

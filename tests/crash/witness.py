@@ -16,7 +16,7 @@ class Half:
 
     Args:
         name: Its label, or its alias below ``alias/hsm-keys/``; empty if it has none.
-        bound: What its CKA_ID or its tag says: an API key id in hexadecimal digits, or something else.
+        bound: What its CKA_ID, behind the environment, or its tag says: an API key id in hexadecimal digits, or not.
         signature: Of the message that was asked for, in base64.
     """
 
@@ -41,7 +41,7 @@ def in_token(module: str, label: str, pin: str, message: str) -> dict[str, Any]:
         halves = [
             {
                 "name": private[Attribute.LABEL],
-                "bound": bytes(private[Attribute.ID]).hex(),
+                "bound": bytes(private[Attribute.ID]).split(b":", 2)[-1].hex(),
                 "signature": b64encode(_sign(private, message.encode())).decode(),
             }
             for private in privates

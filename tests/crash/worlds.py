@@ -13,6 +13,7 @@ from urllib.request import Request, urlopen
 import botocore.session  # type: ignore[import-untyped]  # botocore has no annotations
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from hsm_keys.signing.environments import environment_name
 from tests.crash.softhsm_files import torn
 from tests.crash.witness import Contents, Half, in_kms
 from tests.support import ministack
@@ -234,7 +235,11 @@ class KmsWorld(World):
         key_id = self._client.create_key(KeySpec=spec, KeyUsage="SIGN_VERIFY")["KeyMetadata"]["KeyId"]
         public_key: Any = load_der_public_key(self._client.get_public_key(KeyId=key_id)["PublicKey"])
         registered = self.sandbox.state.register(NAME, public_key)
-        tags = {"hsm-keys:name": name.replace("/", "+"), "hsm-keys:api-key-id": registered.api_key_id}
+        tags = {
+            "hsm-keys:name": name.replace("/", "+"),
+            "hsm-keys:api-key-id": registered.api_key_id,
+            "hsm-keys:environment": environment_name(self.sandbox.base_url),
+        }
         self._client.tag_resource(
             KeyId=key_id, Tags=[{"TagKey": tag, "TagValue": value} for tag, value in tags.items()]
         )

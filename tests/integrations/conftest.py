@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hsm_keys import KeyType, open_store
+from hsm_keys.signing.environments import environment_name
 from tests.support.ministack import REGION, account
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def enrolled(store_uri: str, sandbox: SandboxServer, monkeypatch: pytest.MonkeyP
         with open_store(store_uri) as store:
             key = store.generate("prod", key_type)
             registered = sandbox.add_key("prod", key.public_pem(), **how)
-            store.bind(key, registered.api_key_id)
+            store.bind(key, registered.api_key_id, environment_name(sandbox.base_url))
         for name in ("KALSHI_KEY_ID", "KALSHI_PRIVATE_KEY"):  # nothing but the key in the store may sign
             monkeypatch.delenv(name)
         monkeypatch.setenv("HSM_KEYS_STORE", store_uri)

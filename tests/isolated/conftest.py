@@ -29,7 +29,7 @@ def pattern(tmp_path_factory: pytest.TempPathFactory) -> tuple[SoftHsm, TestToke
         patch.setenv("SOFTHSM2_CONF", str(hsm.conf))
         token = hsm.init_token()
         with open_store(token.uri) as store:
-            store.bind(store.generate("prod"), API_KEY_ID)
+            store.bind(store.generate("prod"), API_KEY_ID, "prod")
             store.generate("ed", KeyType.ED25519)
     return hsm, token
 

@@ -105,7 +105,7 @@ def test_it_changes_nothing(store: IsolatedStore) -> None:
     refused: list[Any] = [
         lambda: store.generate("new"),
         lambda: store.rename(key, "new"),
-        lambda: store.bind(key, "id"),
+        lambda: store.bind(key, "id", "prod"),
         lambda: store.destroy(key),
         store.imports,
     ]

@@ -53,7 +53,7 @@ def test_signers_private_keys_and_rotations(isolated: IsolatedStore, stocked: Te
     key.public_key().verify(signature, b"message", pss, hashes.SHA256())  # type: ignore[call-arg]  # RSA
     successor_id = "11111111-2222-4333-8444-555555555555"
     with open_store(stocked.uri) as plain:
-        successor = plain.bind(plain.generate("prod+next"), successor_id)
+        successor = plain.bind(plain.generate("prod+next"), successor_id, "prod")
         plain.hand_over("prod", successor, plain.key("prod"), "+retired")
     assert signer.moved_on(API_KEY_ID)
     assert signer.headers("GET", "/trade-api/v2/portfolio/balance")["KALSHI-ACCESS-KEY"] == successor_id

@@ -60,7 +60,7 @@ def become(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, str]]:
 def test_the_actions_of_the_policies_are_enough(become: Callable[[str], dict[str, str]]) -> None:
     become("enroll")
     with open_uri(URI) as store:
-        store.bind(store.generate("enough"), "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d")
+        store.bind(store.generate("enough"), "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d", "prod")
         assert store.key("enough").custody_facts()
     become("sign")
     with open_uri(URI) as store:

@@ -52,8 +52,8 @@ def test_an_alias_with_a_folder_of_its_own_keeps_its_name() -> None:
 
 
 def test_the_alias_moves_and_both_keys_go_on_signing(store: AwsKmsStore) -> None:
-    old = store.bind(store.generate("prod"), OLD_ID)
-    new = store.bind(store.generate_like(old, "prod" + SUCCESSOR), NEW_ID)
+    old = store.bind(store.generate("prod"), OLD_ID, "prod")
+    new = store.bind(store.generate_like(old, "prod" + SUCCESSOR), NEW_ID, "prod")
     taken, left = store.hand_over("prod", taker=new, leaver=old, mark=RETIRED)
     assert (taken.name, taken.api_key_id, left.name, left.api_key_id) == ("prod", NEW_ID, "prod+retired", OLD_ID)
     assert {key.name: key.api_key_id for key in store.keys()} == {"prod": NEW_ID, "prod+retired": OLD_ID}
@@ -80,11 +80,11 @@ def test_killed_between_any_two_calls_the_name_leads_somewhere_and_the_rest_can_
 
         return ask
 
-    old: StoredKey = store.bind(store.generate("prod"), OLD_ID)
+    old: StoredKey = store.bind(store.generate("prod"), OLD_ID, "prod")
     stopped = 0
     new: StoredKey
     while True:
-        new = store.bind(store.generate_like(old, "prod" + SUCCESSOR), NEW_ID)
+        new = store.bind(store.generate_like(old, "prod" + SUCCESSOR), NEW_ID, "prod")
         stopping = stopping_after(stopped)
         for module in (handover, succession):
             monkeypatch.setattr(module, "ask", stopping)
@@ -110,9 +110,9 @@ def test_killed_between_any_two_calls_the_name_leads_somewhere_and_the_rest_can_
 
 def test_a_multi_region_key_is_handed_over_everywhere(account: str) -> None:
     with open_kms(URI, creation=KeyCreation(multi_region=True)) as store:
-        old = store.bind(store.generate("prod"), OLD_ID)
+        old = store.bind(store.generate("prod"), OLD_ID, "prod")
         store.replicate("prod", OTHER_REGION)
-        new = store.bind(store.generate_like(old, "prod" + SUCCESSOR), NEW_ID)
+        new = store.bind(store.generate_like(old, "prod" + SUCCESSOR), NEW_ID, "prod")
         assert new.attributes()["multi_region"] is True
         store.hand_over("prod", taker=new, leaver=old, mark=RETIRED)
     for region in (REGION, OTHER_REGION):

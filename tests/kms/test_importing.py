@@ -63,13 +63,13 @@ def test_what_was_wrapped_signs_in_kms(store: AwsKmsStore, kms: FaultyKms, key_t
     waiting = imports.pending("ci")
     assert waiting is not None
     assert (waiting.key_type, waiting.key) == (key_type, None)
-    key = imports.put("ci", made, API_KEY_ID)
+    key = imports.put("ci", made, API_KEY_ID, "prod")
     assert key.public_key() == made.public_key()
     assert openssl_verifies(tmp_path, key.public_pem(), b"message", key.sign(b"message"))
     unbound = imports.pending("ci")
     assert unbound is not None
     assert unbound.key is not None
-    store.bind(key, API_KEY_ID)
+    store.bind(key, API_KEY_ID, "prod")
     imports.end("ci")
     assert imports.pending("ci") is None
     kept = store.key("ci")
@@ -100,7 +100,7 @@ def test_what_fails_in_passing_is_tried_again_with_the_same_key(store: AwsKmsSto
     made, imports = pair(KeyType.ED25519), store.imports()
     imports.prepare("ci", KeyType.ED25519)
     kms.fault("ImportKeyMaterial", fault)
-    assert imports.put("ci", made, API_KEY_ID).public_key() == made.public_key()
+    assert imports.put("ci", made, API_KEY_ID, "prod").public_key() == made.public_key()
     assert len(kms.of("ImportKeyMaterial")) == (1 if isinstance(fault, Lost) else 2)
 
 
@@ -109,7 +109,7 @@ def test_an_import_that_is_denied_ends_at_once_and_leaves_the_mark(store: AwsKms
     imports.prepare("ci", KeyType.ED25519)
     kms.fault("ImportKeyMaterial", Refuse("AccessDeniedException"))
     with pytest.raises(AwsAccessDeniedError) as caught:
-        imports.put("ci", pair(KeyType.ED25519), API_KEY_ID)
+        imports.put("ci", pair(KeyType.ED25519), API_KEY_ID, "prod")
     assert "--for generate" in caught.value.hint
     assert len(kms.of("ImportKeyMaterial")) == 1
     pending = imports.pending("ci")
@@ -169,7 +169,7 @@ def test_a_mark_whose_deletion_was_interrupted_is_replaced(store: AwsKmsStore, k
     assert pending.key is None
     imports.prepare("ci", KeyType.ED25519)
     made = pair(KeyType.ED25519)
-    assert imports.put("ci", made, API_KEY_ID).public_key() == made.public_key()
+    assert imports.put("ci", made, API_KEY_ID, "prod").public_key() == made.public_key()
 
 
 def test_keys_of_others_are_no_marks_and_are_left_alone(store: AwsKmsStore) -> None:

@@ -151,8 +151,8 @@ def test_binding_can_be_run_again(store: AwsKmsStore, kms: FaultyKms, fault: Fau
     key = store.generate("prod")
     kms.fault("TagResource", fault)
     with pytest.raises(NetworkError):
-        store.bind(key, API_KEY_ID)
-    store.bind(store.key("prod"), API_KEY_ID)
+        store.bind(key, API_KEY_ID, "prod")
+    store.bind(store.key("prod"), API_KEY_ID, "prod")
     assert store.key("prod").api_key_id == API_KEY_ID
 
 
@@ -160,13 +160,13 @@ def test_a_key_that_is_gone_is_not_taken_for_bound(store: AwsKmsStore, kms: Faul
     key = store.generate("prod")
     kms.fault("TagResource", Refuse("NotFoundException"))
     with pytest.raises(KmsKeyNotFoundError):
-        store.bind(key, API_KEY_ID)
+        store.bind(key, API_KEY_ID, "prod")
 
 
 def test_a_replica_that_is_not_there_yet_does_not_hinder_binding(kms: FaultyKms) -> None:
     creation = KeyCreation(multi_region=True)
     with open_kms(f"awskms:///?region={REGION},{OTHER_REGION}", creation=creation) as store:
-        store.bind(store.generate("prod"), API_KEY_ID)
+        store.bind(store.generate("prod"), API_KEY_ID, "prod")
         assert store.key("prod").api_key_id == API_KEY_ID
     assert [seen.region for seen in kms.of("TagResource")] == [REGION, OTHER_REGION]
 
@@ -175,7 +175,7 @@ def test_a_replica_that_is_not_there_yet_does_not_hinder_binding(kms: FaultyKms)
 @pytest.mark.parametrize("fault", [Lost(), Reset()], ids=["lost", "reset"])
 def test_replicating_can_be_run_again(kms: FaultyKms, operation: str, fault: Fault) -> None:
     with open_kms(f"{URI}&attempts=1", creation=KeyCreation(multi_region=True)) as store:
-        store.bind(store.generate("prod"), API_KEY_ID)
+        store.bind(store.generate("prod"), API_KEY_ID, "prod")
         kms.fault(operation, fault)
         with pytest.raises(NetworkError):
             store.replicate("prod", OTHER_REGION)

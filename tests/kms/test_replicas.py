@@ -31,7 +31,7 @@ POLICY = json.dumps({"Version": "2012-10-17", "Statement": []})
 
 def multi_region_key() -> None:
     with open_kms(URI, creation=KeyCreation(multi_region=True, policy=POLICY)) as store:
-        store.bind(store.generate("prod"), API_KEY_ID)
+        store.bind(store.generate("prod"), API_KEY_ID, "prod")
         store.replicate("prod", OTHER_REGION)
 
 
@@ -85,7 +85,7 @@ def test_a_key_of_one_region_cannot_be_replicated_or_stand_in_several(account: s
 def test_binding_and_destroying_reach_every_region(account: str) -> None:
     multi_region_key()
     with open_uri(BOTH) as store:
-        store.bind(store.key("prod"), "another-id")
+        store.bind(store.key("prod"), "another-id", "prod")
     with open_uri(f"awskms:///?region={OTHER_REGION}") as other, open_uri(URI) as store:
         assert other.key("prod").api_key_id == "another-id"
         replica = other.key("prod")

@@ -97,7 +97,7 @@ def test_a_new_key_is_minted_with_alias_tag_and_description(store: AwsKmsStore, 
 
 
 def test_binding_tags_the_key_and_any_machine_reads_it(store: AwsKmsStore, by_hand: Any) -> None:
-    bound = store.bind(store.generate("prod"), API_KEY_ID)
+    bound = store.bind(store.generate("prod"), API_KEY_ID, "prod")
     assert (bound.state, bound.api_key_id) == (KeyState.REGISTERED, API_KEY_ID)
     store.close()
     with open_uri(URI) as again:
@@ -108,7 +108,7 @@ def test_binding_tags_the_key_and_any_machine_reads_it(store: AwsKmsStore, by_ha
 def test_an_id_that_no_tag_can_hold_is_refused_before_anything_is_sent(store: AwsKmsStore) -> None:
     key = store.generate("prod")
     with pytest.raises(StoreError, match="tag"):
-        store.bind(key, "id#1")
+        store.bind(key, "id#1", "prod")
     assert store.key("prod").api_key_id is None
 
 
@@ -141,11 +141,11 @@ def test_a_key_made_elsewhere_is_found_by_alias_id_and_arn(store: AwsKmsStore, b
     by_hand.create_alias(AliasName="alias/trading/kalshi", TargetKeyId=made["KeyId"])
     for reference in ("alias/trading/kalshi", made["KeyId"], made["Arn"]):
         key = store.key(reference)
-        assert (key.name, key.state) == (reference, KeyState.MINTED)
+        assert (key.name, key.state) == (reference, KeyState.FOREIGN)
         assert openssl_verifies(tmp_path, key.public_pem(), MESSAGE, key.sign(MESSAGE))
         with open_uri(key.uri) as one:
             assert one.key("").public_pem() == key.public_pem()
-    store.bind(store.key("alias/trading/kalshi"), API_KEY_ID)
+    store.bind(store.key("alias/trading/kalshi"), API_KEY_ID, "prod")
     assert store.key("alias/trading/kalshi").api_key_id == API_KEY_ID
 
 

@@ -39,7 +39,7 @@ def store(account: str) -> Iterator[AwsKmsStore]:
 
 
 def bound(store: AwsKmsStore, name: str, api_key_id: str, key_type: KeyType = KeyType.ED25519) -> AwsKmsKey:
-    return store.bind(store.generate(name, key_type), api_key_id)
+    return store.bind(store.generate(name, key_type), api_key_id, "prod")
 
 
 def point(store: AwsKmsStore, name: str, key: AwsKmsKey) -> None:
@@ -60,7 +60,7 @@ def vouchers(store: AwsKmsStore, key: AwsKmsKey) -> dict[str, str]:
 def test_a_rotation_is_followed_and_so_is_its_abort(store: AwsKmsStore, key_type: KeyType) -> None:
     old = bound(store, "prod", OLD_ID, key_type)
     signer = old.signer()
-    new = store.bind(store.generate_like(old, "prod" + SUCCESSOR), NEW_ID)
+    new = store.bind(store.generate_like(old, "prod" + SUCCESSOR), NEW_ID, "prod")
     taken, left = store.hand_over("prod", taker=new, leaver=old, mark=RETIRED)
     assert signer.moved_on(OLD_ID)
     assert signer.api_key_id == NEW_ID
@@ -73,7 +73,7 @@ def test_a_rotation_is_followed_and_so_is_its_abort(store: AwsKmsStore, key_type
 def test_a_rotation_to_another_type_is_followed_and_followed_on(store: AwsKmsStore) -> None:
     keys = [bound(store, "prod", OLD_ID, KeyType.RSA_4096)]
     for key_type in (KeyType.ED25519, KeyType.RSA_2048):
-        new = store.bind(store.generate("prod" + SUCCESSOR, key_type), NEW_ID)
+        new = store.bind(store.generate("prod" + SUCCESSOR, key_type), NEW_ID, "prod")
         taken, left = store.hand_over("prod", taker=new, leaver=keys[-1], mark=RETIRED)
         assert keys[-1].current().public_pem() == taken.public_pem()
         store.destroy(left)
@@ -97,11 +97,11 @@ def test_an_alias_that_somebody_points_elsewhere_is_not_followed(
 
 def test_what_another_key_or_about_another_key_was_signed_vouches_for_nothing(store: AwsKmsStore) -> None:
     old, other = bound(store, "prod", OLD_ID), bound(store, "other", NEW_ID)
-    theirs = store.bind(store.generate_like(other, "other" + SUCCESSOR), NEW_ID)
+    theirs = store.bind(store.generate_like(other, "other" + SUCCESSOR), NEW_ID, "prod")
     theirs, _ = store.hand_over("other", taker=theirs, leaver=other, mark=RETIRED)
     point(store, "prod", theirs)
     assert old.current() is old  # vouched for, by a key that has nothing to say here
-    ours = store.bind(store.generate("prod" + SUCCESSOR, KeyType.ED25519), NEW_ID)
+    ours = store.bind(store.generate("prod" + SUCCESSOR, KeyType.ED25519), NEW_ID, "prod")
     point(store, "prod", old)
     ours, _ = store.hand_over("prod", taker=ours, leaver=old, mark=RETIRED)
     assert old.current().public_pem() == ours.public_pem()
@@ -121,7 +121,7 @@ def test_tags_that_hold_no_signature_vouch_for_nothing(store: AwsKmsStore, garba
 
 def test_another_id_of_the_same_pair_is_followed(store: AwsKmsStore) -> None:
     old = bound(store, "prod", OLD_ID)
-    store.bind(old, NEW_ID)
+    store.bind(old, NEW_ID, "prod")
     assert old.current().api_key_id == NEW_ID
 
 
@@ -131,7 +131,7 @@ def test_a_rotation_is_followed_in_every_region(account: str) -> None:
         store.replicate("prod", OTHER_REGION)
         with open_uri(f"awskms:///?region={OTHER_REGION}") as there:
             old = there.key("prod")
-            new = store.bind(store.generate_like(store.key("prod"), "prod" + SUCCESSOR), NEW_ID)
+            new = store.bind(store.generate_like(store.key("prod"), "prod" + SUCCESSOR), NEW_ID, "prod")
             store.hand_over("prod", taker=new, leaver=store.key("prod"), mark=RETIRED)
             assert old.current().api_key_id == NEW_ID
 

@@ -19,6 +19,7 @@ from hsm_keys.errors import (
 from hsm_keys.kalshi.errors import ConflictError, ForbiddenError, RateLimitError, TierError, UnauthorizedError
 from hsm_keys.lifecycle.enroll import Enrollment, adopt, enroll, mint
 from hsm_keys.sandbox import SandboxServer, parse_fault
+from hsm_keys.signing.environments import environment_name
 from hsm_keys.signing.pem import PemKey
 from tests.support.oddkeys import make_extractable
 
@@ -57,7 +58,10 @@ class Person:
             )
 
     def adopt(self, name: str, api_key_id: str) -> Enrollment:
-        return adopt(self.store, name, api_key_id, connect=self.connect, report=self.said.append)
+        environment = environment_name(self.sandbox.base_url)
+        return adopt(
+            self.store, name, api_key_id, environment=environment, connect=self.connect, report=self.said.append
+        )
 
     def registered(self, name: str = "prod") -> list[str]:
         return [key.api_key_id for key in self.sandbox.state.keys.values() if key.name == name]

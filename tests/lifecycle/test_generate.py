@@ -29,6 +29,7 @@ from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.made_by_kalshi import Maker
 from hsm_keys.lifecycle.registering import Wanted
 from hsm_keys.sandbox import SandboxServer, parse_fault
+from hsm_keys.signing.environments import environment_name
 from hsm_keys.signing.pem import PemKey
 from hsm_keys.stores.pkcs11 import importing
 from tests.support.oddkeys import session_of
@@ -158,7 +159,9 @@ def test_bad_input_is_refused_before_anything_is_made_or_sent(person: Person, op
 def test_a_name_that_the_store_has_is_refused(person: Person, *, registered: bool) -> None:
     key = person.store.generate("ci", KeyType.ED25519)
     if registered:
-        person.store.bind(key, person.sandbox.add_key("ci", key.public_pem()).api_key_id)
+        person.store.bind(
+            key, person.sandbox.add_key("ci", key.public_pem()).api_key_id, environment_name(person.sandbox.base_url)
+        )
     before = person.objects()
     with pytest.raises(KeyExistsError, match="nothing was changed") as caught:
         person.generate()

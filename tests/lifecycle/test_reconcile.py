@@ -15,6 +15,7 @@ from hsm_keys.lifecycle.reconcile import judge
 from hsm_keys.lifecycle.repairing import fix
 from hsm_keys.lifecycle.rotate import Rotator
 from hsm_keys.sandbox import parse_fault
+from hsm_keys.signing.environments import environment_name
 from hsm_keys.signing.pem import PemKey
 from tests.support.ministack import account
 from tests.support.oddkeys import make_decrypting, make_twin
@@ -69,7 +70,7 @@ class Person:
         return [(finding.code, finding.name) for finding in self.find()]
 
     def fix(self) -> list[Finding]:
-        return fix(self.find(), self.stores, self.connect, self.said.append)
+        return fix(self.find(), self.stores, environment_name(self.sandbox.base_url), self.connect, self.said.append)
 
     def add(
         self,
@@ -82,7 +83,7 @@ class Person:
         place = store or self.stores[0]
         key = place.generate(name, key_type)
         api_key_id = self.sandbox.add_key(name, key.public_pem()).api_key_id
-        return place.bind(key, api_key_id) if bind else key
+        return place.bind(key, api_key_id, environment_name(self.sandbox.base_url)) if bind else key
 
 
 @pytest.fixture
@@ -144,12 +145,12 @@ def test_what_was_registered_anew_by_hand_is_bound_anew(person: Person, store: K
 def test_the_id_of_another_pair_is_found_by_signing(person: Person, store: KeyStore) -> None:
     # Of two Ed25519 keys with one CKA_ID the token doesn't tell which public half is whose.
     prod, other = (person.add(name, key_type=KeyType.RSA_2048) for name in ("prod", "other"))
-    store.bind(other, str(prod.api_key_id))
+    store.bind(other, str(prod.api_key_id), environment_name(person.sandbox.base_url))
     assert sorted(person.codes()) == [("wrong-id", "other")]
     person.fix()
     assert store.key("other").api_key_id == other.api_key_id
     person.sandbox.state.delete_key(str(other.api_key_id))
-    store.bind(store.key("other"), str(prod.api_key_id))
+    store.bind(store.key("other"), str(prod.api_key_id), environment_name(person.sandbox.base_url))
     assert person.codes() == [("refused", "other")]
 
 
@@ -181,10 +182,10 @@ def test_a_repair_gives_way_to_whoever_works_on_the_key(person: Person, store: K
     person.add("prod", bind=False)
     found = person.find()
     with exclusive(store, "prod"), pytest.raises(KeyBusyError):
-        fix(found, person.stores, person.connect, person.said.append)
-    store.bind(store.key("prod"), str(found[0].api_key_id))
+        fix(found, person.stores, environment_name(person.sandbox.base_url), person.connect, person.said.append)
+    store.bind(store.key("prod"), str(found[0].api_key_id), environment_name(person.sandbox.base_url))
     with pytest.raises(KeyBusyError, match="changed by somebody else"):
-        fix(found, person.stores, person.connect, person.said.append)
+        fix(found, person.stores, environment_name(person.sandbox.base_url), person.connect, person.said.append)
 
 
 def test_a_pair_that_took_the_name_meanwhile_is_not_taken_for_the_one_that_was_seen(
@@ -195,7 +196,7 @@ def test_a_pair_that_took_the_name_meanwhile_is_not_taken_for_the_one_that_was_s
     store.destroy(store.key("prod"))
     store.generate("prod", KeyType.ED25519)
     with pytest.raises(KeyBusyError, match="changed by somebody else"):
-        fix(found, person.stores, person.connect, person.said.append)
+        fix(found, person.stores, environment_name(person.sandbox.base_url), person.connect, person.said.append)
 
 
 def test_what_kalshi_no_longer_takes_is_not_bound(person: Person, store: KeyStore) -> None:
@@ -203,7 +204,7 @@ def test_what_kalshi_no_longer_takes_is_not_bound(person: Person, store: KeyStor
     found = person.find()
     person.sandbox.state.delete_key(str(found[0].api_key_id))
     with pytest.raises(KalshiError):
-        fix(found, person.stores, person.connect, person.said.append)
+        fix(found, person.stores, environment_name(person.sandbox.base_url), person.connect, person.said.append)
     assert store.key("prod").api_key_id is None
 
 

@@ -23,6 +23,7 @@ from hsm_keys.lifecycle.ending import end_api_key
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.revoke import Revoked, Revoker, _may_manage, manages_keys
 from hsm_keys.sandbox import parse_fault
+from hsm_keys.signing.environments import environment_name
 from hsm_keys.signing.pem import PemKey
 from tests.support.ministack import account
 from tests.support.oddkeys import make_twin
@@ -63,7 +64,7 @@ class Person:
         """Enroll a key, without the steps that don't matter here."""
         key = self.store.generate(name, KeyType.ED25519)
         registered = self.sandbox.add_key(name, key.public_pem(), **restrictions)  # type: ignore[arg-type]
-        return self.store.bind(key, registered.api_key_id)
+        return self.store.bind(key, registered.api_key_id, environment_name(self.sandbox.base_url))
 
     def revoke(
         self, word: str, *, destroy: bool = False, force: bool = False, signer: RequestSigner | None = None
@@ -311,7 +312,9 @@ def test_two_runs_do_not_work_on_one_key_or_its_rotation(person: Person) -> None
 
 def test_an_id_that_two_keys_are_bound_to_does_not_say_which_to_destroy(person: Person) -> None:
     key = person.add("prod")
-    person.store.bind(person.store.generate("copy", KeyType.RSA_2048), str(key.api_key_id))
+    person.store.bind(
+        person.store.generate("copy", KeyType.RSA_2048), str(key.api_key_id), environment_name(person.sandbox.base_url)
+    )
     with pytest.raises(KeyAmbiguousError, match="'copy', 'prod'"):
         person.revoke(str(key.api_key_id), destroy=True)
     assert person.deletes() == []
@@ -367,7 +370,9 @@ def test_a_key_that_changed_after_the_question_is_left_alone(person: Person) -> 
     with person.connect(person.bootstrap) as management:
         revoker = Revoker(person.store, management, person.connect, person.said.append)
         plan = revoker.plan("prod", destroy=True, force=False)
-        person.store.bind(key, person.sandbox.add_key("prod", key.public_pem()).api_key_id)  # an enroll, meanwhile
+        person.store.bind(
+            key, person.sandbox.add_key("prod", key.public_pem()).api_key_id, environment_name(person.sandbox.base_url)
+        )  # an enroll, meanwhile
         with pytest.raises(KeyBusyError):
             revoker.carry_out(plan)
     assert person.store.key("prod").state is KeyState.REGISTERED

@@ -14,6 +14,7 @@ from hsm_keys.lifecycle.enroll import adopt, enroll
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.rotate import Rotation, Rotator
 from hsm_keys.sandbox import SandboxServer, parse_fault
+from hsm_keys.signing.environments import environment_name
 from hsm_keys.signing.pem import PemKey
 
 if TYPE_CHECKING:
@@ -268,7 +269,14 @@ def test_where_kalshi_registers_by_hand_only_the_rotation_goes_on_after_adopt(pe
     assert "hsm-keys adopt prod+next" in caught.value.hint
     key = person.store.key("prod+next")
     registered = person.sandbox.add_key("prod", key.public_pem())  # the account page
-    adopt(person.store, "prod+next", registered.api_key_id, connect=person.connect, report=person.said.append)
+    adopt(
+        person.store,
+        "prod+next",
+        registered.api_key_id,
+        environment=environment_name(person.sandbox.base_url),
+        connect=person.connect,
+        report=person.said.append,
+    )
     assert person.advance().key.api_key_id == registered.api_key_id
 
 

@@ -122,7 +122,7 @@ def test_eight_threads_sign_at_once(key: StoredKey) -> None:
 def test_a_label_and_an_id_that_another_process_sees(subject: Subject, store: KeyStore, name: str) -> None:
     key = store.generate(name, quick_type(subject))
     try:
-        bound = store.bind(key, API_KEY_ID)
+        bound = store.bind(key, API_KEY_ID, "prod")
         renamed = store.rename(bound, f"{name}-new")
     except StoreError as refused:
         assert store.key(name).sign(b"m")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -62,7 +63,7 @@ def test_an_imported_key_signs_and_does_not_come_out(
         refuse_plain_creation(monkeypatch, ckr.TemplateInconsistent)
     made, imports = pair(key_type), store.imports()
     throwaway = imports.prepare("ci", key_type)
-    key = imports.put("ci", made, API_KEY_ID)
+    key = imports.put("ci", made, API_KEY_ID, "prod")
     imports.end("ci")
     assert throwaway is not None
     assert (throwaway.name, throwaway.key_type, key.api_key_id) == ("ci+importing", key_type, API_KEY_ID)
@@ -72,7 +73,7 @@ def test_an_imported_key_signs_and_does_not_come_out(
     assert {name for name, value in said.items() if value is True} - {"modifiable"} == {"sensitive", "private", "sign"}
     private, public = sorted(objects(store), key=lambda obj: obj[Attribute.CLASS] is ObjectClass.PUBLIC_KEY)
     assert private[Attribute.LABEL] == public[Attribute.LABEL] == "ci"
-    assert private[Attribute.ID] == public[Attribute.ID] == bytes.fromhex(API_KEY_ID.replace("-", ""))
+    assert private[Attribute.ID] == public[Attribute.ID] == b"kalshi:prod:" + UUID(API_KEY_ID).bytes
     secret = Attribute.VALUE if key_type is KeyType.ED25519 else Attribute.PRIVATE_EXPONENT
     with pytest.raises(ckr.AttributeSensitive):
         private[secret]
@@ -106,7 +107,7 @@ def test_an_import_is_pending_until_it_is_ended(store: KeyStore) -> None:
         assert pending is not None
         assert (pending.key_type, pending.key) == (key_type, None)
         assert len(objects(store)) == 2
-    imports.put("ci", pair(KeyType.ED25519), API_KEY_ID)
+    imports.put("ci", pair(KeyType.ED25519), API_KEY_ID, "prod")
     pending = imports.pending("ci")
     assert pending is not None
     assert pending.key is not None
@@ -131,7 +132,7 @@ def test_a_name_that_is_taken_is_refused_and_its_key_is_left_alone(store: KeySto
     with pytest.raises(KeyExistsError):
         store.imports().prepare("ci", KeyType.ED25519)
     with pytest.raises(KeyExistsError):
-        store.imports().put("ci", pair(KeyType.ED25519), API_KEY_ID)
+        store.imports().put("ci", pair(KeyType.ED25519), API_KEY_ID, "prod")
     assert len(objects(store)) == 2
     assert store.key("ci").public_key() == kept.public_key()
 
@@ -139,10 +140,10 @@ def test_a_name_that_is_taken_is_refused_and_its_key_is_left_alone(store: KeySto
 def test_of_two_that_import_at_once_the_one_that_sees_both_gives_way(
     store: KeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = store.imports().put("ci", pair(KeyType.ED25519), API_KEY_ID)
+    other = store.imports().put("ci", pair(KeyType.ED25519), API_KEY_ID, "prod")
     monkeypatch.setattr(importing, "_check_free", lambda *_: None)  # it came a moment too late to be seen
     with pytest.raises(KeyBusyError, match="destroyed"):
-        store.imports().put("ci", pair(KeyType.ED25519), "7" + API_KEY_ID[1:])
+        store.imports().put("ci", pair(KeyType.ED25519), "7" + API_KEY_ID[1:], "prod")
     assert store.key("ci").public_key() == other.public_key()
     assert len(objects(store)) == 2
 
@@ -152,6 +153,6 @@ def test_the_public_half_of_a_key_with_another_label_is_no_orphan(store: KeyStor
     kept = store.generate("old", KeyType.ED25519)
     (public,) = [obj for obj in objects(store) if obj[Attribute.CLASS] is ObjectClass.PUBLIC_KEY]
     public[Attribute.LABEL] = "ci"
-    store.imports().put("ci", pair(KeyType.ED25519), API_KEY_ID)
+    store.imports().put("ci", pair(KeyType.ED25519), API_KEY_ID, "prod")
     assert store.key("old").public_key() == kept.public_key()
     assert len(store.key("old").sign(b"m")) == 64

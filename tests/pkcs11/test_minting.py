@@ -13,6 +13,7 @@ from hsm_keys import KeyType, open_store
 from hsm_keys.errors import KeyBusyError, KeyNotFoundError
 from hsm_keys.stores.pkcs11 import generate, minting, objects
 from hsm_keys.stores.pkcs11.generate import make_pair, mend_pair, write_id
+from hsm_keys.stores.pkcs11.marks import minted_id
 from tests.support.oddkeys import session_of
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def test_whoever_mends_a_pair_takes_nothing_from_the_maker_who_is_writing_its_id
         session = session_of(store)
         private, public_key = make_pair(session, "prod", KeyType.ED25519, mark)
         (public,) = session.get_objects(PUBLIC)
-        right = objects.default_id(public_key)
+        right = minted_id(public_key)
         monkeypatch.setattr(generate, "read", read)
         monkeypatch.setattr(objects, "read", read)
         mend_pair(session, private)

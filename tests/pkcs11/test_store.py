@@ -65,29 +65,30 @@ def test_a_new_key_is_minted_and_carries_the_sha1_of_its_public_bits(store: KeyS
     assert isinstance(key, Pkcs11Key)
     assert key.state is KeyState.MINTED
     assert key.api_key_id is None
-    assert key.cka_id == key.fingerprint
-    assert len(key.cka_id) == 20
+    assert key.cka_id == b"kalshi:minted:" + key.fingerprint
+    assert len(key.fingerprint) == 20
     ids = {
         bytes(obj[Attribute.ID]) for obj in session_of(store).get_objects({Attribute.LABEL: "prod"})
     }  # private and public object
-    assert ids == {key.fingerprint}
+    assert ids == {key.cka_id}
 
 
 @pytest.mark.parametrize("api_key_id", ["0f8fad5b-d9cb-469f-a165-70867728950e", "not-a-uuid_1"])
 def test_binding_writes_the_api_key_id_beside_the_private_half(
     store: KeyStore, token: TestToken, api_key_id: str
 ) -> None:
-    bound = store.bind(store.generate("prod"), api_key_id)
-    assert (bound.state, bound.api_key_id) == (KeyState.REGISTERED, api_key_id)
+    bound = store.bind(store.generate("prod"), api_key_id, "prod")
+    assert (bound.state, bound.api_key_id, bound.environment) == (KeyState.REGISTERED, api_key_id, "prod")
     store.close()
     with open_store(token.uri) as again:
-        assert again.key("prod").api_key_id == api_key_id
+        key = again.key("prod")
+        assert (key.api_key_id, key.environment, key.ours) == (api_key_id, "prod", True)
         ids = {bytes(obj[Attribute.ID]) for obj in session_of(again).get_objects({Attribute.LABEL: "prod"})}
         assert len(ids) == 1
 
 
 def test_where_a_crash_left_two_ids_the_private_one_counts(store: KeyStore) -> None:
-    store.bind(store.generate("prod"), "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d")
+    store.bind(store.generate("prod"), "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d", "prod")
     (public,) = session_of(store).get_objects({Attribute.CLASS: ObjectClass.PUBLIC_KEY})
     public[Attribute.ID] = b"left over"
     assert store.key("prod").api_key_id == "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d"
@@ -127,7 +128,7 @@ def test_two_private_keys_of_one_name_are_an_error_that_lists_them(store: KeySto
 def test_a_key_that_is_doubled_meanwhile_still_signs_with_its_own_half(store: KeyStore, tmp_path: Path) -> None:
     key = store.generate("prod")
     make_twin(store, "prod")
-    store.bind(key, "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d")
+    store.bind(key, "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d", "prod")
     assert openssl_verifies(tmp_path, key.public_pem(), b"m", key.sign(b"m"))
 
 

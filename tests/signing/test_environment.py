@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import traceback
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from hsm_keys import KalshiClient
 from hsm_keys.errors import UsageError
 from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
-from hsm_keys.signing.environments import resolve
+from hsm_keys.signing.environments import environment_name, resolve
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +43,41 @@ def test_the_order_in_which_an_environment_is_chosen() -> None:
     assert resolve(env={"KALSHI_DEMO": "TRUE"}) == DEMO
     assert resolve(env={"KALSHI_DEMO": "0", "KALSHI_API_BASE_URL": ""}) == PROD
     assert resolve(env={}) == PROD
+
+
+@pytest.mark.parametrize(
+    ("base_url", "name"),
+    [
+        (PROD, "prod"),
+        (DEMO, "demo"),
+        ("https://api.elections.kalshi.com/trade-api/v2", "prod"),
+        ("https://demo-api.kalshi.co/trade-api/v2", "demo"),
+        ("https://EXTERNAL-API.kalshi.com:443", "prod"),
+        ("https://proxy.example:8443/trade-api/v2", "d3fe0a94"),  # printf %s https://proxy.example:8443 | sha256sum
+        ("HTTPS://Proxy.Example:8443", "d3fe0a94"),
+    ],
+)
+def test_an_environment_is_named_by_its_hosts_or_else_by_its_origin(base_url: str, name: str) -> None:
+    assert environment_name(base_url) == name
+    assert environment_name(base_url, exchange="perps") == f"{name}-perps"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "origin"),
+    [
+        ("http://127.0.0.1:80", "http://127.0.0.1"),
+        ("http://[::1]:8080/", "http://[::1]:8080"),
+        ("https://external-api.kalshi.com:8443", "https://external-api.kalshi.com:8443"),
+        ("http://external-api.kalshi.com", "http://external-api.kalshi.com"),
+    ],
+)
+def test_what_is_not_quite_kalshi_is_another_environment(base_url: str, origin: str) -> None:
+    assert environment_name(base_url) == hashlib.sha256(origin.encode()).hexdigest()[:8]
+
+
+def test_an_exchange_that_there_is_not() -> None:
+    with pytest.raises(UsageError):
+        environment_name(PROD, exchange="futures")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import requests
 from hsm_keys import AsyncKalshiClient, KalshiClient, RequestSigner, open_store
 from hsm_keys.signing import presign
 from hsm_keys.signing.algorithms import verifies
+from hsm_keys.signing.environments import environment_name
 from hsm_keys.signing.headers import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from hsm_keys.signing.signer import now_ms
 from tests.support.presigning import BALANCE, ORDERS, CountingKey
@@ -214,7 +215,7 @@ def store(token: TestToken) -> Iterator[KeyStore]:
 @pytest.fixture
 def key(store: KeyStore, sandbox: SandboxServer) -> StoredKey:
     made = store.generate("prod")
-    return store.bind(made, sandbox.add_key("prod", made.public_pem()).api_key_id)
+    return store.bind(made, sandbox.add_key("prod", made.public_pem()).api_key_id, environment_name(sandbox.base_url))
 
 
 @pytest.fixture
@@ -290,7 +291,7 @@ def test_a_key_that_was_rotated_away_costs_no_request(
     store.rename(store.key("prod"), "prod+retired")
     successor = store.generate("prod")
     successor_id = sandbox.add_key("prod 2", successor.public_pem()).api_key_id
-    store.bind(successor, successor_id)
+    store.bind(successor, successor_id, environment_name(sandbox.base_url))
     assert sandbox.state.delete_key(old)
     with KalshiClient(signer) as client:  # what is in hand is refused, looked up, and signed with the new key
         assert client.request("GET", "/portfolio/balance").status_code == 200

@@ -10,6 +10,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from hsm_keys import KeyType, open_store
+from hsm_keys.signing.environments import environment_name
 
 if TYPE_CHECKING:
     from hsm_keys.sandbox import SandboxServer
@@ -24,7 +25,7 @@ def test_a_token_opens_a_websocket_and_opens_it_again(
     with open_store(token.uri) as store:
         key = store.generate("prod", key_type)
         registered = sandbox.add_key("prod", key.public_pem())
-        signer = store.bind(key, registered.api_key_id).signer()
+        signer = store.bind(key, registered.api_key_id, environment_name(sandbox.base_url)).signer()
         for number in (1, 2):
             with connect(sandbox.ws_url, additional_headers=signer.websocket_headers()) as socket:
                 socket.send(json.dumps({"id": number, "cmd": "subscribe", "params": {"channels": ["ticker"]}}))

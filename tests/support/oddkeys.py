@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from hsm_keys.stores.base import KeyStore
 
 
+OUR_MARK = b"kalshi:minted:" + b"x" * 20
+"""What makes a key ours."""
+
+
 def session_of(store: KeyStore) -> Any:
     assert isinstance(store, Pkcs11Store)
     return store._link.login.session
@@ -27,7 +31,7 @@ def make_extractable(store: KeyStore, name: str) -> None:
         2048,
         store=True,
         label=name,
-        id=b"x" * 20,
+        id=OUR_MARK,
         capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY,
         private_template={Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: True},
     )

@@ -133,7 +133,13 @@ class AwsKmsImports(KeyImports):
         """Make a key without material, with its alias, and get what the import needs, so that it takes one call."""
         self._prepared[name] = _prepare(self._place(name), key_type)
 
-    def put(self, name: str, private_key: PrivateKey, api_key_id: str) -> StoredKey:  # noqa: ARG002 - bound by its tag
+    def put(  # the tags bind it afterwards
+        self,
+        name: str,
+        private_key: PrivateKey,
+        api_key_id: str,  # noqa: ARG002
+        environment: str,  # noqa: ARG002
+    ) -> StoredKey:
         """Give the key its material, wrapped with RSA_AES_KEY_WRAP_SHA_256; it isn't bound yet."""
         prepared = self._prepared.pop(name)
         _import_material(self._place(name), prepared, private_key)

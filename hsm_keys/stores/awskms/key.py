@@ -19,6 +19,7 @@ from hsm_keys.stores.base import CustodyFact, StoredKey
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
     from hsm_keys.stores.awskms.store import AwsKmsStore
+    from hsm_keys.stores.marks import Mark
 
 __all__ = ["AwsKmsKey", "Found"]
 
@@ -46,9 +47,9 @@ class AwsKmsKey(StoredKey):
         arn: The key's ARN in the Region where it was found.
     """
 
-    def __init__(self, store: AwsKmsStore, name: str, api_key_id: str | None, uri: str, found: Found) -> None:
+    def __init__(self, store: AwsKmsStore, name: str, mark: Mark, uri: str, found: Found) -> None:
         self.name = name
-        self.api_key_id = api_key_id
+        self.ours, self.api_key_id, self.environment = mark.ours, mark.api_key_id, mark.environment
         self.uri = uri
         self.arn: Final = found.arn
         self.algorithm: Final = _ALGORITHMS[found.key_type]

@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import UsageError
-from hsm_keys.stores.base import MARKS
+from hsm_keys.signing.environments import is_environment
+from hsm_keys.stores.base import MARKS, check_api_key_id
+from hsm_keys.stores.marks import FOREIGN, MINTED, Mark
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "ALIAS_PREFIX",
+    "ENVIRONMENT_TAG",
     "ID_TAG",
     "NAME_TAG",
     "TAGS",
@@ -20,16 +26,18 @@ __all__ = [
     "WRAPPING_KEY_SPEC",
     "KeyCreation",
     "alias_of",
+    "mark_of",
     "name_of",
 ]
 
 ALIAS_PREFIX: Final = "alias/hsm-keys/"
 NAME_TAG: Final = "hsm-keys:name"
 ID_TAG: Final = "hsm-keys:api-key-id"
+ENVIRONMENT_TAG: Final = "hsm-keys:environment"
 VOUCHER_TAGS: Final = tuple(f"hsm-keys:vouched-{number}" for number in (1, 2, 3))
 """What the key before this one signed about it, in base64 and in pieces."""
 
-TAGS: Final = (NAME_TAG, ID_TAG, *VOUCHER_TAGS)
+TAGS: Final = (NAME_TAG, ID_TAG, ENVIRONMENT_TAG, *VOUCHER_TAGS)
 """Every tag that hsm-keys writes."""
 
 # RSA private keys are taken under RSA_AES_KEY_WRAP alone; the longest wrapping key is what KMS recommends.
@@ -48,6 +56,20 @@ def alias_of(name: str) -> str:
 def name_of(alias: str) -> str:
     """Return the key's name that an alias of hsm-keys stands for."""
     return _MARKED.sub(r"\1+\2", alias.removeprefix(ALIAS_PREFIX))
+
+
+def mark_of(tags: Mapping[str, str]) -> Mark:
+    """Return what a key's tags say of it; without the name's tag, or with values that we never write, it isn't ours."""
+    api_key_id, environment = tags.get(ID_TAG), tags.get(ENVIRONMENT_TAG)
+    if NAME_TAG not in tags:
+        return FOREIGN
+    if api_key_id is None or environment is None:
+        return MINTED
+    try:
+        known = check_api_key_id(api_key_id)
+    except UsageError:
+        return FOREIGN
+    return Mark(ours=True, api_key_id=known, environment=environment) if is_environment(environment) else FOREIGN
 
 
 @dataclass(frozen=True, slots=True)

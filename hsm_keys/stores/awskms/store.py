@@ -24,11 +24,21 @@ from hsm_keys.stores.awskms.errors import (
     KmsKeyUnsuitableError,
 )
 from hsm_keys.stores.awskms.key import AwsKmsKey, Found
-from hsm_keys.stores.awskms.layout import ALIAS_PREFIX, ID_TAG, NAME_TAG, KeyCreation, alias_of, name_of
+from hsm_keys.stores.awskms.layout import (
+    ALIAS_PREFIX,
+    ENVIRONMENT_TAG,
+    ID_TAG,
+    NAME_TAG,
+    KeyCreation,
+    alias_of,
+    mark_of,
+    name_of,
+)
 from hsm_keys.stores.awskms.refusals import Call, ask
 from hsm_keys.stores.awskms.succession import fingerprint, vouch
 from hsm_keys.stores.awskms.uri import AwsKmsUri, in_region, is_key_reference, key_id_of, region_of
 from hsm_keys.stores.base import KeyStore, StoredKey, check_api_key_id, check_label
+from hsm_keys.stores.marks import Mark
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
@@ -159,11 +169,10 @@ class AwsKmsStore(KeyStore):
         except KmsKeyStateError:
             found = self._found_by_description(reference, label)
         tags = self._tags(found.arn, label, foreign=name is None and region_of(reference) is not None)
-        api_key_id = tags.get(ID_TAG)
         return AwsKmsKey(
             self,
             name or tags.get(NAME_TAG) or reference,
-            check_api_key_id(api_key_id) if api_key_id else None,
+            mark_of(tags),
             str(replace(self._uri, key=alias_of(name) if name else reference)),
             found,
         )
@@ -283,8 +292,10 @@ class AwsKmsStore(KeyStore):
         region = self._uri.regions[0]
         return AwsKmsImports(lambda: self.caller().manage(region), region, self._look_up)
 
-    def bind(self, key: StoredKey, api_key_id: str) -> AwsKmsKey:
-        """Write the API key id as the tag ``hsm-keys:api-key-id``, in every Region of the store that has the key.
+    def bind(self, key: StoredKey, api_key_id: str, environment: str) -> AwsKmsKey:
+        """Write API key id and environment as tags, in one call for each Region of the store that has the key.
+
+        A key that was made elsewhere gets the name's tag, too: it is ours from then on.
 
         Raises:
             StoreError: If a tag can't hold such an id; nothing was sent.
@@ -296,6 +307,9 @@ class AwsKmsStore(KeyStore):
                 hint="give --api-key-id to every command that uses the key",
             )
         kept = _ours(key)
+        tags = {NAME_TAG: key.name, ID_TAG: check_api_key_id(api_key_id), ENVIRONMENT_TAG: environment}
+        if key.ours:
+            del tags[NAME_TAG]  # an alias in the middle of its handover says more than the tag, and the reverse
         for region in self._regions_of(kept):
             call = Call("TagResource", key.name, region)
             try:
@@ -303,14 +317,13 @@ class AwsKmsStore(KeyStore):
                     call,
                     self.caller().manage(region).tag_resource,
                     KeyId=in_region(kept.arn, region),
-                    Tags=[{"TagKey": ID_TAG, "TagValue": api_key_id}],
+                    Tags=[{"TagKey": tag, "TagValue": value} for tag, value in tags.items()],
                 )
             except KmsKeyNotFoundError:
                 if region == region_of(kept.arn):
                     raise  # elsewhere it hasn't been replicated yet; a replica is given the tags
-        return AwsKmsKey(
-            self, key.name, check_api_key_id(api_key_id), key.uri, Found(kept.arn, key.key_type, key.public_key())
-        )
+        mark = Mark(ours=True, api_key_id=tags[ID_TAG], environment=environment)
+        return AwsKmsKey(self, key.name, mark, key.uri, Found(kept.arn, key.key_type, key.public_key()))
 
     def _regions_of(self, key: AwsKmsKey) -> tuple[str, ...]:
         own = region_of(key.arn) or self._uri.regions[0]

@@ -60,7 +60,7 @@ class _Keys:
         self._store = store
         self.of_store = {"uri": store.uri, "description": store.describe(), "asked": asked}
         self._keys: list[StoredKey] = []
-        self._numbers: dict[tuple[str, str | None, bytes], int] = {}
+        self._numbers: dict[tuple[object, ...], int] = {}
         self._lock = threading.Lock()
 
     def __getitem__(self, number: int) -> StoredKey:
@@ -75,13 +75,16 @@ class _Keys:
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
         with self._lock:
-            number = self._numbers.setdefault((key.name, key.api_key_id, public), len(self._keys))
+            known_by = key.name, key.api_key_id, key.environment, key.ours, public
+            number = self._numbers.setdefault(known_by, len(self._keys))
             if number == len(self._keys):
                 self._keys.append(key)
         return {
             "number": number,
             "name": key.name,
             "api_key_id": key.api_key_id,
+            "environment": key.environment,
+            "ours": key.ours,
             "uri": key.uri,
             "public_key": base64.b64encode(public).decode(),
         }

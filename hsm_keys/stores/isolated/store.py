@@ -33,6 +33,8 @@ class IsolatedKey(StoredKey):
     def __init__(self, store: IsolatedStore, told: dict[str, Any], instance: int) -> None:
         self.name = told["name"]
         self.api_key_id = told["api_key_id"]
+        self.environment = told["environment"]
+        self.ours = told["ours"]
         self.uri = told["uri"]
         self._store = store
         self._spki: str = told["public_key"]
@@ -207,7 +209,7 @@ class IsolatedStore(KeyStore):
         """Refuse: an isolated store signs, and changes nothing."""
         raise _signs_only()
 
-    def bind(self, key: StoredKey, api_key_id: str) -> NoReturn:  # noqa: ARG002
+    def bind(self, key: StoredKey, api_key_id: str, environment: str) -> NoReturn:  # noqa: ARG002
         """Refuse: an isolated store signs, and changes nothing."""
         raise _signs_only()
 

@@ -24,7 +24,8 @@ from hsm_keys.signing.wrapping import wrap
 from hsm_keys.stores.base import IMPORTING, KeyImports, PendingImport, check_new_name
 from hsm_keys.stores.pkcs11.errors import reason
 from hsm_keys.stores.pkcs11.generate import check_can_sign, destroy_pair, remove_orphans
-from hsm_keys.stores.pkcs11.objects import default_id, encode_id, find, private_keys, read
+from hsm_keys.stores.pkcs11.marks import minted_id, registered_id
+from hsm_keys.stores.pkcs11.objects import find, private_keys, read
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PrivateKey, PublicKey
@@ -90,17 +91,17 @@ class Pkcs11Imports(KeyImports):
             _check_free(session, name)
             remove_orphans(session, label)
             earlier = [*find(session, _publics(label)), *private_keys(session, label)]
-            _import_pair(session, label, default_id(pair.public_key()), pair)
+            _import_pair(session, label, minted_id(pair.public_key()), pair)
             for obj in earlier:
                 obj.destroy()
             return self._store.key(label)
 
-    def put(self, name: str, private_key: PrivateKey, api_key_id: str) -> StoredKey:
+    def put(self, name: str, private_key: PrivateKey, api_key_id: str, environment: str) -> StoredKey:
         """Put the private half in, bound from its first moment: CKA_ID is part of what is created."""
         check_new_name(name)
         with self._store.managing("take a key that was made elsewhere") as session:
             _check_free(session, name)
-            private = _import_pair(session, name, encode_id(api_key_id), private_key)
+            private = _import_pair(session, name, registered_id(api_key_id, environment), private_key)
             if len(private_keys(session, name)) > 1:  # no token refuses a second key of a label
                 destroy_pair(session, private)
                 raise KeyBusyError(

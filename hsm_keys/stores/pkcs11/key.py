@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 from hsm_keys.errors import SigningError
 from hsm_keys.signing.algorithms import signature_length, verifies
 from hsm_keys.stores.base import CustodyFact, StoredKey
-from hsm_keys.stores.pkcs11 import objects
 from hsm_keys.stores.pkcs11.custody import custody_facts, read_facts
+from hsm_keys.stores.pkcs11.marks import fingerprint, read_mark
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
@@ -22,10 +22,11 @@ class Pkcs11Key(StoredKey):
 
     def __init__(self, store: Pkcs11Store, name: str, cka_id: bytes | None, public_key: PublicKey) -> None:
         self.name = name
-        self.api_key_id = objects.decode_id(cka_id)
+        mark = read_mark(cka_id)
+        self.ours, self.api_key_id, self.environment = mark.ours, mark.api_key_id, mark.environment
         self.uri = store.key_uri(name)
         self.cka_id = cka_id or b""
-        self.fingerprint: Final = objects.default_id(public_key)
+        self.fingerprint: Final = fingerprint(public_key)
         """SHA-1 of the public key's bits: the key's identity, whatever its label and id say."""
         self._store = store
         self._public_key = public_key

@@ -6,7 +6,6 @@ its own, so at most one goes on; if both see both, neither does, and the next ru
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +17,7 @@ from hsm_keys.errors import KeyBusyError, KeyExistsError, StoreError
 from hsm_keys.stores.pkcs11 import objects
 from hsm_keys.stores.pkcs11.errors import told_as_ours
 from hsm_keys.stores.pkcs11.generate import destroy_pair, make_pair, write_id
+from hsm_keys.stores.pkcs11.marks import minted_id, passing_id
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import KeyType, PublicKey
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Mint", "busy", "shows_others_late"]
 
-_DEFAULT_ID_LENGTH: Final = 20
 _SHOWS_OTHERS_LATE: Final = "SoftHSM"  # see ``outside``
 
 
@@ -44,7 +43,7 @@ class Mint:
     description: str
 
     def make(self, name: str, key_type: KeyType) -> PublicKey:
-        """Make a pair, and return its public half. CKA_ID is the SHA-1 of the public key's bits on both objects.
+        """Make a pair, and return its public half. CKA_ID of both objects says that it is minted.
 
         Raises:
             KeyExistsError: If the name is taken.
@@ -52,7 +51,7 @@ class Mint:
             StoreError: If the token refuses; what it left of the pair is removed.
         """
         # Not the last word on CKA_ID: until it is known that nobody else makes this key, it says whose pair is whose.
-        mark = os.urandom(_DEFAULT_ID_LENGTH)
+        mark = passing_id()
         with self.module.mutex:
             with told_as_ours(f"look up the key {name!r}"):
                 if objects.private_keys(self.session, name):
@@ -87,7 +86,7 @@ class Mint:
             destroy_pair(self.session, private)
             raise busy(name, self.description, "this one is destroyed")
         try:
-            write_id(self.session, private, objects.default_id(public_key))
+            write_id(self.session, private, minted_id(public_key))
         except ckr.ObjectHandleInvalid:
             raise
         except ckr.PKCS11Error:

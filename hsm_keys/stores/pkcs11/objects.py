@@ -1,16 +1,14 @@
-"""Reading key objects: labels, ids, public halves, and what speaks for custody.
+"""Reading key objects: labels, ids and public halves.
 
 Everything is read tolerantly: modules leave attributes out, and what they do say is their word, not proof.
 """
 
 from __future__ import annotations
 
-import re
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
@@ -29,9 +27,6 @@ if TYPE_CHECKING:
 __all__ = [
     "NOT_SAID",
     "Pair",
-    "decode_id",
-    "default_id",
-    "encode_id",
     "find",
     "pairs",
     "private_keys",
@@ -43,9 +38,6 @@ __all__ = [
 
 _LOOKS: Final = 3
 _BATCH: Final = 10
-_ID_PREFIX: Final = b"id:"
-_PRINTABLE = re.compile(rb"[\x21-\x7e]+")
-_UUID_LENGTH: Final = 16
 _ED25519_LENGTH: Final = 32
 _OCTET_STRING_32: Final = b"\x04\x20"
 _ED25519_PARAMS: Final = (bytes.fromhex("06032b6570"), b"\x13\x0cedwards25519")
@@ -102,29 +94,6 @@ def private_keys(session: Any, label: str | None = None) -> list[Any]:
     if label is not None:
         template[Attribute.LABEL] = label
     return find(session, template)
-
-
-def encode_id(api_key_id: str) -> bytes:
-    """Return the CKA_ID that holds an API key id: the UUID's 16 bytes, or ``id:`` and its UTF-8 bytes."""
-    try:
-        return UUID(api_key_id).bytes
-    except ValueError:
-        return _ID_PREFIX + api_key_id.encode()
-
-
-def decode_id(cka_id: bytes | None) -> str | None:
-    """Return the API key id that a CKA_ID holds; None where it holds none."""
-    text = (cka_id or b"").removeprefix(_ID_PREFIX)
-    if cka_id and text != cka_id and _PRINTABLE.fullmatch(text):
-        return text.decode("ascii")  # also where "id:" and the text happen to be 16 bytes long
-    return str(UUID(bytes=cka_id)) if cka_id and len(cka_id) == _UUID_LENGTH else None
-
-
-def default_id(public_key: PublicKey) -> bytes:
-    """Return the CKA_ID of a key that is only minted: SHA-1 of the public key's bits (RFC 5280, 4.2.1.2)."""
-    from cryptography.x509 import SubjectKeyIdentifier  # half of this module's time to load, for few commands
-
-    return SubjectKeyIdentifier.from_public_key(public_key).digest
 
 
 def public_key_of(session: Any, private: Any) -> PublicKey | None:

@@ -1,4 +1,4 @@
-"""Keys in a PKCS#11 token. The token is the registry: label is the name, CKA_ID the API key id."""
+"""Keys in a PKCS#11 token. The token is the registry: label is the name, CKA_ID the mark."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from hsm_keys.stores.pkcs11.errors import is_gone, reason, told_as_ours
 from hsm_keys.stores.pkcs11.generate import check_can_make, destroy_pair, mend_pair, write_id, write_label
 from hsm_keys.stores.pkcs11.key import Pkcs11Key
 from hsm_keys.stores.pkcs11.link import Link
+from hsm_keys.stores.pkcs11.marks import minted_id, registered_id
 from hsm_keys.stores.pkcs11.minting import Mint, busy, shows_others_late
 from hsm_keys.stores.pkcs11.module import PATIENCE_S, acquire, find_module
 from hsm_keys.stores.pkcs11.pool import PoolClosedError
@@ -220,7 +221,7 @@ class Pkcs11Store(KeyStore):
         link = self._fresh()
         check_can_make(link.token, key_type)
         public_key = Mint(link.module, link.login.session, self.description).make(name, key_type)
-        return Pkcs11Key(self, name, objects.default_id(public_key), public_key)
+        return Pkcs11Key(self, name, minted_id(public_key), public_key)
 
     def confirm(self, key: StoredKey) -> None:
         """Look at the token as a new process does, where the module may not show all to this one, and give way."""
@@ -229,15 +230,15 @@ class Pkcs11Store(KeyStore):
         if (outside.labelled(self._token_uri, key.name, self._pin) or 0) < 2:  # noqa: PLR2004 - there is another one
             return
         with self._changing(key, f"look at the key {key.name!r}") as (session, private):
-            minted = objects.default_id(key.public_key())
+            minted = minted_id(key.public_key())
             theirs = objects.read(private, Attribute.LABEL) != key.name or objects.read(private, Attribute.ID) != minted
             if not theirs:
                 destroy_pair(session, private)
         raise busy(key.name, self.description, "it is theirs now" if theirs else "this one is destroyed")
 
-    def bind(self, key: StoredKey, api_key_id: str) -> StoredKey:
-        """Write the API key id to CKA_ID of both objects."""
-        cka_id = objects.encode_id(api_key_id)
+    def bind(self, key: StoredKey, api_key_id: str, environment: str) -> StoredKey:
+        """Write the API key id and its environment to CKA_ID of both objects."""
+        cka_id = registered_id(api_key_id, environment)
         with self._changing(key, f"bind the key {key.name!r}") as (session, private):
             try:
                 write_id(session, private, cka_id)

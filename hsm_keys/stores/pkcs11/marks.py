@@ -1,0 +1,78 @@
+"""CKA_ID: which keys of a token are ours, and what a registered one is registered as.
+
+A token may hold keys of other programs, whose CKA_ID can be any bytes: 16 of them are what other tools make up, and 20
+a hash. So ours begin with a word of our own. A key that is only minted has ``kalshi:minted:`` and the SHA-1 of its
+public key's bits; a registered one ``kalshi:``, the environment, ``:``, and the UUID's 16 bytes, or for an id that is
+no UUID ``id:`` and its text. Whatever else a CKA_ID says, the key is somebody else's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+from hsm_keys.errors import UsageError
+from hsm_keys.signing.environments import is_environment
+from hsm_keys.stores.marks import FOREIGN, MINTED, Mark
+
+if TYPE_CHECKING:
+    from hsm_keys.signing.algorithms import PublicKey
+
+__all__ = ["fingerprint", "minted_id", "passing_id", "read_mark", "registered_id"]
+
+_OURS: Final = b"kalshi:"
+_MINTED: Final = _OURS + b"minted:"
+_TEXT: Final = b"id:"
+_DIGEST_LENGTH: Final = 20
+_REGISTERED = re.compile(
+    rb"kalshi:(?P<environment>[a-z0-9-]{1,32}):(?:id:(?P<text>[\x21-\x7e]+)|(?P<uuid>.{16}))", re.DOTALL
+)
+
+
+def fingerprint(public_key: PublicKey) -> bytes:
+    """Return the SHA-1 of the public key's bits (RFC 5280, section 4.2.1.2)."""
+    from cryptography.x509 import SubjectKeyIdentifier  # half of this module's time to load, for few commands
+
+    return SubjectKeyIdentifier.from_public_key(public_key).digest
+
+
+def minted_id(public_key: PublicKey) -> bytes:
+    """Return the CKA_ID of a key that is only minted."""
+    return _MINTED + fingerprint(public_key)
+
+
+def passing_id() -> bytes:
+    """Return a CKA_ID that says "minted" as well, and that no other object has: for a pair that is being made."""
+    return _MINTED + os.urandom(_DIGEST_LENGTH)
+
+
+def registered_id(api_key_id: str, environment: str) -> bytes:
+    """Return the CKA_ID that holds an API key id and its environment.
+
+    Raises:
+        UsageError: If that can't be an environment.
+    """
+    if not is_environment(environment):
+        raise UsageError(f"{environment!r} is no environment of Kalshi's")
+    head = _OURS + environment.encode() + b":"
+    try:
+        plain = UUID(api_key_id).bytes
+    except ValueError:
+        plain = _TEXT
+    # A UUID whose bytes begin like a text is written as one, so that each CKA_ID has one meaning.
+    return head + (_TEXT + api_key_id.encode() if plain.startswith(_TEXT) else plain)
+
+
+def read_mark(cka_id: bytes | None) -> Mark:
+    """Return what a CKA_ID says; ``FOREIGN`` for whatever isn't written exactly as here."""
+    if cka_id is None:
+        return FOREIGN
+    if cka_id.startswith(_MINTED) and len(cka_id) == len(_MINTED) + _DIGEST_LENGTH:
+        return MINTED
+    found = _REGISTERED.fullmatch(cka_id)
+    if found is None or not is_environment(found["environment"].decode()):
+        return FOREIGN
+    api_key_id = found["text"].decode() if found["text"] else str(UUID(bytes=found["uuid"]))
+    return Mark(ours=True, api_key_id=api_key_id, environment=found["environment"].decode())

@@ -1,0 +1,85 @@
+"""CKA_ID says which keys are ours, and which state they are in."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsm_keys.errors import UsageError
+from hsm_keys.stores.base import check_api_key_id
+from hsm_keys.stores.marks import FOREIGN, MINTED, Mark
+from hsm_keys.stores.pkcs11.marks import fingerprint, minted_id, passing_id, read_mark, registered_id
+
+PRINTABLE = st.characters(min_codepoint=0x21, max_codepoint=0x7E)
+API_KEY_IDS = st.uuids().map(str) | st.text(PRINTABLE, min_size=1, max_size=128)
+ENVIRONMENTS = st.sampled_from(["prod", "demo", "prod-perps", "demo-perps", "0123abcd", "0123abcd-perps"])
+
+
+@given(st.uuids(version=4))
+def test_a_uuid_is_kept_as_its_16_bytes_behind_the_environment(uuid: UUID) -> None:
+    assert registered_id(str(uuid), "prod") == b"kalshi:prod:" + uuid.bytes
+
+
+def test_another_id_is_kept_as_its_text() -> None:
+    assert registered_id("key-1", "demo") == b"kalshi:demo:id:key-1"
+
+
+@given(API_KEY_IDS, ENVIRONMENTS)
+def test_every_api_key_id_survives_the_token(api_key_id: str, environment: str) -> None:
+    checked = check_api_key_id(api_key_id)
+    assert read_mark(registered_id(checked, environment)) == Mark(
+        ours=True, api_key_id=checked, environment=environment
+    )
+
+
+def test_a_uuid_that_begins_like_a_text_is_not_taken_for_one() -> None:
+    uuid = str(UUID(bytes=b"id:abcdefghijklm"))
+    assert read_mark(registered_id(uuid, "prod")).api_key_id == uuid
+    assert read_mark(b"kalshi:prod:id:abcdefghijklm").api_key_id == "abcdefghijklm"
+
+
+def test_a_minted_key_carries_the_sha1_of_its_public_bits() -> None:
+    public_key = Ed25519PrivateKey.generate().public_key()
+    assert minted_id(public_key) == b"kalshi:minted:" + fingerprint(public_key)
+    assert read_mark(minted_id(public_key)) == read_mark(passing_id()) == MINTED
+
+
+@given(st.none() | st.binary(max_size=64))
+def test_what_others_write_is_not_ours(cka_id: bytes | None) -> None:
+    assert read_mark(cka_id) == FOREIGN
+
+
+@pytest.mark.parametrize(
+    "cka_id",
+    [
+        UUID("0f8fad5b-d9cb-469f-a165-70867728950e").bytes,  # tpm2_ptool makes up such
+        bytes(20),
+        b"id:text",
+        b"kalshi:",
+        b"kalshi:minted:",
+        b"kalshi:minted:" + bytes(19),
+        b"kalshi:minted:" + bytes(21),
+        b"kalshi:prod:" + bytes(15),
+        b"kalshi:prod:" + bytes(17),
+        b"kalshi:prod:id:",
+        b"kalshi:prod:id:a b",
+        b"kalshi:prod:id:line\n",
+        b"kalshi:other:" + bytes(16),
+        b"kalshi:PROD:" + bytes(16),
+        b"kalshi:0123456:" + bytes(16),
+        b"KALSHI:prod:" + bytes(16),
+        b" kalshi:prod:" + bytes(16),
+    ],
+)
+def test_what_is_nearly_a_mark_is_none(cka_id: bytes) -> None:
+    assert read_mark(cka_id) == FOREIGN
+
+
+@pytest.mark.parametrize("environment", ["", "minted", "production", "prod:", "0123abcde", "prod-perps-perps", "p\n"])
+def test_nothing_is_bound_in_an_environment_that_cannot_be(environment: str) -> None:
+    with pytest.raises(UsageError):
+        registered_id("0f8fad5b-d9cb-469f-a165-70867728950e", environment)
