@@ -12,7 +12,9 @@ from hypothesis import settings
 from hsm_keys.sandbox.keys import generate_pair
 from hsm_keys.sandbox.server import SandboxServer
 from tests.support import sdks
+from tests.support import shim as shim_support
 from tests.support import softhsm as softhsm_support
+from tests.support.shim import Shim
 from tests.support.softhsm import SoftHsm, TestToken
 
 if TYPE_CHECKING:
@@ -97,6 +99,19 @@ def softhsm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SoftHsm:
 def token(softhsm: SoftHsm) -> TestToken:
     """The one token of a SoftHSM."""
     return softhsm.init_token()
+
+
+@pytest.fixture(scope="session")
+def _shim_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shim_support.compiler() is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("a C compiler is needed")
+    return shim_support.compiled(tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture
+def shim(_shim_library: Path, softhsm: SoftHsm, tmp_path: Path) -> Shim:
+    """A module in front of SoftHSM that answers as a test says."""
+    return Shim(_shim_library, tmp_path / "shim.so", softhsm.module)
 
 
 @pytest.fixture
