@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import httpx2
@@ -60,14 +61,14 @@ async def read_whole_async(response: httpx2.Response, began: float) -> httpx2.Re
 class _Body:
     def __init__(self, response: httpx2.Response, began: float) -> None:
         self._response = response
-        self._until = began + LONGEST_S
+        self._began = began
         self._content = bytearray()
 
     def add(self, chunk: bytes) -> None:
         self._content += chunk
         if len(self._content) > LARGEST:
             raise AnswerTooLargeError(f"larger than {LARGEST >> 20} MiB", request=self._response.request)
-        if time.monotonic() > self._until:
+        if time.monotonic() > self._began + LONGEST_S:
             raise httpx2.ReadTimeout(f"longer than {LONGEST_S:.0f} s", request=self._response.request)
 
     def answer(self) -> httpx2.Response:
@@ -79,7 +80,7 @@ class _Body:
             request=response.request,
             extensions=response.extensions,
         )
-        answer.elapsed = response.elapsed
+        answer.elapsed = timedelta(seconds=time.monotonic() - self._began)
         return answer
 
 
