@@ -1,29 +1,24 @@
-"""Each workflow, killed before and after every effect and at random moments: run again, it comes to its one end.
+"""Each workflow, killed before and after every effect: run again, it comes to its one end.
 
-``HSM_KEYS_TEST_KILLS=1000`` is how many kills each workflow takes on each store (by default 40; the variants take
-one at each place), and ``HSM_KEYS_TEST_SEED`` repeats the random ones of a run that failed.
+Where ``tests.support.kills`` says so, it is killed at random moments too.
 """
 
 from __future__ import annotations
 
-import os
 import random
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.crash.workflows import WORKFLOWS, Trial, Workflow, described, first_of
+from tests.support.kills import AT_RANDOM, SEED, THOROUGH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.crash.worlds import World
 
-KILLS = int(os.environ.get("HSM_KEYS_TEST_KILLS", "40"))
-THOROUGH = KILLS >= 100
-SEED = os.environ.get("HSM_KEYS_TEST_SEED") or os.urandom(4).hex()
-
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(300 + 8 * KILLS)]
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(300 + 8 * AT_RANDOM)]
 
 
 @pytest.fixture(params=WORKFLOWS, ids=[workflow.name for workflow in WORKFLOWS])
@@ -44,9 +39,9 @@ def test_killed_anywhere_it_comes_to_the_same_end(
         trial = Trial(workflow, world, killer)
         places = trial.every_place(["", *workflow.faults] if THOROUGH else [""])
         assert len(places) > 5
-        for case in places:
+        for case in (*places, *trial.unkilled()):
             trial.judge(case)
-        while trial.tally.hits < (KILLS if THOROUGH or not workflow.variant else 0):
+        while trial.tally.hits < AT_RANDOM:
             trial.judge(trial.random_case(source))
     print(described(workflow, store, trial.tally))  # noqa: T201 - with pytest -rP it makes a table
     print(*trial.tally.damaged, sep="\n")  # noqa: T201

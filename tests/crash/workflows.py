@@ -35,7 +35,6 @@ class Workflow:
         first: What is killed first, if it is another command.
         over: The errors' codes that the command ends with if there is nothing left to do.
         alone: The account has no bootstrap key.
-        variant: Another way through what is killed often enough already.
     """
 
     name: str
@@ -46,7 +45,6 @@ class Workflow:
     first: list[str] | None = None
     over: frozenset[str] = frozenset()
     alone: bool = False
-    variant: bool = False
 
     @property
     def rotates(self) -> bool:
@@ -75,15 +73,11 @@ WORKFLOWS: Final = (
         over=frozenset({"key_exists"}),
     ),
     Workflow("rotate", ROTATE, "new", (*_POST, *_DELETE), stage=1),
-    Workflow("rotate-alone", ROTATE, "new", (*_POST, *_DELETE), stage=1, alone=True, variant=True),
+    Workflow("rotate-alone", ROTATE, "new", (*_POST, *_DELETE), stage=1, alone=True),
     Workflow("finish", [*ROTATE, "--finish"], "new", _DELETE, stage=2, over=_NOT_UNDER_WAY),
     Workflow("abort", _ABORT, "old", _DELETE, stage=2, over=_NOT_UNDER_WAY),
-    Workflow(
-        "abort-begun", _ABORT, "old", (*_POST, *_DELETE), stage=1, first=ROTATE, over=_NOT_UNDER_WAY, variant=True
-    ),
-    Workflow(
-        "abort-alone", _ABORT, "old", _DELETE, stage=1, first=ROTATE, over=_NOT_UNDER_WAY, alone=True, variant=True
-    ),
+    Workflow("abort-begun", _ABORT, "old", (*_POST, *_DELETE), stage=1, first=ROTATE, over=_NOT_UNDER_WAY),
+    Workflow("abort-alone", _ABORT, "old", _DELETE, stage=1, first=ROTATE, over=_NOT_UNDER_WAY, alone=True),
     Workflow(
         "revoke",
         ["revoke", NAME, "--destroy", "--yes", "--output", "json"],
@@ -151,6 +145,10 @@ class Trial:
                 self._places = max(self._places, *places)
         return cases
 
+    def unkilled(self) -> list[Case]:
+        """Return what goes on without a kill: each fault, and the other type of key."""
+        return [*(Case(fault, KEY_TYPES[0], ()) for fault in self._workflow.faults), Case("", KEY_TYPES[1], ())]
+
     def random_case(self, source: random.Random) -> Case:
         """Return a case that is killed up to three times: at a place, in the middle of an effect, or any time."""
 
@@ -193,7 +191,7 @@ class Trial:
             elif self._over(ended):
                 break
         for _ in range(_RUNS):
-            ended = self._run(command)
+            ended = self._run(again)
             if self._over(ended):
                 break
         else:

@@ -10,7 +10,6 @@ import pytest
 
 from hsm_keys import open_store
 from hsm_keys.errors import PinLockedError
-from tests.module.conftest import NAMED
 from tests.support import opencryptoki
 
 if TYPE_CHECKING:
@@ -19,10 +18,7 @@ if TYPE_CHECKING:
 
     from tests.module.conftest import Subject
 
-pytestmark = [
-    pytest.mark.module,
-    pytest.mark.skipif(NAMED != "opencryptoki", reason="a token that locks and can be unlocked again: openCryptoki"),
-]
+pytestmark = pytest.mark.module
 
 
 @pytest.fixture
