@@ -31,6 +31,7 @@ __all__ = [
     "describe",
     "hides_its_arguments",
     "looks_secret",
+    "may_be_shown",
     "shown",
     "shown_path",
     "shown_word",
@@ -82,6 +83,9 @@ class Secret:
         """Return the text, for the call that uses it: a local variable with it is sent home with an error."""
         return self._value
 
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secret) and self._value == other._value
 
@@ -121,11 +125,14 @@ def looks_secret(text: str) -> bool:
     return _LIKE_A_SECRET.search(text) is not None
 
 
+def may_be_shown(name: str) -> bool:
+    """Tell whether a text has a form that names have, and secrets haven't."""
+    return bool(name.strip()) and len(name) <= _LONGEST_NAME and name.isprintable() and not looks_secret(name)
+
+
 def shown(name: str) -> str:
     """Return a name in quotes, to be repeated to people; its description if it has no form that names have."""
-    if name.strip() and len(name) <= _LONGEST_NAME and name.isprintable() and not looks_secret(name):
-        return repr(name)
-    return describe(name)
+    return repr(name) if may_be_shown(name) else describe(name)
 
 
 def shown_word(word: str, known: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ from hsm_keys.cli.options import Settings, new_key_options, settings_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.cli.session import connector, kalshi_base_url, management_client, opened_store, speaking
 from hsm_keys.errors import AwsError, UsageError
+from hsm_keys.values import shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +119,7 @@ def _kms_creation(*, multi_region: bool, key_policy: str | None) -> KeyCreation 
     try:
         policy = None if key_policy is None else Path(key_policy).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the key policy {key_policy} can't be read: {type(error).__name__}") from None
+        raise UsageError(f"the key policy {shown_path(key_policy)} can't be read: {type(error).__name__}") from None
     return KeyCreation(multi_region=multi_region, policy=policy)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from hsm_keys.values import shown
+
 __all__ = ["Number", "read", "write"]
 
 
@@ -47,7 +49,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for name, value in pairs:
         if name in members:
-            raise ValueError(f"{name!r} is given twice in one object")
+            raise ValueError(f"{shown(name)} is given twice in one object")
         members[name] = value
     return members
 

@@ -121,7 +121,7 @@ def new_key_options(function: _F) -> _F:
 def _checked_id(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     if not value:
         return None
-    from hsm_keys.stores.base import check_api_key_id
+    from hsm_keys.signing.api_key_ids import check_api_key_id
 
     return check_api_key_id(value)
 

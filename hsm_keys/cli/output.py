@@ -99,7 +99,9 @@ def fail(error: Exception, *, as_json: bool) -> int:
     if isinstance(error, HsmKeysError):
         return _tell(error.code, error.message, error.hint, as_json=as_json, exit_code=error.exit_code)
     if isinstance(error, OSError) and error.strerror:
-        where = f" ({error.filename})" if isinstance(error.filename, str) else ""
+        from hsm_keys.values import shown_path
+
+        where = f" ({shown_path(error.filename)})" if isinstance(error.filename, str) else ""
         return _tell(
             "system",
             f"the operating system refused something: {error.strerror}{where}",

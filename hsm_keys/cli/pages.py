@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hsm_keys.errors import UsageError
+from hsm_keys.values import shown_path
 
 __all__ = ["check_folder", "write_page"]
 
@@ -19,7 +20,7 @@ def check_folder(path: Path) -> None:
         UsageError: If there is none.
     """
     if not path.resolve().parent.is_dir():
-        raise UsageError(f"there is no folder for {path}", hint="make it first, or choose another path")
+        raise UsageError(f"there is no folder for {shown_path(path)}", hint="make it first, or choose another path")
 
 
 def write_page(path: Path, page: str) -> None:
@@ -39,4 +40,4 @@ def write_page(path: Path, page: str) -> None:
                 Path(part).unlink()
             raise
     except OSError as error:
-        raise UsageError(f"{path} can't be written: {error.strerror}", hint="choose another path") from None
+        raise UsageError(f"{shown_path(path)} can't be written: {error.strerror}", hint="choose another path") from None

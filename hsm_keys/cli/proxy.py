@@ -12,6 +12,7 @@ from hsm_keys.cli.extras import import_extra
 from hsm_keys.cli.options import Settings, settings_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.errors import StoreNotFoundError, UsageError
+from hsm_keys.values import shown, shown_path
 
 if TYPE_CHECKING:
     from hsm_keys.proxy.run import Options
@@ -238,7 +239,7 @@ def _tell(method: str, path: str, name: str) -> dict[str, Any]:
         content = answer.read()
     except (OSError, HTTPException):
         raise StoreNotFoundError(
-            f"no proxy for {name!r} answers at {where}", hint=f"start one: hsm-keys proxy --name {name}"
+            f"no proxy for {shown(name)} answers at {shown_path(where)}", hint="start one: hsm-keys proxy --name NAME"
         ) from None
     finally:
         connection.close()
@@ -270,7 +271,9 @@ def verify(settings: Settings, *, folder: Path, public_key: tuple[Path, ...], he
         try:
             keys.append(verifying.read_public_key(path.read_text(encoding="ascii")))
         except (OSError, UnicodeDecodeError):
-            raise UsageError(f"{path} can't be read", hint="`hsm-keys public-key NAME` prints one") from None
+            raise UsageError(
+                f"{shown_path(path)} can't be read", hint="`hsm-keys public-key NAME` prints one"
+            ) from None
     report = verifying.verify(folder, keys, head=head)
     if settings.as_json:
         from dataclasses import asdict

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hsm_keys.cli import exact_json
 from hsm_keys.errors import UsageError
+from hsm_keys.values import shown_path
 
 if TYPE_CHECKING:
     from hsm_keys.cli.options import Settings
@@ -46,7 +47,7 @@ def _content(settings: Settings, given: str) -> bytes:
         return Path(given[1:]).read_bytes()
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"the file of the body, {given[1:]!r}, can't be read: {why}") from None
+        raise UsageError(f"the file of the body, {shown_path(given[1:])}, can't be read: {why}") from None
 
 
 def _is_stdin(path: str | None) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import UsageError
+from hsm_keys.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,11 +47,9 @@ def read_headers(lines: Sequence[str], *, has_body: bool) -> dict[str, str]:
             # The line isn't repeated: it may be a secret on its own.
             raise UsageError("--header takes 'Name: value'", hint="for example --header 'Accept: application/json'")
         if name.lower() in _CONNECTIONS:
-            raise UsageError(
-                f"the header {name!r} is not for you to set", hint="it follows from the body and connection"
-            )
+            raise UsageError(f"the header {name} is not for you to set", hint="it follows from the body and connection")
         if name.lower() in (given.lower() for given in headers):
-            raise UsageError(f"the header {name!r} is given twice", hint="join the values with a comma")
+            raise UsageError(f"the header {shown(name)} is given twice", hint="join the values with a comma")
         headers[name] = value.strip(" \t")
     if has_body and "content-type" not in (given.lower() for given in headers):
         headers["Content-Type"] = "application/json"

@@ -15,6 +15,7 @@ from hsm_keys.cli.enroll import key_object
 from hsm_keys.cli.options import Settings, auth_option, settings_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.cli.session import connector, management_client, opened_store, speaking
+from hsm_keys.values import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,13 +36,11 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> i
     parts = _DURATION.fullmatch(value)
     if not parts:
         # A bare 10 was meant as minutes as often as seconds, and the old key is gone at the end of it.
-        lacking = f"{value} of what: {value}s, {value}m, {value}h or {value}d?" if value.isdecimal() else ""
-        raise click.BadParameter(lacking or f"{value!r} is not a time: write 90s, 10m, 2h or 1d", ctx, param)
+        what = "a number without a unit" if value.isdecimal() else describe(value)
+        raise click.BadParameter(f"{what} is not a time: write 90s, 10m, 2h or 1d", ctx, param)
     seconds = int(parts[1]) * _SECONDS[parts[2]]
     if seconds > _LONGEST_GRACE_S:
-        raise click.BadParameter(
-            f"{value} is longer than a year: leave --grace out, and give --finish then", ctx, param
-        )
+        raise click.BadParameter("that is longer than a year: leave --grace out, and give --finish then", ctx, param)
     return seconds
 
 

@@ -8,6 +8,7 @@ from urllib.parse import quote, unquote, unquote_plus
 
 from hsm_keys.errors import UsageError
 from hsm_keys.signing.message import canonical_method, canonical_path
+from hsm_keys.values import shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,11 +31,12 @@ def checked_target(method: str, path: str) -> str:
     bare, _, query = path.partition("?")
     if bare.startswith("//"):
         raise UsageError(
-            f"{path!r} names a host of its own", hint="start the path with one '/'; --base-url chooses the host"
+            f"{shown_path(path)} names a host of its own",
+            hint="start the path with one '/'; --base-url chooses the host",
         )
     if any(unquote(segment) in {".", ".."} for segment in bare.split("/")):
         # RFC 3986, section 5.2.4: clients and servers remove them, and Kalshi would verify another path.
-        raise UsageError(f"{path!r} changes on its way", hint="leave '.' and '..' out of the path")
+        raise UsageError(f"{shown_path(path)} changes on its way", hint="leave '.' and '..' out of the path")
     if not _QUERY.fullmatch(query):
         raise UsageError(
             "the query holds a character that must be percent-encoded",
@@ -58,7 +60,7 @@ def with_query(path: str, pairs: Sequence[str]) -> str:
         if not (name and equals):
             raise UsageError("--query takes NAME=VALUE", hint="for example --query status=resting")
         if _CONTROL.search(pair):
-            raise UsageError(f"--query {name!r} holds a control character", hint="no parameter of Kalshi's has one")
+            raise UsageError("--query holds a control character", hint="no parameter of Kalshi's has one")
         path = _appended(path, f"{_encoded(name)}={_encoded(value)}")
     return path
 

@@ -14,6 +14,7 @@ from hsm_keys.kalshi.bodies import read_json
 from hsm_keys.kalshi.errors import error_of, garbled
 from hsm_keys.kalshi.models import CreateApiKeyResponse, GenerateApiKeyResponse, ListApiKeysResponse
 from hsm_keys.signing.algorithms import key_type_of, public_key_pem
+from hsm_keys.values import describe, shown_word
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,11 +82,11 @@ def new_key_fields(
 
 def _checked_scopes(scopes: Sequence[str]) -> list[str]:
     if isinstance(scopes, str):
-        raise UsageError("scopes is a list of strings, not a string", hint=f'write ["{scopes}"]')
+        raise UsageError("scopes is a list of strings, not a string", hint='write ["read"]')
     unique = list(dict.fromkeys(scopes))
     unknown = [scope for scope in unique if scope not in SCOPES]
     if unknown:
-        raise UsageError(f"Kalshi has no scope {unknown[0]!r}", hint="use " + ", ".join(SCOPES))
+        raise UsageError(f"Kalshi has no scope {shown_word(unknown[0], SCOPES)}", hint="use " + ", ".join(SCOPES))
     if not unique:
         raise UsageError("a key without any scope can do nothing", hint="leave scopes out for read and write")
     if "write" in unique and "read" not in unique:
@@ -116,7 +117,7 @@ def _checked_public_key(public_key: str | bytes) -> str:
 
 def _key_path(api_key_id: str) -> str:
     if not api_key_id.strip(". ") or not api_key_id.isprintable():
-        raise UsageError(f"{api_key_id!r} is no API key id")
+        raise UsageError(f"{describe(api_key_id)} is no API key id")
     return f"{_PATH}/{quote(api_key_id, safe='')}"
 
 
@@ -128,7 +129,9 @@ def _generate_body(key_type: str | None, fields: dict[str, Any]) -> dict[str, An
     if key_type is None:
         return fields
     if key_type not in _KEY_TYPES:
-        raise UsageError(f"Kalshi generates no keys of the type {key_type!r}", hint="use " + " or ".join(_KEY_TYPES))
+        raise UsageError(
+            f"Kalshi generates no keys of the type {describe(key_type)}", hint="use " + " or ".join(_KEY_TYPES)
+        )
     return {**fields, "key_type": key_type}
 
 

@@ -25,6 +25,7 @@ from hsm_keys.signing.headers import SIGNED_HEADERS
 from hsm_keys.signing.message import canonical_method, canonical_path
 from hsm_keys.signing.pem import PemKey
 from hsm_keys.signing.signer import RequestSigner
+from hsm_keys.values import describe, hides_its_arguments, shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -69,6 +70,7 @@ class _Base:
         self._origin = self.base_url.removesuffix(self._prefix)
 
     @classmethod
+    @hides_its_arguments
     def from_private_key(
         cls,
         api_key_id: str,
@@ -111,7 +113,7 @@ class _Base:
             raise UsageError("the query can't be sent as it is", hint="percent-encode it") from None
         if url.raw_path.partition(b"?")[0] != signed.encode("ascii") or url.fragment:
             # httpx2 removes dot segments: Kalshi would see another path than the one that was asked for.
-            raise UsageError(f"{path!r} changes on its way", hint="leave '..' and '#' out")
+            raise UsageError(f"{shown_path(path)} changes on its way", hint="leave '..' and '#' out")
         return url, signed
 
     def _options(self, timeout: float | httpx2.Timeout) -> dict[str, Any]:
@@ -144,8 +146,12 @@ def _checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     for name, value in (headers or {}).items():
         if name.lower() in _OURS:
             raise UsageError(f"the header {name} is not for you to set", hint="it follows from the key and the URL")
-        if not (_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)):
-            raise UsageError(f"the header {name!r} can't be sent", hint="use printable ASCII")
+        if not _HEADER_NAME.fullmatch(name):
+            raise UsageError(
+                f"{describe(name)} can't be sent as a header's name", hint="use letters, digits and dashes"
+            )
+        if not _HEADER_VALUE.fullmatch(value):
+            raise UsageError(f"the value of the header {name} can't be sent", hint="use printable ASCII")
     return dict(headers or {})
 
 

@@ -17,7 +17,8 @@ from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.possession import accepts, prove_registration
 from hsm_keys.lifecycle.registering import Registrar, Wanted, bind
 from hsm_keys.signing.algorithms import KeyType
-from hsm_keys.stores.base import KeyState, check_api_key_id, check_new_name
+from hsm_keys.signing.api_key_ids import check_api_key_id
+from hsm_keys.stores.base import KeyState, check_new_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

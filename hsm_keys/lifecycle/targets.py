@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from hsm_keys.errors import KeyAmbiguousError, KeyNotFoundError, KeyProblemError, UsageError
-from hsm_keys.stores.base import RETIRED, SUCCESSOR, check_api_key_id
+from hsm_keys.signing.api_key_ids import check_api_key_id
+from hsm_keys.stores.base import RETIRED, SUCCESSOR
+from hsm_keys.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +75,7 @@ def find_target(word: str, keys: Sequence[StoredKey], listed: Sequence[ApiKey]) 
     names = [key.name for key in keys] + [listing.name for listing in listed]
     known = ", ".join(repr(name) for name in dict.fromkeys(names))
     raise KeyNotFoundError(
-        f"neither the store nor Kalshi has a key called {word!r}",
+        f"neither the store nor Kalshi has a key called {shown(word)}",
         hint=f"there are {known}" if known else "see what there is with `hsm-keys list`",
     )
 
@@ -131,7 +133,9 @@ def _check_not_rotating(key: StoredKey, keys: Sequence[StoredKey]) -> None:
 
 def _ambiguous(word: str, where: str, found: Sequence[StoredKey | ApiKey | Target]) -> KeyAmbiguousError:
     ids = ", ".join(dict.fromkeys(entry.api_key_id or "one without an API key id" for entry in found))
-    return KeyAmbiguousError(f"{word!r} means several keys {where}: {ids}", hint="give the id of the one that is meant")
+    return KeyAmbiguousError(
+        f"{shown(word)} means several keys {where}: {ids}", hint="give the id of the one that is meant"
+    )
 
 
 def _is_uuid(word: str) -> bool:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import UsageError
+from hsm_keys.values import describe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,7 +81,7 @@ def parse_address(text: str) -> tuple[str, int]:
     except ValueError:
         number = -1
     if not 0 <= number <= 65535:  # noqa: PLR2004 - TCP's ports
-        raise UsageError(f"{text!r} is no address to listen at", hint="it looks like 127.0.0.1:8090")
+        raise UsageError(f"{describe(text)} is no address to listen at", hint="it looks like 127.0.0.1:8090")
     return host, number
 
 

@@ -13,6 +13,7 @@ from typing import Final, Self
 
 from hsm_keys.errors import UsageError
 from hsm_keys.signing.message import REST_PREFIX, canonical_path
+from hsm_keys.values import describe
 
 __all__ = ["METHODS", "Rule", "UnclearPathError", "split_target"]
 
@@ -96,10 +97,10 @@ class Rule:
         """
         method, _, template = text.partition(" ")
         if method not in {*METHODS, "*"}:
-            raise ValueError(f"{text!r}: a rule begins with {', '.join(METHODS)} or *, and then has a path")
+            raise ValueError(f"{describe(text)}: a rule begins with {', '.join(METHODS)} or *, and then has a path")
         parts = _TEMPLATE.findall(template)
         if not parts or "".join(parts) != template:
-            raise ValueError(f"{text!r}: a path looks like /portfolio/orders/*, without escapes or a query")
+            raise ValueError(f"{describe(text)}: a path looks like /portfolio/orders/*, without escapes or a query")
         if "/**" in parts[:-1] or "/." in parts or "/.." in parts:
             raise ValueError(f"{text!r}: ** stands at the end only, and no segment is a dot")
         whole = template if template.startswith(_ROOT) else REST_PREFIX + template

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from hsm_keys.errors import UsageError
 from hsm_keys.proxy.orders import OrderLimits
 from hsm_keys.proxy.paths import Rule
+from hsm_keys.values import describe, shown, shown_path
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -63,7 +64,7 @@ class Window(BaseModel):
         try:
             return cls(days=days, begin=begin, end=end, zone=ZoneInfo(zone))
         except (ZoneInfoNotFoundError, OSError):
-            raise ValueError(f"there is no time zone {zone!r}") from None
+            raise ValueError(f"there is no time zone {shown(zone)}") from None
 
     def holds(self, now: datetime) -> bool:
         """Tell whether this moment is in it."""
@@ -126,7 +127,9 @@ class Policy(BaseModel):
         seen: dict[int, str] = {}
         for name, client in clients.items():
             if not CLIENT_NAME.fullmatch(name):
-                raise ValueError(f"{name!r} is no name for a client: letters, digits, dots, dashes, underscores")
+                raise ValueError(
+                    f"{describe(name)} is no name for a client: letters, digits, dots, dashes, underscores"
+                )
             for uid in client.uids:
                 if seen.setdefault(uid, name) != name:
                     raise ValueError(f"uid {uid} is both {seen[uid]} and {name}")
@@ -172,5 +175,5 @@ def load_policy(path: Path) -> Policy:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it isn't UTF-8"
-        raise UsageError(f"the policy {path} can't be read: {reason}", hint="give a TOML file") from None
+        raise UsageError(f"the policy {shown_path(path)} can't be read: {reason}", hint="give a TOML file") from None
     return parse_policy(text, source=f"the policy {path}")

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from hsm_keys.errors import UsageError
 from hsm_keys.proxy.audit import FIRST_PREV, FORMAT, checkpoint_message, files_in, hash_member, parsed
 from hsm_keys.signing.algorithms import PublicKey, verifies
+from hsm_keys.values import shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -92,7 +93,7 @@ def verify(folder: Path, public_keys: Sequence[PublicKey] = (), *, head: str | N
     """
     files = files_in(folder)
     if not files:
-        raise UsageError(f"there is no audit trail in {folder}", hint="give the folder of --audit")
+        raise UsageError(f"there is no audit trail in {shown_path(folder)}", hint="give the folder of --audit")
     reader = _Reader(public_keys, head)
     for number, path in enumerate(files, int(files[0].stem)):
         reader.begin(path.name)

@@ -9,6 +9,7 @@ from typing import Final
 
 from hsm_keys.errors import UsageError
 from hsm_keys.sandbox.endpoints import ENDPOINTS, WEBSOCKET
+from hsm_keys.values import describe, shown_word
 
 __all__ = ["EVERY", "Fault", "FaultKind", "Faults", "Plan", "parse_fault"]
 
@@ -63,7 +64,7 @@ class Fault:
         names = [endpoint.name for endpoint in ENDPOINTS]
         if self.endpoint not in (EVERY, *names):
             raise UsageError(
-                f"{self.endpoint!r} is no endpoint of the sandbox",
+                f"{describe(self.endpoint)} is no endpoint of the sandbox",
                 hint=f"it has {', '.join(names)}, and {EVERY} for every request",
             )
         if self.endpoint == WEBSOCKET.name and self.kind in {FaultKind.DROP_AFTER, FaultKind.TRUNCATE}:
@@ -92,12 +93,14 @@ def parse_fault(spec: str) -> Fault:
     """
     parts = spec.split(":")
     if len(parts) not in {2, 3}:
-        raise UsageError(f"{spec!r} is not a fault", hint=f"write {_FORM}")
+        raise UsageError(f"{describe(spec)} is not a fault", hint=f"write {_FORM}")
     word, equals, value = parts[1].partition("=")
     try:
         kind = FaultKind(word)
     except ValueError:
-        raise UsageError(f"there is no fault {word!r}", hint=f"there are {', '.join(FaultKind)}") from None
+        raise UsageError(
+            f"there is no fault {shown_word(word, FaultKind)}", hint=f"there are {', '.join(FaultKind)}"
+        ) from None
     return Fault(
         endpoint=parts[0],
         kind=kind,
@@ -108,7 +111,7 @@ def parse_fault(spec: str) -> Fault:
 
 def _number(text: str, what: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 9):  # noqa: PLR2004 - far beyond any use
-        raise UsageError(f"{what} must be a whole number, not {text!r}", hint=f"write {_FORM}")
+        raise UsageError(f"{what} must be a whole number, not {describe(text)}", hint=f"write {_FORM}")
     return int(text)
 
 

@@ -17,6 +17,7 @@ from hsm_keys.sandbox.faults import Faults
 from hsm_keys.sandbox.keys import KEY_TYPES, generate_pair, parse_public_key
 from hsm_keys.sandbox.recording import RecordedRequest, Recorder
 from hsm_keys.sandbox.state import TIERS, SandboxState
+from hsm_keys.values import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,12 +71,12 @@ class SandboxServer:
         clock_ms: Callable[[], int] = _system_clock_ms,
     ) -> None:
         if tier not in TIERS:
-            raise UsageError(f"there is no tier {tier!r}", hint=f"choose {' or '.join(TIERS)}")
+            raise UsageError(f"there is no tier {describe(tier)}", hint=f"choose {' or '.join(TIERS)}")
         if not 0 <= port <= 65535:  # noqa: PLR2004 - TCP's ports
             raise UsageError(f"there is no port {port}", hint="choose one from 1 to 65535, or 0 for a free one")
         chosen = next((known for known in KEY_TYPES if known == key_type), None)
         if chosen is None:
-            raise UsageError(f"there is no key type {key_type!r}", hint=f"choose {' or '.join(KEY_TYPES)}")
+            raise UsageError(f"there is no key type {describe(key_type)}", hint=f"choose {' or '.join(KEY_TYPES)}")
         self.state = SandboxState(tier=tier, null_lists=null_lists)
         self.faults = Faults()
         self.bootstrap_pem, public_key = generate_pair(chosen)

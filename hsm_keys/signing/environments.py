@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from hsm_keys.errors import UsageError
 from hsm_keys.signing.message import REST_PREFIX
+from hsm_keys.values import describe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +56,7 @@ def resolve(*, base_url: str | None = None, environment: str | None = None, env:
     if environment is None:
         environment = "demo" if _is_demo(env.get("KALSHI_DEMO", "")) else "prod"
     if environment not in ENVIRONMENTS:
-        raise UsageError(f"Kalshi has no environment {environment!r}", hint="use " + " or ".join(ENVIRONMENTS))
+        raise UsageError(f"Kalshi has no environment {describe(environment)}", hint="use " + " or ".join(ENVIRONMENTS))
     return ENVIRONMENTS[environment]
 
 
@@ -74,7 +75,7 @@ def environment_name(base_url: str, *, exchange: str | None = None) -> str:
         UsageError: If there is no such exchange.
     """
     if exchange not in {None, PERPS}:
-        raise UsageError(f"Kalshi has no exchange {exchange!r}", hint=f"use {PERPS}, or leave it out")
+        raise UsageError(f"Kalshi has no exchange {describe(exchange)}", hint=f"use {PERPS}, or leave it out")
     parts = urlsplit(base_url)
     scheme, host = parts.scheme.lower(), (parts.hostname or "").lower()
     port = parts.port if parts.port != _DEFAULT_PORTS.get(scheme) else None
@@ -105,14 +106,14 @@ def _checked(base_url: str) -> str:
     if parts.username is not None or parts.password is not None:
         raise UsageError("the base URL holds a user name or password, and Kalshi takes none")
     if not parts.hostname or not _NETLOC.fullmatch(parts.netloc) or parts.query or parts.fragment:
-        raise UsageError(f"{base_url!r} is no base URL", hint=f"it looks like {ENVIRONMENTS['prod']}")
+        raise UsageError(f"{describe(base_url)} is no base URL", hint=f"it looks like {ENVIRONMENTS['prod']}")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
         raise UsageError(
-            f"the base URL {base_url} isn't https, and isn't loopback",
+            f"the base URL, {describe(base_url)}, isn't https, and isn't loopback",
             hint="signed headers over plain HTTP can be taken and used by others: use https",
         )
     if parts.path.rstrip("/") not in {"", REST_PREFIX}:
-        raise UsageError(f"the path of the base URL {base_url} isn't {REST_PREFIX}", hint="leave the path out")
+        raise UsageError(f"the path of the base URL isn't {REST_PREFIX}", hint="leave the path out")
     return f"{parts.scheme}://{parts.netloc}{REST_PREFIX}"
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import UsageError
+from hsm_keys.values import describe
 
 if TYPE_CHECKING:
     from hsm_keys.signing.signer import RequestSigner
@@ -52,12 +53,14 @@ def logon_message(sending_time: str, msg_seq_num: int, sender_comp_id: str, targ
         UsageError: If one of them can't stand in a FIX message.
     """
     if not _SENDING_TIME.fullmatch(sending_time):
-        raise UsageError(f"{sending_time!r} is no SendingTime", hint="it is UTC and looks like 20260102-03:04:05.678")
+        raise UsageError(
+            f"{describe(sending_time)} is no SendingTime", hint="it is UTC and looks like 20260102-03:04:05.678"
+        )
     if msg_seq_num < 1:
         raise UsageError(f"{msg_seq_num} is no MsgSeqNum", hint="they count from 1")
     for comp_id in (sender_comp_id, target_comp_id):
         if not _COMP_ID.fullmatch(comp_id):
-            raise UsageError(f"{comp_id!r} is no CompID", hint=f"Kalshi's are {', '.join(TARGETS)}")
+            raise UsageError(f"{describe(comp_id)} is no CompID", hint=f"Kalshi's are {', '.join(TARGETS)}")
     return _SOH.join((sending_time, "A", str(msg_seq_num), sender_comp_id, target_comp_id)).encode("ascii")
 
 

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Final
 
 from hsm_keys.errors import UsageError
+from hsm_keys.values import describe, shown_path
 
 __all__ = ["REST_PREFIX", "WEBSOCKET_PATH", "canonical_method", "canonical_path", "signing_message"]
 
@@ -35,7 +36,7 @@ def canonical_method(method: str) -> str:
         UsageError: If it isn't an HTTP method (letters only).
     """
     if not _METHOD.fullmatch(method):
-        raise UsageError(f"{method!r} is not an HTTP method", hint="use GET, POST, PUT or DELETE")
+        raise UsageError(f"{describe(method)} is not an HTTP method", hint="use GET, POST, PUT or DELETE")
     return method.upper()
 
 
@@ -50,7 +51,7 @@ def canonical_path(path: str) -> str:
     bare = path.partition("?")[0]
     if not _PATH.fullmatch(bare):
         raise UsageError(
-            f"{path!r} is not a path that can be signed",
+            f"{shown_path(path)} is not a path that can be signed",
             hint=f"give the absolute, percent-encoded path, such as {REST_PREFIX}/portfolio/balance",
         )
     if "%" in bare:

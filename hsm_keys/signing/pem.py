@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -14,15 +13,19 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from hsm_keys.errors import UsageError
 from hsm_keys.signing.algorithms import SALT_LENGTH, key_type_of
+from hsm_keys.signing.api_key_ids import check_api_key_id
+from hsm_keys.signing.pem_forms import Fault, fault_in
+from hsm_keys.values import Secret, hides_its_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hsm_keys.signing.algorithms import PrivateKey
 
+    Pem: TypeAlias = str | bytes | Secret
+
 __all__ = ["PemKey", "load_private_key"]
 
-_HEADER_VALUE: Final = re.compile(r"[!-~]+")  # visible ASCII: RFC 9110, section 5.5, without spaces
 _PSS: Final = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=SALT_LENGTH)
 
 
@@ -40,10 +43,9 @@ class PemKey:
 
     name = "bootstrap key"
 
-    def __init__(self, api_key_id: str, pem: str | bytes, passphrase: Callable[[], str] | None = None) -> None:
-        if not _HEADER_VALUE.fullmatch(api_key_id):
-            raise UsageError(f"{api_key_id!r} is no API key id", hint="copy it from Kalshi's list of API keys: a UUID")
-        self.api_key_id = api_key_id
+    @hides_its_arguments
+    def __init__(self, api_key_id: str, pem: Pem, passphrase: Callable[[], str] | None = None) -> None:
+        self.api_key_id = check_api_key_id(api_key_id)
         self._key = load_private_key(pem, passphrase)
 
     def sign(self, message: bytes, /) -> bytes:
@@ -59,13 +61,15 @@ class PemKey:
         raise TypeError("a private key can't be pickled or copied")
 
 
-def _bytes(secret: str | bytes) -> bytes:
+def _bytes(secret: Pem) -> bytes:
+    given = secret.reveal() if isinstance(secret, Secret) else secret
     # surrogateescape: text from the environment or a prompt goes back to the bytes that it was made of. The error
     # that encode() raises without it would carry the whole secret.
-    return secret if isinstance(secret, bytes) else secret.encode(errors="surrogateescape")
+    return given if isinstance(given, bytes) else given.encode(errors="surrogateescape")
 
 
-def load_private_key(pem: str | bytes, passphrase: Callable[[], str] | None = None) -> PrivateKey:
+@hides_its_arguments
+def load_private_key(pem: Pem, passphrase: Callable[[], str] | None = None) -> PrivateKey:
     """Return the private key in a PEM; no error shows anything of it.
 
     Args:
@@ -84,10 +88,10 @@ def load_private_key(pem: str | bytes, passphrase: Callable[[], str] | None = No
         key = load_pem_private_key(content, password)
     except (TypeError, ValueError, UnsupportedAlgorithm):
         # What cryptography says is dropped: it may quote what it was given.
-        raise UsageError(
-            "the private key can't be read" + (": wrong passphrase, or a damaged PEM" if encrypted else ""),
-            hint="give a PEM that begins with -----BEGIN PRIVATE KEY----- or -----BEGIN RSA PRIVATE KEY-----",
-        ) from None
+        fault = fault_in(content)
+        if encrypted and "damaged" in fault.what:
+            fault = Fault("wrong passphrase, or a damaged PEM", "see KALSHI_PRIVATE_KEY_PASSPHRASE")
+        raise UsageError(f"the private key can't be read: {fault.what}", hint=fault.hint) from None
     if not isinstance(key, RSAPrivateKey | Ed25519PrivateKey):
         raise UsageError(f"Kalshi takes no keys of the kind {type(key).__name__}", hint="use RSA or Ed25519")
     key_type_of(key.public_key())

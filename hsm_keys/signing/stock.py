@@ -19,6 +19,7 @@ from hsm_keys.errors import UsageError
 from hsm_keys.forks import ProcessLock
 from hsm_keys.signing.headers import KEY_HEADER
 from hsm_keys.signing.message import canonical_method, canonical_path
+from hsm_keys.values import shown_path
 
 __all__ = ["Route", "Shelf", "Stock", "Ticket", "elapsed_ns"]
 
@@ -159,7 +160,7 @@ class Stock:
         route = canonical_method(method), canonical_path(path)
         if not route[1].startswith(_PREFIX):
             raise UsageError(
-                f"no request goes to {path!r}: signing ahead for it would be in vain",
+                f"no request goes to {shown_path(path)}: signing ahead for it would be in vain",
                 hint="give the whole path, such as /trade-api/v2/portfolio/orders",
             )
         with _bookkeeping:

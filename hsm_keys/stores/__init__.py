@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from hsm_keys.errors import UsageError
+from hsm_keys.values import Secret, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,7 @@ class StoreOpener(Protocol):
 
     def __call__(
         self,
-        uri: str,
+        uri: str | Secret,
         *,
         pin_file: Path | None = None,
         ask_pin: Callable[[str], str] | None = None,
@@ -37,7 +38,7 @@ class StoreOpener(Protocol):
 
 
 def open_store(
-    uri: str,
+    uri: str | Secret,
     *,
     pin_file: Path | None = None,
     ask_pin: Callable[[str], str] | None = None,
@@ -47,7 +48,8 @@ def open_store(
     """Open a store of keys.
 
     Args:
-        uri: ``pkcs11:token=LABEL?module-path=/path/to/module.so`` (RFC 7512), or ``awskms:///?region=REGION``.
+        uri: ``pkcs11:token=LABEL?module-path=/path/to/module.so`` (RFC 7512), or ``awskms:///?region=REGION``;
+            one with a PIN in it may come as a ``Secret``.
         pin_file: A file, pipe or descriptor that holds the token's user PIN; read once.
         ask_pin: Called with a prompt that names the token when no other source has a PIN.
         force_pin: Log in also where the token says that one more wrong PIN locks it; KMS has no PIN.
@@ -65,11 +67,11 @@ def open_store(
         PinError: If the PIN is missing, wrong or locked.
         AwsError: If AWS has no Region or credentials for it.
     """
-    scheme = uri.partition(":")[0].lower()
-    module = _OPENERS.get(scheme)
-    if ":" not in uri or module is None:
+    uri = uri if isinstance(uri, Secret) else Secret(uri)  # errors take this frame home, and there may be a PIN in it
+    module = next((at for scheme, at in _OPENERS.items() if uri.reveal().lower().startswith(f"{scheme}:")), None)
+    if module is None:
         raise UsageError(
-            f"no store has the scheme {scheme!r}" if ":" in uri else "a store is named by a URI",
+            f"a store is named by a URI, and {describe(uri)} is none that is known",
             hint="use " + " or ".join(f"{known}:..." for known in _OPENERS),
         )
     if isolated is not False:

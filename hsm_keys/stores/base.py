@@ -7,11 +7,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, Final, Self
-from uuid import UUID
 
 from hsm_keys.errors import SigningError, UsageError
 from hsm_keys.signing.algorithms import KeyType, PrivateKey, PublicKey, key_type_of, public_key_pem
 from hsm_keys.signing.signer import RequestSigner
+from hsm_keys.values import describe
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,7 +30,6 @@ __all__ = [
     "PendingImport",
     "StoredKey",
     "Verdict",
-    "check_api_key_id",
     "check_label",
     "check_new_name",
 ]
@@ -50,7 +49,6 @@ MARKS: Final = "next|retired|importing|kept-[A-Za-z0-9]{1,20}"
 # "+" marks a key that a workflow has in hand, "/" separates alias parts on KMS.
 _NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MARK = re.compile(MARKS)
-_MAX_ID_LENGTH: Final = 128
 
 
 class KeyState(StrEnum):
@@ -96,7 +94,7 @@ def check_new_name(name: str) -> str:
     """
     if not _NEW_NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} can't name a key",
+            f"{describe(name)} can't name a key",
             hint="use 1 to 64 letters, digits, '.', '-' and '_', starting with a letter or digit",
         )
     return name
@@ -111,27 +109,10 @@ def check_label(label: str) -> str:
     name, plus, mark = label.partition("+")
     check_new_name(name)
     if plus and not _MARK.fullmatch(mark):
-        raise UsageError(f"{label!r} can't name a key", hint="'+' is for the marks of a rotation, such as prod+next")
-    return label
-
-
-def check_api_key_id(api_key_id: str) -> str:
-    """Return the API key id in the form that Kalshi writes it (a UUID in lower case, or as it is).
-
-    Raises:
-        UsageError: If it is empty, too long, or holds anything but printable ASCII: it goes into a header.
-    """
-    if not (1 <= len(api_key_id) <= _MAX_ID_LENGTH and api_key_id.isascii() and api_key_id.isprintable()):
         raise UsageError(
-            f"{api_key_id!r} is not an API key id",
-            hint="copy the id from Kalshi's account page; it looks like 3f8a4f1e-...",
+            f"{describe(label)} can't name a key", hint="'+' is for the marks of a rotation, such as prod+next"
         )
-    if " " in api_key_id:
-        raise UsageError(f"{api_key_id!r} is not an API key id: it holds a space")
-    try:
-        return str(UUID(api_key_id))
-    except ValueError:
-        return api_key_id
+    return label
 
 
 class StoredKey(ABC):
@@ -429,4 +410,5 @@ class KeyStore(ABC):
         self.close()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(uri={self.uri!r})"
+        # An error on the way to an open store takes the store home as it is then.
+        return f"{type(self).__name__}(uri={getattr(self, 'uri', '')!r})"

@@ -7,10 +7,11 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 
 from hsm_keys.errors import PinMissingError, UsageError
+from hsm_keys.values import Secret, hides_its_arguments, shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,23 +38,10 @@ _read_files: dict[str, Pin] = {}
 """A pipe can be read once: what it held is kept for the process."""
 
 
-class Pin:
+class Pin(Secret):
     """A PIN that shows nothing of itself, in ``repr``, ``str`` and formatting, and can't be pickled."""
 
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """Return the PIN, to hand it to the token."""
-        return self._value
-
-    def __repr__(self) -> str:
-        return "Pin(***)"
-
-    def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise TypeError("a PIN can't be pickled or copied")
+    __slots__ = ()
 
 
 def resolve_pin(
@@ -82,57 +70,64 @@ def resolve_pin(
         PinMissingError: If there is no source, or the one named can't be read or holds anything but one line of
             UTF-8 text.
     """
+    by_env, file_by_env = Secret(env.get("HSM_KEYS_PIN", "")), Secret(env.get("HSM_KEYS_PIN_FILE", ""))
+    del env  # it goes home with an error, and with it all that it holds
     if pin_file is not None:
-        return _from_file(str(pin_file))
+        return _from_file(Secret(str(pin_file)))
     if uri.pin_source is not None:
         return _from_file(_source_path(uri.pin_source))
     if uri.pin_value is not None:
         return _checked(uri.pin_value, "the URI's pin-value")
-    if env.get("HSM_KEYS_PIN_FILE"):
-        return _from_file(env["HSM_KEYS_PIN_FILE"])
-    if env.get("HSM_KEYS_PIN"):
-        return _checked(env["HSM_KEYS_PIN"], "HSM_KEYS_PIN")
+    if file_by_env:
+        return _from_file(file_by_env)
+    if by_env:
+        return _checked(by_env, "HSM_KEYS_PIN")
     if ask is None:
         raise PinMissingError(f"{token_name} wants its user PIN, and none was given", hint=_WAYS)
-    return _checked(ask(PROMPT + token_name), "the answer")
+    return _checked(Secret(ask(PROMPT + token_name)), "the answer")
 
 
-def _source_path(source: str) -> str:
+@hides_its_arguments
+def _source_path(source: str) -> Secret:
     """Return the path that a pin-source names (RFC 7512, section 2.4)."""
     if source.startswith("/"):
-        return source
+        return Secret(source)
     if source.startswith("|"):
         raise UsageError("pin-source names a command, and this tool runs none", hint="pipe its output: --pin-file")
     file_uri = _FILE_URI.fullmatch(source)
     if file_uri is None:
         raise UsageError("pin-source is no file", hint="it looks like pin-source=file:/run/secrets/pin")
-    return os.fsdecode(unquote_to_bytes(file_uri[1]))
+    return Secret(os.fsdecode(unquote_to_bytes(file_uri[1])))
 
 
-def _from_file(path: str) -> Pin:
-    place = str(Path(path).absolute())  # the same words mean another file once the working folder has changed
+@hides_its_arguments
+def _from_file(path: Secret) -> Pin:
+    """Return the PIN in a file; the path is hidden, as it may be a PIN in the place of one."""
+    named = path.reveal()
+    place = str(Path(named).absolute())  # the same words mean another file once the working folder has changed
     pin = _read_files.get(place)
     if pin is None:
-        pin = _read_files[place] = _read(path)
+        pin = _read_files[place] = _read(named)
     return pin
 
 
 def _read(path: str) -> Pin:
+    called = f"the PIN file {shown_path(path)}"
     try:
         with Path(path).open("rb") as file:
             _warn_if_others_can_read(path, os.fstat(file.fileno()).st_mode)
             content = file.read(_MAX_LENGTH + 1)
     except OSError as error:
-        raise PinMissingError(f"the PIN file {path} can't be read: {error.strerror}", hint=_WAYS) from None
+        raise PinMissingError(f"{called} can't be read: {error.strerror}", hint=_WAYS) from None
     except ValueError:  # what Python raises for a NUL, or for what no file name can hold
-        raise PinMissingError(f"the PIN file can't be read: {path!r} is no path", hint=_WAYS) from None
+        raise PinMissingError(f"{called} can't be read: that is no path", hint=_WAYS) from None
     if len(content) > _MAX_LENGTH:
-        raise PinMissingError(f"the PIN file {path} is too long to hold a PIN", hint="give the file with the PIN alone")
+        raise PinMissingError(f"{called} is too long to hold a PIN", hint="give the file with the PIN alone")
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
-        raise PinMissingError(f"the PIN file {path} isn't UTF-8 text", hint=_WAYS) from None
-    return _checked(text.removesuffix("\n").removesuffix("\r"), f"the PIN file {path}")
+        raise PinMissingError(f"{called} isn't UTF-8 text", hint=_WAYS) from None
+    return _checked(Secret(text.removesuffix("\n").removesuffix("\r")), called)
 
 
 def _warn_if_others_can_read(path: str, mode: int) -> None:
@@ -140,9 +135,9 @@ def _warn_if_others_can_read(path: str, mode: int) -> None:
         _log.warning("the PIN file %s can be read by others: chmod 600 it", path)
 
 
-def _checked(pin: str, source: str) -> Pin:
+def _checked(pin: Secret, source: str) -> Pin:
     if not pin:
         raise PinMissingError(f"{source} is empty", hint=_WAYS)
-    if _NOT_ONE_LINE.search(pin):  # trying it would only use up one of the token's tries
+    if _NOT_ONE_LINE.search(pin.reveal()):  # trying it would only use up one of the token's tries
         raise PinMissingError(f"{source} isn't one line of text, so it wasn't tried", hint="give the PIN alone")
-    return Pin(pin)
+    return Pin(pin.reveal())

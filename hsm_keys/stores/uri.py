@@ -14,6 +14,7 @@ from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes
 
 from hsm_keys.errors import UsageError
+from hsm_keys.values import Secret, hides_its_arguments
 
 __all__ = ["Pkcs11Uri"]
 
@@ -52,18 +53,20 @@ class Pkcs11Uri:
     slot_manufacturer: str | None = None
     slot_id: int | None = None
     pin_source: str | None = None
-    pin_value: str | None = None
+    pin_value: Secret | None = None
     module_name: str | None = None
     module_path: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Pkcs11Uri:
-        """Return the URI that the text holds.
+    @hides_its_arguments
+    def parse(cls, text: str | Secret) -> Pkcs11Uri:
+        """Return the URI that the text holds; a text with a PIN in it may come as a secret.
 
         Raises:
             UsageError: If it isn't a PKCS#11 URI, or holds a contradiction. The message names the attribute at
                 fault, and never holds a value: one of them may be a PIN.
         """
+        text = text.reveal() if isinstance(text, Secret) else text
         if len(text) > _MAX_LENGTH:
             raise _bad(f"is longer than {_MAX_LENGTH} characters")
         if text[: len(_SCHEME)].lower() != _SCHEME:
@@ -114,7 +117,7 @@ def _attributes(part: str, separator: str, safe: str, *, query: bool) -> dict[st
         field = name.replace("-", "_")
         if not equals or field not in _NAMES or "_" in name or (field in _QUERY_ATTRIBUTES) is not query:
             # An '&' that a PIN should have written as %26 makes the rest of that PIN look like an attribute.
-            raise _unknown(name if equals and "pin_value" not in values else None, query=query)
+            raise _unknown(name if equals and "pin_value" not in values else "", query=query)
         if field in values:
             raise _bad(f"has the attribute {name} twice")
         if not allowed.fullmatch(value) or _BAD_ESCAPE.search(value):
@@ -123,8 +126,8 @@ def _attributes(part: str, separator: str, safe: str, *, query: bool) -> dict[st
     return values
 
 
-def _unknown(name: str | None, *, query: bool) -> UsageError:
-    plain = name is not None and re.fullmatch(r"[a-z][a-z0-9-]{0,40}", name)
+def _unknown(name: str, *, query: bool) -> UsageError:
+    plain = re.fullmatch(r"[a-z][a-z0-9-]{0,40}", name)
     what = f"has {name!r}, which is no attribute" if plain else "has something that is no attribute"
     place = "after the '?'" if query else "before the '?'"
     known = ", ".join(sorted(n.replace("_", "-") for n in _NAMES if (n in _QUERY_ATTRIBUTES) is query))
@@ -144,6 +147,8 @@ def _decoded(name: str, value: bytes) -> Any:
         if not (text.isascii() and text.isdigit() and int(text) <= _MAX_SLOT_ID):
             raise _bad("has a slot-id that is no slot number")
         return int(text)
+    if name == "pin-value":
+        return Secret(text)
     if name == "type" and text not in _TYPES:
         raise _bad("has a type that is none", f"known are {', '.join(_TYPES)}")
     if name == "library-version" and not _LIBRARY_VERSION.fullmatch(text):

@@ -94,7 +94,7 @@ def test_the_shared_options_stand_before_and_after_every_command() -> None:
         (["list", "--slot", "0", "--token", "kalshi"], "--slot and --token"),
         (["list", "--token", "\udcff"], "LC_ALL"),
         (["sign", "GET", "/a b", "--name", "x"], "/a b"),
-        (["sign", "GET", "relative", "--name", "x"], "relative"),
+        (["sign", "GET", "relative", "--name", "x"], "is not a path"),
         (["sign", "G T", "/x", "--name", "x"], "G T"),
         (["sign", "GET", "/x\r\ny", "--name", "x"], "not a path"),
         (["sign", "GET", "/x/../y", "--name", "x"], "'..'"),

@@ -43,7 +43,7 @@ def test_a_request_that_can_be_sent_gets_as_far_as_the_token(capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["GET", "https://evil.example/x"], "evil"),
+        (["GET", "https://evil.example/x"], "a URL"),
         (["GET", "//evil.example/x"], "host of its own"),
         (["GET", "/a/../b"], "'..'"),
         (["GET", "/a\r\nb"], "not a path"),

@@ -11,6 +11,7 @@ from pkcs11.constants import TokenFlag
 
 from hsm_keys import KeyType, open_store
 from hsm_keys.errors import PinIncorrectError, PinLockedError, PinMissingError
+from hsm_keys.stores.pins import Pin
 from hsm_keys.stores.pkcs11 import login as login_module
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def test_a_wrong_pin_is_refused_once_and_never_tried_again(
         assert caught.value.exit_code == 4
         shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + caught.value.hint
         assert WRONG not in shown
-    assert tried == [WRONG]
+    assert tried == [Pin(WRONG)]
     with open_store(token.uri) as store:  # the right PIN still works, in the same process
         assert store.keys() == []
 

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsm_keys.errors import UsageError
-from hsm_keys.stores.base import check_api_key_id
+from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.stores.marks import FOREIGN, MINTED, Mark
 from hsm_keys.stores.pkcs11.marks import fingerprint, minted_id, passing_id, read_mark, registered_id
 
 PRINTABLE = st.characters(min_codepoint=0x21, max_codepoint=0x7E)
-API_KEY_IDS = st.uuids().map(str) | st.text(PRINTABLE, min_size=1, max_size=128)
+API_KEY_IDS = st.uuids().map(str) | st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,38}", fullmatch=True)
 ENVIRONMENTS = st.sampled_from(["prod", "demo", "prod-perps", "demo-perps", "0123abcd", "0123abcd-perps"])
 
 

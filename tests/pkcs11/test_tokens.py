@@ -52,7 +52,7 @@ def test_an_unknown_label_lists_what_is_there(softhsm: SoftHsm) -> None:
 def test_a_module_without_tokens_says_so(softhsm: SoftHsm) -> None:
     with pytest.raises(StoreNotFoundError, match="matches any token") as caught:
         open_store(f"pkcs11:?module-path={softhsm.module}")
-    assert "no initialised token" in caught.value.hint
+    assert "softhsm2-util --init-token --free --label" in caught.value.hint
 
 
 def test_the_only_token_needs_no_name(softhsm: SoftHsm) -> None:

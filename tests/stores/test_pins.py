@@ -16,6 +16,7 @@ import pytest
 from hsm_keys.errors import HsmKeysError, PinMissingError, UsageError
 from hsm_keys.stores.pins import Pin, resolve_pin
 from hsm_keys.stores.uri import Pkcs11Uri
+from hsm_keys.values import Secret
 
 CANARY = "pin-canary-2718"
 
@@ -46,7 +47,7 @@ def resolved(
 def test_the_order_of_the_sources(tmp_path: Path) -> None:
     by_option = file_with(tmp_path / "option", b"option\n")
     by_source = Pkcs11Uri(pin_source=f"file:{file_with(tmp_path / 'source', b'source')}")
-    by_value = Pkcs11Uri(pin_value="value")
+    by_value = Pkcs11Uri(pin_value=Secret("value"))
     env = {"HSM_KEYS_PIN_FILE": str(file_with(tmp_path / "env", b"envfile\r\n")), "HSM_KEYS_PIN": "envpin"}
     assert resolved(by_source, pin_file=by_option, ask="x", env=env) == "option"
     assert resolved(by_source, ask="x", env=env) == "source"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hsm_keys.errors import UsageError
 from hsm_keys.stores.uri import Pkcs11Uri
+from hsm_keys.values import Secret
 
 CANARY = "pin-canary-31337"
 
@@ -128,7 +129,7 @@ def test_any_text_is_a_uri_or_a_usage_error(text: str) -> None:
 
 def test_the_pin_is_there_for_who_asks_and_shown_to_nobody() -> None:
     uri = Pkcs11Uri.parse(f"pkcs11:token=x?pin-value={CANARY}&module-path=/m.so")
-    assert uri.pin_value == CANARY
+    assert uri.pin_value == Secret(CANARY)
     assert CANARY not in f"{uri} {uri!r} {[uri]}"
 
 

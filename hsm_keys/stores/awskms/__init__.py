@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
     from hsm_keys.stores.awskms.layout import KeyCreation
     from hsm_keys.stores.awskms.store import AwsKmsStore
+    from hsm_keys.values import Secret
 
 __all__ = ["open_kms", "open_uri"]
 
 
-def open_kms(uri: str, *, creation: KeyCreation | None = None) -> AwsKmsStore:
+def open_kms(uri: str | Secret, *, creation: KeyCreation | None = None) -> AwsKmsStore:
     """Open the KMS keys that an ``awskms:`` URI names.
 
     Args:
@@ -43,7 +44,7 @@ def open_kms(uri: str, *, creation: KeyCreation | None = None) -> AwsKmsStore:
 
 
 def open_uri(
-    uri: str,
+    uri: str | Secret,
     *,
     pin_file: Path | None = None,  # noqa: ARG001 - KMS has no PIN; every back-end is opened alike
     ask_pin: Callable[[str], str] | None = None,  # noqa: ARG001

@@ -28,6 +28,7 @@ from hsm_keys.stores.awskms.errors import (
 from hsm_keys.stores.awskms.layout import ID_TAG, NAME_TAG, WRAPPING_ALGORITHM, WRAPPING_KEY_SPEC, alias_of
 from hsm_keys.stores.awskms.refusals import Call, ask
 from hsm_keys.stores.base import KeyImports, PendingImport, check_new_name
+from hsm_keys.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -116,7 +117,7 @@ class AwsKmsImports(KeyImports):
     def _place(self, name: str) -> _Place:
         check_new_name(name)
         if "." in name:
-            raise UsageError(f"{name!r} can't name a new key in KMS", hint="KMS allows no '.' in an alias")
+            raise UsageError(f"{shown(name)} can't name a new key in KMS", hint="KMS allows no '.' in an alias")
         return _Place(self._client(), self._region, name)
 
     def pending(self, name: str) -> PendingImport | None:

@@ -28,6 +28,7 @@ from hsm_keys.stores.awskms.layout import (
 )
 from hsm_keys.stores.awskms.uri import check_region
 from hsm_keys.stores.base import RETIRED, SUCCESSOR
+from hsm_keys.values import describe
 
 __all__ = ["PURPOSES", "Scope", "iam_policy", "key_policy"]
 
@@ -93,14 +94,15 @@ class Scope:
         for role in self.roles:
             if not _ROLE.fullmatch(role):
                 raise UsageError(
-                    f"{role!r} is not the ARN of a role", hint="it looks like arn:aws:iam::111122223333:role/trader"
+                    f"{describe(role)} is not the ARN of a role",
+                    hint="it looks like arn:aws:iam::111122223333:role/trader",
                 )
         if self.name is not None and not _NAME.fullmatch(self.name):
-            raise UsageError(f"{self.name!r} can't be a key's name on KMS")
+            raise UsageError(f"{describe(self.name)} can't be a key's name on KMS")
         if not self.account and not self.roles:
             raise UsageError("a policy needs the account's number", hint="give --account, or --role with its ARN")
         if self.account and not _ACCOUNT.fullmatch(self.account):
-            raise UsageError(f"{self.account!r} is not an account", hint="it has 12 digits")
+            raise UsageError(f"{describe(self.account)} is not an account", hint="it has 12 digits")
 
     @property
     def partition(self) -> str:

@@ -22,6 +22,7 @@ from hsm_keys.stores.awskms.errors import (
     KmsKeyStateError,
     KmsKeyUnsuitableError,
 )
+from hsm_keys.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -115,7 +116,7 @@ class Call:
     spec: str = ""
 
     def __str__(self) -> str:
-        of_key = f" of the key {self.key!r}" if self.key else ""
+        of_key = f" of the key {shown(self.key)}" if self.key else ""
         return f"{self.operation}{of_key} in {self.region}"
 
 
@@ -254,7 +255,7 @@ def _throttled(refusal: _Refusal) -> HsmKeysError:
 def _denied(refusal: _Refusal) -> HsmKeysError:
     call, denial = refusal.call, _DENIAL.search(refusal.text)
     action = denial["action"] if denial else f"kms:{call.operation}"
-    on = denial["resource"] if denial and denial["resource"] else f"the key {call.key!r}" if call.key else "KMS"
+    on = denial["resource"] if denial and denial["resource"] else f"the key {shown(call.key)}" if call.key else "KMS"
     who = f" to {denial['who']}" if denial else ""
     why = denial["why"] if denial and denial["why"] else ""
     purpose = _PURPOSES.get(call.operation, "enroll")
@@ -286,7 +287,7 @@ def _not_found(refusal: _Refusal) -> HsmKeysError:
     call = refusal.call
     if call.key:
         return KmsKeyNotFoundError(
-            f"KMS in {call.region} has no key {call.key!r} in this account",
+            f"KMS in {call.region} has no key {shown(call.key)} in this account",
             hint="check Region and account; `hsm-keys --kms list` shows the keys, `hsm-keys --kms enroll` makes one",
         )
     return KmsKeyNotFoundError(f"KMS in {call.region} knows nothing of what {call.operation} asks for")

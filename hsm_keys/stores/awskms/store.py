@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from hsm_keys.errors import KeyBusyError, KeyExistsError, StoreError, StoreUnavailableError, UsageError
 from hsm_keys.forks import ProcessLock, fork_generation
 from hsm_keys.signing.algorithms import KeyType
+from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.stores.awskms import creation, handover, replicas
 from hsm_keys.stores.awskms.answers import field, key_type_of_spec, public_key_in
 from hsm_keys.stores.awskms.calls import Caller
@@ -37,8 +38,9 @@ from hsm_keys.stores.awskms.layout import (
 from hsm_keys.stores.awskms.refusals import Call, ask
 from hsm_keys.stores.awskms.succession import fingerprint, vouch
 from hsm_keys.stores.awskms.uri import AwsKmsUri, in_region, is_key_reference, key_id_of, region_of
-from hsm_keys.stores.base import KeyStore, StoredKey, check_api_key_id, check_label
+from hsm_keys.stores.base import KeyStore, StoredKey, check_label
 from hsm_keys.stores.marks import Mark
+from hsm_keys.values import describe, shown
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
@@ -120,7 +122,8 @@ class AwsKmsStore(KeyStore):
             key = self._look_up(alias_of(name), name)
         else:
             raise KmsKeyNotFoundError(
-                f"KMS can't have a key {name!r}", hint="names on KMS hold letters, digits, '/', '-' and '_'"
+                f"KMS can't have a key with the name that was given, {describe(name)}",
+                hint="names on KMS hold letters, digits, '/', '-' and '_'",
             )
         self._check_regions(key)
         return key
@@ -134,7 +137,7 @@ class AwsKmsStore(KeyStore):
         key = self._look_up(own, name_of(own) if own.startswith(ALIAS_PREFIX) else None)
         if name not in {"", own, key.name}:
             raise KmsKeyNotFoundError(
-                f"the store's URI names the key {key.name!r}, not {name!r}", hint="leave the key out of the URI"
+                f"the store's URI names the key {key.name!r}, not {shown(name)}", hint="leave the key out of the URI"
             )
         self._check_regions(key)
         self._check_pins(key)
@@ -246,7 +249,7 @@ class AwsKmsStore(KeyStore):
         check_label(name)
         if not _ALIAS_NAME.fullmatch(name) or self._uri.key:
             raise UsageError(
-                f"{name!r} can't name a new key in {self.describe()}",
+                f"{describe(name)} can't name a new key in {self.describe()}",
                 hint="leave the key out of the store's URI" if self._uri.key else "KMS allows no '.' in an alias",
             )
         region = self._uri.regions[0]
@@ -303,7 +306,7 @@ class AwsKmsStore(KeyStore):
         """
         if not _TAG_VALUE.fullmatch(api_key_id):
             raise StoreError(
-                f"KMS can't keep the API key id {api_key_id!r} as a tag",
+                "KMS can't keep this API key id as a tag",
                 hint="give --api-key-id to every command that uses the key",
             )
         kept = _ours(key)

@@ -21,6 +21,7 @@ from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes
 
 from hsm_keys.errors import UsageError
+from hsm_keys.values import Secret, describe, hides_its_arguments, shown_word
 
 __all__ = ["AwsKmsUri", "check_region", "in_region", "is_key_reference", "key_id_of", "region_of"]
 
@@ -71,12 +72,14 @@ class AwsKmsUri:
     public_key_sha256: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> AwsKmsUri:
+    @hides_its_arguments
+    def parse(cls, text: str | Secret) -> AwsKmsUri:
         """Return the URI that the text holds.
 
         Raises:
             UsageError: If it isn't such a URI; nothing was opened.
         """
+        text = text.reveal() if isinstance(text, Secret) else text
         if len(text) > _MAX_LENGTH:
             raise _bad(f"is longer than {_MAX_LENGTH} characters")
         if text[: len(_SCHEME)].lower() != _SCHEME or text[len(_SCHEME) : len(_SCHEME) + 2] != "//":
@@ -142,7 +145,7 @@ def check_region(region: str) -> str:
         UsageError: If it hasn't: botocore would build a host name from whatever it is.
     """
     if not _REGION.fullmatch(region):
-        raise UsageError(f"{region!r} is not an AWS Region", hint="it looks like us-east-1")
+        raise UsageError(f"{describe(region)} is not an AWS Region", hint="it looks like us-east-1")
     return region
 
 
@@ -197,7 +200,9 @@ def _parameters(query: str) -> dict[str, str]:
     for pair in query.split("&") if query else []:
         name, equals, value = pair.partition("=")
         if not equals or name not in _PARAMETERS:
-            raise _bad(f"has {name!r}, which is no parameter", f"known are {', '.join(_PARAMETERS)}")
+            raise _bad(
+                f"has {shown_word(name, _PARAMETERS)}, which is no parameter", f"known are {', '.join(_PARAMETERS)}"
+            )
         if name in given:
             raise _bad(f"has the parameter {name} twice")
         given[name] = _decoded(name, value)

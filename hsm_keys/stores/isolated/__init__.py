@@ -13,6 +13,7 @@ from hsm_keys.stores.isolated.process import SignerProcess
 from hsm_keys.stores.isolated.store import IsolatedStore
 from hsm_keys.stores.pins import PROMPT, resolve_pin
 from hsm_keys.stores.uri import Pkcs11Uri
+from hsm_keys.values import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,7 @@ __all__ = ["open_isolated"]
 
 
 def open_isolated(
-    uri: str,
+    uri: str | Secret,
     *,
     pin_file: Path | None = None,
     ask_pin: Callable[[str], str] | None = None,
@@ -36,10 +37,13 @@ def open_isolated(
 
     The PIN is looked for here, and goes to the signer over a socket that only the two have.
     """
-    parsed = Pkcs11Uri.parse(uri) if uri.lower().startswith("pkcs11:") else Pkcs11Uri()
+    hidden = uri if isinstance(uri, Secret) else Secret(uri)
+    del uri  # errors take this frame home, and there may be a PIN in it
+    is_token = hidden.reveal().lower().startswith("pkcs11:")
+    parsed = Pkcs11Uri.parse(hidden) if is_token else Pkcs11Uri()
 
     def get_pin(prompt: str) -> Pin:
         return resolve_pin(pin_file=pin_file, uri=parsed, token_name=prompt.removeprefix(PROMPT), ask=ask_pin)
 
-    without_pin = str(replace(parsed, pin_source=None, pin_value=None)) if parsed != Pkcs11Uri() else uri
+    without_pin = str(replace(parsed, pin_source=None, pin_value=None)) if is_token else hidden.reveal()
     return IsolatedStore(SignerProcess(without_pin, get_pin, force_pin=force_pin, folder=folder))

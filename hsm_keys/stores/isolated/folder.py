@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import StoreUnavailableError, UsageError
+from hsm_keys.values import shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,10 +64,11 @@ class PrivateFolder:
         path = path.absolute()
         if len(os.fsencode(path / _SOCKET)) > _LONGEST:
             raise UsageError(
-                f"{path} is too long for a signer's folder", hint=f"a socket's path has {_LONGEST} bytes at most"
+                f"{shown_path(path)} is too long for a signer's folder",
+                hint=f"a socket's path has {_LONGEST} bytes at most",
             )
         if not path.parent.is_dir():
-            raise UsageError(f"there is no folder {path.parent} for the signer's", hint="make it first")
+            raise UsageError(f"there is no folder {shown_path(path.parent)} for the signer's", hint="make it first")
         return cls(path)
 
     @contextmanager

@@ -30,6 +30,7 @@ from hsm_keys.errors import (
     StoreUnavailableError,
     UsageError,
 )
+from hsm_keys.stores.environment import without_secrets
 from hsm_keys.stores.isolated.connection import Connection, NotSentError, StuckError
 from hsm_keys.stores.isolated.folder import PrivateFolder
 from hsm_keys.stores.isolated.wire import MAX_ANSWER, Kind, WireError, error_of, frame_bytes, json_frame, receive
@@ -47,9 +48,6 @@ _APART_S: Final = 1.0
 """Between two starts, at least; twice as much after each that failed, up to the following."""
 
 _AT_MOST_APART_S: Final = 32.0
-_SECRETS: Final = ("HSM_KEYS_PIN", "KALSHI_PRIVATE_KEY")
-"""What variables begin with that the signer has no use for."""
-
 _refused: set[bytes] = set()
 _SALT: Final = os.urandom(16)
 
@@ -331,7 +329,7 @@ def _silent() -> StoreUnavailableError:
 
 def _environment() -> dict[str, str]:
     """Return the signer's environment: this process's, without secrets, and with its search path for modules."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_SECRETS)}
+    kept = without_secrets()
     package = str(Path(__file__).parents[3])
     kept["PYTHONPATH"] = os.pathsep.join([*(path for path in sys.path if path), package])
     return kept

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
     from hsm_keys.stores.base import KeyStore
     from hsm_keys.stores.pins import Pin
+    from hsm_keys.values import Secret
 
 __all__ = ["open_uri"]
 
 
 def open_uri(
-    uri: str,
+    uri: str | Secret,
     *,
     pin_file: Path | None = None,
     ask_pin: Callable[[str], str] | None = None,

@@ -20,6 +20,7 @@ from pkcs11.types import PROTECTED_AUTH
 from hsm_keys.errors import PinError, PinIncorrectError, PinLockedError
 from hsm_keys.stores.pkcs11.errors import told_as_ours
 from hsm_keys.stores.pkcs11.tokens import describe_token, serial_of
+from hsm_keys.values import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,8 +86,8 @@ def _open(token: Any, get_pin: Callable[[], Pin], *, force: bool) -> Any:
     _refuse_risky_login(token, force=force)
     if flags & TokenFlag.PROTECTED_AUTHENTICATION_PATH:
         return _try_pin(token, PROTECTED_AUTH)
-    pin = get_pin().reveal()
-    fingerprint = hashlib.sha256(_SALT + serial_of(token).encode() + b"\0" + pin.encode()).digest()
+    pin = get_pin()
+    fingerprint = hashlib.sha256(_SALT + serial_of(token).encode() + b"\0" + pin.reveal().encode()).digest()
     if fingerprint in _refused:
         raise PinIncorrectError(
             f"{describe_token(token)} refused this PIN before; it was not tried again",
@@ -120,9 +121,14 @@ def _refuse_risky_login(token: Any, *, force: bool) -> None:
 def _open_session(token: Any, pin: object) -> Any:
     """Open read-write, or read-only on a write-protected token: signing needs no more."""
     try:
-        return token.open(rw=True, user_pin=pin)
+        return token.open(rw=True, user_pin=_revealed(pin))
     except ckr.TokenWriteProtected:
-        return token.open(user_pin=pin)
+        return token.open(user_pin=_revealed(pin))
+
+
+def _revealed(pin: object) -> object:
+    """Return the PIN for the call itself: errors take the local variables of their frames home."""
+    return pin.reveal() if isinstance(pin, Secret) else pin
 
 
 def _try_pin(token: Any, pin: object) -> Any:

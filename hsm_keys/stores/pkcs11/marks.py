@@ -16,6 +16,7 @@ from uuid import UUID
 from hsm_keys.errors import UsageError
 from hsm_keys.signing.environments import is_environment
 from hsm_keys.stores.marks import FOREIGN, MINTED, Mark
+from hsm_keys.values import describe
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
@@ -55,7 +56,7 @@ def registered_id(api_key_id: str, environment: str) -> bytes:
         UsageError: If that can't be an environment.
     """
     if not is_environment(environment):
-        raise UsageError(f"{environment!r} is no environment of Kalshi's")
+        raise UsageError(f"{describe(environment)} is no environment of Kalshi's")
     head = _OURS + environment.encode() + b":"
     try:
         plain = UUID(api_key_id).bytes

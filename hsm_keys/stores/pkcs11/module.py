@@ -21,6 +21,7 @@ from pkcs11.exceptions import PKCS11Error
 from hsm_keys.errors import StoreError, StoreNotFoundError, StoreUnavailableError
 from hsm_keys.forks import ProcessLock
 from hsm_keys.stores.pkcs11.errors import reason
+from hsm_keys.values import shown_path
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -301,7 +302,7 @@ def find_module(path: str | None) -> str:
             )
     if not Path(path).is_file():
         raise StoreNotFoundError(
-            f"there is no PKCS#11 module at {path}",
+            f"there is no PKCS#11 module at {shown_path(path)}",
             hint="give the path of the vendor's shared object, such as /usr/lib/softhsm/libsofthsm2.so",
         )
     # Not resolved: a distribution's link outlives the versioned file that it points to today.

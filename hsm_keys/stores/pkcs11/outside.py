@@ -32,11 +32,18 @@ def labelled(uri: Pkcs11Uri, name: str, pin: Pin) -> int | None:
     Returns:
         Their number; None if it can't be told.
     """
+    from hsm_keys.stores.environment import without_secrets
+
     # Run as a file: the package around it would cost more than the look.
     command = [sys.executable, "-P", __file__, str(uri.module_path), str(uri.token), str(uri.serial or ""), name]
     with suppress(OSError, ValueError, subprocess.TimeoutExpired):
         seen = subprocess.run(  # noqa: S603 - this interpreter, and no shell
-            command, input=pin.reveal().encode(), capture_output=True, timeout=_TIMEOUT_S, check=False
+            command,
+            input=pin.reveal().encode(),
+            env=without_secrets(),
+            capture_output=True,
+            timeout=_TIMEOUT_S,
+            check=False,
         )
         return int(seen.stdout)
     return None

@@ -33,6 +33,7 @@ from hsm_keys.stores.pkcs11.module import PATIENCE_S, acquire, find_module
 from hsm_keys.stores.pkcs11.pool import PoolClosedError
 from hsm_keys.stores.pkcs11.restart import restart
 from hsm_keys.stores.pkcs11.tokens import describe_token, find_token, token_uri
+from hsm_keys.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,6 +63,8 @@ class Pkcs11Store(KeyStore):
     def __init__(self, uri: Pkcs11Uri, get_pin: Callable[[str], Pin], *, force_pin: bool = False) -> None:
         self._module_path = find_module(uri.module_path)
         self._wanted = replace(uri, module_path=self._module_path)
+        self.uri = str(replace(self._wanted, pin_source=None, pin_value=None))  # until the token has told its serial
+        self.description = "the token"
         self._get_pin = get_pin
         self._force_pin = force_pin
         self._pin: Pin | None = None
@@ -172,20 +175,20 @@ class Pkcs11Store(KeyStore):
         if found:
             ids = ", ".join(key.cka_id.hex() or "none" for key in found)
             raise KeyAmbiguousError(
-                f"{self.description} has {len(found)} private keys called {name!r}, with the ids {ids}",
+                f"{self.description} has {len(found)} private keys called {shown(name)}, with the ids {ids}",
                 hint="rename or remove all but one with the vendor's tool (pkcs11-tool --delete-object --id)",
             )
         known = ", ".join(repr(key.name) for key in self.keys())
         raise KeyNotFoundError(
-            f"{self.description} has no key called {name!r}",
-            hint=f"it has {known}" if known else f"make one: hsm-keys enroll --name {name}",
+            f"{self.description} has no key called {shown(name)}",
+            hint=f"it has {known}" if known else "make one: hsm-keys enroll --name NAME",
         )
 
     def _called(self, name: str) -> list[Pkcs11Key]:
         def look(link: Link) -> list[objects.Pair]:
             return list(objects.pairs(link.login.session, name))
 
-        what = f"look up the key {name!r}"
+        what = f"look up the key {shown(name)}"
         found = self._reading(what, look)
         for pause in _PAUSES_S:  # a pair that somebody makes or removes at this moment has one half only
             if all(pair.public_key for pair in found):

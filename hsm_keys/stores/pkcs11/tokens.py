@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +13,7 @@ from hsm_keys.errors import StoreAmbiguousError, StoreNotFoundError
 from hsm_keys.stores.pkcs11.errors import told_as_ours
 from hsm_keys.stores.pkcs11.module import Module, acquire
 from hsm_keys.stores.uri import Pkcs11Uri
+from hsm_keys.values import describe, may_be_shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,6 +25,9 @@ def serial_of(token: Any) -> str:
     """Return the token's serial number as text; vendors fill the field with ASCII."""
     return bytes(token.serial).decode("ascii", errors="replace")
 
+
+_NO_PIN: Final = 1000
+"""A number below isn't taken for a PIN that was given in the place of a slot's number."""
 
 _MATCHERS: Final[dict[str, Callable[[Any], object]]] = {
     "token": lambda token: token.label,
@@ -79,6 +84,28 @@ def _listing(tokens: Sequence[Any]) -> str:
     return ", ".join(f"{describe_token(token)} in slot {token.slot.slot_id}" for token in tokens)
 
 
+def _what_there_is(tokens: Sequence[Any], module: Module) -> str:
+    """Return which tokens there are, or how to make the first."""
+    if tokens:
+        return f"it has {_listing(tokens)}"
+    if "softhsm" in module.file.lower():
+        return (
+            "SoftHSM has no token yet; make one, and choose its two PINs: softhsm2-util --init-token --free --label "
+            "kalshi; one that you have is elsewhere if SOFTHSM2_CONF is"
+        )
+    path = shlex.quote(module.file)
+    return (
+        "it has no initialised token; make one with the vendor's tool, or: pkcs11-tool "
+        f"--module {path} --init-token --label kalshi, and then: pkcs11-tool --module {path} --login --login-type so "
+        "--init-pin"
+    )
+
+
+def _unquoted(value: object) -> str:
+    text = str(value)
+    return text if may_be_shown(text) else describe(text)
+
+
 def find_token(module: Module, uri: Pkcs11Uri) -> Any:
     """Return the one token that the URI names.
 
@@ -91,15 +118,9 @@ def find_token(module: Module, uri: Pkcs11Uri) -> Any:
     matches = [token for token in tokens if all(_MATCHERS[name](token) == value for name, value in wanted.items())]
     if len(matches) == 1:
         return matches[0]
-    asked = ", ".join(f"{name.replace('_', '-')}={value}" for name, value in wanted.items()) or "any token"
+    asked = ", ".join(f"{name.replace('_', '-')}={_unquoted(value)}" for name, value in wanted.items()) or "any token"
     if not matches:
-        raise StoreNotFoundError(
-            f"no token of {uri.module_path} matches {asked}",
-            hint=f"it has {_listing(tokens)}"
-            if tokens
-            else "the module has no initialised token: set one up with the vendor's "
-            "tool (for SoftHSM: softhsm2-util --init-token --free --label kalshi)",
-        )
+        raise StoreNotFoundError(f"no token of {uri.module_path} matches {asked}", hint=_what_there_is(tokens, module))
     raise StoreAmbiguousError(
         f"{len(matches)} tokens of {uri.module_path} match {asked}: {_listing(matches)}",
         hint="name one by its serial: pkcs11:serial=...",
@@ -122,9 +143,9 @@ def choose_slot(number: int, module_path: str) -> SlotChoice:
         if chosen is None and 0 <= number < len(tokens):
             chosen = tokens[number]
         if chosen is None:
+            which = f"no slot {number}" if 0 <= number < _NO_PIN else "no slot of that number"
             raise StoreNotFoundError(
-                f"{module_path} has no slot {number} with an initialised token",
-                hint=f"it has {_listing(tokens)}" if tokens else "initialise a token first",
+                f"{module_path} has {which} with an initialised token", hint=_what_there_is(tokens, module)
             )
         others = tuple(describe_token(token) for token in tokens if token is not chosen)
         return SlotChoice(token_uri(chosen, module_path), describe_token(chosen), others)

@@ -1,0 +1,80 @@
+"""What is given in the place of a private key's PEM, and how to make one of it."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode
+from typing import Final, NamedTuple
+
+__all__ = ["Fault", "fault_in"]
+
+_WANTED: Final = "give a PEM that begins with -----BEGIN PRIVATE KEY----- or -----BEGIN RSA PRIVATE KEY-----"
+_ARMOUR: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
+_BASE64: Final = re.compile(rb"[A-Za-z0-9+/\s]{40,}={0,2}\s*")
+_UTF16: Final = (b"\xff\xfe", b"\xfe\xff", b"-\x00-\x00", b"\x00-\x00-")
+_DER: Final = b"\x30"  # SEQUENCE, the outermost tag of PKCS#1 and PKCS#8
+
+
+class Fault(NamedTuple):
+    """What a text is in place of a private key's PEM, to follow "the private key can't be read: "; what to do next."""
+
+    what: str
+    hint: str
+
+
+def fault_in(content: bytes) -> Fault:
+    """Return what is wrong with a text that is no PEM of a private key; nothing of the text."""
+    return _not_text(content) or _without_armour(content) or _in_armour(content)
+
+
+def _not_text(content: bytes) -> Fault | None:
+    if not content.strip():
+        return Fault("there is nothing in it", _WANTED)
+    if content.startswith(_UTF16):
+        return Fault(
+            "it is in UTF-16, as PowerShell's > writes it",
+            "write it in UTF-8: iconv -f UTF-16 -t UTF-8 OLD > NEW, or Set-Content -Encoding ascii in PowerShell",
+        )
+    if content.startswith(_DER) and b"-----BEGIN" not in content and not content[:16].isascii():
+        return Fault("it is in DER, not PEM", "convert it: openssl pkey -inform DER -in OLD -out NEW")
+    return None
+
+
+def _without_armour(content: bytes) -> Fault | None:
+    if b"-----BEGIN" in content:
+        return None
+    if content.startswith(b"PuTTY-User-Key-File"):
+        return Fault("it is in PuTTY's format", "convert it: puttygen OLD -O private-openssh -o NEW")
+    if _BASE64.fullmatch(content):
+        if b"-----BEGIN" in _decoded(content):
+            return Fault("it is base64 of a PEM", "decode it once: base64 -d OLD > NEW")
+        return Fault(
+            "it is base64 without the lines before and after it",
+            "put -----BEGIN PRIVATE KEY----- (Kalshi's RSA keys: -----BEGIN RSA PRIVATE KEY-----) on a line before it, "
+            "and the same with END after it",
+        )
+    return Fault("it is no PEM", _WANTED)
+
+
+def _decoded(content: bytes) -> bytes:
+    try:
+        return b64decode(content)
+    except ValueError:
+        return b""
+
+
+def _in_armour(content: bytes) -> Fault:
+    armour = _ARMOUR.search(content)
+    label = armour[1] if armour else b""
+    if label == b"CERTIFICATE" or label.endswith(b"PUBLIC KEY"):
+        kind = "certificate" if label == b"CERTIFICATE" else "public key"
+        return Fault(f"it is a {kind}", "give the private key that it was made with")
+    if label == b"OPENSSH PRIVATE KEY":
+        return Fault("it is in OpenSSH's format", "convert a copy: ssh-keygen -p -m PKCS8 -f COPY")
+    if rb"\n" in content:
+        return Fault(
+            r"it has \n, written out, where its lines should end", r"make them ends: sed 's/\\n/\n/g' OLD > NEW"
+        )
+    if b"-----END" not in content:
+        return Fault("it is cut off: its line -----END is missing", "copy the whole file")
+    return Fault("the PEM is damaged", _WANTED)
