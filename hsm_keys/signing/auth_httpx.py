@@ -7,7 +7,7 @@ from http import HTTPStatus
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from hsm_keys.signing.auth_target import BoundToOrigin, refuse_plain_proxy
+from hsm_keys.signing.auth_target import BoundToOrigin, is_proxied_by_environment, refuse_plain_proxy
 from hsm_keys.signing.flow import in_thread
 from hsm_keys.signing.headers import SIGNED_HEADERS
 from hsm_keys.signing.signed_headers import beside, signed_headers_of
@@ -28,14 +28,27 @@ class HttpxAuth(BoundToOrigin):
 
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
         """Sign a request, and what its answers ask for (called by the client)."""
-        to_send: Any = self._signed(request, _trace)
+        return self._flow(request, _trace)
+
+    def auth_flow(self, request: Any) -> Generator[Any, Any, None]:
+        """Do the same for an auth object that wraps this one: httpx's own class has a flow that signs nothing here.
+
+        It can't tell a sync client from an async one, so that nothing sees each sending.
+
+        Raises:
+            UsageError: If the environment sends it through a proxy that could read the signature.
+        """
+        if request.url.scheme == "http" and is_proxied_by_environment(str(request.url)):
+            refuse_plain_proxy()
+        return self._flow(request, None)
+
+    def _flow(self, request: Any, trace: Callable[..., Any] | None) -> Generator[Any, Any, None]:
+        to_send: Any = self._signed(request, trace)
         for _ in range(_MOST_REFUSALS):
             response = yield to_send
-            to_send = self._signed_again(response, _trace)
+            to_send = self._signed_again(response, trace)
             if to_send is None:
                 return
-
-    auth_flow = sync_auth_flow  # what httpx's own class has here yields the request unsigned
 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """Sign in a thread, so that the event loop runs on while a token signs (called by the client)."""
@@ -52,7 +65,7 @@ class HttpxAuth(BoundToOrigin):
             if to_send is None:
                 return
 
-    def _signed(self, request: Any, trace: Callable[..., Any], taken: dict[str, str] | None = None) -> Any:
+    def _signed(self, request: Any, trace: Callable[..., Any] | None, taken: dict[str, str] | None = None) -> Any:
         path = self.path_to_sign(str(request.url))
         wire_path, mark, query = request.url.raw_path.partition(b"?")
         if wire_path != path.encode("ascii"):
@@ -60,11 +73,12 @@ class HttpxAuth(BoundToOrigin):
         signed = self.headers_to_send(request.method, path, taken=taken)
         signed.make()
         request.headers = beside(request.headers, signed)
-        sees = partial(trace, _Sending(signed, request.url), request.extensions.get("trace"))
-        request.extensions = {**request.extensions, "trace": sees}
+        if trace is not None:
+            sees = partial(trace, _Sending(signed, request.url), request.extensions.get("trace"))
+            request.extensions = {**request.extensions, "trace": sees}
         return request
 
-    def _signed_again(self, response: Any, trace: Callable[..., Any]) -> Any | None:
+    def _signed_again(self, response: Any, trace: Callable[..., Any] | None) -> Any | None:
         """Return the request to send after a refusal; None if the answer stands."""
         request = response.request
         if response.status_code != HTTPStatus.UNAUTHORIZED or not _is_replayable(request):

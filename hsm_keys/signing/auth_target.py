@@ -77,7 +77,7 @@ def refuse_plain_proxy() -> None:
 def is_proxied_by_environment(url: str) -> bool:
     """Tell whether ``HTTP_PROXY`` and the like send a URL through a proxy, as the standard library reads them."""
     parts = urlsplit(url)
-    return parts.scheme in getproxies() and not proxy_bypass(parts.hostname or "")
+    return not getproxies().keys().isdisjoint({parts.scheme, "all"}) and not proxy_bypass(parts.hostname or "")
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

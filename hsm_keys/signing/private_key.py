@@ -5,6 +5,8 @@ They sign, and do nothing else: whatever would need the private half in memory i
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self
 
 from cryptography.hazmat.primitives import hashes
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
 
 __all__ = ["Ed25519KeyInStore", "KeyInStore", "RSAKeyInStore", "private_key_of"]
+
+_KINDS: Final = "docs/sdks.md says which programs take which keys; `enroll --key-type` makes either"
+_log: Final = logging.getLogger(__name__)
 
 _HINT: Final = "sign as Kalshi wants it: padding.PSS(padding.MGF1(SHA256()), padding.PSS.DIGEST_LENGTH) with SHA256()"
 
@@ -75,7 +80,7 @@ class RSAKeyInStore(_InStore, RSAPrivateKey):
     def __init__(self, key: KeyInStore) -> None:
         public_key = key.public_key()
         if not isinstance(public_key, RSAPublicKey):
-            raise UsageError(f"the key {key.name!r} is no RSA key")
+            raise UsageError(f"the key {key.name!r} is no RSA key", hint=_KINDS)
         self._key = key
         self._public_key = public_key
 
@@ -99,13 +104,14 @@ class RSAKeyInStore(_InStore, RSAPrivateKey):
         Args:
             data: The message; a SHA-256 digest with ``Prehashed(SHA256())``, where the store takes one.
             padding: PSS with MGF1 over SHA-256 and a salt of ``PSS.DIGEST_LENGTH`` or 32 bytes (RFC 8017, section 8.1).
+                The longest salt (``PSS.MAX_LENGTH``) is taken for 32 bytes: who verifies that takes any length.
             algorithm: SHA-256.
 
         Raises:
             UsageError: If padding or hash are others.
             HsmKeysError: Whatever the store raises when it can't sign.
         """
-        _check_padding(padding)
+        _check_padding(padding, self._public_key, self._key.name)
         if isinstance(algorithm, hashes.SHA256):
             return self._key.sign(_bytes(data))
         if isinstance(algorithm, Prehashed) and isinstance(algorithm._algorithm, hashes.SHA256):  # noqa: SLF001 - it has no other name
@@ -129,16 +135,34 @@ def _bytes(data: object) -> bytes:
     return bytes(data)
 
 
-def _check_padding(padding: AsymmetricPadding) -> None:
+# cryptography's marks for a salt's length. They are compared by their type: a padding that was copied or unpickled has
+# another object of it.
+_DIGEST_LENGTH: Final = type(paddings.PSS.DIGEST_LENGTH)
+_MAX_LENGTH: Final = type(paddings.PSS.MAX_LENGTH)
+
+
+def _check_padding(padding: AsymmetricPadding, key: RSAPublicKey, name: str) -> None:
     if not isinstance(padding, paddings.PSS):
         raise UsageError(f"the padding {type(padding).__name__} isn't the one that Kalshi verifies", hint=_HINT)
     mgf = padding._mgf  # noqa: SLF001 - cryptography gives the parts of a padding no other name
     if not isinstance(mgf, paddings.MGF1) or not isinstance(mgf._algorithm, hashes.SHA256):  # noqa: SLF001
         raise UsageError("PSS with another MGF than MGF1 over SHA-256 isn't what Kalshi verifies", hint=_HINT)
     salt = padding._salt_length  # noqa: SLF001
-    if salt is not paddings.PSS.DIGEST_LENGTH and salt != SALT_LENGTH:
-        shown = salt if isinstance(salt, int) else type(salt).__name__
-        raise UsageError(f"a PSS salt of {shown} isn't the 32 bytes that Kalshi verifies", hint=_HINT)
+    if isinstance(salt, _DIGEST_LENGTH) or salt == SALT_LENGTH:
+        return
+    if isinstance(salt, _MAX_LENGTH) or salt == paddings.calculate_max_pss_salt_length(key, hashes.SHA256()):
+        _note_shorter_salt(name)
+        return
+    shown = salt if isinstance(salt, int) else type(salt).__name__
+    raise UsageError(f"a PSS salt of {shown} isn't the 32 bytes that Kalshi verifies", hint=_HINT)
+
+
+@cache
+def _note_shorter_salt(name: str) -> None:
+    _log.warning(
+        "a program asks for the longest PSS salt for %r and gets one of 32 bytes, the length that Kalshi documents",
+        name,
+    )
 
 
 class Ed25519KeyInStore(_InStore, Ed25519PrivateKey):
@@ -151,7 +175,7 @@ class Ed25519KeyInStore(_InStore, Ed25519PrivateKey):
     def __init__(self, key: KeyInStore) -> None:
         public_key = key.public_key()
         if not isinstance(public_key, Ed25519PublicKey):
-            raise UsageError(f"the key {key.name!r} is no Ed25519 key")
+            raise UsageError(f"the key {key.name!r} is no Ed25519 key", hint=_KINDS)
         self._key = key
         self._public_key = public_key
 

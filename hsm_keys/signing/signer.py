@@ -25,6 +25,7 @@ __all__ = [
     "DEFAULT_RATE",
     "MessageSigner",
     "RequestSigner",
+    "not_registered",
     "now_ms",
 ]
 
@@ -45,6 +46,14 @@ class MessageSigner(Protocol):
 
     def sign(self, message: bytes, /) -> bytes:
         """Return the signature: RSASSA-PSS with SHA-256 and a salt of 32 bytes, or Ed25519."""
+
+
+def not_registered(name: str) -> KeyNotRegisteredError:
+    """Return the error for a key without an API key id."""
+    return KeyNotRegisteredError(
+        f"the key {name!r} has no API key id: Kalshi doesn't know it yet",
+        hint=f"run `hsm-keys enroll --name {name}`, or give --api-key-id",
+    )
 
 
 def now_ms() -> int:
@@ -91,10 +100,7 @@ class RequestSigner:
     ) -> None:
         resolved = api_key_id or key.api_key_id
         if resolved is None:
-            raise KeyNotRegisteredError(
-                f"the key {key.name!r} has no API key id: Kalshi doesn't know it yet",
-                hint=f"run `hsm-keys enroll --name {key.name}`, or give --api-key-id",
-            )
+            raise not_registered(key.name)
         # One tuple, replaced as a whole: an id never goes with another key's signature.
         self._live = (resolved, key.sign, key)
         self._clock = clock

@@ -6,17 +6,18 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, Final, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self, cast, overload
 
 from hsm_keys.errors import SigningError, UsageError
 from hsm_keys.signing.algorithms import KeyType, PrivateKey, PublicKey, key_type_of, public_key_pem
-from hsm_keys.signing.signer import RequestSigner
+from hsm_keys.signing.signer import RequestSigner, not_registered
 from hsm_keys.values import describe
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from hsm_keys.signing.private_key import Ed25519KeyInStore, RSAKeyInStore
+    from hsm_keys.stores.registered import RegisteredKey
 
 __all__ = [
     "IMPORTING",
@@ -182,14 +183,38 @@ class StoredKey(ABC):
             hint="sign the message with SHA256() instead of Prehashed(SHA256())",
         )
 
-    def private_key(self) -> RSAKeyInStore | Ed25519KeyInStore:
+    def registered(self) -> RegisteredKey:
+        """Return this key; to type checkers, and in fact, its ``api_key_id`` is there.
+
+        Raises:
+            KeyNotRegisteredError: If it isn't.
+        """
+        if self.api_key_id is None:
+            raise not_registered(self.name)
+        return cast("RegisteredKey", self)
+
+    @overload
+    def private_key(self) -> RSAKeyInStore | Ed25519KeyInStore: ...
+    @overload
+    def private_key(self, kind: Literal["rsa"]) -> RSAKeyInStore: ...
+    @overload
+    def private_key(self, kind: Literal["ed25519"]) -> Ed25519KeyInStore: ...
+    def private_key(self, kind: Literal["rsa", "ed25519"] | None = None) -> RSAKeyInStore | Ed25519KeyInStore:
         """Return the key in the shape of cryptography's ``RSAPrivateKey`` or ``Ed25519PrivateKey``.
 
         It signs in the store. What Kalshi's SDKs take as a private key takes this object in its place.
-        """
-        from hsm_keys.signing.private_key import private_key_of
 
-        return private_key_of(self)
+        Args:
+            kind: ``rsa`` or ``ed25519``, for a program that takes no other; by default whatever it is.
+
+        Raises:
+            UsageError: If it is of the other kind.
+        """
+        from hsm_keys.signing.private_key import Ed25519KeyInStore, RSAKeyInStore, private_key_of
+
+        if kind is None:
+            return private_key_of(self)
+        return RSAKeyInStore(self) if kind == "rsa" else Ed25519KeyInStore(self)
 
     def signer(self, *, api_key_id: str | None = None) -> RequestSigner:
         """Return what signs Kalshi requests with this key, or with the one that has its name after a rotation.

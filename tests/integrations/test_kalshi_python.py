@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,14 @@ import pytest
 from hsm_keys import KeyType, RequestSigner
 from hsm_keys.errors import StoreError, UsageError
 from hsm_keys.integrations.kalshi_python import sign_with
+from hsm_keys.signing.headers import SIGNATURE_HEADER
 from hsm_keys.signing.pem import PemKey
+from tests.support.kalshi_stub import Stub, send
 from tests.support.sdks import need, run_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from http.server import BaseHTTPRequestHandler
 
     from hsm_keys.sandbox import SandboxServer
     from hsm_keys.sandbox.state import RegisteredKey
@@ -68,7 +72,7 @@ class Pem:
         return self.inner.sign(message)
 
 
-def call(package: Any, sandbox: SandboxServer, signer: RequestSigner, method: str, *arguments: str) -> Any:
+def call(package: Any, sandbox: SandboxServer | Stub, signer: RequestSigner, method: str, *arguments: str) -> Any:
     """Call a method of a client that signs so, and return what it returns."""
     client = sign_with(package.KalshiClient(package.Configuration(host=sandbox.base_url)), signer)
     if not inspect.iscoroutinefunction(package.rest.RESTClientObject.request):
@@ -140,6 +144,65 @@ def test_a_refused_request_of_a_key_that_stays_is_not_repeated(package: Any, san
     with pytest.raises(package.exceptions.UnauthorizedException):
         call(package, sandbox, RequestSigner(key, follow=lambda: key), "get_balance")
     assert len(sandbox.requests) == 1
+
+
+def test_headers_that_grew_old_on_their_way_are_made_anew(
+    package: Any, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late:
+        now = 0.0
+
+        def monotonic(self) -> float:
+            self.now += 3.0
+            return self.now
+
+    monkeypatch.setattr("hsm_keys.signing.flow.time", Late())
+    key = Pem(sandbox)
+    with Stub((401, {}), (200, {"balance": 1, "portfolio_value": 1, "updated_ts": 1})) as stub:
+        with suppress(package.exceptions.ApiException, ValueError):  # the stub's answer isn't Kalshi's
+            call(package, stub, RequestSigner(key), "get_balance")
+        assert len(stub.arrived) == key.signed == 2
+
+
+def test_a_redirect_to_another_host_carries_no_signature(package: Any, sandbox: SandboxServer) -> None:
+    def redirect(handler: BaseHTTPRequestHandler) -> None:
+        send(handler, 307, {}, {"Location": f"http://localhost:{other.base_url.split(':')[2]}/portfolio/balance"})
+
+    with Stub((401, {})) as other, Stub(redirect) as stub:
+        with pytest.raises(package.exceptions.UnauthorizedException):
+            call(package, stub, RequestSigner(Pem(sandbox)), "get_balance")
+        assert SIGNATURE_HEADER in stub.arrived[0].headers
+        assert other.arrived
+        assert [seen for seen in other.arrived if SIGNATURE_HEADER in seen.headers] == []
+
+
+@pytest.mark.parametrize("how", ["environment", "configuration"])
+def test_no_signature_goes_through_a_proxy_in_plain_text(
+    package: Any, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with Stub((200, {})) as proxy:
+        address = proxy.base_url.removesuffix("/trade-api/v2")
+        configuration = package.Configuration(host=sandbox.base_url)
+        if how == "environment":
+            monkeypatch.setenv("HTTP_PROXY", address)
+        else:
+            configuration.proxy = address
+        client = sign_with(package.KalshiClient(configuration), RequestSigner(Pem(sandbox)))
+
+        async def run() -> None:
+            async with client:
+                await client.get_balance()
+
+        if how == "environment" and package.__name__ == "kalshi_python_sync":  # urllib3 doesn't read it
+            client.get_balance()
+        else:
+            with pytest.raises(UsageError, match="sees its signature"):
+                asyncio.run(run()) if inspect.iscoroutinefunction(client.get_balance) else client.get_balance()
+        if package.__name__ == "kalshi_python_sync":
+            client.rest_client.pool_manager.clear()
+        assert proxy.arrived == []
 
 
 @pytest.mark.parametrize("sdk", ["kalshi-python-async"], indirect=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hsm_keys import KeyType
-from hsm_keys.errors import StoreError
+from hsm_keys.errors import StoreError, UsageError
 from tests.support.fix_gateway import FixGateway
 from tests.support.sdks import need, run_recipe
 
@@ -133,15 +135,18 @@ def test_fix_session_of_another_key_is_refused(prod: RegisteredKey) -> None:
     assert gateway.verdicts == ["signature"]
 
 
-def test_ed25519_keys_are_beyond_it(enrolled: Callable[..., RegisteredKey], sandbox: SandboxServer) -> None:
+@pytest.mark.parametrize("recipe", ["kalshi-sdk", "kalshi-sdk, FIX"])
+def test_ed25519_keys_are_beyond_it(
+    enrolled: Callable[..., RegisteredKey], sandbox: SandboxServer, recipe: str
+) -> None:
     enrolled(KeyType.ED25519)
-    with pytest.raises(TypeError, match="positional argument"):
-        run_recipe("kalshi-sdk")
-    assert sandbox.requests == ()
-    with pytest.raises(TypeError, match="positional argument"):
-        run_recipe(
-            "kalshi-sdk, FIX", "fix.signer.sign_logon(sending_time='x', msg_seq_num=1, target_comp_id='KalshiNR')"
+    with pytest.raises(UsageError, match="is no RSA key"):
+        run_recipe(recipe)
+    with pytest.raises(TypeError, match="positional argument"):  # what the SDK makes of one that gets to it
+        import_module("kalshi").KalshiAuth("id", Ed25519PrivateKey.generate()).sign_request(
+            "GET", "/trade-api/v2/portfolio/balance"
         )
+    assert sandbox.requests == ()
 
 
 @pytest.mark.parametrize("key_type", [KeyType.RSA_2048, KeyType.ED25519])

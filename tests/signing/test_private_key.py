@@ -13,13 +13,16 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from securesystemslib.signer._crypto_signer import CryptoSigner
+from securesystemslib.signer._key import SSlibKey
 
 from hsm_keys import KeyType, open_store
-from hsm_keys.errors import CustodyError, SigningError, UsageError
+from hsm_keys.errors import CustodyError, KeyNotRegisteredError, SigningError, UsageError
+from hsm_keys.signing.private_key import _note_shorter_salt
 from tests.support.verify import openssl_verifies
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from hsm_keys import StoredKey
@@ -53,6 +56,54 @@ def test_it_signs_as_kalshis_sdks_ask_for_it(rsa: StoredKey, salt: Any, tmp_path
     assert openssl_verifies(tmp_path, rsa.public_pem(), b"1700000000000GET/x", signature)
 
 
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda pss: pickle.loads(pickle.dumps(pss))])  # noqa: S301
+@pytest.mark.parametrize("salt", [padding.PSS.DIGEST_LENGTH, padding.PSS.MAX_LENGTH])
+def test_a_padding_that_was_copied_is_the_same_padding(
+    rsa: StoredKey, salt: Any, copied: Callable[[padding.PSS], padding.PSS], tmp_path: Path
+) -> None:
+    pss = copied(padding.PSS(MGF, salt))
+    assert pss._salt_length is not salt
+    signature = rsa.private_key("rsa").sign(b"m", pss, SHA256)
+    assert openssl_verifies(tmp_path, rsa.public_pem(), b"m", signature)
+
+
+@pytest.mark.parametrize("salt", [padding.PSS.MAX_LENGTH, 222])
+def test_the_longest_salt_is_signed_with_32_bytes_and_that_is_said_once(
+    token: TestToken, salt: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _note_shorter_salt.cache_clear()
+    with open_store(token.uri) as store:
+        stored = store.generate("longest")
+        key, pss = stored.private_key("rsa"), padding.PSS(MGF, salt)
+        signatures = [key.sign(b"m", pss, SHA256) for _ in range(3)]
+    for signature in signatures:
+        assert openssl_verifies(tmp_path, stored.public_pem(), b"m", signature)
+        # As whoever asks for it verifies: with no length in mind.
+        key.public_key().verify(signature, b"m", padding.PSS(MGF, padding.PSS.AUTO), SHA256)
+    assert [record.getMessage().count("'longest'") for record in caplog.records] == [1]
+    assert "32 bytes" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("key_type", "scheme"), [(KeyType.RSA_2048, "rsassa-pss-sha256"), (KeyType.ED25519, "ed25519")]
+)
+def test_securesystemslib_signs_with_it(token: TestToken, key_type: KeyType, scheme: str) -> None:
+    """Its CryptoSigner copies its padding for each signature."""
+    with open_store(token.uri) as store:
+        private_key = store.generate("prod", key_type).private_key()
+        public = SSlibKey.from_crypto(private_key.public_key(), scheme=scheme)
+        signature = CryptoSigner(private_key, public).sign(b"metadata")
+    public.verify_signature(signature, b"metadata")
+
+
+def test_a_program_can_say_which_kind_it_takes(rsa: StoredKey, token: TestToken) -> None:
+    assert rsa.private_key("rsa").key_size == 2048
+    with pytest.raises(UsageError, match="'prod' is no Ed25519 key"):
+        rsa.private_key("ed25519")
+    with pytest.raises(KeyNotRegisteredError, match="has no API key id"):
+        rsa.registered()
+
+
 def test_it_signs_a_digest_where_the_token_can(rsa: StoredKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key = rsa.private_key()
     assert isinstance(key, RSAPrivateKey)
@@ -76,8 +127,8 @@ def test_ed25519_signs_the_message_as_it_is(ed25519: StoredKey, tmp_path: Path) 
     "wrong",
     [
         padding.PSS(MGF, padding.PSS.AUTO),
-        padding.PSS(MGF, padding.PSS.MAX_LENGTH),
         padding.PSS(MGF, 20),
+        padding.PSS(MGF, 221),
         padding.PSS(MGF, 0),
         padding.PSS(padding.MGF1(hashes.SHA1()), 32),  # noqa: S303 - it is refused
         padding.PKCS1v15(),
