@@ -1,26 +1,63 @@
 """kalshi-sdk, signing with a key in a store: Ed25519 too, and in step with rotations.
 
-``KalshiAuth(key.api_key_id, key.private_key())`` needs nothing of this package, for an RSA key that stays. This is for
-what that can't do: the SDK signs with RSA's arguments whatever the key, and keeps the key that it was given.
+``KalshiAuth(key.api_key_id, key.private_key("rsa"))`` needs nothing of this package, for an RSA key that stays. This is
+for what that can't do: the SDK signs with RSA's arguments whatever the key, and keeps the key that it was given.
 """
 
 from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from hsm_keys.errors import UsageError
-from hsm_keys.integrations.versions import SDK_KALSHI, check_version
+from hsm_keys.integrations.versions import SDK_KALSHI, check_version, tried
 
 if TYPE_CHECKING:
     from hsm_keys.signing.signer import RequestSigner
 
-__all__ = ["auth_for"]
+__all__ = ["auth_for", "sign_with"]
+
+Client = TypeVar("Client")
+
+_WEBSOCKETS: Final = "/trade-api/ws/"
+
+
+def sign_with(client: Client, signer: RequestSigner) -> Client:
+    """Let a client of kalshi-sdk sign in the store from now on: REST requests and WebSockets.
+
+    Its REST requests are signed by ``signer.auth()``, in the SDK's httpx client: so a request that is refused is sent
+    once more if the name has gone to another key meanwhile. WebSockets follow a rotation in 30 seconds, or when a
+    request finds out.
+
+    Args:
+        client: A ``KalshiClient``, ``AsyncKalshiClient``, ``PerpsClient`` or ``AsyncPerpsClient``.
+        signer: Signs every request of the client.
+
+    Returns:
+        The same client.
+
+    Raises:
+        UsageError: If it is no such client, or the SDK is too old or built differently.
+    """
+    auth = _auth_class()(signer)
+    changed: Any = client
+    transport: Any = getattr(changed, "_transport", None)
+    config: Any = getattr(changed, "_config", None)
+    http: Any = getattr(transport, "_client", None)
+    if not hasattr(transport, "_auth") or not hasattr(config, "base_url") or not hasattr(http, "auth"):
+        raise UsageError(
+            f"{type(client).__module__}.{type(client).__qualname__} is no client of kalshi-sdk that hsm-keys knows",
+            hint=f"use {tried(SDK_KALSHI)}, which was tried, and give its KalshiClient or AsyncKalshiClient",
+        )
+    http.auth = signer.auth(base_url=config.base_url)
+    auth.only_websockets = True
+    changed._auth = transport._auth = auth  # noqa: SLF001 - the SDK has no other place for it
+    return client
 
 
 def auth_for(signer: RequestSigner) -> Any:
-    """Return a ``kalshi.KalshiAuth`` that signs in the store: for REST, WebSocket and, with an RSA key, FIX.
+    """Return a ``kalshi.KalshiAuth`` that signs in the store: for FIX with an RSA key, say; ``sign_with`` has clients.
 
     It follows a rotation in the time that a signer takes to look, 30 seconds: give the rotation a longer grace.
 
@@ -44,6 +81,8 @@ def _auth_class() -> Any:
     check_version(SDK_KALSHI)
 
     class StoreAuth(base):  # type: ignore[misc]  # kalshi-sdk is no dependency
+        only_websockets = False
+
         def __init__(self, signer: RequestSigner) -> None:
             super().__init__(signer.api_key_id, None)
             self.signer = signer
@@ -58,6 +97,8 @@ def _auth_class() -> Any:
             return key.private_key()
 
         def sign_request(self, method: str, path: str, timestamp_ms: int | None = None) -> dict[str, str]:
+            if self.only_websockets and not path.startswith(_WEBSOCKETS):
+                return {}
             return self.signer.headers(method, path, timestamp_ms=timestamp_ms)
 
     return StoreAuth

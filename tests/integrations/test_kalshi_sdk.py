@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hsm_keys import KeyType
+from hsm_keys import KeyType, RequestSigner
 from hsm_keys.errors import StoreError, UsageError
+from hsm_keys.integrations.kalshi_sdk import sign_with
+from hsm_keys.signing.pem import PemKey
 from tests.support.fix_gateway import FixGateway
+from tests.support.kalshi_stub import Stub
 from tests.support.sdks import need, run_recipe
 
 if TYPE_CHECKING:
@@ -158,24 +162,86 @@ def test_with_a_signer_it_takes_both_kinds_of_key(
     assert arrived(sandbox, registered) == [("GET", "/trade-api/v2/portfolio/balance", True, 200)]
 
 
+_ROTATE = """
+    successor = store.generate_like(key, "prod+next")
+    new = sandbox.add_key("prod", successor.public_pem())
+    bound = store.bind(successor, new.api_key_id, key.environment)
+    store.hand_over("prod", taker=bound, leaver=key, mark="+retired")
+    sandbox.state.delete_key(key.api_key_id)
+    """
+
+
 def test_with_a_signer_it_follows_a_rotation(prod: RegisteredKey, sandbox: SandboxServer) -> None:
     run_recipe(
         "kalshi-sdk, with a signer",
-        """
-        client.portfolio.balance()
-        successor = store.generate_like(key, "prod+next")
-        new = sandbox.add_key("prod", successor.public_pem())
-        successor = store.bind(successor, new.api_key_id, key.environment)
-        store.hand_over("prod", taker=successor, leaver=key, mark="+retired")
-        assert client._auth.signer.moved_on(key.api_key_id)
-        client.portfolio.balance()
-        client.close()
-        """,
+        f"client.portfolio.balance()\n{inspect.cleandoc(_ROTATE)}\nclient.portfolio.balance(); client.close()",
         sandbox=sandbox,
     )
-    first, second = sandbox.requests
-    assert first.api_key_id == prod.api_key_id != second.api_key_id
-    assert (first.verified, second.verified) == (True, True)
+    first, refused, second = sandbox.requests
+    assert first.api_key_id == refused.api_key_id == prod.api_key_id != second.api_key_id
+    assert (first.verified, refused.verified, second.verified) == (True, False, True)
+
+
+def test_with_a_signer_the_async_client_and_its_websocket_do_too(prod: RegisteredKey, sandbox: SandboxServer) -> None:
+    run_recipe(
+        "kalshi-sdk, with a signer",
+        f"""
+client.close()
+from kalshi import AsyncKalshiClient, KalshiConfig
+config = KalshiConfig(base_url=base_url, ws_base_url=ws_url)
+client = sign_with(AsyncKalshiClient(config=config), key.signer())
+await client.portfolio.balance()
+{inspect.cleandoc(_ROTATE)}
+await client.portfolio.balance()
+async with client.ws.connect() as session:
+    await session.subscribe_ticker(tickers=["KXTEST-26"])
+await client.close()
+""",
+        sandbox=sandbox,
+    )
+    assert [(seen.path.rpartition("/")[2], seen.verified) for seen in sandbox.requests] == [
+        ("balance", True),
+        ("balance", False),
+        ("balance", True),
+        ("v2", True),
+    ]
+
+
+def test_with_a_signer_a_request_costs_one_signature(sandbox: SandboxServer) -> None:
+    signed: list[bytes] = []
+
+    class Counting(PemKey):
+        def sign(self, message: bytes, /) -> bytes:
+            signed.append(message)
+            return super().sign(message)
+
+    key = Counting(sandbox.bootstrap_key_id, sandbox.bootstrap_pem)
+    client = sign_with(import_module("kalshi").KalshiClient(base_url=sandbox.base_url), RequestSigner(key))
+    client.portfolio.balance()
+    client.close()
+    assert len(signed) == 1
+    assert [seen.verified for seen in sandbox.requests] == [True]
+
+
+def test_no_signature_goes_through_a_proxy_in_plain_text(
+    sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with Stub((200, {})) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.base_url.removesuffix("/trade-api/v2"))
+        key = PemKey(sandbox.bootstrap_key_id, sandbox.bootstrap_pem)
+        client = sign_with(import_module("kalshi").KalshiClient(base_url=sandbox.base_url), RequestSigner(key))
+        with pytest.raises(UsageError, match="sees its signature"):
+            client.portfolio.balance()
+        client.close()
+        assert proxy.arrived == []
+
+
+def test_what_is_no_client_of_it_is_refused(sandbox: SandboxServer) -> None:
+    key = PemKey(sandbox.bootstrap_key_id, sandbox.bootstrap_pem)
+    with pytest.raises(UsageError, match="is no client of kalshi-sdk"):
+        sign_with(object(), RequestSigner(key))
 
 
 def test_fix_with_a_signer(prod: RegisteredKey) -> None:
@@ -183,6 +249,7 @@ def test_fix_with_a_signer(prod: RegisteredKey) -> None:
         run_recipe(
             "kalshi-sdk, with a signer",
             """
+            from hsm_keys.integrations.kalshi_sdk import auth_for
             from kalshi.fix import FixClient, FixConfig
             client.close()
             fix = FixClient.from_auth(auth_for(key.signer()))
