@@ -109,18 +109,21 @@ def _options(given: dict[str, Any]) -> Options:
 @settings_options
 @click.pass_obj
 def check(settings: Settings, *, policy: Path, method: str, path: str, client: str, body: str | None) -> int:
-    """Say what a policy makes of a request, and by which rule. Exit code 0: allowed; 1: denied."""
+    """Say what a policy makes of a request, and by which rule. Exit code 0: allowed; 1: denied.
+
+    PATH may leave out /trade-api/v2, as rules do.
+    """
     import time
     from datetime import UTC, datetime
 
     import_extra("proxy", "hsm_keys.proxy.judge")
     from hsm_keys.proxy.judge import Judge
-    from hsm_keys.proxy.paths import UnclearPathError, split_target
+    from hsm_keys.proxy.paths import UnclearPathError, split_target, whole_path
     from hsm_keys.proxy.policy import load_policy
 
     judge = Judge(load_policy(policy))
     try:
-        wanted, _ = split_target(path)
+        wanted, _ = split_target(whole_path(path))
     except UnclearPathError as error:
         raise UsageError(f"the path is refused: {error}", hint="give it as it goes over the wire") from None
     if judge.needs_body(client, method, wanted) and body is None:

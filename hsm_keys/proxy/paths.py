@@ -15,7 +15,7 @@ from hsm_keys.errors import UsageError
 from hsm_keys.signing.message import REST_PREFIX, canonical_path
 from hsm_keys.values import describe
 
-__all__ = ["METHODS", "Rule", "UnclearPathError", "split_target"]
+__all__ = ["METHODS", "Rule", "UnclearPathError", "split_target", "whole_path"]
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _ROOT: Final = "/trade-api/"
@@ -51,6 +51,11 @@ def split_target(target: str) -> tuple[str, str]:
     if not _QUERY.fullmatch(query):
         raise UnclearPathError("the query holds a character that has to be percent-encoded")
     return path, query
+
+
+def whole_path(path: str) -> str:
+    """Return a path, or a template of one, with the prefix that may be left out where people write it."""
+    return path if path.startswith(_ROOT) or not path.startswith("/") else REST_PREFIX + path
 
 
 @lru_cache(maxsize=1024)
@@ -103,7 +108,7 @@ class Rule:
             raise ValueError(f"{describe(text)}: a path looks like /portfolio/orders/*, without escapes or a query")
         if "/**" in parts[:-1] or "/." in parts or "/.." in parts:
             raise ValueError(f"{text!r}: ** stands at the end only, and no segment is a dot")
-        whole = template if template.startswith(_ROOT) else REST_PREFIX + template
+        whole = whole_path(template)
         segments = tuple("*" if part.startswith("{") else part for part in whole.split("/")[1:])
         return cls(text, method, segments)
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from hsm_keys.errors import UsageError
 from hsm_keys.proxy.orders import OrderLimits
 from hsm_keys.proxy.paths import Rule
+from hsm_keys.proxy.policy_errors import not_toml, wrong_settings
 from hsm_keys.values import describe, shown, shown_path
 
 if TYPE_CHECKING:
@@ -157,11 +158,11 @@ def parse_policy(text: str, *, source: str = "the policy") -> Policy:
     try:
         return Policy.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{source} is no TOML: {error}", hint="mend it; `hsm-keys proxy check` reads it too") from None
+        raise UsageError(
+            f"{source} is no TOML: {not_toml(error)}", hint="mend it; `hsm-keys proxy check` reads it too"
+        ) from None
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'the whole'}: {problem['msg']}" for problem in error.errors()[:5]
-        )
+        wrong = wrong_settings(error, {*Policy.model_fields, *ClientPolicy.model_fields})
         raise UsageError(f"{source} can't be used: {wrong}", hint="docs/proxy.md lists what a policy can say") from None
 
 

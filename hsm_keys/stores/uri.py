@@ -127,7 +127,7 @@ def _attributes(part: str, separator: str, safe: str, *, query: bool) -> dict[st
 
 
 def _unknown(name: str, *, query: bool) -> UsageError:
-    plain = re.fullmatch(r"[a-z][a-z0-9-]{0,40}", name)
+    plain = re.fullmatch(r"[a-z][a-z-]{0,30}", name)
     what = f"has {name!r}, which is no attribute" if plain else "has something that is no attribute"
     place = "after the '?'" if query else "before the '?'"
     known = ", ".join(sorted(n.replace("_", "-") for n in _NAMES if (n in _QUERY_ATTRIBUTES) is query))

@@ -366,3 +366,26 @@ def test_rules_match_segments() -> None:
     assert not rule.matches("GET", ORDERS + "/x/y")
     assert not rule.matches("POST", ORDERS + "/x")
     assert Rule.parse("GET /trade-api/ws/v2").matches("GET", "/trade-api/ws/v2")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("version = 1\n[clients.a]\nmax_counts = 5", r"clients\.a: there is no setting 'max_counts' .*'max_count'"),
+        ("version = 1\nclient = 5\n[clients.a]", r"there is no setting 'client' .*'clients'"),
+        ("version = 1\n[clients.a]\nsecret-4711 = 5", "there is no setting text of 11 characters"),
+        ("version = 1\n[clients.a]\nread_only = 'yes'", r"clients\.a\.read_only: has to be true or false"),
+        ("version = 1\n[clients.a]\nmax_price_cents = 100", r"max_price_cents: has to be below 100"),
+        ("version = 1\n[clients.a]\nallow = 'GET /**'", r"allow: has to be a list"),
+        ("version = 1\n[clients.a]\nallow = ['GET /a', 5]", r"allow, number 2: a rule is a text"),
+        ("version = '1'\n[clients.a]", r"version: has to be 1"),
+        ("[clients.a]", r"version: is missing"),
+        ("version = 1\nclients = 5", r"clients: has to be a table"),
+        ("version = 1\n[clients.a]\nmax_count = 1.5", r"max_count: has to be a whole number"),
+        ("version = 1\n[clients.a]\n[clients.a]", r"is no TOML: an error \(at line 3, column \d+\)"),
+    ],
+)
+def test_a_slip_is_told_in_words_for_people(text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says) as caught:
+        parse_policy(text)
+    assert not any(word in caught.value.message for word in ("Input", "Extra", "Field", "pydantic", "Value error"))

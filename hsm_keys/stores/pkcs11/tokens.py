@@ -101,9 +101,10 @@ def _what_there_is(tokens: Sequence[Any], module: Module) -> str:
     )
 
 
-def _unquoted(value: object) -> str:
+def _said(name: str, value: object) -> str:
+    """Return a value that no token has: a label or a serial number is for people to compare."""
     text = str(value)
-    return text if may_be_shown(text) else describe(text)
+    return text if name in {"token", "serial"} and may_be_shown(text) else describe(text)
 
 
 def find_token(module: Module, uri: Pkcs11Uri) -> Any:
@@ -118,7 +119,7 @@ def find_token(module: Module, uri: Pkcs11Uri) -> Any:
     matches = [token for token in tokens if all(_MATCHERS[name](token) == value for name, value in wanted.items())]
     if len(matches) == 1:
         return matches[0]
-    asked = ", ".join(f"{name.replace('_', '-')}={_unquoted(value)}" for name, value in wanted.items()) or "any token"
+    asked = ", ".join(f"{name.replace('_', '-')}={_said(name, value)}" for name, value in wanted.items()) or "any token"
     if not matches:
         raise StoreNotFoundError(f"no token of {uri.module_path} matches {asked}", hint=_what_there_is(tokens, module))
     raise StoreAmbiguousError(
