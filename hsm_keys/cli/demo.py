@@ -23,7 +23,15 @@ if TYPE_CHECKING:
 
 __all__ = ["demo"]
 
-_ORDER = {"ticker": "KXDEMO-26", "side": "yes", "action": "buy", "count": 1, "type": "limit", "yes_price": 50}
+_ORDERS = "/portfolio/events/orders"
+_ORDER = {
+    "ticker": "KXTEST-1",
+    "side": "bid",
+    "count": "1",
+    "price": "0.50",
+    "time_in_force": "good_till_canceled",
+    "self_trade_prevention_type": "taker_at_cross",
+}
 
 
 class _Story:
@@ -118,8 +126,8 @@ def _use(story: _Story, client: KalshiClient) -> None:
     story.step("Requests, each signed in the token")
     balance = client.request("GET", "/portfolio/balance")
     story.say(f"GET /portfolio/balance: {balance.status_code} {balance.text}")
-    order = client.request("POST", "/portfolio/orders", json=_ORDER)
-    story.say(f"POST /portfolio/orders: {order.status_code}, order {order.json()['order']['order_id']}")
+    order = client.request("POST", _ORDERS, json=_ORDER)
+    story.say(f"POST {_ORDERS}: {order.status_code}, order {order.json()['order_id']}")
 
 
 def _tamper(story: _Story, sandbox: Any, key: StoredKey) -> None:

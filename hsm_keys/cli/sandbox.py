@@ -25,6 +25,13 @@ DEFAULT_PORT: Final = 8960
     help="Port on 127.0.0.1; 0 takes a free one. Keys enrolled at one port are unknown at another.",
 )
 @click.option(
+    "--ws-port",
+    type=int,
+    metavar="P",
+    help="Port of the WebSockets, which have a host of their own at Kalshi; the one after --port by default.",
+)
+@click.option("--list", "only_list", is_flag=True, help="Print the operations that it serves, and stop.")
+@click.option(
     "--tier",
     type=click.Choice(["basic", "premier"]),
     default="premier",
@@ -39,13 +46,23 @@ DEFAULT_PORT: Final = 8960
     help="Something to go wrong: 'METHOD PATH:ACTION[=NUMBER][:TIMES]', where ACTION is drop-before, drop-after, "
     "truncate, status=CODE or latency=MS. Also over POST /_sandbox/faults while it runs.",
 )
-def sandbox(*, port: int, tier: str, key_type: str, faults: tuple[str, ...]) -> None:
+def sandbox(
+    *, port: int, ws_port: int | None, only_list: bool, tier: str, key_type: str, faults: tuple[str, ...]
+) -> None:
     """Run a strict stand-in for Kalshi on loopback, until Ctrl-C.
 
     Prints `export` lines for its base URL and a bootstrap key, whose PEM lies in a temporary folder, readable by
     you alone, as long as the sandbox runs. Signatures are checked as Kalshi checks them: salt, clock, scopes. What it
     holds is forgotten when it stops.
     """
+    if only_list:
+        from hsm_keys.sandbox.routes import SERVED
+
+        for operation in SERVED:
+            click.echo(f"{operation.method:6} {operation.route}" + (" (410: gone)" if operation.instead else ""))
+        return
+    if ws_port is None:
+        ws_port = port + 1 if port else 0
     import_extra("sandbox", "hsm_keys.sandbox").run_forever(
-        port=port, tier=tier, key_type=key_type, faults=faults, announce=click.echo
+        port=port, ws_port=ws_port, tier=tier, key_type=key_type, faults=faults, announce=click.echo
     )

@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 from uuid import UUID
 
-from hsm_keys.sandbox.endpoints import SCOPES
 from hsm_keys.sandbox.keys import KEY_TYPES, generate_pair, parse_public_key
 from hsm_keys.sandbox.wire import Answer, WireError, flat, nested
 
@@ -16,7 +15,19 @@ if TYPE_CHECKING:
     from hsm_keys.sandbox.state import RegisteredKey
     from hsm_keys.sandbox.wire import Call
 
-__all__ = ["check_scopes", "check_subaccount", "create_key", "delete_key", "generate_key", "list_keys"]
+__all__ = ["SCOPES", "check_scopes", "check_subaccount", "create_key", "delete_key", "generate_key", "list_keys"]
+
+SCOPES: Final = (
+    "read",
+    "write",
+    "read::block_trade_accept",
+    "read::portfolio_balance",
+    "write::trade",
+    "write::transfer",
+    "write::fcm_risk",
+    "write::block_trade_accept",
+)
+"""The OpenAPI's ApiKeyScope. ``read`` and ``write`` cover their children; a child stands alone."""
 
 _MAX_SUBACCOUNT: Final = 63
 

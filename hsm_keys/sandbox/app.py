@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import hdrs, web
 
-from hsm_keys.sandbox import api_keys, control, trading
+from hsm_keys.kalshi.operations import OPERATIONS, WEBSOCKETS, Operation
+from hsm_keys.sandbox import control
 from hsm_keys.sandbox.auth import KEY_HEADER, TIMESTAMP_HEADER, authenticate, authorise
-from hsm_keys.sandbox.endpoints import ENDPOINTS, WEBSOCKET, Endpoint
 from hsm_keys.sandbox.faults import Fault, FaultKind
+from hsm_keys.sandbox.routes import HANDLERS, SERVED
 from hsm_keys.sandbox.websocket import Sessions
 from hsm_keys.sandbox.wire import Answer, Call, WireError, of_status
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable
 
     from aiohttp.typedefs import Handler, Middleware
 
@@ -26,21 +27,9 @@ if TYPE_CHECKING:
     from hsm_keys.sandbox.recording import RecordedRequest, Recorder
     from hsm_keys.sandbox.state import RegisteredKey, SandboxState
 
-__all__ = ["Exchange", "build_app"]
+__all__ = ["Exchange", "build_apps"]
 
 _LOG: Final = logging.getLogger(__name__)
-
-_HANDLERS: Final[Mapping[str, Callable[[Call], Awaitable[Answer]]]] = {
-    "GET /exchange/status": trading.exchange_status,
-    "GET /api_keys": api_keys.list_keys,
-    "POST /api_keys": api_keys.create_key,
-    "POST /api_keys/generate": api_keys.generate_key,
-    "DELETE /api_keys/{api_key}": api_keys.delete_key,
-    "GET /portfolio/balance": trading.get_balance,
-    "GET /portfolio/orders": trading.list_orders,
-    "POST /portfolio/orders": trading.create_order,
-    "DELETE /portfolio/orders/{order_id}": trading.cancel_order,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +42,27 @@ class Exchange:
     clock_ms: Callable[[], int]
 
 
-def build_app(exchange: Exchange) -> web.Application:
-    """Return the aiohttp application: Kalshi's part, and the control endpoints beside it."""
+def build_apps(exchange: Exchange) -> tuple[web.Application, web.Application]:
+    """Return two aiohttp applications: of the REST API, with the control endpoints beside it, and of the WebSockets.
+
+    At Kalshi they have hosts of their own; here they have ports, so that a mix-up is found out.
+    """
     front = _Front(exchange)
-    app = web.Application(middlewares=[front.catch_unknown])
-    for endpoint in ENDPOINTS:
-        app.router.add_route(endpoint.method, endpoint.route, front.handler(endpoint))
-    control.add_routes(app.router, exchange.faults, exchange.recorder)
-    app.on_shutdown.append(front.sessions.close)
-    return app
+    rest, sockets = (web.Application(middlewares=[front.catch_unknown]) for _ in range(2))
+    for operation in sorted(SERVED, key=lambda served: served.path.count("{")):  # literal segments come first
+        app = sockets if operation in WEBSOCKETS else rest
+        app.router.add_route(operation.method, operation.route, front.handler(operation))
+    control.add_routes(rest.router, exchange.faults, exchange.recorder)
+    sockets.on_shutdown.append(front.sessions.close)
+    return rest, sockets
 
 
 @dataclass(frozen=True, slots=True)
 class _Arrival:
-    """A request that has come in: which endpoint it is for, who sent it, and what is to go wrong."""
+    """A request that has come in: which operation it is for, who sent it, and what is to go wrong."""
 
     request: web.Request
-    endpoint: Endpoint | None
+    operation: Operation | None
     caller: RegisteredKey | WireError | None
     plan: Plan
     record: RecordedRequest
@@ -87,17 +80,17 @@ class _Front:
         self._exchange = exchange
         self.sessions = Sessions()
 
-    def handler(self, endpoint: Endpoint) -> Handler:
-        """Return the aiohttp handler for one endpoint."""
+    def handler(self, operation: Operation) -> Handler:
+        """Return the aiohttp handler for one operation."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            return await self._serve(request, endpoint)
+            return await self._serve(request, operation)
 
         return handle
 
     @property
     def catch_unknown(self) -> Middleware:
-        """The middleware that gives requests without an endpoint the same treatment."""
+        """The middleware that gives requests for what isn't served the same treatment."""
 
         @web.middleware
         async def catch(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -107,21 +100,21 @@ class _Front:
 
         return catch
 
-    async def _serve(self, request: web.Request, endpoint: Endpoint | None) -> web.StreamResponse:
-        arrival = self._receive(request, endpoint)
+    async def _serve(self, request: web.Request, operation: Operation | None) -> web.StreamResponse:
+        arrival = self._receive(request, operation)
         return await self._deliver(arrival, await self._respond(arrival))
 
-    def _receive(self, request: web.Request, endpoint: Endpoint | None) -> _Arrival:
+    def _receive(self, request: web.Request, operation: Operation | None) -> _Arrival:
         """Record a request, judge its signature on arrival, and see what is to go wrong with it."""
         # raw_path is the request target as it came: rel_url has been through a parser that normalises.
         path, _, query = request.raw_path.partition("?")
         record = self._exchange.recorder.record(
             request.method, path, query, request.headers.get(KEY_HEADER), request.headers.get(TIMESTAMP_HEADER)
         )
-        caller = self._identify(request, path, record) if endpoint is not None and endpoint.scopes else None
-        plan = self._exchange.faults.take(endpoint.name if endpoint is not None else "")
+        caller = self._identify(request, path, record) if operation is not None and operation.signed else None
+        plan = self._exchange.faults.take(operation.name if operation is not None else "")
         record.fault = None if plan.fault is None else str(plan.fault.kind)
-        return _Arrival(request, endpoint, caller, plan, record)
+        return _Arrival(request, operation, caller, plan, record)
 
     def _identify(self, request: web.Request, path: str, record: RecordedRequest) -> RegisteredKey | WireError:
         now_ms = self._exchange.clock_ms()
@@ -158,14 +151,14 @@ class _Front:
             return response
 
     async def _work(self, arrival: _Arrival, key: RegisteredKey | None, body: bytes) -> web.StreamResponse:
-        request, endpoint, state = arrival.request, arrival.endpoint, self._exchange.state
-        if endpoint is None:
-            raise request.match_info.http_exception or web.HTTPNotFound
+        request, operation, state = arrival.request, arrival.operation, self._exchange.state
+        if operation is None:
+            raise _refusal(request)
         if key is not None:
-            authorise(key, endpoint, state.tier)
-        if endpoint is WEBSOCKET:
+            authorise(key, operation, state.tier)
+        if operation in WEBSOCKETS:
             arrival.record.status = 101
-            return await self.sessions.serve(request, {hdrs.DATE: self._date()})
+            return await self.sessions.serve(request, {hdrs.DATE: self._date()}, state, perps=operation.perps)
         call = Call(
             state=state,
             now_ms=self._exchange.clock_ms(),
@@ -176,11 +169,11 @@ class _Front:
             body=body,
         )
         try:
-            return _response(await _HANDLERS[endpoint.name](call))
+            return _response(await HANDLERS[operation.name](call))
         except WireError:
             raise
         except Exception as error:
-            _LOG.exception("the sandbox has a defect: %s failed", endpoint.name)
+            _LOG.exception("the sandbox has a defect: %s failed", operation.name)
             raise of_status(500) from error
 
     async def _deliver(self, arrival: _Arrival, response: web.StreamResponse | None) -> web.StreamResponse:
@@ -196,6 +189,22 @@ class _Front:
     def _date(self) -> str:
         """The Date header by the sandbox's own clock: a client may measure its skew with it."""
         return formatdate(self._exchange.clock_ms() / 1000, usegmt=True)
+
+
+_LITERAL: Final = {
+    route: {operation.method for operation in OPERATIONS if operation.route == route}
+    for route in {operation.route for operation in OPERATIONS if "{" not in operation.path}
+}
+"""The methods of each path without a parameter."""
+
+
+def _refusal(request: web.Request) -> web.HTTPException:
+    """Return 404 or 405; for a path without a parameter, the methods of one with a parameter aren't allowed."""
+    refusal = request.match_info.http_exception or web.HTTPNotFound()
+    if isinstance(refusal, web.HTTPMethodNotAllowed) and request.path in _LITERAL:
+        allowed = sorted(_LITERAL[request.path] & refusal.allowed_methods)
+        return web.HTTPMethodNotAllowed(request.method, allowed)
+    return refusal
 
 
 def _response(answer: Answer) -> web.Response:

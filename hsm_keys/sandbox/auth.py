@@ -8,12 +8,13 @@ from binascii import Error as Base64Error
 from typing import TYPE_CHECKING, Final, Protocol
 
 from hsm_keys.sandbox.keys import verifies
+from hsm_keys.sandbox.routes import is_premier, manages_keys
 from hsm_keys.sandbox.wire import WireError, nested
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from hsm_keys.sandbox.endpoints import Endpoint
+    from hsm_keys.kalshi.operations import Operation
     from hsm_keys.sandbox.state import RegisteredKey
 
 __all__ = ["CLOCK_WINDOW_MS", "KEY_HEADER", "SIGNATURE_HEADER", "TIMESTAMP_HEADER", "authenticate", "authorise"]
@@ -96,8 +97,8 @@ def _strict_base64(text: str) -> bytes | None:
     return decoded if b64encode(decoded).decode("ascii") == text else None
 
 
-def authorise(key: RegisteredKey, endpoint: Endpoint, tier: str) -> None:
-    """Make sure that a key may call an endpoint.
+def authorise(key: RegisteredKey, operation: Operation, tier: str) -> None:
+    """Make sure that a key may call an operation.
 
     Raises:
         WireError: 403.
@@ -105,11 +106,11 @@ def authorise(key: RegisteredKey, endpoint: Endpoint, tier: str) -> None:
     if key.fcm_subtrader_id is not None:
         # Documented for every REST endpoint; here it holds for the WebSocket as well.
         raise _forbidden("a key bound to an FCM subtrader is denied on every endpoint")
-    if endpoint.scopes.isdisjoint(key.scopes):
-        raise _forbidden(f"the API key lacks the scope {' or '.join(sorted(endpoint.scopes))}")
-    if endpoint.needs_premier and tier != "premier":
+    if operation.scopes.isdisjoint(key.scopes):
+        raise _forbidden(f"the API key lacks the scope {' or '.join(sorted(operation.scopes))}")
+    if is_premier(operation) and tier != "premier":
         raise _forbidden("insufficient API usage level")
-    if endpoint.manages_keys and key.subaccount is not None:
+    if manages_keys(operation) and key.subaccount is not None:
         raise _forbidden("a key restricted to a subaccount can't manage API keys")
 
 

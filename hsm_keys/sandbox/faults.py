@@ -8,7 +8,8 @@ from enum import StrEnum
 from typing import Final
 
 from hsm_keys.errors import UsageError
-from hsm_keys.sandbox.endpoints import ENDPOINTS, WEBSOCKET
+from hsm_keys.kalshi.operations import WEBSOCKETS
+from hsm_keys.sandbox.routes import SERVED
 from hsm_keys.values import describe, shown_word
 
 __all__ = ["EVERY", "Fault", "FaultKind", "Faults", "Plan", "parse_fault"]
@@ -61,13 +62,14 @@ class Fault:
     times: int | None = None
 
     def __post_init__(self) -> None:
-        names = [endpoint.name for endpoint in ENDPOINTS]
+        names = [operation.name for operation in SERVED]
         if self.endpoint not in (EVERY, *names):
             raise UsageError(
                 f"{describe(self.endpoint)} is no endpoint of the sandbox",
                 hint=f"it has {', '.join(names)}, and {EVERY} for every request",
             )
-        if self.endpoint == WEBSOCKET.name and self.kind in {FaultKind.DROP_AFTER, FaultKind.TRUNCATE}:
+        handshakes = {handshake.name for handshake in WEBSOCKETS}
+        if self.endpoint in handshakes and self.kind in {FaultKind.DROP_AFTER, FaultKind.TRUNCATE}:
             raise UsageError(f"a WebSocket handshake has no answer that {self.kind} could cut")
         allowed = _ALLOWED_VALUES.get(self.kind)
         if allowed is None and self.value is not None:

@@ -24,6 +24,7 @@ def run_forever(
     announce: Callable[[str], None],
     *,
     port: int = 0,
+    ws_port: int = 0,
     tier: str = "premier",
     key_type: str = "rsa",
     faults: Iterable[str] = (),
@@ -35,7 +36,8 @@ def run_forever(
     Args:
         announce: Takes the ``export`` lines, one by one, as soon as the sandbox answers. Must not hold them back
             in a buffer.
-        port: The TCP port; 0 takes a free one.
+        port: The TCP port of the REST API; 0 takes a free one.
+        ws_port: The TCP port of the WebSockets; 0 takes a free one.
         tier: ``premier`` or ``basic``.
         key_type: Kind of the bootstrap key: ``rsa`` or ``ed25519``.
         faults: What goes wrong from the start, in the form that ``parse_fault`` reads.
@@ -43,7 +45,7 @@ def run_forever(
     Raises:
         UsageError: If an argument or a fault is wrong, aiohttp is missing, or the port can't be had.
     """
-    sandbox = SandboxServer(tier=tier, port=port, key_type=key_type)
+    sandbox = SandboxServer(tier=tier, port=port, ws_port=ws_port, key_type=key_type)
     for fault in faults:
         sandbox.faults.add(parse_fault(fault))
     with _told_to_stop() as stop, tempfile.TemporaryDirectory(prefix="hsm-keys-sandbox-") as folder, sandbox:
@@ -51,6 +53,7 @@ def run_forever(
         _write_private(pem, sandbox.bootstrap_pem)
         for name, value in {
             "KALSHI_API_BASE_URL": sandbox.base_url,
+            "KALSHI_WS_URL": sandbox.ws_url,
             "KALSHI_KEY_ID": sandbox.bootstrap_key_id,
             "KALSHI_PRIVATE_KEY_PATH": str(pem),
         }.items():

@@ -11,8 +11,8 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Final, Self
 
 from hsm_keys.errors import NetworkError, UsageError
+from hsm_keys.kalshi.operations import REST_PREFIX, WEBSOCKETS
 from hsm_keys.sandbox.api_keys import check_scopes, check_subaccount
-from hsm_keys.sandbox.endpoints import PREFIX, WEBSOCKET
 from hsm_keys.sandbox.faults import Faults
 from hsm_keys.sandbox.keys import KEY_TYPES, generate_pair, parse_public_key
 from hsm_keys.sandbox.recording import RecordedRequest, Recorder
@@ -46,7 +46,8 @@ class SandboxServer:
 
     Args:
         tier: The account's API usage level: ``premier``, or ``basic``, which can't register public keys by API.
-        port: The TCP port; 0 takes a free one.
+        port: The TCP port of the REST API; 0 takes a free one.
+        ws_port: The TCP port of the WebSockets, which Kalshi serves on another host; 0 takes a free one.
         key_type: Kind of the bootstrap key: ``rsa`` (2048 bits) or ``ed25519``.
         null_lists: Send ``null`` for lists that are empty or were left out, and for absent optional fields.
         clock_ms: The server's clock, in milliseconds since 1970.
@@ -66,14 +67,16 @@ class SandboxServer:
         *,
         tier: str = "premier",
         port: int = 0,
+        ws_port: int = 0,
         key_type: str = "rsa",
         null_lists: bool = False,
         clock_ms: Callable[[], int] = _system_clock_ms,
     ) -> None:
         if tier not in TIERS:
             raise UsageError(f"there is no tier {describe(tier)}", hint=f"choose {' or '.join(TIERS)}")
-        if not 0 <= port <= 65535:  # noqa: PLR2004 - TCP's ports
-            raise UsageError(f"there is no port {port}", hint="choose one from 1 to 65535, or 0 for a free one")
+        for number in (port, ws_port):
+            if not 0 <= number <= 65535:  # noqa: PLR2004 - TCP's ports
+                raise UsageError(f"there is no port {number}", hint="choose one from 1 to 65535, or 0 for a free one")
         chosen = next((known for known in KEY_TYPES if known == key_type), None)
         if chosen is None:
             raise UsageError(f"there is no key type {describe(key_type)}", hint=f"choose {' or '.join(KEY_TYPES)}")
@@ -83,11 +86,11 @@ class SandboxServer:
         self.bootstrap_key_id = self.state.register("bootstrap", public_key, scopes=["read", "write"]).api_key_id
         self._recorder = Recorder()
         self._clock_ms = clock_ms
-        self._port = port
+        self._ports = [port, ws_port]
         self._running: _Running | None = None
 
     def __repr__(self) -> str:
-        where = f"port={self._port}" if self._running else "stopped"
+        where = f"port={self._ports[0]}" if self._running else "stopped"
         return f"<SandboxServer {where} tier={self.state.tier}>"
 
     def __enter__(self) -> Self:
@@ -102,27 +105,27 @@ class SandboxServer:
     @property
     def base_url(self) -> str:
         """What ``KALSHI_API_BASE_URL`` is set to."""
-        return f"http://{_HOST}:{self._bound_port()}{PREFIX}"
+        return f"http://{_HOST}:{self._bound_port(0)}{REST_PREFIX}"
 
     @property
     def ws_url(self) -> str:
-        """The WebSocket's URL."""
-        return f"ws://{_HOST}:{self._bound_port()}{WEBSOCKET.path}"
+        """The WebSocket's URL, which ``KALSHI_WS_URL`` is set to; that of the perpetuals is below it (``/margin``)."""
+        return f"ws://{_HOST}:{self._bound_port(1)}{WEBSOCKETS[0].path}"
 
     @property
     def control_url(self) -> str:
         """Where ``/faults`` and ``/requests`` are, for other processes."""
-        return f"http://{_HOST}:{self._bound_port()}/_sandbox"
+        return f"http://{_HOST}:{self._bound_port(0)}/_sandbox"
 
     @property
     def requests(self) -> tuple[RecordedRequest, ...]:
         """What reached the server, in the order of arrival; the last ten thousand."""
         return self._recorder.requests
 
-    def _bound_port(self) -> int:
-        if not self._port:
+    def _bound_port(self, which: int) -> int:
+        if not self._ports[which]:
             raise UsageError("the sandbox has no port before it is started")
-        return self._port
+        return self._ports[which]
 
     def add_key(
         self,
@@ -162,26 +165,33 @@ class SandboxServer:
             raise UsageError(str(error)) from None
 
     def start(self) -> None:
-        """Bind the port and serve, on a thread of its own.
+        """Bind the two ports and serve, on a thread of its own.
 
         Raises:
             UsageError: If aiohttp is missing, the sandbox runs already, or the port can't be had.
         """
         if self._running is not None:
             raise UsageError("the sandbox runs already")
-        app = self._build_app()
-        listener = _bind(self._port)
-        self._port = listener.getsockname()[1]
-        self._running = _Running(app, listener)
-
-    def _build_app(self) -> web.Application:
+        apps = self._build_apps()
+        listeners: list[socket.socket] = []
         try:
-            from hsm_keys.sandbox.app import Exchange, build_app
+            for port in self._ports:
+                listeners.append(_bind(port))  # noqa: PERF401 - those that were bound are closed if one can't be
+        except UsageError:
+            for listener in listeners:
+                listener.close()
+            raise
+        self._ports = [listener.getsockname()[1] for listener in listeners]
+        self._running = _Running(list(zip(apps, listeners, strict=True)))
+
+    def _build_apps(self) -> tuple[web.Application, web.Application]:
+        try:
+            from hsm_keys.sandbox.app import Exchange, build_apps
         except ModuleNotFoundError as error:
             if error.name is None or error.name.partition(".")[0] != "aiohttp":
                 raise
             raise UsageError("the sandbox needs aiohttp", hint="pip install 'hsm-keys[sandbox]'") from None
-        return build_app(Exchange(self.state, self.faults, self._recorder, self._clock_ms))
+        return build_apps(Exchange(self.state, self.faults, self._recorder, self._clock_ms))
 
     def stop(self) -> None:
         """Close the port and every connection; nothing happens if it doesn't run."""
@@ -208,41 +218,44 @@ def _bind(port: int) -> socket.socket:
 class _Running:
     """One run of the server: a thread with its own event loop, from construction to ``stop``."""
 
-    def __init__(self, app: web.Application, listener: socket.socket) -> None:
+    def __init__(self, sites: list[tuple[web.Application, socket.socket]]) -> None:
         self._started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-        self._thread = threading.Thread(target=self._run, args=(app, listener), name="hsm-keys-sandbox", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(sites,), name="hsm-keys-sandbox", daemon=True)
         self._thread.start()
         try:
             self._loop, self._stopping = self._started.result()
         except Exception as error:
             self._thread.join()
-            listener.close()
+            for _, listener in sites:
+                listener.close()
             raise NetworkError(f"the sandbox doesn't start: {error}") from error
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
 
-    def _run(self, app: web.Application, listener: socket.socket) -> None:
+    def _run(self, sites: list[tuple[web.Application, socket.socket]]) -> None:
         try:
-            asyncio.run(self._serve(app, listener))
+            asyncio.run(self._serve(sites))
         except BaseException as error:
             if self._started.done():
                 raise
             self._started.set_exception(error)
 
-    async def _serve(self, app: web.Application, listener: socket.socket) -> None:
+    async def _serve(self, sites: list[tuple[web.Application, socket.socket]]) -> None:
         from aiohttp import web
 
         # Its errors quote the header line that couldn't be parsed, which may be a signature.
         silent = logging.getLogger("hsm_keys.sandbox.http")
         silent.disabled = True
-        runner = web.AppRunner(app, access_log=None, logger=silent, shutdown_timeout=_SHUTDOWN_S)
+        runners = [web.AppRunner(app, access_log=None, logger=silent, shutdown_timeout=_SHUTDOWN_S) for app, _ in sites]
         try:
-            await runner.setup()
-            await web.SockSite(runner, listener).start()
+            for runner, (_, listener) in zip(runners, sites, strict=True):
+                await runner.setup()
+                await web.SockSite(runner, listener).start()
             stopping = asyncio.Event()
             self._started.set_result((asyncio.get_running_loop(), stopping))
             await stopping.wait()
         finally:
-            await runner.cleanup()
+            for runner in runners:
+                await runner.cleanup()

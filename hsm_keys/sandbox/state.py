@@ -1,4 +1,7 @@
-"""What the account holds: keys and orders. Read and changed from several threads."""
+"""What the account holds: keys, orders, groups, requests for quotes.
+
+Keys are read and changed from several threads, all else on the server's own.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
+from hsm_keys.sandbox.groups import Groups
 from hsm_keys.sandbox.keys import KeyType, PublicKey, key_type_of, public_pem
+from hsm_keys.sandbox.matching import Book
+from hsm_keys.sandbox.shapes import order_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["TIERS", "RegisteredKey", "SandboxState"]
 
@@ -41,7 +47,7 @@ class RegisteredKey:
 
 
 class SandboxState:
-    """The account: its tier, its keys by id, its orders by id.
+    """The account: its tier, its keys by id, its orders on the two exchanges.
 
     Args:
         tier: ``basic`` or ``premier``.
@@ -55,7 +61,12 @@ class SandboxState:
         self.user_id = str(uuid4())
         self._lock = threading.Lock()
         self._keys: dict[str, RegisteredKey] = {}
-        self._orders: dict[str, dict[str, Any]] = {}
+        self._listeners: list[Callable[[str, object], None]] = []
+        self.book = Book(self._tell)
+        self.margin = Book(lambda kind, subject: self._tell(f"margin {kind}", subject))
+        self.groups = Groups()
+        self.rfqs: dict[str, dict[str, Any]] = {}
+        self.quotes: dict[str, dict[str, Any]] = {}
 
     @property
     def keys(self) -> dict[str, RegisteredKey]:
@@ -102,20 +113,14 @@ class SandboxState:
 
     @property
     def orders(self) -> dict[str, dict[str, Any]]:
-        """A copy of the orders by id, oldest first, in the shape of the OpenAPI's Order."""
-        with self._lock:
-            return {order_id: dict(order) for order_id, order in self._orders.items()}
+        """A copy of the orders by id, oldest first, in the shape of Kalshi's Order."""
+        return {order_id: order_json(order, self.user_id) for order_id, order in list(self.book.orders.items())}
 
-    def add_order(self, order: dict[str, Any]) -> bool:
-        """Keep an order; tell whether its client_order_id was new."""
-        with self._lock:
-            if any(kept["client_order_id"] == order["client_order_id"] for kept in self._orders.values()):
-                return False
-            self._orders[order["order_id"]] = dict(order)
-            return True
+    def follow(self, listener: Callable[[str, object], None]) -> Callable[[], None]:
+        """Have a listener called with each change of an order, and each fill; call the result to end that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
-    def change_order(self, order_id: str, **changes: object) -> dict[str, Any]:
-        """Change fields of an order and return a copy of it."""
-        with self._lock:
-            self._orders[order_id].update(changes)
-            return dict(self._orders[order_id])
+    def _tell(self, kind: str, subject: object) -> None:
+        for listener in list(self._listeners):
+            listener(kind, subject)

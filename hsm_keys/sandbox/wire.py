@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from multidict import MultiMapping
+
     from hsm_keys.sandbox.state import RegisteredKey, SandboxState
 
 __all__ = ["Answer", "Call", "WireError", "flat", "json_object", "nested", "of_status"]
@@ -31,7 +33,7 @@ class Call:
     now_ms: int
     key: RegisteredKey | None
     path: Mapping[str, str]
-    query: Mapping[str, str]
+    query: MultiMapping[str]
     content_type: str
     body: bytes
 

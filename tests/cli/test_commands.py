@@ -280,7 +280,7 @@ def test_the_demo_tells_the_whole_story_and_leaves_the_token_as_it_was(pin: str)
     for said in (
         "listens on http://127.0.0.1:",
         "GET /portfolio/balance: 200",
-        "POST /portfolio/orders: 201",
+        "POST /portfolio/events/orders: 201",
         "extractable: False",
         "private_half_readable: False (tried to read CKA_PRIVATE_EXPONENT, CKA_PRIME_1",
         "GET /api_keys with the headers of GET /portfolio/balance: 401",

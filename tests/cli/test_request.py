@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from hsm_keys.sandbox import parse_fault
 from tests.support.cli import ROOT, failed_json, run_cli, run_json
 from tests.support.kalshi_stub import Stub, send
+from tests.support.orders import add_orders, order_body
 
 if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.softhsm, pytest.mark.program]
 
-ORDER = '{"ticker": "X", "side": "yes", "action": "buy", "count": 1, "yes_price": 5, "client_order_id": "1"}'
+ORDER = json.dumps(order_body(client_order_id="1"))
 ORDERS = "/trade-api/v2/portfolio/orders"
 NAMED = ("--name", "prod")
 
@@ -44,13 +45,6 @@ def prod(
 
 def seen(sandbox: SandboxServer, method: str, path: str) -> list[RecordedRequest]:
     return [one for one in sandbox.requests if (one.method, one.path) == (method, path)]
-
-
-def add_orders(sandbox: SandboxServer, count: int) -> list[str]:
-    for number in range(count):
-        order = {"order_id": f"o{number}", "client_order_id": str(number), "ticker": "A&B", "subaccount_number": 0}
-        assert sandbox.state.add_order({**order, "status": "resting"})
-    return list(sandbox.state.orders)
 
 
 def public_key_of(prod: Any) -> RSAPublicKey | Ed25519PublicKey:
@@ -133,10 +127,13 @@ def test_a_refusal_says_what_the_server_said_and_exits_with_its_class(prod: Any,
     assert lines[-2].startswith("error: Kalshi answered 403 to GET /trade-api/v2/portfolio/balance")
     sandbox.faults.add(parse_fault("GET /portfolio/balance:status=500"))
     assert failed_json(7, *asked)["code"] == "kalshi_server"
-    sandbox.faults.add(parse_fault("POST /portfolio/orders:status=500"))
-    assert failed_json(7, "request", "POST", "/portfolio/orders", *NAMED, "--json", ORDER)["code"] == "outcome_unknown"
+    sandbox.faults.add(parse_fault("POST /portfolio/events/orders:status=500"))
+    assert (
+        failed_json(7, "request", "POST", "/portfolio/events/orders", *NAMED, "--json", ORDER)["code"]
+        == "outcome_unknown"
+    )
     assert failed_json(6, "request", "GET", "/nowhere", *NAMED)["code"] == "kalshi_not_found"
-    bad = run_cli("request", "POST", "/portfolio/orders?x=1", *NAMED, "--json", "[]")
+    bad = run_cli("request", "POST", "/portfolio/events/orders?x=1", *NAMED, "--json", "[]")
     assert bad.returncode == 7
 
 
@@ -154,10 +151,10 @@ def test_a_refused_request_shows_its_whole_body_without_secrets(prod: Any) -> No
 
 
 def test_a_lost_answer_is_not_asked_for_again(prod: Any, sandbox: SandboxServer) -> None:
-    sandbox.faults.add(parse_fault("POST /portfolio/orders:drop-after:1"))
-    lost = failed_json(7, "request", "POST", "/portfolio/orders", *NAMED, "--json", ORDER)
+    sandbox.faults.add(parse_fault("POST /portfolio/events/orders:drop-after:1"))
+    lost = failed_json(7, "request", "POST", "/portfolio/events/orders", *NAMED, "--json", ORDER)
     assert lost["code"] == "outcome_unknown"
-    assert len(seen(sandbox, "POST", ORDERS)) == 1
+    assert len(seen(sandbox, "POST", "/trade-api/v2/portfolio/events/orders")) == 1
     assert len(sandbox.state.orders) == 1
 
 
@@ -227,17 +224,17 @@ def test_repeating_stops_at_the_first_failure(prod: Any) -> None:
 
 def test_what_changes_something_is_repeated_only_if_that_is_meant(prod: Any, sandbox: SandboxServer) -> None:
     order = ORDER.replace(', "client_order_id": "1"', "")
-    post = ("request", "POST", "/portfolio/orders", *NAMED, "--json", order, "--repeat", "3")
+    post = ("request", "POST", "/portfolio/events/orders", *NAMED, "--json", order, "--repeat", "3")
     refused = run_cli(*post)
     assert refused.returncode == 2
     assert "carried out 3 times" in refused.stderr
     assert "--output json" in failed_json(2, *post, "--yes")["hint"]
     assert sandbox.state.orders == {}
     meant = run_cli(*post, "--yes")
-    ids = [json.loads(line)["order"]["order_id"] for line in meant.stdout.splitlines()]
+    ids = [json.loads(line)["order_id"] for line in meant.stdout.splitlines()]
     assert ids == list(sandbox.state.orders)
     assert len(ids) == 3
-    sandbox.faults.add(parse_fault("POST /portfolio/orders:drop-after:1"))
+    sandbox.faults.add(parse_fault("POST /portfolio/events/orders:drop-after:1"))
     lost = run_cli(*post, "--yes")
     assert (lost.returncode, lost.stdout) == (7, "")
     assert "request 1 of 3" in lost.stderr
@@ -247,14 +244,14 @@ def test_what_changes_something_is_repeated_only_if_that_is_meant(prod: Any, san
 def test_all_follows_the_cursor_to_the_end(prod: Any, sandbox: SandboxServer) -> None:
     ids = add_orders(sandbox, 5)
     for output in ([], ["--output", "json"]):
-        asked = ("/portfolio/orders?limit=2", *NAMED, "--query", "ticker=A&B", "--all")
+        asked = ("/portfolio/orders?limit=2", *NAMED, "--query", "ticker=KXTEST-1", "--query", "x=A&B", "--all")
         done = run_cli("request", "GET", *asked, *output)
         assert done.returncode == 0, done.stderr
         merged = json.loads(done.stdout)
         assert [order["order_id"] for order in merged["orders"]] == ids
         assert merged["cursor"] == ""
         pages = seen(sandbox, "GET", ORDERS)[-3:]
-        assert all(one.verified and one.query.startswith("limit=2&ticker=A%26B") for one in pages)
+        assert all(one.verified and one.query.startswith("limit=2&ticker=KXTEST-1&x=A%26B") for one in pages)
         assert [one.query.count("cursor=") for one in pages] == [0, 1, 1]
 
 
@@ -311,7 +308,7 @@ def test_an_interrupted_order_is_not_said_to_be_safe_to_repeat(prod: Any) -> Non
 
 def test_the_pin_on_stdin_is_never_taken_for_the_body(prod: Any, sandbox: SandboxServer) -> None:
     before = len(sandbox.requests)
-    asked = ("request", "POST", "/portfolio/orders", *NAMED, "--json", "-")
+    asked = ("request", "POST", "/portfolio/events/orders", *NAMED, "--json", "-")
     for chosen, environment in ((("--pin-file", "/dev/stdin"), {}), ((), {"HSM_KEYS_PIN_FILE": "/dev/stdin"})):
         done = run_cli(*asked, *chosen, stdin="4711", **environment)
         assert done.returncode == 2

@@ -78,7 +78,7 @@ def test_each_attempt_at_a_get_is_signed_anew(key: rsa.RSAPrivateKey | Ed25519Pr
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_nothing_but_a_get_is_sent_twice(method: str, status: int, use_async: bool) -> None:
     with Stub((status, {})) as stub:
-        assert request(stub, method, "/portfolio/orders", ED25519, use_async=use_async) == status
+        assert request(stub, method, "/portfolio/events/orders", ED25519, use_async=use_async) == status
     assert len(stub.arrived) == 1
     assert stub.arrived[0].is_signed_by(ED25519.public_key())
 

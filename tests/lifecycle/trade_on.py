@@ -25,7 +25,7 @@ def main(uri: str, name: str, rate: float, threads: int) -> None:
         def once() -> None:
             begun = time.perf_counter()
             try:
-                answer = client.request("POST", "/portfolio/orders", content=b"{}")
+                answer = client.request("POST", "/portfolio/events/orders", content=b"{}")
             except HsmKeysError as error:
                 outcomes[error.code] += 1
             else:

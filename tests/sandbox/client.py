@@ -25,6 +25,10 @@ PREFIX = "/trade-api/v2"
 BALANCE = f"{PREFIX}/portfolio/balance"
 API_KEYS = f"{PREFIX}/api_keys"
 ORDERS = f"{PREFIX}/portfolio/orders"
+"""Where orders are read."""
+
+EVENT_ORDERS = f"{PREFIX}/portfolio/events/orders"
+"""Where they are made, changed and ended."""
 
 PrivateKey: TypeAlias = rsa.RSAPrivateKey | Ed25519PrivateKey
 
@@ -86,11 +90,21 @@ def port_of(server: SandboxServer) -> int:
     return int(server.base_url.removesuffix(PREFIX).rpartition(":")[2])
 
 
+def ws_port_of(server: SandboxServer) -> int:
+    return int(server.ws_url.split("/")[2].rpartition(":")[2])
+
+
 def send(
-    server: SandboxServer, method: str, target: str, headers: Mapping[str, str], body: bytes | None = None
+    server: SandboxServer,
+    method: str,
+    target: str,
+    headers: Mapping[str, str],
+    body: bytes | None = None,
+    *,
+    port: int = 0,
 ) -> Reply:
-    """Send one request on a connection of its own; the target goes out as it is."""
-    connection = http.client.HTTPConnection("127.0.0.1", port_of(server), timeout=20)
+    """Send one request on a connection of its own, to the REST port or another; the target goes out as it is."""
+    connection = http.client.HTTPConnection("127.0.0.1", port or port_of(server), timeout=20)
     try:
         connection.request(method, target, body=body, headers=dict(headers))
         response = connection.getresponse()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 from base64 import b64decode, urlsafe_b64encode
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from hsm_keys.sandbox.wire import WireError
 from tests.sandbox.client import (
     API_KEYS,
     BALANCE,
-    ORDERS,
+    EVENT_ORDERS,
     PREFIX,
     Caller,
     Reply,
@@ -32,6 +33,7 @@ from tests.sandbox.client import (
     send,
     sign,
 )
+from tests.support.orders import order_body
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,16 +134,17 @@ def test_percent_escapes_count_as_they_were_sent(caller: Caller) -> None:
 
 @pytest.mark.parametrize(("sent", "signed"), [("%2d", "%2D"), ("%2D", "%2d"), ("%2D", "-")])
 def test_the_case_of_an_escape_counts(caller: Caller, sent: str, signed: str) -> None:
-    assert is_wrong_signature(caller.call("DELETE", f"{ORDERS}/a{sent}b", message=f"DELETE{ORDERS}/a{signed}b"))
-    assert caller.call("DELETE", f"{ORDERS}/a{sent}b").json["code"] == "not_found"  # as sent, it is a good signature
+    target, other = f"{EVENT_ORDERS}/a{sent}b", f"DELETE{EVENT_ORDERS}/a{signed}b"
+    assert is_wrong_signature(caller.call("DELETE", target, message=other))
+    assert caller.call("DELETE", target).json["code"] == "not_found"  # as sent, it is a good signature
 
 
 def test_the_body_is_not_signed(caller: Caller) -> None:
     """Kalshi signs timestamp, method and path. Whoever holds the headers can send another body for 5 seconds."""
-    headers = caller.headers("POST", ORDERS) | {"Content-Type": "application/json"}
-    order = b'{"ticker": "T", "side": "yes", "action": "buy", "count": 1, "yes_price": %d}'
-    assert send(caller.server, "POST", ORDERS, headers, order % 1).status == 201
-    assert send(caller.server, "POST", ORDERS, headers, order % 99).status == 201  # no nonce: a replay passes as well
+    headers = caller.headers("POST", EVENT_ORDERS) | {"Content-Type": "application/json"}
+    orders = [json.dumps(order_body(price=price, client_order_id=None)).encode() for price in ("0.01", "0.59")]
+    # There is no nonce: a replay passes as well.
+    assert [send(caller.server, "POST", EVENT_ORDERS, headers, order).status for order in orders] == [201, 201]
 
 
 def test_the_signature_of_another_key_is_refused(rsa: Caller, ed25519: Caller) -> None:
@@ -311,7 +314,7 @@ def test_paths_are_not_normalised(caller: Caller, target: str) -> None:
 
 def test_exchange_status_is_public(server: SandboxServer) -> None:
     reply = send(server, "GET", f"{PREFIX}/exchange/status", {})
-    assert (reply.status, reply.json) == (200, {"exchange_active": True, "trading_active": True})
+    assert (reply.status, reply.json["exchange_active"], reply.json["trading_active"]) == (200, True, True)
     assert (server.requests[-1].verified, server.requests[-1].refusal) == (False, None)
 
 

@@ -10,17 +10,18 @@ from hypothesis import strategies as st
 
 from hsm_keys.errors import UsageError
 from hsm_keys.sandbox import Fault, FaultKind, Faults, parse_fault
-from hsm_keys.sandbox.endpoints import ENDPOINTS
+from hsm_keys.sandbox.routes import SERVED
 
 WEBSOCKET = "GET /trade-api/ws/v2"
-ENDPOINT_NAMES = ["*", *(endpoint.name for endpoint in ENDPOINTS)]
+WEBSOCKETS = {WEBSOCKET, f"{WEBSOCKET}/margin"}
+ENDPOINT_NAMES = ["*", *(endpoint.name for endpoint in SERVED)]
 VALUES = {FaultKind.LATENCY: st.integers(1, 600_000), FaultKind.STATUS: st.integers(400, 599)}
 
 
 @st.composite
 def faults(draw: st.DrawFn) -> Fault:
     endpoint = draw(st.sampled_from(ENDPOINT_NAMES))
-    kinds = [kind for kind in FaultKind if endpoint != WEBSOCKET or kind.value not in {"drop-after", "truncate"}]
+    kinds = [kind for kind in FaultKind if endpoint not in WEBSOCKETS or kind.value not in {"drop-after", "truncate"}]
     kind = draw(st.sampled_from(kinds))
     return Fault(endpoint, kind, draw(VALUES.get(kind, st.none())), draw(st.none() | st.integers(1, 999_999_999)))
 

@@ -14,7 +14,7 @@ from websockets.exceptions import InvalidHandshake
 from websockets.sync.client import connect
 
 from hsm_keys.sandbox import Fault, FaultKind, SandboxServer, parse_fault
-from tests.sandbox.client import API_KEYS, BALANCE, ORDERS, PREFIX, Caller, Reply, port_of, send
+from tests.sandbox.client import API_KEYS, BALANCE, EVENT_ORDERS, ORDERS, PREFIX, Caller, Reply, port_of, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,12 +134,12 @@ def test_work_that_a_client_does_not_wait_for_is_done_all_the_same(boss: Caller)
 
 
 def test_a_fault_hits_its_endpoint_alone(boss: Caller) -> None:
-    switch_on(boss.server, "DELETE /portfolio/orders/{order_id}:status=500")
+    switch_on(boss.server, "DELETE /portfolio/events/orders/{order_id}:status=500")
     assert boss.call("GET", BALANCE).status == 200
     assert boss.call("GET", ORDERS).status == 200
     assert boss.call("DELETE", f"{API_KEYS}/00000000-0000-4000-8000-000000000000").status == 404
-    assert boss.call("DELETE", f"{ORDERS}/any").status == 500
-    assert boss.call("DELETE", f"{ORDERS}/b%61ny").status == 500
+    assert boss.call("DELETE", f"{EVENT_ORDERS}/any").status == 500
+    assert boss.call("DELETE", f"{EVENT_ORDERS}/b%61ny").status == 500
 
 
 def test_every_request_can_be_hit_public_and_unknown_ones_too(boss: Caller) -> None:

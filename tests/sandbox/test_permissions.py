@@ -9,19 +9,20 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hsm_keys.errors import UsageError
 from hsm_keys.sandbox import SandboxServer
-from tests.sandbox.client import API_KEYS, BALANCE, ORDERS, Caller, Reply, pem_of, send
+from tests.sandbox.client import API_KEYS, BALANCE, EVENT_ORDERS, ORDERS, Caller, Reply, pem_of, send
+from tests.support.orders import order_body
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ORDER = {"ticker": "T", "side": "yes", "action": "buy", "count": 1, "yes_price": 50}
+ORDER = order_body(client_order_id=None)
 PEM = pem_of(Ed25519PrivateKey.generate())
 
 CALLS: dict[str, tuple[str, str, Any, int]] = {
     "balance": ("GET", BALANCE, None, 200),
     "orders": ("GET", ORDERS, None, 200),
-    "order": ("POST", ORDERS, ORDER, 201),
-    "cancel": ("DELETE", f"{ORDERS}/unknown", None, 404),
+    "order": ("POST", EVENT_ORDERS, ORDER, 201),
+    "cancel": ("DELETE", f"{EVENT_ORDERS}/unknown", None, 404),
     "list": ("GET", API_KEYS, None, 200),
     "create": ("POST", API_KEYS, {"name": "n", "public_key": PEM}, 201),
     "generate": ("POST", f"{API_KEYS}/generate", {"name": "n", "key_type": "ed25519"}, 201),
@@ -99,17 +100,17 @@ def test_a_key_of_a_subaccount_trades_and_manages_no_keys(server: SandboxServer,
 
 def test_a_key_of_a_subaccount_is_kept_to_it(server: SandboxServer) -> None:
     boss, seven = Caller.bootstrap(server), Caller.added(server, subaccount=7)
-    own = seven.call("POST", ORDERS, ORDER).json["order"]
-    assert own["subaccount_number"] == 7
-    foreign = boss.call("POST", ORDERS, ORDER | {"subaccount": 8}).json["order"]
-    assert seven.call("POST", ORDERS, ORDER | {"subaccount": 7}).status == 201
-    assert is_forbidden(seven.call("POST", ORDERS, ORDER | {"subaccount": 0}))
+    own = seven.call("POST", EVENT_ORDERS, ORDER).json
+    assert seven.call("GET", f"{ORDERS}/{own['order_id']}").json["order"]["subaccount_number"] == 7
+    foreign = boss.call("POST", EVENT_ORDERS, ORDER | {"subaccount": 8}).json
+    assert seven.call("POST", EVENT_ORDERS, ORDER | {"subaccount": 7}).status == 201
+    assert is_forbidden(seven.call("POST", EVENT_ORDERS, ORDER | {"subaccount": 0}))
     for target in (BALANCE, ORDERS):
         assert seven.call("GET", f"{target}?subaccount=7").status == 200
         assert is_forbidden(seven.call("GET", f"{target}?subaccount=0"))
     assert {order["subaccount_number"] for order in seven.call("GET", ORDERS).json["orders"]} == {7}
-    assert seven.call("DELETE", f"{ORDERS}/{foreign['order_id']}").status == 404
-    assert seven.call("DELETE", f"{ORDERS}/{own['order_id']}").status == 200
+    assert seven.call("DELETE", f"{EVENT_ORDERS}/{foreign['order_id']}").status == 404
+    assert seven.call("DELETE", f"{EVENT_ORDERS}/{own['order_id']}").status == 200
 
 
 def test_a_key_of_an_fcm_subtrader_is_denied_everywhere(server: SandboxServer) -> None:

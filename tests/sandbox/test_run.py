@@ -21,7 +21,7 @@ from tests.sandbox.client import API_KEYS, BALANCE, Caller, load, port_of, send
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-NAMES = ["KALSHI_API_BASE_URL", "KALSHI_KEY_ID", "KALSHI_PRIVATE_KEY_PATH"]
+NAMES = ["KALSHI_API_BASE_URL", "KALSHI_KEY_ID", "KALSHI_PRIVATE_KEY_PATH", "KALSHI_WS_URL"]
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from websockets.exceptions import ConnectionClosedOK, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from hsm_keys.sandbox import SandboxServer
-from tests.sandbox.client import API_KEYS, BALANCE, Caller, now_ms, port_of, rsa_key
+from tests.sandbox.client import API_KEYS, BALANCE, EVENT_ORDERS, Caller, now_ms, rsa_key, send, ws_port_of
+from tests.support.orders import order_body
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -93,7 +94,7 @@ def test_other_refusals(boss: Caller) -> None:
 
 
 def test_without_an_upgrade_it_is_a_bad_request(boss: Caller) -> None:
-    reply = boss.call("GET", PATH)
+    reply = send(boss.server, "GET", PATH, boss.headers("GET", PATH), port=ws_port_of(boss.server))
     assert (reply.status, reply.json["code"]) == (400, "bad_request")
     assert (boss.server.requests[-1].verified, boss.server.requests[-1].status) == (True, 400)
 
@@ -174,9 +175,49 @@ def test_a_client_that_does_not_acknowledge_the_goodbye_does_not_hold_up_a_stop(
     head = "".join(f"{name}: {value}\r\n" for name, value in boss.headers("GET", PATH).items())
     upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     nonce = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-    with socket.create_connection(("127.0.0.1", port_of(boss.server)), timeout=20) as deaf:
+    with socket.create_connection(("127.0.0.1", ws_port_of(boss.server)), timeout=20) as deaf:
         deaf.sendall(f"GET {PATH} HTTP/1.1\r\nHost: x\r\n{upgrade}{nonce}{head}\r\n".encode())
         assert deaf.recv(65_536).startswith(b"HTTP/1.1 101 ")
         started = time.monotonic()
         boss.server.stop()
         assert time.monotonic() - started < 5
+
+
+def test_each_port_serves_its_own(boss: Caller) -> None:
+    """At Kalshi REST and WebSockets have hosts of their own: a mix-up fails here as it does there."""
+    for target, port in ((PATH, 0), (BALANCE, ws_port_of(boss.server))):
+        reply = send(boss.server, "GET", target, boss.headers("GET", target), port=port)
+        assert (reply.status, reply.json["code"]) == (404, "not_found")
+
+
+def told(session: ClientConnection, kind: str) -> Any:
+    """Return the next message of that kind."""
+    while True:
+        message = json.loads(session.recv(timeout=20))
+        if message["type"] == kind:
+            return message["msg"]
+
+
+def test_what_happens_to_orders_is_told(boss: Caller) -> None:
+    with dial(boss.server, boss.headers("GET", PATH)) as session:
+        command = {"id": 1, "cmd": "subscribe", "params": {"channels": ["user_orders", "fill", "market_positions"]}}
+        session.send(json.dumps(command))
+        for _ in range(3):
+            told(session, "subscribed")
+        made = boss.call("POST", EVENT_ORDERS, order_body(price="0.60", count="2")).json
+        assert told(session, "user_order")["order_id"] == made["order_id"]
+        assert told(session, "user_order")["status"] == "executed"
+        filled = told(session, "fill")
+        assert (filled["order_id"], filled["count_fp"], filled["book_side"]) == (made["order_id"], "2.00", "bid")
+        assert told(session, "market_position")["position_fp"] == "2.00"
+
+
+def test_an_order_book_comes_at_once_and_changes(boss: Caller) -> None:
+    with dial(boss.server, boss.headers("GET", PATH)) as session:
+        params = {"channels": ["orderbook_delta"], "market_tickers": ["KXTEST-1"]}
+        session.send(json.dumps({"id": 1, "cmd": "subscribe", "params": params}))
+        assert told(session, "orderbook_snapshot")["yes_dollars_fp"] == [["0.4000", "1000.00"]]
+        boss.call("POST", EVENT_ORDERS, order_body(price="0.45", count="2"))
+        assert ["0.4500", "2.00"] in told(session, "orderbook_snapshot")["yes_dollars_fp"]
+        session.send(json.dumps({"id": 2, "cmd": "unsubscribe", "params": {"sids": [1]}}))
+        assert json.loads(session.recv(timeout=20))["type"] == "unsubscribed"

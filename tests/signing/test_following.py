@@ -163,7 +163,7 @@ def test_a_client_sends_what_was_refused_again_with_the_new_key(signer: RequestS
     name.key = Key("new")
     with Stub((401, {"error": {"code": "authentication_error"}}), (200, {"balance": 1})) as stub:
         with KalshiClient(signer, base_url=stub.base_url) as client:
-            answer = client.request(method, "/portfolio/orders", content=b'{"count":1}')
+            answer = client.request(method, "/portfolio/events/orders", content=b'{"count":1}')
         assert answer.status_code == 200
         assert [seen.headers[KEY_HEADER] for seen in stub.arrived] == ["old", "new"]
         assert {seen.body for seen in stub.arrived} == {b'{"count":1}'}
@@ -171,7 +171,7 @@ def test_a_client_sends_what_was_refused_again_with_the_new_key(signer: RequestS
 
 def test_a_client_hands_out_the_refusal_where_there_is_no_new_key(signer: RequestSigner, name: Name) -> None:
     with Stub((401, {}), (200, {})) as stub, KalshiClient(signer, base_url=stub.base_url) as client:
-        assert client.request("POST", "/portfolio/orders").status_code == 401
+        assert client.request("POST", "/portfolio/events/orders").status_code == 401
         assert len(stub.arrived) == 1
 
 

@@ -1,0 +1,251 @@
+"""What anybody may read: the exchange's status, markets, order books, events and series."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hsm_keys.sandbox.fixed_point import ONE_DOLLAR, count_text, price_text
+from hsm_keys.sandbox.markets import DEPTH, EVENTS, MARKETS, PERPS, Event, Market
+from hsm_keys.sandbox.paging import page_of
+from hsm_keys.sandbox.shapes import iso
+from hsm_keys.sandbox.wire import Answer, Call, flat
+
+if TYPE_CHECKING:
+    from hsm_keys.sandbox.matching import Book
+
+__all__ = [
+    "book_levels",
+    "event",
+    "events",
+    "exchange_schedule",
+    "exchange_status",
+    "margin_enabled",
+    "margin_market",
+    "margin_markets",
+    "margin_orderbook",
+    "market",
+    "markets",
+    "orderbook",
+    "orderbooks",
+    "series",
+    "series_list",
+    "trades",
+    "user_data_timestamp",
+]
+
+_SHARDS = (0, 1)
+
+
+async def exchange_status(call: Call) -> Answer:
+    """``GET /exchange/status`` and ``GET /margin/exchange/status``."""
+    active = {"exchange_active": True, "trading_active": True, "intra_exchange_transfers_active": True}
+    status: dict[str, Any] = active | {
+        "exchange_index_statuses": [active | {"exchange_index": shard, "description": "made up"} for shard in _SHARDS]
+    }
+    if call.state.null_lists:
+        status["exchange_estimated_resume_time"] = None
+    return Answer(200, status)
+
+
+async def exchange_schedule(call: Call) -> Answer:  # noqa: ARG001 - a handler
+    """``GET /exchange/schedule``: always open."""
+    return Answer(200, {"schedule": {"standard_hours": [], "maintenance_windows": []}})
+
+
+async def user_data_timestamp(call: Call) -> Answer:
+    """``GET /exchange/user_data_timestamp``."""
+    return Answer(200, {"as_of_time": iso(call.now_ms)})
+
+
+def _market(ticker: str) -> Market:
+    found = MARKETS.get(ticker)
+    if found is None:
+        raise flat(404, "not_found", "market not found")
+    return found
+
+
+def book_levels(market: Market, book: Book) -> tuple[dict[int, int], dict[int, int]]:
+    """Return what is bid for YES and for NO, by price: the others' offers and the account's own."""
+    yes, no = {market.bid: DEPTH}, {ONE_DOLLAR - market.ask: DEPTH}
+    for order in book.orders.values():
+        if order.status == "resting" and order.market == market:
+            levels, price = (yes, order.price) if order.side == "bid" else (no, ONE_DOLLAR - order.price)
+            levels[price] = levels.get(price, 0) + order.remaining
+    return yes, no
+
+
+def _pairs(levels: dict[int, int]) -> list[list[str]]:
+    return [[price_text(price), count_text(count)] for price, count in sorted(levels.items())]
+
+
+def _orderbook(market: Market, book: Book) -> dict[str, Any]:
+    yes, no = book_levels(market, book)
+    return {"yes_dollars": _pairs(yes), "no_dollars": _pairs(no)}
+
+
+async def markets(call: Call) -> Answer:
+    """``GET /markets``, page by page, by event, series, status or tickers."""
+    tickers = call.query["tickers"].split(",") if "tickers" in call.query else None
+    wanted = [
+        found
+        for found in MARKETS.values()
+        if call.query.get("event_ticker") in {None, found.event.ticker}
+        and call.query.get("series_ticker") in {None, found.event.series}
+        and call.query.get("status") in {None, "open"}
+        and (tickers is None or found.ticker in tickers)
+    ]
+    page, cursor = page_of(list(enumerate(found.as_json() for found in wanted)), call.query)
+    return Answer(200, {"markets": page, "cursor": cursor})
+
+
+async def market(call: Call) -> Answer:
+    """``GET /markets/{ticker}``."""
+    return Answer(200, {"market": _market(call.path["ticker"]).as_json()})
+
+
+async def orderbook(call: Call) -> Answer:
+    """``GET /markets/{ticker}/orderbook``."""
+    return Answer(200, {"orderbook_fp": _orderbook(_market(call.path["ticker"]), call.state.book)})
+
+
+async def orderbooks(call: Call) -> Answer:
+    """``GET /markets/orderbooks``: of several markets, named one by one."""
+    named = [name for value in call.query.getall("tickers", []) for name in value.split(",")]
+    if not named:
+        raise flat(400, "invalid_parameters", "tickers is needed")
+    shown = [{"ticker": name, "orderbook_fp": _orderbook(_market(name), call.state.book)} for name in named]
+    return Answer(200, {"orderbooks": shown})
+
+
+async def trades(call: Call) -> Answer:
+    """``GET /markets/trades``: those of the account, since nobody else trades."""
+    ticker = call.query.get("ticker")
+    listed = [
+        (
+            place,
+            {
+                "trade_id": fill.fill_id,
+                "ticker": fill.order.market.ticker,
+                "count_fp": count_text(fill.count),
+                "yes_price_dollars": price_text(fill.price),
+                "no_price_dollars": price_text(ONE_DOLLAR - fill.price),
+                "taker_side": "yes" if fill.order.side == "bid" else "no",
+                "taker_outcome_side": "yes" if fill.order.side == "bid" else "no",
+                "taker_book_side": fill.order.side,
+                "created_time": iso(fill.ms),
+                "is_block_trade": False,
+            },
+        )
+        for place, fill in enumerate(call.state.book.fills)
+        if ticker in {None, fill.order.market.ticker}
+    ]
+    page, cursor = page_of(listed, call.query)
+    return Answer(200, {"trades": page, "cursor": cursor})
+
+
+def _event_json(found: Event, *, nested: bool) -> dict[str, Any]:
+    shown = found.as_json() | {"settlement_sources": []}
+    if nested:
+        shown["markets"] = [market.as_json() for market in MARKETS.values() if market.event == found]
+    return shown
+
+
+async def events(call: Call) -> Answer:
+    """``GET /events``, page by page."""
+    nested = call.query.get("with_nested_markets") == "true"
+    wanted = [found for found in EVENTS.values() if call.query.get("series_ticker") in {None, found.series}]
+    page, cursor = page_of(list(enumerate(_event_json(found, nested=nested) for found in wanted)), call.query)
+    return Answer(200, {"events": page, "cursor": cursor})
+
+
+async def event(call: Call) -> Answer:
+    """``GET /events/{event_ticker}``."""
+    found = EVENTS.get(call.path["event_ticker"])
+    if found is None:
+        raise flat(404, "not_found", "event not found")
+    nested = call.query.get("with_nested_markets") == "true"
+    own = [market.as_json() for market in MARKETS.values() if market.event == found]
+    return Answer(200, {"event": _event_json(found, nested=nested), "markets": own})
+
+
+def _series_json(found: Event) -> dict[str, Any]:
+    return {
+        "ticker": found.series,
+        "frequency": "daily",
+        "title": found.title,
+        "category": "Climate and Weather",
+        "categories": ["Climate and Weather"],
+        "tags": [],
+        "settlement_sources": [],
+        "contract_url": "",
+        "contract_terms_url": "",
+        "fee_type": "quadratic",
+        "fee_multiplier": 1,
+        "additional_prohibitions": [],
+    }
+
+
+async def series_list(call: Call) -> Answer:  # noqa: ARG001 - a handler
+    """``GET /series``."""
+    return Answer(200, {"series": [_series_json(found) for found in EVENTS.values()]})
+
+
+async def series(call: Call) -> Answer:
+    """``GET /series/{series_ticker}``."""
+    found = next((known for known in EVENTS.values() if known.series == call.path["series_ticker"]), None)
+    if found is None:
+        raise flat(404, "not_found", "series not found")
+    return Answer(200, {"series": _series_json(found)})
+
+
+def _margin_json(found: Market) -> dict[str, Any]:
+    return {
+        "ticker": found.ticker,
+        "title": found.event.title,
+        "status": "active",
+        "contract_size": "1.0000",
+        "underlying_multiplier": "1",
+        "tick_size": price_text(found.tick),
+        "fractional_trading_enabled": True,
+        "schedule": None,
+        "exchange_index": found.shard,
+        "market_version": 1,
+        "funding_deadband": "0",
+        "funding_cap": "0.01",
+        "funding_limit_unit": "percentage",
+        "funding_invalid_premium_handling": "dampen",
+        "bid": price_text(found.bid),
+        "bid_size": count_text(DEPTH),
+        "ask": price_text(found.ask),
+        "ask_size": count_text(DEPTH),
+    }
+
+
+def _perp(ticker: str) -> Market:
+    found = PERPS.get(ticker)
+    if found is None:
+        raise flat(404, "not_found", "market not found")
+    return found
+
+
+async def margin_enabled(call: Call) -> Answer:  # noqa: ARG001 - a handler
+    """``GET /margin/enabled``."""
+    return Answer(200, {"enabled": True})
+
+
+async def margin_markets(call: Call) -> Answer:  # noqa: ARG001 - a handler
+    """``GET /margin/markets``."""
+    return Answer(200, {"markets": [_margin_json(found) for found in PERPS.values()]})
+
+
+async def margin_market(call: Call) -> Answer:
+    """``GET /margin/markets/{ticker}``."""
+    return Answer(200, {"market": _margin_json(_perp(call.path["ticker"]))})
+
+
+async def margin_orderbook(call: Call) -> Answer:
+    """``GET /margin/markets/{ticker}/orderbook``."""
+    found = _perp(call.path["ticker"])
+    yes, no = book_levels(found, call.state.margin)
+    asks = {ONE_DOLLAR - price: count for price, count in no.items()}
+    return Answer(200, {"orderbook": {"ticker": found.ticker, "bids": _pairs(yes), "asks": _pairs(asks)}})

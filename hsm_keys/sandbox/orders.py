@@ -1,0 +1,227 @@
+"""The V2 order routes: of events below ``/portfolio/events/orders``, of perpetuals below ``/margin/orders``."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import uuid4
+
+from hsm_keys.sandbox import bodies
+from hsm_keys.sandbox.bodies import body_of
+from hsm_keys.sandbox.fixed_point import count_of, count_text
+from hsm_keys.sandbox.markets import MARKETS, PERPS
+from hsm_keys.sandbox.matching import Order, Refused
+from hsm_keys.sandbox.shapes import summary
+from hsm_keys.sandbox.subaccounts import asked_subaccount, subaccount_of
+from hsm_keys.sandbox.wire import Answer, Call, WireError, flat
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hsm_keys.sandbox.markets import Market
+    from hsm_keys.sandbox.matching import Book
+
+__all__ = ["Desk", "gone"]
+
+Handler: TypeAlias = Callable[[Call], Awaitable[Answer]]
+
+_ANY_SHARD = -1
+
+
+class Desk:
+    """Takes, changes and ends the orders of one exchange.
+
+    Args:
+        perps: Whether it is the exchange of perpetuals.
+    """
+
+    def __init__(self, *, perps: bool) -> None:
+        self._perps = perps
+        self._markets: Mapping[str, Market] = PERPS if perps else MARKETS
+
+    def _book(self, call: Call) -> Book:
+        book = call.state.margin if self._perps else call.state.book
+        book.expire(call.now_ms)
+        return book
+
+    async def create(self, call: Call) -> Answer:
+        """``POST``: an order; 201 with what became of it at once."""
+        body = body_of(call, bodies.CreateMarginOrder if self._perps else bodies.CreateOrder)
+        return Answer(201, summary(self._place(call, body)))
+
+    def _place(self, call: Call, body: bodies.CreateOrder) -> Order:
+        market = self._market(body.ticker, body.exchange_index)
+        price, count = int(body.price), int(body.count)
+        if price % market.tick:
+            raise flat(400, "invalid_price", f"the price must be a multiple of {market.tick / 10_000:.4f}")
+        if body.expiration_time is not None and body.expiration_time * 1000 <= call.now_ms:
+            raise flat(400, "invalid_parameters", "expiration_time: must be in the future")
+        group = body.order_group_id or None
+        if group is not None and group not in call.state.groups:
+            raise flat(404, "order_group_not_found", "order group not found")
+        order = Order(
+            order_id=str(uuid4()),
+            client_order_id=body.client_order_id or str(uuid4()),
+            market=market,
+            side=body.side,
+            price=price,
+            initial=count,
+            remaining=count,
+            subaccount=subaccount_of(call, body.subaccount) or 0,
+            time_in_force=body.time_in_force,
+            self_trade_prevention=body.self_trade_prevention_type,
+            created_ms=call.now_ms,
+            updated_ms=call.now_ms,
+            group=group,
+            expires_s=body.expiration_time,
+            cancel_on_pause=bool(body.cancel_order_on_pause),
+        )
+        book = self._book(call)
+        try:
+            placed = book.place(order, post_only=bool(body.post_only), reduce_only=bool(body.reduce_only))
+        except Refused as refusal:
+            raise flat(refusal.status, refusal.code, str(refusal)) from None
+        call.state.groups.matched(book, placed, call.now_ms)
+        return book.orders[placed.order_id]
+
+    def _market(self, ticker: str, shard: int | None) -> Market:
+        market = self._markets.get(ticker)
+        if market is None or shard not in {None, _ANY_SHARD, market.shard}:
+            raise flat(404, "market_not_found", "market not found")
+        return market
+
+    async def create_batch(self, call: Call) -> Answer:
+        """``POST .../batched``: each order by itself; the answer has a summary or an error for each."""
+        answers: list[dict[str, Any]] = []
+        for entry in body_of(call, bodies.CreateOrders).orders:
+            try:
+                answers.append(summary(self._place(call, bodies.checked(entry, bodies.CreateOrder))))
+            except WireError as error:
+                client_order_id = entry.get("client_order_id")
+                named = {"client_order_id": client_order_id} if isinstance(client_order_id, str) else {}
+                answers.append(named | {"error": error.body})
+        return Answer(201, {"orders": answers})
+
+    async def amend(self, call: Call) -> Answer:
+        """``POST .../{order_id}/amend``: another price or count for a resting order."""
+        body = body_of(call, bodies.AmendOrder)
+        order = self._resting(call, call.path["order_id"], asked_subaccount(call), body.exchange_index, body.ticker)
+        if body.ticker != order.market.ticker or body.side != order.side:
+            raise flat(400, "invalid_parameters", "ticker and side must be those of the order")
+        if body.client_order_id is not None and body.client_order_id != order.client_order_id:
+            raise flat(400, "invalid_parameters", "client_order_id must be that of the order")
+        price, count = int(body.price), int(body.count)
+        if price % order.market.tick or count <= order.filled:
+            raise flat(400, "invalid_parameters", "price or count can't be those of this order")
+        changed = replace(
+            order,
+            price=price,
+            initial=count,
+            remaining=count - order.filled,
+            client_order_id=body.updated_client_order_id or order.client_order_id,
+            expires_s=order.expires_s if body.expiration_time is None else body.expiration_time,
+            updated_ms=call.now_ms,
+        )
+        try:
+            return Answer(200, summary(self._book(call).amend(order, changed)))
+        except Refused as refusal:
+            raise flat(refusal.status, refusal.code, str(refusal)) from None
+
+    async def decrease(self, call: Call) -> Answer:
+        """``POST .../{order_id}/decrease``: by so many contracts, or to so many."""
+        body = body_of(call, bodies.DecreaseOrder)
+        order = self._resting(
+            call, call.path["order_id"], asked_subaccount(call), body.exchange_index, body.market_ticker
+        )
+        if body.reduce_by is not None:
+            remaining = max(0, order.remaining - int(body.reduce_by))
+        else:
+            remaining = _count_or_none(str(body.reduce_to))
+            if remaining > order.remaining:
+                raise flat(400, "invalid_parameters", "reduce_to: must not be more than what remains")
+        left = self._book(call).decrease(order, remaining, call.now_ms)
+        return Answer(200, _without(summary(left), "fill_count", "average_fill_price", "average_fee_paid"))
+
+    async def cancel(self, call: Call) -> Answer:
+        """``DELETE .../{order_id}``: on another shard than 0 the query has to say which, or the market."""
+        shard = call.query.get("exchange_index")
+        if shard is not None and not shard.removeprefix("-").isdecimal():
+            raise flat(400, "invalid_parameters", "exchange_index must be an integer")
+        order = self._resting(
+            call,
+            call.path["order_id"],
+            asked_subaccount(call),
+            None if shard is None else int(shard),
+            call.query.get("market_ticker"),
+        )
+        return Answer(200, self._cancelled(call, order))
+
+    def _cancelled(self, call: Call, order: Order) -> dict[str, Any]:
+        self._book(call).end(order, call.now_ms)
+        return {
+            "order_id": order.order_id,
+            "client_order_id": order.client_order_id,
+            "reduced_by": count_text(order.remaining),
+            "ts_ms": call.now_ms,
+        }
+
+    async def cancel_batch(self, call: Call) -> Answer:
+        """``DELETE .../batched``, with a body: each order by itself."""
+        answers: list[dict[str, Any]] = []
+        for entry in body_of(call, bodies.CancelOrders).orders:
+            try:
+                order = self._resting(call, entry.order_id, entry.subaccount, entry.exchange_index, entry.market_ticker)
+                answers.append(self._cancelled(call, order))
+            except WireError as error:
+                answers.append({"order_id": entry.order_id, "reduced_by": count_text(0), "error": error.body})
+        return Answer(200, {"orders": answers})
+
+    async def cancel_all(self, call: Call) -> Answer:
+        """``DELETE``: everything that rests, on every shard."""
+        only = subaccount_of(call, asked_subaccount(call))
+        book = self._book(call)
+        for order in list(book.orders.values()):
+            if order.status == "resting" and only in {None, order.subaccount}:
+                book.end(order, call.now_ms)
+        return Answer(204)
+
+    def _resting(self, call: Call, order_id: str, asked: int | None, shard: int | None, ticker: str | None) -> Order:
+        """Return an order that rests where the call looks for it.
+
+        Raises:
+            WireError: 404.
+        """
+        only = subaccount_of(call, asked)
+        order = self._book(call).orders.get(order_id)
+        found = order is not None and order.status == "resting" and only in {None, order.subaccount}
+        if order is None or not found or not _looks_at(order.market, shard, ticker):
+            raise flat(404, "not_found", "order not found")
+        return order
+
+
+def _looks_at(market: Market, shard: int | None, ticker: str | None) -> bool:
+    """Tell whether a call looks at the market's shard: it names it, or the market; named neither, it is shard 0."""
+    if ticker is not None and ticker != market.ticker:
+        return False
+    if shard is None:
+        return market.shard == 0 or ticker is not None
+    return shard == market.shard or (shard == _ANY_SHARD and ticker is not None)
+
+
+def _count_or_none(text: str) -> int:
+    if text.strip("0.") == "" and text[:1] == "0":
+        return 0
+    try:
+        return count_of(text)
+    except ValueError as error:
+        raise flat(400, "invalid_parameters", f"reduce_to: {error}") from None
+
+
+def _without(answer: dict[str, Any], *fields: str) -> dict[str, Any]:
+    return {name: value for name, value in answer.items() if name not in fields}
+
+
+async def gone(call: Call) -> Answer:  # noqa: ARG001 - a handler
+    """V1's writes below ``/portfolio/orders``: gone since June 2026."""
+    raise flat(410, "deprecated_v1_order_endpoint", "this endpoint has been removed: use /portfolio/events/orders")
