@@ -106,11 +106,12 @@ def describe(value: str | Secret) -> str:
         return repr(text)
     if not text.strip():
         return "blank text" if text else "an empty text"
-    kind, lines = _kind(text), len(text.splitlines())
+    kind, lines = _kind(text.strip()), len(text.strip().splitlines())
     length = f"{len(text)} characters"
     if kind:
         return f"{kind} ({length})"
-    return f"text of {length}" + (f" in {lines} lines" if lines > 1 else "")
+    spaced = ", with white space round it" if text != text.strip() else ""
+    return f"text of {length}" + (f" in {lines} lines" if lines > 1 else "") + spaced
 
 
 def _kind(text: str) -> str:

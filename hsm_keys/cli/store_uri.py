@@ -31,6 +31,7 @@ def store_uri(settings: Settings, say: Callable[[str], None]) -> str:
             "--store was given several times, and this command works on one store",
             hint="give it once; list, reconcile and custody look at several together",
         )
+    settings = _without_a_kms_that_says_nothing(settings)
     store = next(iter(settings.stores), None)
     given = {"--store": store, "--slot": settings.slot, "--token": settings.token, "--kms": settings.kms}
     named = [option for option, value in given.items() if value is not None]
@@ -39,7 +40,7 @@ def store_uri(settings: Settings, say: Callable[[str], None]) -> str:
     if settings.kms:
         return _kms_uri(settings, f"{_KMS}///")
     uri = store if named else os.environ.get("HSM_KEYS_STORE")
-    if uri and uri.lower().startswith(_KMS):
+    if uri and _is_kms(uri):
         return _kms_uri(settings, uri)
     if settings.region is not None or settings.profile is not None:
         raise UsageError("--region and --profile are for keys in AWS KMS", hint="give --kms")
@@ -57,10 +58,18 @@ def store_uris(settings: Settings, say: Callable[[str], None]) -> list[str]:
         UsageError: If a URI is malformed, holds a PIN, or would be tried with another token's PIN.
         StoreError: If --slot names no token.
     """
+    settings = _without_a_kms_that_says_nothing(settings)
     otherwise = settings.slot is not None or settings.token is not None or settings.kms is not None
     count = 0 if otherwise else 1
     first = store_uri(replace(settings, stores=settings.stores[:count]), say)
     return [first, *_further_uris(settings.stores[count:], first)]
+
+
+def _without_a_kms_that_says_nothing(settings: Settings) -> Settings:
+    """Return the settings without ``--kms`` where a ``--store`` is in KMS, and no Region or profile goes with it."""
+    if settings.region is not None or settings.profile is not None or not any(map(_is_kms, settings.stores)):
+        return settings
+    return replace(settings, kms=None)
 
 
 def _further_uris(uris: Sequence[str], first: str) -> list[str]:
@@ -151,6 +160,10 @@ def _with_module(uri: str, module: str | None) -> str:
             "--module can't be worked into a URI that holds a PIN", hint="write module-path into HSM_KEYS_STORE"
         )
     return str(replace(parsed, module_path=find_module(module)))
+
+
+def _is_kms(uri: str) -> bool:
+    return uri.lower().startswith(_KMS)
 
 
 def _is_token(uri: str) -> bool:

@@ -14,6 +14,7 @@ from botocore.credentials import (  # type: ignore[import-untyped]  # botocore h
     RefreshableCredentials,
 )
 
+from hsm_keys.errors import UsageError
 from hsm_keys.stores.awskms import open_uri
 from hsm_keys.stores.awskms.credentials import SteadyCredentials
 from hsm_keys.stores.awskms.errors import AwsCredentialsError
@@ -225,3 +226,48 @@ def test_a_provider_that_fails_at_the_start_is_our_error(kms: FaultyKms, source:
         open_uri(URI)
     assert "canary" not in str(caught.value)
     assert caught.value.exit_code == 8
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("AWS_ACCESS_KEY_ID", "AKIACANARY\n"),
+        ("AWS_ACCESS_KEY_ID", '"AKIACANARY"'),
+        ("AWS_ACCESS_KEY_ID", "AKIACANARY,"),
+        ("AWS_SECRET_ACCESS_KEY", "canary "),
+        ("AWS_SECRET_ACCESS_KEY", "can\tary"),
+        ("AWS_SESSION_TOKEN", "canary\r\n"),
+        ("AWS_SESSION_TOKEN", "can ary"),
+    ],
+)
+def test_what_cannot_be_a_credential_is_named_and_not_sent(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FaultyKms() as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", server.url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        monkeypatch.setenv(variable, value)
+        with pytest.raises(AwsCredentialsError) as caught:
+            open_uri(URI)
+        assert server.seen == []
+    assert variable in caught.value.hint
+    assert "canary" not in str(caught.value).lower()
+
+
+def test_a_credentials_file_with_quotes_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "credentials"
+    file.write_text('[default]\naws_access_key_id = "AKIA"\naws_secret_access_key = s\n')
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    with pytest.raises(AwsCredentialsError, match="access key id") as caught:
+        open_uri(URI)
+    assert "shared-credentials-file" in caught.value.hint
+
+
+@pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
+def test_a_bundle_of_authorities_that_is_not_there_is_named(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv(variable, "/no/such.pem")
+    with pytest.raises(UsageError, match=rf"{variable} names /no/such\.pem"):
+        open_uri(URI)

@@ -16,11 +16,12 @@ from hsm_keys._version import __version__
 from hsm_keys.errors import UsageError
 from hsm_keys.forks import ProcessLock
 from hsm_keys.signing.environments import is_loopback
-from hsm_keys.stores.awskms.credentials import SteadyCredentials
+from hsm_keys.stores.awskms.credentials import SteadyCredentials, check_credentials
 from hsm_keys.stores.awskms.errors import AwsCredentialsError, AwsRegionError
 from hsm_keys.stores.awskms.logs import hide_signatures
 from hsm_keys.stores.awskms.refusals import Call, ask, load, refuses_credentials
 from hsm_keys.stores.awskms.uri import check_region
+from hsm_keys.values import shown_path
 
 __all__ = ["MANAGEMENT", "Connection", "Patience", "acquire"]
 
@@ -61,6 +62,7 @@ class Connection:
     def __init__(self, profile: str | None) -> None:
         self.users = 0
         hide_signatures()
+        _check_authorities()
         self.session: Any = load(botocore.session.Session, profile=profile)
         source = load(_look_up, session=self.session)
         if source is None:
@@ -154,6 +156,16 @@ class Connection:
             client.close()
 
 
+def _check_authorities() -> None:
+    for variable in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):  # botocore reads the second where the first is not set
+        path = os.environ.get(variable)
+        if path and not os.path.exists(path):  # noqa: PTH110 - pathlib refuses some texts, and this tells
+            raise UsageError(
+                f"{variable} names {shown_path(path)}, and there is no such file",
+                hint=f"KMS is trusted by the authorities in it: mend {variable}, or leave it out",
+            )
+
+
 def _check_loopback(endpoint: str) -> None:
     host = urlsplit(endpoint).hostname or ""
     if not is_loopback(host):
@@ -165,7 +177,8 @@ def _check_loopback(endpoint: str) -> None:
 
 
 def _look_up(session: Any) -> Any:
-    return session.get_component("credential_provider").load_credentials()
+    credentials = session.get_component("credential_provider").load_credentials()
+    return credentials and check_credentials(credentials)
 
 
 class _Fixed:

@@ -8,6 +8,7 @@ rotates a credentials file expects running programs to read it.
 
 from __future__ import annotations
 
+import re
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -17,13 +18,50 @@ from botocore.credentials import (  # type: ignore[import-untyped]  # botocore h
     RefreshableCredentials,
 )
 
+from hsm_keys.stores.awskms.errors import AwsCredentialsError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["SteadyCredentials"]
+__all__ = ["SteadyCredentials", "check_credentials"]
 
 _LOOK_EVERY_S: Final = 30.0
 """botocore renews 15 minutes before the end; looking costs a comparison of two times."""
+
+
+_PARTS: Final = (
+    ("access_key", "access key id", "AWS_ACCESS_KEY_ID", re.compile(r"[!-~]+(?<![\"',;])")),
+    ("secret_key", "secret access key", "AWS_SECRET_ACCESS_KEY", re.compile(r"[!-~]+")),
+    ("token", "session token", "AWS_SESSION_TOKEN", re.compile(r"[!-~]+")),
+)
+
+
+def check_credentials(credentials: Credentials) -> Credentials:
+    """Return credentials, if they can be sent: a line end behind one breaks every request before it is sent.
+
+    Raises:
+        AwsCredentialsError: If one of their parts holds white space or the like.
+    """
+    flaw = _flaw_of(credentials)
+    if flaw:
+        part, variable = flaw
+        where = variable if credentials.method == "env" else f"what {credentials.method} gives"
+        raise AwsCredentialsError(
+            f"the AWS {part} can't be one: there is white space, a quote or the like in it or round it",
+            hint=f"see {where}: give the value alone, without a line end; nothing was sent",
+        )
+    return credentials
+
+
+def _flaw_of(credentials: Credentials) -> tuple[str, str] | None:
+    if isinstance(credentials, RefreshableCredentials):  # made by a program, and got only where they are needed
+        return None
+    frozen = credentials.get_frozen_credentials()
+    for attribute, part, variable, form in _PARTS:
+        value = getattr(frozen, attribute)
+        if value and not form.fullmatch(value):
+            return part, variable
+    return None
 
 
 class SteadyCredentials(Credentials):  # type: ignore[misc]  # botocore has no annotations

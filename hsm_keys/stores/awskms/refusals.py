@@ -146,6 +146,8 @@ def load(function: Callable[..., _T], **parameters: Any) -> _T:
     """
     try:
         return function(**parameters)
+    except HsmKeysError:
+        raise
     except Exception as error:  # noqa: BLE001 - a file, a program, an HTTP server or STS may be behind it
         failure = _no_credentials(error)
     raise failure
