@@ -25,7 +25,7 @@ from hsm_keys import AsyncKalshiClient, RequestSigner, open_store
 from hsm_keys.bench.measure import measure, measure_in_turns, order_headers
 from hsm_keys.sandbox import SandboxServer
 from hsm_keys.signing.pem import PemKey
-from hsm_keys.stores.pkcs11.store import Pkcs11Store
+from hsm_keys.stores.pkcs11.store import Pkcs11Key, Pkcs11Store
 from tests.support import softhsm
 
 if TYPE_CHECKING:
@@ -84,9 +84,10 @@ def token(seconds: float = 3.0) -> None:
         with open_store(hsm.init_token().uri) as store:
             assert isinstance(store, Pkcs11Store)  # noqa: S101 - its loop is what a token does at best
             key = store.bind(store.generate("prod"), Free.api_key_id, "prod")
+            assert isinstance(key, Pkcs11Key)  # noqa: S101
             with store.raw(key) as raw:
                 headers, loop = measure_in_turns(
-                    {"headers": order_headers(key.signer()), "C_Sign": raw.sign}, seconds=seconds
+                    {"headers": order_headers(key.signer()), "C_Sign": raw}, seconds=seconds
                 )
             rates: dict[int, list[float]] = {1: [], 2: []}
             for _ in range(5):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from hsm_keys.cli.session import opened_store, speaking
 from hsm_keys.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from hsm_keys.bench.measure import Result
     from hsm_keys.signing.signer import RequestSigner
@@ -92,7 +92,7 @@ def _measured(
     while counts[-1] * 2 <= threads:
         counts.append(counts[-1] * 2)
     results = [measure("store", key.sign, threads=count, seconds=seconds) for count in counts]
-    with _raw_loop(store, key, say) as raw:
+    with _raw_loop(store, key) as raw:
         calls: dict[str, Callable[[bytes], object]] = {"headers": order_headers(_signer(key))}
         if raw is not None:
             calls["C_Sign"] = raw
@@ -116,23 +116,11 @@ def _ahead(key: StoredKey, seconds: float, say: Callable[[str], None]) -> Result
     return result
 
 
-@contextmanager
-def _raw_loop(store: KeyStore, key: StoredKey, say: Callable[[str], None]) -> Iterator[Callable[[bytes], bytes] | None]:
-    """Give the module's own loop; None where there is no module, or it can't be reached that way."""
-    if not store.uri.startswith("pkcs11:"):
-        yield None
-        return
-    from hsm_keys.errors import StoreError
-    from hsm_keys.stores.pkcs11.store import Pkcs11Store
+def _raw_loop(store: KeyStore, key: StoredKey) -> AbstractContextManager[Callable[[bytes], bytes] | None]:
+    """Give the module's own loop; None where there is no module in this process."""
+    if store.uri.startswith("pkcs11:"):
+        from hsm_keys.stores.pkcs11.store import Pkcs11Key, Pkcs11Store
 
-    if not isinstance(store, Pkcs11Store):
-        yield None
-        return
-    try:
-        opened = store.raw(key)
-    except StoreError as error:
-        say(f"no raw loop: {error.message}")
-        yield None
-        return
-    with opened as raw:
-        yield raw.sign
+        if isinstance(store, Pkcs11Store) and isinstance(key, Pkcs11Key):
+            return store.raw(key)
+    return nullcontext()

@@ -118,7 +118,7 @@ def _refuse_two(option: str, chosen: object, in_uri: object) -> None:
 
 
 def _uri_in_module(settings: Settings, say: Callable[[str], None]) -> str:
-    from hsm_keys.stores.pkcs11.module import find_module
+    from hsm_keys.stores.pkcs11.library import find_module
     from hsm_keys.stores.pkcs11.tokens import choose_slot
     from hsm_keys.stores.uri import Pkcs11Uri
 
@@ -151,7 +151,7 @@ def _with_module(uri: str, module: str | None) -> str:
     """Return the URI with --module worked in."""
     if module is None or not _is_token(uri):
         return uri  # open_store says what schemes there are
-    from hsm_keys.stores.pkcs11.module import find_module
+    from hsm_keys.stores.pkcs11.library import find_module
 
     parsed = _parsed(uri)
     _refuse_two("--module", module, parsed.module_path)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import os
 import re
 import stat
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
@@ -14,11 +17,11 @@ from hsm_keys.errors import PinMissingError, UsageError
 from hsm_keys.values import Secret, hides_its_arguments, shown_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from hsm_keys.stores.uri import Pkcs11Uri
 
-__all__ = ["PROMPT", "Pin", "resolve_pin"]
+__all__ = ["PROMPT", "Pin", "PinGetter", "PinWanted", "is_named", "resolve_pin"]
 
 _log = logging.getLogger("hsm_keys")
 
@@ -44,47 +47,77 @@ class Pin(Secret):
     __slots__ = ()
 
 
+@dataclass(frozen=True, slots=True)
+class PinWanted:
+    """Which PIN is wanted.
+
+    Args:
+        token: What people call the token.
+        has_pad: Whether the token can ask for the PIN itself.
+        takes_empty: Whether its PIN may be empty; elsewhere an empty one would use up a try.
+    """
+
+    token: str
+    has_pad: bool = False
+    takes_empty: bool = False
+
+
+PinGetter = Callable[[PinWanted], Pin | None]
+"""Gives the PIN; None lets a token with a pad of its own ask there."""
+
+
 def resolve_pin(
+    wanted: PinWanted,
     *,
     pin_file: Path | None,
     uri: Pkcs11Uri,
-    token_name: str,
     ask: Callable[[str], str] | None,
     env: Mapping[str, str] = os.environ,
-) -> Pin:
-    """Return the PIN from the first source that was named.
+) -> Pin | None:
+    """Return the PIN from the first source that was named; None lets the token ask on its own pad.
 
     The order is: ``pin_file``, the URI's ``pin-source`` or ``pin-value``, ``HSM_KEYS_PIN_FILE``,
-    ``HSM_KEYS_PIN``, ``ask``. A source that is named and can't be read is an error: the next isn't tried, since
-    its PIN may be another token's. An empty variable counts as left out.
+    ``HSM_KEYS_PIN``, the pad, ``ask``. A source that is named and can't be read is an error: the next isn't tried,
+    since its PIN may be another token's. An empty variable counts as left out, unless the PIN may be empty.
 
     Args:
+        wanted: Which PIN.
         pin_file: A file, pipe or descriptor.
         uri: The token's URI.
-        token_name: What people call the token, for the prompt.
         ask: Asks a person; None where there is nobody to ask.
         env: The environment.
 
     Raises:
         UsageError: If the pin-source can't be one.
         PinMissingError: If there is no source, or the one named can't be read or holds anything but one line of
-            UTF-8 text.
+            UTF-8 text, or of UTF-16 text with a byte order mark.
     """
-    by_env, file_by_env = Secret(env.get("HSM_KEYS_PIN", "")), Secret(env.get("HSM_KEYS_PIN_FILE", ""))
+    by_env = Secret(env["HSM_KEYS_PIN"]) if "HSM_KEYS_PIN" in env else None
+    file_by_env = Secret(env.get("HSM_KEYS_PIN_FILE", ""))
     del env  # it goes home with an error, and with it all that it holds
     if pin_file is not None:
-        return _from_file(Secret(str(pin_file)))
+        return _from_file(Secret(str(pin_file)), wanted)
     if uri.pin_source is not None:
-        return _from_file(_source_path(uri.pin_source))
+        return _from_file(_source_path(uri.pin_source), wanted)
     if uri.pin_value is not None:
-        return _checked(uri.pin_value, "the URI's pin-value")
+        return _checked(uri.pin_value, "the URI's pin-value", wanted)
     if file_by_env:
-        return _from_file(file_by_env)
-    if by_env:
-        return _checked(by_env, "HSM_KEYS_PIN")
+        return _from_file(file_by_env, wanted)
+    if by_env or (by_env is not None and wanted.takes_empty):
+        return _checked(by_env, "HSM_KEYS_PIN", wanted)
+    return None if wanted.has_pad else _from_person(wanted, ask)
+
+
+def _from_person(wanted: PinWanted, ask: Callable[[str], str] | None) -> Pin:
     if ask is None:
-        raise PinMissingError(f"{token_name} wants its user PIN, and none was given", hint=_WAYS)
-    return _checked(Secret(ask(PROMPT + token_name)), "the answer")
+        raise PinMissingError(f"{wanted.token} wants its user PIN, and none was given", hint=_WAYS)
+    return _checked(Secret(ask(PROMPT + wanted.token)), "the answer", wanted)
+
+
+def is_named(*, pin_file: str | None, uri: Pkcs11Uri, env: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether a PIN can be had without asking anybody."""
+    given = (pin_file, uri.pin_source, uri.pin_value, env.get("HSM_KEYS_PIN_FILE"), env.get("HSM_KEYS_PIN"))
+    return any(given)
 
 
 @hides_its_arguments
@@ -101,14 +134,14 @@ def _source_path(source: str) -> Secret:
 
 
 @hides_its_arguments
-def _from_file(path: Secret) -> Pin:
+def _from_file(path: Secret, wanted: PinWanted) -> Pin:
     """Return the PIN in a file; the path is hidden, as it may be a PIN in the place of one."""
     named = path.reveal()
     place = str(Path(named).absolute())  # the same words mean another file once the working folder has changed
     pin = _read_files.get(place)
     if pin is None:
         pin = _read_files[place] = _read(named)
-    return pin
+    return _checked(pin, f"the PIN file {shown_path(named)}", wanted)
 
 
 def _read(path: str) -> Pin:
@@ -123,11 +156,12 @@ def _read(path: str) -> Pin:
         raise PinMissingError(f"{called} can't be read: that is no path", hint=_WAYS) from None
     if len(content) > _MAX_LENGTH:
         raise PinMissingError(f"{called} is too long to hold a PIN", hint="give the file with the PIN alone")
+    utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        text = content.decode("utf-8")
+        text = content.decode("utf-16" if utf_16 else "utf-8-sig")
     except UnicodeDecodeError:
         raise PinMissingError(f"{called} isn't UTF-8 text", hint=_WAYS) from None
-    return _checked(Secret(text.removesuffix("\n").removesuffix("\r")), called)
+    return Pin(text.removesuffix("\n").removesuffix("\r"))
 
 
 def _warn_if_others_can_read(path: str, mode: int) -> None:
@@ -135,9 +169,9 @@ def _warn_if_others_can_read(path: str, mode: int) -> None:
         _log.warning("the PIN file %s can be read by others: chmod 600 it", path)
 
 
-def _checked(pin: Secret, source: str) -> Pin:
-    if not pin:
-        raise PinMissingError(f"{source} is empty", hint=_WAYS)
+def _checked(pin: Secret, source: str, wanted: PinWanted) -> Pin:
+    if not pin and not wanted.takes_empty:
+        raise PinMissingError(f"{source} is empty, and {wanted.token} takes no empty PIN", hint=_WAYS)
     if _NOT_ONE_LINE.search(pin.reveal()):  # trying it would only use up one of the token's tries
         raise PinMissingError(f"{source} isn't one line of text, so it wasn't tried", hint="give the PIN alone")
     return Pin(pin.reveal())

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from hsm_keys import KeyType, open_store
 from hsm_keys.bench.measure import Result, in_memory, measure
 from hsm_keys.bench.report import as_object, compared, cost, histogram, orders, page, ratios, table
-from hsm_keys.errors import SigningError, StoreError
-from hsm_keys.stores.pkcs11.raw import RawSigner
-from hsm_keys.stores.pkcs11.store import Pkcs11Store
+from hsm_keys.errors import KeyNotFoundError, SigningError
+from hsm_keys.stores.pkcs11.store import Pkcs11Key, Pkcs11Store
 from tests.support.cli import failed_json, run_cli, run_json
 from tests.support.verify import openssl_verifies
 
@@ -96,10 +95,12 @@ def test_the_raw_loop_signs_what_openssl_verifies(token: TestToken, tmp_path: Pa
     with open_store(token.uri) as store:
         key = store.generate("prod", key_type)
         assert isinstance(store, Pkcs11Store)
+        assert isinstance(key, Pkcs11Key)
         with store.raw(key) as raw:
-            assert openssl_verifies(tmp_path, key.public_pem(), b"message", raw.sign(b"message"))
-        with pytest.raises(StoreError, match="no private key"):
-            RawSigner(store._link.module.file, store._link.token.slot.slot_id, "nobody", key_type)
+            assert openssl_verifies(tmp_path, key.public_pem(), b"message", raw(b"message"))
+        store.destroy(key)
+        with pytest.raises(KeyNotFoundError), store.raw(key):
+            pass
 
 
 @pytest.mark.parametrize("key_type", ["rsa-3072", "ed25519"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hsm_keys import open_store
 from hsm_keys.signing.algorithms import verifies
-from hsm_keys.stores.pkcs11 import module
+from hsm_keys.stores.pkcs11.cryptoki import Functions
 
 if TYPE_CHECKING:
     from hsm_keys import StoredKey
@@ -20,8 +20,8 @@ THREADS = 8
 
 def main(uri: str, count: int, mode: str = "locked") -> int:
     if mode == "unlocked":
-        module._shared_function_list = lambda _path: None  # type: ignore[assignment]  # back to C_Initialize(NULL)
-        module._Library.locking = True
+        initialize = Functions.initialize
+        Functions.initialize = lambda self, **_: initialize(self, locking=False)  # type: ignore[method-assign]
     good: list[int] = []
 
     def work(key: "StoredKey", thread: int) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from pkcs11.constants import TokenFlag
@@ -12,9 +11,11 @@ from pkcs11.constants import TokenFlag
 from hsm_keys import KeyType, open_store
 from hsm_keys.errors import PinIncorrectError, PinLockedError, PinMissingError
 from hsm_keys.stores.pins import Pin
-from hsm_keys.stores.pkcs11 import login as login_module
+from hsm_keys.stores.pkcs11.cryptoki import Functions, TokenInfo
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.support.softhsm import SoftHsm, TestToken
 
 WRONG = "wrong-pin-canary-0815"
@@ -24,14 +25,14 @@ WRONG = "wrong-pin-canary-0815"
 def test_a_wrong_pin_is_refused_once_and_never_tried_again(
     token: TestToken, softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried: list[object] = []
-    real = login_module._try_pin
+    tried: list[Pin | None] = []
+    real = Functions.login
 
-    def try_pin(token: Any, pin: object) -> Any:
+    def login(self: Functions, session: int, user: int, pin: Pin | None) -> int:
         tried.append(pin)
-        return real(token, pin)
+        return real(self, session, user, pin)
 
-    monkeypatch.setattr(login_module, "_try_pin", try_pin)
+    monkeypatch.setattr(Functions, "login", login)
     monkeypatch.setenv("HSM_KEYS_PIN", WRONG)
     for _ in range(3):
         with pytest.raises(PinIncorrectError) as caught:
@@ -83,48 +84,59 @@ def test_the_pin_shows_in_no_repr(token: TestToken) -> None:
         assert token.pin not in repr(state)
 
 
-def _fake_token(flags: TokenFlag) -> Any:
-    def must_not_open(**_: object) -> None:
-        raise AssertionError("the token was asked")
-
-    return SimpleNamespace(
-        flags=flags | TokenFlag.LOGIN_REQUIRED,
-        label="kalshi",
-        serial=b"1",
-        open=must_not_open,
-        slot=SimpleNamespace(slot_id=1),
-    )
+_USUAL = TokenFlag.LOGIN_REQUIRED | TokenFlag.USER_PIN_INITIALIZED | TokenFlag.TOKEN_INITIALIZED
 
 
+@pytest.fixture
+def flagged(token: TestToken, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
+    """Sets what the token says of its PIN's counter, and gives the list of logins that it was asked for."""
+    asked: list[int] = []
+
+    def says(flags: int) -> list[int]:
+        monkeypatch.setattr(Functions, "token_info", lambda *_: TokenInfo(_USUAL | flags, None, 4))
+        return asked
+
+    real = Functions.login
+
+    def login(self: Functions, session: int, user: int, pin: Pin | None) -> int:
+        asked.append(user)
+        return real(self, session, user, pin)
+
+    monkeypatch.setattr(Functions, "login", login)
+    return says
+
+
+@pytest.mark.softhsm
 @pytest.mark.parametrize("flag", [TokenFlag.USER_PIN_LOCKED, TokenFlag.USER_PIN_FINAL_TRY])
-def test_a_token_about_to_lock_is_not_asked(flag: TokenFlag) -> None:
-    def must_not_ask() -> Any:
-        raise AssertionError("the PIN was asked for")
-
+def test_a_token_about_to_lock_is_not_asked(token: TestToken, flagged: Callable[[int], list[int]], flag: int) -> None:
+    asked = flagged(flag)
     with pytest.raises(PinLockedError, match=r"nothing was tried|is locked"):
-        login_module._open(_fake_token(flag), must_not_ask, force=False)
+        open_store(token.uri)
+    assert asked == []
 
 
-class _Reached(Exception):  # noqa: N818 - not an error
-    pass
-
-
-def _reached() -> Any:
-    raise _Reached
-
-
-def test_the_final_try_is_taken_when_somebody_insists_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(_Reached):
-        login_module._open(_fake_token(TokenFlag.USER_PIN_FINAL_TRY), _reached, force=True)
+@pytest.mark.softhsm
+def test_the_final_try_is_taken_when_somebody_insists_and_says_so(
+    token: TestToken, flagged: Callable[[int], list[int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = flagged(TokenFlag.USER_PIN_FINAL_TRY)
+    with open_store(token.uri, force_pin=True):
+        assert len(asked) == 1
     assert "one more wrong PIN locks" in caplog.text
 
 
-def test_a_locked_token_is_not_asked_whoever_insists() -> None:
+@pytest.mark.softhsm
+def test_a_locked_token_is_not_asked_whoever_insists(token: TestToken, flagged: Callable[[int], list[int]]) -> None:
+    asked = flagged(TokenFlag.USER_PIN_LOCKED)
     with pytest.raises(PinLockedError):
-        login_module._open(_fake_token(TokenFlag.USER_PIN_LOCKED), _reached, force=True)
+        open_store(token.uri, force_pin=True)
+    assert asked == []
 
 
-def test_a_low_counter_is_mentioned_before_a_try(caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(_Reached):
-        login_module._open(_fake_token(TokenFlag.USER_PIN_COUNT_LOW), _reached, force=False)
-    assert "counts wrong PINs" in caplog.text
+@pytest.mark.softhsm
+def test_a_low_counter_is_mentioned_before_a_try(
+    token: TestToken, flagged: Callable[[int], list[int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    flagged(TokenFlag.USER_PIN_COUNT_LOW)
+    with open_store(token.uri):
+        assert "counts wrong PINs" in caplog.text

@@ -14,6 +14,7 @@ from hsm_keys.errors import KeyNotFoundError, PinIncorrectError, StoreError, Sto
 from hsm_keys.signing.algorithms import KeyType, verifies
 from hsm_keys.stores.pkcs11 import login as login_module
 from hsm_keys.stores.pkcs11 import restart as restart_module
+from hsm_keys.stores.pkcs11.module import _modules
 from hsm_keys.stores.pkcs11.restart import restart
 from tests.support import p11kit
 from tests.support.load import Load
@@ -84,7 +85,7 @@ def test_a_server_that_hangs_holds_up_one_thread_and_goes_on(
     served: p11kit.P11KitServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hsm_keys.stores.pkcs11.pool.PATIENCE_S", 0.2)
-    monkeypatch.setattr("hsm_keys.stores.pkcs11.module.PATIENCE_S", 0.2)
+    monkeypatch.setattr("hsm_keys.stores.pkcs11.patience.PATIENCE_S", 0.2)
     with open_store(served.uri) as store, Load(store.generate("prod"), 4) as load:
         load.signs()
         served.hang()
@@ -203,12 +204,12 @@ def test_a_store_closes_while_a_call_never_returns_and_leaves_the_module_alone(
     link = store._link  # type: ignore[attr-defined]  # of PKCS#11
     lane = link.pool.take()  # somebody hangs in it
     store.close()
-    assert link.module.library.locking  # not finalised: whoever hangs would go on in freed memory
+    assert link.module.library.owned  # not finalised: whoever hangs would go on in freed memory
     link.pool.put(lane)
     with open_store(token.uri) as again:
         assert again.key("prod").sign(b"m")
         assert again._link.module is link.module  # type: ignore[attr-defined]  # of PKCS#11
-    assert not link.module.library.locking
+    assert not any(link.module is in_use for in_use in _modules.values())
 
 
 def test_closing_waits_for_the_signatures_of_other_threads(token: TestToken) -> None:
@@ -256,7 +257,7 @@ def test_after_a_refused_pin_it_never_logs_in_again(token: TestToken, monkeypatc
             tried.append(1)
             raise PinIncorrectError("the token refused the PIN")
 
-        monkeypatch.setattr(login_module, "_try_pin", refuse)
+        monkeypatch.setattr(login_module.Login, "_present", refuse)
         module = store._link.module  # type: ignore[attr-defined]  # of PKCS#11
         restart(module, module.epoch)
         for _ in range(3):
@@ -312,7 +313,7 @@ def test_a_module_that_is_in_a_call_is_not_finalised(token: TestToken, monkeypat
         link.pool.put(lane)
 
 
-@pytest.mark.parametrize("answer", [ckr.DeviceError, ckr.GeneralError, ckr.SessionHandleInvalid, ckr.UserNotLoggedIn])
+@pytest.mark.parametrize("answer", [ckr.DeviceError, ckr.GeneralError, ckr.SessionHandleInvalid])
 def test_one_retry_and_no_more(
     token: TestToken, monkeypatch: pytest.MonkeyPatch, answer: type[ckr.PKCS11Error]
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hsm_keys.errors import HsmKeysError, PinMissingError, UsageError
-from hsm_keys.stores.pins import Pin, resolve_pin
+from hsm_keys.stores.pins import Pin, PinWanted, resolve_pin
 from hsm_keys.stores.uri import Pkcs11Uri
 from hsm_keys.values import Secret
 
@@ -33,14 +33,16 @@ def resolved(
     pin_file: Path | None = None,
     ask: str | None = None,
     env: dict[str, str] | None = None,
+    takes_empty: bool = False,
 ) -> str:
     pin = resolve_pin(
+        PinWanted('token "kalshi"', takes_empty=takes_empty),
         pin_file=pin_file,
         uri=uri or Pkcs11Uri(),
-        token_name='token "kalshi"',
         ask=None if ask is None else lambda prompt: f"{ask} to {prompt}",
         env=env or {},
     )
+    assert pin is not None
     return pin.reveal()
 
 
@@ -110,7 +112,7 @@ def test_what_is_not_one_line_never_costs_a_try(tmp_path: Path, pin: str) -> Non
 
 def test_an_empty_answer_is_no_pin() -> None:
     with pytest.raises(PinMissingError, match="answer is empty"):
-        resolve_pin(pin_file=None, uri=Pkcs11Uri(), token_name="t", ask=lambda prompt: "", env={})
+        resolve_pin(PinWanted("t"), pin_file=None, uri=Pkcs11Uri(), ask=lambda prompt: "", env={})
 
 
 def test_a_pipe_is_read_once_and_serves_twice(tmp_path: Path) -> None:

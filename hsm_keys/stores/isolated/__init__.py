@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hsm_keys.stores.isolated.process import SignerProcess
 from hsm_keys.stores.isolated.store import IsolatedStore
-from hsm_keys.stores.pins import PROMPT, resolve_pin
+from hsm_keys.stores.pins import resolve_pin
 from hsm_keys.stores.uri import Pkcs11Uri
 from hsm_keys.values import Secret
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hsm_keys.stores.base import KeyStore
-    from hsm_keys.stores.pins import Pin
+    from hsm_keys.stores.pins import Pin, PinWanted
 
 __all__ = ["open_isolated"]
 
@@ -42,8 +42,8 @@ def open_isolated(
     is_token = hidden.reveal().lower().startswith("pkcs11:")
     parsed = Pkcs11Uri.parse(hidden) if is_token else Pkcs11Uri()
 
-    def get_pin(prompt: str) -> Pin:
-        return resolve_pin(pin_file=pin_file, uri=parsed, token_name=prompt.removeprefix(PROMPT), ask=ask_pin)
+    def get_pin(wanted: PinWanted) -> Pin | None:
+        return resolve_pin(wanted, pin_file=pin_file, uri=parsed, ask=ask_pin)
 
     without_pin = str(replace(parsed, pin_source=None, pin_value=None)) if is_token else hidden.reveal()
     return IsolatedStore(SignerProcess(without_pin, get_pin, force_pin=force_pin, folder=folder))

@@ -34,11 +34,12 @@ from hsm_keys.stores.environment import without_secrets
 from hsm_keys.stores.isolated.connection import Connection, NotSentError, StuckError
 from hsm_keys.stores.isolated.folder import PrivateFolder
 from hsm_keys.stores.isolated.wire import MAX_ANSWER, Kind, WireError, error_of, frame_bytes, json_frame, receive
+from hsm_keys.stores.pins import PinWanted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from hsm_keys.stores.pins import Pin
+    from hsm_keys.stores.pins import Pin, PinGetter
 
 __all__ = ["SignerProcess"]
 
@@ -88,7 +89,7 @@ class SignerProcess:
     Args:
         uri: The store's URI, without a PIN or its source.
         force_pin: As for ``open_store``.
-        get_pin: Gives the user PIN; called with a prompt, at most once.
+        get_pin: Gives the user PIN, or None where the token asks on its own pad. What it gives is kept.
         folder: Where independent processes share one; this one joins whoever was first.
 
     Raises:
@@ -96,7 +97,7 @@ class SignerProcess:
         HsmKeysError: Whatever opening the store raises.
     """
 
-    def __init__(self, uri: str, get_pin: Callable[[str], Pin], *, force_pin: bool, folder: Path | None = None) -> None:
+    def __init__(self, uri: str, get_pin: PinGetter, *, force_pin: bool, folder: Path | None = None) -> None:
         self._opening = {"uri": uri, "force_pin": force_pin}
         self._get_pin = get_pin
         self._pin: Pin | None = None
@@ -244,7 +245,7 @@ class SignerProcess:
             control.sendall(json_frame(Kind.OPEN, {**self._opening, "folder": str(self._folder.path)}))
             while frame := receive(control, MAX_ANSWER):
                 if frame.kind is Kind.PIN_WANTED:
-                    control.sendall(frame_bytes(Kind.PIN, self._pin_for(frame.payload.decode())))
+                    control.sendall(self._pin_frame(PinWanted(**frame.json())))
                 elif frame.kind is Kind.READY:
                     told: dict[str, Any] = frame.json()
                     return told
@@ -257,15 +258,17 @@ class SignerProcess:
             hint="see what it wrote to stderr, or open the store without it",
         )
 
-    def _pin_for(self, prompt: str) -> bytes:
+    def _pin_frame(self, wanted: PinWanted) -> bytes:
         if self._pin is None:
-            self._pin = self._get_pin(prompt)
+            self._pin = self._get_pin(wanted)
+        if self._pin is None:
+            return frame_bytes(Kind.NO_PIN)
         if self._fingerprint() in _refused:
             raise PinIncorrectError(
                 "the token refused this PIN before; it was not tried again",
                 hint="check the PIN source; another wrong try may lock the token",
             )
-        return self._pin.reveal().encode()
+        return frame_bytes(Kind.PIN, self._pin.reveal().encode())
 
     def _fingerprint(self) -> bytes:
         pin = self._pin.reveal().encode() if self._pin else b""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cryptography.hazmat.primitives import serialization
 
-from hsm_keys.errors import KeyNotFoundError, StoreUnavailableError, UsageError
+from hsm_keys.errors import KeyNotFoundError, PinMissingError, StoreUnavailableError, UsageError
 from hsm_keys.stores import open_store
 from hsm_keys.stores.isolated.folder import PrivateFolder
 from hsm_keys.stores.isolated.wire import (
@@ -33,10 +33,10 @@ from hsm_keys.stores.isolated.wire import (
     peer_is_me,
     receive,
 )
+from hsm_keys.stores.pins import Pin, PinGetter, PinWanted
+from hsm_keys.stores.uri import Pkcs11Uri
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = ["main"]
@@ -218,7 +218,7 @@ def main() -> None:
 
 
 def _sign_for(owner: socket.socket, uri: str, folder: PrivateFolder, *, force_pin: bool) -> None:
-    store = open_store(uri, ask_pin=_asking(owner), force_pin=force_pin)
+    store = _opened(uri, owner, force_pin=force_pin)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     others = os.umask(0o177)
     listener.bind(str(folder.socket))
@@ -236,12 +236,33 @@ def _sign_for(owner: socket.socket, uri: str, folder: PrivateFolder, *, force_pi
     store.close()
 
 
-def _asking(owner: socket.socket) -> Callable[[str], str]:
-    def ask(prompt: str) -> str:
-        owner.sendall(frame_bytes(Kind.PIN_WANTED, prompt.encode()))
+def _opened(uri: str, owner: socket.socket, *, force_pin: bool) -> KeyStore:
+    if not uri.lower().startswith("pkcs11:"):
+        return open_store(uri)
+    from hsm_keys.stores.pkcs11 import open_with
+
+    opening = threading.Event()
+    opening.set()
+    store = open_with(Pkcs11Uri.parse(uri), _asking(owner, opening), force_pin=force_pin)
+    opening.clear()
+    return store
+
+
+def _asking(owner: socket.socket, opening: threading.Event) -> PinGetter:
+    """Return what gets the PIN from the owner, who has an ear for that while the store is being opened."""
+
+    def ask(wanted: PinWanted) -> Pin | None:
+        if not opening.is_set():
+            if wanted.has_pad:
+                return None
+            raise PinMissingError(
+                f"{wanted.token} wants its user PIN again, and the signer has none",
+                hint="give a PIN when the store is opened",
+            )
+        owner.sendall(json_frame(Kind.PIN_WANTED, asdict(wanted)))
         answer = receive(owner, MAX_MESSAGE)
         if answer is None:  # the owner has no PIN, or is gone
             os._exit(0)
-        return answer.payload.decode()
+        return None if answer.kind is Kind.NO_PIN else Pin(answer.payload.decode())
 
     return ask

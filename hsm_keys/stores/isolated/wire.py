@@ -60,7 +60,9 @@ class Kind(IntEnum):
     """From here on, between the signer and its owner alone."""
     PIN_WANTED = 49
     PIN = 50
-    READY = 51
+    NO_PIN = 51
+    """None is named, and the token has a pad to ask on."""
+    READY = 52
 
 
 class WireError(Exception):

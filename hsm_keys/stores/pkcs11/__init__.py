@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hsm_keys.stores.base import KeyStore
-    from hsm_keys.stores.pins import Pin
+    from hsm_keys.stores.pins import Pin, PinGetter, PinWanted
     from hsm_keys.values import Secret
 
-__all__ = ["open_uri"]
+__all__ = ["open_uri", "open_with"]
 
 
 def open_uri(
@@ -39,14 +39,19 @@ def open_uri(
         PinError: If the PIN is missing, wrong or locked.
     """
     parsed = Pkcs11Uri.parse(uri)
-    if parsed.module_name is not None:
+
+    def get_pin(wanted: PinWanted) -> Pin | None:
+        return resolve_pin(wanted, pin_file=pin_file, uri=parsed, ask=ask_pin)
+
+    return open_with(parsed, get_pin, force_pin=force_pin)
+
+
+def open_with(uri: Pkcs11Uri, get_pin: PinGetter, *, force_pin: bool = False) -> Pkcs11Store:
+    """Open a token as ``open_uri`` does, with a PIN from anywhere."""
+    if uri.module_name is not None:
         raise UsageError(
             "module-name needs a search path that this tool doesn't have",
             hint="name the module by its file: module-path=/usr/lib/softhsm/libsofthsm2.so",
         )
-    module_path = parsed.module_path or os.environ.get("HSM_KEYS_MODULE") or None
-
-    def get_pin(token_name: str) -> Pin:
-        return resolve_pin(pin_file=pin_file, uri=parsed, token_name=token_name, ask=ask_pin)
-
-    return Pkcs11Store(replace(parsed, module_path=module_path), get_pin, force_pin=force_pin)
+    module_path = uri.module_path or os.environ.get("HSM_KEYS_MODULE") or None
+    return Pkcs11Store(replace(uri, module_path=module_path), get_pin, force_pin=force_pin)

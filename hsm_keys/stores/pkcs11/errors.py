@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from pkcs11 import exceptions as ckr
 
-from hsm_keys.errors import HsmKeysError, StoreError, StoreUnavailableError
+from hsm_keys.errors import HsmKeysError, PinError, PinLockedError, StoreError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,6 @@ _GONE: Final = (
     ckr.SlotIDInvalid,
     ckr.TokenNotPresent,
     ckr.TokenNotRecognised,
-    ckr.UserNotLoggedIn,
 )
 """What modules answered when a daemon was killed or a token directory moved."""
 
@@ -37,6 +36,7 @@ _HINTS: Final[dict[type[ckr.PKCS11Error], str]] = {
     ckr.MechanismInvalid: "the token doesn't know this mechanism: choose another --key-type",
     ckr.KeySizeRange: "the token doesn't make keys of this size: choose another --key-type",
     ckr.FunctionNotSupported: "the module can't do this at all",
+    ckr.UserNotLoggedIn: "the token says that nobody is logged in, although somebody is: restart the program",
 }
 
 
@@ -53,6 +53,31 @@ def is_gone(error: BaseException) -> bool:
     return isinstance(error, _GONE)
 
 
+def pin_problem(error: ckr.PKCS11Error, token: str) -> PinError | None:
+    """Return what an answer says about the user PIN; None if it is about something else.
+
+    Args:
+        error: The answer, to a login or to what comes after it.
+        token: What people call the token.
+    """
+    match error:
+        case ckr.PinLocked():
+            return PinLockedError(
+                f"the user PIN of {token} is locked", hint="have the security officer reset it with the vendor's tool"
+            )
+        case ckr.PinExpired():
+            return PinError(
+                f"the user PIN of {token} has expired, or must be changed before the token does more",
+                hint="set a new one with the vendor's tool, such as pkcs11-tool --module MODULE --login --change-pin",
+            )
+        case ckr.UserPinNotInitialized():
+            return PinError(
+                f"{token} has no user PIN yet",
+                hint="set one with the vendor's tool (softhsm2-util --init-token, pkcs11-tool --init-pin)",
+            )
+    return None
+
+
 @contextmanager
 def told_as_ours(what: str) -> Iterator[None]:
     """Turn what python-pkcs11 raises inside into a StoreError.
@@ -62,7 +87,8 @@ def told_as_ours(what: str) -> Iterator[None]:
 
     Raises:
         StoreUnavailableError: If the token or its session is gone.
-        StoreError: If it refuses.
+        PinError: If it refuses over the PIN.
+        StoreError: If it refuses otherwise.
     """
     try:
         yield
@@ -74,4 +100,5 @@ def told_as_ours(what: str) -> Iterator[None]:
                 f"the token failed to {what}: {reason(error)}",
                 hint="check that the token is plugged in and its daemon runs, then try again",
             ) from None
-        raise StoreError(f"the token failed to {what}: {reason(error)}", hint=_HINTS.get(type(error), "")) from None
+        refusal = StoreError(f"the token failed to {what}: {reason(error)}", hint=_HINTS.get(type(error), ""))
+        raise pin_problem(error, "the token") or refusal from None

@@ -30,7 +30,7 @@ class Pkcs11Key(StoredKey):
         """SHA-1 of the public key's bits: the key's identity, whatever its label and id say."""
         self._store = store
         self._public_key = public_key
-        self._signature_length = signature_length(public_key)
+        self.signature_length: Final = signature_length(public_key)
         self._proved: dict[bool, int] = {}  # of messages, of digests: since which opening of the token
 
     def public_key(self) -> PublicKey:
@@ -75,9 +75,9 @@ class Pkcs11Key(StoredKey):
         if not isinstance(message, bytes):  # python-pkcs11 would encode a str, and sign it
             raise TypeError(f"a message to sign is bytes, not {type(message).__name__}")
         signature = self._store.sign(self, message, digest=digest)
-        if len(signature) != self._signature_length:
+        if len(signature) != self.signature_length:
             raise SigningError(
-                f"the token gave a signature of {len(signature)} bytes instead of {self._signature_length}",
+                f"the token gave a signature of {len(signature)} bytes instead of {self.signature_length}",
                 hint="the module is at fault: try the vendor's newest version",
             )
         if self._proved.get(digest) != self._store.opened:

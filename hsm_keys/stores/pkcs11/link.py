@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from pkcs11 import exceptions as ckr
-from pkcs11.mechanisms import MGF, Mechanism
+from pkcs11.constants import Attribute
+from pkcs11.mechanisms import Mechanism
 
 from hsm_keys.errors import HsmKeysError, KeyNotFoundError, SigningError, StoreError, StoreUnavailableError
 from hsm_keys.forks import fork_generation
-from hsm_keys.signing.algorithms import SALT_LENGTH, KeyType
+from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.pkcs11 import objects
+from hsm_keys.stores.pkcs11.cryptoki import sign_mechanism
 from hsm_keys.stores.pkcs11.generate import sweep
-from hsm_keys.stores.pkcs11.login import Login, log_in
+from hsm_keys.stores.pkcs11.login import Login, log_in, open_session
 from hsm_keys.stores.pkcs11.pool import Lane, SessionPool
 from hsm_keys.stores.pkcs11.tokens import describe_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from hsm_keys.stores.base import StoredKey
-    from hsm_keys.stores.pins import Pin
+    from hsm_keys.stores.pins import PinGetter
     from hsm_keys.stores.pkcs11.key import Pkcs11Key
     from hsm_keys.stores.pkcs11.module import Module
 
 __all__ = ["Link"]
-
-# Without the parameter python-pkcs11 signs with SHA-1 and a salt of 20 bytes, and no module complains.
-_PSS: Final = (Mechanism.SHA256, MGF.SHA256, SALT_LENGTH)
-_SIGNATURE_BUFFER: Final = 512  # bytes: RSA-4096
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +43,7 @@ class Link:
         description: The token's label and serial, for people.
         login: The login, with the session that manages objects.
         pool: The sessions that sign.
+        get_pin: Gives the PIN, where the login was lost, and to keys that want it each time.
     """
 
     module: Module
@@ -52,15 +51,18 @@ class Link:
     description: str
     login: Login
     pool: SessionPool
+    get_pin: PinGetter
     offered: set[Any] | None = None
     epoch: int = field(init=False)
     generation: int = field(default_factory=fork_generation)
+    _want_pin: set[bytes] = field(default_factory=set)
+    """Fingerprints of keys that turned out to want a login for each signature."""
 
     def __post_init__(self) -> None:
         self.epoch = self.module.epoch
 
     @classmethod
-    def open(cls, module: Module, token: Any, get_pin: Callable[[], Pin], *, force: bool) -> Link:
+    def open(cls, module: Module, token: Any, get_pin: PinGetter, *, force: bool) -> Link:
         """Log in, and remove what an interrupted destruction left.
 
         Raises:
@@ -70,7 +72,8 @@ class Link:
         login = log_in(module, token, get_pin, force=force)
         with module.mutex:
             sweep(login.session)
-        return cls(module, token, describe_token(token), login, SessionPool(module, token.open, login.session))
+        pool = SessionPool(module, partial(open_session, token, rw=False), login.session)
+        return cls(module, token, describe_token(token), login, pool, get_pin)
 
     @property
     def usable(self) -> bool:
@@ -99,16 +102,57 @@ class Link:
             sign = lane.handles.get((key.fingerprint, digest)) or self._prepare(
                 lane, key, digest=digest, opened_just_now=opened_just_now
             )
-            with lane.guard:
-                signature: bytes = sign(message)
         except HsmKeysError:
             pool.put(lane)  # its session is as good as before
             raise
         except BaseException:
             pool.discard(lane)
             raise
+        try:
+            with lane.guard:
+                signature: bytes = sign(message)
+        except BaseException:
+            pool.discard(lane)  # with whatever is under way in its session
+            raise
         pool.put(lane)
         return signature
+
+    @contextmanager
+    def loop(self, key: Pkcs11Key) -> Iterator[Callable[[bytes], bytes]]:
+        """Give what signs with a key in a session of its own, without the pool around it."""
+        with self.module.mutex:
+            lane = Lane(open_session(self.token, rw=False), nullcontext())
+        try:
+            yield self._prepare(lane, key, digest=False, opened_just_now=True)
+        finally:
+            with self.module.mutex, suppress(ckr.PKCS11Error):
+                lane.session.close()
+
+    def make_ready(self) -> None:
+        """Make sure that the session which manages objects is there and logged in.
+
+        Code that shares the module may have logged out; then a token shows no private keys, and no error.
+
+        Raises:
+            PinError: If the PIN is refused, or can't be tried.
+            PKCS11Error: If the session is gone, or the token is.
+        """
+        with self.module.mutex:
+            self.login.log_in(self.get_pin)
+
+    def log_in_again(self, key: Pkcs11Key) -> None:
+        """Log in after a signature was refused for want of a login; where there is one, the key wants its own.
+
+        Raises:
+            PinError: If the PIN is refused, or can't be tried.
+            PKCS11Error: If the session is gone, or the token is.
+        """
+        with self.module.mutex:
+            if self.module.library.functions.is_logged_in(self.login.session.handle):
+                self._want_pin.add(key.fingerprint)
+            else:
+                self.login.log_in(self.get_pin)
+            self.pool.forget()
 
     def locate(self, session: Any, key: StoredKey, *, opened_just_now: bool = True) -> Any:
         """Return the private object that belongs to the key's public half; hold the module's mutex.
@@ -143,16 +187,23 @@ class Link:
             raise SigningError(
                 f"the token says that the key {key.name!r} can't sign", hint="enroll a key made for signing"
             )
-        sign: Callable[[bytes], bytes]
-        if key.key_type is KeyType.ED25519:
-            sign = partial(private.sign, mechanism=Mechanism.EDDSA, buffer_size=_SIGNATURE_BUFFER)
-        else:
-            mechanism = self._rsa_mechanism(digest=digest)
-            sign = partial(private.sign, mechanism=mechanism, mechanism_param=_PSS, buffer_size=_SIGNATURE_BUFFER)
-            if mechanism is Mechanism.RSA_PKCS_PSS and not digest:
-                sign = _digest_first(sign)
+        is_rsa = key.key_type is not KeyType.ED25519
+        mechanism = self._rsa_mechanism(digest=digest) if is_rsa else Mechanism.EDDSA
+        wants_pin = key.fingerprint in self._want_pin or objects.read(private, Attribute.ALWAYS_AUTHENTICATE)
+        sign = self.module.library.functions.signing(
+            lane.session.handle,
+            private.handle,
+            sign_mechanism(mechanism, pss=is_rsa),
+            key.signature_length,
+            self._authenticate if wants_pin else None,
+        )
+        if mechanism is Mechanism.RSA_PKCS_PSS and not digest:
+            sign = _digest_first(sign)
         lane.handles[key.fingerprint, digest] = sign
         return sign
+
+    def _authenticate(self, session: int) -> None:
+        self.login.authenticate(session, self.get_pin)
 
     def _rsa_mechanism(self, *, digest: bool) -> Mechanism:
         """Return the mechanism for a message or for its digest; some tokens have PSS only over a digest."""

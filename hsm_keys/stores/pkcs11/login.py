@@ -1,8 +1,7 @@
 """Logging in: once a token and process, never twice with a PIN that was refused.
 
-Login belongs to the process and the token (PKCS#11 v2.40, section 5.6). Closing the session that logged in logs
-all others out, so one session does nothing but hold the login, shared by all stores of the process that
-use the token.
+Login belongs to the process and the token (PKCS#11 v2.40, section 5.6), and ends with the process's last session. So
+one session holds it, shared by all stores of the process that use the token.
 """
 
 from __future__ import annotations
@@ -15,53 +14,136 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pkcs11 import exceptions as ckr
 from pkcs11.constants import TokenFlag
-from pkcs11.types import PROTECTED_AUTH
 
-from hsm_keys.errors import PinError, PinIncorrectError, PinLockedError
-from hsm_keys.stores.pkcs11.errors import told_as_ours
+from hsm_keys.errors import PinIncorrectError, PinLockedError
+from hsm_keys.stores.pins import PinGetter, PinWanted
+from hsm_keys.stores.pkcs11.cryptoki import CKU_CONTEXT_SPECIFIC, CKU_USER, check
+from hsm_keys.stores.pkcs11.errors import pin_problem, told_as_ours
 from hsm_keys.stores.pkcs11.tokens import describe_token, serial_of
-from hsm_keys.values import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from hsm_keys.stores.pins import Pin
     from hsm_keys.stores.pkcs11.module import Module
 
-__all__ = ["Login", "log_in"]
+__all__ = ["Login", "log_in", "open_session"]
 
 _log = logging.getLogger(__name__)
 _refused: set[bytes] = set()
 _SALT: Final = os.urandom(16)
 
+_COUNTER: Final = {
+    TokenFlag.USER_PIN_LOCKED: ", and is locked now",
+    TokenFlag.USER_PIN_FINAL_TRY: ", and the next wrong one locks it",
+    TokenFlag.USER_PIN_COUNT_LOW: ", and counts wrong tries",
+}
+
+
+_NO_MORE: Final = (ckr.SessionCount, ckr.DeviceMemory, ckr.HostMemory)
+"""What modules answer when they can't open a further session of any kind."""
+
 
 class Login:
-    """A read-write session that holds the login and does the managing: find, generate, relabel, destroy."""
+    """A read-write session that holds the login and does the managing: find, generate, relabel, destroy.
 
-    def __init__(self, module: Module, slot_id: int, session: Any) -> None:
-        self.session = session
+    Args:
+        module: The token's module; hold its mutex for every call.
+        token: python-pkcs11's token.
+        force: Whether to log in where the next wrong PIN would lock the token.
+    """
+
+    def __init__(self, module: Module, token: Any, *, force: bool) -> None:
+        self.session = open_session(token, rw=True)
         self.users = 0
         self._module = module
-        self._slot_id = slot_id
+        self._token = token
+        self._force = force
+        self._logs_out = False
+
+    def log_in(self, get_pin: PinGetter) -> None:
+        """Log in, unless the process is logged in, or the token wants no login.
+
+        Raises:
+            PinError: If the PIN is refused, or can't be tried.
+            PKCS11Error: If the token refuses otherwise.
+        """
+        library, token = self._module.library, self._token
+        if not token.flags & TokenFlag.LOGIN_REQUIRED or library.functions.is_logged_in(self.session.handle):
+            return
+        self._present(self.session.handle, CKU_USER, get_pin)
+        # Code that came after us may work under our login, so it ends with the last session. What came first didn't.
+        self._logs_out = not library.owned
+
+    def authenticate(self, session: int, get_pin: PinGetter) -> None:
+        """Log in for the one operation that is under way in a session, with a key that wants that each time.
+
+        Raises:
+            PinError: If the PIN is refused, or can't be tried.
+            PKCS11Error: If the token refuses otherwise.
+        """
+        with self._module.mutex:  # of many threads, one finds out that the PIN isn't right any more
+            self._present(session, CKU_CONTEXT_SPECIFIC, get_pin)
+
+    def _present(self, session: int, user: int, get_pin: PinGetter) -> None:
+        """Hand the PIN over to the token, once."""
+        token, functions = self._token, self._module.library.functions
+        info = functions.token_info(token.slot.slot_id)
+        flags = TokenFlag(info.flags)
+        _refuse_risky_login(token, flags, force=self._force)
+        has_pad = bool(flags & TokenFlag.PROTECTED_AUTHENTICATION_PATH)
+        pin = get_pin(PinWanted(describe_token(token), has_pad, takes_empty=info.shortest_pin == 0))
+        fingerprint = _fingerprint(token, pin)
+        if fingerprint in _refused:
+            raise PinIncorrectError(
+                f"{describe_token(token)} refused this PIN before; it was not tried again",
+                hint="check the PIN source; another wrong try may lock the token",
+            )
+        try:
+            check(functions.login(session, user, pin))
+        except ckr.UserAlreadyLoggedIn:
+            return  # by other code of this process, a moment ago
+        except (ckr.PinIncorrect, ckr.PinInvalid, ckr.PinLenRange):
+            _refused.add(fingerprint)
+            raise PinIncorrectError(
+                f"{describe_token(token)} refused the PIN{self._tries_left()}; it will not be tried again",
+                hint="check the PIN source: --pin-file, pin-source, HSM_KEYS_PIN_FILE, HSM_KEYS_PIN",
+            ) from None
+        except ckr.PKCS11Error as error:
+            raise pin_problem(error, describe_token(token)) or error from None
+
+    def _tries_left(self) -> str:
+        """Return what the token says about its counter now: the flags are read anew."""
+        with suppress(ckr.PKCS11Error):
+            flags = self._module.library.functions.token_info(self._token.slot.slot_id).flags
+            for flag, meaning in _COUNTER.items():
+                if flags & flag:
+                    return meaning
+        return ""
 
     def release(self) -> None:
-        """Give one ``log_in`` back; the last one closes the session, which logs the process out."""
-        logins = self._module.logins
+        """Give one ``log_in`` back; the last one ends the login."""
+        logins, slot_id = self._module.logins, self._token.slot.slot_id
         with self._module.mutex:
             self.users -= 1
-            if self.users == 0 and logins.get(self._slot_id) is self:
-                del logins[self._slot_id]
-                with suppress(ckr.PKCS11Error):
-                    self.session.close()
+            if self.users == 0 and logins.get(slot_id) is self:
+                del logins[slot_id]
+                self.end()
+
+    def end(self) -> None:
+        """Close the session, which logs out unless other code of the process has sessions."""
+        if self._logs_out:
+            with suppress(ckr.PKCS11Error):
+                self._module.library.functions.logout(self.session.handle)
+        with suppress(ckr.PKCS11Error):
+            self.session.close()
 
 
-def log_in(module: Module, token: Any, get_pin: Callable[[], Pin], *, force: bool = False) -> Login:
+def log_in(module: Module, token: Any, get_pin: PinGetter, *, force: bool = False) -> Login:
     """Return the process's login to the token; call ``release`` when done.
 
     Args:
         module: The token's module.
         token: python-pkcs11's token.
-        get_pin: Called once, and only if the token wants a PIN and nobody of this process is logged in.
+        get_pin: Called only if the token wants a PIN and nobody of this process is logged in.
         force: Log in also where the next wrong PIN would lock it.
 
     Raises:
@@ -74,39 +156,47 @@ def log_in(module: Module, token: Any, get_pin: Callable[[], Pin], *, force: boo
         login = module.logins.get(slot_id)
         if login is None:
             with told_as_ours("open a session"):
-                login = module.logins[slot_id] = Login(module, slot_id, _open(token, get_pin, force=force))
+                login = Login(module, token, force=force)
+                try:
+                    login.log_in(get_pin)
+                except BaseException:
+                    login.end()
+                    raise
+            module.logins[slot_id] = login
         login.users += 1
         return login
 
 
-def _open(token: Any, get_pin: Callable[[], Pin], *, force: bool) -> Any:
-    flags = token.flags
-    if not flags & TokenFlag.LOGIN_REQUIRED:
-        return _open_session(token, None)
-    _refuse_risky_login(token, force=force)
-    if flags & TokenFlag.PROTECTED_AUTHENTICATION_PATH:
-        return _try_pin(token, PROTECTED_AUTH)
-    pin = get_pin()
-    fingerprint = hashlib.sha256(_SALT + serial_of(token).encode() + b"\0" + pin.reveal().encode()).digest()
-    if fingerprint in _refused:
-        raise PinIncorrectError(
-            f"{describe_token(token)} refused this PIN before; it was not tried again",
-            hint="check the PIN source; another wrong try may lock the token",
-        )
+def open_session(token: Any, *, rw: bool) -> Any:
+    """Open a session of that kind, or of the other one where the token gives only that: signing needs no more.
+
+    Raises:
+        PKCS11Error: If the token gives none.
+    """
     try:
-        return _try_pin(token, pin)
-    except PinIncorrectError:
-        _refused.add(fingerprint)
+        return token.open(rw=rw)
+    except _NO_MORE:
         raise
+    except ckr.PKCS11Error as error:
+        with suppress(ckr.PKCS11Error):
+            return token.open(rw=not rw)
+        raise error from None
 
 
-def _refuse_risky_login(token: Any, *, force: bool) -> None:
-    if token.flags & TokenFlag.USER_PIN_LOCKED:
+def _fingerprint(token: Any, pin: Pin | None) -> bytes:
+    """Return what a refused PIN is remembered by; one that the token itself asks for is another each time."""
+    if pin is None:
+        return os.urandom(32)
+    return hashlib.sha256(_SALT + serial_of(token).encode() + b"\0" + pin.reveal().encode()).digest()
+
+
+def _refuse_risky_login(token: Any, flags: TokenFlag, *, force: bool) -> None:
+    if flags & TokenFlag.USER_PIN_LOCKED:
         raise PinLockedError(
             f"the user PIN of {describe_token(token)} is locked",
             hint="have the security officer reset it with the vendor's tool; nothing was tried",
         )
-    if token.flags & TokenFlag.USER_PIN_FINAL_TRY:
+    if flags & TokenFlag.USER_PIN_FINAL_TRY:
         if force:
             _log.warning("one more wrong PIN locks %s; trying, as asked", describe_token(token))
             return
@@ -114,54 +204,5 @@ def _refuse_risky_login(token: Any, *, force: bool) -> None:
             f"one more wrong PIN locks {describe_token(token)}; nothing was tried",
             hint="make sure of the PIN, then give --force-pin; a right one clears the counter",
         )
-    if token.flags & TokenFlag.USER_PIN_COUNT_LOW:
+    if flags & TokenFlag.USER_PIN_COUNT_LOW:
         _log.warning("%s counts wrong PINs: the last one was wrong", describe_token(token))
-
-
-def _open_session(token: Any, pin: object) -> Any:
-    """Open read-write, or read-only on a write-protected token: signing needs no more."""
-    try:
-        return token.open(rw=True, user_pin=_revealed(pin))
-    except ckr.TokenWriteProtected:
-        return token.open(user_pin=_revealed(pin))
-
-
-def _revealed(pin: object) -> object:
-    """Return the PIN for the call itself: errors take the local variables of their frames home."""
-    return pin.reveal() if isinstance(pin, Secret) else pin
-
-
-def _try_pin(token: Any, pin: object) -> Any:
-    try:
-        return _open_session(token, pin)
-    except ckr.UserAlreadyLoggedIn:
-        # Other code of this process holds the login: use it, and leave it alone on close.
-        return _open_session(token, None)
-    except (ckr.PinIncorrect, ckr.PinInvalid, ckr.PinLenRange):
-        raise PinIncorrectError(
-            f"{describe_token(token)} refused the PIN{_tries_left(token)}; it will not be tried again",
-            hint="check the PIN source: --pin-file, pin-source, HSM_KEYS_PIN_FILE, HSM_KEYS_PIN",
-        ) from None
-    except ckr.PinLocked:
-        raise PinLockedError(
-            f"the user PIN of {describe_token(token)} is locked",
-            hint="have the security officer reset it with the vendor's tool",
-        ) from None
-    except (ckr.PinExpired, ckr.UserPinNotInitialized) as error:
-        raise PinError(
-            f"{describe_token(token)} takes no login now: {type(error).__name__}",
-            hint="set the user PIN with the vendor's tool (softhsm2-util --init-token, pkcs11-tool --init-pin)",
-        ) from None
-
-
-def _tries_left(token: Any) -> str:
-    """Return what the token says about its counter now: the flags are read anew."""
-    with suppress(ckr.PKCS11Error):
-        flags = token.slot.get_token().flags
-        if flags & TokenFlag.USER_PIN_LOCKED:
-            return ", and is locked now"
-        if flags & TokenFlag.USER_PIN_FINAL_TRY:
-            return ", and the next wrong one locks it"
-        if flags & TokenFlag.USER_PIN_COUNT_LOW:
-            return ", and counts wrong tries"
-    return ""

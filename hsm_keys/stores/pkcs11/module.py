@@ -1,164 +1,43 @@
-"""PKCS#11 modules: load once a process, with locking, and finalise when the last user is gone.
+"""PKCS#11 modules in use: one object a process and module, with what all its users share.
 
-python-pkcs11 calls ``C_Initialize(NULL)``, which promises that the program has no threads (PKCS#11 v2.40,
-section 5.4); SoftHSM then switches its mutexes off, while python-pkcs11 releases the GIL in every call. Two
-threads crash the process. So the module is initialised here with ``CKF_OS_LOCKING_OK`` instead.
+A module has one C_Initialize and one C_Finalize for all code of the process. So it stays initialised when the last
+store is closed: other code may have come to use it. It is initialised anew when a store is opened again and nobody else
+has a session, and finalised when the program ends.
 """
 
 from __future__ import annotations
 
-import ctypes
+import atexit
 import os
 import threading
 import time
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pkcs11 import _pkcs11
-from pkcs11.exceptions import PKCS11Error
-
-from hsm_keys.errors import StoreError, StoreNotFoundError, StoreUnavailableError
+from hsm_keys.errors import StoreUnavailableError
 from hsm_keys.forks import ProcessLock
-from hsm_keys.stores.pkcs11.errors import reason
-from hsm_keys.values import shown_path
+from hsm_keys.stores.pkcs11.library import Library, find_module, load, renewed
+from hsm_keys.stores.pkcs11.patience import PatientLock, end_of_program
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from hsm_keys.stores.pkcs11.login import Login
     from hsm_keys.stores.pkcs11.pool import SessionPool
 
-__all__ = ["PATIENCE_S", "Module", "PatientLock", "acquire", "find_module"]
-
-PATIENCE_S: Final = 30.0
-"""How long a thread waits for others that are inside the module. A call into one may never return."""
+__all__ = ["Module", "acquire"]
 
 _AT_REST_S: Final = 2.0
 """How long closing and forking wait for signatures under way."""
-
-_CKR_OK: Final = 0x000
-_CKR_ARGUMENTS_BAD: Final = 0x007
-_CKR_NEED_TO_CREATE_THREADS: Final = 0x009
-_CKR_CANT_LOCK: Final = 0x00A
-_CKR_CRYPTOKI_ALREADY_INITIALIZED: Final = 0x191
-_CKF_OS_LOCKING_OK: Final = 0x002
-
-_USUAL_MODULES: Final = (
-    "/usr/lib/softhsm/libsofthsm2.so",
-    "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
-    "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
-    "/usr/lib64/pkcs11/libsofthsm2.so",
-    "/usr/lib64/libsofthsm2.so",
-    "/usr/local/lib/softhsm/libsofthsm2.so",
-    "/opt/homebrew/lib/softhsm/libsofthsm2.so",
-)
 
 _PARALLEL_SAFE: Final = ("SoftHSM", "openCryptoki", "Meta PKCS11 LIBRARY")  # the last is openCryptoki's older name
 """Modules (by a word of manufacturer or description) on which 8 threads signed 160,000 times without a bad
 signature. Some other modules fail as soon as two sessions sign at once, so unknown ones are serialised."""
 
 
-class _InitializeArgs(ctypes.Structure):
-    """CK_C_INITIALIZE_ARGS."""
-
-    _fields_ = (
-        ("CreateMutex", ctypes.c_void_p),
-        ("DestroyMutex", ctypes.c_void_p),
-        ("LockMutex", ctypes.c_void_p),
-        ("UnlockMutex", ctypes.c_void_p),
-        ("flags", ctypes.c_ulong),
-        ("pReserved", ctypes.c_void_p),
-    )
-
-
-class _FunctionList(ctypes.Structure):
-    """The head of CK_FUNCTION_LIST, as far as it is called here."""
-
-    _fields_ = (
-        ("version", ctypes.c_ubyte * 2),
-        ("C_Initialize", ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_void_p)),
-        ("C_Finalize", ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_void_p)),
-    )
-
-
-def _shared_function_list(path: str) -> _FunctionList | None:
-    """Return the module's function list; None where every caller gets a list of its own.
-
-    Such a module (p11-kit-client is one) keeps its state behind the list, so that initialising through ours
-    would leave python-pkcs11's copy uninitialised.
-    """
-    get_list = ctypes.CDLL(path).C_GetFunctionList
-    first, second = ctypes.POINTER(_FunctionList)(), ctypes.POINTER(_FunctionList)()
-    if get_list(ctypes.byref(first)) != _CKR_OK or get_list(ctypes.byref(second)) != _CKR_OK:
-        return None
-    same = ctypes.addressof(first.contents) == ctypes.addressof(second.contents)
-    return first.contents if same else None
-
-
-class _Library(_pkcs11.lib):
-    """python-pkcs11's library object, initialised with operating system locking where that is possible."""
-
-    locking: bool = False
-    _functions: _FunctionList | None = None
-
-    def initialize(self) -> None:
-        """Call C_Initialize; python-pkcs11 calls this from its constructor."""
-        self._functions = _shared_function_list(self.so)
-        if self._functions is not None:
-            arguments = _InitializeArgs(flags=_CKF_OS_LOCKING_OK)
-            result = self._functions.C_Initialize(ctypes.byref(arguments))
-            if result == _CKR_OK:
-                self.locking = True
-                return
-            if result == _CKR_CRYPTOKI_ALREADY_INITIALIZED:
-                # Other code of this process owns the module: usable, but nobody knows with which locking.
-                self._functions = None
-                return
-            if result not in {_CKR_ARGUMENTS_BAD, _CKR_CANT_LOCK, _CKR_NEED_TO_CREATE_THREADS}:
-                raise PKCS11Error(f"C_Initialize answered {result:#x}")
-            self._functions = None
-        super().initialize()
-
-    def finalize(self) -> None:
-        """Call C_Finalize, if this object initialised the module."""
-        if self._functions is not None:
-            self._functions.C_Finalize(None)
-            self._functions = None
-            self.locking = False
-        elif self.initialized:
-            super().finalize()
-
-
 _lock = ProcessLock()
-_libraries: dict[str, _Library] = {}  # never dropped: sessions point into a library that dropping would unload
+_libraries: dict[str, Library] = {}  # never dropped: sessions point into a library that dropping would unload
 _modules: dict[str, Module] = {}
 _unusable: set[str] = set()  # forked while a thread was inside
-
-
-class PatientLock:
-    """A re-entrant lock; ``with`` gives up after ``PATIENCE_S``, since whoever has it may never come back.
-
-    Raises:
-        StoreUnavailableError: From ``with``, if it couldn't be had.
-    """
-
-    def __init__(self) -> None:
-        lock = threading.RLock()
-        self.acquire = lock.acquire
-        self.release = lock.release
-
-    def __enter__(self) -> None:
-        if not self.acquire(timeout=PATIENCE_S):
-            raise StoreUnavailableError(
-                f"a call into the PKCS#11 module hasn't returned for {PATIENCE_S:.0f} s",
-                hint="check the token and its daemon; restart this program if it never returns",
-            )
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.release()
 
 
 class Module:
@@ -176,7 +55,7 @@ class Module:
         signing: Held around each signature: the mutex itself where the module must be serialised.
     """
 
-    def __init__(self, file: str, library: _Library) -> None:
+    def __init__(self, file: str, library: Library) -> None:
         self.file = file
         self.library = library
         self.mutex = PatientLock()
@@ -219,7 +98,7 @@ class Module:
             pool.resume()
 
     def release(self) -> None:
-        """Give one ``acquire`` back; the last one finalises the module.
+        """Give one ``acquire`` back; after the last one, no thread enters the module until it is acquired again.
 
         It stays as it is if a call into it doesn't return: that would go on in freed memory.
         """
@@ -227,14 +106,23 @@ class Module:
             self.users -= 1
             if self.users or _modules.get(self.file) is not self:
                 return
-            if not self.rest(time.monotonic() + _AT_REST_S, for_good=True):
-                return
-            try:
+            if self.close(time.monotonic() + _AT_REST_S):
                 del _modules[self.file]
-                with suppress(PKCS11Error):
-                    self.library.finalize()
-            finally:
                 self.mutex.release()
+
+    def close(self, deadline: float) -> bool:
+        """Close all sessions, log out, and let no other thread in any more; return whether no thread is inside.
+
+        Args:
+            deadline: Until when to wait, on the monotonic clock.
+        """
+        if not self.rest(deadline, for_good=True):
+            return False
+        for pool in list(self.pools):
+            pool.close()
+        for login in list(self.logins.values()):
+            login.end()
+        return True
 
 
 class _Forks:
@@ -284,31 +172,6 @@ class _Forks:
 _Forks()
 
 
-def find_module(path: str | None) -> str:
-    """Return the absolute path of the module to load.
-
-    Args:
-        path: As given by URI, option or ``HSM_KEYS_MODULE``; None looks where SoftHSM usually is.
-
-    Raises:
-        StoreNotFoundError: If there is no such file.
-    """
-    if path is None:
-        path = next((usual for usual in _USUAL_MODULES if Path(usual).is_file()), None)
-        if path is None:
-            raise StoreNotFoundError(
-                "no PKCS#11 module was named, and SoftHSM is in none of its usual places",
-                hint="give --module PATH, set HSM_KEYS_MODULE, or add module-path to the URI",
-            )
-    if not Path(path).is_file():
-        raise StoreNotFoundError(
-            f"there is no PKCS#11 module at {shown_path(path)}",
-            hint="give the path of the vendor's shared object, such as /usr/lib/softhsm/libsofthsm2.so",
-        )
-    # Not resolved: a distribution's link outlives the versioned file that it points to today.
-    return str(Path(path).absolute())
-
-
 def acquire(path: str) -> Module:
     """Return the module at the path, loaded and initialised; call ``release`` when done.
 
@@ -327,28 +190,28 @@ def acquire(path: str) -> Module:
     with _lock:
         module = _modules.get(file)
         if module is None:
-            module = _modules[file] = Module(file, _initialised(file, path))
+            for other, idle in _libraries.items():
+                if other not in _modules and other != file:
+                    idle.end()  # one may stand in front of the other: pkcs11-spy, p11-kit's proxy
+            library = _libraries.get(file)
+            library = _libraries[file] = load(file, path) if library is None else renewed(library, path)
+            module = _modules[file] = Module(file, library)
         module.users += 1
         return module
 
 
-def _initialised(file: str, path: str) -> _Library:
-    """Return the library of a file, initialised; ``path`` is what people call it."""
-    library = _libraries.get(file)
+@atexit.register
+def _finish() -> None:
+    """Leave every module in order: one that is unloaded while it is initialised, or a thread is inside, crashes."""
+    end_of_program()
+    deadline = time.monotonic() + _AT_REST_S
+    if not _lock.acquire(_AT_REST_S):
+        return
     try:
-        if library is None:
-            library = _libraries[file] = _Library(file)
-        else:
-            with suppress(PKCS11Error):  # in a forked child the parent's state is still there
-                library.finalize()
-            library.initialize()
-    except PKCS11Error as error:
-        raise StoreUnavailableError(
-            f"the PKCS#11 module {path} didn't initialise: {reason(error)}",
-            hint="check the module's own configuration (SOFTHSM2_CONF, its daemon, its permissions)",
-        ) from None
-    except (AttributeError, OSError) as error:
-        raise StoreError(
-            f"{path} is not a PKCS#11 module: {error}", hint="give the vendor's PKCS#11 shared object"
-        ) from None
-    return library
+        hanging = {module.file for module in list(_modules.values()) if not module.close(deadline)}
+        for file, library in _libraries.items():
+            if file not in hanging:
+                library.end()
+        _modules.clear()  # whoever signs in a later function of atexit starts anew
+    finally:
+        _lock.release()

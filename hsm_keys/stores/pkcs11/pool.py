@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pkcs11 import exceptions as ckr
 
 from hsm_keys.errors import StoreUnavailableError
-from hsm_keys.stores.pkcs11.module import PATIENCE_S, PatientLock
+from hsm_keys.stores.pkcs11.patience import PATIENCE_S, PatientLock, wait_if_ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,6 +104,7 @@ class SessionPool:
         if lane is not None:
             self._free.put(lane)
         self._free.put(None)  # wakes the next one that waits
+        wait_if_ending()
         raise PoolClosedError("the store is closed", hint="open it again to sign")
 
     def put(self, lane: Lane) -> None:
@@ -117,6 +118,11 @@ class SessionPool:
             self._close_session(lane)
         self._lanes.discard(lane)  # only now: until then a thread is inside the module
         self._free.put(None)
+
+    def forget(self) -> None:
+        """Let every key be looked up again before it signs: a login that was lost made handles worthless."""
+        for lane in list(self._lanes):
+            lane.handles.clear()
 
     def halt(self, *, for_good: bool) -> None:
         """Give no lanes any more, until ``resume`` if not for good."""

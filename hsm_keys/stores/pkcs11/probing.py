@@ -9,7 +9,8 @@ from pkcs11.constants import TokenFlag
 from pkcs11.mechanisms import Mechanism
 
 from hsm_keys.stores.pkcs11.errors import told_as_ours
-from hsm_keys.stores.pkcs11.module import acquire, find_module
+from hsm_keys.stores.pkcs11.library import find_module
+from hsm_keys.stores.pkcs11.module import acquire
 from hsm_keys.stores.pkcs11.tokens import describe_token, find_token
 
 if TYPE_CHECKING:

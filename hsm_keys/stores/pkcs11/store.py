@@ -26,10 +26,12 @@ from hsm_keys.stores.pkcs11 import objects, outside
 from hsm_keys.stores.pkcs11.errors import is_gone, reason, told_as_ours
 from hsm_keys.stores.pkcs11.generate import check_can_make, destroy_pair, mend_pair, write_id, write_label
 from hsm_keys.stores.pkcs11.key import Pkcs11Key
+from hsm_keys.stores.pkcs11.library import find_module
 from hsm_keys.stores.pkcs11.link import Link
 from hsm_keys.stores.pkcs11.marks import minted_id, registered_id
 from hsm_keys.stores.pkcs11.minting import Mint, busy, shows_others_late
-from hsm_keys.stores.pkcs11.module import PATIENCE_S, acquire, find_module
+from hsm_keys.stores.pkcs11.module import acquire
+from hsm_keys.stores.pkcs11.patience import PATIENCE_S, wait_if_ending
 from hsm_keys.stores.pkcs11.pool import PoolClosedError
 from hsm_keys.stores.pkcs11.restart import restart
 from hsm_keys.stores.pkcs11.tokens import describe_token, find_token, token_uri
@@ -38,9 +40,8 @@ from hsm_keys.values import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from hsm_keys.stores.pins import Pin
+    from hsm_keys.stores.pins import Pin, PinGetter, PinWanted
     from hsm_keys.stores.pkcs11.importing import Pkcs11Imports
-    from hsm_keys.stores.pkcs11.raw import RawSigner
     from hsm_keys.stores.uri import Pkcs11Uri
 
 __all__ = ["Pkcs11Key", "Pkcs11Store"]
@@ -56,11 +57,11 @@ class Pkcs11Store(KeyStore):
 
     Args:
         uri: Names the module and the token.
-        get_pin: Gives the user PIN; called with the token's description, at most once a process.
+        get_pin: Gives the user PIN, or None where the token asks on its own pad. What it gives is kept.
         force_pin: Log in also where the token says that one more wrong PIN locks it.
     """
 
-    def __init__(self, uri: Pkcs11Uri, get_pin: Callable[[str], Pin], *, force_pin: bool = False) -> None:
+    def __init__(self, uri: Pkcs11Uri, get_pin: PinGetter, *, force_pin: bool = False) -> None:
         self._module_path = find_module(uri.module_path)
         self._wanted = replace(uri, module_path=self._module_path)
         self.uri = str(replace(self._wanted, pin_source=None, pin_value=None))  # until the token has told its serial
@@ -101,9 +102,9 @@ class Pkcs11Store(KeyStore):
         self.uri = str(self._token_uri)
         return link
 
-    def _pin_once(self) -> Pin:
+    def _pin_once(self, wanted: PinWanted) -> Pin | None:
         if self._pin is None:
-            self._pin = self._get_pin(self.description)
+            self._pin = self._get_pin(wanted)
         return self._pin
 
     def _fresh(self) -> Link:
@@ -114,6 +115,7 @@ class Pkcs11Store(KeyStore):
         if self._closed:
             raise StoreUnavailableError("the store is closed", hint="open it again")
         if not self._link.usable:
+            wait_if_ending()
             if not _reopening.acquire(PATIENCE_S):
                 raise StoreUnavailableError(
                     f"a token hasn't opened again within {PATIENCE_S:.0f} s",
@@ -143,7 +145,12 @@ class Pkcs11Store(KeyStore):
             raise
 
     def _recovered(self, link: Link) -> Link:
-        """Return a link in place of one whose back-end went away."""
+        """Return a link in place of one whose back-end went away.
+
+        It is never used again, also where the module isn't brought back now: SoftHSM, whose storage was away for a
+        moment, goes on with half of the objects.
+        """
+        link.pool.halt(for_good=True)
         restart(link.module, link.epoch)
         return self._fresh()
 
@@ -199,7 +206,7 @@ class Pkcs11Store(KeyStore):
 
     def _reading(self, what: str, look: Callable[[Link], _T]) -> _T:
         """Return what ``look`` finds; if the back-end went away, bring it back, and look once more."""
-        link = self._fresh()
+        link = self._ready(what)
         with told_as_ours(what):
             try:
                 with link.module.mutex:
@@ -211,6 +218,21 @@ class Pkcs11Store(KeyStore):
             with link.module.mutex:
                 return look(link)
 
+    def _ready(self, what: str) -> Link:
+        """Return a link whose managing session is there and logged in; ``what`` is as for ``told_as_ours``.
+
+        What makes and changes objects can't be repeated when it fails half way. So the back-end is brought back before.
+        """
+        link = self._fresh()
+        with told_as_ours(what):
+            try:
+                link.make_ready()
+            except ckr.PKCS11Error as error:
+                if not is_gone(error):
+                    raise
+                link = self._recovered(link)
+        return link
+
     def _handed_over(self, name: str) -> list[Pkcs11Key]:
         """Return the successor, where a rotation has renamed the old key and not yet the new one."""
         if "+" in name:
@@ -221,7 +243,7 @@ class Pkcs11Store(KeyStore):
     def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> StoredKey:
         """Make a pair that only signs: sensitive, not extractable, and usable after login alone."""
         check_label(name)
-        link = self._fresh()
+        link = self._ready(f"make the key {name!r}")
         check_can_make(link.token, key_type)
         public_key = Mint(link.module, link.login.session, self.description).make(name, key_type)
         return Pkcs11Key(self, name, minted_id(public_key), public_key)
@@ -291,13 +313,15 @@ class Pkcs11Store(KeyStore):
     @contextmanager
     def managing(self, what: str) -> Iterator[Any]:
         """Give the session that changes objects, alone with the module; ``what`` is as for ``told_as_ours``."""
-        link = self._fresh()
+        link = self._ready(what)
         with link.module.mutex, told_as_ours(what):
             yield link.login.session
 
     @contextmanager
     def _changing(self, key: StoredKey, what: str) -> Iterator[tuple[Any, Any]]:
         """Give the session that changes objects and the key's private object in it, as ``managing``."""
+        known = self.opened
+        self._reading(what, lambda link: link.locate(link.login.session, key, opened_just_now=self.opened != known))
         link = self._fresh()
         with link.module.mutex, told_as_ours(what):
             session = link.login.session
@@ -307,18 +331,11 @@ class Pkcs11Store(KeyStore):
         """Return what ``look`` makes of the key's private object."""
         return self._reading(f"read the key {key.name!r}", lambda link: look(link.locate(link.login.session, key)))
 
-    def raw(self, key: StoredKey) -> RawSigner:
-        """Return the module's own C_Sign in a session of its own, for measuring.
-
-        Raises:
-            StoreError: If the module gives each caller a state of its own, or refuses.
-        """
-        from hsm_keys.stores.pkcs11.raw import RawSigner
-
-        link = self._fresh()
-        if not link.module.library.locking:
-            raise StoreError("the module gives each caller a state of its own, or wasn't initialised here")
-        return RawSigner(link.module.file, link.token.slot.slot_id, key.name, key.key_type)
+    @contextmanager
+    def raw(self, key: Pkcs11Key) -> Iterator[Callable[[bytes], bytes]]:
+        """Give the module's own C_SignInit and C_Sign, in a session of their own, for measuring on one thread."""
+        with told_as_ours(f"sign with the key {key.name!r}"), self._fresh().loop(key) as sign:
+            yield sign
 
     def sign(self, key: Pkcs11Key, message: bytes, *, digest: bool) -> bytes:
         """Sign, as ``Pkcs11Key.sign`` says; if the back-end went away, bring it back, and try once more."""
@@ -331,11 +348,22 @@ class Pkcs11Store(KeyStore):
             link = self._fresh()
         except ckr.PKCS11Error as error:
             with told_as_ours(f"sign with the key {key.name!r}"):
-                if not is_gone(error):
-                    raise
-            link = self._recovered(link)
+                link = self._mended(link, key, error)
         with told_as_ours(f"sign with the key {key.name!r}"):
             return link.sign(key, message, digest=digest, opened_just_now=True)
+
+    def _mended(self, link: Link, key: Pkcs11Key, error: ckr.PKCS11Error) -> Link:
+        """Return a link to try once more with, after what ``error`` says was mended; else raise it."""
+        if isinstance(error, ckr.UserNotLoggedIn):
+            try:
+                link.log_in_again(key)
+            except ckr.PKCS11Error as further:
+                error = further
+            else:
+                return link
+        if not is_gone(error):
+            raise error
+        return self._recovered(link)
 
     def close(self) -> None:
         """Close the sessions; the last store of a token logs out, the last one of a module finalises it."""

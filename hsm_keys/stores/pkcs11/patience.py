@@ -1,0 +1,56 @@
+"""Waiting for threads that are inside a module: never for ever, as a call into one may never return."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+from hsm_keys.errors import StoreUnavailableError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["PATIENCE_S", "PatientLock", "end_of_program", "wait_if_ending"]
+
+PATIENCE_S: Final = 30.0
+"""How long a thread waits for others that are inside the module."""
+
+_last_thread: int | None = None
+
+
+def end_of_program() -> None:
+    """From now on this thread alone may use modules: the others are daemons, which end with the program."""
+    global _last_thread  # noqa: PLW0603 - process-wide by nature
+    _last_thread = threading.get_ident()
+
+
+def wait_if_ending() -> None:
+    """Never return to a daemon thread while the program ends: an error would be its traceback on stderr."""
+    if _last_thread is not None and threading.get_ident() != _last_thread:
+        threading.Event().wait()
+
+
+class PatientLock:
+    """A re-entrant lock; ``with`` gives up after ``PATIENCE_S``, since whoever has it may never come back.
+
+    Raises:
+        StoreUnavailableError: From ``with``, if it couldn't be had.
+    """
+
+    def __init__(self) -> None:
+        lock = threading.RLock()
+        self.acquire = lock.acquire
+        self.release = lock.release
+
+    def __enter__(self) -> None:
+        wait_if_ending()
+        if not self.acquire(timeout=PATIENCE_S):
+            raise StoreUnavailableError(
+                f"a call into the PKCS#11 module hasn't returned for {PATIENCE_S:.0f} s",
+                hint="check the token and its daemon; restart this program if it never returns",
+            )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
