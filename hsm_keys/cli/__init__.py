@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -12,9 +13,10 @@ from hsm_keys._version import __version__
 from hsm_keys.cli.commands import Group
 from hsm_keys.cli.options import settings_options
 from hsm_keys.cli.output import fail, fail_interrupted, fail_usage, wants_json
+from hsm_keys.cli.streams import SIGPIPE_EXIT, claim_streams, end_streams
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["main", "program"]
 
@@ -67,6 +69,31 @@ class _LazyGroup(Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, short) for name, (_, short) in _COMMANDS.items()])
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Parse the arguments, or print the help."""
+        with _noticing_readers():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _noticing_readers():
+            return super().invoke(ctx)
+
+
+class _UnreadError(Exception):
+    """Nobody reads the output any more."""
+
+
+@contextmanager
+def _noticing_readers() -> Iterator[None]:
+    """Tell a pipe that nobody reads from other errors: click itself ends the program then, with 1."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise _UnreadError from None
+
 
 @click.group(
     cls=_LazyGroup,
@@ -87,16 +114,24 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, else the exit code of the error's class; never a traceback.
 
     Args:
-        arguments: What follows the program's name; by default this process's.
+        arguments: What follows the program's name; by default this process's, whose standard streams are claimed then.
     """
     argv = list(sys.argv[1:] if arguments is None else arguments)
     as_json = wants_json(argv)
+    if arguments is None:
+        claim_streams(quiet=as_json)
+    sys.exit(end_streams(_exit_code(argv, as_json=as_json)))
+
+
+def _exit_code(argv: list[str], *, as_json: bool) -> int:
     try:
         outcome: Any = program.main(args=argv, prog_name="hsm-keys", standalone_mode=False)
     except click.UsageError as error:
-        sys.exit(fail_usage(error, as_json=as_json))
+        return fail_usage(error, as_json=as_json)
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(fail_interrupted(as_json=as_json))
+        return fail_interrupted(as_json=as_json)
+    except _UnreadError:
+        return SIGPIPE_EXIT
     except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback reaches a user
-        sys.exit(fail(error, as_json=as_json))
-    sys.exit(outcome if isinstance(outcome, int) else 0)
+        return fail(error, as_json=as_json)
+    return outcome if isinstance(outcome, int) else 0

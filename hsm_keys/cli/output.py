@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
+from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["Voice", "fail", "fail_interrupted", "fail_usage", "print_json", "print_line", "print_table", "wants_json"]
 
 _SIGINT_EXIT: Final = 130
-_SIGPIPE_EXIT: Final = 141
 _UNFOLDED: Final = 10_000
 """Columns: more than any table has."""
 
@@ -92,10 +91,6 @@ def fail(error: Exception, *, as_json: bool) -> int:
     """
     if isinstance(error, click.ClickException):
         return _tell("usage", error.format_message(), "", as_json=as_json, exit_code=error.exit_code)
-    if isinstance(error, BrokenPipeError):
-        # Whoever read our output has gone; without this Python complains once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _SIGPIPE_EXIT
     if isinstance(error, HsmKeysError):
         return _tell(error.code, error.message, error.hint, as_json=as_json, exit_code=error.exit_code)
     if isinstance(error, OSError) and error.strerror:
@@ -128,7 +123,7 @@ def fail_usage(error: click.UsageError, *, as_json: bool) -> int:
     message = error.format_message()
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         if not as_json:
-            click.echo(message, err=True)
+            _last_words(message)
             return error.exit_code
         message = "Missing command."
     return _tell("usage", message, f"see `{command} --help`", as_json=as_json, exit_code=error.exit_code)
@@ -139,7 +134,7 @@ def fail_interrupted(*, as_json: bool) -> int:
     hint = "run the same command again to go on"
     if as_json:
         return _tell("interrupted", "the command was interrupted", hint, as_json=True, exit_code=_SIGINT_EXIT)
-    click.echo(f"interrupted; {hint}", err=True)
+    _last_words(f"interrupted; {hint}")
     return _SIGINT_EXIT
 
 
@@ -147,9 +142,15 @@ def _tell(code: str, message: str, hint: str, *, as_json: bool, exit_code: int) 
     if as_json:
         import json
 
-        click.echo(json.dumps({"error": {"code": code, "message": message, "hint": hint}}), err=True)
+        _last_words(json.dumps({"error": {"code": code, "message": message, "hint": hint}}))
     else:
-        print_line(f"error: {message}", err=True)
+        _last_words(_visible(f"error: {message}"))
         if hint:
-            print_line(f"hint: {hint}", err=True)
+            _last_words(_visible(f"hint: {hint}"))
     return exit_code
+
+
+def _last_words(text: str) -> None:
+    """Write to stderr what the exit code says, too: where nobody reads it, the code is to stay."""
+    with suppress(OSError):
+        click.echo(text, err=True)

@@ -241,7 +241,7 @@ def hsm_keys(arguments: list[str]) -> None:
     from hsm_keys.cli import main
 
     sys.argv[1:] = arguments
-    main(arguments)
+    main()
 
 
 def _warm_up() -> None:

@@ -1,0 +1,88 @@
+"""Standard streams that are closed, unread or full, and a module that writes to the command's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hsm_keys import KeyType, open_store
+from tests.support.cli import ROOT
+
+if TYPE_CHECKING:
+    from tests.support.shim import Shim
+    from tests.support.softhsm import TestToken
+
+pytestmark = [pytest.mark.softhsm, pytest.mark.program]
+
+
+@pytest.fixture
+def store(token: TestToken) -> str:
+    with open_store(token.uri) as opened:
+        opened.generate("prod", KeyType.ED25519)
+    return token.uri
+
+
+def shell(line: str, store: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of bash, in which ``hsm-keys`` is the program."""
+    return subprocess.run(
+        ["bash", "-c", f'hsm-keys() {{ "{sys.executable}" -m hsm_keys "$@"; }}\n{line}'],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HSM_KEYS_STORE": store},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [("list", 141), ("list --output json", 141), ("--help", 141), ("show --help", 141), ("show nope", 5), ("show", 2)],
+)
+def test_output_that_nobody_reads_ends_the_command_quietly(store: str, command: str, code: int) -> None:
+    unread = shell(f"exec 3>&1; {{ hsm-keys {command} 2>&1; echo $? >&3; }} | true", store)
+    assert unread.stdout.strip() == str(code)
+    done = shell(f"{{ hsm-keys {command}; echo $? >&2; }} | true", store)
+    assert "Original exception" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_no_error(store: str, closed: str) -> None:
+    done = shell(f"hsm-keys list {closed}", store)
+    assert done.returncode == 0, done.stderr
+    assert ("prod" in done.stdout) is (">&-" not in closed.split())
+    assert shell(f"hsm-keys show nope {closed}", store).returncode == 5
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")  # noqa: PTH110
+def test_output_that_finds_no_room_is_an_error(store: str) -> None:
+    done = shell("hsm-keys list >/dev/full", store)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["list", "show prod", "public-key prod"])
+def test_what_a_module_writes_to_standard_output_is_not_the_commands(
+    shim: Shim, token: TestToken, store: str, command: str
+) -> None:
+    plain = shell(f"hsm-keys {command}", shim.uri(token))
+    shim.rules("say canary")
+    done = shell(f"hsm-keys {command}", shim.uri(token))
+    assert (done.returncode, done.stdout) == (0, plain.stdout), done.stderr
+    assert "canary" in done.stderr
+
+
+def test_json_is_alone_on_standard_output_and_on_stderr(shim: Shim, token: TestToken, store: str) -> None:
+    shim.rules("say canary")
+    done = shell("hsm-keys list --output json", shim.uri(token))
+    assert [key["name"] for key in json.loads(done.stdout)["keys"]] == ["prod"]
+    failed = shell("hsm-keys show nope --output json", shim.uri(token))
+    assert (failed.returncode, failed.stdout) == (5, "")
+    assert json.loads(failed.stderr)["error"]["code"] == "key_not_found"
