@@ -100,7 +100,7 @@ def _options(given: dict[str, Any]) -> Options:
     return made
 
 
-@proxy.command(epilog="Example: hsm-keys proxy check policy.toml POST /trade-api/v2/portfolio/orders --client maker")
+@proxy.command(epilog="Example: hsm-keys proxy check policy.toml GET /trade-api/v2/portfolio/balance --client maker")
 @click.argument("policy", type=_path)
 @click.argument("method")
 @click.argument("path")
@@ -117,6 +117,7 @@ def check(settings: Settings, *, policy: Path, method: str, path: str, client: s
     from datetime import UTC, datetime
 
     import_extra("proxy", "hsm_keys.proxy.judge")
+    from hsm_keys.kalshi.operations import find_operation
     from hsm_keys.proxy.judge import Judge
     from hsm_keys.proxy.paths import UnclearPathError, split_target, whole_path
     from hsm_keys.proxy.policy import load_policy
@@ -126,7 +127,8 @@ def check(settings: Settings, *, policy: Path, method: str, path: str, client: s
         wanted, _ = split_target(whole_path(path))
     except UnclearPathError as error:
         raise UsageError(f"the path is refused: {error}", hint="give it as it goes over the wire") from None
-    if judge.needs_body(client, method, wanted) and body is None:
+    trades = find_operation(method, wanted).counts_as_trade
+    if trades and body is None and judge.needs_body(client, method, wanted):
         raise UsageError("the policy judges the body of this request", hint="give it: --body '{...}'")
     content = None if body is None else body.encode()
     verdict = judge.judge(client, method, wanted, content, at=datetime.now(UTC), now=time.monotonic())

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import HsmKeysError, KalshiError, NetworkError, OutcomeUnknownError
 from hsm_keys.kalshi.bodies import Said, is_html, said_by_kalshi, sender_of, shown_body
+from hsm_keys.kalshi.operations import find_operation
 from hsm_keys.signing.headers import TIMESTAMP_HEADER
 
 if TYPE_CHECKING:
@@ -246,8 +247,6 @@ def _refusal(response: httpx2.Response, sentence: str, said: str) -> RefusedErro
     return kind(sentence, hint=hint)
 
 
-_V1_ORDERS: Final = "/portfolio/orders"
-_V2_ORDERS: Final = "/portfolio/events/orders"
 _V2_ORDER: Final = (
     " with ticker, side (bid or ask, of the YES leg), count, price (dollars, of the YES leg), time_in_force and "
     "self_trade_prevention_type"
@@ -256,11 +255,12 @@ _V2_ORDER: Final = (
 
 def _successor(method: str, path: str) -> str:
     """Return what to send in place of a route that was switched off."""
-    before, v1, after = path.partition(_V1_ORDERS)
-    if not v1 or (after and not after.startswith("/")):
+    operation = find_operation(method, path)
+    instead = operation.replaced(path)
+    if instead is None:
         return "Kalshi has switched this route off: its API changelog names the one to use"
-    fields = _V2_ORDER if method == "POST" and not after else ""
-    return f"Kalshi switched V1 orders off in June 2026: send {method} {before}{_V2_ORDERS}{after}{fields}"
+    fields = _V2_ORDER if operation.name == "POST /portfolio/orders" else ""
+    return f"Kalshi switched V1 orders off in June 2026: send {method} {instead}{fields}"
 
 
 def _unauthorized(response: httpx2.Response, sentence: str, said: str) -> UnauthorizedError:

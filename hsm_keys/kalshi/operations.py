@@ -80,6 +80,13 @@ class Operation:
         """The whole path template."""
         return self.path if self.path.startswith(_ROOT) else REST_PREFIX + self.path
 
+    def replaced(self, path: str) -> str | None:
+        """Return the path that has taken the place of one of this operation's; None if it isn't gone."""
+        if self.instead is None:
+            return None
+        values = dict(zip(self.route.split("/"), path.split("/"), strict=True))
+        return "/".join(values.get(segment, segment) for segment in (REST_PREFIX + self.instead).split("/"))
+
     @property
     def scopes(self) -> frozenset[str]:
         """Scopes of which a key needs one; none for a public operation."""

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from hsm_keys.kalshi.operations import Kind, find_operation
+from hsm_keys.proxy.costs import Costs
 from hsm_keys.proxy.limits import MinuteCap, TokenBucket
-from hsm_keys.proxy.orders import UnclearBodyError, is_batch, is_judged, judge_orders, orders_in, reduces_only
-from hsm_keys.proxy.paths import METHODS
+from hsm_keys.proxy.orders import Request, UnclearBodyError, read_request
 from hsm_keys.proxy.policy import ClientPolicy, Policy
+from hsm_keys.proxy.routes import against_route
+from hsm_keys.proxy.schemas import SCHEMAS
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from hsm_keys.kalshi.operations import Operation
+
 __all__ = ["ALLOW_ALL", "Judge", "Verdict"]
 
 ALLOW_ALL: Final = Policy(version=1, clients={"default": ClientPolicy()})
-"""Without a policy: everything but API keys and transfers."""
-
-_CALL_COST: Final = 10
-"""Tokens that Kalshi takes for a call; for each order of a batch as well."""
-
-_BETWEEN_WORDS: Final = re.compile(r"[-_.]")
-_KEYS: Final = "apikey"
-_TRANSFERS: Final = ("transfer", "withdraw", "deposit", "payout")
+"""Without a policy: everything but API keys, transfers, and changes of accounts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +71,12 @@ class Judge:
 
     Attributes:
         frozen: While it is set, nothing is allowed.
+        costs: What calls cost.
     """
 
     policy: Policy = ALLOW_ALL
     frozen: bool = False
+    costs: Costs = field(default_factory=Costs)
     _taken: dict[str, _Taken] = field(default_factory=dict)
 
     def replace(self, policy: Policy) -> None:
@@ -93,11 +92,7 @@ class Judge:
     def needs_body(self, client: str, method: str, path: str) -> bool:
         """Tell whether the body has to be read before the request can be judged."""
         rules = self.policy.client(client)
-        if rules is None:
-            return False
-        if rules.order_limits:
-            return is_judged(method, path)
-        return is_batch(method, path) and bool(rules.orders_per_minute or rules.write_tokens_per_second)
+        return rules is not None and _looks_at_body(rules, find_operation(method, path), path)
 
     def judge(self, client: str, method: str, path: str, body: bytes | None, *, at: datetime, now: float) -> Verdict:
         """Judge a request, and take from the client's limits what it costs if it is allowed.
@@ -111,73 +106,78 @@ class Judge:
             now: Seconds of a steady clock, for limits.
         """
         if self.frozen:
-            return Verdict(allowed=False, rule="frozen", message="signing is frozen: `hsm-keys proxy thaw` resumes it")
+            return _denied("frozen", "signing is frozen: `hsm-keys proxy thaw` resumes it")
         rules = self.policy.client(client)
         if rules is None:
-            return Verdict(allowed=False, rule="client", message=f"the policy has no rules for {client!r}, nor default")
-        return _by_routes(rules, method, path, at) or self._by_amount(client, rules, (method, path, body), now)
-
-    def _by_amount(
-        self, client: str, rules: ClientPolicy, request: tuple[str, str, bytes | None], now: float
-    ) -> Verdict:
-        method, path, body = request
-        count = 1
-        if self.needs_body(client, method, path):
+            return _denied("client", f"the policy has no rules for {client!r}, nor default")
+        operation = find_operation(method, path)
+        against = against_route(rules, operation, method, path, at)
+        request = Request()
+        if against is None and _looks_at_body(rules, operation, path):
             try:
-                orders = orders_in(method, path, body or b"")
-                against = judge_orders(method, path, orders, rules.order_limits) if rules.order_limits else None
+                request = _read(operation, body or b"")
             except UnclearBodyError as error:
-                return Verdict(allowed=False, rule="body", message=f"the order can't be judged: {error}")
-            if against is not None:
-                return Verdict(allowed=False, rule=against.partition(":")[0], message=against)
-            count = len(orders)
-        taken = self._taken.get(client)
-        if taken is None:
-            taken = self._taken[client] = _Taken()
-            taken.follow(rules)
-        bucket = taken.reads if method == "GET" else taken.writes
-        cost = _CALL_COST * count
-        waits = {"tokens per second": bucket.wait_for(cost, now) if bucket else 0.0}
-        ordering = taken.orders if is_judged(method, path) else None
-        waits["orders_per_minute"] = ordering.wait_for(count, now) if ordering else 0.0
+                return _denied("body", f"the body can't be judged: {error}")
+            if not rules.leaves_unjudged(method, path):
+                against = rules.order_limits.against(request.exposures)
+        if against is not None:
+            return _denied(*against)
+        return self._by_rate(client, operation, request.count, now) or _allowed(rules, method, path)
+
+    def _by_rate(self, client: str, operation: Operation, orders: int, now: float) -> Verdict | None:
+        """Return the refusal of a request for how many there were; None if it isn't refused, and then it counts."""
+        taken = self._taken_by(client)
+        bucket = taken.reads if operation.method == "GET" else taken.writes
+        ordering = taken.orders if operation.counts_as_trade else None
+        cost = self.costs.of(operation, orders)
+        waits = {
+            "tokens per second": bucket.wait_for(cost, now) if bucket else 0.0,
+            "orders_per_minute": ordering.wait_for(orders, now) if ordering else 0.0,
+        }
         rule, wait = max(waits.items(), key=lambda entry: entry[1])
         if wait == math.inf:
-            return Verdict(allowed=False, rule=rule, message=f"{rule}: it asks for more than there ever is")
+            return _denied(rule, f"{rule}: it asks for more than there ever is")
         if wait > 0:
-            message = f"{rule}: the client's limit is reached"
-            return Verdict(allowed=False, rule=rule, message=message, retry_after=math.ceil(wait))
+            return _denied(rule, f"{rule}: the client's limit is reached", retry_after=math.ceil(wait))
         if bucket:
             bucket.take(cost)
         if ordering:
-            ordering.take(count, now)
-        by = next((rule for rule in rules.allow or () if rule.matches(method, path)), None)
-        return Verdict(allowed=True, rule=f"allow {by.text}" if by else "allowed")
+            ordering.take(orders, now)
+        return None
+
+    def _taken_by(self, client: str) -> _Taken:
+        taken = self._taken.get(client)
+        if taken is None:
+            taken = self._taken[client] = _Taken()
+            rules = self.policy.client(client)
+            if rules is not None:
+                taken.follow(rules)
+        return taken
 
 
-def _by_routes(rules: ClientPolicy, method: str, path: str, at: datetime) -> Verdict | None:
-    """Return the refusal of a request for what it asks for, and when; None if it isn't refused."""
-    against = None
-    if method not in METHODS:
-        against = "method", f"the method isn't one of {', '.join(METHODS)}"
-    elif not rules.allow_key_management and _KEYS in _BETWEEN_WORDS.sub("", path.casefold()):
-        against = "api_keys", "API keys aren't managed through the proxy: a key that a bot made is in no token"
-    elif not rules.allow_transfers and method != "GET" and any(word in path.casefold() for word in _TRANSFERS):
-        against = "transfers", "money isn't transferred through the proxy"
-    elif rules.read_only and method != "GET":
-        against = "read_only", "the client may only read"
-    elif denied := next((rule for rule in rules.deny if rule.matches(method, path, fold=True)), None):
-        against = f"deny {denied.text}", f"the policy denies {denied.text}"
-    elif rules.allow is not None and not any(rule.matches(method, path) for rule in rules.allow):
-        against = "allow", "no rule of the policy allows it"
-    elif rules.hours is not None and not any(window.holds(at) for window in rules.hours):
-        against = "hours", "it is outside the hours of the policy"
-    elif _limits_orders(rules) and method != "GET" and not (is_judged(method, path) or reduces_only(method, path)):
-        against = "body", "the client's orders are limited, and this request has no form that the limits can judge"
-    return Verdict(allowed=False, rule=against[0], message=against[1]) if against else None
+def _denied(rule: str, message: str, *, retry_after: int = 0) -> Verdict:
+    return Verdict(allowed=False, rule=rule, message=message, retry_after=retry_after)
 
 
-def _limits_orders(rules: ClientPolicy) -> bool:
-    return bool(rules.order_limits) or rules.orders_per_minute is not None
+def _allowed(rules: ClientPolicy, method: str, path: str) -> Verdict:
+    by = next((rule for rule in rules.allow or () if rule.matches(method, path)), None)
+    return Verdict(allowed=True, rule=f"allow {by.text}" if by else "allowed")
+
+
+def _looks_at_body(rules: ClientPolicy, operation: Operation, path: str) -> bool:
+    """Tell whether a limit depends on the body: on what its orders are, or on how many there are."""
+    if operation.name not in SCHEMAS:
+        return False
+    counts = rules.write_tokens_per_second or (rules.orders_per_minute and operation.counts_as_trade)
+    if operation.for_each_order and counts:
+        return True
+    return bool(rules.order_limits) and not rules.leaves_unjudged(operation.method, path)
+
+
+def _read(operation: Operation, body: bytes) -> Request:
+    if not body and operation.kind is Kind.REDUCE:  # Kalshi refuses it, or takes it for nothing
+        return Request()
+    return read_request(operation, body)
 
 
 def _bucket(old: TokenBucket | None, rate: float | None) -> TokenBucket | None:

@@ -1,87 +1,37 @@
-"""Bodies that move money: what an order asks for, read so strictly that Kalshi can't read it in another way."""
+"""Bodies that trade: what they ask for, read so strictly that Kalshi can't read them in another way."""
 
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from decimal import Decimal
 from fnmatch import fnmatchcase
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, assert_never
 
-from hsm_keys.proxy.paths import Rule
+from pydantic import ValidationError
+
+from hsm_keys.proxy.schemas import (
+    DOLLAR,
+    SCHEMAS,
+    AmendOrder,
+    Body,
+    CancelBatch,
+    CreateBatch,
+    CreateOrder,
+    PerpsAmend,
+    PerpsDecrease,
+    PerpsOrder,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = [
-    "JUDGED_LIMIT",
-    "OrderLimits",
-    "UnclearBodyError",
-    "is_batch",
-    "is_judged",
-    "judge_orders",
-    "orders_in",
-    "reduces_only",
-]
+    from hsm_keys.kalshi.operations import Operation
+
+__all__ = ["JUDGED_LIMIT", "Exposure", "OrderLimits", "Request", "UnclearBodyError", "read_request"]
 
 JUDGED_LIMIT: Final = 32 * 1024
 """Bytes of a body that is judged: a hundred orders. Judging it takes some milliseconds of the event loop."""
-
-_ROUTES: Final = ("/portfolio/orders", "/portfolio/events/orders")  # the second is what Kalshi calls V2
-_CREATE: Final = tuple(Rule.parse(f"POST {route}") for route in _ROUTES)
-_BATCH: Final = tuple(Rule.parse(f"POST {route}/batched") for route in _ROUTES)
-_AMEND: Final = tuple(Rule.parse(f"POST {route}/{{order_id}}/amend") for route in _ROUTES)
-_REDUCING: Final = (
-    *(
-        Rule.parse(text)
-        for route in _ROUTES
-        for text in (f"DELETE {route}/{{order_id}}", f"DELETE {route}/batched", f"POST {route}/{{order_id}}/decrease")
-    ),
-    Rule.parse("DELETE /portfolio/order_groups/{order_group_id}"),
-    Rule.parse("PUT /portfolio/order_groups/{order_group_id}/trigger"),
-    Rule.parse("DELETE /communications/rfqs/{rfq_id}"),
-    Rule.parse("DELETE /communications/quotes/{quote_id}"),
-)
-_NUMBER: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
-_FIELDS: Final = frozenset(
-    {
-        "ticker",
-        "client_order_id",
-        "updated_client_order_id",
-        "side",
-        "action",
-        "type",
-        "count",
-        "count_fp",
-        "price",
-        "expiration_time",
-        "exchange_index",
-        "yes_price",
-        "no_price",
-        "yes_price_dollars",
-        "no_price_dollars",
-        "expiration_ts",
-        "time_in_force",
-        "buy_max_cost",
-        "post_only",
-        "reduce_only",
-        "sell_position_floor",
-        "self_trade_prevention_type",
-        "order_group_id",
-        "cancel_order_on_pause",
-        "subaccount",
-    }
-)
-_PRICES: Final = {
-    "yes_price": Decimal("0.01"),
-    "no_price": Decimal("0.01"),
-    "yes_price_dollars": Decimal(1),
-    "no_price_dollars": Decimal(1),
-    "price": Decimal(1),
-}
-_COUNTS: Final = ("count", "count_fp")
 
 
 class UnclearBodyError(ValueError):
@@ -89,128 +39,127 @@ class UnclearBodyError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Exposure:
+    """What an order may come to: all that the limits look at.
+
+    Attributes:
+        market: The market's ticker.
+        count: Hundredths of a contract.
+        cost: What a contract may cost at most, in hundredths of a cent; 0 if the order can only reduce a position. None
+            where that can't be told: a perpetual future has no dollar at the end.
+    """
+
+    market: str
+    count: int
+    cost: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A body that was read.
+
+    Attributes:
+        count: How many orders it is about.
+        exposures: What may be added; nothing for a request that can only reduce.
+    """
+
+    count: int = 1
+    exposures: tuple[Exposure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class OrderLimits:
     """What an order may ask for; None where it may ask for anything.
 
     Args:
-        max_count: Contracts.
-        max_price: Dollars that a contract may cost: its price, or for a sale what is left to one dollar, unless it
-            can only reduce a position.
+        max_count: Hundredths of a contract.
+        max_price: Hundredths of a cent that a contract may cost.
         markets: Patterns of which the ticker has to match one; ``*`` stands for any characters.
     """
 
-    max_count: Decimal | None
-    max_price: Decimal | None
+    max_count: int | None
+    max_price: int | None
     markets: Sequence[str] | None
 
     def __bool__(self) -> bool:
         return not (self.max_count is None and self.max_price is None and self.markets is None)
 
+    def against(self, exposures: Sequence[Exposure]) -> tuple[str, str] | None:
+        """Return the limit that is against one of them, and why; None if none is."""
+        return next((against for exposure in exposures if (against := self._against(exposure))), None)
 
-@lru_cache(maxsize=1024)
-def is_judged(method: str, path: str) -> bool:
-    """Tell whether the request creates or changes orders, in a body that is read here."""
-    return _is(method, path, (*_CREATE, *_BATCH, *_AMEND))
-
-
-@lru_cache(maxsize=1024)
-def is_batch(method: str, path: str) -> bool:
-    """Tell whether the request creates several orders."""
-    return _is(method, path, _BATCH)
-
-
-def reduces_only(method: str, path: str) -> bool:
-    """Tell whether the request can only take orders away."""
-    return any(rule.matches(method, path) for rule in _REDUCING)
-
-
-def orders_in(method: str, path: str, body: bytes) -> list[dict[str, Any]]:
-    """Return the orders that a request creates or changes.
-
-    Raises:
-        UnclearBodyError: If the body isn't one JSON object with distinct names, or a list of such orders in one.
-    """
-    parsed = _parse(body)
-    if not is_batch(method, path):
-        return [parsed]
-    orders = parsed.get("orders")
-    if set(parsed) != {"orders"} or not isinstance(orders, list) or not orders:
-        raise UnclearBodyError("the batch isn't an object with a list of orders alone")
-    if not all(isinstance(order, dict) for order in orders):
-        raise UnclearBodyError("an order isn't an object")
-    return orders
+    def _against(self, asked: Exposure) -> tuple[str, str] | None:
+        if self.markets is not None and not any(fnmatchcase(asked.market, pattern) for pattern in self.markets):
+            return "markets", "the order isn't for one of the markets that are allowed"
+        if self.max_count is not None and asked.count > self.max_count:
+            return "max_count", f"the order is for more than {Decimal(self.max_count) / 100} contracts"
+        if self.max_price is None:
+            return None
+        if asked.cost is None:
+            return "max_price", "what a perpetual future may cost can't be told: name its route in allow_unjudged"
+        if asked.cost > self.max_price:
+            return "max_price", f"a contract may cost more than {Decimal(self.max_price) / 100} cents"
+        return None
 
 
-def judge_orders(method: str, path: str, orders: Sequence[dict[str, Any]], limits: OrderLimits) -> str | None:
-    """Return what the limits have against these orders; None if nothing.
+def read_request(operation: Operation, body: bytes) -> Request:
+    """Return what the body of a request asks for.
+
+    Args:
+        operation: One that has a schema.
+        body: The body.
 
     Raises:
-        UnclearBodyError: If an order has names or values that this program doesn't know.
+        UnclearBodyError: If it isn't of that schema exactly.
     """
-    amends = _is(method, path, _AMEND)
-    for order in orders:
-        _check(order)
-        against = _judge(order, limits, amends=amends)
-        if against is not None:
-            return against
-    return None
+    said = _parse(body)
+    try:
+        return _understood(SCHEMAS[operation.name].model_validate(said))
+    except ValidationError as error:
+        raise UnclearBodyError(_problem(error)) from None
 
 
-def _is(method: str, path: str, rules: Sequence[Rule]) -> bool:
-    return any(rule.matches(method, path, fold=True) for rule in rules)
+def _understood(body: Body) -> Request:
+    match body:
+        case CreateBatch(orders=orders):
+            return Request(len(orders), tuple(_exposure(order) for order in orders))
+        case CancelBatch(orders=orders):
+            return Request(len(orders))
+        case PerpsDecrease():
+            return Request()
+        case CreateOrder() | PerpsOrder() | AmendOrder() | PerpsAmend():
+            return Request(exposures=(_exposure(body),))
+    raise UnclearBodyError("the route has no body that this program knows")
 
 
-def _sells(order: dict[str, Any]) -> bool:
-    """Tell whether it may open a position against the market: then it costs what is left to one dollar."""
-    return (order.get("action"), order.get("side")) not in {("buy", "yes"), ("buy", "no"), (None, "bid")}
+def _exposure(order: CreateOrder | PerpsOrder | AmendOrder | PerpsAmend) -> Exposure:
+    match order:
+        case CreateOrder(side="ask", reduce_only=True):
+            cost: int | None = 0
+        case CreateOrder(side="ask", price=price):
+            cost = DOLLAR - price
+        case CreateOrder(price=price):
+            cost = price
+        case AmendOrder(price=price):  # whether the order that is amended is a bid or an ask isn't known here
+            cost = max(price, DOLLAR - price)
+        case PerpsOrder(market_id=None) | PerpsAmend(market_id=None):
+            cost = None
+        case PerpsOrder() | PerpsAmend():
+            raise UnclearBodyError("market_id and ticker both name the market")
+        case _:
+            assert_never(order)
+    return Exposure(order.ticker, order.count, cost)
 
 
-def _judge(order: dict[str, Any], limits: OrderLimits, *, amends: bool) -> str | None:
-    counts = [_number(order[name], name) for name in _COUNTS if name in order]
-    prices = [_number(order[name], name) * unit for name, unit in _PRICES.items() if name in order]
-    if _sells(order):  # what is amended may have been made without reduce_only, whatever is said now
-        reduces = order.get("reduce_only") is True and not amends
-        prices = [] if reduces else [1 - price for price in prices]
-    if limits.markets is not None:
-        ticker = order.get("ticker")
-        if not isinstance(ticker, str) or not any(fnmatchcase(ticker, pattern) for pattern in limits.markets):
-            return "markets: the order isn't for one of the markets that are allowed"
-    if limits.max_count is not None:
-        if not counts and not amends:
-            return "max_count: the order says no count"
-        if any(not 0 < count <= limits.max_count for count in counts):
-            return f"max_count: the order is for more than {limits.max_count} contracts, or for none"
-    if limits.max_price is not None:
-        return _against_price(order, prices, limits.max_price, amends=amends)
-    return None
-
-
-def _against_price(order: dict[str, Any], prices: Sequence[Decimal], most: Decimal, *, amends: bool) -> str | None:
-    if not amends and not any(name in order for name in _PRICES):
-        return "max_price: the order says no price"
-    if order.get("type", "limit") != "limit":
-        return "max_price: only a limit order keeps to a price"
-    if any(not 0 < price <= most for price in prices):
-        return f"max_price: a contract would cost more than {most} dollars, or nothing"
-    return None
-
-
-def _number(value: Any, name: str) -> Decimal:
-    """Read a whole number, or a decimal in a string."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return Decimal(value)
-    if isinstance(value, str) and _NUMBER.fullmatch(value):
-        return Decimal(value)
-    raise UnclearBodyError(f"{name} is no plain number")
-
-
-def _check(order: dict[str, Any]) -> None:
-    if not order.keys() <= _FIELDS:  # Kalshi may fold case, or know a name for money that this program doesn't
-        raise UnclearBodyError("an order has a field that this program doesn't know")
-    if sum(name in order for name in _PRICES) > 1 or sum(name in order for name in _COUNTS) > 1:
-        raise UnclearBodyError("an order says its price or its count twice")
-    if not all(isinstance(order.get(name, ""), str) for name in ("action", "side")):
-        raise UnclearBodyError("an order's action or side is no text")
+def _problem(error: ValidationError) -> str:
+    """Say what is wrong, without a word of the body: a name stands here only if the schema has it."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "extra_forbidden":
+        return "it has a field that this route doesn't take"
+    where = ".".join(map(str, first["loc"]))
+    if first["type"] == "missing":
+        return f"{where} is missing"
+    return f"{where} {first['msg'].removeprefix('Value error, ')}".strip()
 
 
 def _parse(body: bytes) -> dict[str, Any]:

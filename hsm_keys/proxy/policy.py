@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import tomllib
 from datetime import time as TimeOfDay  # noqa: N812 - beside time in seconds
-from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -26,6 +25,7 @@ __all__ = ["CLIENT_NAME", "ClientPolicy", "Policy", "Window", "load_policy", "pa
 
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _WINDOW: Final = re.compile(r"(\w{3})(?:-(\w{3}))? (\d\d):(\d\d)-(\d\d):(\d\d) ([A-Za-z_]+(?:/[A-Za-z_+\-0-9]+)*)")
+_CONTRACTS: Final = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,2}))?")
 CLIENT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What a client may be called."""
 
@@ -80,13 +80,23 @@ def _rule(text: object) -> Rule:
     return Rule.parse(text)
 
 
+def _contracts(value: object) -> int:
+    """Read a whole number, or a string such as "2.50", as hundredths of a contract."""
+    match = _CONTRACTS.fullmatch(str(value)) if isinstance(value, int | str) and not isinstance(value, bool) else None
+    hundredths = 0 if match is None else int(match[1] + (match[2] or "").ljust(2, "0"))
+    if not hundredths:
+        raise ValueError('has to be a whole number, or a string such as "2.50", and more than nothing')
+    return hundredths
+
+
 _Rule = Annotated[Any, BeforeValidator(_rule)]
 _Window = Annotated[Window, BeforeValidator(Window.parse)]
+_Contracts = Annotated[int, BeforeValidator(_contracts)]
 _Rate = Annotated[float, Field(gt=0, le=1_000_000, strict=False, allow_inf_nan=False)]
 
 
 class ClientPolicy(BaseModel):
-    """What one client may do. Whatever isn't said is allowed, but for API keys and transfers."""
+    """What one client may do. Whatever isn't said is allowed, but for API keys, transfers and changes of accounts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
 
@@ -96,22 +106,30 @@ class ClientPolicy(BaseModel):
     deny: list[_Rule] = []
     allow_key_management: bool = False
     allow_transfers: bool = False
+    allow_account_changes: bool = False
+    allow_unjudged: list[_Rule] = []
     read_tokens_per_second: _Rate | None = None
     write_tokens_per_second: _Rate | None = None
     orders_per_minute: Annotated[int, Field(gt=0)] | None = None
     hours: list[_Window] | None = None
-    max_count: Annotated[int, Field(gt=0)] | None = None
+    max_count: _Contracts | None = None
     max_price_cents: Annotated[int, Field(gt=0, lt=100)] | None = None
     markets: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = None
 
     @cached_property
     def order_limits(self) -> OrderLimits:
         """What an order may ask for."""
-        return OrderLimits(
-            None if self.max_count is None else Decimal(self.max_count),
-            None if self.max_price_cents is None else Decimal(self.max_price_cents) / 100,
-            self.markets,
-        )
+        most = None if self.max_price_cents is None else self.max_price_cents * 100
+        return OrderLimits(self.max_count, most, self.markets)
+
+    @property
+    def limits_orders(self) -> bool:
+        """Whether orders are limited in any way."""
+        return bool(self.order_limits) or self.orders_per_minute is not None
+
+    def leaves_unjudged(self, method: str, path: str) -> bool:
+        """Tell whether the policy names a request as one that no limit of orders has to judge."""
+        return any(rule.matches(method, path) for rule in self.allow_unjudged)
 
 
 class Policy(BaseModel):

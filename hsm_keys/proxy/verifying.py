@@ -8,6 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from hsm_keys.errors import UsageError
@@ -71,7 +72,7 @@ def read_public_key(pem: str) -> PublicKey:
     """
     try:
         key = load_pem_public_key(pem.encode())
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, PublicKey):
         raise UsageError("that is no public key (RSA or Ed25519) as PEM", hint="`hsm-keys public-key NAME` prints one")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import http.client
+import json
 import os
 import re
 import socket
@@ -22,14 +23,13 @@ from hypothesis import strategies as st
 from hsm_keys.signing.algorithms import verifies
 from hsm_keys.signing.pem import load_private_key
 from tests.support.door import Door, with_key_in_memory
+from tests.support.judging import ORDER, ORDERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from hsm_keys.sandbox import SandboxServer
-
-ORDERS = "/trade-api/v2/portfolio/orders"
 
 
 class Kalshi:
@@ -313,7 +313,7 @@ def test_a_client_that_waits_to_be_asked_for_its_body(door: Door, kalshi: Kalshi
                 assert kalshi.asked.pop().endswith(b"\r\n\r\n{}")
 
 
-JUDGED = b'{"ticker": "KXA-1", "count": 1, "yes_price": 4, "side": "yes", "action": "buy"}'
+JUDGED = json.dumps(ORDER).encode()
 
 
 def test_an_order_that_says_it_is_something_else_is_not_judged_as_json(

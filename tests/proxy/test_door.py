@@ -24,6 +24,7 @@ from hsm_keys.proxy.verifying import verify
 from hsm_keys.sandbox.faults import parse_fault
 from tests.support.certificates import self_signed
 from tests.support.cli import run_cli, run_json
+from tests.support.judging import ORDER, ORDERS, V2
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,10 +36,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.program
 
-V2 = "/trade-api/v2"
 BALANCE = f"{V2}/portfolio/balance"
-ORDERS = f"{V2}/portfolio/orders"
-ORDER = {"ticker": "KXA-1", "side": "yes", "action": "buy", "type": "limit", "count": 5, "yes_price": 40}
 
 
 def reached(sandbox: SandboxServer) -> list[RecordedRequest]:
@@ -50,7 +48,7 @@ def test_requests_are_signed_and_forwarded(door: Door, sandbox: SandboxServer) -
     assert door.request("GET", BALANCE + "?subaccount=0")[0] == 200
     status, made = door.request("POST", ORDERS, json.dumps(ORDER), {"Content-Type": "application/json"})
     assert status == 201, made
-    order_id = made["order"]["order_id"]
+    order_id = made["order_id"]
     assert door.request("DELETE", f"{ORDERS}/{order_id}")[0] == 200
     seen = reached(sandbox)
     assert [(one.method, one.path, one.query, one.verified) for one in seen] == [
@@ -69,7 +67,7 @@ def test_requests_are_signed_and_forwarded(door: Door, sandbox: SandboxServer) -
     report = verify(door.audit)
     assert (report.findings, report.closed) == ([], True)
     trail = door.trail()
-    assert "KXA-1" not in trail
+    assert "KXTEST-1" not in trail
     assert "subaccount=0" not in trail
 
 
@@ -144,8 +142,8 @@ def test_pages_in_browsers_are_refused(door: Door, sandbox: SandboxServer) -> No
 
 
 def test_limits_of_money(start: Start, sandbox: SandboxServer) -> None:
-    door = start("[clients.default]\nmax_count = 5\nmarkets = ['KXA-*']")
-    assert door.request("POST", ORDERS, json.dumps({**ORDER, "count": 6}))[1]["error"]["code"] == "max_count"
+    door = start("[clients.default]\nmax_count = 5\nmarkets = ['KXTEST-*']")
+    assert door.request("POST", ORDERS, json.dumps({**ORDER, "count": "6"}))[1]["error"]["code"] == "max_count"
     assert door.request("POST", ORDERS, b" " * 33_000)[0] == 413
     assert reached(sandbox) == []
     assert door.request("POST", ORDERS, json.dumps(ORDER), {"Content-Type": "application/json"})[0] == 201
@@ -302,10 +300,13 @@ def test_a_websocket_is_signed_and_relayed(start: Start, sandbox: SandboxServer,
 
 
 def test_an_answer_that_was_lost_is_not_asked_for_again(door: Door, sandbox: SandboxServer) -> None:
-    for method in ("POST", "DELETE", "GET"):
-        path = ORDERS if method != "DELETE" else f"{ORDERS}/x"
+    for method, template in (
+        ("POST", "/portfolio/events/orders"),
+        ("DELETE", "/portfolio/events/orders/{order_id}"),
+        ("GET", "/portfolio/orders"),
+    ):
+        path = V2 + template.format(order_id="x")
         assert door.request("GET", BALANCE)[0] == 200  # a connection that is open already
-        template = "/portfolio/orders" + ("/{order_id}" if method == "DELETE" else "")
         sandbox.faults.add(parse_fault(f"{method} {template}:drop-after:1"))
         before = len(reached(sandbox))
         status, answer = door.request(method, path, json.dumps(ORDER) if method == "POST" else None)
@@ -384,7 +385,9 @@ def test_check_explains(start: Start) -> None:
     assert (said.returncode, "read_only" in said.stdout) == (1, True)
     assert run_cli("proxy", "check", policy, "GET", ORDERS, "--client", "maker").returncode == 0
     assert run_cli("proxy", "check", policy, "POST", ORDERS).returncode == 2
-    said = run_cli("proxy", "check", policy, "POST", ORDERS, "--body", json.dumps({**ORDER, "count": 9}))
+    assert run_cli("proxy", "check", policy, "POST", f"{ORDERS}/x/decrease").returncode == 0
+    order = json.dumps({**ORDER, "count": "9"})
+    said = run_cli("proxy", "check", policy, "POST", ORDERS, "--body", order)
     assert "max_count" in said.stdout
     said = run_cli("proxy", "check", policy, "GET", ORDERS, "--client", "maker")
     assert said.stdout == "allowed: nothing denies it\n"

@@ -28,8 +28,9 @@ from hsm_keys.proxy.policy import parse_policy
 from hsm_keys.proxy.signing import FrozenError, SignsForDoor
 from hsm_keys.proxy.upstream import Upstream
 from hsm_keys.signing.signer import RequestSigner
-from tests.proxy.test_bytes import ORDERS, Kalshi
+from tests.proxy.test_bytes import Kalshi
 from tests.support.cli import run_cli
+from tests.support.judging import ORDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

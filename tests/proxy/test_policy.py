@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from copy import deepcopy
 from datetime import UTC, datetime
 from posixpath import normpath
-from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -14,24 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsm_keys.errors import UsageError
-from hsm_keys.proxy.judge import Judge, Verdict
+from hsm_keys.proxy.costs import Costs, EndpointCosts
+from hsm_keys.proxy.judge import Judge
 from hsm_keys.proxy.limits import MinuteCap, TokenBucket
 from hsm_keys.proxy.paths import Rule, UnclearPathError, split_target
 from hsm_keys.proxy.policy import parse_policy
-
-V2 = "/trade-api/v2"
-ORDERS = f"{V2}/portfolio/orders"
-NOON = datetime(2026, 11, 24, 17, 0, tzinfo=UTC)  # a Tuesday; 12:00 in New York
-ORDER: dict[str, Any] = {"ticker": "KXA-1", "side": "yes", "action": "buy", "count": 5, "yes_price": 40}
-
-
-def judge(rules: str, client: str = "default") -> Judge:
-    return Judge(parse_policy(f"version = 1\n[clients.{client}]\n{rules}"))
-
-
-def ask(asked: Judge, method: str, path: str, body: object = None, *, at: datetime = NOON, now: float = 0.0) -> Verdict:
-    content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-    return asked.judge("default", method, path, content, at=at, now=now)
+from tests.support.judging import NOON, ORDER, ORDERS, V2, ask, judge
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
@@ -43,6 +29,14 @@ def test_api_keys_are_denied_to_everyone(method: str, path: str) -> None:
         assert ask(judge("allow_key_management = true"), method, prefix + path).allowed
 
 
+def test_changes_of_accounts_are_denied_to_everyone() -> None:
+    for path in ("/portfolio/subaccounts", "/PORTFOLIO/subaccounts", "/account/api_usage_level/upgrade"):
+        denied = ask(judge('allow = ["* /**"]'), "POST", V2 + path)
+        assert denied.rule == "accounts"
+        assert "`allow_account_changes = true`" in denied.message
+        assert ask(judge("allow_account_changes = true"), "POST", V2 + path).allowed
+
+
 def test_transfers_are_denied_to_everyone() -> None:
     for path in ("/portfolio/subaccounts/transfer", "/portfolio/Withdrawals"):
         assert ask(judge('allow = ["* /**"]'), "POST", V2 + path).rule == "transfers"
@@ -51,7 +45,7 @@ def test_transfers_are_denied_to_everyone() -> None:
 
 
 def test_routes() -> None:
-    asked = judge('allow = ["GET /portfolio/**", "POST /portfolio/orders"]\ndeny = ["GET /portfolio/fills"]')
+    asked = judge('allow = ["GET /portfolio/**", "POST /portfolio/events/orders"]\ndeny = ["GET /portfolio/fills"]')
     assert ask(asked, "GET", f"{V2}/portfolio").rule == "allow GET /portfolio/**"
     assert ask(asked, "GET", f"{V2}/portfolio/orders/x").allowed
     assert ask(asked, "POST", ORDERS).allowed
@@ -121,162 +115,20 @@ def test_a_batch_counts_each_order() -> None:
     assert ask(judge("orders_per_minute = 3"), "POST", ORDERS + "/batched", {"orders": [ORDER] * 4}).status == 403
 
 
-MONEY = 'max_count = 10\nmax_price_cents = 50\nmarkets = ["KXA-*"]'
-
-
-@pytest.mark.parametrize(
-    ("change", "rule"),
-    [
-        ({}, "allowed"),
-        ({"count": 10, "yes_price": 50}, "allowed"),
-        ({"count": 11}, "max_count"),
-        ({"count": -1}, "max_count"),
-        ({"count": None}, "body"),
-        ({"count": 1e9}, "body"),
-        ({"count": True}, "body"),
-        ({"count_fp": "5.00"}, "body"),
-        ({"yes_price": 51}, "max_price"),
-        ({"no_price": 10}, "body"),
-        ({"yes_price": "0.40"}, "allowed"),
-        ({"yes_price": "NaN"}, "body"),
-        ({"ticker": "KXB-1"}, "markets"),
-        ({"ticker": ["KXA-1"]}, "markets"),
-        ({"action": "sell", "yes_price": 60}, "allowed"),
-        ({"action": "sell", "yes_price": 40}, "max_price"),
-        ({"action": "sell", "yes_price": 40, "reduce_only": True}, "allowed"),
-        ({"action": "buy", "yes_price": 60, "reduce_only": True}, "max_price"),
-        ({"side": "ask", "yes_price": 40}, "max_price"),
-        ({"Count": 100}, "body"),
-        ({"quantity": 100}, "body"),
-        ({"count": 1e2}, "body"),
-        ({"count": 10**30}, "max_count"),
-        ({"count": "1_0"}, "body"),
-        ({"count": "1e1"}, "body"),
-        ({"count": " 5"}, "body"),
-        ({"count": "\u0665"}, "body"),
-        ({"yes_price": "-0.40"}, "body"),
-        ({"type": "limit"}, "allowed"),
-        ({"type": "market"}, "max_price"),
-        ({"side": ["yes"]}, "body"),
-        ({"action": {"buy": 1}}, "body"),
-        ({"ticker": "kxa-1"}, "markets"),
-    ],
-)
-def test_orders_are_limited(change: dict[str, Any], rule: str) -> None:
-    for path, body in ((ORDERS, {**ORDER, **change}), (ORDERS + "/batched", {"orders": [ORDER, {**ORDER, **change}]})):
-        assert ask(judge(MONEY), "POST", path, body).rule == rule
-
-
-# Every route of Kalshi's that changes something (OpenAPI 3.13.0), and its verdict by default and with limited orders.
-CHANGES = """
-POST   /portfolio/orders                                  allowed    body
-DELETE /portfolio/orders/x                                allowed    allowed
-POST   /portfolio/orders/batched                          allowed    body
-DELETE /portfolio/orders/batched                          allowed    allowed
-POST   /portfolio/orders/x/amend                          allowed    body
-POST   /portfolio/orders/x/decrease                       allowed    allowed
-POST   /portfolio/order_groups/create                     allowed    body
-DELETE /portfolio/order_groups/x                          allowed    allowed
-PUT    /portfolio/order_groups/x/reset                    allowed    body
-PUT    /portfolio/order_groups/x/trigger                  allowed    allowed
-PUT    /portfolio/order_groups/x/limit                    allowed    body
-POST   /portfolio/subaccounts                             allowed    body
-POST   /portfolio/subaccounts/transfer                    transfers  transfers
-PUT    /portfolio/subaccounts/netting                     allowed    body
-POST   /api_keys                                          api_keys   api_keys
-POST   /api_keys/generate                                 api_keys   api_keys
-DELETE /api_keys/x                                        api_keys   api_keys
-POST   /communications/rfqs                               allowed    body
-DELETE /communications/rfqs/x                             allowed    allowed
-POST   /communications/quotes                             allowed    body
-DELETE /communications/quotes/x                           allowed    allowed
-PUT    /communications/quotes/x/accept                    allowed    body
-PUT    /communications/quotes/x/confirm                   allowed    body
-POST   /multivariate_event_collections/x                  allowed    body
-PUT    /multivariate_event_collections/x/lookup           allowed    body
-"""
-
-
-@pytest.mark.parametrize("route", CHANGES.strip().splitlines())
-def test_every_route_that_changes_something(route: str) -> None:
-    method, path, by_default, limited = route.split()
-    assert ask(Judge(), method, V2 + path, b"{").rule == by_default
-    assert ask(judge(MONEY), method, V2 + path, b"{").rule == limited
-
-
-def test_orders_of_the_second_version() -> None:
-    order = {
-        "ticker": "KXA-1",
-        "side": "bid",
-        "count": "10.00",
-        "price": "0.5000",
-        "time_in_force": "good_till_canceled",
-    }
-    path = f"{V2}/portfolio/events/orders"
-    for change, rule in (
-        ({}, "allowed"),
-        ({"price": "0.5001"}, "max_price"),
-        ({"side": "ask"}, "allowed"),
-        ({"side": "ask", "price": "0.4999"}, "max_price"),
-        ({"count": "10.01"}, "max_count"),
-        ({"ticker": "KXB"}, "markets"),
-    ):
-        assert ask(judge(MONEY), "POST", path, {**order, **change}).rule == rule
-        assert ask(judge(MONEY), "POST", path + "/batched", {"orders": [{**order, **change}]}).rule == rule
-    assert ask(judge(MONEY), "DELETE", path + "/x").allowed
-
-
-def test_dollars_are_cents() -> None:
-    dollars = {name: value for name, value in ORDER.items() if name != "yes_price"}
-    assert ask(judge(MONEY), "POST", ORDERS, {**dollars, "yes_price_dollars": "0.5000"}).allowed
-    assert ask(judge(MONEY), "POST", ORDERS, {**dollars, "no_price_dollars": "0.5001"}).rule == "max_price"
-    assert ask(judge(MONEY), "POST", ORDERS, dollars).rule == "max_price"
-    assert ask(judge(MONEY), "POST", ORDERS + "/x/amend", {"ticker": "KXA-1", "count": 11}).rule == "max_count"
-    assert ask(judge(MONEY), "POST", ORDERS + "/x/amend", {"ticker": "KXA-1"}).allowed
-
-
-def test_an_amendment_is_not_made_cheap_by_a_word() -> None:
-    """What it amends may have been made without ``reduce_only``, and Kalshi doesn't read that here."""
-    order = {"ticker": "KXA-1", "side": "yes", "action": "sell", "reduce_only": True}
-    assert ask(judge(MONEY), "POST", ORDERS + "/x/amend", {**order, "yes_price": 1}).rule == "max_price"
-    assert ask(judge(MONEY), "POST", ORDERS + "/x/amend", {**order, "yes_price": 50}).allowed
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"ticker": "KXA-1", "count": 1, "count": 1000, "yes_price": 4}',
-        b'{"ticker": "KXA-1", "count": 1, "\\u0063ount": 1000, "yes_price": 4}',
-        b"\xff\xfe{}",
-        b"[]",
-        b'{"count": NaN}',
-        b"",
-        b"[" * 100_000,
-        b'\xef\xbb\xbf{"ticker": "KXA-1", "count": 1, "yes_price": 4}',
-        b'{"ticker": "KXA-1", "count": 1, "yes_price": 4}{"count": 1000}',
-        '{"ticker": "KXA-1", "count": 1, "yes_price": 4}'.encode("utf-16"),
-        b'{"ticker": "KXA-1", "count": 1, "Count": 1000, "yes_price": 4}',
-        '{"ticker": "KXA-1", "\u017fide": "no", "side": "yes", "count": 1, "yes_price": 4}'.encode(),
-        b'{"orders": []}',
-    ],
-)
-def test_a_body_that_can_be_read_in_two_ways_is_refused(body: bytes) -> None:
-    assert ask(judge(MONEY), "POST", ORDERS, body).rule == "body"
-    assert ask(judge(MONEY), "POST", ORDERS + "/batched", body).rule == "body"
-
-
-def test_limited_orders_leave_no_other_way_to_trade() -> None:
-    asked = judge(MONEY)
-    for path in ("/portfolio/order_groups/create", "/communications/quotes", "/portfolio/new/orders"):
-        assert ask(asked, "POST", V2 + path).rule == "body"
-        assert ask(judge("orders_per_minute = 5"), "POST", V2 + path).rule == "body"
-    for path in (ORDERS, ORDERS + "/batched", ORDERS + "/x/amend"):
-        assert ask(asked, "POST", path).rule == "body"
-    assert ask(asked, "DELETE", ORDERS + "/x").allowed
-    assert ask(asked, "POST", ORDERS + "/x/decrease").allowed
-    assert asked.needs_body("default", "POST", ORDERS)
-    assert asked.needs_body("default", "POST", ORDERS.upper().replace("/TRADE-API/V2", V2))
-    assert not asked.needs_body("default", "GET", ORDERS)
+def test_a_cancel_costs_what_kalshi_says() -> None:
+    asked = judge("write_tokens_per_second = 20")
+    for _ in range(10):
+        assert ask(asked, "DELETE", ORDERS + "/x").allowed
+    assert ask(asked, "DELETE", ORDERS + "/x").status == 429
+    assert ask(asked, "DELETE", ORDERS + "/batched", {"orders": [{"order_id": "x"}] * 10}, now=1).allowed
+    assert ask(asked, "DELETE", ORDERS + "/x", now=1).status == 429
+    said = {"default_cost": 20, "endpoint_costs": [{"method": "DELETE", "path": f"{ORDERS}/:order_id", "cost": 5}]}
+    asked.costs = Costs(EndpointCosts.model_validate(said))
+    for _ in range(4):
+        assert ask(asked, "DELETE", ORDERS + "/x", now=2).allowed
+    assert ask(asked, "DELETE", ORDERS + "/x", now=2).status == 429
+    assert ask(asked, "POST", ORDERS, now=3).allowed
+    assert ask(asked, "DELETE", ORDERS + "/x", now=3).status == 429
 
 
 def test_frozen_denies_everything() -> None:
@@ -298,6 +150,9 @@ def test_frozen_denies_everything() -> None:
         ("version = 1\n[clients.a]\nhours = ['Mon 17:00-09:00 UTC']", "two"),
         ("version = 1\n[clients.a]\nhours = ['Mon 09:00-10:00 Mars/Olympus']", "Mars/Olympus"),
         ("version = 1\n[clients.a]\nmax_price_cents = 0", "max_price_cents"),
+        ("version = 1\n[clients.a]\nmax_count = '0.00'", "more than nothing"),
+        ("version = 1\n[clients.a]\nmax_count = 1.5", "a string such as"),
+        ("version = 1\n[clients.a]\nmax_count = true", "a whole number"),
         ("version = 1\n[clients.a]\nuids = [1]\n[clients.b]\nuids = [1]", "uid 1 is both"),
         ("version = 1\n[clients.'a b']", "no name"),
         ("version =", "no TOML"),
@@ -360,7 +215,7 @@ def test_a_bucket_gives_no_more_than_it_has(pauses: list[float]) -> None:
 
 
 def test_rules_match_segments() -> None:
-    rule = Rule.parse("GET /portfolio/orders/{order_id}")
+    rule = Rule.parse("GET /portfolio/events/orders/{order_id}")
     assert rule.matches("GET", ORDERS + "/x")
     assert not rule.matches("GET", ORDERS)
     assert not rule.matches("GET", ORDERS + "/x/y")

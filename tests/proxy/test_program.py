@@ -17,6 +17,7 @@ from tests.docs.test_readme import BLOCKS
 from tests.support import node
 from tests.support.cli import run_cli, run_json
 from tests.support.door import Door
+from tests.support.judging import ORDER
 from tests.support.ministack import REGION, account
 
 if TYPE_CHECKING:
@@ -67,10 +68,10 @@ def test_curl_trades_without_a_key(store: str, sandbox: SandboxServer, tmp_path:
     with Door(tmp_path, [*PROXY, "--policy", str(policy), "--presign", "4"]) as door:
         url = f"http://localhost{V2}/portfolio"
         assert curl(door, f"{url}/balance")[0] == 200
-        order = {"ticker": "KXA-1", "side": "yes", "action": "buy", "type": "limit", "count": 5, "yes_price": 40}
         send = ("-H", "Content-Type: application/json", "-d")
-        assert curl(door, f"{url}/orders", *send, json.dumps(order))[0] == 201
-        assert curl(door, f"{url}/orders", *send, json.dumps({**order, "count": 6}))[0] == 403
+        orders = f"{url}/events/orders"
+        assert curl(door, orders, *send, json.dumps(ORDER))[0] == 201
+        assert curl(door, orders, *send, json.dumps({**ORDER, "count": "6"}))[0] == 403
         assert curl(door, f"http://localhost{V2}/api_keys")[0] == 403
         status = run_json("proxy", "status", "--name", "prod", **door.environment)
         assert (status["allowed"], status["denied"], status["not_ready"]) == (2, 2, "")
@@ -89,7 +90,8 @@ TYPESCRIPT = """
 const { Configuration, PortfolioApi, OrdersApi, ApiKeysApi } = require("kalshi-typescript");
 const [basePath, apiKey, privateKeyPath] = process.argv.slice(1);
 const configuration = new Configuration({ basePath, apiKey, privateKeyPath });
-const order = { ticker: "KXA-1", side: "bid", count: "5.00", price: "0.40", time_in_force: "good_till_canceled" };
+const order = { ticker: "KXTEST-1", side: "bid", count: "5.00", price: "0.40", time_in_force: "good_till_canceled",
+  self_trade_prevention_type: "maker" };
 const status = (asked) => asked.then((answer) => answer.status, (error) => error.response.status);
 (async () => {
   const statuses = [
@@ -148,9 +150,16 @@ def test_kalshi_typescript_with_a_throwaway_pem(store: str, sandbox: SandboxServ
         modules = str(where / "node_modules")
         assert "balance:" in recipe(door, "js", "node", "-e", NODE_PATH=modules, PROXY_TOKEN=TOKEN)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [200, 200, 404, 403, 403]  # the sandbox has no orders of the second version
-    signed = [seen for seen in sandbox.requests if seen.api_key_id == enrolled["api_key_id"] and seen.status == 200]
-    assert [(seen.method, seen.verified) for seen in signed][-3:] == [("GET", True)] * 3
+    assert json.loads(done.stdout) == [200, 200, 201, 403, 403]
+    signed = [
+        seen for seen in sandbox.requests if seen.api_key_id == enrolled["api_key_id"] and seen.status in {200, 201}
+    ]
+    assert [(seen.method, seen.verified) for seen in signed][-4:] == [
+        ("GET", True),
+        ("GET", True),
+        ("POST", True),
+        ("GET", True),
+    ]
 
 
 def test_a_client_that_takes_only_a_pem(store: str, sandbox: SandboxServer, tmp_path: Path) -> None:

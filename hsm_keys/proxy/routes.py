@@ -1,0 +1,98 @@
+"""What a policy makes of a request's route: by what the operation can do, by its rules, and by the hour."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from hsm_keys.kalshi.operations import Kind, find_operation
+from hsm_keys.proxy.paths import METHODS
+from hsm_keys.proxy.schemas import SCHEMAS
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from hsm_keys.kalshi.operations import Operation
+    from hsm_keys.proxy.policy import ClientPolicy
+
+__all__ = ["against_route"]
+
+_NAMED: Final = {
+    Kind.KEYS: (
+        "api_keys",
+        "allow_key_management",
+        "API keys aren't managed through the proxy: a key that a bot made is in no token",
+    ),
+    Kind.MONEY: ("transfers", "allow_transfers", "money isn't moved through the proxy"),
+    Kind.ADMIN: ("accounts", "allow_account_changes", "accounts aren't changed through the proxy"),
+}
+"""Kinds that a client needs an option for: the rule, the option, and what is said."""
+
+_BETWEEN_WORDS: Final = re.compile(r"[-_.]")
+_KEY_WORDS: Final = ("apikey",)
+_MONEY_WORDS: Final = ("transfer", "withdraw", "deposit", "payout")
+
+
+def against_route(
+    rules: ClientPolicy, operation: Operation, method: str, path: str, at: datetime
+) -> tuple[str, str] | None:
+    """Return the rule that is against a request for what it asks for, and when, and why; None if none is.
+
+    Args:
+        rules: The client's.
+        operation: What the table says of the request.
+        method: The method as it stands in the request line.
+        path: A path that ``split_target`` has let through.
+        at: The time, for time windows.
+    """
+    if method not in METHODS:
+        return "method", f"the method isn't one of {', '.join(METHODS)}"
+    named = _NAMED.get(_worst_kind(operation, method, path))
+    if named is not None and not getattr(rules, named[1]):
+        return named[0], f"{named[2]}; `{named[1]} = true` lets the client"
+    return _against_rules(rules, method, path) or _against_hours(rules, at) or _against_judging(rules, operation, path)
+
+
+def _against_rules(rules: ClientPolicy, method: str, path: str) -> tuple[str, str] | None:
+    if rules.read_only and method != "GET":
+        return "read_only", "the client may only read"
+    if denied := next((rule for rule in rules.deny if rule.matches(method, path, fold=True)), None):
+        return f"deny {denied.text}", f"the policy denies {denied.text}"
+    if rules.allow is not None and not any(rule.matches(method, path) for rule in rules.allow):
+        return "allow", "no rule of the policy allows it"
+    return None
+
+
+def _against_hours(rules: ClientPolicy, at: datetime) -> tuple[str, str] | None:
+    if rules.hours is not None and not any(window.holds(at) for window in rules.hours):
+        return "hours", "it is outside the hours of the policy"
+    return None
+
+
+def _worst_kind(operation: Operation, method: str, path: str) -> Kind:
+    """Return what a request may be: Kalshi may fold case, and a route that is too new for the table may say it."""
+    if operation.kind is not Kind.UNKNOWN:
+        return operation.kind
+    folded = path.casefold()
+    kind = find_operation(method, folded).kind
+    if kind in _NAMED:
+        return kind
+    words = _BETWEEN_WORDS.sub("", folded)
+    if any(word in words for word in _KEY_WORDS):
+        return Kind.KEYS
+    if method != "GET" and any(word in words for word in _MONEY_WORDS):
+        return Kind.MONEY
+    return Kind.UNKNOWN
+
+
+def _against_judging(rules: ClientPolicy, operation: Operation, path: str) -> tuple[str, str] | None:
+    """Refuse what may trade in a way that the client's limits of orders can't judge."""
+    if not (rules.limits_orders and operation.counts_as_trade) or operation.name in SCHEMAS:
+        return None
+    if rules.leaves_unjudged(operation.method, path):
+        return None
+    if operation.instead:
+        sent = f"{operation.method} {operation.instead}"
+        return "gone", f"Kalshi switched {operation.name} off, and the client's limits can't judge it: send {sent}"
+    named = f'`allow_unjudged = ["{operation.name}"]` lets it through'
+    return "allow_unjudged", f"the client's orders are limited, and no limit can judge {operation.name}: {named}"

@@ -1,0 +1,194 @@
+"""Bodies of Kalshi's order routes: names, types and choices exactly as Kalshi's newest clients send them.
+
+One schema a route. Counts are read as whole hundredths of a contract, prices as whole hundredths of a cent; no float
+is involved. What another program might read in another way (an unknown field, a number for a string, ``Bid``) isn't a
+body.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "DOLLAR",
+    "SCHEMAS",
+    "AmendOrder",
+    "Body",
+    "CancelBatch",
+    "CreateBatch",
+    "CreateOrder",
+    "DecreaseOrder",
+    "PerpsAmend",
+    "PerpsDecrease",
+    "PerpsOrder",
+]
+
+DOLLAR: Final = 10_000
+"""Hundredths of a cent."""
+
+_COUNT: Final = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,2}))?")
+_PRICE: Final = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,4}))?")
+
+
+def _whole(form: re.Pattern[str], decimals: int, value: object) -> int | None:
+    match = form.fullmatch(value) if isinstance(value, str) else None
+    return None if match is None else int(match[1] + (match[2] or "").ljust(decimals, "0"))
+
+
+def _count_or_none_at_all(value: object) -> int:
+    count = _whole(_COUNT, 2, value)
+    if count is None:
+        raise ValueError('has to be a string of at most two decimals, such as "2.50"')
+    return count
+
+
+def _count(value: object) -> int:
+    if (count := _count_or_none_at_all(value)) == 0:
+        raise ValueError("has to be more than nothing")
+    return count
+
+
+def _any_price(value: object) -> int:
+    price = _whole(_PRICE, 4, value)
+    if not price:
+        raise ValueError('has to be dollars in a string of at most four decimals, such as "0.5600", and not nothing')
+    return price
+
+
+def _price(value: object) -> int:
+    if (price := _any_price(value)) >= DOLLAR:
+        raise ValueError("has to be below one dollar")
+    return price
+
+
+_Ticker = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
+_Count = Annotated[int, BeforeValidator(_count)]
+_CountOrNone = Annotated[int, BeforeValidator(_count_or_none_at_all)]
+_Price = Annotated[int, BeforeValidator(_price)]
+_AnyPrice = Annotated[int, BeforeValidator(_any_price)]
+_Subaccount = Annotated[int, Field(ge=0)]
+_Side = Literal["bid", "ask"]
+
+
+class Body(BaseModel):
+    """A body; null stands for what isn't said."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _NewOrder(Body):
+    side: _Side
+    count: _Count
+    time_in_force: Literal["fill_or_kill", "good_till_canceled", "immediate_or_cancel"]
+    self_trade_prevention_type: Literal["taker_at_cross", "maker"]
+    client_order_id: str | None = None
+    expiration_time: int | None = None
+    post_only: bool | None = None
+    cancel_order_on_pause: bool | None = None
+    reduce_only: bool | None = None
+    subaccount: _Subaccount | None = None
+    order_group_id: str | None = None
+
+    @model_validator(mode="after")
+    def _check_reduce_only(self) -> Self:
+        if self.reduce_only and self.time_in_force != "immediate_or_cancel":
+            raise ValueError("reduce_only goes with immediate_or_cancel alone")
+        return self
+
+
+class CreateOrder(_NewOrder):
+    """``POST /portfolio/events/orders``. Side and price speak of the YES leg."""
+
+    ticker: _Ticker
+    price: _Price
+    exchange_index: int | None = None
+
+
+class PerpsOrder(_NewOrder):
+    """``POST /margin/orders``; ``market_id`` may name the market in place of the ticker, which comes first."""
+
+    ticker: _Ticker
+    price: _AnyPrice
+    market_version: int | None = None
+    market_id: str | None = None
+
+
+class _Amend(Body):
+    ticker: _Ticker
+    side: _Side
+    count: _Count
+    client_order_id: str | None = None
+    updated_client_order_id: str | None = None
+    expiration_time: Annotated[int, Field(ge=0)] | None = None
+
+
+class AmendOrder(_Amend):
+    """``POST /portfolio/events/orders/{order_id}/amend``."""
+
+    price: _Price
+    exchange_index: int | None = None
+
+
+class PerpsAmend(_Amend):
+    """``POST /margin/orders/{order_id}/amend``."""
+
+    price: _AnyPrice
+    market_id: str | None = None
+
+
+class PerpsDecrease(Body):
+    """``POST /margin/orders/{order_id}/decrease``: one of the two."""
+
+    reduce_by: _Count | None = None
+    reduce_to: _CountOrNone | None = None
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Self:
+        if (self.reduce_by is None) == (self.reduce_to is None):
+            raise ValueError("one of reduce_by and reduce_to has to be said")
+        return self
+
+
+class DecreaseOrder(PerpsDecrease):
+    """``POST /portfolio/events/orders/{order_id}/decrease``: one of ``reduce_by`` and ``reduce_to``."""
+
+    exchange_index: int | None = None
+    market_ticker: _Ticker | None = None
+
+
+class CreateBatch(Body):
+    """``POST /portfolio/events/orders/batched``."""
+
+    orders: Annotated[list[CreateOrder], Field(min_length=1)]
+
+
+class _Cancel(Body):
+    order_id: str
+    subaccount: _Subaccount | None = None
+    exchange_index: int | None = None
+    market_ticker: _Ticker | None = None
+
+
+class CancelBatch(Body):
+    """``DELETE /portfolio/events/orders/batched``."""
+
+    orders: Annotated[list[_Cancel], Field(min_length=1)]
+
+
+SCHEMAS: Final[Mapping[str, type[Body]]] = {
+    "POST /portfolio/events/orders": CreateOrder,
+    "POST /portfolio/events/orders/batched": CreateBatch,
+    "DELETE /portfolio/events/orders/batched": CancelBatch,
+    "POST /portfolio/events/orders/{order_id}/amend": AmendOrder,
+    "POST /portfolio/events/orders/{order_id}/decrease": DecreaseOrder,
+    "POST /margin/orders": PerpsOrder,
+    "POST /margin/orders/{order_id}/amend": PerpsAmend,
+    "POST /margin/orders/{order_id}/decrease": PerpsDecrease,
+}
+"""Schemas by the names of the table's operations."""
