@@ -14,7 +14,6 @@ from hsm_keys.errors import KeyNotFoundError, PinIncorrectError, StoreError, Sto
 from hsm_keys.signing.algorithms import KeyType, verifies
 from hsm_keys.stores.pkcs11 import login as login_module
 from hsm_keys.stores.pkcs11 import restart as restart_module
-from hsm_keys.stores.pkcs11.module import _modules
 from hsm_keys.stores.pkcs11.restart import restart
 from tests.support import p11kit
 from tests.support.load import Load
@@ -209,7 +208,7 @@ def test_a_store_closes_while_a_call_never_returns_and_leaves_the_module_alone(
     with open_store(token.uri) as again:
         assert again.key("prod").sign(b"m")
         assert again._link.module is link.module  # type: ignore[attr-defined]  # of PKCS#11
-    assert not any(link.module is in_use for in_use in _modules.values())
+    assert not link.module.library.owned
 
 
 def test_closing_waits_for_the_signatures_of_other_threads(token: TestToken) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hsm_keys import KeyType, open_store
 from hsm_keys.errors import StoreUnavailableError
 from hsm_keys.signing.algorithms import verifies
-from hsm_keys.stores.pkcs11.module import _modules, acquire
+from hsm_keys.stores.pkcs11.module import acquire
 from hsm_keys.stores.pkcs11.store import Pkcs11Store
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def test_eight_threads_sign_at_once_and_every_signature_verifies(token: TestToke
     assert (done.returncode, done.stdout) == (0, "2000\n"), done.stderr
 
 
-def test_the_module_is_initialised_with_locking_and_given_back_by_its_last_user(token: TestToken) -> None:
+def test_the_module_is_initialised_with_locking_and_finalised_by_its_last_user(token: TestToken) -> None:
     first, second = acquire(token.module), acquire(token.module)
     assert first is second
     assert first.library.locking
@@ -47,7 +47,7 @@ def test_the_module_is_initialised_with_locking_and_given_back_by_its_last_user(
     first.release()
     assert first.library.locking
     second.release()
-    assert not any(first is in_use for in_use in _modules.values())
+    assert not first.library.owned
 
 
 def test_generating_beside_finding_and_signing_corrupts_nothing(token: TestToken) -> None:

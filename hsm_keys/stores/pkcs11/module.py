@@ -1,8 +1,7 @@
 """PKCS#11 modules in use: one object a process and module, with what all its users share.
 
-A module has one C_Initialize and one C_Finalize for all code of the process. So it stays initialised when the last
-store is closed: other code may have come to use it. It is initialised anew when a store is opened again and nobody else
-has a session, and finalised when the program ends.
+A module has one C_Initialize and one C_Finalize for all code of the process. So it is finalised when the last store is
+closed, or the program ends, but only if nobody else has a session: a login that we leave to others shows that.
 """
 
 from __future__ import annotations
@@ -98,7 +97,7 @@ class Module:
             pool.resume()
 
     def release(self) -> None:
-        """Give one ``acquire`` back; after the last one, no thread enters the module until it is acquired again.
+        """Give one ``acquire`` back; the last one finalises the module, unless other code of the process uses it.
 
         It stays as it is if a call into it doesn't return: that would go on in freed memory.
         """
@@ -106,8 +105,12 @@ class Module:
             self.users -= 1
             if self.users or _modules.get(self.file) is not self:
                 return
-            if self.close(time.monotonic() + _AT_REST_S):
+            if not self.close(time.monotonic() + _AT_REST_S):
+                return
+            try:
                 del _modules[self.file]
+                self.library.end()
+            finally:
                 self.mutex.release()
 
     def close(self, deadline: float) -> bool:
@@ -190,9 +193,6 @@ def acquire(path: str) -> Module:
     with _lock:
         module = _modules.get(file)
         if module is None:
-            for other, idle in _libraries.items():
-                if other not in _modules and other != file:
-                    idle.end()  # one may stand in front of the other: pkcs11-spy, p11-kit's proxy
             library = _libraries.get(file)
             library = _libraries[file] = load(file, path) if library is None else renewed(library, path)
             module = _modules[file] = Module(file, library)

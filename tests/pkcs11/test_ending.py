@@ -1,0 +1,111 @@
+"""Programs that end with a store open, and other code of the process that uses the same module."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pkcs11
+import pytest
+
+from hsm_keys import KeyType, open_store
+from hsm_keys.stores.pkcs11.store import Pkcs11Store
+from tests.support.cli import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.shim import Shim
+    from tests.support.softhsm import TestToken
+
+pytestmark = pytest.mark.softhsm
+
+OPEN = """
+import atexit, sys, threading, time
+from hsm_keys import open_store
+store = open_store(sys.argv[1])
+"""
+SIGNING = """
+key = store.key("prod")
+going = threading.Event()
+def work():
+    while True:
+        key.sign(b"m")
+        store.keys()
+        going.set()
+for _ in range(4):
+    threading.Thread(target=work, daemon=True).start()
+going.wait(20)
+"""
+
+
+def run(program: str, uri: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program, uri],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.fixture
+def with_key(token: TestToken) -> TestToken:
+    with open_store(token.uri) as store:
+        store.generate("prod", KeyType.ED25519)
+    return token
+
+
+@pytest.mark.program
+@pytest.mark.parametrize(
+    "program",
+    [OPEN, OPEN + SIGNING, OPEN + SIGNING + "sys.exit(0)", OPEN + "store.close()", OPEN + "store.keys(); del store"],
+)
+def test_a_program_ends_without_a_word(with_key: TestToken, program: str) -> None:
+    done = run(program, with_key.uri)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.program
+def test_the_module_is_finalised_when_the_program_ends(with_key: TestToken, shim: Shim, tmp_path: Path) -> None:
+    shim.rules(f"log {tmp_path / 'calls'}")
+    done = run(OPEN + SIGNING, shim.uri(with_key))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert shim.calls(tmp_path / "calls")[-1] == "C_Finalize"
+
+
+@pytest.mark.program
+def test_a_function_of_atexit_may_still_sign(with_key: TestToken) -> None:
+    last = "import atexit\natexit.register(lambda: print(len(key.sign(b'last'))))\n"
+    done = run(last + OPEN + SIGNING, with_key.uri)
+    assert (done.returncode, done.stdout) == (0, "64\n"), done.stderr
+
+
+def test_other_code_that_was_first_keeps_its_sessions_and_its_login(with_key: TestToken) -> None:
+    library = pkcs11.lib(with_key.module)
+    try:
+        theirs = library.get_token(token_label=with_key.label).open(user_pin=with_key.pin)
+        with open_store(with_key.uri) as store:
+            assert store.key("prod").sign(b"m")
+        assert len(list(theirs.get_objects({pkcs11.Attribute.CLASS: pkcs11.ObjectClass.PRIVATE_KEY}))) == 1
+        theirs.close()
+    finally:
+        library.finalize()
+
+
+@pytest.mark.parametrize("how_often", [1, 2])
+def test_other_code_that_came_later_keeps_its_sessions(with_key: TestToken, how_often: int) -> None:
+    store = open_store(with_key.uri)
+    assert isinstance(store, Pkcs11Store)
+    link = store._link
+    theirs = link.token.open()  # as other code would have it, after its C_Initialize was told that this is done
+    for _ in range(how_often):
+        store.close()
+        assert len(list(theirs.get_objects({pkcs11.Attribute.CLASS: pkcs11.ObjectClass.PRIVATE_KEY}))) == 1
+        store = open_store(with_key.uri)
+    theirs.close()
+    assert store.key("prod").sign(b"m")
+    store.close()
