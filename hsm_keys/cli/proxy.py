@@ -56,10 +56,13 @@ def proxy(ctx: click.Context, /, **given: Any) -> None:
     if ctx.invoked_subcommand is not None:
         return
     from hsm_keys.cli.session import kalshi_base_url, opened_store
+    from hsm_keys.kalshi.surroundings import check_authorities
 
     settings = ctx.ensure_object(Settings)
     options = _options(given)
     base_url = kalshi_base_url(settings)
+    if base_url.startswith("https:"):
+        check_authorities()
     runner = import_extra("proxy", "hsm_keys.proxy.run")
     checked = runner.check_options(options)
     say = _say_json if settings.as_json else _say

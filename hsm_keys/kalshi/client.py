@@ -6,7 +6,6 @@ import os
 import re
 import ssl
 import time
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import httpx2
@@ -18,6 +17,7 @@ from hsm_keys.kalshi.api_keys import ApiKeysResource, AsyncApiKeysResource
 from hsm_keys.kalshi.bodies import clean, read_json
 from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
 from hsm_keys.kalshi.errors import error_of, garbled
+from hsm_keys.kalshi.surroundings import check_proxies, proxy_variables, trusted_authorities, why_not_trusted
 from hsm_keys.kalshi.whole_answer import AnswerTooLargeError, read_whole, read_whole_async
 from hsm_keys.signing.environments import resolve
 from hsm_keys.signing.flow import asend_signed, send_signed, signing_flow
@@ -118,6 +118,8 @@ class _Base:
 
     def _options(self, timeout: float | httpx2.Timeout) -> dict[str, Any]:
         plain = self.base_url.startswith("http:")
+        if not plain:
+            check_proxies()
         return {
             "timeout": timeout,
             "follow_redirects": False,  # a redirect would carry signed headers elsewhere
@@ -125,21 +127,11 @@ class _Base:
             # Plain HTTP is for loopback: through HTTP_PROXY it would leave the machine.
             "trust_env": not plain,
             # A context that trusts nobody is made at once, and plain HTTP needs no other.
-            "verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else _trusted(),
+            "verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else trusted_authorities(),
         }
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={self.base_url!r}, signer={self.signer!r})"
-
-
-def _trusted() -> ssl.SSLContext:
-    """Return the authorities that are trusted; clients share them, as reading them takes longer than a request."""
-    return _read_authorities(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
-
-
-@cache
-def _read_authorities(_file: str | None, _folder: str | None) -> ssl.SSLContext:
-    return httpx2.create_ssl_context()
 
 
 def _checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
@@ -160,9 +152,10 @@ def _explained(error: httpx2.HTTPError | httpx2.InvalidURL, method: str, path: s
     what = f"{method} {path}: {type(error).__name__}"
     if isinstance(error, _NOT_SENT):
         why = clean(str(error))  # nothing was sent, so that nothing of it can be in there
+        proxy = "".join(f", and {name}, which names a proxy for https" for name in proxy_variables()[:1])
         return NetworkError(
             f"Kalshi can't be reached for {what}{f' ({why})' if why else ''}; nothing was sent",
-            hint="check the network and the base URL",
+            hint=why_not_trusted(error) or f"check the network and the base URL{proxy}",
         )
     if isinstance(error, AnswerTooLargeError):
         what = f"{method} {path} that can be read: it is {error}"

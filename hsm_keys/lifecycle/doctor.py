@@ -124,12 +124,23 @@ def check_clock(base_url: str, now: Callable[[], float] = time.time) -> list[Che
     """Ask Kalshi for its status, unsigned, and compare its Date with this machine's clock."""
     import httpx2
 
+    from hsm_keys.kalshi.surroundings import check_proxies, trusted_authorities, why_not_trusted
+
+    plain = base_url.startswith("http:")
+    if not plain:
+        check_proxies()
     asked = now()
     try:
-        response = httpx2.get(f"{base_url}/exchange/status", timeout=10, trust_env=not base_url.startswith("http:"))
+        response = httpx2.get(
+            f"{base_url}/exchange/status",
+            timeout=10,
+            trust_env=not plain,
+            verify=True if plain else trusted_authorities(),
+        )
     except httpx2.HTTPError as error:
         raise NetworkError(
-            f"{base_url} can't be reached: {type(error).__name__}", hint="check the network, and --env or --base-url"
+            f"{base_url} can't be reached: {type(error).__name__}",
+            hint=why_not_trusted(error) or "check the network, and --env or --base-url",
         ) from None
     answered = now()
     said = f"{base_url} answered {response.status_code} in {(answered - asked) * 1000:.0f} ms"

@@ -37,6 +37,7 @@ from hsm_keys.proxy.signing import SignsForDoor
 from hsm_keys.proxy.upstream import Upstream
 from hsm_keys.signing.presign import presign_cost
 from hsm_keys.signing.signer import DEFAULT_RATE
+from hsm_keys.values import shown_path
 
 if TYPE_CHECKING:
     import socket
@@ -319,6 +320,7 @@ def _tls(files: tuple[Path, Path] | None) -> ssl.SSLContext | None:
         context.load_cert_chain(*files)
     except (OSError, ssl.SSLError):
         raise UsageError(
-            f"{files[0]} and {files[1]} aren't a certificate and its key", hint="give both as PEM files"
+            f"{shown_path(files[0])} and {shown_path(files[1])} aren't a certificate and its key",
+            hint="give both as PEM files",
         ) from None
     return context

@@ -9,7 +9,7 @@ import pytest
 
 from hsm_keys import AsyncKalshiClient, KalshiClient
 from hsm_keys.errors import NetworkError
-from hsm_keys.kalshi import client as client_module
+from hsm_keys.kalshi import surroundings
 from hsm_keys.signing.signer import RequestSigner
 from tests.support.certificates import self_signed
 from tests.support.kalshi_stub import Stub
@@ -50,6 +50,7 @@ def test_only_who_is_trusted_is_asked(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_authorities_are_read_once_and_for_plain_http_never(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     read = []
     original = ssl.SSLContext.load_verify_locations
 
@@ -57,7 +58,7 @@ def test_authorities_are_read_once_and_for_plain_http_never(monkeypatch: pytest.
         read.append(named or given)
         original(context, *given, **named)
 
-    client_module._read_authorities.cache_clear()
+    surroundings._read_authorities.cache_clear()
     monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", load)
     signer = RequestSigner(Key())
     KalshiClient(signer, base_url="http://127.0.0.1:1/trade-api/v2").close()
