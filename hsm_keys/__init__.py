@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from hsm_keys.errors import HsmKeysError
     from hsm_keys.kalshi.client import AsyncKalshiClient, KalshiClient
     from hsm_keys.signing.algorithms import KeyType
+    from hsm_keys.signing.environments import websocket_url
     from hsm_keys.signing.signer import RequestSigner
     from hsm_keys.stores import open_store
     from hsm_keys.stores.base import KeyState, KeyStore, StoredKey
+    from hsm_keys.stores.registered import RegisteredKey
 
 __all__ = [
     "AsyncKalshiClient",
@@ -34,10 +36,12 @@ __all__ = [
     "KeyState",
     "KeyStore",
     "KeyType",
+    "RegisteredKey",
     "RequestSigner",
     "StoredKey",
     "__version__",
     "open_store",
+    "websocket_url",
 ]
 
 _HOMES: Final = {
@@ -47,9 +51,11 @@ _HOMES: Final = {
     "KeyState": "hsm_keys.stores.base",
     "KeyStore": "hsm_keys.stores.base",
     "KeyType": "hsm_keys.signing.algorithms",
+    "RegisteredKey": "hsm_keys.stores.registered",
     "RequestSigner": "hsm_keys.signing.signer",
     "StoredKey": "hsm_keys.stores.base",
     "open_store": "hsm_keys.stores",
+    "websocket_url": "hsm_keys.signing.environments",
 }
 
 

@@ -158,6 +158,7 @@ def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[SandboxServer]:
     """A strict stand-in for Kalshi, with the environment of someone who has its bootstrap key."""
     with SandboxServer(tier="premier") as server:
         monkeypatch.setenv("KALSHI_API_BASE_URL", server.base_url)
+        monkeypatch.setenv("KALSHI_WS_URL", server.ws_url)
         monkeypatch.setenv("KALSHI_KEY_ID", server.bootstrap_key_id)
         monkeypatch.setenv("KALSHI_PRIVATE_KEY", server.bootstrap_pem)
         yield server

@@ -10,7 +10,7 @@ import click
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, settings_options
 from hsm_keys.cli.output import print_json
-from hsm_keys.cli.session import bootstrap_signer, connector, managing_key, opened_store, speaking
+from hsm_keys.cli.session import bootstrap_signer, connector, kalshi_base_url, managing_key, opened_store, speaking
 from hsm_keys.cli.store_uri import store_uri
 
 if TYPE_CHECKING:
@@ -49,16 +49,20 @@ def doctor(settings: Settings) -> int:
 
 
 def _kalshi(settings: Settings) -> list[Check]:
-    from hsm_keys.lifecycle.doctor import check_bootstrap, check_clock, checked
-    from hsm_keys.signing.environments import resolve
+    from hsm_keys.lifecycle.doctor import check_bootstrap, check_clock, check_websocket, checked
+    from hsm_keys.signing.environments import websocket_url
 
     def clock() -> list[Check]:
-        return check_clock(resolve(base_url=settings.base_url, environment=settings.env))
+        return check_clock(kalshi_base_url(settings))
+
+    def websocket() -> Check:
+        base_url, ws_url = kalshi_base_url(settings), settings.ws_url
+        return check_websocket(websocket_url(base_url=base_url, exchange=settings.exchange, ws_url=ws_url))
 
     def bootstrap() -> Check:
-        return check_bootstrap(bootstrap_signer(), connector(settings))
+        return check_bootstrap(bootstrap_signer(settings.exchange), connector(settings))
 
-    return [*checked("kalshi", clock), *checked("bootstrap", bootstrap)]
+    return [*checked("kalshi", clock), *checked("websocket", websocket), *checked("bootstrap", bootstrap)]
 
 
 def _store(settings: Settings, say: Callable[[str], None]) -> list[Check]:

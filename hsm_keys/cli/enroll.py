@@ -10,7 +10,7 @@ import click
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, new_key_options, settings_options
 from hsm_keys.cli.output import print_json
-from hsm_keys.cli.session import connector, kalshi_base_url, management_client, opened_store, speaking
+from hsm_keys.cli.session import connector, management_client, opened_store, speaking
 from hsm_keys.errors import AwsError, UsageError
 from hsm_keys.values import shown_path
 
@@ -140,10 +140,8 @@ def _print_offline(settings: Settings, store: KeyStore, minted: Enrollment, say:
 def adopt(settings: Settings, *, name: str, api_key_id: str) -> None:
     """Bind an API key id that was registered by hand to the key NAME, after proving that it belongs to it."""
     from hsm_keys.lifecycle import enroll as lifecycle
-    from hsm_keys.signing.environments import environment_name
 
     connect = connector(settings)
     with speaking(settings) as say, opened_store(settings, say) as store:
-        environment = environment_name(kalshi_base_url(settings))
-        done = lifecycle.adopt(store, name, api_key_id, environment=environment, connect=connect, report=say)
+        done = lifecycle.adopt(store, name, api_key_id, environment=connect.environment, connect=connect, report=say)
         print_enrollment(settings, done)

@@ -15,8 +15,8 @@ from hsm_keys.cli.session import bootstrap_signer, connector, management_client,
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from hsm_keys.cli.session import Connector
     from hsm_keys.kalshi.client import KalshiClient
-    from hsm_keys.lifecycle.possession import Connect
 
 __all__ = ["generate"]
 
@@ -69,10 +69,10 @@ def generate(
 
 @contextmanager
 def _storeless_management(
-    settings: Settings, connect: Connect, auth: str | None, say: Callable[[str], None]
+    settings: Settings, connect: Connector, auth: str | None, say: Callable[[str], None]
 ) -> Iterator[KalshiClient]:
     """Give a client that signs management calls, with the bootstrap key; only --auth takes a key of the store."""
-    signer = None if auth else bootstrap_signer()
+    signer = None if auth else bootstrap_signer(connect.exchange)
     if signer is None:
         with opened_store(settings, say) as store, management_client(connect, store, auth, say) as management:
             yield management

@@ -33,7 +33,7 @@ def list_keys(settings: Settings, *, auth: str | None) -> None:
 
     connect = connector(settings)
     with speaking(settings) as say, opened_stores(settings, say) as stores:
-        signer = management_signer(stores[0], auth, say)
+        signer = management_signer(connect, stores[0], auth, say)
         listed = None
         if signer is None:
             say("no key to ask Kalshi with: showing the store alone (set KALSHI_KEY_ID, or enroll a key)")

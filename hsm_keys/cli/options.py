@@ -38,6 +38,8 @@ class Settings:
     profile: str | None = None
     env: str | None = None
     base_url: str | None = None
+    ws_url: str | None = None
+    exchange: str | None = None
     output: str | None = None
 
     @property
@@ -76,6 +78,12 @@ _SHARED = (
     _shared("--profile", metavar="NAME", help="A profile of AWS's configuration files. [AWS_PROFILE]"),
     _shared("--env", type=click.Choice(["prod", "demo"]), help="Kalshi's environment. [KALSHI_DEMO]"),
     _shared("--base-url", metavar="URL", help="Kalshi's base URL. [KALSHI_API_BASE_URL]"),
+    _shared("--ws-url", metavar="URL", help="The WebSocket's URL, where --base-url doesn't tell it. [KALSHI_WS_URL]"),
+    _shared(
+        "--exchange",
+        type=click.Choice(["perps"]),
+        help="perps: perpetual futures, whose API keys are their own. [KALSHI_PERPS_KEY_ID, ...]",
+    ),
 )
 
 

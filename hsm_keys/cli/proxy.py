@@ -68,7 +68,7 @@ def proxy(ctx: click.Context, /, **given: Any) -> None:
     say = _say_json if settings.as_json else _say
     import_extra("proxy", "hsm_keys.proxy.logs").hear_libraries(say)
     with opened_store(settings, say) as store:
-        runner.run(store.key(options.name).signer(), base_url, checked, say)
+        runner.run(store.key(options.name).signer(), base_url, checked, say, ws_url=settings.ws_url)
 
 
 def _say(line: str) -> None:

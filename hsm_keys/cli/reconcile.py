@@ -38,7 +38,6 @@ def reconcile(settings: Settings, *, fixing: bool, auth: str | None, yes: bool) 
     from hsm_keys.lifecycle.observing import observe
     from hsm_keys.lifecycle.reconcile import judge
     from hsm_keys.lifecycle.repairing import fix
-    from hsm_keys.signing.environments import environment_name
 
     if fixing:
         require_consent(yes=yes)
@@ -50,7 +49,7 @@ def reconcile(settings: Settings, *, fixing: bool, auth: str | None, yes: bool) 
         fixed: list[Finding] = []
         if fixing and repairs:
             confirm(repairs, yes=yes, say=say)
-            fixed = fix(findings, stores, environment_name(management.base_url), connect, say)
+            fixed = fix(findings, stores, connect.environment, connect, say)
         left = [found for found in findings if found not in fixed]
         if settings.as_json:
             print_json({"findings": [each.as_dict() for each in left], "fixed": [each.as_dict() for each in fixed]})

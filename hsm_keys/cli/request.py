@@ -153,7 +153,7 @@ def _rehearse(asked: _Request) -> None:
     from hsm_keys.signing.signer import RequestSigner
 
     nowhere = httpx2.MockTransport(lambda _: httpx2.Response(204))
-    with KalshiClient(RequestSigner(_Nobody()), base_url=ENVIRONMENTS["prod"], transport=nowhere) as client:
+    with KalshiClient(RequestSigner(_Nobody()), base_url=ENVIRONMENTS["prod"].base_url, transport=nowhere) as client:
         asked.send(client)
 
 

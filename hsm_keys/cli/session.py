@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = [
+    "Connector",
     "bootstrap_signer",
     "connector",
     "kalshi_base_url",
@@ -123,10 +125,10 @@ def kalshi_base_url(settings: Settings) -> str:
 
     if settings.base_url is not None and settings.env is not None:
         raise UsageError("--env and --base-url both name an environment", hint="give one of them")
-    return resolve(base_url=settings.base_url, environment=settings.env)
+    return resolve(base_url=settings.base_url, environment=settings.env, exchange=settings.exchange)
 
 
-def connector(settings: Settings) -> Callable[[RequestSigner], KalshiClient]:
+def connector(settings: Settings) -> Connector:
     """Return what makes a client of the chosen environment for a signer.
 
     Raises:
@@ -134,28 +136,54 @@ def connector(settings: Settings) -> Callable[[RequestSigner], KalshiClient]:
     """
     import stamina
 
-    from hsm_keys.kalshi.client import KalshiClient
-
     base_url = kalshi_base_url(settings)
     stamina.instrumentation.set_on_retry_hooks([])  # a second try at a GET is no news for a terminal
-    return lambda signer: KalshiClient(signer, base_url=base_url)
+    return Connector(base_url, settings.exchange)
 
 
-def bootstrap_signer() -> RequestSigner | None:
-    """Return what signs with the bootstrap key of the environment; None if there is none."""
+@dataclass(frozen=True, slots=True)
+class Connector:
+    """Makes clients of one environment.
+
+    Args:
+        base_url: Kalshi's.
+        exchange: ``perps``, or None for the other one.
+    """
+
+    base_url: str
+    exchange: str | None
+
+    def __call__(self, signer: RequestSigner) -> KalshiClient:
+        """Return a client for a signer."""
+        from hsm_keys.kalshi.client import KalshiClient
+
+        return KalshiClient(signer, base_url=self.base_url, exchange=self.exchange)
+
+    @property
+    def environment(self) -> str:
+        """The name of the environment, as stores keep it beside a key."""
+        from hsm_keys.signing.environments import environment_name
+
+        return environment_name(self.base_url, exchange=self.exchange)
+
+
+def bootstrap_signer(exchange: str | None) -> RequestSigner | None:
+    """Return what signs with the bootstrap key of the environment, for an exchange; None if there is none."""
     from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
     from hsm_keys.signing.signer import RequestSigner
 
-    key = bootstrap_key_from_env(ask_passphrase=_ask_secret if sys.stdin.isatty() else None)
+    ask = _ask_secret if sys.stdin.isatty() else None
+    key = bootstrap_key_from_env(exchange=exchange, ask_passphrase=ask)
     return None if key is None else RequestSigner(key)
 
 
 def management_signer(
-    store: KeyStore, auth: str | None, say: Callable[[str], None], prefer: str | None = None
+    connect: Connector, store: KeyStore, auth: str | None, say: Callable[[str], None], prefer: str | None = None
 ) -> RequestSigner | None:
     """Return what signs management calls: --auth, else the bootstrap key, else a registered key of the store.
 
     Args:
+        connect: Makes the client that it is for.
         store: The open store.
         auth: What --auth named.
         say: Hears which key of the store was taken.
@@ -166,7 +194,7 @@ def management_signer(
     """
     if auth is not None:
         return store.key(auth).signer()
-    bootstrap = bootstrap_signer()
+    bootstrap = bootstrap_signer(connect.exchange)
     if bootstrap is not None:
         return bootstrap
     manager = managing_key(store, prefer)
@@ -190,7 +218,7 @@ def managing_key(store: KeyStore, prefer: str | None = None) -> StoredKey | None
 
 @contextmanager
 def management_client(
-    connect: Callable[[RequestSigner], KalshiClient],
+    connect: Connector,
     store: KeyStore,
     auth: str | None,
     say: Callable[[str], None],
@@ -202,7 +230,7 @@ def management_client(
     Raises:
         KeyNotRegisteredError: If there is no key that could.
     """
-    signer = management_signer(store, auth, say, prefer)
+    signer = management_signer(connect, store, auth, say, prefer)
     if signer is None:
         raise KeyNotRegisteredError(
             "there is no key to sign management calls with: neither a bootstrap key nor a registered one in the store",

@@ -10,7 +10,7 @@ import click
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, settings_options, shared_options, signing_key_options
 from hsm_keys.cli.output import print_json
-from hsm_keys.cli.session import opened_store, speaking
+from hsm_keys.cli.session import kalshi_base_url, opened_store, speaking
 from hsm_keys.cli.target import checked_target
 
 if TYPE_CHECKING:
@@ -60,17 +60,27 @@ def _written(settings: Settings, headers: dict[str, str], method: str, path: str
     lines = [f"{name}: {value}" for name, value in headers.items()]
     if settings.output != "curl":
         return lines
-    from hsm_keys.signing.environments import resolve
-    from hsm_keys.signing.message import REST_PREFIX, canonical_method, canonical_path
+    from hsm_keys.signing.message import canonical_method, canonical_path
 
     bare, mark, query = path.partition("?")
-    origin = resolve(base_url=settings.base_url, environment=settings.env).removesuffix(REST_PREFIX)
-    url = f"{origin}{canonical_path(bare)}{mark}{query}"
+    url = f"{_origin(settings, canonical_path(bare))}{canonical_path(bare)}{mark}{query}"
     return [
         f"request = {canonical_method(method)}",
         f"url = {_quoted(url)}",
         *(f"header = {_quoted(h)}" for h in lines),
     ]
+
+
+def _origin(settings: Settings, path: str) -> str:
+    """Return the origin that serves a path."""
+    from hsm_keys.signing.environments import PERPS, websocket_url
+    from hsm_keys.signing.message import MARGIN_WEBSOCKET_PATH, REST_PREFIX, WEBSOCKET_PATH
+
+    base_url = kalshi_base_url(settings)
+    if path not in {WEBSOCKET_PATH, MARGIN_WEBSOCKET_PATH}:
+        return base_url.removesuffix(REST_PREFIX)
+    exchange = PERPS if path == MARGIN_WEBSOCKET_PATH else None
+    return websocket_url(base_url=base_url, exchange=exchange, ws_url=settings.ws_url).removesuffix(path)
 
 
 def _quoted(value: str) -> str:
@@ -100,14 +110,18 @@ def _full_path(method: str, path: str, say: Callable[[str], None]) -> str:
 def fix_logon(
     settings: Settings, *, name: str, api_key_id: str | None, target: str, seq: int, sending_time: str | None
 ) -> None:
-    """Print the fields that sign a FIX Logon. Kalshi takes them for 30 seconds."""
+    """Print the fields that sign a FIX Logon, and where the gateway is. Kalshi takes them for 30 seconds."""
     from hsm_keys.signing import fix
+
+    address = fix.fix_address(target, base_url=kalshi_base_url(settings), exchange=settings.exchange)
 
     if sending_time is not None:
         fix.logon_message(sending_time, seq, "checked-before-the-token-is-touched", target)
     with speaking(settings) as say, opened_store(settings, say) as store:
         signer = store.key(name).signer(api_key_id=api_key_id)
         logon = fix.fix_logon(signer, target, seq, sending_time=sending_time)
+        if address is not None:
+            say(f"{target} listens at {address[0]}:{address[1]}, over TLS")
     fields: dict[str, str | int] = {
         "SendingTime": logon.sending_time,
         "MsgSeqNum": logon.msg_seq_num,
@@ -117,7 +131,7 @@ def fix_logon(
         "RawData": logon.raw_data,
     }
     if settings.as_json:
-        print_json(fields)
+        print_json(fields | ({} if address is None else {"host": address[0], "port": address[1]}))
     else:
         for field, value in fields.items():
             click.echo(f"{field}: {value}")

@@ -6,11 +6,13 @@ import logging
 import os
 import re
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import UsageError
 from hsm_keys.signing.api_key_ids import check_api_key_id
+from hsm_keys.signing.environments import PERPS
 from hsm_keys.signing.pem import PemKey
 from hsm_keys.values import Secret, describe, hides_its_arguments, shown_path
 
@@ -21,20 +23,49 @@ __all__ = ["bootstrap_key_from_env"]
 
 _log = logging.getLogger("hsm_keys")
 
-_ID: Final = "KALSHI_KEY_ID"
-_PEM: Final = "KALSHI_PRIVATE_KEY"
-_PATH: Final = "KALSHI_PRIVATE_KEY_PATH"
 _MAX_PEM: Final = 64 * 1024  # bytes
 _LIKE_A_PATH: Final = re.compile(r"(?:~|\.{1,2})?/.*|[^\s/]+\.(?:pem|key|txt)")
 
 
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """The variables that hold a key."""
+
+    id: str
+    pem: str
+    path: str
+    passphrase: str
+
+
+_NAMES: Final = {
+    None: _Names(
+        id="KALSHI_KEY_ID",
+        pem="KALSHI_PRIVATE_KEY",
+        path="KALSHI_PRIVATE_KEY_PATH",
+        passphrase="KALSHI_PRIVATE_KEY_PASSPHRASE",  # noqa: S106 - the name of a variable
+    ),
+    PERPS: _Names(
+        id="KALSHI_PERPS_KEY_ID",
+        pem="KALSHI_PERPS_PRIVATE_KEY",
+        path="KALSHI_PERPS_PRIVATE_KEY_PATH",
+        passphrase="KALSHI_PERPS_PRIVATE_KEY_PASSPHRASE",  # noqa: S106 - the same
+    ),
+}
+
+
 def bootstrap_key_from_env(
-    env: Mapping[str, str] = os.environ, *, ask_passphrase: Callable[[str], str] | None = None
+    env: Mapping[str, str] = os.environ,
+    *,
+    exchange: str | None = None,
+    ask_passphrase: Callable[[str], str] | None = None,
 ) -> PemKey | None:
     """Return the key that ``KALSHI_KEY_ID`` and ``KALSHI_PRIVATE_KEY`` or ``KALSHI_PRIVATE_KEY_PATH`` name.
 
+    For the exchange ``perps`` those are ``KALSHI_PERPS_KEY_ID`` and so on: its keys are its own.
+
     Args:
         env: The environment. An empty variable counts as left out; white space around a value is dropped.
+        exchange: ``perps``, or None for the other one.
         ask_passphrase: Asks a person, with a prompt, where the PEM is encrypted and
             ``KALSHI_PRIVATE_KEY_PASSPHRASE`` isn't set.
 
@@ -44,24 +75,28 @@ def bootstrap_key_from_env(
     Raises:
         UsageError: If only a part is set, or the key can't be read.
     """
-    key_id, pem, path = (Secret(env.get(name, "").strip()) for name in (_ID, _PEM, _PATH))
-    passphrase = _passphrase(env, ask_passphrase)
+    names = _NAMES[exchange]
+    key_id, pem, path = (Secret(env.get(name, "").strip()) for name in (names.id, names.pem, names.path))
+    passphrase = _passphrase(Secret(env.get(names.passphrase, "")), ask_passphrase)
     del env  # it goes home with an error, and with it all that it holds
     if not (key_id or pem or path):
         return None
     if not key_id:
-        raise UsageError(f"a private key is set, and {_ID} isn't", hint="set it to that key's API key id")
+        raise UsageError(f"a private key is set, and {names.id} isn't", hint="set it to that key's API key id")
     if bool(pem) == bool(path):
         raise UsageError(
-            f"{_PEM} and {_PATH} are both set" if pem else f"{_ID} is set, and neither {_PATH} nor {_PEM} is",
+            f"{names.pem} and {names.path} are both set"
+            if pem
+            else f"{names.id} is set, and neither {names.path} nor {names.pem} is",
             hint="set one of the two",
         )
-    return _key(key_id, _read(path) if path else _unfolded(pem), passphrase, _PATH if path else _PEM)
+    content = _read(path, names) if path else _unfolded(pem, names)
+    return _key(key_id, content, passphrase, names, names.path if path else names.pem)
 
 
 @hides_its_arguments
-def _key(key_id: Secret, pem: Secret, passphrase: Callable[[], str] | None, source: str) -> PemKey:
-    checked_id = check_api_key_id(key_id.reveal(), _ID)
+def _key(key_id: Secret, pem: Secret, passphrase: Callable[[], str] | None, names: _Names, source: str) -> PemKey:
+    checked_id = check_api_key_id(key_id.reveal(), names.id)
     try:
         return PemKey(checked_id, pem, passphrase)
     except UsageError as error:
@@ -70,7 +105,7 @@ def _key(key_id: Secret, pem: Secret, passphrase: Callable[[], str] | None, sour
 
 
 @hides_its_arguments
-def _unfolded(pem: Secret) -> Secret:
+def _unfolded(pem: Secret, names: _Names) -> Secret:
     """Return the PEM in a variable, where line ends are often written out.
 
     Raises:
@@ -78,31 +113,34 @@ def _unfolded(pem: Secret) -> Secret:
     """
     text = pem.reveal()
     if "\n" not in text and _LIKE_A_PATH.fullmatch(text):
-        raise UsageError(f"{_PEM} is wrong: it holds a path", hint=f"use {_PATH} for the path of a PEM")
+        raise UsageError(f"{names.pem} is wrong: it holds a path", hint=f"use {names.path} for the path of a PEM")
     return Secret(text.replace("\\n", "\n"))
 
 
-def _passphrase(env: Mapping[str, str], ask: Callable[[str], str] | None) -> Callable[[], str] | None:
-    given = env.get("KALSHI_PRIVATE_KEY_PASSPHRASE")
+def _passphrase(given: Secret, ask: Callable[[str], str] | None) -> Callable[[], str] | None:
     if given:
-        return Secret(given).reveal
+        return given.reveal
     return None if ask is None else lambda: ask("Passphrase of the bootstrap private key")
 
 
 @hides_its_arguments
-def _read(place: Secret) -> Secret:
+def _read(place: Secret, names: _Names) -> Secret:
     path = place.reveal()
     if "-----BEGIN" in path:
-        raise UsageError(f"{_PATH} is wrong: it holds {describe(path)}, not a path to one", hint=f"use {_PEM} for it")
+        raise UsageError(
+            f"{names.path} is wrong: it holds {describe(path)}, not a path to one", hint=f"use {names.pem} for it"
+        )
     try:
         with Path(path).expanduser().open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             content = file.read(_MAX_PEM + 1)
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no such user; ValueError: a NUL in it
         why = error.strerror if isinstance(error, OSError) else "it is no path"
-        raise UsageError(f"the private key file {shown_path(path)} can't be read: {why}", hint=f"see {_PATH}") from None
+        raise UsageError(
+            f"the private key file {shown_path(path)} can't be read: {why}", hint=f"see {names.path}"
+        ) from None
     if len(content) > _MAX_PEM:
-        raise UsageError(f"{shown_path(path)} is too long to be a private key", hint=f"see {_PATH}")
+        raise UsageError(f"{shown_path(path)} is too long to be a private key", hint=f"see {names.path}")
     if stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
         _log.warning("the private key file %s can be read by others: chmod 600 it", path)
     return Secret(content.decode(errors="surrogateescape"))

@@ -19,7 +19,7 @@ from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
 from hsm_keys.kalshi.errors import error_of, garbled
 from hsm_keys.kalshi.surroundings import check_proxies, proxy_variables, trusted_authorities, why_not_trusted
 from hsm_keys.kalshi.whole_answer import AnswerTooLargeError, read_whole, read_whole_async
-from hsm_keys.signing.environments import resolve
+from hsm_keys.signing.environments import environment_name, resolve
 from hsm_keys.signing.flow import asend_signed, send_signed, signing_flow
 from hsm_keys.signing.headers import SIGNED_HEADERS
 from hsm_keys.signing.message import canonical_method, canonical_path
@@ -62,9 +62,18 @@ class _TransientStatusError(Exception):
 class _Base:
     """What both clients share: everything but the sending."""
 
-    def __init__(self, signer: RequestSigner, *, base_url: str | None = None, environment: str | None = None) -> None:
+    def __init__(
+        self,
+        signer: RequestSigner,
+        *,
+        base_url: str | None = None,
+        environment: str | None = None,
+        exchange: str | None = None,
+    ) -> None:
         self.signer = signer
-        self.base_url: Final = resolve(base_url=base_url, environment=environment)
+        self.base_url: Final = resolve(base_url=base_url, environment=environment, exchange=exchange)
+        self.exchange: Final = exchange
+        self.environment: Final = environment_name(self.base_url, exchange=exchange)
         url = httpx2.URL(self.base_url)
         self._prefix = url.path
         self._origin = self.base_url.removesuffix(self._prefix)
@@ -79,6 +88,7 @@ class _Base:
         passphrase: str | None = None,
         base_url: str | None = None,
         environment: str | None = None,
+        exchange: str | None = None,
     ) -> Self:
         """Return a client that signs with a PEM: the bootstrap key.
 
@@ -86,18 +96,23 @@ class _Base:
             UsageError: If the PEM can't be read.
         """
         key = PemKey(api_key_id, pem, None if passphrase is None else lambda: passphrase)
-        return cls(RequestSigner(key), base_url=base_url, environment=environment)
+        return cls(RequestSigner(key), base_url=base_url, environment=environment, exchange=exchange)
 
     @classmethod
     def from_env(
-        cls, env: Mapping[str, str] = os.environ, *, ask_passphrase: Callable[[str], str] | None = None
+        cls,
+        env: Mapping[str, str] = os.environ,
+        *,
+        exchange: str | None = None,
+        ask_passphrase: Callable[[str], str] | None = None,
     ) -> Self:
         """Return a client that signs with the bootstrap key of the environment; see ``bootstrap_key_from_env``.
 
         Raises:
             UsageError: If the environment holds no key, or only a part of one.
         """
-        return cls(RequestSigner(_required_bootstrap(env, ask_passphrase)), base_url=resolve(env=env))
+        signer = RequestSigner(_required_bootstrap(env, exchange, ask_passphrase))
+        return cls(signer, base_url=resolve(exchange=exchange, env=env), exchange=exchange)
 
     def _url(self, path: str, params: Mapping[str, str] | None) -> tuple[httpx2.URL, str]:
         """Return the URL to send to, and the path to sign."""
@@ -205,12 +220,14 @@ class KalshiClient(_Base):
         base_url: Kalshi's base URL; https, or http to loopback.
         environment: ``prod`` or ``demo``, in place of a base URL. With neither, ``KALSHI_API_BASE_URL`` and
             ``KALSHI_DEMO`` are read, and production is the default.
+        exchange: ``perps`` for a key of the exchange for perpetual futures.
         timeout: Seconds to wait for a connection, for sending and for each part of an answer; by default 5 for
             the connection and 10 for the others.
         transport: Sends the requests, in place of httpx2's own.
 
     Attributes:
         api_keys: The key endpoints.
+        environment: The name of the environment, as stores keep it beside a key.
 
     Raises:
         UsageError: If the base URL can't be one.
@@ -222,10 +239,11 @@ class KalshiClient(_Base):
         *,
         base_url: str | None = None,
         environment: str | None = None,
+        exchange: str | None = None,
         timeout: float | httpx2.Timeout = _TIMEOUT,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
-        super().__init__(signer, base_url=base_url, environment=environment)
+        super().__init__(signer, base_url=base_url, environment=environment, exchange=exchange)
         self._http = httpx2.Client(transport=transport, **self._options(timeout))
         self.api_keys = ApiKeysResource(self)
 
@@ -314,10 +332,11 @@ class AsyncKalshiClient(_Base):
         *,
         base_url: str | None = None,
         environment: str | None = None,
+        exchange: str | None = None,
         timeout: float | httpx2.Timeout = _TIMEOUT,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        super().__init__(signer, base_url=base_url, environment=environment)
+        super().__init__(signer, base_url=base_url, environment=environment, exchange=exchange)
         self._http = httpx2.AsyncClient(transport=transport, **self._options(timeout))
         self.api_keys = AsyncApiKeysResource(self)
 
@@ -368,8 +387,8 @@ class AsyncKalshiClient(_Base):
         await self.aclose()
 
 
-def _required_bootstrap(env: Mapping[str, str], ask: Callable[[str], str] | None) -> PemKey:
-    key = bootstrap_key_from_env(env, ask_passphrase=ask)
+def _required_bootstrap(env: Mapping[str, str], exchange: str | None, ask: Callable[[str], str] | None) -> PemKey:
+    key = bootstrap_key_from_env(env, exchange=exchange, ask_passphrase=ask)
     if key is None:
         raise UsageError("the environment holds no bootstrap key", hint="set KALSHI_KEY_ID and KALSHI_PRIVATE_KEY_PATH")
     return key

@@ -49,6 +49,7 @@ _LIMIT_S: Final = 5.0
 """How far Kalshi lets a clock be off, as far as anybody has measured."""
 
 _NOTICEABLE_S: Final = 2.0
+_OF_A_WEBSOCKET: Final = frozenset({101, 400, 401, 403, 426, 429})
 _TOO_MANY_REQUESTS: Final = 429
 _OTHERS: Final = 0o077
 
@@ -155,6 +156,29 @@ def check_clock(base_url: str, now: Callable[[], float] = time.time) -> list[Che
     except ValueError:
         return [reached, Check("clock", "warning", "Kalshi sent no Date to compare the clock with")]
     return [reached, _clock(asked, answered, date)]
+
+
+def check_websocket(url: str) -> Check:
+    """Ask for a WebSocket, unsigned: Kalshi refuses that, while a host that serves none doesn't know the path."""
+    import httpx2
+
+    plain = url.startswith("ws:")
+    handshake = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",  # the example of RFC 6455, section 1.3
+        "Sec-WebSocket-Version": "13",
+    }
+    address = f"http{url.removeprefix('ws')}"
+    remedy = "see --ws-url, or KALSHI_WS_URL: REST and WebSockets have hosts of their own"
+    try:
+        with httpx2.stream("GET", address, headers=handshake, timeout=10, trust_env=not plain) as response:
+            status = response.status_code
+    except httpx2.HTTPError as error:
+        return Check("websocket", "warning", f"{url} can't be reached: {type(error).__name__}", remedy)
+    if status in _OF_A_WEBSOCKET:
+        return Check("websocket", "ok", f"{url} answered an unsigned handshake with {status}")
+    return Check("websocket", "warning", f"{url} answered {status}, and that is no WebSocket's answer", remedy)
 
 
 def _speaks_for_kalshi(response: httpx2.Response) -> bool:

@@ -14,7 +14,6 @@ from hsm_keys.kalshi.api_keys import new_key_fields
 from hsm_keys.lifecycle.ending import end_api_key
 from hsm_keys.lifecycle.rights import check_asked
 from hsm_keys.signing.algorithms import KeyType, key_type_of
-from hsm_keys.signing.environments import environment_name
 from hsm_keys.signing.pem import load_private_key
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ class Maker:
         self.report = report
         self._wanted = wanted
         self._management = management
-        self.environment = environment_name(management.base_url)
+        self.environment = management.environment
 
     def listed(self) -> list[ApiKey]:
         """Return the account's API keys."""

@@ -8,6 +8,7 @@ import stamina
 
 from hsm_keys.errors import KalshiError
 from hsm_keys.kalshi.errors import ClockError, ForbiddenError, UnauthorizedError
+from hsm_keys.signing.environments import PERPS
 from hsm_keys.stores.awskms.errors import KmsKeyStateError
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["accepts", "can_sign", "find_registration", "prove_registration"]
 
-_PROOF_PATH: Final = "/portfolio/balance"
-"""Every key that may read may read this, also one that is bound to a subaccount."""
+_PROOF_PATHS: Final = {None: "/portfolio/balance", PERPS: "/margin/balance"}
+"""By exchange: every key that may read may read this, also one that is bound to a subaccount."""
 
 _TRIAL: Final = b"hsm-keys trial\0"  # Kalshi's messages begin with a digit: this can't be taken for a request
 
@@ -94,7 +95,7 @@ def accepts(connect: Connect, key: StoredKey, api_key_id: str) -> bool:
 
 def _get(connect: Connect, signer: RequestSigner) -> None:
     with connect(signer) as client:
-        client.get_json(_PROOF_PATH)
+        client.get_json(_PROOF_PATHS[client.exchange])
 
 
 def prove_registration(connect: Connect, key: StoredKey, api_key_id: str) -> None:

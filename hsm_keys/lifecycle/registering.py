@@ -21,7 +21,6 @@ from hsm_keys.errors import (
 from hsm_keys.kalshi.errors import BadRequestError, ConflictError, NotFoundError, TierError
 from hsm_keys.lifecycle.possession import find_registration, prove_registration
 from hsm_keys.lifecycle.rights import check_asked, describe_rights
-from hsm_keys.signing.environments import environment_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,7 +73,7 @@ class Registrar:
         self._management = management
         self._connect = connect
         self._report = report
-        self._environment = environment_name(management.base_url)
+        self._environment = management.environment
 
     def register(self, key: StoredKey, wanted: Wanted, listed: Sequence[ApiKey], *, new: bool) -> tuple[StoredKey, str]:
         """Register a minted key, or find it registered; bind the id, and prove a signed request.

@@ -98,7 +98,14 @@ class Checked:
     tokens: TokenFolder | None
 
 
-def run(signer: RequestSigner, base_url: str, checked: Checked, announce: Callable[[str], None]) -> None:
+def run(
+    signer: RequestSigner,
+    base_url: str,
+    checked: Checked,
+    announce: Callable[[str], None],
+    *,
+    ws_url: str | None = None,
+) -> None:
     """Serve until SIGINT or SIGTERM; SIGHUP reads the policy again.
 
     Args:
@@ -106,6 +113,7 @@ def run(signer: RequestSigner, base_url: str, checked: Checked, announce: Callab
         base_url: Kalshi's, as ``resolve`` gives it.
         checked: What ``check_options`` made of the command line.
         announce: Hears what people should know.
+        ws_url: The WebSocket's URL, where that isn't told by the base URL.
 
     Raises:
         UsageError: If a socket or folder can't be had.
@@ -125,7 +133,8 @@ def run(signer: RequestSigner, base_url: str, checked: Checked, announce: Callab
     trail = AuditTrail(options.audit or state / "audit", key=lambda: signs.key)
     try:
         control = Control(options.name, judge, signs, trail, metrics=metrics, marker=marker)
-        asyncio.run(_Proxy(options, judge, signs, trail, control, metrics, checked.tokens).serve(base_url, announce))
+        proxy = _Proxy(options, judge, signs, trail, control, metrics, checked.tokens)
+        asyncio.run(proxy.serve(base_url, ws_url, announce))
     finally:
         trail.close()
         signs.close()
@@ -187,14 +196,14 @@ class _Proxy:
         self._hosts: frozenset[str] | None = None
         self._uids = options.allow_uids | {os.geteuid()}
 
-    async def serve(self, base_url: str, announce: Callable[[str], None]) -> None:
+    async def serve(self, base_url: str, ws_url: str | None, announce: Callable[[str], None]) -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         async with AsyncExitStack() as stack:
-            upstream = await stack.enter_async_context(Upstream(base_url, self._metrics))
+            upstream = await stack.enter_async_context(Upstream(base_url, self._metrics, ws_url=ws_url))
             door = Door(
                 self._identify,
                 self._judge,

@@ -16,6 +16,8 @@ from yarl import URL
 from hsm_keys.errors import HsmKeysError
 from hsm_keys.proxy.headers import from_kalshi, to_kalshi
 from hsm_keys.proxy.refusing import ClientGoneError, refusal
+from hsm_keys.signing.environments import PERPS, websocket_url
+from hsm_keys.signing.message import MARGIN_WEBSOCKET_PATH, WEBSOCKET_PATH
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -95,12 +97,17 @@ class Upstream:
 
     Args:
         base_url: Kalshi's, as ``resolve`` gives it.
+        ws_url: The WebSocket's URL, where that isn't told by the base URL; see ``websocket_url``.
         metrics: Hears how long Kalshi took.
         read_s: Seconds without a byte after which Kalshi is given up.
     """
 
-    def __init__(self, base_url: str, metrics: Metrics, *, read_s: float = _READ_S) -> None:
+    def __init__(self, base_url: str, metrics: Metrics, *, ws_url: str | None = None, read_s: float = _READ_S) -> None:
         self._origin = str(URL(base_url).origin())
+        self._websocket_origins = {
+            path: str(URL(websocket_url(base_url=base_url, exchange=exchange, ws_url=ws_url)).origin())
+            for path, exchange in ((WEBSOCKET_PATH, None), (MARGIN_WEBSOCKET_PATH, PERPS))
+        }
         self._metrics = metrics
         self._read_s = read_s
         self._session: aiohttp.ClientSession | None = None
@@ -240,7 +247,7 @@ class Upstream:
         ]
         try:
             return await self._opened().ws_connect(
-                self._url(request.raw_path),
+                self._websocket_url(request.raw_path),
                 headers=headers,
                 protocols=protocols,
                 autoping=False,
@@ -263,6 +270,11 @@ class Upstream:
 
     def _url(self, target: str) -> URL:
         return URL(self._origin + target, encoded=True)
+
+    def _websocket_url(self, target: str) -> URL:
+        path = target.partition("?")[0]
+        origin = self._websocket_origins.get(path, self._websocket_origins[WEBSOCKET_PATH])
+        return URL(origin + target, encoded=True)
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -1,4 +1,4 @@
-"""Kalshi's environments and their base URLs. Keys belong to one environment."""
+"""Kalshi's environments and the hosts of each. Keys belong to one environment."""
 
 from __future__ import annotations
 
@@ -6,28 +6,89 @@ import hashlib
 import ipaddress
 import os
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from hsm_keys.errors import UsageError
-from hsm_keys.signing.message import REST_PREFIX
+from hsm_keys.signing.message import MARGIN_WEBSOCKET_PATH, REST_PREFIX, WEBSOCKET_PATH
 from hsm_keys.values import describe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ENVIRONMENTS", "PERPS", "environment_name", "is_environment", "is_loopback", "resolve"]
+__all__ = [
+    "ENVIRONMENTS",
+    "PERPS",
+    "Hosts",
+    "environment_name",
+    "is_environment",
+    "is_loopback",
+    "resolve",
+    "websocket_path",
+    "websocket_url",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """The hosts of an environment; all but ``fix`` and ``margin_fix`` speak HTTP over TLS, and those FIX over TLS.
+
+    Args:
+        rest: Serves REST, for perpetual futures below ``/trade-api/v2/margin``.
+        websocket: Serves the WebSocket.
+        margin_websocket: Serves the WebSocket for perpetual futures.
+        fix: Serves FIX, and its market data where that has no host of its own.
+        fix_market_data: Serves FIX market data.
+        margin_fix: Serves FIX for perpetual futures.
+        margin_fix_market_data: Serves FIX market data for perpetual futures.
+    """
+
+    rest: str
+    websocket: str
+    margin_websocket: str
+    fix: str
+    fix_market_data: str
+    margin_fix: str
+    margin_fix_market_data: str
+
+    @property
+    def base_url(self) -> str:
+        """The base URL of the REST API."""
+        return f"https://{self.rest}{REST_PREFIX}"
+
 
 ENVIRONMENTS: Final = {
-    "prod": "https://external-api.kalshi.com/trade-api/v2",
-    "demo": "https://external-api.demo.kalshi.co/trade-api/v2",
+    "prod": Hosts(
+        rest="external-api.kalshi.com",
+        websocket="external-api-ws.kalshi.com",
+        margin_websocket="external-api-margin-ws.kalshi.com",
+        fix="mm.fix.elections.kalshi.com",
+        fix_market_data="mm.fix.elections.kalshi.com",
+        margin_fix="margin-fix-api.fix.elections.kalshi.com",
+        margin_fix_market_data="margin-fix-api.fix.elections.kalshi.com",
+    ),
+    "demo": Hosts(
+        rest="external-api.demo.kalshi.co",
+        websocket="external-api-ws.demo.kalshi.co",
+        margin_websocket="external-api-margin-ws.demo.kalshi.co",
+        fix="fix.demo.kalshi.co",
+        fix_market_data="marketdata.fix.demo.kalshi.co",
+        margin_fix="margin-fix.demo.kalshi.co",
+        margin_fix_market_data="margin-marketdata.fix.demo.kalshi.co",
+    ),
 }
+
+_OLDER_HOSTS: Final = {"api.elections.kalshi.com": "prod", "demo-api.kalshi.co": "demo"}
+"""They serve REST and the WebSocket on one host; perpetual futures have only the new ones."""
 
 PERPS: Final = "perps"
 """Kalshi's exchange for perpetual futures: its API keys are its own, on the same hosts."""
 
-_OLDER_HOSTS: Final = {"api.elections.kalshi.com": "prod", "demo-api.kalshi.co": "demo"}
-_HOSTS: Final = {str(urlsplit(url).hostname): name for name, url in ENVIRONMENTS.items()} | _OLDER_HOSTS
+_HOSTS: Final = {hosts.rest: name for name, hosts in ENVIRONMENTS.items()} | _OLDER_HOSTS
+_WEBSOCKET_HOSTS: Final = _OLDER_HOSTS | {
+    host: name for name, hosts in ENVIRONMENTS.items() for host in (hosts.websocket, hosts.margin_websocket)
+}
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _DIGITS: Final = 8
 _NAME = re.compile(rf"(?:{'|'.join(ENVIRONMENTS)}|[0-9a-f]{{{_DIGITS}}})(?:-{PERPS})?")
@@ -37,10 +98,17 @@ _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"", "0", "false", "no", "off"})
 
 
-def resolve(*, base_url: str | None = None, environment: str | None = None, env: Mapping[str, str] = os.environ) -> str:
+def resolve(
+    *,
+    base_url: str | None = None,
+    environment: str | None = None,
+    exchange: str | None = None,
+    env: Mapping[str, str] = os.environ,
+) -> str:
     """Return the base URL to use.
 
-    The order is: ``base_url``, ``environment``, ``KALSHI_API_BASE_URL``, ``KALSHI_DEMO``, production.
+    The order is: ``base_url``, ``environment``, ``KALSHI_API_BASE_URL``, ``KALSHI_DEMO``, production. For the exchange
+    ``perps``, ``KALSHI_PERPS_API_BASE_URL`` and ``KALSHI_PERPS_DEMO`` stand before those two, as kalshi-sdk reads them.
 
     Returns:
         The URL without a trailing slash, ending in ``/trade-api/v2``.
@@ -50,14 +118,14 @@ def resolve(*, base_url: str | None = None, environment: str | None = None, env:
             another path than Kalshi's.
     """
     if base_url is None and environment is None:
-        base_url = env.get("KALSHI_API_BASE_URL") or None
+        base_url, environment = _from_variables(exchange, env)
     if base_url is not None:
         return _checked(base_url)
     if environment is None:
-        environment = "demo" if _is_demo(env.get("KALSHI_DEMO", "")) else "prod"
+        environment = "prod"
     if environment not in ENVIRONMENTS:
         raise UsageError(f"Kalshi has no environment {describe(environment)}", hint="use " + " or ".join(ENVIRONMENTS))
-    return ENVIRONMENTS[environment]
+    return ENVIRONMENTS[environment].base_url
 
 
 def environment_name(base_url: str, *, exchange: str | None = None) -> str:
@@ -86,35 +154,137 @@ def environment_name(base_url: str, *, exchange: str | None = None) -> str:
     return f"{name}-{PERPS}" if exchange else name
 
 
+def websocket_url(
+    *,
+    base_url: str | None = None,
+    environment: str | None = None,
+    exchange: str | None = None,
+    ws_url: str | None = None,
+    env: Mapping[str, str] = os.environ,
+) -> str:
+    """Return the URL of an environment's WebSocket, which has a host of its own.
+
+    Args:
+        base_url: The base URL of the REST API; it, ``environment`` and ``exchange`` as for ``resolve``.
+        environment: ``prod`` or ``demo``, in its place.
+        exchange: ``perps`` for the WebSocket for perpetual futures.
+        ws_url: The WebSocket's host, by a URL. Else ``KALSHI_WS_URL`` is read, but for a host of Kalshi's own that it
+            leads away from; else the host is known from the base URL, or is its host.
+        env: The environment's variables.
+
+    Raises:
+        UsageError: If a URL can't be one, or REST and WebSocket would be two environments.
+    """
+    base = urlsplit(resolve(base_url=base_url, environment=environment, exchange=exchange, env=env))
+    path = MARGIN_WEBSOCKET_PATH if exchange == PERPS else WEBSOCKET_PATH
+    name = _HOSTS.get(str(base.hostname)) if base.scheme == "https" else None
+    origin = _websocket_origin(ws_url) if ws_url is not None else _origin_from(env, name)
+    if origin is None:
+        origin = f"{'wss' if base.scheme == 'https' else 'ws'}://{base.netloc}"
+        theirs = name
+    else:
+        theirs = _WEBSOCKET_HOSTS.get(str(urlsplit(origin).hostname))
+    if None not in (name, theirs) and name != theirs:
+        raise UsageError(
+            f"REST would be {name}, and the WebSocket {theirs}", hint="see --ws-url, KALSHI_WS_URL and --env"
+        )
+    if theirs is None:
+        return origin + path
+    hosts, host = ENVIRONMENTS[theirs], urlsplit(origin).hostname
+    if exchange == PERPS:
+        host = hosts.margin_websocket
+    elif host not in _OLDER_HOSTS:
+        host = hosts.websocket
+    return f"wss://{host}{path}"
+
+
+def _origin_from(env: Mapping[str, str], name: str | None) -> str | None:
+    """Return the WebSocket's origin by ``KALSHI_WS_URL``, unless it is left over from a sandbox."""
+    if not env.get("KALSHI_WS_URL"):
+        return None
+    origin = _websocket_origin(env["KALSHI_WS_URL"])
+    left_over = name is not None and urlsplit(origin).hostname not in _WEBSOCKET_HOSTS
+    return None if left_over else origin
+
+
+def websocket_path(url: str) -> str:
+    """Return the path of a WebSocket's URL, to sign.
+
+    Raises:
+        UsageError: If it isn't one of Kalshi's, or its host serves no WebSocket.
+    """
+    parts = urlsplit(_websocket_origin(url))
+    path = urlsplit(url).path.rstrip("/")
+    host = str(parts.hostname)
+    margin = path == MARGIN_WEBSOCKET_PATH
+    for hosts in ENVIRONMENTS.values():
+        right = hosts.margin_websocket if margin else hosts.websocket
+        if host in {hosts.rest, hosts.websocket, hosts.margin_websocket} - {right}:
+            raise UsageError(f"{host} doesn't serve {path}", hint=f"open wss://{right}{path}")
+    return path or WEBSOCKET_PATH
+
+
 def is_environment(name: str) -> bool:
     """Tell whether ``environment_name`` gives such names."""
     return _NAME.fullmatch(name) is not None
 
 
-def _is_demo(value: str) -> bool:
-    if value.strip().lower() not in _TRUE | _FALSE:
-        raise UsageError("KALSHI_DEMO is neither true nor false", hint="set it to true, or leave it out")
-    return value.strip().lower() in _TRUE
+def _from_variables(exchange: str | None, env: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return the base URL and the environment that variables name."""
+    for prefix in ("KALSHI_PERPS_", "KALSHI_") if exchange == PERPS else ("KALSHI_",):
+        base_url, demo = env.get(f"{prefix}API_BASE_URL") or None, env.get(f"{prefix}DEMO", "").strip()
+        if base_url:
+            return base_url, None
+        if demo:
+            return None, "demo" if _is_demo(f"{prefix}DEMO", demo) else "prod"
+    return None, None
+
+
+def _is_demo(name: str, value: str) -> bool:
+    if value.lower() not in _TRUE | _FALSE:
+        raise UsageError(f"{name} is neither true nor false", hint="set it to true, or leave it out")
+    return value.lower() in _TRUE
 
 
 def _checked(base_url: str) -> str:
+    origin = _origin(base_url, "base URL", ("https", "http"), {REST_PREFIX}, ENVIRONMENTS["prod"].base_url)
+    return f"{origin}{REST_PREFIX}"
+
+
+def _websocket_origin(ws_url: str) -> str:
+    paths = {WEBSOCKET_PATH, MARGIN_WEBSOCKET_PATH}
+    example = f"wss://{ENVIRONMENTS['prod'].websocket}{WEBSOCKET_PATH}"
+    return _origin(ws_url, "WebSocket URL", ("wss", "ws"), paths, example)
+
+
+def _origin(url: str, what: str, schemes: tuple[str, str], paths: set[str], example: str) -> str:
+    """Return the origin of a URL that signed headers may go to.
+
+    Args:
+        url: The URL.
+        what: What it is called.
+        schemes: The one over TLS, and the one that is for loopback.
+        paths: Those that it may have, beside none.
+        example: A right one.
+    """
     try:
-        parts = urlsplit(base_url)
+        parts = urlsplit(url)
         _ = parts.port
     except ValueError:
-        raise UsageError("the base URL is malformed", hint=f"it looks like {ENVIRONMENTS['prod']}") from None
+        raise UsageError(f"the {what} is malformed", hint=f"it looks like {example}") from None
     if parts.username is not None or parts.password is not None:
-        raise UsageError("the base URL holds a user name or password, and Kalshi takes none")
+        raise UsageError(f"the {what} holds a user name or password, and Kalshi takes none")
     if not parts.hostname or not _NETLOC.fullmatch(parts.netloc) or parts.query or parts.fragment:
-        raise UsageError(f"{describe(base_url)} is no base URL", hint=f"it looks like {ENVIRONMENTS['prod']}")
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
+        raise UsageError(f"{describe(url)} is no {what}", hint=f"it looks like {example}")
+    safe, plain = schemes
+    if parts.scheme != safe and not (parts.scheme == plain and is_loopback(parts.hostname or "")):
         raise UsageError(
-            f"the base URL, {describe(base_url)}, isn't https, and isn't loopback",
-            hint="signed headers over plain HTTP can be taken and used by others: use https",
+            f"the {what}, {describe(url)}, isn't {safe}, and isn't loopback",
+            hint=f"signed headers over plain {plain} can be taken and used by others: use {safe}",
         )
-    if parts.path.rstrip("/") not in {"", REST_PREFIX}:
-        raise UsageError(f"the path of the base URL isn't {REST_PREFIX}", hint="leave the path out")
-    return f"{parts.scheme}://{parts.netloc}{REST_PREFIX}"
+    if parts.path.rstrip("/") not in {"", *paths}:
+        raise UsageError(f"the path of the {what} isn't {' or '.join(sorted(paths))}", hint="leave the path out")
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def is_loopback(host: str) -> bool:

@@ -9,15 +9,30 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import UsageError
+from hsm_keys.signing.environments import ENVIRONMENTS, PERPS, environment_name, resolve
 from hsm_keys.values import describe
 
 if TYPE_CHECKING:
     from hsm_keys.signing.signer import RequestSigner
 
-__all__ = ["TARGETS", "FixLogon", "fix_logon", "logon_message"]
+__all__ = ["PORTS", "TARGETS", "FixLogon", "fix_address", "fix_logon", "logon_message"]
 
-TARGETS: Final = ("KalshiNR", "KalshiRT", "KalshiDC", "KalshiPT", "KalshiRFQ", "KalshiMD")
+PORTS: Final = {
+    "KalshiNR": 8228,
+    "KalshiRT": 8230,
+    "KalshiDC": 8229,
+    "KalshiPT": 8231,
+    "KalshiRFQ": 8232,
+    "KalshiMD": 8233,
+}
+"""The port of each gateway by its TargetCompID: order entry without and with retransmission, drop copy, post-trade, RFQs,
+market data. They are the same in each environment."""
+
+TARGETS: Final = tuple(PORTS)
 """The TargetCompIDs of Kalshi's gateways."""
+
+_MARKET_DATA: Final = "KalshiMD"
+_NOT_PERPS: Final = frozenset({"KalshiPT", "KalshiRFQ"})
 
 _SOH: Final = "\x01"
 _SENDING_TIME = re.compile(r"[0-9]{8}-[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{3,6})?")
@@ -44,6 +59,35 @@ class FixLogon:
 
     def __repr__(self) -> str:
         return f"FixLogon(target_comp_id={self.target_comp_id!r}, msg_seq_num={self.msg_seq_num})"
+
+
+def fix_address(
+    target_comp_id: str, *, base_url: str | None = None, environment: str | None = None, exchange: str | None = None
+) -> tuple[str, int] | None:
+    """Return host and port of a gateway; it speaks FIX over TLS, and takes one connection of an API key.
+
+    Args:
+        target_comp_id: The gateway.
+        base_url: The base URL of the REST API; it, ``environment`` and ``exchange`` as for ``resolve``.
+        environment: ``prod`` or ``demo``, in its place.
+        exchange: ``perps`` for perpetual futures.
+
+    Returns:
+        Host and port; None if the base URL is none of Kalshi's, or there is no such gateway.
+
+    Raises:
+        UsageError: If the exchange has no such gateway, or the base URL can't be one.
+    """
+    name = environment_name(resolve(base_url=base_url, environment=environment, exchange=exchange))
+    hosts, port = ENVIRONMENTS.get(name), PORTS.get(target_comp_id)
+    if exchange == PERPS and target_comp_id in _NOT_PERPS:
+        raise UsageError(f"there is no {target_comp_id} for perpetual futures", hint="leave --exchange perps out")
+    if hosts is None or port is None:
+        return None
+    at_market_data = target_comp_id == _MARKET_DATA
+    if exchange == PERPS:
+        return hosts.margin_fix_market_data if at_market_data else hosts.margin_fix, port
+    return hosts.fix_market_data if at_market_data else hosts.fix, port
 
 
 def logon_message(sending_time: str, msg_seq_num: int, sender_comp_id: str, target_comp_id: str) -> bytes:

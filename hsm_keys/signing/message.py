@@ -17,10 +17,18 @@ from typing import Final
 from hsm_keys.errors import UsageError
 from hsm_keys.values import describe, shown_path
 
-__all__ = ["REST_PREFIX", "WEBSOCKET_PATH", "canonical_method", "canonical_path", "signing_message"]
+__all__ = [
+    "MARGIN_WEBSOCKET_PATH",
+    "REST_PREFIX",
+    "WEBSOCKET_PATH",
+    "canonical_method",
+    "canonical_path",
+    "signing_message",
+]
 
 REST_PREFIX: Final = "/trade-api/v2"
 WEBSOCKET_PATH: Final = "/trade-api/ws/v2"
+MARGIN_WEBSOCKET_PATH: Final = "/trade-api/ws/v2/margin"
 
 _METHOD = re.compile(r"[A-Za-z]{1,20}")
 # RFC 3986, section 3.3: an absolute path of pchars; a stray "%" is not one.

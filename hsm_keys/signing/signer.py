@@ -180,8 +180,16 @@ class RequestSigner:
         """Return the three headers of a WebSocket handshake; make them anew for each connection.
 
         Args:
-            path: ``/trade-api/ws/v2``, or ``/trade-api/ws/v2/margin``.
+            path: Its path, ``/trade-api/ws/v2`` or ``.../margin``; or its URL, as ``websocket_url`` gives it.
+
+        Raises:
+            UsageError: If the URL's host serves no WebSocket.
+            HsmKeysError: Whatever the store raises when it can't sign.
         """
+        if "://" in path:
+            from hsm_keys.signing.environments import websocket_path
+
+            path = websocket_path(path)
         return self.headers("GET", path)
 
     def ahead(

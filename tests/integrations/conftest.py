@@ -41,7 +41,6 @@ def enrolled(store_uri: str, sandbox: SandboxServer, monkeypatch: pytest.MonkeyP
         for name in ("KALSHI_KEY_ID", "KALSHI_PRIVATE_KEY"):  # nothing but the key in the store may sign
             monkeypatch.delenv(name)
         monkeypatch.setenv("HSM_KEYS_STORE", store_uri)
-        monkeypatch.setenv("KALSHI_WS_URL", sandbox.ws_url)
         return registered
 
     return enroll

@@ -91,7 +91,7 @@ def test_a_websocket_follows_it_too(sandbox: SandboxServer, rotated: RequestSign
         async with session.ws_connect(at + "/trade-api/ws/v2") as socket:
             await socket.close()
 
-    through_the_proxy(sandbox.ws_url.replace("ws:", "http:").removesuffix("/trade-api/ws/v2"), rotated, use)
+    through_the_proxy(sandbox.base_url, rotated, use)  # the WebSocket is where KALSHI_WS_URL says
     assert [(seen.api_key_id, seen.status) for seen in sandbox.requests] == [(DEAD, 401), (key.api_key_id, 101)]
 
 

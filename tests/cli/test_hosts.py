@@ -1,0 +1,96 @@
+"""The right host for everything: WebSockets, FIX, and the exchange for perpetual futures with keys of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hsm_keys.signing.environments import PERPS, environment_name
+from tests.support.cli import failed_json, run_cli, run_json
+
+if TYPE_CHECKING:
+    from hsm_keys.sandbox import SandboxServer
+    from tests.support.softhsm import TestToken
+
+pytestmark = [pytest.mark.softhsm, pytest.mark.program]
+
+WS, WS_MARGIN = "/trade-api/ws/v2", "/trade-api/ws/v2/margin"
+
+
+@pytest.fixture(autouse=True)
+def _token(token: TestToken, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HSM_KEYS_STORE", token.uri_without_pin)
+    monkeypatch.setenv("HSM_KEYS_PIN_FILE", str(token.pin_file))
+
+
+def test_a_handshake_for_curl_goes_where_the_websocket_is(sandbox: SandboxServer) -> None:
+    run_json("enroll", "--name", "prod")
+    for path in (WS, WS_MARGIN):
+        done = run_cli("sign", "GET", path, "--name", "prod", "--output", "curl")
+        assert f'url = "{sandbox.ws_url.removesuffix(WS)}{path}"' in done.stdout.splitlines(), done.stderr
+    named = run_cli("sign", "GET", WS, "--name", "prod", "--output", "curl", "--ws-url", "wss://gateway.example")
+    assert f'url = "wss://gateway.example{WS}"' in named.stdout.splitlines()
+
+
+def test_a_fix_logon_says_where_the_gateway_is(sandbox: SandboxServer) -> None:
+    run_json("enroll", "--name", "prod")
+    logon = ("fix-logon", "--name", "prod", "--seq", "1", "--target")
+    done = run_cli(*logon, "KalshiMD", "--env", "demo")
+    assert "KalshiMD listens at marketdata.fix.demo.kalshi.co:8233, over TLS" in done.stderr
+    fields = run_json(*logon, "KalshiNR", "--env", "prod", "--exchange", "perps")
+    assert (fields["host"], fields["port"]) == ("margin-fix-api.fix.elections.kalshi.com", 8228)
+    assert "host" not in run_json(*logon, "KalshiNR")  # a sandbox has none
+    assert "perpetual futures" in failed_json(2, *logon, "KalshiRFQ", "--exchange", "perps")["message"]
+
+
+def test_doctor_looks_for_the_websocket(sandbox: SandboxServer) -> None:
+    def websocket(*arguments: str) -> dict[str, str]:
+        checks = run_json("doctor", *arguments)["checks"]
+        return next(check for check in checks if check["name"] == "websocket")
+
+    found = websocket()
+    assert found["verdict"] == "ok"
+    assert f"{sandbox.ws_url} answered an unsigned handshake with 401" in found["message"]
+    rest = sandbox.base_url.replace("http:", "ws:").removesuffix("/v2").removesuffix("/trade-api")
+    mixed_up = websocket("--ws-url", rest)
+    assert (mixed_up["verdict"], "404" in mixed_up["message"]) == ("warning", True)
+    assert "--ws-url" in mixed_up["remedy"]
+    assert websocket("--ws-url", "ws://127.0.0.1:9")["verdict"] == "warning"
+
+
+@pytest.fixture
+def _perps(sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a bootstrap key for perpetual futures alone."""
+    for name, value in (("KEY_ID", sandbox.bootstrap_key_id), ("PRIVATE_KEY", sandbox.bootstrap_pem)):
+        monkeypatch.setenv(f"KALSHI_PERPS_{name}", value)
+        monkeypatch.delenv(f"KALSHI_{name}")
+
+
+@pytest.mark.usefixtures("_perps")
+def test_a_key_for_perpetual_futures_is_enrolled_and_listed(sandbox: SandboxServer) -> None:
+    assert "KALSHI_KEY_ID" in failed_json(5, "enroll", "--name", "perps")["hint"]
+    enrolled = run_json("enroll", "--name", "perps", "--exchange", "perps")
+    assert enrolled["state"] == "registered"
+    environment = environment_name(sandbox.base_url, exchange=PERPS)
+    assert environment.endswith("-perps")
+    assert run_json("show", "perps")["environment"] == environment
+    proofs = [seen for seen in sandbox.requests if seen.api_key_id == enrolled["api_key_id"]]
+    assert [(seen.path, seen.verified) for seen in proofs] == [("/trade-api/v2/margin/balance", True)]
+    listed = {key["name"]: key for key in run_json("list", "--exchange", "perps")["keys"]}
+    assert listed["perps"]["environment"] == environment
+    done = run_cli("request", "GET", "/margin/balance", "--name", "perps", "--exchange", "perps")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.usefixtures("_perps")
+def test_one_that_kalshi_makes_or_that_is_pasted_is_marked_too(sandbox: SandboxServer) -> None:
+    environment = environment_name(sandbox.base_url, exchange=PERPS)
+    run_json("generate", "made", "--exchange", "perps")
+    minted = run_cli("enroll", "--name", "pasted", "--offline", "--exchange", "perps")
+    registered = sandbox.add_key("pasted", minted.stdout)
+    run_json("adopt", "pasted", "--api-key-id", registered.api_key_id, "--exchange", "perps")
+    assert {run_json("show", name)["environment"] for name in ("made", "pasted")} == {environment}
+    rotated = run_json("rotate", "made", "--yes", "--exchange", "perps")
+    assert run_json("show", "made")["environment"] == environment
+    assert rotated["api_key_id"] == run_json("show", "made")["api_key_id"]
