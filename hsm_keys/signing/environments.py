@@ -231,12 +231,15 @@ def is_environment(name: str) -> bool:
 
 def _from_variables(exchange: str | None, env: Mapping[str, str]) -> tuple[str | None, str | None]:
     """Return the base URL and the environment that variables name."""
-    for prefix in ("KALSHI_PERPS_", "KALSHI_") if exchange == PERPS else ("KALSHI_",):
-        base_url, demo = env.get(f"{prefix}API_BASE_URL") or None, env.get(f"{prefix}DEMO", "").strip()
+    names = [("KALSHI_API_BASE_URL", "KALSHI_DEMO")]
+    if exchange == PERPS:
+        names.insert(0, ("KALSHI_PERPS_API_BASE_URL", "KALSHI_PERPS_DEMO"))
+    for url_name, demo_name in names:
+        base_url, demo = env.get(url_name) or None, env.get(demo_name, "").strip()
         if base_url:
             return base_url, None
         if demo:
-            return None, "demo" if _is_demo(f"{prefix}DEMO", demo) else "prod"
+            return None, "demo" if _is_demo(demo_name, demo) else "prod"
     return None, None
 
 

@@ -25,8 +25,10 @@ PORTS: Final = {
     "KalshiRFQ": 8232,
     "KalshiMD": 8233,
 }
-"""The port of each gateway by its TargetCompID: order entry without and with retransmission, drop copy, post-trade, RFQs,
-market data. They are the same in each environment."""
+"""The port of each gateway by its TargetCompID, the same in each environment.
+
+Order entry without and with retransmission, drop copy, post-trade, RFQs, market data.
+"""
 
 TARGETS: Final = tuple(PORTS)
 """The TargetCompIDs of Kalshi's gateways."""

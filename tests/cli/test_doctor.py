@@ -55,7 +55,9 @@ def test_all_is_well(sandbox: SandboxServer) -> None:
     assert {(seen.method, seen.path) for seen in sandbox.requests} == {
         ("GET", "/trade-api/v2/exchange/status"),
         ("GET", "/trade-api/v2/portfolio/balance"),
+        ("GET", "/trade-api/ws/v2"),
     }
+    assert [seen.api_key_id for seen in sandbox.requests if "ws" in seen.path] == [None]  # unsigned
     assert "all is well" in run_cli("doctor").stdout
 
 

@@ -92,6 +92,7 @@ def kalshi() -> Iterator[Kalshi]:
 @pytest.fixture
 def door(sandbox: SandboxServer, kalshi: Kalshi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
     monkeypatch.setenv("KALSHI_API_BASE_URL", kalshi.base_url)
+    monkeypatch.delenv("KALSHI_WS_URL")  # it serves both on one port
     with with_key_in_memory(tmp_path) as running:
         yield running
 
@@ -159,3 +160,18 @@ def test_a_handshake_that_kalshi_refuses(door: Door, kalshi: Kalshi) -> None:
             session(door)
     assert door.request("GET", WS)[0] == 302  # no handshake, then: an ordinary GET
     assert len(kalshi.handshakes) == 5
+
+
+def test_each_websocket_goes_to_the_host_that_serves_it(
+    sandbox: SandboxServer, kalshi: Kalshi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """REST stays with the base URL, and both WebSockets are where ``KALSHI_WS_URL`` says."""
+    monkeypatch.setenv("KALSHI_WS_URL", kalshi.base_url.replace("http:", "ws:").replace("/trade-api/v2", WS))
+    with with_key_in_memory(tmp_path) as door:
+        assert door.request("GET", "/trade-api/v2/portfolio/balance")[0] == 200
+        for path in (WS, f"{WS}/margin"):
+            with unix_connect(str(door.socket), f"ws://localhost{path}") as bot:
+                bot.send("hello")
+                assert bot.recv(timeout=20) == "hello"
+    assert [handshake.path for handshake in kalshi.handshakes] == [WS, f"{WS}/margin"]
+    assert "/portfolio/balance" in sandbox.requests[-1].path
