@@ -6,6 +6,7 @@ other here; what they do is settled at Kalshi and in the store (``registering``,
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -67,8 +68,15 @@ def runtime_folder() -> Path:
         OSError: If there is none.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    folder = Path(runtime) / "hsm-keys" if runtime else Path(tempfile.gettempdir()) / f"hsm-keys-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise PermissionError(folder)
-    return folder
+    folder = Path(runtime) / "hsm-keys" if runtime else Path(tempfile.gettempdir()) / f"hsm-keys-{os.geteuid()}"
+    with suppress(FileExistsError):
+        os.mkdir(folder, 0o700)  # noqa: PTH102 - pathlib looks at what is there, through links
+    # Opened once, and then looked at: in a folder like /tmp others can put a link in its place between two looks.
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise PermissionError(errno.EACCES, "it isn't a folder of this user alone", str(folder))
+    return folder  # one of ours can't be replaced by others: where they may write, /tmp is sticky

@@ -109,3 +109,36 @@ def test_other_code_that_came_later_keeps_its_sessions(with_key: TestToken, how_
     theirs.close()
     assert store.key("prod").sign(b"m")
     store.close()
+
+
+SUB_INTERPRETER = """
+import sys
+uri, root, how = sys.argv[1:]
+code = f"import sys; sys.path.insert(0, {root!r}); uri = {uri!r}; isolated = {how == 'isolated'}" + '''
+from hsm_keys import HsmKeysError, open_store
+try:
+    with open_store(uri, isolated=isolated) as store:
+        print(len(store.key("prod").sign(b"m")))
+except HsmKeysError as error:
+    print(error.code, error)
+'''
+try:
+    import _interpreters
+    _interpreters.exec(_interpreters.create("legacy"), code)
+except ImportError:
+    import _xxsubinterpreters
+    _xxsubinterpreters.run_string(_xxsubinterpreters.create(isolated=False), code)
+"""
+
+
+@pytest.mark.program
+@pytest.mark.parametrize(("how", "said"), [("plain", "store a sub-interpreter of Python"), ("isolated", "64")])
+def test_a_sub_interpreter_is_refused_with_the_way_out(with_key: TestToken, how: str, said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SUB_INTERPRETER, with_key.uri, str(ROOT), how],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout.startswith(said), done.stderr

@@ -7,6 +7,7 @@ closed, or the program ends, but only if nobody else has a session: a login that
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import threading
 import time
@@ -14,7 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hsm_keys.errors import StoreUnavailableError
+from hsm_keys.errors import StoreError, StoreUnavailableError
 from hsm_keys.forks import ProcessLock
 from hsm_keys.stores.pkcs11.library import Library, find_module, load, renewed
 from hsm_keys.stores.pkcs11.patience import PatientLock, end_of_program
@@ -181,8 +182,9 @@ def acquire(path: str) -> Module:
     Raises:
         StoreNotFoundError: If there is no such file.
         StoreUnavailableError: If it doesn't initialise, or was in use when this process was forked.
-        StoreError: If it isn't a PKCS#11 module.
+        StoreError: If it isn't a PKCS#11 module, or this is a sub-interpreter.
     """
+    _refuse_sub_interpreter()
     path = find_module(path)
     file = str(Path(path).resolve())
     if file in _unusable:
@@ -198,6 +200,22 @@ def acquire(path: str) -> Module:
             module = _modules[file] = Module(file, library)
         module.users += 1
         return module
+
+
+def _refuse_sub_interpreter() -> None:
+    """Refuse where python-pkcs11 hangs: it takes the GIL by PyGILState_Ensure, which knows the main interpreter alone.
+
+    Raises:
+        StoreError: If this is a sub-interpreter, as mod_wsgi makes one for each application.
+    """
+    here, main = ctypes.pythonapi.PyInterpreterState_Get, ctypes.pythonapi.PyInterpreterState_Main
+    here.restype = main.restype = ctypes.c_void_p
+    if here() != main():
+        raise StoreError(
+            "a sub-interpreter of Python can't use a PKCS#11 module: python-pkcs11 would hang in it",
+            hint="run it in the main interpreter (mod_wsgi: WSGIApplicationGroup %{GLOBAL}), or open_store(..., "
+            "isolated=True)",
+        )
 
 
 @atexit.register

@@ -1,0 +1,86 @@
+"""The folder of locks and sockets: this user's alone, whatever others put in its place, and whenever."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hsm_keys.lifecycle.locking import runtime_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path / "hsm-keys"
+
+
+def test_it_is_made_and_found_again(place: Path) -> None:
+    assert runtime_folder() == runtime_folder() == place
+    assert stat.S_IMODE(place.stat().st_mode) == 0o700
+
+
+def test_without_a_runtime_folder_it_is_in_the_temporary_one(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    assert runtime_folder() == tmp_path / f"hsm-keys-{os.geteuid()}"
+
+
+def test_a_link_a_file_and_an_open_folder_are_refused(place: Path, tmp_path: Path) -> None:
+    ours = tmp_path / "ours"
+    ours.mkdir(mode=0o700)
+    place.symlink_to(ours)
+    with pytest.raises(OSError, match="hsm-keys"):
+        runtime_folder()
+    place.unlink()
+    place.touch()
+    with pytest.raises(OSError, match="hsm-keys"):
+        runtime_folder()
+    place.unlink()
+    place.mkdir()
+    place.chmod(0o777)
+    with pytest.raises(PermissionError):
+        runtime_folder()
+
+
+def test_a_link_that_comes_between_two_looks_is_refused(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = tmp_path / "ours"
+    ours.mkdir(mode=0o700)
+    calls: list[str] = []
+    swapped: list[bool] = []
+
+    def swapping(name: str) -> None:
+        """Put a link to a folder of ours in the place of the folder before each call but the first of that name."""
+        real = getattr(os, name)
+
+        def call(path: object, *arguments: object, **keywords: object) -> object:
+            if path == place and calls and not swapped:
+                swapped.append(True)
+                os.rename(place, tmp_path / f"away-{len(calls)}")  # noqa: PTH104
+                os.symlink(ours, place)  # noqa: PTH211
+            calls.append(name)
+            return real(path, *arguments, **keywords)
+
+        monkeypatch.setattr(os, name, call)
+
+    for name in ("mkdir", "open", "stat", "lstat"):
+        swapping(name)
+    with pytest.raises(OSError, match="hsm-keys"):
+        runtime_folder()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_folder_of_another_user_is_refused(place: Path) -> None:
+    place.mkdir(mode=0o700)
+    os.chown(place, 65534, 65534)
+    with pytest.raises(PermissionError):
+        runtime_folder()
