@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 2.0
 INTERVALS = (0.005, 0.0001)
-MESSAGE = b"1700000000000POST/trade-api/v2/portfolio/orders"
+MESSAGE = b"1700000000000POST/trade-api/v2/portfolio/events/orders"
 
 
 def rate(sign: Callable[[bytes], object]) -> float:

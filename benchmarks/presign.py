@@ -37,7 +37,7 @@ from tests.support import softhsm  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROUTE = ("POST", "/trade-api/v2/portfolio/orders")
+ROUTE = ("POST", "/trade-api/v2/portfolio/events/orders")
 ROUNDS = 1000
 INTERVALS = (0.005, 0.0001)
 IN_A_ROW = 4

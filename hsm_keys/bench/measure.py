@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Result", "in_memory", "measure", "measure_ahead", "measure_in_turns", "order_headers"]
 
-_PATH: Final = f"{REST_PREFIX}/portfolio/orders"
+_PATH: Final = f"{REST_PREFIX}/portfolio/events/orders"
 _ORDER: Final = ("POST", _PATH)
 _PACE_S: Final = 0.01
 _FIRST_S: Final = 5.0

@@ -31,7 +31,7 @@ _METHODS: Final = (*sorted(_SAFE), "POST", "PUT", "PATCH", "DELETE")  # TRACE wo
 _EXAMPLES: Final = """\b
 Example: hsm-keys request GET /portfolio/balance --name prod
          hsm-keys request GET /portfolio/orders --query status=resting --all --name prod
-         hsm-keys request POST /portfolio/orders --json @order.json --name prod
+         hsm-keys request POST /portfolio/events/orders --json @order.json --name prod
          hsm-keys request GET /exchange/status --repeat 10 --name prod > /dev/null
 """
 

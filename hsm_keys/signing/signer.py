@@ -207,7 +207,7 @@ class RequestSigner:
         memory that are good for their route for seconds.
 
         Args:
-            routes: Methods and paths, such as ``("POST", "/trade-api/v2/portfolio/orders")``.
+            routes: Methods and paths, such as ``("POST", "/trade-api/v2/portfolio/events/orders")``.
             depth: How many headers to keep for each route.
             max_age: Seconds after which headers aren't handed out any more; 3 at most.
             rate: Signatures a second that are made ahead in each process, at most.

@@ -161,7 +161,7 @@ class Stock:
         if not route[1].startswith(_PREFIX):
             raise UsageError(
                 f"no request goes to {shown_path(path)}: signing ahead for it would be in vain",
-                hint="give the whole path, such as /trade-api/v2/portfolio/orders",
+                hint="give the whole path, such as /trade-api/v2/portfolio/events/orders",
             )
         with _bookkeeping:
             shelf = self.shelves.get(route)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["clocks", "key", "make", "no_worker"]  # pytest finds the fixtures here
 
-CANCEL = ("DELETE", "/trade-api/v2/portfolio/orders/1")
+CANCEL = ("DELETE", "/trade-api/v2/portfolio/events/orders/1")
 
 
 def test_what_is_in_hand_is_handed_out_once_the_oldest_first(

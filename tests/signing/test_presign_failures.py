@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["clocks", "key", "make", "no_worker"]  # pytest finds the fixtures here
 
-CANCEL = ("DELETE", "/trade-api/v2/portfolio/orders/1")
+CANCEL = ("DELETE", "/trade-api/v2/portfolio/events/orders/1")
 
 
 @pytest.mark.parametrize("seconds", [-3600, -10, -0.2, 0.2, 10, 3600])

@@ -20,6 +20,7 @@ from hsm_keys.signing.algorithms import verifies
 from hsm_keys.signing.environments import environment_name
 from hsm_keys.signing.headers import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from hsm_keys.signing.signer import now_ms
+from tests.support.orders import order_body
 from tests.support.presigning import BALANCE, ORDERS, CountingKey
 from tests.support.verify import openssl_verifies
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from tests.support.softhsm import TestToken
 
 DRAWS = int(os.environ.get("HSM_KEYS_TEST_DRAWS", "20000"))
-ORDER = {"ticker": "KXTEST-1", "side": "yes", "action": "buy", "count": 1, "yes_price": 5}
 
 
 def soon(happened: Callable[[], object], what: str) -> None:
@@ -246,10 +246,10 @@ def test_a_client_sends_orders_and_cancels_with_what_is_in_hand(
     signer: PresigningSigner, sandbox: SandboxServer
 ) -> None:
     with KalshiClient(signer) as client:
-        first = client.request("POST", "/portfolio/orders", json={**ORDER, "client_order_id": "1"}).json()["order"]
-        client.request("POST", "/portfolio/orders", json={**ORDER, "client_order_id": "2", "count": 7})
+        first = client.request("POST", "/portfolio/events/orders", json=order_body(client_order_id="1")).json()
+        client.request("POST", "/portfolio/events/orders", json=order_body(client_order_id="2", count="7"))
         client.request("GET", "/portfolio/balance", params={"subaccount": "0"})
-        cancel = "DELETE", f"/trade-api/v2/portfolio/orders/{first['order_id']}"
+        cancel = "DELETE", f"/trade-api/v2/portfolio/events/orders/{first['order_id']}"
         signer.add(*cancel, depth=1)
         soon(lambda: signer._stock.shelves[cancel].tickets, "the worker makes nothing for the new route")
         client.request(*cancel)

@@ -13,7 +13,7 @@ from hsm_keys.signing.presign import PresigningSigner
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ORDERS = ("POST", "/trade-api/v2/portfolio/orders")
+ORDERS = ("POST", "/trade-api/v2/portfolio/events/orders")
 BALANCE = ("GET", "/trade-api/v2/portfolio/balance")
 
 
