@@ -24,12 +24,14 @@ __all__ = [
     "MARKS",
     "RETIRED",
     "SUCCESSOR",
+    "Contents",
     "CustodyFact",
     "KeyImports",
     "KeyState",
     "KeyStore",
     "PendingImport",
     "StoredKey",
+    "Unusable",
     "Verdict",
     "check_label",
     "check_new_name",
@@ -254,6 +256,32 @@ class PendingImport:
     key: StoredKey | None
 
 
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A private half that a store holds, and that can't be used.
+
+    Args:
+        name: What the store calls it.
+        problem: Why; a clause.
+    """
+
+    name: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a store holds.
+
+    Args:
+        keys: Every key that can sign Kalshi requests, sorted by name.
+        unusable: Private halves that can't be used: broken ones, and those that can't be named.
+    """
+
+    keys: list[StoredKey]
+    unusable: list[Unusable]
+
+
 class KeyImports(ABC):
     """The way into a store for private halves that were made elsewhere, in steps that a crash may part.
 
@@ -319,6 +347,10 @@ class KeyStore(ABC):
     @abstractmethod
     def keys(self) -> list[StoredKey]:
         """Return every key that can sign Kalshi requests, sorted by name."""
+
+    def contents(self) -> Contents:
+        """Return every key, as ``keys`` does, and what can't be used beside them."""
+        return Contents(self.keys(), [])
 
     @abstractmethod
     def key(self, name: str) -> StoredKey:

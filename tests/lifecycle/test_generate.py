@@ -32,7 +32,7 @@ from hsm_keys.sandbox import SandboxServer, parse_fault
 from hsm_keys.signing.environments import environment_name
 from hsm_keys.signing.pem import PemKey
 from hsm_keys.stores.pkcs11 import importing
-from tests.support.oddkeys import session_of
+from tests.support.oddkeys import OUR_MARK, session_of
 from tests.support.verify import openssl_verifies
 
 if TYPE_CHECKING:
@@ -438,7 +438,7 @@ def test_half_a_pair_that_a_crash_left_is_in_nobodys_way(person: Person) -> None
     for label in ("ci", "ci+importing"):
         public = importing._public_half(importing._throwaway(KeyType.ED25519).public_key())
         session_of(person.store).create_object(
-            {**public, Attribute.TOKEN: True, Attribute.LABEL: label, Attribute.ID: b"orphan"}
+            {**public, Attribute.TOKEN: True, Attribute.LABEL: label, Attribute.ID: OUR_MARK}
         )
     assert public[Attribute.CLASS] is ObjectClass.PUBLIC_KEY
     person.settled(person.generate())

@@ -31,9 +31,11 @@ from hsm_keys.errors import (
 from hsm_keys.lifecycle.custody import prove_custody
 from hsm_keys.signing.algorithms import verifies
 from hsm_keys.stores.pins import PinWanted, resolve_pin
+from hsm_keys.stores.pkcs11.attributes import Mapper
 from hsm_keys.stores.pkcs11.generate import make_pair
+from hsm_keys.stores.pkcs11.marks import passing_id
 from hsm_keys.stores.pkcs11.module import acquire
-from hsm_keys.stores.pkcs11.objects import pairs, private_keys
+from hsm_keys.stores.pkcs11.objects import Objects
 from hsm_keys.stores.pkcs11.store import Pkcs11Key, Pkcs11Store
 from hsm_keys.stores.pkcs11.tokens import find_token
 from hsm_keys.stores.uri import Pkcs11Uri
@@ -149,8 +151,8 @@ def test_duplicates(subject: Subject, store: KeyStore, name: str) -> None:
     with pytest.raises(KeyExistsError):
         store.generate(name, key_type)
     assert isinstance(store, Pkcs11Store)
-    with store.managing("make a second key of that label") as session:
-        make_pair(session, name, key_type, os.urandom(20))  # as somebody else's tool would
+    with store.managing("make a second key of that label") as objects:
+        make_pair(objects, name, key_type, passing_id())  # as somebody else's tool would
     with pytest.raises(KeyAmbiguousError, match="2 private keys"):
         store.key(name)
 
@@ -308,9 +310,10 @@ def bare_leak(subject: Subject, name: str) -> float:
         for _ in range(count):
             module.library.finalize()
             module.library.initialize()
-            session = find_token(module, uri).open(rw=True, user_pin=pin and pin.reveal())
-            list(pairs(session))
-            (private,) = private_keys(session, name)
+            session = find_token(module, uri).open(rw=True, user_pin=pin and pin.reveal(), attribute_mapper=Mapper())
+            objects = Objects(session, lambda private, text: bytes(private.sign(text, **how)))
+            objects.pairs()
+            (private,) = objects.private_keys(name)
             private.sign(message, **how)
 
     try:

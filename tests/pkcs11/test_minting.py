@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +10,13 @@ from pkcs11.constants import Attribute, ObjectClass
 
 from hsm_keys import KeyType, open_store
 from hsm_keys.errors import KeyBusyError, KeyNotFoundError
-from hsm_keys.stores.pkcs11 import generate, minting, objects
+from hsm_keys.stores.pkcs11 import attributes, generate, halves, minting, objects
 from hsm_keys.stores.pkcs11.generate import make_pair, mend_pair, write_id
-from hsm_keys.stores.pkcs11.marks import minted_id
+from hsm_keys.stores.pkcs11.marks import minted_id, passing_id
+from hsm_keys.stores.pkcs11.objects import Objects, Pair
 from tests.support.oddkeys import session_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.support.softhsm import TestToken
 
 pytestmark = pytest.mark.softhsm
@@ -31,9 +29,9 @@ def test_a_maker_that_sees_another_ones_pair_destroys_its_own(
 ) -> None:
     theirs: list[Any] = []
 
-    def after_somebody_else(session: Any, name: str, key_type: KeyType, mark: bytes) -> tuple[Any, Any]:
-        theirs.append(make_pair(session, name, key_type, os.urandom(20))[1])
-        return make_pair(session, name, key_type, mark)
+    def after_somebody_else(objects: Objects, name: str, key_type: KeyType, mark: bytes) -> tuple[Any, Any]:
+        theirs.append(make_pair(objects, name, key_type, passing_id())[1])
+        return make_pair(objects, name, key_type, mark)
 
     monkeypatch.setattr(minting, "make_pair", after_somebody_else)
     with open_store(token.uri) as store:
@@ -46,9 +44,9 @@ def test_whoever_mends_a_pair_takes_nothing_from_the_maker_who_is_writing_its_id
     token: TestToken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every way in which the maker's two writes can fall between what the other one reads."""
-    mark, reads = os.urandom(20), 0
+    mark, reads = passing_id(), 0
     due: dict[int, list[Any]] = {}
-    original = objects.read
+    original = attributes.read
 
     def read(obj: Any, attribute: Attribute) -> Any:
         nonlocal reads
@@ -59,19 +57,20 @@ def test_whoever_mends_a_pair_takes_nothing_from_the_maker_who_is_writing_its_id
 
     with open_store(token.uri) as store:
         session = session_of(store)
-        private, public_key = make_pair(session, "prod", KeyType.ED25519, mark)
+        shown = store._link.objects  # type: ignore[attr-defined]  # of PKCS#11
+        private, public_key = make_pair(shown, "prod", KeyType.ED25519, mark)
         (public,) = session.get_objects(PUBLIC)
         right = minted_id(public_key)
-        monkeypatch.setattr(generate, "read", read)
-        monkeypatch.setattr(objects, "read", read)
-        mend_pair(session, private)
+        for module in (attributes, generate, halves, objects):
+            monkeypatch.setattr(module, "read", read)
+        mend_pair(shown, private)
         places = range(reads + 1)
         assert len(places) > 8
         for first, second in combinations_with_replacement(places, 2):
             private[Attribute.ID] = public[Attribute.ID] = mark
             reads, due = 0, {first: [private]}
             due.setdefault(second, []).append(public)
-            mend_pair(session, private)
+            mend_pair(shown, private)
             for left in list(due.values()):  # raises if the other one has destroyed it
                 for written in left:
                     written[Attribute.ID] = right
@@ -84,15 +83,18 @@ def test_a_maker_whose_public_half_was_taken_leaves_nothing_behind(
 ) -> None:
     """An Ed25519 private object alone can't be registered, and takes the name."""
 
-    def after_somebody_else(session: Any, private: Any, cka_id: bytes) -> None:
+    def after_somebody_else(shown: Objects, private: Any, cka_id: bytes) -> None:
+        original = Objects.public_objects
+
         def without_it(*given: Any) -> list[Any]:
-            publics = list(objects.public_objects(*given))
-            for public in session.get_objects(PUBLIC):
+            publics = original(*given)
+            for public in publics:
                 public.destroy()
             return publics
 
-        monkeypatch.setattr(generate, "public_objects", without_it)
-        write_id(session, private, cka_id)
+        with monkeypatch.context() as patched:
+            patched.setattr(Objects, "public_objects", without_it)
+            write_id(shown, private, cka_id)
 
     monkeypatch.setattr(minting, "write_id", after_somebody_else)
     with open_store(token.uri) as store:
@@ -102,15 +104,12 @@ def test_a_maker_whose_public_half_was_taken_leaves_nothing_behind(
 
 
 def test_a_pair_that_somebody_is_removing_is_no_broken_one(token: TestToken, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, half = objects.pairs, [objects.Pair("prod", b"id", None)]
+    original, half = Objects.pairs, [Pair(1, "prod", b"id", None)]
 
-    def pairs(session: Any, label: str | None = None) -> Iterator[objects.Pair]:
-        if half:
-            yield half.pop()
-        else:
-            yield from original(session, label)
+    def pairs(shown: Objects, label: str | None = None) -> list[Pair]:
+        return [half.pop()] if half else original(shown, label)
 
     with open_store(token.uri) as store:
-        monkeypatch.setattr(objects, "pairs", pairs)
+        monkeypatch.setattr(Objects, "pairs", pairs)
         with pytest.raises(KeyNotFoundError):
             store.key("prod")

@@ -10,7 +10,6 @@ from pkcs11.constants import Attribute, ObjectClass
 from hsm_keys import KeyType, open_store
 from hsm_keys.errors import KeyExistsError, KeyNotFoundError
 from hsm_keys.stores.base import RETIRED, SUCCESSOR
-from hsm_keys.stores.pkcs11 import objects
 from hsm_keys.stores.pkcs11.marks import read_mark
 from tests.support.oddkeys import session_of
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hsm_keys import KeyStore, StoredKey
+    from hsm_keys.stores.pkcs11.objects import Objects
     from tests.support.softhsm import TestToken
 
 pytestmark = pytest.mark.softhsm
@@ -80,9 +80,9 @@ def test_killed_at_any_write_the_name_is_found_and_the_rest_can_be_done(
             raise KeyboardInterrupt
         left[0] -= 1
 
-    def write_label(session: Any, private: Any, label: str) -> None:
+    def write_label(objects: Objects, private: Any, label: str) -> None:
         stop()
-        for public in objects.public_objects(session, private, private[Attribute.KEY_TYPE]):
+        for public in objects.public_objects(private):
             public[Attribute.LABEL] = label
         stop()
         private[Attribute.LABEL] = label

@@ -19,8 +19,9 @@ from hsm_keys.errors import (
     StoreUnavailableError,
     UsageError,
 )
+from hsm_keys.stores.pkcs11.objects import Objects
 from hsm_keys.stores.pkcs11.store import Pkcs11Key
-from tests.support.oddkeys import make_twin, session_of
+from tests.support.oddkeys import OUR_MARK, make_twin, session_of
 from tests.support.verify import openssl_verifies
 
 if TYPE_CHECKING:
@@ -122,7 +123,14 @@ def test_two_private_keys_of_one_name_are_an_error_that_lists_them(store: KeySto
     with pytest.raises(KeyAmbiguousError) as caught:
         store.key("prod")
     assert key.fingerprint.hex() in caught.value.message
-    assert b"twin".hex() in caught.value.message
+    assert OUR_MARK.hex() in caught.value.message
+
+
+def test_of_two_private_keys_of_one_name_the_one_that_is_ours_is_meant(store: KeyStore) -> None:
+    key = store.generate("prod")
+    make_twin(store, "prod", b"\x01")
+    assert store.key("prod").public_key() == key.public_key()
+    assert [(each.name, each.ours) for each in store.keys()] == [("prod", True), ("prod", False)]
 
 
 def test_a_key_that_is_doubled_meanwhile_still_signs_with_its_own_half(store: KeyStore, tmp_path: Path) -> None:
@@ -154,7 +162,7 @@ def test_an_rsa_key_without_its_public_object_is_still_whole(store: KeyStore, tm
 
 
 def test_a_failed_generate_leaves_nothing_behind(store: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hsm_keys.stores.pkcs11.generate.public_key_of", lambda *_: None)
+    monkeypatch.setattr(Objects, "public_key_of", lambda *_: None)
     with pytest.raises(Exception, match="doesn't show its public half"):
         store.generate("prod")
     assert list(session_of(store).get_objects()) == []

@@ -37,9 +37,9 @@ def make_extractable(store: KeyStore, name: str) -> None:
     )
 
 
-def make_twin(store: KeyStore, name: str) -> None:
+def make_twin(store: KeyStore, name: str, mark: bytes = OUR_MARK) -> None:
     session_of(store).generate_keypair(
-        KeyType.RSA, 2048, store=True, label=name, id=b"twin", capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY
+        KeyType.RSA, 2048, store=True, label=name, id=mark, capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY
     )
 
 

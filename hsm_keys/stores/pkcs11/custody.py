@@ -16,7 +16,7 @@ from pkcs11.mechanisms import KeyType as CkKeyType
 from pkcs11.mechanisms import Mechanism
 
 from hsm_keys.stores.base import CustodyFact, Verdict
-from hsm_keys.stores.pkcs11.objects import NOT_SAID, read
+from hsm_keys.stores.pkcs11.attributes import NOT_SAID, read
 
 __all__ = ["custody_facts", "read_facts"]
 

@@ -11,11 +11,16 @@ from pkcs11.mechanisms import KeyType as CkKeyType
 from pkcs11.mechanisms import Mechanism
 
 from hsm_keys.errors import StoreError
+from hsm_keys.stores.pkcs11.attributes import read
 from hsm_keys.stores.pkcs11.errors import told_as_ours
-from hsm_keys.stores.pkcs11.objects import find, private_keys, public_key_of, public_objects, read
+from hsm_keys.stores.pkcs11.halves import public_half
+from hsm_keys.stores.pkcs11.objects import is_ours
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hsm_keys.signing.algorithms import KeyType, PublicKey
+    from hsm_keys.stores.pkcs11.objects import Objects
 
 __all__ = [
     "check_can_make",
@@ -84,11 +89,11 @@ def _check_rsa_size(token: Any, bits: int) -> None:
         raise StoreError(f"the token makes RSA keys of at most {largest} bits", hint="choose a smaller --key-type")
 
 
-def make_pair(session: Any, name: str, key_type: KeyType, mark: bytes) -> tuple[Any, PublicKey]:
+def make_pair(objects: Objects, name: str, key_type: KeyType, mark: bytes) -> tuple[Any, PublicKey]:
     """Generate a pair; hold the module's mutex, and check first that the name is free.
 
     Args:
-        session: A session that may write.
+        objects: The token's, in a session that may write.
         name: The label of both objects.
         key_type: What to make.
         mark: The CKA_ID of both objects, which nothing else has.
@@ -101,13 +106,13 @@ def make_pair(session: Any, name: str, key_type: KeyType, mark: bytes) -> tuple[
     """
     try:
         with told_as_ours(f"make an {key_type} key"):
-            _, private = _generate(session, name, key_type, mark)
-            public_key = public_key_of(session, private)
+            _, private = _generate(objects.session, name, key_type, mark)
+            public_key = objects.public_key_of(private)
             if public_key is None:
                 raise StoreError("the token made a key and doesn't show its public half")
             return private, public_key
     except BaseException:
-        _remove(session, mark)
+        _remove(objects, mark)
         raise
 
 
@@ -129,74 +134,99 @@ def _generate(session: Any, name: str, key_type: KeyType, mark: bytes) -> tuple[
     return public, private
 
 
-def _remove(session: Any, mark: bytes) -> None:
+def _remove(objects: Objects, mark: bytes) -> None:
     with suppress(ckr.PKCS11Error):
-        for leftover in find(session, {Attribute.ID: mark}):
+        for leftover in objects.find({Attribute.ID: mark}):
             leftover.destroy()
 
 
-def mend_pair(session: Any, private: Any) -> None:
+def mend_pair(objects: Objects, private: Any) -> None:
     """Give the public objects the private one's label and CKA_ID, where a crash has left them without.
 
-    One that has neither couldn't be found any more: so this is done before the next of the two is changed. Public
-    objects of the same label that belong to no private one, whatever that is called, are what is left of a
-    generation that was killed; they are destroyed.
+    Public objects of ours of the same label that belong to no private one are what is left of a generation that was
+    killed; they are destroyed.
 
     Raises:
         PKCS11Error: If the module forbids it.
     """
-    before = read(private, Attribute.ID)
-    for public in public_objects(session, private, read(private, Attribute.KEY_TYPE)):
-        for attribute in (Attribute.ID, Attribute.LABEL):
-            there = read(public, attribute)
-            right = read(private, attribute)  # read last: whoever writes a CKA_ID meanwhile begins with this object
-            if there != right:
-                public[attribute] = right
-    # A public one whose id is just being written has the one from before.
-    remove_orphans(session, read(private, Attribute.LABEL), before)
+    for public in objects.public_objects(private):
+        _align(public, private)
+    remove_orphans(objects, read(private, Attribute.LABEL))
 
 
-def remove_orphans(session: Any, label: str, *kept: bytes | None) -> None:
-    """Destroy the public objects of that label which belong to no private one, whatever that is called.
+def _align(public: Any, private: Any) -> None:
+    for attribute in (Attribute.ID, Attribute.LABEL):
+        there = read(public, attribute)
+        right = read(private, attribute)  # read last: whoever writes a CKA_ID meanwhile begins with this object
+        if there != right:
+            public[attribute] = right
+
+
+def remove_orphans(objects: Objects, label: str) -> None:
+    """Destroy the public objects of that label which carry our mark and belong to no private one, whatever its label.
+
+    A public object without our mark is somebody else's, and stays. Where a private key can't be read, all stay.
 
     Args:
-        session: A session that may write.
+        objects: The token's, in a session that may write.
         label: The label.
-        kept: Further values of CKA_ID whose public objects stay.
     """
-    template = {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.LABEL: label}
-    found = [(public, read(public, Attribute.ID)) for public in find(session, template)]
-    # Read last: whoever writes a CKA_ID meanwhile begins with the private object.
-    belonging = {*kept, *(read(private, Attribute.ID) for private in private_keys(session))}
-    for public, cka_id in found:
-        if cka_id not in belonging:
-            public.destroy()
+    found = [public for public in objects.find(_public(label)) if is_ours(public)]
+    if found:
+        privates = objects.private_keys()
+        for public in found:
+            if not _belongs(objects, public, privates):
+                public.destroy()
 
 
-def write_id(session: Any, private: Any, cka_id: bytes) -> None:
+def _belongs(objects: Objects, public: Any, privates: Sequence[Any]) -> bool:
+    """Tell whether a public object belongs to one of the private ones, or may do: one can't be read."""
+    try:
+        half, cka_id = public_half(public), read(public, Attribute.ID)
+        # A public object that is being made has no key yet, and its CKA_ID already.
+        return any(
+            read(private, Attribute.ID) == cka_id or (half is not None and objects.public_key_of(private) == half)
+            for private in privates
+        )
+    except ckr.PKCS11Error:
+        return True
+
+
+def _public(label: str) -> dict[Attribute, Any]:
+    return {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.LABEL: label}
+
+
+def write_id(objects: Objects, private: Any, cka_id: bytes) -> None:
     """Write CKA_ID to both objects, the private one first: it counts if a crash comes in between.
 
     Raises:
         PKCS11Error: If the module forbids it.
     """
-    publics = public_objects(session, private, read(private, Attribute.KEY_TYPE))
-    private[Attribute.ID] = cka_id
+    publics = objects.public_objects(private)
+    objects.write(private, Attribute.ID, cka_id)
     for public in publics:
         public[Attribute.ID] = cka_id
 
 
-def write_label(session: Any, private: Any, label: str) -> None:
+def write_label(objects: Objects, private: Any, label: str) -> None:
     """Write CKA_LABEL to both objects, the private one last: it counts if a crash comes in between.
 
     Raises:
         PKCS11Error: If the module forbids it.
     """
-    for public in public_objects(session, private, read(private, Attribute.KEY_TYPE)):
+    for public in objects.public_objects(private):
+        _align_id(public, private)
         public[Attribute.LABEL] = label
-    private[Attribute.LABEL] = label
+    objects.write(private, Attribute.LABEL, label)
 
 
-def destroy_pair(session: Any, private: Any) -> None:
+def _align_id(public: Any, private: Any) -> None:
+    """Give a public object the private one's CKA_ID again, so that it is never without both of its names."""
+    if read(public, Attribute.ID) != read(private, Attribute.ID):
+        public[Attribute.ID] = read(private, Attribute.ID)
+
+
+def destroy_pair(objects: Objects, private: Any) -> None:
     """Destroy both objects, the private one first: without a public one an Ed25519 key couldn't be found again.
 
     Killed in between, it leaves a public object that says what it is; ``sweep`` removes it.
@@ -204,9 +234,10 @@ def destroy_pair(session: Any, private: Any) -> None:
     Raises:
         PKCS11Error: If the module refuses.
     """
-    publics = public_objects(session, private, read(private, Attribute.KEY_TYPE))
+    publics = objects.public_objects(private)
     for public in publics:
-        with suppress(ckr.PKCS11Error):  # where labels are fixed, it is left as it is
+        with suppress(ckr.PKCS11Error):  # where names are fixed, it is left as it is
+            _align_id(public, private)
             public[Attribute.LABEL] = _DESTROYED
     private.destroy()
     for public in publics:
@@ -214,9 +245,7 @@ def destroy_pair(session: Any, private: Any) -> None:
             public.destroy()
 
 
-def sweep(session: Any) -> None:
+def sweep(objects: Objects) -> None:
     """Remove the public objects that an interrupted destruction left; hold the module's mutex."""
     with suppress(ckr.PKCS11Error):
-        for public in find(session, {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.LABEL: _DESTROYED}):
-            if not find(session, {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.ID: read(public, Attribute.ID)}):
-                public.destroy()
+        remove_orphans(objects, _DESTROYED)

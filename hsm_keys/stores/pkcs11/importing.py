@@ -22,14 +22,18 @@ from hsm_keys.errors import KeyBusyError, KeyExistsError, StoreError
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.wrapping import wrap
 from hsm_keys.stores.base import IMPORTING, KeyImports, PendingImport, check_new_name
+from hsm_keys.stores.pkcs11.attributes import read
 from hsm_keys.stores.pkcs11.errors import reason
 from hsm_keys.stores.pkcs11.generate import check_can_sign, destroy_pair, remove_orphans
 from hsm_keys.stores.pkcs11.marks import minted_id, registered_id
-from hsm_keys.stores.pkcs11.objects import find, private_keys, read
+from hsm_keys.stores.pkcs11.objects import is_ours
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from hsm_keys.signing.algorithms import PrivateKey, PublicKey
     from hsm_keys.stores.base import StoredKey
+    from hsm_keys.stores.pkcs11.objects import Objects
     from hsm_keys.stores.pkcs11.store import Pkcs11Store
 
 __all__ = ["Pkcs11Imports"]
@@ -75,23 +79,23 @@ class Pkcs11Imports(KeyImports):
 
     def pending(self, name: str) -> PendingImport | None:
         """Return what an interrupted import left: its throwaway key is the mark."""
-        with self._store.managing(f"look up the import of {name!r}") as session:
-            marks = private_keys(session, name + IMPORTING)
+        with self._store.managing(f"look up the import of {name!r}") as objects:
+            marks = _ours(objects.private_keys(name + IMPORTING))
             if not marks:
                 return None
-            key = self._store.key(name) if private_keys(session, name) else None
+            key = self._store.key(name) if objects.private_keys(name) else None
             return PendingImport(key.key_type if key else _key_type_of(marks[0]), key)
 
     def prepare(self, name: str, key_type: KeyType) -> StoredKey:
         """Import a throwaway key of the type under ``NAME+importing``; earlier ones go after it has come."""
         check_new_name(name)
         label, pair = name + IMPORTING, _throwaway(key_type)
-        with self._store.managing("take a key that was made elsewhere") as session:
-            check_can_sign(session.token, key_type)
-            _check_free(session, name)
-            remove_orphans(session, label)
-            earlier = [*find(session, _publics(label)), *private_keys(session, label)]
-            _import_pair(session, label, minted_id(pair.public_key()), pair)
+        with self._store.managing("take a key that was made elsewhere") as objects:
+            check_can_sign(objects.session.token, key_type)
+            _check_free(objects, name)
+            remove_orphans(objects, label)
+            earlier = _halves(objects, label)
+            _import_pair(objects, label, minted_id(pair.public_key()), pair)
             for obj in earlier:
                 obj.destroy()
             return self._store.key(label)
@@ -99,11 +103,11 @@ class Pkcs11Imports(KeyImports):
     def put(self, name: str, private_key: PrivateKey, api_key_id: str, environment: str) -> StoredKey:
         """Put the private half in, bound from its first moment: CKA_ID is part of what is created."""
         check_new_name(name)
-        with self._store.managing("take a key that was made elsewhere") as session:
-            _check_free(session, name)
-            private = _import_pair(session, name, registered_id(api_key_id, environment), private_key)
-            if len(private_keys(session, name)) > 1:  # no token refuses a second key of a label
-                destroy_pair(session, private)
+        with self._store.managing("take a key that was made elsewhere") as objects:
+            _check_free(objects, name)
+            private = _import_pair(objects, name, registered_id(api_key_id, environment), private_key)
+            if len(objects.private_keys(name)) > 1:  # no token refuses a second key of a label
+                destroy_pair(objects, private)
                 raise KeyBusyError(
                     f"somebody else made a key {name!r} in the token at the same moment; this one is destroyed",
                     hint="see it with `hsm-keys list`",
@@ -112,14 +116,23 @@ class Pkcs11Imports(KeyImports):
 
     def end(self, name: str) -> None:
         """Destroy the throwaway key, its private object last."""
-        label = name + IMPORTING
-        with self._store.managing(f"remove the mark of the import of {name!r}") as session:
-            for obj in (*find(session, _publics(label)), *private_keys(session, label)):
+        with self._store.managing(f"remove the mark of the import of {name!r}") as objects:
+            for obj in _halves(objects, name + IMPORTING):
                 obj.destroy()
 
 
-def _check_free(session: Any, name: str) -> None:
-    if private_keys(session, name):
+def _ours(objects: Iterable[Any]) -> list[Any]:
+    return [obj for obj in objects if is_ours(obj)]
+
+
+def _halves(objects: Objects, label: str) -> list[Any]:
+    """Return our objects of a throwaway key's label, public ones first."""
+    publics = objects.find({Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.LABEL: label})
+    return [*_ours(publics), *_ours(objects.private_keys(label))]
+
+
+def _check_free(objects: Objects, name: str) -> None:
+    if objects.private_keys(name):
         raise KeyExistsError(
             f"the token already has a key called {name!r}",
             hint=f"choose another name, or see it: hsm-keys show {name}",
@@ -139,11 +152,7 @@ def _key_type_of(private: Any) -> KeyType:
     return KeyType(f"rsa-{8 * len((read(private, Attribute.MODULUS) or b'').lstrip(bytes(1)))}")
 
 
-def _publics(label: str) -> dict[Attribute, Any]:
-    return {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.LABEL: label}
-
-
-def _import_pair(session: Any, label: str, cka_id: bytes, private_key: PrivateKey) -> Any:
+def _import_pair(objects: Objects, label: str, cka_id: bytes, private_key: PrivateKey) -> Any:
     """Import both halves under one label and CKA_ID; hold the module's mutex, and check first that the name is free.
 
     The public object comes first: alone it is harmless, and the next import under that label removes it.
@@ -156,13 +165,13 @@ def _import_pair(session: Any, label: str, cka_id: bytes, private_key: PrivateKe
         PKCS11Error: If it fails otherwise.
     """
     common = {Attribute.TOKEN: True, Attribute.LABEL: label, Attribute.ID: cka_id}
-    remove_orphans(session, label)
+    remove_orphans(objects, label)
     try:
-        session.create_object({**common, **_public_half(private_key.public_key())})
-        return _import_private(session, common, private_key)
+        objects.session.create_object({**common, **_public_half(private_key.public_key())})
+        return _import_private(objects.session, common, private_key)
     except BaseException:
         with suppress(ckr.PKCS11Error):
-            remove_orphans(session, label)
+            remove_orphans(objects, label)
         raise
 
 

@@ -6,31 +6,35 @@ import hashlib
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pkcs11 import exceptions as ckr
 from pkcs11.constants import Attribute
+from pkcs11.mechanisms import KeyType as CkKeyType
 from pkcs11.mechanisms import Mechanism
 
 from hsm_keys.errors import HsmKeysError, KeyNotFoundError, SigningError, StoreError, StoreUnavailableError
 from hsm_keys.forks import fork_generation
 from hsm_keys.signing.algorithms import KeyType
-from hsm_keys.stores.pkcs11 import objects
+from hsm_keys.stores.pkcs11.attributes import read, read_or_none
 from hsm_keys.stores.pkcs11.cryptoki import sign_mechanism
 from hsm_keys.stores.pkcs11.generate import sweep
 from hsm_keys.stores.pkcs11.login import Login, log_in, open_session
+from hsm_keys.stores.pkcs11.objects import Objects
 from hsm_keys.stores.pkcs11.pool import Lane, SessionPool
 from hsm_keys.stores.pkcs11.tokens import describe_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from hsm_keys.stores.base import StoredKey
     from hsm_keys.stores.pins import PinGetter
     from hsm_keys.stores.pkcs11.key import Pkcs11Key
     from hsm_keys.stores.pkcs11.module import Module
 
 __all__ = ["Link"]
+
+_ED25519_SIGNATURE: Final = 64  # bytes
+_LONGEST_SIGNATURE: Final = 512  # bytes: RSA-4096
 
 
 @dataclass(slots=True, eq=False)
@@ -70,10 +74,11 @@ class Link:
             StoreError: If no session can be opened.
         """
         login = log_in(module, token, get_pin, force=force)
-        with module.mutex:
-            sweep(login.session)
         pool = SessionPool(module, partial(open_session, token, rw=False), login.session)
-        return cls(module, token, describe_token(token), login, pool, get_pin)
+        link = cls(module, token, describe_token(token), login, pool, get_pin)
+        with module.mutex:
+            sweep(link.objects)
+        return link
 
     @property
     def usable(self) -> bool:
@@ -154,13 +159,22 @@ class Link:
                 self.login.log_in(self.get_pin)
             self.pool.forget()
 
-    def locate(self, session: Any, key: StoredKey, *, opened_just_now: bool = True) -> Any:
+    @property
+    def objects(self) -> Objects:
+        """The token's objects, in the session that may write."""
+        return self._objects(self.login.session)
+
+    def _objects(self, session: Any) -> Objects:
+        return Objects(session, self._sign_once, self.login.proofs)
+
+    def locate(self, objects: Objects, key: Pkcs11Key, *, opened_just_now: bool = True) -> Any:
         """Return the private object that belongs to the key's public half; hold the module's mutex.
 
-        A rotation in another process may have renamed it meanwhile.
+        A rotation in another process may have renamed it meanwhile. Of two with one key, that with the key's own
+        CKA_ID is meant.
 
         Args:
-            session: Where to look.
+            objects: Where to look.
             key: The key.
             opened_just_now: Whether an empty token is to be believed: SoftHSM shows one when its storage is gone.
 
@@ -169,10 +183,13 @@ class Link:
             KeyNotFoundError: If the key isn't there.
         """
         for label in (key.name, None):
-            for private in objects.private_keys(session, label):
-                if objects.public_key_of(session, private) == key.public_key():
+            likeliest_first = sorted(
+                objects.private_keys(label), key=lambda private: read_or_none(private, Attribute.ID) != key.cka_id
+            )
+            for private in likeliest_first:
+                if objects.public_key_of(private) == key.public_key():
                     return private
-        if not opened_just_now and not objects.private_keys(session):
+        if not opened_just_now and not objects.private_keys():
             raise ckr.KeyHandleInvalid("it shows no private key at all")
         raise KeyNotFoundError(
             f"the key {key.name!r} is no longer in {self.description}",
@@ -182,25 +199,45 @@ class Link:
     def _prepare(self, lane: Lane, key: Pkcs11Key, *, digest: bool, opened_just_now: bool) -> Callable[[bytes], bytes]:
         """Look the key up in a lane and keep what signs with it: lookups are linear in the token's objects."""
         with self.module.mutex:
-            private = self.locate(lane.session, key, opened_just_now=opened_just_now)
+            private = self.locate(self._objects(lane.session), key, opened_just_now=opened_just_now)
         if not hasattr(private, "sign"):  # python-pkcs11 leaves it out where CKA_SIGN is false
             raise SigningError(
                 f"the token says that the key {key.name!r} can't sign", hint="enroll a key made for signing"
             )
-        is_rsa = key.key_type is not KeyType.ED25519
-        mechanism = self._rsa_mechanism(digest=digest) if is_rsa else Mechanism.EDDSA
-        wants_pin = key.fingerprint in self._want_pin or objects.read(private, Attribute.ALWAYS_AUTHENTICATE)
-        sign = self.module.library.functions.signing(
-            lane.session.handle,
-            private.handle,
-            sign_mechanism(mechanism, pss=is_rsa),
-            key.signature_length,
-            self._authenticate if wants_pin else None,
+        sign = self._signing(
+            private,
+            is_rsa=key.key_type is not KeyType.ED25519,
+            digest=digest,
+            length=key.signature_length,
+            wants_pin=key.fingerprint in self._want_pin,
         )
-        if mechanism is Mechanism.RSA_PKCS_PSS and not digest:
-            sign = _digest_first(sign)
         lane.handles[key.fingerprint, digest] = sign
         return sign
+
+    def _signing(
+        self, private: Any, *, is_rsa: bool, digest: bool, length: int, wants_pin: bool
+    ) -> Callable[[bytes], bytes]:
+        """Return what signs with a private object in its session."""
+        mechanism = self._rsa_mechanism(digest=digest) if is_rsa else Mechanism.EDDSA
+        sign = self.module.library.functions.signing(
+            private.session.handle,
+            private.handle,
+            sign_mechanism(mechanism, pss=is_rsa),
+            length,
+            self._authenticate if wants_pin or read(private, Attribute.ALWAYS_AUTHENTICATE) else None,
+        )
+        return _digest_first(sign) if mechanism is Mechanism.RSA_PKCS_PSS and not digest else sign
+
+    def _sign_once(self, private: Any, text: bytes) -> bytes:
+        """Sign outside of the pool, to prove which public half a private object belongs to."""
+        is_rsa = read(private, Attribute.KEY_TYPE) == CkKeyType.RSA
+        how = {"is_rsa": is_rsa, "digest": False, "length": _LONGEST_SIGNATURE if is_rsa else _ED25519_SIGNATURE}
+        try:
+            return self._signing(private, wants_pin=False, **how)(text)
+        except ckr.UserNotLoggedIn:
+            if not self.module.library.functions.is_logged_in(private.session.handle):
+                raise
+            return self._signing(private, wants_pin=True, **how)(text)  # it wants that each time, and doesn't say so
 
     def _authenticate(self, session: int) -> None:
         self.login.authenticate(session, self.get_pin)

@@ -17,6 +17,7 @@ from pkcs11.constants import TokenFlag
 
 from hsm_keys.errors import PinIncorrectError, PinLockedError
 from hsm_keys.stores.pins import PinGetter, PinWanted
+from hsm_keys.stores.pkcs11.attributes import Mapper
 from hsm_keys.stores.pkcs11.cryptoki import CKU_CONTEXT_SPECIFIC, CKU_USER, check
 from hsm_keys.stores.pkcs11.errors import pin_problem, told_as_ours
 from hsm_keys.stores.pkcs11.tokens import describe_token, serial_of
@@ -24,6 +25,7 @@ from hsm_keys.stores.pkcs11.tokens import describe_token, serial_of
 if TYPE_CHECKING:
     from hsm_keys.stores.pins import Pin
     from hsm_keys.stores.pkcs11.module import Module
+    from hsm_keys.stores.pkcs11.objects import Proofs
 
 __all__ = ["Login", "log_in", "open_session"]
 
@@ -53,6 +55,7 @@ class Login:
 
     def __init__(self, module: Module, token: Any, *, force: bool) -> None:
         self.session = open_session(token, rw=True)
+        self.proofs: Proofs = {}
         self.users = 0
         self._module = module
         self._token = token
@@ -174,12 +177,12 @@ def open_session(token: Any, *, rw: bool) -> Any:
         PKCS11Error: If the token gives none.
     """
     try:
-        return token.open(rw=rw)
+        return token.open(rw=rw, attribute_mapper=Mapper())
     except _NO_MORE:
         raise
     except ckr.PKCS11Error as error:
         with suppress(ckr.PKCS11Error):
-            return token.open(rw=not rw)
+            return token.open(rw=not rw, attribute_mapper=Mapper())
         raise error from None
 
 

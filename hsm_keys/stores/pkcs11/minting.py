@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pkcs11 import exceptions as ckr
 from pkcs11.constants import Attribute
+from pkcs11.mechanisms import KeyType as CkKeyType
 
 from hsm_keys.errors import KeyBusyError, KeyExistsError, StoreError
-from hsm_keys.stores.pkcs11 import objects
+from hsm_keys.stores.pkcs11.attributes import read
 from hsm_keys.stores.pkcs11.errors import told_as_ours
 from hsm_keys.stores.pkcs11.generate import destroy_pair, make_pair, write_id
 from hsm_keys.stores.pkcs11.marks import minted_id, passing_id
@@ -22,6 +23,7 @@ from hsm_keys.stores.pkcs11.marks import minted_id, passing_id
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import KeyType, PublicKey
     from hsm_keys.stores.pkcs11.module import Module
+    from hsm_keys.stores.pkcs11.objects import Objects
 
 __all__ = ["Mint", "busy", "shows_others_late"]
 
@@ -34,12 +36,12 @@ class Mint:
 
     Args:
         module: The token's module.
-        session: Its session that may write.
+        objects: The token's, in a session that may write.
         description: The token, for people.
     """
 
     module: Module
-    session: Any
+    objects: Objects
     description: str
 
     def make(self, name: str, key_type: KeyType) -> PublicKey:
@@ -54,7 +56,7 @@ class Mint:
         mark = passing_id()
         with self.module.mutex:
             with told_as_ours(f"look up the key {name!r}"):
-                if objects.private_keys(self.session, name):
+                if self.objects.private_keys(name):
                     raise KeyExistsError(
                         f"{self.description} already has a key called {name!r}",
                         hint=f"choose another name, or see it: hsm-keys show {name}",
@@ -64,39 +66,39 @@ class Mint:
                 try:
                     self._settle(private, name, mark, public_key)
                 except ckr.ObjectHandleInvalid:
-                    _destroy_what_is_left(self.session, private)
+                    _destroy_what_is_left(self.objects, private)
                     raise busy(name, self.description, "it was destroyed again") from None
         return public_key
 
     def _made(self, name: str, key_type: KeyType, mark: bytes) -> tuple[Any, PublicKey]:
         try:
-            return make_pair(self.session, name, key_type, mark)
+            return make_pair(self.objects, name, key_type, mark)
         except StoreError:
             with told_as_ours(f"look up the key {name!r}"):
-                if objects.private_keys(self.session, name):  # it may have taken our public object for a crash's
+                if self.objects.private_keys(name):  # it may have taken our public object for a crash's
                     raise busy(name, self.description, "what was left of this one is removed") from None
             raise
 
     def _settle(self, private: Any, name: str, mark: bytes, public_key: PublicKey) -> None:
         """Write the usual CKA_ID, or give way."""
-        if objects.read(private, Attribute.ID) != mark or private[Attribute.LABEL] != name:
+        if read(private, Attribute.ID) != mark or private[Attribute.LABEL] != name:
             # Somebody found the pair, took it for one that a crash had left, and has gone on with it.
             raise busy(name, self.description, "it is theirs now")
-        if len(objects.private_keys(self.session, name)) > 1:
-            destroy_pair(self.session, private)
+        if len(self.objects.private_keys(name)) > 1:
+            destroy_pair(self.objects, private)
             raise busy(name, self.description, "this one is destroyed")
         try:
-            write_id(self.session, private, minted_id(public_key))
+            write_id(self.objects, private, minted_id(public_key))
         except ckr.ObjectHandleInvalid:
             raise
         except ckr.PKCS11Error:
             pass  # where CKA_ID is fixed, the mark says "minted" just as well
 
 
-def _destroy_what_is_left(session: Any, private: Any) -> None:
-    """Destroy a private object that has lost its public half: nobody could register it, and it takes the name."""
+def _destroy_what_is_left(objects: Objects, private: Any) -> None:
+    """Destroy an Ed25519 private object that has lost its public half: it can't be registered any more."""
     with suppress(ckr.PKCS11Error):
-        if objects.public_key_of(session, private) is None:
+        if read(private, Attribute.KEY_TYPE) == CkKeyType.EC_EDWARDS and not objects.public_objects(private):
             private.destroy()
 
 

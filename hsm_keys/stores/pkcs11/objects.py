@@ -1,76 +1,258 @@
-"""Reading key objects: labels, ids and public halves.
+"""A token's objects: found, read, and private and public ones paired by their key.
 
-Everything is read tolerantly: modules leave attributes out, and what they do say is their word, not proof.
+A token is shared: any object may be another program's, and any may be broken. So nothing is taken for a half of a
+key by its label or CKA_ID, and an object that can't be read is passed over.
 """
 
 from __future__ import annotations
 
-import struct
+from collections import defaultdict
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 from pkcs11 import _pkcs11
 from pkcs11 import exceptions as ckr
 from pkcs11.constants import Attribute, ObjectClass
 from pkcs11.mechanisms import KeyType as CkKeyType
 
-from hsm_keys.errors import StoreError
+from hsm_keys.errors import StoreError, UsageError
+from hsm_keys.signing.algorithms import key_type_of
+from hsm_keys.stores.pkcs11.attributes import read, read_or_none
+from hsm_keys.stores.pkcs11.errors import is_gone, reason
+from hsm_keys.stores.pkcs11.halves import Unpaired, proved_half, public_half, said_half
+from hsm_keys.stores.pkcs11.marks import read_mark
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from hsm_keys.signing.algorithms import PublicKey
 
-__all__ = [
-    "NOT_SAID",
-    "Pair",
-    "find",
-    "pairs",
-    "private_keys",
-    "public_key_of",
-    "public_objects",
-    "read",
-    "required",
-]
+    Candidates = Callable[[bytes | None, str | None], Iterator[PublicKey]]
+    Proofs = dict[tuple[int, bytes | None, str | None], PublicKey]
+
+__all__ = ["NO_LABEL", "Objects", "Pair", "is_ours", "required"]
+
+NO_LABEL: Final = "it has no label, and keys are named by theirs: give it one with the vendor's tool"
 
 _LOOKS: Final = 3
 _BATCH: Final = 10
-_ED25519_LENGTH: Final = 32
-_OCTET_STRING_32: Final = b"\x04\x20"
-_ED25519_PARAMS: Final = (bytes.fromhex("06032b6570"), b"\x13\x0cedwards25519")
-
-NOT_SAID: Final = (
-    ckr.AttributeSensitive,
-    ckr.AttributeTypeInvalid,
-    ckr.AttributeValueInvalid,
-    ckr.FunctionFailed,
-    ckr.FunctionNotSupported,
-    NotImplementedError,
-    ValueError,  # a value that isn't of the attribute's type: text that isn't UTF-8, an unknown enum
-    struct.error,
-)
+_PRIVATE: Final = {Attribute.CLASS: ObjectClass.PRIVATE_KEY}
+_PUBLIC: Final = {Attribute.CLASS: ObjectClass.PUBLIC_KEY}
+_CERTIFICATE: Final = {Attribute.CLASS: ObjectClass.CERTIFICATE}
 
 
-def read(obj: Any, attribute: Attribute) -> Any:
-    """Return the attribute's value; None where the module doesn't say."""
-    try:
-        return obj[attribute]
-    except NOT_SAID:
-        return None
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What a token holds of a key pair.
 
-
-def find(session: Any, template: dict[Attribute, Any]) -> list[Any]:
-    """Return all matching objects; hold the module's mutex. An iterator left half-used blocks other threads.
-
-    Another program may destroy an object while they are listed; then they are listed again.
+    Args:
+        handle: The private object's handle.
+        label: The private object's label; None if it has none.
+        cka_id: The private object's CKA_ID.
+        public_key: The public half; None if there is none that was proved to be its own, or Kalshi takes no such key.
+        problem: Why there is no public half, or why the object can't be read; empty for a key of another kind.
     """
-    for _ in range(_LOOKS):
-        with suppress(ckr.ObjectHandleInvalid):
-            return _searched(session, template)
-    return _searched(session, template)
+
+    handle: int
+    label: str | None
+    cka_id: bytes | None
+    public_key: PublicKey | None
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        """What people call it: its label, or else its handle, which lasts as long as a session."""
+        return self.label or f"object {self.handle}"
+
+    @property
+    def is_nameless(self) -> bool:
+        """Whether it is a key for Kalshi that can't be named."""
+        return self.public_key is not None and not self.label
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """The objects of one token, as a session shows them. Hold the module's mutex around every call.
+
+    Args:
+        session: python-pkcs11's session.
+        sign: Signs a text with a private object, as Kalshi wants it.
+        proofs: The public halves that were proved by a signature. Shared by the sessions of one login, so that a key
+            is asked once: by the private object's handle, and by CKA_ID and label, should the handle be given anew.
+    """
+
+    session: Any
+    sign: Callable[[Any, bytes], bytes]
+    proofs: Proofs = field(default_factory=dict)
+
+    def find(self, template: dict[Attribute, Any]) -> list[Any]:
+        """Return all matching objects. An iterator left half-used blocks other threads.
+
+        Raises:
+            PKCS11Error: If the token is gone.
+        """
+        try:
+            return self._listed(template)
+        except ckr.PKCS11Error:
+            # One object that can't be read makes some modules refuse every search by label or id, and none by class.
+            kind: dict[Attribute, Any] = {name: value for name, value in template.items() if name == Attribute.CLASS}
+            if kind == template:
+                raise
+        named = [(name, value) for name, value in template.items() if name not in kind]
+        return [obj for obj in self._listed(kind) if all(read_or_none(obj, name) == value for name, value in named)]
+
+    def _listed(self, template: dict[Attribute, Any]) -> list[Any]:
+        """Return all matching objects; listed again where another program destroys one meanwhile."""
+        for _ in range(_LOOKS):
+            with suppress(ckr.ObjectHandleInvalid):
+                return _searched(self.session, template)
+        return _searched(self.session, template)
+
+    def private_keys(self, label: str | None = None) -> list[Any]:
+        """Return the private keys, of that label if one is given."""
+        return self.find(_PRIVATE if label is None else {**_PRIVATE, Attribute.LABEL: label})
+
+    def pairs(self, label: str | None = None) -> list[Pair]:
+        """Return the pairs, of that label if one is given, without those that vanish meanwhile.
+
+        Raises:
+            PKCS11Error: If the token is gone.
+        """
+        privates = self.private_keys(label)
+        candidates = _Index(self).candidates if label is None else self._candidates
+        found = [pair for private in privates if (pair := self._pair(private, candidates))]
+        if any(pair.problem for pair in found):
+            self.find(_PRIVATE)  # raises if it is the token that doesn't answer, and no single object of it
+        return found
+
+    def _pair(self, private: Any, candidates: Candidates) -> Pair | None:
+        label = cka_id = None
+        try:
+            label, cka_id = read(private, Attribute.LABEL), read(private, Attribute.ID)
+            public_key, problem = self._half_of(private, candidates), ""
+            key_type_of(public_key)
+        except ckr.ObjectHandleInvalid:
+            return None
+        except (Unpaired, UsageError) as error:
+            public_key, problem = None, str(error) if isinstance(error, Unpaired) else ""
+        except ckr.PKCS11Error as error:
+            public_key, problem = None, f"it can't be read: {reason(error)}"
+        return Pair(private.handle, label, cka_id, public_key, problem)
+
+    def public_key_of(self, private: Any) -> PublicKey | None:
+        """Return the public half of a private key object; None if none was proved to be its own.
+
+        Raises:
+            PKCS11Error: If the token is gone.
+        """
+        try:
+            return self._half_of(private, self._candidates)
+        except Unpaired:
+            return None
+        except ckr.PKCS11Error as error:
+            if is_gone(error):
+                self.find(_PRIVATE)
+            return None
+
+    def _half_of(self, private: Any, candidates: Candidates) -> PublicKey:
+        key_type = read(private, Attribute.KEY_TYPE)
+        if key_type == CkKeyType.RSA:
+            said = said_half(private)
+            if said is not None:  # the module's own word about a private object, which nobody else can write
+                return said
+        elif key_type != CkKeyType.EC_EDWARDS:
+            raise UsageError("Kalshi takes no keys of this kind")
+        known = _named(private)
+        if known not in self.proofs:
+            self.proofs[known] = proved_half(private, candidates(*known[1:]), self.sign)
+        return self.proofs[known]
+
+    def write(self, private: Any, attribute: Attribute, value: Any) -> None:
+        """Change the label or CKA_ID of a private object; what was proved of it stays proved.
+
+        Raises:
+            PKCS11Error: If the module forbids it.
+        """
+        proof = self.proofs.get(_named(private))
+        private[attribute] = value
+        if proof is not None:
+            self.proofs[_named(private)] = proof
+
+    def _candidates(self, cka_id: bytes | None, label: str | None) -> Iterator[PublicKey]:
+        """Give the public keys that could be a private one's, the likeliest first."""
+        if cka_id:
+            yield from filter(None, map(_half, self.find({**_PUBLIC, Attribute.ID: cka_id})))
+        if label:
+            yield from filter(None, map(_half, self.find({**_PUBLIC, Attribute.LABEL: label})))
+        for template in (_PUBLIC, _CERTIFICATE):
+            yield from filter(None, map(_half, self.find(template)))
+
+    def public_objects(self, private: Any, public_key: PublicKey | None = None) -> list[Any]:
+        """Return the public objects of a private one's key that are ours, or named as it is.
+
+        Args:
+            private: The private object.
+            public_key: Its public half, if that is known; else it is looked up.
+        """
+        half = public_key or self.public_key_of(private)
+        if half is None:
+            return []
+        cka_id, label = read(private, Attribute.ID), read(private, Attribute.LABEL)
+        names = {Attribute.ID: cka_id, Attribute.LABEL: label}
+        searches = [{**_PUBLIC, attribute: value} for attribute, value in names.items() if value]
+        named = {public.handle: public for search in searches for public in self.find(search)}
+        found = [public for public in named.values() if _half(public) == half]
+        # A crash between two writes leaves another label or another CKA_ID, two of them leave neither.
+        return found or [public for public in self.find(_PUBLIC) if is_ours(public) and _half(public) == half]
+
+
+def _named(private: Any) -> tuple[int, bytes | None, str | None]:
+    return private.handle, read(private, Attribute.ID), read(private, Attribute.LABEL)
+
+
+class _Index:
+    """The public halves of a token, each read once: for pairing many private keys.
+
+    Args:
+        objects: The token's objects.
+    """
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._by_name: defaultdict[tuple[Attribute, Any], list[PublicKey]] = defaultdict(list)
+
+    @cached_property
+    def _every(self) -> list[PublicKey]:
+        every = []
+        for public in self._objects.find(_PUBLIC):
+            half = _half(public)
+            if half is not None:
+                every.append(half)
+                for attribute in (Attribute.ID, Attribute.LABEL):
+                    self._by_name[attribute, read_or_none(public, attribute)].append(half)
+        return every
+
+    def candidates(self, cka_id: bytes | None, label: str | None) -> Iterator[PublicKey]:
+        """Give the public keys that could be a private one's, the likeliest first."""
+        every = self._every
+        yield from self._by_name[Attribute.ID, cka_id]
+        yield from self._by_name[Attribute.LABEL, label]
+        yield from every
+        yield from filter(None, map(_half, self._objects.find(_CERTIFICATE)))
+
+
+def is_ours(obj: Any) -> bool:
+    """Tell whether an object carries our mark."""
+    return read_mark(read_or_none(obj, Attribute.ID)).ours
+
+
+def _half(obj: Any) -> PublicKey | None:
+    try:
+        return public_half(obj)
+    except ckr.PKCS11Error:
+        return None
 
 
 def _drop(search: Any) -> None:
@@ -84,95 +266,52 @@ _Search: Any = type("_Search", (_SearchIter,), {"__del__": _drop})
 
 
 def _searched(session: Any, template: dict[Attribute, Any]) -> list[Any]:
-    with _Search(session, template, _BATCH) as search:
-        return [found for batch in search for found in batch]
-
-
-def private_keys(session: Any, label: str | None = None) -> list[Any]:
-    """Return the private keys, of that label if one is given; hold the module's mutex."""
-    template: dict[Attribute, Any] = {Attribute.CLASS: ObjectClass.PRIVATE_KEY}
-    if label is not None:
-        template[Attribute.LABEL] = label
-    return find(session, template)
-
-
-def public_key_of(session: Any, private: Any) -> PublicKey | None:
-    """Return the public half of a private key object; hold the module's mutex.
-
-    An RSA private key object holds modulus and exponent itself. Where it doesn't, and for Ed25519, the public
-    object with the same CKA_ID is read, else the one of the same label.
-
-    Returns:
-        The public key; None if it isn't to be found, or isn't of a type that Kalshi takes.
-    """
-    key_type = read(private, Attribute.KEY_TYPE)
-    if key_type not in {CkKeyType.RSA, CkKeyType.EC_EDWARDS}:
-        return None
-    decode = _rsa_public_key if key_type == CkKeyType.RSA else _ed25519_public_key
-    candidates = [private] if key_type == CkKeyType.RSA else []
-    for candidate in [*candidates, *public_objects(session, private, key_type)]:
-        public_key = decode(candidate)
-        if public_key is not None:
-            return public_key
-    return None
-
-
-def public_objects(session: Any, private: Any, key_type: CkKeyType) -> list[Any]:
-    """Return the public key objects that belong to a private one: by CKA_ID, else by label.
-
-    A crash while a key is renamed leaves two labels and one CKA_ID; one while it is bound, the reverse.
-    """
-    kind: dict[Attribute, Any] = {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.KEY_TYPE: key_type}
-    private_id, label = read(private, Attribute.ID), read(private, Attribute.LABEL)
-    same_id = find(session, {**kind, Attribute.ID: private_id}) if private_id else []
-    return same_id or find(session, {**kind, Attribute.LABEL: label})
-
-
-def _rsa_public_key(obj: Any) -> PublicKey | None:
-    modulus, exponent = read(obj, Attribute.MODULUS), read(obj, Attribute.PUBLIC_EXPONENT)
-    if not modulus or not exponent:
-        return None
     try:
-        return RSAPublicNumbers(int.from_bytes(exponent, "big"), int.from_bytes(modulus, "big")).public_key()
-    except ValueError:
-        return None
+        with _Search(session, template, _BATCH) as search:
+            return [found for batch in search for found in batch]
+    except ckr.ObjectHandleInvalid:
+        raise
+    except ckr.PKCS11Error:
+        # It reads each object's class and uses as it goes: one that can't be read takes its batch along.
+        with _Search(session, template, 1) as search:
+            return [found for batch in search for found in _readable(batch)]
 
 
-def _ed25519_public_key(obj: Any) -> PublicKey | None:
-    if read(obj, Attribute.EC_PARAMS) not in _ED25519_PARAMS:
-        return None
-    # PKCS#11 v3.0 wants the point as a DER octet string; some modules give it bare.
-    point = read(obj, Attribute.EC_POINT) or b""
-    if len(point) == _ED25519_LENGTH + len(_OCTET_STRING_32):
-        point = point.removeprefix(_OCTET_STRING_32)
-    return Ed25519PublicKey.from_public_bytes(point) if len(point) == _ED25519_LENGTH else None
+class _Unreadable:
+    """Stands for an object that doesn't say what it is.
+
+    Args:
+        error: What the module answered.
+    """
+
+    handle = 0
+
+    def __init__(self, error: ckr.PKCS11Error) -> None:
+        self._error = error
+
+    def __getitem__(self, attribute: Attribute) -> Any:
+        raise self._error
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """What a token holds of a key pair: the private object's label and CKA_ID, and the public half if it is shown."""
-
-    label: str | None
-    cka_id: bytes | None
-    public_key: PublicKey | None
-
-
-def pairs(session: Any, label: str | None = None) -> Iterator[Pair]:
-    """Yield the pairs, of that label if one is given, without those that vanish meanwhile; hold the module's mutex."""
-    for private in private_keys(session, label):
-        with suppress(ckr.ObjectHandleInvalid):
-            yield Pair(read(private, Attribute.LABEL), read(private, Attribute.ID), public_key_of(session, private))
+def _readable(batch: Any) -> list[Any]:
+    try:
+        return list(batch)
+    except ckr.ObjectHandleInvalid:
+        raise
+    except ckr.PKCS11Error as error:
+        return [_Unreadable(error)]
 
 
-def required(public_key: PublicKey | None, name: str) -> PublicKey:
+def required(pair: Pair, name: str) -> PublicKey:
     """Return the public half.
 
     Raises:
         StoreError: If the token doesn't show it.
     """
-    if public_key is None:
+    if pair.public_key is None:
         raise StoreError(
-            f"the token holds a private key {name!r}, but no public half that Kalshi takes",
+            f"the token holds a private key {name!r}, but no public half that Kalshi takes"
+            + (f": {pair.problem}" if pair.problem else ""),
             hint="Kalshi takes RSA (2048, 3072, 4096 bits) and Ed25519; destroy the key and enroll anew",
         )
-    return public_key
+    return pair.public_key

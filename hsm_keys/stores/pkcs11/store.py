@@ -11,6 +11,7 @@ from pkcs11 import exceptions as ckr
 from pkcs11.constants import Attribute
 
 from hsm_keys.errors import (
+    ForeignKeyError,
     KeyAmbiguousError,
     KeyExistsError,
     KeyNotFoundError,
@@ -18,11 +19,13 @@ from hsm_keys.errors import (
     StoreError,
     StoreNotFoundError,
     StoreUnavailableError,
+    UsageError,
 )
 from hsm_keys.forks import ProcessLock, fork_generation
 from hsm_keys.signing.algorithms import KeyType
-from hsm_keys.stores.base import RETIRED, SUCCESSOR, KeyStore, StoredKey, check_label
-from hsm_keys.stores.pkcs11 import objects, outside
+from hsm_keys.stores.base import RETIRED, SUCCESSOR, Contents, KeyStore, StoredKey, Unusable, check_label
+from hsm_keys.stores.pkcs11 import outside
+from hsm_keys.stores.pkcs11.attributes import read
 from hsm_keys.stores.pkcs11.errors import is_gone, reason, told_as_ours
 from hsm_keys.stores.pkcs11.generate import check_can_make, destroy_pair, mend_pair, write_id, write_label
 from hsm_keys.stores.pkcs11.key import Pkcs11Key
@@ -31,6 +34,7 @@ from hsm_keys.stores.pkcs11.link import Link
 from hsm_keys.stores.pkcs11.marks import minted_id, registered_id
 from hsm_keys.stores.pkcs11.minting import Mint, busy, shows_others_late
 from hsm_keys.stores.pkcs11.module import acquire
+from hsm_keys.stores.pkcs11.objects import NO_LABEL, Pair, is_ours, required
 from hsm_keys.stores.pkcs11.patience import PATIENCE_S, wait_if_ending
 from hsm_keys.stores.pkcs11.pool import PoolClosedError
 from hsm_keys.stores.pkcs11.restart import restart
@@ -40,8 +44,10 @@ from hsm_keys.values import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from hsm_keys.signing.algorithms import PublicKey
     from hsm_keys.stores.pins import Pin, PinGetter, PinWanted
     from hsm_keys.stores.pkcs11.importing import Pkcs11Imports
+    from hsm_keys.stores.pkcs11.objects import Objects
     from hsm_keys.stores.uri import Pkcs11Uri
 
 __all__ = ["Pkcs11Key", "Pkcs11Store"]
@@ -162,23 +168,28 @@ class Pkcs11Store(KeyStore):
         """Return the URI (RFC 7512) of the private key of that name."""
         return str(replace(self._token_uri, object=name, type="private"))
 
+    def contents(self) -> Contents:
+        """Return every labelled RSA and Ed25519 pair of the token, sorted by name, and what can't be used."""
+        pairs = self._reading("list its keys", lambda link: link.objects.pairs())
+        keys = [self._key_of(pair, required(pair, str(pair.label))) for pair in pairs if pair.label and pair.public_key]
+        return Contents(
+            sorted(keys, key=lambda key: (key.name, key.api_key_id or "")),
+            [Unusable(pair.name, pair.problem or NO_LABEL) for pair in pairs if pair.problem or pair.is_nameless],
+        )
+
     def keys(self) -> list[StoredKey]:
         """Return every labelled RSA and Ed25519 pair of the token, sorted by name."""
+        return self.contents().keys
 
-        def look(link: Link) -> list[StoredKey]:
-            return [
-                Pkcs11Key(self, pair.label, pair.cka_id, pair.public_key)
-                for pair in objects.pairs(link.login.session)
-                if pair.label and pair.public_key is not None
-            ]
-
-        return sorted(self._reading("list its keys", look), key=lambda key: (key.name, key.api_key_id or ""))
+    def _key_of(self, pair: Pair, public_key: PublicKey) -> Pkcs11Key:
+        return Pkcs11Key(self, str(pair.label), pair.cka_id, public_key)
 
     def key(self, name: str) -> StoredKey:
-        """Return the key of that label."""
+        """Return the key of that label; of several the one that is ours, if one alone is."""
         found = self._called(name) or self._handed_over(name)
-        if len(found) == 1:
-            return found[0]
+        ours = [key for key in found if key.ours]
+        if len(found) == 1 or len(ours) == 1:
+            return (ours or found)[0]
         if found:
             ids = ", ".join(key.cka_id.hex() or "none" for key in found)
             raise KeyAmbiguousError(
@@ -192,8 +203,8 @@ class Pkcs11Store(KeyStore):
         )
 
     def _called(self, name: str) -> list[Pkcs11Key]:
-        def look(link: Link) -> list[objects.Pair]:
-            return list(objects.pairs(link.login.session, name))
+        def look(link: Link) -> list[Pair]:
+            return link.objects.pairs(name)
 
         what = f"look up the key {shown(name)}"
         found = self._reading(what, look)
@@ -202,7 +213,8 @@ class Pkcs11Store(KeyStore):
                 break
             time.sleep(pause)
             found = self._reading(what, look)
-        return [Pkcs11Key(self, name, pair.cka_id, objects.required(pair.public_key, name)) for pair in found]
+        whole = [pair for pair in found if pair.public_key] or found
+        return [self._key_of(pair, required(pair, name)) for pair in whole]
 
     def _reading(self, what: str, look: Callable[[Link], _T]) -> _T:
         """Return what ``look`` finds; if the back-end went away, bring it back, and look once more."""
@@ -245,7 +257,7 @@ class Pkcs11Store(KeyStore):
         check_label(name)
         link = self._ready(f"make the key {name!r}")
         check_can_make(link.token, key_type)
-        public_key = Mint(link.module, link.login.session, self.description).make(name, key_type)
+        public_key = Mint(link.module, link.objects, self.description).make(name, key_type)
         return Pkcs11Key(self, name, minted_id(public_key), public_key)
 
     def confirm(self, key: StoredKey) -> None:
@@ -254,19 +266,19 @@ class Pkcs11Store(KeyStore):
             return
         if (outside.labelled(self._token_uri, key.name, self._pin) or 0) < 2:  # noqa: PLR2004 - there is another one
             return
-        with self._changing(key, f"look at the key {key.name!r}") as (session, private):
+        with self._changing(key, f"look at the key {key.name!r}") as (objects, private):
             minted = minted_id(key.public_key())
-            theirs = objects.read(private, Attribute.LABEL) != key.name or objects.read(private, Attribute.ID) != minted
+            theirs = read(private, Attribute.LABEL) != key.name or read(private, Attribute.ID) != minted
             if not theirs:
-                destroy_pair(session, private)
+                destroy_pair(objects, private)
         raise busy(key.name, self.description, "it is theirs now" if theirs else "this one is destroyed")
 
     def bind(self, key: StoredKey, api_key_id: str, environment: str) -> StoredKey:
-        """Write the API key id and its environment to CKA_ID of both objects."""
+        """Write the API key id and its environment to CKA_ID of both objects; that makes the key ours."""
         cka_id = registered_id(api_key_id, environment)
-        with self._changing(key, f"bind the key {key.name!r}") as (session, private):
+        with self._changing(key, f"bind the key {key.name!r}", ours=False) as (objects, private):
             try:
-                write_id(session, private, cka_id)
+                write_id(objects, private, cka_id)
             except ckr.PKCS11Error as error:
                 if is_gone(error):
                     raise
@@ -279,11 +291,11 @@ class Pkcs11Store(KeyStore):
     def rename(self, key: StoredKey, name: str) -> StoredKey:
         """Write the label of both objects, the public one first: the private one's counts."""
         check_label(name)
-        with self._changing(key, f"rename the key {key.name!r}") as (session, private):
-            if objects.read(private, Attribute.LABEL) != name and objects.private_keys(session, name):
+        with self._changing(key, f"rename the key {key.name!r}") as (objects, private):
+            if read(private, Attribute.LABEL) != name and objects.private_keys(name):
                 raise KeyExistsError(f"{self.description} already has a key called {name!r}")
             try:
-                write_label(session, private, name)
+                write_label(objects, private, name)
             except ckr.PKCS11Error as error:
                 if is_gone(error):
                     raise
@@ -291,18 +303,19 @@ class Pkcs11Store(KeyStore):
                     f"the token doesn't let the label of {key.name!r} be changed: {reason(error)}",
                     hint="keys of this token can't be rotated in place: enroll one under another name",
                 ) from None
-            return Pkcs11Key(self, name, objects.read(private, Attribute.ID), key.public_key())
+            return Pkcs11Key(self, name, read(private, Attribute.ID), key.public_key())
 
     def destroy(self, key: StoredKey) -> None:
         """Destroy the private object, then the public one."""
-        with self._changing(key, f"destroy the key {key.name!r}") as (session, private):
-            destroy_pair(session, private)
+        with self._changing(key, f"destroy the key {key.name!r}") as (objects, private):
+            destroy_pair(objects, private)
 
     def mend(self, name: str) -> None:
         """Give the public object of that key the private one's label and CKA_ID again."""
-        with self.managing(f"mend the key {name!r}") as session:
-            for private in objects.private_keys(session, name):
-                mend_pair(session, private)
+        with self.managing(f"mend the key {name!r}") as objects:
+            for private in objects.private_keys(name):
+                if is_ours(private):
+                    mend_pair(objects, private)
 
     def imports(self) -> Pkcs11Imports:
         """Return what imports keys into the token."""
@@ -311,25 +324,41 @@ class Pkcs11Store(KeyStore):
         return Pkcs11Imports(self)
 
     @contextmanager
-    def managing(self, what: str) -> Iterator[Any]:
-        """Give the session that changes objects, alone with the module; ``what`` is as for ``told_as_ours``."""
+    def managing(self, what: str) -> Iterator[Objects]:
+        """Give the token's objects, to change them, alone with the module; ``what`` is as for ``told_as_ours``."""
         link = self._ready(what)
         with link.module.mutex, told_as_ours(what):
-            yield link.login.session
+            yield link.objects
 
     @contextmanager
-    def _changing(self, key: StoredKey, what: str) -> Iterator[tuple[Any, Any]]:
-        """Give the session that changes objects and the key's private object in it, as ``managing``."""
-        known = self.opened
-        self._reading(what, lambda link: link.locate(link.login.session, key, opened_just_now=self.opened != known))
+    def _changing(self, key: StoredKey, what: str, *, ours: bool = True) -> Iterator[tuple[Objects, Any]]:
+        """Give the token's objects and the key's private one among them, as ``managing``.
+
+        Args:
+            key: The key.
+            what: As for ``told_as_ours``.
+            ours: Whether the key must be ours.
+
+        Raises:
+            ForeignKeyError: If it must, and isn't.
+        """
+        wanted, known = _of_token(key), self.opened
+        self._reading(what, lambda link: link.locate(link.objects, wanted, opened_just_now=self.opened != known))
         link = self._fresh()
         with link.module.mutex, told_as_ours(what):
-            session = link.login.session
-            yield session, link.locate(session, key)
+            objects = link.objects
+            private = link.locate(objects, wanted)
+            if ours and not is_ours(private):
+                raise ForeignKeyError(
+                    f"the key {key.name!r} in {self.description} isn't ours: hsm-keys has neither made nor adopted it; "
+                    "it was left alone",
+                    hint=f"if it is yours to change, adopt it first: hsm-keys adopt {key.name} --api-key-id ID",
+                )
+            yield objects, private
 
     def examine(self, key: Pkcs11Key, look: Callable[[Any], _T]) -> _T:
         """Return what ``look`` makes of the key's private object."""
-        return self._reading(f"read the key {key.name!r}", lambda link: look(link.locate(link.login.session, key)))
+        return self._reading(f"read the key {key.name!r}", lambda link: look(link.locate(link.objects, key)))
 
     @contextmanager
     def raw(self, key: Pkcs11Key) -> Iterator[Callable[[bytes], bytes]]:
@@ -374,3 +403,9 @@ class Pkcs11Store(KeyStore):
         if self._link.generation == fork_generation():
             self._link.close()
             self._link.module.release()
+
+
+def _of_token(key: StoredKey) -> Pkcs11Key:
+    if not isinstance(key, Pkcs11Key):
+        raise UsageError(f"the key {key.name!r} is not in a PKCS#11 token")
+    return key

@@ -1,0 +1,114 @@
+"""Public halves as a token holds them, and the proof that one belongs to a private key.
+
+A label and a CKA_ID prove nothing: two pairs can have the same, and whoever may write public objects can put another
+one in the place of the right one. What belongs together is told by the key: an RSA private object says its modulus,
+and for Ed25519 a random text is signed, and the signature verified with each public half that could be the right one.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
+from pkcs11 import exceptions as ckr
+from pkcs11.constants import Attribute, ObjectClass
+from pkcs11.mechanisms import KeyType as CkKeyType
+
+from hsm_keys.errors import PinMissingError
+from hsm_keys.signing.algorithms import verifies
+from hsm_keys.stores.pkcs11.attributes import read
+from hsm_keys.stores.pkcs11.errors import is_gone, reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from hsm_keys.signing.algorithms import PublicKey
+
+__all__ = ["Unpaired", "proved_half", "public_half", "said_half"]
+
+_DOMAIN: Final = b"hsm-keys pairing\0"  # Kalshi's messages begin with a digit: this can't be taken for a request
+_ED25519_LENGTH: Final = 32
+_BEFORE_POINT: Final = tuple(map(bytes.fromhex, ("", "0420", "032100", "302a300506032b6570032100")))
+"""How modules write the point: bare, as a DER octet string (PKCS#11 v3.0), as a bit string, as SubjectPublicKeyInfo."""
+
+
+class Unpaired(Exception):  # noqa: N818 - a state, not an error
+    """A private key has no public half that was proved to be its own; the text says why."""
+
+
+def public_half(obj: Any) -> PublicKey | None:
+    """Return the public key that a public object or a certificate holds; None if it is no RSA or Ed25519 key."""
+    if read(obj, Attribute.CLASS) == ObjectClass.CERTIFICATE:
+        return _of_certificate(read(obj, Attribute.VALUE))
+    return said_half(obj)
+
+
+def said_half(obj: Any) -> PublicKey | None:
+    """Return the public key that a key object says of itself; an Ed25519 private one usually doesn't."""
+    if read(obj, Attribute.KEY_TYPE) == CkKeyType.RSA:
+        return _rsa(read(obj, Attribute.MODULUS), read(obj, Attribute.PUBLIC_EXPONENT))
+    return _ed25519(read(obj, Attribute.EC_POINT))
+
+
+def _rsa(modulus: bytes | None, exponent: bytes | None) -> PublicKey | None:
+    if not modulus or not exponent:
+        return None
+    try:
+        return RSAPublicNumbers(int.from_bytes(exponent, "big"), int.from_bytes(modulus, "big")).public_key()
+    except ValueError:
+        return None
+
+
+def _ed25519(point: bytes | None) -> PublicKey | None:
+    # The curve's name isn't looked at: there are three spellings of it, and the signature tells.
+    for before in _BEFORE_POINT if point else ():
+        if point and len(point) == len(before) + _ED25519_LENGTH and point.startswith(before):
+            return Ed25519PublicKey.from_public_bytes(point[len(before) :])
+    return None
+
+
+def _of_certificate(der: bytes | None) -> PublicKey | None:
+    from cryptography import x509  # half of this module's time to load, for few tokens
+
+    with suppress(ValueError, UnsupportedAlgorithm):
+        key = x509.load_der_x509_certificate(der or b"").public_key()
+        return key if isinstance(key, RSAPublicKey | Ed25519PublicKey) else None
+    return None
+
+
+def proved_half(private: Any, candidates: Iterable[PublicKey], sign: Callable[[Any, bytes], bytes]) -> PublicKey:
+    """Return the candidate whose private half this is, by one signature of the token's.
+
+    Args:
+        private: The private object.
+        candidates: Public keys, the likeliest first; they are asked for one by one.
+        sign: Signs a text with a private object, as Kalshi wants it.
+
+    Raises:
+        Unpaired: If it is none of them, or the key doesn't sign.
+        PKCS11Error: If the token is gone.
+    """
+    text, signature = _DOMAIN + os.urandom(32), None
+    for candidate in candidates:
+        if signature is None:
+            signature = _signed(private, text, sign)
+        if verifies(candidate, text, signature):
+            return candidate
+    raise Unpaired("the token holds no public half of it" + ("" if signature is None else " that fits it"))
+
+
+def _signed(private: Any, text: bytes, sign: Callable[[Any, bytes], bytes]) -> bytes:
+    if not hasattr(private, "sign"):  # python-pkcs11 leaves it out where CKA_SIGN is false
+        raise Unpaired("the token says that it can't sign")
+    try:
+        return sign(private, text)
+    except PinMissingError as error:
+        raise Unpaired(error.message) from None
+    except ckr.PKCS11Error as error:
+        if is_gone(error):
+            raise
+        raise Unpaired(f"the token doesn't sign with it: {reason(error)}") from None
