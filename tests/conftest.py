@@ -7,8 +7,10 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
+from botocore.loaders import create_loader  # type: ignore[import-untyped]  # botocore has no annotations
 from hypothesis import settings
 
+from hsm_keys import open_store
 from hsm_keys.sandbox.keys import generate_pair
 from hsm_keys.sandbox.server import SandboxServer
 from tests.support import kills, sdks
@@ -20,6 +22,8 @@ from tests.support.softhsm import SoftHsm, TestToken
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
+
+    from hsm_keys import KeyStore
 
 _MEMORY = "/dev/shm"  # noqa: S108 - pytest makes a folder of its own there, which nobody else can enter
 _ROOM = 512 << 20
@@ -95,10 +99,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _one_bootstrap_key() -> Iterator[None]:
-    """All sandboxes of a process have one bootstrap key: making one for each test takes longer than most tests."""
+def _made_once() -> Iterator[None]:
+    """Make once a process what takes longer than most tests: the sandboxes' bootstrap keys, and AWS's models read."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hsm_keys.sandbox.server.generate_pair", cache(generate_pair))
+        patch.setattr("botocore.session.create_loader", cache(create_loader))
         yield
 
 
@@ -154,9 +159,16 @@ def shim(_shim_library: Path, softhsm: SoftHsm, tmp_path: Path) -> Shim:
 
 
 @pytest.fixture
+def store(token: TestToken) -> Iterator[KeyStore]:
+    """That token, open."""
+    with open_store(token.uri) as opened:
+        yield opened
+
+
+@pytest.fixture
 def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[SandboxServer]:
     """A strict stand-in for Kalshi, with the environment of someone who has its bootstrap key."""
-    with SandboxServer(tier="premier") as server:
+    with SandboxServer(tier="premier", key_type="ed25519") as server:
         monkeypatch.setenv("KALSHI_API_BASE_URL", server.base_url)
         monkeypatch.setenv("KALSHI_WS_URL", server.ws_url)
         monkeypatch.setenv("KALSHI_KEY_ID", server.bootstrap_key_id)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hsm_keys import KalshiClient, KeyState, KeyType, RequestSigner, open_store
+from hsm_keys import KeyState, KeyType
 from hsm_keys.errors import (
     CustodyError,
     KalshiError,
@@ -19,69 +19,46 @@ from hsm_keys.errors import (
 from hsm_keys.kalshi.errors import ConflictError, ForbiddenError, RateLimitError, TierError, UnauthorizedError
 from hsm_keys.lifecycle.enroll import Enrollment, adopt, enroll, mint
 from hsm_keys.sandbox import SandboxServer, parse_fault
-from hsm_keys.signing.environments import environment_name
-from hsm_keys.signing.pem import PemKey
+from tests.lifecycle.person import Person
 from tests.support.oddkeys import make_extractable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from hsm_keys import KeyStore
-    from tests.support.softhsm import TestToken
 
 pytestmark = pytest.mark.softhsm
 
 
-@pytest.fixture
-def store(token: TestToken) -> Iterator[KeyStore]:
-    with open_store(token.uri) as opened:
-        yield opened
-
-
-class Person:
+class Enrolling(Person):
     """Somebody with the bootstrap key, who enrolls."""
 
-    def __init__(self, store: KeyStore, sandbox: SandboxServer) -> None:
-        self.store = store
-        self.sandbox = sandbox
-        self.said: list[str] = []
-
-    def connect(self, signer: RequestSigner) -> KalshiClient:
-        return KalshiClient(signer, base_url=self.sandbox.base_url)
-
     def enroll(self, name: str = "prod", **options: Any) -> Enrollment:
-        signer = RequestSigner(PemKey(self.sandbox.bootstrap_key_id, self.sandbox.bootstrap_pem))
-        chosen = {"key_type": None, "scopes": None, "subaccount": None, **options}
-        with self.connect(signer) as management:
+        chosen = {"key_type": KeyType.ED25519, "scopes": None, "subaccount": None, **options}
+        with self.management() as management:
             return enroll(
                 self.store, name, management=management, connect=self.connect, report=self.said.append, **chosen
             )
 
     def adopt(self, name: str, api_key_id: str) -> Enrollment:
-        environment = environment_name(self.sandbox.base_url)
         return adopt(
-            self.store, name, api_key_id, environment=environment, connect=self.connect, report=self.said.append
+            self.store, name, api_key_id, environment=self.environment, connect=self.connect, report=self.said.append
         )
-
-    def registered(self, name: str = "prod") -> list[str]:
-        return [key.api_key_id for key in self.sandbox.state.keys.values() if key.name == name]
 
     def posts(self) -> int:
         return sum(seen.method == "POST" for seen in self.sandbox.requests)
 
 
 @pytest.fixture
-def person(store: KeyStore, sandbox: SandboxServer) -> Person:
-    return Person(store, sandbox)
+def person(store: KeyStore, sandbox: SandboxServer) -> Enrolling:
+    return Enrolling(sandbox, store)
 
 
 @pytest.mark.parametrize("key_type", [None, KeyType.ED25519])
-def test_from_nothing_to_registered_and_proved(person: Person, key_type: KeyType | None) -> None:
+def test_from_nothing_to_registered_and_proved(person: Enrolling, key_type: KeyType | None) -> None:
     done = person.enroll(key_type=key_type)
     key = person.store.key("prod")
     assert key.state is KeyState.REGISTERED
     assert key.key_type is (key_type or KeyType.RSA_2048)
-    assert person.registered() == [done.api_key_id] == [key.api_key_id]
+    assert person.registered("prod") == [done.api_key_id] == [key.api_key_id]
     registered = person.sandbox.state.keys[str(key.api_key_id)]
     assert registered.public_pem == key.public_pem()
     assert registered.scopes == ("read", "write")
@@ -92,7 +69,7 @@ def test_from_nothing_to_registered_and_proved(person: Person, key_type: KeyType
     assert len(person.said) == 5
 
 
-def test_scopes_and_subaccount_reach_kalshi(person: Person) -> None:
+def test_scopes_and_subaccount_reach_kalshi(person: Enrolling) -> None:
     person.enroll("trade", scopes=["read", "write::trade"])
     person.enroll("sub", subaccount=7)
     by_name = {key.name: key for key in person.sandbox.state.keys.values()}
@@ -100,7 +77,7 @@ def test_scopes_and_subaccount_reach_kalshi(person: Person) -> None:
     assert by_name["sub"].subaccount == 7
 
 
-def test_a_key_that_may_read_nothing_is_proved_all_the_same(person: Person) -> None:
+def test_a_key_that_may_read_nothing_is_proved_all_the_same(person: Enrolling) -> None:
     done = person.enroll(scopes=["write::trade"])
     assert done.api_key_id == person.store.key("prod").api_key_id
     last_two = person.sandbox.requests[-2:]
@@ -118,31 +95,31 @@ def test_a_key_that_may_read_nothing_is_proved_all_the_same(person: Person) -> N
         {"name": "a b"},
     ],
 )
-def test_bad_input_is_refused_before_anything_is_made_or_sent(person: Person, options: dict[str, Any]) -> None:
+def test_bad_input_is_refused_before_anything_is_made_or_sent(person: Enrolling, options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         person.enroll(**{"name": "prod", **options})
     assert person.store.keys() == []
     assert person.sandbox.requests == ()
 
 
-def test_an_enrolled_name_is_refused_and_nothing_changes(person: Person) -> None:
+def test_an_enrolled_name_is_refused_and_nothing_changes(person: Enrolling) -> None:
     person.enroll()
     posts = person.posts()
     with pytest.raises(KeyExistsError, match="enrolled already"):
         person.enroll()
     assert person.posts() == posts
-    assert len(person.registered()) == 1
+    assert len(person.registered("prod")) == 1
 
 
-def test_an_extractable_key_is_refused_and_never_registered(person: Person) -> None:
+def test_an_extractable_key_is_refused_and_never_registered(person: Enrolling) -> None:
     make_extractable(person.store, "prod")
     with pytest.raises(CustodyError, match="extractable"):
-        person.enroll()
+        person.enroll(key_type=None)
     assert person.posts() == 0
     assert person.store.key("prod").state is KeyState.MINTED
 
 
-def test_a_bootstrap_key_that_kalshi_refuses_is_found_before_a_key_is_made(person: Person) -> None:
+def test_a_bootstrap_key_that_kalshi_refuses_is_found_before_a_key_is_made(person: Enrolling) -> None:
     person.sandbox.state.delete_key(person.sandbox.bootstrap_key_id)
     with pytest.raises(UnauthorizedError) as caught:
         person.enroll()
@@ -150,7 +127,7 @@ def test_a_bootstrap_key_that_kalshi_refuses_is_found_before_a_key_is_made(perso
     assert person.store.keys() == []
 
 
-def test_a_minted_key_of_another_type_is_not_taken_for_what_was_asked(person: Person) -> None:
+def test_a_minted_key_of_another_type_is_not_taken_for_what_was_asked(person: Enrolling) -> None:
     person.store.generate("prod", KeyType.RSA_2048)
     with pytest.raises(KeyProblemError, match="rsa-2048"):
         person.enroll(key_type=KeyType.ED25519)
@@ -159,7 +136,7 @@ def test_a_minted_key_of_another_type_is_not_taken_for_what_was_asked(person: Pe
 
 def test_below_premier_the_key_is_kept_and_the_way_out_is_told(store: KeyStore) -> None:
     with SandboxServer(tier="basic") as basic:
-        person = Person(store, basic)
+        person = Enrolling(basic, store)
         with pytest.raises(TierError) as caught:
             person.enroll()
         assert caught.value.exit_code == 6
@@ -188,7 +165,7 @@ def test_below_premier_the_key_is_kept_and_the_way_out_is_told(store: KeyStore) 
     ],
 )
 def test_what_kalshi_did_not_do_is_done_by_the_next_run_with_the_same_key(
-    person: Person, fault: str, error: type[Exception]
+    person: Enrolling, fault: str, error: type[Exception]
 ) -> None:
     person.sandbox.faults.add(parse_fault(fault))
     with pytest.raises(error) as caught:
@@ -198,12 +175,12 @@ def test_what_kalshi_did_not_do_is_done_by_the_next_run_with_the_same_key(
     pem = person.store.key("prod").public_pem()
     done = person.enroll()
     assert done.key.public_pem() == pem
-    assert person.registered() == [done.api_key_id]
+    assert person.registered("prod") == [done.api_key_id]
     assert len(person.store.keys()) == 1
 
 
 @pytest.mark.parametrize("fault", ["POST /api_keys:drop-after:1", "POST /api_keys:truncate:1"])
-def test_an_answer_that_was_lost_is_found_again_and_never_asked_for_twice(person: Person, fault: str) -> None:
+def test_an_answer_that_was_lost_is_found_again_and_never_asked_for_twice(person: Enrolling, fault: str) -> None:
     person.sandbox.add_key("prod", PEM_OF_SOMEBODY_ELSE)  # a namesake to tell apart
     person.sandbox.faults.add(parse_fault(fault))
     done = person.enroll()
@@ -212,7 +189,7 @@ def test_an_answer_that_was_lost_is_found_again_and_never_asked_for_twice(person
     assert person.sandbox.state.keys[str(done.api_key_id)].public_pem == done.key.public_pem()
 
 
-def test_an_answer_lost_together_with_the_network_is_found_by_the_next_run(person: Person) -> None:
+def test_an_answer_lost_together_with_the_network_is_found_by_the_next_run(person: Enrolling) -> None:
     person.sandbox.faults.add(parse_fault("POST /api_keys:drop-after:1"))
     person.sandbox.faults.add(parse_fault("GET /portfolio/balance:drop-before:3"))
     with pytest.raises(OutcomeUnknownError) as caught:
@@ -221,13 +198,13 @@ def test_an_answer_lost_together_with_the_network_is_found_by_the_next_run(perso
     assert person.store.key("prod").state is KeyState.MINTED
     done = person.enroll()
     assert person.posts() == 1
-    assert person.registered() == [done.api_key_id]
+    assert person.registered("prod") == [done.api_key_id]
     assert any("found it registered" in line for line in person.said)
 
 
 @pytest.mark.parametrize("step", ["bind", "prove"])
 def test_a_run_that_dies_after_registering_is_finished_by_the_next(
-    person: Person, monkeypatch: pytest.MonkeyPatch, step: str
+    person: Enrolling, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     class Killed(BaseException):
         pass
@@ -246,11 +223,11 @@ def test_a_run_that_dies_after_registering_is_finished_by_the_next(
         with pytest.raises(KeyExistsError):
             person.enroll()
     assert person.posts() == 1
-    assert person.registered() == [person.store.key("prod").api_key_id]
+    assert person.registered("prod") == [person.store.key("prod").api_key_id]
 
 
 def test_a_store_that_cannot_hold_the_id_ends_well_and_says_how_to_go_on(
-    person: Person, monkeypatch: pytest.MonkeyPatch
+    person: Enrolling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise StoreError("CKA_ID can't be changed", hint="give --api-key-id to every command")
@@ -261,8 +238,8 @@ def test_a_store_that_cannot_hold_the_id_ends_well_and_says_how_to_go_on(
     assert any(line.startswith("WARNING") and "--api-key-id" in line for line in person.said)
 
 
-def test_what_an_earlier_run_registered_with_other_rights_is_not_taken_for_what_is_asked(person: Person) -> None:
-    key = person.store.generate("prod")
+def test_what_an_earlier_run_registered_with_other_rights_is_not_taken_for_what_is_asked(person: Enrolling) -> None:
+    key = person.store.generate("prod", KeyType.ED25519)
     registered = person.sandbox.add_key("prod", key.public_pem())  # with read and write
     for options in ({"scopes": ["read"]}, {"scopes": ["read", "write"], "subaccount": 3}):
         with pytest.raises(KeyProblemError, match="isn't what was asked for") as caught:
@@ -273,13 +250,13 @@ def test_what_an_earlier_run_registered_with_other_rights_is_not_taken_for_what_
     assert any("the scopes read, write on all subaccounts" in line for line in person.said)
 
 
-def test_a_namesake_at_kalshi_is_mentioned(person: Person) -> None:
+def test_a_namesake_at_kalshi_is_mentioned(person: Enrolling) -> None:
     other = person.sandbox.add_key("prod", PEM_OF_SOMEBODY_ELSE).api_key_id
     person.enroll()
     assert any(other in line for line in person.said)
 
 
-def test_adopt_binds_only_what_it_can_prove(person: Person) -> None:
+def test_adopt_binds_only_what_it_can_prove(person: Enrolling) -> None:
     key = person.store.generate("prod", KeyType.ED25519)
     stranger = person.sandbox.add_key("other", PEM_OF_SOMEBODY_ELSE).api_key_id
     with pytest.raises(KalshiError, match="refuses the signature"):
@@ -296,7 +273,7 @@ def test_adopt_binds_only_what_it_can_prove(person: Person) -> None:
     assert person.store.key("prod").api_key_id == second
 
 
-def test_a_403_that_says_nothing_about_the_key_proves_nothing(person: Person) -> None:
+def test_a_403_that_says_nothing_about_the_key_proves_nothing(person: Enrolling) -> None:
     key = person.store.generate("prod", KeyType.ED25519)
     stranger = person.sandbox.add_key("other", PEM_OF_SOMEBODY_ELSE).api_key_id
     person.sandbox.faults.add(parse_fault("GET /portfolio/balance:status=403"))

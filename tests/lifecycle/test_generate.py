@@ -8,7 +8,7 @@ import pytest
 from pkcs11 import exceptions as ckr
 from pkcs11.constants import Attribute, ObjectClass
 
-from hsm_keys import KalshiClient, KeyState, KeyType, RequestSigner, open_store
+from hsm_keys import KeyState, KeyType, RequestSigner
 from hsm_keys.errors import (
     CustodyError,
     KalshiError,
@@ -32,48 +32,29 @@ from hsm_keys.sandbox import SandboxServer, parse_fault
 from hsm_keys.signing.environments import environment_name
 from hsm_keys.signing.pem import PemKey
 from hsm_keys.stores.pkcs11 import importing
+from tests.lifecycle.person import Person
 from tests.support.oddkeys import OUR_MARK, session_of
 from tests.support.verify import openssl_verifies
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from hsm_keys import KeyStore
-    from tests.support.softhsm import TestToken
 
 pytestmark = pytest.mark.softhsm
 
 GENERATE = "POST /api_keys/generate"
 
 
-@pytest.fixture
-def store(token: TestToken) -> Iterator[KeyStore]:
-    with open_store(token.uri) as opened:
-        yield opened
-
-
-class Person:
+class Generating(Person):
     """Somebody with the bootstrap key, who lets Kalshi make keys."""
-
-    def __init__(self, store: KeyStore, sandbox: SandboxServer) -> None:
-        self.store = store
-        self.sandbox = sandbox
-        self.said: list[str] = []
-
-    def connect(self, signer: RequestSigner) -> KalshiClient:
-        return KalshiClient(signer, base_url=self.sandbox.base_url)
 
     def generate(self, name: str = "ci", **options: Any) -> Enrollment:
         chosen = {"key_type": KeyType.ED25519, "scopes": None, "subaccount": None, **options}
-        signer = RequestSigner(PemKey(self.sandbox.bootstrap_key_id, self.sandbox.bootstrap_pem))
-        with self.connect(signer) as management:
+        with self.management() as management:
             wanted = Wanted(name, chosen["scopes"], chosen["subaccount"])
             maker = Maker(wanted, chosen["key_type"], management, self.connect, self.said.append)
             return Generator(self.store, maker).run()
-
-    def called(self, name: str = "ci") -> list[str]:
-        return [key.api_key_id for key in self.sandbox.state.keys.values() if key.name == name]
 
     def posts(self) -> int:
         return sum(seen.path.endswith("/generate") for seen in self.sandbox.requests)
@@ -88,7 +69,7 @@ class Person:
 
     def settled(self, done: Enrollment) -> None:
         """One live API key of the name, its one private half in the store, and nothing else on either side."""
-        assert self.called(done.key.name) == [done.api_key_id]
+        assert self.registered(done.key.name) == [done.api_key_id]
         assert self.objects() == [("PRIVATE_KEY", done.key.name), ("PUBLIC_KEY", done.key.name)]
         kept = self.store.key(done.key.name)
         assert kept.api_key_id == done.api_key_id
@@ -97,8 +78,8 @@ class Person:
 
 
 @pytest.fixture
-def person(store: KeyStore, sandbox: SandboxServer) -> Person:
-    return Person(store, sandbox)
+def person(store: KeyStore, sandbox: SandboxServer) -> Generating:
+    return Generating(sandbox, store)
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +88,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("key_type", [KeyType.RSA_2048, KeyType.ED25519])
-def test_from_nothing_to_imported_bound_and_proved(person: Person, key_type: KeyType, tmp_path: Path) -> None:
+def test_from_nothing_to_imported_bound_and_proved(person: Generating, key_type: KeyType, tmp_path: Path) -> None:
     done = person.generate(key_type=key_type, scopes=["read", "write::trade"], subaccount=7)
     person.settled(done)
     key = person.store.key("ci")
@@ -120,7 +101,7 @@ def test_from_nothing_to_imported_bound_and_proved(person: Person, key_type: Key
     assert person.posts() == 1
 
 
-def test_custody_is_told_as_it_is(person: Person) -> None:
+def test_custody_is_told_as_it_is(person: Generating) -> None:
     said = person.generate().custody.as_dict()
     assert said["verdict"] == "imported, made by Kalshi"
     assert said["made_by"] == "Kalshi"
@@ -133,7 +114,7 @@ def test_custody_is_told_as_it_is(person: Person) -> None:
 
 def test_below_premier_it_works_too(store: KeyStore) -> None:
     with SandboxServer(tier="basic") as basic:
-        person = Person(store, basic)
+        person = Generating(basic, store)
         person.settled(person.generate())
 
 
@@ -148,7 +129,7 @@ def test_below_premier_it_works_too(store: KeyStore) -> None:
         {"key_type": KeyType.RSA_3072},
     ],
 )
-def test_bad_input_is_refused_before_anything_is_made_or_sent(person: Person, options: dict[str, Any]) -> None:
+def test_bad_input_is_refused_before_anything_is_made_or_sent(person: Generating, options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         person.generate(**options)
     assert person.objects() == []
@@ -156,7 +137,7 @@ def test_bad_input_is_refused_before_anything_is_made_or_sent(person: Person, op
 
 
 @pytest.mark.parametrize("registered", [True, False])
-def test_a_name_that_the_store_has_is_refused(person: Person, *, registered: bool) -> None:
+def test_a_name_that_the_store_has_is_refused(person: Generating, *, registered: bool) -> None:
     key = person.store.generate("ci", KeyType.ED25519)
     if registered:
         person.store.bind(
@@ -170,24 +151,24 @@ def test_a_name_that_the_store_has_is_refused(person: Person, *, registered: boo
     assert person.posts() == 0
 
 
-def test_a_key_that_is_done_is_not_generated_again(person: Person) -> None:
+def test_a_key_that_is_done_is_not_generated_again(person: Generating) -> None:
     done = person.generate()
     with pytest.raises(KeyExistsError):
         person.generate()
     person.settled(done)
 
 
-def test_a_namesake_that_somebody_may_use_is_left_alone(person: Person) -> None:
+def test_a_namesake_that_somebody_may_use_is_left_alone(person: Generating) -> None:
     other = person.sandbox.add_key("ci", PEM_OF_SOMEBODY_ELSE).api_key_id
     with pytest.raises(KeyExistsError, match=other) as caught:
         person.generate()
     assert "from a PEM" in caught.value.hint
-    assert person.called() == [other]
+    assert person.registered("ci") == [other]
     assert person.objects() == []
     assert person.posts() == 0
 
 
-def test_two_runs_at_once_are_not_let_in(person: Person) -> None:
+def test_two_runs_at_once_are_not_let_in(person: Generating) -> None:
     with exclusive(person.store, "ci"), pytest.raises(KeyBusyError):
         person.generate()
     assert person.sandbox.requests == ()
@@ -201,16 +182,16 @@ def test_two_runs_at_once_are_not_let_in(person: Person) -> None:
         (f"{GENERATE}:status=429:1", RateLimitError),
     ],
 )
-def test_what_kalshi_refuses_leaves_nothing_behind(person: Person, fault: str, error: type[Exception]) -> None:
+def test_what_kalshi_refuses_leaves_nothing_behind(person: Generating, fault: str, error: type[Exception]) -> None:
     person.fault(fault)
     with pytest.raises(error):
         person.generate()
     assert person.objects() == []
-    assert person.called() == []
+    assert person.registered("ci") == []
     person.settled(person.generate())
 
 
-def test_a_list_that_is_refused_leaves_nothing_behind(person: Person) -> None:
+def test_a_list_that_is_refused_leaves_nothing_behind(person: Generating) -> None:
     person.fault("GET /api_keys:status=403")
     with pytest.raises(ForbiddenError):
         person.generate()
@@ -218,14 +199,14 @@ def test_a_list_that_is_refused_leaves_nothing_behind(person: Person) -> None:
 
 
 @pytest.mark.parametrize("kind", ["drop-after", "truncate"])
-def test_an_answer_that_was_lost_costs_one_api_key_which_is_deleted(person: Person, kind: str) -> None:
+def test_an_answer_that_was_lost_costs_one_api_key_which_is_deleted(person: Generating, kind: str) -> None:
     person.fault(f"{GENERATE}:{kind}:1")
     person.settled(person.generate())
     assert person.posts() == 2
 
 
 @pytest.mark.parametrize("kind", ["drop-before", "status=500"])
-def test_what_may_still_be_made_is_not_asked_for_again(person: Person, kind: str) -> None:
+def test_what_may_still_be_made_is_not_asked_for_again(person: Generating, kind: str) -> None:
     person.fault(f"{GENERATE}:{kind}:1")
     with pytest.raises(OutcomeUnknownError) as caught:
         person.generate()
@@ -235,16 +216,16 @@ def test_what_may_still_be_made_is_not_asked_for_again(person: Person, kind: str
     person.settled(person.generate())
 
 
-def test_two_answers_that_were_lost_end_the_run_and_the_next_one_cleans_up(person: Person) -> None:
+def test_two_answers_that_were_lost_end_the_run_and_the_next_one_cleans_up(person: Generating) -> None:
     person.fault(f"{GENERATE}:drop-after:2")
     with pytest.raises(OutcomeUnknownError):
         person.generate()
     assert person.posts() == 2
-    assert len(person.called()) == 1
+    assert len(person.registered("ci")) == 1
     person.settled(person.generate())
 
 
-def test_what_kalshi_makes_late_is_deleted_by_the_next_run(person: Person) -> None:
+def test_what_kalshi_makes_late_is_deleted_by_the_next_run(person: Generating) -> None:
     person.fault(f"{GENERATE}:drop-before:1")
     with pytest.raises(OutcomeUnknownError):
         person.generate()
@@ -253,7 +234,7 @@ def test_what_kalshi_makes_late_is_deleted_by_the_next_run(person: Person) -> No
     assert late not in person.sandbox.state.keys
 
 
-def test_several_lost_ones_are_listed_and_none_is_deleted(person: Person) -> None:
+def test_several_lost_ones_are_listed_and_none_is_deleted(person: Generating) -> None:
     person.fault(f"{GENERATE}:drop-before:1")
     with pytest.raises(OutcomeUnknownError):
         person.generate()
@@ -261,11 +242,11 @@ def test_several_lost_ones_are_listed_and_none_is_deleted(person: Person) -> Non
     with pytest.raises(KeyAmbiguousError) as caught:
         person.generate()
     assert all(api_key_id in caught.value.message for api_key_id in ids)
-    assert set(person.called()) == ids
+    assert set(person.registered("ci")) == ids
     assert person.posts() == 1
 
 
-def test_a_deletion_whose_answer_was_lost_is_settled_by_looking(person: Person) -> None:
+def test_a_deletion_whose_answer_was_lost_is_settled_by_looking(person: Generating) -> None:
     person.fault(f"{GENERATE}:drop-after:1", "DELETE /api_keys/{api_key}:drop-after:1")
     person.settled(person.generate())
 
@@ -273,11 +254,11 @@ def test_a_deletion_whose_answer_was_lost_is_settled_by_looking(person: Person) 
 @pytest.mark.parametrize(
     "fault", ["DELETE /api_keys/{api_key}:drop-before:1", "DELETE /api_keys/{api_key}:status=403:1"]
 )
-def test_a_lost_key_that_cannot_be_deleted_now_is_deleted_by_the_next_run(person: Person, fault: str) -> None:
+def test_a_lost_key_that_cannot_be_deleted_now_is_deleted_by_the_next_run(person: Generating, fault: str) -> None:
     person.fault(f"{GENERATE}:drop-after:1", fault)
     with pytest.raises((KalshiError, OutcomeUnknownError)):
         person.generate()
-    assert len(person.called()) == 1
+    assert len(person.registered("ci")) == 1
     assert ("PRIVATE_KEY", "ci+importing") in person.objects()
     person.settled(person.generate())
 
@@ -287,7 +268,7 @@ def refuse(*_: object, **__: object) -> None:
 
 
 def test_a_token_that_takes_no_imports_is_found_out_before_kalshi_is_asked(
-    person: Person, monkeypatch: pytest.MonkeyPatch
+    person: Generating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importing, "_private_half", refuse)
     monkeypatch.setattr(importing, "_UNWRAPPING", frozenset({"nothing"}))
@@ -299,7 +280,7 @@ def test_a_token_that_takes_no_imports_is_found_out_before_kalshi_is_asked(
 
 
 def test_a_token_that_keeps_nothing_in_is_found_out_before_kalshi_is_asked(
-    person: Person, monkeypatch: pytest.MonkeyPatch
+    person: Generating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leaky = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: True, Attribute.PRIVATE: True}
     monkeypatch.setattr(importing, "_PROTECTED", leaky)
@@ -309,7 +290,9 @@ def test_a_token_that_keeps_nothing_in_is_found_out_before_kalshi_is_asked(
     assert person.objects() == []
 
 
-def test_a_key_that_does_not_go_in_is_deleted_at_kalshi_again(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_does_not_go_in_is_deleted_at_kalshi_again(
+    person: Generating, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = importing._import_pair
 
     def full(session: Any, label: str, *rest: Any) -> Any:
@@ -322,13 +305,13 @@ def test_a_key_that_does_not_go_in_is_deleted_at_kalshi_again(person: Person, mo
         with pytest.raises(StoreError, match="was deleted again") as caught:
             person.generate()
     assert "full" in caught.value.hint
-    assert person.called() == []
+    assert person.registered("ci") == []
     assert person.objects() == []
     person.settled(person.generate())
 
 
 def test_a_key_that_does_not_go_in_while_kalshi_is_away_is_left_to_the_next_run(
-    person: Person, monkeypatch: pytest.MonkeyPatch
+    person: Generating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = importing._import_pair
 
@@ -342,12 +325,12 @@ def test_a_key_that_does_not_go_in_while_kalshi_is_away_is_left_to_the_next_run(
         patch.setattr(importing, "_import_pair", full)
         with pytest.raises(StoreError, match="run the same command again") as caught:
             person.generate()
-    assert person.called()[0] in caught.value.message
+    assert person.registered("ci")[0] in caught.value.message
     person.settled(person.generate())
 
 
 def test_a_key_that_signs_with_another_private_half_is_destroyed_and_deleted(
-    person: Person, monkeypatch: pytest.MonkeyPatch
+    person: Generating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = importing._import_pair
 
@@ -359,21 +342,21 @@ def test_a_key_that_signs_with_another_private_half_is_destroyed_and_deleted(
         patch.setattr(importing, "_import_pair", exchanged)
         with pytest.raises(SigningError, match="was deleted again"):
             person.generate()
-    assert person.called() == []
+    assert person.registered("ci") == []
     assert person.objects() == []
 
 
 def test_a_key_of_another_type_than_was_asked_for_is_deleted_again(
-    person: Person, monkeypatch: pytest.MonkeyPatch
+    person: Generating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hsm_keys.lifecycle.made_by_kalshi._KALSHIS_WORDS", {KeyType.ED25519: "rsa"})
     with pytest.raises(KalshiError, match="gave no ed25519 private key"):
         person.generate()
-    assert person.called() == []
+    assert person.registered("ci") == []
     assert person.objects() == []
 
 
-def test_a_proof_that_is_not_answered_is_made_by_the_next_run(person: Person) -> None:
+def test_a_proof_that_is_not_answered_is_made_by_the_next_run(person: Generating) -> None:
     person.fault("GET /portfolio/balance:drop-before:3")
     with pytest.raises(NetworkError):
         person.generate()
@@ -384,7 +367,7 @@ def test_a_proof_that_is_not_answered_is_made_by_the_next_run(person: Person) ->
     assert any("picked up" in line for line in person.said)
 
 
-def test_an_imported_key_of_another_type_is_not_taken_for_what_was_asked(person: Person) -> None:
+def test_an_imported_key_of_another_type_is_not_taken_for_what_was_asked(person: Generating) -> None:
     person.fault("GET /portfolio/balance:drop-before:3")
     with pytest.raises(NetworkError):
         person.generate(key_type=KeyType.RSA_2048)
@@ -394,7 +377,7 @@ def test_an_imported_key_of_another_type_is_not_taken_for_what_was_asked(person:
     person.settled(person.generate(key_type=KeyType.RSA_2048))
 
 
-def test_what_an_earlier_run_had_made_with_other_rights_is_not_taken_for_what_is_asked(person: Person) -> None:
+def test_what_an_earlier_run_had_made_with_other_rights_is_not_taken_for_what_is_asked(person: Generating) -> None:
     person.fault("GET /portfolio/balance:drop-before:3")
     with pytest.raises(NetworkError):
         person.generate()
@@ -403,7 +386,7 @@ def test_what_an_earlier_run_had_made_with_other_rights_is_not_taken_for_what_is
     person.settled(person.generate())
 
 
-def test_a_mark_of_another_type_is_replaced(person: Person) -> None:
+def test_a_mark_of_another_type_is_replaced(person: Generating) -> None:
     person.fault(f"{GENERATE}:drop-before:1")
     with pytest.raises(OutcomeUnknownError):
         person.generate(key_type=KeyType.RSA_2048)
@@ -412,7 +395,7 @@ def test_a_mark_of_another_type_is_replaced(person: Person) -> None:
     assert done.key.key_type is KeyType.ED25519
 
 
-def test_a_key_that_was_enrolled_over_an_interrupted_run_is_not_called_imported(person: Person) -> None:
+def test_a_key_that_was_enrolled_over_an_interrupted_run_is_not_called_imported(person: Generating) -> None:
     person.fault(f"{GENERATE}:drop-after:2")
     with pytest.raises(OutcomeUnknownError):
         person.generate()
@@ -428,13 +411,13 @@ def test_a_key_that_was_enrolled_over_an_interrupted_run_is_not_called_imported(
             connect=person.connect,
             report=person.said.append,
         )
-    assert len(person.called()) == 2
+    assert len(person.registered("ci")) == 2
     with pytest.raises(KeyExistsError, match="made in the store"):
         person.generate()
     person.settled(done)
 
 
-def test_half_a_pair_that_a_crash_left_is_in_nobodys_way(person: Person) -> None:
+def test_half_a_pair_that_a_crash_left_is_in_nobodys_way(person: Generating) -> None:
     for label in ("ci", "ci+importing"):
         public = importing._public_half(importing._throwaway(KeyType.ED25519).public_key())
         session_of(person.store).create_object(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hsm_keys import KalshiClient, KeyType, RequestSigner, open_store
+from hsm_keys import KeyType, open_store
 from hsm_keys.errors import KalshiError, KeyBusyError, OutcomeUnknownError
 from hsm_keys.lifecycle.enroll import enroll
 from hsm_keys.lifecycle.locking import exclusive
@@ -16,17 +16,14 @@ from hsm_keys.lifecycle.repairing import fix
 from hsm_keys.lifecycle.rotate import Rotator
 from hsm_keys.sandbox import parse_fault
 from hsm_keys.signing.environments import environment_name
-from hsm_keys.signing.pem import PemKey
+from tests.lifecycle.person import Person
 from tests.support.ministack import account
 from tests.support.oddkeys import make_decrypting, make_twin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from hsm_keys import KeyStore, StoredKey
     from hsm_keys.lifecycle.findings import Finding
     from hsm_keys.sandbox import SandboxServer
-    from tests.support.softhsm import TestToken
 
 __all__ = ["account"]  # pytest finds the fixture here
 
@@ -46,23 +43,12 @@ def rotate(rotator: Rotator) -> None:
     rotator.finish("prod", keep_old=False)
 
 
-class Person:
+class Looking(Person):
     """Somebody with the bootstrap key, who looks at one or more stores."""
-
-    def __init__(self, sandbox: SandboxServer, *stores: KeyStore) -> None:
-        self.stores = list(stores)
-        self.sandbox = sandbox
-        self.said: list[str] = []
-
-    def connect(self, signer: RequestSigner) -> KalshiClient:
-        return KalshiClient(signer, base_url=self.sandbox.base_url)
-
-    def bootstrap(self) -> KalshiClient:
-        return self.connect(RequestSigner(PemKey(self.sandbox.bootstrap_key_id, self.sandbox.bootstrap_pem)))
 
     def find(self) -> list[Finding]:
         """Look, and leave the bootstrap key out, which is always elsewhere."""
-        with self.bootstrap() as management:
+        with self.management() as management:
             found = judge(observe(self.stores, management, self.connect, self.said.append))
         return [finding for finding in found if finding.api_key_id != self.sandbox.bootstrap_key_id]
 
@@ -70,7 +56,7 @@ class Person:
         return [(finding.code, finding.name) for finding in self.find()]
 
     def fix(self) -> list[Finding]:
-        return fix(self.find(), self.stores, environment_name(self.sandbox.base_url), self.connect, self.said.append)
+        return fix(self.find(), self.stores, self.environment, self.connect, self.said.append)
 
     def add(
         self,
@@ -80,35 +66,29 @@ class Person:
         store: KeyStore | None = None,
         key_type: KeyType = KeyType.ED25519,
     ) -> StoredKey:
-        place = store or self.stores[0]
+        place = store or self.store
         key = place.generate(name, key_type)
         api_key_id = self.sandbox.add_key(name, key.public_pem()).api_key_id
-        return place.bind(key, api_key_id, environment_name(self.sandbox.base_url)) if bind else key
+        return place.bind(key, api_key_id, self.environment) if bind else key
 
 
 @pytest.fixture
-def store(token: TestToken) -> Iterator[KeyStore]:
-    with open_store(token.uri) as opened:
-        yield opened
+def person(store: KeyStore, sandbox: SandboxServer) -> Looking:
+    return Looking(sandbox, store)
 
 
-@pytest.fixture
-def person(store: KeyStore, sandbox: SandboxServer) -> Person:
-    return Person(sandbox, store)
-
-
-def test_all_is_well_and_nothing_is_written(person: Person) -> None:
+def test_all_is_well_and_nothing_is_written(person: Looking) -> None:
     person.add("prod")
     assert person.find() == []
     assert {seen.method for seen in person.sandbox.requests} == {"GET"}
 
 
-def test_an_enroll_that_lost_its_answer_is_found_and_bound(person: Person, store: KeyStore) -> None:
+def test_an_enroll_that_lost_its_answer_is_found_and_bound(person: Looking, store: KeyStore) -> None:
     person.add("other")
     person.sandbox.add_key("prod", PEM_OF_SOMEBODY_ELSE)
     person.sandbox.faults.add(parse_fault("POST /api_keys:drop-after:1"))
     person.sandbox.faults.add(parse_fault("GET /portfolio/balance:drop-before:3"))
-    with person.bootstrap() as management, pytest.raises(OutcomeUnknownError):
+    with person.management() as management, pytest.raises(OutcomeUnknownError):
         enroll(
             store,
             "prod",
@@ -130,7 +110,7 @@ def test_an_enroll_that_lost_its_answer_is_found_and_bound(person: Person, store
     assert "not-bound" not in {finding.code for finding in person.find()}
 
 
-def test_what_was_registered_anew_by_hand_is_bound_anew(person: Person, store: KeyStore) -> None:
+def test_what_was_registered_anew_by_hand_is_bound_anew(person: Looking, store: KeyStore) -> None:
     key = person.add("prod")
     person.sandbox.state.delete_key(str(key.api_key_id))
     assert person.codes() == [("gone", "prod")]
@@ -142,7 +122,7 @@ def test_what_was_registered_anew_by_hand_is_bound_anew(person: Person, store: K
     assert person.find() == []
 
 
-def test_the_id_of_another_pair_is_found_by_signing(person: Person, store: KeyStore) -> None:
+def test_the_id_of_another_pair_is_found_by_signing(person: Looking, store: KeyStore) -> None:
     # Of two Ed25519 keys with one CKA_ID the token doesn't tell which public half is whose.
     prod, other = (person.add(name, key_type=KeyType.RSA_2048) for name in ("prod", "other"))
     store.bind(other, str(prod.api_key_id), environment_name(person.sandbox.base_url))
@@ -154,7 +134,7 @@ def test_the_id_of_another_pair_is_found_by_signing(person: Person, store: KeySt
     assert person.codes() == [("refused", "other")]
 
 
-def test_a_pair_that_is_registered_twice_keeps_what_it_is_bound_to(person: Person, store: KeyStore) -> None:
+def test_a_pair_that_is_registered_twice_keeps_what_it_is_bound_to(person: Looking, store: KeyStore) -> None:
     key = person.add("prod")
     raced = person.sandbox.add_key("raced", key.public_pem()).api_key_id
     found = person.find()
@@ -164,7 +144,7 @@ def test_a_pair_that_is_registered_twice_keeps_what_it_is_bound_to(person: Perso
     assert store.key("prod").api_key_id == key.api_key_id
 
 
-def test_twins_are_told_apart_and_bound_each_to_its_own(person: Person, store: KeyStore) -> None:
+def test_twins_are_told_apart_and_bound_each_to_its_own(person: Looking, store: KeyStore) -> None:
     person.add("prod", bind=False)
     make_twin(store, "prod")
     assert [code for code, _ in person.codes()] == ["not-bound", "not-registered", "same-name-in-stores"]
@@ -172,13 +152,13 @@ def test_twins_are_told_apart_and_bound_each_to_its_own(person: Person, store: K
     assert [code for code, _ in person.codes()] == ["not-registered", "same-name-in-stores"]
 
 
-def test_a_key_for_something_else_in_the_token_is_no_obstacle(person: Person, store: KeyStore) -> None:
+def test_a_key_for_something_else_in_the_token_is_no_obstacle(person: Looking, store: KeyStore) -> None:
     person.add("prod")
     make_decrypting(store, "foreign")
     assert person.codes() == [("cannot-sign", "foreign")]
 
 
-def test_a_repair_gives_way_to_whoever_works_on_the_key(person: Person, store: KeyStore) -> None:
+def test_a_repair_gives_way_to_whoever_works_on_the_key(person: Looking, store: KeyStore) -> None:
     person.add("prod", bind=False)
     found = person.find()
     with exclusive(store, "prod"), pytest.raises(KeyBusyError):
@@ -189,7 +169,7 @@ def test_a_repair_gives_way_to_whoever_works_on_the_key(person: Person, store: K
 
 
 def test_a_pair_that_took_the_name_meanwhile_is_not_taken_for_the_one_that_was_seen(
-    person: Person, store: KeyStore
+    person: Looking, store: KeyStore
 ) -> None:
     person.add("prod", bind=False)
     found = person.find()
@@ -199,7 +179,7 @@ def test_a_pair_that_took_the_name_meanwhile_is_not_taken_for_the_one_that_was_s
         fix(found, person.stores, environment_name(person.sandbox.base_url), person.connect, person.said.append)
 
 
-def test_what_kalshi_no_longer_takes_is_not_bound(person: Person, store: KeyStore) -> None:
+def test_what_kalshi_no_longer_takes_is_not_bound(person: Looking, store: KeyStore) -> None:
     person.add("prod", bind=False)
     found = person.find()
     person.sandbox.state.delete_key(str(found[0].api_key_id))
@@ -219,10 +199,10 @@ def test_what_kalshi_no_longer_takes_is_not_bound(person: Person, store: KeyStor
     ],
 )
 def test_a_killed_rotation_is_found_and_its_own_command_ends_it(
-    person: Person, store: KeyStore, monkeypatch: pytest.MonkeyPatch, dies_in: str, code: str
+    person: Looking, store: KeyStore, monkeypatch: pytest.MonkeyPatch, dies_in: str, code: str
 ) -> None:
     person.add("prod")
-    with person.bootstrap() as management:
+    with person.management() as management:
         rotator = Rotator(store, management, person.connect, person.said.append)
         with monkeypatch.context() as patch:
             patch.setattr(dies_in, die)
@@ -237,10 +217,10 @@ def test_a_killed_rotation_is_found_and_its_own_command_ends_it(
 
 
 def test_a_rotation_killed_within_the_handover_is_found(
-    person: Person, store: KeyStore, monkeypatch: pytest.MonkeyPatch
+    person: Looking, store: KeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     person.add("prod")
-    with person.bootstrap() as management:
+    with person.management() as management:
         rotator = Rotator(store, management, person.connect, person.said.append)
         rename = store.rename
         renamed: list[str] = []
@@ -273,9 +253,9 @@ def test_a_killed_rotation_on_kms_is_found_and_its_own_command_ends_it(
     account: str, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch, dies_in: str, code: str
 ) -> None:
     with open_store("awskms:///?region=us-east-1") as kms:
-        person = Person(sandbox, kms)
+        person = Looking(sandbox, kms)
         person.add("prod")
-        with person.bootstrap() as management:
+        with person.management() as management:
             rotator = Rotator(kms, management, person.connect, person.said.append)
             with monkeypatch.context() as patch:
                 patch.setattr(f"hsm_keys.stores.awskms.{dies_in}", die)
@@ -289,7 +269,7 @@ def test_a_killed_rotation_on_kms_is_found_and_its_own_command_ends_it(
 @pytest.mark.kms
 def test_an_account_over_a_token_and_kms(store: KeyStore, account: str, sandbox: SandboxServer) -> None:
     with open_store("awskms:///?region=us-east-1") as kms:
-        alone, together = Person(sandbox, store), Person(sandbox, store, kms)
+        alone, together = Looking(sandbox, store), Looking(sandbox, store, kms)
         together.add("in-hsm")
         in_kms = together.add("in-kms", store=kms)
         lost = together.add("lost", bind=False, store=kms)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hsm_keys import KalshiClient, KeyState, KeyType, RequestSigner, open_store
+from hsm_keys import KeyState, KeyType, RequestSigner, open_store
 from hsm_keys.errors import (
     KalshiError,
     KeyAmbiguousError,
@@ -24,16 +24,13 @@ from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.revoke import Revoked, Revoker, _may_manage, manages_keys
 from hsm_keys.sandbox import parse_fault
 from hsm_keys.signing.environments import environment_name
-from hsm_keys.signing.pem import PemKey
+from tests.lifecycle.person import Person
 from tests.support.ministack import account
 from tests.support.oddkeys import make_twin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from hsm_keys import KeyStore, StoredKey
     from hsm_keys.sandbox import SandboxServer
-    from tests.support.softhsm import TestToken
 
 __all__ = ["account"]  # pytest finds the fixture here
 
@@ -48,23 +45,14 @@ def die(*_: object, **__: object) -> None:
     raise Killed
 
 
-class Person:
+class Revoking(Person):
     """Somebody with the bootstrap key, or with a key of the store, who revokes."""
-
-    def __init__(self, store: KeyStore, sandbox: SandboxServer) -> None:
-        self.store = store
-        self.sandbox = sandbox
-        self.said: list[str] = []
-        self.bootstrap = RequestSigner(PemKey(sandbox.bootstrap_key_id, sandbox.bootstrap_pem))
-
-    def connect(self, signer: RequestSigner) -> KalshiClient:
-        return KalshiClient(signer, base_url=self.sandbox.base_url)
 
     def add(self, name: str, **restrictions: object) -> StoredKey:
         """Enroll a key, without the steps that don't matter here."""
         key = self.store.generate(name, KeyType.ED25519)
         registered = self.sandbox.add_key(name, key.public_pem(), **restrictions)  # type: ignore[arg-type]
-        return self.store.bind(key, registered.api_key_id, environment_name(self.sandbox.base_url))
+        return self.store.bind(key, registered.api_key_id, self.environment)
 
     def revoke(
         self, word: str, *, destroy: bool = False, force: bool = False, signer: RequestSigner | None = None
@@ -81,14 +69,8 @@ class Person:
 
 
 @pytest.fixture
-def store(token: TestToken) -> Iterator[KeyStore]:
-    with open_store(token.uri) as opened:
-        yield opened
-
-
-@pytest.fixture
-def person(store: KeyStore, sandbox: SandboxServer) -> Person:
-    return Person(store, sandbox)
+def person(store: KeyStore, sandbox: SandboxServer) -> Revoking:
+    return Revoking(sandbox, store)
 
 
 pytestmark = pytest.mark.softhsm
@@ -96,7 +78,9 @@ pytestmark = pytest.mark.softhsm
 
 @pytest.mark.parametrize("destroy", [False, True])
 @pytest.mark.parametrize("by", ["name", "id"])
-def test_an_api_key_is_deleted_proved_dead_and_destroyed_on_request(person: Person, by: str, *, destroy: bool) -> None:
+def test_an_api_key_is_deleted_proved_dead_and_destroyed_on_request(
+    person: Revoking, by: str, *, destroy: bool
+) -> None:
     key = person.add("prod")
     other = person.add("other")
     done = person.revoke("prod" if by == "name" else str(key.api_key_id).upper(), destroy=destroy)
@@ -113,7 +97,7 @@ def test_an_api_key_is_deleted_proved_dead_and_destroyed_on_request(person: Pers
     assert any("proved it" in line for line in person.said)
 
 
-def test_the_proof_comes_before_the_destruction(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_proof_comes_before_the_destruction(person: Revoking, monkeypatch: pytest.MonkeyPatch) -> None:
     key = person.add("prod")
     monkeypatch.setattr("hsm_keys.lifecycle.ending.accepts", lambda *_: True)  # Kalshi takes it for ever
     monkeypatch.setattr("hsm_keys.lifecycle.ending._ATTEMPTS", 1)
@@ -122,7 +106,7 @@ def test_the_proof_comes_before_the_destruction(person: Person, monkeypatch: pyt
     assert person.store.key("prod").public_key() == key.public_key()
 
 
-def test_a_key_whose_private_half_is_elsewhere_ends_on_kalshis_word(person: Person) -> None:
+def test_a_key_whose_private_half_is_elsewhere_ends_on_kalshis_word(person: Revoking) -> None:
     bot = person.sandbox.add_key("a bot", PEM_OF_SOMEBODY_ELSE)
     done = person.revoke("a bot")
     assert (done.name, done.api_key_id, done.revoked, done.private_half) == ("a bot", bot.api_key_id, True, "elsewhere")
@@ -132,17 +116,17 @@ def test_a_key_whose_private_half_is_elsewhere_ends_on_kalshis_word(person: Pers
     assert person.deletes() == [204, 404]
 
 
-def test_what_is_not_in_the_store_cannot_be_destroyed_and_nothing_is_done(person: Person) -> None:
+def test_what_is_not_in_the_store_cannot_be_destroyed_and_nothing_is_done(person: Revoking) -> None:
     bot = person.sandbox.add_key("bot", PEM_OF_SOMEBODY_ELSE)
     with pytest.raises(UsageError, match="nothing was done"):
         person.revoke("bot", destroy=True)
     assert bot.api_key_id in person.sandbox.state.keys
 
 
-def test_a_store_name_wins_and_the_choice_is_explained(person: Person) -> None:
+def test_a_store_name_wins_and_the_choice_is_explained(person: Revoking) -> None:
     key = person.add("prod")
     namesake = person.sandbox.add_key("prod", PEM_OF_SOMEBODY_ELSE)
-    with person.connect(person.bootstrap) as management:
+    with person.management() as management:
         revoker = Revoker(person.store, management, person.connect, person.said.append)
         plan = revoker.plan("prod", destroy=False, force=False)
     assert plan.target.api_key_id == key.api_key_id
@@ -150,7 +134,7 @@ def test_a_store_name_wins_and_the_choice_is_explained(person: Person) -> None:
     assert person.deletes() == []
 
 
-def test_what_is_ambiguous_lists_the_ids_and_changes_nothing(person: Person) -> None:
+def test_what_is_ambiguous_lists_the_ids_and_changes_nothing(person: Revoking) -> None:
     twins = [person.sandbox.add_key("bot", PEM_OF_SOMEBODY_ELSE).api_key_id for _ in range(2)]
     with pytest.raises(KeyAmbiguousError) as caught:
         person.revoke("bot")
@@ -164,7 +148,7 @@ def test_what_is_ambiguous_lists_the_ids_and_changes_nothing(person: Person) -> 
     assert person.names() == ["prod"]  # the twin
 
 
-def test_a_name_that_is_the_id_of_another_key_is_ambiguous(person: Person) -> None:
+def test_a_name_that_is_the_id_of_another_key_is_ambiguous(person: Revoking) -> None:
     victim = person.add("victim")
     person.add(str(victim.api_key_id))
     with pytest.raises(KeyAmbiguousError, match="several keys in the store"):
@@ -172,7 +156,7 @@ def test_a_name_that_is_the_id_of_another_key_is_ambiguous(person: Person) -> No
     assert person.deletes() == []
 
 
-def test_a_name_that_a_rotation_is_handing_over_is_not_guessed(person: Person) -> None:
+def test_a_name_that_a_rotation_is_handing_over_is_not_guessed(person: Revoking) -> None:
     old, new = person.add("prod+retired"), person.add("prod+next")
     person.sandbox.add_key("prod", PEM_OF_SOMEBODY_ELSE)
     with pytest.raises(KeyProblemError, match="rotation was interrupted") as caught:
@@ -185,7 +169,7 @@ def test_a_name_that_a_rotation_is_handing_over_is_not_guessed(person: Person) -
 
 
 @pytest.mark.parametrize("mark", ["+next", "+retired"])
-def test_what_a_rotation_left_without_its_name_is_not_rotated_on(person: Person, mark: str) -> None:
+def test_what_a_rotation_left_without_its_name_is_not_rotated_on(person: Revoking, mark: str) -> None:
     left = person.add(f"prod{mark}")
     with pytest.raises(KeyProblemError, match="interrupted") as raised:
         person.revoke("prod")
@@ -194,7 +178,7 @@ def test_what_a_rotation_left_without_its_name_is_not_rotated_on(person: Person,
 
 
 @pytest.mark.parametrize("mark", ["+next", "+retired"])
-def test_a_name_that_is_being_rotated_stands_for_two_keys(person: Person, mark: str) -> None:
+def test_a_name_that_is_being_rotated_stands_for_two_keys(person: Revoking, mark: str) -> None:
     one, other = person.add("prod"), person.add("prod" + mark)
     with pytest.raises(KeyAmbiguousError, match="rotation of 'prod' is under way") as caught:
         person.revoke("prod")
@@ -205,7 +189,7 @@ def test_a_name_that_is_being_rotated_stands_for_two_keys(person: Person, mark: 
     assert person.names() == ["prod" + mark]
 
 
-def test_an_unknown_name_says_what_there_is(person: Person) -> None:
+def test_an_unknown_name_says_what_there_is(person: Revoking) -> None:
     person.add("prod")
     with pytest.raises(KeyNotFoundError) as caught:
         person.revoke("prud")
@@ -213,7 +197,7 @@ def test_an_unknown_name_says_what_there_is(person: Person) -> None:
     assert "'bootstrap'" in caught.value.hint
 
 
-def test_the_last_key_that_can_manage_keys_stays_unless_forced(person: Person) -> None:
+def test_the_last_key_that_can_manage_keys_stays_unless_forced(person: Revoking) -> None:
     bootstrap = person.sandbox.bootstrap_key_id
     person.add("reader", scopes=["read"])
     person.add("sub", subaccount=3)
@@ -226,7 +210,7 @@ def test_the_last_key_that_can_manage_keys_stays_unless_forced(person: Person) -
     assert bootstrap not in person.sandbox.state.keys
 
 
-def test_a_key_may_revoke_itself(person: Person) -> None:
+def test_a_key_may_revoke_itself(person: Revoking) -> None:
     key = person.add("prod")
     done = person.revoke("prod", destroy=True, signer=key.signer())
     assert (done.revoked, done.private_half) == (True, "destroyed")
@@ -235,7 +219,7 @@ def test_a_key_may_revoke_itself(person: Person) -> None:
 
 @pytest.mark.parametrize("fault", ["drop-after", "truncate"])
 @pytest.mark.parametrize("own", ["store", "bootstrap", "another"])
-def test_a_lost_answer_is_settled_by_looking(person: Person, fault: str, own: str) -> None:
+def test_a_lost_answer_is_settled_by_looking(person: Revoking, fault: str, own: str) -> None:
     key = person.add("prod")
     person.sandbox.faults.add(parse_fault(f"{DELETE}:{fault}:1"))
     signer = key.signer() if own == "store" else person.bootstrap
@@ -246,7 +230,7 @@ def test_a_lost_answer_is_settled_by_looking(person: Person, fault: str, own: st
     assert len(person.deletes()) == 1
 
 
-def test_what_kalshi_did_not_delete_stays_and_is_said_to_be_unknown(person: Person) -> None:
+def test_what_kalshi_did_not_delete_stays_and_is_said_to_be_unknown(person: Revoking) -> None:
     key = person.add("prod")
     person.sandbox.faults.add(parse_fault(f"{DELETE}:drop-before:1"))
     with pytest.raises(OutcomeUnknownError):
@@ -257,7 +241,7 @@ def test_what_kalshi_did_not_delete_stays_and_is_said_to_be_unknown(person: Pers
 
 
 @pytest.mark.parametrize("status", [401, 403, 429])
-def test_a_refusal_destroys_nothing(person: Person, status: int) -> None:
+def test_a_refusal_destroys_nothing(person: Revoking, status: int) -> None:
     person.add("prod")
     person.sandbox.faults.add(parse_fault(f"{DELETE}:status={status}:1"))
     with pytest.raises(KalshiError):
@@ -268,7 +252,7 @@ def test_a_refusal_destroys_nothing(person: Person, status: int) -> None:
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("step", ["end_api_key", "delete", "destroy"])
 def test_killed_anywhere_the_next_run_goes_on(
-    person: Person, monkeypatch: pytest.MonkeyPatch, step: str, *, own: bool
+    person: Revoking, monkeypatch: pytest.MonkeyPatch, step: str, *, own: bool
 ) -> None:
     key = person.add("prod")
     signer = key.signer() if own else person.bootstrap
@@ -287,7 +271,7 @@ def test_killed_anywhere_the_next_run_goes_on(
     assert person.names() == []
 
 
-def test_a_dead_key_that_signs_for_another_one_ends_nothing(person: Person) -> None:
+def test_a_dead_key_that_signs_for_another_one_ends_nothing(person: Revoking) -> None:
     dead, alive = person.add("dead"), person.add("alive")
     person.sandbox.state.delete_key(str(dead.api_key_id))
     with pytest.raises(UnauthorizedError):
@@ -296,21 +280,21 @@ def test_a_dead_key_that_signs_for_another_one_ends_nothing(person: Person) -> N
     assert person.names() == ["alive", "dead"]
 
 
-def test_a_dead_key_cannot_say_that_another_one_is_dead(person: Person) -> None:
+def test_a_dead_key_cannot_say_that_another_one_is_dead(person: Revoking) -> None:
     dead, alive = person.add("dead"), person.add("alive")
     person.sandbox.state.delete_key(str(dead.api_key_id))
     with person.connect(dead.signer()) as management, pytest.raises(UnauthorizedError):
         end_api_key(management, person.connect, str(alive.api_key_id), None, person.said.append)
 
 
-def test_two_runs_do_not_work_on_one_key_or_its_rotation(person: Person) -> None:
+def test_two_runs_do_not_work_on_one_key_or_its_rotation(person: Revoking) -> None:
     person.add("prod+retired")
     with exclusive(person.store, "prod"), pytest.raises(KeyBusyError):
         person.revoke("prod+retired", destroy=True)
     assert person.deletes() == []
 
 
-def test_an_id_that_two_keys_are_bound_to_does_not_say_which_to_destroy(person: Person) -> None:
+def test_an_id_that_two_keys_are_bound_to_does_not_say_which_to_destroy(person: Revoking) -> None:
     key = person.add("prod")
     person.store.bind(
         person.store.generate("copy", KeyType.RSA_2048), str(key.api_key_id), environment_name(person.sandbox.base_url)
@@ -326,7 +310,7 @@ def test_a_listing_without_scopes_may_be_the_last_manager_and_never_counts_as_an
     assert not manages_keys(silent)
 
 
-def test_a_401_that_says_nothing_of_the_id_destroys_nothing(person: Person) -> None:
+def test_a_401_that_says_nothing_of_the_id_destroys_nothing(person: Revoking) -> None:
     key = person.add("prod")
     person.sandbox.faults.add(parse_fault("GET /api_keys:status=401"))
     with pytest.raises(UnauthorizedError) as caught:
@@ -335,7 +319,7 @@ def test_a_401_that_says_nothing_of_the_id_destroys_nothing(person: Person) -> N
     assert person.names() == ["prod"]
 
 
-def test_what_an_interrupted_enroll_registered_ends_too(person: Person) -> None:
+def test_what_an_interrupted_enroll_registered_ends_too(person: Revoking) -> None:
     minted = person.store.generate("prod", KeyType.ED25519)
     person.sandbox.add_key("stranger", PEM_OF_SOMEBODY_ELSE)
     registered = person.sandbox.add_key("prod", minted.public_pem()).api_key_id
@@ -344,7 +328,7 @@ def test_what_an_interrupted_enroll_registered_ends_too(person: Person) -> None:
     assert registered not in person.sandbox.state.keys
 
 
-def test_a_minted_key_has_nothing_to_revoke_and_a_pair_to_destroy(person: Person) -> None:
+def test_a_minted_key_has_nothing_to_revoke_and_a_pair_to_destroy(person: Revoking) -> None:
     person.store.generate("prod", KeyType.ED25519)
     with pytest.raises(KeyProblemError, match="never registered") as caught:
         person.revoke("prod")
@@ -354,7 +338,7 @@ def test_a_minted_key_has_nothing_to_revoke_and_a_pair_to_destroy(person: Person
     assert person.deletes() == []
 
 
-def test_a_pair_that_is_registered_twice_is_not_destroyed_under_the_other(person: Person) -> None:
+def test_a_pair_that_is_registered_twice_is_not_destroyed_under_the_other(person: Revoking) -> None:
     key = person.add("prod")
     second = person.sandbox.add_key("raced", key.public_pem()).api_key_id
     with pytest.raises(KeyProblemError, match="registered twice") as caught:
@@ -365,9 +349,9 @@ def test_a_pair_that_is_registered_twice_is_not_destroyed_under_the_other(person
     assert person.revoke("prod", destroy=True).private_half == "destroyed"
 
 
-def test_a_key_that_changed_after_the_question_is_left_alone(person: Person) -> None:
+def test_a_key_that_changed_after_the_question_is_left_alone(person: Revoking) -> None:
     key = person.store.generate("prod", KeyType.ED25519)
-    with person.connect(person.bootstrap) as management:
+    with person.management() as management:
         revoker = Revoker(person.store, management, person.connect, person.said.append)
         plan = revoker.plan("prod", destroy=True, force=False)
         person.store.bind(
@@ -378,7 +362,7 @@ def test_a_key_that_changed_after_the_question_is_left_alone(person: Person) -> 
     assert person.store.key("prod").state is KeyState.REGISTERED
 
 
-def test_a_key_that_may_not_manage_is_refused_before_anything_is_done(person: Person) -> None:
+def test_a_key_that_may_not_manage_is_refused_before_anything_is_done(person: Revoking) -> None:
     sub = person.add("sub", subaccount=1)
     person.add("prod")
     with pytest.raises(ForbiddenError):
@@ -394,7 +378,7 @@ def test_on_kms_the_deletion_is_scheduled_and_a_killed_run_is_ended(
     account: str, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_store("awskms:///?region=us-east-1") as kms:
-        person = Person(kms, sandbox)
+        person = Revoking(sandbox, kms)
         key = person.add("prod")
         with monkeypatch.context() as patch:
             patch.setattr("hsm_keys.stores.awskms.replicas.aliases", die)  # the deletion is scheduled by then

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hsm_keys import KalshiClient, KeyType, RequestSigner, open_store
+from hsm_keys import KalshiClient, KeyType, open_store
 from hsm_keys.errors import KeyBusyError, KeyNotFoundError, KeyNotRegisteredError, KeyProblemError, UsageError
 from hsm_keys.kalshi.errors import TierError
 from hsm_keys.lifecycle.enroll import adopt, enroll
@@ -15,10 +15,10 @@ from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.rotate import Rotation, Rotator
 from hsm_keys.sandbox import SandboxServer, parse_fault
 from hsm_keys.signing.environments import environment_name
-from hsm_keys.signing.pem import PemKey
+from tests.lifecycle.person import Person
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from hsm_keys import KeyStore, StoredKey
     from tests.support.softhsm import TestToken
@@ -26,28 +26,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.softhsm
 
 
-@pytest.fixture
-def store(token: TestToken) -> Iterator[KeyStore]:
-    with open_store(token.uri) as opened:
-        yield opened
-
-
-class Person:
+class Rotating(Person):
     """Somebody with the bootstrap key, who rotates."""
 
-    def __init__(self, store: KeyStore, sandbox: SandboxServer) -> None:
-        self.store = store
-        self.sandbox = sandbox
-        self.said: list[str] = []
-
-    def connect(self, signer: RequestSigner) -> KalshiClient:
-        return KalshiClient(signer, base_url=self.sandbox.base_url)
-
-    def management(self) -> KalshiClient:
-        return self.connect(RequestSigner(PemKey(self.sandbox.bootstrap_key_id, self.sandbox.bootstrap_pem)))
-
     def enroll(self, name: str = "prod", **options: Any) -> StoredKey:
-        chosen = {"key_type": None, "scopes": None, "subaccount": None, **options}
+        chosen = {"key_type": KeyType.ED25519, "scopes": None, "subaccount": None, **options}
         with self.management() as management:
             return enroll(
                 self.store, name, management=management, connect=self.connect, report=self.said.append, **chosen
@@ -86,12 +69,12 @@ class Person:
 
 
 @pytest.fixture
-def person(store: KeyStore, sandbox: SandboxServer) -> Person:
-    return Person(store, sandbox)
+def person(store: KeyStore, sandbox: SandboxServer) -> Rotating:
+    return Rotating(sandbox, store)
 
 
 @pytest.mark.parametrize("key_type", [KeyType.RSA_2048, KeyType.ED25519])
-def test_a_new_key_takes_the_name_and_the_old_one_dies(person: Person, key_type: KeyType) -> None:
+def test_a_new_key_takes_the_name_and_the_old_one_dies(person: Rotating, key_type: KeyType) -> None:
     old = person.enroll(key_type=key_type, scopes=["read", "write::trade"], subaccount=None)
     grace = person.advance()
     assert grace.stage == "grace"
@@ -113,13 +96,13 @@ def test_a_new_key_takes_the_name_and_the_old_one_dies(person: Person, key_type:
     assert (last.api_key_id, last.status) == (old.api_key_id, 401)  # proved dead, signed by the old private half
 
 
-def test_the_subaccount_is_kept(person: Person) -> None:
+def test_the_subaccount_is_kept(person: Rotating) -> None:
     person.enroll(subaccount=7)
     done = person.advance()
     assert person.sandbox.state.keys[str(done.key.api_key_id)].subaccount == 7
 
 
-def test_a_scope_that_is_newer_than_this_version_is_kept(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scope_that_is_newer_than_this_version_is_kept(person: Rotating, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hsm_keys.sandbox.api_keys.SCOPES", ("read", "write", "read::new_thing"))
     old = person.enroll(scopes=["read"])
     person.change(old, scopes=("read::new_thing",))
@@ -128,7 +111,7 @@ def test_a_scope_that_is_newer_than_this_version_is_kept(person: Person, monkeyp
 
 
 @pytest.mark.parametrize("listed", [("write",), ("write", "read")])
-def test_write_comes_with_read_however_kalshi_lists_it(person: Person, listed: tuple[str, ...]) -> None:
+def test_write_comes_with_read_however_kalshi_lists_it(person: Rotating, listed: tuple[str, ...]) -> None:
     old = person.enroll()
     person.change(old, scopes=listed)
     done = person.advance()
@@ -137,13 +120,13 @@ def test_write_comes_with_read_however_kalshi_lists_it(person: Person, listed: t
 
 def test_scopes_that_kalshi_does_not_list_for_either_are_the_same(store: KeyStore) -> None:
     with SandboxServer(tier="premier", key_type="ed25519", null_lists=True) as server:
-        person = Person(store, server)
+        person = Rotating(server, store)
         person.enroll(subaccount=0)
         done = person.advance()
         assert person.sandbox.state.keys[str(done.key.api_key_id)].subaccount == 0
 
 
-def test_a_successor_that_could_do_more_never_gets_the_name(person: Person) -> None:
+def test_a_successor_that_could_do_more_never_gets_the_name(person: Rotating) -> None:
     old = person.enroll(scopes=["read"])
     person.change(old, scopes=())  # nothing is listed: left out, Kalshi grants everything
     for _ in range(2):
@@ -156,7 +139,7 @@ def test_a_successor_that_could_do_more_never_gets_the_name(person: Person) -> N
     assert set(person.in_store()) == {"prod"}
 
 
-def test_the_old_private_half_can_be_kept_and_the_next_rotation_is_a_new_one(person: Person) -> None:
+def test_the_old_private_half_can_be_kept_and_the_next_rotation_is_a_new_one(person: Rotating) -> None:
     old = person.enroll()
     person.advance()
     person.finish(keep_old=True)
@@ -169,7 +152,7 @@ def test_the_old_private_half_can_be_kept_and_the_next_rotation_is_a_new_one(per
 
 
 @pytest.mark.parametrize("advanced", [False, True])
-def test_the_way_back(person: Person, advanced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_way_back(person: Rotating, advanced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     old = person.enroll()
     if advanced:
         person.advance()
@@ -186,7 +169,7 @@ def test_the_way_back(person: Person, advanced: bool, monkeypatch: pytest.Monkey
     assert person.works(person.store.key("prod"))
 
 
-def test_there_is_no_way_back_to_a_dead_key(person: Person) -> None:
+def test_there_is_no_way_back_to_a_dead_key(person: Rotating) -> None:
     old = person.enroll()
     new = person.advance().key
     person.sandbox.state.delete_key(str(old.api_key_id))
@@ -214,7 +197,7 @@ _PLACES = [
 @pytest.mark.parametrize("ending", ["advance", "abort"])
 @pytest.mark.parametrize("place", _PLACES)
 def test_interrupted_anywhere_it_goes_on_or_back_without_a_second_key(
-    person: Person, monkeypatch: pytest.MonkeyPatch, place: str, ending: str
+    person: Rotating, monkeypatch: pytest.MonkeyPatch, place: str, ending: str
 ) -> None:
     old = person.enroll()
     posts = sum(seen.method == "POST" for seen in person.sandbox.requests)
@@ -237,7 +220,7 @@ def test_interrupted_anywhere_it_goes_on_or_back_without_a_second_key(
 
 @pytest.mark.parametrize("fault", ["drop-before", "drop-after"])
 @pytest.mark.parametrize("endpoint", ["POST /api_keys", "DELETE /api_keys/{api_key}"])
-def test_lost_answers_end_well(person: Person, endpoint: str, fault: str) -> None:
+def test_lost_answers_end_well(person: Rotating, endpoint: str, fault: str) -> None:
     person.enroll()
     person.sandbox.faults.add(parse_fault(f"{endpoint}:{fault}:1"))
 
@@ -253,7 +236,7 @@ def test_lost_answers_end_well(person: Person, endpoint: str, fault: str) -> Non
     assert person.in_store() == {"prod": next(iter(person.live()))}
 
 
-def test_a_name_that_kalshi_refuses_twice_gets_a_number(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_kalshi_refuses_twice_gets_a_number(person: Rotating, monkeypatch: pytest.MonkeyPatch) -> None:
     person.enroll()
     person.sandbox.faults.add(parse_fault("POST /api_keys:status=400:1"))
     done = person.advance()
@@ -261,7 +244,7 @@ def test_a_name_that_kalshi_refuses_twice_gets_a_number(person: Person, monkeypa
     assert any("refuses the name" in line for line in person.said)
 
 
-def test_where_kalshi_registers_by_hand_only_the_rotation_goes_on_after_adopt(person: Person) -> None:
+def test_where_kalshi_registers_by_hand_only_the_rotation_goes_on_after_adopt(person: Rotating) -> None:
     person.enroll()
     person.sandbox.state.tier = "basic"
     with pytest.raises(TierError, match="stays in the store") as caught:
@@ -280,7 +263,7 @@ def test_where_kalshi_registers_by_hand_only_the_rotation_goes_on_after_adopt(pe
     assert person.advance().key.api_key_id == registered.api_key_id
 
 
-def test_a_key_can_rotate_itself(person: Person) -> None:
+def test_a_key_can_rotate_itself(person: Rotating) -> None:
     person.enroll()
     with person.connect(person.store.key("prod").signer()) as itself:
         rotator = person.rotator(itself)
@@ -291,7 +274,7 @@ def test_a_key_can_rotate_itself(person: Person) -> None:
 
 @pytest.mark.parametrize("used_before", [True, False])
 def test_a_signer_that_slept_through_it_signs_with_the_new_key(
-    person: Person, token: TestToken, used_before: bool
+    person: Rotating, token: TestToken, used_before: bool
 ) -> None:
     person.enroll()
     with open_store(token.uri) as elsewhere:
@@ -305,7 +288,7 @@ def test_a_signer_that_slept_through_it_signs_with_the_new_key(
         assert signer.api_key_id == done.key.api_key_id
 
 
-def test_what_cannot_be_rotated_says_why(person: Person) -> None:
+def test_what_cannot_be_rotated_says_why(person: Rotating) -> None:
     with pytest.raises(UsageError):
         person.advance("prod+next")
     with pytest.raises(KeyNotFoundError):
@@ -324,7 +307,7 @@ def test_what_cannot_be_rotated_says_why(person: Person) -> None:
     assert set(person.in_store()) == {"minted", "prod"}
 
 
-def test_two_runs_at_once_one_wins(person: Person) -> None:
+def test_two_runs_at_once_one_wins(person: Rotating) -> None:
     person.enroll()
     with exclusive(person.store, "prod"):
         for call in (person.advance, person.finish, person.abort, person.enroll):
@@ -335,7 +318,7 @@ def test_two_runs_at_once_one_wins(person: Person) -> None:
 
 
 def test_a_pair_that_another_machine_registered_meanwhile_is_left_to_it(
-    person: Person, monkeypatch: pytest.MonkeyPatch
+    person: Rotating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hsm_keys.lifecycle.registering import Registrar
 
@@ -355,7 +338,7 @@ def test_a_pair_that_another_machine_registered_meanwhile_is_left_to_it(
 
 
 def test_a_pair_that_another_machine_destroyed_meanwhile_leaves_no_api_key(
-    person: Person, monkeypatch: pytest.MonkeyPatch
+    person: Rotating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hsm_keys.lifecycle.registering import Registrar
 

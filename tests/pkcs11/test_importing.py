@@ -11,29 +11,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pkcs11 import exceptions as ckr
 from pkcs11.constants import Attribute, ObjectClass
 
-from hsm_keys import KeyType, open_store
+from hsm_keys import KeyType
 from hsm_keys.errors import KeyBusyError, KeyExistsError, StoreError, StoreUnavailableError
 from hsm_keys.stores.pkcs11 import importing
 from tests.support.oddkeys import session_of
 from tests.support.verify import openssl_verifies
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from hsm_keys import KeyStore
     from hsm_keys.signing.algorithms import PrivateKey
-    from tests.support.softhsm import TestToken
 
 pytestmark = pytest.mark.softhsm
 
 API_KEY_ID = "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d"
-
-
-@pytest.fixture
-def store(token: TestToken) -> Iterator[KeyStore]:
-    with open_store(token.uri) as opened:
-        yield opened
 
 
 def pair(key_type: KeyType) -> PrivateKey:

@@ -14,8 +14,6 @@ from hsm_keys.stores.pkcs11.marks import read_mark
 from tests.support.oddkeys import session_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from hsm_keys import KeyStore, StoredKey
     from hsm_keys.stores.pkcs11.objects import Objects
     from tests.support.softhsm import TestToken
@@ -24,12 +22,6 @@ pytestmark = pytest.mark.softhsm
 
 OLD_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 NEW_ID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
-
-
-@pytest.fixture
-def store(token: TestToken) -> Iterator[KeyStore]:
-    with open_store(token.uri) as opened:
-        yield opened
 
 
 def pair(store: KeyStore, key_type: KeyType = KeyType.RSA_2048) -> tuple[StoredKey, StoredKey]:

@@ -25,19 +25,12 @@ from tests.support.oddkeys import OUR_MARK, make_twin, session_of
 from tests.support.verify import openssl_verifies
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from hsm_keys import KeyStore
     from tests.support.softhsm import TestToken
 
 pytestmark = pytest.mark.softhsm
-
-
-@pytest.fixture
-def store(token: TestToken) -> Iterator[KeyStore]:
-    with open_store(token.uri) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("key_type", list(KeyType))

@@ -231,7 +231,7 @@ os.execv(sys.executable, [sys.executable, "-m", "tests.support.door", "{}"])
 
 def test_a_socket_that_systemd_hands_over(sandbox: SandboxServer, tmp_path: Path) -> None:
     """It is served, and stays where it is when the proxy ends: the next one gets it again."""
-    from tests.support.door import Door
+    from tests.support.door import Door, program
 
     path = tmp_path / "by-systemd.sock"
     with socket.socket(socket.AF_UNIX) as listener:
@@ -241,7 +241,7 @@ def test_a_socket_that_systemd_hands_over(sandbox: SandboxServer, tmp_path: Path
             waiting = socket.socket(socket.AF_UNIX)  # before there is a proxy, as the one that starts it
             waiting.connect(str(path))
             with Door(
-                tmp_path, [sys.executable, "-c", ACTIVATED, str(listener.fileno())], (listener.fileno(),)
+                tmp_path, program([sys.executable, "-c", ACTIVATED, str(listener.fileno())], (listener.fileno(),))
             ) as door:
                 assert f"serving 'prod' at the socket {path}" in door.said[0]
                 door.socket = path

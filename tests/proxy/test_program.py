@@ -16,7 +16,7 @@ import pytest
 from tests.docs.test_readme import BLOCKS
 from tests.support import node
 from tests.support.cli import run_cli, run_json
-from tests.support.door import Door
+from tests.support.door import Door, program
 from tests.support.judging import ORDER
 from tests.support.ministack import REGION, account
 
@@ -65,7 +65,7 @@ def test_curl_trades_without_a_key(store: str, sandbox: SandboxServer, tmp_path:
     enrolled = run_json("enroll", "--name", "prod")
     policy = tmp_path / "policy.toml"
     policy.write_text("version = 1\n[clients.default]\nmax_count = 5\norders_per_minute = 2\n")
-    with Door(tmp_path, [*PROXY, "--policy", str(policy), "--presign", "4"]) as door:
+    with Door(tmp_path, program([*PROXY, "--policy", str(policy), "--presign", "4"])) as door:
         url = f"http://localhost{V2}/portfolio"
         assert curl(door, f"{url}/balance")[0] == 200
         send = ("-H", "Content-Type: application/json", "-d")
@@ -114,7 +114,7 @@ def with_tokens(folder: Path) -> Door:
     (folder / "clients" / "bot").write_text(TOKEN)
     subprocess.run(["openssl", "genrsa", "-out", folder / "throwaway.pem", "2048"], check=True, capture_output=True)
     tcp = ["--listen", "127.0.0.1:0", "--clients", str(folder / "clients"), "--policy", str(folder / "policy.toml")]
-    return Door(folder, [*PROXY, *tcp])
+    return Door(folder, program([*PROXY, *tcp]))
 
 
 def recipe(door: Door, language: str, *command: str, **environment: str) -> Any:
@@ -177,7 +177,7 @@ def test_a_client_that_takes_only_a_pem(store: str, sandbox: SandboxServer, tmp_
 def test_freeze_ends_signing_at_full_load(store: str, sandbox: SandboxServer, tmp_path: Path) -> None:
     """No request is signed once freeze has returned; how long it takes is for the benchmark."""
     run_json("enroll", "--name", "prod")
-    with Door(tmp_path, PROXY) as door:
+    with Door(tmp_path, program(PROXY)) as door:
         stop = threading.Event()
 
         def load() -> None:
@@ -206,7 +206,7 @@ def test_its_log_is_json_where_that_is_asked_for(store: str, sandbox: SandboxSer
     run_json("enroll", "--name", "prod")
     policy = tmp_path / "policy.toml"
     policy.write_text("version = 1\n[clients.default]\n")
-    with Door(tmp_path, [*PROXY, "--output", "json", "--policy", str(policy)]) as door:
+    with Door(tmp_path, program([*PROXY, "--output", "json", "--policy", str(policy)])) as door:
         for header in (b"KALSHI-ACCESS-KEY: tok\x00en", b"Content-Length: token"):
             assert door.raw(b"GET / HTTP/1.1\r\nHost: x\r\n" + header + b"\r\n\r\n").startswith(b"400")
         policy.write_text("version = 2\n")

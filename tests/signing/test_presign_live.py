@@ -14,7 +14,7 @@ import httpx2
 import pytest
 import requests
 
-from hsm_keys import AsyncKalshiClient, KalshiClient, RequestSigner, open_store
+from hsm_keys import AsyncKalshiClient, KalshiClient, RequestSigner
 from hsm_keys.signing import presign
 from hsm_keys.signing.algorithms import verifies
 from hsm_keys.signing.environments import environment_name
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from hsm_keys import KeyStore, StoredKey
     from hsm_keys.sandbox import SandboxServer
     from hsm_keys.signing.presign import PresigningSigner
-    from tests.support.softhsm import TestToken
 
 DRAWS = int(os.environ.get("HSM_KEYS_TEST_DRAWS", "20000"))
 
@@ -204,12 +203,6 @@ def test_headers_in_hand_never_block_a_loop_and_others_are_signed_in_a_thread() 
     with RequestSigner(key).ahead([ORDERS], max_age=3.0) as signer:
         soon(lambda: signer.stats.in_hand == 4, "the worker makes nothing")
         assert asyncio.run(take(signer)) == 4
-
-
-@pytest.fixture
-def store(token: TestToken) -> Iterator[KeyStore]:
-    with open_store(token.uri) as opened:
-        yield opened
 
 
 @pytest.fixture

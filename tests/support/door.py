@@ -14,8 +14,14 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from tests.support.fork_server import Forked
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
+
+    Process = subprocess.Popen[bytes] | Forked
+    Start = Callable[[dict[str, str], int], Process]
 
 
 class Door:
@@ -23,12 +29,11 @@ class Door:
 
     Args:
         folder: Where its state is.
-        command: What starts it.
-        pass_fds: Descriptors that it inherits.
+        start: Starts it, given its environment and a descriptor for its stderr.
         environment: What its environment has besides.
     """
 
-    def __init__(self, folder: Path, command: list[str], pass_fds: tuple[int, ...] = (), **environment: str) -> None:
+    def __init__(self, folder: Path, start: Start, **environment: str) -> None:
         self.folder = folder
         self.state = folder / "state" / "hsm-keys" / "prod"
         self.audit = self.state / "audit"
@@ -39,10 +44,10 @@ class Door:
             "XDG_RUNTIME_DIR": str(folder),
             **environment,
         }
-        self.process = subprocess.Popen(
-            command, env=self._environment, pass_fds=pass_fds, stderr=subprocess.PIPE, text=True
-        )
-        assert self.process.stderr is not None
+        reading, writing = os.pipe()
+        self._stderr = os.fdopen(reading)
+        with os.fdopen(writing) as stderr:
+            self.process = start(self._environment, stderr.fileno())
         self.said: list[str] = []
         self._serves = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -52,12 +57,11 @@ class Door:
             self.process.kill()
             self.process.wait()
             self._reader.join(5)
-            self.process.stderr.close()
+            self._stderr.close()
             raise AssertionError("".join(self.said))
 
     def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
+        for line in self._stderr:
             self.said.append(line)
             if "serving" in line:
                 self._serves.set()
@@ -127,17 +131,32 @@ class Door:
     ) -> None:
         if self.process.poll() is None:
             self.stop()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        self._stderr.close()
 
 
 def with_key_in_memory(folder: Path, **options: Any) -> Door:
     """Start a proxy that signs with the bootstrap key of the environment."""
-    given = json.dumps({name: str(value) if isinstance(value, Path) else value for name, value in options.items()})
-    return Door(folder, [sys.executable, "-m", "tests.support.door", given])
+    given = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+
+    def start(environment: dict[str, str], stderr: int) -> Process:
+        with open(os.devnull, "r+b") as null:  # noqa: PTH123
+            files = (null.fileno(), null.fileno(), stderr)
+            return Forked("tests.support.door:serve", given, environment=environment, files=files)
+
+    return Door(folder, start)
 
 
-def _main(options: dict[str, Any]) -> None:
+def program(command: list[str], pass_fds: tuple[int, ...] = ()) -> Start:
+    """Return what starts a program; it inherits those descriptors."""
+
+    def start(environment: dict[str, str], stderr: int) -> Process:
+        return subprocess.Popen(command, env=environment, pass_fds=pass_fds, stderr=stderr)
+
+    return start
+
+
+def serve(options: dict[str, Any]) -> None:
+    """Be the proxy."""
     from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
     from hsm_keys.proxy.run import Options, check_options, run
     from hsm_keys.signing.algorithms import public_key_pem
@@ -176,4 +195,4 @@ def _main(options: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    _main(json.loads(sys.argv[1]))
+    serve(json.loads(sys.argv[1]))
