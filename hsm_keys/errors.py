@@ -25,6 +25,7 @@
     ├── KalshiError                 6  Kalshi refused (hsm_keys.kalshi.errors has the statuses)
     ├── NetworkError                7  no answer; nothing was sent
     │   └── OutcomeUnknownError     7  no answer; the work may have been done
+    │       └── EndNotProvedError   7  nobody knows whether an API key is dead; nothing was destroyed
     └── AwsError                    8  KMS or AWS refused
 
 A message never holds a PIN, a private key or a signature.
@@ -37,6 +38,7 @@ from typing import ClassVar
 __all__ = [
     "AwsError",
     "CustodyError",
+    "EndNotProvedError",
     "ForeignKeyError",
     "HsmKeysError",
     "KalshiError",
@@ -220,6 +222,12 @@ class OutcomeUnknownError(NetworkError):
     """A request that changes something got no answer: it may have been carried out."""
 
     code = "outcome_unknown"
+
+
+class EndNotProvedError(OutcomeUnknownError):
+    """It isn't known whether an API key is dead: what answered doesn't prove it. Nothing was destroyed."""
+
+    code = "end_not_proved"
 
 
 class AwsError(HsmKeysError):

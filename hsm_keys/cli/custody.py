@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hsm_keys.cli.accepting import accept_option, say_unused
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, auth_option, settings_options
-from hsm_keys.cli.output import print_json, print_line, print_table
+from hsm_keys.cli.output import print_json, print_line, print_table, say_attestation
 from hsm_keys.cli.pages import check_folder, write_page
 from hsm_keys.cli.session import connector, management_client, opened_stores, speaking
 from hsm_keys.errors import KeyProblemError
@@ -25,17 +26,21 @@ __all__ = ["custody"]
 @command(epilog="Example: hsm-keys custody --slot 0 --html custody.html")
 @click.option("--html", "html_path", metavar="PATH", help="Write the report as a page, too.")
 @click.option("--offline", is_flag=True, help="Don't ask Kalshi: report on the stores' keys alone.")
+@accept_option
 @auth_option
 @settings_options
 @click.pass_obj
-def custody(settings: Settings, *, html_path: str | None, offline: bool, auth: str | None) -> int:
+def custody(
+    settings: Settings, *, html_path: str | None, offline: bool, accepted: frozenset[str], auth: str | None
+) -> int:
     """Report where the private half of every API key is, what speaks for it, and what was tried against it.
 
     With --store given several times, the report is over all of them. Nothing is changed, at Kalshi or in a store.
-    Exits with 0 only if every key is in custody, else with 5.
+    Exits with 0 only if every key is in custody or accepted, else with 5.
     """
     from datetime import UTC, datetime
 
+    from hsm_keys.lifecycle.attestation import attestation_of
     from hsm_keys.lifecycle.custody_page import custody_page
     from hsm_keys.lifecycle.custody_report import account_in_custody, examine_account
 
@@ -44,30 +49,38 @@ def custody(settings: Settings, *, html_path: str | None, offline: bool, auth: s
     if html_path:
         check_folder(Path(html_path))
     connect = None if offline else connector(settings)
-    environment = None
+    base_url, attestation = None, None
     with speaking(settings) as say, opened_stores(settings, say) as stores:
         if connect is None:
             entries = examine_account(stores, None, None)
         else:
-            with management_client(connect, stores[0], auth, say) as management:
-                environment = management.base_url
-                entries = examine_account(stores, management.api_keys.list().api_keys, connect)
+            with management_client(connect, stores[0], auth, say, changes=False) as management:
+                base_url, answer = management.base_url, management.api_keys.list()
+            attestation = attestation_of(answer)
+            entries = examine_account(
+                stores, answer.api_keys, connect, environment=connect.environment, accepted=accepted
+            )
         made_at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         if html_path:
-            write_page(Path(html_path), custody_page(entries, made_at=made_at, environment=environment))
+            write_page(Path(html_path), custody_page(entries, made_at=made_at, environment=base_url))
             say(f"wrote {html_path}")
-        whole = account_in_custody(entries)
+        whole, used = account_in_custody(entries), {str(entry.api_key_id) for entry in entries if entry.accepted}
         if settings.as_json:
             print_json(
                 {
                     "in_custody": whole,
                     "made_at": made_at,
-                    "environment": environment,
+                    "environment": base_url,
+                    **({"accepted": sorted(used)} if accepted else {}),
+                    **({"api_key_region_expiration_ts": attestation.expires_ts} if attestation else {}),
                     "keys": [entry.as_dict() for entry in entries],
                 }
             )
         else:
             _print(entries, whole=whole)
+        if attestation:
+            say_attestation(attestation, say)
+        say_unused(accepted, used, say)
     return 0 if whole else KeyProblemError.exit_code
 
 
@@ -76,6 +89,7 @@ def _print(entries: Sequence[Entry], *, whole: bool) -> None:
         (
             entry.name,
             entry.api_key_id or "not registered",
+            entry.environment or "",
             entry.short_verdict,
             entry.made,
             "" if entry.age_days is None else f"{entry.age_days} d",
@@ -83,18 +97,20 @@ def _print(entries: Sequence[Entry], *, whole: bool) -> None:
         )
         for entry in entries
     ]
-    print_table(("NAME", "API KEY ID", "VERDICT", "MADE", "AGE", "PRIVATE HALF"), rows)
+    print_table(("NAME", "API KEY ID", "ENVIRONMENT", "VERDICT", "MADE", "AGE", "PRIVATE HALF"), rows)
     for entry in entries:
         click.echo()
         _print_entry(entry)
-    click.echo("\nevery key is in custody" if whole else "\nnot every key is in custody")
+    accepted = ", but those that are accepted elsewhere" if any(entry.accepted for entry in entries) else ""
+    click.echo(f"\nevery key is in custody{accepted}" if whole else "\nnot every key is in custody")
 
 
 def _print_entry(entry: Entry) -> None:
     from hsm_keys.lifecycle.custody_report import scopes_against_use, what_scopes_allow
     from hsm_keys.stores.base import Verdict
 
-    print_line(f"{entry.name}  {entry.api_key_id or 'not registered'}: {entry.verdict}")
+    accepted = "; accepted: it is there on purpose" if entry.accepted else ""
+    print_line(f"{entry.name}  {entry.api_key_id or 'not registered'}: {entry.verdict}{accepted}")
     if entry.scopes:
         print_line(f"  scopes: {', '.join(entry.scopes)}: {'; '.join(what_scopes_allow(entry.scopes))}")
         if advice := scopes_against_use(entry.scopes):

@@ -10,13 +10,14 @@ import click
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, settings_options
 from hsm_keys.cli.output import print_json
-from hsm_keys.cli.session import bootstrap_signer, connector, kalshi_base_url, managing_key, opened_store, speaking
+from hsm_keys.cli.session import bootstrap_signer, connector, kalshi_base_url, opened_store, speaking
 from hsm_keys.cli.store_uri import store_uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hsm_keys.lifecycle.doctor import Check
+    from hsm_keys.stores.base import KeyStore
 
 __all__ = ["doctor"]
 
@@ -59,7 +60,7 @@ def _kalshi(settings: Settings) -> list[Check]:
         base_url, ws_url = kalshi_base_url(settings), settings.ws_url
         return check_websocket(websocket_url(base_url=base_url, exchange=settings.exchange, ws_url=ws_url))
 
-    def bootstrap() -> Check:
+    def bootstrap() -> list[Check]:
         return check_bootstrap(bootstrap_signer(settings.exchange), connector(settings))
 
     return [*checked("kalshi", clock), *checked("websocket", websocket), *checked("bootstrap", bootstrap)]
@@ -77,10 +78,13 @@ def _store(settings: Settings, say: Callable[[str], None]) -> list[Check]:
     def opened() -> list[Check]:
         with opened_store(settings, say) as store:
             checks = check_store(store)
-            manager = None if os.environ.get("KALSHI_KEY_ID") else managing_key(store)
-            if manager is not None:
-                checks += checked("credentials", lambda: check_own_key(manager, connector(settings)))
+            if not os.environ.get("KALSHI_KEY_ID"):
+                checks += checked("credentials", lambda: own_key(store))
             return checks
+
+    def own_key(store: KeyStore) -> list[Check]:
+        connect = connector(settings)
+        return check_own_key(store, connect, connect.environment)
 
     checks = checked("store", name)
     if not found:

@@ -10,7 +10,7 @@ import click
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.enroll import print_enrollment
 from hsm_keys.cli.options import Settings, new_key_options, settings_options
-from hsm_keys.cli.session import bootstrap_signer, connector, management_client, opened_store, speaking
+from hsm_keys.cli.session import Connector, bootstrap_signer, connector, management_client, opened_store, speaking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,7 +58,10 @@ def generate(
     wanted, kind = Wanted(name, list(scopes) or None, subaccount), KeyType(key_type)
     with speaking(settings) as say:
         if to_file is None:
-            with opened_store(settings, say) as store, management_client(connect, store, auth, say) as management:
+            with (
+                opened_store(settings, say) as store,
+                management_client(connect, store, auth, say, changes=True) as management,
+            ):
                 print_enrollment(settings, Generator(store, Maker(wanted, kind, management, connect, say)).run())
             return
         from hsm_keys.lifecycle.to_file import generate_to_file
@@ -74,7 +77,10 @@ def _storeless_management(
     """Give a client that signs management calls, with the bootstrap key; only --auth takes a key of the store."""
     signer = None if auth else bootstrap_signer(connect.exchange)
     if signer is None:
-        with opened_store(settings, say) as store, management_client(connect, store, auth, say) as management:
+        with (
+            opened_store(settings, say) as store,
+            management_client(connect, store, auth, say, changes=True) as management,
+        ):
             yield management
     else:
         with connect(signer) as management:

@@ -9,7 +9,7 @@ import click
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.enroll import key_object
 from hsm_keys.cli.options import Settings, api_key_id_option, auth_option, settings_options
-from hsm_keys.cli.output import print_json, print_line, print_table
+from hsm_keys.cli.output import print_json, print_line, print_table, say_attestation
 from hsm_keys.cli.session import connector, management_signer, opened_store, opened_stores, speaking
 
 if TYPE_CHECKING:
@@ -29,30 +29,39 @@ def list_keys(settings: Settings, *, auth: str | None) -> None:
 
     With --store given several times, all of them are looked at.
     """
+    from hsm_keys.lifecycle.attestation import attestation_of
     from hsm_keys.lifecycle.inventory import take_inventory
 
     connect = connector(settings)
     with speaking(settings) as say, opened_stores(settings, say) as stores:
-        signer = management_signer(connect, stores[0], auth, say)
-        listed = None
+        signer = management_signer(connect, stores[0], auth, say, changes=False)
+        listed, attestation = None, None
         if signer is None:
-            say("no key to ask Kalshi with: showing the store alone (set KALSHI_KEY_ID, or enroll a key)")
+            say(
+                f"no key to ask Kalshi with in the environment {connect.environment}: showing the store alone (set "
+                "KALSHI_KEY_ID, or enroll a key)"
+            )
         else:
             with connect(signer) as client:
-                listed = client.api_keys.list().api_keys
-        entries = take_inventory(stores, listed)
+                answer = client.api_keys.list()
+            listed, attestation = answer.api_keys, attestation_of(answer)
+        entries = take_inventory(stores, listed, connect.environment)
         if settings.as_json:
-            print_json({"keys": [entry.as_dict() for entry in entries]})
+            expires = {"api_key_region_expiration_ts": attestation.expires_ts} if attestation else {}
+            print_json({"keys": [entry.as_dict() for entry in entries], **expires})
         else:
             _print_table(entries)
+        if attestation:
+            say_attestation(attestation, say)
 
 
 def _print_table(entries: Sequence[Entry]) -> None:
-    headings = ("NAME", "API KEY ID", "SCOPES", "STATE", "TYPE", "PRIVATE HALF")
+    headings = ("NAME", "API KEY ID", "ENVIRONMENT", "SCOPES", "STATE", "TYPE", "PRIVATE HALF")
     rows = [
         (
             entry.name,
             entry.api_key_id or "",
+            entry.environment or "",
             ", ".join(entry.scopes or ()),
             entry.state,
             entry.key_type or "",

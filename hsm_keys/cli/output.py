@@ -12,9 +12,21 @@ import click
 from hsm_keys.errors import HsmKeysError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["Voice", "fail", "fail_interrupted", "fail_usage", "print_json", "print_line", "print_table", "wants_json"]
+    from hsm_keys.lifecycle.attestation import Attestation
+
+__all__ = [
+    "Voice",
+    "fail",
+    "fail_interrupted",
+    "fail_usage",
+    "print_json",
+    "print_line",
+    "print_table",
+    "say_attestation",
+    "wants_json",
+]
 
 _SIGINT_EXIT: Final = 130
 _UNFOLDED: Final = 10_000
@@ -51,6 +63,12 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         console.print(table)
     for line in captured.get().splitlines():
         click.echo(line.rstrip())
+
+
+def say_attestation(attestation: Attestation, say: Callable[[str], None]) -> None:
+    """Say when the account's location attestation ends, and warn where that is soon."""
+    warning, remedy = ("WARNING: ", f"; {attestation.remedy}") if attestation.is_due else ("", "")
+    say(f"{warning}{attestation.message}{remedy}")
 
 
 def _visible(text: str) -> str:

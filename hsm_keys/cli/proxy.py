@@ -55,7 +55,7 @@ def proxy(ctx: click.Context, /, **given: Any) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from hsm_keys.cli.session import kalshi_base_url, opened_store
+    from hsm_keys.cli.session import kalshi_base_url, opened_store, signing_key
     from hsm_keys.kalshi.surroundings import check_authorities
 
     settings = ctx.ensure_object(Settings)
@@ -68,7 +68,7 @@ def proxy(ctx: click.Context, /, **given: Any) -> None:
     say = _say_json if settings.as_json else _say
     import_extra("proxy", "hsm_keys.proxy.logs").hear_libraries(say)
     with opened_store(settings, say) as store:
-        runner.run(store.key(options.name).signer(), base_url, checked, say, ws_url=settings.ws_url)
+        runner.run(signing_key(store, options.name, settings), base_url, checked, say, ws_url=settings.ws_url)
 
 
 def _say(line: str) -> None:

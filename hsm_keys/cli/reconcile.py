@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hsm_keys.cli.accepting import accept_option, say_unused
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.confirming import confirm, require_consent, yes_option
 from hsm_keys.cli.options import Settings, auth_option, settings_options
@@ -25,15 +26,16 @@ __all__ = ["reconcile"]
 
 @command(epilog="Example: hsm-keys reconcile --slot 0 --store 'awskms:///?region=us-east-1'")
 @click.option("--fix", "fixing", is_flag=True, help="Repair what is safe to repair: bind ids that are proved.")
+@accept_option
 @auth_option
 @yes_option
 @settings_options
 @click.pass_obj
-def reconcile(settings: Settings, *, fixing: bool, auth: str | None, yes: bool) -> int:
+def reconcile(settings: Settings, *, fixing: bool, accepted: frozenset[str], auth: str | None, yes: bool) -> int:
     """Compare what Kalshi says, what the stores say, and who signs for what; find what went wrong.
 
     With --store given several times, they are looked at together. Nothing is changed without --fix, and nothing is
-    ever deleted. Exits with 0 if all is as it should be, else with 5.
+    ever deleted. Exits with 0 if all is as it should be or accepted, else with 5.
     """
     from hsm_keys.lifecycle.observing import observe
     from hsm_keys.lifecycle.reconcile import judge
@@ -43,19 +45,27 @@ def reconcile(settings: Settings, *, fixing: bool, auth: str | None, yes: bool) 
         require_consent(yes=yes)
     connect = connector(settings)
     with speaking(settings) as say, opened_stores(settings, say) as stores:
-        with management_client(connect, stores[0], auth, say) as management:
-            findings = [_in_environment(settings, found) for found in judge(observe(stores, management, connect, say))]
-        repairs = [f"will {found.repair}" for found in findings if found.repair]
+        with management_client(connect, stores[0], auth, say, changes=False) as management:
+            found = judge(observe(stores, management, connect, say))
+        findings = [_in_environment(settings, each) for each in found if not _is_accepted(each, accepted)]
+        elsewhere = [each for each in found if _is_accepted(each, accepted)]
+        repairs = [f"will {each.repair}" for each in findings if each.repair]
         fixed: list[Finding] = []
         if fixing and repairs:
             confirm(repairs, yes=yes, say=say)
             fixed = fix(findings, stores, connect.environment, connect, say)
-        left = [found for found in findings if found not in fixed]
+        left = [each for each in findings if each not in fixed]
         if settings.as_json:
-            print_json({"findings": [each.as_dict() for each in left], "fixed": [each.as_dict() for each in fixed]})
+            shown = {"findings": left, "fixed": fixed} | ({"accepted": elsewhere} if accepted else {})
+            print_json({kind: [each.as_dict() for each in some] for kind, some in shown.items()})
         else:
-            _print(left, fixed)
+            _print(left, fixed, elsewhere)
+        say_unused(accepted, {str(each.api_key_id) for each in elsewhere}, say)
     return KeyProblemError.exit_code if left else 0
+
+
+def _is_accepted(finding: Finding, accepted: frozenset[str]) -> bool:
+    return finding.code == "elsewhere" and finding.api_key_id in accepted
 
 
 def _in_environment(settings: Settings, finding: Finding) -> Finding:
@@ -67,9 +77,11 @@ def _in_environment(settings: Settings, finding: Finding) -> Finding:
     return replace(finding, command=f"{finding.command} {shlex.join(words)}")
 
 
-def _print(left: Sequence[Finding], fixed: Sequence[Finding]) -> None:
+def _print(left: Sequence[Finding], fixed: Sequence[Finding], accepted: Sequence[Finding]) -> None:
     for finding in fixed:
         print_line(f"fixed {finding.code}: {finding.repair}")
+    for finding in accepted:
+        print_line(f"accepted: API key {finding.api_key_id} ({finding.name}) is elsewhere on purpose")
     for finding in left:
         print_line(f"{finding.code}: {finding.message}")
         if finding.repair:

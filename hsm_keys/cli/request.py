@@ -13,7 +13,7 @@ from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, settings_options, signing_key_options
 from hsm_keys.cli.request_body import read_body
 from hsm_keys.cli.request_headers import read_headers
-from hsm_keys.cli.session import connector, opened_store, speaking
+from hsm_keys.cli.session import connector, opened_store, signing_key, speaking
 from hsm_keys.cli.target import checked_target, with_query
 from hsm_keys.errors import HsmKeysError, OutcomeUnknownError, UsageError
 
@@ -101,7 +101,7 @@ def request(
     _rehearse(asked)
     connect = connector(settings)
     with speaking(settings) as say, opened_store(settings, say) as store:
-        signer = store.key(name).signer(api_key_id=api_key_id)
+        signer = signing_key(store, name, settings, api_key_id)
         with connect(signer) as client:
             _carry_out(client, asked, settings, say)
 

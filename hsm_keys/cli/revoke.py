@@ -40,7 +40,7 @@ def revoke(settings: Settings, *, key: str, destroy: bool, force: bool, auth: st
     require_consent(yes=yes)
     connect = connector(settings)
     with speaking(settings) as say, opened_store(settings, say) as store:
-        with management_client(connect, store, auth, say) as management:
+        with management_client(connect, store, auth, say, changes=True, avoid=key) as management:
             revoker = Revoker(store, management, connect, say)
             plan = revoker.plan(key, destroy=destroy, force=force)
             confirm(_consequences(plan, store, management), yes=yes, say=say)
@@ -75,7 +75,7 @@ def _api_key_lines(plan: Revocation, management: KalshiClient) -> list[str]:
     target, listing = plan.target, plan.target.listing
     lines = [f"API key {target.api_key_id} ({target.name or 'no name'}) at {management.base_url}"]
     if listing is None:
-        return [*lines, "  Kalshi doesn't list it: it is gone, or belongs to another environment (--env)"]
+        return [*lines, "  Kalshi doesn't list it: whether it is dead has still to be proved"]
     bound = _bound_to(listing)
     managers = ", ".join(f"{entry.name} ({entry.api_key_id})" for entry in plan.managers)
     return [

@@ -83,7 +83,8 @@ def rotate(
     connect = connector(settings)
     with speaking(settings) as say, opened_store(settings, say) as store:
         stage = Stage.read(store, name)
-        with management_client(connect, store, auth, say, prefer=name) as management:
+        leaver = _about_to_end(stage, abort=abort)
+        with management_client(connect, store, auth, say, changes=True, prefer=name, avoid=leaver) as management:
             rotator = Rotator(store, management, connect, say)
             if abort:
                 done = rotator.abort(name)
@@ -91,6 +92,13 @@ def rotate(
                 ending = finish or grace is not None or stage.handed_over
                 done = _forward(rotator, name, stage, say, ending=ending, grace=grace, keep_old=keep_old, yes=yes)
     _print(settings, done)
+
+
+def _about_to_end(stage: Stage, *, abort: bool) -> str | None:
+    """Return the API key that another one should delete, if there is another."""
+    newer = stage.current if stage.handed_over else stage.successor
+    key = newer if abort else stage.retired
+    return key.api_key_id if key else None
 
 
 def _forward(

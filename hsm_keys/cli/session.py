@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.signing.signer import RequestSigner
     from hsm_keys.stores.awskms.layout import KeyCreation
-    from hsm_keys.stores.base import KeyStore, StoredKey
+    from hsm_keys.stores.base import KeyStore
 
 __all__ = [
     "Connector",
@@ -29,9 +29,10 @@ __all__ = [
     "connector",
     "kalshi_base_url",
     "management_client",
-    "managing_key",
+    "management_signer",
     "opened_store",
     "opened_stores",
+    "signing_key",
     "speaking",
 ]
 
@@ -154,7 +155,11 @@ class Connector:
     exchange: str | None
 
     def __call__(self, signer: RequestSigner) -> KalshiClient:
-        """Return a client for a signer."""
+        """Return a client for a signer.
+
+        Raises:
+            WrongEnvironmentError: If the signer's key belongs to another environment.
+        """
         from hsm_keys.kalshi.client import KalshiClient
 
         return KalshiClient(signer, base_url=self.base_url, exchange=self.exchange)
@@ -177,43 +182,64 @@ def bootstrap_signer(exchange: str | None) -> RequestSigner | None:
     return None if key is None else RequestSigner(key)
 
 
-def management_signer(
-    connect: Connector, store: KeyStore, auth: str | None, say: Callable[[str], None], prefer: str | None = None
-) -> RequestSigner | None:
-    """Return what signs management calls: --auth, else the bootstrap key, else a registered key of the store.
+def signing_key(store: KeyStore, name: str, settings: Settings, api_key_id: str | None = None) -> RequestSigner:
+    """Return what signs with a key of the store, for the environment that options and variables choose.
 
     Args:
-        connect: Makes the client that it is for.
+        store: The open store.
+        name: The key's name.
+        settings: The shared options.
+        api_key_id: The API key id to sign for, instead of the key's own.
+
+    Raises:
+        WrongEnvironmentError: If the key's own API key belongs to another environment.
+    """
+    from hsm_keys.signing.environments import check_environment, environment_name
+
+    signer = store.key(name).signer(api_key_id=api_key_id)
+    check_environment(name, signer.environment, environment_name(kalshi_base_url(settings), exchange=settings.exchange))
+    return signer
+
+
+def management_signer(
+    connect: Connector,
+    store: KeyStore,
+    auth: str | None,
+    say: Callable[[str], None],
+    *,
+    changes: bool,
+    prefer: str | None = None,
+    avoid: str | None = None,
+) -> RequestSigner | None:
+    """Return what signs management calls: --auth, else the bootstrap key, else a key of the store that can.
+
+    Args:
+        connect: Makes clients of the environment.
         store: The open store.
         auth: What --auth named.
         say: Hears which key of the store was taken.
+        changes: Whether the calls make or delete API keys; else they list them.
         prefer: The key of the store to take before others.
+        avoid: The key of the store, or its API key id, to take after all others.
 
     Returns:
-        The signer; None if there is no key at all.
+        The signer; None if there is no key at all for this environment.
+
+    Raises:
+        KeyProblemError: If there are keys, and none of them can do it.
     """
+    from hsm_keys.lifecycle.managing import find_manager
+
     if auth is not None:
         return store.key(auth).signer()
     bootstrap = bootstrap_signer(connect.exchange)
     if bootstrap is not None:
         return bootstrap
-    manager = managing_key(store, prefer)
+    manager = find_manager(store.keys(), connect, connect.environment, changes=changes, prefer=prefer, avoid=avoid)
     if manager is None:
         return None
     say(f"management calls are signed with the key {manager.name!r} of the store (--auth chooses another)")
     return manager.signer()
-
-
-def managing_key(store: KeyStore, prefer: str | None = None) -> StoredKey | None:
-    """Return the key of the store that signs management calls where nothing else is named; None if none is registered.
-
-    Args:
-        store: The open store.
-        prefer: The key to take before others.
-    """
-    registered = [key for key in store.keys() if key.api_key_id is not None]
-    registered.sort(key=lambda key: (key.name != prefer, "+" in key.name, key.name))
-    return next(iter(registered), None)
 
 
 @contextmanager
@@ -223,17 +249,22 @@ def management_client(
     auth: str | None,
     say: Callable[[str], None],
     *,
+    changes: bool,
     prefer: str | None = None,
+    avoid: str | None = None,
 ) -> Iterator[KalshiClient]:
-    """Give a client that signs management calls.
+    """Give a client that signs management calls; the arguments are those of ``management_signer``.
 
     Raises:
         KeyNotRegisteredError: If there is no key that could.
+        KeyProblemError: If there are keys, and none of them can.
+        WrongEnvironmentError: If --auth names a key of another environment.
     """
-    signer = management_signer(connect, store, auth, say, prefer)
+    signer = management_signer(connect, store, auth, say, changes=changes, prefer=prefer, avoid=avoid)
     if signer is None:
         raise KeyNotRegisteredError(
-            "there is no key to sign management calls with: neither a bootstrap key nor a registered one in the store",
+            "there is no key to sign management calls with: neither a bootstrap key nor one in the store that is "
+            f"registered in the environment {connect.environment}",
             hint="set KALSHI_KEY_ID and KALSHI_PRIVATE_KEY_PATH, or use --offline and paste the public key on "
             "Kalshi's account page",
         )

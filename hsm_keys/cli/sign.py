@@ -10,7 +10,7 @@ import click
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, settings_options, shared_options, signing_key_options
 from hsm_keys.cli.output import print_json
-from hsm_keys.cli.session import kalshi_base_url, opened_store, speaking
+from hsm_keys.cli.session import kalshi_base_url, opened_store, signing_key, speaking
 from hsm_keys.cli.target import checked_target
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def sign(
     with speaking(settings) as say:
         signed_path = _full_path(method, path, say)
         with opened_store(settings, say) as store:
-            signer = store.key(name).signer(api_key_id=api_key_id)
+            signer = signing_key(store, name, settings, api_key_id)
             headers = signer.headers(method, signed_path, timestamp_ms=timestamp_ms)
         if settings.as_json:
             print_json(headers)
@@ -118,7 +118,7 @@ def fix_logon(
     if sending_time is not None:
         fix.logon_message(sending_time, seq, "checked-before-the-token-is-touched", target)
     with speaking(settings) as say, opened_store(settings, say) as store:
-        signer = store.key(name).signer(api_key_id=api_key_id)
+        signer = signing_key(store, name, settings, api_key_id)
         logon = fix.fix_logon(signer, target, seq, sending_time=sending_time)
         if address is not None:
             say(f"{target} listens at {address[0]}:{address[1]}, over TLS")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -153,9 +154,11 @@ def _read(model: type[_M], response: httpx2.Response, asked: dict[str, Any] | No
         raise garbled(response, "lacks what the API promises") from None
 
 
-def _require_success(response: httpx2.Response) -> None:
+def _check_deleted(response: httpx2.Response) -> None:
     if not response.is_success:
         raise error_of(response)
+    if response.status_code != HTTPStatus.NO_CONTENT:  # a login page says 200, too
+        raise garbled(response, "isn't the empty one (204) that Kalshi gives")
 
 
 class ApiKeysResource:
@@ -210,7 +213,7 @@ class ApiKeysResource:
 
     def delete(self, api_key_id: str) -> None:
         """Delete an API key (``DELETE /api_keys/{api_key}``); it is dead at once, and there is no way back."""
-        _require_success(self._client.request("DELETE", _key_path(api_key_id)))
+        _check_deleted(self._client.request("DELETE", _key_path(api_key_id)))
 
 
 class AsyncApiKeysResource:
@@ -257,4 +260,4 @@ class AsyncApiKeysResource:
 
     async def delete(self, api_key_id: str) -> None:
         """Delete an API key (``DELETE /api_keys/{api_key}``); it is dead at once, and there is no way back."""
-        _require_success(await self._client.request("DELETE", _key_path(api_key_id)))
+        _check_deleted(await self._client.request("DELETE", _key_path(api_key_id)))

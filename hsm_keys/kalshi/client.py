@@ -19,7 +19,7 @@ from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
 from hsm_keys.kalshi.errors import error_of, garbled
 from hsm_keys.kalshi.surroundings import check_proxies, proxy_variables, trusted_authorities, why_not_trusted
 from hsm_keys.kalshi.whole_answer import AnswerTooLargeError, read_whole, read_whole_async
-from hsm_keys.signing.environments import environment_name, resolve
+from hsm_keys.signing.environments import check_environment, environment_name, resolve
 from hsm_keys.signing.flow import asend_signed, send_signed, signing_flow
 from hsm_keys.signing.headers import SIGNED_HEADERS
 from hsm_keys.signing.message import canonical_method, canonical_path
@@ -74,6 +74,7 @@ class _Base:
         self.base_url: Final = resolve(base_url=base_url, environment=environment, exchange=exchange)
         self.exchange: Final = exchange
         self.environment: Final = environment_name(self.base_url, exchange=exchange)
+        check_environment(signer.key.name, signer.environment, self.environment)
         url = httpx2.URL(self.base_url)
         self._prefix = url.path
         self._origin = self.base_url.removesuffix(self._prefix)
@@ -231,6 +232,7 @@ class KalshiClient(_Base):
 
     Raises:
         UsageError: If the base URL can't be one.
+        WrongEnvironmentError: If the signer's key is registered in another environment.
     """
 
     def __init__(

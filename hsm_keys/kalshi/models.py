@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 __all__ = ["ApiKey", "CreateApiKeyResponse", "GenerateApiKeyResponse", "ListApiKeysResponse"]
+
+
+_MILLISECONDS: Final = 10**11  # as seconds, this is the year 5138
 
 
 def _list_or_empty(value: Any) -> Any:
@@ -15,6 +18,15 @@ def _list_or_empty(value: Any) -> Any:
 
 def _text_or_empty(value: Any) -> Any:
     return "" if value is None else value
+
+
+def _seconds_or_none(value: Any) -> Any:
+    """Return a Unix time in seconds, also of one in milliseconds; None of what can't be one."""
+    try:
+        seconds = int(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return seconds // 1000 if seconds > _MILLISECONDS else seconds if seconds > 0 else None
 
 
 class _Model(BaseModel):
@@ -55,8 +67,8 @@ class ListApiKeysResponse(_Model):
         api_key_region_expiration_ts: When the account's location attestation ends, Unix time in seconds.
     """
 
-    api_keys: Annotated[list[ApiKey], BeforeValidator(_list_or_empty)] = Field(default_factory=list)
-    api_key_region_expiration_ts: int | None = None
+    api_keys: Annotated[list[ApiKey], BeforeValidator(_list_or_empty)]
+    api_key_region_expiration_ts: Annotated[int | None, BeforeValidator(_seconds_or_none)] = None
 
 
 class CreateApiKeyResponse(_Model):

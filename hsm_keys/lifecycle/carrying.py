@@ -27,9 +27,10 @@ def listing_of(old: StoredKey, listed: Sequence[ApiKey]) -> ApiKey:
     listing = _find(old, listed)
     if listing is None:
         raise KeyProblemError(
-            f"Kalshi doesn't list API key {old.api_key_id} of {old.name!r} any more: there is nothing to rotate",
-            hint=f"end it with `hsm-keys revoke {old.name} --destroy`, then enroll anew; or check the environment "
-            "(--env)",
+            f"Kalshi doesn't list API key {old.api_key_id} of {old.name!r}: it was deleted, or belongs to another "
+            "account than the key that signs this call; there is nothing to rotate",
+            hint="see what Kalshi makes of its signature: hsm-keys reconcile; if it is dead, enroll anew under another "
+            "name",
         )
     return listing
 

@@ -44,6 +44,7 @@ _GLOSSARY: Final = {
     "imported": "The private half was made elsewhere and put into the store. It stays in now; copies from "
     "before may exist.",
     "API key": "What Kalshi knows the public half by. Its scopes say what a signature may do.",
+    "accepted": "Whoever made this report says that this API key's private half is elsewhere on purpose.",
     "proved live": "At the time of this report Kalshi took a request that was signed in the store for this API key.",
     "extractable, sensitive": "What a PKCS#11 token says: whether the private half may be wrapped and taken out, "
     "and whether it may be read in the clear (PKCS#11 v2.40, section 4.9).",
@@ -76,12 +77,13 @@ def custody_page(entries: Sequence[Entry], *, made_at: str, environment: str | N
 
 
 def _whole(entries: Sequence[Entry]) -> str:
-    bad = sum(bool(entry.problem) for entry in entries)
+    bad = sum(bool(entry.problem) and not entry.accepted for entry in entries)
     if not entries:
         return '<p class="verdict">There is no key.</p>'
     counted = Counter(entry.short_verdict for entry in entries)
     counts = ", ".join(f"{count} {verdict}" for verdict, count in counted.most_common())
-    verdict = f"{bad} of {len(entries)} keys are not in custody." if bad else "Every key is in custody."
+    accepted = ", but those that are accepted elsewhere" if any(entry.accepted for entry in entries) else ""
+    verdict = f"{bad} of {len(entries)} keys are not in custody." if bad else f"Every key is in custody{accepted}."
     return f'<p class="verdict {"bad" if bad else "good"}">{verdict}</p><p class="when">{escape(counts)}</p>'
 
 
@@ -94,13 +96,20 @@ def _line(entry: Entry) -> str:
 
 
 def _shade(entry: Entry) -> str:
+    if entry.accepted:
+        return "unknown"
     return "bad" if entry.problem else "good"
+
+
+def _verdict(entry: Entry) -> str:
+    return f"{entry.verdict}; accepted: it is there on purpose" if entry.accepted else entry.verdict
 
 
 def _section(entry: Entry) -> str:
     scopes = entry.scopes or []
     rows = [
         ("API key id", entry.api_key_id or "none: it was never registered"),
+        ("Environment", entry.environment or "unknown"),
         ("Private half", entry.location),
         ("Type", entry.key_type or "unknown"),
         ("Made", entry.made),
@@ -118,7 +127,7 @@ def _section(entry: Entry) -> str:
     said = [_row(fact.name.replace("_", " "), _answer(fact), fact) for fact in facts if fact.name not in _TRIED]
     tried = [_row(_TRIED[fact.name], _outcome(fact), fact) for fact in facts if fact.name in _TRIED]
     return (
-        f'<h2>{escape(entry.name or _UNNAMED)}</h2><p class="{_shade(entry)}">{escape(entry.verdict)}</p>'
+        f'<h2>{escape(entry.name or _UNNAMED)}</h2><p class="{_shade(entry)}">{escape(_verdict(entry))}</p>'
         f"<table><tbody>{plain}</tbody></table>{_facts('What the store says', said)}"
         f"{_facts('What was tried against it', tried)}"
     )

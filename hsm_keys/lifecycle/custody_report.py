@@ -11,7 +11,7 @@ from hsm_keys.lifecycle.custody import CustodyReport, examine_custody
 from hsm_keys.lifecycle.possession import accepts, can_sign
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.lifecycle.possession import Connect
@@ -51,6 +51,8 @@ class Entry:
         proved_live: Whether Kalshi took a request signed now; None if that wasn't tried.
         problem: Why it isn't in custody; empty if it is.
         age_days: How old it is, in whole days, where ``created`` is known.
+        environment: The environment that the store says it belongs to; None where it doesn't say.
+        accepted: Whether its private half is elsewhere on purpose, as whoever asked for the report says.
     """
 
     name: str
@@ -64,11 +66,13 @@ class Entry:
     proved_live: bool | None
     problem: str
     age_days: int | None = None
+    environment: str | None = None
+    accepted: bool = False
 
     @property
     def short_verdict(self) -> str:
         """``in custody``, or why not in a few words."""
-        return self.verdict.partition(":")[0]
+        return self.verdict.partition(":")[0] + (" (accepted)" if self.accepted else "")
 
     @property
     def verdict(self) -> str:
@@ -85,7 +89,9 @@ class Entry:
         return {
             "name": self.name,
             "api_key_id": self.api_key_id,
+            "environment": self.environment,
             "in_custody": not self.problem,
+            "accepted": self.accepted,
             "verdict": self.verdict,
             "location": self.location,
             "key_type": self.key_type,
@@ -120,7 +126,12 @@ def scopes_against_use(scopes: Sequence[str]) -> str:
 
 
 def examine_account(
-    stores: Sequence[KeyStore], listed: Sequence[ApiKey] | None, connect: Connect | None
+    stores: Sequence[KeyStore],
+    listed: Sequence[ApiKey] | None,
+    connect: Connect | None,
+    *,
+    environment: str | None = None,
+    accepted: Collection[str] = (),
 ) -> list[Entry]:
     """Examine every key of the stores and every API key of the account; nothing is changed.
 
@@ -128,17 +139,30 @@ def examine_account(
         stores: Where private halves may be.
         listed: What Kalshi lists; None if it wasn't asked.
         connect: Makes a client of the same environment for another signer; None signs nothing for Kalshi.
+        environment: The environment that was asked; None if none was. Keys of another one are judged by their store
+            alone.
+        accepted: API keys whose private halves are elsewhere on purpose.
 
     Raises:
         StoreError: If a store doesn't list its keys.
     """
     by_id = {listing.api_key_id: listing for listing in listed or ()}
     entries = [
-        _of_key(store, key, by_id, connect, asked=listed is not None) for store in stores for key in store.keys()
+        _of_key(store, key, by_id, connect if _is_here(key, environment) else None)
+        for store in stores
+        for key in store.keys()
     ]
     claimed = {entry.api_key_id for entry in entries}
-    others = [_of_listing(listing) for listing in by_id.values() if listing.api_key_id not in claimed]
+    others = [
+        _of_listing(listing, environment, accepted=listing.api_key_id in accepted)
+        for listing in by_id.values()
+        if listing.api_key_id not in claimed
+    ]
     return sorted(entries, key=_order) + sorted(others, key=_order)
+
+
+def _is_here(key: StoredKey, environment: str | None) -> bool:
+    return environment is not None and key.environment in {None, environment}
 
 
 def _order(entry: Entry) -> tuple[str, str]:
@@ -146,13 +170,11 @@ def _order(entry: Entry) -> tuple[str, str]:
 
 
 def account_in_custody(entries: Sequence[Entry]) -> bool:
-    """Tell whether every entry is in custody."""
-    return not any(entry.problem for entry in entries)
+    """Tell whether every entry is in custody, or accepted as it is."""
+    return not any(entry.problem and not entry.accepted for entry in entries)
 
 
-def _of_key(
-    store: KeyStore, key: StoredKey, by_id: dict[str, ApiKey], connect: Connect | None, *, asked: bool
-) -> Entry:
+def _of_key(store: KeyStore, key: StoredKey, by_id: dict[str, ApiKey], connect: Connect | None) -> Entry:
     listing = by_id.get(key.api_key_id) if key.api_key_id else None
     try:
         custody: CustodyReport | None = examine_custody(key)
@@ -162,8 +184,9 @@ def _of_key(
     except HsmKeysError as error:  # one key that can't be examined mustn't hide the others
         custody, created, live, problem = None, None, None, f"can't be examined: {error.message}"
     created = created or _moment(listing.created_ts if listing else None)
-    if asked and key.api_key_id and listing is None and not problem:
-        problem = "Kalshi doesn't list its API key: it is gone, or belongs to another account"
+    if connect is not None and key.api_key_id and listing is None:
+        also = f"; {problem}" if problem else ""
+        problem = f"gone: Kalshi doesn't list its API key, which was deleted or belongs to another account{also}"
     return Entry(
         name=key.name,
         api_key_id=key.api_key_id,
@@ -176,6 +199,7 @@ def _of_key(
         proved_live=live,
         problem=problem,
         age_days=_age(created),
+        environment=key.environment,
     )
 
 
@@ -219,7 +243,7 @@ def _live(key: StoredKey, connect: Connect | None) -> bool | None:
     return accepts(connect, key, key.api_key_id)
 
 
-def _of_listing(listing: ApiKey) -> Entry:
+def _of_listing(listing: ApiKey, environment: str | None, *, accepted: bool) -> Entry:
     created = _moment(listing.created_ts)
     return Entry(
         name=listing.name,
@@ -233,4 +257,6 @@ def _of_listing(listing: ApiKey) -> Entry:
         proved_live=None,
         problem=ELSEWHERE,
         age_days=_age(created),
+        environment=environment,
+        accepted=accepted,
     )

@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -204,28 +205,53 @@ def _clock(asked: float, answered: float, date: float) -> Check:
     return Check("clock", "ok", said)
 
 
-def check_bootstrap(signer: RequestSigner | None, connect: Connect) -> Check:
-    """Sign a GET with the bootstrap key of the environment."""
+def check_bootstrap(signer: RequestSigner | None, connect: Connect) -> list[Check]:
+    """Sign GET requests with the bootstrap key that environment variables name."""
     if signer is None:
-        return Check("bootstrap", "skipped", "the environment holds no bootstrap key (KALSHI_KEY_ID)")
+        return [Check("bootstrap", "skipped", "there is no bootstrap key (KALSHI_KEY_ID)")]
     return _taken("bootstrap", f"the bootstrap key {signer.api_key_id}", signer, connect)
 
 
-def check_own_key(key: StoredKey, connect: Connect) -> Check:
-    """Sign a GET with the key of the store that signs management calls where there is no bootstrap key."""
-    return _taken("credentials", f"the key {key.name!r} of the store", key.signer(), connect)
+def check_own_key(store: KeyStore, connect: Connect, environment: str) -> list[Check]:
+    """Sign GET requests with keys of the store that belong to this environment, until Kalshi takes one."""
+    registered = [key for key in store.keys() if key.api_key_id is not None]
+    mine = [key for key in registered if key.environment in {None, environment}]
+    refusal: HsmKeysError | None = None
+    for key in mine:
+        try:
+            return _taken("credentials", f"the key {key.name!r} of the store", key.signer(), connect)
+        except KalshiError as error:
+            refusal = refusal or error
+    if refusal is not None:
+        raise refusal
+    message = f"no key of the store is registered in the environment {environment}"
+    return [Check("credentials", "skipped", message, "see --env and --base-url")] if registered else []
 
 
-def _taken(name: str, what: str, signer: RequestSigner, connect: Connect) -> Check:
+def _taken(name: str, what: str, signer: RequestSigner, connect: Connect) -> list[Check]:
     from hsm_keys.kalshi.errors import ForbiddenError
 
     client: KalshiClient
-    try:
-        with connect(signer) as client:
+    with connect(signer) as client:
+        try:
             client.get_json("/portfolio/balance")
-    except ForbiddenError as error:
-        return Check(name, "warning", f"{what} may not read the balance: {error.message}", error.hint)
-    return Check(name, "ok", f"Kalshi takes {what}")
+        except ForbiddenError as error:
+            found = Check(name, "warning", f"{what} may not read the balance: {error.message}", error.hint)
+        else:
+            found = Check(name, "ok", f"Kalshi takes {what}")
+        return [found, *_attestation(client)]
+
+
+def _attestation(client: KalshiClient) -> list[Check]:
+    """Look at the account's location attestation, where the key may list the account's keys."""
+    from hsm_keys.lifecycle.attestation import attestation_of
+
+    attestation = None
+    with suppress(KalshiError):
+        attestation = attestation_of(client.api_keys.list())
+    if attestation is None:
+        return []
+    return [Check("attestation", "warning" if attestation.is_due else "ok", attestation.message, attestation.remedy)]
 
 
 def check_token(uri: str, *, pin_file: str | None, env: Mapping[str, str]) -> list[Check]:
@@ -279,12 +305,16 @@ def _pin(state: str) -> Check:
 def check_store(store: KeyStore) -> list[Check]:
     """Look at what an open store holds, and whether KMS would let it sign."""
     keys = store.keys()
-    names = ", ".join(key.name for key in keys) or "none"
+    names = ", ".join(f"{key.name} ({_belonging(key)})" for key in keys) or "none"
     checks = [Check("store", "ok", f"{store.describe()} is open, with {len(keys)} keys: {names}")]
     if store.uri.startswith("awskms:"):
         for key in keys:
             checks += checked(f"permission to sign with {key.name}", partial(_permission, store, key))
     return checks
+
+
+def _belonging(key: StoredKey) -> str:
+    return key.state.value if key.environment is None else f"environment {key.environment}"
 
 
 def _permission(store: KeyStore, key: StoredKey) -> Check:

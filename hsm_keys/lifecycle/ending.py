@@ -1,14 +1,41 @@
-"""Ending an API key at Kalshi for certain: deleted, whatever became of the answer, and proved dead."""
+"""Ending an API key at Kalshi for certain: deleted, whatever became of the answer, and proved dead.
+
+A status proves nothing. A CDN, a gateway, a server of another environment and a clock that is off answer with the same
+401, 403 and 404. An end is proved by three things together, in the environment that the key's mark names:
+
+1. Kalshi's list of the account's API keys doesn't name it. A list counts if it names the API key that it was asked for
+   with: then it is that account's list, and no other answer of success.
+2. Kalshi answers a request signed with the key's own private half in its words for an API key id that it doesn't know
+   (401, ``authentication_error``, ``NOT_FOUND``). 401 in other words, as for a wrong signature, says that it may live.
+3. Something shows that it lived there: Kalshi listed it before it was asked to delete it, or took the deletion (204).
+   Without that, as after a run that was killed, both looks are taken twice with some time between: a key that was
+   registered a moment ago isn't known everywhere yet.
+
+Where one of them can't be had:
+
+* The list can't be read, since the key that signs for it is the one that ended. Then (2) is all that Kalshi says, and
+  it says the same where the key isn't known yet, and after a sandbox was started anew. So it counts only after Kalshi
+  listed the key: in this run, or in an earlier one, which left the mark ``NAME+ending`` before it sent the DELETE.
+* The key signs nothing any more (disabled in KMS, or its deletion is scheduled). Then (1) with (3) is Kalshi's word,
+  which must do, and "proved" isn't said. A deletion that is scheduled already needs no (3): nothing more is destroyed.
+* The private half isn't in the store. Then the API key's own environment isn't known, and Kalshi's 404 may mean that it
+  lives in another one: without (3) nothing is proved.
+* Somebody else than Kalshi answers, or nobody, or the clock is off: nothing is proved.
+
+What isn't proved ends with exit code 7, says what answered, and destroys nothing.
+"""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 import stamina
 
-from hsm_keys.errors import KalshiError, OutcomeUnknownError
-from hsm_keys.kalshi.errors import NotFoundError, UnauthorizedError
-from hsm_keys.lifecycle.possession import accepts, can_sign
+from hsm_keys.errors import EndNotProvedError, KalshiError, NetworkError, OutcomeUnknownError
+from hsm_keys.kalshi.errors import NotFoundError, RefusedError, UnauthorizedError
+from hsm_keys.lifecycle.possession import Standing, can_sign, says_unknown, standing_of
+from hsm_keys.signing.environments import check_environment, environment_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,77 +44,184 @@ if TYPE_CHECKING:
     from hsm_keys.lifecycle.possession import Connect
     from hsm_keys.stores.base import StoredKey
 
-__all__ = ["end_api_key", "says_unknown"]
+__all__ = ["end_api_key"]
 
 _ATTEMPTS: Final = 4  # a key that was deleted a moment ago may still be known somewhere
 _PATIENCE_S: Final = 10.0
-_UNKNOWN_ID: Final = "NOT_FOUND"
-"""What Kalshi's 401 gives as details for an API key id that it doesn't know."""
+_SETTLE_S: Final = 2.0
+"""Seconds between two looks for a key that nothing shows to have lived."""
+
+_GOING: Final = "PendingDeletion"
+"""KMS's word for a key whose deletion is scheduled."""
 
 
-class _StillTaken(Exception):  # noqa: N818 - a state, not an error
-    """Kalshi still takes the key's signature."""
+class _StillThere(Exception):  # noqa: N818 - a state, not an error
+    """Kalshi still lists the key, or takes its signature."""
 
 
 def end_api_key(
-    management: KalshiClient, connect: Connect, api_key_id: str, key: StoredKey | None, report: Callable[[str], None]
+    management: KalshiClient,
+    connect: Connect,
+    api_key_id: str,
+    key: StoredKey | None,
+    report: Callable[[str], None],
+    *,
+    begun: bool = False,
 ) -> None:
-    """Delete an API key, and prove that Kalshi takes its signature no more. One that is gone already is fine.
+    """Delete an API key, and prove that it is dead. One that is gone already is fine, where that can be proved.
 
     Args:
         management: Signs the deletion; may be the very key that is deleted.
         connect: Makes a client of the same environment for another signer.
         api_key_id: What to delete.
-        key: Its private half, which signs the proof; None if it isn't at hand: then Kalshi's word must do, as it must
-            where the key is disabled or its deletion is scheduled already.
+        key: Its private half, which signs the proof; None if it isn't at hand.
         report: Called with a line for people.
+        begun: Whether an earlier run marked the key when Kalshi listed it, and was about to delete it.
 
     Raises:
+        WrongEnvironmentError: If the key belongs to another environment; nothing was sent.
         KalshiError: If Kalshi refuses, or still takes the key afterwards.
         OutcomeUnknownError: If it isn't known whether the key was deleted; run again, it is looked up.
+        EndNotProvedError: If nothing proves that it is dead.
     """
-    try:
-        deleted = _delete(management, api_key_id)
-    except UnauthorizedError as error:
-        # The key that signs the deletion may be the one that is deleted, by this request or by an earlier run.
-        if management.signer.api_key_id != api_key_id or not says_unknown(error):
-            raise
-        deleted = False
-    report(f"deleted API key {api_key_id} at Kalshi" if deleted else f"API key {api_key_id} was gone at Kalshi already")
-    if key is None:
+    if key is not None:
+        check_environment(key.name, key.environment, environment_name(management.base_url))
+    end = _End(management, connect, api_key_id, key)
+    listed = end.is_listed()
+    if listed is None and not begun:
+        raise end.unproved(
+            "Kalshi doesn't know it, and its list can't be read, since the same key signs for that: it may not be "
+            "known yet, or this is a sandbox that was started anew",
+            "let another API key sign: KALSHI_KEY_ID, or --auth NAME; Kalshi's account page makes one",
+        )
+    lived = begun or bool(listed)
+    deleted = end.delete(lived=lived)
+    report(f"deleted API key {api_key_id} at Kalshi" if deleted else f"Kalshi doesn't know API key {api_key_id}")
+    lived = lived or deleted
+    if key is not None and can_sign(key):
+        end.prove(lived=lived)
+        report(
+            "proved it: Kalshi refuses its signature (401) as that of an API key it doesn't know, and lists it no more"
+        )
         return
-    if not can_sign(key):
+    if not lived and (key is None or key.attributes().get("key_state") != _GOING):
+        raise end.unproved(
+            f"Kalshi doesn't know it in the environment {environment_name(management.base_url)}: it was deleted there, "
+            "or belongs to another environment or account",
+            "see what there is with `hsm-keys list`, and choose the environment with --env or --base-url"
+            if key is None
+            else f"enable {key.name!r} in its store, so that it can sign the proof",
+        )
+    end.check_not_listed()
+    if key is not None:
         report(f"{key.name!r} signs nothing any more, so there is no proof but Kalshi's word")
-        return
-    _prove_dead(connect, key, api_key_id)
-    report("proved it: Kalshi refuses its signature (401)")
 
 
-def says_unknown(error: UnauthorizedError) -> bool:
-    """Tell whether a 401 means that there is no such API key, rather than that signature or clock are wrong."""
-    return error.details == _UNKNOWN_ID
+class _End:
+    """The end of one API key: deleting it, and looking whether it is dead."""
 
+    def __init__(self, management: KalshiClient, connect: Connect, api_key_id: str, key: StoredKey | None) -> None:
+        self._management = management
+        self._connect = connect
+        self._api_key_id = api_key_id
+        self._key = key
 
-def _delete(management: KalshiClient, api_key_id: str) -> bool:
-    """Delete, and tell whether it was there; an answer that was lost is settled by looking."""
-    try:
-        management.api_keys.delete(api_key_id)
-    except NotFoundError:
-        return False
-    except OutcomeUnknownError:
-        if any(listed.api_key_id == api_key_id for listed in management.api_keys.list().api_keys):
-            raise
-    return True
+    def unproved(self, why: str, hint: str) -> EndNotProvedError:
+        """Return the error that says why."""
+        return EndNotProvedError(
+            f"it isn't proved that API key {self._api_key_id} is dead: {why}. Nothing was destroyed", hint=hint
+        )
 
+    def is_listed(self) -> bool | None:
+        """Tell whether Kalshi lists it; None if the list can't be read, since the same key signs for it.
 
-def _prove_dead(connect: Connect, key: StoredKey, api_key_id: str) -> None:
-    try:
-        for attempt in stamina.retry_context(on=_StillTaken, attempts=_ATTEMPTS, timeout=_PATIENCE_S, wait_max=2.0):
-            with attempt:
-                if accepts(connect, key, api_key_id):
-                    raise _StillTaken
-    except _StillTaken:
-        raise KalshiError(
-            f"Kalshi says that API key {api_key_id} is deleted, and still takes its signature",
-            hint="look at Kalshi's account page, and run the same command again",
-        ) from None
+        Raises:
+            KalshiError: If Kalshi refuses the list.
+            NetworkError: If there is no answer.
+            EndNotProvedError: If what came isn't the account's list.
+        """
+        try:
+            ids = {listing.api_key_id for listing in self._management.api_keys.list().api_keys}
+        except UnauthorizedError as error:
+            if not self._signs_itself():
+                raise
+            if says_unknown(error):
+                return None
+            raise self.unproved(error.message, error.hint) from None
+        if self._management.signer.api_key_id not in ids:
+            raise self.unproved(
+                f"the list that came doesn't name {self._management.signer.api_key_id}, which signed for it",
+                "check the base URL, and what stands between; or let another API key sign: --auth NAME",
+            )
+        return self._api_key_id in ids
+
+    def _signs_itself(self) -> bool:
+        return self._management.signer.api_key_id == self._api_key_id
+
+    def delete(self, *, lived: bool) -> bool:
+        """Delete, and tell whether it was there; an answer that was lost is settled by looking."""
+        try:
+            self._management.api_keys.delete(self._api_key_id)
+        except NotFoundError:
+            return False
+        except UnauthorizedError as error:
+            if not (self._signs_itself() and says_unknown(error)):
+                raise
+            return False  # an earlier run has deleted the key that signs this
+        except OutcomeUnknownError:
+            if not lived or self.is_listed():
+                raise
+        return True
+
+    def check_not_listed(self) -> None:
+        """Wait until Kalshi doesn't list it any more.
+
+        Raises:
+            KalshiError: If it still does after some seconds.
+        """
+        self._look(lambda: bool(self.is_listed()), "lists it")
+
+    def prove(self, *, lived: bool) -> None:
+        """Prove that it is dead, by the list and by its own signature.
+
+        Args:
+            lived: Whether something shows that Kalshi knew it; else the looks are repeated.
+
+        Raises:
+            KalshiError: If Kalshi lists it or takes its signature, still after some seconds.
+            EndNotProvedError: If something else than Kalshi answers, or Kalshi says something else.
+        """
+        for number in range(1 if lived else 2):
+            if number:
+                time.sleep(_SETTLE_S)
+            try:
+                self.check_not_listed()
+                self._look(self._is_taken, "takes its signature")
+            except EndNotProvedError:
+                raise
+            except (NetworkError, RefusedError) as error:
+                raise self.unproved(error.message, error.hint) from None
+
+    def _is_taken(self) -> bool:
+        if self._key is None:
+            return False
+        standing = standing_of(self._connect, self._key, self._api_key_id)
+        if standing is Standing.REFUSED:
+            raise self.unproved(
+                "Kalshi refuses its signature (401), and doesn't say that it doesn't know the key",
+                "it may belong to another pair: see `hsm-keys reconcile`, and Kalshi's account page",
+            )
+        return standing is Standing.TAKEN
+
+    def _look(self, there: Callable[[], bool], what: str) -> None:
+        try:
+            for attempt in stamina.retry_context(on=_StillThere, attempts=_ATTEMPTS, timeout=_PATIENCE_S, wait_max=2.0):
+                with attempt:
+                    if there():
+                        raise _StillThere
+        except _StillThere:
+            raise KalshiError(
+                f"API key {self._api_key_id} isn't dead: Kalshi still {what}",
+                hint="it may belong to another account than the key that signs this call (--auth); look at Kalshi's "
+                "account page, and run the same command again",
+            ) from None

@@ -16,8 +16,10 @@ from hsm_keys.lifecycle.custody import CustodyReport, prove_custody
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.possession import accepts, prove_registration
 from hsm_keys.lifecycle.registering import Registrar, Wanted, bind
+from hsm_keys.lifecycle.rights import MOVES_MONEY, check_manages
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.api_key_ids import check_api_key_id
+from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.base import KeyState, check_new_name
 
 if TYPE_CHECKING:
@@ -113,7 +115,8 @@ def enroll(
 
     Raises:
         UsageError: If the name, a scope or the subaccount can't be; nothing was done.
-        KeyExistsError: If the name is enrolled already.
+        KeyExistsError: If the name is enrolled already, in this environment or in another one.
+        KeyProblemError: If the key that signs the management calls can't manage API keys; nothing was done.
         CustodyError: If the private half isn't in custody; it is not registered.
         KalshiError: If Kalshi refuses; the key stays in the store, and the next run picks it up.
         OutcomeUnknownError: If it isn't known whether Kalshi registered the key; the next run finds out.
@@ -123,6 +126,9 @@ def enroll(
         store.mend(name)
         _unregistered(store, name)
         listed = management.api_keys.list().api_keys  # also shows, before anything is made, that we may ask
+        check_manages(management.signer.api_key_id, listed)
+        if scopes is None:
+            report(MOVES_MONEY)
         minted, new = mint(store, name, key_type, report)
         wanted = Wanted(name, scopes, subaccount, by_hand=_BY_HAND.format(name=name))
         registrar = Registrar(store, management, connect, report)
@@ -146,12 +152,14 @@ def adopt(
     Raises:
         UsageError: If that can't be an API key id.
         KeyNotFoundError: If the store has no such key.
+        WrongEnvironmentError: If the key is registered in another environment; nothing was changed.
         KeyExistsError: If the key is bound to another id that still works.
         CustodyError: If the private half isn't in custody.
         KalshiError: If Kalshi refuses the key's signature for that id; nothing was changed.
     """
     api_key_id = check_api_key_id(api_key_id)
     key = store.key(name)
+    check_environment(name, key.environment, environment)
     custody = prove_custody(key)
     report(f"proved custody of {name!r} in {store.describe()}: {custody.verdict}")
     other = key.api_key_id
@@ -163,6 +171,8 @@ def adopt(
     prove_registration(connect, key, api_key_id)
     report(f"proved it: Kalshi takes its signature for API key {api_key_id}")
     if other != api_key_id:
+        if other is not None:
+            report(f"it was bound to API key {other}, for which Kalshi doesn't take its signature")
         key = bind(store, key, api_key_id, environment, report)
     return Enrollment(key, custody, api_key_id)
 
@@ -176,7 +186,8 @@ def _unregistered(store: KeyStore, name: str) -> StoredKey | None:
         return None
     if key.state is KeyState.REGISTERED:
         raise KeyExistsError(
-            f"the key {name!r} is enrolled already, as API key {key.api_key_id}; nothing was changed",
+            f"the key {name!r} is enrolled already, as API key {key.api_key_id} of the environment {key.environment}; "
+            "nothing was changed",
             hint=f"see it with `hsm-keys show {name}`, or choose another name",
         )
     return key

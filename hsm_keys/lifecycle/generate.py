@@ -2,7 +2,8 @@
 
 Before Kalshi is asked the store is given a mark, which also shows that it takes such keys. From then on an API key of
 the name that no key of the store is bound to can only be one whose private half got lost between Kalshi's answer and
-the store: the next run deletes it. The mark goes last.
+the store: the next run deletes it. That holds in the environment that the mark names, and in no other: there an API key
+of the name may be anybody's. The mark goes last.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.made_by_kalshi import KALSHI, Made, Maker, called
 from hsm_keys.lifecycle.possession import find_registration, prove_registration
 from hsm_keys.lifecycle.registering import bind
+from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.base import check_new_name
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ class Generator:
 
         Raises:
             KeyBusyError: If another run works on the name; nothing was done.
+            WrongEnvironmentError: If an interrupted run had the key made in another environment; nothing was done.
             KeyExistsError: If the store has the name, or Kalshi has it and it may be in use; nothing was done.
             StoreError: If the store takes no such key; Kalshi wasn't asked, or its API key was deleted again.
             KalshiError: If Kalshi refuses; nothing is left behind.
@@ -71,17 +74,20 @@ class Generator:
             pending = self._imports.pending(self._name)
             if pending is None:
                 self._check_not_stored()
-            elif pending.key is None:
+            else:
+                check_environment(self._name, pending.environment, self._maker.environment)
+            if pending is not None and pending.key is None:
                 self._report(f"an earlier run was interrupted: waiting {_SETTLE_S:.0f} s for what it asked of Kalshi")
                 time.sleep(_SETTLE_S)
             listed = self._maker.listed()  # also shows, before anything is made, that we may ask
             namesakes = self._namesakes(listed)
-            if pending is None:
+            if pending is None or pending.environment is None:  # such a mark doesn't say where it was to be made
                 self._check_unused(namesakes)
             elif pending.key is not None:
                 return self._finish(pending.key, namesakes, listed)
             else:
                 self._maker.delete_lost(namesakes)
+            self._maker.tell_rights()
             self._try_out()
             made = self._make(listed)
             return self._conclude(self._import(made), made.api_key_id)
@@ -113,7 +119,7 @@ class Generator:
 
     def _try_out(self) -> None:
         """Leave the mark, and make sure that the store keeps in what is put into it."""
-        throwaway = self._imports.prepare(self._name, self._maker.key_type)
+        throwaway = self._imports.prepare(self._name, self._maker.key_type, self._maker.environment)
         if throwaway is not None:
             try:
                 prove_imported(throwaway, throwaway.public_key(), KALSHI)
@@ -180,8 +186,10 @@ class Generator:
         api_key_id = key.api_key_id or find_registration(self._maker.connect, key, namesakes)
         if api_key_id is None:
             raise KalshiError(
-                f"the store has the key {self._name!r} that Kalshi made, and Kalshi doesn't know it any more",
-                hint="destroy the key with the store's own tools, then run the same command again",
+                f"the store has the key {self._name!r} that Kalshi made, and none of the API keys that Kalshi lists "
+                "takes its signature; nothing was done",
+                hint="it may not be known everywhere yet: run the same command again; if it was deleted at Kalshi, "
+                "generate under another name",
             )
         self._maker.check_asked(api_key_id, listed)
         self._maker.delete_lost([api_key for api_key in namesakes if api_key.api_key_id != api_key_id])

@@ -1,4 +1,4 @@
-"""Rotations and generates that were begun and not ended: read off the marks, never repaired here.
+"""Rotations, generates and revocations that were begun and not ended: read off the marks, never repaired here.
 
 Each goes on with its own command, which knows what its next step is.
 """
@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.lifecycle.findings import Finding, about_key
-from hsm_keys.stores.base import IMPORTING, RETIRED, SUCCESSOR
+from hsm_keys.stores.base import ENDING, IMPORTING, RETIRED, SUCCESSOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ def _is_import(key: Seen) -> bool:
 
 
 def interruptions(keys: Sequence[Seen]) -> Iterator[Finding]:
-    """Give a finding for every rotation and every generate under way."""
+    """Give a finding for every rotation, every generate and every revocation under way."""
 
     def place(key: Seen) -> tuple[str, str, str]:
         return key.store, key.store_uri, name_of(key)
@@ -52,6 +52,9 @@ def interruptions(keys: Sequence[Seen]) -> Iterator[Finding]:
                     "generate",
                     name_of(key),
                 )
+            elif key.name.endswith(ENDING):
+                message = f"a `revoke` of {name_of(key)!r} was interrupted: its private half is still in {key.store}"
+                yield about_key("revoke-interrupted", key, message, "revoke", name_of(key), "--destroy")
         yield from _rotation(members)
 
 
@@ -83,6 +86,8 @@ def _handing_over(name: str, current: Seen | None, new: Seen, old: Seen) -> Find
 def _successor(name: str, current: Seen | None, new: Seen) -> Finding:
     if current is None:
         message = f"{new.name} was to replace {name!r}, and there is no key of that name any more"
+        if new.environment is None and not new.signs_for:
+            return about_key("rotation-orphan", new, f"{message}; it may be registered in another environment")
         return about_key("rotation-orphan", new, message, "revoke", new.name, "--destroy")
     if new.api_key_id is not None:
         message = f"the rotation of {name!r} was interrupted: the successor is registered, and hasn't got the name yet"

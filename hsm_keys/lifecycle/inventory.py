@@ -21,13 +21,13 @@ class Entry:
     Args:
         name: The store's name for it, else Kalshi's.
         api_key_id: Kalshi's id; None for a key that is only minted, or not ours.
-        environment: The environment in which the store's mark says it is registered.
+        environment: The environment that it belongs to, by the store's mark or since Kalshi lists it there.
         scopes: What it may do; None where Kalshi wasn't asked, or doesn't know the key.
         subaccount: The subaccount that it is restricted to, if any.
         key_type: The type of the pair; None where the private half isn't in the store.
         state: ``registered``; ``minted``: in the store alone, not registered yet; ``gone``: the store says
-            registered, and Kalshi doesn't list it; ``elsewhere``: Kalshi lists it, and the store hasn't it;
-            ``not ours``: the store has it, and hsm-keys has neither made nor adopted it.
+            registered in this environment, and Kalshi doesn't list it; ``elsewhere``: Kalshi lists it, and the store
+            hasn't it; ``not ours``: the store has it, and hsm-keys has neither made nor adopted it.
         location: Where the private half is, for people.
         uri: The key's URI in the store, if it is there.
     """
@@ -47,18 +47,25 @@ class Entry:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def take_inventory(stores: Sequence[KeyStore], listed: Sequence[ApiKey] | None) -> list[Entry]:
+def take_inventory(stores: Sequence[KeyStore], listed: Sequence[ApiKey] | None, environment: str) -> list[Entry]:
     """Join the stores' keys with Kalshi's.
 
     Args:
         stores: Where private halves may be.
         listed: What Kalshi lists; None if Kalshi wasn't asked.
+        environment: The environment at hand, as ``environment_name`` gives it: it knows nothing of other ones' keys.
     """
     by_id = {api_key.api_key_id: api_key for api_key in listed or ()}
-    mine = [_in_store(store, key, by_id, asked=listed is not None) for store in stores for key in store.keys()]
+    mine = [
+        _in_store(store, key, by_id, asked=listed is not None and key.environment in {None, environment})
+        for store in stores
+        for key in store.keys()
+    ]
     claimed = {entry.api_key_id for entry in mine}
     where = "not in this store" if len(stores) == 1 else "in none of these stores"
-    others = [_elsewhere(api_key, where) for api_key in by_id.values() if api_key.api_key_id not in claimed]
+    others = [
+        _elsewhere(api_key, where, environment) for api_key in by_id.values() if api_key.api_key_id not in claimed
+    ]
     return mine + sorted(others, key=lambda entry: (entry.name, entry.api_key_id or ""))
 
 
@@ -78,11 +85,11 @@ def _in_store(store: KeyStore, key: StoredKey, by_id: dict[str, ApiKey], *, aske
     )
 
 
-def _elsewhere(api_key: ApiKey, where: str) -> Entry:
+def _elsewhere(api_key: ApiKey, where: str, environment: str) -> Entry:
     return Entry(
         name=api_key.name,
         api_key_id=api_key.api_key_id,
-        environment=None,
+        environment=environment,
         scopes=list(api_key.scopes),
         subaccount=api_key.subaccount,
         key_type=None,

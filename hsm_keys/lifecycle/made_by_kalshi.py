@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from hsm_keys.errors import HsmKeysError, KalshiError, KeyAmbiguousError, OutcomeUnknownError, UsageError
 from hsm_keys.kalshi.api_keys import new_key_fields
 from hsm_keys.lifecycle.ending import end_api_key
-from hsm_keys.lifecycle.rights import check_asked
+from hsm_keys.lifecycle.rights import MOVES_MONEY, check_asked, check_manages
 from hsm_keys.signing.algorithms import KeyType, key_type_of
 from hsm_keys.signing.pem import load_private_key
 
@@ -86,8 +86,19 @@ class Maker:
         self.environment = management.environment
 
     def listed(self) -> list[ApiKey]:
-        """Return the account's API keys."""
-        return self._management.api_keys.list().api_keys
+        """Return the account's API keys.
+
+        Raises:
+            KeyProblemError: If the key that signs the management calls can't manage API keys.
+        """
+        listed = self._management.api_keys.list().api_keys
+        check_manages(self._management.signer.api_key_id, listed)
+        return listed
+
+    def tell_rights(self) -> None:
+        """Say what an API key can do for which no scopes were asked for."""
+        if self._wanted.scopes is None:
+            self.report(MOVES_MONEY)
 
     def check_asked(self, api_key_id: str, listed: Sequence[ApiKey]) -> None:
         """Make sure that what an interrupted run had made is what this one asks for.

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hsm_keys.errors import SigningError
-from hsm_keys.lifecycle.possession import accepts, can_sign
+from hsm_keys.lifecycle.possession import Standing, accepts, can_sign, standing_of
+from hsm_keys.signing.environments import environment_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,6 +37,8 @@ class Seen:
         signs_for: The API keys that Kalshi took its signature for.
         stopped: Why it can't sign at all: its state in KMS's words (``Disabled``, ``PendingDeletion``,
             ``PendingImport``), or the store's refusal; None if it can.
+        environment: The environment that it belongs to; None where its store doesn't say.
+        unknown: Whether Kalshi answered to its signature that it doesn't know the API key that it is bound to.
     """
 
     name: str
@@ -45,6 +48,8 @@ class Seen:
     pair: str
     signs_for: frozenset[str] = frozenset()
     stopped: str | None = None
+    environment: str | None = None
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +60,31 @@ class Snapshot:
         keys: The stores' keys.
         listed: What Kalshi lists.
         store_uri: The store that commands on API keys elsewhere are given.
+        environment: The environment that was asked.
     """
 
     keys: tuple[Seen, ...]
     listed: tuple[ApiKey, ...]
     store_uri: str
+    environment: str
+
+    @property
+    def here(self) -> tuple[Seen, ...]:
+        """The keys that belong to this environment, or to none; nothing that Kalshi says here is about the others.
+
+        A rotation's successor that isn't registered yet belongs where its name does.
+        """
+        elsewhere = {
+            (key.store_uri, key.name.partition("+")[0])
+            for key in self.keys
+            if key.environment not in {None, self.environment}
+        }
+        return tuple(
+            key
+            for key in self.keys
+            if key.environment == self.environment
+            or (key.environment is None and (key.store_uri, key.name.partition("+")[0]) not in elsewhere)
+        )
 
 
 def observe(
@@ -80,23 +105,35 @@ def observe(
         KalshiError: If Kalshi refuses the listing, or its answers say nothing about a key.
         NetworkError: If there is no answer.
     """
+    environment = environment_name(management.base_url)
     listed = management.api_keys.list().api_keys
     found = [(key, _seen(store, key)) for store in stores for key in store.keys()]
     able = {seen.pair: key for key, seen in found if seen.stopped is None}
     owned: dict[str, set[str]] = {pair: set() for pair in able}
+    unknown: set[str] = set()
     for _, seen in found:
         key = able.get(seen.pair)
-        known = owned.get(seen.pair, set())
-        if key and seen.api_key_id and seen.api_key_id not in known and accepts(connect, key, seen.api_key_id):
-            known.add(seen.api_key_id)
+        if key and seen.api_key_id and seen.environment in {None, environment}:
+            standing = standing_of(connect, key, seen.api_key_id)
+            if standing is Standing.TAKEN:
+                owned[seen.pair].add(seen.api_key_id)
+            elif standing is Standing.UNKNOWN:
+                unknown.add(seen.api_key_id)
     claimed = set().union(*owned.values())
     open_ids = [listing.api_key_id for listing in listed if listing.api_key_id not in claimed]
     if able and open_ids:
         report(f"trying {len(able)} key(s) on {len(open_ids)} API key(s) that none of them is known to own")
     for pair, key in able.items():
         owned[pair] |= {api_key_id for api_key_id in open_ids if accepts(connect, key, api_key_id)}
-    keys = tuple(replace(seen, signs_for=frozenset(owned.get(seen.pair, ()))) for _, seen in found)
-    return Snapshot(keys, tuple(listed), stores[0].uri)
+    keys = tuple(
+        replace(seen, signs_for=frozenset(owned.get(seen.pair, ())), unknown=seen.api_key_id in unknown)
+        for _, seen in found
+    )
+    snapshot = Snapshot(keys, tuple(listed), stores[0].uri, environment)
+    others = [f"{key.name} ({key.environment})" for key in keys if key.environment not in {None, environment}]
+    if others:
+        report(f"keys of other environments than {environment}, of which nothing is judged: {', '.join(others)}")
+    return snapshot
 
 
 def pair_of(key: StoredKey) -> str:
@@ -108,7 +145,15 @@ def _seen(store: KeyStore, key: StoredKey) -> Seen:
     stopped = _stopped(key)
     # The public half of a key that is stopped may be hidden; then its place stands for it.
     pair = f"{store.uri} {key.uri}" if stopped else pair_of(key)
-    return Seen(key.name, key.api_key_id, store.describe(), store.uri, pair, stopped=stopped)
+    return Seen(
+        key.name,
+        key.api_key_id,
+        store.describe(),
+        store.uri,
+        pair,
+        stopped=stopped,
+        environment=key.environment,
+    )
 
 
 def _stopped(key: StoredKey) -> str | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import stamina
 
-from hsm_keys.errors import KalshiError
+from hsm_keys.errors import KalshiError, NetworkError
 from hsm_keys.kalshi.errors import ClockError, ForbiddenError, UnauthorizedError
 from hsm_keys.signing.environments import PERPS
 from hsm_keys.stores.awskms.errors import KmsKeyStateError
@@ -21,15 +22,27 @@ if TYPE_CHECKING:
 
     Connect: TypeAlias = "Callable[[RequestSigner], KalshiClient]"
 
-__all__ = ["accepts", "can_sign", "find_registration", "prove_registration"]
+__all__ = ["Standing", "accepts", "can_sign", "find_registration", "prove_registration", "says_unknown", "standing_of"]
 
-_PROOF_PATHS: Final = {None: "/portfolio/balance", PERPS: "/margin/balance"}
-"""By exchange: every key that may read may read this, also one that is bound to a subaccount."""
+_PROOFS: Final = {None: ("/portfolio/balance", "balance"), PERPS: ("/margin/balance", "subaccount_balances")}
+"""By exchange: what every key that may read may read, also one that is bound to a subaccount; and a field of it."""
 
 _TRIAL: Final = b"hsm-keys trial\0"  # Kalshi's messages begin with a digit: this can't be taken for a request
 
 _ATTEMPTS: Final = 4  # a key that was registered a moment ago may not be known everywhere yet
 _PATIENCE_S: Final = 10.0
+_UNKNOWN_ID: Final = ("authentication_error", "NOT_FOUND")
+"""Code and details of Kalshi's 401 for an API key id that it doesn't know."""
+
+
+class Standing(StrEnum):
+    """What Kalshi makes of a key's signature for an API key id."""
+
+    TAKEN = "taken"
+    REFUSED = "refused"
+    """401, and Kalshi doesn't say that it doesn't know the id: it may well live, and belong to another pair."""
+    UNKNOWN = "unknown"
+    """401, as for an API key id that Kalshi doesn't know here and now."""
 
 
 class _NotYet(Exception):  # noqa: N818 - a state, not an error
@@ -64,38 +77,59 @@ def can_sign(key: StoredKey) -> bool:
     return True
 
 
-def accepts(connect: Connect, key: StoredKey, api_key_id: str) -> bool:
-    """Tell whether Kalshi takes this key's signature for this API key id; one or two GET requests.
+def says_unknown(error: UnauthorizedError) -> bool:
+    """Tell whether a 401 means that there is no such API key, rather than that signature or clock are wrong."""
+    return error.from_kalshi and (error.kalshi_code, error.details) == _UNKNOWN_ID
+
+
+def standing_of(connect: Connect, key: StoredKey, api_key_id: str) -> Standing:
+    """Return what Kalshi makes of this key's signature for this API key id; one or two GET requests.
 
     A 403 can mean that the key is known and may not read, or that Kalshi refuses before it looks at the
     signature. A second request with a signature that can't be right tells the two apart.
 
     Raises:
         KalshiError: If Kalshi's answer says nothing about the key: the clock is off, too many requests.
-        NetworkError: If there is no answer.
+        NetworkError: If there is no answer, or something else than Kalshi answered.
     """
     try:
         _get(connect, key.signer(api_key_id=api_key_id))
     except ClockError:
         raise
-    except UnauthorizedError:
-        return False
+    except UnauthorizedError as error:
+        return Standing.UNKNOWN if says_unknown(error) else Standing.REFUSED
     except ForbiddenError as refusal:
         from hsm_keys.signing.signer import RequestSigner
 
         try:
             _get(connect, RequestSigner(_Garbled(key), api_key_id=api_key_id))
         except UnauthorizedError:
-            return True
+            return Standing.TAKEN
         except ForbiddenError:
             raise refusal from None
-        return False
-    return True
+        return Standing.REFUSED
+    return Standing.TAKEN
+
+
+def accepts(connect: Connect, key: StoredKey, api_key_id: str) -> bool:
+    """Tell whether Kalshi takes this key's signature for this API key id. That it doesn't, proves no end.
+
+    Raises:
+        KalshiError: If Kalshi's answer says nothing about the key.
+        NetworkError: If there is no answer, or something else than Kalshi answered.
+    """
+    return standing_of(connect, key, api_key_id) is Standing.TAKEN
 
 
 def _get(connect: Connect, signer: RequestSigner) -> None:
     with connect(signer) as client:
-        client.get_json(_PROOF_PATHS[client.exchange])
+        path, field = _PROOFS[client.exchange]
+        answer = client.get_json(path)
+    if not (isinstance(answer, dict) and field in answer):
+        raise NetworkError(
+            f"the answer to GET {path} is no balance: something else than Kalshi may have given it",
+            hint="check the base URL (KALSHI_API_BASE_URL, --base-url), and what stands between",
+        )
 
 
 def prove_registration(connect: Connect, key: StoredKey, api_key_id: str) -> None:

@@ -1,6 +1,7 @@
 """Reconciling: what Kalshi, the stores and the proofs of possession say of each other, judged. Pure.
 
-Nothing here deletes anything, or leads to it: what ``--fix`` may do is to bind an id that a pair was proved to own.
+Nothing here deletes anything, or leads to it: what ``--fix`` may do is to bind an id that a pair was proved to own. Of
+keys that belong to another environment Kalshi's answers say nothing, and no finding does.
 """
 
 from __future__ import annotations
@@ -24,17 +25,19 @@ def judge(snapshot: Snapshot) -> list[Finding]:
     """Return everything that isn't as it should be, the same for the same snapshot.
 
     The codes: ``not-registered``, ``not-bound``, ``wrong-id``, ``refused``, ``gone``, ``cannot-sign``,
-    ``destroy-interrupted``, ``registered-twice``, ``elsewhere``, ``same-name-at-kalshi``, ``same-name-in-stores``,
-    ``generate-interrupted``, ``rotation-begun``, ``rotation-registered``, ``rotation-handover``,
-    ``rotation-grace``, ``rotation-ending``, ``rotation-inconsistent`` and ``rotation-orphan``.
+    ``destroy-interrupted``, ``revoke-interrupted``, ``registered-twice``, ``two-environments``, ``elsewhere``,
+    ``same-name-at-kalshi``, ``same-name-in-stores``, ``generate-interrupted``, ``rotation-begun``,
+    ``rotation-registered``, ``rotation-handover``, ``rotation-grace``, ``rotation-ending``, ``rotation-inconsistent``
+    and ``rotation-orphan``.
     """
     listed = {listing.api_key_id: listing for listing in snapshot.listed}
     # A key that a workflow has in hand is that workflow's business.
-    at_rest = [key for key in snapshot.keys if "+" not in key.name]
+    at_rest = [key for key in snapshot.here if "+" not in key.name]
     return [
-        *interruptions(snapshot.keys),
+        *interruptions(snapshot.here),
         *(finding for key in at_rest for finding in _about(key, listed)),
         *_registered_twice(snapshot),
+        *_two_environments(snapshot),
         *_elsewhere(snapshot),
         *_same_name_at_kalshi(snapshot),
         *_same_name_in_stores(snapshot),
@@ -59,12 +62,15 @@ def _about(key: Seen, listed: dict[str, ApiKey]) -> Iterator[Finding]:
             f"{key.name!r} is bound to API key {key.api_key_id}, and Kalshi refuses its signature for it: the id "
             "belongs to another pair. If you know the right one, give it to `hsm-keys adopt`",
         )
+    elif key.unknown:
+        message = f"{key.name!r} is bound to API key {key.api_key_id}, which Kalshi neither lists nor knows: it is gone"
+        yield about_key("gone", key, message, "revoke", key.name, "--destroy")
     else:
         message = (
-            f"{key.name!r} is bound to API key {key.api_key_id}, which Kalshi doesn't know: it was deleted, or belongs "
-            "to another environment (--env)"
+            f"{key.name!r} is bound to API key {key.api_key_id}, which Kalshi doesn't list, and it refuses its "
+            "signature without saying that it doesn't know it: the id may belong to another pair, of another account"
         )
-        yield about_key("gone", key, message, "revoke", key.name, "--destroy")
+        yield about_key("refused", key, message)
 
 
 def _stopped(key: Seen) -> Iterator[Finding]:
@@ -94,9 +100,9 @@ def _bindable(key: Seen) -> Finding:
 
 def _registered_twice(snapshot: Snapshot) -> Iterator[Finding]:
     """Give the API keys too many: Kalshi takes one pair's signature for several."""
-    for pair, key in {key.pair: key for key in snapshot.keys}.items():
+    for pair, key in {key.pair: key for key in snapshot.here}.items():
         ids = sorted(key.signs_for)
-        bound = [other.api_key_id for other in snapshot.keys if other.pair == pair and other.api_key_id in ids]
+        bound = [other.api_key_id for other in snapshot.here if other.pair == pair and other.api_key_id in ids]
         kept = next(iter(sorted(filter(None, bound))), next(iter(ids), None))
         for spare in ids:
             if spare != kept:
@@ -107,11 +113,25 @@ def _registered_twice(snapshot: Snapshot) -> Iterator[Finding]:
                 yield about_key("registered-twice", key, message, "revoke", spare, api_key_id=spare)
 
 
+def _two_environments(snapshot: Snapshot) -> Iterator[Finding]:
+    """Give the pairs of another environment that Kalshi knows here, too."""
+    here = {key.pair for key in snapshot.here}
+    for key in snapshot.keys:
+        if key.pair not in here and key.environment not in {None, snapshot.environment}:
+            for api_key_id in sorted(key.signs_for):
+                message = (
+                    f"the pair of {key.name!r} belongs to the environment {key.environment}, and Kalshi takes its "
+                    f"signature here too, for API key {api_key_id}. A pair for each environment is safer: revoke this "
+                    "API key if no program uses it"
+                )
+                yield about_key("two-environments", key, message, "revoke", api_key_id, api_key_id=api_key_id)
+
+
 def _elsewhere(snapshot: Snapshot) -> Iterator[Finding]:
     """Give the API keys whose private half is in none of the stores."""
     owned = {api_key_id for key in snapshot.keys for api_key_id in key.signs_for}
     stopped = {key.api_key_id for key in snapshot.keys if key.stopped}
-    importing = pending_imports(snapshot.keys)
+    importing = pending_imports(snapshot.here)
     for listing in snapshot.listed:
         if listing.api_key_id in owned | stopped or listing.name in importing:
             continue
@@ -132,7 +152,7 @@ def _same_name_at_kalshi(snapshot: Snapshot) -> Iterator[Finding]:
         names[listing.name].append(listing.api_key_id)
     workflow = {
         api_key_id: (key.store, name_of(key))
-        for key in snapshot.keys
+        for key in snapshot.here
         for api_key_id in {key.api_key_id, *(key.signs_for if "+" in key.name else ())}
     }
     for name, ids in names.items():
@@ -145,7 +165,7 @@ def _same_name_at_kalshi(snapshot: Snapshot) -> Iterator[Finding]:
 
 def _same_name_in_stores(snapshot: Snapshot) -> Iterator[Finding]:
     names = defaultdict(list)
-    for key in snapshot.keys:
+    for key in snapshot.here:
         names[key.name].append(key)
     for name, keys in names.items():
         if len({key.pair for key in keys}) > 1:

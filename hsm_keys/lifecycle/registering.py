@@ -6,7 +6,6 @@ list is searched first for an API key that this private half signs for.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,8 @@ from hsm_keys.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from hsm_keys.kalshi.errors import BadRequestError, ConflictError, NotFoundError, TierError
+from hsm_keys.kalshi.errors import BadRequestError, ConflictError, TierError
+from hsm_keys.lifecycle.ending import end_api_key
 from hsm_keys.lifecycle.possession import find_registration, prove_registration
 from hsm_keys.lifecycle.rights import check_asked, describe_rights
 
@@ -126,15 +126,19 @@ class Registrar:
         try:
             return bind(self._store, key, api_key_id, self._environment, self._report)
         except KeyNotFoundError:
-            self._delete(api_key_id)
+            ending = self._delete(api_key_id)
             raise KeyBusyError(
-                f"somebody else destroyed the pair of {key.name!r} meanwhile; API key {api_key_id} was deleted again",
+                f"somebody else destroyed the pair of {key.name!r} meanwhile; API key {api_key_id} {ending}",
                 hint="run the same command again in a while: it goes on from what is there",
             ) from None
 
-    def _delete(self, api_key_id: str) -> None:
-        with suppress(NotFoundError):
-            self._management.api_keys.delete(api_key_id)
+    def _delete(self, api_key_id: str) -> str:
+        """Delete what this run registered, and return what became of it."""
+        try:
+            end_api_key(self._management, self._connect, api_key_id, None, self._report)
+        except HsmKeysError as error:
+            return f"may still be there ({error.message}): end it with `hsm-keys revoke {api_key_id}`"
+        return "was deleted again"
 
     def _post(self, key: StoredKey, wanted: Wanted, before: Sequence[ApiKey]) -> str:
         """Post the public half once. If the answer is lost, look for the key among those that are new."""
@@ -194,10 +198,10 @@ class Registrar:
         other = find_registration(self._connect, key, others)
         if other is None:
             return
-        self._delete(api_key_id)
+        ending = self._delete(api_key_id)
         raise KeyBusyError(
             f"somebody else registered {key.name!r} at the same moment, as API key {other}; "
-            f"the one of this run ({api_key_id}) was deleted again",
+            f"the one of this run ({api_key_id}) {ending}",
             hint="run the same command again in a while: it goes on from what is there",
         )
 

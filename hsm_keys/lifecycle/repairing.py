@@ -9,6 +9,7 @@ from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.observing import pair_of
 from hsm_keys.lifecycle.possession import prove_registration
 from hsm_keys.lifecycle.registering import bind
+from hsm_keys.signing.environments import check_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,6 +42,7 @@ def fix(
 
     Raises:
         KeyBusyError: If somebody else works on a key, or has changed it since it was looked at.
+        WrongEnvironmentError: If a key belongs to another environment by now.
         KalshiError: If Kalshi doesn't take a key's signature any more.
     """
     return [
@@ -56,6 +58,7 @@ def _bound(
     store = next(store for store in stores if store.uri == repair.key.store_uri)
     with exclusive(store, repair.key.name):
         key = _as_seen(store, repair)
+        check_environment(key.name, key.environment, environment)
         prove_registration(connect, key, repair.api_key_id)
         report(str(repair))
         return bind(store, key, repair.api_key_id, environment, report).api_key_id == repair.api_key_id

@@ -1,20 +1,27 @@
 """Revoking: an API key ends at Kalshi for certain, and on request its private half ends too.
 
-First the API key, then the pair: killed between the two, the next run finds the API key gone and goes on. A pair is
-never destroyed while Kalshi may still take its signature.
+First the API key, then the pair: killed between the two, the next run finds the API key dead and goes on. A pair is
+never destroyed while Kalshi may still take its signature, here or in another environment (``ending`` says what proves
+that it doesn't).
+
+A key that no other one can delete deletes itself, and then nobody can read the account's list any more. So while Kalshi
+lists it still, it gets the name ``NAME+ending``, by which the next run knows that it lived there and was to end.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from hsm_keys.errors import KeyBusyError, KeyNotFoundError, KeyProblemError, UsageError
+from hsm_keys.errors import EndNotProvedError, KalshiError, KeyBusyError, KeyNotFoundError, KeyProblemError, UsageError
 from hsm_keys.kalshi.errors import UnauthorizedError
-from hsm_keys.lifecycle.ending import end_api_key, says_unknown
+from hsm_keys.lifecycle.ending import end_api_key
 from hsm_keys.lifecycle.locking import exclusive
-from hsm_keys.lifecycle.possession import can_sign, find_registration
-from hsm_keys.lifecycle.targets import Target, find_target
+from hsm_keys.lifecycle.possession import can_sign, find_registration, says_unknown
+from hsm_keys.lifecycle.rights import check_manages, manages_keys, may_manage
+from hsm_keys.lifecycle.targets import Target, find_target, keys_named
+from hsm_keys.signing.environments import check_environment, environment_name
+from hsm_keys.stores.base import ENDING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,17 +31,7 @@ if TYPE_CHECKING:
     from hsm_keys.lifecycle.possession import Connect
     from hsm_keys.stores.base import KeyStore, StoredKey
 
-__all__ = ["Revocation", "Revoked", "Revoker", "manages_keys"]
-
-_MANAGING_SCOPE: Final = "write"
-
-
-def manages_keys(listing: ApiKey) -> bool:
-    """Tell whether an API key can manage API keys, as far as that is known.
-
-    Which scope that needs isn't documented. A key with ``write`` that is bound to nothing has all there is.
-    """
-    return _MANAGING_SCOPE in listing.scopes and listing.subaccount is None and listing.fcm_subtrader_id is None
+__all__ = ["Revocation", "Revoked", "Revoker"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +56,7 @@ class Revoked:
     Args:
         name: The store's name for it, else Kalshi's.
         api_key_id: The API key's id; None if there was none.
-        revoked: Whether the API key is dead at Kalshi now; False only where there was none.
+        revoked: Whether the API key is dead at Kalshi now, which was proved; False only where there was none.
         private_half: ``kept``, ``destroyed``, ``deletion scheduled``, or ``elsewhere``: not in this store.
     """
 
@@ -102,7 +99,10 @@ class Revoker:
         Raises:
             KeyAmbiguousError: If it could mean several.
             KeyNotFoundError: If it means none.
-            KeyProblemError: If it is the last key that can manage keys, or there is nothing to end.
+            WrongEnvironmentError: If it is a key of the store that belongs to another environment.
+            KeyProblemError: If it is the last key that can manage keys, there is nothing to end, or the key that signs
+                can't manage keys.
+            EndNotProvedError: If it is the key that signs, and Kalshi doesn't know it.
             UsageError: If there is nothing to destroy.
         """
         keys = self._store.keys()
@@ -114,7 +114,7 @@ class Revoker:
             raise
         self._check_something_to_do(target, destroy=destroy)
         managers = [entry for entry in listed if entry.api_key_id != target.api_key_id and manages_keys(entry)]
-        if not managers and not force and _may_manage(target.listing):
+        if not managers and not force and target.listing is not None and may_manage(target.listing):
             raise KeyProblemError(
                 f"API key {target.api_key_id} is the last one that can manage API keys (scope write, bound to no "
                 "subaccount); nothing was done",
@@ -136,22 +136,46 @@ class Revoker:
         with exclusive(self._store, target.name.partition("+")[0] or str(target.api_key_id)):
             key = self._unchanged(target)
             if target.api_key_id is not None:
-                end_api_key(self._management, self._connect, target.api_key_id, key, self._report)
+                key = self._end(target, target.api_key_id, key, destroy=plan.destroy)
             private_half = self._private_half(key, destroy=plan.destroy)
         return Revoked(target.name, target.api_key_id, target.api_key_id is not None, private_half)
 
+    def _end(self, target: Target, api_key_id: str, key: StoredKey | None, *, destroy: bool) -> StoredKey | None:
+        """End the API key; return the pair, under the name that it has then."""
+        name = key.name if key else ""
+        own = self._management.signer.api_key_id == api_key_id
+        if key and own and destroy and target.listing and "+" not in name:
+            key = self._store.rename(key, name + ENDING)
+        begun = key is not None and key.name.endswith(ENDING)
+        try:
+            end_api_key(self._management, self._connect, api_key_id, key, self._report, begun=begun)
+        except KalshiError:  # it lives
+            if key and begun:
+                self._store.rename(key, key.name.removesuffix(ENDING))
+            raise
+        if key and begun and not destroy:
+            return self._store.rename(key, key.name.removesuffix(ENDING))
+        return key
+
     def _target(self, word: str, keys: Sequence[StoredKey]) -> tuple[Target, Sequence[ApiKey]]:
+        for key in keys_named(word, keys):  # before anything is asked: Kalshi's answers here say nothing of it
+            check_environment(key.name, key.environment, environment_name(self._management.base_url))
         try:
             listed = self._management.api_keys.list().api_keys
         except UnauthorizedError as error:
             target = find_target(word, keys, [])
             if target.api_key_id != self._management.signer.api_key_id:
                 raise
-            if not says_unknown(error):
-                error.hint = f"{error.hint}; if this key was deleted already, let another one sign the call (--auth)"
-                raise
-            return target, []  # an earlier run has ended the very key that signs
+            if says_unknown(error) and target.key is not None and target.key.name.endswith(ENDING):
+                return target, []  # an earlier run has ended the very key that signs
+            raise EndNotProvedError(
+                f"{error.message}. The key that signs this is the one that is to end, and that proves nothing of it; "
+                "nothing was done",
+                hint=f"{error.hint}; let another key sign the call: KALSHI_KEY_ID, or --auth NAME (Kalshi's account "
+                "page makes one)",
+            ) from None
         target = find_target(word, keys, listed)
+        check_manages(self._management.signer.api_key_id, listed)
         if target.key is not None and target.api_key_id is None:
             target = self._registered(target.key, _unclaimed(listed, keys))
         return target, listed
@@ -216,11 +240,6 @@ class Revoker:
             else f"destroyed the private half of {key.name!r}"
         )
         return "deletion scheduled" if days else "destroyed"
-
-
-def _may_manage(listing: ApiKey | None) -> bool:
-    """Tell whether an API key might manage keys; a listing without scopes doesn't say."""
-    return listing is not None and (manages_keys(listing) or not listing.scopes)
 
 
 def _unclaimed(listed: Sequence[ApiKey], keys: Sequence[StoredKey]) -> list[ApiKey]:

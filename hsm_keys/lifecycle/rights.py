@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import KeyProblemError
 
@@ -11,7 +11,59 @@ if TYPE_CHECKING:
 
     from hsm_keys.kalshi.models import ApiKey
 
-__all__ = ["check_asked", "describe_rights", "rights_of", "scopes_of"]
+__all__ = [
+    "MOVES_MONEY",
+    "check_asked",
+    "check_manages",
+    "describe_rights",
+    "manages_keys",
+    "may_manage",
+    "rights_of",
+    "scopes_of",
+]
+
+MOVES_MONEY: Final = (
+    "no --scope was given, so this key will be able to move money and to make API keys: for a narrower one, "
+    "--scope read --scope write::trade"
+)
+"""What whoever asks for an API key without scopes should know: Kalshi grants read and write."""
+
+_MANAGING_SCOPE: Final = "write"
+
+
+def manages_keys(listing: ApiKey) -> bool:
+    """Tell whether an API key can manage API keys, as far as that is known.
+
+    Which scope that needs isn't documented. A key with ``write`` that is bound to nothing has all there is.
+    """
+    return _MANAGING_SCOPE in listing.scopes and listing.subaccount is None and listing.fcm_subtrader_id is None
+
+
+def may_manage(listing: ApiKey) -> bool:
+    """Tell whether an API key might manage API keys; a listing without scopes doesn't say."""
+    return manages_keys(listing) or not listing.scopes
+
+
+def check_manages(api_key_id: str, listed: Sequence[ApiKey]) -> None:
+    """Make sure, before anything is made, that the API key which signs management calls can do what they need.
+
+    Args:
+        api_key_id: That API key.
+        listed: What Kalshi lists; a key that isn't among them is let pass.
+
+    Raises:
+        KeyProblemError: If Kalshi lists it without what that takes.
+    """
+    own = next((listing for listing in listed if listing.api_key_id == api_key_id), None)
+    if own is None or may_manage(own):
+        return
+    others = ", ".join(f"{listing.name} ({listing.api_key_id})" for listing in listed if manages_keys(listing))
+    raise KeyProblemError(
+        f"API key {api_key_id} ({own.name!r}) can't manage API keys: it has {describe_rights(own)}, and that takes "
+        f"the scope {_MANAGING_SCOPE}, bound to no subaccount; nothing was done",
+        hint="let another key sign, by --auth NAME or KALSHI_KEY_ID"
+        + (f"; those that can: {others}" if others else "; none of the account can: make one on Kalshi's account page"),
+    )
 
 
 def scopes_of(listing: ApiKey) -> list[str]:

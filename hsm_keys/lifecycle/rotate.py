@@ -22,6 +22,8 @@ from hsm_keys.lifecycle.ending import end_api_key
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.possession import find_registration, prove_registration
 from hsm_keys.lifecycle.registering import Registrar
+from hsm_keys.lifecycle.rights import check_manages
+from hsm_keys.signing.environments import check_environment, environment_name
 from hsm_keys.stores.base import RETIRED, SUCCESSOR, check_new_name
 
 if TYPE_CHECKING:
@@ -136,6 +138,7 @@ class Rotator:
         Raises:
             KeyNotFoundError: If there is no such key.
             KeyNotRegisteredError: If it was never registered.
+            WrongEnvironmentError: If a key of that name belongs to another environment; so for all three.
             KeyBusyError: If another run is working on it.
             KeyProblemError: If Kalshi doesn't give the successor what the old key may do; the old one keeps its name.
             KalshiError: If Kalshi refuses; the old key keeps its name and works.
@@ -190,6 +193,10 @@ class Rotator:
             return Rotation(old, prove_custody(old), None, "aborted")
 
     def _stage(self, name: str) -> Stage:
+        labels = {name, name + SUCCESSOR, name + RETIRED}
+        for key in self._store.keys():
+            if key.name in labels:
+                check_environment(key.name, key.environment, environment_name(self._management.base_url))
         for mark in ("", SUCCESSOR, RETIRED):
             self._store.mend(name + mark)
         keys = {key.name: key for key in self._store.keys()}
@@ -228,6 +235,7 @@ class Rotator:
                 hint=f"run `hsm-keys enroll --name {name}`",
             )
         listed = self._management.api_keys.list().api_keys
+        check_manages(self._management.signer.api_key_id, listed)
         wanted = wanted_like(name, listing_of(old, listed), listed)
         new = minted or self._store.generate_like(old, name + SUCCESSOR)
         self._report(f"{'picked up' if minted else 'made'} the {new.key_type} key {new.name!r}")

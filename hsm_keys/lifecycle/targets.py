@@ -8,7 +8,7 @@ from uuid import UUID
 
 from hsm_keys.errors import KeyAmbiguousError, KeyNotFoundError, KeyProblemError, UsageError
 from hsm_keys.signing.api_key_ids import check_api_key_id
-from hsm_keys.stores.base import RETIRED, SUCCESSOR
+from hsm_keys.stores.base import ENDING, RETIRED, SUCCESSOR
 from hsm_keys.values import shown
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.stores.base import StoredKey
 
-__all__ = ["Target", "find_target"]
+__all__ = ["Target", "find_target", "keys_named"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,15 @@ class Target:
         return self.key.name if self.key else self.listing.name if self.listing else ""
 
 
+def keys_named(word: str, keys: Sequence[StoredKey]) -> list[StoredKey]:
+    """Return the keys of the store that a word names or is the API key id of."""
+    try:
+        api_key_id = check_api_key_id(word)
+    except UsageError:
+        api_key_id = ""  # a name at Kalshi may be anything
+    return [key for key in keys if key.name in {word, word + ENDING} or (api_key_id and key.api_key_id == api_key_id)]
+
+
 def find_target(word: str, keys: Sequence[StoredKey], listed: Sequence[ApiKey]) -> Target:
     """Return the API key that a word means. The store's names win over Kalshi's, as with every command.
 
@@ -54,7 +63,7 @@ def find_target(word: str, keys: Sequence[StoredKey], listed: Sequence[ApiKey]) 
         KeyAmbiguousError: If it could mean several.
         KeyNotFoundError: If it means none; an id that nobody knows is none of those, it is a key that is gone.
     """
-    named = [key for key in keys if key.name == word]
+    named = [key for key in keys if key.name == word] or [key for key in keys if key.name == word + ENDING]
     by_id = _by_id(word, keys, listed)
     if len(named) > 1 or (named and by_id and by_id.key is not named[0]):
         raise _ambiguous(word, "in the store", [*named, *([by_id] if by_id else [])])

@@ -1,13 +1,14 @@
 """A pair made by Kalshi into a PEM file: for programs that can't use a store. Custody ends there.
 
-``PATH.generating`` stands beside the file while this goes on, made before Kalshi is asked. It holds the private half
-until that is whole, and becomes ``PATH`` in one step. A run that finds it knows that the API key of the name belongs
-to a file that nobody has got, and deletes it.
+``PATH.generating-ENVIRONMENT`` stands beside the file while this goes on, made before Kalshi is asked. It holds the
+private half until that is whole, and becomes ``PATH`` in one step. A run that finds it knows that the API key of the
+name belongs to a file that nobody has got, and deletes it. In another environment it knows nothing, and does nothing.
 """
 
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from hsm_keys.lifecycle.custody import CustodyReport, made_outside
 from hsm_keys.lifecycle.enroll import Enrollment
 from hsm_keys.lifecycle.made_by_kalshi import KALSHI, Maker, called
 from hsm_keys.lifecycle.possession import find_registration, prove_registration
+from hsm_keys.signing.environments import check_environment, is_environment
 from hsm_keys.signing.pem import PemKey, load_private_key
 from hsm_keys.stores.base import CustodyFact, StoredKey, Verdict, check_new_name
 
@@ -80,13 +82,14 @@ def generate_to_file(path: str, maker: Maker) -> Enrollment:
 
     Raises:
         UsageError: If the file exists, or can't be made; nothing was done.
+        WrongEnvironmentError: If an interrupted run had the file's key made in another environment; nothing was done.
         KeyExistsError: If Kalshi has an API key of the name already; nothing was done.
         KeyBusyError: If another run writes the same file.
         KalshiError: If Kalshi refuses; nothing is left behind.
         OutcomeUnknownError: If it isn't known whether Kalshi made a pair; the next run finds out.
     """
     name, target = check_new_name(maker.name), Path(path).absolute()
-    part = target.with_name(target.name + ".generating")
+    part = _part_of(target, maker.environment)
     interrupted = part.exists()
     if os.path.lexists(target) and not interrupted:
         raise UsageError(f"{target} exists already; nothing was done", hint="name a file that doesn't exist yet")
@@ -101,6 +104,7 @@ def generate_to_file(path: str, maker: Maker) -> Enrollment:
             f"Kalshi has an API key called {name!r} already: {_ids(namesakes)}; nothing was changed",
             hint="somebody may use it: choose another name, or delete it on Kalshi's account page first",
         )
+    maker.tell_rights()
     with _held(part, name) as descriptor:
         if os.path.lexists(target):
             key = _delivered(name, target, part, namesakes, maker)
@@ -110,6 +114,20 @@ def generate_to_file(path: str, maker: Maker) -> Enrollment:
     prove_registration(maker.connect, key, str(key.api_key_id))
     maker.report("proved it: Kalshi answered a request signed with it")
     return Enrollment(key, CustodyReport(tuple(key.custody_facts())), key.api_key_id)
+
+
+def _part_of(target: Path, environment: str) -> Path:
+    """Return the unfinished file; one of another environment is in the way.
+
+    Raises:
+        WrongEnvironmentError: If there is such a one.
+    """
+    stem = f"{target.name}.generating-"
+    for other in target.parent.glob(f"{glob.escape(stem)}*"):
+        mentioned = other.name.removeprefix(stem)
+        if is_environment(mentioned):
+            check_environment(str(target), mentioned, environment)
+    return target.with_name(stem + environment)
 
 
 def _ids(api_keys: Sequence[ApiKey]) -> str:
@@ -157,7 +175,11 @@ def _delivered(name: str, target: Path, part: Path, namesakes: Sequence[ApiKey],
     pem = target.read_bytes()
     api_key_id = find_registration(maker.connect, PemFileKey(name, target, pem, None, maker.environment), namesakes)
     if api_key_id is None:
-        raise KalshiError(f"Kalshi doesn't know the key in {target} any more", hint="remove the file, and run again")
+        raise KalshiError(
+            f"none of the API keys that Kalshi lists takes the signature of the key in {target}; nothing was done",
+            hint="it may not be known everywhere yet: run the same command again; if you know that it was deleted, "
+            "remove the file first",
+        )
     maker.check_asked(api_key_id, namesakes)
     maker.report(f"picked up {target}, which an interrupted run wrote")
     part.unlink()

@@ -17,6 +17,7 @@ from hsm_keys.proxy.audit import AuditError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from hsm_keys.proxy.attestation import AttestationWatch
     from hsm_keys.proxy.audit import AuditTrail
     from hsm_keys.proxy.judge import Judge
     from hsm_keys.proxy.metrics import Metrics
@@ -37,6 +38,9 @@ class Control:
         trail: The audit trail.
         metrics: What is counted.
         marker: A file that is there while signing is frozen: a restart doesn't thaw.
+
+    Attributes:
+        attestation: Learns when the account's location attestation ends; None while Kalshi can't be asked.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class Control:
         self._trail = trail
         self._metrics = metrics
         self._marker = marker
+        self.attestation: AttestationWatch | None = None
         self._started = time.time()
         self._proving = asyncio.Lock()
         metrics.frozen.set(judge.frozen)
@@ -61,12 +66,14 @@ class Control:
             self.thaw()
             return _json(self.status())
         if (request.method, request.path) == ("GET", "/status"):
+            await self._look()
             return _json({**self.status(), "not_ready": await self._problem()})
         return await self.answer_metrics(request)
 
     async def answer_metrics(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer where only metrics and health are to be had."""
         if request.method == "GET" and request.path == "/metrics":
+            await self._look()
             return web.Response(body=self._metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4"})
         if request.method == "GET" and request.path == "/healthz":
             return web.Response(text="ok\n")
@@ -111,6 +118,10 @@ class Control:
             "audit_head": self._trail.head,
             "audit_problem": self._trail.failed,
         }
+
+    async def _look(self) -> None:
+        if self.attestation is not None:
+            await self.attestation.look()
 
     async def _problem(self) -> str:
         async with self._proving:  # many who ask at once are told of one signature

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import cache
+from math import isnan, nan
 from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -50,6 +52,12 @@ class Metrics:
         self.healthy = Gauge(
             "hsm_keys_proxy_store_healthy", "0 if the last signature couldn't be made", registry=registry
         )
+        self.attestation = Gauge(
+            "hsm_keys_proxy_region_expiration_timestamp_seconds",
+            "When the account's location attestation ends; NaN while unknown",
+            registry=registry,
+        )
+        self.attestation.set(nan)
         self.verdict = cache(self.verdicts.labels)
         self.answered = cache(self.upstream.labels)
         self.drawn = cache(self.presigned.labels)
@@ -76,7 +84,13 @@ class Metrics:
             "upstream": {status: _times(self.upstream, status=status) for status in statuses},
             "presign": {sample.labels["outcome"]: int(sample.value) for sample in _samples(self.presigned, "_total")},
             "websockets": int(_value(self.sessions)),
+            "attested_until": _moment(_value(self.attestation)),
         }
+
+
+def _moment(seconds: float) -> str | None:
+    """Return a Unix time as people read it; None of one that isn't known."""
+    return None if isnan(seconds) else datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
 def _samples(metric: Counter | Gauge | Histogram, suffix: str) -> Iterator[Sample]:

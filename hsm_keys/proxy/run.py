@@ -15,6 +15,7 @@ from aiohttp import web
 
 from hsm_keys.errors import HsmKeysError, UsageError
 from hsm_keys.proxy.access import Caller, Refused, TokenFolder, check_page, local_caller
+from hsm_keys.proxy.attestation import AttestationWatch
 from hsm_keys.proxy.audit import AuditTrail
 from hsm_keys.proxy.control import Control
 from hsm_keys.proxy.door import Door
@@ -204,6 +205,7 @@ class _Proxy:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         async with AsyncExitStack() as stack:
             upstream = await stack.enter_async_context(Upstream(base_url, self._metrics, ws_url=ws_url))
+            self._control.attestation = AttestationWatch(upstream, self._signs, self._metrics)
             door = Door(
                 self._identify,
                 self._judge,

@@ -202,6 +202,17 @@ class Upstream:
                 self._metrics.answered(status).observe(time.perf_counter() - started)
         return answer
 
+    async def get(self, path: str, sign: Sign) -> tuple[int, bytes]:
+        """Send a request of the proxy's own, signed when there is a connection; return Kalshi's status and the body.
+
+        Raises:
+            aiohttp.ClientError: If Kalshi can't be reached, or doesn't answer.
+            HsmKeysError: Whatever signing raises; nothing was sent then.
+        """
+        _sign.set(sign)
+        async with self._opened().request("GET", self._url(path), allow_redirects=False) as answer:
+            return answer.status, await answer.read()
+
     async def relay(self, request: web.BaseRequest, signing: RequestSigning) -> web.StreamResponse:
         """Open a WebSocket at Kalshi, then the client's, and relay messages until either side closes.
 

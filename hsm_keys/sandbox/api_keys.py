@@ -40,9 +40,11 @@ async def list_keys(call: Call) -> Answer:
         for key in call.state.keys.values()
         if subtrader is None or key.fcm_subtrader_id == subtrader
     ]
+    expires = call.state.region_expiration_ts
     if not call.state.null_lists:
-        return Answer(200, {"api_keys": listed})
-    return Answer(200, {"api_keys": listed or None, "api_key_region_expiration_ts": None})
+        attested = {} if expires is None else {"api_key_region_expiration_ts": expires}
+        return Answer(200, {"api_keys": listed, **attested})
+    return Answer(200, {"api_keys": listed or None, "api_key_region_expiration_ts": expires})
 
 
 def _listed(key: RegisteredKey, *, nulls: bool) -> dict[str, Any]:

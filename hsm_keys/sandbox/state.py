@@ -53,11 +53,16 @@ class SandboxState:
         tier: ``basic`` or ``premier``.
         null_lists: Send ``null`` where a list is empty or was left out, and for absent optional fields, as
             servers written in Go do; clients must survive it.
+
+    Attributes:
+        region_expiration_ts: When the account's location attestation ends, Unix time in seconds; None if it never
+            attested. It is listed with the keys, and nothing comes of it.
     """
 
     def __init__(self, *, tier: str, null_lists: bool = False) -> None:
         self.tier = tier
         self.null_lists = null_lists
+        self.region_expiration_ts: int | None = None
         self.user_id = str(uuid4())
         self._lock = threading.Lock()
         self._keys: dict[str, RegisteredKey] = {}

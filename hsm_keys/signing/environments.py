@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from hsm_keys.errors import UsageError
+from hsm_keys.errors import UsageError, WrongEnvironmentError
 from hsm_keys.signing.message import MARGIN_WEBSOCKET_PATH, REST_PREFIX, WEBSOCKET_PATH
 from hsm_keys.values import describe
 
@@ -222,6 +222,31 @@ def websocket_path(url: str) -> str:
         if host in {hosts.rest, hosts.websocket, hosts.margin_websocket} - {right}:
             raise UsageError(f"{host} doesn't serve {path}", hint=f"open wss://{right}{path}")
     return path or WEBSOCKET_PATH
+
+
+def check_environment(name: str, environment: str | None, here: str) -> None:
+    """Make sure that a key belongs to the environment at hand.
+
+    Args:
+        name: The key's name.
+        environment: The environment in which it is registered, as its store keeps it; None if it isn't in any.
+        here: The environment at hand, as ``environment_name`` gives it.
+
+    Raises:
+        WrongEnvironmentError: If it belongs to another one; the message names both.
+    """
+    if environment in {None, here}:
+        return
+    plain, _, exchange = str(environment).partition("-")
+    kalshis = plain in ENVIRONMENTS
+    way = f"--env {plain}" if kalshis else "--base-url, or KALSHI_API_BASE_URL,"
+    if exchange:
+        way += f" --exchange {exchange}"
+    raise WrongEnvironmentError(
+        f"the key {name!r} belongs to the environment {environment}, and this one is {here}; nothing was done",
+        hint=f"point the command at the key's environment with {way}"
+        + ("" if kalshis else f" and the base URL at which it was enrolled ({environment} is derived from that)"),
+    )
 
 
 def is_environment(name: str) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from hsm_keys.errors import AwsError, HsmKeysError, KeyNotRegisteredError, KeyProblemError, StoreError
 from hsm_keys.forks import ProcessLock
+from hsm_keys.signing.environments import check_environment, environment_name
 from hsm_keys.signing.flow import in_thread
 from hsm_keys.signing.headers import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from hsm_keys.signing.message import WEBSOCKET_PATH, signing_message
@@ -88,7 +89,7 @@ class RequestSigner:
         KeyNotRegisteredError: If there is no API key id.
     """
 
-    __slots__ = ("_clock", "_follow", "_fruitless", "_live", "_look_at", "_looked_at")
+    __slots__ = ("_clock", "_environment", "_follow", "_fruitless", "_left_alone", "_live", "_look_at", "_looked_at")
 
     def __init__(
         self,
@@ -103,9 +104,12 @@ class RequestSigner:
             raise not_registered(key.name)
         # One tuple, replaced as a whole: an id never goes with another key's signature.
         self._live = (resolved, key.sign, key)
+        # What the key's store says of its environment, it says of the id that it holds, and of no other.
+        self._environment: str | None = getattr(key, "environment", None) if resolved == key.api_key_id else None
         self._clock = clock
         self._follow = follow
         self._fruitless = 0
+        self._left_alone: str | None = None
         self._looked_at = float("-inf")
         self._look_at = time.monotonic() + _FOLLOW_S if follow else float("inf")
 
@@ -113,6 +117,11 @@ class RequestSigner:
     def api_key_id(self) -> str:
         """The API key id that is signed for."""
         return self._live[0]
+
+    @property
+    def environment(self) -> str | None:
+        """The environment in which the API key is registered, as ``environment_name`` gives it; None if unknown."""
+        return self._environment
 
     @property
     def key(self) -> MessageSigner:
@@ -243,10 +252,13 @@ class RequestSigner:
 
         Raises:
             UsageError: If the base URL can't be one.
+            WrongEnvironmentError: If the key is registered in another environment.
         """
         from hsm_keys.signing.auth import kalshi_auth
 
-        return kalshi_auth(self, base_url=base_url, environment=environment)
+        auth = kalshi_auth(self, base_url=base_url, environment=environment)
+        check_environment(self.key.name, self.environment, environment_name(auth.base_url))
+        return auth
 
     def moved_on(self, api_key_id: str) -> bool:
         """Tell whether requests are signed for another API key by now; after a refusal, this looks.
@@ -285,9 +297,25 @@ class RequestSigner:
         except HsmKeysError as error:
             _log.debug("couldn't look %r up again: %s", self._live[2].name, error.message)
         else:
-            if key.api_key_id is not None and key.api_key_id != self._live[0]:
+            if key.api_key_id is not None and key.api_key_id != self._live[0] and self._is_at_home(key):
                 _log.info("%r is API key %s now", key.name, key.api_key_id)
                 self._live = (key.api_key_id, key.sign, key)
+
+    def _is_at_home(self, key: MessageSigner) -> bool:
+        """Tell whether a key belongs to the environment that is signed for; where not, say so once."""
+        environment = getattr(key, "environment", None)
+        if self._environment in {None, environment}:
+            return True
+        if key.api_key_id != self._left_alone:
+            self._left_alone = key.api_key_id
+            _log.warning(
+                "%r is API key %s of the environment %s now, and this signer's is %s: it stays with the old key",
+                key.name,
+                key.api_key_id,
+                environment,
+                self._environment,
+            )
+        return False
 
     def __repr__(self) -> str:
         return f"RequestSigner(key={self.key.name!r}, api_key_id={self.api_key_id!r})"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hsm_keys.stores.registered import RegisteredKey
 
 __all__ = [
+    "ENDING",
     "IMPORTING",
     "MARKS",
     "RETIRED",
@@ -46,7 +47,10 @@ SUCCESSOR: Final = "+next"
 RETIRED: Final = "+retired"
 """What follows NAME in the name of the key that it replaced, until that is destroyed."""
 
-MARKS: Final = "next|retired|importing|kept-[A-Za-z0-9]{1,20}"
+ENDING: Final = "+ending"
+"""What follows NAME in the name of a key that deletes its own API key, since no other one can: it had been listed."""
+
+MARKS: Final = "next|retired|importing|ending|kept-[A-Za-z0-9]{1,20}"
 """A regular expression for what may follow NAME and a ``+``: a workflow has the key in hand, or has had."""
 
 # "+" marks a key that a workflow has in hand, "/" separates alias parts on KMS.
@@ -125,7 +129,8 @@ class StoredKey(ABC):
         name: The key's name in its store.
         api_key_id: The id that Kalshi knows the public half by; None while the key is only minted, and for a key that
             isn't ours.
-        environment: The environment in which it is registered, as ``environment_name`` gives it; None where it isn't.
+        environment: The environment in which it is registered, as ``environment_name`` gives it, or for which it is
+            being imported; else None.
         ours: Whether hsm-keys has marked the key, by making or by adopting it. One that isn't ours signs where an API
             key id is given, and is never changed, renamed or ended.
         uri: Where the key lives; never holds a PIN.
@@ -250,10 +255,12 @@ class PendingImport:
     Args:
         key_type: What was to be imported.
         key: The imported key; None while nothing was.
+        environment: The environment of Kalshi that was to make it; None if the mark doesn't say.
     """
 
     key_type: KeyType
     key: StoredKey | None
+    environment: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,10 +300,15 @@ class KeyImports(ABC):
         """Return what is left of an import under that name that was prepared and not ended; None if none was."""
 
     @abstractmethod
-    def prepare(self, name: str, key_type: KeyType) -> StoredKey | None:
+    def prepare(self, name: str, key_type: KeyType, environment: str) -> StoredKey | None:
         """Leave a lasting mark that a key of that name is about to come, and that the store takes such keys.
 
         Safe to repeat: a mark that is there already is taken, or replaced.
+
+        Args:
+            name: The key's name.
+            key_type: What is to be imported.
+            environment: The environment of Kalshi that is to make it, as ``environment_name`` gives it.
 
         Returns:
             A throwaway key that was imported in the very same way, to judge by; None where the mark is none.

@@ -15,7 +15,8 @@ class Mark:
     Args:
         ours: Whether hsm-keys has marked the key, by making or by adopting it.
         api_key_id: The API key id of a registered key.
-        environment: The environment in which it is registered, as ``environment_name`` gives it.
+        environment: The environment in which it is registered, as ``environment_name`` gives it; without an API key
+            id, the one for which a key is being imported.
     """
 
     ours: bool

@@ -284,7 +284,7 @@ def test_the_demo_tells_the_whole_story_and_leaves_the_token_as_it_was(pin: str)
         "extractable: False",
         "private_half_readable: False (tried to read CKA_PRIVATE_EXPONENT, CKA_PRIME_1",
         "GET /api_keys with the headers of GET /portfolio/balance: 401",
-        "Kalshi refuses its signature (401)",
+        "proved it: Kalshi refuses its signature (401)",
         "GET /portfolio/balance by it: 200",
         "the token is as it was",
     ):

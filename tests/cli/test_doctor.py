@@ -56,6 +56,7 @@ def test_all_is_well(sandbox: SandboxServer) -> None:
         ("GET", "/trade-api/v2/exchange/status"),
         ("GET", "/trade-api/v2/portfolio/balance"),
         ("GET", "/trade-api/ws/v2"),
+        ("GET", "/trade-api/v2/api_keys"),
     }
     assert [seen.api_key_id for seen in sandbox.requests if "ws" in seen.path] == [None]  # unsigned
     assert "all is well" in run_cli("doctor").stdout

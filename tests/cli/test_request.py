@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from hsm_keys.sandbox import parse_fault
 from tests.support.cli import ROOT, failed_json, run_cli, run_json
-from tests.support.kalshi_stub import Stub, send
+from tests.support.kalshi_stub import send, standing_in
 from tests.support.orders import add_orders, order_body
 
 if TYPE_CHECKING:
@@ -66,12 +66,12 @@ def test_the_answer_is_printed_and_the_request_was_signed(prod: Any, sandbox: Sa
 
 
 @pytest.mark.parametrize("prod", ["rsa-2048", "ed25519"], indirect=True)
-def test_what_arrives_is_what_was_given_byte_for_byte(prod: Any, tmp_path: Path) -> None:
+def test_what_arrives_is_what_was_given_byte_for_byte(prod: Any, tmp_path: Path, sandbox: SandboxServer) -> None:
     body = ' {"price": 0.10, "big": 123456789012345678901234567890, "e": 1E400, "ü": "\\u00fc"}\n '
     file = tmp_path / "order.json"
     file.write_bytes(body.encode())
     ways = [(body, ""), (f"@{file}", ""), ("-", body), ("@-", body)]
-    with Stub((201, {})) as stub:
+    with standing_in(sandbox, (201, {})) as stub:
         for given, stdin in ways:
             posted = run_cli(
                 "request",
@@ -99,8 +99,8 @@ def test_what_arrives_is_what_was_given_byte_for_byte(prod: Any, tmp_path: Path)
             assert one.is_signed_by(public_key_of(prod))
 
 
-def test_a_content_type_of_ones_own_stands_alone(prod: Any) -> None:
-    with Stub((201, {})) as stub:
+def test_a_content_type_of_ones_own_stands_alone(prod: Any, sandbox: SandboxServer) -> None:
+    with standing_in(sandbox, (201, {})) as stub:
         own = ("--header", "content-type: application/merge-patch+json")
         run_json("request", "PATCH", "/x", *NAMED, "--json", "{}", *own, "--base-url", stub.base_url)
         run_json("request", "POST", "/x", *NAMED, "--base-url", stub.base_url)
@@ -137,12 +137,12 @@ def test_a_refusal_says_what_the_server_said_and_exits_with_its_class(prod: Any,
     assert bad.returncode == 7
 
 
-def test_a_refused_request_shows_its_whole_body_without_secrets(prod: Any) -> None:
+def test_a_refused_request_shows_its_whole_body_without_secrets(prod: Any, sandbox: SandboxServer) -> None:
     def echo(handler: BaseHTTPRequestHandler) -> None:
         said = {"code": "bad", "why": ["x" * 20] * 30, "sent": handler.headers["KALSHI-ACCESS-SIGNATURE"]}
         send(handler, 400, said, {"X-Sent": handler.headers["KALSHI-ACCESS-SIGNATURE"]})
 
-    with Stub(echo) as stub:
+    with standing_in(sandbox, echo) as stub:
         done = run_cli("request", "DELETE", "/x", *NAMED, "--include", "--base-url", stub.base_url)
     assert done.returncode == 6
     assert done.stderr.count("x" * 20) >= 30
@@ -158,12 +158,12 @@ def test_a_lost_answer_is_not_asked_for_again(prod: Any, sandbox: SandboxServer)
     assert len(sandbox.state.orders) == 1
 
 
-def test_include_prints_the_head_and_never_what_was_signed(prod: Any) -> None:
+def test_include_prints_the_head_and_never_what_was_signed(prod: Any, sandbox: SandboxServer) -> None:
     def echo(handler: BaseHTTPRequestHandler) -> None:
         again = handler.headers["KALSHI-ACCESS-SIGNATURE"]
         send(handler, 201, b'{"a": 1.0}', {"X-Sent": f"<{again}>", "X-Two": "1"})
 
-    with Stub(echo) as stub:
+    with standing_in(sandbox, echo) as stub:
         asked = ("request", "PUT", "/x", *NAMED, "--include", "--base-url", stub.base_url)
         plain, object_ = run_cli(*asked), run_json(*asked)
     head, _, body = plain.stdout.partition("\n\n")
@@ -179,9 +179,9 @@ def test_include_prints_the_head_and_never_what_was_signed(prod: Any) -> None:
         assert one.headers["KALSHI-ACCESS-SIGNATURE"] not in plain.stdout + plain.stderr + json.dumps(object_)
 
 
-def test_a_body_is_printed_byte_for_byte_whatever_the_locale(prod: Any) -> None:
+def test_a_body_is_printed_byte_for_byte_whatever_the_locale(prod: Any, sandbox: SandboxServer) -> None:
     for body, object_ in (('{"ü": 1.10}'.encode(), '{"ü": 1.10}'), (b"\x1b[1m\xff\n", None), (b"", None)):
-        with Stub((200, body)) as stub:
+        with standing_in(sandbox, (200, body)) as stub:
             asked = [sys.executable, "-m", "hsm_keys", "request", "GET", "/x", *NAMED, "--base-url", stub.base_url]
             environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONPATH": str(ROOT)}
             plain, printed = (
@@ -206,18 +206,18 @@ def test_a_repeated_request_is_signed_anew_each_time(prod: Any, sandbox: Sandbox
     assert all(answer["body"]["balance"] == 1_000_000 and answer["elapsed_ms"] > 0 for answer in given["answers"])
     arrived = seen(sandbox, "GET", "/trade-api/v2/portfolio/balance")[-6:]
     assert all(one.verified for one in arrived)
-    with Stub((200, {})) as stub:
+    with standing_in(sandbox, (200, {})) as stub:
         run_json("request", "GET", "/x", *NAMED, "--repeat", "3", "--base-url", stub.base_url)
     assert len({one.headers["KALSHI-ACCESS-SIGNATURE"] for one in stub.arrived}) == 3
 
 
-def test_repeating_stops_at_the_first_failure(prod: Any) -> None:
-    with Stub((200, {"n": 1}), (200, {"n": 2}), (404, {"code": "gone"})) as stub:
+def test_repeating_stops_at_the_first_failure(prod: Any, sandbox: SandboxServer) -> None:
+    with standing_in(sandbox, (200, {"n": 1}), (200, {"n": 2}), (404, {"code": "gone"})) as stub:
         done = run_cli("request", "GET", "/x", *NAMED, "--repeat", "9", "--base-url", stub.base_url)
     assert (done.returncode, len(stub.arrived)) == (6, 3)
     assert done.stdout == '{"n": 1}\n{"n": 2}\n'
     assert "(request 3 of 9; those before it succeeded)" in done.stderr
-    with Stub((200, {"n": 1}), (404, {"code": "gone"})) as stub:
+    with standing_in(sandbox, (200, {"n": 1}), (404, {"code": "gone"})) as stub:
         error = failed_json(6, "request", "GET", "/x", *NAMED, "--repeat", "9", "--base-url", stub.base_url)
     assert "request 2 of 9" in error["message"]
 
@@ -255,9 +255,9 @@ def test_all_follows_the_cursor_to_the_end(prod: Any, sandbox: SandboxServer) ->
         assert [one.query.count("cursor=") for one in pages] == [0, 1, 1]
 
 
-def test_all_gives_numbers_as_they_came(prod: Any) -> None:
+def test_all_gives_numbers_as_they_came(prod: Any, sandbox: SandboxServer) -> None:
     first = b'{"fills": [{"p": 0.10, "id": 123456789012345678901}], "cursor": "n=+/", "ts": 1}'
-    with Stub((200, first), (200, b'{"fills": [{"p": 1E400}], "cursor": null, "ts": 2.50}')) as stub:
+    with standing_in(sandbox, (200, first), (200, b'{"fills": [{"p": 1E400}], "cursor": null, "ts": 2.50}')) as stub:
         done = run_cli("request", "GET", "/x?cursor=old&a=1", *NAMED, "--all", "--base-url", stub.base_url)
     assert done.stdout == (
         '{"fills": [{"p": 0.10, "id": 123456789012345678901}, {"p": 1E400}], "cursor": null, "ts": 2.50}\n'
@@ -266,20 +266,20 @@ def test_all_gives_numbers_as_they_came(prod: Any) -> None:
     assert queries == ["cursor=old&a=1", "a=1&cursor=n%3D%2B%2F"]
 
 
-def test_all_stops_at_a_cursor_that_was_given_before(prod: Any) -> None:
-    with Stub((200, {"a": [1], "cursor": "x"})) as stub:
+def test_all_stops_at_a_cursor_that_was_given_before(prod: Any, sandbox: SandboxServer) -> None:
+    with standing_in(sandbox, (200, {"a": [1], "cursor": "x"})) as stub:
         error = failed_json(7, "request", "GET", "/x", *NAMED, "--all", "--base-url", stub.base_url)
     assert "given before" in error["message"]
     assert len(stub.arrived) == 2
 
 
 def test_all_prints_nothing_if_a_page_is_refused(prod: Any, sandbox: SandboxServer) -> None:
-    with Stub((200, {"a": [1], "cursor": "x"}), (403, {"code": "no"})) as stub:
+    with standing_in(sandbox, (200, {"a": [1], "cursor": "x"}), (403, {"code": "no"})) as stub:
         done = run_cli("request", "GET", "/x", *NAMED, "--all", "--base-url", stub.base_url)
     assert (done.returncode, done.stdout) == (6, "")
 
 
-def test_an_interrupted_order_is_not_said_to_be_safe_to_repeat(prod: Any) -> None:
+def test_an_interrupted_order_is_not_said_to_be_safe_to_repeat(prod: Any, sandbox: SandboxServer) -> None:
     arrived, over = threading.Event(), threading.Event()
 
     def hold(handler: BaseHTTPRequestHandler) -> None:
@@ -287,7 +287,7 @@ def test_an_interrupted_order_is_not_said_to_be_safe_to_repeat(prod: Any) -> Non
         over.wait(30)
         handler.close_connection = True
 
-    with Stub(hold) as stub:
+    with standing_in(sandbox, hold) as stub:
         asked = ["request", "POST", "/x", *NAMED, "--json", ORDER, "--output", "json", "--base-url", stub.base_url]
         with subprocess.Popen(
             [sys.executable, "-m", "hsm_keys", *asked],

@@ -94,13 +94,32 @@ def test_the_exit_codes(pin: str, sandbox: SandboxServer) -> None:
     assert run_cli("revoke", "prod", "--yes").returncode == 0
 
 
-def test_the_only_key_of_the_store_revokes_itself_and_is_destroyed_in_a_second_run(
+def test_the_only_key_of_the_store_that_kalshi_does_not_know_proves_nothing_of_itself(
     pin: str, sandbox: SandboxServer, token: TestToken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prod = run_json("enroll", "--name", "prod")
     for name in ("KALSHI_KEY_ID", "KALSHI_PRIVATE_KEY"):
         monkeypatch.delenv(name)
-    sandbox.state.delete_key(prod["api_key_id"])  # what a killed run leaves
+    sandbox.state.delete_key(prod["api_key_id"])  # by somebody else, or the sandbox was started anew
+    error = failed_json(7, "revoke", "prod", "--destroy", "--yes")
+    assert error["code"] == "end_not_proved"
+    assert "--auth" in error["hint"]
+    with open_store(token.uri) as store:
+        assert [key.name for key in store.keys()] == ["prod"]
+    monkeypatch.setenv("KALSHI_KEY_ID", sandbox.bootstrap_key_id)
+    monkeypatch.setenv("KALSHI_PRIVATE_KEY", sandbox.bootstrap_pem)
+    assert run_json("revoke", "prod", "--destroy", "--yes")["private_half"] == "destroyed"
+
+
+def test_the_only_key_of_the_store_that_was_about_to_end_itself_goes_on(
+    pin: str, sandbox: SandboxServer, token: TestToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prod = run_json("enroll", "--name", "prod")
+    for name in ("KALSHI_KEY_ID", "KALSHI_PRIVATE_KEY"):
+        monkeypatch.delenv(name)
+    with open_store(token.uri) as store:
+        store.rename(store.key("prod"), "prod+ending")  # what a killed run leaves
+    sandbox.state.delete_key(prod["api_key_id"])
     done = run_json("revoke", "prod", "--destroy", "--yes")
     assert (done["revoked"], done["private_half"]) == (True, "destroyed")
     with open_store(token.uri) as store:

@@ -86,6 +86,15 @@ WORKFLOWS: Final = (
         stage=1,
         over=frozenset({"key_not_found"}),
     ),
+    Workflow(
+        "revoke-alone",
+        ["revoke", NAME, "--destroy", "--force", "--yes", "--output", "json"],
+        "none",
+        _DELETE,
+        stage=1,
+        over=frozenset({"key_not_registered"}),
+        alone=True,
+    ),
 )
 
 

@@ -59,7 +59,7 @@ def states(store: AwsKmsStore) -> list[str]:
 def test_what_was_wrapped_signs_in_kms(store: AwsKmsStore, kms: FaultyKms, key_type: KeyType, tmp_path: Path) -> None:
     made, imports = pair(key_type), store.imports()
     assert imports.pending("ci") is None
-    imports.prepare("ci", key_type)
+    imports.prepare("ci", key_type, "demo")
     waiting = imports.pending("ci")
     assert waiting is not None
     assert (waiting.key_type, waiting.key) == (key_type, None)
@@ -98,7 +98,7 @@ def test_what_was_wrapped_signs_in_kms(store: AwsKmsStore, kms: FaultyKms, key_t
 )
 def test_what_fails_in_passing_is_tried_again_with_the_same_key(store: AwsKmsStore, kms: FaultyKms, fault: Any) -> None:
     made, imports = pair(KeyType.ED25519), store.imports()
-    imports.prepare("ci", KeyType.ED25519)
+    imports.prepare("ci", KeyType.ED25519, "demo")
     kms.fault("ImportKeyMaterial", fault)
     assert imports.put("ci", made, API_KEY_ID, "prod").public_key() == made.public_key()
     assert len(kms.of("ImportKeyMaterial")) == (1 if isinstance(fault, Lost) else 2)
@@ -106,7 +106,7 @@ def test_what_fails_in_passing_is_tried_again_with_the_same_key(store: AwsKmsSto
 
 def test_an_import_that_is_denied_ends_at_once_and_leaves_the_mark(store: AwsKmsStore, kms: FaultyKms) -> None:
     imports = store.imports()
-    imports.prepare("ci", KeyType.ED25519)
+    imports.prepare("ci", KeyType.ED25519, "demo")
     kms.fault("ImportKeyMaterial", Refuse("AccessDeniedException"))
     with pytest.raises(AwsAccessDeniedError) as caught:
         imports.put("ci", pair(KeyType.ED25519), API_KEY_ID, "prod")
@@ -127,8 +127,8 @@ def test_parameters_that_are_denied_are_found_out_before_anything_is_imported(
     kms.fault("GetParametersForImport", Refuse("AccessDeniedException"))
     imports = store.imports()
     with pytest.raises(AwsAccessDeniedError):
-        imports.prepare("ci", KeyType.ED25519)
-    imports.prepare("ci", KeyType.ED25519)
+        imports.prepare("ci", KeyType.ED25519, "demo")
+    imports.prepare("ci", KeyType.ED25519, "demo")
     assert states(store) == ["PendingImport"]
 
 
@@ -136,22 +136,22 @@ def test_parameters_that_are_denied_are_found_out_before_anything_is_imported(
 def test_parameters_that_are_garbled_get_no_key(store: AwsKmsStore, kms: FaultyKms, answer: Any) -> None:
     kms.fault("GetParametersForImport", answer)
     with pytest.raises(KmsGarbledAnswerError):
-        store.imports().prepare("ci", KeyType.ED25519)
+        store.imports().prepare("ci", KeyType.ED25519, "demo")
 
 
 def test_a_lost_answer_to_create_key_is_found_by_its_tag(store: AwsKmsStore, kms: FaultyKms) -> None:
     kms.fault("CreateKey", Lost())
     with pytest.raises(OutcomeUnknownError):
-        store.imports().prepare("ci", KeyType.ED25519)
+        store.imports().prepare("ci", KeyType.ED25519, "demo")
     assert store.imports().pending("ci") is None
-    store.imports().prepare("ci", KeyType.ED25519)
+    store.imports().prepare("ci", KeyType.ED25519, "demo")
     assert states(store) == ["PendingImport"]
     assert len(kms.of("CreateKey")) == 1
 
 
 def test_a_mark_of_another_type_is_let_go(store: AwsKmsStore) -> None:
-    store.imports().prepare("ci", KeyType.RSA_2048)
-    store.imports().prepare("ci", KeyType.ED25519)
+    store.imports().prepare("ci", KeyType.RSA_2048, "demo")
+    store.imports().prepare("ci", KeyType.ED25519, "demo")
     pending = store.imports().pending("ci")
     assert pending is not None
     assert pending.key_type is KeyType.ED25519
@@ -160,14 +160,14 @@ def test_a_mark_of_another_type_is_let_go(store: AwsKmsStore) -> None:
 
 def test_a_mark_whose_deletion_was_interrupted_is_replaced(store: AwsKmsStore, kms: FaultyKms) -> None:
     imports = store.imports()
-    imports.prepare("ci", KeyType.ED25519)
+    imports.prepare("ci", KeyType.ED25519, "demo")
     kms.fault("DeleteAlias", Reset())
     with pytest.raises(HsmKeysError):
         imports.end("ci")
     pending = imports.pending("ci")
     assert pending is not None
     assert pending.key is None
-    imports.prepare("ci", KeyType.ED25519)
+    imports.prepare("ci", KeyType.ED25519, "demo")
     made = pair(KeyType.ED25519)
     assert imports.put("ci", made, API_KEY_ID, "prod").public_key() == made.public_key()
 
@@ -181,7 +181,7 @@ def test_keys_of_others_are_no_marks_and_are_left_alone(store: AwsKmsStore) -> N
         assert store.imports().pending(name) is None
         store.imports().end(name)
         with pytest.raises(KeyExistsError):
-            store.imports().prepare(name, KeyType.RSA_2048)
+            store.imports().prepare(name, KeyType.RSA_2048, "demo")
     assert states(store) == ["Enabled", "PendingImport"]
 
 

@@ -66,12 +66,14 @@ def test_from_nothing_to_registered_and_proved(person: Enrolling, key_type: KeyT
     assert (last.method, last.path, last.api_key_id) == ("GET", "/trade-api/v2/portfolio/balance", key.api_key_id)
     assert (last.verified, last.status) == (True, 200)
     assert done.custody.verdict == "in custody"
-    assert len(person.said) == 5
+    assert len(person.said) == 6
+    assert "move money" in person.said[0]
 
 
 def test_scopes_and_subaccount_reach_kalshi(person: Enrolling) -> None:
     person.enroll("trade", scopes=["read", "write::trade"])
     person.enroll("sub", subaccount=7)
+    assert sum("move money" in line for line in person.said) == 1
     by_name = {key.name: key for key in person.sandbox.state.keys.values()}
     assert by_name["trade"].scopes == ("read", "write::trade")
     assert by_name["sub"].subaccount == 7

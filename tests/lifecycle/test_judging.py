@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from hsm_keys.lifecycle.observing import Seen, Snapshot
 from hsm_keys.lifecycle.reconcile import judge
 
 HSM, KMS = "pkcs11:token=kalshi", "awskms:///?region=us-east-1"
+HERE, THERE = "prod", "demo"
 
 
 def key(
@@ -24,12 +26,24 @@ def key(
     pair: str | None = None,
     store: str = HSM,
     stopped: str | None = None,
+    environment: str | None = HERE,
+    unknown: bool = False,
 ) -> Seen:
     """Return a key; its pair is its own unless said otherwise."""
-    return Seen(name, bound, f"store {store}", store, pair or f"{store}{name}", frozenset(signs_for), stopped)
+    return Seen(
+        name,
+        bound,
+        f"store {store}",
+        store,
+        pair or f"{store}{name}",
+        frozenset(signs_for),
+        stopped,
+        environment if bound else None,
+        unknown,
+    )
 
 
-def good(name: str, bound: str, **more: str) -> Seen:
+def good(name: str, bound: str, **more: Any) -> Seen:
     return key(name, bound, bound, **more)
 
 
@@ -68,7 +82,7 @@ CASES = [
         KALSHI_HAS_A,
         (("not-bound", "prod", "A", "adopt prod --api-key-id A", True),),
     ),
-    Case("gone", (key("prod", "A"),), (), (("gone", "prod", "A", "revoke prod --destroy", False),)),
+    Case("gone", (key("prod", "A", unknown=True),), (), (("gone", "prod", "A", "revoke prod --destroy", False),)),
     Case(
         "gone, and registered anew by hand",
         (key("prod", "A", "B"),),
@@ -244,7 +258,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=[case.title for case in CASES])
 def test_what_is_found(case: Case) -> None:
-    findings = judge(Snapshot(case.keys, case.listed, HSM))
+    findings = judge(Snapshot(case.keys, case.listed, HSM, HERE))
     commands = [shlex.split(finding.command or "") for finding in findings]
     first_words = [" ".join(words[1 : words.index("--store")]) if words else "" for words in commands]
     assert [
@@ -256,7 +270,7 @@ def test_what_is_found(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=[case.title for case in CASES])
 def test_a_command_speaks_to_the_store_of_its_key(case: Case) -> None:
-    for finding in judge(Snapshot(case.keys, case.listed, HSM)):
+    for finding in judge(Snapshot(case.keys, case.listed, HSM, HERE)):
         if finding.command and finding.store:
             assert f"store {shlex.split(finding.command)[-1]}" == finding.store
 
@@ -278,7 +292,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
         signs_for = frozenset() if why else signs[pair]
         keys.append(Seen(name, draw(st.none() | IDS), f"store {store}", store, pair, signs_for, why))
     ids = draw(st.lists(IDS, unique=True))
-    return Snapshot(tuple(keys), listed(*[(draw(NAMES), api_key_id) for api_key_id in ids]), HSM)
+    return Snapshot(tuple(keys), listed(*[(draw(NAMES), api_key_id) for api_key_id in ids]), HSM, HERE)
 
 
 @given(snapshots())
@@ -319,4 +333,4 @@ def test_after_the_repairs_nothing_is_left_to_repair(snapshot: Snapshot) -> None
         )
         for seen in snapshot.keys
     )
-    assert not [finding for finding in judge(Snapshot(keys, snapshot.listed, HSM)) if finding.repair]
+    assert not [finding for finding in judge(Snapshot(keys, snapshot.listed, HSM, HERE)) if finding.repair]

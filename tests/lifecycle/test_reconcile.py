@@ -194,7 +194,7 @@ def test_what_kalshi_no_longer_takes_is_not_bound(person: Looking, store: KeySto
         ("hsm_keys.lifecycle.registering.Registrar._create", "rotation-begun"),
         ("hsm_keys.lifecycle.registering.bind", "rotation-begun"),
         ("hsm_keys.stores.pkcs11.store.Pkcs11Store.hand_over", "rotation-registered"),
-        ("hsm_keys.lifecycle.ending._delete", "rotation-grace"),
+        ("hsm_keys.lifecycle.ending._End.delete", "rotation-grace"),
         ("hsm_keys.stores.pkcs11.store.Pkcs11Store.destroy", "rotation-ending"),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 
 from hsm_keys import KeyState, KeyType, RequestSigner, open_store
 from hsm_keys.errors import (
+    EndNotProvedError,
     KalshiError,
     KeyAmbiguousError,
     KeyBusyError,
@@ -21,7 +22,9 @@ from hsm_keys.kalshi.errors import ForbiddenError, UnauthorizedError
 from hsm_keys.kalshi.models import ApiKey
 from hsm_keys.lifecycle.ending import end_api_key
 from hsm_keys.lifecycle.locking import exclusive
-from hsm_keys.lifecycle.revoke import Revoked, Revoker, _may_manage, manages_keys
+from hsm_keys.lifecycle.possession import Standing
+from hsm_keys.lifecycle.revoke import Revoked, Revoker
+from hsm_keys.lifecycle.rights import manages_keys, may_manage
 from hsm_keys.sandbox import parse_fault
 from hsm_keys.signing.environments import environment_name
 from tests.lifecycle.person import Person
@@ -99,20 +102,20 @@ def test_an_api_key_is_deleted_proved_dead_and_destroyed_on_request(
 
 def test_the_proof_comes_before_the_destruction(person: Revoking, monkeypatch: pytest.MonkeyPatch) -> None:
     key = person.add("prod")
-    monkeypatch.setattr("hsm_keys.lifecycle.ending.accepts", lambda *_: True)  # Kalshi takes it for ever
+    monkeypatch.setattr("hsm_keys.lifecycle.ending.standing_of", lambda *_: Standing.TAKEN)  # for ever
     monkeypatch.setattr("hsm_keys.lifecycle.ending._ATTEMPTS", 1)
     with pytest.raises(KalshiError, match="still takes its signature"):
         person.revoke("prod", destroy=True)
     assert person.store.key("prod").public_key() == key.public_key()
 
 
-def test_a_key_whose_private_half_is_elsewhere_ends_on_kalshis_word(person: Revoking) -> None:
+def test_a_key_whose_private_half_is_elsewhere_ends_on_kalshis_word_once(person: Revoking) -> None:
     bot = person.sandbox.add_key("a bot", PEM_OF_SOMEBODY_ELSE)
     done = person.revoke("a bot")
     assert (done.name, done.api_key_id, done.revoked, done.private_half) == ("a bot", bot.api_key_id, True, "elsewhere")
     assert bot.api_key_id not in person.sandbox.state.keys
-    again = person.revoke(bot.api_key_id)
-    assert (again.revoked, again.private_half) == (True, "elsewhere")
+    with pytest.raises(EndNotProvedError, match="another environment"):  # nobody can tell by now where it lived
+        person.revoke(bot.api_key_id)
     assert person.deletes() == [204, 404]
 
 
@@ -261,11 +264,11 @@ def test_killed_anywhere_the_next_run_goes_on(
             patch.setattr(person.store, "destroy", die)
         else:
             patch.setattr(
-                f"hsm_keys.lifecycle.{'revoke.end_api_key' if step == 'end_api_key' else 'ending.accepts'}", die
+                f"hsm_keys.lifecycle.{'revoke.end_api_key' if step == 'end_api_key' else 'ending.standing_of'}", die
             )
         with pytest.raises(Killed):
             person.revoke("prod", destroy=True, signer=signer)
-    assert person.names() == ["prod"]
+    assert person.names() == ["prod+ending" if own else "prod"]
     assert person.revoke("prod", destroy=True, signer=signer).private_half == "destroyed"
     assert key.api_key_id not in person.sandbox.state.keys
     assert person.names() == []
@@ -306,14 +309,14 @@ def test_an_id_that_two_keys_are_bound_to_does_not_say_which_to_destroy(person: 
 
 def test_a_listing_without_scopes_may_be_the_last_manager_and_never_counts_as_another() -> None:
     silent = ApiKey(api_key_id="A")
-    assert _may_manage(silent)
+    assert may_manage(silent)
     assert not manages_keys(silent)
 
 
 def test_a_401_that_says_nothing_of_the_id_destroys_nothing(person: Revoking) -> None:
     key = person.add("prod")
     person.sandbox.faults.add(parse_fault("GET /api_keys:status=401"))
-    with pytest.raises(UnauthorizedError) as caught:
+    with pytest.raises(EndNotProvedError) as caught:
         person.revoke("prod", destroy=True, signer=key.signer())
     assert "--auth" in caught.value.hint
     assert person.names() == ["prod"]

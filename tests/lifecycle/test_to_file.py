@@ -52,7 +52,7 @@ def test_a_file_that_appears_meanwhile_is_left_alone(
 
 
 def test_a_file_that_another_run_is_writing_is_left_alone(maker: Maker, sandbox: SandboxServer, tmp_path: Path) -> None:
-    with (tmp_path / "ci.pem.generating").open("w") as other:
+    with (tmp_path / f"ci.pem.generating-{maker.environment}").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(KeyBusyError):
             generate_to_file(str(tmp_path / "ci.pem"), maker)
@@ -63,7 +63,7 @@ def test_a_link_in_the_place_of_the_unfinished_file_is_not_followed(
     maker: Maker, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
     (tmp_path / "kept").write_text("kept")
-    (tmp_path / "ci.pem.generating").symlink_to(tmp_path / "kept")
+    (tmp_path / f"ci.pem.generating-{maker.environment}").symlink_to(tmp_path / "kept")
     with pytest.raises(UsageError):
         generate_to_file(str(tmp_path / "ci.pem"), maker)
     assert (tmp_path / "kept").read_text() == "kept"
@@ -76,7 +76,7 @@ def test_an_answer_that_was_lost_leaves_a_mark_for_the_next_run(
     sandbox.faults.add(parse_fault("POST /api_keys/generate:drop-after:2"))
     with pytest.raises(OutcomeUnknownError):
         generate_to_file(str(tmp_path / "ci.pem"), maker)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["ci.pem.generating"]
+    assert [entry.name for entry in tmp_path.iterdir()] == [f"ci.pem.generating-{maker.environment}"]
     done = generate_to_file(str(tmp_path / "ci.pem"), maker)
     assert names(sandbox) == ["bootstrap", "ci"]
     assert PemKey(str(done.api_key_id), (tmp_path / "ci.pem").read_bytes()).sign(b"m") == done.key.sign(b"m")

@@ -54,7 +54,7 @@ def test_an_imported_key_signs_and_does_not_come_out(
     if wrapped:
         refuse_plain_creation(monkeypatch, ckr.TemplateInconsistent)
     made, imports = pair(key_type), store.imports()
-    throwaway = imports.prepare("ci", key_type)
+    throwaway = imports.prepare("ci", key_type, "demo")
     key = imports.put("ci", made, API_KEY_ID, "prod")
     imports.end("ci")
     assert throwaway is not None
@@ -76,7 +76,7 @@ def test_a_module_that_takes_the_key_neither_plain_nor_wrapped_says_both(
 ) -> None:
     refuse_plain_creation(monkeypatch, ckr.AttributeReadOnly)
     with pytest.raises(StoreError, match="AttributeReadOnly; wrapped: FunctionFailed"):  # SoftHSM unwraps no Ed25519
-        store.imports().prepare("ci", KeyType.ED25519)
+        store.imports().prepare("ci", KeyType.ED25519, "demo")
     assert objects(store) == []
 
 
@@ -85,7 +85,7 @@ def test_a_token_that_is_gone_is_not_taken_for_one_that_refuses(
 ) -> None:
     refuse_plain_creation(monkeypatch, ckr.DeviceRemoved)
     with pytest.raises(StoreUnavailableError):
-        store.imports().prepare("ci", KeyType.RSA_2048)
+        store.imports().prepare("ci", KeyType.RSA_2048, "demo")
     assert objects(store) == []
 
 
@@ -94,7 +94,7 @@ def test_an_import_is_pending_until_it_is_ended(store: KeyStore) -> None:
     assert imports.pending("ci") is None
     imports.end("ci")
     for key_type in (KeyType.RSA_2048, KeyType.ED25519, KeyType.ED25519):
-        imports.prepare("ci", key_type)
+        imports.prepare("ci", key_type, "demo")
         pending = imports.pending("ci")
         assert pending is not None
         assert (pending.key_type, pending.key) == (key_type, None)
@@ -111,7 +111,7 @@ def test_an_import_is_pending_until_it_is_ended(store: KeyStore) -> None:
 
 def test_a_mark_without_its_public_half_is_still_a_mark(store: KeyStore) -> None:
     imports = store.imports()
-    imports.prepare("ci", KeyType.ED25519)
+    imports.prepare("ci", KeyType.ED25519, "demo")
     (public,) = [obj for obj in objects(store) if obj[Attribute.CLASS] is ObjectClass.PUBLIC_KEY]
     public.destroy()
     assert imports.pending("ci") is not None
@@ -122,7 +122,7 @@ def test_a_mark_without_its_public_half_is_still_a_mark(store: KeyStore) -> None
 def test_a_name_that_is_taken_is_refused_and_its_key_is_left_alone(store: KeyStore) -> None:
     kept = store.generate("ci", KeyType.ED25519)
     with pytest.raises(KeyExistsError):
-        store.imports().prepare("ci", KeyType.ED25519)
+        store.imports().prepare("ci", KeyType.ED25519, "demo")
     with pytest.raises(KeyExistsError):
         store.imports().put("ci", pair(KeyType.ED25519), API_KEY_ID, "prod")
     assert len(objects(store)) == 2

@@ -265,3 +265,27 @@ def test_the_units_are_what_systemd_takes(tmp_path: Path) -> None:
     assert (said.returncode, said.stderr) == (0, "")
     secure = [program, "security", "--offline=yes", "--threshold=20", service]  # 2.0 of 10
     assert subprocess.run(secure, capture_output=True, text=True, check=False).returncode == 0
+
+
+EXPIRES = "hsm_keys_proxy_region_expiration_timestamp_seconds"
+
+
+def test_metrics_and_status_tell_when_the_accounts_attestation_ends(start: Start, sandbox: SandboxServer) -> None:
+    ends = int(time.time()) + 3 * 86400
+    sandbox.state.region_expiration_ts = ends
+    door = start(metrics=(address := free_address()))
+    assert f"\n{EXPIRES} {float(ends)}\n" in read(address, "/metrics")[1].replace("e+09", "e+09")
+    told = run_json("proxy", "status", "--name", "prod", **door.environment)
+    assert told["attested_until"].startswith(time.strftime("%Y-%m-%d", time.gmtime(ends)))
+    asked = [seen for seen in sandbox.requests if seen.path == f"{V2}/api_keys"]
+    assert [(seen.status, seen.verified) for seen in asked] == [(200, True)]  # once an hour
+
+
+def test_nothing_is_signed_for_an_attestation_while_frozen_or_out_of_reach(
+    start: Start, sandbox: SandboxServer
+) -> None:
+    door = start(metrics=(address := free_address()))
+    assert run_cli("proxy", "freeze", "--name", "prod", **door.environment).returncode == 0
+    assert f"\n{EXPIRES} NaN\n" in read(address, "/metrics")[1]
+    assert not [seen for seen in sandbox.requests if seen.path == f"{V2}/api_keys"]
+    assert run_json("proxy", "status", "--name", "prod", **door.environment)["attested_until"] is None

@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import threading
+from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from urllib.parse import urlsplit
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -16,11 +19,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Iterator
     from email.message import Message
     from types import TracebackType
 
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+    from hsm_keys.sandbox import SandboxServer
+
+Answer: TypeAlias = tuple[int, Any] | Callable[[BaseHTTPRequestHandler], None]
 
 
 @dataclass
@@ -54,9 +61,7 @@ class Stub:
     An answer is (status, body), or a callable that is handed the handler and does what it wants.
     """
 
-    def __init__(
-        self, *answers: tuple[int, Any] | Callable[[BaseHTTPRequestHandler], None], tls: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, *answers: Answer, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self.answers = list(answers)
         self.arrived: list[Arrived] = []
         stub = self
@@ -78,7 +83,7 @@ class Stub:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
@@ -96,6 +101,18 @@ class Stub:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+@contextmanager
+def standing_in(sandbox: SandboxServer, *answers: Answer) -> Iterator[Stub]:
+    """Give a stub in the place of a sandbox, which is stopped meanwhile: keys that belong there are taken there."""
+    port = urlsplit(sandbox.base_url).port
+    sandbox.stop()
+    try:
+        with Stub(*answers, port=port or 0) as stub:
+            yield stub
+    finally:
+        sandbox.start()
 
 
 def send(handler: BaseHTTPRequestHandler, status: int, body: Any, headers: dict[str, str] | None = None) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hsm_keys.errors import KeyExistsError, KeyProblemError
 from hsm_keys.stores.awskms.answers import SPECS, field
 from hsm_keys.stores.awskms.errors import AwsAccessDeniedError, KmsKeyNotFoundError
-from hsm_keys.stores.awskms.layout import NAME_TAG, alias_of
+from hsm_keys.stores.awskms.layout import ID_TAG, NAME_TAG, alias_of
 from hsm_keys.stores.awskms.refusals import Call, ask
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def read_tags(client: Any, call: Call, arn: str) -> dict[str, str]:
 
 
 def left_over(client: Any, region: str, name: str, aliased: set[str], state: str = "Enabled") -> Any | None:
-    """Return the metadata of a key in that state that carries the name as its tag and has no alias.
+    """Return the metadata of a key in that state that carries the name as its tag, and has no alias and no API key id.
+
+    One that has an API key id was in use, and somebody took its alias away: it may live, and is left alone.
 
     Costs one ListKeys a thousand keys of the account and Region, and one ListResourceTags for each key that no
     alias points to; in most accounts that is none.
@@ -55,7 +57,7 @@ def left_over(client: Any, region: str, name: str, aliased: set[str], state: str
             tags = read_tags(client, Call("ListResourceTags", key_id, region), key_id)
         except (AwsAccessDeniedError, KmsKeyNotFoundError):
             continue  # a key that this caller made, this caller could read
-        if tags.get(NAME_TAG) == name:
+        if tags.get(NAME_TAG) == name and ID_TAG not in tags:
             call = Call("DescribeKey", key_id, region)
             metadata = field(ask(call, client.describe_key, KeyId=key_id), "KeyMetadata", dict, call)
             if metadata.get("KeyState") == state:

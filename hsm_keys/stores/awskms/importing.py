@@ -1,7 +1,8 @@
 """Putting a private key that was made elsewhere into KMS: a key without material, then its material, wrapped.
 
-The mark of an import under way is that key itself: Origin EXTERNAL, with the tag of its name and not yet with an API
-key id. KMS takes one material a key and never another, so nothing can be tried with it beforehand.
+The mark of an import under way is that key itself: Origin EXTERNAL, with the tags of its name and of the environment
+that it comes from, and not yet with an API key id. KMS takes one material a key and never another, so nothing can be
+tried with it beforehand.
 """
 
 from __future__ import annotations
@@ -25,7 +26,15 @@ from hsm_keys.stores.awskms.errors import (
     KmsKeyNotFoundError,
     KmsKeyStateError,
 )
-from hsm_keys.stores.awskms.layout import ID_TAG, NAME_TAG, WRAPPING_ALGORITHM, WRAPPING_KEY_SPEC, alias_of
+from hsm_keys.stores.awskms.layout import (
+    ENVIRONMENT_TAG,
+    ID_TAG,
+    NAME_TAG,
+    WRAPPING_ALGORITHM,
+    WRAPPING_KEY_SPEC,
+    alias_of,
+    mark_of,
+)
 from hsm_keys.stores.awskms.refusals import Call, ask
 from hsm_keys.stores.base import KeyImports, PendingImport, check_new_name
 from hsm_keys.values import shown
@@ -74,14 +83,27 @@ class _Place:
         )
         return metadata
 
-    def mark(self) -> dict[str, Any] | None:
-        """Return the metadata of the key that marks an import; None if the name leads to no such key."""
+    def mark(self) -> tuple[dict[str, Any], dict[str, str]] | None:
+        """Return metadata and tags of the key that marks an import; None if the name leads to no such key."""
         try:
             metadata = self.describe(alias_of(self.name))
         except KmsKeyNotFoundError:
             return None
-        tags = creation.read_tags(self.client, self.call("ListResourceTags"), str(metadata.get("Arn")))
-        return metadata if _is_mark(metadata, tags, self.name) else None
+        tags = self.tags(str(metadata.get("Arn")))
+        return (metadata, tags) if _is_mark(metadata, tags, self.name) else None
+
+    def tags(self, key_id: str) -> dict[str, str]:
+        """Return the tags of a key."""
+        return creation.read_tags(self.client, self.call("ListResourceTags"), key_id)
+
+    def give_tags(self, key_id: str, tags: Mapping[str, str]) -> None:
+        """Give tags to a key, or change them."""
+        ask(
+            self.call("TagResource"),
+            self.client.tag_resource,
+            KeyId=key_id,
+            Tags=[{"TagKey": tag, "TagValue": value} for tag, value in tags.items()],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +145,18 @@ class AwsKmsImports(KeyImports):
     def pending(self, name: str) -> PendingImport | None:
         """Return what an interrupted import left: a key without an API key id, with its material or without."""
         place = self._place(name)
-        metadata = place.mark()
-        if metadata is None:
+        mark = place.mark()
+        if mark is None:
             return None
+        metadata, tags = mark
         key_type = key_type_of_spec(str(metadata.get("KeySpec")), str(metadata.get("KeyUsage")), name)
         without = metadata.get("KeyState") in _WITHOUT_MATERIAL
-        return PendingImport(key_type, None if without else self._look_up(str(metadata["Arn"]), name))
+        key = None if without else self._look_up(str(metadata["Arn"]), name)
+        return PendingImport(key_type, key, mark_of(tags).environment)
 
-    def prepare(self, name: str, key_type: KeyType) -> None:
+    def prepare(self, name: str, key_type: KeyType, environment: str) -> None:
         """Make a key without material, with its alias, and get what the import needs, so that it takes one call."""
-        self._prepared[name] = _prepare(self._place(name), key_type)
+        self._prepared[name] = _prepare(self._place(name), key_type, environment)
 
     def put(  # the tags bind it afterwards
         self,
@@ -149,9 +173,9 @@ class AwsKmsImports(KeyImports):
     def end(self, name: str) -> None:
         """Let go of a key that never got its material. One that has got an API key id is no mark any more."""
         place = self._place(name)
-        metadata = place.mark()
-        if metadata is not None and metadata.get("KeyState") in _WITHOUT_MATERIAL:
-            replicas.destroy(lambda _: place.client, metadata, name)
+        mark = place.mark()
+        if mark is not None and mark[0].get("KeyState") in _WITHOUT_MATERIAL:
+            replicas.destroy(lambda _: place.client, mark[0], name)
 
 
 def _is_mark(metadata: Mapping[str, Any], tags: Mapping[str, str], name: str) -> bool:
@@ -159,14 +183,18 @@ def _is_mark(metadata: Mapping[str, Any], tags: Mapping[str, str], name: str) ->
     return metadata.get("Origin") == "EXTERNAL" and tags.get(NAME_TAG) == name and ID_TAG not in tags
 
 
-def _prepare(place: _Place, key_type: KeyType) -> _Parameters:
+def _prepare(place: _Place, key_type: KeyType, environment: str) -> _Parameters:
     """Make the key without material, or find that of an interrupted run, and get what the import needs.
 
     Raises:
         KeyExistsError: If the name is taken.
         OutcomeUnknownError: If the answer to CreateKey was lost; the next run finds the key by its tag.
     """
-    arn = _waiting(place, key_type) or _create(place, key_type)
+    arn = _waiting(place, key_type)
+    if arn is None:
+        arn = _create(place, key_type, environment)
+    else:
+        place.give_tags(arn, {ENVIRONMENT_TAG: environment})
     replicas.settled(lambda: creation.give_alias(place.client, place.region, place.name, arn))
     return replicas.settled(lambda: _parameters(place, arn))
 
@@ -179,8 +207,7 @@ def _waiting(place: _Place, key_type: KeyType) -> str | None:
         found = creation.left_over(place.client, place.region, place.name, set(known.values()), _PENDING)
     else:
         found = place.describe(key_id)
-        tags = creation.read_tags(place.client, place.call("ListResourceTags"), key_id)
-        if not _is_mark(found, tags, place.name) or found.get("KeyState") not in _WITHOUT_MATERIAL:
+        if not _is_mark(found, place.tags(key_id), place.name) or found.get("KeyState") not in _WITHOUT_MATERIAL:
             raise KeyExistsError(
                 f"KMS in {place.region} already has the alias {alias_of(place.name)}",
                 hint=f"choose another name, or see it: hsm-keys show {place.name}",
@@ -193,7 +220,7 @@ def _waiting(place: _Place, key_type: KeyType) -> str | None:
     return None
 
 
-def _create(place: _Place, key_type: KeyType) -> str:
+def _create(place: _Place, key_type: KeyType, environment: str) -> str:
     call = place.call("CreateKey")
     answer = ask(
         call,
@@ -202,7 +229,7 @@ def _create(place: _Place, key_type: KeyType) -> str:
         KeyUsage="SIGN_VERIFY",
         Origin="EXTERNAL",
         Description=f"Kalshi API key {place.name}, made by Kalshi, imported by hsm-keys",
-        Tags=[{"TagKey": NAME_TAG, "TagValue": place.name}],
+        Tags=[{"TagKey": NAME_TAG, "TagValue": place.name}, {"TagKey": ENVIRONMENT_TAG, "TagValue": environment}],
     )
     return str(answers.field(answers.field(answer, "KeyMetadata", dict, call), "Arn", str, call))
 

@@ -64,6 +64,8 @@ def mark_of(tags: Mapping[str, str]) -> Mark:
     api_key_id, environment = tags.get(ID_TAG), tags.get(ENVIRONMENT_TAG)
     if NAME_TAG not in tags:
         return FOREIGN
+    if api_key_id is None and environment is not None and is_environment(environment):
+        return Mark(ours=True, environment=environment)  # it is being imported
     if api_key_id is None or environment is None:
         return MINTED
     try:

@@ -25,7 +25,7 @@ from hsm_keys.stores.base import IMPORTING, KeyImports, PendingImport, check_new
 from hsm_keys.stores.pkcs11.attributes import read
 from hsm_keys.stores.pkcs11.errors import reason
 from hsm_keys.stores.pkcs11.generate import check_can_sign, destroy_pair, remove_orphans
-from hsm_keys.stores.pkcs11.marks import minted_id, registered_id
+from hsm_keys.stores.pkcs11.marks import importing_id, read_mark, registered_id
 from hsm_keys.stores.pkcs11.objects import is_ours
 
 if TYPE_CHECKING:
@@ -84,9 +84,10 @@ class Pkcs11Imports(KeyImports):
             if not marks:
                 return None
             key = self._store.key(name) if objects.private_keys(name) else None
-            return PendingImport(key.key_type if key else _key_type_of(marks[0]), key)
+            environment = read_mark(read(marks[0], Attribute.ID)).environment
+            return PendingImport(key.key_type if key else _key_type_of(marks[0]), key, environment)
 
-    def prepare(self, name: str, key_type: KeyType) -> StoredKey:
+    def prepare(self, name: str, key_type: KeyType, environment: str) -> StoredKey:
         """Import a throwaway key of the type under ``NAME+importing``; earlier ones go after it has come."""
         check_new_name(name)
         label, pair = name + IMPORTING, _throwaway(key_type)
@@ -95,7 +96,7 @@ class Pkcs11Imports(KeyImports):
             _check_free(objects, name)
             remove_orphans(objects, label)
             earlier = _halves(objects, label)
-            _import_pair(objects, label, minted_id(pair.public_key()), pair)
+            _import_pair(objects, label, importing_id(pair.public_key(), environment), pair)
             for obj in earlier:
                 obj.destroy()
             return self._store.key(label)

@@ -3,7 +3,8 @@
 A token may hold keys of other programs, whose CKA_ID can be any bytes: 16 of them are what other tools make up, and 20
 a hash. So ours begin with a word of our own. A key that is only minted has ``kalshi:minted:`` and the SHA-1 of its
 public key's bits; a registered one ``kalshi:``, the environment, ``:``, and the UUID's 16 bytes, or for an id that is
-no UUID ``id:`` and its text. Whatever else a CKA_ID says, the key is somebody else's.
+no UUID ``id:`` and its text. The throwaway key that marks an import has ``kalshi:importing:``, the environment, ``:``
+and that SHA-1. Whatever else a CKA_ID says, the key is somebody else's.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from hsm_keys.values import describe
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
 
-__all__ = ["fingerprint", "minted_id", "passing_id", "read_mark", "registered_id"]
+__all__ = ["fingerprint", "importing_id", "minted_id", "passing_id", "read_mark", "registered_id"]
 
 _OURS: Final = b"kalshi:"
 _MINTED: Final = _OURS + b"minted:"
 _TEXT: Final = b"id:"
 _DIGEST_LENGTH: Final = 20
+_IMPORTING = re.compile(rb"kalshi:importing:(?P<environment>[a-z0-9-]{1,32}):.{20}", re.DOTALL)
 _REGISTERED = re.compile(
     rb"kalshi:(?P<environment>[a-z0-9-]{1,32}):(?:id:(?P<text>[\x21-\x7e]+)|(?P<uuid>.{16}))", re.DOTALL
 )
@@ -47,6 +49,11 @@ def minted_id(public_key: PublicKey) -> bytes:
 def passing_id() -> bytes:
     """Return a CKA_ID that says "minted" as well, and that no other object has: for a pair that is being made."""
     return _MINTED + os.urandom(_DIGEST_LENGTH)
+
+
+def importing_id(public_key: PublicKey, environment: str) -> bytes:
+    """Return the CKA_ID of the throwaway key that marks an import of what an environment of Kalshi makes."""
+    return _OURS + b"importing:" + environment.encode() + b":" + fingerprint(public_key)
 
 
 def registered_id(api_key_id: str, environment: str) -> bytes:
@@ -72,8 +79,12 @@ def read_mark(cka_id: bytes | None) -> Mark:
         return FOREIGN
     if cka_id.startswith(_MINTED) and len(cka_id) == len(_MINTED) + _DIGEST_LENGTH:
         return MINTED
-    found = _REGISTERED.fullmatch(cka_id)
-    if found is None or not is_environment(found["environment"].decode()):
+    importing, registered = _IMPORTING.fullmatch(cka_id), _REGISTERED.fullmatch(cka_id)
+    found = importing or registered
+    environment = found["environment"].decode() if found else ""
+    if found is None or not is_environment(environment):
         return FOREIGN
+    if importing:
+        return Mark(ours=True, environment=environment)
     api_key_id = found["text"].decode() if found["text"] else str(UUID(bytes=found["uuid"]))
-    return Mark(ours=True, api_key_id=api_key_id, environment=found["environment"].decode())
+    return Mark(ours=True, api_key_id=api_key_id, environment=environment)

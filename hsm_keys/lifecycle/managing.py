@@ -1,0 +1,96 @@
+"""Which key of a store signs management calls: one of this environment that Kalshi lists with what they need."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hsm_keys.errors import HsmKeysError, KeyProblemError, SigningError
+from hsm_keys.kalshi.errors import ClockError, ForbiddenError, UnauthorizedError
+from hsm_keys.lifecycle.rights import manages_keys, may_manage
+from hsm_keys.stores.awskms.errors import KmsKeyStateError
+from hsm_keys.stores.base import ENDING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hsm_keys.kalshi.models import ApiKey
+    from hsm_keys.lifecycle.possession import Connect
+    from hsm_keys.stores.base import StoredKey
+
+__all__ = ["find_manager"]
+
+_HINT = "choose the key that signs management calls: --auth NAME, or KALSHI_KEY_ID and KALSHI_PRIVATE_KEY_PATH"
+
+
+def find_manager(
+    keys: Sequence[StoredKey],
+    connect: Connect,
+    environment: str,
+    *,
+    changes: bool,
+    prefer: str | None = None,
+    avoid: str | None = None,
+) -> StoredKey | None:
+    """Return the key that signs management calls; nothing is changed. One GET request, where the first key can ask.
+
+    Args:
+        keys: The store's keys.
+        connect: Makes a client of the environment for a signer.
+        environment: The environment, as ``environment_name`` gives it.
+        changes: Whether the calls make or delete API keys; else they list them.
+        prefer: The name of the key to take before others.
+        avoid: The name or API key id of the key to take after all others, since it is about to end.
+
+    Returns:
+        The key; None if none of this environment is registered.
+
+    Raises:
+        KeyProblemError: If none can do it.
+        KalshiError: If Kalshi lets none of them list the account's keys.
+        NetworkError: If there is no answer.
+    """
+    candidates = [key for key in keys if key.api_key_id is not None and key.environment in {None, environment}]
+
+    def ends(key: StoredKey) -> bool:
+        return avoid in {key.name, key.name.removesuffix(ENDING), key.api_key_id}
+
+    candidates.sort(key=lambda key: (ends(key), key.name != prefer, "+" in key.name, key.name))
+    if not candidates:
+        return None
+    try:
+        asked, listed = _list_with_any(candidates, connect)
+    except UnauthorizedError:
+        if not ends(candidates[-1]):
+            raise
+        return candidates[-1]  # an earlier run may have ended it: whoever ends it looks at what Kalshi says of it
+    if not changes:
+        return asked
+    rights = {listing.api_key_id: listing for listing in listed}
+    for can in (manages_keys, may_manage):
+        for key in candidates:
+            listing = rights.get(str(key.api_key_id))
+            if listing is not None and can(listing):
+                return key
+    names = ", ".join(repr(key.name) for key in candidates)
+    raise KeyProblemError(
+        f"no key of the store can manage API keys ({names}): that takes the scope write, bound to no subaccount; "
+        "nothing was done",
+        hint=_HINT,
+    )
+
+
+def _list_with_any(candidates: Sequence[StoredKey], connect: Connect) -> tuple[StoredKey, Sequence[ApiKey]]:
+    """Return the first key that may list the account's keys, and what Kalshi lists."""
+    refusal: HsmKeysError | None = None
+    for key in candidates:
+        try:
+            with connect(key.signer()) as client:
+                return key, client.api_keys.list().api_keys
+        except ClockError:
+            raise
+        except (UnauthorizedError, ForbiddenError, SigningError, KmsKeyStateError) as error:
+            refusal = refusal or error
+    if refusal is None:
+        raise KeyProblemError("there is no key to ask Kalshi with", hint=_HINT)
+    refusal.hint = f"{refusal.hint}; {_HINT}" if refusal.hint else _HINT
+    raise refusal

@@ -1,0 +1,74 @@
+"""When the account's location attestation ends, asked of Kalshi when somebody looks at metrics or status."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+from pydantic import ValidationError
+
+from hsm_keys.errors import HsmKeysError
+from hsm_keys.kalshi.models import ListApiKeysResponse
+from hsm_keys.lifecycle.attestation import attestation_of
+from hsm_keys.signing.message import REST_PREFIX
+
+if TYPE_CHECKING:
+    from hsm_keys.lifecycle.attestation import Attestation
+    from hsm_keys.proxy.metrics import Metrics
+    from hsm_keys.proxy.signing import SignsForDoor
+    from hsm_keys.proxy.upstream import Upstream
+
+__all__ = ["AttestationWatch"]
+
+_PATH: Final = f"{REST_PREFIX}/api_keys"
+_KNOWN_FOR_S: Final = 3600.0
+_TRIED_AGAIN_S: Final = 300.0
+_PATIENCE_S: Final = 2.0
+
+_log: Final = logging.getLogger(__name__)
+
+
+class AttestationWatch:
+    """Asks Kalshi for the account's API keys, once an hour at most: the end of the attestation comes with them.
+
+    Args:
+        upstream: Connects to Kalshi.
+        signs: Signs with the proxy's key; nothing while frozen.
+        metrics: Shows what is known.
+    """
+
+    def __init__(self, upstream: Upstream, signs: SignsForDoor, metrics: Metrics) -> None:
+        self._upstream = upstream
+        self._signs = signs
+        self._metrics = metrics
+        self._ask_at = float("-inf")
+        self._asking = asyncio.Lock()
+
+    async def look(self) -> None:
+        """Ask if it isn't known; whoever looks waits 2 seconds at most, and learns nothing if Kalshi tells nothing."""
+        async with self._asking:
+            if time.monotonic() < self._ask_at:
+                return
+            self._ask_at = time.monotonic() + _TRIED_AGAIN_S
+            try:
+                async with asyncio.timeout(_PATIENCE_S):
+                    known = await self._asked()
+            except (HsmKeysError, aiohttp.ClientError, TimeoutError, ValidationError) as error:
+                _log.debug("when the location attestation ends can't be told: %s", type(error).__name__)
+                return
+            if known is None:
+                return
+            self._ask_at = time.monotonic() + _KNOWN_FOR_S
+            self._metrics.attestation.set(known.expires_ts)
+            if known.is_due:
+                _log.warning("%s; %s", known.message, known.remedy)
+
+    async def _asked(self) -> Attestation | None:
+        status, body = await self._upstream.get(_PATH, lambda: self._signs.in_thread(self._signs.headers, "GET", _PATH))
+        if status != HTTPStatus.OK:  # a key with few scopes may not list API keys
+            return None
+        return attestation_of(ListApiKeysResponse.model_validate_json(body))
