@@ -300,6 +300,8 @@ class RequestSigner:
             if key.api_key_id is not None and key.api_key_id != self._live[0] and self._is_at_home(key):
                 _log.info("%r is API key %s now", key.name, key.api_key_id)
                 self._live = (key.api_key_id, key.sign, key)
+                # The next key is looked up from this one: on KMS only the key before it can vouch for it.
+                self._follow = getattr(key, "current", self._follow)
 
     def _is_at_home(self, key: MessageSigner) -> bool:
         """Tell whether a key belongs to the environment that is signed for; where not, say so once."""

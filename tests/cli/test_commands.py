@@ -256,7 +256,7 @@ def test_a_terminal_is_asked_for_the_pin_by_the_name_of_the_token(token: TestTok
 
 
 def test_no_secret_shows_anywhere(pin: str, sandbox: SandboxServer, token: TestToken) -> None:
-    secrets = [token.pin, sandbox.bootstrap_pem.splitlines()[3]]
+    secrets = [token.pin, sandbox.bootstrap_pem.splitlines()[1]]
     outputs = [
         run_cli("enroll", "--name", "prod"),
         run_cli("show", "prod", "--output", "json"),

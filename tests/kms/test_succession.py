@@ -70,6 +70,17 @@ def test_a_rotation_is_followed_and_so_is_its_abort(store: AwsKmsStore, key_type
     assert following.api_key_id == OLD_ID
 
 
+def test_a_signer_follows_rotation_after_rotation(store: AwsKmsStore) -> None:
+    signer = bound(store, "prod", OLD_ID).signer()
+    for before, after in ((OLD_ID, NEW_ID), (NEW_ID, OLD_ID)):
+        leaver = store.key("prod")
+        new = store.bind(store.generate_like(leaver, "prod" + SUCCESSOR), after, "prod")
+        _, left = store.hand_over("prod", taker=new, leaver=leaver, mark=RETIRED)
+        store.destroy(left)
+        assert signer.moved_on(before)
+        assert signer.api_key_id == after
+
+
 def test_a_rotation_to_another_type_is_followed_and_followed_on(store: AwsKmsStore) -> None:
     keys = [bound(store, "prod", OLD_ID, KeyType.RSA_4096)]
     for key_type in (KeyType.ED25519, KeyType.RSA_2048):

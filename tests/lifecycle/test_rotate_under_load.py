@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ def rotate_under(store: str, sandbox: SandboxServer, *options: str) -> None:
         assert trader.stdout is not None
         assert trader.stdout.readline() == "ready\n"
         new = run_json("rotate", "prod", "--grace", "0s", *options)["api_key_id"]
+        signed_with(sandbox, new)  # a program that misses a rotation altogether has to be started again on KMS
         newer = run_json("rotate", "prod", "--grace", "0s", *options)["api_key_id"]
         told, _ = trader.communicate("", timeout=30)
     finally:
@@ -48,6 +50,14 @@ def rotate_under(store: str, sandbox: SandboxServer, *options: str) -> None:
     assert result["outcomes"]["taken"] > 50
     assert result["signed_by"] == [old, new, newer]
     assert set(sandbox.state.keys) == {sandbox.bootstrap_key_id, newer}
+
+
+def signed_with(sandbox: SandboxServer, api_key_id: str) -> None:
+    """Wait until the trader has followed to a key."""
+    deadline = time.monotonic() + 30
+    while not any(seen.api_key_id == api_key_id and seen.path.endswith("/orders") for seen in sandbox.requests):
+        assert time.monotonic() < deadline, "the trader doesn't follow"
+        time.sleep(0.01)
 
 
 @pytest.mark.softhsm
