@@ -35,7 +35,7 @@ import stamina
 from hsm_keys.errors import EndNotProvedError, KalshiError, NetworkError, OutcomeUnknownError
 from hsm_keys.kalshi.errors import NotFoundError, RefusedError, UnauthorizedError
 from hsm_keys.lifecycle.possession import Standing, can_sign, says_unknown, standing_of
-from hsm_keys.signing.environments import check_environment, environment_name
+from hsm_keys.signing.environments import check_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +85,7 @@ def end_api_key(
         EndNotProvedError: If nothing proves that it is dead.
     """
     if key is not None:
-        check_environment(key.name, key.environment, environment_name(management.base_url))
+        check_environment(key.name, key.environment, management.environment)
     end = _End(management, connect, api_key_id, key)
     listed = end.is_listed()
     if listed is None and not begun:
@@ -106,7 +106,7 @@ def end_api_key(
         return
     if not lived and (key is None or key.attributes().get("key_state") != _GOING):
         raise end.unproved(
-            f"Kalshi doesn't know it in the environment {environment_name(management.base_url)}: it was deleted there, "
+            f"Kalshi doesn't know it in the environment {management.environment}: it was deleted there, "
             "or belongs to another environment or account",
             "see what there is with `hsm-keys list`, and choose the environment with --env or --base-url"
             if key is None

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from hsm_keys.errors import SigningError
 from hsm_keys.lifecycle.possession import Standing, accepts, can_sign, standing_of
-from hsm_keys.signing.environments import environment_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -105,7 +104,7 @@ def observe(
         KalshiError: If Kalshi refuses the listing, or its answers say nothing about a key.
         NetworkError: If there is no answer.
     """
-    environment = environment_name(management.base_url)
+    environment = management.environment
     listed = management.api_keys.list().api_keys
     found = [(key, _seen(store, key)) for store in stores for key in store.keys()]
     able = {seen.pair: key for key, seen in found if seen.stopped is None}

@@ -20,7 +20,7 @@ from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.possession import can_sign, find_registration, says_unknown
 from hsm_keys.lifecycle.rights import check_manages, manages_keys, may_manage
 from hsm_keys.lifecycle.targets import Target, find_target, keys_named
-from hsm_keys.signing.environments import check_environment, environment_name
+from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.base import ENDING
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Revoker:
 
     def _target(self, word: str, keys: Sequence[StoredKey]) -> tuple[Target, Sequence[ApiKey]]:
         for key in keys_named(word, keys):  # before anything is asked: Kalshi's answers here say nothing of it
-            check_environment(key.name, key.environment, environment_name(self._management.base_url))
+            check_environment(key.name, key.environment, self._management.environment)
         try:
             listed = self._management.api_keys.list().api_keys
         except UnauthorizedError as error:

@@ -23,7 +23,7 @@ from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.possession import find_registration, prove_registration
 from hsm_keys.lifecycle.registering import Registrar
 from hsm_keys.lifecycle.rights import check_manages
-from hsm_keys.signing.environments import check_environment, environment_name
+from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.base import RETIRED, SUCCESSOR, check_new_name
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ class Rotator:
         labels = {name, name + SUCCESSOR, name + RETIRED}
         for key in self._store.keys():
             if key.name in labels:
-                check_environment(key.name, key.environment, environment_name(self._management.base_url))
+                check_environment(key.name, key.environment, self._management.environment)
         for mark in ("", SUCCESSOR, RETIRED):
             self._store.mend(name + mark)
         keys = {key.name: key for key in self._store.keys()}

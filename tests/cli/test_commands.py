@@ -308,7 +308,7 @@ def test_the_sandbox_command_prints_lines_for_the_shell(pin: str) -> None:
         cwd=ROOT,
     ) as server:
         assert server.stdout is not None
-        exports = [server.stdout.readline().strip() for _ in range(3)]
+        exports = [server.stdout.readline().strip() for _ in range(4)]
         assert all(line.startswith("export KALSHI_") for line in exports)
         environment = dict(line.removeprefix("export ").split("=", 1) for line in exports)
         pem = environment["KALSHI_PRIVATE_KEY_PATH"].strip("'")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from hsm_keys import KeyType, open_store
 from hsm_keys.signing.environments import PERPS, environment_name
 from tests.support.cli import failed_json, run_cli, run_json
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.softhsm, pytest.mark.program]
 
+API_KEY_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 WS, WS_MARGIN = "/trade-api/ws/v2", "/trade-api/ws/v2/margin"
 
 
@@ -34,14 +38,20 @@ def test_a_handshake_for_curl_goes_where_the_websocket_is(sandbox: SandboxServer
 
 
 def test_a_fix_logon_says_where_the_gateway_is(sandbox: SandboxServer) -> None:
-    run_json("enroll", "--name", "prod")
-    logon = ("fix-logon", "--name", "prod", "--seq", "1", "--target")
-    done = run_cli(*logon, "KalshiMD", "--env", "demo")
+    here = environment_name(sandbox.base_url)
+    with open_store(os.environ["HSM_KEYS_STORE"], pin_file=Path(os.environ["HSM_KEYS_PIN_FILE"])) as store:
+        for environment in ("demo", "prod-perps", here, f"{here}-perps"):
+            store.bind(store.generate(environment, KeyType.ED25519), API_KEY_ID, environment)
+    logon = ("fix-logon", "--seq", "1", "--target")
+    done = run_cli(*logon, "KalshiMD", "--env", "demo", "--name", "demo")
     assert "KalshiMD listens at marketdata.fix.demo.kalshi.co:8233, over TLS" in done.stderr
-    fields = run_json(*logon, "KalshiNR", "--env", "prod", "--exchange", "perps")
+    fields = run_json(*logon, "KalshiNR", "--env", "prod", "--exchange", "perps", "--name", "prod-perps")
     assert (fields["host"], fields["port"]) == ("margin-fix-api.fix.elections.kalshi.com", 8228)
-    assert "host" not in run_json(*logon, "KalshiNR")  # a sandbox has none
-    assert "perpetual futures" in failed_json(2, *logon, "KalshiRFQ", "--exchange", "perps")["message"]
+    assert "host" not in run_json(*logon, "KalshiNR", "--name", here)  # a sandbox has none
+    assert (
+        "perpetual futures"
+        in failed_json(2, *logon, "KalshiRFQ", "--exchange", "perps", "--name", f"{here}-perps")["message"]
+    )
 
 
 def test_doctor_looks_for_the_websocket(sandbox: SandboxServer) -> None:

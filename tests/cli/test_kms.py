@@ -86,7 +86,7 @@ def test_a_multi_region_key_with_a_policy_of_its_own(account: str, sandbox: Sand
         (("--kms", "--slot", "0", "list"), "--slot and --kms"),
         (("--kms", "--module", "/x.so", "list"), "--module"),
         (("--region", "us-east-1", "list", "--token", "x"), "--region"),
-        (("--kms", "--region", "mars", "list"), "mars"),
+        (("--kms", "--region", "mars", "list"), "not an AWS Region"),
         (("--store", "awskms:///?region=us-east-1", "--region", "us-west-2", "list"), "--region"),
         (("--store", "awskms:///?regoin=us-east-1", "list"), "regoin"),
         (

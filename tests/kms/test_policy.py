@@ -5,27 +5,24 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pydantic import SecretStr
 
 from hsm_keys.cli import kms as cli
 from hsm_keys.errors import KalshiError, UsageError
-from hsm_keys.kalshi.errors import UnauthorizedError
 from hsm_keys.lifecycle.enroll import enroll
 from hsm_keys.lifecycle.generate import Generator
 from hsm_keys.lifecycle.made_by_kalshi import Maker
 from hsm_keys.lifecycle.registering import Wanted
 from hsm_keys.lifecycle.rotate import Rotator
-from hsm_keys.sandbox.keys import generate_pair
+from hsm_keys.sandbox import SandboxServer, parse_fault
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.awskms import open_kms, open_uri
 from hsm_keys.stores.awskms.layout import KeyCreation
 from hsm_keys.stores.awskms.policy import PURPOSES, Scope, iam_policy, key_policy
+from tests.lifecycle.person import Person
 from tests.support import ministack
 from tests.support.iam import ACCOUNT, allows
 from tests.support.kms_faults import FaultyKms, Seen
@@ -34,7 +31,6 @@ from tests.support.ministack import OTHER_REGION, REGION
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hsm_keys.signing.signer import RequestSigner
 
 ID = "0f5a2e6c-3a1d-4f6e-9a41-6d2f0d8c1b7e"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/trader"
@@ -58,91 +54,42 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
         yield Wire(server, ministack.credentials(monkeypatch, server.url))
 
 
-class Kalshi:
-    """Takes every key: what is watched here is KMS."""
-
-    def __init__(self) -> None:
-        created = SimpleNamespace(api_key=SimpleNamespace(api_key=API_KEY_ID))
-        listed = SimpleNamespace(api_keys=[])
-        self.refuses = False
-        self.api_keys = SimpleNamespace(create=lambda **_: created, list=lambda: listed, generate=self.generate)
-
-    def generate(self, *_: object, **__: object) -> Any:
-        if self.refuses:
-            raise KalshiError("refused")
-        pem, _public_key = generate_pair("ed25519")
-        return SimpleNamespace(api_key=SimpleNamespace(api_key=API_KEY_ID), private_key=SecretStr(pem))
-
-    @contextmanager
-    def connect(self, signer: RequestSigner) -> Iterator[Any]:
-        yield SimpleNamespace(get_json=lambda path: signer.headers("GET", "/trade-api/v2" + path))
+@pytest.fixture
+def person(sandbox: SandboxServer) -> Person:
+    """Somebody with the bootstrap key of an account at Kalshi."""
+    return Person(sandbox)
 
 
-def run_enroll(creation: KeyCreation | None = None) -> None:
-    kalshi: Any = Kalshi()
-    with open_kms(URI, creation=creation) as store:
+def run_enroll(person: Person, creation: KeyCreation | None = None) -> None:
+    with open_kms(URI, creation=creation) as store, person.management() as management:
         done = enroll(
             store,
             "prod",
             key_type=None,
             scopes=None,
             subaccount=None,
-            management=kalshi,
-            connect=kalshi.connect,
+            management=management,
+            connect=person.connect,
             report=lambda _: None,
         )
-        assert done.key.api_key_id == API_KEY_ID
+        assert done.key.api_key_id in person.registered("prod")
 
 
-def run_generate() -> None:
+def run_generate(person: Person) -> None:
     """Generate twice: Kalshi refuses at first, so that the key without material is let go."""
-    kalshi: Any = Kalshi()
-    maker = Maker(Wanted("prod"), KeyType.ED25519, kalshi, kalshi.connect, lambda _: None)
-    with open_uri(URI) as store:
-        kalshi.refuses = True
+    with open_uri(URI) as store, person.management() as management:
+        maker = Maker(Wanted("prod"), KeyType.ED25519, management, person.connect, lambda _: None)
+        person.sandbox.faults.add(parse_fault("POST /api_keys/generate:status=400:1"))
         with pytest.raises(KalshiError):
             Generator(store, maker).run()
-        kalshi.refuses = False
-        assert Generator(store, maker).run().key.api_key_id == API_KEY_ID
+        assert Generator(store, maker).run().key.api_key_id in person.registered("prod")
 
 
-class Rotating(Kalshi):
-    """Knows two API keys, one after the other, and refuses what it has deleted."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live = [API_KEY_ID]
-        self.api_keys = SimpleNamespace(create=self.create, list=self.list, delete=self.live.remove)
-        self.signer = SimpleNamespace(api_key_id="management")
-
-    def list(self) -> Any:
-        return SimpleNamespace(
-            api_keys=[
-                SimpleNamespace(api_key_id=live, name="prod", scopes=["read"], subaccount=None, fcm_subtrader_id=None)
-                for live in self.live
-            ]
-        )
-
-    def create(self, **_: object) -> Any:
-        self.live.append(NEXT_ID)
-        return SimpleNamespace(api_key=SimpleNamespace(api_key=NEXT_ID))
-
-    @contextmanager
-    def connect(self, signer: RequestSigner) -> Iterator[Any]:
-        def get_json(path: str) -> None:
-            signer.headers("GET", "/trade-api/v2" + path)
-            if signer.api_key_id not in self.live:
-                raise UnauthorizedError("refused")
-
-        yield SimpleNamespace(get_json=get_json)
-
-
-def run_rotate() -> None:
-    kalshi: Any = Rotating()
-    with open_uri(URI) as store:
-        rotator = Rotator(store, kalshi, kalshi.connect, lambda _: None)
+def run_rotate(person: Person) -> None:
+    with open_uri(URI) as store, person.management() as management:
+        rotator = Rotator(store, management, person.connect, lambda _: None)
         rotator.advance("prod")
-        assert rotator.finish("prod", keep_old=False).key.api_key_id == NEXT_ID
+        assert [rotator.finish("prod", keep_old=False).key.api_key_id] == person.registered("prod")
 
 
 def run_sign() -> None:
@@ -158,12 +105,18 @@ def left_over(wire: Wire) -> None:
     wire.server.seen.clear()
 
 
-def calls_of(wire: Wire, purpose: str) -> list[Seen]:
+def calls_of(wire: Wire, person: Person, purpose: str) -> list[Seen]:
     """Run a workflow and return the calls that reached the server."""
-    (run_generate if purpose == "generate" else run_enroll)()
+    if purpose == "generate":
+        run_generate(person)
+    else:
+        run_enroll(person)
     if purpose in {"sign", "rotate"}:
         wire.server.seen.clear()
-        (run_sign if purpose == "sign" else run_rotate)()
+    if purpose == "sign":
+        run_sign()
+    elif purpose == "rotate":
+        run_rotate(person)
     return list(wire.server.seen)
 
 
@@ -226,9 +179,11 @@ def resources_of(seen: Seen, account: str) -> list[str]:
 @pytest.mark.kms
 @pytest.mark.parametrize("purpose", PURPOSES)
 @pytest.mark.parametrize("name", ["prod", None])
-def test_a_policy_grants_every_call_of_its_workflow_and_no_other(wire: Wire, purpose: str, name: str | None) -> None:
+def test_a_policy_grants_every_call_of_its_workflow_and_no_other(
+    wire: Wire, person: Person, purpose: str, name: str | None
+) -> None:
     policy = iam_policy(purpose, Scope((REGION,), wire.account, name))
-    calls = calls_of(wire, purpose)
+    calls = calls_of(wire, person, purpose)
     assert granted(policy) == {action for seen in calls for action in permissions_of(seen)}
     for seen in calls:
         for action in permissions_of(seen):
@@ -242,16 +197,16 @@ def test_a_policy_grants_every_call_of_its_workflow_and_no_other(wire: Wire, pur
 
 @pytest.mark.kms
 @pytest.mark.parametrize("creation", [KeyCreation(multi_region=True), None])
-def test_an_enroll_that_picks_a_key_up_needs_no_more(wire: Wire, creation: KeyCreation | None) -> None:
+def test_an_enroll_that_picks_a_key_up_needs_no_more(wire: Wire, person: Person, creation: KeyCreation | None) -> None:
     if creation is None:
         left_over(wire)
-    run_enroll(creation)
+    run_enroll(person, creation)
     assert {seen.operation for seen in wire.server.seen} <= granted(iam_policy("enroll", Scope((REGION,), ACCOUNT)))
 
 
 @pytest.mark.kms
-def test_a_failover_needs_no_more(wire: Wire) -> None:
-    run_enroll(KeyCreation(multi_region=True))
+def test_a_failover_needs_no_more(wire: Wire, person: Person) -> None:
+    run_enroll(person, KeyCreation(multi_region=True))
     with open_uri(URI) as store:
         store.replicate("prod", OTHER_REGION)
     wire.server.seen.clear()

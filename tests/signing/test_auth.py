@@ -51,10 +51,10 @@ def public(sandbox: SandboxServer) -> RSAPublicKey:
     "wanted",
     [
         ("GET", "/portfolio/balance", 200),
-        ("GET", "/portfolio/orders?limit=5&ticker=A%20B", 200),
+        ("GET", "/portfolio/events/orders?limit=5&ticker=A%20B", 200),
         ("GET", "/portfolio/balance/", 200),
-        ("POST", "/portfolio/orders", 400),
-        ("DELETE", "/portfolio/orders/a%2fb", 404),
+        ("POST", "/portfolio/events/orders", 400),
+        ("DELETE", "/portfolio/events/orders/a%2fb", 404),
     ],
 )
 def test_kalshi_takes_what_it_signs(
@@ -80,7 +80,9 @@ def test_ed25519(client: Any) -> None:
 def test_a_body_and_headers_of_the_caller_go_along(public: RSAPublicKey, key: PemKey, client: Any) -> None:
     with Stub((201, {})) as stub:
         auth = RequestSigner(key).auth(base_url=stub.base_url)
-        run(client)(auth, "POST", stub.base_url + "/portfolio/orders", json={"count": 1}, headers={"X-Mine": "yes"})
+        run(client)(
+            auth, "POST", stub.base_url + "/portfolio/events/orders", json={"count": 1}, headers={"X-Mine": "yes"}
+        )
         (seen,) = stub.arrived
         assert seen.is_signed_by(public)
         assert b"count" in seen.body
@@ -170,7 +172,7 @@ def test_a_foreign_server_that_refuses_gets_nothing_more(key: PemKey, client: An
 def test_a_refusal_that_nothing_explains_stands(key: PemKey, client: Any) -> None:
     with Stub((401, {})) as stub:
         auth = RequestSigner(key).auth(base_url=stub.base_url)
-        assert run(client)(auth, "POST", stub.base_url + "/portfolio/orders").status_code == 401
+        assert run(client)(auth, "POST", stub.base_url + "/portfolio/events/orders").status_code == 401
         assert len(stub.arrived) == 1
 
 
@@ -178,7 +180,7 @@ def test_a_refusal_that_nothing_explains_stands(key: PemKey, client: Any) -> Non
 def test_a_rotation_is_followed(sandbox: SandboxServer, key: PemKey, client: Any) -> None:
     dead = PemKey("0f8fad5b-d9cb-469f-a165-70867728950e", sandbox.bootstrap_pem)
     signer = RequestSigner(dead, follow=lambda: key)
-    answer = run(client)(signer.auth(base_url=sandbox.base_url), "POST", sandbox.base_url + "/portfolio/orders")
+    answer = run(client)(signer.auth(base_url=sandbox.base_url), "POST", sandbox.base_url + "/portfolio/events/orders")
     assert answer.status_code == 400  # an order without fields, signed by the new key
     assert [request.api_key_id for request in sandbox.requests] == [dead.api_key_id, key.api_key_id]
 
@@ -198,7 +200,7 @@ def test_headers_that_grew_old_on_their_way_are_made_anew(
     monkeypatch.setattr("hsm_keys.signing.flow.time", Late())
     with Stub((401, {}), (200, {})) as stub:
         auth = RequestSigner(key).auth(base_url=stub.base_url)
-        assert run(client)(auth, "POST", stub.base_url + "/portfolio/orders").status_code == 200
+        assert run(client)(auth, "POST", stub.base_url + "/portfolio/events/orders").status_code == 200
         first, second = stub.arrived
         assert first.headers[SIGNATURE_HEADER] != second.headers[SIGNATURE_HEADER]
 
@@ -269,7 +271,7 @@ def test_a_streamed_body_is_sent_once(sandbox: SandboxServer, key: PemKey, libra
     with Stub((401, {}), (200, {})) as stub:
         signer = RequestSigner(PemKey("dead", sandbox.bootstrap_pem), follow=lambda: key)
         with library.Client(auth=signer.auth(base_url=stub.base_url)) as client:
-            answer = client.post(stub.base_url + "/portfolio/orders", content=(part for part in [b"{", b"}"]))
+            answer = client.post(stub.base_url + "/portfolio/events/orders", content=(part for part in [b"{", b"}"]))
         assert answer.status_code == 401
         assert len(stub.arrived) == 1
 

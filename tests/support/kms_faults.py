@@ -125,7 +125,11 @@ class FaultyKms:
     def __init__(self, backend: str = "") -> None:
         self.backend = backend
         self.seen: list[Seen] = []
-        self.tags: dict[str, str] = {"hsm-keys:name": "prod", "hsm-keys:api-key-id": "key-id-1"}
+        self.tags: dict[str, str] = {
+            "hsm-keys:name": "prod",
+            "hsm-keys:api-key-id": "key-id-1",
+            "hsm-keys:environment": "prod",
+        }
         self.metadata: dict[str, Any] = {}
         self.private_key: rsa.RSAPrivateKey | Ed25519PrivateKey = rsa_key()
         self.spec = "RSA_2048"
