@@ -12,7 +12,7 @@ import httpx2
 import pytest
 import requests
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from urllib3.util.retry import Retry
 
 from hsm_keys import RequestSigner
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from http.server import BaseHTTPRequestHandler
 
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from hsm_keys.signing.auth import KalshiAuth
 
@@ -40,9 +40,9 @@ def key(sandbox: SandboxServer) -> PemKey:
 
 
 @pytest.fixture
-def public(sandbox: SandboxServer) -> RSAPublicKey:
+def public(sandbox: SandboxServer) -> Ed25519PublicKey:
     loaded = serialization.load_pem_private_key(sandbox.bootstrap_pem.encode(), password=None)
-    assert isinstance(loaded, RSAPrivateKey)
+    assert isinstance(loaded, Ed25519PrivateKey)
     return loaded.public_key()
 
 
@@ -51,7 +51,7 @@ def public(sandbox: SandboxServer) -> RSAPublicKey:
     "wanted",
     [
         ("GET", "/portfolio/balance", 200),
-        ("GET", "/portfolio/events/orders?limit=5&ticker=A%20B", 200),
+        ("GET", "/portfolio/orders?limit=5&ticker=A%20B", 200),
         ("GET", "/portfolio/balance/", 200),
         ("POST", "/portfolio/events/orders", 400),
         ("DELETE", "/portfolio/events/orders/a%2fb", 404),
@@ -77,7 +77,7 @@ def test_ed25519(client: Any) -> None:
 
 
 @each_client
-def test_a_body_and_headers_of_the_caller_go_along(public: RSAPublicKey, key: PemKey, client: Any) -> None:
+def test_a_body_and_headers_of_the_caller_go_along(public: Ed25519PublicKey, key: PemKey, client: Any) -> None:
     with Stub((201, {})) as stub:
         auth = RequestSigner(key).auth(base_url=stub.base_url)
         run(client)(
@@ -115,7 +115,7 @@ def redirect(location: str, status: int = 307) -> Callable[[BaseHTTPRequestHandl
     return lambda handler: send(handler, status, {}, {"Location": location})
 
 
-def strict(public: RSAPublicKey) -> Callable[[Stub], Callable[[BaseHTTPRequestHandler], None]]:
+def strict(public: Ed25519PublicKey) -> Callable[[Stub], Callable[[BaseHTTPRequestHandler], None]]:
     """Answer 200 to what is signed over the path that arrived, else 401, as Kalshi does."""
 
     def of(stub: Stub) -> Callable[[BaseHTTPRequestHandler], None]:
@@ -132,7 +132,7 @@ def strict(public: RSAPublicKey) -> Callable[[Stub], Callable[[BaseHTTPRequestHa
 @each_client
 @pytest.mark.parametrize("wanted", [("GET", 302), ("GET", 307), ("POST", 307), ("POST", 303)])
 def test_a_redirect_to_the_same_origin_is_signed_anew(
-    public: RSAPublicKey, key: PemKey, client: Any, wanted: tuple[str, int]
+    public: Ed25519PublicKey, key: PemKey, client: Any, wanted: tuple[str, int]
 ) -> None:
     method, status = wanted
     with Stub(redirect("/trade-api/v2/elsewhere?x=1", status), hang_up) as stub:
@@ -218,7 +218,7 @@ def ticking() -> Callable[[], int]:
 @pytest.mark.parametrize(
     "library", [requests, *([niquests] if HAS_NIQUESTS else [])], ids=lambda module: module.__name__
 )
-def test_a_retry_of_the_transport_is_signed_anew(public: RSAPublicKey, key: PemKey, library: Any) -> None:
+def test_a_retry_of_the_transport_is_signed_anew(public: Ed25519PublicKey, key: PemKey, library: Any) -> None:
     with Stub((503, {}), hang_up, (200, {})) as stub:
         auth = RequestSigner(key, clock=ticking()).auth(base_url=stub.base_url)
         adapter: Any = library.adapters.HTTPAdapter(
@@ -235,7 +235,7 @@ def test_a_retry_of_the_transport_is_signed_anew(public: RSAPublicKey, key: PemK
 
 @pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])
 def test_a_transport_of_httpx_that_sends_again_sends_fresh_headers(
-    public: RSAPublicKey, key: PemKey, library: Any
+    public: Ed25519PublicKey, key: PemKey, library: Any
 ) -> None:
     class Twice(library.HTTPTransport):  # type: ignore[misc]  # one of two libraries
         def handle_request(self, request: Any) -> Any:

@@ -128,19 +128,22 @@ def test_a_rotation_is_followed_in_a_running_loop(sandbox: SandboxServer, key: P
     assert [seen.api_key_id for seen in sandbox.requests] == [dead.api_key_id, key.api_key_id]
 
 
-@pytest.mark.skipif(not HAS_NIQUESTS, reason="niquests has an environment of its own")
-def test_an_async_session_that_sends_a_prepared_request_sends_it_signed(sandbox: SandboxServer, key: PemKey) -> None:
-    """Its ``send`` doesn't await what its ``request`` does."""
+if HAS_NIQUESTS:  # it has an environment of its own
 
-    async def use() -> int:
-        async with niquests.AsyncSession() as session:
-            session.auth = RequestSigner(key).auth(base_url=sandbox.base_url)
-            prepared = session.prepare_request(niquests.Request("GET", sandbox.base_url + PATH))
-            status: int = (await session.send(prepared)).status_code
-            return status
+    def test_an_async_session_that_sends_a_prepared_request_sends_it_signed(
+        sandbox: SandboxServer, key: PemKey
+    ) -> None:
+        """Its ``send`` doesn't await what its ``request`` does."""
 
-    assert asyncio.run(use()) == 200
-    assert [seen.verified for seen in sandbox.requests] == [True]
+        async def use() -> int:
+            async with niquests.AsyncSession() as session:
+                session.auth = RequestSigner(key).auth(base_url=sandbox.base_url)
+                prepared = session.prepare_request(niquests.Request("GET", sandbox.base_url + PATH))
+                status: int = (await session.send(prepared)).status_code
+                return status
+
+        assert asyncio.run(use()) == 200
+        assert [seen.verified for seen in sandbox.requests] == [True]
 
 
 @pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])
