@@ -1,4 +1,4 @@
-"""What calls cost in Kalshi's tokens, and what the account may spend: by the table, until Kalshi says it itself."""
+"""What calls cost in Kalshi's tokens: by the table, until Kalshi says it itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.kalshi.operations import Operation
 
-__all__ = ["AccountLimits", "Costs", "EndpointCosts"]
+__all__ = ["Costs", "EndpointCosts"]
 
 _Tokens = Annotated[int, Field(ge=0, le=1_000_000, strict=True)]
 _PARAMETERS: Final = ("{", ":", "<", "*")
@@ -30,19 +30,6 @@ class EndpointCosts(BaseModel):
 
     default_cost: _Tokens
     endpoint_costs: list[_EndpointCost]
-
-
-class _Bucket(BaseModel):
-    refill_rate: _Tokens
-    bucket_capacity: _Tokens
-
-
-class AccountLimits(BaseModel):
-    """The answer to ``GET /account/limits``; rates are tokens a second."""
-
-    usage_tier: Annotated[str, Field(max_length=100)]
-    read: _Bucket
-    write: _Bucket
 
 
 class Costs:

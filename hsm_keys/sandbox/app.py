@@ -191,10 +191,10 @@ class _Front:
         return formatdate(self._exchange.clock_ms() / 1000, usegmt=True)
 
 
-_LITERAL: Final = {
-    route: {operation.method for operation in OPERATIONS if operation.route == route}
-    for route in {operation.route for operation in OPERATIONS if "{" not in operation.path}
-}
+_LITERAL: Final[dict[str, set[str]]] = {}
+for _operation in OPERATIONS:
+    if "{" not in _operation.path:
+        _LITERAL.setdefault(_operation.route, set()).add(_operation.method)
 """The methods of each path without a parameter."""
 
 

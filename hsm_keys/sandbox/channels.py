@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.sandbox.fixed_point import ONE_DOLLAR, count_text, money_text, price_text
-from hsm_keys.sandbox.market_data import book_levels
+from hsm_keys.sandbox.market_data import book_levels, pairs
 from hsm_keys.sandbox.markets import DEPTH, MARKETS, PERPS
 from hsm_keys.sandbox.matching import Fill, Order, Position
 from hsm_keys.sandbox.shapes import order_json
@@ -87,11 +87,8 @@ def snapshots(subscription: Subscription, state: SandboxState) -> Iterator[dict[
 
 def _snapshot(market: Market, state: SandboxState, *, perps: bool) -> dict[str, Any]:
     yes, no = book_levels(market, state.margin if perps else state.book)
-    pairs = {
-        name: [[price_text(price), count_text(count)] for price, count in sorted(levels.items())]
-        for name, levels in (("yes_dollars_fp", yes), ("no_dollars_fp", no))
-    }
-    return {"market_ticker": market.ticker, "market_id": _MARKET_ID, **pairs}
+    levels = {"yes_dollars_fp": pairs(yes), "no_dollars_fp": pairs(no)}
+    return {"market_ticker": market.ticker, "market_id": _MARKET_ID, **levels}
 
 
 def _ticker(market: Market) -> dict[str, Any]:

@@ -27,6 +27,7 @@ __all__ = [
     "markets",
     "orderbook",
     "orderbooks",
+    "pairs",
     "series",
     "series_list",
     "trades",
@@ -74,13 +75,14 @@ def book_levels(market: Market, book: Book) -> tuple[dict[int, int], dict[int, i
     return yes, no
 
 
-def _pairs(levels: dict[int, int]) -> list[list[str]]:
+def pairs(levels: dict[int, int]) -> list[list[str]]:
+    """Return prices and counts as Kalshi writes them, the lowest price first."""
     return [[price_text(price), count_text(count)] for price, count in sorted(levels.items())]
 
 
 def _orderbook(market: Market, book: Book) -> dict[str, Any]:
     yes, no = book_levels(market, book)
-    return {"yes_dollars": _pairs(yes), "no_dollars": _pairs(no)}
+    return {"yes_dollars": pairs(yes), "no_dollars": pairs(no)}
 
 
 async def markets(call: Call) -> Answer:
@@ -248,4 +250,4 @@ async def margin_orderbook(call: Call) -> Answer:
     found = _perp(call.path["ticker"])
     yes, no = book_levels(found, call.state.margin)
     asks = {ONE_DOLLAR - price: count for price, count in no.items()}
-    return Answer(200, {"orderbook": {"ticker": found.ticker, "bids": _pairs(yes), "asks": _pairs(asks)}})
+    return Answer(200, {"orderbook": {"ticker": found.ticker, "bids": pairs(yes), "asks": pairs(asks)}})

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from hsm_keys.sandbox import bodies
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from hsm_keys.sandbox.matching import Book
 
 __all__ = ["Desk", "gone"]
-
-Handler: TypeAlias = Callable[[Call], Awaitable[Answer]]
 
 _ANY_SHARD = -1
 
@@ -137,7 +134,7 @@ class Desk:
         if body.reduce_by is not None:
             remaining = max(0, order.remaining - int(body.reduce_by))
         else:
-            remaining = _count_or_none(str(body.reduce_to))
+            remaining = _remaining_of(str(body.reduce_to))
             if remaining > order.remaining:
                 raise flat(400, "invalid_parameters", "reduce_to: must not be more than what remains")
         left = self._book(call).decrease(order, remaining, call.now_ms)
@@ -209,7 +206,7 @@ def _looks_at(market: Market, shard: int | None, ticker: str | None) -> bool:
     return shard == market.shard or (shard == _ANY_SHARD and ticker is not None)
 
 
-def _count_or_none(text: str) -> int:
+def _remaining_of(text: str) -> int:
     if text.strip("0.") == "" and text[:1] == "0":
         return 0
     try:
