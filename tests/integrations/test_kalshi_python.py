@@ -14,6 +14,7 @@ import pytest
 from hsm_keys import KeyType, RequestSigner
 from hsm_keys.errors import StoreError, UsageError
 from hsm_keys.integrations.kalshi_python import sign_with
+from hsm_keys.sandbox.keys import generate_pair
 from hsm_keys.signing.headers import SIGNATURE_HEADER
 from hsm_keys.signing.pem import PemKey
 from tests.support.kalshi_stub import Stub, send
@@ -231,7 +232,7 @@ def test_the_event_loop_runs_while_a_token_signs(package: Any, sandbox: SandboxS
 def test_a_pem_that_the_client_was_given_is_used_no_more(package: Any, sandbox: SandboxServer) -> None:
     configuration = package.Configuration(host=sandbox.base_url)
     configuration.api_key_id = sandbox.bootstrap_key_id
-    configuration.private_key_pem = sandbox.bootstrap_pem
+    configuration.private_key_pem, _ = generate_pair("rsa")  # 3.2.0 takes no other kind
     signer = RequestSigner(Pem(sandbox))
     client = sign_with(sign_with(package.KalshiClient(configuration), signer), signer)
     assert client.kalshi_auth is None
