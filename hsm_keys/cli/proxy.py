@@ -12,7 +12,7 @@ from hsm_keys.cli.extras import import_extra
 from hsm_keys.cli.options import Settings, settings_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.errors import StoreNotFoundError, UsageError
-from hsm_keys.values import shown, shown_path
+from hsm_keys.values import may_be_shown, shown, shown_path
 
 if TYPE_CHECKING:
     from hsm_keys.proxy.run import Options
@@ -246,8 +246,10 @@ def _tell(method: str, path: str, name: str) -> dict[str, Any]:
         answer = connection.getresponse()
         content = answer.read()
     except (OSError, HTTPException):
+        # The path ends in the name; in pieces between slashes a secret looks like none.
+        place = f" at {shown_path(where)}" if may_be_shown(name) else ""
         raise StoreNotFoundError(
-            f"no proxy for {shown(name)} answers at {shown_path(where)}", hint="start one: hsm-keys proxy --name NAME"
+            f"no proxy for {shown(name)} answers{place}", hint="start one: hsm-keys proxy --name NAME"
         ) from None
     finally:
         connection.close()

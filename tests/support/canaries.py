@@ -24,14 +24,24 @@ if TYPE_CHECKING:
 PIN = "pin-canary-4711"
 PEM = generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 PEM_LINE = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-DER = base64.b64encode(Ed25519PrivateKey.generate().private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
+
+
+def _base64(*, slashes: bool) -> str:
+    """Return a private key in base64: one that could be taken for a path, or one that couldn't."""
+    while True:
+        key = Ed25519PrivateKey.generate().private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        text = base64.b64encode(key).decode()
+        if (text.count("/") >= 2) is slashes and ("/" in text) is slashes:
+            return text
+
 
 CANARIES = {
     "a PIN": PIN,
     "a PIN of digits": "47110815",
     "a private key": PEM,
     "a private key on one line": PEM_LINE.strip().replace("\n", "\\n"),
-    "the base64 of a private key": DER.decode(),
+    "the base64 of a private key": _base64(slashes=False),
+    "base64 that looks like a path": _base64(slashes=True),
     "a URI with a PIN": f"pkcs11:token=nowhere?pin-value={PIN}",
 }
 
