@@ -35,16 +35,18 @@ def revoke(settings: Settings, *, key: str, destroy: bool, force: bool, auth: st
     The key is named by its name in the store, its API key id, or its name at Kalshi. Killed half way, the same command
     goes on from there.
     """
-    from hsm_keys.lifecycle.revoke import Revoker
+    from hsm_keys.lifecycle.revoke import Revoker, finish_scheduled
 
     require_consent(yes=yes)
     connect = connector(settings)
     with speaking(settings) as say, opened_store(settings, say) as store:
-        with management_client(connect, store, auth, say, changes=True, avoid=key) as management:
-            revoker = Revoker(store, management, connect, say)
-            plan = revoker.plan(key, destroy=destroy, force=force)
-            confirm(_consequences(plan, store, management), yes=yes, say=say)
-            done = revoker.carry_out(plan)
+        done = finish_scheduled(store, key, connect.environment, say) if destroy else None
+        if done is None:
+            with management_client(connect, store, auth, say, changes=True, avoid=key) as management:
+                revoker = Revoker(store, management, connect, say)
+                plan = revoker.plan(key, destroy=destroy, force=force)
+                confirm(_consequences(plan, store, management), yes=yes, say=say)
+                done = revoker.carry_out(plan)
         if settings.as_json:
             print_json(done.as_dict())
         else:

@@ -194,10 +194,10 @@ def signing_key(store: KeyStore, name: str, settings: Settings, api_key_id: str 
     Raises:
         WrongEnvironmentError: If the key's own API key belongs to another environment.
     """
-    from hsm_keys.signing.environments import check_environment, environment_name
+    from hsm_keys.signing.environments import check_environment
 
     signer = store.key(name).signer(api_key_id=api_key_id)
-    check_environment(name, signer.environment, environment_name(kalshi_base_url(settings), exchange=settings.exchange))
+    check_environment(name, signer.environment, connector(settings).environment)
     return signer
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from hsm_keys.errors import UsageError
 from hsm_keys.integrations.versions import check_version, sdk_of, tried
 from hsm_keys.signing.auth_target import is_proxied_by_environment, refuse_plain_proxy
-from hsm_keys.signing.environments import check_environment, environment_name
+from hsm_keys.signing.environments import check_origin
 from hsm_keys.signing.flow import asend_signed, signing_flow
 from hsm_keys.signing.headers import SIGNED_HEADERS
 from hsm_keys.signing.signed_headers import HeadersToSend, values_of
@@ -55,7 +55,7 @@ def sign_with(client: Client, signer: RequestSigner) -> Client:
     changed: Any = client
     host = getattr(getattr(changed, "configuration", None), "host", None)
     if isinstance(host, str):
-        check_environment(signer.key.name, signer.environment, environment_name(host))
+        check_origin(signer.key.name, signer.environment, host)
     inner = getattr(changed, "rest_client", None)
     if isinstance(inner, _Signing):
         inner = inner.inner

@@ -67,7 +67,7 @@ class ListApiKeysResponse(_Model):
         api_key_region_expiration_ts: When the account's location attestation ends, Unix time in seconds.
     """
 
-    api_keys: Annotated[list[ApiKey], BeforeValidator(_list_or_empty)]
+    api_keys: Annotated[list[ApiKey], BeforeValidator(_list_or_empty)] = Field(default_factory=list)
     api_key_region_expiration_ts: Annotated[int | None, BeforeValidator(_seconds_or_none)] = None
 
 

@@ -34,7 +34,7 @@ import stamina
 
 from hsm_keys.errors import EndNotProvedError, KalshiError, NetworkError, OutcomeUnknownError
 from hsm_keys.kalshi.errors import NotFoundError, RefusedError, UnauthorizedError
-from hsm_keys.lifecycle.possession import Standing, can_sign, says_unknown, standing_of
+from hsm_keys.lifecycle.possession import Standing, can_sign, is_going, says_unknown, standing_of
 from hsm_keys.signing.environments import check_environment
 
 if TYPE_CHECKING:
@@ -50,9 +50,6 @@ _ATTEMPTS: Final = 4  # a key that was deleted a moment ago may still be known s
 _PATIENCE_S: Final = 10.0
 _SETTLE_S: Final = 2.0
 """Seconds between two looks for a key that nothing shows to have lived."""
-
-_GOING: Final = "PendingDeletion"
-"""KMS's word for a key whose deletion is scheduled."""
 
 
 class _StillThere(Exception):  # noqa: N818 - a state, not an error
@@ -104,7 +101,7 @@ def end_api_key(
             "proved it: Kalshi refuses its signature (401) as that of an API key it doesn't know, and lists it no more"
         )
         return
-    if not lived and (key is None or key.attributes().get("key_state") != _GOING):
+    if not lived and (key is None or not is_going(key)):
         raise end.unproved(
             f"Kalshi doesn't know it in the environment {management.environment}: it was deleted there, "
             "or belongs to another environment or account",

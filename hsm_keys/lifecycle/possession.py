@@ -22,12 +22,24 @@ if TYPE_CHECKING:
 
     Connect: TypeAlias = "Callable[[RequestSigner], KalshiClient]"
 
-__all__ = ["Standing", "accepts", "can_sign", "find_registration", "prove_registration", "says_unknown", "standing_of"]
+__all__ = [
+    "Standing",
+    "accepts",
+    "can_sign",
+    "find_registration",
+    "is_going",
+    "prove_registration",
+    "says_unknown",
+    "standing_of",
+]
 
 _PROOFS: Final = {None: ("/portfolio/balance", "balance"), PERPS: ("/margin/balance", "subaccount_balances")}
 """By exchange: what every key that may read may read, also one that is bound to a subaccount; and a field of it."""
 
 _TRIAL: Final = b"hsm-keys trial\0"  # Kalshi's messages begin with a digit: this can't be taken for a request
+
+_GOING: Final = "PendingDeletion"
+"""KMS's word for a key whose deletion is scheduled."""
 
 _ATTEMPTS: Final = 4  # a key that was registered a moment ago may not be known everywhere yet
 _PATIENCE_S: Final = 10.0
@@ -75,6 +87,11 @@ def can_sign(key: StoredKey) -> bool:
     except KmsKeyStateError:
         return False
     return True
+
+
+def is_going(key: StoredKey) -> bool:
+    """Tell whether the key's deletion is scheduled in KMS, so that it signs nothing any more."""
+    return not can_sign(key) and key.attributes().get("key_state") == _GOING
 
 
 def says_unknown(error: UnauthorizedError) -> bool:

@@ -17,7 +17,7 @@ from hsm_keys.errors import EndNotProvedError, KalshiError, KeyBusyError, KeyNot
 from hsm_keys.kalshi.errors import UnauthorizedError
 from hsm_keys.lifecycle.ending import end_api_key
 from hsm_keys.lifecycle.locking import exclusive
-from hsm_keys.lifecycle.possession import can_sign, find_registration, says_unknown
+from hsm_keys.lifecycle.possession import can_sign, find_registration, is_going, says_unknown
 from hsm_keys.lifecycle.rights import check_manages, manages_keys, may_manage
 from hsm_keys.lifecycle.targets import Target, find_target, keys_named
 from hsm_keys.signing.environments import check_environment
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hsm_keys.lifecycle.possession import Connect
     from hsm_keys.stores.base import KeyStore, StoredKey
 
-__all__ = ["Revocation", "Revoked", "Revoker"]
+__all__ = ["Revocation", "Revoked", "Revoker", "finish_scheduled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,33 @@ class Revoked:
     def as_dict(self) -> dict[str, Any]:
         """Return it as it goes into JSON output."""
         return {field: getattr(self, field) for field in self.__slots__}
+
+
+def finish_scheduled(store: KeyStore, word: str, environment: str, report: Callable[[str], None]) -> Revoked | None:
+    """End what a killed run left of a key that deleted itself, once its deletion is scheduled in its store.
+
+    That is the last step but one, taken after the proof: nothing is left to ask of Kalshi, and no key to ask it with.
+
+    Args:
+        store: Where the private half is.
+        word: The key's name or its API key id.
+        environment: The environment at hand.
+        report: Called with a line for people.
+
+    Returns:
+        What has ended; None if there is no such key.
+
+    Raises:
+        WrongEnvironmentError: If it belongs to another environment; nothing was done.
+    """
+    for key in keys_named(word, store.keys()):
+        if key.name.endswith(ENDING) and is_going(key):
+            check_environment(key.name, key.environment, environment)
+            with exclusive(store, key.name.removesuffix(ENDING)):
+                store.destroy(key)
+            report(f"an earlier run ended API key {key.api_key_id} and scheduled the deletion of its private half")
+            return Revoked(key.name, key.api_key_id, revoked=True, private_half="deletion scheduled")
+    return None
 
 
 class Revoker:

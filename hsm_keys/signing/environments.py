@@ -21,6 +21,8 @@ __all__ = [
     "ENVIRONMENTS",
     "PERPS",
     "Hosts",
+    "check_environment",
+    "check_origin",
     "environment_name",
     "is_environment",
     "is_loopback",
@@ -247,6 +249,21 @@ def check_environment(name: str, environment: str | None, here: str) -> None:
         hint=f"point the command at the key's environment with {way}"
         + ("" if kalshis else f" and the base URL at which it was enrolled ({environment} is derived from that)"),
     )
+
+
+def check_origin(name: str, environment: str | None, base_url: str) -> None:
+    """Make sure that a key belongs to the environment that a base URL leads to, on whichever exchange.
+
+    Args:
+        name: The key's name.
+        environment: The environment in which it is registered; None if it isn't in any.
+        base_url: A base URL of Kalshi's REST API.
+
+    Raises:
+        WrongEnvironmentError: If it belongs to another one; the message names both.
+    """
+    perps = environment is not None and environment.endswith(f"-{PERPS}")
+    check_environment(name, environment, environment_name(base_url, exchange=PERPS if perps else None))
 
 
 def is_environment(name: str) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from hsm_keys.errors import AwsError, HsmKeysError, KeyNotRegisteredError, KeyProblemError, StoreError
 from hsm_keys.forks import ProcessLock
-from hsm_keys.signing.environments import PERPS, check_environment, environment_name
+from hsm_keys.signing.environments import check_origin
 from hsm_keys.signing.flow import in_thread
 from hsm_keys.signing.headers import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from hsm_keys.signing.message import WEBSOCKET_PATH, signing_message
@@ -257,8 +257,7 @@ class RequestSigner:
         from hsm_keys.signing.auth import kalshi_auth
 
         auth = kalshi_auth(self, base_url=base_url, environment=environment)
-        exchange = PERPS if str(self.environment).endswith(f"-{PERPS}") else None  # both are at the same base URL
-        check_environment(self.key.name, self.environment, environment_name(auth.base_url, exchange=exchange))
+        check_origin(self.key.name, self.environment, auth.base_url)
         return auth
 
     def moved_on(self, api_key_id: str) -> bool:

@@ -285,8 +285,7 @@ def test_null_lists_and_unknown_fields_are_no_errors() -> None:
         client_of(stub) as client,
     ):
         assert client.api_keys.list().api_keys == []
-        with pytest.raises(NetworkError, match="lacks what the API promises"):
-            client.api_keys.list()  # an object without a list is no list without keys
+        assert client.api_keys.list().api_keys == []
         first, second = client.api_keys.list(fcm_subtrader_id="a_b").api_keys
         assert (first.scopes, first.created_ts, first.api_key) == ([], None, "1")
         assert (second.api_key_id, second.scopes, second.created_ts) == ("2", ["x::y"], 5)

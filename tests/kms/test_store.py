@@ -264,6 +264,20 @@ def test_a_left_over_key_of_another_type_is_not_taken_and_nothing_is_made(store:
     assert len(by_hand.list_keys()["Keys"]) == 1
 
 
+def test_a_registered_key_that_lost_its_alias_is_neither_picked_up_nor_cleared(
+    store: AwsKmsStore, by_hand: Any
+) -> None:
+    tags = {"hsm-keys:name": "prod", "hsm-keys:api-key-id": "id", "hsm-keys:environment": "demo"}
+    living = by_hand.create_key(
+        KeySpec="RSA_2048",
+        KeyUsage="SIGN_VERIFY",
+        Tags=[{"TagKey": tag, "TagValue": value} for tag, value in tags.items()],
+    )["KeyMetadata"]["KeyId"]
+    assert not store.clear("prod")
+    assert store.generate("prod").arn.rpartition("/")[2] != living
+    assert by_hand.describe_key(KeyId=living)["KeyMetadata"]["KeyState"] == "Enabled"
+
+
 def test_a_key_policy_and_multi_region_reach_the_key(account: str, by_hand: Any) -> None:
     policy = json.dumps({"Version": "2012-10-17", "Statement": []})
     with open_kms(URI, creation=KeyCreation(multi_region=True, policy=policy)) as store:

@@ -186,11 +186,11 @@ def test_a_deletion_that_something_else_answered_is_not_believed_while_the_key_i
 
 
 def test_a_list_that_is_not_the_accounts_proves_nothing() -> None:
-    """It has no list in it, or doesn't name the API key that signed for it."""
+    """It doesn't name the API key that signed for it: an empty object reads like an empty list."""
     for wrong in (listing(), listing("another"), (200, {}), (200, {"api_keys": None})):
         with Stub(Answers([wrong], NO_SUCH_KEY).give) as stub:
             kalshi = Kalshi(stub)
-            with pytest.raises(NetworkError, match=r"doesn't name|lacks what the API promises"):
+            with pytest.raises(EndNotProvedError, match="doesn't name"):
                 kalshi.end()
         assert "DELETE" not in kalshi.sent()
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hsm_keys.errors import UsageError
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.stores.marks import FOREIGN, MINTED, Mark
-from hsm_keys.stores.pkcs11.marks import fingerprint, minted_id, passing_id, read_mark, registered_id
+from hsm_keys.stores.pkcs11.marks import fingerprint, importing_id, minted_id, passing_id, read_mark, registered_id
 
 PRINTABLE = st.characters(min_codepoint=0x21, max_codepoint=0x7E)
 API_KEY_IDS = st.uuids().map(str) | st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,38}", fullmatch=True)
@@ -34,6 +34,16 @@ def test_every_api_key_id_survives_the_token(api_key_id: str, environment: str) 
     assert read_mark(registered_id(checked, environment)) == Mark(
         ours=True, api_key_id=checked, environment=environment
     )
+
+
+@given(ENVIRONMENTS)
+def test_the_mark_of_an_import_names_its_environment(environment: str) -> None:
+    public_key = Ed25519PrivateKey.generate().public_key()
+    mark = importing_id(public_key, environment)
+    assert mark.endswith(fingerprint(public_key))  # two imports at a time have two marks
+    assert read_mark(mark) == Mark(ours=True, environment=environment)
+    assert read_mark(mark[:-1]) == FOREIGN
+    assert read_mark(importing_id(public_key, "nowhere")) == FOREIGN
 
 
 def test_a_uuid_that_begins_like_a_text_is_not_taken_for_one() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 import pytest
 
 from hsm_keys import KalshiClient, RequestSigner
-from hsm_keys.errors import KeyNotFoundError, SigningError, StoreUnavailableError
+from hsm_keys.errors import KeyNotFoundError, SigningError, StoreUnavailableError, WrongEnvironmentError
 from hsm_keys.signing.headers import KEY_HEADER
 from tests.support.kalshi_stub import Stub
 
@@ -17,8 +18,9 @@ PATH = "/trade-api/v2/portfolio/balance"
 class Key:
     """Signs with its own name, so that a signature can be told from another key's."""
 
-    def __init__(self, api_key_id: str, *, broken: bool = False) -> None:
+    def __init__(self, api_key_id: str, *, broken: bool = False, environment: str | None = None) -> None:
         self.name = "prod"
+        self.environment = environment
         self.api_key_id: str | None = api_key_id
         self.broken = broken
 
@@ -184,3 +186,31 @@ def test_without_a_thread_to_look_in_requests_are_signed_as_before(
     monkeypatch.setattr(threading.Thread, "start", refuse)
     signer._look_at = 0.0
     assert signer.headers("GET", PATH)[KEY_HEADER] == "old"
+
+
+def test_a_key_of_another_environment_that_took_the_name_is_not_followed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    name = Name(Key("old", environment="prod"))
+    signer = RequestSigner(name.key, follow=name)
+    name.key = Key("new", environment="demo")
+    for _ in range(2):
+        assert not signer.moved_on("old")
+    assert signer.headers("GET", PATH)[KEY_HEADER] == "old"
+    (said,) = (record.getMessage() for record in caplog.records)  # once, and not at each look
+    assert "demo" in said
+    assert "prod" in said
+    name.key = Key("newer", environment="prod")
+    assert signer.moved_on("old")
+
+
+def test_an_environment_is_said_of_the_stores_id_and_of_no_other() -> None:
+    key = Key("id", environment="demo")
+    assert RequestSigner(key).environment == "demo"
+    assert RequestSigner(key, api_key_id="id").environment == "demo"
+    assert RequestSigner(key, api_key_id="another").environment is None
+    with pytest.raises(WrongEnvironmentError, match=r"demo.*prod"):
+        RequestSigner(key).auth(environment="prod")
+    perps = RequestSigner(Key("id", environment="demo-perps"))
+    assert perps.auth(environment="demo").base_url.startswith("https://")  # one origin serves both exchanges
+    with pytest.raises(WrongEnvironmentError):
+        perps.auth(environment="prod")
