@@ -67,7 +67,7 @@ class Control:
             return _json(self.status())
         if (request.method, request.path) == ("GET", "/status"):
             await self._look()
-            return _json({**self.status(), "not_ready": await self._problem()})
+            return _json({**self.status(), "not_ready": await self._problem() or self._trail.failed})
         return await self.answer_metrics(request)
 
     async def answer_metrics(self, request: web.BaseRequest) -> web.StreamResponse:

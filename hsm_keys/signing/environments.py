@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from hsm_keys.errors import UsageError, WrongEnvironmentError
 from hsm_keys.signing.message import MARGIN_WEBSOCKET_PATH, REST_PREFIX, WEBSOCKET_PATH
-from hsm_keys.values import describe
+from hsm_keys.values import describe, hides_its_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,6 +100,7 @@ _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"", "0", "false", "no", "off"})
 
 
+@hides_its_arguments
 def resolve(
     *,
     base_url: str | None = None,
@@ -156,6 +157,7 @@ def environment_name(base_url: str, *, exchange: str | None = None) -> str:
     return f"{name}-{PERPS}" if exchange else name
 
 
+@hides_its_arguments
 def websocket_url(
     *,
     base_url: str | None = None,
@@ -279,10 +281,20 @@ def _from_variables(exchange: str | None, env: Mapping[str, str]) -> tuple[str |
     for url_name, demo_name in names:
         base_url, demo = env.get(url_name) or None, env.get(demo_name, "").strip()
         if base_url:
+            _check_not_against(demo_name, demo, url_name, base_url)
             return base_url, None
         if demo:
             return None, "demo" if _is_demo(demo_name, demo) else "prod"
     return None, None
+
+
+def _check_not_against(demo_name: str, demo: str, url_name: str, base_url: str) -> None:
+    """Refuse production's base URL where the demo environment is asked for beside it: orders would cost real money."""
+    if demo.lower() in _TRUE and environment_name(_checked(base_url)) == "prod":
+        raise UsageError(
+            f"{demo_name} asks for the demo environment, and {url_name} is production's; nothing was sent",
+            hint="leave one of them out, or say which with --env demo or --env prod",
+        )
 
 
 def _is_demo(name: str, value: str) -> bool:

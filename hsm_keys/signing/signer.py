@@ -53,7 +53,7 @@ def not_registered(name: str) -> KeyNotRegisteredError:
     """Return the error for a key without an API key id."""
     return KeyNotRegisteredError(
         f"the key {name!r} has no API key id: Kalshi doesn't know it yet",
-        hint=f"run `hsm-keys enroll --name {name}`, or give --api-key-id",
+        hint=f"run `hsm-keys enroll --name {name}`, or `hsm-keys adopt {name} --api-key-id ID` if Kalshi has it",
     )
 
 

@@ -415,3 +415,10 @@ def test_the_command_prints_both_policies_without_asking_aws() -> None:
 
 def test_the_command_knows_the_purposes() -> None:
     assert cli._PURPOSES == PURPOSES
+
+
+def test_what_kms_policy_prints_can_be_given_back() -> None:
+    wanted = key_policy(Scope(regions=("us-east-1",), account="111122223333"))
+    printed = json.dumps({"iam_policy": {}, "key_policy": wanted}, indent=2)
+    assert json.loads(KeyCreation(policy=printed).policy or "") == wanted
+    assert json.loads(KeyCreation(policy=json.dumps(wanted)).policy or "") == wanted

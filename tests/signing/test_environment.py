@@ -229,3 +229,13 @@ def test_a_key_file_that_others_can_read_is_warned_about(tmp_path: Path, caplog:
     with caplog.at_level(logging.WARNING, "hsm_keys"):
         bootstrap_key_from_env({"KALSHI_KEY_ID": "id", "KALSHI_PRIVATE_KEY_PATH": str(path)})
     assert "chmod 600" in caplog.text
+
+
+@pytest.mark.parametrize("host", ["external-api.kalshi.com", "api.elections.kalshi.com"])
+def test_demo_beside_a_base_url_of_production_is_refused(host: str) -> None:
+    env = {"KALSHI_DEMO": "true", "KALSHI_API_BASE_URL": f"https://{host}/trade-api/v2"}
+    with pytest.raises(UsageError, match=r"KALSHI_DEMO .* KALSHI_API_BASE_URL"):
+        resolve(env=env)
+    assert resolve(env=env, environment="prod") == PROD  # who says which has said it
+    assert resolve(env=env, environment="demo") == DEMO
+    assert resolve(env={**env, "KALSHI_DEMO": "false"}).startswith(f"https://{host}")

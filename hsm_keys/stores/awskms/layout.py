@@ -81,7 +81,8 @@ class KeyCreation:
 
     Args:
         multi_region: Whether the key can be replicated to other Regions; it can't be changed later.
-        policy: The key policy, as JSON; None for KMS's default, which leaves all to the account's IAM policies.
+        policy: The key policy, as JSON, or what ``kms policy`` prints, which holds one; None for KMS's default, which
+            leaves all to the account's IAM policies.
 
     Raises:
         UsageError: If the policy isn't a JSON object of at most 32 KiB.
@@ -97,8 +98,11 @@ class KeyCreation:
             parsed = json.loads(self.policy)
         except ValueError:
             parsed = None
+        if isinstance(parsed, dict) and isinstance(parsed.get("key_policy"), dict):  # as `kms policy` prints it
+            parsed = parsed["key_policy"]
+            object.__setattr__(self, "policy", json.dumps(parsed))
         if not isinstance(parsed, dict) or "Statement" not in parsed or len(self.policy.encode()) > _MAX_POLICY:
             raise UsageError(
                 "that is no key policy: it isn't a JSON object with a Statement, or longer than 32 KiB",
-                hint="`hsm-keys kms policy --role ARN --for sign` prints one, as key_policy",
+                hint="give what `hsm-keys kms policy --role ARN --for sign` prints, or a policy of your own",
             )

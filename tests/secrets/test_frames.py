@@ -1,0 +1,149 @@
+"""Local variables of raised errors, which error trackers send home, hold no secret."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from hsm_keys import KalshiClient, open_store
+from hsm_keys.errors import HsmKeysError
+from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
+from hsm_keys.signing.environments import resolve
+from hsm_keys.signing.pem import PemKey, load_private_key
+from hsm_keys.stores.awskms.uri import AwsKmsUri
+from hsm_keys.stores.isolated.process import _environment
+from hsm_keys.stores.pins import resolve_pin
+from hsm_keys.stores.uri import Pkcs11Uri
+from tests.support.canaries import CANARIES, PEM, PIN, pieces
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from types import TracebackType
+
+pytestmark = pytest.mark.softhsm
+
+ID: Final = "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d"
+DEPTH: Final = 3
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: list[BaseException] = []
+    left = [error]
+    while left:
+        one = left.pop()
+        if not any(one is other for other in seen):
+            seen.append(one)
+            left += [other for other in (one.__cause__, one.__context__) if other is not None]
+    yield from seen
+
+
+def _frames(traceback: TracebackType | None) -> Iterator[Any]:
+    while traceback is not None:
+        yield traceback.tb_frame
+        traceback = traceback.tb_next
+
+
+def _written(value: object, depth: int = DEPTH) -> str:
+    """Return what an error tracker sends of a value: its repr, and that of what our own objects hold."""
+    parts = [repr(value)]
+    if depth and isinstance(value, dict):
+        parts += [_written(part, depth - 1) for part in value.values()]
+    elif depth and isinstance(value, list | tuple | set):
+        parts += [_written(part, depth - 1) for part in value]
+    elif depth and type(value).__module__.startswith("hsm_keys") and type(value).__name__ not in {"Secret", "Pin"}:
+        names = [*getattr(value, "__dict__", {}), *getattr(type(value), "__slots__", ())]
+        parts += [_written(getattr(value, name, None), depth - 1) for name in names]
+    return "\n".join(parts)
+
+
+def check(call: Callable[[], object], secret: str) -> None:
+    with pytest.raises(HsmKeysError) as caught:
+        call()
+    for error in _chain(caught.value):
+        said = "\n".join([repr(error), str(error), *map(repr, vars(error).values())])
+        assert not [piece for piece in pieces(secret) if piece in said]
+        for frame in _frames(error.__traceback__):
+            if "/hsm_keys/" not in frame.f_code.co_filename:
+                continue
+            for name, value in frame.f_locals.items():
+                shown = _written(value)
+                place = f"{frame.f_code.co_name}: {name}"
+                assert not [piece for piece in pieces(secret) if piece in shown], place
+
+
+URIS = [
+    "pkcs11:token=none?pin-value={}",
+    "pkcs11:token=none;token=x?pin-value={}",
+    "pkcs11:token=none?pin-value={}&pin-source=file:/x",
+    "pkcs11:token=none?pin-value={}&module-path=/no/such.so",
+    "pkcs11:token=none?pin-value={}&module-name=x",
+    "pkcs11:token=none?pin-value={}%0A",
+    "pkcs11:nonsense?pin-value={}",
+    "pkcs11:token=x?pin-value={}%",
+    "{}",
+    "awskms:///{}",
+    "nothing:{}",
+]
+
+
+@pytest.mark.parametrize("uri", URIS)
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_store_that_does_not_open(uri: str, isolated: bool) -> None:
+    check(lambda: open_store(uri.format(PIN), isolated=isolated), PIN)
+
+
+def test_a_pin_that_the_token_refuses(monkeypatch: pytest.MonkeyPatch, token_variables: dict[str, str]) -> None:
+    plain = token_variables["HSM_KEYS_STORE"].partition("&pin-source")[0]
+    check(lambda: open_store(f"{plain}&pin-value={PIN}"), PIN)
+    monkeypatch.setenv("HSM_KEYS_PIN", PIN)
+    check(lambda: open_store(plain), PIN)
+
+
+@pytest.mark.parametrize("what", CANARIES)
+def test_a_uri_or_a_pin_that_cannot_be_one(what: str) -> None:
+    secret = CANARIES[what]
+    check(lambda: Pkcs11Uri.parse(f"pkcs11:token={secret};%"), secret)
+    check(lambda: AwsKmsUri.parse(f"awskms:///?region={secret}%"), secret)
+    env = {"HSM_KEYS_PIN": f"{secret}\nmore"}
+    check(lambda: resolve_pin(pin_file=None, uri=Pkcs11Uri(), token_name="t", ask=None, env=env), secret)
+    env = {"HSM_KEYS_PIN_FILE": secret}
+    check(lambda: resolve_pin(pin_file=None, uri=Pkcs11Uri(), token_name="t", ask=None, env=env), secret)
+
+
+def test_a_private_key_in_the_wrong_place(tmp_path: Path) -> None:
+    cut = PEM[:-60]
+    path = tmp_path / "key.pem"
+    path.touch(mode=0o600)
+    path.write_text(cut)
+    check(lambda: load_private_key(cut), PEM)
+    check(lambda: PemKey(ID, cut), PEM)
+    check(lambda: PemKey(PEM, PEM), PEM)
+    check(lambda: KalshiClient.from_private_key(ID, cut), PEM)
+    check(lambda: KalshiClient.from_private_key(ID, PEM, base_url="http://example.com"), PEM)
+    for env in (
+        {"KALSHI_KEY_ID": ID, "KALSHI_PRIVATE_KEY": cut},
+        {"KALSHI_KEY_ID": PEM, "KALSHI_PRIVATE_KEY": PEM},
+        {"KALSHI_KEY_ID": ID, "KALSHI_PRIVATE_KEY_PATH": PEM},
+        {"KALSHI_KEY_ID": ID, "KALSHI_PRIVATE_KEY_PATH": str(path)},
+        {"KALSHI_PRIVATE_KEY": PEM},
+        {"KALSHI_KEY_ID": ID, "KALSHI_PRIVATE_KEY": PEM, "KALSHI_PRIVATE_KEY_PATH": "x"},
+    ):
+        check(lambda env=env: bootstrap_key_from_env(env), PEM)
+    check(lambda: resolve(env={"KALSHI_DEMO": "perhaps", "KALSHI_PRIVATE_KEY": PEM}), PEM)
+
+
+def test_no_child_gets_a_pin_or_a_key_by_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HSM_KEYS_STORE", "HSM_KEYS_PIN", "KALSHI_PRIVATE_KEY", "KALSHI_PERPS_PRIVATE_KEY"):
+        monkeypatch.setenv(name, f"pkcs11:token=x?pin-value={PIN}")
+    assert PIN not in repr(_environment())
+
+
+def test_a_store_that_is_not_open_yet_can_be_shown() -> None:
+    from hsm_keys.stores.awskms.store import AwsKmsStore
+    from hsm_keys.stores.isolated.store import IsolatedStore
+    from hsm_keys.stores.pkcs11.store import Pkcs11Store
+
+    for kind in (AwsKmsStore, IsolatedStore, Pkcs11Store):
+        assert repr(kind.__new__(kind)).startswith(kind.__name__)
