@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -13,7 +14,7 @@ from hsm_keys.signing.environments import resolve
 from hsm_keys.signing.pem import PemKey, load_private_key
 from hsm_keys.stores.awskms.uri import AwsKmsUri
 from hsm_keys.stores.isolated.process import _environment
-from hsm_keys.stores.pins import resolve_pin
+from hsm_keys.stores.pins import PinWanted, resolve_pin
 from hsm_keys.stores.uri import Pkcs11Uri
 from tests.support.canaries import CANARIES, PEM, PIN, pieces
 
@@ -107,9 +108,9 @@ def test_a_uri_or_a_pin_that_cannot_be_one(what: str) -> None:
     check(lambda: Pkcs11Uri.parse(f"pkcs11:token={secret};%"), secret)
     check(lambda: AwsKmsUri.parse(f"awskms:///?region={secret}%"), secret)
     env = {"HSM_KEYS_PIN": f"{secret}\nmore"}
-    check(lambda: resolve_pin(pin_file=None, uri=Pkcs11Uri(), token_name="t", ask=None, env=env), secret)
+    check(lambda: resolve_pin(PinWanted("t"), pin_file=None, uri=Pkcs11Uri(), ask=None, env=env), secret)
     env = {"HSM_KEYS_PIN_FILE": secret}
-    check(lambda: resolve_pin(pin_file=None, uri=Pkcs11Uri(), token_name="t", ask=None, env=env), secret)
+    check(lambda: resolve_pin(PinWanted("t"), pin_file=None, uri=Pkcs11Uri(), ask=None, env=env), secret)
 
 
 def test_a_private_key_in_the_wrong_place(tmp_path: Path) -> None:
@@ -130,7 +131,7 @@ def test_a_private_key_in_the_wrong_place(tmp_path: Path) -> None:
         {"KALSHI_PRIVATE_KEY": PEM},
         {"KALSHI_KEY_ID": ID, "KALSHI_PRIVATE_KEY": PEM, "KALSHI_PRIVATE_KEY_PATH": "x"},
     ):
-        check(lambda env=env: bootstrap_key_from_env(env), PEM)
+        check(partial(bootstrap_key_from_env, env), PEM)
     check(lambda: resolve(env={"KALSHI_DEMO": "perhaps", "KALSHI_PRIVATE_KEY": PEM}), PEM)
 
 

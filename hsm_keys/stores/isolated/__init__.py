@@ -45,5 +45,5 @@ def open_isolated(
     def get_pin(wanted: PinWanted) -> Pin | None:
         return resolve_pin(wanted, pin_file=pin_file, uri=parsed, ask=ask_pin)
 
-    without_pin = str(replace(parsed, pin_source=None, pin_value=None)) if is_token else hidden.reveal()
+    without_pin = Secret(str(replace(parsed, pin_source=None, pin_value=None))) if is_token else hidden
     return IsolatedStore(SignerProcess(without_pin, get_pin, force_pin=force_pin, folder=folder))

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hsm_keys.stores.pins import Pin, PinGetter
+    from hsm_keys.values import Secret
 
 __all__ = ["SignerProcess"]
 
@@ -87,7 +88,7 @@ class SignerProcess:
     """A process that has the store open, for this one and its forked children.
 
     Args:
-        uri: The store's URI, without a PIN or its source.
+        uri: The store's URI, without a PIN or its source; hidden as long as nobody has opened it.
         force_pin: As for ``open_store``.
         get_pin: Gives the user PIN, or None where the token asks on its own pad. What it gives is kept.
         folder: Where independent processes share one; this one joins whoever was first.
@@ -97,8 +98,9 @@ class SignerProcess:
         HsmKeysError: Whatever opening the store raises.
     """
 
-    def __init__(self, uri: str, get_pin: PinGetter, *, force_pin: bool, folder: Path | None = None) -> None:
-        self._opening = {"uri": uri, "force_pin": force_pin}
+    def __init__(self, uri: Secret, get_pin: PinGetter, *, force_pin: bool, folder: Path | None = None) -> None:
+        self._uri = uri
+        self._force_pin = force_pin
         self._get_pin = get_pin
         self._pin: Pin | None = None
         self._environment = _environment()
@@ -171,9 +173,9 @@ class SignerProcess:
         if answer.kind is not Kind.ANSWER:
             raise error_of(answer)
         self.told = answer.json()
-        if self.told["asked"] != self._opening["uri"]:
+        if self.told["asked"] != self._uri.reveal():
             raise UsageError(
-                f"the signer in {self._folder.path} has {self.told['asked']} open, and not {self._opening['uri']}",
+                f"the signer in {self._folder.path} has {self.told['asked']} open, and not the store that was named",
                 hint="name another folder for another store",
             )
         return True
@@ -242,7 +244,8 @@ class SignerProcess:
         control = self._control
         control.settimeout(_START_S)
         try:
-            control.sendall(json_frame(Kind.OPEN, {**self._opening, "folder": str(self._folder.path)}))
+            wanted = {"force_pin": self._force_pin, "folder": str(self._folder.path)}
+            control.sendall(json_frame(Kind.OPEN, {"uri": self._uri.reveal(), **wanted}))
             while frame := receive(control, MAX_ANSWER):
                 if frame.kind is Kind.PIN_WANTED:
                     control.sendall(self._pin_frame(PinWanted(**frame.json())))
@@ -272,7 +275,7 @@ class SignerProcess:
 
     def _fingerprint(self) -> bytes:
         pin = self._pin.reveal().encode() if self._pin else b""
-        return hashlib.sha256(_SALT + str(self._opening["uri"]).encode() + b"\0" + pin).digest()
+        return hashlib.sha256(_SALT + self._uri.reveal().encode() + b"\0" + pin).digest()
 
     def _noted(self, error: HsmKeysError) -> HsmKeysError:
         if isinstance(error, PinIncorrectError) and self._pin is not None:
