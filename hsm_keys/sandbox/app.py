@@ -111,7 +111,7 @@ class _Front:
         record = self._exchange.recorder.record(
             request.method, path, query, request.headers.get(KEY_HEADER), request.headers.get(TIMESTAMP_HEADER)
         )
-        caller = self._identify(request, path, record) if operation is not None and operation.signed else None
+        caller = self._identify(request, path, record) if _is_signed(operation) else None
         plan = self._exchange.faults.take(operation.name if operation is not None else "")
         record.fault = None if plan.fault is None else str(plan.fault.kind)
         return _Arrival(request, operation, caller, plan, record)
@@ -189,6 +189,11 @@ class _Front:
     def _date(self) -> str:
         """The Date header by the sandbox's own clock: a client may measure its skew with it."""
         return formatdate(self._exchange.clock_ms() / 1000, usegmt=True)
+
+
+def _is_signed(operation: Operation | None) -> bool:
+    """Tell whether a signature is looked at: not for what is public, and not for what Kalshi took away."""
+    return operation is not None and operation.signed and operation.instead is None
 
 
 _LITERAL: Final[dict[str, set[str]]] = {}

@@ -10,7 +10,7 @@ from hsm_keys.sandbox import bodies
 from hsm_keys.sandbox.bodies import body_of
 from hsm_keys.sandbox.fixed_point import count_text
 from hsm_keys.sandbox.subaccounts import subaccount_of
-from hsm_keys.sandbox.wire import Answer, Call, flat
+from hsm_keys.sandbox.wire import Answer, Call, nested
 
 if TYPE_CHECKING:
     from hsm_keys.sandbox.matching import Book, Order
@@ -29,16 +29,31 @@ class Group:
         limit: The most hundredths of a contract that may match within the window.
         subaccount: Whose it is.
         matches: When how much matched.
+        is_triggered: Whether its orders were ended, and it takes none until it is reset.
     """
 
     group_id: str
     limit: int
     subaccount: int
     matches: list[tuple[int, int]] = field(default_factory=list)
+    is_triggered: bool = False
 
 
 class Groups(dict[str, Group]):
     """The account's groups by id."""
+
+    def check(self, group_id: str | None) -> None:
+        """Make sure that a new order may be part of a group.
+
+        Raises:
+            WireError: 404 if there is none, 400 if it was triggered.
+        """
+        if group_id is None:
+            return
+        if group_id not in self:
+            raise nested(404, "not_found", "order group not found")
+        if self[group_id].is_triggered:
+            raise nested(400, "invalid_order", "invalid order", details="the order group was triggered: reset it first")
 
     def matched(self, book: Book, order: Order, now_ms: int) -> None:
         """Count what an order matched at once; end the group's orders if that was too much."""
@@ -47,6 +62,7 @@ class Groups(dict[str, Group]):
             return
         group.matches = [match for match in group.matches if match[0] > now_ms - _WINDOW_MS] + [(now_ms, order.filled)]
         if sum(count for _, count in group.matches) >= group.limit:
+            group.is_triggered = True
             end_orders(book, group.group_id, now_ms)
 
 
@@ -60,7 +76,7 @@ def end_orders(book: Book, group_id: str, now_ms: int) -> None:
 def _found(call: Call) -> Group:
     group = call.state.groups.get(call.path["order_group_id"])
     if group is None or subaccount_of(call, None) not in {None, group.subaccount}:
-        raise flat(404, "order_group_not_found", "order group not found")
+        raise nested(404, "not_found", "order group not found")
     return group
 
 
@@ -82,6 +98,7 @@ async def list_all(call: Call) -> Answer:
             "exchange_index": 0,
         }
         for group in call.state.groups.values()
+        if subaccount_of(call, None) in {None, group.subaccount}
     ]
     return Answer(200, {"order_groups": shown})
 
@@ -103,13 +120,17 @@ async def limit(call: Call) -> Answer:
 
 async def reset(call: Call) -> Answer:
     """``PUT /portfolio/order_groups/{order_group_id}/reset``: forget what matched."""
-    _found(call).matches.clear()
+    group = _found(call)
+    group.matches.clear()
+    group.is_triggered = False
     return Answer(200, {})
 
 
 async def trigger(call: Call) -> Answer:
     """``PUT /portfolio/order_groups/{order_group_id}/trigger``: end the group's orders now."""
-    end_orders(call.state.book, _found(call).group_id, call.now_ms)
+    group = _found(call)
+    group.is_triggered = True
+    end_orders(call.state.book, group.group_id, call.now_ms)
     return Answer(200, {})
 
 

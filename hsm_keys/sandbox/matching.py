@@ -32,14 +32,15 @@ class Refused(Exception):  # noqa: N818 - an answer, not a defect
 
     Args:
         status: The HTTP status.
-        code: Kalshi's word for it.
-        message: A sentence.
+        code: Kalshi's word for it; its message is the same with spaces.
+        details: What more there is to say.
     """
 
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, status: int, code: str, details: str | None = None) -> None:
+        super().__init__(code)
         self.status = status
         self.code = code
+        self.details = details
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +139,16 @@ class Book:
             Refused: If Kalshi would refuse it; nothing was kept.
         """
         if any(kept.client_order_id == order.client_order_id for kept in self.orders.values()):
-            raise Refused(409, "order_already_exists", "an order with this client_order_id exists")
+            raise Refused(409, "order_already_exists")
         if reduce_only:
             order = self._reduced(order)
         crosses = self._crosses(order)
         if post_only and crosses:
-            raise Refused(400, "post_only_cross", "the order is post_only and would match at once")
+            raise Refused(400, "invalid_order", "post only cross")
         if order.time_in_force == "fill_or_kill" and not (crosses and order.remaining <= DEPTH):
-            raise Refused(409, "fill_or_kill_insufficient_resting_volume", "there isn't enough to fill the whole order")
+            raise Refused(409, "fill_or_kill_insufficient_resting_volume")
         if not reduce_only and order.locked > self.money_of(order.subaccount):
-            raise Refused(400, "insufficient_balance", "the balance doesn't cover the order")
+            raise Refused(400, "insufficient_balance")
         order = self._keep(replace(order, position=len(self.orders)))
         order = self._prevent_self_trade(order)
         if crosses and order.status == "resting":
@@ -160,7 +161,7 @@ class Book:
         held = self.positions.get((order.subaccount, order.market.ticker), Position()).count
         room = max(0, -held if order.side == "bid" else held)
         if not room:
-            raise Refused(400, "reduce_only_without_position", "there is no position that the order could reduce")
+            raise Refused(400, "invalid_order", "there is no position that a reduce_only order could reduce")
         return replace(order, initial=min(order.initial, room), remaining=min(order.remaining, room))
 
     def _crosses(self, order: Order) -> bool:
@@ -226,7 +227,7 @@ class Book:
             Refused: If the balance doesn't cover it; the order stays as it was.
         """
         if changed.locked > self.money_of(order.subaccount) + order.locked:
-            raise Refused(400, "insufficient_balance", "the balance doesn't cover the order")
+            raise Refused(400, "insufficient_balance")
         kept = self._prevent_self_trade(self._keep(changed))
         return self._fill(kept) if kept.status == "resting" and self._crosses(kept) else kept
 

@@ -13,7 +13,7 @@ from hsm_keys.sandbox.markets import MARKETS, PERPS
 from hsm_keys.sandbox.matching import Order, Refused
 from hsm_keys.sandbox.shapes import summary
 from hsm_keys.sandbox.subaccounts import asked_subaccount, subaccount_of
-from hsm_keys.sandbox.wire import Answer, Call, WireError, flat
+from hsm_keys.sandbox.wire import Answer, Call, WireError, flat, nested
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,12 +51,11 @@ class Desk:
         market = self._market(body.ticker, body.exchange_index)
         price, count = int(body.price), int(body.count)
         if price % market.tick:
-            raise flat(400, "invalid_price", f"the price must be a multiple of {market.tick / 10_000:.4f}")
+            raise _refused(400, "invalid_price")
         if body.expiration_time is not None and body.expiration_time * 1000 <= call.now_ms:
             raise flat(400, "invalid_parameters", "expiration_time: must be in the future")
         group = body.order_group_id or None
-        if group is not None and group not in call.state.groups:
-            raise flat(404, "order_group_not_found", "order group not found")
+        call.state.groups.check(group)
         order = Order(
             order_id=str(uuid4()),
             client_order_id=body.client_order_id or str(uuid4()),
@@ -78,14 +77,14 @@ class Desk:
         try:
             placed = book.place(order, post_only=bool(body.post_only), reduce_only=bool(body.reduce_only))
         except Refused as refusal:
-            raise flat(refusal.status, refusal.code, str(refusal)) from None
+            raise _refused(refusal.status, refusal.code, refusal.details) from None
         call.state.groups.matched(book, placed, call.now_ms)
         return book.orders[placed.order_id]
 
     def _market(self, ticker: str, shard: int | None) -> Market:
         market = self._markets.get(ticker)
         if market is None or shard not in {None, _ANY_SHARD, market.shard}:
-            raise flat(404, "market_not_found", "market not found")
+            raise _refused(404, "market_not_found")
         return market
 
     async def create_batch(self, call: Call) -> Answer:
@@ -97,7 +96,7 @@ class Desk:
             except WireError as error:
                 client_order_id = entry.get("client_order_id")
                 named = {"client_order_id": client_order_id} if isinstance(client_order_id, str) else {}
-                answers.append(named | {"error": error.body})
+                answers.append(named | {"error": _inner(error)})
         return Answer(201, {"orders": answers})
 
     async def amend(self, call: Call) -> Answer:
@@ -123,7 +122,7 @@ class Desk:
         try:
             return Answer(200, summary(self._book(call).amend(order, changed)))
         except Refused as refusal:
-            raise flat(refusal.status, refusal.code, str(refusal)) from None
+            raise _refused(refusal.status, refusal.code, refusal.details) from None
 
     async def decrease(self, call: Call) -> Answer:
         """``POST .../{order_id}/decrease``: by so many contracts, or to so many."""
@@ -171,7 +170,7 @@ class Desk:
                 order = self._resting(call, entry.order_id, entry.subaccount, entry.exchange_index, entry.market_ticker)
                 answers.append(self._cancelled(call, order))
             except WireError as error:
-                answers.append({"order_id": entry.order_id, "reduced_by": count_text(0), "error": error.body})
+                answers.append({"order_id": entry.order_id, "reduced_by": count_text(0), "error": _inner(error)})
         return Answer(200, {"orders": answers})
 
     async def cancel_all(self, call: Call) -> Answer:
@@ -189,11 +188,11 @@ class Desk:
         Raises:
             WireError: 404.
         """
-        only = subaccount_of(call, asked)
+        only = subaccount_of(call, asked) or 0  # unless it is named, the primary one: so it is documented
         order = self._book(call).orders.get(order_id)
-        found = order is not None and order.status == "resting" and only in {None, order.subaccount}
+        found = order is not None and order.status == "resting" and only == order.subaccount
         if order is None or not found or not _looks_at(order.market, shard, ticker):
-            raise flat(404, "not_found", "order not found")
+            raise nested(404, "not_found", "order not found")
         return order
 
 
@@ -204,6 +203,16 @@ def _looks_at(market: Market, shard: int | None, ticker: str | None) -> bool:
     if shard is None:
         return market.shard == 0 or ticker is not None
     return shard == market.shard or (shard == _ANY_SHARD and ticker is not None)
+
+
+def _refused(status: int, code: str, details: str | None = None) -> WireError:
+    """Return the exchange's refusal in the shape that was seen on Kalshi's wire."""
+    return nested(status, code, code.replace("_", " "), details=details)
+
+
+def _inner(error: WireError) -> object:
+    """Return what an entry of a batch says of its error."""
+    return error.body.get("error", error.body)
 
 
 def _remaining_of(text: str) -> int:
@@ -220,5 +229,6 @@ def _without(answer: dict[str, Any], *fields: str) -> dict[str, Any]:
 
 
 async def gone(call: Call) -> Answer:  # noqa: ARG001 - a handler
-    """V1's writes below ``/portfolio/orders``: gone since June 2026."""
-    raise flat(410, "deprecated_v1_order_endpoint", "this endpoint has been removed: use /portfolio/events/orders")
+    """V1's writes below ``/portfolio/orders``: gone since June 2026, in Kalshi's words, and without a look at a key."""
+    instead = "https://docs.kalshi.com/api-reference/orders/create-order-v2"
+    raise nested(410, "deprecated_v1_order_endpoint", "Please switch to the V2 endpoints", details=instead)

@@ -73,7 +73,7 @@ def order_json(order: Order, user_id: str) -> dict[str, Any]:
 
 def margin_order_json(order: Order, user_id: str) -> dict[str, Any]:
     """Return a MarginOrder, as kalshi-sdk's perps client reads it."""
-    reasons = {"resting": "", "canceled": "Cancel", "executed": "Trade"}
+    reasons = {"resting": "", "canceled": "MarginCancel", "executed": "Trade"}
     shown = {
         "order_id": order.order_id,
         "user_id": user_id,

@@ -137,7 +137,7 @@ class _Session:
                 continue
             tickers = _tickers(params)
             if channel == "orderbook_delta" and not tickers:
-                yield _error(command_id, 7, "Market ticker required")
+                yield _error(command_id, 14, "Market ticker required")
                 continue
             subscription = Subscription(channel, next(self._ids), tickers, perps=self._perps)
             self._subscriptions[subscription.sid] = subscription
@@ -152,7 +152,7 @@ class _Session:
         for sid in sids:
             held = self._subscriptions.pop(sid, None) if isinstance(sid, int) else None
             if held is None:
-                yield _error(command_id, 6, "Unknown subscription ID")
+                yield _error(command_id, 7, "Unknown subscription ID")
             else:
                 yield {"id": command_id, "type": "unsubscribed", "sid": sid, "seq": held.next_seq()}
 
@@ -160,14 +160,14 @@ class _Session:
         sids = params.get("sids") or [params.get("sid")]
         held = self._subscriptions.get(sids[0]) if isinstance(sids, list) and len(sids) == 1 else None
         if held is None:
-            yield _error(command_id, 6, "Unknown subscription ID")
+            yield _error(command_id, 7, "Unknown subscription ID")
             return
         if params.get("action") == "add_markets":
             held.tickers |= _tickers(params)
         elif params.get("action") == "delete_markets":
             held.tickers -= _tickers(params)
         else:
-            yield _error(command_id, 9, "Unknown action")
+            yield _error(command_id, 13, "Unsupported action")
             return
         yield {
             "id": command_id,

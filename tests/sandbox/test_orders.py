@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from hsm_keys.sandbox import SandboxServer
-from tests.sandbox.client import BALANCE, EVENT_ORDERS, ORDERS, PREFIX, Caller, now_ms
+from tests.sandbox.client import BALANCE, EVENT_ORDERS, ORDERS, PREFIX, Caller, now_ms, send
 from tests.support.orders import add_orders, order_body
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def test_an_order_rests_is_listed_and_cancelled_once(boss: Caller) -> None:
     cancelled = boss.call("DELETE", target)
     assert (cancelled.status, cancelled.json["reduced_by"]) == (200, "2.50")
     again = boss.call("DELETE", target)
-    assert (again.status, again.json["code"]) == (404, "not_found")
+    assert (again.status, again.error["code"]) == (404, "not_found")
     assert shown(boss, made["order_id"])["status"] == "canceled"
     assert boss.call("GET", f"{ORDERS}?status=resting").json["orders"] == []
     assert boss.call("GET", f"{ORDERS}?ticker=OTHER").json["orders"] == []
@@ -88,7 +88,7 @@ def test_what_was_bought_is_sold_for_what_it_brings(boss: Caller) -> None:
     assert place(boss, count="100", **taking)["fill_count"] == "6.00"  # no more than there was
     assert boss.call("GET", POSITIONS).json["market_positions"][0]["position_fp"] == "0.00"
     refused = boss.call("POST", EVENT_ORDERS, order_body(**taking))
-    assert (refused.status, refused.json["code"]) == (400, "reduce_only_without_position")
+    assert (refused.status, refused.error["code"]) == (400, "invalid_order")
 
 
 def test_time_in_force(boss: Caller) -> None:
@@ -96,10 +96,10 @@ def test_time_in_force(boss: Caller) -> None:
     assert (taken["fill_count"], taken["remaining_count"]) == ("1000.00", "0.00")
     assert place(boss, price="0.50", time_in_force="immediate_or_cancel")["fill_count"] == "0.00"
     refused = boss.call("POST", EVENT_ORDERS, order_body(price="0.50", time_in_force="fill_or_kill"))
-    assert (refused.status, refused.json["code"]) == (409, "fill_or_kill_insufficient_resting_volume")
+    assert (refused.status, refused.error["code"]) == (409, "fill_or_kill_insufficient_resting_volume")
     assert boss.call("GET", f"{ORDERS}?status=resting").json["orders"] == []
     cross = boss.call("POST", EVENT_ORDERS, order_body(price="0.60", post_only=True))
-    assert (cross.status, cross.json["code"]) == (400, "post_only_cross")
+    assert (cross.status, cross.error["details"]) == (400, "post only cross")
 
 
 @pytest.mark.parametrize(("prevention", "left"), [("taker_at_cross", "bid"), ("maker", "ask")])
@@ -228,7 +228,8 @@ BAD: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", BAD)
 def test_an_order_that_kalshi_would_refuse_is_refused(boss: Caller, name: str) -> None:
     reply = boss.call("POST", EVENT_ORDERS, order_body(**BAD[name]))
-    assert (reply.status, set(reply.json)) == (400, {"code", "message"}), reply.body
+    assert reply.status == 400, reply.body
+    assert set(reply.json.get("error", reply.json)) == {"code", "message"}
     assert boss.server.state.orders == {}
 
 
@@ -266,13 +267,15 @@ def test_an_order_for_what_is_not_there_is_refused(boss: Caller, changes: dict[s
 )
 def test_the_writes_of_v1_are_gone(boss: Caller, method: str, below: str) -> None:
     reply = boss.call(method, ORDERS + below, {"ticker": "KXTEST-1"})
-    assert (reply.status, reply.json["code"]) == (410, "deprecated_v1_order_endpoint")
+    assert (reply.status, reply.error["code"]) == (410, "deprecated_v1_order_endpoint")
+    assert reply.error["message"] == "Please switch to the V2 endpoints"
+    assert send(boss.server, method, ORDERS + below, {}).status == 410  # seen without a key as well
 
 
 def test_a_client_order_id_is_taken_once(boss: Caller) -> None:
     assert boss.call("POST", EVENT_ORDERS, order_body()).status == 201
     again = boss.call("POST", EVENT_ORDERS, order_body())
-    assert (again.status, again.json["code"]) == (409, "order_already_exists")
+    assert (again.status, again.error["code"]) == (409, "order_already_exists")
     place(boss)
     place(boss)
     assert len(boss.server.state.orders) == 3
@@ -314,3 +317,19 @@ def test_a_cursor_that_was_never_given_is_refused(boss: Caller) -> None:
         reply = boss.call("GET", f"{ORDERS}?cursor={bad}")
         assert (reply.status, set(reply.json)) == (400, {"code", "message"}), bad
     assert boss.call("GET", f"{ORDERS}?cursor={quote(cursor, safe='')}").status == 200
+
+
+def test_a_group_that_was_triggered_takes_no_order_until_it_is_reset(boss: Caller) -> None:
+    groups = f"{PREFIX}/portfolio/order_groups"
+    group = boss.call("POST", f"{groups}/create", {"contracts_limit": 5}).json["order_group_id"]
+    assert boss.call("PUT", f"{groups}/{group}/trigger", {}).status == 200
+    refused = boss.call("POST", EVENT_ORDERS, order_body(order_group_id=group))
+    assert (refused.status, refused.error["code"]) == (400, "invalid_order")
+    assert boss.call("PUT", f"{groups}/{group}/reset", {}).status == 200
+    assert boss.call("POST", EVENT_ORDERS, order_body(order_group_id=group)).status == 201
+
+
+def test_a_cancel_is_for_the_primary_subaccount_unless_it_names_one(boss: Caller) -> None:
+    made = boss.call("POST", EVENT_ORDERS, order_body(subaccount=7)).json["order_id"]
+    assert boss.call("DELETE", f"{EVENT_ORDERS}/{made}").status == 404
+    assert boss.call("DELETE", f"{EVENT_ORDERS}/{made}?subaccount=7").status == 200
