@@ -15,6 +15,7 @@ from hsm_keys.cli.output import print_json
 from hsm_keys.cli.pages import check_folder, write_page
 from hsm_keys.cli.session import opened_store, speaking
 from hsm_keys.errors import UsageError
+from hsm_keys.stores.base import LOGIN_EACH_TIME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +52,8 @@ def bench(
         _check_free(Path(html_path))
     with speaking(settings) as say, opened_store(settings, say) as store:
         key = _chosen(store, name)
+        if key.attributes().get("always_authenticate"):
+            say(LOGIN_EACH_TIME)
         results = _measured(store, key, seconds, threads, say)
         if presign:
             results.append(_ahead(key, seconds, say))

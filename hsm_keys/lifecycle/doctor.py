@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys._version import __version__
 from hsm_keys.errors import HsmKeysError, KalshiError, NetworkError, PinError, StoreError
+from hsm_keys.stores.base import LOGIN_EACH_TIME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from hsm_keys.lifecycle.possession import Connect
     from hsm_keys.signing.signer import RequestSigner
     from hsm_keys.stores.base import KeyStore, StoredKey
+    from hsm_keys.stores.pkcs11.probing import TokenState
 
 __all__ = [
     "Check",
@@ -265,22 +267,48 @@ def check_token(uri: str, *, pin_file: str | None, env: Mapping[str, str]) -> li
         Check("module", "ok", f"{state.module}; used by {how}"),
         Check("token", "ok", state.token),
         _pin(state.pin),
+        *_no_login(state, uri, pin_file, env),
     ]
     if state.write_protected:
         checks.append(Check("token", "warning", "it is write-protected: no key can be made", "remove the protection"))
-    if state.signs:
-        checks.append(Check("mechanisms", "ok", f"makes and signs with {' and '.join(state.signs)}"))
-    else:
-        lacking = "it makes no keys that Kalshi takes"
-        checks.append(Check("mechanisms", "problem", lacking, "use another token", StoreError.exit_code))
+    checks.append(_mechanisms(state))
     source = pin_file or env.get("HSM_KEYS_PIN_FILE")
     if source and Path(source).is_file() and Path(source).stat().st_mode & _OTHERS:
         checks.append(Check("pin-file", "warning", f"others can read {source}", f"chmod 600 {source}"))
     return checks
 
 
+def _mechanisms(state: TokenState) -> Check:
+    if state.makes:
+        return Check("mechanisms", "ok", f"makes and signs with {' and '.join(state.makes)}")
+    if state.signs:
+        said = f"signs with {' and '.join(state.signs)}, and makes no keys"
+        remedy = "make one with the card's own tool, register its public half at Kalshi, and adopt it: hsm-keys adopt"
+        return Check("mechanisms", "ok", said, remedy)
+    lacking = "it neither makes nor signs with keys that Kalshi takes"
+    return Check("mechanisms", "problem", lacking, "use another token", StoreError.exit_code)
+
+
+def _no_login(state: TokenState, uri: str, pin_file: str | None, env: Mapping[str, str]) -> list[Check]:
+    """Return why no login is made, if none is: nobody is asked here, and no try is spent."""
+    if state.pin in {"low", "final", "locked", "unset"}:
+        return [Check("login", "skipped", "the PIN's counter isn't clean: no try is spent")]
+    if state.pin == "none" or pin_at_hand(uri, pin_file=pin_file, env=env):
+        return []
+    if state.has_pad:
+        return [Check("login", "skipped", "the token would ask for the PIN on its own pad")]
+    return [Check("login", "skipped", "no PIN is at hand", "give --pin-file, or set HSM_KEYS_PIN_FILE")]
+
+
 def _pin(state: str) -> Check:
     messages = {
+        "none": Check("pin", "ok", "the token wants none"),
+        "change": Check(
+            "pin",
+            "warning",
+            "it is the one that the token was made with, and to be changed",
+            "set a new one with the vendor's tool, such as pkcs11-tool --module MODULE --login --change-pin",
+        ),
         "ok": Check("pin", "ok", "its counter is clean"),
         "low": Check("pin", "warning", "a wrong PIN was given lately", "a right one clears the counter"),
         "final": Check(
@@ -310,6 +338,9 @@ def check_store(store: KeyStore) -> list[Check]:
     if store.uri.startswith("awskms:"):
         for key in keys:
             checks += checked(f"permission to sign with {key.name}", partial(_permission, store, key))
+    else:
+        each_time = [key.name for key in keys if key.attributes().get("always_authenticate")]
+        checks += [Check(f"login for {name}", "ok", LOGIN_EACH_TIME) for name in each_time]
     return checks
 
 
@@ -330,8 +361,8 @@ def pin_at_hand(uri: str, *, pin_file: str | None, env: Mapping[str, str] = os.e
     Raises:
         UsageError: If the URI is malformed.
     """
+    from hsm_keys.stores.pins import is_named
     from hsm_keys.stores.uri import Pkcs11Uri
 
     parsed = Pkcs11Uri.parse(uri)
-    given = (pin_file, parsed.pin_source, parsed.pin_value, env.get("HSM_KEYS_PIN_FILE"), env.get("HSM_KEYS_PIN"))
-    return any(given)
+    return is_named(pin_file=pin_file, uri=parsed, env=env)

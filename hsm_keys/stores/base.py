@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ENDING",
     "IMPORTING",
+    "LOGIN_EACH_TIME",
     "MARKS",
     "RETIRED",
     "SUCCESSOR",
@@ -52,6 +53,12 @@ ENDING: Final = "+ending"
 
 MARKS: Final = "next|retired|importing|ending|kept-[A-Za-z0-9]{1,20}"
 """A regular expression for what may follow NAME and a ``+``: a workflow has the key in hand, or has had."""
+
+LOGIN_EACH_TIME: Final = (
+    "each signature with it takes a login of its own (CKA_ALWAYS_AUTHENTICATE): "
+    "two PKCS#11 calls more, with the PIN that is kept"
+)
+"""What a key's attribute ``always_authenticate`` means for its user."""
 
 # "+" marks a key that a workflow has in hand, "/" separates alias parts on KMS.
 _NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

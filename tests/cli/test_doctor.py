@@ -127,13 +127,15 @@ def test_kms(sandbox: SandboxServer, account: str) -> None:
         (TokenFlag.USER_PIN_LOCKED, "locked", "problem"),
         (TokenFlag.USER_PIN_FINAL_TRY, "final", "problem"),
         (TokenFlag.USER_PIN_COUNT_LOW, "low", "warning"),
+        (TokenFlag(0x80000), "change", "warning"),  # CKF_USER_PIN_TO_BE_CHANGED
         (TokenFlag(0), "ok", "ok"),
     ],
 )
 def test_the_pins_state_is_read_off_the_flags(flag: TokenFlag, state: str, verdict: str) -> None:
-    assert _pin_state(flag | TokenFlag.USER_PIN_INITIALIZED) == state
+    assert _pin_state(flag | TokenFlag.LOGIN_REQUIRED | TokenFlag.USER_PIN_INITIALIZED) == state
     assert _pin(state).verdict == verdict
-    assert _pin_state(TokenFlag(0)) == "unset"
+    assert _pin_state(TokenFlag.LOGIN_REQUIRED) == "unset"
+    assert _pin_state(TokenFlag(0)) == "none"
 
 
 @given(st.floats(-100, 100), st.floats(0, 3), st.floats(0, 0.999), st.floats(0, 1))

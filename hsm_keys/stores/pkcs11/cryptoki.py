@@ -288,9 +288,13 @@ class Functions:
         def signature(message: bytes) -> bytes:
             result = sign_init(session, by_reference, key)
             if result == CKR_OK:
-                if authenticate is not None:
-                    authenticate(session)
                 room.value = length
+                if authenticate is not None:
+                    try:
+                        authenticate(session)
+                    except BaseException:  # the operation is under way, and without a login this refusal ends it
+                        sign(session, message, len(message), buffer, room_by_reference)
+                        raise
                 result = sign(session, message, len(message), buffer, room_by_reference)
                 if result == CKR_OK:
                     return buffer.raw[: room.value]

@@ -44,6 +44,7 @@ _FACTS: Final[dict[str, tuple[Attribute, bool | None]]] = {
     "unwrap": (Attribute.UNWRAP, False),
     "derive": (Attribute.DERIVE, False),
     "modifiable": (Attribute.MODIFIABLE, None),
+    "always_authenticate": (Attribute.ALWAYS_AUTHENTICATE, None),
 }
 """Attributes of the private key (PKCS#11 v2.40, sections 4.4 to 4.9) and what a key in custody answers."""
 

@@ -37,7 +37,16 @@ _BEFORE_POINT: Final = tuple(map(bytes.fromhex, ("", "0420", "032100", "302a3005
 
 
 class Unpaired(Exception):  # noqa: N818 - a state, not an error
-    """A private key has no public half that was proved to be its own; the text says why."""
+    """A private key has no public half that was proved to be its own; the text says why.
+
+    Args:
+        reason: Why.
+        pin_missing: What to raise to whoever wants this very key, if no PIN was given for the signature that proves it.
+    """
+
+    def __init__(self, reason: str, pin_missing: PinMissingError | None = None) -> None:
+        super().__init__(reason)
+        self.pin_missing = pin_missing
 
 
 def public_half(obj: Any) -> PublicKey | None:
@@ -107,7 +116,7 @@ def _signed(private: Any, text: bytes, sign: Callable[[Any, bytes], bytes]) -> b
     try:
         return sign(private, text)
     except PinMissingError as error:
-        raise Unpaired(error.message) from None
+        raise Unpaired(error.message, error) from None
     except ckr.PKCS11Error as error:
         if is_gone(error):
             raise

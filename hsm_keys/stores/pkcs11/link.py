@@ -145,19 +145,27 @@ class Link:
         with self.module.mutex:
             self.login.log_in(self.get_pin)
 
-    def log_in_again(self, key: Pkcs11Key) -> None:
-        """Log in after a signature was refused for want of a login; where there is one, the key wants its own.
+    def log_in_again(self, key: Pkcs11Key, error: ckr.PKCS11Error) -> bool:
+        """Log in after a signature failed, if the login was lost; where there is one, the key may want its own.
+
+        Without a login, a module doesn't know the handle of a private key any more, or says that nobody is logged in.
+
+        Returns:
+            Whether the signature is to be tried once more.
 
         Raises:
             PinError: If the PIN is refused, or can't be tried.
             PKCS11Error: If the session is gone, or the token is.
         """
         with self.module.mutex:
-            if self.module.library.functions.is_logged_in(self.login.session.handle):
+            if not self.module.library.functions.is_logged_in(self.login.session.handle):
+                self.login.log_in(self.get_pin)
+            elif isinstance(error, ckr.UserNotLoggedIn):
                 self._want_pin.add(key.fingerprint)
             else:
-                self.login.log_in(self.get_pin)
+                return False
             self.pool.forget()
+            return True
 
     @property
     def objects(self) -> Objects:

@@ -27,6 +27,7 @@ from hsm_keys.stores.pkcs11.marks import read_mark
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from hsm_keys.errors import PinMissingError
     from hsm_keys.signing.algorithms import PublicKey
 
     Candidates = Callable[[bytes | None, str | None], Iterator[PublicKey]]
@@ -53,6 +54,7 @@ class Pair:
         cka_id: The private object's CKA_ID.
         public_key: The public half; None if there is none that was proved to be its own, or Kalshi takes no such key.
         problem: Why there is no public half, or why the object can't be read; empty for a key of another kind.
+        pin_missing: What to raise to whoever wants this key, if it is a PIN that it takes to find the public half.
     """
 
     handle: int
@@ -60,6 +62,7 @@ class Pair:
     cka_id: bytes | None
     public_key: PublicKey | None
     problem: str = ""
+    pin_missing: PinMissingError | None = None
 
     @property
     def name(self) -> str:
@@ -128,18 +131,20 @@ class Objects:
         return found
 
     def _pair(self, private: Any, candidates: Candidates) -> Pair | None:
-        label = cka_id = None
+        label = cka_id = pin_missing = None
         try:
             label, cka_id = read(private, Attribute.LABEL), read(private, Attribute.ID)
             public_key, problem = self._half_of(private, candidates), ""
             key_type_of(public_key)
         except ckr.ObjectHandleInvalid:
             return None
-        except (Unpaired, UsageError) as error:
-            public_key, problem = None, str(error) if isinstance(error, Unpaired) else ""
+        except UsageError:
+            public_key, problem = None, ""
+        except Unpaired as unpaired:
+            public_key, problem, pin_missing = None, str(unpaired), unpaired.pin_missing
         except ckr.PKCS11Error as error:
             public_key, problem = None, f"it can't be read: {reason(error)}"
-        return Pair(private.handle, label, cka_id, public_key, problem)
+        return Pair(private.handle, label, cka_id, public_key, problem, pin_missing)
 
     def public_key_of(self, private: Any) -> PublicKey | None:
         """Return the public half of a private key object; None if none was proved to be its own.
@@ -306,8 +311,11 @@ def required(pair: Pair, name: str) -> PublicKey:
     """Return the public half.
 
     Raises:
+        PinMissingError: If it takes a PIN to find it, and none was given.
         StoreError: If the token doesn't show it.
     """
+    if pair.pin_missing is not None:
+        raise pair.pin_missing
     if pair.public_key is None:
         raise StoreError(
             f"the token holds a private key {name!r}, but no public half that Kalshi takes"

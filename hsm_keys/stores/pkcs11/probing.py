@@ -24,6 +24,9 @@ _KINDS: Final = {
 }
 
 
+_USER_PIN_TO_BE_CHANGED: Final = 0x80000  # CKF_USER_PIN_TO_BE_CHANGED, which python-pkcs11 has no name for
+
+
 @dataclass(frozen=True, slots=True)
 class TokenState:
     """What a module and a token say of themselves.
@@ -32,8 +35,11 @@ class TokenState:
         module: Maker, description and version of the module.
         parallel: Whether the module is known to sign on several threads at once.
         token: The token's label and serial.
-        pin: ``ok``, ``low``: a wrong PIN was given; ``final``: one more locks it; ``locked``; ``unset``: it has none.
-        signs: The kinds of key that the token makes and signs with.
+        pin: ``ok``, ``low``: a wrong PIN was given; ``final``: one more locks it; ``locked``; ``unset``: it has none;
+            ``change``: it is the maker's; ``none``: the token wants no login.
+        has_pad: Whether the token can ask for the PIN itself.
+        makes: The kinds of key that the token makes and signs with.
+        signs: The kinds of key that it signs with, whoever made them.
         write_protected: Whether keys can't be made or changed.
     """
 
@@ -41,6 +47,8 @@ class TokenState:
     parallel: bool
     token: str
     pin: str
+    has_pad: bool
+    makes: tuple[str, ...]
     signs: tuple[str, ...]
     write_protected: bool
 
@@ -58,13 +66,16 @@ def look_at(uri: Pkcs11Uri) -> TokenState:
             offered = token.slot.get_mechanisms()
             flags = token.flags
         library = module.library
+        signs = tuple(kind for kind, (_, mechanisms) in _KINDS.items() if set(mechanisms) & offered)
         return TokenState(
             module=f"{library.manufacturer_id} {library.library_description}, version "
             f"{'.'.join(map(str, library.library_version))}",
             parallel=module.parallel,
             token=describe_token(token),
             pin=_pin_state(flags),
-            signs=tuple(kind for kind, (makes, signs) in _KINDS.items() if makes in offered and set(signs) & offered),
+            has_pad=bool(flags & TokenFlag.PROTECTED_AUTHENTICATION_PATH),
+            makes=tuple(kind for kind in signs if _KINDS[kind][0] in offered),
+            signs=signs,
             write_protected=bool(flags & TokenFlag.WRITE_PROTECTED),
         )
     finally:
@@ -72,6 +83,8 @@ def look_at(uri: Pkcs11Uri) -> TokenState:
 
 
 def _pin_state(flags: TokenFlag) -> str:
+    if not flags & TokenFlag.LOGIN_REQUIRED:
+        return "none"
     for flag, state in (
         (TokenFlag.USER_PIN_LOCKED, "locked"),
         (TokenFlag.USER_PIN_FINAL_TRY, "final"),
@@ -79,4 +92,6 @@ def _pin_state(flags: TokenFlag) -> str:
     ):
         if flags & flag:
             return state
+    if flags & _USER_PIN_TO_BE_CHANGED:
+        return "change"
     return "ok" if flags & TokenFlag.USER_PIN_INITIALIZED else "unset"

@@ -55,6 +55,9 @@ __all__ = ["Pkcs11Key", "Pkcs11Store"]
 _T = TypeVar("_T")
 
 _PAUSES_S: Final = (0.03, 0.07)
+_LOGIN_LOST: Final = (ckr.UserNotLoggedIn, ckr.KeyHandleInvalid, ckr.ObjectHandleInvalid)
+"""What modules answer to a signature where nobody is logged in any more; the last two also where more is lost."""
+
 _reopening = ProcessLock()
 
 
@@ -371,6 +374,7 @@ class Pkcs11Store(KeyStore):
         link = self._link
         if self._closed or link.generation != fork_generation():
             link = self._fresh()
+        first = link
         try:
             return link.sign(key, message, digest=digest)
         except PoolClosedError:
@@ -379,17 +383,16 @@ class Pkcs11Store(KeyStore):
             with told_as_ours(f"sign with the key {key.name!r}"):
                 link = self._mended(link, key, error)
         with told_as_ours(f"sign with the key {key.name!r}"):
-            return link.sign(key, message, digest=digest, opened_just_now=True)
+            return link.sign(key, message, digest=digest, opened_just_now=link is not first)
 
     def _mended(self, link: Link, key: Pkcs11Key, error: ckr.PKCS11Error) -> Link:
         """Return a link to try once more with, after what ``error`` says was mended; else raise it."""
-        if isinstance(error, ckr.UserNotLoggedIn):
+        if isinstance(error, _LOGIN_LOST):
             try:
-                link.log_in_again(key)
+                if link.log_in_again(key, error):
+                    return link
             except ckr.PKCS11Error as further:
                 error = further
-            else:
-                return link
         if not is_gone(error):
             raise error
         return self._recovered(link)
