@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -17,10 +17,12 @@ from pydantic import (
 )
 
 from hsm_keys.sandbox.fixed_point import count_of, price_of
+from hsm_keys.sandbox.markets import PERPS
 from hsm_keys.sandbox.wire import Call, WireError, flat
 
 __all__ = [
     "AcceptQuote",
+    "AmendMarginOrder",
     "AmendOrder",
     "CancelOrders",
     "CreateMarginOrder",
@@ -29,6 +31,7 @@ __all__ = [
     "CreateOrders",
     "CreateQuote",
     "CreateRfq",
+    "DecreaseMarginOrder",
     "DecreaseOrder",
     "OrderGroupLimit",
     "body_of",
@@ -80,11 +83,23 @@ class CreateOrder(_Body):
         return self
 
 
-class CreateMarginOrder(CreateOrder):
-    """``POST /margin/orders``: the same form, with two more fields."""
+def _by_market_id(body: Any) -> Any:
+    """Name the market of a perpetual by its ticker; ``market_id`` may stand in for it."""
+    if not isinstance(body, dict) or "ticker" in body or not isinstance(body.get("market_id"), str):
+        return body
+    wanted = body["market_id"]
+    return body | {"ticker": next((ticker for ticker, it in PERPS.items() if it.market_id == wanted), wanted)}
 
+
+class CreateMarginOrder(CreateOrder):
+    """``POST /margin/orders``: there are no shards to choose from, and a market's version may be named."""
+
+    client_order_id: StrictStr
+    exchange_index: None = None
     market_version: StrictInt | None = None
     market_id: StrictStr | None = None
+
+    _by_id = model_validator(mode="before")(_by_market_id)
 
 
 class CreateOrders(_Body):
@@ -106,6 +121,15 @@ class AmendOrder(_Body):
     exchange_index: Shard | None = None
 
 
+class AmendMarginOrder(AmendOrder):
+    """``POST /margin/orders/{order_id}/amend``."""
+
+    exchange_index: None = None
+    market_id: StrictStr | None = None
+
+    _by_id = model_validator(mode="before")(_by_market_id)
+
+
 class DecreaseOrder(_Body):
     """``POST /portfolio/events/orders/{order_id}/decrease``."""
 
@@ -119,6 +143,13 @@ class DecreaseOrder(_Body):
         if (self.reduce_by is None) == (self.reduce_to is None):
             raise ValueError("exactly one of reduce_by and reduce_to is needed")
         return self
+
+
+class DecreaseMarginOrder(DecreaseOrder):
+    """``POST /margin/orders/{order_id}/decrease``."""
+
+    exchange_index: None = None
+    market_ticker: None = None
 
 
 class _CancelOrder(_Body):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hsm_keys.sandbox.fixed_point import ONE_DOLLAR, count_text, price_text
-from hsm_keys.sandbox.markets import DEPTH, EVENTS, MARKETS, PERPS, Event, Market
+from hsm_keys.sandbox.markets import DEPTH, EVENTS, MARKET_VERSION, MARKETS, PERPS, Event, Market
 from hsm_keys.sandbox.paging import page_of
 from hsm_keys.sandbox.shapes import iso
 from hsm_keys.sandbox.wire import Answer, Call, flat
@@ -23,6 +23,7 @@ __all__ = [
     "margin_market",
     "margin_markets",
     "margin_orderbook",
+    "margin_status",
     "market",
     "markets",
     "orderbook",
@@ -38,7 +39,7 @@ _SHARDS = (0, 1)
 
 
 async def exchange_status(call: Call) -> Answer:
-    """``GET /exchange/status`` and ``GET /margin/exchange/status``."""
+    """``GET /exchange/status``."""
     active = {"exchange_active": True, "trading_active": True, "intra_exchange_transfers_active": True}
     status: dict[str, Any] = active | {
         "exchange_index_statuses": [active | {"exchange_index": shard, "description": "made up"} for shard in _SHARDS]
@@ -46,6 +47,11 @@ async def exchange_status(call: Call) -> Answer:
     if call.state.null_lists:
         status["exchange_estimated_resume_time"] = None
     return Answer(200, status)
+
+
+async def margin_status(call: Call) -> Answer:  # noqa: ARG001 - a handler
+    """``GET /margin/exchange/status``."""
+    return Answer(200, {"exchange_active": True, "trading_active": True})
 
 
 async def exchange_schedule(call: Call) -> Answer:  # noqa: ARG001 - a handler
@@ -211,9 +217,9 @@ def _margin_json(found: Market) -> dict[str, Any]:
         "fractional_trading_enabled": True,
         "schedule": None,
         "exchange_index": found.shard,
-        "market_version": 1,
-        "funding_deadband": "0",
-        "funding_cap": "0.01",
+        "market_version": MARKET_VERSION,
+        "funding_deadband": 0,
+        "funding_cap": 0.01,
         "funding_limit_unit": "percentage",
         "funding_invalid_premium_handling": "dampen",
         "bid": price_text(found.bid),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import NAMESPACE_URL, uuid5
 
 from hsm_keys.sandbox.fixed_point import ONE_DOLLAR, count_text, price_text
 
-__all__ = ["DEPTH", "EVENTS", "MARKETS", "PERPS", "Event", "Market"]
+__all__ = ["DEPTH", "EVENTS", "MARKETS", "MARKET_VERSION", "PERPS", "Event", "Market"]
 
 DEPTH: Final = 100_000
 """How many hundredths of a contract the others bid and ask for, anew for each order."""
@@ -59,6 +60,11 @@ class Market:
     ask: int = 6_000
     tick: int = 100
     shard: int = 0
+
+    @property
+    def market_id(self) -> str:
+        """Kalshi's id of it, a UUID."""
+        return str(uuid5(NAMESPACE_URL, self.ticker))
 
     def as_json(self) -> dict[str, Any]:
         """Return it in the shape of Kalshi's Market."""
@@ -129,3 +135,6 @@ _PERPETUAL: Final = Event("KXPERPTEST", "KXPERPTEST", "A perpetual?")
 
 PERPS: Final = {"KXPERPTEST": Market("KXPERPTEST", _PERPETUAL, tick=1)}
 """Perpetual contracts, by ticker."""
+
+MARKET_VERSION: Final = 1
+"""How often Kalshi has changed a perpetual's terms; an order may name the version that it is meant for."""

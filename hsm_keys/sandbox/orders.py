@@ -9,7 +9,7 @@ from uuid import uuid4
 from hsm_keys.sandbox import bodies
 from hsm_keys.sandbox.bodies import body_of
 from hsm_keys.sandbox.fixed_point import count_of, count_text
-from hsm_keys.sandbox.markets import MARKETS, PERPS
+from hsm_keys.sandbox.markets import MARKET_VERSION, MARKETS, PERPS
 from hsm_keys.sandbox.matching import Order, Refused
 from hsm_keys.sandbox.shapes import summary
 from hsm_keys.sandbox.subaccounts import asked_subaccount, subaccount_of
@@ -45,10 +45,16 @@ class Desk:
     async def create(self, call: Call) -> Answer:
         """``POST``: an order; 201 with what became of it at once."""
         body = body_of(call, bodies.CreateMarginOrder if self._perps else bodies.CreateOrder)
-        return Answer(201, summary(self._place(call, body)))
+        return Answer(201, self._shown(summary(self._place(call, body))))
+
+    def _shown(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Return an answer without what Kalshi leaves out below ``/margin``."""
+        return _without(answer, "ts_ms") if self._perps else answer
 
     def _place(self, call: Call, body: bodies.CreateOrder) -> Order:
         market = self._market(body.ticker, body.exchange_index)
+        if isinstance(body, bodies.CreateMarginOrder) and (body.market_version or MARKET_VERSION) != MARKET_VERSION:
+            raise _refused(409, "market_version_mismatch")
         price, count = int(body.price), int(body.count)
         if price % market.tick:
             raise _refused(400, "invalid_price")
@@ -101,7 +107,7 @@ class Desk:
 
     async def amend(self, call: Call) -> Answer:
         """``POST .../{order_id}/amend``: another price or count for a resting order."""
-        body = body_of(call, bodies.AmendOrder)
+        body = body_of(call, bodies.AmendMarginOrder if self._perps else bodies.AmendOrder)
         order = self._resting(call, call.path["order_id"], asked_subaccount(call), body.exchange_index, body.ticker)
         if body.ticker != order.market.ticker or body.side != order.side:
             raise flat(400, "invalid_parameters", "ticker and side must be those of the order")
@@ -116,17 +122,17 @@ class Desk:
             initial=count,
             remaining=count - order.filled,
             client_order_id=body.updated_client_order_id or order.client_order_id,
-            expires_s=order.expires_s if body.expiration_time is None else body.expiration_time,
+            expires_s=order.expires_s if body.expiration_time is None else body.expiration_time or None,
             updated_ms=call.now_ms,
         )
         try:
-            return Answer(200, summary(self._book(call).amend(order, changed)))
+            return Answer(200, self._shown(summary(self._book(call).amend(order, changed))))
         except Refused as refusal:
             raise _refused(refusal.status, refusal.code, refusal.details) from None
 
     async def decrease(self, call: Call) -> Answer:
         """``POST .../{order_id}/decrease``: by so many contracts, or to so many."""
-        body = body_of(call, bodies.DecreaseOrder)
+        body = body_of(call, bodies.DecreaseMarginOrder if self._perps else bodies.DecreaseOrder)
         order = self._resting(
             call, call.path["order_id"], asked_subaccount(call), body.exchange_index, body.market_ticker
         )
@@ -137,7 +143,7 @@ class Desk:
             if remaining > order.remaining:
                 raise flat(400, "invalid_parameters", "reduce_to: must not be more than what remains")
         left = self._book(call).decrease(order, remaining, call.now_ms)
-        return Answer(200, _without(summary(left), "fill_count", "average_fill_price", "average_fee_paid"))
+        return Answer(200, _without(self._shown(summary(left)), "fill_count", "average_fill_price", "average_fee_paid"))
 
     async def cancel(self, call: Call) -> Answer:
         """``DELETE .../{order_id}``: on another shard than 0 the query has to say which, or the market."""
@@ -151,7 +157,7 @@ class Desk:
             None if shard is None else int(shard),
             call.query.get("market_ticker"),
         )
-        return Answer(200, self._cancelled(call, order))
+        return Answer(200, self._shown(self._cancelled(call, order)))
 
     def _cancelled(self, call: Call, order: Order) -> dict[str, Any]:
         self._book(call).end(order, call.now_ms)

@@ -192,7 +192,7 @@ async def margin_positions(call: Call) -> Answer:
             "unrealized_pnl": money_text(0),
             "margin_used": money_text(position.cost),
             "fees": money_text(position.fees),
-            "return_on_equity": "0",
+            "roe": 0 if position.cost else None,
             "is_portfolio": False,
         }
         for (subaccount, ticker), position in call.state.margin.positions.items()

@@ -44,7 +44,7 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     "GET /exchange/user_data_timestamp": market_data.user_data_timestamp,
     "GET /margin/balance": portfolio.margin_balance,
     "GET /margin/enabled": market_data.margin_enabled,
-    "GET /margin/exchange/status": market_data.exchange_status,
+    "GET /margin/exchange/status": market_data.margin_status,
     "GET /margin/fills": portfolio.margin_fills,
     "GET /margin/markets": market_data.margin_markets,
     "GET /margin/markets/{ticker}": market_data.margin_market,

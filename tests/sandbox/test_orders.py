@@ -8,6 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from hsm_keys.sandbox import SandboxServer
+from hsm_keys.sandbox.markets import PERPS
 from tests.sandbox.client import BALANCE, EVENT_ORDERS, ORDERS, PREFIX, Caller, now_ms, send
 from tests.support.orders import add_orders, order_body
 
@@ -333,3 +334,33 @@ def test_a_cancel_is_for_the_primary_subaccount_unless_it_names_one(boss: Caller
     made = boss.call("POST", EVENT_ORDERS, order_body(subaccount=7)).json["order_id"]
     assert boss.call("DELETE", f"{EVENT_ORDERS}/{made}").status == 404
     assert boss.call("DELETE", f"{EVENT_ORDERS}/{made}?subaccount=7").status == 200
+
+
+MARGIN_ORDERS = f"{PREFIX}/margin/orders"
+
+
+def test_an_order_for_a_perpetual_may_name_its_market_by_id_and_version(boss: Caller) -> None:
+    perp = PERPS["KXPERPTEST"]
+    order = order_body(ticker=None, market_id=perp.market_id, market_version=1)
+    made = boss.call("POST", MARGIN_ORDERS, order)
+    assert (made.status, set(made.json)) == (201, {"order_id", "client_order_id", "fill_count", "remaining_count"})
+    change = {"market_id": perp.market_id, "side": "bid", "price": "0.5500", "count": "2"}
+    assert boss.call("POST", f"{MARGIN_ORDERS}/{made.json['order_id']}/amend", change).status == 200
+    for wrong, status in (
+        ({"market_version": 2}, 409),
+        ({"market_id": "unknown"}, 404),
+        ({"market_id": None}, 400),
+        ({"client_order_id": None}, 400),
+        ({"exchange_index": 0}, 400),
+    ):
+        refused = order_body(**{"ticker": None, **order, "client_order_id": "other", **wrong})
+        assert boss.call("POST", MARGIN_ORDERS, refused).status == status, wrong
+
+
+def test_an_amend_with_an_end_of_0_takes_the_end_away(boss: Caller) -> None:
+    made = place(boss, expiration_time=4_000_000_000)
+    assert "expiration_time" in shown(boss, made["order_id"])
+    for end in ({}, {"expiration_time": 0}):
+        change = {"ticker": "KXTEST-1", "side": "bid", "price": "0.45", "count": "3", **end}
+        assert boss.call("POST", f"{EVENT_ORDERS}/{made['order_id']}/amend", change).status == 200
+        assert ("expiration_time" in shown(boss, made["order_id"])) is not bool(end)

@@ -26,7 +26,7 @@ Operations = set[tuple[str, str]]
 def operations_of_kalshi_python_sync() -> Operations:
     """Return methods and path templates; parameters are ``{}``."""
     found = set()
-    for tree in _trees("kalshi_python_sync", "api"):
+    for tree in trees("kalshi_python_sync", "api"):
         for call in _calls(tree):
             said = {keyword.arg: keyword.value for keyword in call.keywords}
             if "resource_path" in said:
@@ -40,7 +40,7 @@ def operations_of_kalshi_sdk() -> Operations:
     ``kalshi.perps.klear`` speaks to the clearing house, with a login of its own.
     """
     found = set()
-    for tree in (*_trees("kalshi", "resources"), *_trees("kalshi", "perps", "resources")):
+    for tree in (*trees("kalshi", "resources"), *trees("kalshi", "perps", "resources")):
         constants = _constants(tree)
         for call in _calls(tree):
             helper = _helper(call)
@@ -59,7 +59,7 @@ def bare(template: str) -> str:
     return re.sub(r"\{[^}]*\}", "{}", template)
 
 
-def _trees(package: str, *folders: str) -> Iterator[ast.Module]:
+def trees(package: str, *folders: str) -> Iterator[ast.Module]:
     spec = find_spec(package)
     assert spec is not None
     assert spec.origin is not None
