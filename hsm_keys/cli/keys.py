@@ -113,9 +113,16 @@ def _print_key(shown: dict[str, Any]) -> None:
 @settings_options
 @click.pass_obj
 def public_key(settings: Settings, *, name: str) -> None:
-    """Print the SubjectPublicKeyInfo PEM of the key NAME: what Kalshi is given."""
+    """Print the SubjectPublicKeyInfo PEM of the key NAME: what Kalshi is given.
+
+    A random text is signed first, and the signature verified with what is printed.
+    """
+    from hsm_keys.lifecycle.custody import prove_possession
+
     with speaking(settings) as say, opened_store(settings, say) as store:
-        pem = store.key(name).public_pem()
+        key = store.key(name)
+        prove_possession(key)
+        pem = key.public_pem()
         if settings.as_json:
             print_json({"name": name, "public_key_pem": pem})
         else:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.errors import CustodyError, SigningError
 from hsm_keys.signing.algorithms import verifies
+from hsm_keys.stores.awskms.errors import AwsAccessDeniedError, KmsKeyStateError
 from hsm_keys.stores.base import CustodyFact, Verdict
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
     from hsm_keys.stores.base import StoredKey
 
-__all__ = ["CustodyReport", "examine_custody", "made_outside", "prove_custody", "prove_imported"]
+__all__ = ["CustodyReport", "examine_custody", "made_outside", "prove_custody", "prove_imported", "prove_possession"]
 
 # Kalshi's messages begin with a digit: this text can't be taken for a request.
 _PROOF_DOMAIN: Final = b"hsm-keys custody proof\0"
@@ -78,8 +79,12 @@ def _sentence(fact: CustodyFact) -> str:
 
 
 def examine_custody(key: StoredKey) -> CustodyReport:
-    """Return what the store says and refuses; nothing is signed."""
-    return CustodyReport(tuple(key.custody_facts()))
+    """Return what the store says and refuses, and that it signs with the private half of the public half that it shows.
+
+    Raises:
+        SigningError: If what the store signs doesn't verify.
+    """
+    return CustodyReport((*key.custody_facts(), prove_possession(key)))
 
 
 def prove_custody(key: StoredKey) -> CustodyReport:
@@ -89,7 +94,7 @@ def prove_custody(key: StoredKey) -> CustodyReport:
         CustodyError: If the private half can be read or taken out, or could have been.
         SigningError: If what the store signs doesn't verify.
     """
-    report = examine_custody(key)
+    report = CustodyReport(tuple(key.custody_facts()))
     if report.problems:
         raise CustodyError(
             f"the key {key.name!r} is not in custody: {'; '.join(report.problems)}",
@@ -110,7 +115,7 @@ def prove_imported(key: StoredKey, public_key: PublicKey, maker: str) -> Custody
         CustodyError: If the private half can be read or taken out now.
         SigningError: If what the store signs doesn't verify.
     """
-    report = CustodyReport((*examine_custody(key).facts, made_outside(maker)))
+    report = CustodyReport((*key.custody_facts(), made_outside(maker)))
     if not report.imported:
         raise CustodyError(
             f"the store doesn't keep the imported key {key.name!r} in: {'; '.join(report.problems)}",
@@ -122,6 +127,25 @@ def prove_imported(key: StoredKey, public_key: PublicKey, maker: str) -> Custody
 def made_outside(maker: str) -> CustodyFact:
     """Return the fact that only the workflow knows which saw the pair come."""
     return CustodyFact(_MADE_BY, maker, Verdict.BAD, "the private half was made outside: copies may exist")
+
+
+def prove_possession(key: StoredKey) -> CustodyFact:
+    """Prove that the public half which the store shows is that of the private half with which it signs.
+
+    To be called before a public half is shown to people: whoever registers another one at Kalshi gives the account
+    away. Where KMS doesn't sign for this caller, its own word counts: it gives the public half of a key by itself, and
+    nobody can put another one there.
+
+    Raises:
+        SigningError: If what the store signs doesn't verify with it.
+        StoreError: If the store can't be reached.
+    """
+    try:
+        return _signs(key, key.public_key())
+    except (KmsKeyStateError, AwsAccessDeniedError) as error:
+        return CustodyFact(
+            "signature_verified", value=None, verdict=Verdict.UNKNOWN, note=f"not tried: {error.message}"
+        )
 
 
 def _signs(key: StoredKey, public_key: PublicKey) -> CustodyFact:

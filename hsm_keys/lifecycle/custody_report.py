@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.errors import HsmKeysError
 from hsm_keys.lifecycle.custody import CustodyReport, examine_custody
-from hsm_keys.lifecycle.possession import accepts, can_sign
+from hsm_keys.lifecycle.possession import accepts
+from hsm_keys.stores.awskms.errors import KmsKeyStateError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.lifecycle.possession import Connect
-    from hsm_keys.stores.base import KeyStore, StoredKey
+    from hsm_keys.stores.base import KeyStore, StoredKey, Unusable
 
 __all__ = ["ELSEWHERE", "Entry", "account_in_custody", "examine_account", "scopes_against_use", "what_scopes_allow"]
 
@@ -147,11 +148,13 @@ def examine_account(
         StoreError: If a store doesn't list its keys.
     """
     by_id = {listing.api_key_id: listing for listing in listed or ()}
-    entries = [
-        _of_key(store, key, by_id, connect if _is_here(key, environment) else None)
-        for store in stores
-        for key in store.keys()
-    ]
+    entries: list[Entry] = []
+    for store in stores:
+        contents = store.contents()
+        entries += [
+            _of_key(store, key, by_id, connect if _is_here(key, environment) else None) for key in contents.keys
+        ]
+        entries += [_of_unusable(store, found, by_id) for found in contents.unusable if found.mark.ours]
     claimed = {entry.api_key_id for entry in entries}
     others = [
         _of_listing(listing, environment, accepted=listing.api_key_id in accepted)
@@ -203,6 +206,25 @@ def _of_key(store: KeyStore, key: StoredKey, by_id: dict[str, ApiKey], connect: 
     )
 
 
+def _of_unusable(store: KeyStore, found: Unusable, by_id: dict[str, ApiKey]) -> Entry:
+    listing = by_id.get(found.mark.api_key_id) if found.mark.api_key_id else None
+    created = _moment(listing.created_ts if listing else None)
+    return Entry(
+        name=found.name,
+        api_key_id=found.mark.api_key_id,
+        listed=listing,
+        location=store.describe(),
+        key_type=None,
+        made="unknown",
+        created=created.isoformat() if created else None,
+        custody=None,
+        proved_live=None,
+        problem=f"can't be used: {found.problem}",
+        age_days=_age(created),
+        environment=found.mark.environment,
+    )
+
+
 def _moment(said: object) -> datetime | None:
     """Return a time as a store or Kalshi gives it: ISO 8601, or Unix time in seconds or milliseconds."""
     try:
@@ -238,9 +260,12 @@ def _problem(custody: CustodyReport | None, live: bool | None) -> str:
 
 
 def _live(key: StoredKey, connect: Connect | None) -> bool | None:
-    if connect is None or key.api_key_id is None or not can_sign(key):
+    if connect is None or key.api_key_id is None:
         return None
-    return accepts(connect, key, key.api_key_id)
+    try:
+        return accepts(connect, key, key.api_key_id)
+    except KmsKeyStateError:
+        return None
 
 
 def _of_listing(listing: ApiKey, environment: str | None, *, accepted: bool) -> Entry:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self, cast, overload
 from hsm_keys.errors import SigningError, UsageError
 from hsm_keys.signing.algorithms import KeyType, PrivateKey, PublicKey, key_type_of, public_key_pem
 from hsm_keys.signing.signer import RequestSigner, not_registered
+from hsm_keys.stores.marks import FOREIGN, Mark
 from hsm_keys.values import describe
 
 if TYPE_CHECKING:
@@ -277,10 +278,12 @@ class Unusable:
     Args:
         name: What the store calls it.
         problem: Why; a clause.
+        mark: What the store says of it.
     """
 
     name: str
     problem: str
+    mark: Mark = FOREIGN
 
 
 @dataclass(frozen=True, slots=True)

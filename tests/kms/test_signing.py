@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hsm_keys.errors import AwsError, HsmKeysError, NetworkError, SigningError, UsageError
+from hsm_keys.lifecycle.custody import examine_custody, prove_custody
 from hsm_keys.stores.awskms import open_uri
 from hsm_keys.stores.awskms.errors import (
     AwsAccessDeniedError,
@@ -409,6 +410,7 @@ def test_many_threads_share_one_client_and_each_gets_its_own_signature(key: AwsK
 
 FORKS = """
 import os
+from hsm_keys.lifecycle.custody import examine_custody, prove_custody
 from hsm_keys.stores.awskms import open_uri
 with open_uri("awskms:///?region=us-east-1") as store:
     key = store.key("prod")
@@ -463,3 +465,21 @@ def test_a_key_of_another_account_that_is_not_shared_says_so(kms: FaultyKms, sto
     with pytest.raises(AwsAccessDeniedError, match="no resource-based policy allows the kms:GetPublicKey") as caught:
         store.key(ARN)
     assert "key policy" in caught.value.hint
+
+
+def test_custody_is_signed_for_and_where_the_caller_may_not_sign_kms_word_counts(
+    kms: FaultyKms, store: AwsKmsStore
+) -> None:
+    """A role that only looks may not sign; and nobody but KMS can change what it says of a key's public half."""
+    report = examine_custody(store.key("prod")).as_dict()
+    assert (report["signature_verified"], len(kms.of("Sign"))) == (True, 1)
+    kms.always("Sign", Refuse("AccessDeniedException", DENIAL))
+    report = examine_custody(store.key("prod")).as_dict()
+    assert (report["verdict"], report["signature_verified"]) == ("in custody", None)
+    assert any("not tried" in doubt and "kms:Sign" in doubt for doubt in report["unconfirmed"])
+    with pytest.raises(AwsAccessDeniedError):
+        prove_custody(store.key("prod"))  # what is to be registered has to sign
+    kms.always("Sign", None)
+    kms.always("GetPublicKey", Refuse("KMSInvalidStateException", f"{ARN} is disabled."))
+    kms.metadata = {"KeyState": "Disabled"}
+    assert examine_custody(store.key("prod")).as_dict()["signature_verified"] is None

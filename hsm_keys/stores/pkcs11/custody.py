@@ -48,14 +48,14 @@ _FACTS: Final[dict[str, tuple[Attribute, bool | None]]] = {
 }
 """Attributes of the private key (PKCS#11 v2.40, sections 4.4 to 4.9) and what a key in custody answers."""
 
-_DECISIVE: Final = frozenset({"sensitive", "extractable", "always_sensitive", "never_extractable", "sign"})
+_DECISIVE: Final = frozenset({"sensitive", "extractable", "always_sensitive", "never_extractable", "private", "sign"})
 _NOTES: Final = {
     "sensitive": "the private half can be read in the clear",
     "extractable": "the private half can be wrapped and taken out",
     "always_sensitive": "the private half was readable at some time",
     "never_extractable": "the private half could be taken out at some time",
     "local": "the token doesn't say that the key was made inside it",
-    "private": "the key can be used without a login",
+    "private": "the key can be made, used and renamed without a login: the PIN doesn't guard it",
     "sign": "the key can't sign",
     "decrypt": "the key can do more than sign",
     "unwrap": "the key can do more than sign",

@@ -28,9 +28,12 @@ if TYPE_CHECKING:
 
     from hsm_keys.signing.algorithms import PublicKey
 
-__all__ = ["Unpaired", "proved_half", "public_half", "said_half"]
+__all__ = ["NO_HALF", "Unpaired", "proved_half", "public_half", "said_half"]
 
 _DOMAIN: Final = b"hsm-keys pairing\0"  # Kalshi's messages begin with a digit: this can't be taken for a request
+NO_HALF: Final = "the token holds no public half of it"
+"""How the reason begins, where the token signs with a private key and nothing in it verifies that."""
+
 _ED25519_LENGTH: Final = 32
 _BEFORE_POINT: Final = tuple(map(bytes.fromhex, ("", "0420", "032100", "302a300506032b6570032100")))
 """How modules write the point: bare, as a DER octet string (PKCS#11 v3.0), as a bit string, as SubjectPublicKeyInfo."""
@@ -107,7 +110,7 @@ def proved_half(private: Any, candidates: Iterable[PublicKey], sign: Callable[[A
             signature = _signed(private, text, sign)
         if verifies(candidate, text, signature):
             return candidate
-    raise Unpaired("the token holds no public half of it" + ("" if signature is None else " that fits it"))
+    raise Unpaired(NO_HALF + ("" if signature is None else " that fits it"))
 
 
 def _signed(private: Any, text: bytes, sign: Callable[[Any, bytes], bytes]) -> bytes:

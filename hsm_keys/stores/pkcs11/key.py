@@ -12,6 +12,7 @@ from hsm_keys.stores.pkcs11.marks import fingerprint, read_mark
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
+    from hsm_keys.stores.marks import Mark
     from hsm_keys.stores.pkcs11.store import Pkcs11Store
 
 __all__ = ["Pkcs11Key"]
@@ -20,9 +21,11 @@ __all__ = ["Pkcs11Key"]
 class Pkcs11Key(StoredKey):
     """A key pair in a token."""
 
-    def __init__(self, store: Pkcs11Store, name: str, cka_id: bytes | None, public_key: PublicKey) -> None:
+    def __init__(
+        self, store: Pkcs11Store, name: str, cka_id: bytes | None, public_key: PublicKey, mark: Mark | None = None
+    ) -> None:
         self.name = name
-        mark = read_mark(cka_id)
+        mark = mark or read_mark(cka_id)
         self.ours, self.api_key_id, self.environment = mark.ours, mark.api_key_id, mark.environment
         self.uri = store.key_uri(name)
         self.cka_id = cka_id or b""

@@ -17,11 +17,12 @@ from pkcs11 import exceptions as ckr
 from pkcs11.constants import Attribute, ObjectClass
 from pkcs11.mechanisms import KeyType as CkKeyType
 
-from hsm_keys.errors import StoreError, UsageError
+from hsm_keys.errors import SigningError, StoreError, UsageError
 from hsm_keys.signing.algorithms import key_type_of
+from hsm_keys.stores.marks import FOREIGN
 from hsm_keys.stores.pkcs11.attributes import read, read_or_none
 from hsm_keys.stores.pkcs11.errors import is_gone, reason
-from hsm_keys.stores.pkcs11.halves import Unpaired, proved_half, public_half, said_half
+from hsm_keys.stores.pkcs11.halves import NO_HALF, Unpaired, proved_half, public_half, said_half
 from hsm_keys.stores.pkcs11.marks import read_mark
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.errors import PinMissingError
     from hsm_keys.signing.algorithms import PublicKey
+    from hsm_keys.stores.marks import Mark
 
     Candidates = Callable[[bytes | None, str | None], Iterator[PublicKey]]
     Proofs = dict[tuple[int, bytes | None, str | None], PublicKey]
@@ -37,6 +39,10 @@ __all__ = ["NO_LABEL", "Objects", "Pair", "is_ours", "required"]
 
 NO_LABEL: Final = "it has no label, and keys are named by theirs: give it one with the vendor's tool"
 
+_REPLACED: Final = (
+    "its public object was removed or replaced, which takes no PIN: register nothing that another tool shows for it; "
+    "write the right one back (pkcs11-tool --write-object FILE --type pubkey), or enroll a key under another name"
+)
 _LOOKS: Final = 3
 _BATCH: Final = 10
 _PRIVATE: Final = {Attribute.CLASS: ObjectClass.PRIVATE_KEY}
@@ -55,6 +61,7 @@ class Pair:
         public_key: The public half; None if there is none that was proved to be its own, or Kalshi takes no such key.
         problem: Why there is no public half, or why the object can't be read; empty for a key of another kind.
         pin_missing: What to raise to whoever wants this key, if it is a PIN that it takes to find the public half.
+        is_guarded: Whether the private object can be made and changed after login alone, as far as the token says.
     """
 
     handle: int
@@ -63,6 +70,7 @@ class Pair:
     public_key: PublicKey | None
     problem: str = ""
     pin_missing: PinMissingError | None = None
+    is_guarded: bool = True
 
     @property
     def name(self) -> str:
@@ -73,6 +81,11 @@ class Pair:
     def is_nameless(self) -> bool:
         """Whether it is a key for Kalshi that can't be named."""
         return self.public_key is not None and not self.label
+
+    @property
+    def mark(self) -> Mark:
+        """What CKA_ID says of it. On an object that can be written without the PIN, it may be anybody's word."""
+        return read_mark(self.cka_id) if self.is_guarded else FOREIGN
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +157,7 @@ class Objects:
             public_key, problem, pin_missing = None, str(unpaired), unpaired.pin_missing
         except ckr.PKCS11Error as error:
             public_key, problem = None, f"it can't be read: {reason(error)}"
-        return Pair(private.handle, label, cka_id, public_key, problem, pin_missing)
+        return Pair(private.handle, label, cka_id, public_key, problem, pin_missing, _is_guarded(private))
 
     def public_key_of(self, private: Any) -> PublicKey | None:
         """Return the public half of a private key object; None if none was proved to be its own.
@@ -249,8 +262,14 @@ class _Index:
 
 
 def is_ours(obj: Any) -> bool:
-    """Tell whether an object carries our mark."""
-    return read_mark(read_or_none(obj, Attribute.ID)).ours
+    """Tell whether an object carries our mark; on a private one that takes a login to be written."""
+    is_private = read_or_none(obj, Attribute.CLASS) == ObjectClass.PRIVATE_KEY
+    return read_mark(read_or_none(obj, Attribute.ID)).ours and (_is_guarded(obj) or not is_private)
+
+
+def _is_guarded(private: Any) -> bool:
+    """Tell whether a private object is made and changed after login alone; a token that doesn't say is believed."""
+    return read_or_none(private, Attribute.PRIVATE) is not False
 
 
 def _half(obj: Any) -> PublicKey | None:
@@ -312,14 +331,19 @@ def required(pair: Pair, name: str) -> PublicKey:
 
     Raises:
         PinMissingError: If it takes a PIN to find it, and none was given.
-        StoreError: If the token doesn't show it.
+        SigningError: If none that the token holds was proved to be its own.
+        StoreError: If it is of a kind that Kalshi doesn't take.
     """
     if pair.pin_missing is not None:
         raise pair.pin_missing
-    if pair.public_key is None:
+    if pair.public_key is not None:
+        return pair.public_key
+    if not pair.problem:
         raise StoreError(
-            f"the token holds a private key {name!r}, but no public half that Kalshi takes"
-            + (f": {pair.problem}" if pair.problem else ""),
-            hint="Kalshi takes RSA (2048, 3072, 4096 bits) and Ed25519; destroy the key and enroll anew",
+            f"the token holds a private key {name!r} of a kind that Kalshi doesn't take",
+            hint="Kalshi takes RSA (2048, 3072, 4096 bits) and Ed25519: enroll a key under another name",
         )
-    return pair.public_key
+    raise SigningError(
+        f"the token's private key {name!r} has no public half that is proved to be its own: {pair.problem}",
+        hint=_REPLACED if pair.problem.startswith(NO_HALF) else "enroll a key under another name",
+    )

@@ -177,7 +177,7 @@ class Pkcs11Store(KeyStore):
         keys = [self._key_of(pair, required(pair, str(pair.label))) for pair in pairs if pair.label and pair.public_key]
         return Contents(
             sorted(keys, key=lambda key: (key.name, key.api_key_id or "")),
-            [Unusable(pair.name, pair.problem or NO_LABEL) for pair in pairs if pair.problem or pair.is_nameless],
+            [Unusable(it.name, it.problem or NO_LABEL, it.mark) for it in pairs if it.problem or it.is_nameless],
         )
 
     def keys(self) -> list[StoredKey]:
@@ -185,7 +185,7 @@ class Pkcs11Store(KeyStore):
         return self.contents().keys
 
     def _key_of(self, pair: Pair, public_key: PublicKey) -> Pkcs11Key:
-        return Pkcs11Key(self, str(pair.label), pair.cka_id, public_key)
+        return Pkcs11Key(self, str(pair.label), pair.cka_id, public_key, pair.mark)
 
     def key(self, name: str) -> StoredKey:
         """Return the key of that label; of several the one that is ours, if one alone is."""
