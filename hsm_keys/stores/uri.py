@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 from pathlib import PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 from hsm_keys.errors import UsageError
 from hsm_keys.values import Secret, hides_its_arguments
 
-__all__ = ["Pkcs11Uri"]
+__all__ = ["LibraryVersion", "Pkcs11Uri"]
 
 _SCHEME: Final = "pkcs11:"
 _MAX_LENGTH: Final = 4096
@@ -32,6 +32,16 @@ _LIBRARY_VERSION = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3})?")
 _MAX_SLOT_ID: Final = 2**64 - 1
 
 
+class LibraryVersion(NamedTuple):
+    """The version of a PKCS#11 module; a text without a minor number means 0 (RFC 7512, section 2.3)."""
+
+    major: int
+    minor: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}"
+
+
 @dataclass(frozen=True, slots=True)
 class Pkcs11Uri:
     """A PKCS#11 URI; None stands for an attribute that isn't there.
@@ -45,7 +55,7 @@ class Pkcs11Uri:
     model: str | None = None
     library_manufacturer: str | None = None
     library_description: str | None = None
-    library_version: str | None = None
+    library_version: LibraryVersion | None = None
     object: str | None = None
     type: str | None = None
     id: bytes | None = None
@@ -151,8 +161,14 @@ def _decoded(name: str, value: bytes) -> Any:
         return Secret(text)
     if name == "type" and text not in _TYPES:
         raise _bad("has a type that is none", f"known are {', '.join(_TYPES)}")
-    if name == "library-version" and not _LIBRARY_VERSION.fullmatch(text):
-        raise _bad("has a library-version that is none", "it looks like 2 or 2.6")
+    if name == "library-version":
+        return _version(text)
     if name == "module-path" and not PurePosixPath(text).is_absolute():
         raise _bad("has a relative module-path", "a relative path would load whatever lies in the working folder")
     return text
+
+
+def _version(text: str) -> LibraryVersion:
+    if not _LIBRARY_VERSION.fullmatch(text):
+        raise _bad("has a library-version that is none", "it looks like 2 or 2.6")
+    return LibraryVersion(*map(int, text.split(".")))

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import _ctypes
+from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 
 from hsm_keys import open_store
 from hsm_keys.errors import StoreAmbiguousError, StoreError, StoreNotFoundError, UsageError
 from hsm_keys.stores.pkcs11.module import acquire
+from hsm_keys.stores.pkcs11.probing import look_at
 from hsm_keys.stores.pkcs11.store import Pkcs11Store
 from hsm_keys.stores.pkcs11.tokens import choose_slot, initialised_tokens, serial_of
+from hsm_keys.stores.uri import Pkcs11Uri
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,3 +128,67 @@ def test_a_link_to_a_module_stays_in_the_uri_and_leads_to_one_module(softhsm: So
     assert first._link.module is second._link.module
     first.close()
     second.close()
+
+
+@pytest.fixture
+def said(softhsm: SoftHsm) -> tuple[str, dict[str, str]]:
+    """The query of a URI, and what module, slot and token say of themselves, as a URI writes it."""
+    token = softhsm.init_token("kalshi")
+    module = acquire(softhsm.module)
+    (found,), library = initialised_tokens(module), module.library
+    words = {
+        "token": found.label,
+        "serial": serial_of(found),
+        "manufacturer": found.manufacturer_id,
+        "model": found.model,
+        "slot-id": str(found.slot.slot_id),
+        "slot-description": found.slot.slot_description,
+        "slot-manufacturer": found.slot.manufacturer_id,
+        "library-manufacturer": library.manufacturer_id,
+        "library-description": library.library_description,
+        "library-version": ".".join(map(str, library.library_version)),
+    }
+    module.release()
+    return f"?module-path={softhsm.module}&pin-source=file:{token.pin_file}", words
+
+
+OTHERS = {"slot-id": "1", "library-version": "2"}
+"""Another value, where it can't be any text; the second means 2.0."""
+
+
+def test_every_attribute_of_a_uri_is_compared(said: tuple[str, dict[str, str]]) -> None:
+    query, words = said
+    everything = "pkcs11:" + ";".join(f"{name}={quote(value)}" for name, value in words.items())
+    with open_store(everything + query) as store:
+        assert 'token "kalshi"' in store.describe()
+    for name in words:
+        uri = f"pkcs11:token=kalshi;{name}={OTHERS.get(name, 'other')}" if name != "token" else "pkcs11:token=other"
+        with pytest.raises(StoreNotFoundError, match=name):
+            open_store(uri + query)
+        with pytest.raises(StoreNotFoundError, match=name):
+            look_at(Pkcs11Uri.parse(uri + query))
+
+
+def test_there_is_no_attribute_that_nobody_looks_at(said: tuple[str, dict[str, str]]) -> None:
+    known = {field.name.replace("_", "-") for field in fields(Pkcs11Uri)}
+    used = {"pin-source", "pin-value", "module-path"}
+    assert known - used - said[1].keys() == {"object", "type", "id", "module-name"}  # these are refused
+
+
+@pytest.mark.parametrize("named", ["object=prod", "id=%01", "type=private", "type=public", "object=prod;type=private"])
+def test_a_uri_of_an_object_opens_no_token(said: tuple[str, dict[str, str]], named: str) -> None:
+    uri = f"pkcs11:token=kalshi;{named}{said[0]}"
+    for use in (open_store, partial(open_store, isolated=True), lambda uri: look_at(Pkcs11Uri.parse(uri))):
+        with pytest.raises(UsageError, match=named.partition("=")[0]) as caught:
+            use(uri)
+        assert "store.key(NAME)" in caught.value.hint
+
+
+def test_the_module_of_the_environment_is_looked_at_and_opened_alike(
+    softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    softhsm.init_token("kalshi")
+    monkeypatch.setenv("HSM_KEYS_MODULE", str(tmp_path / "gone.so"))
+    for use in (open_store, lambda uri: look_at(Pkcs11Uri.parse(uri))):
+        with pytest.raises(StoreNotFoundError, match=r"gone\.so"):
+            use("pkcs11:token=kalshi")

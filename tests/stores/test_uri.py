@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hsm_keys.errors import UsageError
-from hsm_keys.stores.uri import Pkcs11Uri
+from hsm_keys.stores.uri import LibraryVersion, Pkcs11Uri
 from hsm_keys.values import Secret
 
 CANARY = "pin-canary-31337"
@@ -23,7 +23,8 @@ def test_the_parts_of_a_uri() -> None:
     )
     assert uri.token == "My token"
     assert (uri.serial, uri.object, uri.type, uri.id) == ("4f1c", "prod", "private", b"\x00\xff")
-    assert (uri.slot_id, uri.library_version) == (7, "2.6")
+    assert (uri.slot_id, uri.library_version) == (7, (2, 6))
+    assert Pkcs11Uri.parse("pkcs11:library-version=2").library_version == (2, 0)
     assert uri.module_path == "/usr/lib/libsofthsm2.so"
     assert uri.pin_source == "file:/run/pin"
 
@@ -104,7 +105,7 @@ URIS = st.builds(
     model=st.none() | TEXT,
     library_manufacturer=st.none() | TEXT,
     library_description=st.none() | TEXT,
-    library_version=st.none() | st.from_regex(r"[0-9]{1,3}(\.[0-9]{1,3})?", fullmatch=True),
+    library_version=st.none() | st.builds(LibraryVersion, st.integers(0, 255), st.integers(0, 255)),
     object=st.none() | TEXT,
     type=st.none() | st.sampled_from(["public", "private", "cert", "secret-key", "data"]),
     id=st.none() | st.binary(max_size=20),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hsm_keys.errors import UsageError
 from hsm_keys.stores.pins import resolve_pin
 from hsm_keys.stores.pkcs11.store import Pkcs11Store
+from hsm_keys.stores.pkcs11.tokens import with_its_module
 from hsm_keys.stores.uri import Pkcs11Uri
 
 if TYPE_CHECKING:
@@ -34,7 +32,7 @@ def open_uri(
     The module is the URI's ``module-path``, else ``HSM_KEYS_MODULE``, else SoftHSM where it usually is.
 
     Raises:
-        UsageError: If the URI is malformed.
+        UsageError: If the URI is malformed, or names an object of the token.
         StoreError: If the module or the token isn't there, or is ambiguous.
         PinError: If the PIN is missing, wrong or locked.
     """
@@ -48,10 +46,4 @@ def open_uri(
 
 def open_with(uri: Pkcs11Uri, get_pin: PinGetter, *, force_pin: bool = False) -> Pkcs11Store:
     """Open a token as ``open_uri`` does, with a PIN from anywhere."""
-    if uri.module_name is not None:
-        raise UsageError(
-            "module-name needs a search path that this tool doesn't have",
-            hint="name the module by its file: module-path=/usr/lib/softhsm/libsofthsm2.so",
-        )
-    module_path = uri.module_path or os.environ.get("HSM_KEYS_MODULE") or None
-    return Pkcs11Store(replace(uri, module_path=module_path), get_pin, force_pin=force_pin)
+    return Pkcs11Store(with_its_module(uri), get_pin, force_pin=force_pin)

@@ -9,9 +9,8 @@ from pkcs11.constants import TokenFlag
 from pkcs11.mechanisms import Mechanism
 
 from hsm_keys.stores.pkcs11.errors import told_as_ours
-from hsm_keys.stores.pkcs11.library import find_module
 from hsm_keys.stores.pkcs11.module import acquire
-from hsm_keys.stores.pkcs11.tokens import describe_token, find_token
+from hsm_keys.stores.pkcs11.tokens import describe_token, find_token, with_its_module
 
 if TYPE_CHECKING:
     from hsm_keys.stores.uri import Pkcs11Uri
@@ -57,9 +56,11 @@ def look_at(uri: Pkcs11Uri) -> TokenState:
     """Return the state of the token that a URI names.
 
     Raises:
+        UsageError: If the URI names something else than a token.
         StoreError: If module or token aren't there, or don't answer.
     """
-    module = acquire(find_module(uri.module_path))
+    uri = with_its_module(uri)
+    module = acquire(str(uri.module_path))
     try:
         token = find_token(module, uri)
         with told_as_ours("list its mechanisms"):

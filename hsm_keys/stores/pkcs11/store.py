@@ -29,7 +29,6 @@ from hsm_keys.stores.pkcs11.attributes import read
 from hsm_keys.stores.pkcs11.errors import is_gone, reason, told_as_ours
 from hsm_keys.stores.pkcs11.generate import check_can_make, destroy_pair, mend_pair, write_id, write_label
 from hsm_keys.stores.pkcs11.key import Pkcs11Key
-from hsm_keys.stores.pkcs11.library import find_module
 from hsm_keys.stores.pkcs11.link import Link
 from hsm_keys.stores.pkcs11.marks import minted_id, registered_id
 from hsm_keys.stores.pkcs11.minting import Mint, busy, shows_others_late
@@ -65,14 +64,14 @@ class Pkcs11Store(KeyStore):
     """A token, logged in.
 
     Args:
-        uri: Names the module and the token.
+        uri: Names the token, with the path of its module.
         get_pin: Gives the user PIN, or None where the token asks on its own pad. What it gives is kept.
         force_pin: Log in also where the token says that one more wrong PIN locks it.
     """
 
     def __init__(self, uri: Pkcs11Uri, get_pin: PinGetter, *, force_pin: bool = False) -> None:
-        self._module_path = find_module(uri.module_path)
-        self._wanted = replace(uri, module_path=self._module_path)
+        self._module_path = str(uri.module_path)
+        self._wanted = uri
         self.uri = str(replace(self._wanted, pin_source=None, pin_value=None))  # until the token has told its serial
         self.description = "the token"
         self._get_pin = get_pin

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from pkcs11.constants import TokenFlag
 from pkcs11.exceptions import TokenNotPresent, TokenNotRecognised
 
-from hsm_keys.errors import StoreAmbiguousError, StoreNotFoundError
+from hsm_keys.errors import StoreAmbiguousError, StoreNotFoundError, UsageError
 from hsm_keys.stores.pkcs11.errors import told_as_ours
+from hsm_keys.stores.pkcs11.library import find_module
 from hsm_keys.stores.pkcs11.module import Module, acquire
-from hsm_keys.stores.uri import Pkcs11Uri
+from hsm_keys.stores.uri import LibraryVersion, Pkcs11Uri
 from hsm_keys.values import describe, may_be_shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["SlotChoice", "choose_slot", "describe_token", "find_token", "initialised_tokens", "serial_of", "token_uri"]
+__all__ = [
+    "SlotChoice",
+    "choose_slot",
+    "describe_token",
+    "find_token",
+    "initialised_tokens",
+    "serial_of",
+    "token_uri",
+    "with_its_module",
+]
 
 
 def serial_of(token: Any) -> str:
@@ -40,6 +51,16 @@ _MATCHERS: Final[dict[str, Callable[[Any], object]]] = {
 }
 """Path attributes of RFC 7512 that narrow the choice of a token, and what each is compared with."""
 
+_MODULE_MATCHERS: Final[dict[str, Callable[[Any], object]]] = {
+    "library_manufacturer": lambda library: library.manufacturer_id,
+    "library_description": lambda library: library.library_description,
+    "library_version": lambda library: LibraryVersion(*library.library_version),
+}
+"""Those that say which module is meant."""
+
+_OF_AN_OBJECT: Final = ("object", "type", "id")
+"""Those that name an object of a token. What is opened is the token."""
+
 
 @dataclass(frozen=True, slots=True)
 class SlotChoice:
@@ -54,6 +75,27 @@ class SlotChoice:
     uri: Pkcs11Uri
     description: str
     others: tuple[str, ...]
+
+
+def with_its_module(uri: Pkcs11Uri) -> Pkcs11Uri:
+    """Return the URI of a token with the absolute path of its module: its own, else ``HSM_KEYS_MODULE``, else SoftHSM.
+
+    Raises:
+        UsageError: If it names an object, or a module by its name.
+        StoreNotFoundError: If there is no such file.
+    """
+    named = [name for name in _OF_AN_OBJECT if getattr(uri, name) is not None]
+    if named:
+        raise UsageError(
+            f"the PKCS#11 URI names an object of a token ({', '.join(named)}), and the token is what is opened",
+            hint=f"leave out {', '.join(named)}, and name the key by its label: --name NAME, or store.key(NAME)",
+        )
+    if uri.module_name is not None:
+        raise UsageError(
+            "module-name needs a search path that this tool doesn't have",
+            hint="name the module by its file: module-path=/usr/lib/softhsm/libsofthsm2.so",
+        )
+    return replace(uri, module_path=find_module(uri.module_path or os.environ.get("HSM_KEYS_MODULE") or None))
 
 
 def describe_token(token: Any) -> str:
@@ -111,9 +153,10 @@ def find_token(module: Module, uri: Pkcs11Uri) -> Any:
     """Return the one token that the URI names.
 
     Raises:
-        StoreNotFoundError: If none matches.
+        StoreNotFoundError: If none matches, or the module is another one than the URI means.
         StoreAmbiguousError: If several do; the message lists them.
     """
+    _check_module(module, uri)
     tokens = initialised_tokens(module)
     wanted = {name: getattr(uri, name) for name in _MATCHERS if getattr(uri, name) is not None}
     matches = [token for token in tokens if all(_MATCHERS[name](token) == value for name, value in wanted.items())]
@@ -126,6 +169,17 @@ def find_token(module: Module, uri: Pkcs11Uri) -> Any:
         f"{len(matches)} tokens of {uri.module_path} match {asked}: {_listing(matches)}",
         hint="name one by its serial: pkcs11:serial=...",
     )
+
+
+def _check_module(module: Module, uri: Pkcs11Uri) -> None:
+    for name, said_by in _MODULE_MATCHERS.items():
+        wanted, there = getattr(uri, name), said_by(module.library)
+        if wanted is not None and wanted != there:
+            attribute = name.replace("_", "-")
+            raise StoreNotFoundError(
+                f"{uri.module_path} isn't the module that the URI means by {attribute}: it says {str(there)!r}",
+                hint=f"leave {attribute} out, or name the right module: module-path, --module, HSM_KEYS_MODULE",
+            )
 
 
 def choose_slot(number: int, module_path: str) -> SlotChoice:
