@@ -44,7 +44,7 @@ Price = Annotated[StrictStr, AfterValidator(price_of)]
 Name = Annotated[StrictStr, Field(min_length=1, max_length=256)]
 Subaccount = Annotated[StrictInt, Field(ge=0, le=63)]
 Shard = Annotated[StrictInt, Field(ge=-1)]
-Seconds = Annotated[StrictInt, Field(ge=0)]
+Seconds = Annotated[StrictInt, Field(ge=0, le=253_402_300_799)]  # to the end of the year 9999, RFC 3339's last
 Side = Literal["bid", "ask"]
 BATCH = 1000
 """The most orders of one batch; Kalshi's own limit isn't documented."""
@@ -64,7 +64,7 @@ class CreateOrder(_Body):
     time_in_force: Literal["fill_or_kill", "good_till_canceled", "immediate_or_cancel"]
     self_trade_prevention_type: Literal["taker_at_cross", "maker"]
     client_order_id: StrictStr | None = None
-    expiration_time: StrictInt | None = None
+    expiration_time: Seconds | None = None
     post_only: StrictBool | None = None
     reduce_only: StrictBool | None = None
     cancel_order_on_pause: StrictBool | None = None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hsm_keys.sandbox.fixed_point import ONE_DOLLAR, count_text, price_text
 from hsm_keys.sandbox.markets import DEPTH, EVENTS, MARKET_VERSION, MARKETS, PERPS, Event, Market
 from hsm_keys.sandbox.paging import page_of
+from hsm_keys.sandbox.queries import choice, integer, names, wanted
 from hsm_keys.sandbox.shapes import iso
 from hsm_keys.sandbox.wire import Answer, Call, flat
 
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 _SHARDS = (0, 1)
+_STATUSES = ("unopened", "open", "paused", "closed", "settled")
 
 
 async def exchange_status(call: Call) -> Answer:
@@ -86,23 +88,23 @@ def pairs(levels: dict[int, int]) -> list[list[str]]:
     return [[price_text(price), count_text(count)] for price, count in sorted(levels.items())]
 
 
-def _orderbook(market: Market, book: Book) -> dict[str, Any]:
-    yes, no = book_levels(market, book)
-    return {"yes_dollars": pairs(yes), "no_dollars": pairs(no)}
+def _orderbook(market: Market, book: Book, depth: int | None = None) -> dict[str, Any]:
+    yes, no = (pairs(levels)[-(depth or 0) :] for levels in book_levels(market, book))
+    return {"yes_dollars": yes, "no_dollars": no}
 
 
 async def markets(call: Call) -> Answer:
     """``GET /markets``, page by page, by event, series, status or tickers."""
-    tickers = call.query["tickers"].split(",") if "tickers" in call.query else None
-    wanted = [
+    tickers, status = names(call.query, "tickers"), choice(call.query, "status", _STATUSES)
+    listed = [
         found
         for found in MARKETS.values()
         if call.query.get("event_ticker") in {None, found.event.ticker}
         and call.query.get("series_ticker") in {None, found.event.series}
-        and call.query.get("status") in {None, "open"}
+        and status in {None, "open"}
         and (tickers is None or found.ticker in tickers)
     ]
-    page, cursor = page_of(list(enumerate(found.as_json() for found in wanted)), call.query)
+    page, cursor = page_of(list(enumerate(found.as_json() for found in listed)), call.query)
     return Answer(200, {"markets": page, "cursor": cursor})
 
 
@@ -112,8 +114,9 @@ async def market(call: Call) -> Answer:
 
 
 async def orderbook(call: Call) -> Answer:
-    """``GET /markets/{ticker}/orderbook``."""
-    return Answer(200, {"orderbook_fp": _orderbook(_market(call.path["ticker"]), call.state.book)})
+    """``GET /markets/{ticker}/orderbook``: the best prices, as many as ``depth`` says; 0 is all."""
+    depth = integer(call.query, "depth", 0, 100)
+    return Answer(200, {"orderbook_fp": _orderbook(_market(call.path["ticker"]), call.state.book, depth)})
 
 
 async def orderbooks(call: Call) -> Answer:
@@ -127,7 +130,7 @@ async def orderbooks(call: Call) -> Answer:
 
 async def trades(call: Call) -> Answer:
     """``GET /markets/trades``: those of the account, since nobody else trades."""
-    ticker = call.query.get("ticker")
+    which = wanted(call)
     listed = [
         (
             place,
@@ -145,7 +148,7 @@ async def trades(call: Call) -> Answer:
             },
         )
         for place, fill in enumerate(call.state.book.fills)
-        if ticker in {None, fill.order.market.ticker}
+        if which.takes(fill.order.market, fill.order.subaccount, fill.ms)
     ]
     page, cursor = page_of(listed, call.query)
     return Answer(200, {"trades": page, "cursor": cursor})
@@ -161,8 +164,8 @@ def _event_json(found: Event, *, nested: bool) -> dict[str, Any]:
 async def events(call: Call) -> Answer:
     """``GET /events``, page by page."""
     nested = call.query.get("with_nested_markets") == "true"
-    wanted = [found for found in EVENTS.values() if call.query.get("series_ticker") in {None, found.series}]
-    page, cursor = page_of(list(enumerate(_event_json(found, nested=nested) for found in wanted)), call.query)
+    listed = [found for found in EVENTS.values() if call.query.get("series_ticker") in {None, found.series}]
+    page, cursor = page_of(list(enumerate(_event_json(found, nested=nested) for found in listed)), call.query)
     return Answer(200, {"events": page, "cursor": cursor})
 
 

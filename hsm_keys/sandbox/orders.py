@@ -11,8 +11,9 @@ from hsm_keys.sandbox.bodies import body_of
 from hsm_keys.sandbox.fixed_point import count_of, count_text
 from hsm_keys.sandbox.markets import MARKET_VERSION, MARKETS, PERPS
 from hsm_keys.sandbox.matching import Order, Refused
+from hsm_keys.sandbox.queries import asked_subaccount, integer
 from hsm_keys.sandbox.shapes import summary
-from hsm_keys.sandbox.subaccounts import asked_subaccount, subaccount_of
+from hsm_keys.sandbox.subaccounts import subaccount_of
 from hsm_keys.sandbox.wire import Answer, Call, WireError, flat, nested
 
 if TYPE_CHECKING:
@@ -147,16 +148,8 @@ class Desk:
 
     async def cancel(self, call: Call) -> Answer:
         """``DELETE .../{order_id}``: on another shard than 0 the query has to say which, or the market."""
-        shard = call.query.get("exchange_index")
-        if shard is not None and not shard.removeprefix("-").isdecimal():
-            raise flat(400, "invalid_parameters", "exchange_index must be an integer")
-        order = self._resting(
-            call,
-            call.path["order_id"],
-            asked_subaccount(call),
-            None if shard is None else int(shard),
-            call.query.get("market_ticker"),
-        )
+        shard, ticker = integer(call.query, "exchange_index", _ANY_SHARD, 2**31), call.query.get("market_ticker")
+        order = self._resting(call, call.path["order_id"], asked_subaccount(call), shard, ticker)
         return Answer(200, self._shown(self._cancelled(call, order)))
 
     def _cancelled(self, call: Call, order: Order) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import re
 from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from hsm_keys.sandbox.queries import integer
 from hsm_keys.sandbox.wire import flat
 
 if TYPE_CHECKING:
@@ -33,19 +34,11 @@ def page_of(listed: Sequence[tuple[int, _T]], query: Mapping[str, str]) -> tuple
     Raises:
         WireError: 400, if the limit or the cursor is none.
     """
-    limit = _limit(query.get("limit"))
+    limit = integer(query, "limit", 1, _MAX_LIMIT) or _DEFAULT_LIMIT
     start = _position(query.get("cursor", ""))
     ahead = [(position, item) for position, item in listed if position >= start]
     page = [item for _, item in ahead[:limit]]
     return page, _cursor(ahead[limit][0]) if len(ahead) > limit else ""
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return _DEFAULT_LIMIT
-    if re.fullmatch("[0-9]{1,4}", text) is None or not 1 <= int(text) <= _MAX_LIMIT:
-        raise flat(400, "invalid_parameters", f"limit must be an integer from 1 to {_MAX_LIMIT}")
-    return int(text)
 
 
 def _cursor(position: int) -> str:

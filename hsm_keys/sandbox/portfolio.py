@@ -8,14 +8,22 @@ from hsm_keys.sandbox.fixed_point import count_text, money_text, price_text
 from hsm_keys.sandbox.markets import MARKETS, PERPS
 from hsm_keys.sandbox.matching import START_MONEY
 from hsm_keys.sandbox.paging import page_of
-from hsm_keys.sandbox.shapes import fill_json, margin_order_json, order_json, position_json
-from hsm_keys.sandbox.subaccounts import asked_subaccount, subaccount_of
+from hsm_keys.sandbox.queries import choice, names, wanted
+from hsm_keys.sandbox.shapes import (
+    event_position_json,
+    fill_json,
+    margin_fill_json,
+    margin_order_json,
+    order_json,
+    position_json,
+)
 from hsm_keys.sandbox.wire import Answer, Call, flat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hsm_keys.sandbox.matching import Book, Order
+    from hsm_keys.sandbox.matching import Book, Fill, Order, Position
+    from hsm_keys.sandbox.queries import Wanted
 
 __all__ = [
     "balance",
@@ -34,17 +42,15 @@ __all__ = [
 ]
 
 _STATUSES = ("resting", "canceled", "executed")
+_COUNT_FILTERS = frozenset({"position", "total_traded"})
 _CENT = 10_000  # in 1/1,000,000 dollar
 
 
-def _only(call: Call) -> int | None:
-    return subaccount_of(call, asked_subaccount(call))
-
-
 async def balance(call: Call) -> Answer:
-    """``GET /portfolio/balance``, in cents and in dollars."""
-    money = call.state.book.money_of(_only(call) or 0)
-    held = sum(position.cost for position in call.state.book.positions.values())
+    """``GET /portfolio/balance``, in cents and in dollars: of the primary subaccount unless one is named."""
+    subaccount, book = wanted(call).subaccount or 0, call.state.book
+    money = book.money_of(subaccount)
+    held = sum(position.cost for (owner, _), position in book.positions.items() if owner == subaccount)
     return Answer(
         200,
         {
@@ -56,17 +62,14 @@ async def balance(call: Call) -> Answer:
     )
 
 
-def _listed(call: Call, book: Book) -> list[tuple[int, Order]]:
-    """Return the orders that the query asks for, each with its place."""
+def _listed(call: Call, book: Book, which: Wanted) -> list[tuple[int, Order]]:
+    """Return the orders that are asked for, each with its place."""
     book.expire(call.now_ms)
-    status = call.query.get("status")
-    if status is not None and status not in _STATUSES:
-        raise flat(400, "invalid_parameters", f"status must be {', '.join(_STATUSES)}")
-    ticker, only = call.query.get("ticker"), _only(call)
+    status = choice(call.query, "status", _STATUSES)
     return [
         (kept.position, kept)
         for kept in book.orders.values()
-        if status in {None, kept.status} and ticker in {None, kept.market.ticker} and only in {None, kept.subaccount}
+        if status in {None, kept.status} and which.takes(kept.market, kept.subaccount, kept.created_ms)
     ]
 
 
@@ -77,14 +80,14 @@ def _page(call: Call, name: str, listed: Sequence[tuple[int, Any]]) -> Answer:
 
 async def orders(call: Call) -> Answer:
     """``GET /portfolio/orders``, page by page."""
-    listed = _listed(call, call.state.book)
+    listed = _listed(call, call.state.book, wanted(call))
     return _page(call, "orders", [(place, order_json(kept, call.state.user_id)) for place, kept in listed])
 
 
 def _found(call: Call, book: Book) -> Order:
     book.expire(call.now_ms)
     kept = book.orders.get(call.path["order_id"])
-    if kept is None or _only(call) not in {None, kept.subaccount}:
+    if kept is None or wanted(call).subaccount not in {None, kept.subaccount}:
         raise flat(404, "not_found", "order not found")
     return kept
 
@@ -102,48 +105,57 @@ async def queue_position(call: Call) -> Answer:
 
 async def queue_positions(call: Call) -> Answer:
     """``GET /portfolio/orders/queue_positions``."""
+    listed = _listed(call, call.state.book, wanted(call, tickers="market_tickers"))
     shown = [
         {"order_id": kept.order_id, "market_ticker": kept.market.ticker, "queue_position_fp": count_text(0)}
-        for _, kept in _listed(call, call.state.book)
+        for _, kept in listed
         if kept.status == "resting"
     ]
     return Answer(200, {"queue_positions": shown})
 
 
+def _fills(call: Call, book: Book) -> list[tuple[int, Fill]]:
+    """Return the fills that are asked for, each with its place."""
+    which, order_id = wanted(call), call.query.get("order_id") or None
+    return [
+        (place, fill)
+        for place, fill in enumerate(book.fills)
+        if order_id in {None, fill.order.order_id} and which.takes(fill.order.market, fill.order.subaccount, fill.ms)
+    ]
+
+
 async def fills(call: Call) -> Answer:
     """``GET /portfolio/fills``, page by page."""
-    ticker, order_id, only = call.query.get("ticker"), call.query.get("order_id"), _only(call)
-    listed = [
-        (place, fill_json(fill))
-        for place, fill in enumerate(call.state.book.fills)
-        if ticker in {None, fill.order.market.ticker}
-        and order_id in {None, fill.order.order_id}
-        and only in {None, fill.order.subaccount}
-    ]
-    return _page(call, "fills", listed)
+    return _page(call, "fills", [(place, fill_json(fill)) for place, fill in _fills(call, call.state.book)])
 
 
 async def positions(call: Call) -> Answer:
-    """``GET /portfolio/positions``: by market and by event."""
-    only, ticker = _only(call), call.query.get("ticker")
-    markets: list[dict[str, Any]] = []
-    events: dict[str, list[Any]] = {}
-    for (subaccount, name), position in call.state.book.positions.items():
-        if only in {None, subaccount} and ticker in {None, name}:
-            markets.append(position_json(name, MARKETS[name].shard, position))
-            events.setdefault(MARKETS[name].event.ticker, []).append(position)
-    by_event = [
-        {
-            "event_ticker": event,
-            "total_cost_dollars": money_text(sum(held.traded for held in all_held)),
-            "total_cost_shares_fp": count_text(sum(abs(held.count) for held in all_held)),
-            "event_exposure_dollars": money_text(sum(held.cost for held in all_held)),
-            "realized_pnl_dollars": money_text(sum(held.realized for held in all_held)),
-            "fees_paid_dollars": money_text(sum(held.fees for held in all_held)),
-        }
-        for event, all_held in events.items()
+    """``GET /portfolio/positions``, page by page: by market and event, of the primary subaccount unless one is named.
+
+    No market of the sandbox settles.
+    """
+    which, filters = wanted(call), names(call.query, "count_filter") or frozenset()
+    if not filters <= _COUNT_FILTERS:
+        raise flat(400, "invalid_parameters", f"count_filter must be of {', '.join(sorted(_COUNT_FILTERS))}")
+    settled = choice(call.query, "settlement_status", ("all", "settled", "unsettled")) == "settled"
+    listed = [
+        (place, (MARKETS[ticker], position))
+        for place, ((owner, ticker), position) in enumerate(call.state.book.positions.items())
+        if not settled and owner == (which.subaccount or 0) and which.takes(MARKETS[ticker], owner)
+        if not filters or ("position" in filters and position.count) or ("total_traded" in filters and position.traded)
     ]
-    return Answer(200, {"market_positions": markets, "event_positions": by_event, "cursor": ""})
+    page, cursor = page_of(listed, call.query)
+    events: dict[str, list[Position]] = {}
+    for market, position in page:
+        events.setdefault(market.event.ticker, []).append(position)
+    return Answer(
+        200,
+        {
+            "market_positions": [position_json(market.ticker, market.shard, held) for market, held in page],
+            "event_positions": [event_position_json(event, held) for event, held in events.items()],
+            "cursor": cursor,
+        },
+    )
 
 
 async def resting_value(call: Call) -> Answer:
@@ -160,7 +172,7 @@ async def resting_value(call: Call) -> Answer:
 
 async def margin_orders(call: Call) -> Answer:
     """``GET /margin/orders``, page by page."""
-    listed = _listed(call, call.state.margin)
+    listed = _listed(call, call.state.margin, wanted(call))
     return _page(call, "orders", [(place, margin_order_json(kept, call.state.user_id)) for place, kept in listed])
 
 
@@ -171,18 +183,12 @@ async def margin_order(call: Call) -> Answer:
 
 async def margin_fills(call: Call) -> Answer:
     """``GET /margin/fills``, page by page."""
-    listed = []
-    for place, fill in enumerate(call.state.margin.fills):
-        shown = fill_json(fill)
-        kept = {name: shown[name] for name in ("fill_id", "order_id", "is_taker", "ticker", "created_time")}
-        price = price_text(fill.price)
-        more = {"side": fill.order.side, "count": count_text(fill.count), "price": price, "entry_price": price}
-        listed.append((place, kept | more | {"fees": money_text(fill.fee), "realized_pnl": money_text(0)}))
-    return _page(call, "fills", listed)
+    return _page(call, "fills", [(place, margin_fill_json(fill)) for place, fill in _fills(call, call.state.margin)])
 
 
 async def margin_positions(call: Call) -> Answer:
     """``GET /margin/positions``."""
+    which = wanted(call)
     shown = [
         {
             "subaccount": subaccount,
@@ -196,6 +202,7 @@ async def margin_positions(call: Call) -> Answer:
             "is_portfolio": False,
         }
         for (subaccount, ticker), position in call.state.margin.positions.items()
+        if which.takes(PERPS[ticker], subaccount)
     ]
     return Answer(200, {"positions": shown})
 

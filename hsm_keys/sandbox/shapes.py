@@ -8,9 +8,20 @@ from typing import TYPE_CHECKING, Any
 from hsm_keys.sandbox.fixed_point import ONE_DOLLAR, count_text, money_text, price_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hsm_keys.sandbox.matching import Fill, Order, Position
 
-__all__ = ["fill_json", "iso", "margin_order_json", "order_json", "position_json", "summary"]
+__all__ = [
+    "event_position_json",
+    "fill_json",
+    "iso",
+    "margin_fill_json",
+    "margin_order_json",
+    "order_json",
+    "position_json",
+    "summary",
+]
 
 
 def iso(moment_ms: int) -> str:
@@ -129,4 +140,34 @@ def position_json(ticker: str, shard: int, position: Position) -> dict[str, Any]
         "realized_pnl_dollars": money_text(position.realized),
         "fees_paid_dollars": money_text(position.fees),
         "last_updated_ts": iso(position.updated_ms),
+    }
+
+
+def event_position_json(event: str, held: Sequence[Position]) -> dict[str, Any]:
+    """Return an EventPosition: the sum of those in an event's markets."""
+    return {
+        "event_ticker": event,
+        "total_cost_dollars": money_text(sum(position.traded for position in held)),
+        "total_cost_shares_fp": count_text(sum(abs(position.count) for position in held)),
+        "event_exposure_dollars": money_text(sum(position.cost for position in held)),
+        "realized_pnl_dollars": money_text(sum(position.realized for position in held)),
+        "fees_paid_dollars": money_text(sum(position.fees for position in held)),
+    }
+
+
+def margin_fill_json(fill: Fill) -> dict[str, Any]:
+    """Return a MarginFill, as kalshi-sdk's perps client reads it."""
+    price = price_text(fill.price)
+    return {
+        "fill_id": fill.fill_id,
+        "order_id": fill.order.order_id,
+        "is_taker": True,
+        "ticker": fill.order.market.ticker,
+        "created_time": iso(fill.ms),
+        "side": fill.order.side,
+        "count": count_text(fill.count),
+        "price": price,
+        "entry_price": price,
+        "fees": money_text(fill.fee),
+        "realized_pnl": money_text(0),
     }

@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
-from hsm_keys.sandbox.api_keys import check_subaccount
-from hsm_keys.sandbox.wire import flat, nested
+from hsm_keys.sandbox.wire import nested
 
 if TYPE_CHECKING:
     from hsm_keys.sandbox.wire import Call
 
-__all__ = ["asked_subaccount", "subaccount_of"]
-
-
-def asked_subaccount(call: Call) -> int | None:
-    """Return the subaccount of the query.
-
-    Raises:
-        WireError: 400, if it is none.
-    """
-    text = call.query.get("subaccount")
-    if text is None:
-        return None
-    try:
-        if re.fullmatch("[0-9]{1,2}", text) is None:
-            raise ValueError("subaccount must be an integer from 0 to 63")
-        return check_subaccount(int(text))
-    except ValueError as error:
-        raise flat(400, "invalid_parameters", str(error)) from None
+__all__ = ["subaccount_of"]
 
 
 def subaccount_of(call: Call, asked: int | None) -> int | None:

@@ -24,6 +24,7 @@ from tests.sandbox.client import Caller, send
 from tests.support.every_operation import Walk
 from tests.support.sdk_answers import KALSHI_SDK, NO_MODEL, documented_statuses, generated_model, kalshi_sdk_model
 from tests.support.sdks import need
+from tests.support.wire import shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,21 +128,6 @@ def test_money_and_counts_are_fixed_point_strings(answers: dict[str, list[Reply]
                 assert FIXED_POINT.fullmatch(value), (name, value)
             elif name.endswith("_fp") and not isinstance(value, dict):
                 assert COUNT.fullmatch(value), (name, value)
-
-
-def shape_of(body: Any) -> str:
-    """Return which of Kalshi's three shapes an error has."""
-    match body:
-        case {"error": {"code": str(), "message": str(), **more}} if len(body) == 1 and set(more) <= {
-            "details",
-            "service",
-        }:
-            return "nested"
-        case {"code": str(), "message": str(), **more} if set(more) <= {"details"}:
-            return "flat"
-        case {"msg": str()} if len(body) == 1:
-            return "bare"
-    return f"none: {body}"
 
 
 def target(operation: Operation) -> str:
