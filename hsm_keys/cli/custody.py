@@ -35,7 +35,8 @@ def custody(
 ) -> int:
     """Report where the private half of every API key is, what speaks for it, and what was tried against it.
 
-    With --store given several times, the report is over all of them. Nothing is changed, at Kalshi or in a store.
+    With --store given several times, the report is over all of them. Nothing is changed, at Kalshi or in a store. Keys
+    of other programs count where Kalshi takes their signature, and else not at all.
     Exits with 0 only if every key is in custody or accepted, else with 5.
     """
     from datetime import UTC, datetime

@@ -98,7 +98,9 @@ def prove_custody(key: StoredKey) -> CustodyReport:
     if report.problems:
         raise CustodyError(
             f"the key {key.name!r} is not in custody: {'; '.join(report.problems)}",
-            hint="it was not registered; destroy it, and let `hsm-keys enroll` make a new one",
+            hint="it was not registered; destroy it, and let `hsm-keys enroll` make a new one"
+            if key.ours
+            else "it was not adopted; let `hsm-keys enroll` make a key under another name",
         )
     return CustodyReport((*report.facts, _signs(key, key.public_key())))
 

@@ -12,7 +12,7 @@ from hsm_keys.lifecycle.possession import accepts
 from hsm_keys.stores.awskms.errors import KmsKeyStateError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.lifecycle.possession import Connect
@@ -136,6 +136,8 @@ def examine_account(
 ) -> list[Entry]:
     """Examine every key of the stores and every API key of the account; nothing is changed.
 
+    A key of another program counts for the API keys that Kalshi takes its signature for, and else not at all.
+
     Args:
         stores: Where private halves may be.
         listed: What Kalshi lists; None if it wasn't asked.
@@ -149,19 +151,39 @@ def examine_account(
     """
     by_id = {listing.api_key_id: listing for listing in listed or ()}
     entries: list[Entry] = []
+    foreign: list[tuple[KeyStore, StoredKey]] = []
     for store in stores:
         contents = store.contents()
-        entries += [
-            _of_key(store, key, by_id, connect if _is_here(key, environment) else None) for key in contents.keys
-        ]
+        for key in contents.keys:
+            if key.ours or key.doubt:
+                here = connect if _is_here(key, environment) else None
+                entries.append(_of_key(store, key, key.api_key_id, by_id, here))
+            else:
+                foreign.append((store, key))
         entries += [_of_unusable(store, found, by_id) for found in contents.unusable if found.mark.ours]
-    claimed = {entry.api_key_id for entry in entries}
+    for store, key in foreign:
+        ids = _signs_for(key, _unclaimed(by_id, entries), connect)
+        entries += [_of_key(store, key, api_key_id, by_id, connect) for api_key_id in ids]
     others = [
-        _of_listing(listing, environment, accepted=listing.api_key_id in accepted)
-        for listing in by_id.values()
-        if listing.api_key_id not in claimed
+        _of_listing(by_id[api_key_id], environment, accepted=api_key_id in accepted)
+        for api_key_id in _unclaimed(by_id, entries)
     ]
     return sorted(entries, key=_order) + sorted(others, key=_order)
+
+
+def _unclaimed(by_id: Iterable[str], entries: Sequence[Entry]) -> list[str]:
+    claimed = {entry.api_key_id for entry in entries}
+    return [api_key_id for api_key_id in by_id if api_key_id not in claimed]
+
+
+def _signs_for(key: StoredKey, api_key_ids: Sequence[str], connect: Connect | None) -> list[str]:
+    """Return those API keys that Kalshi takes another program's key for; none where that can't be found out."""
+    if connect is None:
+        return []
+    try:
+        return [api_key_id for api_key_id in api_key_ids if accepts(connect, key, api_key_id)]
+    except HsmKeysError:
+        return []
 
 
 def _is_here(key: StoredKey, environment: str | None) -> bool:
@@ -177,24 +199,26 @@ def account_in_custody(entries: Sequence[Entry]) -> bool:
     return not any(entry.problem and not entry.accepted for entry in entries)
 
 
-def _of_key(store: KeyStore, key: StoredKey, by_id: dict[str, ApiKey], connect: Connect | None) -> Entry:
-    listing = by_id.get(key.api_key_id) if key.api_key_id else None
+def _of_key(
+    store: KeyStore, key: StoredKey, api_key_id: str | None, by_id: dict[str, ApiKey], connect: Connect | None
+) -> Entry:
+    listing = by_id.get(api_key_id) if api_key_id else None
     try:
         custody: CustodyReport | None = examine_custody(key)
         created = _moment(key.attributes().get("creation_date"))
-        live = _live(key, connect) if listing is not None else None
+        live = _live(key, listing.api_key_id, connect) if listing is not None else None
         problem = _problem(custody, live)
     except HsmKeysError as error:  # one key that can't be examined mustn't hide the others
         custody, created, live, problem = None, None, None, f"can't be examined: {error.message}"
     created = created or _moment(listing.created_ts if listing else None)
-    if connect is not None and key.api_key_id and listing is None:
+    if connect is not None and api_key_id and listing is None:
         also = f"; {problem}" if problem else ""
         problem = f"gone: Kalshi doesn't list its API key, which was deleted or belongs to another account{also}"
     return Entry(
         name=key.name,
-        api_key_id=key.api_key_id,
+        api_key_id=api_key_id,
         listed=listing,
-        location=store.describe(),
+        location=store.describe() if key.ours else f"{store.describe()}, as a key that isn't ours",
         key_type=key.key_type.value,
         made=_made(custody),
         created=created.isoformat() if created else None,
@@ -259,11 +283,11 @@ def _problem(custody: CustodyReport | None, live: bool | None) -> str:
     return "Kalshi refuses its signature for this API key: the private half is another one" if live is False else ""
 
 
-def _live(key: StoredKey, connect: Connect | None) -> bool | None:
-    if connect is None or key.api_key_id is None:
+def _live(key: StoredKey, api_key_id: str, connect: Connect | None) -> bool | None:
+    if connect is None:
         return None
     try:
-        return accepts(connect, key, key.api_key_id)
+        return accepts(connect, key, api_key_id)
     except KmsKeyStateError:
         return None
 

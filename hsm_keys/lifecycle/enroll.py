@@ -21,6 +21,7 @@ from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.base import KeyState, check_new_name
+from hsm_keys.stores.marks import name_in_use
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,6 +70,7 @@ def mint(
     Raises:
         UsageError: If the name can't be one.
         KeyExistsError: If a registered key has the name.
+        ForeignKeyError: If a key that isn't ours has it.
         CustodyError: If the private half isn't in custody.
         StoreError: If the store can't make it.
     """
@@ -116,6 +118,7 @@ def enroll(
     Raises:
         UsageError: If the name, a scope or the subaccount can't be; nothing was done.
         KeyExistsError: If the name is enrolled already, in this environment or in another one.
+        ForeignKeyError: If a key that isn't ours has the name; nothing was done.
         KeyProblemError: If the key that signs the management calls can't manage API keys; nothing was done.
         CustodyError: If the private half isn't in custody; it is not registered.
         KalshiError: If Kalshi refuses; the key stays in the store, and the next run picks it up.
@@ -140,6 +143,8 @@ def adopt(
     store: KeyStore, name: str, api_key_id: str, *, environment: str, connect: Connect, report: Callable[[str], None]
 ) -> Enrollment:
     """Bind an API key id that was registered by hand, after proving that it belongs to the key.
+
+    This is the one way in which a key that another program made becomes ours.
 
     Args:
         store: Where the private half lives.
@@ -178,12 +183,19 @@ def adopt(
 
 
 def _unregistered(store: KeyStore, name: str) -> StoredKey | None:
-    """Return the key of that name if an earlier run left it unregistered; None if there is no such key."""
+    """Return the key of that name if an earlier run left it unregistered; None if there is no such key.
+
+    Raises:
+        KeyExistsError: If it is registered.
+        ForeignKeyError: If it isn't ours.
+    """
     check_new_name(name)
     try:
         key = store.key(name)
     except KeyNotFoundError:
         return None
+    if key.state is KeyState.FOREIGN:
+        raise name_in_use(key, store.describe())
     if key.state is KeyState.REGISTERED:
         raise KeyExistsError(
             f"the key {name!r} is enrolled already, as API key {key.api_key_id} of the environment {key.environment}; "

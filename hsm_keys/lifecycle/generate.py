@@ -24,10 +24,11 @@ from hsm_keys.lifecycle.custody import examine_custody, prove_imported
 from hsm_keys.lifecycle.enroll import Enrollment
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.made_by_kalshi import KALSHI, Made, Maker, called
-from hsm_keys.lifecycle.possession import find_registration, prove_registration
+from hsm_keys.lifecycle.possession import find_registration, prove_registration, signs
 from hsm_keys.lifecycle.registering import bind
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.base import check_new_name
+from hsm_keys.stores.marks import name_in_use
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,6 +67,7 @@ class Generator:
             KeyBusyError: If another run works on the name; nothing was done.
             WrongEnvironmentError: If an interrupted run had the key made in another environment; nothing was done.
             KeyExistsError: If the store has the name, or Kalshi has it and it may be in use; nothing was done.
+            ForeignKeyError: If a key of the store that isn't ours has the name.
             StoreError: If the store takes no such key; Kalshi wasn't asked, or its API key was deleted again.
             KalshiError: If Kalshi refuses; nothing is left behind.
             OutcomeUnknownError: If it isn't known whether Kalshi made a pair; the next run finds out.
@@ -86,7 +88,7 @@ class Generator:
             elif pending.key is not None:
                 return self._finish(pending.key, namesakes, listed)
             else:
-                self._maker.delete_lost(namesakes)
+                self._maker.delete_lost(self._lost(namesakes))
             self._maker.tell_rights()
             self._try_out()
             made = self._make(listed)
@@ -97,11 +99,22 @@ class Generator:
         claimed = {key.api_key_id for key in self._store.keys()}
         return [api_key for api_key in called(self._name, listed) if api_key.api_key_id not in claimed]
 
+    def _lost(self, namesakes: Sequence[ApiKey]) -> list[ApiKey]:
+        """Return those API keys that no key of the store signs for: the others are in use, by their owners' word.
+
+        A key that isn't ours, or that an interrupted `enroll` has registered, may have been registered by that name.
+        """
+        unbound = [key for key in self._store.keys() if key.api_key_id is None and signs(key)] if namesakes else []
+        used = {find_registration(self._maker.connect, key, namesakes) for key in unbound}
+        return [api_key for api_key in namesakes if api_key.api_key_id not in used]
+
     def _check_not_stored(self) -> None:
         try:
             key = self._store.key(self._name)
         except KeyNotFoundError:
             return
+        if not key.ours:
+            raise name_in_use(key, self._store.describe())
         known = f"as API key {key.api_key_id}" if key.api_key_id else "not registered yet"
         raise KeyExistsError(
             f"the store has a key {self._name!r} already ({known}); nothing was changed",
@@ -169,9 +182,11 @@ class Generator:
 
     def _finish(self, key: StoredKey, namesakes: Sequence[ApiKey], listed: Sequence[ApiKey]) -> Enrollment:
         """Go on with a key that an interrupted run put in."""
-        if examine_custody(key).made_inside:
-            self._maker.delete_lost(namesakes)
+        if not key.ours or examine_custody(key).made_inside:
+            self._maker.delete_lost(self._lost(namesakes))
             self._imports.end(self._name)
+            if not key.ours:
+                raise name_in_use(key, self._store.describe())
             raise KeyExistsError(
                 f"the key {self._name!r} was made in the store after an earlier `generate` was interrupted",
                 hint=f"see it with `hsm-keys show {self._name}`, or choose another name",
@@ -192,7 +207,8 @@ class Generator:
                 "generate under another name",
             )
         self._maker.check_asked(api_key_id, listed)
-        self._maker.delete_lost([api_key for api_key in namesakes if api_key.api_key_id != api_key_id])
+        others = [api_key for api_key in namesakes if api_key.api_key_id != api_key_id]
+        self._maker.delete_lost(self._lost(others))
         return self._conclude(key, api_key_id)
 
     def _conclude(self, key: StoredKey, api_key_id: str) -> Enrollment:

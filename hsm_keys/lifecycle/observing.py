@@ -38,6 +38,7 @@ class Seen:
             ``PendingImport``), or the store's refusal; None if it can.
         environment: The environment that it belongs to; None where its store doesn't say.
         unknown: Whether Kalshi answered to its signature that it doesn't know the API key that it is bound to.
+        ours: Whether hsm-keys has made or adopted it; what another program made is looked at, and not judged.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Seen:
     stopped: str | None = None
     environment: str | None = None
     unknown: bool = False
+    ours: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,7 @@ def _seen(store: KeyStore, key: StoredKey) -> Seen:
         pair,
         stopped=stopped,
         environment=key.environment,
+        ours=key.ours,
     )
 
 

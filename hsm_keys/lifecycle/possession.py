@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import stamina
 
-from hsm_keys.errors import KalshiError, NetworkError
+from hsm_keys.errors import KalshiError, NetworkError, SigningError
 from hsm_keys.kalshi.errors import ClockError, ForbiddenError, UnauthorizedError
 from hsm_keys.signing.environments import PERPS
 from hsm_keys.stores.awskms.errors import KmsKeyStateError
@@ -30,6 +30,7 @@ __all__ = [
     "is_going",
     "prove_registration",
     "says_unknown",
+    "signs",
     "standing_of",
 ]
 
@@ -87,6 +88,19 @@ def can_sign(key: StoredKey) -> bool:
     except KmsKeyStateError:
         return False
     return True
+
+
+def signs(key: StoredKey) -> bool:
+    """Tell whether the key signs: one of another program may be there for something else.
+
+    Raises:
+        StoreError: If the store can't be reached.
+        AwsError: If AWS or KMS refuses for another reason than the key's state.
+    """
+    try:
+        return can_sign(key)
+    except SigningError:
+        return False
 
 
 def is_going(key: StoredKey) -> bool:

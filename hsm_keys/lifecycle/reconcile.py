@@ -1,7 +1,8 @@
 """Reconciling: what Kalshi, the stores and the proofs of possession say of each other, judged. Pure.
 
 Nothing here deletes anything, or leads to it: what ``--fix`` may do is to bind an id that a pair was proved to own. Of
-keys that belong to another environment Kalshi's answers say nothing, and no finding does.
+keys that belong to another environment Kalshi's answers say nothing, and no finding does. Of keys that aren't ours one
+thing is said: that Kalshi takes their signature. A person may adopt them; ``--fix`` doesn't.
 """
 
 from __future__ import annotations
@@ -24,18 +25,20 @@ __all__ = ["judge"]
 def judge(snapshot: Snapshot) -> list[Finding]:
     """Return everything that isn't as it should be, the same for the same snapshot.
 
-    The codes: ``not-registered``, ``not-bound``, ``wrong-id``, ``refused``, ``gone``, ``cannot-sign``,
+    The codes: ``not-registered``, ``not-bound``, ``not-adopted``, ``wrong-id``, ``refused``, ``gone``, ``cannot-sign``,
     ``destroy-interrupted``, ``revoke-interrupted``, ``registered-twice``, ``two-environments``, ``elsewhere``,
     ``same-name-at-kalshi``, ``same-name-in-stores``, ``generate-interrupted``, ``rotation-begun``,
     ``rotation-registered``, ``rotation-handover``, ``rotation-grace``, ``rotation-ending``, ``rotation-inconsistent``
     and ``rotation-orphan``.
     """
     listed = {listing.api_key_id: listing for listing in snapshot.listed}
+    mine = [key for key in snapshot.here if key.ours]
     # A key that a workflow has in hand is that workflow's business.
-    at_rest = [key for key in snapshot.here if "+" not in key.name]
+    at_rest = [key for key in mine if "+" not in key.name]
     return [
-        *interruptions(snapshot.here),
+        *interruptions(mine),
         *(finding for key in at_rest for finding in _about(key, listed)),
+        *(_adoptable(key) for key in snapshot.here if not key.ours and key.signs_for),
         *_registered_twice(snapshot),
         *_two_environments(snapshot),
         *_elsewhere(snapshot),
@@ -98,9 +101,20 @@ def _bindable(key: Seen) -> Finding:
     )
 
 
+def _adoptable(key: Seen) -> Finding:
+    """Return the finding about a key of another program that Kalshi knows."""
+    ids = sorted(key.signs_for)
+    message = (
+        f"{key.name!r} in {key.store} isn't ours, and Kalshi takes its signature for {' and '.join(ids)}. Adopt it, or "
+        "give --api-key-id to the commands that sign with it"
+    )
+    command = "adopt", key.name, "--api-key-id", ids[0]
+    return about_key("not-adopted", key, message, *command, api_key_id=ids[0] if len(ids) == 1 else None)
+
+
 def _registered_twice(snapshot: Snapshot) -> Iterator[Finding]:
     """Give the API keys too many: Kalshi takes one pair's signature for several."""
-    for pair, key in {key.pair: key for key in snapshot.here}.items():
+    for pair, key in {key.pair: key for key in snapshot.here if key.ours}.items():
         ids = sorted(key.signs_for)
         bound = [other.api_key_id for other in snapshot.here if other.pair == pair and other.api_key_id in ids]
         kept = next(iter(sorted(filter(None, bound))), next(iter(ids), None))
@@ -131,7 +145,7 @@ def _elsewhere(snapshot: Snapshot) -> Iterator[Finding]:
     """Give the API keys whose private half is in none of the stores."""
     owned = {api_key_id for key in snapshot.keys for api_key_id in key.signs_for}
     stopped = {key.api_key_id for key in snapshot.keys if key.stopped}
-    importing = pending_imports(snapshot.here)
+    importing = pending_imports([key for key in snapshot.here if key.ours])
     for listing in snapshot.listed:
         if listing.api_key_id in owned | stopped or listing.name in importing:
             continue
@@ -168,7 +182,11 @@ def _same_name_in_stores(snapshot: Snapshot) -> Iterator[Finding]:
     for key in snapshot.here:
         names[key.name].append(key)
     for name, keys in names.items():
-        if len({key.pair for key in keys}) > 1:
-            places = ", ".join(f"{key.api_key_id or 'not registered'} in {key.store}" for key in keys)
+        if len({key.pair for key in keys}) > 1 and any(key.ours for key in keys):
+            places = ", ".join(f"{_known_as(key)} in {key.store}" for key in keys)
             message = f"{len(keys)} keys are called {name!r}: {places}. A name that leads to one key is safer"
             yield Finding("same-name-in-stores", name, None, keys[0].store, message)
+
+
+def _known_as(key: Seen) -> str:
+    return (key.api_key_id or "not registered") if key.ours else "not ours,"

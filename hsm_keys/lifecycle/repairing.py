@@ -67,7 +67,8 @@ def _bound(
 def _as_seen(store: KeyStore, repair: Bind) -> StoredKey:
     seen = repair.key
     for key in store.keys():
-        if (key.name, key.api_key_id) == (seen.name, seen.api_key_id) and pair_of(key) == seen.pair:
+        known_by = key.name, key.api_key_id, key.ours
+        if known_by == (seen.name, seen.api_key_id, seen.ours) and pair_of(key) == seen.pair:
             return key
     raise KeyBusyError(
         f"the key {seen.name!r} was changed by somebody else meanwhile", hint="run `hsm-keys reconcile` again"

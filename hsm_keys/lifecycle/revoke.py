@@ -19,9 +19,10 @@ from hsm_keys.lifecycle.ending import end_api_key
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.possession import can_sign, find_registration, is_going, says_unknown
 from hsm_keys.lifecycle.rights import check_manages, manages_keys, may_manage
-from hsm_keys.lifecycle.targets import Target, find_target, keys_named
+from hsm_keys.lifecycle.targets import Target, check_not_foreign, find_target, keys_named
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.base import ENDING
+from hsm_keys.stores.marks import ours
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -87,7 +88,7 @@ def finish_scheduled(store: KeyStore, word: str, environment: str, report: Calla
     Raises:
         WrongEnvironmentError: If it belongs to another environment; nothing was done.
     """
-    for key in keys_named(word, store.keys()):
+    for key in keys_named(word, ours(store)):
         if key.name.endswith(ENDING) and is_going(key):
             check_environment(key.name, key.environment, environment)
             with exclusive(store, key.name.removesuffix(ENDING)):
@@ -126,13 +127,15 @@ class Revoker:
         Raises:
             KeyAmbiguousError: If it could mean several.
             KeyNotFoundError: If it means none.
+            ForeignKeyError: If it is a key of the store that isn't ours.
             WrongEnvironmentError: If it is a key of the store that belongs to another environment.
             KeyProblemError: If it is the last key that can manage keys, there is nothing to end, or the key that signs
                 can't manage keys.
             EndNotProvedError: If it is the key that signs, and Kalshi doesn't know it.
             UsageError: If there is nothing to destroy.
         """
-        keys = self._store.keys()
+        check_not_foreign(word, self._store.keys(), self._store.describe())
+        keys = ours(self._store)
         try:
             target, listed = self._target(word, keys)
         except KeyNotFoundError:
@@ -246,7 +249,7 @@ class Revoker:
         if target.key is None:
             return None
         seen = (target.key.name, target.key.api_key_id)
-        for key in self._store.keys():
+        for key in ours(self._store):
             if (key.name, key.api_key_id) == seen:
                 return key
         raise KeyBusyError(

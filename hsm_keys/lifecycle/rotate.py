@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from hsm_keys.errors import KeyBusyError, KeyNotFoundError, KeyNotRegisteredError, KeyProblemError
+from hsm_keys.errors import ForeignKeyError, KeyBusyError, KeyNotFoundError, KeyNotRegisteredError, KeyProblemError
 from hsm_keys.lifecycle.carrying import check_same_rights, listing_of, wanted_like
 from hsm_keys.lifecycle.custody import CustodyReport, prove_custody
 from hsm_keys.lifecycle.ending import end_api_key
@@ -25,6 +25,7 @@ from hsm_keys.lifecycle.registering import Registrar
 from hsm_keys.lifecycle.rights import check_manages
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.base import RETIRED, SUCCESSOR, check_new_name
+from hsm_keys.stores.marks import check_ours, why_not_ours
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,11 +59,12 @@ class Stage:
 
         Raises:
             KeyNotFoundError: If the store has no such key.
+            ForeignKeyError: If a key that isn't ours has a name that the rotation goes by.
             KeyProblemError: If it holds more than one rotation of the name leaves behind.
         """
         keys: dict[str, StoredKey] = {}
-        for key in store.keys():
-            if key.name in keys and key.name in {name, name + SUCCESSOR, name + RETIRED}:
+        for key in _in_hand(store, name):
+            if key.name in keys:
                 raise KeyProblemError(
                     f"{store.describe()} has two keys called {key.name!r}", hint="see them with `hsm-keys reconcile`"
                 )
@@ -89,6 +91,25 @@ class Stage:
     def handed_over(self) -> bool:
         """Whether the successor has the name, and nothing is left to do but to end the old key."""
         return self.successor is None and self.retired is not None
+
+
+def _in_hand(store: KeyStore, name: str) -> list[StoredKey]:
+    """Return the keys that a rotation of the name goes by.
+
+    Raises:
+        ForeignKeyError: If one of them isn't ours.
+    """
+    keys = [key for key in store.keys() if key.name in {name, name + SUCCESSOR, name + RETIRED}]
+    for key in keys:
+        if key.name == name and len(keys) == 1:
+            check_ours(key, store.describe())
+        if not key.ours:
+            raise ForeignKeyError(
+                f"a key called {key.name!r} is in {store.describe()}, a name that a rotation of {name!r} goes by, and "
+                f"isn't ours: {why_not_ours(key)}; nothing was done",
+                hint="give that key another label with the vendor's tool, or enroll a key under another name",
+            )
+    return keys
 
 
 def _same(one: StoredKey | None, other: StoredKey | None) -> bool:
@@ -139,6 +160,7 @@ class Rotator:
             KeyNotFoundError: If there is no such key.
             KeyNotRegisteredError: If it was never registered.
             WrongEnvironmentError: If a key of that name belongs to another environment; so for all three.
+            ForeignKeyError: If a key that isn't ours has a name that the rotation goes by; so for all three.
             KeyBusyError: If another run is working on it.
             KeyProblemError: If Kalshi doesn't give the successor what the old key may do; the old one keeps its name.
             KalshiError: If Kalshi refuses; the old key keeps its name and works.
@@ -193,10 +215,8 @@ class Rotator:
             return Rotation(old, prove_custody(old), None, "aborted")
 
     def _stage(self, name: str) -> Stage:
-        labels = {name, name + SUCCESSOR, name + RETIRED}
-        for key in self._store.keys():
-            if key.name in labels:
-                check_environment(key.name, key.environment, self._management.environment)
+        for key in _in_hand(self._store, name):
+            check_environment(key.name, key.environment, self._management.environment)
         for mark in ("", SUCCESSOR, RETIRED):
             self._store.mend(name + mark)
         keys = {key.name: key for key in self._store.keys()}

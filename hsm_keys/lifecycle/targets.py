@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from hsm_keys.errors import KeyAmbiguousError, KeyNotFoundError, KeyProblemError, UsageError
+from hsm_keys.errors import ForeignKeyError, KeyAmbiguousError, KeyNotFoundError, KeyProblemError, UsageError
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.stores.base import ENDING, RETIRED, SUCCESSOR
+from hsm_keys.stores.marks import why_not_ours
 from hsm_keys.values import shown
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.stores.base import StoredKey
 
-__all__ = ["Target", "find_target", "keys_named"]
+__all__ = ["Target", "check_not_foreign", "find_target", "keys_named"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +52,26 @@ def keys_named(word: str, keys: Sequence[StoredKey]) -> list[StoredKey]:
     return [key for key in keys if key.name in {word, word + ENDING} or (api_key_id and key.api_key_id == api_key_id)]
 
 
+def check_not_foreign(word: str, keys: Sequence[StoredKey], where: str) -> None:
+    """Make sure that a word doesn't name a key of the store that isn't ours; an API key id is none of its names.
+
+    Raises:
+        ForeignKeyError: If it does.
+    """
+    foreign = [key for key in keys if key.name == word and not key.ours]
+    if foreign and not _is_uuid(word) and not keys_named(word, [key for key in keys if key.ours]):
+        raise ForeignKeyError(
+            f"the key {word!r} in {where} isn't ours: {why_not_ours(foreign[0])}; nothing was done",
+            hint="an API key at Kalshi can be ended by its id; the key itself is for its owner's tool to destroy",
+        )
+
+
 def find_target(word: str, keys: Sequence[StoredKey], listed: Sequence[ApiKey]) -> Target:
     """Return the API key that a word means. The store's names win over Kalshi's, as with every command.
 
     Args:
         word: A name in the store, an API key id, or a name at Kalshi.
-        keys: The store's keys.
+        keys: The store's keys that are ours.
         listed: What Kalshi lists.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import threading
 import time
 from base64 import b64encode
@@ -49,8 +50,18 @@ class MessageSigner(Protocol):
         """Return the signature: RSASSA-PSS with SHA-256 and a salt of 32 bytes, or Ed25519."""
 
 
-def not_registered(name: str) -> KeyNotRegisteredError:
-    """Return the error for a key without an API key id."""
+def not_registered(name: str, *, ours: bool) -> KeyNotRegisteredError:
+    """Return the error for a key without an API key id.
+
+    Args:
+        name: The key's name.
+        ours: Whether it is a key of hsm-keys, rather than one of another program.
+    """
+    if not ours:
+        return KeyNotRegisteredError(
+            f"the key {name!r} isn't ours, so its store doesn't say for which API key it signs",
+            hint=f"give --api-key-id ID, or bind the id to it: hsm-keys adopt {shlex.quote(name)} --api-key-id ID",
+        )
     return KeyNotRegisteredError(
         f"the key {name!r} has no API key id: Kalshi doesn't know it yet",
         hint=f"run `hsm-keys enroll --name {name}`, or `hsm-keys adopt {name} --api-key-id ID` if Kalshi has it",
@@ -101,7 +112,7 @@ class RequestSigner:
     ) -> None:
         resolved = api_key_id or key.api_key_id
         if resolved is None:
-            raise not_registered(key.name)
+            raise not_registered(key.name, ours=getattr(key, "ours", True))
         # One tuple, replaced as a whole: an id never goes with another key's signature.
         self._live = (resolved, key.sign, key)
         # What the key's store says of its environment, it says of the id that it holds, and of no other.

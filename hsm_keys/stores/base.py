@@ -141,6 +141,7 @@ class StoredKey(ABC):
             being imported; else None.
         ours: Whether hsm-keys has marked the key, by making or by adopting it. One that isn't ours signs where an API
             key id is given, and is never changed, renamed or ended.
+        doubt: Why a mark of ours that the key carries isn't believed; empty if it carries none, or it is.
         uri: Where the key lives; never holds a PIN.
     """
 
@@ -148,6 +149,7 @@ class StoredKey(ABC):
     api_key_id: str | None
     environment: str | None
     ours: bool
+    doubt: str = ""
     uri: str
 
     @property
@@ -205,7 +207,7 @@ class StoredKey(ABC):
             KeyNotRegisteredError: If it isn't.
         """
         if self.api_key_id is None:
-            raise not_registered(self.name)
+            raise not_registered(self.name, ours=self.ours)
         return cast("RegisteredKey", self)
 
     @overload

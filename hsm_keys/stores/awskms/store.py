@@ -39,7 +39,7 @@ from hsm_keys.stores.awskms.refusals import Call, ask
 from hsm_keys.stores.awskms.succession import fingerprint, vouch
 from hsm_keys.stores.awskms.uri import AwsKmsUri, in_region, is_key_reference, key_id_of, region_of
 from hsm_keys.stores.base import KeyStore, StoredKey, check_label
-from hsm_keys.stores.marks import Mark
+from hsm_keys.stores.marks import Mark, check_ours
 from hsm_keys.values import describe, shown
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ class AwsKmsStore(KeyStore):
 
     def generate_like(self, model: StoredKey, name: str) -> AwsKmsKey:
         """Make a pair of the model's type, with its key policy, and multi-Region if it is."""
-        wanted = handover.like(self.caller().manage, self.describe_key(_ours(model)), model.name)
+        wanted = handover.like(self.caller().manage, self.describe_key(_kms_key(model)), model.name)
         return self.generate_as(name, model.key_type, wanted)
 
     def generate_as(self, name: str, key_type: KeyType, wanted: KeyCreation) -> AwsKmsKey:
@@ -309,7 +309,7 @@ class AwsKmsStore(KeyStore):
                 "KMS can't keep this API key id as a tag",
                 hint="give --api-key-id to every command that uses the key",
             )
-        kept = _ours(key)
+        kept = _kms_key(key)
         tags = {NAME_TAG: key.name, ID_TAG: check_api_key_id(api_key_id), ENVIRONMENT_TAG: environment}
         if key.ours:
             del tags[NAME_TAG]  # an alias in the middle of its handover says more than the tag, and the reverse
@@ -338,23 +338,24 @@ class AwsKmsStore(KeyStore):
         Safe to repeat: what is there already is left as it is.
 
         Raises:
+            ForeignKeyError: If it isn't ours.
             KmsKeyUnsuitableError: If the key wasn't made as a multi-Region key.
             AwsError: If AWS or KMS refuses.
         """
-        key = self.key(name)
+        key = self._changeable(self.key(name))
         replicas.replicate(self.caller().manage, self.describe_key(key), name, region)
         return key
 
     def rename(self, key: StoredKey, name: str) -> AwsKmsKey:
         """Give the key another alias and name tag in every Region."""
         check_label(name)
-        kept = _ours(key)
+        kept = self._changeable(key)
         handover.rename(self.caller().manage, self.describe_key(kept), key.name, name)
         return self._look_up(kept.arn, name)
 
     def hand_over(self, name: str, taker: StoredKey, leaver: StoredKey, mark: str) -> tuple[AwsKmsKey, AwsKmsKey]:
         """Point the name's alias from one key to another, in every Region, once the old key has vouched for the new."""
-        taking, leaving = _ours(taker), _ours(leaver)
+        taking, leaving = self._changeable(taker), self._changeable(leaver)
         described = self.describe_key(taking)
         vouch(self.caller().manage, leaving, taking, replicas.regions_of(described))
         handover.hand_over(
@@ -373,8 +374,17 @@ class AwsKmsStore(KeyStore):
         KMS deletes after 7 days, the shortest it allows; from now on the key signs nothing, and until then
         ``aws kms cancel-key-deletion`` saves it.
         """
-        kept = _ours(key)
+        kept = self._changeable(key)
         replicas.destroy(self.caller().manage, self.describe_key(kept), key.name)
+
+    def _changeable(self, key: StoredKey) -> AwsKmsKey:
+        """Return the key, if it may be changed.
+
+        Raises:
+            ForeignKeyError: If it isn't ours: an alias of ours can lead to any key.
+        """
+        check_ours(key, self.describe())
+        return _kms_key(key)
 
     def clear(self, name: str) -> bool:
         """Schedule the deletion of a key that was made for that name, and never got its alias."""
@@ -392,7 +402,7 @@ class AwsKmsStore(KeyStore):
             self._caller.close()
 
 
-def _ours(key: StoredKey) -> AwsKmsKey:
+def _kms_key(key: StoredKey) -> AwsKmsKey:
     if not isinstance(key, AwsKmsKey):
         raise UsageError(f"the key {key.name!r} is not in AWS KMS")
     return key

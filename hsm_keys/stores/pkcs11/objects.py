@@ -19,7 +19,7 @@ from pkcs11.mechanisms import KeyType as CkKeyType
 
 from hsm_keys.errors import SigningError, StoreError, UsageError
 from hsm_keys.signing.algorithms import key_type_of
-from hsm_keys.stores.marks import FOREIGN
+from hsm_keys.stores.marks import Mark
 from hsm_keys.stores.pkcs11.attributes import read, read_or_none
 from hsm_keys.stores.pkcs11.errors import is_gone, reason
 from hsm_keys.stores.pkcs11.halves import NO_HALF, Unpaired, proved_half, public_half, said_half
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from hsm_keys.errors import PinMissingError
     from hsm_keys.signing.algorithms import PublicKey
-    from hsm_keys.stores.marks import Mark
 
     Candidates = Callable[[bytes | None, str | None], Iterator[PublicKey]]
     Proofs = dict[tuple[int, bytes | None, str | None], PublicKey]
@@ -43,6 +42,7 @@ _REPLACED: Final = (
     "its public object was removed or replaced, which takes no PIN: register nothing that another tool shows for it; "
     "write the right one back (pkcs11-tool --write-object FILE --type pubkey), or enroll a key under another name"
 )
+_UNGUARDED: Final = "it carries a mark of ours, and can be made, used and renamed without a login"
 _LOOKS: Final = 3
 _BATCH: Final = 10
 _PRIVATE: Final = {Attribute.CLASS: ObjectClass.PRIVATE_KEY}
@@ -85,7 +85,8 @@ class Pair:
     @property
     def mark(self) -> Mark:
         """What CKA_ID says of it. On an object that can be written without the PIN, it may be anybody's word."""
-        return read_mark(self.cka_id) if self.is_guarded else FOREIGN
+        mark = read_mark(self.cka_id)
+        return Mark(ours=False, doubt=_UNGUARDED) if mark.ours and not self.is_guarded else mark
 
 
 @dataclass(frozen=True, slots=True)

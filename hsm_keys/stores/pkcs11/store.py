@@ -11,7 +11,6 @@ from pkcs11 import exceptions as ckr
 from pkcs11.constants import Attribute
 
 from hsm_keys.errors import (
-    ForeignKeyError,
     KeyAmbiguousError,
     KeyExistsError,
     KeyNotFoundError,
@@ -24,6 +23,7 @@ from hsm_keys.errors import (
 from hsm_keys.forks import ProcessLock, fork_generation
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.base import RETIRED, SUCCESSOR, Contents, KeyStore, StoredKey, Unusable, check_label
+from hsm_keys.stores.marks import not_ours
 from hsm_keys.stores.pkcs11 import outside
 from hsm_keys.stores.pkcs11.attributes import read
 from hsm_keys.stores.pkcs11.errors import is_gone, reason, told_as_ours
@@ -251,8 +251,11 @@ class Pkcs11Store(KeyStore):
         """Return the successor, where a rotation has renamed the old key and not yet the new one."""
         if "+" in name:
             return []
-        successor = self._called(name + SUCCESSOR) if self._called(name + RETIRED) else []
+        successor = self._ours_called(name + SUCCESSOR) if self._ours_called(name + RETIRED) else []
         return successor or self._called(name)  # by now it may be done
+
+    def _ours_called(self, name: str) -> list[Pkcs11Key]:
+        return [key for key in self._called(name) if key.ours]
 
     def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> StoredKey:
         """Make a pair that only signs: sensitive, not extractable, and usable after login alone."""
@@ -278,7 +281,7 @@ class Pkcs11Store(KeyStore):
     def bind(self, key: StoredKey, api_key_id: str, environment: str) -> StoredKey:
         """Write the API key id and its environment to CKA_ID of both objects; that makes the key ours."""
         cka_id = registered_id(api_key_id, environment)
-        with self._changing(key, f"bind the key {key.name!r}", ours=False) as (objects, private):
+        with self._changing(key, f"bind the key {key.name!r}", ours=key.ours) as (objects, private):
             try:
                 write_id(objects, private, cka_id)
             except ckr.PKCS11Error as error:
@@ -351,11 +354,7 @@ class Pkcs11Store(KeyStore):
             objects = link.objects
             private = link.locate(objects, wanted)
             if ours and not is_ours(private):
-                raise ForeignKeyError(
-                    f"the key {key.name!r} in {self.description} isn't ours: hsm-keys has neither made nor adopted it; "
-                    "it was left alone",
-                    hint=f"if it is yours to change, adopt it first: hsm-keys adopt {key.name} --api-key-id ID",
-                )
+                raise not_ours(key, self.description)
             yield objects, private
 
     def examine(self, key: Pkcs11Key, look: Callable[[Any], _T]) -> _T:

@@ -1,0 +1,38 @@
+"""Keys that another program makes in a token: OpenSC's pkcs11-tool, which knows nothing of hsm-keys."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.support.softhsm import SoftHsm, TestToken
+
+ED25519 = "EC:edwards25519"
+LIKE_OURS = "0f8fad5bd9cb469fa16570867728950e"
+"""A CKA_ID of 16 bytes, such as tpm2_ptool makes up."""
+
+
+def pkcs11_tool(token: TestToken, *arguments: str | bytes) -> str:
+    """Run pkcs11-tool, logged in to a token, and return what it prints."""
+    tool = shutil.which("pkcs11-tool")
+    if tool is None:
+        pytest.skip("pkcs11-tool is needed (Debian: opensc)")
+    command = [tool, "--module", token.module, "--token-label", token.label, "--login", "--pin", token.pin]
+    done = subprocess.run([*command, *arguments], env=dict(os.environ), check=True, capture_output=True, timeout=60)
+    return done.stdout.decode(errors="replace")
+
+
+def make_pair(token: TestToken, label: str | bytes, *, key_type: str = ED25519, cka_id: str = "01") -> None:
+    """Make a pair."""
+    pkcs11_tool(token, "--keypairgen", "--key-type", key_type, "--id", cka_id, "--label", label)
+
+
+def objects_of(softhsm: SoftHsm) -> dict[str, bytes]:
+    """Return every object of SoftHSM's tokens, as it lies there: what is equal was not touched."""
+    files = softhsm.tokens.glob("*/*.object")
+    return {str(file): file.read_bytes() for file in files if file.name != "token.object"}
