@@ -76,7 +76,7 @@ def _store(settings: Settings, say: Callable[[str], None]) -> list[Check]:
         return []
 
     def opened() -> list[Check]:
-        with opened_store(settings, say) as store:
+        with opened_store(settings, say, asks=False) as store:
             checks = check_store(store)
             if not os.environ.get("KALSHI_KEY_ID"):
                 checks += checked("credentials", lambda: own_key(store))

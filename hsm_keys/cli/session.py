@@ -47,7 +47,7 @@ def speaking(settings: Settings) -> Iterator[Voice]:
 
 @contextmanager
 def opened_store(
-    settings: Settings, say: Callable[[str], None], creation: KeyCreation | None = None
+    settings: Settings, say: Callable[[str], None], creation: KeyCreation | None = None, *, asks: bool = True
 ) -> Iterator[KeyStore]:
     """Open the store that options and environment name, and close it after the command.
 
@@ -55,9 +55,10 @@ def opened_store(
         settings: The shared options.
         say: Hears what people should know.
         creation: How KMS is to make keys; None where the command's options say nothing of it.
+        asks: Whether somebody at a terminal may be asked for a PIN.
     """
     _hear_warnings(say)
-    with _open(settings, store_uri(settings, say), creation) as store:
+    with _open(settings, store_uri(settings, say), creation, asks=asks) as store:
         yield store
 
 
@@ -77,7 +78,7 @@ def opened_stores(settings: Settings, say: Callable[[str], None]) -> Iterator[li
     first, *further = store_uris(settings, say)
     _hear_warnings(say)
     with ExitStack() as opened:
-        stores = [opened.enter_context(_open(settings, first, None))]
+        stores = [opened.enter_context(_open(settings, first))]
         for uri in further:
             store = opened.enter_context(open_store(uri, ask_pin=_ask_secret if sys.stdin.isatty() else None))
             if store.uri in {other.uri for other in stores}:
@@ -86,7 +87,7 @@ def opened_stores(settings: Settings, say: Callable[[str], None]) -> Iterator[li
         yield stores
 
 
-def _open(settings: Settings, uri: str, creation: KeyCreation | None) -> KeyStore:
+def _open(settings: Settings, uri: str, creation: KeyCreation | None = None, *, asks: bool = True) -> KeyStore:
     from hsm_keys.stores import open_store
 
     if creation is not None:
@@ -96,7 +97,7 @@ def _open(settings: Settings, uri: str, creation: KeyCreation | None) -> KeyStor
 
         return open_kms(uri, creation=creation)
     pin_file = Path(settings.pin_file) if settings.pin_file else None
-    ask = _ask_secret if sys.stdin.isatty() else None
+    ask = _ask_secret if asks and sys.stdin.isatty() else None
     return open_store(uri, pin_file=pin_file, ask_pin=ask, force_pin=bool(settings.force_pin))
 
 
@@ -112,7 +113,8 @@ def _hear_warnings(say: Callable[[str], None]) -> None:
 
 
 def _ask_secret(prompt: str) -> str:
-    answer: str = click.prompt(prompt, hide_input=True, err=True, prompt_suffix=": ")
+    # An empty answer is an answer: some tokens have an empty PIN.
+    answer: str = click.prompt(prompt, default="", show_default=False, hide_input=True, err=True, prompt_suffix=": ")
     return answer
 
 

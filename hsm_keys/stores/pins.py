@@ -55,15 +55,17 @@ class PinWanted:
         token: What people call the token.
         has_pad: Whether the token can ask for the PIN itself.
         takes_empty: Whether its PIN may be empty; elsewhere an empty one would use up a try.
+        needed: Whether the token says that it wants a login. Some with an empty PIN say that they don't, and do.
     """
 
     token: str
     has_pad: bool = False
     takes_empty: bool = False
+    needed: bool = True
 
 
 PinGetter = Callable[[PinWanted], Pin | None]
-"""Gives the PIN; None lets a token with a pad of its own ask there."""
+"""Gives the PIN; None lets a token with a pad of its own ask there, and one that needs no login go without."""
 
 
 def resolve_pin(
@@ -74,7 +76,7 @@ def resolve_pin(
     ask: Callable[[str], str] | None,
     env: Mapping[str, str] = os.environ,
 ) -> Pin | None:
-    """Return the PIN from the first source that was named; None lets the token ask on its own pad.
+    """Return the PIN from the first source that was named; None is for a token with a pad, or that needs no login.
 
     The order is: ``pin_file``, the URI's ``pin-source`` or ``pin-value``, ``HSM_KEYS_PIN_FILE``,
     ``HSM_KEYS_PIN``, the pad, ``ask``. A source that is named and can't be read is an error: the next isn't tried,
@@ -108,7 +110,9 @@ def resolve_pin(
     return None if wanted.has_pad else _from_person(wanted, ask)
 
 
-def _from_person(wanted: PinWanted, ask: Callable[[str], str] | None) -> Pin:
+def _from_person(wanted: PinWanted, ask: Callable[[str], str] | None) -> Pin | None:
+    if not wanted.needed and (ask is None or not wanted.takes_empty):
+        return None
     if ask is None:
         raise PinMissingError(f"{wanted.token} wants its user PIN, and none was given", hint=_WAYS)
     return _checked(Secret(ask(PROMPT + wanted.token)), "the answer", wanted)

@@ -161,6 +161,14 @@ def test_spaces_belong_to_the_pin(tmp_path: Path) -> None:
     assert resolved(pin_file=file_with(tmp_path / "pin", b" a b \n")) == " a b "
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_byte_order_mark_of_windows_editors_is_no_part_of_the_pin(tmp_path: Path, encoding: str, end: str) -> None:
+    assert resolved(pin_file=file_with(tmp_path / "pin", f"pïn-4711{end}".encode(encoding))) == "pïn-4711"
+    big_endian = "\ufeff" + CANARY + end
+    assert resolved(pin_file=file_with(tmp_path / "big", big_endian.encode("utf-16-be"))) == CANARY
+
+
 def test_a_file_that_others_can_read_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = file_with(tmp_path / "pin", CANARY.encode())
     path.chmod(0o644)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _DRIVER: Final = Path("/usr/lib/pcsc/drivers/serial/libifdvpcd.so")
 _SOCKET: Final = Path("/run/pcscd/pcscd.comm")
 _STARTS_WITHIN_S: Final = 20.0
+_SEEN_WITHIN_S: Final = 4.0  # it looks for a card every 0.4 s
+_ATTEMPTS: Final = 5
+_ENDS_WITHIN_S: Final = 5.0
 
 # The first byte of a message of one byte, from the reader; anything longer is a command for the card.
 _POWER_OFF, _POWER_ON, _RESET, _GET_ATR = 0, 1, 2, 4
@@ -56,7 +59,20 @@ class CardReader:
 
     def __enter__(self) -> Self:
         self._turn = (Path(tempfile.gettempdir()) / "hsm-keys-tests-pcscd.lock").open("w")
-        fcntl.flock(self._turn, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self._turn, fcntl.LOCK_EX)
+            for _ in range(_ATTEMPTS):
+                self._start()
+                if self._seen.wait(_SEEN_WITHIN_S):
+                    return self
+                self._stop()  # now and then the driver overlooks a card that comes while it starts
+            raise RuntimeError("pcscd doesn't power the card up")
+        except BaseException:
+            self._stop()
+            self._turn.close()
+            raise
+
+    def _start(self) -> None:
         if _SOCKET.exists():
             with suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
                 probe.connect(str(_SOCKET))
@@ -79,9 +95,20 @@ class CardReader:
         )
         self._link = self._connected(port)
         threading.Thread(target=self._play, args=(self._link,), name="card", daemon=True).start()
-        if not self._seen.wait(_STARTS_WITHIN_S):
-            raise RuntimeError("pcscd doesn't power the card up")
-        return self
+
+    def _stop(self) -> None:
+        if self._link is not None:
+            with suppress(OSError):
+                self._link.shutdown(socket.SHUT_RDWR)
+            self._link = None
+        if self._daemon is not None:
+            self._daemon.terminate()
+            try:
+                self._daemon.wait(_ENDS_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                self._daemon.kill()
+                self._daemon.wait()
+            self._daemon = None
 
     def _connected(self, port: int) -> socket.socket:
         assert self._daemon is not None
@@ -111,10 +138,5 @@ class CardReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        assert self._daemon is not None
-        if self._link is not None:
-            with suppress(OSError):
-                self._link.shutdown(socket.SHUT_RDWR)
-        self._daemon.terminate()
-        self._daemon.wait(10)
+        self._stop()
         self._turn.close()

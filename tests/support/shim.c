@@ -8,11 +8,14 @@
  *   fail FUNCTION CODE [CONDITION]...        answer CODE in place of the real module
  *   slow FUNCTION MILLISECONDS [CONDITION]... wait before the call is passed on
  *   token FIELD VALUE [CONDITION]...         change what C_GetTokenInfo says
+ *   pin GIVEN REAL [CONDITION]...            hand C_Login's PIN GIVEN over as REAL; any other one is refused
  *   attribute TYPE VALUE [CONDITION]...      change what C_GetAttributeValue says of an object; "none" hides it
  *
  * CONDITION is slot=ID, object=HEX (the CKA_LABEL of the object that the call is about), class=NUMBER (its CKA_CLASS),
- * with=TYPE (the template of a search holds such an attribute), first=N or after=N (the first N matching calls, or all
- * but those). FIELD is label, serial or model with VALUE in hexadecimal digits, set or clear with VALUE a flag.
+ * with=TYPE (the template of a search holds such an attribute), mode=ro or mode=rw (of the session that is opened),
+ * first=N or after=N (the first N matching calls, or all but those). FIELD is label, serial or model with VALUE in
+ * hexadecimal digits, set or clear with VALUE a flag, shortest with VALUE the length of the shortest PIN. PINs are in
+ * hexadecimal digits, "-" (an empty one) or "none" (a pad).
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -28,11 +31,12 @@ typedef ulong (*function)(ulong, ulong, ulong, ulong, ulong, ulong, ulong, ulong
 typedef struct { unsigned char version[2]; void *functions[68]; } list;
 typedef struct {
     unsigned char label[32], manufacturer[32], model[16], serial[16];
-    ulong flags;
+    ulong flags, sessions[4], longest_pin, shortest_pin;
 } token_info; /* the head of CK_TOKEN_INFO */
 
 enum { OK = 0, GENERAL_ERROR = 5, TYPE_INVALID = 0x12, BUFFER_TOO_SMALL = 0x150 };
 enum { CLASS = 0, LABEL = 3 };
+enum { READ_WRITE = 2, PIN_INCORRECT = 0xA0 };
 enum { UNAVAILABLE = -1 };
 enum { LINES = 64, LONGEST = 4096 };
 
@@ -88,7 +92,7 @@ static int unhex(const char *text, unsigned char *out, int room) {
     return length;
 }
 
-typedef struct { const char *name; ulong slot, session, object; const attribute *search; ulong count; } call;
+typedef struct { const char *name; ulong slot, session, object; const attribute *search; ulong count, flags; } call;
 
 static int object_is(const call *made, ulong type, const void *value, ulong length) {
     unsigned char said[256];
@@ -103,6 +107,7 @@ static int holds(const call *made, const char *condition, ulong number) {
     if (!strncmp(condition, "slot=", 5)) return made->slot == wanted;
     if (!strncmp(condition, "object=", 7)) return object_is(made, LABEL, bytes, unhex(value, bytes, sizeof bytes));
     if (!strncmp(condition, "class=", 6)) return object_is(made, CLASS, &wanted, sizeof wanted);
+    if (!strncmp(condition, "mode=", 5)) return !(made->flags & READ_WRITE) == !strcmp(value, "ro");
     if (!strncmp(condition, "first=", 6)) return number < wanted;
     if (!strncmp(condition, "after=", 6)) return number >= wanted;
     for (ulong at = 0; at < made->count; at++)
@@ -155,9 +160,21 @@ static void change_token(char *words[], token_info *info) {
     ulong flag = strtoul(words[2], NULL, 0);
     if (!strcmp(words[1], "set")) info->flags |= flag;
     if (!strcmp(words[1], "clear")) info->flags &= ~flag;
+    if (!strcmp(words[1], "shortest")) info->shortest_pin = flag;
     if (!strcmp(words[1], "label")) { memset(info->label, ' ', 32); unhex(words[2], info->label, 32); }
     if (!strcmp(words[1], "model")) { memset(info->model, ' ', 16); unhex(words[2], info->model, 16); }
     if (!strcmp(words[1], "serial")) { memset(info->serial, ' ', 16); unhex(words[2], info->serial, 16); }
+}
+
+/* Put the real PIN in the place of the one that the rule names; tell whether it was given. */
+static int change_pin(char *words[], ulong *pin, ulong *length) {
+    static unsigned char real_pin[256];
+    unsigned char wanted[256];
+    int none = !strcmp(words[1], "none"), size = unhex(words[1], wanted, sizeof wanted);
+    if (none ? *pin != 0 : !*pin || *length != (ulong)size || memcmp((void *)*pin, wanted, size)) return 0;
+    *length = unhex(words[2], real_pin, sizeof real_pin);
+    *pin = (ulong)real_pin;
+    return 1;
 }
 
 static void note(const char *path, const char *name) {
@@ -176,9 +193,9 @@ static int about_slot(const char *name) {
  * with eight serves all, and the real one passes over those that it doesn't have. */
 static ulong answer(int place, ulong a, ulong b, ulong c, ulong d, ulong e, ulong f, ulong g, ulong h) {
     char line[LONGEST], *words[16];
-    call made = {names[place], 0, a, 0, NULL, 0};
+    call made = {names[place], 0, a, 0, NULL, 0, b};
     ulong result = OK;
-    int failed = 0, number = 0, tokens = !strcmp(made.name, "C_GetTokenInfo");
+    int failed = 0, number = 0, tokens = !strcmp(made.name, "C_GetTokenInfo"), login = !strcmp(made.name, "C_Login");
     if (about_slot(made.name)) made.slot = a;
     if (!strcmp(made.name, "C_SignInit")) made.object = c;
     if (strstr("C_GetAttributeValue C_SetAttributeValue C_DestroyObject C_CopyObject", made.name)) made.object = b;
@@ -190,6 +207,8 @@ static ulong answer(int place, ulong a, ulong b, ulong c, ulong d, ulong e, ulon
         if (applies(strcpy(copy, line), number, &made, "log", words)) note(words[1], made.name);
         if (applies(strcpy(copy, line), number, &made, "slow", words)) usleep(1000 * atoi(words[2]));
         if (applies(strcpy(copy, line), number, &made, "fail", words)) failed = 1, result = strtoul(words[2], NULL, 0);
+        if (login && applies(strcpy(copy, line), number, &made, "pin", words) && !change_pin(words, &c, &d))
+            failed = 1, result = PIN_INCORRECT;
     }
     if (!failed) result = ((function)real->functions[place])(a, b, c, d, e, f, g, h);
     if (file) rewind(file);

@@ -36,7 +36,7 @@ _HINTS: Final[dict[type[ckr.PKCS11Error], str]] = {
     ckr.MechanismInvalid: "the token doesn't know this mechanism: choose another --key-type",
     ckr.KeySizeRange: "the token doesn't make keys of this size: choose another --key-type",
     ckr.FunctionNotSupported: "the module can't do this at all",
-    ckr.UserNotLoggedIn: "the token says that nobody is logged in, although somebody is: restart the program",
+    ckr.UserNotLoggedIn: "it wants a login: give its PIN, an empty one by an empty --pin-file",
 }
 
 

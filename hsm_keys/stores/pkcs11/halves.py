@@ -18,10 +18,10 @@ from pkcs11 import exceptions as ckr
 from pkcs11.constants import Attribute, ObjectClass
 from pkcs11.mechanisms import KeyType as CkKeyType
 
-from hsm_keys.errors import PinMissingError
+from hsm_keys.errors import PinError, PinMissingError
 from hsm_keys.signing.algorithms import verifies
 from hsm_keys.stores.pkcs11.attributes import read
-from hsm_keys.stores.pkcs11.errors import is_gone, reason
+from hsm_keys.stores.pkcs11.errors import is_gone, pin_problem, reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -44,12 +44,12 @@ class Unpaired(Exception):  # noqa: N818 - a state, not an error
 
     Args:
         reason: Why.
-        pin_missing: What to raise to whoever wants this very key, if no PIN was given for the signature that proves it.
+        pin_error: What to raise to whoever wants this very key, if it is the PIN that the proof fails for.
     """
 
-    def __init__(self, reason: str, pin_missing: PinMissingError | None = None) -> None:
+    def __init__(self, reason: str, pin_error: PinError | None = None) -> None:
         super().__init__(reason)
-        self.pin_missing = pin_missing
+        self.pin_error = pin_error
 
 
 def public_half(obj: Any) -> PublicKey | None:
@@ -123,4 +123,4 @@ def _signed(private: Any, text: bytes, sign: Callable[[Any, bytes], bytes]) -> b
     except ckr.PKCS11Error as error:
         if is_gone(error):
             raise
-        raise Unpaired(f"the token doesn't sign with it: {reason(error)}") from None
+        raise Unpaired(f"the token doesn't sign with it: {reason(error)}", pin_problem(error, "the token")) from None

@@ -40,6 +40,9 @@ _COUNTER: Final = {
 }
 
 
+_MAY_WANT_LOGIN: Final = TokenFlag.LOGIN_REQUIRED | TokenFlag.USER_PIN_INITIALIZED
+"""tpm2-pkcs11 doesn't say the first of a token with an empty PIN, and wants a login all the same."""
+
 _NO_MORE: Final = (ckr.SessionCount, ckr.DeviceMemory, ckr.HostMemory)
 """What modules answer when they can't open a further session of any kind."""
 
@@ -63,16 +66,17 @@ class Login:
         self._logs_out = False
 
     def log_in(self, get_pin: PinGetter) -> None:
-        """Log in, unless the process is logged in, or the token wants no login.
+        """Log in, unless the process is logged in, or the token wants no login and no PIN is given.
 
         Raises:
             PinError: If the PIN is refused, or can't be tried.
             PKCS11Error: If the token refuses otherwise.
         """
         library, token = self._module.library, self._token
-        if not token.flags & TokenFlag.LOGIN_REQUIRED or library.functions.is_logged_in(self.session.handle):
+        if not token.flags & _MAY_WANT_LOGIN or library.functions.is_logged_in(self.session.handle):
             return
-        self._present(self.session.handle, CKU_USER, get_pin)
+        if not self._present(self.session.handle, CKU_USER, get_pin):
+            return
         # Code that came after us may work under our login, so it ends with the last session. What came first didn't.
         self._logs_out = not library.owned
 
@@ -86,14 +90,17 @@ class Login:
         with self._module.mutex:  # of many threads, one finds out that the PIN isn't right any more
             self._present(session, CKU_CONTEXT_SPECIFIC, get_pin)
 
-    def _present(self, session: int, user: int, get_pin: PinGetter) -> None:
-        """Hand the PIN over to the token, once."""
+    def _present(self, session: int, user: int, get_pin: PinGetter) -> bool:
+        """Hand the PIN over to the token, once; return whether there was one, or a pad to ask for it."""
         token, functions = self._token, self._module.library.functions
         info = functions.token_info(token.slot.slot_id)
         flags = TokenFlag(info.flags)
         _refuse_risky_login(token, flags, force=self._force)
         has_pad = bool(flags & TokenFlag.PROTECTED_AUTHENTICATION_PATH)
-        pin = get_pin(PinWanted(describe_token(token), has_pad, takes_empty=info.shortest_pin == 0))
+        needed = bool(flags & TokenFlag.LOGIN_REQUIRED)
+        pin = get_pin(PinWanted(describe_token(token), has_pad, takes_empty=info.shortest_pin == 0, needed=needed))
+        if pin is None and not has_pad:
+            return False
         fingerprint = _fingerprint(token, pin)
         if fingerprint in _refused:
             raise PinIncorrectError(
@@ -103,7 +110,7 @@ class Login:
         try:
             check(functions.login(session, user, pin))
         except ckr.UserAlreadyLoggedIn:
-            return  # by other code of this process, a moment ago
+            pass  # by other code of this process, a moment ago
         except (ckr.PinIncorrect, ckr.PinInvalid, ckr.PinLenRange):
             _refused.add(fingerprint)
             raise PinIncorrectError(
@@ -112,6 +119,7 @@ class Login:
             ) from None
         except ckr.PKCS11Error as error:
             raise pin_problem(error, describe_token(token)) or error from None
+        return True
 
     def _tries_left(self) -> str:
         """Return what the token says about its counter now: the flags are read anew."""

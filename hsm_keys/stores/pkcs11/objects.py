@@ -28,7 +28,7 @@ from hsm_keys.stores.pkcs11.marks import read_mark
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from hsm_keys.errors import PinMissingError
+    from hsm_keys.errors import PinError
     from hsm_keys.signing.algorithms import PublicKey
 
     Candidates = Callable[[bytes | None, str | None], Iterator[PublicKey]]
@@ -60,7 +60,7 @@ class Pair:
         cka_id: The private object's CKA_ID.
         public_key: The public half; None if there is none that was proved to be its own, or Kalshi takes no such key.
         problem: Why there is no public half, or why the object can't be read; empty for a key of another kind.
-        pin_missing: What to raise to whoever wants this key, if it is a PIN that it takes to find the public half.
+        pin_error: What to raise to whoever wants this key, if its public half isn't known for want of a PIN.
         is_guarded: Whether the private object can be made and changed after login alone, as far as the token says.
     """
 
@@ -69,7 +69,7 @@ class Pair:
     cka_id: bytes | None
     public_key: PublicKey | None
     problem: str = ""
-    pin_missing: PinMissingError | None = None
+    pin_error: PinError | None = None
     is_guarded: bool = True
 
     @property
@@ -145,7 +145,7 @@ class Objects:
         return found
 
     def _pair(self, private: Any, candidates: Candidates) -> Pair | None:
-        label = cka_id = pin_missing = None
+        label = cka_id = pin_error = None
         try:
             label, cka_id = read(private, Attribute.LABEL), read(private, Attribute.ID)
             public_key, problem = self._half_of(private, candidates), ""
@@ -155,10 +155,10 @@ class Objects:
         except UsageError:
             public_key, problem = None, ""
         except Unpaired as unpaired:
-            public_key, problem, pin_missing = None, str(unpaired), unpaired.pin_missing
+            public_key, problem, pin_error = None, str(unpaired), unpaired.pin_error
         except ckr.PKCS11Error as error:
             public_key, problem = None, f"it can't be read: {reason(error)}"
-        return Pair(private.handle, label, cka_id, public_key, problem, pin_missing, _is_guarded(private))
+        return Pair(private.handle, label, cka_id, public_key, problem, pin_error, _is_guarded(private))
 
     def public_key_of(self, private: Any) -> PublicKey | None:
         """Return the public half of a private key object; None if none was proved to be its own.
@@ -331,12 +331,12 @@ def required(pair: Pair, name: str) -> PublicKey:
     """Return the public half.
 
     Raises:
-        PinMissingError: If it takes a PIN to find it, and none was given.
+        PinError: If it takes a PIN to find it, and none was given, or the token refuses over it.
         SigningError: If none that the token holds was proved to be its own.
         StoreError: If it is of a kind that Kalshi doesn't take.
     """
-    if pair.pin_missing is not None:
-        raise pair.pin_missing
+    if pair.pin_error is not None:
+        raise pair.pin_error
     if pair.public_key is not None:
         return pair.public_key
     if not pair.problem:
