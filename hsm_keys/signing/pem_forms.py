@@ -12,7 +12,8 @@ _WANTED: Final = "give a PEM that begins with -----BEGIN PRIVATE KEY----- or ---
 _ARMOUR: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/\s]{40,}={0,2}\s*")
 _UTF16: Final = (b"\xff\xfe", b"\xfe\xff", b"-\x00-\x00", b"\x00-\x00-")
-_DER: Final = b"\x30"  # SEQUENCE, the outermost tag of PKCS#1 and PKCS#8
+_SEQUENCE: Final = b"\x30"  # the outermost tag of PKCS#1 and PKCS#8
+_SHORTEST_DER: Final = 40  # bytes; an Ed25519 key has 48
 
 
 class Fault(NamedTuple):
@@ -35,9 +36,18 @@ def _not_text(content: bytes) -> Fault | None:
             "it is in UTF-16, as PowerShell's > writes it",
             "write it in UTF-8: iconv -f UTF-16 -t UTF-8 OLD > NEW, or Set-Content -Encoding ascii in PowerShell",
         )
-    if content.startswith(_DER) and b"-----BEGIN" not in content and not content[:16].isascii():
+    if _is_der(content):
         return Fault("it is in DER, not PEM", "convert it: openssl pkey -inform DER -in OLD -out NEW")
     return None
+
+
+def _is_der(content: bytes) -> bool:
+    """Tell whether it is one SEQUENCE from the first byte to the last: an Ed25519 key begins with plain characters."""
+    if not content.startswith(_SEQUENCE) or len(content) < _SHORTEST_DER:
+        return False
+    size = content[1] & 0x7F if content[1] & 0x80 else 0  # X.690, 8.1.3: of a long length, how many bytes it has
+    length = int.from_bytes(content[2 : 2 + size], "big") if size else content[1]
+    return len(content) == 2 + size + length
 
 
 def _without_armour(content: bytes) -> Fault | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from hsm_keys.errors import AwsError, HsmKeysError, KeyNotRegisteredError, KeyProblemError, StoreError
 from hsm_keys.forks import ProcessLock
+from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.signing.environments import check_origin
 from hsm_keys.signing.flow import in_thread
 from hsm_keys.signing.headers import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
@@ -98,6 +99,7 @@ class RequestSigner:
 
     Raises:
         KeyNotRegisteredError: If there is no API key id.
+        UsageError: If what was given can't be one.
     """
 
     __slots__ = ("_clock", "_environment", "_follow", "_fruitless", "_left_alone", "_live", "_look_at", "_looked_at")
@@ -110,7 +112,7 @@ class RequestSigner:
         clock: Callable[[], int] = now_ms,
         follow: Callable[[], MessageSigner] | None = None,
     ) -> None:
-        resolved = api_key_id or key.api_key_id
+        resolved = check_api_key_id(api_key_id) if api_key_id else key.api_key_id
         if resolved is None:
             raise not_registered(key.name, ours=getattr(key, "ours", True))
         # One tuple, replaced as a whole: an id never goes with another key's signature.

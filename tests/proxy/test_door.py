@@ -392,6 +392,19 @@ def test_check_explains(start: Start) -> None:
     assert "max_count" in said.stdout
     said = run_cli("proxy", "check", policy, "GET", ORDERS, "--client", "maker")
     assert said.stdout == "allowed: nothing denies it\n"
+    for method, path, client, code in (
+        ("GET", ORDERS, "maker", 0),
+        ("POST", ORDERS, "maker", 1),
+        ("DELETE", f"{ORDERS}/x", "default", 0),
+        ("GET", f"{BALANCE}?subaccount=0", "default", 0),
+        ("GET", f"{V2}/api_keys", "default", 1),
+    ):
+        whole = run_cli("proxy", "check", policy, method, path, "--client", client)
+        short = run_cli("proxy", "check", policy, method, path.removeprefix(V2), "--client", client)
+        assert (whole.returncode, whole.stdout) == (short.returncode, short.stdout), path
+        assert whole.returncode == code, path
+    said = run_cli("proxy", "check", policy, "GET", "portfolio/balance")  # as neither the wire nor a rule has it
+    assert (said.returncode, said.stdout) == (2, "")
     assert run_cli("audit", "verify", str(door.audit)).returncode == 0
 
 
