@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import hdrs, web
 
-from hsm_keys.kalshi.operations import OPERATIONS, WEBSOCKETS, Operation
+from hsm_keys.kalshi.operations import WEBSOCKETS, Operation
 from hsm_keys.sandbox import control
 from hsm_keys.sandbox.auth import KEY_HEADER, TIMESTAMP_HEADER, authenticate, authorise
 from hsm_keys.sandbox.faults import Fault, FaultKind
@@ -84,7 +84,7 @@ class _Front:
         """Return the aiohttp handler for one operation."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            return await self._serve(request, operation)
+            return await self._serve(request, operation if _is_meant(operation, request.path) else None)
 
         return handle
 
@@ -197,19 +197,26 @@ def _is_signed(operation: Operation | None) -> bool:
 
 
 _LITERAL: Final[dict[str, set[str]]] = {}
-for _operation in OPERATIONS:
+for _operation in SERVED:
     if "{" not in _operation.path:
         _LITERAL.setdefault(_operation.route, set()).add(_operation.method)
 """The methods of each path without a parameter."""
 
 
+def _is_meant(operation: Operation, path: str) -> bool:
+    """Tell whether a path is meant for an operation: one without a parameter is never for one that has some.
+
+    So says OpenAPI 3.0 of its Paths Object: ``/api_keys/generate`` is no API key.
+    """
+    return operation.route == path or path not in _LITERAL
+
+
 def _refusal(request: web.Request) -> web.HTTPException:
-    """Return 404 or 405; for a path without a parameter, the methods of one with a parameter aren't allowed."""
-    refusal = request.match_info.http_exception or web.HTTPNotFound()
-    if isinstance(refusal, web.HTTPMethodNotAllowed) and request.path in _LITERAL:
-        allowed = sorted(_LITERAL[request.path] & refusal.allowed_methods)
-        return web.HTTPMethodNotAllowed(request.method, allowed)
-    return refusal
+    """Return 404 or 405, with the methods that are allowed."""
+    refusal = request.match_info.http_exception
+    if request.path in _LITERAL and (refusal is None or isinstance(refusal, web.HTTPMethodNotAllowed)):
+        return web.HTTPMethodNotAllowed(request.method, sorted(_LITERAL[request.path]))
+    return refusal or web.HTTPNotFound()
 
 
 def _response(answer: Answer) -> web.Response:
