@@ -29,6 +29,7 @@ __all__ = [
     "CKU_CONTEXT_SPECIFIC",
     "CKU_USER",
     "Functions",
+    "KeyRefusedError",
     "TokenInfo",
     "check",
     "error_of",
@@ -108,6 +109,15 @@ _ERRORS: Final[dict[int, type[ckr.PKCS11Error]]] = {
     0x200: ckr.FunctionRejected,
 }
 _CKR_CRYPTOKI_NOT_INITIALIZED: Final = 0x190
+_KEY_REFUSED: Final = {
+    0x01B: "CKR_ACTION_PROHIBITED",
+    0x065: "CKR_KEY_CHANGED",
+    0x068: "CKR_KEY_FUNCTION_NOT_PERMITTED",
+}
+
+
+class KeyRefusedError(ckr.PKCS11Error):
+    """The token doesn't let this key be used so; python-pkcs11 has no class for it."""
 
 
 def error_of(result: int) -> ckr.PKCS11Error:
@@ -115,6 +125,8 @@ def error_of(result: int) -> ckr.PKCS11Error:
     known = _ERRORS.get(result)
     if known is not None:
         return known()
+    if result in _KEY_REFUSED:
+        return KeyRefusedError(_KEY_REFUSED[result])
     if result == _CKR_CRYPTOKI_NOT_INITIALIZED:
         return ckr.PKCS11Error("not initialized")
     return ckr.PKCS11Error(f"error code {result:#x}")

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Final
 from pkcs11 import exceptions as ckr
 
 from hsm_keys.errors import HsmKeysError, PinError, PinLockedError, StoreError, StoreUnavailableError
+from hsm_keys.stores.pkcs11.cryptoki import KeyRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["is_gone", "reason", "told_as_ours"]
+__all__ = ["KEY_REFUSED", "LOGIN_LOST", "is_gone", "pin_problem", "reason", "told_as_ours"]
 
 _GONE: Final = (
     ckr.DeviceError,
@@ -26,7 +27,14 @@ _GONE: Final = (
     ckr.TokenNotPresent,
     ckr.TokenNotRecognised,
 )
-"""What modules answered when a daemon was killed or a token directory moved."""
+"""What modules answered when a daemon was killed or a token directory moved. CKR_FUNCTION_FAILED is none of these: it
+says that one call failed, whatever for."""
+
+LOGIN_LOST: Final = (ckr.UserNotLoggedIn, ckr.KeyHandleInvalid, ckr.ObjectHandleInvalid)
+"""What modules answer to a signature where nobody is logged in any more; the last two also where more is lost."""
+
+KEY_REFUSED: Final = (KeyRefusedError, ckr.KeySizeRange, ckr.KeyTypeInconsistent)
+"""What modules answer to a signature if it is the key that can't be used so, by its attributes or its kind."""
 
 _HINTS: Final[dict[type[ckr.PKCS11Error], str]] = {
     ckr.TokenWriteProtected: "the token is write-protected: remove the protection to make or change keys",

@@ -19,6 +19,7 @@ from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.pkcs11.attributes import read, read_or_none
 from hsm_keys.stores.pkcs11.cryptoki import sign_mechanism
 from hsm_keys.stores.pkcs11.generate import sweep
+from hsm_keys.stores.pkcs11.halves import Unpaired
 from hsm_keys.stores.pkcs11.login import Login, log_in, open_session
 from hsm_keys.stores.pkcs11.objects import Objects
 from hsm_keys.stores.pkcs11.pool import Lane, SessionPool
@@ -143,12 +144,26 @@ class Link:
             PKCS11Error: If the session is gone, or the token is.
         """
         with self.module.mutex:
-            self.login.log_in(self.get_pin)
+            self._log_in()
 
-    def log_in_again(self, key: Pkcs11Key, error: ckr.PKCS11Error) -> bool:
+    def _log_in(self) -> bool:
+        """Log in if nobody is; return whether it was so. All lanes forget their handles first: they are worthless."""
+        if self.module.library.functions.is_logged_in(self.login.session.handle):
+            return False
+        for pool in list(self.module.pools):
+            pool.forget()
+        self.login.log_in(self.get_pin)
+        return True
+
+    def log_in_again(self, key: Pkcs11Key, error: ckr.PKCS11Error, logins: int) -> bool:
         """Log in after a signature failed, if the login was lost; where there is one, the key may want its own.
 
         Without a login, a module doesn't know the handle of a private key any more, or says that nobody is logged in.
+
+        Args:
+            key: The key.
+            error: What the module answered.
+            logins: How often the process had logged in before: another thread may have seen the same loss first.
 
         Returns:
             Whether the signature is to be tried once more.
@@ -158,12 +173,11 @@ class Link:
             PKCS11Error: If the session is gone, or the token is.
         """
         with self.module.mutex:
-            if not self.module.library.functions.is_logged_in(self.login.session.handle):
-                self.login.log_in(self.get_pin)
-            elif isinstance(error, ckr.UserNotLoggedIn):
-                self._want_pin.add(key.fingerprint)
-            else:
+            if self._log_in() or self.login.times != logins:
+                return True
+            if not isinstance(error, ckr.UserNotLoggedIn):
                 return False
+            self._want_pin.add(key.fingerprint)
             self.pool.forget()
             return True
 
@@ -189,16 +203,26 @@ class Link:
         Raises:
             KeyHandleInvalid: If an empty token isn't to be believed.
             KeyNotFoundError: If the key isn't there.
+            PinError: If it is for the PIN that it can't be told.
+            SigningError: If the token doesn't let it be told, as it doesn't sign.
+            PKCS11Error: If the token fails over it.
         """
+        doubt: Unpaired | ckr.PKCS11Error | None = None
         for label in (key.name, None):
             likeliest_first = sorted(
                 objects.private_keys(label), key=lambda private: read_or_none(private, Attribute.ID) != key.cka_id
             )
             for private in likeliest_first:
-                if objects.public_key_of(private) == key.public_key():
-                    return private
+                try:
+                    if objects.fits(private, key.public_key()):
+                        return private
+                except (Unpaired, ckr.PKCS11Error) as error:
+                    if label is not None or read_or_none(private, Attribute.ID) == key.cka_id:
+                        doubt = doubt or error
         if not opened_just_now and not objects.private_keys():
             raise ckr.KeyHandleInvalid("it shows no private key at all")
+        if doubt is not None:
+            raise _undecided(key, doubt)
         raise KeyNotFoundError(
             f"the key {key.name!r} is no longer in {self.description}",
             hint="it was destroyed, or the token's storage is gone; see `hsm-keys list`",
@@ -262,6 +286,15 @@ class Link:
             f"{self.description} has no {known[0].name}, which this signature needs",
             hint="use an Ed25519 key, or another token",
         )
+
+
+def _undecided(key: Pkcs11Key, doubt: Unpaired | ckr.PKCS11Error) -> Exception:
+    """Return what to raise where an object may be the key, and the token doesn't let that be found out."""
+    if isinstance(doubt, Unpaired):
+        return doubt.pin_error or SigningError(
+            f"the token's private key {key.name!r} can't be used: {doubt}", hint="enroll a key under another name"
+        )
+    return doubt
 
 
 def _digest_first(sign: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:

@@ -54,12 +54,16 @@ class Login:
         module: The token's module; hold its mutex for every call.
         token: python-pkcs11's token.
         force: Whether to log in where the next wrong PIN would lock the token.
+
+    Attributes:
+        times: How often it has logged in.
     """
 
     def __init__(self, module: Module, token: Any, *, force: bool) -> None:
         self.session = open_session(token, rw=True)
         self.proofs: Proofs = {}
         self.users = 0
+        self.times = 0
         self._module = module
         self._token = token
         self._force = force
@@ -77,6 +81,7 @@ class Login:
             return
         if not self._present(self.session.handle, CKU_USER, get_pin):
             return
+        self.times += 1
         # Code that came after us may work under our login, so it ends with the last session. What came first didn't.
         self._logs_out = not library.owned
 

@@ -168,12 +168,28 @@ class Objects:
         """
         try:
             return self._half_of(private, self._candidates)
-        except Unpaired:
+        except (Unpaired, UsageError):
             return None
         except ckr.PKCS11Error as error:
             if is_gone(error):
                 self.find(_PRIVATE)
             return None
+
+    def fits(self, private: Any, public_key: PublicKey) -> bool:
+        """Tell whether a private object is the one of a public key, whatever public objects the token holds.
+
+        Raises:
+            Unpaired: If the token doesn't let that be found out.
+            PKCS11Error: If the token, or the object, is gone.
+        """
+        try:
+            return self._half_of(private, lambda *_: iter([public_key])) == public_key
+        except UsageError:
+            return False
+        except Unpaired as unpaired:
+            if str(unpaired).startswith(NO_HALF):
+                return False
+            raise
 
     def _half_of(self, private: Any, candidates: Candidates) -> PublicKey:
         key_type = read(private, Attribute.KEY_TYPE)

@@ -15,6 +15,7 @@ from hsm_keys.errors import (
     KeyExistsError,
     KeyNotFoundError,
     PinError,
+    SigningError,
     StoreError,
     StoreNotFoundError,
     StoreUnavailableError,
@@ -26,7 +27,7 @@ from hsm_keys.stores.base import RETIRED, SUCCESSOR, Contents, KeyStore, StoredK
 from hsm_keys.stores.marks import not_ours
 from hsm_keys.stores.pkcs11 import outside
 from hsm_keys.stores.pkcs11.attributes import read
-from hsm_keys.stores.pkcs11.errors import is_gone, reason, told_as_ours
+from hsm_keys.stores.pkcs11.errors import KEY_REFUSED, LOGIN_LOST, is_gone, reason, told_as_ours
 from hsm_keys.stores.pkcs11.generate import check_can_make, destroy_pair, mend_pair, write_id, write_label
 from hsm_keys.stores.pkcs11.key import Pkcs11Key
 from hsm_keys.stores.pkcs11.link import Link
@@ -54,9 +55,6 @@ __all__ = ["Pkcs11Key", "Pkcs11Store"]
 _T = TypeVar("_T")
 
 _PAUSES_S: Final = (0.03, 0.07)
-_LOGIN_LOST: Final = (ckr.UserNotLoggedIn, ckr.KeyHandleInvalid, ckr.ObjectHandleInvalid)
-"""What modules answer to a signature where nobody is logged in any more; the last two also where more is lost."""
-
 _reopening = ProcessLock()
 
 
@@ -372,22 +370,27 @@ class Pkcs11Store(KeyStore):
         link = self._link
         if self._closed or link.generation != fork_generation():
             link = self._fresh()
-        first = link
+        first, logins = link, link.login.times
         try:
             return link.sign(key, message, digest=digest)
         except PoolClosedError:
             link = self._fresh()
         except ckr.PKCS11Error as error:
             with told_as_ours(f"sign with the key {key.name!r}"):
-                link = self._mended(link, key, error)
+                link = self._mended(link, key, error, logins)
         with told_as_ours(f"sign with the key {key.name!r}"):
             return link.sign(key, message, digest=digest, opened_just_now=link is not first)
 
-    def _mended(self, link: Link, key: Pkcs11Key, error: ckr.PKCS11Error) -> Link:
+    def _mended(self, link: Link, key: Pkcs11Key, error: ckr.PKCS11Error, logins: int) -> Link:
         """Return a link to try once more with, after what ``error`` says was mended; else raise it."""
-        if isinstance(error, _LOGIN_LOST):
+        if isinstance(error, KEY_REFUSED):
+            raise SigningError(
+                f"the token doesn't let the key {key.name!r} sign: {reason(error)}",
+                hint="it isn't made for such signatures: enroll a key under another name",
+            )
+        if isinstance(error, LOGIN_LOST):
             try:
-                if link.log_in_again(key, error):
+                if link.log_in_again(key, error, logins):
                     return link
             except ckr.PKCS11Error as further:
                 error = further
