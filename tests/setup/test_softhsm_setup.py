@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -50,9 +49,7 @@ def test_it_makes_a_token_that_signs_and_the_second_run_changes_nothing(project:
     assert first.returncode == 0, first.stderr
     assert "the token is as it was" in first.stdout
     before = everything(project)
-    began = time.monotonic()
     second = run(project, venv, "true")
-    assert time.monotonic() - began < 2
     assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
     assert everything(project) == before
 
