@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.module, pytest.mark.timeout(0 if "HSM_KEYS_TEST_SIGNATURES" in os.environ else 300)]
 
 API_KEY_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
-KEYS = int(os.environ.get("HSM_KEYS_TEST_KEYS", "200"))
+KEYS = int(os.environ.get("HSM_KEYS_TEST_KEYS", "100"))
 SIGNATURES = int(os.environ.get("HSM_KEYS_TEST_SIGNATURES", "20000"))
 SESSIONS = int(os.environ.get("HSM_KEYS_TEST_SESSIONS", "100"))
 NOISE = 64  # bytes a signature: less in a short loop is no leak of the module's
@@ -253,7 +253,8 @@ def growth(sign: object, count: int) -> int:
     return memory() - before
 
 
-def test_many_signatures_need_no_more_memory(store: KeyStore, key: StoredKey) -> None:
+def test_many_signatures_need_no_more_memory(subject: Subject, store: KeyStore, name: str) -> None:
+    key = store.key(subject.existing) if subject.existing else store.generate(name, quick_type(subject))
     growth(key.sign, WARMING_UP)
     grown = growth(key.sign, SIGNATURES)
     assert isinstance(store, Pkcs11Store)
