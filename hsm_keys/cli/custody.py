@@ -55,7 +55,7 @@ def custody(
         if connect is None:
             entries = examine_account(stores, None, None)
         else:
-            with management_client(connect, stores[0], auth, say, changes=False) as management:
+            with management_client(connect, stores, auth, say, changes=False) as management:
                 base_url, answer = management.base_url, management.api_keys.list()
             attestation = attestation_of(answer)
             entries = examine_account(

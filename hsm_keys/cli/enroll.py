@@ -94,7 +94,7 @@ def enroll(
         if offline:
             _print_offline(settings, store, lifecycle.mint(store, name, kind, say)[0], say)
             return
-        with management_client(connect, store, auth, say, changes=True) as management:
+        with management_client(connect, [store], auth, say, changes=True) as management:
             done = lifecycle.enroll(
                 store,
                 name,

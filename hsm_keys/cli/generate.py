@@ -60,7 +60,7 @@ def generate(
         if to_file is None:
             with (
                 opened_store(settings, say) as store,
-                management_client(connect, store, auth, say, changes=True) as management,
+                management_client(connect, [store], auth, say, changes=True) as management,
             ):
                 print_enrollment(settings, Generator(store, Maker(wanted, kind, management, connect, say)).run())
             return
@@ -79,7 +79,7 @@ def _storeless_management(
     if signer is None:
         with (
             opened_store(settings, say) as store,
-            management_client(connect, store, auth, say, changes=True) as management,
+            management_client(connect, [store], auth, say, changes=True) as management,
         ):
             yield management
     else:

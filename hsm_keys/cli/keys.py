@@ -35,7 +35,7 @@ def list_keys(settings: Settings, *, auth: str | None) -> None:
 
     connect = connector(settings)
     with speaking(settings) as say, opened_stores(settings, say) as stores:
-        signer = management_signer(connect, stores[0], auth, say, changes=False)
+        signer = management_signer(connect, stores, auth, say, changes=False)
         listed, attestation = None, None
         if signer is None:
             say(

@@ -15,7 +15,7 @@ from hsm_keys.errors import UsageError
 __all__ = ["kms", "replicate"]
 
 # The names of hsm_keys.stores.awskms.policy.PURPOSES; importing it here would load cryptography for --help.
-_PURPOSES = ("sign", "enroll", "generate", "rotate")
+_PURPOSES = ("sign", "enroll", "generate", "rotate", "revoke")
 
 
 @group(epilog="Example: hsm-keys kms policy --for sign --name prod --role arn:aws:iam::111122223333:role/trader")

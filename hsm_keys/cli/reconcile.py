@@ -45,7 +45,7 @@ def reconcile(settings: Settings, *, fixing: bool, accepted: frozenset[str], aut
         require_consent(yes=yes)
     connect = connector(settings)
     with speaking(settings) as say, opened_stores(settings, say) as stores:
-        with management_client(connect, stores[0], auth, say, changes=False) as management:
+        with management_client(connect, stores, auth, say, changes=False) as management:
             found = judge(observe(stores, management, connect, say))
         findings = [_in_environment(settings, each) for each in found if not _is_accepted(each, accepted)]
         elsewhere = [each for each in found if _is_accepted(each, accepted)]

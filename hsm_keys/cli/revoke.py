@@ -42,7 +42,7 @@ def revoke(settings: Settings, *, key: str, destroy: bool, force: bool, auth: st
     with speaking(settings) as say, opened_store(settings, say) as store:
         done = finish_scheduled(store, key, connect.environment, say) if destroy else None
         if done is None:
-            with management_client(connect, store, auth, say, changes=True, avoid=key) as management:
+            with management_client(connect, [store], auth, say, changes=True, avoid=key) as management:
                 revoker = Revoker(store, management, connect, say)
                 plan = revoker.plan(key, destroy=destroy, force=force)
                 confirm(_consequences(plan, store, management), yes=yes, say=say)

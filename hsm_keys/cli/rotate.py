@@ -84,7 +84,7 @@ def rotate(
     with speaking(settings) as say, opened_store(settings, say) as store:
         stage = Stage.read(store, name)
         leaver = _about_to_end(stage, abort=abort)
-        with management_client(connect, store, auth, say, changes=True, prefer=name, avoid=leaver) as management:
+        with management_client(connect, [store], auth, say, changes=True, prefer=name, avoid=leaver) as management:
             rotator = Rotator(store, management, connect, say)
             if abort:
                 done = rotator.abort(name)

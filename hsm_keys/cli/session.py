@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,16 +12,16 @@ import click
 
 from hsm_keys.cli.output import Voice
 from hsm_keys.cli.store_uri import store_uri, store_uris
-from hsm_keys.errors import KeyNotRegisteredError, UsageError
+from hsm_keys.errors import KeyNotFoundError, KeyNotRegisteredError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from hsm_keys.cli.options import Settings
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.signing.signer import RequestSigner
     from hsm_keys.stores.awskms.layout import KeyCreation
-    from hsm_keys.stores.base import KeyStore
+    from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = [
     "Connector",
@@ -205,7 +205,7 @@ def signing_key(store: KeyStore, name: str, settings: Settings, api_key_id: str 
 
 def management_signer(
     connect: Connector,
-    store: KeyStore,
+    stores: Sequence[KeyStore],
     auth: str | None,
     say: Callable[[str], None],
     *,
@@ -213,41 +213,51 @@ def management_signer(
     prefer: str | None = None,
     avoid: str | None = None,
 ) -> RequestSigner | None:
-    """Return what signs management calls: --auth, else the bootstrap key, else a key of the store that can.
+    """Return what signs management calls: --auth, else the bootstrap key, else a key of the stores that can.
 
     Args:
         connect: Makes clients of the environment.
-        store: The open store.
+        stores: The open stores.
         auth: What --auth named.
-        say: Hears which key of the store was taken.
+        say: Hears which key of the stores was taken.
         changes: Whether the calls make or delete API keys; else they list them.
-        prefer: The key of the store to take before others.
-        avoid: The key of the store, or its API key id, to take after all others.
+        prefer: The key of the stores to take before others.
+        avoid: The key of the stores, or its API key id, to take after all others.
 
     Returns:
         The signer; None if there is no key at all for this environment.
 
     Raises:
-        KeyProblemError: If there are keys, and none of them can do it.
+        KeyProblemError: If there are keys, and none of them can do it, or --auth names none.
     """
     from hsm_keys.lifecycle.managing import find_manager
 
     if auth is not None:
-        return store.key(auth).signer()
+        return _named(stores, auth).signer()
     bootstrap = bootstrap_signer(connect.exchange)
     if bootstrap is not None:
         return bootstrap
-    manager = find_manager(store.keys(), connect, connect.environment, changes=changes, prefer=prefer, avoid=avoid)
+    keys = [key for store in stores for key in store.keys()]
+    manager = find_manager(keys, connect, connect.environment, changes=changes, prefer=prefer, avoid=avoid)
     if manager is None:
         return None
     say(f"management calls are signed with the key {manager.name!r} of the store (--auth chooses another)")
     return manager.signer()
 
 
+def _named(stores: Sequence[KeyStore], name: str) -> StoredKey:
+    """Return the key of that name in the first store that has one."""
+    *others, last = stores
+    for store in others:
+        with suppress(KeyNotFoundError):
+            return store.key(name)
+    return last.key(name)
+
+
 @contextmanager
 def management_client(
     connect: Connector,
-    store: KeyStore,
+    stores: Sequence[KeyStore],
     auth: str | None,
     say: Callable[[str], None],
     *,
@@ -262,7 +272,7 @@ def management_client(
         KeyProblemError: If there are keys, and none of them can.
         WrongEnvironmentError: If --auth names a key of another environment.
     """
-    signer = management_signer(connect, store, auth, say, changes=changes, prefer=prefer, avoid=avoid)
+    signer = management_signer(connect, stores, auth, say, changes=changes, prefer=prefer, avoid=avoid)
     if signer is None:
         raise KeyNotRegisteredError(
             "there is no key to sign management calls with: neither a bootstrap key nor one in the store that is "

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from hsm_keys.errors import UsageError
 from hsm_keys.integrations.versions import SDK_KALSHI, check_version, tried
+from hsm_keys.signing.environments import check_origin, resolve
 
 if TYPE_CHECKING:
     from hsm_keys.signing.signer import RequestSigner
@@ -39,6 +40,7 @@ def sign_with(client: Client, signer: RequestSigner) -> Client:
 
     Raises:
         UsageError: If it is no such client, or the SDK is too old or built differently.
+        WrongEnvironmentError: If the client's base URL is another environment than the key's.
     """
     auth = _auth_class()(signer)
     changed: Any = client
@@ -56,17 +58,22 @@ def sign_with(client: Client, signer: RequestSigner) -> Client:
     return client
 
 
-def auth_for(signer: RequestSigner) -> Any:
+def auth_for(signer: RequestSigner, *, base_url: str | None = None, environment: str | None = None) -> Any:
     """Return a ``kalshi.KalshiAuth`` that signs in the store: for FIX with an RSA key, say; ``sign_with`` has clients.
 
     It follows a rotation in the time that a signer takes to look, 30 seconds: give the rotation a longer grace.
 
     Args:
         signer: Signs every request: ``store.key("prod").signer()``.
+        base_url: The base URL of the environment that it is for; the SDK doesn't tell.
+        environment: ``prod`` or ``demo``, in place of a base URL. With neither, ``KALSHI_API_BASE_URL`` and
+            ``KALSHI_DEMO`` are read, and production is the default.
 
     Raises:
         UsageError: If kalshi-sdk isn't installed, or too old.
+        WrongEnvironmentError: If the key is registered in another environment.
     """
+    check_origin(signer.key.name, signer.environment, resolve(base_url=base_url, environment=environment))
     return _auth_class()(signer)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hsm_keys.sandbox import SandboxServer
-    from tests.support.softhsm import TestToken
+    from tests.support.softhsm import SoftHsm, TestToken
 
 __all__ = ["account"]  # pytest finds the fixture here
 
@@ -123,6 +123,29 @@ def test_an_account_over_a_token_and_kms(sandbox: SandboxServer, account: str) -
     assert keys["cloud"]["location"] == f"AWS KMS in {REGION}"
     assert keys["cloud"]["created"].startswith("20")
     assert (keys["cloud"]["age_days"], keys["prod"]["age_days"]) == (0, None)
+
+
+@pytest.mark.softhsm
+@pytest.mark.parametrize("command", ["list", "custody", "reconcile"])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_key_of_any_of_several_stores_asks_kalshi(
+    softhsm: SoftHsm, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch, command: str, *, named: bool
+) -> None:
+    one, two = softhsm.init_token("one"), softhsm.init_token("two")
+    boss = run_json("enroll", "--name", "boss", "--key-type", "ed25519", "--store", two.uri)
+    for name in ("KALSHI_KEY_ID", "KALSHI_PRIVATE_KEY"):
+        monkeypatch.delenv(name)
+    before = len(sandbox.requests)
+    auth = ["--auth", "boss"] if named else []
+    done = run_cli(command, *auth, "--store", one.uri, "--store", two.uri)
+    assert done.returncode == (0 if command == "list" else 5), done.stderr  # the bootstrap key is in no store
+    assert {seen.api_key_id for seen in sandbox.requests[before:] if seen.path.endswith("/api_keys")} == {
+        boss["api_key_id"]
+    }
+    assert (
+        "no key called 'nobody'"
+        in failed_json(5, command, "--auth", "nobody", "--store", one.uri, "--store", two.uri)["message"]
+    )
 
 
 @pytest.mark.softhsm

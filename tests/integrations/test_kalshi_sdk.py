@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hsm_keys import KeyType, RequestSigner
-from hsm_keys.errors import StoreError, UsageError
-from hsm_keys.integrations.kalshi_sdk import sign_with
+from hsm_keys.errors import StoreError, UsageError, WrongEnvironmentError
+from hsm_keys.integrations.kalshi_sdk import auth_for, sign_with
+from hsm_keys.signing.environments import environment_name
 from hsm_keys.signing.pem import PemKey
 from tests.support.fix_gateway import FixGateway
 from tests.support.kalshi_stub import Stub
@@ -260,3 +262,30 @@ def test_fix_with_a_signer(prod: RegisteredKey) -> None:
             gateway=gateway,
         )
     assert gateway.verdicts == ["good"]
+
+
+class _OfDemo(PemKey):
+    environment = "demo"
+
+
+def test_a_key_of_another_environment_signs_for_no_client(
+    sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signer = RequestSigner(_OfDemo(sandbox.bootstrap_key_id, sandbox.bootstrap_pem))
+    client = import_module("kalshi").KalshiClient(base_url=sandbox.base_url)
+    here = environment_name(sandbox.base_url)
+    for use in (partial(sign_with, client), auth_for):
+        with pytest.raises(WrongEnvironmentError) as caught:
+            use(signer)
+        assert "demo" in caught.value.message
+        assert here in caught.value.message
+    client.close()
+    assert auth_for(signer, environment="demo").key_id == sandbox.bootstrap_key_id
+    with pytest.raises(WrongEnvironmentError, match="prod"):
+        auth_for(signer, environment="prod")
+    monkeypatch.delenv("KALSHI_API_BASE_URL")
+    with pytest.raises(WrongEnvironmentError, match="prod"):
+        auth_for(signer)
+    monkeypatch.setenv("KALSHI_DEMO", "true")
+    assert auth_for(signer)
+    assert not sandbox.requests

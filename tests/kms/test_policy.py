@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hsm_keys.cli import kms as cli
-from hsm_keys.errors import KalshiError, UsageError
+from hsm_keys.errors import KalshiError, KeyNotFoundError, UsageError
 from hsm_keys.lifecycle.enroll import enroll
 from hsm_keys.lifecycle.generate import Generator
 from hsm_keys.lifecycle.made_by_kalshi import Maker
 from hsm_keys.lifecycle.registering import Wanted
+from hsm_keys.lifecycle.revoke import Revoker
 from hsm_keys.lifecycle.rotate import Rotator
 from hsm_keys.sandbox import SandboxServer, parse_fault
 from hsm_keys.signing.algorithms import KeyType
@@ -31,6 +32,7 @@ from tests.support.ministack import OTHER_REGION, REGION
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from hsm_keys.stores.awskms.store import AwsKmsStore
 
 ID = "0f5a2e6c-3a1d-4f6e-9a41-6d2f0d8c1b7e"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/trader"
@@ -92,6 +94,19 @@ def run_rotate(person: Person) -> None:
         assert [rotator.finish("prod", keep_old=False).key.api_key_id] == person.registered("prod")
 
 
+def run_revoke(person: Person) -> None:
+    """Have a key end itself, as it must where no other one can: under another name meanwhile. Then let a rest go."""
+    with open_uri(URI) as store:
+        key = store.key("prod")
+        with person.connect(key.signer()) as management:
+            revoker = Revoker(store, management, person.connect, lambda _: None)
+            done = revoker.carry_out(revoker.plan("prod", destroy=True, force=True))
+        assert (done.name, done.private_half) == ("prod", "deletion scheduled")
+        make_left_over(store)
+        with person.management() as management, pytest.raises(KeyNotFoundError):
+            Revoker(store, management, person.connect, lambda _: None).plan("prod", destroy=True, force=False)
+
+
 def run_sign() -> None:
     with open_uri(URI) as store:
         store.key("prod").signer().headers("GET", PATH)
@@ -100,9 +115,13 @@ def run_sign() -> None:
 def left_over(wire: Wire) -> None:
     """Leave what an interrupted enroll leaves, so that the next one also reads tags and descriptions."""
     with open_uri(URI) as store:
-        tag = {"TagKey": "hsm-keys:name", "TagValue": "prod"}
-        store.caller().manage(REGION).create_key(KeySpec="RSA_2048", KeyUsage="SIGN_VERIFY", Tags=[tag])
+        make_left_over(store)
     wire.server.seen.clear()
+
+
+def make_left_over(store: AwsKmsStore) -> None:
+    tag = {"TagKey": "hsm-keys:name", "TagValue": "prod"}
+    store.caller().manage(REGION).create_key(KeySpec="RSA_2048", KeyUsage="SIGN_VERIFY", Tags=[tag])
 
 
 def calls_of(wire: Wire, person: Person, purpose: str) -> list[Seen]:
@@ -111,12 +130,15 @@ def calls_of(wire: Wire, person: Person, purpose: str) -> list[Seen]:
         run_generate(person)
     else:
         run_enroll(person)
-    if purpose in {"sign", "rotate"}:
+    if purpose in {"sign", "rotate", "revoke"}:
         wire.server.seen.clear()
     if purpose == "sign":
         run_sign()
     elif purpose == "rotate":
         run_rotate(person)
+    elif purpose == "revoke":
+        run_revoke(person)
+        return [seen for seen in wire.server.seen if seen.operation != "CreateKey"]  # of the rest, which we made
     return list(wire.server.seen)
 
 
@@ -341,7 +363,7 @@ def test_without_a_name_a_policy_reaches_no_key_without_the_tag(
         assert not allows(policy, action, KEY, {**OTHERS[other], **context})
 
 
-@pytest.mark.parametrize("purpose", ["enroll", "generate", "rotate"])
+@pytest.mark.parametrize("purpose", ["enroll", "generate", "rotate", "revoke"])
 def test_a_key_is_given_no_name_of_another(purpose: str) -> None:
     policy = iam_policy(purpose, Scope((REGION,), ACCOUNT, "prod"))
     renaming = {**OURS, "aws:TagKeys": ["hsm-keys:name"], "aws:RequestTag/hsm-keys:name": "staging"}
@@ -354,6 +376,27 @@ def test_a_rotation_ends_its_own_old_key_alone() -> None:
     retired = {"kms:ResourceAliases": ["alias/hsm-keys/prod/retired"], "aws:ResourceTag/hsm-keys:name": "prod+retired"}
     assert allows(policy, "kms:ScheduleKeyDeletion", KEY, retired)
     assert not allows(policy, "kms:ScheduleKeyDeletion", KEY, OURS)
+
+
+ENDING = {"kms:ResourceAliases": ["alias/hsm-keys/prod/ending"], "aws:ResourceTag/hsm-keys:name": "prod+ending"}
+
+
+def test_a_revocation_ends_the_key_under_the_name_that_it_has_then() -> None:
+    policy = iam_policy("revoke", Scope((REGION,), ACCOUNT, "prod"))
+    aliases = f"arn:aws:kms:{REGION}:{ACCOUNT}:alias"
+    renaming = {"aws:TagKeys": ["hsm-keys:name"], "aws:RequestTag/hsm-keys:name": "prod+ending"}
+    for own in (OURS, ENDING):
+        assert allows(policy, "kms:ScheduleKeyDeletion", KEY, own)
+        assert allows(policy, "kms:Sign", KEY, {**own, **PSS})
+    assert allows(policy, "kms:TagResource", KEY, {**OURS, **renaming})
+    for action in ("kms:CreateAlias", "kms:DeleteAlias"):
+        assert allows(policy, action, f"{aliases}/hsm-keys/prod/ending", {})
+        assert not allows(policy, action, f"{aliases}/hsm-keys/staging", {})
+    assert not allows(policy, "kms:TagResource", KEY, {**OURS, "aws:TagKeys": ["hsm-keys:api-key-id"]})
+    assert not allows(policy, "kms:TagResource", KEY, {**OURS, **renaming, "aws:RequestTag/hsm-keys:name": "staging"})
+    assert not allows(policy, "kms:CreateKey", "*", NEW)
+    for other in ("sign", "enroll", "rotate"):
+        assert not allows(iam_policy(other, Scope((REGION,), ACCOUNT, "prod")), "kms:ScheduleKeyDeletion", KEY, ENDING)
 
 
 def test_the_key_policy_lets_the_account_administer_and_only_the_roles_sign() -> None:

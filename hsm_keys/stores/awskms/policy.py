@@ -27,12 +27,12 @@ from hsm_keys.stores.awskms.layout import (
     alias_of,
 )
 from hsm_keys.stores.awskms.uri import check_region
-from hsm_keys.stores.base import RETIRED, SUCCESSOR
+from hsm_keys.stores.base import ENDING, RETIRED, SUCCESSOR
 from hsm_keys.values import describe
 
 __all__ = ["PURPOSES", "Scope", "iam_policy", "key_policy"]
 
-PURPOSES: Final = ("sign", "enroll", "generate", "rotate")
+PURPOSES: Final = ("sign", "enroll", "generate", "rotate", "revoke")
 
 _ROLE = re.compile(r"arn:(aws[a-z-]{0,20}):(?:iam|sts)::([0-9]{12}):(?:role|user|assumed-role)/[\w+=,.@/-]{1,600}")
 _ACCOUNT = re.compile(r"[0-9]{12}")
@@ -64,7 +64,7 @@ _ADMINISTRATION: Final = (
 
 
 # Only what a rotation has retired, or made and given up again.
-_ENDING: Final = [f"{ALIAS_PREFIX}*/retired", f"{ALIAS_PREFIX}*/next"]
+_TO_LET_GO: Final = [f"{ALIAS_PREFIX}*/retired", f"{ALIAS_PREFIX}*/next"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +123,12 @@ class Scope:
 
     @property
     def labels(self) -> list[str]:
-        """The names that the key and its successor have in the course of a rotation; none for every key."""
+        """The names that the key and its successor have in the course of a rotation; none stands for every key."""
         return [self.name + mark for mark in ("", SUCCESSOR, RETIRED)] if self.name else []
 
-    @property
-    def aliases(self) -> list[str]:
-        """The aliases that the key and its successor have in the course of a rotation."""
-        return [alias_of(label) for label in self.labels] or [self.alias]
+    def aliases(self, labels: list[str]) -> list[str]:
+        """Return the aliases of these names, or the pattern of all aliases where there are none."""
+        return [alias_of(label) for label in labels] or [self.alias]
 
     def arns(self, resource: str) -> list[str]:
         """Return the ARNs of a resource in every Region."""
@@ -140,19 +139,24 @@ def iam_policy(purpose: str, scope: Scope) -> dict[str, Any]:
     """Return the identity policy for the role that does it.
 
     Args:
-        purpose: ``sign`` (``sign``, ``request``, the library's signers), ``enroll``, ``generate`` or ``rotate``.
+        purpose: ``sign`` (``sign``, ``request``, the library's signers), ``enroll``, ``generate``, ``rotate`` or
+            ``revoke``.
         scope: Which keys, where.
     """
-    statements = {"sign": _to_sign, "enroll": _to_enroll, "generate": _to_generate, "rotate": _to_rotate}[purpose](
-        scope
-    )
-    return {"Version": "2012-10-17", "Statement": statements}
+    statements = {
+        "sign": _to_sign,
+        "enroll": _to_enroll,
+        "generate": _to_generate,
+        "rotate": _to_rotate,
+        "revoke": _to_revoke,
+    }
+    return {"Version": "2012-10-17", "Statement": statements[purpose](scope)}
 
 
 def _to_sign(scope: Scope) -> list[dict[str, Any]]:
     match = "ForAnyValue:StringEquals" if scope.name else "ForAnyValue:StringLike"
     # A successor is signed with as soon as it has the name, and an alias counts in authorisation only after minutes.
-    by_name = _all_of({match: {"kms:ResourceAliases": scope.aliases}}, _held(scope.labels))
+    by_name = _all_of({match: {"kms:ResourceAliases": scope.aliases(scope.labels)}}, _held(scope.labels))
     keys = scope.arns("key/*")
     return [
         _allow("ReadPublicHalf", ["kms:GetPublicKey", "kms:ListResourceTags"], keys, by_name),
@@ -176,9 +180,7 @@ def _to_make(scope: Scope, labels: list[str], origin: str) -> list[dict[str, Any
     own_tags = {"ForAllValues:StringEquals": {"aws:TagKeys": list(TAGS)}, "Null": {"aws:TagKeys": "false"}}
     renamed = {"StringEqualsIfExists": {f"aws:RequestTag/{NAME_TAG}": labels}} if labels else {}
     return [
-        _allow("FindKeys", ["kms:ListAliases", "kms:ListKeys"], ["*"], {}),
-        # Not held to tags: a key that an interrupted run made is found also while AWS doesn't count its tags yet.
-        _allow("ReadKey", ["kms:DescribeKey", "kms:GetPublicKey", "kms:ListResourceTags"], keys, {}),
+        *_to_find(keys),
         _allow("MakeKey", ["kms:CreateKey"], ["*"], _all_of(_named("aws:RequestTag", labels), {"StringEquals": made})),
         _allow("TagKey", ["kms:TagResource"], keys, _all_of(held, own_tags, renamed)),
         _allow("GiveKeyItsName", ["kms:CreateAlias"], keys, held),
@@ -205,8 +207,8 @@ def _to_generate(scope: Scope) -> list[dict[str, Any]]:
 def _to_rotate(scope: Scope) -> list[dict[str, Any]]:
     """As for enrolling the successor; then names change hands, and the old key is let go."""
     keys, held = scope.arns("key/*"), _held(scope.labels)
-    ending = {"ForAnyValue:StringLike": {"kms:ResourceAliases": _ENDING}}
-    named = [arn for alias in scope.aliases for arn in scope.arns(alias)]
+    ending = {"ForAnyValue:StringLike": {"kms:ResourceAliases": _TO_LET_GO}}
+    named = [arn for alias in scope.aliases(scope.labels) for arn in scope.arns(alias)]
     hand_over = ["kms:CreateAlias", "kms:DeleteAlias", "kms:UpdateAlias"]
     making = [it for it in _to_make(scope, scope.labels, "AWS_KMS") if it["Sid"] != "GiveKeyItsName"]
     return [
@@ -215,6 +217,30 @@ def _to_rotate(scope: Scope) -> list[dict[str, Any]]:
         _allow("HandNameOver", hand_over, named, {}),
         _allow("HandNameFromKeyToKey", hand_over, keys, held),
         _allow("LetGo", ["kms:ScheduleKeyDeletion"], keys, _all_of(held, ending)),
+    ]
+
+
+def _to_revoke(scope: Scope) -> list[dict[str, Any]]:
+    """What ends a key, under the name too that it has while it deletes its own API key."""
+    labels = [*scope.labels, scope.name + ENDING] if scope.name else []
+    keys, held = scope.arns("key/*"), _held(labels)
+    named = [arn for alias in scope.aliases(labels) for arn in scope.arns(alias)]
+    renaming = {"ForAllValues:StringEquals": {"aws:TagKeys": [NAME_TAG]}, **_named("aws:RequestTag", labels)}
+    return [
+        *_to_find(keys),
+        _allow("ProveKey", ["kms:Sign"], keys, _all_of(held, {"StringEquals": _SIGNATURES})),
+        _allow("TagKey", ["kms:TagResource"], keys, _all_of(held, renaming)),
+        _allow("ChangeName", ["kms:CreateAlias", "kms:DeleteAlias"], named, {}),
+        _allow("ChangeNameOfKey", ["kms:CreateAlias", "kms:DeleteAlias"], keys, held),
+        _allow("LetGo", ["kms:ScheduleKeyDeletion"], keys, held),
+    ]
+
+
+def _to_find(keys: list[str]) -> list[dict[str, Any]]:
+    return [
+        _allow("FindKeys", ["kms:ListAliases", "kms:ListKeys"], ["*"], {}),
+        # Not held to tags: a key that an interrupted run made is found also while AWS doesn't count its tags yet.
+        _allow("ReadKey", ["kms:DescribeKey", "kms:GetPublicKey", "kms:ListResourceTags"], keys, {}),
     ]
 
 
