@@ -32,13 +32,6 @@ pytestmark = [pytest.mark.softhsm, pytest.mark.program]
 FAULT = ["--fault", "GET /api_keys:status=429:1"]
 
 
-@pytest.fixture
-def pin(token: TestToken, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The PIN of the one token, where the commands find it."""
-    monkeypatch.setenv("HSM_KEYS_PIN_FILE", str(token.pin_file))
-    return token.pin
-
-
 def test_the_main_job(pin: str, sandbox: SandboxServer, token: TestToken, tmp_path: Path) -> None:
     done = run_cli("enroll", "--slot", "0", "--name", "prod")
     assert done.returncode == 0, done.stderr

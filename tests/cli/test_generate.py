@@ -28,12 +28,6 @@ pytestmark = [pytest.mark.softhsm, pytest.mark.program]
 
 
 @pytest.fixture
-def pin(token: TestToken, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("HSM_KEYS_PIN_FILE", str(token.pin_file))
-    return token.pin
-
-
-@pytest.fixture
 def handed_out(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The PEMs that the sandbox gives out."""
     given: list[str] = []

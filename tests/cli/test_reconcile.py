@@ -23,13 +23,6 @@ pytestmark = [pytest.mark.softhsm, pytest.mark.program]
 
 
 @pytest.fixture
-def pin(token: TestToken, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The PIN of the one token, where the commands find it."""
-    monkeypatch.setenv("HSM_KEYS_PIN_FILE", str(token.pin_file))
-    return token.pin
-
-
-@pytest.fixture
 def lost(pin: str, sandbox: SandboxServer) -> str:
     """A key ``prod`` that an enroll registered and didn't bind; the API key's id."""
     pem = run_json("enroll", "--name", "prod", "--offline")["public_key_pem"]

@@ -21,13 +21,6 @@ __all__ = ["account"]  # pytest finds the fixture here
 pytestmark = [pytest.mark.softhsm, pytest.mark.program]
 
 
-@pytest.fixture
-def pin(token: TestToken, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The PIN of the one token, where the commands find it."""
-    monkeypatch.setenv("HSM_KEYS_PIN_FILE", str(token.pin_file))
-    return token.pin
-
-
 def test_the_object_of_the_contract(pin: str, sandbox: SandboxServer) -> None:
     prod = run_json("enroll", "--name", "prod")
     assert run_json("revoke", "prod", "--yes") == {

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import ministack
 from tests.support.cli import failed_json, run_json
 from tests.support.kms_faults import FaultyKms, Hang, Refuse
 from tests.support.ministack import OTHER_REGION, REGION, account
 from tests.support.verify import openssl_verifies
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.softhsm import TestToken
@@ -79,13 +77,6 @@ def test_replicate_makes_a_key_usable_in_another_region(account: str) -> None:
 def test_an_unknown_name_and_no_region_exit_with_8(account: str) -> None:
     assert failed_json(8, "show", "nope", *HERE)["code"] == "kms_key_not_found"
     assert failed_json(8, "show", "nope", "--kms")["code"] == "aws_region"
-
-
-@pytest.fixture
-def kms(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyKms]:
-    with FaultyKms() as server:
-        ministack.credentials(monkeypatch, server.url)
-        yield server
 
 
 def test_a_key_in_kms_that_is_registered_signs_without_its_id_being_given(kms: FaultyKms) -> None:

@@ -11,7 +11,6 @@ from hsm_keys.errors import NetworkError
 from hsm_keys.stores.awskms import open_uri
 from hsm_keys.stores.awskms.errors import AwsAccessDeniedError, AwsThrottledError, KmsKeyDisabledError
 from hsm_keys.stores.awskms.failover import RegionOrder
-from tests.support import ministack
 from tests.support.kms_faults import Body, Fault, FaultyKms, Hang, Refuse, Reset, arn_in
 from tests.support.verify import openssl_verifies
 
@@ -31,13 +30,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-@pytest.fixture
-def kms(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyKms]:
-    with FaultyKms() as server:
-        ministack.credentials(monkeypatch, server.url)
-        yield server
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from hsm_keys.lifecycle.custody import examine_custody, prove_custody, prove_imp
 from hsm_keys.signing.algorithms import KeyType, PrivateKey
 from hsm_keys.stores.awskms import open_uri
 from hsm_keys.stores.awskms.errors import AwsAccessDeniedError, KmsGarbledAnswerError
-from tests.support import ministack
 from tests.support.kms_faults import Body, Changed, FaultyKms, Lost, Refuse, Reset
 from tests.support.ministack import OTHER_REGION, REGION
 from tests.support.verify import openssl_verifies
@@ -32,15 +31,7 @@ API_KEY_ID = "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d"
 
 
 @pytest.fixture
-def kms(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyKms]:
-    """A fresh account, behind a network that can be made to fail; it shows what was sent."""
-    with FaultyKms(ministack.endpoint()) as server:
-        ministack.credentials(monkeypatch, server.url)
-        yield server
-
-
-@pytest.fixture
-def store(kms: FaultyKms) -> Iterator[AwsKmsStore]:
+def store(real_kms: FaultyKms) -> Iterator[AwsKmsStore]:
     with open_uri(f"awskms:///?region={REGION}") as opened:
         yield opened
 
@@ -56,7 +47,9 @@ def states(store: AwsKmsStore) -> list[str]:
 
 
 @pytest.mark.parametrize("key_type", [KeyType.RSA_2048, KeyType.ED25519])
-def test_what_was_wrapped_signs_in_kms(store: AwsKmsStore, kms: FaultyKms, key_type: KeyType, tmp_path: Path) -> None:
+def test_what_was_wrapped_signs_in_kms(
+    store: AwsKmsStore, real_kms: FaultyKms, key_type: KeyType, tmp_path: Path
+) -> None:
     made, imports = pair(key_type), store.imports()
     assert imports.pending("ci") is None
     imports.prepare("ci", key_type, "demo")
@@ -81,11 +74,11 @@ def test_what_was_wrapped_signs_in_kms(store: AwsKmsStore, kms: FaultyKms, key_t
     with pytest.raises(HsmKeysError, match="not in custody"):
         prove_custody(kept)
 
-    (asked,), (sent,) = kms.of("GetParametersForImport"), kms.of("ImportKeyMaterial")
+    (asked,), (sent,) = real_kms.of("GetParametersForImport"), real_kms.of("ImportKeyMaterial")
     assert asked.parameters["WrappingAlgorithm"] == "RSA_AES_KEY_WRAP_SHA_256"
     assert asked.parameters["WrappingKeySpec"] == "RSA_4096"
     assert sent.parameters["ExpirationModel"] == "KEY_MATERIAL_DOES_NOT_EXPIRE"
-    wire = b"".join(str(seen.parameters).encode() for seen in kms.seen) + b64decode(
+    wire = b"".join(str(seen.parameters).encode() for seen in real_kms.seen) + b64decode(
         sent.parameters["EncryptedKeyMaterial"]
     )
     secret = made.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
@@ -96,22 +89,24 @@ def test_what_was_wrapped_signs_in_kms(store: AwsKmsStore, kms: FaultyKms, key_t
 @pytest.mark.parametrize(
     "fault", [Lost(), Reset(), Refuse("ThrottlingException"), Refuse("KMSInternalException", "", 500)]
 )
-def test_what_fails_in_passing_is_tried_again_with_the_same_key(store: AwsKmsStore, kms: FaultyKms, fault: Any) -> None:
+def test_what_fails_in_passing_is_tried_again_with_the_same_key(
+    store: AwsKmsStore, real_kms: FaultyKms, fault: Any
+) -> None:
     made, imports = pair(KeyType.ED25519), store.imports()
     imports.prepare("ci", KeyType.ED25519, "demo")
-    kms.fault("ImportKeyMaterial", fault)
+    real_kms.fault("ImportKeyMaterial", fault)
     assert imports.put("ci", made, API_KEY_ID, "prod").public_key() == made.public_key()
-    assert len(kms.of("ImportKeyMaterial")) == (1 if isinstance(fault, Lost) else 2)
+    assert len(real_kms.of("ImportKeyMaterial")) == (1 if isinstance(fault, Lost) else 2)
 
 
-def test_an_import_that_is_denied_ends_at_once_and_leaves_the_mark(store: AwsKmsStore, kms: FaultyKms) -> None:
+def test_an_import_that_is_denied_ends_at_once_and_leaves_the_mark(store: AwsKmsStore, real_kms: FaultyKms) -> None:
     imports = store.imports()
     imports.prepare("ci", KeyType.ED25519, "demo")
-    kms.fault("ImportKeyMaterial", Refuse("AccessDeniedException"))
+    real_kms.fault("ImportKeyMaterial", Refuse("AccessDeniedException"))
     with pytest.raises(AwsAccessDeniedError) as caught:
         imports.put("ci", pair(KeyType.ED25519), API_KEY_ID, "prod")
     assert "--for generate" in caught.value.hint
-    assert len(kms.of("ImportKeyMaterial")) == 1
+    assert len(real_kms.of("ImportKeyMaterial")) == 1
     pending = imports.pending("ci")
     assert pending is not None
     assert pending.key is None
@@ -122,9 +117,9 @@ def test_an_import_that_is_denied_ends_at_once_and_leaves_the_mark(store: AwsKms
 
 
 def test_parameters_that_are_denied_are_found_out_before_anything_is_imported(
-    store: AwsKmsStore, kms: FaultyKms
+    store: AwsKmsStore, real_kms: FaultyKms
 ) -> None:
-    kms.fault("GetParametersForImport", Refuse("AccessDeniedException"))
+    real_kms.fault("GetParametersForImport", Refuse("AccessDeniedException"))
     imports = store.imports()
     with pytest.raises(AwsAccessDeniedError):
         imports.prepare("ci", KeyType.ED25519, "demo")
@@ -133,20 +128,20 @@ def test_parameters_that_are_denied_are_found_out_before_anything_is_imported(
 
 
 @pytest.mark.parametrize("answer", [Body(b"{}"), Changed(lambda told: told.update(PublicKey="AAAA"))])
-def test_parameters_that_are_garbled_get_no_key(store: AwsKmsStore, kms: FaultyKms, answer: Any) -> None:
-    kms.fault("GetParametersForImport", answer)
+def test_parameters_that_are_garbled_get_no_key(store: AwsKmsStore, real_kms: FaultyKms, answer: Any) -> None:
+    real_kms.fault("GetParametersForImport", answer)
     with pytest.raises(KmsGarbledAnswerError):
         store.imports().prepare("ci", KeyType.ED25519, "demo")
 
 
-def test_a_lost_answer_to_create_key_is_found_by_its_tag(store: AwsKmsStore, kms: FaultyKms) -> None:
-    kms.fault("CreateKey", Lost())
+def test_a_lost_answer_to_create_key_is_found_by_its_tag(store: AwsKmsStore, real_kms: FaultyKms) -> None:
+    real_kms.fault("CreateKey", Lost())
     with pytest.raises(OutcomeUnknownError):
         store.imports().prepare("ci", KeyType.ED25519, "demo")
     assert store.imports().pending("ci") is None
     store.imports().prepare("ci", KeyType.ED25519, "demo")
     assert states(store) == ["PendingImport"]
-    assert len(kms.of("CreateKey")) == 1
+    assert len(real_kms.of("CreateKey")) == 1
 
 
 def test_a_mark_of_another_type_is_let_go(store: AwsKmsStore) -> None:
@@ -158,10 +153,10 @@ def test_a_mark_of_another_type_is_let_go(store: AwsKmsStore) -> None:
     assert states(store) == ["PendingDeletion", "PendingImport"]
 
 
-def test_a_mark_whose_deletion_was_interrupted_is_replaced(store: AwsKmsStore, kms: FaultyKms) -> None:
+def test_a_mark_whose_deletion_was_interrupted_is_replaced(store: AwsKmsStore, real_kms: FaultyKms) -> None:
     imports = store.imports()
     imports.prepare("ci", KeyType.ED25519, "demo")
-    kms.fault("DeleteAlias", Reset())
+    real_kms.fault("DeleteAlias", Reset())
     with pytest.raises(HsmKeysError):
         imports.end("ci")
     pending = imports.pending("ci")
@@ -185,11 +180,11 @@ def test_keys_of_others_are_no_marks_and_are_left_alone(store: AwsKmsStore) -> N
     assert states(store) == ["Enabled", "PendingImport"]
 
 
-def test_where_imports_cannot_be_is_told_before_anything_is_made(store: AwsKmsStore, kms: FaultyKms) -> None:
+def test_where_imports_cannot_be_is_told_before_anything_is_made(store: AwsKmsStore, real_kms: FaultyKms) -> None:
     with pytest.raises(UsageError, match=r"KMS allows no"):
         store.imports().pending("a.b")
     with open_uri(f"awskms:///?region={REGION},{OTHER_REGION}") as both, pytest.raises(UsageError, match="elsewhere"):
         both.imports()
     with open_uri(f"awskms:///alias/hsm-keys/x?region={REGION}") as one, pytest.raises(UsageError):
         one.imports()
-    assert kms.seen == []
+    assert real_kms.seen == []

@@ -15,7 +15,6 @@ from hsm_keys.stores.awskms.errors import (
     KmsKeyNotFoundError,
 )
 from hsm_keys.stores.awskms.layout import KeyCreation
-from tests.support import ministack
 from tests.support.kms_faults import Body, Fault, FaultyKms, Lost, Refuse, Reset
 from tests.support.ministack import OTHER_REGION, REGION
 
@@ -31,15 +30,7 @@ API_KEY_ID = "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d"
 
 
 @pytest.fixture
-def kms(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyKms]:
-    """A fresh account, behind a network that can be made to fail."""
-    with FaultyKms(ministack.endpoint()) as server:
-        ministack.credentials(monkeypatch, server.url)
-        yield server
-
-
-@pytest.fixture
-def store(kms: FaultyKms) -> Iterator[AwsKmsStore]:
+def store(real_kms: FaultyKms) -> Iterator[AwsKmsStore]:
     with open_uri(URI) as opened:
         yield opened
 
@@ -50,13 +41,13 @@ def key_ids(store: AwsKmsStore, region: str = REGION) -> list[str]:
 
 
 def test_a_lost_answer_to_create_key_is_not_repeated_and_the_next_run_takes_the_key(
-    store: AwsKmsStore, kms: FaultyKms
+    store: AwsKmsStore, real_kms: FaultyKms
 ) -> None:
-    kms.fault("CreateKey", Lost())
+    real_kms.fault("CreateKey", Lost())
     with pytest.raises(OutcomeUnknownError, match="CreateKey was carried out isn't known") as caught:
         store.generate("prod")
     assert caught.value.exit_code == 7
-    assert len(kms.of("CreateKey")) == 1
+    assert len(real_kms.of("CreateKey")) == 1
     (made,) = key_ids(store)
     key = store.generate("prod")
     assert store.key("prod").arn.endswith(made)
@@ -77,12 +68,12 @@ AFTER_CREATE_KEY: list[tuple[str, Fault, type[HsmKeysError]]] = [
 
 @pytest.mark.parametrize(("operation", "fault", "kind"), AFTER_CREATE_KEY)
 def test_wherever_making_a_key_stops_the_next_run_goes_on_with_that_key(
-    store: AwsKmsStore, kms: FaultyKms, operation: str, fault: Fault, kind: type[HsmKeysError]
+    store: AwsKmsStore, real_kms: FaultyKms, operation: str, fault: Fault, kind: type[HsmKeysError]
 ) -> None:
-    kms.always(operation, fault)
+    real_kms.always(operation, fault)
     with pytest.raises(kind):
         store.generate("prod")
-    kms.always(operation, None)
+    real_kms.always(operation, None)
     (made,) = key_ids(store)
     try:  # as the enroll workflow does it: what has a name is used, what hasn't is made
         key = store.key("prod")
@@ -91,46 +82,46 @@ def test_wherever_making_a_key_stops_the_next_run_goes_on_with_that_key(
         key = store.key("prod")
     assert key.arn.endswith(made)
     assert key_ids(store) == [made]
-    assert len(kms.of("CreateKey")) == 1
+    assert len(real_kms.of("CreateKey")) == 1
 
 
 @pytest.mark.parametrize("operation", ["ListAliases", "ListKeys"])
-def test_what_cannot_be_looked_up_first_is_not_made(store: AwsKmsStore, kms: FaultyKms, operation: str) -> None:
-    kms.always(operation, Refuse("AccessDeniedException"))
+def test_what_cannot_be_looked_up_first_is_not_made(store: AwsKmsStore, real_kms: FaultyKms, operation: str) -> None:
+    real_kms.always(operation, Refuse("AccessDeniedException"))
     with pytest.raises(AwsAccessDeniedError, match=operation) as caught:
         store.generate("prod")
     assert "--for enroll" in caught.value.hint
-    assert kms.of("CreateKey") == []
+    assert real_kms.of("CreateKey") == []
 
 
-def test_a_key_whose_tags_are_secret_does_not_hinder(store: AwsKmsStore, kms: FaultyKms) -> None:
+def test_a_key_whose_tags_are_secret_does_not_hinder(store: AwsKmsStore, real_kms: FaultyKms) -> None:
     store.caller().manage(REGION).create_key()
-    kms.fault("ListResourceTags", Refuse("AccessDeniedException"))
+    real_kms.fault("ListResourceTags", Refuse("AccessDeniedException"))
     assert store.generate("prod").name == "prod"
 
 
-def test_listings_are_read_to_their_last_page(store: AwsKmsStore, kms: FaultyKms) -> None:
+def test_listings_are_read_to_their_last_page(store: AwsKmsStore, real_kms: FaultyKms) -> None:
     tag = {"TagKey": "hsm-keys:name", "TagValue": "prod"}
     left = store.caller().manage(REGION).create_key(KeySpec="RSA_2048", KeyUsage="SIGN_VERIFY", Tags=[tag])
     first = b'{"%s": [], "Truncated": true, "NextMarker": "page 2"}'
     for operation, items in (("ListAliases", b"Aliases"), ("ListKeys", b"Keys"), ("ListResourceTags", b"Tags")):
-        kms.fault(operation, Body(first % items))
+        real_kms.fault(operation, Body(first % items))
     store.generate("prod")
     assert store.key("prod").arn == left["KeyMetadata"]["Arn"]
-    assert [seen.parameters.get("Marker") for seen in kms.of("ListKeys")] == [None, "page 2"]
+    assert [seen.parameters.get("Marker") for seen in real_kms.of("ListKeys")] == [None, "page 2"]
 
 
-def test_a_page_that_says_there_is_more_and_not_where_is_garbled(store: AwsKmsStore, kms: FaultyKms) -> None:
-    kms.always("ListAliases", Body(b'{"Aliases": [], "Truncated": true}'))
+def test_a_page_that_says_there_is_more_and_not_where_is_garbled(store: AwsKmsStore, real_kms: FaultyKms) -> None:
+    real_kms.always("ListAliases", Body(b'{"Aliases": [], "Truncated": true}'))
     with pytest.raises(KmsGarbledAnswerError, match="NextMarker"):
         store.keys()
 
 
-def test_an_alias_that_somebody_else_took_meanwhile_is_left_alone(store: AwsKmsStore, kms: FaultyKms) -> None:
+def test_an_alias_that_somebody_else_took_meanwhile_is_left_alone(store: AwsKmsStore, real_kms: FaultyKms) -> None:
     by_hand: Any = store.caller().manage(REGION)
     theirs = by_hand.create_key(KeySpec="RSA_2048", KeyUsage="SIGN_VERIFY")["KeyMetadata"]
     by_hand.create_alias(AliasName="alias/hsm-keys/prod", TargetKeyId=theirs["KeyId"])
-    kms.fault("ListAliases", Body(b'{"Aliases": []}'))
+    real_kms.fault("ListAliases", Body(b'{"Aliases": []}'))
     with pytest.raises(KeyBusyError, match="somebody else made a key 'prod'"):
         store.generate("prod")
     assert store.key("prod").arn == theirs["Arn"]
@@ -139,44 +130,44 @@ def test_an_alias_that_somebody_else_took_meanwhile_is_left_alone(store: AwsKmsS
     assert states == ["PendingDeletion"]
 
 
-def test_a_name_is_waited_for_until_all_of_kms_knows_it(store: AwsKmsStore, kms: FaultyKms) -> None:
-    kms.fault("GetPublicKey", Refuse("NotFoundException"))
-    kms.fault("CreateAlias", Refuse("NotFoundException"))
+def test_a_name_is_waited_for_until_all_of_kms_knows_it(store: AwsKmsStore, real_kms: FaultyKms) -> None:
+    real_kms.fault("GetPublicKey", Refuse("NotFoundException"))
+    real_kms.fault("CreateAlias", Refuse("NotFoundException"))
     assert len(store.generate("prod").sign(b"m")) == 256
-    assert len(kms.of("CreateKey")) == 1
+    assert len(real_kms.of("CreateKey")) == 1
 
 
 @pytest.mark.parametrize("fault", [Lost(), Reset()])
-def test_binding_can_be_run_again(store: AwsKmsStore, kms: FaultyKms, fault: Fault) -> None:
+def test_binding_can_be_run_again(store: AwsKmsStore, real_kms: FaultyKms, fault: Fault) -> None:
     key = store.generate("prod")
-    kms.fault("TagResource", fault)
+    real_kms.fault("TagResource", fault)
     with pytest.raises(NetworkError):
         store.bind(key, API_KEY_ID, "prod")
     store.bind(store.key("prod"), API_KEY_ID, "prod")
     assert store.key("prod").api_key_id == API_KEY_ID
 
 
-def test_a_key_that_is_gone_is_not_taken_for_bound(store: AwsKmsStore, kms: FaultyKms) -> None:
+def test_a_key_that_is_gone_is_not_taken_for_bound(store: AwsKmsStore, real_kms: FaultyKms) -> None:
     key = store.generate("prod")
-    kms.fault("TagResource", Refuse("NotFoundException"))
+    real_kms.fault("TagResource", Refuse("NotFoundException"))
     with pytest.raises(KmsKeyNotFoundError):
         store.bind(key, API_KEY_ID, "prod")
 
 
-def test_a_replica_that_is_not_there_yet_does_not_hinder_binding(kms: FaultyKms) -> None:
+def test_a_replica_that_is_not_there_yet_does_not_hinder_binding(real_kms: FaultyKms) -> None:
     creation = KeyCreation(multi_region=True)
     with open_kms(f"awskms:///?region={REGION},{OTHER_REGION}", creation=creation) as store:
         store.bind(store.generate("prod"), API_KEY_ID, "prod")
         assert store.key("prod").api_key_id == API_KEY_ID
-    assert [seen.region for seen in kms.of("TagResource")] == [REGION, OTHER_REGION]
+    assert [seen.region for seen in real_kms.of("TagResource")] == [REGION, OTHER_REGION]
 
 
 @pytest.mark.parametrize("operation", ["GetKeyPolicy", "ReplicateKey", "DescribeKey", "TagResource", "CreateAlias"])
 @pytest.mark.parametrize("fault", [Lost(), Reset()], ids=["lost", "reset"])
-def test_replicating_can_be_run_again(kms: FaultyKms, operation: str, fault: Fault) -> None:
+def test_replicating_can_be_run_again(real_kms: FaultyKms, operation: str, fault: Fault) -> None:
     with open_kms(f"{URI}&attempts=1", creation=KeyCreation(multi_region=True)) as store:
         store.bind(store.generate("prod"), API_KEY_ID, "prod")
-        kms.fault(operation, fault)
+        real_kms.fault(operation, fault)
         with pytest.raises(NetworkError):
             store.replicate("prod", OTHER_REGION)
         store.replicate("prod", OTHER_REGION)
@@ -185,18 +176,18 @@ def test_replicating_can_be_run_again(kms: FaultyKms, operation: str, fault: Fau
         assert other.key("prod").api_key_id == API_KEY_ID
 
 
-def test_a_deletion_that_is_scheduled_already_is_finished(store: AwsKmsStore, kms: FaultyKms) -> None:
+def test_a_deletion_that_is_scheduled_already_is_finished(store: AwsKmsStore, real_kms: FaultyKms) -> None:
     key = store.generate("prod")
-    kms.fault("ScheduleKeyDeletion", Refuse("KMSInvalidStateException", "arn is pending deletion."))
+    real_kms.fault("ScheduleKeyDeletion", Refuse("KMSInvalidStateException", "arn is pending deletion."))
     store.destroy(key)
     assert store.keys() == []
 
 
 @pytest.mark.parametrize("operation", ["ScheduleKeyDeletion", "ListAliases", "DeleteAlias"])
 @pytest.mark.parametrize("fault", [Lost(), Reset()], ids=["lost", "reset"])
-def test_destroying_can_be_run_again(store: AwsKmsStore, kms: FaultyKms, operation: str, fault: Fault) -> None:
+def test_destroying_can_be_run_again(store: AwsKmsStore, real_kms: FaultyKms, operation: str, fault: Fault) -> None:
     key = store.generate("prod")
-    kms.fault(operation, fault)
+    real_kms.fault(operation, fault)
     with pytest.raises(NetworkError):
         store.destroy(key)
     store.destroy(key)

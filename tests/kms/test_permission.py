@@ -24,13 +24,6 @@ DRY = Refuse("DryRunOperationException", "The request would have succeeded, but 
 
 
 @pytest.fixture
-def kms(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyKms]:
-    with FaultyKms() as server:
-        ministack.credentials(monkeypatch, server.url)
-        yield server
-
-
-@pytest.fixture
 def store(kms: FaultyKms) -> Iterator[AwsKmsStore]:
     with open_uri(f"awskms:///alias/hsm-keys/prod?region={ministack.REGION}&budget-ms=1000") as opened:
         yield opened

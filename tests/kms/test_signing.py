@@ -48,13 +48,6 @@ MESSAGE = b"1703123456789GET/trade-api/v2/portfolio/balance"
 
 
 @pytest.fixture
-def kms(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyKms]:
-    with FaultyKms() as server:
-        ministack.credentials(monkeypatch, server.url, access_key=ACCESS_KEY, secret=SECRET)
-        yield server
-
-
-@pytest.fixture
 def store(kms: FaultyKms) -> Iterator[AwsKmsStore]:
     with open_uri(URI + "&budget-ms=4000") as opened:  # so that a busy machine doesn't use it up
         yield opened

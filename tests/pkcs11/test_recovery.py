@@ -180,7 +180,7 @@ def test_those_who_wait_while_a_call_never_returns_fail_and_dont_queue_up(
 
         def counted_rest(until: float, *, for_good: bool = False) -> bool:
             waits.append(until)
-            return rest(until, for_good=for_good)
+            return bool(rest(until, for_good=for_good))
 
         monkeypatch.setattr(link.module, "rest", counted_rest)
 

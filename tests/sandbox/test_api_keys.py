@@ -6,7 +6,7 @@ import re
 import subprocess
 from base64 import encodebytes
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -26,9 +26,6 @@ from hsm_keys.sandbox import SandboxServer
 from hsm_keys.sandbox.keys import parse_public_key
 from tests.sandbox.client import API_KEYS, BALANCE, Caller, PrivateKey, Reply, load, pem_of, rsa_key, send
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 GENERATE = f"{API_KEYS}/generate"
 ED25519 = Ed25519PrivateKey.generate()
 ED25519_PEM = pem_of(ED25519)
@@ -42,17 +39,6 @@ def pem_of_modulus(bits: int) -> str:
 
 def pem(label: str, der: bytes) -> str:
     return f"-----BEGIN {label}-----\n{encodebytes(der).decode()}-----END {label}-----\n"
-
-
-@pytest.fixture
-def server() -> Iterator[SandboxServer]:
-    with SandboxServer(key_type="ed25519") as running:
-        yield running
-
-
-@pytest.fixture
-def boss(server: SandboxServer) -> Caller:
-    return Caller.bootstrap(server)
 
 
 def assert_bad(reply: Reply) -> None:

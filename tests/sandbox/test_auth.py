@@ -6,7 +6,6 @@ import http.client
 import json
 import socket
 from base64 import b64decode, urlsafe_b64encode
-from typing import TYPE_CHECKING
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -35,16 +34,7 @@ from tests.sandbox.client import (
 )
 from tests.support.orders import order_body
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 NOON = 1_795_000_000_000
-
-
-@pytest.fixture
-def server() -> Iterator[SandboxServer]:
-    with SandboxServer(key_type="ed25519") as running:
-        yield running
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from websockets.exceptions import InvalidHandshake
@@ -17,21 +17,7 @@ from websockets.sync.client import connect
 from hsm_keys.sandbox import Fault, FaultKind, SandboxServer, parse_fault
 from tests.sandbox.client import API_KEYS, BALANCE, EVENT_ORDERS, ORDERS, PREFIX, Caller, Reply, port_of, send
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 GENERATE = ("POST", f"{API_KEYS}/generate", {"name": "made", "key_type": "ed25519"})
-
-
-@pytest.fixture
-def server() -> Iterator[SandboxServer]:
-    with SandboxServer(key_type="ed25519") as running:
-        yield running
-
-
-@pytest.fixture
-def boss(server: SandboxServer) -> Caller:
-    return Caller.bootstrap(server)
 
 
 def made(server: SandboxServer) -> int:

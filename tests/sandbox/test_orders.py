@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from hsm_keys.sandbox import SandboxServer
 from hsm_keys.sandbox.markets import PERPS
 from tests.sandbox.client import BALANCE, EVENT_ORDERS, ORDERS, PREFIX, Caller, now_ms, send
 from tests.support.orders import add_orders, order_body
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 FILLS, POSITIONS = f"{PREFIX}/portfolio/fills", f"{PREFIX}/portfolio/positions"
-
-
-@pytest.fixture
-def boss() -> Iterator[Caller]:
-    with SandboxServer(key_type="ed25519") as server:
-        yield Caller.bootstrap(server)
 
 
 def place(boss: Caller, **changes: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -11,9 +11,6 @@ from hsm_keys.errors import UsageError
 from hsm_keys.sandbox import SandboxServer
 from tests.sandbox.client import API_KEYS, BALANCE, EVENT_ORDERS, ORDERS, Caller, Reply, pem_of, send
 from tests.support.orders import order_body
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ORDER = order_body(client_order_id=None)
 PEM = pem_of(Ed25519PrivateKey.generate())
@@ -32,12 +29,6 @@ CALLS: dict[str, tuple[str, str, Any, int]] = {
 
 READING = {"balance", "orders", "list"}
 TRADING = {"order", "cancel"}
-
-
-@pytest.fixture
-def server() -> Iterator[SandboxServer]:
-    with SandboxServer(key_type="ed25519") as running:
-        yield running
 
 
 def is_forbidden(reply: Reply) -> bool:

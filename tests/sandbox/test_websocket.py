@@ -16,20 +16,9 @@ from tests.sandbox.client import API_KEYS, BALANCE, EVENT_ORDERS, Caller, now_ms
 from tests.support.orders import order_body
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 PATH = "/trade-api/ws/v2"
-
-
-@pytest.fixture
-def server() -> Iterator[SandboxServer]:
-    with SandboxServer(key_type="ed25519") as running:
-        yield running
-
-
-@pytest.fixture
-def boss(server: SandboxServer) -> Caller:
-    return Caller.bootstrap(server)
 
 
 def dial(server: SandboxServer, headers: Mapping[str, str], query: str = "") -> ClientConnection:
