@@ -40,6 +40,7 @@ class Exchange:
     faults: Faults
     recorder: Recorder
     clock_ms: Callable[[], int]
+    ping_every_s: float
 
 
 def build_apps(exchange: Exchange) -> tuple[web.Application, web.Application]:
@@ -78,7 +79,7 @@ class _Front:
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self.sessions = Sessions()
+        self.sessions = Sessions(exchange.clock_ms, exchange.ping_every_s)
 
     def handler(self, operation: Operation) -> Handler:
         """Return the aiohttp handler for one operation."""

@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from hsm_keys.sandbox.fixed_point import ONE_DOLLAR, count_text, money_text, price_text
-from hsm_keys.sandbox.market_data import book_levels, pairs
-from hsm_keys.sandbox.markets import DEPTH, MARKETS, PERPS
-from hsm_keys.sandbox.matching import Fill, Order, Position
-from hsm_keys.sandbox.shapes import order_json
+from hsm_keys.sandbox import event_messages, margin_messages
+from hsm_keys.sandbox.fixed_point import count_text
+from hsm_keys.sandbox.grouping import GroupEvent
+from hsm_keys.sandbox.markets import MARKETS, PERPS
+from hsm_keys.sandbox.matching import Fill, LevelChange, Order, Position
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
     from hsm_keys.sandbox.markets import Market
+    from hsm_keys.sandbox.matching import Book
     from hsm_keys.sandbox.state import SandboxState
 
-__all__ = ["CHANNELS", "Subscription", "messages", "snapshots"]
+__all__ = ["Subscription", "channels_of"]
 
-CHANNELS: Final = frozenset(
-    {
-        "orderbook_delta",
-        "ticker",
-        "trade",
-        "fill",
-        "market_positions",
-        "market_lifecycle_v2",
-        "multivariate_market_lifecycle",
-        "multivariate",
-        "communications",
-        "order_group_updates",
-        "user_orders",
-        "cfbenchmarks_value",
-        "cfbenchmarks_value_5hz",
-    }
-)
-"""Those that Kalshi has; of some nothing is ever told here."""
+_COMMON: Final = {"orderbook_delta", "ticker", "trade", "fill", "order_group_updates", "user_orders"}
+_EVENTS: Final = _COMMON | {
+    "market_positions",
+    "market_lifecycle_v2",
+    "multivariate_market_lifecycle",
+    "multivariate",
+    "communications",
+    "cfbenchmarks_value",
+    "cfbenchmarks_value_5hz",
+}
+_PERPS: Final = _COMMON | {"corporate_actions"}
 
-_MARKET_ID: Final = "00000000-0000-4000-8000-000000000000"
+
+def channels_of(*, perps: bool) -> AbstractSet[str]:
+    """Return the channels that Kalshi has; of those that aren't about orders nothing is ever told here."""
+    return _PERPS if perps else _EVENTS
 
 
 @dataclass(slots=True)
@@ -48,154 +46,107 @@ class Subscription:
     Args:
         channel: The channel's name.
         sid: The subscription's number.
-        tickers: The markets it is about; none is all of them.
-        perps: Whether those are perpetuals.
+        tickers: The markets it is about; None is all of them.
+        state: The account.
+        perps: Whether it is about perpetuals.
         seq: The number of the last message.
     """
 
     channel: str
     sid: int
-    tickers: set[str]
+    tickers: AbstractSet[str] | None
+    state: SandboxState
     perps: bool
     seq: int = 0
+    _best: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The last ticker of each market, times apart."""
+
+    @property
+    def _book(self) -> Book:
+        return self.state.margin if self.perps else self.state.book
+
+    @property
+    def _markets(self) -> Mapping[str, Market]:
+        return PERPS if self.perps else MARKETS
+
+    def add(self, tickers: AbstractSet[str]) -> AbstractSet[str]:
+        """Be about these markets as well, and return those that are new."""
+        if self.tickers is None:
+            return frozenset()
+        new = tickers - self.tickers
+        self.tickers |= tickers
+        return new
+
+    def remove(self, tickers: AbstractSet[str]) -> None:
+        """Not be about these markets any more."""
+        self.tickers = (self._markets.keys() if self.tickers is None else self.tickers) - tickers
 
     def next_seq(self) -> int:
         """Return the number of the next message."""
         self.seq += 1
         return self.seq
 
-    def message(self, kind: str, msg: dict[str, Any]) -> dict[str, Any]:
-        """Return a message of this subscription."""
+    def _message(self, kind: str, msg: dict[str, Any]) -> dict[str, Any]:
         return {"type": kind, "sid": self.sid, "seq": self.next_seq(), "msg": msg}
 
-    def wants(self, ticker: str) -> bool:
-        """Tell whether it is about a market."""
-        return not self.tickers or ticker in self.tickers
+    def _wants(self, market: Market) -> bool:
+        return self.tickers is None or market.ticker in self.tickers
+
+    def snapshots(self, now_ms: int, tickers: AbstractSet[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Give what is told without anything happening: of these markets, by default of all it is about."""
+        shapes = margin_messages if self.perps else event_messages
+        for market in self._markets.values():
+            if not (self._wants(market) if tickers is None else market.ticker in tickers):
+                continue
+            if self.channel == "orderbook_delta":
+                yield self._message("orderbook_snapshot", shapes.snapshot(market, self._book))
+            elif self.channel == "ticker":
+                yield from self._ticker(market, now_ms)
+
+    def messages(self, kind: str, subject: object, now_ms: int) -> Iterator[dict[str, Any]]:
+        """Give what is told of an event in a Book; ``kind`` and ``subject`` are as it tells them."""
+        match kind, subject:
+            case "order", Order() if self.channel == "user_orders" and self._wants(subject.market):
+                shapes = margin_messages if self.perps else event_messages
+                yield self._message("user_order", shapes.user_order(subject, self.state.user_id))
+            case "level", LevelChange() if self._wants(subject.order.market):
+                yield from self._level(subject, now_ms)
+            case "fill", Fill() if self._wants(subject.order.market):
+                yield from self._fill(subject, now_ms)
+            case "group", GroupEvent() if self.channel == "order_group_updates":
+                yield self._message("order_group_updates", _group(subject))
+
+    def _level(self, change: LevelChange, now_ms: int) -> Iterator[dict[str, Any]]:
+        if self.channel == "orderbook_delta":
+            shapes = margin_messages if self.perps else event_messages
+            yield self._message("orderbook_delta", shapes.delta(change))
+        elif self.channel == "ticker":
+            yield from self._ticker(change.order.market, now_ms)
+
+    def _fill(self, fill: Fill, now_ms: int) -> Iterator[dict[str, Any]]:
+        shapes = margin_messages if self.perps else event_messages
+        key = (fill.order.subaccount, fill.order.market.ticker)
+        held = self._book.positions.get(key) or Position()
+        if self.channel == "fill":
+            yield self._message("fill", shapes.fill(fill, held))
+        elif self.channel == "trade":
+            yield self._message("trade", shapes.trade(fill))
+        elif self.channel == "ticker":
+            yield from self._ticker(fill.order.market, now_ms)
+        elif self.channel == "market_positions":
+            yield self._message("market_position", event_messages.position(fill, held, self.state.user_id))
+
+    def _ticker(self, market: Market, now_ms: int) -> Iterator[dict[str, Any]]:
+        """Give a market's ticker, if it changed since it was last told."""
+        shapes = margin_messages if self.perps else event_messages
+        now = shapes.ticker(market, self._book, now_ms)
+        timeless = {name: value for name, value in now.items() if name not in {"ts", "ts_ms"}}
+        if self._best.get(market.ticker) != timeless:
+            self._best[market.ticker] = timeless
+            yield self._message("ticker", now)
 
 
-def snapshots(subscription: Subscription, state: SandboxState) -> Iterator[dict[str, Any]]:
-    """Give what a subscription is told at once."""
-    markets = PERPS if subscription.perps else MARKETS
-    wanted = [market for market in markets.values() if subscription.wants(market.ticker)]
-    if subscription.channel == "orderbook_delta":
-        for market in wanted:
-            yield subscription.message("orderbook_snapshot", _snapshot(market, state, perps=subscription.perps))
-    elif subscription.channel == "ticker":
-        for market in wanted:
-            yield subscription.message("ticker", _ticker(market))
-
-
-def _snapshot(market: Market, state: SandboxState, *, perps: bool) -> dict[str, Any]:
-    yes, no = book_levels(market, state.margin if perps else state.book)
-    levels = {"yes_dollars_fp": pairs(yes), "no_dollars_fp": pairs(no)}
-    return {"market_ticker": market.ticker, "market_id": _MARKET_ID, **levels}
-
-
-def _ticker(market: Market) -> dict[str, Any]:
-    return {
-        "market_ticker": market.ticker,
-        "market_id": _MARKET_ID,
-        "price_dollars": price_text(market.bid),
-        "yes_bid_dollars": price_text(market.bid),
-        "yes_ask_dollars": price_text(market.ask),
-        "no_bid_dollars": price_text(ONE_DOLLAR - market.ask),
-        "no_ask_dollars": price_text(ONE_DOLLAR - market.bid),
-        "yes_bid_size_fp": count_text(DEPTH),
-        "yes_ask_size_fp": count_text(DEPTH),
-        "last_trade_size_fp": count_text(0),
-        "volume_fp": count_text(0),
-        "open_interest_fp": count_text(0),
-        "dollar_volume": 0,
-        "dollar_open_interest": 0,
-        "ts": 1_700_000_000,
-        "ts_ms": 1_700_000_000_000,
-    }
-
-
-def messages(subscription: Subscription, kind: str, subject: object, state: SandboxState) -> Iterator[dict[str, Any]]:
-    """Give what a subscription is told of an order that changed, or of a fill."""
-    if isinstance(subject, Order) and kind == "order" and subscription.wants(subject.market.ticker):
-        if subscription.channel == "user_orders":
-            yield subscription.message("user_order", _user_order(subject, state.user_id))
-        elif subscription.channel == "orderbook_delta":
-            yield subscription.message("orderbook_snapshot", _snapshot(subject.market, state, perps=subscription.perps))
-    elif isinstance(subject, Fill) and kind == "fill" and subscription.wants(subject.order.market.ticker):
-        if subscription.channel == "fill":
-            yield subscription.message("fill", _fill(subject, _held(subject, state)))
-        elif subscription.channel == "trade":
-            yield subscription.message("trade", _trade(subject))
-        elif subscription.channel == "market_positions":
-            yield subscription.message("market_position", _position(subject, _held(subject, state), state.user_id))
-
-
-def _held(fill: Fill, state: SandboxState) -> Position:
-    key = (fill.order.subaccount, fill.order.market.ticker)
-    return state.book.positions.get(key) or state.margin.positions.get(key) or Position()
-
-
-def _user_order(order: Order, user_id: str) -> dict[str, Any]:
-    dropped = ("action", "type", "no_price_dollars", "cancel_order_on_pause")
-    shown = {name: value for name, value in order_json(order, user_id).items() if name not in dropped}
-    return shown | {
-        "is_yes": order.side == "bid",
-        "created_ts_ms": order.created_ms,
-        "last_updated_ts_ms": order.updated_ms,
-    }
-
-
-def _sides(order: Order) -> dict[str, Any]:
-    side = "yes" if order.side == "bid" else "no"
-    return {"side": side, "outcome_side": side, "book_side": order.side}
-
-
-def _fill(fill: Fill, held: Position) -> dict[str, Any]:
-    order = fill.order
-    return {
-        **_sides(order),
-        "trade_id": fill.fill_id,
-        "order_id": order.order_id,
-        "client_order_id": order.client_order_id,
-        "market_ticker": order.market.ticker,
-        "is_taker": True,
-        "yes_price_dollars": price_text(fill.price),
-        "count_fp": count_text(fill.count),
-        "fee_cost": money_text(fill.fee),
-        "action": "buy",
-        "purchased_side": "yes" if order.side == "bid" else "no",
-        "post_position_fp": count_text(held.count),
-        "subaccount": order.subaccount,
-        "exchange_index": order.market.shard,
-        "ts": fill.ms // 1000,
-        "ts_ms": fill.ms,
-    }
-
-
-def _trade(fill: Fill) -> dict[str, Any]:
-    side = "yes" if fill.order.side == "bid" else "no"
-    return {
-        "trade_id": fill.fill_id,
-        "market_ticker": fill.order.market.ticker,
-        "yes_price_dollars": price_text(fill.price),
-        "no_price_dollars": price_text(ONE_DOLLAR - fill.price),
-        "count_fp": count_text(fill.count),
-        "taker_side": side,
-        "taker_outcome_side": side,
-        "taker_book_side": fill.order.side,
-        "is_block_trade": False,
-        "ts": fill.ms // 1000,
-        "ts_ms": fill.ms,
-    }
-
-
-def _position(fill: Fill, held: Position, user_id: str) -> dict[str, Any]:
-    return {
-        "user_id": user_id,
-        "market_ticker": fill.order.market.ticker,
-        "position_fp": count_text(held.count),
-        "position_cost_dollars": money_text(held.cost),
-        "realized_pnl_dollars": money_text(held.realized),
-        "fees_paid_dollars": money_text(held.fees),
-        "position_fee_cost_dollars": money_text(held.fees),
-        "volume_fp": count_text(fill.count),
-        "subaccount": fill.order.subaccount,
-    }
+def _group(event: GroupEvent) -> dict[str, Any]:
+    shown = {"event_type": event.kind, "order_group_id": event.group.group_id, "ts_ms": event.ms}
+    has_limit = event.kind in {"created", "limit_updated"}
+    return shown | ({"contracts_limit_fp": count_text(event.group.limit)} if has_limit else {})

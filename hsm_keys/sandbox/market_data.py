@@ -77,9 +77,9 @@ def book_levels(market: Market, book: Book) -> tuple[dict[int, int], dict[int, i
     """Return what is bid for YES and for NO, by price: the others' offers and the account's own."""
     yes, no = {market.bid: DEPTH}, {ONE_DOLLAR - market.ask: DEPTH}
     for order in book.orders.values():
-        if order.status == "resting" and order.market == market:
+        if order.shown and order.market == market:
             levels, price = (yes, order.price) if order.side == "bid" else (no, ONE_DOLLAR - order.price)
-            levels[price] = levels.get(price, 0) + order.remaining
+            levels[price] = levels.get(price, 0) + order.shown
     return yes, no
 
 

@@ -16,7 +16,7 @@ from hsm_keys.sandbox.markets import DEPTH
 if TYPE_CHECKING:
     from hsm_keys.sandbox.markets import Market
 
-__all__ = ["Book", "Fill", "Order", "Position", "Refused"]
+__all__ = ["Book", "Fill", "LevelChange", "Order", "Position", "Refused"]
 
 Side: TypeAlias = Literal["bid", "ask"]
 Listener: TypeAlias = Callable[[str, object], None]
@@ -68,6 +68,13 @@ class Order:
     cancel_on_pause: bool = False
     position: int = 0
     """Where it stands in the order of arrival."""
+    in_book: bool = False
+    """Whether others can see what remains of it; not before it has met what it crosses."""
+
+    @property
+    def shown(self) -> int:
+        """How much of it is in the order book."""
+        return self.remaining if self.in_book and self.status == "resting" else 0
 
     @property
     def locked(self) -> int:
@@ -86,6 +93,15 @@ class Fill:
     price: int
     fee: int
     ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class LevelChange:
+    """More or less of what is in the order book at one price, by a change of one order."""
+
+    order: Order
+    price: int
+    delta: int
 
 
 @dataclass(slots=True)
@@ -118,7 +134,8 @@ class Book:
     """All orders, fills and positions of one account on one exchange.
 
     Args:
-        tell: Called with a kind of event and what it is about, in the order of events.
+        tell: Called with a kind of event and what it is about, in the order of events: ``order`` and an Order,
+            ``level`` and a LevelChange, ``fill`` and a Fill.
     """
 
     tell: Listener
@@ -155,7 +172,7 @@ class Book:
             order = self._fill(order)
         if order.status == "resting" and order.time_in_force != "good_till_canceled":
             order = self.end(order, order.updated_ms)
-        return order
+        return self._show(order)
 
     def _reduced(self, order: Order) -> Order:
         held = self.positions.get((order.subaccount, order.market.ticker), Position()).count
@@ -168,9 +185,27 @@ class Book:
         return order.price >= order.market.ask if order.side == "bid" else order.price <= order.market.bid
 
     def _keep(self, order: Order) -> Order:
+        before = self.orders.get(order.order_id)
         self.orders[order.order_id] = order
         self.tell("order", order)
+        self._tell_levels(before, order)
         return order
+
+    def _show(self, order: Order) -> Order:
+        """Put what remains of an order into the order book, now that it has met what it crosses."""
+        if order.status != "resting" or order.in_book:
+            return order
+        shown = self.orders[order.order_id] = replace(order, in_book=True)
+        self._tell_levels(None, shown)
+        return shown
+
+    def _tell_levels(self, before: Order | None, after: Order) -> None:
+        changes = {after.price: after.shown}
+        if before is not None:
+            changes[before.price] = changes.get(before.price, 0) - before.shown
+        for price, delta in changes.items():
+            if delta:
+                self.tell("level", LevelChange(after, price, delta))
 
     def _prevent_self_trade(self, order: Order) -> Order:
         """End one of two orders of the account that would trade with each other."""
@@ -228,8 +263,10 @@ class Book:
         """
         if changed.locked > self.money_of(order.subaccount) + order.locked:
             raise Refused(400, "insufficient_balance")
-        kept = self._prevent_self_trade(self._keep(changed))
-        return self._fill(kept) if kept.status == "resting" and self._crosses(kept) else kept
+        kept = self._prevent_self_trade(self._keep(replace(changed, in_book=not self._crosses(changed))))
+        if kept.status == "resting" and self._crosses(kept):
+            kept = self._fill(kept)
+        return self._show(kept)
 
     def expire(self, now_ms: int) -> None:
         """End resting orders whose time has come."""

@@ -19,6 +19,7 @@ from hsm_keys.sandbox.wire import Answer, Call, WireError, flat, nested
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from hsm_keys.sandbox.grouping import Groups
     from hsm_keys.sandbox.markets import Market
     from hsm_keys.sandbox.matching import Book
 
@@ -62,7 +63,6 @@ class Desk:
         if body.expiration_time is not None and body.expiration_time * 1000 <= call.now_ms:
             raise flat(400, "invalid_parameters", "expiration_time: must be in the future")
         group = body.order_group_id or None
-        call.state.groups.check(group)
         order = Order(
             order_id=str(uuid4()),
             client_order_id=body.client_order_id or str(uuid4()),
@@ -81,12 +81,17 @@ class Desk:
             cancel_on_pause=bool(body.cancel_order_on_pause),
         )
         book = self._book(call)
+        groups = self._groups(call)
         try:
+            groups.check(group)
             placed = book.place(order, post_only=bool(body.post_only), reduce_only=bool(body.reduce_only))
         except Refused as refusal:
             raise _refused(refusal.status, refusal.code, refusal.details) from None
-        call.state.groups.matched(book, placed, call.now_ms)
+        groups.matched(placed, placed.filled, call.now_ms)
         return book.orders[placed.order_id]
+
+    def _groups(self, call: Call) -> Groups:
+        return call.state.margin_groups if self._perps else call.state.groups
 
     def _market(self, ticker: str, shard: int | None) -> Market:
         market = self._markets.get(ticker)
@@ -126,10 +131,13 @@ class Desk:
             expires_s=order.expires_s if body.expiration_time is None else body.expiration_time or None,
             updated_ms=call.now_ms,
         )
+        book = self._book(call)
         try:
-            return Answer(200, self._shown(summary(self._book(call).amend(order, changed))))
+            amended = book.amend(order, changed)
         except Refused as refusal:
             raise _refused(refusal.status, refusal.code, refusal.details) from None
+        self._groups(call).matched(amended, amended.filled - order.filled, call.now_ms)
+        return Answer(200, self._shown(summary(book.orders[order.order_id])))
 
     async def decrease(self, call: Call) -> Answer:
         """``POST .../{order_id}/decrease``: by so many contracts, or to so many."""

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeAlias
 
 from hsm_keys.kalshi.operations import OPERATIONS, WEBSOCKETS, Operation
-from hsm_keys.sandbox import account, api_keys, groups, market_data, portfolio, rfqs
+from hsm_keys.sandbox import account, api_keys, market_data, portfolio, rfqs
+from hsm_keys.sandbox.groups import GroupDesk
 from hsm_keys.sandbox.orders import Desk, gone
 from hsm_keys.sandbox.wire import Answer, Call
 
@@ -17,6 +18,19 @@ Handler: TypeAlias = Callable[[Call], Awaitable[Answer]]
 _EVENTS: Final = Desk(perps=False)
 _MARGIN: Final = Desk(perps=True)
 _QUOTES: Final = ("/communications/quotes", "/communications/rfqs/{rfq_id}/quotes")
+
+
+def _group_routes(below: str, desk: GroupDesk) -> dict[str, Handler]:
+    return {
+        f"GET {below}": desk.list_all,
+        f"POST {below}/create": desk.create,
+        f"GET {below}/{{order_group_id}}": desk.show,
+        f"DELETE {below}/{{order_group_id}}": desk.delete,
+        f"PUT {below}/{{order_group_id}}/limit": desk.limit,
+        f"PUT {below}/{{order_group_id}}/reset": desk.reset,
+        f"PUT {below}/{{order_group_id}}/trigger": desk.trigger,
+    }
+
 
 HANDLERS: Final[Mapping[str, Handler]] = {
     "GET /account/endpoint_costs": account.endpoint_costs,
@@ -71,13 +85,6 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     "POST /portfolio/events/orders/{order_id}/amend": _EVENTS.amend,
     "POST /portfolio/events/orders/{order_id}/decrease": _EVENTS.decrease,
     "GET /portfolio/fills": portfolio.fills,
-    "GET /portfolio/order_groups": groups.list_all,
-    "POST /portfolio/order_groups/create": groups.create,
-    "GET /portfolio/order_groups/{order_group_id}": groups.show,
-    "DELETE /portfolio/order_groups/{order_group_id}": groups.delete,
-    "PUT /portfolio/order_groups/{order_group_id}/limit": groups.limit,
-    "PUT /portfolio/order_groups/{order_group_id}/reset": groups.reset,
-    "PUT /portfolio/order_groups/{order_group_id}/trigger": groups.trigger,
     "GET /portfolio/orders": portfolio.orders,
     "GET /portfolio/orders/queue_positions": portfolio.queue_positions,
     "GET /portfolio/orders/{order_id}": portfolio.order,
@@ -86,6 +93,8 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     "GET /portfolio/summary/total_resting_order_value": portfolio.resting_value,
     "GET /series": market_data.series_list,
     "GET /series/{series_ticker}": market_data.series,
+    **_group_routes("/portfolio/order_groups", GroupDesk(perps=False)),
+    **_group_routes("/margin/order_groups", GroupDesk(perps=True)),
     **{operation.name: gone for operation in OPERATIONS if operation.instead is not None},
 }
 """By method and path template."""

@@ -51,6 +51,7 @@ class SandboxServer:
         key_type: Kind of the bootstrap key: ``rsa`` (2048 bits) or ``ed25519``.
         null_lists: Send ``null`` for lists that are empty or were left out, and for absent optional fields.
         clock_ms: The server's clock, in milliseconds since 1970.
+        ping_every_s: How often WebSockets get a ping, in seconds; Kalshi's do every 10.
 
     Attributes:
         state: Keys and orders of the account.
@@ -71,6 +72,7 @@ class SandboxServer:
         key_type: str = "rsa",
         null_lists: bool = False,
         clock_ms: Callable[[], int] = _system_clock_ms,
+        ping_every_s: float = 10.0,
     ) -> None:
         if tier not in TIERS:
             raise UsageError(f"there is no tier {describe(tier)}", hint=f"choose {' or '.join(TIERS)}")
@@ -86,6 +88,7 @@ class SandboxServer:
         self.bootstrap_key_id = self.state.register("bootstrap", public_key, scopes=["read", "write"]).api_key_id
         self._recorder = Recorder()
         self._clock_ms = clock_ms
+        self._ping_every_s = ping_every_s
         self._ports = [port, ws_port]
         self._running: _Running | None = None
 
@@ -191,7 +194,7 @@ class SandboxServer:
             if error.name is None or error.name.partition(".")[0] != "aiohttp":
                 raise
             raise UsageError("the sandbox needs aiohttp", hint="pip install 'hsm-keys[sandbox]'") from None
-        return build_apps(Exchange(self.state, self.faults, self._recorder, self._clock_ms))
+        return build_apps(Exchange(self.state, self.faults, self._recorder, self._clock_ms, self._ping_every_s))
 
     def stop(self) -> None:
         """Close the port and every connection; nothing happens if it doesn't run."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from hsm_keys.sandbox.groups import Groups
+from hsm_keys.sandbox.grouping import Groups
 from hsm_keys.sandbox.keys import KeyType, PublicKey, key_type_of, public_pem
 from hsm_keys.sandbox.matching import Book
 from hsm_keys.sandbox.shapes import order_json
@@ -69,7 +69,8 @@ class SandboxState:
         self._listeners: list[Callable[[str, object], None]] = []
         self.book = Book(self._tell)
         self.margin = Book(lambda kind, subject: self._tell(f"margin {kind}", subject))
-        self.groups = Groups()
+        self.groups = Groups(self.book)
+        self.margin_groups = Groups(self.margin)
         self.rfqs: dict[str, dict[str, Any]] = {}
         self.quotes: dict[str, dict[str, Any]] = {}
 
@@ -122,7 +123,10 @@ class SandboxState:
         return {order_id: order_json(order, self.user_id) for order_id, order in list(self.book.orders.items())}
 
     def follow(self, listener: Callable[[str, object], None]) -> Callable[[], None]:
-        """Have a listener called with each change of an order, and each fill; call the result to end that."""
+        """Have a listener called with whatever happens in a Book or to a group; call the result to end that.
+
+        Of perpetuals, the kind of event has ``margin `` before it.
+        """
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 

@@ -47,6 +47,7 @@ WRITES: dict[str, tuple[dict[str, Any], str]] = {
     "POST /margin/orders/{order_id}/amend": (CHANGE | PERP | {"market_id": "x"}, "/margin/orders"),
     "POST /margin/orders/{order_id}/decrease": ({"reduce_to": "1"}, "/margin/orders"),
     "POST /portfolio/order_groups/create": ({"contracts_limit": 5, "subaccount": 0}, "/portfolio/order_groups"),
+    "POST /margin/order_groups/create": ({"contracts_limit": 5, "exchange_index": 0}, "/margin/order_groups"),
     "PUT /portfolio/order_groups/{order_group_id}/limit": ({"contracts_limit_fp": "5"}, "/portfolio/order_groups"),
     "POST /communications/rfqs": (
         {"market_ticker": "KXTEST-1", "rest_remainder": True, "contracts": 5, "target_cost_dollars": "5"},

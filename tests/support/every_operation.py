@@ -39,7 +39,8 @@ class Walk:
         ):
             self._trade(orders, below, terms)
         self._batch()
-        self._group()
+        self._group("/portfolio/events/orders", "/portfolio/order_groups", {})
+        self._group("/margin/orders", "/margin/order_groups", PERP)
         self._quote()
         self._read_account()
         self._go("DELETE /portfolio/events/orders")
@@ -115,10 +116,9 @@ class Walk:
         ended = [{"order_id": made["orders"][0]["order_id"]}, {"order_id": "unknown"}]
         self._go("DELETE /portfolio/events/orders/batched", {"orders": ended})
 
-    def _group(self) -> None:
-        groups = "/portfolio/order_groups"
+    def _group(self, orders: str, groups: str, terms: dict[str, str]) -> None:
         group = {"order_group_id": self._go(f"POST {groups}/create", {"contracts_limit": 50})["order_group_id"]}
-        self._go("POST /portfolio/events/orders", order_body(client_order_id="in a group", **group))
+        self._go(f"POST {orders}", order_body(client_order_id="in a group", **terms, **group))
         self._go(f"GET {groups}")
         self._go(f"GET {groups}/{{order_group_id}}", **group)
         self._go(f"PUT {groups}/{{order_group_id}}/limit", {"contracts_limit_fp": "60.00"}, **group)

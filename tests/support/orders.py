@@ -47,6 +47,7 @@ def add_orders(sandbox: SandboxServer, count: int, ticker: str = TICKER) -> list
             created_ms=1_700_000_000_000,
             updated_ms=1_700_000_000_000,
             position=len(book.orders),
+            in_book=True,
         )
         book.orders[order.order_id] = order
     return list(book.orders)
