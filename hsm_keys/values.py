@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Secret",
     "describe",
+    "encodable",
     "hides_its_arguments",
     "looks_secret",
     "may_be_shown",
@@ -65,6 +66,10 @@ _KINDS: Final = (
 _LIKE_A_SECRET: Final = re.compile(
     r"-----BEGIN|PRIVATE KEY|pin-value|://[^/]*@|[A-Za-z0-9+/]{40,}|\bhvs\.|\beyJ", re.IGNORECASE
 )
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_ESCAPED: Final = range(0xDC80, 0xDD00)
+"""What Python makes of the bytes 80 to FF where they are no UTF-8 (PEP 383)."""
+
 _NO_SECRET: Final = 3
 _LONGEST_NAME: Final = 128
 _LONGEST_PATH: Final = 300
@@ -149,6 +154,19 @@ def shown_path(path: object) -> str:
         return text
     plain = text.isprintable() and len(text) <= _LONGEST_PATH and not any(map(looks_secret, text.split("/")))
     return text if plain and _PATH.fullmatch(text) else describe(text)
+
+
+def encodable(text: str) -> str:
+    r"""Return a text that any output can hold: bytes that were no UTF-8 become text such as ``\xfc``.
+
+    Labels in a token, paths and names at Kalshi may hold such.
+    """
+
+    def escape(match: re.Match[str]) -> str:
+        point = ord(match[0])
+        return f"\\x{point - _ESCAPED.start + 0x80:02x}" if point in _ESCAPED else f"\\u{point:04x}"
+
+    return _LONE_SURROGATE.sub(escape, text)
 
 
 def _leads_somewhere(path: str) -> bool:

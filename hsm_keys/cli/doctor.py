@@ -9,7 +9,7 @@ import click
 
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, settings_options
-from hsm_keys.cli.output import print_json
+from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.session import bootstrap_signer, connector, kalshi_base_url, opened_store, speaking
 from hsm_keys.cli.store_uri import store_uri
 
@@ -42,9 +42,9 @@ def doctor(settings: Settings) -> int:
             print_json({"checks": [check.as_dict() for check in checks], "verdict": verdict})
         else:
             for check in checks:
-                click.echo(f"{check.verdict:<8} {check.name}: {check.message}")
+                print_line(f"{check.verdict:<8} {check.name}: {check.message}")
                 if check.remedy:
-                    click.echo(f"         {check.remedy}")
+                    print_line(f"         {check.remedy}")
             click.echo(_SUMMARY[verdict])
     return exit_code
 

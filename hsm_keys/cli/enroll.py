@@ -9,7 +9,7 @@ import click
 
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, new_key_options, settings_options
-from hsm_keys.cli.output import print_json
+from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.session import connector, management_client, opened_store, speaking
 from hsm_keys.errors import AwsError, UsageError
 from hsm_keys.values import shown_path
@@ -54,7 +54,7 @@ def print_enrollment(settings: Settings, done: Enrollment) -> None:
     if settings.as_json:
         print_json(key_object(done.key, done.custody, done.api_key_id))
     else:
-        click.echo(f"{done.key.name}  {done.api_key_id}  {done.key.uri}")
+        print_line(f"{done.key.name}  {done.api_key_id}  {done.key.uri}")
 
 
 @command(epilog="Example: hsm-keys enroll --slot 0 --name prod")

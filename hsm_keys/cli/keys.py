@@ -16,7 +16,7 @@ from hsm_keys.stores.base import LOGIN_EACH_TIME
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hsm_keys.lifecycle.inventory import Entry
+    from hsm_keys.lifecycle.inventory import Entry, UnusableObject
 
 __all__ = ["list_keys", "public_key", "show"]
 
@@ -28,7 +28,8 @@ __all__ = ["list_keys", "public_key", "show"]
 def list_keys(settings: Settings, *, auth: str | None) -> None:
     """List Kalshi's keys and the store's keys, joined: where each private half is.
 
-    With --store given several times, all of them are looked at.
+    With --store given several times, all of them are looked at. What a store holds and can't use, since it can't be
+    read, has no label or lacks its public half, is counted and named after the keys.
     """
     from hsm_keys.lifecycle.attestation import attestation_of
     from hsm_keys.lifecycle.inventory import take_inventory
@@ -46,12 +47,14 @@ def list_keys(settings: Settings, *, auth: str | None) -> None:
             with connect(signer) as client:
                 answer = client.api_keys.list()
             listed, attestation = answer.api_keys, attestation_of(answer)
-        entries = take_inventory(stores, listed, connect.environment)
+        inventory = take_inventory(stores, listed, connect.environment)
         if settings.as_json:
+            unusable = {"unusable": [each.as_dict() for each in inventory.unusable]} if inventory.unusable else {}
             expires = {"api_key_region_expiration_ts": attestation.expires_ts} if attestation else {}
-            print_json({"keys": [entry.as_dict() for entry in entries], **expires})
+            print_json({"keys": [entry.as_dict() for entry in inventory.entries], **unusable, **expires})
         else:
-            _print_table(entries)
+            _print_table(inventory.entries)
+            _print_unusable(inventory.unusable)
         if attestation:
             say_attestation(attestation, say)
 
@@ -71,6 +74,13 @@ def _print_table(entries: Sequence[Entry]) -> None:
         for entry in entries
     ]
     print_table(headings, rows)
+
+
+def _print_unusable(unusable: Sequence[UnusableObject]) -> None:
+    if unusable:
+        print_line(f"private halves that can't be used: {len(unusable)}; the other keys work")
+    for each in unusable:
+        print_line(f"  {each.name} in {each.location}: {each.problem}")
 
 
 @command(epilog="Example: hsm-keys show prod --slot 0")

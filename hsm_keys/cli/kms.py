@@ -8,7 +8,7 @@ import click
 
 from hsm_keys.cli.commands import command, group
 from hsm_keys.cli.options import Settings, settings_options
-from hsm_keys.cli.output import print_json
+from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.session import opened_store, speaking
 from hsm_keys.errors import UsageError
 
@@ -70,4 +70,4 @@ def replicate(settings: Settings, *, name: str, target: str) -> None:
             shown = {field: attributes[field] for field in ("primary_region", "replica_regions")}
             print_json({"name": key.name, "uri": key.uri, **shown})
         else:
-            click.echo(f"{key.name}  {attributes['primary_region']}  {attributes['replica_regions']}")
+            print_line(f"{key.name}  {attributes['primary_region']}  {attributes['replica_regions']}")

@@ -42,7 +42,18 @@ def print_json(result: dict[str, Any]) -> None:
     """Print the one object of a command."""
     import json
 
-    click.echo(json.dumps(result, indent=2))
+    click.echo(json.dumps(_encodable(result), indent=2))
+
+
+def _encodable(value: Any) -> Any:
+    """Return a value without the halves of characters that JSON can't hold (RFC 8259, section 8.2)."""
+    from hsm_keys.values import encodable
+
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(item) for item in value]
+    return encodable(value) if isinstance(value, str) else value
 
 
 def print_line(line: str, *, err: bool = False) -> None:
@@ -75,6 +86,9 @@ def _visible(text: str) -> str:
     """Return it with escapes for what steers a terminal: control characters, ends of lines, changes of direction."""
     if text.isprintable():
         return text
+    from hsm_keys.values import encodable
+
+    text = encodable(text)
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
@@ -160,7 +174,7 @@ def _tell(code: str, message: str, hint: str, *, as_json: bool, exit_code: int) 
     if as_json:
         import json
 
-        _last_words(json.dumps({"error": {"code": code, "message": message, "hint": hint}}))
+        _last_words(json.dumps(_encodable({"error": {"code": code, "message": message, "hint": hint}})))
     else:
         _last_words(_visible(f"error: {message}"))
         if hint:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hsm_keys.errors import UsageError
-from hsm_keys.values import shown_path
+from hsm_keys.values import encodable, shown_path
 
 __all__ = ["check_folder", "write_page"]
 
@@ -33,7 +33,7 @@ def write_page(path: Path, page: str) -> None:
         descriptor, part = tempfile.mkstemp(prefix=path.name, dir=path.resolve().parent)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(page)
+                file.write(encodable(page))
             Path(part).replace(path)
         except BaseException:
             with suppress(OSError):

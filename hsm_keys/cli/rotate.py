@@ -13,7 +13,7 @@ from hsm_keys.cli.commands import command
 from hsm_keys.cli.confirming import confirm, yes_option
 from hsm_keys.cli.enroll import key_object
 from hsm_keys.cli.options import Settings, auth_option, settings_options
-from hsm_keys.cli.output import print_json
+from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.session import connector, management_client, opened_store, speaking
 from hsm_keys.values import describe
 
@@ -141,4 +141,4 @@ def _print(settings: Settings, done: Rotation) -> None:
         rotation = {"stage": done.stage, "retired_api_key_id": retired}
         print_json({**key_object(done.key, done.custody, done.key.api_key_id), "rotation": rotation})
     else:
-        click.echo(f"{done.key.name}  {done.key.api_key_id}  {done.key.uri}")
+        print_line(f"{done.key.name}  {done.key.api_key_id}  {done.key.uri}")

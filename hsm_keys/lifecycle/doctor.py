@@ -332,9 +332,14 @@ def _pin(state: str) -> Check:
 
 def check_store(store: KeyStore) -> list[Check]:
     """Look at what an open store holds, and whether KMS would let it sign."""
-    keys = store.keys()
+    contents = store.contents()
+    keys = contents.keys
     names = ", ".join(f"{key.name} ({_belonging(key)})" for key in keys) or "none"
     checks = [Check("store", "ok", f"{store.describe()} is open, with {len(keys)} keys: {names}")]
+    if contents.unusable:
+        found = "; ".join(f"{each.name}: {each.problem}" for each in contents.unusable)
+        counted = f"{len(contents.unusable)} private halves can't be used, and are passed over: {found}"
+        checks.append(Check("objects", "warning", counted, "other keys work; mend or remove these with their own tool"))
     if store.uri.startswith("awskms:"):
         for key in keys:
             checks += checked(f"permission to sign with {key.name}", partial(_permission, store, key))

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hsm_keys.kalshi.models import ApiKey
-    from hsm_keys.stores.base import KeyStore, StoredKey
+    from hsm_keys.stores.base import KeyStore, StoredKey, Unusable
 
-__all__ = ["Entry", "take_inventory"]
+__all__ = ["Entry", "Inventory", "UnusableObject", "take_inventory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,8 @@ class Entry:
         key_type: The type of the pair; None where the private half isn't in the store.
         state: ``registered``; ``minted``: in the store alone, not registered yet; ``gone``: the store says
             registered in this environment, and Kalshi doesn't list it; ``elsewhere``: Kalshi lists it, and the store
-            hasn't it; ``not ours``: the store has it, and hsm-keys has neither made nor adopted it.
+            hasn't it; ``not ours``: the store has it, and hsm-keys has neither made nor adopted it; ``unusable``: the
+            store has it, registered, and can't use it.
         location: Where the private half is, for people.
         uri: The key's URI in the store, if it is there.
     """
@@ -47,7 +48,39 @@ class Entry:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def take_inventory(stores: Sequence[KeyStore], listed: Sequence[ApiKey] | None, environment: str) -> list[Entry]:
+@dataclass(frozen=True, slots=True)
+class UnusableObject:
+    """A private half that a store holds, and that can't be used.
+
+    Args:
+        name: What the store calls it.
+        problem: Why; a clause.
+        location: Which store, for people.
+    """
+
+    name: str
+    problem: str
+    location: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as it goes into JSON output."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What there is.
+
+    Args:
+        entries: The stores' keys, then those of Kalshi's that are elsewhere.
+        unusable: What the stores hold beside them, and can't use.
+    """
+
+    entries: list[Entry]
+    unusable: list[UnusableObject]
+
+
+def take_inventory(stores: Sequence[KeyStore], listed: Sequence[ApiKey] | None, environment: str) -> Inventory:
     """Join the stores' keys with Kalshi's.
 
     Args:
@@ -56,17 +89,23 @@ def take_inventory(stores: Sequence[KeyStore], listed: Sequence[ApiKey] | None, 
         environment: The environment at hand, as ``environment_name`` gives it: it knows nothing of other ones' keys.
     """
     by_id = {api_key.api_key_id: api_key for api_key in listed or ()}
-    mine = [
-        _in_store(store, key, by_id, asked=listed is not None and key.environment in {None, environment})
-        for store in stores
-        for key in store.keys()
-    ]
+    mine: list[Entry] = []
+    unusable: list[UnusableObject] = []
+    for store in stores:
+        contents = store.contents()
+        for key in contents.keys:
+            asked = listed is not None and key.environment in {None, environment}
+            mine.append(_in_store(store, key, by_id, asked=asked))
+        for found in contents.unusable:
+            unusable.append(UnusableObject(found.name, found.problem, store.describe()))
+            if found.mark.api_key_id is not None:
+                mine.append(_unusable(store, found, found.mark.api_key_id, by_id))
     claimed = {entry.api_key_id for entry in mine}
     where = "not in this store" if len(stores) == 1 else "in none of these stores"
     others = [
         _elsewhere(api_key, where, environment) for api_key in by_id.values() if api_key.api_key_id not in claimed
     ]
-    return mine + sorted(others, key=lambda entry: (entry.name, entry.api_key_id or ""))
+    return Inventory(mine + sorted(others, key=lambda entry: (entry.name, entry.api_key_id or "")), unusable)
 
 
 def _in_store(store: KeyStore, key: StoredKey, by_id: dict[str, ApiKey], *, asked: bool) -> Entry:
@@ -82,6 +121,21 @@ def _in_store(store: KeyStore, key: StoredKey, by_id: dict[str, ApiKey], *, aske
         state="gone" if gone else key.state.value,
         location=store.describe(),
         uri=key.uri,
+    )
+
+
+def _unusable(store: KeyStore, found: Unusable, api_key_id: str, by_id: dict[str, ApiKey]) -> Entry:
+    api_key = by_id.get(api_key_id)
+    return Entry(
+        name=found.name,
+        api_key_id=api_key_id,
+        environment=found.mark.environment,
+        scopes=list(api_key.scopes) if api_key else None,
+        subaccount=api_key.subaccount if api_key else None,
+        key_type=None,
+        state="unusable",
+        location=store.describe(),
+        uri=None,
     )
 
 

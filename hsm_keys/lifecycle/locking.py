@@ -54,7 +54,7 @@ def _lock(descriptor: int, name: str) -> None:
 
 def _opened(store: KeyStore, name: str) -> int | None:
     """Return a descriptor of the lock's file; None where no file can be made: then the second defence must do."""
-    digest = hashlib.sha256(f"{store.describe()}\0{name}".encode()).hexdigest()[:32]
+    digest = hashlib.sha256(f"{store.describe()}\0{name}".encode(errors="surrogatepass")).hexdigest()[:32]
     with suppress(OSError):
         folder = runtime_folder()
         return os.open(folder / f"{digest}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -9,8 +9,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from hsm_keys.errors import SigningError
-from hsm_keys.lifecycle.possession import Standing, accepts, can_sign, standing_of
+from hsm_keys.lifecycle.possession import Standing, accepts, standing_of, why_not
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.lifecycle.possession import Connect
-    from hsm_keys.stores.base import KeyStore, StoredKey
+    from hsm_keys.stores.base import KeyStore, StoredKey, Unusable
 
 __all__ = ["Seen", "Snapshot", "observe", "pair_of"]
 
@@ -108,7 +107,8 @@ def observe(
     """
     environment = management.environment
     listed = management.api_keys.list().api_keys
-    found = [(key, _seen(store, key)) for store in stores for key in store.keys()]
+    contents = [(store, store.contents()) for store in stores]
+    found = [(key, _seen(store, key)) for store, held in contents for key in held.keys]
     able = {seen.pair: key for key, seen in found if seen.stopped is None}
     owned: dict[str, set[str]] = {pair: set() for pair in able}
     unknown: set[str] = set()
@@ -130,7 +130,10 @@ def observe(
         replace(seen, signs_for=frozenset(owned.get(seen.pair, ())), unknown=seen.api_key_id in unknown)
         for _, seen in found
     )
-    snapshot = Snapshot(keys, tuple(listed), stores[0].uri, environment)
+    unusable = tuple(
+        _seen_unusable(store, each) for store, held in contents for each in held.unusable if each.mark.ours
+    )
+    snapshot = Snapshot(keys + unusable, tuple(listed), stores[0].uri, environment)
     others = [f"{key.name} ({key.environment})" for key in keys if key.environment not in {None, environment}]
     if others:
         report(f"keys of other environments than {environment}, of which nothing is judged: {', '.join(others)}")
@@ -143,7 +146,7 @@ def pair_of(key: StoredKey) -> str:
 
 
 def _seen(store: KeyStore, key: StoredKey) -> Seen:
-    stopped = _stopped(key)
+    stopped = why_not(key)
     # The public half of a key that is stopped may be hidden; then its place stands for it.
     pair = f"{store.uri} {key.uri}" if stopped else pair_of(key)
     return Seen(
@@ -158,8 +161,15 @@ def _seen(store: KeyStore, key: StoredKey) -> Seen:
     )
 
 
-def _stopped(key: StoredKey) -> str | None:
-    try:
-        return None if can_sign(key) else str(key.attributes().get("key_state"))
-    except SigningError as error:  # a token may hold keys for other uses
-        return error.message
+def _seen_unusable(store: KeyStore, found: Unusable) -> Seen:
+    """Return what is seen of a key of ours that its store can't use."""
+    mark = found.mark
+    return Seen(
+        found.name,
+        mark.api_key_id,
+        store.describe(),
+        store.uri,
+        f"{store.uri} {found.name}",
+        stopped=found.problem,
+        environment=mark.environment,
+    )

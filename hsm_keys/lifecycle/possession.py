@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import stamina
 
-from hsm_keys.errors import KalshiError, NetworkError, SigningError
+from hsm_keys.errors import KalshiError, NetworkError, PinError, SigningError, StoreError, StoreUnavailableError
 from hsm_keys.kalshi.errors import ClockError, ForbiddenError, UnauthorizedError
 from hsm_keys.signing.environments import PERPS
 from hsm_keys.stores.awskms.errors import KmsKeyStateError
@@ -32,6 +32,7 @@ __all__ = [
     "says_unknown",
     "signs",
     "standing_of",
+    "why_not",
 ]
 
 _PROOFS: Final = {None: ("/portfolio/balance", "balance"), PERPS: ("/margin/balance", "subaccount_balances")}
@@ -94,13 +95,27 @@ def signs(key: StoredKey) -> bool:
     """Tell whether the key signs: one of another program may be there for something else.
 
     Raises:
-        StoreError: If the store can't be reached.
+        StoreUnavailableError: If the store can't be reached.
+        AwsError: If AWS or KMS refuses for another reason than the key's state.
+    """
+    return why_not(key) is None
+
+
+def why_not(key: StoredKey) -> str | None:
+    """Return why a key doesn't sign: its state in KMS's words, or its store's refusal; None if it does.
+
+    A refusal is about this key, and hides no other; that the store can't be reached is about all.
+
+    Raises:
+        StoreUnavailableError: If the store can't be reached.
         AwsError: If AWS or KMS refuses for another reason than the key's state.
     """
     try:
-        return can_sign(key)
-    except SigningError:
-        return False
+        return None if can_sign(key) else str(key.attributes().get("key_state"))
+    except StoreUnavailableError:
+        raise
+    except (SigningError, StoreError, PinError) as error:
+        return error.message
 
 
 def is_going(key: StoredKey) -> bool:

@@ -26,6 +26,9 @@ _EXAMPLE: Final = "pkcs11:token=kalshi?module-path=/usr/lib/softhsm/libsofthsm2.
 _PATH_SAFE: Final = ":[]@!$'()*+,=&"
 _QUERY_SAFE: Final = ":[]@!$'()*+,=/?|"
 _QUERY_ATTRIBUTES: Final = frozenset({"pin_source", "pin_value", "module_name", "module_path"})
+_ANY_BYTES: Final = frozenset({"object", "module-path", "pin-source"})
+"""Attributes that name what may have any bytes in its name: paths, and labels that other programs wrote."""
+
 _TYPES: Final = ("public", "private", "cert", "secret-key", "data")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _LIBRARY_VERSION = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3})?")
@@ -108,7 +111,7 @@ class Pkcs11Uri:
         if isinstance(value, bytes):
             written = "".join(f"%{byte:02X}" for byte in value)
         else:
-            written = quote(str(value), safe=safe)
+            written = quote(str(value), safe=safe, errors="surrogateescape")
         return f"{name.replace('_', '-')}={written}"
 
 
@@ -148,7 +151,7 @@ def _decoded(name: str, value: bytes) -> Any:
     if name == "id":
         return value
     try:
-        text = value.decode("utf-8")
+        text = value.decode("utf-8", errors="surrogateescape" if name in _ANY_BYTES else "strict")
     except UnicodeDecodeError:
         raise _bad(f"has text that isn't UTF-8 in {name}") from None
     if "\0" in text:

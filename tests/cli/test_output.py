@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_keys.cli.output import _visible, fail
+from hsm_keys.cli.output import _encodable, _visible, fail
 from hsm_keys.signing.algorithms import public_key_pem
+from hsm_keys.values import encodable
 from tests.support.cli import run_cli
 
 if TYPE_CHECKING:
@@ -33,7 +34,25 @@ def test_a_name_at_kalshi_steers_no_terminal(token: TestToken, sandbox: SandboxS
         assert not {"\x1b", "\u202e"} & set(shown)
 
 
-@given(st.text())
+ANY_TEXT = st.text() | st.text(st.characters(categories=["Cs", "Ll", "Cc"]))
+"""Halves of surrogate pairs included: such are what isn't UTF-8, and what JSON may hold."""
+
+
+@given(ANY_TEXT)
+def test_whatever_a_name_holds_it_is_printed(text: str) -> None:
+    encodable(text).encode()
+    assert encodable(text) == text or any("\ud800" <= one <= "\udfff" for one in text)
+    for shown in (_encodable({"keys": [{"name": text}], "of": (text,)}), _encodable({text + "!": None})):
+        assert json.loads(json.dumps(shown))
+        assert json.dumps(shown, ensure_ascii=False).encode()
+
+
+def test_bytes_that_are_no_utf_8_can_be_told() -> None:
+    assert encodable(b"Schl\xfcssel".decode(errors="surrogateescape")) == r"Schl\xfcssel"
+    assert encodable("half a pair: \ud83d") == r"half a pair: \ud83d"
+
+
+@given(ANY_TEXT)
 def test_whatever_a_name_holds_a_line_stays_a_line(text: str) -> None:
     assert _visible(text).isprintable()
     assert _visible(text) == text or not text.isprintable()

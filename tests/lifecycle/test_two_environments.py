@@ -261,7 +261,7 @@ def test_a_list_calls_no_key_of_another_environment_gone(sides: tuple[Side, Side
     dead = b.add("dead")
     b.sandbox.state.delete_key(str(dead.api_key_id))
     with b.management() as client:
-        entries = take_inventory([b.store], client.api_keys.list().api_keys, b.environment)
+        entries = take_inventory([b.store], client.api_keys.list().api_keys, b.environment).entries
     shown = {entry.name: (entry.state, entry.environment) for entry in entries}
     assert shown["live"] == ("registered", a.environment)
     assert shown["dead"] == ("gone", b.environment)

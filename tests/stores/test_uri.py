@@ -97,6 +97,7 @@ def test_what_is_wrong_is_named(uri: str, said: str) -> None:
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+ANY_BYTES = st.binary(max_size=20).map(lambda name: name.replace(b"\0", b"").decode(errors="surrogateescape"))
 URIS = st.builds(
     Pkcs11Uri,
     token=st.none() | TEXT,
@@ -106,14 +107,14 @@ URIS = st.builds(
     library_manufacturer=st.none() | TEXT,
     library_description=st.none() | TEXT,
     library_version=st.none() | st.builds(LibraryVersion, st.integers(0, 255), st.integers(0, 255)),
-    object=st.none() | TEXT,
+    object=st.none() | TEXT | ANY_BYTES,
     type=st.none() | st.sampled_from(["public", "private", "cert", "secret-key", "data"]),
     id=st.none() | st.binary(max_size=20),
     slot_description=st.none() | TEXT,
     slot_manufacturer=st.none() | TEXT,
     slot_id=st.none() | st.integers(0, 2**64 - 1),
-    pin_source=st.none() | TEXT,
-    module_path=st.none() | TEXT.map(lambda text: "/" + text),
+    pin_source=st.none() | TEXT | ANY_BYTES,
+    module_path=st.none() | (TEXT | ANY_BYTES).map(lambda text: "/" + text),
 )
 
 

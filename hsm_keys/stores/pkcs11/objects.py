@@ -74,8 +74,8 @@ class Pair:
 
     @property
     def name(self) -> str:
-        """What people call it: its label, or else its handle, which lasts as long as a session."""
-        return self.label or f"object {self.handle}"
+        """What people call it: its label, else its CKA_ID, else its handle, which lasts as long as a session."""
+        return self.label or (f"id {self.cka_id.hex()}" if self.cka_id else f"object {self.handle}")
 
     @property
     def is_nameless(self) -> bool:

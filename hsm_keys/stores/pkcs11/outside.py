@@ -30,10 +30,13 @@ _PLACES: Final = {  # in CK_FUNCTION_LIST, after the version (PKCS#11 v2.40)
     "C_GetTokenInfo": 6,
     "C_OpenSession": 12,
     "C_Login": 18,
+    "C_GetAttributeValue": 24,
     "C_FindObjectsInit": 26,
     "C_FindObjects": 27,
 }
 _CKF_SERIAL_SESSION, _CKU_USER, _CKO_PRIVATE_KEY, _CKA_CLASS, _CKA_LABEL = 4, 1, 3, 0, 3
+_LONGEST_LABEL: Final = 256  # bytes: longer than a name with its mark
+_SEVERAL: Final = 2
 _SERIAL_AT, _TOKEN_INFO_SIZE = 80, 512  # in CK_TOKEN_INFO, which is shorter
 
 
@@ -67,17 +70,32 @@ def labelled(uri: Pkcs11Uri, name: str, pin: Pin) -> int | None:
 def _count(module: str, label: str, serial: str, name: str, pin: bytes) -> int:
     call = _caller(module)
     call("C_Initialize", None)
-    session, found, number = ctypes.c_ulong(), (ctypes.c_ulong * 2)(), ctypes.c_ulong()
+    session = ctypes.c_ulong()
     call("C_OpenSession", _slot(call, label, serial), _CKF_SERIAL_SESSION, None, None, ctypes.byref(session))
     call("C_Login", session, _CKU_USER, pin, len(pin))
-    kind, text = ctypes.c_ulong(_CKO_PRIVATE_KEY), ctypes.create_string_buffer(name.encode())
-    template = (ctypes.c_void_p * 6)(  # two of CK_ATTRIBUTE: type, address and length
-        _CKA_CLASS, ctypes.addressof(kind), ctypes.sizeof(kind), _CKA_LABEL, ctypes.addressof(text), len(name.encode())
-    )
-    call("C_FindObjectsInit", session, template, 2)
-    call("C_FindObjects", session, found, len(found), ctypes.byref(number))
+    # By class alone: one object that can't be read makes SoftHSM refuse a search by label.
+    kind, found = ctypes.c_ulong(_CKO_PRIVATE_KEY), 0
+    call("C_FindObjectsInit", session, _attribute(_CKA_CLASS, kind), 1)
+    handle, number = ctypes.c_ulong(), ctypes.c_ulong(1)
+    while number.value and found < _SEVERAL:
+        call("C_FindObjects", session, ctypes.byref(handle), 1, ctypes.byref(number))
+        found += bool(number.value) and _label(call, session, handle) == name.encode()
     call("C_Finalize", None)
-    return number.value
+    return found
+
+
+def _attribute(kind: int, value: Any) -> Any:
+    """Return a CK_ATTRIBUTE: type, address and length."""
+    return (ctypes.c_void_p * 3)(kind, ctypes.addressof(value), ctypes.sizeof(value))
+
+
+def _label(call: Any, session: Any, handle: Any) -> bytes | None:
+    text = ctypes.create_string_buffer(_LONGEST_LABEL)
+    label = _attribute(_CKA_LABEL, text)
+    with suppress(OSError):  # it can't be read, or is longer than any name
+        call("C_GetAttributeValue", session, handle, label, 1)
+        return text.raw[: label[2] or 0]
+    return None
 
 
 def _caller(module: str) -> Any:
@@ -89,7 +107,7 @@ def _caller(module: str) -> Any:
         widened = [ctypes.c_ulong(argument) if isinstance(argument, int) else argument for argument in arguments]
         result = ctypes.CFUNCTYPE(ctypes.c_ulong)(places[1 + _PLACES[name]])(*widened)
         if result:
-            raise SystemExit(f"{name}: {result:#x}")
+            raise OSError(f"{name}: {result:#x}")
 
     return call
 
@@ -99,13 +117,14 @@ def _slot(call: Any, label: str, serial: str) -> int:
     call("C_GetSlotList", 1, None, ctypes.byref(number))
     slots = (ctypes.c_ulong * number.value)()
     call("C_GetSlotList", 1, slots, ctypes.byref(number))
-    wanted = label.encode().ljust(32), serial.encode().ljust(16)
+    wanted = label.encode(), serial.encode()
     for slot in slots:
         info = ctypes.create_string_buffer(_TOKEN_INFO_SIZE)
-        call("C_GetTokenInfo", slot, info)
-        if (info.raw[:32], info.raw[_SERIAL_AT : _SERIAL_AT + 16]) == wanted:
-            return slot
-    raise SystemExit("no such token")
+        with suppress(OSError):  # another slot's reader may be at fault
+            call("C_GetTokenInfo", slot, info)
+            if (info.raw[:32].rstrip(b" \0"), info.raw[_SERIAL_AT : _SERIAL_AT + 16].rstrip(b" \0")) == wanted:
+                return slot
+    raise OSError("no such token")
 
 
 if __name__ == "__main__":
