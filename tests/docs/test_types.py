@@ -36,7 +36,7 @@ def examples() -> dict[str, str]:
     """Return each example by a name for its file; the recipes with what opens their store."""
     found = {re.sub(r"\W+", "_", name): f"{RECIPES[OPENING]}\n{code}" for name, code in RECIPES.items()}
     for page in PAGES:
-        if page.name != "sdks.md":
+        if page.name not in {"sdks.md", "fix.md"}:  # QuickFIX has no types
             codes = [block.code for block in blocks_of(page.read_text()) if block.language == "python"]
             found |= {f"{page.stem}_{number}": code for number, code in enumerate(codes)}
     return {name: as_module(code) for name, code in found.items() if imports_what_is_here(code)}

@@ -33,6 +33,8 @@ class FixGateway:
     target: str = "KalshiNR"
     verdicts: list[str] = field(default_factory=list)
     """``good``, or what was wrong, one a Logon."""
+    judged: threading.Event = field(default_factory=threading.Event)
+    """Set when the first Logon was judged."""
 
     def __enter__(self) -> Self:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -75,6 +77,7 @@ class FixGateway:
                 if message.get(35) == b"A":
                     verdict = self.judge(message)
                     self.verdicts.append(verdict)
+                    self.judged.set()
                     connection.sendall(self._answer(verdict))
 
     @staticmethod
@@ -121,6 +124,7 @@ class FixGateway:
             answer.append_pair(98, 0)
             answer.append_pair(108, 30)
             answer.append_pair(141, "Y")
+            answer.append_pair(1137, 9)  # required in FIXT.1.1
         else:
             answer.append_pair(58, verdict)
         encoded: bytes = answer.encode()
