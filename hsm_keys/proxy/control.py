@@ -67,7 +67,7 @@ class Control:
             return _json(self.status())
         if (request.method, request.path) == ("GET", "/status"):
             await self._look()
-            return _json({**self.status(), "not_ready": await self._problem() or self._trail.failed})
+            return _json({**self.status(), "not_ready": await self._problem()})
         return await self.answer_metrics(request)
 
     async def answer_metrics(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -78,7 +78,7 @@ class Control:
         if request.method == "GET" and request.path == "/healthz":
             return web.Response(text="ok\n")
         if request.method == "GET" and request.path == "/readyz":
-            problem = await self._problem() or self._trail.failed
+            problem = await self._problem()
             return web.Response(status=503 if problem else 200, text=f"{problem or 'ready'}\n")
         return web.Response(status=404, text="there are /metrics, /healthz and /readyz\n")
 
@@ -125,7 +125,7 @@ class Control:
 
     async def _problem(self) -> str:
         async with self._proving:  # many who ask at once are told of one signature
-            return await self._signs.problem()
+            return await self._signs.problem() or self._trail.failed
 
     def _write(self, kind: str) -> None:
         try:

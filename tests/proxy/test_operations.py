@@ -20,6 +20,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import unix_connect
@@ -35,7 +36,7 @@ from tests.proxy.test_audit import Key
 from tests.support.cli import ROOT, run_cli, run_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from hsm_keys.sandbox import SandboxServer
@@ -113,23 +114,43 @@ def test_readiness(start: Start, sandbox: SandboxServer) -> None:
     assert read(address, "/readyz")[0] == 200
 
 
-def test_many_who_ask_for_readiness_cost_one_signature(tmp_path: Path) -> None:
+@pytest.fixture
+def steered(tmp_path: Path) -> Iterator[tuple[Control, AuditTrail, Counted]]:
     key, judge, metrics = Counted(), Judge(), Metrics()
     signs = SignsForDoor(cast("RequestSigner", SimpleNamespace(key=key, api_key_id=key.api_key_id)), judge, metrics)
     trail = AuditTrail(tmp_path / "audit", key=lambda: key)
-    control = Control("prod", judge, signs, trail, metrics=metrics, marker=tmp_path / "frozen")
+    yield Control("prod", judge, signs, trail, metrics=metrics, marker=tmp_path / "frozen"), trail, key
+    trail.close()
+    signs.close()
+
+
+def test_many_who_ask_for_readiness_cost_one_signature(steered: tuple[Control, AuditTrail, Counted]) -> None:
+    control, _, key = steered
 
     async def ask() -> None:
         asked = make_mocked_request("GET", "/readyz")
         answers = await gather(*(control.answer_metrics(asked) for _ in range(50)))
         assert [answer.status for answer in answers] == [200] * 50
 
-    try:
-        asyncio.run(ask())
-        assert key.signed == 1
-    finally:
-        trail.close()
-        signs.close()
+    asyncio.run(ask())
+    assert key.signed == 1
+
+
+def test_a_trail_that_cannot_be_written_is_what_status_says(
+    steered: tuple[Control, AuditTrail, Counted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control, _, _ = steered
+    monkeypatch.setattr(AuditTrail, "failed", "No space left on device")
+
+    async def ask() -> None:
+        ready = await control.answer_metrics(make_mocked_request("GET", "/readyz"))
+        status = await control.answer(make_mocked_request("GET", "/status"))
+        assert isinstance(ready, web.Response)
+        assert isinstance(status, web.Response)
+        assert (ready.status, ready.text) == (503, "No space left on device\n")
+        assert json.loads(status.text or "")["not_ready"] == "No space left on device"
+
+    asyncio.run(ask())
 
 
 class Counted(Key):
