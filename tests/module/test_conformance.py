@@ -40,6 +40,7 @@ from hsm_keys.stores.pkcs11.store import Pkcs11Key, Pkcs11Store
 from hsm_keys.stores.pkcs11.tokens import find_token
 from hsm_keys.stores.uri import Pkcs11Uri
 from tests.module.conftest import KNOWN, NAMED
+from tests.support import endings
 from tests.support.load import Load
 from tests.support.verify import openssl_verifies
 
@@ -218,6 +219,13 @@ def test_a_forked_child_signs_and_the_parent_signs_on(key: StoredKey) -> None:
         pytest.skip(f"the module doesn't begin anew in a child, and the error says so: {said[1:].decode()}")
     assert said.startswith(b"+"), said
     assert verifies(key.public_key(), b"child", said[1:])
+
+
+def test_a_program_ends_without_a_word_while_its_threads_sign(subject: Subject, key: StoredKey) -> None:
+    for _ in range(2):
+        done = endings.run(endings.OPEN + endings.SIGNING, subject.uri, key.name)
+        words = [line for line in done.stderr.splitlines() if "counts wrong PINs" not in line]  # of openCryptoki's token
+        assert (done.returncode, done.stdout, words) == (0, "", [])
 
 
 @pytest.mark.usefixtures("makes_keys")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import pytest
 from hsm_keys import KeyType, open_store
 from hsm_keys.stores.pkcs11.store import Pkcs11Store
 from tests.support.cli import ROOT
+from tests.support.endings import OPEN, SIGNING, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,35 +21,6 @@ if TYPE_CHECKING:
     from tests.support.softhsm import TestToken
 
 pytestmark = pytest.mark.softhsm
-
-OPEN = """
-import atexit, sys, threading, time
-from hsm_keys import open_store
-store = open_store(sys.argv[1])
-"""
-SIGNING = """
-key = store.key("prod")
-going = threading.Event()
-def work():
-    while True:
-        key.sign(b"m")
-        store.keys()
-        going.set()
-for _ in range(4):
-    threading.Thread(target=work, daemon=True).start()
-going.wait(20)
-"""
-
-
-def run(program: str, uri: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", program, uri],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
 
 
 @pytest.fixture
