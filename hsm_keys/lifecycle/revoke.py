@@ -224,11 +224,21 @@ class Revoker:
                 hint="give --destroy to destroy the pair in the store",
             )
         if destroy and target.key is None and target.listing is not None:
+            self._check_not_unusable(target)
             raise UsageError(
                 f"the private half of API key {target.api_key_id} is not in {self._store.describe()}: there is "
                 "nothing to destroy, and nothing was done",
                 hint="leave --destroy out, or name the store that holds it",
             )
+
+    def _check_not_unusable(self, target: Target) -> None:
+        for found in self._store.contents().unusable:
+            if found.mark.api_key_id == target.api_key_id:
+                raise KeyProblemError(
+                    f"the private half of API key {target.api_key_id} is in {self._store.describe()}, and can't be "
+                    f"used: {found.problem}; nothing was done",
+                    hint="leave --destroy out to end the API key; its private half goes with the vendor's tool",
+                )
 
     def _check_no_other_registration(self, key: StoredKey, api_key_id: str | None, unclaimed: Sequence[ApiKey]) -> None:
         """Make sure that no other API key hangs on the pair: it would stay behind, with nobody to tell whose it is."""

@@ -70,7 +70,7 @@ def test_a_public_half_that_was_replaced_is_not_shown_and_not_registered(
             error = json.loads(done.stderr)["error"]
             assert error["code"] == "signing"
             assert "no public half that is proved to be its own" in error["message"]
-            assert "--write-object" in error["hint"]
+            assert "register nothing" in error["hint"]
     if replace:
         assert set(sandbox.state.keys) == registered
     else:
@@ -91,6 +91,17 @@ def test_such_a_key_is_in_the_report_and_not_in_custody(
     assert "no public half of it" in entries["prod"]["verdict"]
     assert set(entries) == ({"prod"} if offline else {"prod", "bootstrap"})
     assert not (theirs and shows(done, theirs))
+
+
+def test_such_a_key_ends_at_kalshi_alone(sandbox: SandboxServer, token: TestToken) -> None:
+    api_key_id = run_json("enroll", "--name", "prod", "--key-type", "ed25519")["api_key_id"]
+    plant_public_half(token, "prod", replace=True)
+    error = failed_json(5, "revoke", "prod", "--destroy", "--yes")
+    assert "can't be used" in error["message"]
+    assert "leave --destroy out" in error["hint"]
+    assert api_key_id in sandbox.state.keys
+    assert run_json("revoke", "prod", "--yes")["revoked"] is True
+    assert api_key_id not in sandbox.state.keys
 
 
 def test_an_rsa_key_says_its_modulus_itself(sandbox: SandboxServer, token: TestToken) -> None:

@@ -40,7 +40,7 @@ NO_LABEL: Final = "it has no label, and keys are named by theirs: give it one wi
 
 _REPLACED: Final = (
     "its public object was removed or replaced, which takes no PIN: register nothing that another tool shows for it; "
-    "write the right one back (pkcs11-tool --write-object FILE --type pubkey), or enroll a key under another name"
+    "enroll a key under another name, or write the right one back from a copy, with the vendor's tool"
 )
 _UNGUARDED: Final = "it carries a mark of ours, and can be made, used and renamed without a login"
 _LOOKS: Final = 3
