@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -196,6 +197,55 @@ def test_pykalshi(prod: RegisteredKey, key: StoredKey, sandbox: SandboxServer, m
             client.delete("/portfolio/events/orders")  # it has no method of its own for it
     assert lived(sandbox, prod) == LIFE
     assert all_cancelled(sandbox)
+
+
+def test_kalshi_mcp_server(
+    prod: RegisteredKey, key: StoredKey, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tools, as a program with a model calls them. It can't amend, and has no tool that cancels all."""
+    need("kalshi-mcp-server")
+    for name, value in {"API_KEY_ID": prod.api_key_id, "PRIVATE_KEY_PEM": "none", "TRADING_ENABLED": "1"}.items():
+        monkeypatch.setenv(f"KALSHI_{name}", value)
+    mcp = {name: import_module(f"kalshi_mcp_server.{name}") for name in ("auth", "client", "config", "safety", "ws")}
+    limits, tools = import_module("kalshi_mcp_server.rate_limit"), import_module("kalshi_mcp_server.tools.orders")
+    fastmcp = import_module("fastmcp")
+    hosts = {"rest_base": sandbox.base_url, "ws_url": sandbox.ws_url}  # variables choose among Kalshi's own alone
+    config = replace(mcp["config"].Config.from_env(), **hosts)
+    signer = mcp["auth"].KalshiSigner(key_id=key.api_key_id, private_key=key.private_key("rsa"))
+
+    async def run() -> list[Any]:
+        limiter = limits.KalshiRateLimiter(limits.TierLimits.basic())
+        server = fastmcp.FastMCP("kalshi")
+        server._kalshi_client = mcp["client"].KalshiClient(config=config, signer=signer, rate_limiter=limiter)
+        server._kalshi_safety = mcp["safety"].SafetyController(config)
+        tools.register(server)
+
+        async def call(tool: str, **arguments: Any) -> Any:
+            return (await caller.call_tool(f"kalshi_{tool}", arguments)).data
+
+        async with mcp["ws"].KalshiWSClient(config=config, signer=signer) as feed, fastmcp.Client(server) as caller:
+            await feed.subscribe(channel="user_orders")
+            terms = {"ticker": TICKER, "action": "buy", "side": "yes", "count": 3, "limit_price_cents": 20}
+            prepared = await call("prepare_order", **terms)
+            placed = await call("confirm_order", confirmation_id=prepared["confirmation_id"])
+            await call("decrease_order", order_id=placed["order_id"], reduce_by=1)
+            read = (await call("get_order", order_id=placed["order_id"]))["order"]
+            assert (read["status"], read["yes_price_dollars"], read["remaining_count_fp"]) == (
+                "resting",
+                "0.2000",
+                "2.00",
+            )
+            assert (await call("cancel_order", order_id=placed["order_id"]))["reduced_by"] == "2.00"
+            await server._kalshi_client.aclose()
+            return [(await feed.recv())["type"] for _ in range(4)]
+
+    assert asyncio.run(run()) == ["subscribed", "user_order", "user_order", "user_order"]
+    assert lived(sandbox, prod) == [
+        ("POST", ORDERS, 201),
+        ("POST", f"{ORDERS}/1/decrease", 200),
+        ("GET", "/trade-api/v2/portfolio/orders/1", 200),
+        ("DELETE", f"{ORDERS}/1", 200),
+    ]
 
 
 TYPESCRIPT = """
