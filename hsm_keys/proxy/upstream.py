@@ -7,20 +7,23 @@ import logging
 import time
 from contextlib import suppress
 from contextvars import ContextVar
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Self
 
 import aiohttp
-from aiohttp import WSMsgType, hdrs, web
+from aiohttp import hdrs, web
 from yarl import URL
 
 from hsm_keys.errors import HsmKeysError
 from hsm_keys.proxy.headers import from_kalshi, to_kalshi
+from hsm_keys.proxy.reaching import network_proxy, reason_of
 from hsm_keys.proxy.refusing import ClientGoneError, refusal
+from hsm_keys.proxy.relay import End, Relay
 from hsm_keys.signing.environments import PERPS, websocket_url
 from hsm_keys.signing.message import MARGIN_WEBSOCKET_PATH, WEBSOCKET_PATH
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from types import TracebackType
 
     from aiohttp.client import ClientTimeout
@@ -39,23 +42,21 @@ _CONNECT_S: Final = 10.0
 _READ_S: Final = 30.0
 _WARM_S: Final = 20.0
 _SMALL: Final = 256 * 1024
-_NO_CODE: Final = 1005
-_LARGEST_MESSAGE: Final = 16 << 20
 _WARMING: Final = "/trade-api/v2/exchange/status"  # public: it needs no signature
 _ADDED_BY_ITSELF: Final = (hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE)
-_WS_OWN: Final = ("sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions", "sec-websocket-protocol")
+_UPGRADE: Final = {hdrs.CONNECTION: "Upgrade", hdrs.UPGRADE: "websocket"}
+_SWITCHING: Final = 101
+
+_NOT_CONNECTED: Final = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.ConnectionTimeoutError,
+)
+"""Errors before anything was sent."""
 
 _log: Final = logging.getLogger(__name__)
 _sign: ContextVar[Sign | None] = ContextVar("_sign", default=None)
 """Signs the request that is being sent; None for one that needs no signature."""
-
-
-class _RedirectedError(aiohttp.ClientError):
-    """The library follows redirects of WebSockets, to wherever they lead, and can't be told not to."""
-
-
-async def _signed_once() -> dict[str, str]:
-    raise _RedirectedError
 
 
 class _SigningConnector(aiohttp.TCPConnector):
@@ -73,8 +74,6 @@ class _SigningConnector(aiohttp.TCPConnector):
     ) -> Connection:
         """Return a connection, and sign the request that will be sent on it."""
         sign = _sign.get()
-        if sign is _signed_once:
-            raise _RedirectedError
         connection = await super().connect(req, traces, timeout)
         if sign is None:
             return connection
@@ -88,7 +87,6 @@ class _SigningConnector(aiohttp.TCPConnector):
             connection.release()
             raise
         req.headers.update(signed)
-        _sign.set(_signed_once)
         return connection
 
 
@@ -100,6 +98,9 @@ class Upstream:
         ws_url: The WebSocket's URL, where that isn't told by the base URL; see ``websocket_url``.
         metrics: Hears how long Kalshi took.
         read_s: Seconds without a byte after which Kalshi is given up.
+
+    Raises:
+        UsageError: If the network's proxy, as the environment names it, can't be used.
     """
 
     def __init__(self, base_url: str, metrics: Metrics, *, ws_url: str | None = None, read_s: float = _READ_S) -> None:
@@ -112,7 +113,8 @@ class Upstream:
         self._read_s = read_s
         self._session: aiohttp.ClientSession | None = None
         self._warming: asyncio.Task[None] | None = None
-        self._relays: set[web.WebSocketResponse] = set()
+        self._relays: set[Relay] = set()
+        self._proxies = {origin: network_proxy(origin) for origin in (self._origin, *self._websocket_origins.values())}
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -138,8 +140,7 @@ class Upstream:
 
     async def close_relays(self) -> None:
         """Close all WebSocket sessions, for a stop that doesn't wait for them."""
-        for relay in list(self._relays):
-            await relay.close(code=aiohttp.WSCloseCode.GOING_AWAY)
+        await asyncio.gather(*(relay.close() for relay in self._relays))
 
     async def forward(
         self, request: web.BaseRequest, body: bytes | AsyncIterator[bytes] | None, signing: RequestSigning
@@ -162,7 +163,7 @@ class Upstream:
             if isinstance(answer, web.Response):
                 return answer
             async with answer:
-                if answer.status < 200:  # noqa: PLR2004 - 101: nobody asked for another protocol
+                if answer.status < 200:  # noqa: PLR2004 - a switch of protocols, for which nobody asked
                     answer.close()
                     return refusal(502, "outcome_unknown", "Kalshi's answer isn't one")
                 again = await signing.is_worth_another(answer.status)
@@ -185,18 +186,15 @@ class Upstream:
         _sign.set(sign_and_start)
         headers = to_kalshi(request.headers.items())
         try:
-            answer = await self._opened().request(
-                request.method, self._url(request.raw_path), headers=headers, data=body, allow_redirects=False
-            )
+            answer = await self._request(request.method, self._origin, request.raw_path, headers, body)
             status = str(answer.status)
         except (HsmKeysError, ClientGoneError):
             status = None  # this says nothing of Kalshi
             raise
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-            return refusal(502, "network", "Kalshi can't be reached; nothing was sent")
+        except _NOT_CONNECTED as error:
+            return _unreached(error, "network", "Kalshi can't be reached ({}); nothing was sent")
         except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
-            late = isinstance(error, TimeoutError)
-            return refusal(504 if late else 502, "outcome_unknown", "Kalshi didn't answer; it may have done the work")
+            return _unreached(error, "outcome_unknown", "Kalshi didn't answer ({}); it may have done the work")
         finally:
             if status is not None:
                 self._metrics.answered(status).observe(time.perf_counter() - started)
@@ -210,87 +208,99 @@ class Upstream:
             HsmKeysError: Whatever signing raises; nothing was sent then.
         """
         _sign.set(sign)
-        async with self._opened().request("GET", self._url(path), allow_redirects=False) as answer:
+        async with await self._request("GET", self._origin, path) as answer:
             return answer.status, await answer.read()
 
     async def relay(self, request: web.BaseRequest, signing: RequestSigning) -> web.StreamResponse:
-        """Open a WebSocket at Kalshi, then the client's, and relay messages until either side closes.
+        """Open a WebSocket at Kalshi, then the client's, and pass everything on until both are closed.
 
         Args:
             request: The client's handshake.
-            signing: Signs Kalshi's, when there is a connection.
+            signing: Signs it, when there is a connection.
 
         Raises:
             ClientGoneError: If the client has gone; nothing was sent then.
             HsmKeysError: Whatever signing raises; the same.
         """
-        there = await self._opened_there(request, signing)
-        while isinstance(there, int) and await signing.is_worth_another(there):
-            there = await self._opened_there(request, signing)
-        if isinstance(there, int):
-            status = there if there >= 400 else 502  # noqa: PLR2004 - the classes of HTTP's statuses
-            return refusal(status, "websocket", f"Kalshi refused the WebSocket with status {there}")
-        if isinstance(there, web.Response):
-            return there
-        async with there:
-            chosen = [there.protocol] if there.protocol else []
-            here = web.WebSocketResponse(autoping=False, protocols=chosen, max_msg_size=_LARGEST_MESSAGE)
-            await here.prepare(request)
-            self._relays.add(here)
-            self._metrics.sessions.inc()
-            try:
-                await _both_ways(here, there)
-            finally:
-                self._metrics.sessions.dec()
-                self._relays.discard(here)
-            return here
+        answer = await self._handshake(request, signing)
+        while isinstance(answer, aiohttp.ClientResponse) and await signing.is_worth_another(answer.status):
+            answer.close()
+            answer = await self._handshake(request, signing)
+        if isinstance(answer, web.Response):
+            return answer
+        async with answer:
+            if answer.status != _SWITCHING:
+                status = answer.status if answer.status >= HTTPStatus.BAD_REQUEST else HTTPStatus.BAD_GATEWAY
+                return refusal(status, "websocket", f"Kalshi refused the WebSocket with status {answer.status}")
+            there = _end_of(answer)
+            switched = web.StreamResponse(status=_SWITCHING, reason=answer.reason)
+            switched.headers.update(from_kalshi(answer.headers.items()))
+            switched.headers.update(_UPGRADE)
+            await switched.prepare(request)
+            if request.transport is None:
+                raise ClientGoneError
+            await self._run(Relay(End(request.transport, request.protocol, request.protocol.set_parser), there))
+            return switched
 
-    async def _opened_there(
-        self, request: web.BaseRequest, signing: RequestSigning
-    ) -> aiohttp.ClientWebSocketResponse | web.Response | int:
-        """Return Kalshi's WebSocket, the status with which Kalshi refuses one, or a refusal of the proxy's own."""
-        _sign.set(signing.headers)
-        headers = to_kalshi(request.headers.items())
-        for name in _WS_OWN:
-            headers.popall(name, None)
-        protocols = [
-            name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if name.strip()
-        ]
+    async def _run(self, relay: Relay) -> None:
+        self._relays.add(relay)
+        self._metrics.sessions.inc()
         try:
-            return await self._opened().ws_connect(
-                self._websocket_url(request.raw_path),
-                headers=headers,
-                protocols=protocols,
-                autoping=False,
-                max_msg_size=_LARGEST_MESSAGE,
-            )
-        except aiohttp.WSServerHandshakeError as error:
-            return error.status
-        except _RedirectedError:
-            return refusal(502, "websocket", "Kalshi redirects the WebSocket, which isn't followed")
-        except (TimeoutError, aiohttp.ClientError, ConnectionError):
-            return refusal(502, "network", "Kalshi can't be reached")
+            await relay.run()
+        finally:
+            self._metrics.sessions.dec()
+            self._relays.discard(relay)
+
+    async def _handshake(
+        self, request: web.BaseRequest, signing: RequestSigning
+    ) -> aiohttp.ClientResponse | web.Response:
+        """Return Kalshi's answer to the client's handshake, or a refusal in its place."""
+        _sign.set(signing.headers)
+        path = request.raw_path.partition("?")[0]
+        origin = self._websocket_origins.get(path, self._websocket_origins[WEBSOCKET_PATH])
+        headers = to_kalshi(request.headers.items())
+        headers.update(_UPGRADE)
+        try:
+            return await self._request("GET", origin, request.raw_path, headers)
+        except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
+            return _unreached(error, "network", "Kalshi can't be reached ({})")
+
+    async def _request(
+        self,
+        method: str,
+        origin: str,
+        target: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | AsyncIterator[bytes] | None = None,
+    ) -> aiohttp.ClientResponse:
+        if self._session is None:
+            raise RuntimeError("the upstream isn't open")
+        url, proxy = URL(origin + target, encoded=True), self._proxies[origin]
+        return await self._session.request(method, url, headers=headers, data=body, allow_redirects=False, proxy=proxy)
 
     async def _keep_warm(self) -> None:
         """Keep one connection open, so that the first order doesn't wait for TLS."""
         while True:
             with suppress(aiohttp.ClientError, TimeoutError, OSError):
-                async with self._opened().get(self._url(_WARMING), allow_redirects=False) as answer:
+                async with await self._request("GET", self._origin, _WARMING) as answer:
                     await answer.read()
             await asyncio.sleep(_WARM_S)
 
-    def _url(self, target: str) -> URL:
-        return URL(self._origin + target, encoded=True)
 
-    def _websocket_url(self, target: str) -> URL:
-        path = target.partition("?")[0]
-        origin = self._websocket_origins.get(path, self._websocket_origins[WEBSOCKET_PATH])
-        return URL(origin + target, encoded=True)
+def _end_of(answer: aiohttp.ClientResponse) -> End:
+    """Return Kalshi's end of a connection that has switched to WebSockets."""
+    protocol = answer.connection.protocol if answer.connection is not None else None
+    if protocol is None or protocol.transport is None:
+        raise aiohttp.ServerDisconnectedError
+    return End(protocol.transport, protocol, lambda end: protocol.set_parser(end, end))
 
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            raise RuntimeError("the upstream isn't open")
-        return self._session
+
+def _unreached(error: BaseException, code: str, message: str) -> web.Response:
+    """Answer, and log, that Kalshi wasn't reached, or didn't answer."""
+    message = message.format(reason_of(error))
+    _log.warning("%s", message)
+    late = code != "network" and isinstance(error, TimeoutError)
+    return refusal(HTTPStatus.GATEWAY_TIMEOUT if late else HTTPStatus.BAD_GATEWAY, code, message)
 
 
 async def _pass_on(request: web.BaseRequest, answer: aiohttp.ClientResponse, stalled_s: float) -> web.StreamResponse:
@@ -312,48 +322,3 @@ async def _pass_on(request: web.BaseRequest, answer: aiohttp.ClientResponse, sta
         if request.transport is not None:  # the client must not take what it has for the whole
             request.transport.abort()
     return passed
-
-
-async def _both_ways(here: web.WebSocketResponse, there: aiohttp.ClientWebSocketResponse) -> None:
-    """Relay until one side ends, then end the other with the same code."""
-    up = asyncio.create_task(_one_way(here, there))
-    down = asyncio.create_task(_one_way(there, here))
-    _, pending = await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
-    for task in pending:
-        task.cancel()
-    await asyncio.gather(up, down, return_exceptions=True)
-
-
-_Side = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
-
-
-async def _one_way(source: _Side, sink: _Side) -> None:
-    """Relay each message when the last one has been taken, and then the close with its code and reason."""
-    reason = b""
-    try:
-        while True:
-            message = await source.receive()
-            if message.type is WSMsgType.TEXT:
-                await sink.send_str(message.data)
-            elif message.type is WSMsgType.BINARY:
-                await sink.send_bytes(message.data)
-            elif message.type is WSMsgType.PING:
-                await sink.ping(message.data)
-            elif message.type is WSMsgType.PONG:
-                await sink.pong(message.data)
-            else:
-                if message.type is WSMsgType.CLOSE and isinstance(message.extra, str):
-                    reason = message.extra.encode()
-                break
-    except (ConnectionError, aiohttp.ClientError) as error:
-        _log.debug("a WebSocket ended: %s", error)
-    with suppress(ConnectionError, aiohttp.ClientError):
-        await sink.close(code=_sent_code(source.close_code), message=reason)
-
-
-def _sent_code(code: int | None) -> int:
-    """Return the close code to send on: not all of those that tell how it ended can be sent (RFC 6455, section 7.4)."""
-    if code in {0, _NO_CODE}:
-        return aiohttp.WSCloseCode.OK
-    sendable = (range(1000, 1004), range(1007, 1015), range(3000, 5000))
-    return code if code is not None and any(code in codes for codes in sendable) else aiohttp.WSCloseCode.GOING_AWAY
