@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _ctypes
+import subprocess
 from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from hsm_keys.stores.pkcs11.probing import look_at
 from hsm_keys.stores.pkcs11.store import Pkcs11Store
 from hsm_keys.stores.pkcs11.tokens import choose_slot, initialised_tokens, serial_of
 from hsm_keys.stores.uri import Pkcs11Uri
+from tests.support import shim
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,6 +103,17 @@ def test_a_library_that_is_no_module_says_so() -> None:
     library = _ctypes.__file__  # a real shared object without C_GetFunctionList
     with pytest.raises(StoreError, match="no PKCS#11 module: it has no C_GetFunctionList"):
         open_store(f"pkcs11:token=x?module-path={library}")
+
+
+def test_a_library_whose_list_of_functions_is_empty_says_so(tmp_path: Path) -> None:
+    source = tmp_path / "empty.c"
+    source.write_text("unsigned long C_GetFunctionList(void **list) { *list = 0; return 0; }\n")
+    cc = shim.compiler()
+    if cc is None:
+        pytest.skip("a C compiler is needed")
+    subprocess.run([cc, "-shared", "-fPIC", "-o", source.with_suffix(".so"), source], check=True)
+    with pytest.raises(StoreError, match="gives no functions"):
+        open_store(f"pkcs11:token=x?module-path={source.with_suffix('.so')}")
 
 
 def test_module_name_is_refused_with_the_way_out() -> None:

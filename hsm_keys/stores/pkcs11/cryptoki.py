@@ -336,7 +336,7 @@ def functions_of(library: Any) -> Functions:
     So python-pkcs11's is taken, which no Python attribute shows: it is the first member of its C struct.
 
     Raises:
-        StoreError: If the struct isn't as it was in version 0.10.
+        StoreError: If the struct isn't as it was in version 0.10, or the module has given no functions.
     """
     head, members = object.__basicsize__, 3  # funclist, funclist30, funclist32
     base: Any = vars(_pkcs11)["HasFuncList"]
@@ -344,4 +344,10 @@ def functions_of(library: Any) -> Functions:
         raise StoreError(
             "this release of python-pkcs11 isn't one that hsm-keys knows", hint="pip install 'python-pkcs11<0.11'"
         )
-    return Functions(int(_pointer.from_address(id(library) + head).value or 0))
+    address = _pointer.from_address(id(library) + head).value
+    if not address:
+        raise StoreError(
+            "the file has C_GetFunctionList, which gives no functions: it is no PKCS#11 module that works",
+            hint="give the vendor's PKCS#11 shared object; its manual names it",
+        )
+    return Functions(address)
