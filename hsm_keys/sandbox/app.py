@@ -159,7 +159,9 @@ class _Front:
             authorise(key, operation, state.tier)
         if operation in WEBSOCKETS:
             arrival.record.status = 101
-            return await self.sessions.serve(request, {hdrs.DATE: self._date()}, state, perps=operation.perps)
+            only = None if key is None else key.subaccount
+            head: dict[str, str] = {hdrs.DATE: self._date()}
+            return await self.sessions.serve(request, head, state, perps=operation.perps, subaccount=only)
         call = Call(
             state=state,
             now_ms=self._exchange.clock_ms(),

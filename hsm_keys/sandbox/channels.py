@@ -46,17 +46,19 @@ class Subscription:
     Args:
         channel: The channel's name.
         sid: The subscription's number.
-        tickers: The markets it is about; None is all of them.
         state: The account.
+        tickers: The markets it is about; None is all of them.
         perps: Whether it is about perpetuals.
+        subaccount: Whose orders, fills, positions and groups it is about; None is all of them.
         seq: The number of the last message.
     """
 
     channel: str
     sid: int
-    tickers: AbstractSet[str] | None
     state: SandboxState
+    tickers: AbstractSet[str] | None
     perps: bool
+    subaccount: int | None
     seq: int = 0
     _best: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The last ticker of each market, times apart."""
@@ -92,6 +94,9 @@ class Subscription:
     def _wants(self, market: Market) -> bool:
         return self.tickers is None or market.ticker in self.tickers
 
+    def _may_see(self, subaccount: int) -> bool:
+        return self.subaccount in {None, subaccount}
+
     def snapshots(self, now_ms: int, tickers: AbstractSet[str] | None = None) -> Iterator[dict[str, Any]]:
         """Give what is told without anything happening: of these markets, by default of all it is about."""
         shapes = margin_messages if self.perps else event_messages
@@ -106,33 +111,39 @@ class Subscription:
     def messages(self, kind: str, subject: object, now_ms: int) -> Iterator[dict[str, Any]]:
         """Give what is told of an event in a Book; ``kind`` and ``subject`` are as it tells them."""
         match kind, subject:
-            case "order", Order() if self.channel == "user_orders" and self._wants(subject.market):
-                shapes = margin_messages if self.perps else event_messages
-                yield self._message("user_order", shapes.user_order(subject, self.state.user_id))
+            case "order", Order() if self._wants(subject.market) and self._may_see(subject.subaccount):
+                yield from self._order(subject)
             case "level", LevelChange() if self._wants(subject.order.market):
                 yield from self._level(subject, now_ms)
             case "fill", Fill() if self._wants(subject.order.market):
                 yield from self._fill(subject, now_ms)
-            case "group", GroupEvent() if self.channel == "order_group_updates":
-                yield self._message("order_group_updates", _group(subject))
+            case "group", GroupEvent() if self._may_see(subject.group.subaccount):
+                if self.channel == "order_group_updates":
+                    yield self._message("order_group_updates", _group(subject))
+
+    def _order(self, order: Order) -> Iterator[dict[str, Any]]:
+        if self.channel == "user_orders":
+            shapes = margin_messages if self.perps else event_messages
+            yield self._message("user_order", shapes.user_order(order, self.state.user_id))
 
     def _level(self, change: LevelChange, now_ms: int) -> Iterator[dict[str, Any]]:
         if self.channel == "orderbook_delta":
             shapes = margin_messages if self.perps else event_messages
-            yield self._message("orderbook_delta", shapes.delta(change))
+            yield self._message("orderbook_delta", shapes.delta(change, own=self._may_see(change.order.subaccount)))
         elif self.channel == "ticker":
             yield from self._ticker(change.order.market, now_ms)
 
     def _fill(self, fill: Fill, now_ms: int) -> Iterator[dict[str, Any]]:
         shapes = margin_messages if self.perps else event_messages
-        key = (fill.order.subaccount, fill.order.market.ticker)
-        held = self._book.positions.get(key) or Position()
-        if self.channel == "fill":
-            yield self._message("fill", shapes.fill(fill, held))
-        elif self.channel == "trade":
+        if self.channel == "trade":
             yield self._message("trade", shapes.trade(fill))
         elif self.channel == "ticker":
             yield from self._ticker(fill.order.market, now_ms)
+        if not self._may_see(fill.order.subaccount):
+            return
+        held = self._book.positions.get((fill.order.subaccount, fill.order.market.ticker)) or Position()
+        if self.channel == "fill":
+            yield self._message("fill", shapes.fill(fill, held))
         elif self.channel == "market_positions":
             yield self._message("market_position", event_messages.position(fill, held, self.state.user_id))
 

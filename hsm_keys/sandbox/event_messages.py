@@ -26,8 +26,8 @@ def snapshot(market: Market, book: Book) -> dict[str, Any]:
     }
 
 
-def delta(change: LevelChange) -> dict[str, Any]:
-    """Return a change of an order book at one price."""
+def delta(change: LevelChange, *, own: bool) -> dict[str, Any]:
+    """Return a change of an order book at one price, and by which order, if that is one's own."""
     order = change.order
     bid = order.side == "bid"
     return {
@@ -36,11 +36,9 @@ def delta(change: LevelChange) -> dict[str, Any]:
         "price_dollars": price_text(change.price if bid else ONE_DOLLAR - change.price),
         "delta_fp": count_text(change.delta),
         "side": "yes" if bid else "no",
-        "client_order_id": order.client_order_id,
-        "subaccount": order.subaccount,
         "ts": iso(order.updated_ms),
         "ts_ms": order.updated_ms,
-    }
+    } | ({"client_order_id": order.client_order_id, "subaccount": order.subaccount} if own else {})
 
 
 def ticker(market: Market, book: Book, now_ms: int) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hsm_keys.sandbox.fixed_point import ONE_DOLLAR, count_text, money_text, price_text
-from hsm_keys.sandbox.market_data import book_levels, pairs
+from hsm_keys.sandbox.fixed_point import count_text, money_text, price_text
+from hsm_keys.sandbox.market_data import pairs
+from hsm_keys.sandbox.perpetuals import sides
 
 if TYPE_CHECKING:
     from hsm_keys.sandbox.markets import Market
@@ -14,34 +15,27 @@ if TYPE_CHECKING:
 __all__ = ["delta", "fill", "snapshot", "ticker", "trade", "user_order"]
 
 
-def _sides(market: Market, book: Book) -> tuple[dict[int, int], dict[int, int]]:
-    bids, no = book_levels(market, book)
-    return bids, {ONE_DOLLAR - price: count for price, count in no.items()}
-
-
 def snapshot(market: Market, book: Book) -> dict[str, Any]:
     """Return a whole order book."""
-    bids, asks = _sides(market, book)
+    bids, asks = sides(market, book)
     return {"market_ticker": market.ticker, "bid": pairs(bids), "ask": pairs(asks)}
 
 
-def delta(change: LevelChange) -> dict[str, Any]:
-    """Return a change of an order book at one price."""
+def delta(change: LevelChange, *, own: bool) -> dict[str, Any]:
+    """Return a change of an order book at one price, and by which order, if that is one's own."""
     order = change.order
     return {
         "market_ticker": order.market.ticker,
         "price": price_text(change.price),
         "delta": count_text(change.delta),
         "side": order.side,
-        "client_order_id": order.client_order_id,
-        "subaccount": order.subaccount,
         "ts_ms": order.updated_ms,
-    }
+    } | ({"client_order_id": order.client_order_id, "subaccount": order.subaccount} if own else {})
 
 
 def ticker(market: Market, book: Book, now_ms: int) -> dict[str, Any]:
     """Return what is offered at best, and what was traded."""
-    bids, asks = _sides(market, book)
+    bids, asks = sides(market, book)
     fills = [fill for fill in book.fills if fill.order.market == market]
     volume = count_text(sum(fill.count for fill in fills))
     money = money_text(sum(fill.count * fill.price for fill in fills))

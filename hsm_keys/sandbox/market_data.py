@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hsm_keys.sandbox.fixed_point import ONE_DOLLAR, count_text, price_text
-from hsm_keys.sandbox.markets import DEPTH, EVENTS, MARKET_VERSION, MARKETS, PERPS, Event, Market
+from hsm_keys.sandbox.markets import DEPTH, EVENTS, MARKETS, Event, Market
 from hsm_keys.sandbox.paging import page_of
 from hsm_keys.sandbox.queries import choice, integer, names, wanted
 from hsm_keys.sandbox.shapes import iso
@@ -20,11 +20,6 @@ __all__ = [
     "events",
     "exchange_schedule",
     "exchange_status",
-    "margin_enabled",
-    "margin_market",
-    "margin_markets",
-    "margin_orderbook",
-    "margin_status",
     "market",
     "markets",
     "orderbook",
@@ -49,11 +44,6 @@ async def exchange_status(call: Call) -> Answer:
     if call.state.null_lists:
         status["exchange_estimated_resume_time"] = None
     return Answer(200, status)
-
-
-async def margin_status(call: Call) -> Answer:  # noqa: ARG001 - a handler
-    """``GET /margin/exchange/status``."""
-    return Answer(200, {"exchange_active": True, "trading_active": True})
 
 
 async def exchange_schedule(call: Call) -> Answer:  # noqa: ARG001 - a handler
@@ -207,56 +197,3 @@ async def series(call: Call) -> Answer:
     if found is None:
         raise flat(404, "not_found", "series not found")
     return Answer(200, {"series": _series_json(found)})
-
-
-def _margin_json(found: Market) -> dict[str, Any]:
-    return {
-        "ticker": found.ticker,
-        "title": found.event.title,
-        "status": "active",
-        "contract_size": "1.0000",
-        "underlying_multiplier": "1",
-        "tick_size": price_text(found.tick),
-        "fractional_trading_enabled": True,
-        "schedule": None,
-        "exchange_index": found.shard,
-        "market_version": MARKET_VERSION,
-        "funding_deadband": 0,
-        "funding_cap": 0.01,
-        "funding_limit_unit": "percentage",
-        "funding_invalid_premium_handling": "dampen",
-        "bid": price_text(found.bid),
-        "bid_size": count_text(DEPTH),
-        "ask": price_text(found.ask),
-        "ask_size": count_text(DEPTH),
-    }
-
-
-def _perp(ticker: str) -> Market:
-    found = PERPS.get(ticker)
-    if found is None:
-        raise flat(404, "not_found", "market not found")
-    return found
-
-
-async def margin_enabled(call: Call) -> Answer:  # noqa: ARG001 - a handler
-    """``GET /margin/enabled``."""
-    return Answer(200, {"enabled": True})
-
-
-async def margin_markets(call: Call) -> Answer:  # noqa: ARG001 - a handler
-    """``GET /margin/markets``."""
-    return Answer(200, {"markets": [_margin_json(found) for found in PERPS.values()]})
-
-
-async def margin_market(call: Call) -> Answer:
-    """``GET /margin/markets/{ticker}``."""
-    return Answer(200, {"market": _margin_json(_perp(call.path["ticker"]))})
-
-
-async def margin_orderbook(call: Call) -> Answer:
-    """``GET /margin/markets/{ticker}/orderbook``."""
-    found = _perp(call.path["ticker"])
-    yes, no = book_levels(found, call.state.margin)
-    asks = {ONE_DOLLAR - price: count for price, count in no.items()}
-    return Answer(200, {"orderbook": {"ticker": found.ticker, "bids": pairs(yes), "asks": pairs(asks)}})

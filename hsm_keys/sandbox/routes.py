@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeAlias
 
 from hsm_keys.kalshi.operations import OPERATIONS, WEBSOCKETS, Operation
-from hsm_keys.sandbox import account, api_keys, market_data, portfolio, rfqs
+from hsm_keys.sandbox import account, api_keys, market_data, perpetuals, portfolio, rfqs
 from hsm_keys.sandbox.groups import GroupDesk
 from hsm_keys.sandbox.orders import Desk, gone
 from hsm_keys.sandbox.wire import Answer, Call
@@ -57,12 +57,13 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     "GET /exchange/status": market_data.exchange_status,
     "GET /exchange/user_data_timestamp": market_data.user_data_timestamp,
     "GET /margin/balance": portfolio.margin_balance,
-    "GET /margin/enabled": market_data.margin_enabled,
-    "GET /margin/exchange/status": market_data.margin_status,
+    "GET /margin/enabled": perpetuals.enabled,
+    "GET /margin/exchange/status": perpetuals.status,
     "GET /margin/fills": portfolio.margin_fills,
-    "GET /margin/markets": market_data.margin_markets,
-    "GET /margin/markets/{ticker}": market_data.margin_market,
-    "GET /margin/markets/{ticker}/orderbook": market_data.margin_orderbook,
+    "GET /margin/markets": perpetuals.markets,
+    "GET /margin/markets/orderbooks": perpetuals.orderbooks,
+    "GET /margin/markets/{ticker}": perpetuals.market,
+    "GET /margin/markets/{ticker}/orderbook": perpetuals.orderbook,
     "GET /margin/orders": portfolio.margin_orders,
     "POST /margin/orders": _MARGIN.create,
     "DELETE /margin/orders": _MARGIN.cancel_all,
@@ -71,6 +72,7 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     "POST /margin/orders/{order_id}/amend": _MARGIN.amend,
     "POST /margin/orders/{order_id}/decrease": _MARGIN.decrease,
     "GET /margin/positions": portfolio.margin_positions,
+    "GET /margin/trades": perpetuals.trades,
     "GET /markets": market_data.markets,
     "GET /markets/orderbooks": market_data.orderbooks,
     "GET /markets/trades": market_data.trades,

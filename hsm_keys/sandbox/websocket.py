@@ -38,7 +38,13 @@ class Sessions:
         self._open: WeakSet[web.WebSocketResponse] = WeakSet()
 
     async def serve(
-        self, request: web.Request, headers: Mapping[str, str], state: SandboxState, *, perps: bool
+        self,
+        request: web.Request,
+        headers: Mapping[str, str],
+        state: SandboxState,
+        *,
+        perps: bool,
+        subaccount: int | None,
     ) -> web.WebSocketResponse:
         """Upgrade a request whose signature was found good, and answer commands until either side closes.
 
@@ -50,6 +56,7 @@ class Sessions:
             headers: What goes into the head of the 101 beside what the protocol wants.
             state: The account.
             perps: Whether it is the WebSocket of the perpetuals.
+            subaccount: The one that the key is restricted to.
 
         Raises:
             HTTPBadRequest: If the request is no WebSocket handshake (RFC 6455, section 4.2.1).
@@ -58,7 +65,7 @@ class Sessions:
         socket.headers.update(headers)
         await socket.prepare(request)
         self._open.add(socket)
-        session = _Session(state, self._clock_ms, perps=perps)
+        session = _Session(state, self._clock_ms, perps=perps, subaccount=subaccount)
         background = [
             asyncio.create_task(work) for work in (session.send_to(socket), _ping(socket, self._ping_every_s))
         ]
@@ -109,10 +116,13 @@ Reply: TypeAlias = dict[str, Any]
 class _Session:
     """One connection: what it has subscribed to, and what is still to be sent."""
 
-    def __init__(self, state: SandboxState, clock_ms: Callable[[], int], *, perps: bool) -> None:
+    def __init__(
+        self, state: SandboxState, clock_ms: Callable[[], int], *, perps: bool, subaccount: int | None
+    ) -> None:
         self._state = state
         self._clock_ms = clock_ms
         self._perps = perps
+        self._subaccount = subaccount
         self._waiting: asyncio.Queue[Reply] = asyncio.Queue()
         self._ids = count(1)
         self._subscriptions: dict[int, Subscription] = {}
@@ -139,7 +149,7 @@ class _Session:
         if not isinstance(command, dict):
             self._waiting.put_nowait(_error(_Error.UNREADABLE))
             return
-        named = {} if command.get("id") is None else {"id": command["id"]}
+        named = {"id": command["id"]} if type(command.get("id")) is int else {}
         params = command.get("params")
         asks_for_snapshot = isinstance(params, dict) and params.get("action") == "get_snapshot"
         for reply in self._replies(command):
@@ -151,7 +161,7 @@ class _Session:
         if name == "list_subscriptions":
             held = [{"channel": held.channel, "sid": sid} for sid, held in self._subscriptions.items()]
             yield {"type": "ok", "msg": held}
-        elif name not in {"subscribe", "unsubscribe", "update_subscription"}:
+        elif name not in ("subscribe", "unsubscribe", "update_subscription"):  # a list can't be looked up in a set
             yield _error(_Error.UNKNOWN_COMMAND)
         elif not isinstance(params, dict):
             yield _error(_Error.NO_PARAMS)
@@ -175,7 +185,8 @@ class _Session:
             elif channel == "orderbook_delta" and not _tickers(params):
                 yield _error(_Error.NO_TICKER)
             else:
-                made = Subscription(channel, next(self._ids), _tickers(params) or None, self._state, self._perps)
+                tickers, sid = _tickers(params) or None, next(self._ids)
+                made = Subscription(channel, sid, self._state, tickers, self._perps, self._subaccount)
                 self._subscriptions[made.sid] = made
                 yield {"type": "subscribed", "msg": {"channel": channel, "sid": made.sid}}
                 if channel == "orderbook_delta" or params.get("send_initial_snapshot", True):
@@ -202,7 +213,7 @@ class _Session:
             yield _error(_Error.UNKNOWN_SID)
         elif action is None:
             yield _error(_Error.NO_ACTION)
-        elif action not in {"add_markets", "delete_markets", "get_snapshot"}:
+        elif action not in ("add_markets", "delete_markets", "get_snapshot"):
             yield _error(_Error.UNSUPPORTED_ACTION)
         elif not tickers:
             yield _error(_Error.NO_TICKER)

@@ -178,3 +178,4 @@ def test_kalshi_sdk_reads_order_books(boss: Caller) -> None:
     config = perps.PerpsConfig(base_url=boss.server.base_url)
     with perps.PerpsClient(auth=auth, config=config) as client:
         assert str(client.markets.orderbook("KXPERPTEST").bids[0].price) == "0.4000"
+        assert str(client.markets.bulk_orderbooks(tickers=["KXPERPTEST"])[0].asks[0].price) == "0.6000"

@@ -15,6 +15,7 @@ from hsm_keys.kalshi.operations import REST_PREFIX, WEBSOCKETS
 from hsm_keys.sandbox import SandboxServer
 from hsm_keys.sandbox.routes import SERVED
 from tests.sandbox.client import Caller, send
+from tests.support.listening import listen
 from tests.support.orders import order_body
 from tests.support.wire import shape_of
 
@@ -244,3 +245,39 @@ def test_a_huge_body_is_refused(boss: Caller, name: str) -> None:
 def test_a_batch_of_too_many_is_refused(boss: Caller) -> None:
     orders = [{"order_id": "x"}] * 1001
     assert boss.call("DELETE", f"{REST_PREFIX}/portfolio/events/orders/batched", {"orders": orders}).status == 400
+
+
+COMMAND = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": ODD,
+        "cmd": st.sampled_from(["subscribe", "unsubscribe", "update_subscription"]) | ODD,
+        "params": ODD
+        | st.fixed_dictionaries(
+            {},
+            optional={
+                "channels": st.lists(st.sampled_from(["fill", "ticker", "orderbook_delta"]) | ODD, max_size=2) | ODD,
+                "market_ticker": ODD,
+                "market_tickers": st.lists(st.sampled_from(["KXTEST-1"]) | ODD, max_size=2) | ODD,
+                "sid": ODD | st.integers(1, 3),
+                "sids": st.lists(ODD | st.integers(1, 3), max_size=2) | ODD,
+                "action": st.sampled_from(["add_markets", "delete_markets", "get_snapshot"]) | ODD,
+            },
+        ),
+    },
+)
+
+
+@settings(max_examples=20, deadline=None)
+@given(commands=st.lists(COMMAND | ODD, min_size=10, max_size=10))
+def test_no_command_ends_a_session(boss: Caller, commands: list[Any]) -> None:
+    with listen(boss) as listener:
+        for command in commands:
+            listener.session.send(json.dumps(command))
+            kinds = {message["type"] for message in listener.told()}
+            assert kinds <= {"error", "ok", "subscribed", "unsubscribed", "ticker", "orderbook_snapshot"}
+
+
+@pytest.mark.parametrize("body", [b"", b"x", b"[]", b"{}", b'{"fault": 1}', b'{"fault": "x"}', b'{"fault": "\\ud800"}'])
+def test_a_fault_that_is_none_is_refused(boss: Caller, body: bytes) -> None:
+    assert send(boss.server, "POST", "/_sandbox/faults", {}, body).status == 400

@@ -206,6 +206,25 @@ def test_perpetuals_are_told_apart(boss: Caller) -> None:
         assert error["msg"]["code"] == 8
 
 
+def test_a_restricted_key_hears_of_its_own_subaccount(boss: Caller) -> None:
+    channels = ["user_orders", "fill", "market_positions", "order_group_updates", "trade", "orderbook_delta"]
+    restricted = Caller.added(boss.server, subaccount=3)
+    groups = f"{PREFIX}/portfolio/order_groups/create"
+    with listen(restricted) as listener:
+        listener.ask("subscribe", channels=channels, market_ticker="KXTEST-1")
+        place(boss, price="0.6000")
+        place(boss, price="0.4500")
+        boss.call("POST", groups, {"contracts_limit": 5})
+        trade, delta = listener.told()
+        assert (trade["type"], delta["type"]) == ("trade", "orderbook_delta")
+        assert "client_order_id" not in delta["msg"]
+        place(restricted, price="0.4500")
+        restricted.call("POST", groups, {"contracts_limit": 5})
+        order, delta, group = listener.told()
+        assert (order["msg"]["subaccount_number"], delta["msg"]["subaccount"]) == (3, 3)
+        assert group["type"] == "order_group_updates"
+
+
 def test_a_ping_comes_as_often_as_it_should() -> None:
     with SandboxServer(key_type="ed25519", ping_every_s=0.05) as server:
         caller = Caller.bootstrap(server)

@@ -129,6 +129,8 @@ def test_each_channel_is_acknowledged_with_an_id_of_its_own(boss: Caller) -> Non
         ({"id": 8, "cmd": "update_subscription", "params": {"sid": 9, "action": "add_markets"}}, 8, 7),
         ({"id": 8, "cmd": "update_subscription", "params": {"sid": True, "action": "add_markets"}}, 8, 11),
         ({"cmd": "dance"}, None, 5),
+        ({"id": 9, "cmd": ["subscribe"]}, 9, 5),
+        ({"id": "9", "cmd": {}}, None, 5),
     ],
 )
 def test_bad_commands_get_kalshis_error_codes(boss: Caller, command: object, command_id: int | None, code: int) -> None:

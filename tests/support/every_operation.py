@@ -70,6 +70,7 @@ class Walk:
         self._go("GET /margin/markets")
         self._go("GET /margin/markets/{ticker}", **PERP)
         self._go("GET /margin/markets/{ticker}/orderbook", **PERP)
+        self._go("GET /margin/markets/orderbooks", query="?tickers=KXPERPTEST")
 
     def _manage_keys(self) -> None:
         public_key = pem_of(Ed25519PrivateKey.generate())
@@ -109,6 +110,8 @@ class Walk:
             self._go("GET /portfolio/orders/{order_id}/queue_position", **order)
             self._go("GET /portfolio/summary/total_resting_order_value")
             self._go("GET /markets/trades")
+        else:
+            self._go("GET /margin/trades")
 
     def _batch(self) -> None:
         orders = [order_body(client_order_id="in a batch"), order_body(client_order_id="not", ticker="KXUNKNOWN")]

@@ -68,6 +68,8 @@ KALSHI_SDK = {
     "DELETE /margin/orders/{order_id}": "CancelMarginOrderResponse",
     "POST /margin/orders/{order_id}/amend": "AmendMarginOrderResponse",
     "POST /margin/orders/{order_id}/decrease": "DecreaseMarginOrderResponse",
+    "GET /margin/markets/orderbooks": NO_MODEL,
+    "GET /margin/trades": "GetMarginTradesResponse",
     "GET /margin/positions": "GetMarginPositionsResponse",
     "GET /markets": "markets[] Market",
     "GET /markets/orderbooks": NO_MODEL,
