@@ -29,6 +29,20 @@ _QUERY_ATTRIBUTES: Final = frozenset({"pin_source", "pin_value", "module_name", 
 _ANY_BYTES: Final = frozenset({"object", "module-path", "pin-source"})
 """Attributes that name what may have any bytes in its name: paths, and labels that other programs wrote."""
 
+_PADDED: Final = frozenset(
+    {
+        "token",
+        "manufacturer",
+        "serial",
+        "model",
+        "library-manufacturer",
+        "library-description",
+        "slot-description",
+        "slot-manufacturer",
+    }
+)
+"""Attributes that are fields of a fixed length in a module's answers."""
+
 _TYPES: Final = ("public", "private", "cert", "secret-key", "data")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _LIBRARY_VERSION = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3})?")
@@ -154,6 +168,7 @@ def _decoded(name: str, value: bytes) -> Any:
         text = value.decode("utf-8", errors="surrogateescape" if name in _ANY_BYTES else "strict")
     except UnicodeDecodeError:
         raise _bad(f"has text that isn't UTF-8 in {name}") from None
+    text = _without_padding(text) if name in _PADDED else text
     if "\0" in text:
         raise _bad(f"has a NUL character in {name}")
     if name == "slot-id":
@@ -169,6 +184,15 @@ def _decoded(name: str, value: bytes) -> Any:
     if name == "module-path" and not PurePosixPath(text).is_absolute():
         raise _bad("has a relative module-path", "a relative path would load whatever lies in the working folder")
     return text
+
+
+def _without_padding(text: str) -> str:
+    """Return what a field of a token says, whose module fills it with NUL rather than with blanks.
+
+    Other tools write such a field into a URI with its padding.
+    """
+    head, nul, rest = text.partition("\0")
+    return head.rstrip() if nul and not rest.strip("\0 ") else text
 
 
 def _version(text: str) -> LibraryVersion:

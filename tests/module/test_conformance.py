@@ -311,7 +311,7 @@ def bare_leak(subject: Subject, name: str) -> float:
 
     how: dict[str, Any] = {"mechanism": Mechanism.EDDSA}
     if quick_type(subject) is not KeyType.ED25519:
-        digest_first = Mechanism.SHA256_RSA_PKCS_PSS not in find_token(module, uri).slot.get_mechanisms()
+        digest_first = Mechanism.SHA256_RSA_PKCS_PSS not in find_token(module, uri).token.slot.get_mechanisms()
         mechanism = Mechanism.RSA_PKCS_PSS if digest_first else Mechanism.SHA256_RSA_PKCS_PSS
         how = {"mechanism": mechanism, "mechanism_param": (Mechanism.SHA256, MGF.SHA256, 32)}
     message = b"m" * 32
@@ -320,7 +320,9 @@ def bare_leak(subject: Subject, name: str) -> float:
         for _ in range(count):
             module.library.finalize()
             module.library.initialize()
-            session = find_token(module, uri).open(rw=True, user_pin=pin and pin.reveal(), attribute_mapper=Mapper())
+            session = find_token(module, uri).token.open(
+                rw=True, user_pin=pin and pin.reveal(), attribute_mapper=Mapper()
+            )
             objects = Objects(session, lambda private, text: bytes(private.sign(text, **how)))
             objects.pairs()
             (private,) = objects.private_keys(name)

@@ -93,7 +93,7 @@ def flagged(token: TestToken, monkeypatch: pytest.MonkeyPatch) -> Callable[[int]
     asked: list[int] = []
 
     def says(flags: int) -> list[int]:
-        monkeypatch.setattr(Functions, "token_info", lambda *_: TokenInfo(_USUAL | flags, None, 4))
+        monkeypatch.setattr(Functions, "token_info", lambda *_: TokenInfo(_USUAL | flags, None, 4, b""))
         return asked
 
     real = Functions.login

@@ -16,7 +16,7 @@ from hsm_keys.errors import StoreAmbiguousError, StoreError, StoreNotFoundError,
 from hsm_keys.stores.pkcs11.module import acquire
 from hsm_keys.stores.pkcs11.probing import look_at
 from hsm_keys.stores.pkcs11.store import Pkcs11Store
-from hsm_keys.stores.pkcs11.tokens import choose_slot, initialised_tokens, serial_of
+from hsm_keys.stores.pkcs11.tokens import all_tokens, choose_slot, initialised, serial_of
 from hsm_keys.stores.uri import Pkcs11Uri
 from tests.support import shim
 
@@ -39,7 +39,7 @@ def test_a_label_that_two_tokens_carry_lists_both(softhsm: SoftHsm) -> None:
 def test_a_serial_tells_twins_apart(softhsm: SoftHsm) -> None:
     token, _ = softhsm.init_token("kalshi"), softhsm.init_token("kalshi")
     module = acquire(softhsm.module)
-    serials = [serial_of(found) for found in initialised_tokens(module)]
+    serials = [serial_of(found) for found in initialised(all_tokens(module))]
     module.release()
     assert len(set(serials)) == 2
     for serial in serials:
@@ -72,7 +72,7 @@ def test_a_slot_is_an_id_or_an_index_and_the_answer_names_label_and_serial(softh
     softhsm.init_token("first")
     softhsm.init_token("second")
     module = acquire(softhsm.module)
-    tokens = [(found.label, found.slot.slot_id) for found in initialised_tokens(module)]
+    tokens = [(found.label, found.slot.slot_id) for found in initialised(all_tokens(module))]
     module.release()
     for index, (label, slot_id) in enumerate(tokens):
         for number in (index, slot_id):
@@ -148,7 +148,7 @@ def said(softhsm: SoftHsm) -> tuple[str, dict[str, str]]:
     """The query of a URI, and what module, slot and token say of themselves, as a URI writes it."""
     token = softhsm.init_token("kalshi")
     module = acquire(softhsm.module)
-    (found,), library = initialised_tokens(module), module.library
+    (found,), library = initialised(all_tokens(module)), module.library
     words = {
         "token": found.label,
         "serial": serial_of(found),

@@ -64,6 +64,8 @@ def test_the_examples_of_the_rfc_are_read_and_written(uri: str) -> None:
         ("pkcs11:token=%zz", "percent-escape in token"),
         ("pkcs11:token=%ff", "isn't UTF-8 in token"),
         ("pkcs11:token=a%00b", "NUL"),
+        ("pkcs11:token=a%00%20%00b", "NUL"),
+        ("pkcs11:object=a%00", "NUL"),
         ("pkcs11:token=a b", "bad character"),
         ("pkcs11:token=ä", "bad character"),
         ("pkcs11:token=a\n", "bad character"),
@@ -94,6 +96,11 @@ def test_what_is_wrong_is_named(uri: str, said: str) -> None:
     with pytest.raises(UsageError) as caught:
         Pkcs11Uri.parse(uri)
     assert said in caught.value.message
+
+
+@pytest.mark.parametrize("padding", ["%00", "%00%00%00", "%20%00", "%00%20%00"])
+def test_padding_with_nul_is_no_part_of_a_field(padding: str) -> None:
+    assert Pkcs11Uri.parse(f"pkcs11:token=a%20b{padding};serial=1{padding}") == Pkcs11Uri(token="a b", serial="1")
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)

@@ -39,7 +39,7 @@ enum { OK = 0, GENERAL_ERROR = 5, TYPE_INVALID = 0x12, BUFFER_TOO_SMALL = 0x150 
 enum { CLASS = 0, LABEL = 3 };
 enum { READ_WRITE = 2, PIN_INCORRECT = 0xA0 };
 enum { UNAVAILABLE = -1 };
-enum { LINES = 64, LONGEST = 4096 };
+enum { LINES = 64, LONGEST = 4096, ATTRIBUTES = 64 };
 
 static const char *names[68] = {
     "C_Initialize", "C_Finalize", "C_GetInfo", "C_GetFunctionList", "C_GetSlotList", "C_GetSlotInfo",
@@ -136,23 +136,24 @@ static int applies(char *line, int number, const call *made, const char *kind, c
     return 1;
 }
 
-static void say(attribute *asked, const unsigned char *value, ulong length, ulong *result) {
-    if (asked->value && asked->length < length) {
+/* The real module has looked at the buffer for its own value, and may have found it too small. */
+static void say(attribute *asked, ulong room, const unsigned char *value, ulong length, int alone, ulong *result) {
+    if (asked->value && room < length) {
         asked->length = (ulong)UNAVAILABLE;
         *result = BUFFER_TOO_SMALL;
         return;
     }
     if (asked->value) memcpy(asked->value, value, length);
     asked->length = length;
-    if (*result == TYPE_INVALID) *result = OK;
+    if (*result == TYPE_INVALID || (alone && *result == BUFFER_TOO_SMALL)) *result = OK;
 }
 
-static void change_attribute(char *words[], attribute *asked, ulong count, ulong *result) {
+static void change_attribute(char *words[], attribute *asked, const ulong *rooms, ulong count, ulong *result) {
     unsigned char value[LONGEST];
-    int hide = !strcmp(words[2], "none"), length = hide ? 0 : unhex(words[2], value, sizeof value);
-    for (; count; asked++, count--) {
+    int hide = !strcmp(words[2], "none"), length = hide ? 0 : unhex(words[2], value, sizeof value), alone = count == 1;
+    for (; count; asked++, rooms++, count--) {
         if (asked->type != strtoul(words[1], NULL, 0)) continue;
-        if (!hide) say(asked, value, length, result);
+        if (!hide) say(asked, *rooms, value, length, alone, result);
         else asked->length = (ulong)UNAVAILABLE, *result = TYPE_INVALID;
     }
 }
@@ -195,7 +196,8 @@ static int about_slot(const char *name) {
 static ulong answer(int place, ulong a, ulong b, ulong c, ulong d, ulong e, ulong f, ulong g, ulong h) {
     char line[LONGEST], *words[16];
     call made = {names[place], 0, a, 0, NULL, 0, b};
-    ulong result = OK;
+    ulong result = OK, rooms[ATTRIBUTES];
+    int reads = !strcmp(made.name, "C_GetAttributeValue");
     int failed = 0, number = 0, tokens = !strcmp(made.name, "C_GetTokenInfo"), login = !strcmp(made.name, "C_Login");
     if (about_slot(made.name)) made.slot = a;
     if (!strcmp(made.name, "C_SignInit")) made.object = c;
@@ -212,13 +214,15 @@ static ulong answer(int place, ulong a, ulong b, ulong c, ulong d, ulong e, ulon
         if (login && applies(strcpy(copy, line), number, &made, "pin", words) && !change_pin(words, &c, &d))
             failed = 1, result = PIN_INCORRECT;
     }
+    if (reads && d > ATTRIBUTES) abort();
+    for (ulong at = 0; reads && at < d; at++) rooms[at] = ((attribute *)c)[at].length;
     if (!failed) result = ((function)real->functions[place])(a, b, c, d, e, f, g, h);
     if (file) rewind(file);
     for (number = 0; file && !failed && number < LINES && fgets(line, sizeof line, file); number++) {
         if (tokens && result == OK && applies(line, number, &made, "token", words))
             change_token(words, (token_info *)b);
-        if (!strcmp(made.name, "C_GetAttributeValue") && applies(line, number, &made, "attribute", words))
-            change_attribute(words, (attribute *)c, d, &result);
+        if (reads && applies(line, number, &made, "attribute", words))
+            change_attribute(words, (attribute *)c, rooms, d, &result);
     }
     if (file) fclose(file);
     return result;

@@ -25,14 +25,18 @@ if TYPE_CHECKING:
     from hsm_keys.stores.pins import Pin
 
 __all__ = [
+    "CKR_BUFFER_TOO_SMALL",
     "CKR_OK",
     "CKU_CONTEXT_SPECIFIC",
     "CKU_USER",
+    "PLACES",
+    "FunctionList",
     "Functions",
     "KeyRefusedError",
     "TokenInfo",
     "check",
     "error_of",
+    "function_list_of",
     "functions_of",
     "sign_mechanism",
 ]
@@ -45,6 +49,7 @@ CKU_CONTEXT_SPECIFIC: Final = 2
 _CKF_SERIAL_SESSION: Final = 4
 _CKF_OS_LOCKING_OK: Final = 2
 _LOGGED_IN: Final = frozenset({1, 3})  # CKS_RO_USER_FUNCTIONS, CKS_RW_USER_FUNCTIONS
+_SLOT_INFO_SIZE: Final = 256  # more than CK_SLOT_INFO has
 _UNAVAILABLE: Final = ctypes.c_ulong(-1).value
 _LARGEST_SIGNATURE: Final = 1 << 16
 _CKM_SHA256: Final = 0x250
@@ -53,9 +58,11 @@ _CKG_MGF1_SHA256: Final = 2
 _ulong, _pointer = ctypes.c_ulong, ctypes.c_void_p
 
 _FUNCTIONS: Final = 68
-_PLACES: Final = {  # in CK_FUNCTION_LIST, after the version: place, and what the function takes
+PLACES: Final = {  # in CK_FUNCTION_LIST, after the version: place, and what the function takes
     "C_Initialize": (0, (_pointer,)),
     "C_Finalize": (1, (_pointer,)),
+    "C_GetSlotList": (4, (ctypes.c_ubyte, _pointer, _pointer)),
+    "C_GetSlotInfo": (5, (_ulong, _pointer)),
     "C_GetTokenInfo": (6, (_ulong, _pointer)),
     "C_OpenSession": (12, (_ulong, _ulong, _pointer, _pointer, _pointer)),
     "C_CloseSession": (13, (_ulong,)),
@@ -138,7 +145,9 @@ def check(result: int) -> None:
         raise error_of(result)
 
 
-class _FunctionList(ctypes.Structure):
+class FunctionList(ctypes.Structure):
+    """CK_FUNCTION_LIST."""
+
     _fields_ = (("version", ctypes.c_ubyte * 2), ("functions", _pointer * _FUNCTIONS))
 
 
@@ -189,11 +198,13 @@ class TokenInfo:
         flags: CKF_ bits, as they are now.
         sessions: How many sessions this process has open with the token; None where the module doesn't say.
         shortest_pin: In bytes.
+        texts: Label, manufacturer, model and serial, as they are.
     """
 
     flags: int
     sessions: int | None
     shortest_pin: int
+    texts: bytes
 
 
 class Functions:
@@ -204,10 +215,10 @@ class Functions:
     """
 
     def __init__(self, address: int) -> None:
-        table = _FunctionList.from_address(address)
+        table = FunctionList.from_address(address)
         self.address = address
         self._call = {
-            name: ctypes.CFUNCTYPE(_ulong, *takes)(table.functions[place]) for name, (place, takes) in _PLACES.items()
+            name: ctypes.CFUNCTYPE(_ulong, *takes)(table.functions[place]) for name, (place, takes) in PLACES.items()
         }
         self.sign_init = self._call["C_SignInit"]
         self.sign = self._call["C_Sign"]
@@ -230,7 +241,23 @@ class Functions:
         info = _TokenInfo()
         check(self._call["C_GetTokenInfo"](slot, ctypes.byref(info)))
         sessions = None if info.ulSessionCount == _UNAVAILABLE else info.ulSessionCount
-        return TokenInfo(info.flags, sessions, info.ulMinPinLen)
+        return TokenInfo(info.flags, sessions, info.ulMinPinLen, bytes(info.texts))
+
+    def slots(self) -> list[int]:
+        """Return the ids of the slots that hold a token, by C_GetSlotList.
+
+        Raises:
+            PKCS11Error: If the module refuses.
+        """
+        number = _ulong()
+        check(self._call["C_GetSlotList"](1, None, ctypes.byref(number)))
+        found = (_ulong * number.value)()
+        check(self._call["C_GetSlotList"](1, found, ctypes.byref(number)))
+        return list(found[: number.value])
+
+    def tells_of(self, slot: int) -> bool:
+        """Tell whether C_GetSlotInfo gives a slot's information."""
+        return int(self._call["C_GetSlotInfo"](slot, ctypes.create_string_buffer(_SLOT_INFO_SIZE))) == CKR_OK
 
     def open_session(self, slot: int) -> int:
         """Open a read-only session and return its handle.
@@ -332,11 +359,26 @@ def sign_mechanism(mechanism: Mechanism, *, pss: bool) -> Any:
 def functions_of(library: Any) -> Functions:
     """Return the functions that python-pkcs11 itself calls.
 
+    Raises:
+        StoreError: If its struct isn't as it was in version 0.10, or the module has given no functions.
+    """
+    address = function_list_of(library).value
+    if not address:
+        raise StoreError(
+            "the file has C_GetFunctionList, which gives no functions: it is no PKCS#11 module that works",
+            hint="give the vendor's PKCS#11 shared object; its manual names it",
+        )
+    return Functions(int(address))
+
+
+def function_list_of(library: Any) -> Any:
+    """Return where python-pkcs11 keeps the address of the CK_FUNCTION_LIST that it calls.
+
     A module may give each caller of C_GetFunctionList a list of its own, and keep its state behind it (p11-kit's do).
     So python-pkcs11's is taken, which no Python attribute shows: it is the first member of its C struct.
 
     Raises:
-        StoreError: If the struct isn't as it was in version 0.10, or the module has given no functions.
+        StoreError: If the struct isn't as it was in version 0.10.
     """
     head, members = object.__basicsize__, 3  # funclist, funclist30, funclist32
     base: Any = vars(_pkcs11)["HasFuncList"]
@@ -344,10 +386,4 @@ def functions_of(library: Any) -> Functions:
         raise StoreError(
             "this release of python-pkcs11 isn't one that hsm-keys knows", hint="pip install 'python-pkcs11<0.11'"
         )
-    address = _pointer.from_address(id(library) + head).value
-    if not address:
-        raise StoreError(
-            "the file has C_GetFunctionList, which gives no functions: it is no PKCS#11 module that works",
-            hint="give the vendor's PKCS#11 shared object; its manual names it",
-        )
-    return Functions(address)
+    return _pointer.from_address(id(library) + head)

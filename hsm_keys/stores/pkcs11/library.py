@@ -10,7 +10,8 @@ from __future__ import annotations
 import ctypes
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Final
 
 from pkcs11 import _pkcs11
 from pkcs11.exceptions import PKCS11Error
@@ -19,6 +20,7 @@ from hsm_keys.errors import StoreError, StoreNotFoundError, StoreUnavailableErro
 from hsm_keys.forks import fork_generation
 from hsm_keys.stores.pkcs11.cryptoki import CKR_OK, Functions, error_of, functions_of
 from hsm_keys.stores.pkcs11.errors import reason
+from hsm_keys.stores.pkcs11.slots import only_slots
 from hsm_keys.values import shown_path
 
 if TYPE_CHECKING:
@@ -137,8 +139,23 @@ class Library(_pkcs11.lib):
         Modules count them, or don't say; there a login that still holds shows that somebody has a session.
         """
         with suppress(PKCS11Error):
-            return any(_has_sessions(self.functions, slot.slot_id) for slot in self.get_slots(token_present=True))
+            return any(_has_sessions(self.functions, slot) for slot in self.functions.slots())
         return False
+
+    def slots(self) -> list[Any]:
+        """Return the slots that hold a token, without those whose information can't be had.
+
+        Raises:
+            PKCS11Error: If none can be had.
+        """
+        try:
+            return list(self.get_slots(token_present=True))
+        except PKCS11Error:
+            good = [slot for slot in self.functions.slots() if self.functions.tells_of(slot)]
+            if not good:
+                raise
+        with only_slots(self, good):
+            return list(self.get_slots(token_present=True))
 
 
 def _has_sessions(functions: Functions, slot: int) -> bool:
@@ -165,11 +182,25 @@ def load(file: str, path: str) -> Library:
         StoreUnavailableError: If it doesn't initialise.
     """
     _check_is_module(file, path)
-    with _initialising(path):
-        library = Library(file)
+    with _initialising(path), _in_utf_8(file) as loadable:
+        library = Library(loadable)
     # Sessions point into it. When Python ends it would be unloaded, with threads of the module inside.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(library))
     return library
+
+
+@contextmanager
+def _in_utf_8(file: str) -> Iterator[str]:
+    """Give a path of a file that python-pkcs11 can pass on; the dynamic linker knows a file by any of its paths."""
+    try:
+        file.encode()
+    except UnicodeEncodeError:
+        with TemporaryDirectory() as folder:
+            link = Path(folder, "module.so")
+            link.symlink_to(file)
+            yield str(link)
+    else:
+        yield file
 
 
 def renewed(library: Library, path: str) -> Library:

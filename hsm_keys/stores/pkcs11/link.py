@@ -23,7 +23,6 @@ from hsm_keys.stores.pkcs11.halves import Unpaired
 from hsm_keys.stores.pkcs11.login import Login, log_in, open_session
 from hsm_keys.stores.pkcs11.objects import Objects
 from hsm_keys.stores.pkcs11.pool import Lane, SessionPool
-from hsm_keys.stores.pkcs11.tokens import describe_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,8 +66,15 @@ class Link:
         self.epoch = self.module.epoch
 
     @classmethod
-    def open(cls, module: Module, token: Any, get_pin: PinGetter, *, force: bool) -> Link:
+    def open(cls, module: Module, token: Any, description: str, get_pin: PinGetter, *, force: bool) -> Link:
         """Log in, and remove what an interrupted destruction left.
+
+        Args:
+            module: The module.
+            token: python-pkcs11's token.
+            description: What people call it.
+            get_pin: Gives the PIN.
+            force: Whether to log in where the next wrong PIN would lock the token.
 
         Raises:
             PinError: If the PIN is refused, or can't be tried.
@@ -76,7 +82,7 @@ class Link:
         """
         login = log_in(module, token, get_pin, force=force)
         pool = SessionPool(module, partial(open_session, token, rw=False), login.session)
-        link = cls(module, token, describe_token(token), login, pool, get_pin)
+        link = cls(module, token, description, login, pool, get_pin)
         with module.mutex:
             sweep(link.objects)
         return link

@@ -114,6 +114,32 @@ class Module:
             finally:
                 self.mutex.release()
 
+    def renew(self) -> bool:
+        """Initialise it again, so that it shows what has changed, unless other code of the process has sessions.
+
+        The sessions of all stores are closed, which open others when they are used next.
+
+        Returns:
+            Whether it was done; not if a call doesn't return.
+
+        Raises:
+            PKCS11Error: If it doesn't initialise again.
+        """
+        if not self.rest(time.monotonic() + _AT_REST_S, for_good=False):
+            self.resume()
+            return False
+        try:
+            for pool in list(self.pools):
+                pool.close()
+            for login in self.logins.values():
+                login.end()
+            self.logins.clear()
+            self.epoch += 1
+            self.library.renew()
+        finally:
+            self.mutex.release()
+        return True
+
     def close(self, deadline: float) -> bool:
         """Close all sessions, log out, and let no other thread in any more; return whether no thread is inside.
 

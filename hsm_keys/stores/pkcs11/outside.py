@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hsm_keys.stores.pins import Pin
     from hsm_keys.stores.uri import Pkcs11Uri
 
-__all__ = ["labelled"]
+__all__ = ["labelled", "tokens"]
 
 _TIMEOUT_S: Final = 20.0
 _PLACES: Final = {  # in CK_FUNCTION_LIST, after the version (PKCS#11 v2.40)
@@ -37,7 +37,8 @@ _PLACES: Final = {  # in CK_FUNCTION_LIST, after the version (PKCS#11 v2.40)
 _CKF_SERIAL_SESSION, _CKU_USER, _CKO_PRIVATE_KEY, _CKA_CLASS, _CKA_LABEL = 4, 1, 3, 0, 3
 _LONGEST_LABEL: Final = 256  # bytes: longer than a name with its mark
 _SEVERAL: Final = 2
-_SERIAL_AT, _TOKEN_INFO_SIZE = 80, 512  # in CK_TOKEN_INFO, which is shorter
+_LABEL_SIZE, _SERIAL_SIZE, _TEXTS_SIZE = 32, 16, 96  # in CK_TOKEN_INFO, which begins with the label
+_TOKEN_INFO_SIZE = 512  # more than it has
 
 
 def labelled(uri: Pkcs11Uri, name: str, pin: Pin) -> int | None:
@@ -51,27 +52,49 @@ def labelled(uri: Pkcs11Uri, name: str, pin: Pin) -> int | None:
     Returns:
         0, 1, or 2 for several; None if it can't be told.
     """
+    found = _looked(str(uri.module_path), str(uri.token), str(uri.serial or ""), _slot_of(uri), name, pin=pin)
+    return int(found) if found.isdigit() else None
+
+
+def _slot_of(uri: Pkcs11Uri) -> str:
+    return "" if uri.slot_id is None else str(uri.slot_id)
+
+
+def tokens(module: str) -> set[bytes]:
+    """Return what a new process sees of each token of a module: label, manufacturer, model and serial as they are.
+
+    Args:
+        module: The module's path.
+
+    Returns:
+        The first 96 bytes of each CK_TOKEN_INFO; none if that can't be told.
+    """
+    found = _looked(module)
+    return {found[at : at + _TEXTS_SIZE] for at in range(0, len(found), _TEXTS_SIZE)}
+
+
+def _looked(*arguments: str, pin: Pin | None = None) -> bytes:
+    """Return what the new process answers; nothing if it can't tell."""
     from hsm_keys.stores.environment import without_secrets
 
-    command = [sys.executable, "-I", "-S", __file__, str(uri.module_path), str(uri.token), str(uri.serial or ""), name]
     with suppress(OSError, ValueError, subprocess.TimeoutExpired):
         seen = subprocess.run(  # noqa: S603 - this interpreter, and no shell
-            command,
-            input=pin.reveal().encode(),
+            [sys.executable, "-I", "-S", __file__, *arguments],
+            input=pin.reveal().encode() if pin else b"",
             env=without_secrets(),
             capture_output=True,
             timeout=_TIMEOUT_S,
             check=False,
         )
-        return int(seen.stdout)
-    return None
+        return seen.stdout
+    return b""
 
 
-def _count(module: str, label: str, serial: str, name: str, pin: bytes) -> int:
+def _count(module: str, token: tuple[str, str, str], name: str, pin: bytes) -> int:
     call = _caller(module)
     call("C_Initialize", None)
     session = ctypes.c_ulong()
-    call("C_OpenSession", _slot(call, label, serial), _CKF_SERIAL_SESSION, None, None, ctypes.byref(session))
+    call("C_OpenSession", _slot(call, *token), _CKF_SERIAL_SESSION, None, None, ctypes.byref(session))
     call("C_Login", session, _CKU_USER, pin, len(pin))
     # By class alone: one object that can't be read makes SoftHSM refuse a search by label.
     kind, found = ctypes.c_ulong(_CKO_PRIVATE_KEY), 0
@@ -112,23 +135,44 @@ def _caller(module: str) -> Any:
     return call
 
 
-def _slot(call: Any, label: str, serial: str) -> int:
+def _slot(call: Any, label: str, serial: str, slot: str) -> int:
+    wanted = label.encode(), serial.encode()
+    for found, texts in _infos(call).items():
+        fields = texts[:_LABEL_SIZE], texts[-_SERIAL_SIZE:]
+        if tuple(field.rstrip(b" \0") for field in fields) == wanted and slot in {"", str(found)}:
+            return found
+    raise OSError("no such token")
+
+
+def _infos(call: Any) -> dict[int, bytes]:
+    """Return what the token in each slot says of itself; another slot's reader may be at fault, and is passed over."""
     number = ctypes.c_ulong()
     call("C_GetSlotList", 1, None, ctypes.byref(number))
     slots = (ctypes.c_ulong * number.value)()
     call("C_GetSlotList", 1, slots, ctypes.byref(number))
-    wanted = label.encode(), serial.encode()
+    infos = {}
     for slot in slots:
         info = ctypes.create_string_buffer(_TOKEN_INFO_SIZE)
-        with suppress(OSError):  # another slot's reader may be at fault
+        with suppress(OSError):
             call("C_GetTokenInfo", slot, info)
-            if (info.raw[:32].rstrip(b" \0"), info.raw[_SERIAL_AT : _SERIAL_AT + 16].rstrip(b" \0")) == wanted:
-                return slot
-    raise OSError("no such token")
+            infos[slot] = info.raw[:_TEXTS_SIZE]
+    return infos
+
+
+def _tokens(module: str) -> bytes:
+    call = _caller(module)
+    call("C_Initialize", None)
+    found = b"".join(_infos(call).values())
+    call("C_Finalize", None)
+    return found
 
 
 if __name__ == "__main__":
     answer = os.dup(1)
     os.dup2(2, 1)  # a module may write there whatever it likes
-    module, label, serial, name = sys.argv[1:]
-    os.write(answer, str(_count(module, label, serial, name, sys.stdin.buffer.read())).encode())
+    module, *which = sys.argv[1:]
+    if which:
+        label, serial, slot, name = which
+        os.write(answer, str(_count(module, (label, serial, slot), name, sys.stdin.buffer.read())).encode())
+    else:
+        os.write(answer, _tokens(module))

@@ -10,7 +10,7 @@ from pkcs11.mechanisms import Mechanism
 
 from hsm_keys.stores.pkcs11.errors import told_as_ours
 from hsm_keys.stores.pkcs11.module import acquire
-from hsm_keys.stores.pkcs11.tokens import describe_token, find_token, with_its_module
+from hsm_keys.stores.pkcs11.tokens import find_token, with_its_module
 
 if TYPE_CHECKING:
     from hsm_keys.stores.uri import Pkcs11Uri
@@ -62,7 +62,8 @@ def look_at(uri: Pkcs11Uri) -> TokenState:
     uri = with_its_module(uri)
     module = acquire(str(uri.module_path))
     try:
-        token = find_token(module, uri)
+        found = find_token(module, uri)
+        token = found.token
         with told_as_ours("list its mechanisms"):
             offered = token.slot.get_mechanisms()
             flags = token.flags
@@ -72,7 +73,7 @@ def look_at(uri: Pkcs11Uri) -> TokenState:
             module=f"{library.manufacturer_id} {library.library_description}, version "
             f"{'.'.join(map(str, library.library_version))}",
             parallel=module.parallel,
-            token=describe_token(token),
+            token=found.description,
             pin=_pin_state(flags),
             has_pad=bool(flags & TokenFlag.PROTECTED_AUTHENTICATION_PATH),
             makes=tuple(kind for kind in signs if _KINDS[kind][0] in offered),

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from pkcs11.exceptions import PKCS11Error
 
 from hsm_keys.errors import StoreUnavailableError
+from hsm_keys.stores.pkcs11 import outside
 from hsm_keys.stores.pkcs11.errors import reason
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hsm_keys.stores.pkcs11.module import Module
 
-__all__ = ["restart"]
+__all__ = ["restart", "sees_new_tokens"]
 
 _REST_S: Final = 0.25
 """Between two attempts: each may log in. Short enough to sign again within a second of the module's return."""
@@ -29,6 +32,17 @@ _WAIT_S: Final = 3.0
 """How long the others wait for the one that does it. Its call may never return."""
 
 _log = logging.getLogger(__name__)
+
+
+@contextmanager
+def _initialised_again() -> Iterator[None]:
+    try:
+        yield
+    except PKCS11Error as error:
+        raise StoreUnavailableError(
+            f"the PKCS#11 module didn't initialise again: {reason(error)}",
+            hint="check its daemon and its configuration; signing goes on by itself once it works",
+        ) from None
 
 
 def restart(module: Module, epoch: int) -> None:
@@ -59,6 +73,28 @@ def restart(module: Module, epoch: int) -> None:
         module.restarting.release()
 
 
+def sees_new_tokens(module: Module) -> bool:
+    """Initialise a module again that other stores of the process have open, if a new process sees further tokens.
+
+    SoftHSM, for one, shows a process the tokens that there were when it was initialised.
+
+    Returns:
+        Whether there may be something new to see.
+
+    Raises:
+        StoreUnavailableError: If it doesn't initialise again.
+    """
+    if module.users == 1:  # it was initialised for this very look
+        return False
+    functions = module.library.functions
+    with suppress(PKCS11Error), module.mutex:
+        known = {functions.token_info(slot).texts for slot in functions.slots()}
+        if outside.tokens(module.file) <= known:
+            return False
+    with _initialised_again():
+        return module.renew()
+
+
 def _restart(module: Module) -> None:
     # A thread inside a function of the module while it is finalised would use freed memory.
     if not module.rest(time.monotonic() + _DRAINED_S, for_good=True):
@@ -71,12 +107,8 @@ def _restart(module: Module) -> None:
         module.epoch += 1
         with suppress(PKCS11Error):
             module.library.finalize()
-        module.library.initialize()
-    except PKCS11Error as error:
-        raise StoreUnavailableError(
-            f"the PKCS#11 module didn't initialise again: {reason(error)}",
-            hint="check its daemon and its configuration; signing goes on by itself once it works",
-        ) from None
+        with _initialised_again():
+            module.library.initialize()
     finally:
         module.mutex.release()
     _log.warning("the PKCS#11 module %s was initialised again", module.file)

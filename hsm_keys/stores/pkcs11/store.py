@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +17,7 @@ from hsm_keys.errors import (
     KeyNotFoundError,
     PinError,
     SigningError,
+    StoreAmbiguousError,
     StoreError,
     StoreNotFoundError,
     StoreUnavailableError,
@@ -37,8 +39,8 @@ from hsm_keys.stores.pkcs11.module import acquire
 from hsm_keys.stores.pkcs11.objects import NO_LABEL, Pair, is_ours, required
 from hsm_keys.stores.pkcs11.patience import PATIENCE_S, wait_if_ending
 from hsm_keys.stores.pkcs11.pool import PoolClosedError
-from hsm_keys.stores.pkcs11.restart import restart
-from hsm_keys.stores.pkcs11.tokens import describe_token, find_token, token_uri
+from hsm_keys.stores.pkcs11.restart import restart, sees_new_tokens
+from hsm_keys.stores.pkcs11.tokens import FoundToken, find_token
 from hsm_keys.values import shown
 
 if TYPE_CHECKING:
@@ -47,12 +49,14 @@ if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
     from hsm_keys.stores.pins import Pin, PinGetter, PinWanted
     from hsm_keys.stores.pkcs11.importing import Pkcs11Imports
+    from hsm_keys.stores.pkcs11.module import Module
     from hsm_keys.stores.pkcs11.objects import Objects
     from hsm_keys.stores.uri import Pkcs11Uri
 
 __all__ = ["Pkcs11Key", "Pkcs11Store"]
 
 _T = TypeVar("_T")
+_log = logging.getLogger(__name__)
 
 _PAUSES_S: Final = (0.03, 0.07)
 _reopening = ProcessLock()
@@ -70,6 +74,7 @@ class Pkcs11Store(KeyStore):
     def __init__(self, uri: Pkcs11Uri, get_pin: PinGetter, *, force_pin: bool = False) -> None:
         self._module_path = str(uri.module_path)
         self._wanted = uri
+        self._slot: int | None = None
         self.uri = str(replace(self._wanted, pin_source=None, pin_value=None))  # until the token has told its serial
         self.description = "the token"
         self._get_pin = get_pin
@@ -92,20 +97,46 @@ class Pkcs11Store(KeyStore):
                 return self._opened()
             except (StoreNotFoundError, StoreUnavailableError):
                 time.sleep(pause)
-        return self._opened()
+        return self._opened(anew=True)
 
-    def _opened(self) -> Link:
+    def _opened(self, *, anew: bool = False) -> Link:
+        """Open the token; ``anew`` is whether to look also for one that was made after the module was initialised."""
         module = acquire(self._module_path)
         try:
-            token = find_token(module, self._wanted)
-            self.description = describe_token(token)
-            link = Link.open(module, token, self._pin_once, force=self._force_pin)
+            try:
+                found = self._find(module)
+            except StoreNotFoundError:
+                if not (anew and sees_new_tokens(module)):
+                    raise
+                found = self._find(module)
+            link = self._opened_link(module, found)
         except BaseException:
             module.release()
             raise
+        if found.needs_slot:
+            _log.warning(
+                "another token has label and serial of %s too; only its slot tells it apart, and slot ids can change",
+                found.description,
+            )
+        return link
+
+    def _find(self, module: Module) -> FoundToken:
+        """Return the token that the URI names, or of those that it has come to name the one that was chosen."""
+        try:
+            return find_token(module, self._wanted)
+        except StoreAmbiguousError:
+            if self._slot is None:
+                raise
+            return find_token(module, replace(self._wanted, slot_id=self._slot))
+
+    def _opened_link(self, module: Module, found: FoundToken) -> Link:
+        self.description = found.description
+        link = Link.open(module, found.token, found.description, self._pin_once, force=self._force_pin)
         self.opened += 1
-        self._token_uri = token_uri(token, self._module_path)
-        self.uri = str(self._token_uri)
+        # What was chosen stays chosen, also where the URI named it in a way that comes to mean another one.
+        self._wanted = self._token_uri = found.uri
+        self._slot = found.token.slot.slot_id
+        self.uri = str(found.uri)
         return link
 
     def _pin_once(self, wanted: PinWanted) -> Pin | None:
@@ -143,9 +174,8 @@ class Pkcs11Store(KeyStore):
         if link.epoch == link.module.epoch:  # nobody has initialised it since this link broke
             restart(link.module, link.epoch)
         link.epoch = link.module.epoch  # if the rest fails, the next attempt begins with the module
-        self.opened += 1
         try:
-            return Link.open(link.module, find_token(link.module, self._wanted), self._pin_once, force=self._force_pin)
+            return self._opened_link(link.module, self._find(link.module))
         except PinError as error:
             self._refused = error  # never again in this process
             raise

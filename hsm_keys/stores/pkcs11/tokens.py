@@ -1,4 +1,8 @@
-"""Which token: by URI, label, serial or slot. More than one match is an error that lists them."""
+"""Which token: by URI, label, serial or slot. More than one match is an error that lists them.
+
+A token is named by label and serial, since slot ids change when tokens come and go. Where another one has the same,
+model and manufacturer are named too, and where those are the same as well, the slot.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from pkcs11.constants import TokenFlag
-from pkcs11.exceptions import TokenNotPresent, TokenNotRecognised
+from pkcs11.exceptions import PKCS11Error, TokenNotPresent, TokenNotRecognised
 
 from hsm_keys.errors import StoreAmbiguousError, StoreNotFoundError, UsageError
 from hsm_keys.stores.pkcs11.errors import told_as_ours
@@ -18,36 +22,47 @@ from hsm_keys.stores.uri import LibraryVersion, Pkcs11Uri
 from hsm_keys.values import describe, may_be_shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = [
+    "FoundToken",
     "SlotChoice",
+    "all_tokens",
     "choose_slot",
     "describe_token",
     "find_token",
-    "initialised_tokens",
+    "initialised",
     "serial_of",
-    "token_uri",
     "with_its_module",
 ]
 
 
+def label_of(token: Any) -> str:
+    """Return the token's label."""
+    return _text(token.label)
+
+
 def serial_of(token: Any) -> str:
     """Return the token's serial number as text; vendors fill the field with ASCII."""
-    return bytes(token.serial).decode("ascii", errors="replace")
+    return _text(bytes(token.serial).decode("ascii", errors="replace"))
+
+
+def _text(said: str) -> str:
+    """Return what a field says. It is to be padded with blanks; some modules write a C string into it."""
+    return said.partition("\0")[0].rstrip()
 
 
 _NO_PIN: Final = 1000
 """A number below isn't taken for a PIN that was given in the place of a slot's number."""
 
 _MATCHERS: Final[dict[str, Callable[[Any], object]]] = {
-    "token": lambda token: token.label,
+    "token": label_of,
     "serial": serial_of,
-    "manufacturer": lambda token: token.manufacturer_id,
-    "model": lambda token: token.model,
+    "manufacturer": lambda token: _text(token.manufacturer_id),
+    "model": lambda token: _text(token.model),
     "slot_id": lambda token: token.slot.slot_id,
-    "slot_description": lambda token: token.slot.slot_description,
-    "slot_manufacturer": lambda token: token.slot.manufacturer_id,
+    "slot_description": lambda token: _text(token.slot.slot_description),
+    "slot_manufacturer": lambda token: _text(token.slot.manufacturer_id),
 }
 """Path attributes of RFC 7512 that narrow the choice of a token, and what each is compared with."""
 
@@ -58,6 +73,15 @@ _MODULE_MATCHERS: Final[dict[str, Callable[[Any], object]]] = {
 }
 """Those that say which module is meant."""
 
+_NAMING: Final = (("token", "serial"), ("token", "serial", "manufacturer", "model"))
+"""What names a token: the first that tells it apart from the module's other ones."""
+
+_POINTING: Final = ("token", "serial", "slot_id")
+"""Those by which somebody has one token in mind, also if it doesn't say that it is initialised."""
+
+_READY: Final = TokenFlag.TOKEN_INITIALIZED | TokenFlag.USER_PIN_INITIALIZED
+"""One that has a user PIN can be used, whether or not its module says that it is initialised."""
+
 _OF_AN_OBJECT: Final = ("object", "type", "id")
 """Those that name an object of a token. What is opened is the token."""
 
@@ -67,7 +91,7 @@ class SlotChoice:
     """The token that ``--slot N`` means.
 
     Args:
-        uri: Names the token by label and serial: slot ids change when tokens come and go.
+        uri: Names the token.
         description: What people call it.
         others: What people call the other initialised tokens of the module.
     """
@@ -98,28 +122,69 @@ def with_its_module(uri: Pkcs11Uri) -> Pkcs11Uri:
     return replace(uri, module_path=find_module(uri.module_path or os.environ.get("HSM_KEYS_MODULE") or None))
 
 
+@dataclass(frozen=True, slots=True)
+class FoundToken:
+    """A token, and how it is told apart from the others of its module.
+
+    Args:
+        token: python-pkcs11's.
+        uri: Names it.
+    """
+
+    token: Any
+    uri: Pkcs11Uri
+
+    @property
+    def needs_slot(self) -> bool:
+        """Whether nothing but the slot tells it apart from another token."""
+        return self.uri.slot_id is not None
+
+    @property
+    def description(self) -> str:
+        """What people call it."""
+        return describe_token(self.token) + (f" in slot {self.uri.slot_id}" if self.needs_slot else "")
+
+
 def describe_token(token: Any) -> str:
     """Return what people call the token."""
-    return f'token "{token.label}" (serial {serial_of(token)})'
+    return f'token "{label_of(token)}" (serial {serial_of(token)})'
 
 
-def token_uri(token: Any, module_path: str) -> Pkcs11Uri:
-    """Return the URI that names the token by label and serial."""
-    return Pkcs11Uri(token=token.label, serial=serial_of(token) or None, module_path=module_path)
+def _found(token: Any, tokens: Sequence[Any], module_path: str) -> FoundToken:
+    """Return a token of several with the URI that names it and no other one that can be used."""
+    others = [other for other in initialised(tokens) if other.slot.slot_id != token.slot.slot_id]
+    for naming in (*_NAMING, (*_NAMING[0], "slot_id")):
+        named: dict[str, Any] = {name: _MATCHERS[name](token) for name in naming}
+        if not any(_fits(other, named) for other in others):
+            break
+    return FoundToken(
+        token, Pkcs11Uri(**{name: value or None for name, value in named.items()}, module_path=module_path)
+    )
 
 
-def initialised_tokens(module: Module) -> list[Any]:
-    """Return the module's initialised tokens, in the module's own order of slots."""
-    tokens = []
+def _fits(token: Any, wanted: Mapping[str, object]) -> bool:
+    return all(_MATCHERS[name](token) == value for name, value in wanted.items())
+
+
+def all_tokens(module: Module) -> list[Any]:
+    """Return the module's tokens, in its own order of slots, without those whose information can't be had."""
+    tokens, refusals = [], []
     with module.mutex, told_as_ours("list its slots"):
-        for slot in module.library.get_slots(token_present=True):
+        for slot in module.library.slots():
             try:
-                token: Any = slot.get_token()
+                tokens.append(slot.get_token())
             except (TokenNotPresent, TokenNotRecognised):
                 continue
-            if token.flags & TokenFlag.TOKEN_INITIALIZED:
-                tokens.append(token)
+            except PKCS11Error as error:
+                refusals.append(error)
+        if refusals and not tokens:
+            raise refusals[0]
     return tokens
+
+
+def initialised(tokens: Sequence[Any]) -> list[Any]:
+    """Return those that can be used."""
+    return [token for token in tokens if token.flags & _READY]
 
 
 def _listing(tokens: Sequence[Any]) -> str:
@@ -149,7 +214,7 @@ def _said(name: str, value: object) -> str:
     return text if name in {"token", "serial"} and may_be_shown(text) else describe(text)
 
 
-def find_token(module: Module, uri: Pkcs11Uri) -> Any:
+def find_token(module: Module, uri: Pkcs11Uri) -> FoundToken:
     """Return the one token that the URI names.
 
     Raises:
@@ -157,18 +222,27 @@ def find_token(module: Module, uri: Pkcs11Uri) -> Any:
         StoreAmbiguousError: If several do; the message lists them.
     """
     _check_module(module, uri)
-    tokens = initialised_tokens(module)
+    tokens = all_tokens(module)
+    ready = initialised(tokens)
     wanted = {name: getattr(uri, name) for name in _MATCHERS if getattr(uri, name) is not None}
-    matches = [token for token in tokens if all(_MATCHERS[name](token) == value for name, value in wanted.items())]
+    matches = [token for token in ready if _fits(token, wanted)]
+    if not matches and any(wanted.get(name) for name in _POINTING):
+        matches = [token for token in tokens if _fits(token, wanted) and _is_named(token)]
     if len(matches) == 1:
-        return matches[0]
+        return _found(matches[0], tokens, str(uri.module_path))
     asked = ", ".join(f"{name.replace('_', '-')}={_said(name, value)}" for name, value in wanted.items()) or "any token"
     if not matches:
-        raise StoreNotFoundError(f"no token of {uri.module_path} matches {asked}", hint=_what_there_is(tokens, module))
+        raise StoreNotFoundError(f"no token of {uri.module_path} matches {asked}", hint=_what_there_is(ready, module))
+    first = _found(matches[0], tokens, str(uri.module_path))
+    by = "its slot: --slot N, or pkcs11:slot-id=N" if first.needs_slot else "its serial: pkcs11:serial=..."
     raise StoreAmbiguousError(
-        f"{len(matches)} tokens of {uri.module_path} match {asked}: {_listing(matches)}",
-        hint="name one by its serial: pkcs11:serial=...",
+        f"{len(matches)} tokens of {uri.module_path} match {asked}: {_listing(matches)}", hint=f"name one by {by}"
     )
+
+
+def _is_named(token: Any) -> bool:
+    """Tell whether a token has been given a name; an empty slot of SoftHSM shows one without."""
+    return bool(label_of(token) or serial_of(token))
 
 
 def _check_module(module: Module, uri: Pkcs11Uri) -> None:
@@ -193,16 +267,22 @@ def choose_slot(number: int, module_path: str) -> SlotChoice:
     """
     module = acquire(module_path)
     try:
-        tokens = initialised_tokens(module)
-        chosen = next((token for token in tokens if token.slot.slot_id == number), None)
-        if chosen is None and 0 <= number < len(tokens):
-            chosen = tokens[number]
-        if chosen is None:
+        tokens = all_tokens(module)
+        ready = initialised(tokens)
+        named = [token for token in (*ready, *filter(_is_named, tokens)) if token.slot.slot_id == number]
+        if not named and 0 <= number < len(ready):
+            named = [ready[number]]
+        if not named:
             which = f"no slot {number}" if 0 <= number < _NO_PIN else "no slot of that number"
             raise StoreNotFoundError(
-                f"{module_path} has {which} with an initialised token", hint=_what_there_is(tokens, module)
+                f"{module_path} has {which} with an initialised token", hint=_what_there_is(ready, module)
             )
-        others = tuple(describe_token(token) for token in tokens if token is not chosen)
-        return SlotChoice(token_uri(chosen, module_path), describe_token(chosen), others)
+        chosen = _found(named[0], tokens, module_path)
+        others = tuple(
+            _found(token, tokens, module_path).description
+            for token in ready
+            if token.slot.slot_id != chosen.token.slot.slot_id
+        )
+        return SlotChoice(chosen.uri, chosen.description, others)
     finally:
         module.release()
