@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from pkcs11 import MGF, Mechanism
+from pkcs11.constants import Attribute, ObjectClass
 
 from hsm_keys import KeyType, open_store
 from hsm_keys.errors import (
@@ -220,6 +221,18 @@ def test_a_forked_child_signs_and_the_parent_signs_on(key: StoredKey) -> None:
         pytest.skip(f"the module doesn't begin anew in a child, and the error says so: {said[1:].decode()}")
     assert said.startswith(b"+"), said
     assert verifies(key.public_key(), b"child", said[1:])
+
+
+def test_other_code_of_the_process_keeps_its_session_when_the_store_is_closed(subject: Subject, key: StoredKey) -> None:
+    with open_store(subject.uri) as opened:
+        assert isinstance(opened, Pkcs11Store)
+        theirs = opened._link.token.open()  # as other code has it, after its C_Initialize was told that this is done
+    key.sign(b"m")  # of another store, which is closed now, too
+    key._store.close()  # type: ignore[attr-defined]  # of a token's key
+    try:
+        assert list(theirs.get_objects({Attribute.CLASS: ObjectClass.PUBLIC_KEY})) or subject.existing
+    finally:
+        theirs.close()
 
 
 def test_a_program_ends_without_a_word_while_its_threads_sign(subject: Subject, key: StoredKey) -> None:
