@@ -81,8 +81,9 @@ def test_changes_add_up_to_the_order_book_that_is_shown(boss: Caller) -> None:
         crossing = {"ticker": "KXTEST-1", "side": "bid", "price": "0.60", "count": "1200"}
         assert boss.call("POST", f"{EVENT_ORDERS}/{ids[0]}/amend", crossing).status == 200
         place(boss, side="ask", price="0.42", count="1", self_trade_prevention_type="maker")
-        levels = dict(snapshot["msg"]["yes_dollars_fp"])
-        for side, price, delta in deltas(listener.told()):
+        levels, changes = dict(snapshot["msg"]["yes_dollars_fp"]), deltas(listener.told())
+        assert max(float(delta) for _, price, delta in changes if price == "0.6000") == 200  # 1000 were filled at once
+        for side, price, delta in changes:
             if side == "yes":
                 levels[price] = f"{float(levels.get(price, 0)) + float(delta):.2f}"
     shown = boss.call("GET", f"{PREFIX}/markets/KXTEST-1/orderbook").json["orderbook_fp"]["yes_dollars"]
