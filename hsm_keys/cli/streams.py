@@ -1,7 +1,8 @@
 """The program's standard streams: there from the beginning, the command's alone, and closed without a word.
 
-A PKCS#11 module is other people's code in this process, and may write to descriptor 1 whatever it likes. So the
-command's output goes to a copy of that descriptor, and what a module writes goes where people's words go.
+A PKCS#11 module is other people's code in this process, and may write to descriptors 1 and 2 whatever it likes. So the
+command's output goes to a copy of descriptor 1, and what a module writes there goes where people's words go. Whoever
+asked for JSON reads one object on stderr, too, if the command fails: then a module's words go nowhere.
 """
 
 from __future__ import annotations
@@ -17,25 +18,31 @@ SIGPIPE_EXIT: Final = 141
 """What shells return for a program that wrote to a pipe which nobody reads any more."""
 
 _module_streams: list[TextIO] = []
-"""Streams of descriptor 1, which would close it when they are dropped."""
+"""Streams of descriptors 1 and 2, which would close these when they are dropped."""
 
 
 def claim_streams(*, quiet: bool) -> None:
     """Open what the caller closed, and keep standard output for the command.
 
     Args:
-        quiet: Whether a module's words on descriptor 1 are dropped, and don't go to stderr: a program that asked for
-            JSON reads one object there.
+        quiet: Whether a module's words are dropped on both descriptors, and don't go to stderr.
     """
     _open_closed()
-    output = sys.stdout
-    kept = os.dup(1)  # above 2, as these are open
-    others = os.open(os.devnull, os.O_WRONLY) if quiet else 2
-    os.dup2(others, 1)
+    sys.stdout = _moved(sys.stdout)
     if quiet:
-        os.close(others)
-    sys.stdout = open(kept, "w", encoding=output.encoding, errors=output.errors)  # noqa: SIM115, PTH123 - to the end
-    _module_streams.append(output)
+        sys.stderr = _moved(sys.stderr)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+    os.dup2(2, 1)
+
+
+def _moved(stream: TextIO) -> TextIO:
+    """Return a stream to a copy of that one's descriptor."""
+    _module_streams.append(stream)
+    kept = os.dup(stream.fileno())  # above 2, as these are open
+    buffering = 1 if stream.line_buffering else -1
+    return open(kept, "w", buffering, encoding=stream.encoding, errors=stream.errors)  # noqa: PTH123 - a descriptor
 
 
 def _open_closed() -> None:

@@ -122,8 +122,9 @@ def test_a_program_of_ones_own_keeps_its_standard_output_by_a_signer_of_its_own(
 
 
 def test_json_is_alone_on_standard_output_and_on_stderr(shim: Shim, token: TestToken, store: str) -> None:
-    shim.rules("say canary")
+    shim.rules("say canary", "warn canary")
     done = shell("hsm-keys list --output json", shim.uri(token))
+    assert "canary" not in done.stderr
     assert [key["name"] for key in json.loads(done.stdout)["keys"]] == ["prod"]
     signed = shell(f"hsm-keys {SIGN} json", shim.uri(token))
     assert json.loads(signed.stdout)["KALSHI-ACCESS-TIMESTAMP"] == "1700000000000"
@@ -132,3 +133,4 @@ def test_json_is_alone_on_standard_output_and_on_stderr(shim: Shim, token: TestT
     failed = shell("hsm-keys show nope --output json", shim.uri(token))
     assert (failed.returncode, failed.stdout) == (5, "")
     assert json.loads(failed.stderr)["error"]["code"] == "key_not_found"
+    assert "canary" in shell("hsm-keys list", shim.uri(token)).stderr  # whom JSON doesn't bind, it tells

@@ -6,6 +6,7 @@
  *   log PATH                                 append the name of each function that is called
  *   say TEXT                                 print TEXT on standard output at each call, and leave most of it in stdio's
  *                                            buffer: it is written when C_Initialize is called, and when the program ends
+ *   warn TEXT                                print TEXT on standard error when C_Initialize is called
  *   fail FUNCTION CODE [CONDITION]...        answer CODE in place of the real module
  *   slow FUNCTION MILLISECONDS [CONDITION]... wait before the call is passed on
  *   token FIELD VALUE [CONDITION]...         change what C_GetTokenInfo says
@@ -207,6 +208,7 @@ static ulong answer(int place, ulong a, ulong b, ulong c, ulong d, ulong e, ulon
     for (; file && number < LINES && fgets(line, sizeof line, file); number++) {
         char copy[LONGEST];
         if (!strncmp(line, "say ", 4)) printf("%s %s", made.name, line + 4);
+        if (!strncmp(line, "warn ", 5) && !strcmp(made.name, "C_Initialize")) fprintf(stderr, "%s", line + 5);
         if (!strncmp(line, "say ", 4) && !strcmp(made.name, "C_Initialize")) fflush(stdout);
         if (applies(strcpy(copy, line), number, &made, "log", words)) note(words[1], made.name);
         if (applies(strcpy(copy, line), number, &made, "slow", words)) usleep(1000 * atoi(words[2]));
