@@ -82,6 +82,18 @@ def test_other_code_that_came_later_keeps_its_sessions(with_key: TestToken, how_
     store.close()
 
 
+def test_other_code_keeps_its_session_where_the_module_counts_none_and_gives_no_read_only_one(
+    with_key: TestToken, shim: Shim
+) -> None:
+    shim.rules("token sessions -1", "fail C_OpenSession 0xb7 mode=ro")  # CKR_SESSION_READ_ONLY_EXISTS
+    store = open_store(shim.uri(with_key))
+    assert isinstance(store, Pkcs11Store)
+    theirs = store._link.token.open(rw=True)
+    store.close()
+    assert len(list(theirs.get_objects({pkcs11.Attribute.CLASS: pkcs11.ObjectClass.PRIVATE_KEY}))) == 1
+    theirs.close()
+
+
 SUB_INTERPRETER = """
 import sys
 uri, root, how = sys.argv[1:]

@@ -138,6 +138,30 @@ def test_a_pin_that_the_pad_refused_is_asked_for_again_and_counts_as_another(wit
         assert store.key("prod").sign(b"m")
 
 
+@pytest.mark.parametrize("code", [0x50, 0x200])  # CKR_FUNCTION_CANCELED, CKR_FUNCTION_REJECTED
+def test_a_pin_that_nobody_enters_on_the_pad_is_missing(with_key: TestToken, shim: Shim, code: int) -> None:
+    shim.rules(f"token set {PAD:#x}", f"fail C_Login {code:#x}")
+    with pytest.raises(PinMissingError, match="on its pad") as caught:
+        open_store(shim.uri(with_key).partition("&")[0])
+    assert caught.value.exit_code == 4
+
+
+def test_a_login_of_the_security_officer_is_named(with_key: TestToken, shim: Shim) -> None:
+    shim.rules("fail C_Login 0x104")  # CKR_USER_ANOTHER_ALREADY_LOGGED_IN
+    with pytest.raises(StoreError) as caught:
+        open_store(shim.uri(with_key))
+    assert "security officer" in caught.value.hint
+
+
+@pytest.mark.program
+def test_doctor_leaves_a_pad_alone(with_key: TestToken, shim: Shim, tmp_path: Path) -> None:
+    shim.rules(f"token set {PAD:#x}", takes(with_key, NONE), f"log {tmp_path / 'calls'}")
+    nowhere = {"KALSHI_API_BASE_URL": "http://127.0.0.1:9/trade-api/v2"}
+    done = run_cli("doctor", "--store", shim.uri(with_key).partition("&")[0], **nowhere)
+    assert "would ask for the PIN on its own pad" in done.stdout
+    assert "C_Login" not in shim.calls(tmp_path / "calls")
+
+
 @pytest.mark.parametrize("mode", ["ro", "rw"])
 def test_a_token_that_gives_one_kind_of_session_alone(with_key: TestToken, shim: Shim, mode: str) -> None:
     refused = {"ro": "0xb7", "rw": "0xe2"}[mode]  # CKR_SESSION_READ_ONLY_EXISTS, CKR_TOKEN_WRITE_PROTECTED

@@ -16,7 +16,7 @@
  * CONDITION is slot=ID, object=HEX (the CKA_LABEL of the object that the call is about), class=NUMBER (its CKA_CLASS),
  * with=TYPE (the template of a search holds such an attribute), mode=ro or mode=rw (of the session that is opened),
  * first=N or after=N (the first N matching calls, or all but those). FIELD is label, serial or model with VALUE in
- * hexadecimal digits, set or clear with VALUE a flag, shortest with VALUE the length of the shortest PIN. PINs are in
+ * hexadecimal digits, set or clear with VALUE a flag, shortest with VALUE the length of the shortest PIN, sessions with their number. PINs are in
  * hexadecimal digits, "-" (an empty one) or "none" (a pad).
  */
 #define _GNU_SOURCE
@@ -164,6 +164,7 @@ static void change_token(char *words[], token_info *info) {
     if (!strcmp(words[1], "set")) info->flags |= flag;
     if (!strcmp(words[1], "clear")) info->flags &= ~flag;
     if (!strcmp(words[1], "shortest")) info->shortest_pin = flag;
+    if (!strcmp(words[1], "sessions")) info->sessions[1] = flag;
     if (!strcmp(words[1], "label")) { memset(info->label, ' ', 32); unhex(words[2], info->label, 32); }
     if (!strcmp(words[1], "model")) { memset(info->model, ' ', 16); unhex(words[2], info->model, 16); }
     if (!strcmp(words[1], "serial")) { memset(info->serial, ' ', 16); unhex(words[2], info->serial, 16); }

@@ -46,6 +46,7 @@ CKR_BUFFER_TOO_SMALL: Final = 0x150
 CKU_USER: Final = 1
 CKU_CONTEXT_SPECIFIC: Final = 2
 
+_CKF_RW_SESSION: Final = 2
 _CKF_SERIAL_SESSION: Final = 4
 _CKF_OS_LOCKING_OK: Final = 2
 _LOGGED_IN: Final = frozenset({1, 3})  # CKS_RO_USER_FUNCTIONS, CKS_RW_USER_FUNCTIONS
@@ -260,13 +261,17 @@ class Functions:
         return int(self._call["C_GetSlotInfo"](slot, ctypes.create_string_buffer(_SLOT_INFO_SIZE))) == CKR_OK
 
     def open_session(self, slot: int) -> int:
-        """Open a read-only session and return its handle.
+        """Open a session, read-only unless the token refuses these, and return its handle.
 
         Raises:
             PKCS11Error: If the module refuses.
         """
         handle = _ulong()
-        check(self._call["C_OpenSession"](slot, _CKF_SERIAL_SESSION, None, None, ctypes.byref(handle)))
+        for flags in (_CKF_SERIAL_SESSION, _CKF_SERIAL_SESSION | _CKF_RW_SESSION):
+            result = self._call["C_OpenSession"](slot, flags, None, None, ctypes.byref(handle))
+            if result == CKR_OK:
+                break
+        check(result)
         return handle.value
 
     def close_session(self, session: int) -> None:

@@ -36,6 +36,7 @@ LOGIN_LOST: Final = (ckr.UserNotLoggedIn, ckr.KeyHandleInvalid, ckr.ObjectHandle
 KEY_REFUSED: Final = (KeyRefusedError, ckr.KeySizeRange, ckr.KeyTypeInconsistent)
 """What modules answer to a signature if it is the key that can't be used so, by its attributes or its kind."""
 
+_SECURITY_OFFICER: Final = "other code of this process has logged in as the security officer: let it log out first"
 _HINTS: Final[dict[type[ckr.PKCS11Error], str]] = {
     ckr.TokenWriteProtected: "the token is write-protected: remove the protection to make or change keys",
     ckr.SessionReadOnly: "the token gave a read-only session: check that it isn't write-protected",
@@ -43,6 +44,9 @@ _HINTS: Final[dict[type[ckr.PKCS11Error], str]] = {
     ckr.SessionCount: "the token has no free session: close other programs that use it",
     ckr.MechanismInvalid: "the token doesn't know this mechanism: choose another --key-type",
     ckr.KeySizeRange: "the token doesn't make keys of this size: choose another --key-type",
+    ckr.AnotherUserAlreadyLoggedIn: _SECURITY_OFFICER,
+    ckr.SessionReadWriteSOExists: _SECURITY_OFFICER,
+    ckr.UserTooManyTypes: _SECURITY_OFFICER,
     ckr.FunctionNotSupported: "the module can't do this at all",
     ckr.UserNotLoggedIn: "it wants a login: give its PIN, an empty one by an empty --pin-file",
 }

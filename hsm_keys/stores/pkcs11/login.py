@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pkcs11 import exceptions as ckr
 from pkcs11.constants import TokenFlag
 
-from hsm_keys.errors import PinIncorrectError, PinLockedError
+from hsm_keys.errors import PinIncorrectError, PinLockedError, PinMissingError
 from hsm_keys.stores.pins import PinGetter, PinWanted
 from hsm_keys.stores.pkcs11.attributes import Mapper
 from hsm_keys.stores.pkcs11.cryptoki import CKU_CONTEXT_SPECIFIC, CKU_USER, check
@@ -42,6 +42,9 @@ _COUNTER: Final = {
 
 _MAY_WANT_LOGIN: Final = TokenFlag.LOGIN_REQUIRED | TokenFlag.USER_PIN_INITIALIZED
 """tpm2-pkcs11 doesn't say the first of a token with an empty PIN, and wants a login all the same."""
+
+_NOT_ENTERED: Final = (ckr.FunctionCancelled, ckr.FunctionRejected)
+"""What modules answer to a login where the person at the pad gives up."""
 
 _NO_MORE: Final = (ckr.SessionCount, ckr.DeviceMemory, ckr.HostMemory)
 """What modules answer when they can't open a further session of any kind."""
@@ -123,6 +126,11 @@ class Login:
                 hint="check the PIN source: --pin-file, pin-source, HSM_KEYS_PIN_FILE, HSM_KEYS_PIN",
             ) from None
         except ckr.PKCS11Error as error:
+            if pin is None and isinstance(error, _NOT_ENTERED):
+                raise PinMissingError(
+                    f"nobody entered the PIN of {describe_token(token)} on its pad",
+                    hint="run the command again and enter it there, or give it with --pin-file",
+                ) from None
             raise pin_problem(error, describe_token(token)) or error from None
         return True
 
