@@ -67,7 +67,8 @@ def _kalshi(settings: Settings) -> list[Check]:
 
 
 def _store(settings: Settings, say: Callable[[str], None]) -> list[Check]:
-    from hsm_keys.lifecycle.doctor import Check, check_own_key, check_store, check_token, checked
+    from hsm_keys.lifecycle.doctor import Check, check_own_key, check_store, checked
+    from hsm_keys.lifecycle.doctor_of_tokens import check_token
 
     found: list[str] = []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 import time
@@ -11,11 +10,10 @@ from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys._version import __version__
-from hsm_keys.errors import HsmKeysError, KalshiError, NetworkError, PinError, StoreError
+from hsm_keys.errors import HsmKeysError, KalshiError, NetworkError
 from hsm_keys.stores.base import LOGIN_EACH_TIME
 
 if TYPE_CHECKING:
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from hsm_keys.lifecycle.possession import Connect
     from hsm_keys.signing.signer import RequestSigner
     from hsm_keys.stores.base import KeyStore, StoredKey
-    from hsm_keys.stores.pkcs11.probing import TokenState
 
 __all__ = [
     "Check",
@@ -35,11 +32,9 @@ __all__ = [
     "check_clock",
     "check_own_key",
     "check_store",
-    "check_token",
     "check_variables",
     "checked",
     "outcome",
-    "pin_at_hand",
 ]
 
 _LIBRARIES: Final = ("python-pkcs11", "cryptography", "httpx2", "pydantic", "boto3")
@@ -54,7 +49,6 @@ _LIMIT_S: Final = 5.0
 _NOTICEABLE_S: Final = 2.0
 _OF_A_WEBSOCKET: Final = frozenset({101, 400, 401, 403, 426, 429})
 _TOO_MANY_REQUESTS: Final = 429
-_OTHERS: Final = 0o077
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,80 +250,6 @@ def _attestation(client: KalshiClient) -> list[Check]:
     return [Check("attestation", "warning" if attestation.is_due else "ok", attestation.message, attestation.remedy)]
 
 
-def check_token(uri: str, *, pin_file: str | None, env: Mapping[str, str]) -> list[Check]:
-    """Look at module, token and PIN state, without logging in."""
-    from hsm_keys.stores.pkcs11.probing import look_at
-    from hsm_keys.stores.uri import Pkcs11Uri
-
-    state = look_at(Pkcs11Uri.parse(uri))
-    how = "several threads at once" if state.parallel else "one thread at a time: it isn't known to do more"
-    checks = [
-        Check("module", "ok", f"{state.module}; used by {how}"),
-        Check("token", "ok", state.token),
-        _pin(state.pin),
-        *_no_login(state, uri, pin_file, env),
-    ]
-    if state.write_protected:
-        checks.append(Check("token", "warning", "it is write-protected: no key can be made", "remove the protection"))
-    checks.append(_mechanisms(state))
-    source = pin_file or env.get("HSM_KEYS_PIN_FILE")
-    if source and Path(source).is_file() and Path(source).stat().st_mode & _OTHERS:
-        checks.append(Check("pin-file", "warning", f"others can read {source}", f"chmod 600 {source}"))
-    return checks
-
-
-def _mechanisms(state: TokenState) -> Check:
-    if state.makes:
-        return Check("mechanisms", "ok", f"makes and signs with {' and '.join(state.makes)}")
-    if state.signs:
-        said = f"signs with {' and '.join(state.signs)}, and makes no keys"
-        remedy = "make one with the card's own tool, register its public half at Kalshi, and adopt it: hsm-keys adopt"
-        return Check("mechanisms", "ok", said, remedy)
-    lacking = "it neither makes nor signs with keys that Kalshi takes"
-    return Check("mechanisms", "problem", lacking, "use another token", StoreError.exit_code)
-
-
-def _no_login(state: TokenState, uri: str, pin_file: str | None, env: Mapping[str, str]) -> list[Check]:
-    """Return why no login is made, if none is: nobody is asked here, and no try is spent."""
-    if state.pin in {"low", "final", "locked", "unset"}:
-        return [Check("login", "skipped", "the PIN's counter isn't clean: no try is spent")]
-    if state.pin == "none" or pin_at_hand(uri, pin_file=pin_file, env=env):
-        return []
-    if state.has_pad:
-        return [Check("login", "skipped", "the token would ask for the PIN on its own pad")]
-    return [Check("login", "skipped", "no PIN is at hand", "give --pin-file, or set HSM_KEYS_PIN_FILE")]
-
-
-def _pin(state: str) -> Check:
-    messages = {
-        "none": Check("pin", "ok", "the token wants none"),
-        "change": Check(
-            "pin",
-            "warning",
-            "it is the one that the token was made with, and to be changed",
-            "set a new one with the vendor's tool, such as pkcs11-tool --module MODULE --login --change-pin",
-        ),
-        "ok": Check("pin", "ok", "its counter is clean"),
-        "low": Check("pin", "warning", "a wrong PIN was given lately", "a right one clears the counter"),
-        "final": Check(
-            "pin",
-            "problem",
-            "one more wrong PIN locks it",
-            "make sure of the PIN, then give --force-pin to a command that logs in",
-            PinError.exit_code,
-        ),
-        "locked": Check(
-            "pin",
-            "problem",
-            "it is locked",
-            "have the security officer reset it with the vendor's tool",
-            PinError.exit_code,
-        ),
-        "unset": Check("pin", "problem", "it has no user PIN", "set one with the vendor's tool", PinError.exit_code),
-    }
-    return messages[state]
-
-
 def check_store(store: KeyStore) -> list[Check]:
     """Look at what an open store holds, and whether KMS would let it sign."""
     contents = store.contents()
@@ -358,16 +278,3 @@ def _permission(store: KeyStore, key: StoredKey) -> Check:
 
     how = "KMS would sign (dry run)" if may_sign(store, key) else "KMS signed: this server knows no dry runs"
     return Check(f"permission to sign with {key.name}", "ok", how)
-
-
-def pin_at_hand(uri: str, *, pin_file: str | None, env: Mapping[str, str] = os.environ) -> bool:
-    """Tell whether a PIN can be had without asking anybody.
-
-    Raises:
-        UsageError: If the URI is malformed.
-    """
-    from hsm_keys.stores.pins import is_named
-    from hsm_keys.stores.uri import Pkcs11Uri
-
-    parsed = Pkcs11Uri.parse(uri)
-    return is_named(pin_file=pin_file, uri=parsed, env=env)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from pkcs11 import exceptions as ckr
 
 from hsm_keys.errors import HsmKeysError, PinError, PinLockedError, StoreError, StoreUnavailableError
-from hsm_keys.stores.pkcs11.cryptoki import KeyRefusedError
+from hsm_keys.stores.pkcs11.codes import KeyRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

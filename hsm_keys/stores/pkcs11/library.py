@@ -18,7 +18,8 @@ from pkcs11.exceptions import PKCS11Error
 
 from hsm_keys.errors import StoreError, StoreNotFoundError, StoreUnavailableError
 from hsm_keys.forks import fork_generation
-from hsm_keys.stores.pkcs11.cryptoki import CKR_OK, Functions, error_of, functions_of
+from hsm_keys.stores.pkcs11.codes import CKR_OK, error_of
+from hsm_keys.stores.pkcs11.cryptoki import Functions, functions_of
 from hsm_keys.stores.pkcs11.errors import reason
 from hsm_keys.stores.pkcs11.slots import only_slots
 from hsm_keys.values import shown_path

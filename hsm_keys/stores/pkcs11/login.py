@@ -18,7 +18,8 @@ from pkcs11.constants import TokenFlag
 from hsm_keys.errors import PinIncorrectError, PinLockedError, PinMissingError
 from hsm_keys.stores.pins import PinGetter, PinWanted
 from hsm_keys.stores.pkcs11.attributes import Mapper
-from hsm_keys.stores.pkcs11.cryptoki import CKU_CONTEXT_SPECIFIC, CKU_USER, check
+from hsm_keys.stores.pkcs11.codes import check
+from hsm_keys.stores.pkcs11.cryptoki import CKU_CONTEXT_SPECIFIC, CKU_USER
 from hsm_keys.stores.pkcs11.errors import pin_problem, told_as_ours
 from hsm_keys.stores.pkcs11.tokens import describe_token, serial_of
 

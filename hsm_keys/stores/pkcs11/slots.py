@@ -6,7 +6,8 @@ import ctypes
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from hsm_keys.stores.pkcs11.cryptoki import CKR_BUFFER_TOO_SMALL, CKR_OK, PLACES, FunctionList, function_list_of
+from hsm_keys.stores.pkcs11.codes import CKR_BUFFER_TOO_SMALL, CKR_OK
+from hsm_keys.stores.pkcs11.cryptoki import PLACES, FunctionList, function_list_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
