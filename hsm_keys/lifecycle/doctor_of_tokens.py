@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,23 +13,25 @@ if TYPE_CHECKING:
 
     from hsm_keys.stores.pkcs11.probing import TokenState
 
-__all__ = ["check_token", "pin_at_hand"]
+__all__ = ["check_token"]
 
 _OTHERS: Final = 0o077
 
 
 def check_token(uri: str, *, pin_file: str | None, env: Mapping[str, str]) -> list[Check]:
     """Look at module, token and PIN state, without logging in."""
+    from hsm_keys.stores.pins import is_named
     from hsm_keys.stores.pkcs11.probing import look_at
     from hsm_keys.stores.uri import Pkcs11Uri
 
-    state = look_at(Pkcs11Uri.parse(uri))
+    parsed = Pkcs11Uri.parse(uri)
+    state = look_at(parsed)
     how = "several threads at once" if state.parallel else "one thread at a time: it isn't known to do more"
     checks = [
         Check("module", "ok", f"{state.module}; used by {how}"),
         Check("token", "ok", state.token),
         _pin(state.pin),
-        *_no_login(state, uri, pin_file, env),
+        *_no_login(state, pin_at_hand=is_named(pin_file=pin_file, uri=parsed, env=env)),
     ]
     if state.write_protected:
         checks.append(Check("token", "warning", "it is write-protected: no key can be made", "remove the protection"))
@@ -52,11 +53,11 @@ def _mechanisms(state: TokenState) -> Check:
     return Check("mechanisms", "problem", lacking, "use another token", StoreError.exit_code)
 
 
-def _no_login(state: TokenState, uri: str, pin_file: str | None, env: Mapping[str, str]) -> list[Check]:
+def _no_login(state: TokenState, *, pin_at_hand: bool) -> list[Check]:
     """Return why no login is made, if none is: nobody is asked here, and no try is spent."""
     if state.pin in {"low", "final", "locked", "unset"}:
         return [Check("login", "skipped", "the PIN's counter isn't clean: no try is spent")]
-    if state.pin == "none" or pin_at_hand(uri, pin_file=pin_file, env=env):
+    if state.pin == "none" or pin_at_hand:
         return []
     if state.has_pad:
         return [Check("login", "skipped", "the token would ask for the PIN on its own pad")]
@@ -91,16 +92,3 @@ def _pin(state: str) -> Check:
         "unset": Check("pin", "problem", "it has no user PIN", "set one with the vendor's tool", PinError.exit_code),
     }
     return messages[state]
-
-
-def pin_at_hand(uri: str, *, pin_file: str | None, env: Mapping[str, str] = os.environ) -> bool:
-    """Tell whether a PIN can be had without asking anybody.
-
-    Raises:
-        UsageError: If the URI is malformed.
-    """
-    from hsm_keys.stores.pins import is_named
-    from hsm_keys.stores.uri import Pkcs11Uri
-
-    parsed = Pkcs11Uri.parse(uri)
-    return is_named(pin_file=pin_file, uri=parsed, env=env)
