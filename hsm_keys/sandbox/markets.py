@@ -34,7 +34,6 @@ class Event:
             "sub_title": self.title,
             "collateral_return_type": "",
             "mutually_exclusive": False,
-            "available_on_brokers": False,
             "product_metadata": {},
             "category": "Climate and Weather",
             "strike_date": _CLOSES,

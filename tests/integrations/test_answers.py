@@ -1,7 +1,7 @@
 """Every answer of the sandbox is what Kalshi's published clients have models for: whole, of the right types, no more.
 
 The models of kalshi-python-sync are generated from Kalshi's own document and decide; those of kalshi-sdk are written by
-hand, and know perpetuals.
+hand, and know perpetuals. Where the two contradict each other, ``CONTRADICTIONS`` says so.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def test_the_walk_and_the_table_have_all_that_is_served(answers: dict[str, list[
     assert set(answers) == set(KALSHI_SDK) == {operation.name for operation in LIVING}
 
 
-DROPPED = {"available_on_brokers", "liquidity_dollars"}
-"""Fields that left Kalshi's document after 3.13; kalshi-python-sync 3.2.0, the last for Python 3.12, requires them."""
+CONTRADICTIONS = {"liquidity_dollars"}
+"""Fields that kalshi-sdk requires (of a Market), and that Kalshi's document of 3.34 hasn't any more: they are sent."""
 
 
 def read_strictly(model: type[BaseModel], value: object, extra: Literal["forbid"] | None = None) -> None:
@@ -74,8 +74,8 @@ def problems(model: type[BaseModel], value: object, extra: Literal["forbid"] | N
         TypeAdapter(model).validate_json(json.dumps(value), strict=True, extra=extra)
     except ValidationError as error:
         for found in error.errors():
-            dropped = found["type"] == "extra_forbidden" and found["loc"][-1] in DROPPED
-            if found["type"] != "datetime_type" and not dropped:
+            is_contradiction = found["type"] == "extra_forbidden" and found["loc"][-1] in CONTRADICTIONS
+            if found["type"] != "datetime_type" and not is_contradiction:
                 yield f"{found['loc']}: {found['msg']}"
 
 
