@@ -8,7 +8,7 @@ import logging
 import os
 import stat
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import UsageError
@@ -48,11 +48,12 @@ class Refused(Exception):  # noqa: N818 - it is an answer, not a failure
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks; ``uid`` and ``pid`` are None over TCP, ``pid`` on macOS too."""
+    """Who asks; ``uid`` and ``pid`` are None over TCP, ``pid`` on macOS too, and ``digest`` is a token's."""
 
     client: str
     uid: int | None = None
     pid: int | None = None
+    digest: bytes = field(default=b"", repr=False)
 
 
 def check_page(headers: Mapping[str, str], hosts: frozenset[str] | None) -> None:
@@ -124,9 +125,7 @@ class TokenFolder:
         Raises:
             Refused: If no client has that token.
         """
-        if time.monotonic() - self._looked_at > _LOOK_EVERY_S:
-            for problem in self._look():
-                _log.warning("a client's token isn't taken: %s", problem)
+        self._look_again()
         scheme, _, given = headers.get("Authorization", "").partition(" ")
         token = given.strip() if scheme.lower() == "bearer" else headers.get(KEY_HEADER, "")
         digest = _digest(token.encode("utf-8", "surrogateescape"))
@@ -136,7 +135,17 @@ class TokenFolder:
                 found = client
         if found is None:
             raise Refused(401, "token", "the proxy wants a client's token: Authorization: Bearer TOKEN")
-        return Caller(found)
+        return Caller(found, digest=digest)
+
+    def has(self, caller: Caller) -> bool:
+        """Tell whether the token with which somebody came is still that client's."""
+        self._look_again()
+        return self._digests.get(caller.client) == caller.digest
+
+    def _look_again(self) -> None:
+        if time.monotonic() - self._looked_at > _LOOK_EVERY_S:
+            for problem in self._look():
+                _log.warning("a client's token isn't taken: %s", problem)
 
     def _look(self) -> list[str]:
         """Read the files if they are others than before, and return what is wrong with some."""

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from hsm_keys.errors import UsageError
 from hsm_keys.proxy.audit import AuditError
+from hsm_keys.proxy.running import Stop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
     from hsm_keys.proxy.audit import AuditTrail
     from hsm_keys.proxy.judge import Judge
     from hsm_keys.proxy.metrics import Metrics
+    from hsm_keys.proxy.running import RunningRequests
     from hsm_keys.proxy.signing import SignsForDoor
 
 __all__ = ["Control"]
 
+_FROZEN: Final = Stop(403, "frozen", "signing is frozen")
 _log: Final = logging.getLogger(__name__)
 
 
@@ -38,13 +41,22 @@ class Control:
         trail: The audit trail.
         metrics: What is counted.
         marker: A file that is there while signing is frozen: a restart doesn't thaw.
+        running: The requests that are under way.
 
     Attributes:
         attestation: Learns when the account's location attestation ends; None while Kalshi can't be asked.
     """
 
     def __init__(
-        self, name: str, judge: Judge, signs: SignsForDoor, trail: AuditTrail, *, metrics: Metrics, marker: Path
+        self,
+        name: str,
+        judge: Judge,
+        signs: SignsForDoor,
+        trail: AuditTrail,
+        *,
+        metrics: Metrics,
+        marker: Path,
+        running: RunningRequests,
     ) -> None:
         self._name = name
         self._judge = judge
@@ -52,6 +64,7 @@ class Control:
         self._trail = trail
         self._metrics = metrics
         self._marker = marker
+        self._running = running
         self.attestation: AttestationWatch | None = None
         self._started = time.time()
         self._proving = asyncio.Lock()
@@ -86,6 +99,7 @@ class Control:
         """Stop all signing, also over a restart; what can't be written down is frozen all the same."""
         self._judge.frozen = True
         self._signs.freeze()
+        self._running.stop(_FROZEN)
         self._metrics.frozen.set(1)
         try:
             self._marker.touch(mode=0o600)

@@ -15,22 +15,25 @@ from aiohttp import HttpVersion10, web
 from hsm_keys.errors import HsmKeysError
 from hsm_keys.proxy.access import Refused
 from hsm_keys.proxy.audit import AuditError
-from hsm_keys.proxy.bodies import BodyError, body_ahead, whole_body
+from hsm_keys.proxy.bodies import BODY_LIMIT, BodyError, whole_body
 from hsm_keys.proxy.headers import is_plain_json
 from hsm_keys.proxy.limits import MinuteCap
 from hsm_keys.proxy.orders import JUDGED_LIMIT
 from hsm_keys.proxy.paths import UnclearPathError, split_target
 from hsm_keys.proxy.refusing import ClientGoneError, refusal
+from hsm_keys.proxy.running import StoppedError
+from hsm_keys.proxy.serving import CLIENT
 from hsm_keys.proxy.signing import FrozenError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from hsm_keys.proxy.access import Caller
     from hsm_keys.proxy.audit import AuditTrail
     from hsm_keys.proxy.judge import Judge
     from hsm_keys.proxy.metrics import Metrics
-    from hsm_keys.proxy.signing import SignsForDoor
+    from hsm_keys.proxy.running import Running, RunningRequests, Stop
+    from hsm_keys.proxy.signing import RequestSigning, SignsForDoor
     from hsm_keys.proxy.upstream import Upstream
 
 __all__ = ["Door"]
@@ -55,6 +58,7 @@ class Door:
         judge: Tells whether they may.
         signs: Signs.
         upstream: Forwards.
+        running: The requests that are under way.
         trail: Where it is written down.
         metrics: What is counted.
         audit_may_fail: Sign also when the trail can't be written.
@@ -66,6 +70,7 @@ class Door:
         judge: Judge,
         signs: SignsForDoor,
         upstream: Upstream,
+        running: RunningRequests,
         *,
         trail: AuditTrail,
         metrics: Metrics,
@@ -75,6 +80,7 @@ class Door:
         self._judge = judge
         self._signs = signs
         self._upstream = upstream
+        self._running = running
         self._trail = trail
         self._metrics = metrics
         self._audit_may_fail = audit_may_fail
@@ -88,10 +94,20 @@ class Door:
         caller = None
         try:
             caller = self._identify(request)
-            path = _clear_path(request)
-            body = await self._judged_body(request, caller, path)
+            request[CLIENT] = caller.client
+            with self._running.counted(caller) as running:
+                return await self._answered(request, caller, running, started)
         except Refused as refused:
             return self._deny(request, caller, refused.status, refused.reason, refused.message)
+
+    async def _answered(
+        self, request: web.BaseRequest, caller: Caller, running: Running, started: float
+    ) -> web.StreamResponse:
+        path = _clear_path(request)
+        refused = self._judge.judge_route(caller.client, request.method, path, at=datetime.now(UTC))
+        if refused is not None:  # its body isn't waited for
+            return self._deny(request, caller, refused.status, refused.rule, refused.message)
+        body = await self._body(request, caller, path)
         slow = body is not None and len(body) > _QUICK
         async with self._one_a_round if slow else nullcontext():
             if slow:
@@ -101,22 +117,6 @@ class Door:
         if not verdict.allowed:
             wait = verdict.retry_after
             return self._deny(request, caller, verdict.status, verdict.rule, verdict.message, retry_after=wait)
-        return await self._allowed(request, caller, path, body, started)
-
-    async def _judged_body(self, request: web.BaseRequest, caller: Caller, path: str) -> bytes | None:
-        """Return the body if the judge has to see it."""
-        if not self._judge.needs_body(caller.client, request.method, path):
-            return None
-        if not is_plain_json(request.headers):
-            raise Refused(403, "body", "an order that is judged is JSON in UTF-8, and not compressed")
-        try:
-            return await whole_body(request, limit=JUDGED_LIMIT)
-        except BodyError as error:
-            raise Refused(error.status, "body", error.message) from None
-
-    async def _allowed(
-        self, request: web.BaseRequest, caller: Caller, path: str, body: bytes | None, started: float
-    ) -> web.StreamResponse:
         try:
             decision = self._write_decision(request, caller, "allowed", "allowed", None)
         except AuditError as error:
@@ -125,9 +125,7 @@ class Door:
         self._metrics.verdict("allowed", "allowed").inc()
         answer: web.StreamResponse | None = None
         try:
-            answer = await self._signed(request, path, body)
-        except ClientGoneError:
-            answer = refusal(_CLIENT_GONE, "gone", "the client has gone; nothing was signed")
+            answer = await self._signed(request, caller, path, body, running)
         finally:
             status = answer.status if answer is not None else 0
             latency_us = round((time.perf_counter() - started) * 1e6)
@@ -135,20 +133,38 @@ class Door:
             asyncio.get_running_loop().call_soon(self._write_outcome, decision, status, latency_us)
         return answer
 
-    async def _signed(self, request: web.BaseRequest, path: str, body: bytes | None) -> web.StreamResponse:
-        signing = self._signs.request(request.method, path, lambda: request.transport is not None)
+    async def _body(self, request: web.BaseRequest, caller: Caller, path: str) -> bytes | None:
+        """Return the whole body, before it is judged and signed: what comes late was judged by a policy of the past."""
+        judged = self._judge.needs_body(caller.client, request.method, path)
+        if judged and not is_plain_json(request.headers):
+            raise Refused(403, "body", "an order that is judged is JSON in UTF-8, and not compressed")
+        if not judged and not request.body_exists:
+            return None
         try:
-            if _is_websocket(request):
-                return await self._upstream.relay(request, signing)
-            sent: bytes | AsyncIterator[bytes] | None = body if body is not None else await body_ahead(request)
-            return await self._upstream.forward(request, sent, signing)
+            return await whole_body(request, limit=JUDGED_LIMIT if judged else BODY_LIMIT)
         except BodyError as error:
-            return refusal(error.status, "body", error.message)
-        except FrozenError:
-            return refusal(403, "frozen", "signing is frozen")
-        except HsmKeysError as error:
-            _log.warning("the store can't sign: %s", error)
-            return refusal(503, error.code, f"nothing was sent: the store can't sign: {error}")
+            raise Refused(error.status, "body", error.message) from None
+
+    async def _signed(
+        self, request: web.BaseRequest, caller: Caller, path: str, body: bytes | None, running: Running
+    ) -> web.StreamResponse:
+        def check() -> None:
+            if request.transport is None:
+                raise ClientGoneError
+            running.check()
+            if self._identify(request).client != caller.client:
+                raise Refused(401, "token", "the token is another client's now; nothing was sent")
+
+        signing = self._signs.request(request.method, path, check)
+        try:
+            async with running:
+                if _is_websocket(request):
+                    return await self._upstream.relay(request, signing, running)
+                return await self._upstream.forward(request, body, signing)
+        except (TimeoutError, StoppedError, ClientGoneError, Refused, HsmKeysError) as error:
+            if running.stopped is not None:
+                return _stopped(request, signing, running.stopped)
+            return _unsent(error)
 
     def refuse_unanswered(self, request: web.BaseRequest, status: int, error: BaseException | None) -> web.Response:
         """Answer what isn't HTTP that can be read in one way, and write it down; or what this program failed at.
@@ -236,6 +252,30 @@ class Door:
                 self._trail.append("outcome", of=decision, status=status or None, latency_us=latency_us)
         except AuditError as error:
             _log.warning("%s", error)
+
+
+def _unsent(error: Exception) -> web.Response:
+    """Answer a request that wasn't sent."""
+    match error:
+        case ClientGoneError():
+            return refusal(_CLIENT_GONE, "gone", "the client has gone; nothing was signed")
+        case Refused(status=status, reason=reason, message=message):
+            return refusal(status, reason, message)
+        case FrozenError():
+            return refusal(403, "frozen", "signing is frozen; nothing was sent")
+        case HsmKeysError(code=code):
+            _log.warning("the store can't sign: %s", error)
+            return refusal(503, code, f"nothing was sent: the store can't sign: {error}")
+    raise error
+
+
+def _stopped(request: web.BaseRequest, signing: RequestSigning, stop: Stop) -> web.Response:
+    """Answer a request that was stopped on its way."""
+    if request.writer.output_size > 0 and request.transport is not None:  # the answer had begun: it must not look whole
+        request.transport.abort()
+    if signing.is_done:
+        return refusal(502, "outcome_unknown", f"{stop.message}; it was on its way, and Kalshi may have done the work")
+    return refusal(stop.status, stop.code, f"{stop.message}; nothing was sent")
 
 
 def _clear_path(request: web.BaseRequest) -> str:

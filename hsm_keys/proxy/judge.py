@@ -105,24 +105,31 @@ class Judge:
             at: The time, for time windows.
             now: Seconds of a steady clock, for limits.
         """
-        if self.frozen:
-            return _denied("frozen", "signing is frozen: `hsm-keys proxy thaw` resumes it")
+        refused = self.judge_route(client, method, path, at=at)
         rules = self.policy.client(client)
-        if rules is None:
-            return _denied("client", f"the policy has no rules for {client!r}, nor default")
+        if refused is not None or rules is None:
+            return refused or _denied_stranger(client)
         operation = find_operation(method, path)
-        against = against_route(rules, operation, method, path, at)
         request = Request()
-        if against is None and _looks_at_body(rules, operation, path):
+        if _looks_at_body(rules, operation, path):
             try:
                 request = _read(operation, body or b"")
             except UnclearBodyError as error:
                 return _denied("body", f"the body can't be judged: {error}")
-            if not rules.leaves_unjudged(method, path):
-                against = rules.order_limits.against(request.exposures)
-        if against is not None:
-            return _denied(*against)
+            against = None if rules.leaves_unjudged(method, path) else rules.order_limits.against(request.exposures)
+            if against is not None:
+                return _denied(*against)
         return self._by_rate(client, operation, request.count, now) or _allowed(rules, method, path)
+
+    def judge_route(self, client: str, method: str, path: str, *, at: datetime) -> Verdict | None:
+        """Return the refusal of a request whatever its body is; None if there is none. Nothing is taken from limits."""
+        if self.frozen:
+            return _denied("frozen", "signing is frozen: `hsm-keys proxy thaw` resumes it")
+        rules = self.policy.client(client)
+        if rules is None:
+            return _denied_stranger(client)
+        against = against_route(rules, find_operation(method, path), method, path, at)
+        return _denied(*against) if against is not None else None
 
     def _by_rate(self, client: str, operation: Operation, orders: int, now: float) -> Verdict | None:
         """Return the refusal of a request for how many there were; None if it isn't refused, and then it counts."""
@@ -157,6 +164,10 @@ class Judge:
 
 def _denied(rule: str, message: str, *, retry_after: int = 0) -> Verdict:
     return Verdict(allowed=False, rule=rule, message=message, retry_after=retry_after)
+
+
+def _denied_stranger(client: str) -> Verdict:
+    return _denied("client", f"the policy has no rules for {client!r}, nor default")
 
 
 def _allowed(rules: ClientPolicy, method: str, path: str) -> Verdict:

@@ -154,18 +154,20 @@ class Relay:
         self._here.join(self._there)
         self._there.join(self._here)
         try:
-            await self._here.over.wait()
-            await self._there.over.wait()
+            await self.ended()
         finally:  # also if whoever waits here is cancelled
             self._here.close()
             self._there.close()
 
-    async def close(self) -> None:
-        """Tell the client that the proxy goes away, if a frame may come here, and end both connections."""
+    def part(self) -> None:
+        """Tell the client that the proxy goes away, if a frame may stand here, and end both connections."""
         self._there.leave()
         if self._there.frames.is_between and not self._here.transport.is_closing():
             self._here.transport.write(_GOING_AWAY)
         self._here.close()
         self._there.close()
+
+    async def ended(self) -> None:
+        """Wait until both connections are closed."""
         await self._here.over.wait()
         await self._there.over.wait()

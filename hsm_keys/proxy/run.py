@@ -33,6 +33,7 @@ from hsm_keys.proxy.metrics import Metrics
 from hsm_keys.proxy.places import control_socket, default_socket, state_folder
 from hsm_keys.proxy.policy import load_policy
 from hsm_keys.proxy.refusing import refusal
+from hsm_keys.proxy.running import RunningRequests, Stop
 from hsm_keys.proxy.serving import ACCEPTED_AT_ONCE, ClientServer, raise_file_limit
 from hsm_keys.proxy.signing import SignsForDoor
 from hsm_keys.proxy.upstream import Upstream
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
 __all__ = ["Checked", "Options", "check_options", "run"]
 
 _DRAIN_S: Final = 10.0
+_WATCH_S: Final = 0.2
+_RELOADED: Final = Stop(403, "policy", "the client's rules were changed meanwhile")
+_REVOKED: Final = Stop(401, "token", "the client's token was revoked meanwhile")
 
 _log: Final = logging.getLogger(__name__)
 
@@ -133,8 +137,9 @@ def run(
     signs = SignsForDoor(signer, judge, metrics, ahead=options.ahead, rate=_rate(options))
     trail = AuditTrail(options.audit or state / "audit", key=lambda: signs.key)
     try:
-        control = Control(options.name, judge, signs, trail, metrics=metrics, marker=marker)
-        proxy = _Proxy(options, judge, signs, trail, control, metrics, checked.tokens)
+        running = RunningRequests()
+        control = Control(options.name, judge, signs, trail, metrics=metrics, marker=marker, running=running)
+        proxy = _Proxy(options, judge, signs, trail, control, metrics, running, checked.tokens)
         asyncio.run(proxy.serve(base_url, ws_url, announce))
     finally:
         trail.close()
@@ -185,6 +190,7 @@ class _Proxy:
         trail: AuditTrail,
         control: Control,
         metrics: Metrics,
+        running: RunningRequests,
         tokens: TokenFolder | None,
     ) -> None:
         self._options = options
@@ -193,6 +199,7 @@ class _Proxy:
         self._trail = trail
         self._control = control
         self._metrics = metrics
+        self._running = running
         self._tokens = tokens
         self._hosts: frozenset[str] | None = None
         self._uids = options.allow_uids | {os.geteuid()}
@@ -211,6 +218,7 @@ class _Proxy:
                 self._judge,
                 self._signs,
                 upstream,
+                self._running,
                 trail=self._trail,
                 metrics=self._metrics,
                 audit_may_fail=self._options.audit_may_fail,
@@ -218,6 +226,9 @@ class _Proxy:
             stack.callback(door.tell_omitted)
             where = await self._listen(stack, door)
             stack.push_async_callback(upstream.close_relays)
+            if self._tokens is not None:
+                watching = asyncio.create_task(self._watch_tokens(self._tokens))
+                stack.callback(watching.cancel)
             announce(f"serving {self._options.name!r} at {where}, for {base_url}")
             if self._options.ahead:
                 cost = presign_cost(routes=self._options.ahead, rate=_rate(self._options)).signatures_per_hour
@@ -243,7 +254,7 @@ class _Proxy:
                 return await self._control.answer_metrics(request)
 
             await _serve(stack, bind_tcp(host, port), web.Server(answer_metrics, access_log=None))
-        clients = ClientServer(door.answer, door.refuse_unanswered, files=raise_file_limit())
+        clients = ClientServer(door.answer, door.refuse_unanswered, self._client_of, files=raise_file_limit())
         if options.listen:
             host, port = parse_address(options.listen)
             listener = bind_tcp(host, port)
@@ -267,19 +278,37 @@ class _Proxy:
         check_page(request.headers, None)
         return local_caller(_connection(request), self._uids, self._judge.policy.client_of_uid)
 
+    def _client_of(self, transport: asyncio.Transport) -> str:
+        """Return whose a connection is; empty over TCP, where each request says so, and for strangers."""
+        if self._tokens is not None:
+            return ""
+        with suppress(Refused):
+            peer = cast("socket.socket | None", transport.get_extra_info("socket"))
+            return local_caller(peer, self._uids, self._judge.policy.client_of_uid).client
+        return ""
+
     async def _control_answer(self, request: web.BaseRequest) -> web.StreamResponse:
         local_caller(_connection(request), frozenset({os.geteuid()}), str)
         return await self._control.answer(request)
+
+    async def _watch_tokens(self, tokens: TokenFolder) -> None:
+        """Stop what is under way for clients whose tokens are gone: their WebSockets, above all."""
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            self._running.stop(_REVOKED, of=lambda caller: not tokens.has(caller))
 
     def _reload(self) -> None:
         """Read the policy again; one that can't be used changes nothing."""
         if self._options.policy is None:
             return
+        before = self._judge.policy
         try:
             self._judge.replace(load_policy(self._options.policy))
         except UsageError as error:
             _log.error("the policy wasn't reloaded, the old one stays: %s", error)
             return
+        after = self._judge.policy
+        self._running.stop(_RELOADED, of=lambda caller: before.client(caller.client) != after.client(caller.client))
         _log.warning("the policy was reloaded")
         with suppress(HsmKeysError):
             self._trail.append("reloaded")

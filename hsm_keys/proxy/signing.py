@@ -13,7 +13,6 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, TypeVarTuple, cast
 
 from hsm_keys.errors import HsmKeysError
-from hsm_keys.proxy.refusing import ClientGoneError
 from hsm_keys.signing.algorithms import PublicKey, verifies
 from hsm_keys.signing.flow import after, signing_flow
 from hsm_keys.signing.signer import DEFAULT_RATE
@@ -104,9 +103,9 @@ class SignsForDoor:
         """What signs now; another one after a rotation."""
         return cast("ProxyKey", self._live.key)
 
-    def request(self, method: str, path: str, is_waited_for: Callable[[], bool]) -> RequestSigning:
+    def request(self, method: str, path: str, check: Callable[[], None]) -> RequestSigning:
         """Return what signs one request; see ``RequestSigning``."""
-        return RequestSigning(self, method, path, is_waited_for)
+        return RequestSigning(self, method, path, check)
 
     def taken(self, method: str, path: str) -> dict[str, str] | None:
         """Return headers that were made ahead, if there are any."""
@@ -207,13 +206,17 @@ class RequestSigning:
         signs: Signs.
         method: HTTP method.
         path: The path as it goes to Kalshi.
-        is_waited_for: Tells whether the client is still there.
+        check: Raises if the request may not go out any more; called right before it is signed, and right after.
+
+    Attributes:
+        is_done: Whether headers were given out: the request may be on its way.
     """
 
-    def __init__(self, signs: SignsForDoor, method: str, path: str, is_waited_for: Callable[[], bool]) -> None:
+    def __init__(self, signs: SignsForDoor, method: str, path: str, check: Callable[[], None]) -> None:
         self._signs = signs
         self._target = method, path
-        self._is_waited_for = is_waited_for
+        self._check = check
+        self.is_done = False
         self._flow: Flow | None = None
         self._again: dict[str, str] | None = None
 
@@ -221,12 +224,17 @@ class RequestSigning:
         """Return the headers of the next sending.
 
         Raises:
-            ClientGoneError: If the client has gone.
             FrozenError: If signing is frozen.
             HsmKeysError: Whatever the store raises.
+            Exception: Whatever the check raises.
         """
-        if not self._is_waited_for():
-            raise ClientGoneError
+        self._check()
+        headers = await self._next()
+        self._check()
+        self.is_done = True
+        return headers
+
+    async def _next(self) -> dict[str, str]:
         if self._again is not None:
             headers, self._again = self._again, None
             return headers

@@ -15,15 +15,17 @@ from aiohttp import hdrs, web
 from yarl import URL
 
 from hsm_keys.errors import HsmKeysError
+from hsm_keys.proxy.access import Refused
 from hsm_keys.proxy.headers import from_kalshi, to_kalshi
 from hsm_keys.proxy.reaching import network_proxy, reason_of
 from hsm_keys.proxy.refusing import ClientGoneError, refusal
 from hsm_keys.proxy.relay import End, Relay
+from hsm_keys.proxy.running import StoppedError
 from hsm_keys.signing.environments import PERPS, websocket_url
 from hsm_keys.signing.message import MARGIN_WEBSOCKET_PATH, WEBSOCKET_PATH
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from types import TracebackType
 
     from aiohttp.client import ClientTimeout
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from aiohttp.tracing import Trace
 
     from hsm_keys.proxy.metrics import Metrics
+    from hsm_keys.proxy.running import Running
     from hsm_keys.proxy.signing import RequestSigning
 
     Sign = Callable[[], Awaitable[dict[str, str]]]
@@ -140,18 +143,21 @@ class Upstream:
 
     async def close_relays(self) -> None:
         """Close all WebSocket sessions, for a stop that doesn't wait for them."""
-        await asyncio.gather(*(relay.close() for relay in self._relays))
+        relays = list(self._relays)
+        for relay in relays:
+            relay.part()
+        await asyncio.gather(*(relay.ended() for relay in relays))
 
     async def forward(
-        self, request: web.BaseRequest, body: bytes | AsyncIterator[bytes] | None, signing: RequestSigning
+        self, request: web.BaseRequest, body: bytes | None, signing: RequestSigning
     ) -> web.StreamResponse:
         """Send the request and answer it with what Kalshi says.
 
-        It is sent once; once more, where its body is still there, if Kalshi's 401 may be due to its key or its age.
+        It is sent once; once more if Kalshi's 401 may be due to its key or its age.
 
         Args:
             request: The client's.
-            body: Its body, whole or as it comes.
+            body: Its body; None if it has none.
             signing: Signs it, when there is a connection.
 
         Raises:
@@ -166,12 +172,11 @@ class Upstream:
                 if answer.status < 200:  # noqa: PLR2004 - a switch of protocols, for which nobody asked
                     answer.close()
                     return refusal(502, "outcome_unknown", "Kalshi's answer isn't one")
-                again = await signing.is_worth_another(answer.status)
-                if not again or not isinstance(body, bytes | None):
+                if not await signing.is_worth_another(answer.status):
                     return await _pass_on(request, answer, self._read_s)
 
     async def _sent(
-        self, request: web.BaseRequest, body: bytes | AsyncIterator[bytes] | None, signing: RequestSigning
+        self, request: web.BaseRequest, body: bytes | None, signing: RequestSigning
     ) -> aiohttp.ClientResponse | web.Response:
         """Return Kalshi's answer, of which the head was read, or a refusal in its place."""
         started = time.perf_counter()
@@ -188,7 +193,7 @@ class Upstream:
         try:
             answer = await self._request(request.method, self._origin, request.raw_path, headers, body)
             status = str(answer.status)
-        except (HsmKeysError, ClientGoneError):
+        except (HsmKeysError, ClientGoneError, StoppedError, Refused):
             status = None  # this says nothing of Kalshi
             raise
         except _NOT_CONNECTED as error:
@@ -211,12 +216,13 @@ class Upstream:
         async with await self._request("GET", self._origin, path) as answer:
             return answer.status, await answer.read()
 
-    async def relay(self, request: web.BaseRequest, signing: RequestSigning) -> web.StreamResponse:
+    async def relay(self, request: web.BaseRequest, signing: RequestSigning, running: Running) -> web.StreamResponse:
         """Open a WebSocket at Kalshi, then the client's, and pass everything on until both are closed.
 
         Args:
             request: The client's handshake.
             signing: Signs it, when there is a connection.
+            running: May stop it.
 
         Raises:
             ClientGoneError: If the client has gone; nothing was sent then.
@@ -233,13 +239,17 @@ class Upstream:
                 status = answer.status if answer.status >= HTTPStatus.BAD_REQUEST else HTTPStatus.BAD_GATEWAY
                 return refusal(status, "websocket", f"Kalshi refused the WebSocket with status {answer.status}")
             there = _end_of(answer)
+            if there is None:
+                return refusal(HTTPStatus.BAD_GATEWAY, "websocket", "Kalshi's answer to the handshake isn't one")
             switched = web.StreamResponse(status=_SWITCHING, reason=answer.reason)
             switched.headers.update(from_kalshi(answer.headers.items()))
             switched.headers.update(_UPGRADE)
             await switched.prepare(request)
             if request.transport is None:
                 raise ClientGoneError
-            await self._run(Relay(End(request.transport, request.protocol, request.protocol.set_parser), there))
+            relay = Relay(End(request.transport, request.protocol, request.protocol.set_parser), there)
+            running.end_by(relay.part)
+            await self._run(relay)
             return switched
 
     async def _run(self, relay: Relay) -> None:
@@ -271,7 +281,7 @@ class Upstream:
         origin: str,
         target: str,
         headers: Mapping[str, str] | None = None,
-        body: bytes | AsyncIterator[bytes] | None = None,
+        body: bytes | None = None,
     ) -> aiohttp.ClientResponse:
         if self._session is None:
             raise RuntimeError("the upstream isn't open")
@@ -287,11 +297,11 @@ class Upstream:
             await asyncio.sleep(_WARM_S)
 
 
-def _end_of(answer: aiohttp.ClientResponse) -> End:
-    """Return Kalshi's end of a connection that has switched to WebSockets."""
+def _end_of(answer: aiohttp.ClientResponse) -> End | None:
+    """Return Kalshi's end of a connection that has switched to WebSockets; None if it hasn't."""
     protocol = answer.connection.protocol if answer.connection is not None else None
-    if protocol is None or protocol.transport is None:
-        raise aiohttp.ServerDisconnectedError
+    if protocol is None or protocol.transport is None or not protocol.upgraded:
+        return None
     return End(protocol.transport, protocol, lambda end: protocol.set_parser(end, end))
 
 

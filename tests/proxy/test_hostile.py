@@ -25,6 +25,7 @@ from hsm_keys.proxy.door import Door as DoorItself
 from hsm_keys.proxy.judge import Judge, Verdict
 from hsm_keys.proxy.metrics import Metrics
 from hsm_keys.proxy.policy import parse_policy
+from hsm_keys.proxy.running import RunningRequests
 from hsm_keys.proxy.signing import FrozenError, SignsForDoor
 from hsm_keys.proxy.upstream import Upstream
 from hsm_keys.signing.signer import RequestSigner
@@ -186,7 +187,7 @@ class SigningOnly:
 
 
 def door_before(lines: Lines, signs: object, judge: Judge | None = None) -> DoorItself:
-    given = (judge or Judge(), signs, SigningOnly())
+    given = (judge or Judge(), signs, SigningOnly(), RunningRequests())
     parts = {"trail": lines, "metrics": Metrics()}
     return DoorItself(lambda request: Caller("bot"), *cast("Any", given), **cast("Any", parts))
 
@@ -208,7 +209,7 @@ def test_long_bodies_leave_turns_to_the_others(monkeypatch: pytest.MonkeyPatch) 
     rounds = 0
     judged_in: list[int] = []
     judge = Judge(parse_policy("version = 1\n[clients.bot]\nmax_count = 5"))
-    monkeypatch.setattr(DoorItself, "_judged_body", mock.AsyncMock(return_value=b" " * 30_000))
+    monkeypatch.setattr(DoorItself, "_body", mock.AsyncMock(return_value=b" " * 30_000))
 
     def judge_now(*given: object, **more: object) -> Verdict:
         judged_in.append(rounds)
@@ -349,5 +350,5 @@ def test_an_order_is_read_before_it_is_signed(start: Callable[..., Door], sandbo
     assert door.request("GET", BALANCE)[0] == 200
     door.stop()
     assert not any(seen.path == ORDERS for seen in sandbox.requests)
-    outcomes = [line for line in door.lines() if line["kind"] == "outcome"]
-    assert sorted(line["status"] for line in outcomes) == [200, 400, 400]
+    decisions = [line for line in door.lines() if line["kind"] == "decision"]
+    assert sorted(line["status"] or 200 for line in decisions) == [200, 400, 400]

@@ -29,6 +29,7 @@ from hsm_keys.proxy.audit import AuditTrail
 from hsm_keys.proxy.control import Control
 from hsm_keys.proxy.judge import Judge
 from hsm_keys.proxy.metrics import Metrics
+from hsm_keys.proxy.running import RunningRequests
 from hsm_keys.proxy.signing import SignsForDoor
 from hsm_keys.proxy.verifying import verify
 from hsm_keys.sandbox.faults import parse_fault
@@ -119,7 +120,11 @@ def steered(tmp_path: Path) -> Iterator[tuple[Control, AuditTrail, Counted]]:
     key, judge, metrics = Counted(), Judge(), Metrics()
     signs = SignsForDoor(cast("RequestSigner", SimpleNamespace(key=key, api_key_id=key.api_key_id)), judge, metrics)
     trail = AuditTrail(tmp_path / "audit", key=lambda: key)
-    yield Control("prod", judge, signs, trail, metrics=metrics, marker=tmp_path / "frozen"), trail, key
+    yield (
+        Control("prod", judge, signs, trail, metrics=metrics, marker=tmp_path / "frozen", running=RunningRequests()),
+        trail,
+        key,
+    )
     trail.close()
     signs.close()
 

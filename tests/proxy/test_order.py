@@ -13,6 +13,7 @@ from hsm_keys.proxy.access import Caller
 from hsm_keys.proxy.door import Door
 from hsm_keys.proxy.judge import Judge
 from hsm_keys.proxy.metrics import Metrics
+from hsm_keys.proxy.running import RunningRequests
 from hsm_keys.proxy.signing import SignsForDoor
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def test_an_answer_does_not_wait_for_its_outcome_and_signing_waits_for_its_decis
             Judge(),
             cast("SignsForDoor", SimpleNamespace(request=lambda *_: SimpleNamespace(headers=headers))),
             cast("Upstream", SimpleNamespace(forward=forward)),
+            RunningRequests(),
             trail=cast("AuditTrail", SimpleNamespace(append=append)),
             metrics=Metrics(),
         )
@@ -72,7 +74,7 @@ def test_headers_in_hand_are_made_anew_when_the_request_has_gone_out() -> None:
             "RequestSigner", SimpleNamespace(ahead=lambda learn, rate: ahead if (learn, rate) == (1, 7.0) else None)
         )
         signs = SignsForDoor(signer, Judge(), Metrics(), ahead=1, rate=7.0)
-        assert await signs.request("GET", BALANCE, lambda: True).headers() == HEADERS
+        assert await signs.request("GET", BALANCE, lambda: None).headers() == HEADERS
         await asyncio.sleep(0)
         assert not woken.is_set()
         async with asyncio.timeout(20):

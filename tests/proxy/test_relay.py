@@ -36,6 +36,7 @@ class Kalshi:
         self.base_url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/trade-api/v2"
         self.sessions: list[socket.socket] = []
         self.heads: list[bytes] = []
+        self.switching = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         self.first = b""
         """Sent in one write with the answer to the handshake."""
         self._arrived = threading.Semaphore(0)
@@ -57,9 +58,10 @@ class Kalshi:
             connection.close()
             return
         accept = base64.b64encode(hashlib.sha1(KEY.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())  # noqa: S324 - RFC 6455's
-        answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         extensions = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
-        connection.sendall(answer + b"Sec-WebSocket-Accept: " + accept + b"\r\n" + extensions + b"\r\n" + self.first)
+        connection.sendall(
+            self.switching + b"Sec-WebSocket-Accept: " + accept + b"\r\n" + extensions + b"\r\n" + self.first
+        )
         self.heads.append(head)
         self.sessions.append(connection)
         self._arrived.release()
@@ -140,6 +142,13 @@ def test_what_is_negotiated_is_negotiated_by_the_two_ends(bot: socket.socket, ka
     assert b"Sec-WebSocket-Extensions: permessage-deflate\r\n" in head
     assert f"Sec-WebSocket-Key: {KEY}\r\n".encode() in kalshi.heads[0]
     assert b"client_max_window_bits" in kalshi.heads[0]
+
+
+def test_a_switch_that_is_none_is_told_as_that(bot: socket.socket, kalshi: Kalshi) -> None:
+    kalshi.switching = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"  # without Connection
+    head, there = opened(bot, kalshi)
+    there.close()
+    assert head.startswith(b"HTTP/1.1 502 ")
 
 
 @pytest.mark.parametrize("seed", range(3))

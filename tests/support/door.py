@@ -49,6 +49,7 @@ class Door:
         with os.fdopen(writing) as stderr:
             self.process = start(self._environment, stderr.fileno())
         self.said: list[str] = []
+        self._spoke = threading.Condition()
         self._serves = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -62,7 +63,9 @@ class Door:
 
     def _read(self) -> None:
         for line in self._stderr:
-            self.said.append(line)
+            with self._spoke:
+                self.said.append(line)
+                self._spoke.notify_all()
             if "serving" in line:
                 self._serves.set()
         self._serves.set()
@@ -114,6 +117,11 @@ class Door:
     def lines(self) -> list[dict[str, Any]]:
         """Return the audit trail."""
         return [json.loads(line) for line in self.trail().splitlines()]
+
+    def wait_for_words(self, words: str) -> None:
+        """Wait until it has said so."""
+        with self._spoke:
+            assert self._spoke.wait_for(lambda: any(words in line for line in self.said), 20), self.said
 
     def reload(self) -> None:
         self.process.send_signal(signal.SIGHUP)

@@ -1,0 +1,127 @@
+"""Requests that were allowed and aren't answered yet: how many a client has, and what ends them before their time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from hsm_keys.proxy.access import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+    from hsm_keys.proxy.access import Caller
+
+
+__all__ = ["MOST_AT_ONCE", "Running", "RunningRequests", "Stop", "StoppedError"]
+
+MOST_AT_ONCE: Final = 256
+"""Requests that one client may have under way."""
+
+
+class Stop:
+    """Why requests are stopped.
+
+    Args:
+        status: The HTTP status of the answer to a request that wasn't sent.
+        code: A stable word.
+        message: What the client is told.
+    """
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        self.status: Final = status
+        self.code: Final = code
+        self.message: Final = message
+
+
+class StoppedError(Exception):
+    """The request was stopped before it was signed.
+
+    Args:
+        stop: Why.
+    """
+
+    def __init__(self, stop: Stop) -> None:
+        super().__init__(stop.message)
+        self.stop: Final = stop
+
+
+class Running:
+    """A request under way; ``async with`` around what may be stopped, which raises ``TimeoutError`` then.
+
+    Args:
+        caller: Whose it is.
+    """
+
+    def __init__(self, caller: Caller) -> None:
+        self.caller: Final = caller
+        self.stopped: Stop | None = None
+        self._scope: asyncio.Timeout | None = None
+        self._end: Callable[[], None] | None = None
+
+    def stop(self, stop: Stop) -> None:
+        """End it as soon as may be; before it has been judged there is nothing to end."""
+        if self.stopped is None and self._end is not None:
+            self.stopped = stop
+            self._end()
+
+    def end_by(self, end: Callable[[], None]) -> None:
+        """End it by this function from now on, and not by a cancellation."""
+        self._end = end
+        if self.stopped is not None:
+            end()
+
+    def check(self) -> None:
+        """Raise ``StoppedError`` if it was stopped."""
+        if self.stopped is not None:
+            raise StoppedError(self.stopped)
+
+    async def __aenter__(self) -> None:
+        self._scope = scope = asyncio.timeout(None)
+        await scope.__aenter__()
+        self._end = lambda: scope.reschedule(asyncio.get_running_loop().time())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end = None
+        if self._scope is not None:
+            await self._scope.__aexit__(kind, error, trace)
+
+
+class RunningRequests:
+    """All of a proxy's requests that are under way."""
+
+    def __init__(self) -> None:
+        self._all: set[Running] = set()
+        self._counts: Counter[str] = Counter()
+
+    @contextmanager
+    def counted(self, caller: Caller) -> Iterator[Running]:
+        """Count a request of a client while it is under way.
+
+        Raises:
+            Refused: If the client has too many.
+        """
+        client = caller.client
+        if self._counts[client] >= MOST_AT_ONCE:
+            raise Refused(429, "busy", f"the client has {MOST_AT_ONCE} requests under way")
+        running = Running(caller)
+        self._counts[client] += 1
+        self._all.add(running)
+        try:
+            yield running
+        finally:
+            self._all.discard(running)
+            self._counts[client] -= 1
+            if not self._counts[client]:
+                del self._counts[client]
+
+    def stop(self, stop: Stop, *, of: Callable[[Caller], bool] = lambda _caller: True) -> None:
+        """Stop the requests of those for whom a function says so, their WebSockets too."""
+        for running in list(self._all):
+            if of(running.caller):
+                running.stop(stop)
