@@ -31,17 +31,31 @@ class Tpm:
     Args:
         uri: Names the token, without a source of the PIN.
         environment: What the module reads.
+        commands: A folder that goes before others in PATH.
     """
 
     uri: str
     environment: dict[str, str]
+    commands: Path
+
+    def run(self, *command: str) -> str:
+        """Run a tool that uses the TPM, and return what it prints."""
+        environment = {**os.environ, **self.environment, "PATH": f"{self.commands}:{os.environ['PATH']}"}
+        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        subprocess.run(["tpm2_flushcontext", "-t"], env=environment, check=True, capture_output=True)
+        return done.stdout
+
+    def add_key(self, label: str) -> None:
+        """Make an RSA key with tpm2_ptool."""
+        named = (f"--label={LABEL}", f"--key-label={label}", "--userpin=")
+        self.run("tpm2_ptool", "addkey", "--algorithm=rsa2048", *named)
 
 
 def missing() -> str | None:
     """Return what is lacking on this machine."""
     if not MODULE.exists():
         return "libtpm2-pkcs11-1 isn't installed"
-    lacking = [tool for tool in ("swtpm", "tpm2_ptool", "tpm2_create") if shutil.which(tool) is None]
+    lacking = [tool for tool in ("swtpm", "tpm2_ptool", "tpm2_create", "p11tool") if shutil.which(tool) is None]
     return f"{lacking[0]} isn't installed" if lacking else None
 
 
@@ -72,11 +86,10 @@ def running(folder: Path) -> Iterator[Tpm]:
 
 def _with_token(tcti: str, store: Path, commands: Path) -> Tpm:
     variables = {"TPM2_PKCS11_STORE": str(store), "TPM2_PKCS11_TCTI": tcti, "TPM2TOOLS_TCTI": tcti}
-    environment = {**os.environ, **variables, "PATH": f"{commands}:{os.environ['PATH']}"}
-    for arguments in (["init"], ["addtoken", "--pid=1", f"--label={LABEL}", "--sopin=so", "--userpin="]):
-        subprocess.run(["tpm2_ptool", *arguments], env=environment, check=True, capture_output=True)
-    subprocess.run(["tpm2_flushcontext", "-t"], env=environment, check=True)
-    return Tpm(f"pkcs11:token={LABEL}?module-path={MODULE}", variables)
+    made = Tpm(f"pkcs11:token={LABEL}?module-path={MODULE}", variables, commands)
+    made.run("tpm2_ptool", "init")
+    made.run("tpm2_ptool", "addtoken", "--pid=1", f"--label={LABEL}", "--sopin=so", "--userpin=")
+    return made
 
 
 def _wait_for(socket: Path) -> None:
