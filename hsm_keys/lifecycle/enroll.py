@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from hsm_keys.errors import KeyExistsError, KeyNotFoundError, KeyProblemError
+from hsm_keys.errors import KeyExistsError, KeyNotFoundError, KeyProblemError, UsageError
 from hsm_keys.kalshi.api_keys import new_key_fields
 from hsm_keys.lifecycle.custody import CustodyReport, prove_custody
 from hsm_keys.lifecycle.locking import exclusive
@@ -20,7 +20,7 @@ from hsm_keys.lifecycle.rights import MOVES_MONEY, check_manages
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.signing.environments import check_environment
-from hsm_keys.stores.base import KeyState, check_new_name
+from hsm_keys.stores.base import KeyState, check_new_name, is_marked
 from hsm_keys.stores.marks import name_in_use
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def adopt(
         report: Called with a line for people after each step.
 
     Raises:
-        UsageError: If that can't be an API key id.
+        UsageError: If that can't be an API key id, or another program's key has a name that workflows give.
         KeyNotFoundError: If the store has no such key.
         WrongEnvironmentError: If the key is registered in another environment; nothing was changed.
         KeyExistsError: If the key is bound to another id that still works.
@@ -164,6 +164,11 @@ def adopt(
     """
     api_key_id = check_api_key_id(api_key_id)
     key = store.key(name)
+    if not key.ours and is_marked(name):
+        raise UsageError(
+            f"{name!r} would be taken for a key that a workflow has in hand; nothing was changed",
+            hint="give the key another label with the vendor's tool, then adopt it",
+        )
     check_environment(name, key.environment, environment)
     custody = prove_custody(key)
     report(f"proved custody of {name!r} in {store.describe()}: {custody.verdict}")

@@ -38,6 +38,7 @@ __all__ = [
     "Verdict",
     "check_label",
     "check_new_name",
+    "is_marked",
 ]
 
 IMPORTING: Final = "+importing"
@@ -128,6 +129,11 @@ def check_label(label: str) -> str:
             f"{describe(label)} can't name a key", hint="'+' is for the marks of a rotation, such as prod+next"
         )
     return label
+
+
+def is_marked(name: str) -> bool:
+    """Tell whether a name is one that a workflow gives to a key which it has in hand."""
+    return _MARK.fullmatch(name.partition("+")[2]) is not None
 
 
 class StoredKey(ABC):

@@ -28,7 +28,7 @@ from hsm_keys.lifecycle.revoke import Revoked, Revoker
 from hsm_keys.lifecycle.rotate import Rotator, Stage
 from tests.lifecycle.person import Person
 from tests.support.foreign import ED25519, LIKE_OURS, make_pair, objects_of, pkcs11_tool
-from tests.support.oddkeys import session_of
+from tests.support.oddkeys import import_pair, session_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -251,16 +251,21 @@ def test_a_name_that_a_rotation_takes_is_found_before_anything_is_made(
     assert person.find() == []  # nor is it a rotation that was begun
 
 
-def test_labels_like_those_of_a_rotation_are_no_handover(person: Sharing, token: TestToken) -> None:
+def test_labels_like_those_of_a_rotation_are_no_handover(person: Sharing, token: TestToken, softhsm: SoftHsm) -> None:
     for label in ("alpha+next", "alpha+retired"):
         make_pair(token, label)
     with pytest.raises(KeyProblemError, match="no key called 'alpha'"):
         person.store.key("alpha")
     assert person.find() == []
+    api_key_id, before = person.register(person.store.key("alpha+next")), objects_of(softhsm)
+    with pytest.raises(UsageError, match="in hand"):
+        person.adopt("alpha+next", api_key_id)
+    assert objects_of(softhsm) == before
 
 
+@pytest.mark.parametrize("imported", [False, True])
 def test_a_name_that_kalshi_was_asked_for_is_taken_meanwhile(
-    person: Sharing, token: TestToken, monkeypatch: pytest.MonkeyPatch, softhsm: SoftHsm
+    person: Sharing, token: TestToken, monkeypatch: pytest.MonkeyPatch, *, imported: bool
 ) -> None:
     class Killed(BaseException):
         pass
@@ -272,7 +277,10 @@ def test_a_name_that_kalshi_was_asked_for_is_taken_meanwhile(
         patch.setattr(Generator, "_import", die)
         person.generate("alpha")
     (lost,) = person.registered("alpha")
-    make_pair(token, "alpha")
+    if imported:
+        import_pair(person.store, "alpha")
+    else:
+        make_pair(token, "alpha")
     theirs = person.register(person.store.key("alpha"))
     with pytest.raises(ForeignKeyError, match="'alpha'"):
         person.generate("alpha")

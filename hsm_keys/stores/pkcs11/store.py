@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pkcs11 import exceptions as ckr
 from pkcs11.constants import Attribute
@@ -15,11 +14,8 @@ from hsm_keys.errors import (
     KeyAmbiguousError,
     KeyExistsError,
     KeyNotFoundError,
-    PinError,
     SigningError,
-    StoreAmbiguousError,
     StoreError,
-    StoreNotFoundError,
     StoreUnavailableError,
     UsageError,
 )
@@ -32,33 +28,29 @@ from hsm_keys.stores.pkcs11.attributes import read
 from hsm_keys.stores.pkcs11.errors import KEY_REFUSED, LOGIN_LOST, is_gone, reason, told_as_ours
 from hsm_keys.stores.pkcs11.generate import check_can_make, destroy_pair, mend_pair, write_id, write_label
 from hsm_keys.stores.pkcs11.key import Pkcs11Key
-from hsm_keys.stores.pkcs11.link import Link
 from hsm_keys.stores.pkcs11.marks import minted_id, registered_id
 from hsm_keys.stores.pkcs11.minting import Mint, busy, shows_others_late
-from hsm_keys.stores.pkcs11.module import acquire
 from hsm_keys.stores.pkcs11.objects import NO_LABEL, Pair, is_ours, required
+from hsm_keys.stores.pkcs11.opening import PAUSES_S, Opening
 from hsm_keys.stores.pkcs11.patience import PATIENCE_S, wait_if_ending
 from hsm_keys.stores.pkcs11.pool import PoolClosedError
-from hsm_keys.stores.pkcs11.restart import restart, sees_new_tokens
-from hsm_keys.stores.pkcs11.tokens import FoundToken, find_token
+from hsm_keys.stores.pkcs11.restart import restart
 from hsm_keys.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from hsm_keys.signing.algorithms import PublicKey
-    from hsm_keys.stores.pins import Pin, PinGetter, PinWanted
+    from hsm_keys.stores.pins import PinGetter
     from hsm_keys.stores.pkcs11.importing import Pkcs11Imports
-    from hsm_keys.stores.pkcs11.module import Module
+    from hsm_keys.stores.pkcs11.link import Link
     from hsm_keys.stores.pkcs11.objects import Objects
     from hsm_keys.stores.uri import Pkcs11Uri
 
 __all__ = ["Pkcs11Key", "Pkcs11Store"]
 
 _T = TypeVar("_T")
-_log = logging.getLogger(__name__)
 
-_PAUSES_S: Final = (0.03, 0.07)
 _reopening = ProcessLock()
 
 
@@ -72,77 +64,21 @@ class Pkcs11Store(KeyStore):
     """
 
     def __init__(self, uri: Pkcs11Uri, get_pin: PinGetter, *, force_pin: bool = False) -> None:
-        self._module_path = str(uri.module_path)
-        self._wanted = uri
-        self._slot: int | None = None
-        self.uri = str(replace(self._wanted, pin_source=None, pin_value=None))  # until the token has told its serial
-        self.description = "the token"
-        self._get_pin = get_pin
-        self._force_pin = force_pin
-        self._pin: Pin | None = None
-        self._refused: PinError | None = None
-        self.opened = 0
-        """How often the token was opened: what was proved before holds no longer."""
+        self._opening = Opening(uri, get_pin, force_pin=force_pin)
+        self.uri = str(self._opening.uri)  # until the token has told its serial
         self._closed = False
-        self._link = self._open()
+        self._link = self._opening.open()
+        self.uri = str(self._opening.uri)
 
-    def _open(self) -> Link:
-        """Load, find the token, log in. In a forked child this happens again, from nothing.
+    @property
+    def description(self) -> str:
+        """What people call the token."""
+        return self._opening.description
 
-        SoftHSM writes a token's file in place at each login: a program that looks at that moment finds no token, or
-        a broken one, until it initialises the module again. So whoever finds none looks again.
-        """
-        for pause in _PAUSES_S:
-            try:
-                return self._opened()
-            except (StoreNotFoundError, StoreUnavailableError):
-                time.sleep(pause)
-        return self._opened(anew=True)
-
-    def _opened(self, *, anew: bool = False) -> Link:
-        """Open the token; ``anew`` is whether to look also for one that was made after the module was initialised."""
-        module = acquire(self._module_path)
-        try:
-            try:
-                found = self._find(module)
-            except StoreNotFoundError:
-                if not (anew and sees_new_tokens(module)):
-                    raise
-                found = self._find(module)
-            link = self._opened_link(module, found)
-        except BaseException:
-            module.release()
-            raise
-        if found.needs_slot:
-            _log.warning(
-                "another token has label and serial of %s too; only its slot tells it apart, and slot ids can change",
-                found.description,
-            )
-        return link
-
-    def _find(self, module: Module) -> FoundToken:
-        """Return the token that the URI names, or of those that it has come to name the one that was chosen."""
-        try:
-            return find_token(module, self._wanted)
-        except StoreAmbiguousError:
-            if self._slot is None:
-                raise
-            return find_token(module, replace(self._wanted, slot_id=self._slot))
-
-    def _opened_link(self, module: Module, found: FoundToken) -> Link:
-        self.description = found.description
-        link = Link.open(module, found.token, found.description, self._pin_once, force=self._force_pin)
-        self.opened += 1
-        # What was chosen stays chosen, also where the URI named it in a way that comes to mean another one.
-        self._wanted = self._token_uri = found.uri
-        self._slot = found.token.slot.slot_id
-        self.uri = str(found.uri)
-        return link
-
-    def _pin_once(self, wanted: PinWanted) -> Pin | None:
-        if self._pin is None:
-            self._pin = self._get_pin(wanted)
-        return self._pin
+    @property
+    def opened(self) -> int:
+        """How often the token was opened: what was proved before holds no longer."""
+        return self._opening.times
 
     def _fresh(self) -> Link:
         """Return a link that can be used, opened anew after a fork and when the module was brought back.
@@ -160,25 +96,13 @@ class Pkcs11Store(KeyStore):
                 )
             try:
                 if self._link.generation != fork_generation():
-                    self._link = self._open()
+                    self._link = self._opening.open()
                 elif not self._link.usable:
-                    self._link = self._reopened(self._link)
+                    self._link = self._opening.reopen(self._link)
+                self.uri = str(self._opening.uri)
             finally:
                 _reopening.release()
         return self._link
-
-    def _reopened(self, link: Link) -> Link:
-        """Find the token again and log in, in a module that was initialised again."""
-        if self._refused is not None:
-            raise self._refused
-        if link.epoch == link.module.epoch:  # nobody has initialised it since this link broke
-            restart(link.module, link.epoch)
-        link.epoch = link.module.epoch  # if the rest fails, the next attempt begins with the module
-        try:
-            return self._opened_link(link.module, self._find(link.module))
-        except PinError as error:
-            self._refused = error  # never again in this process
-            raise
 
     def _recovered(self, link: Link) -> Link:
         """Return a link in place of one whose back-end went away.
@@ -196,7 +120,7 @@ class Pkcs11Store(KeyStore):
 
     def key_uri(self, name: str) -> str:
         """Return the URI (RFC 7512) of the private key of that name."""
-        return str(replace(self._token_uri, object=name, type="private"))
+        return str(replace(self._opening.uri, object=name, type="private"))
 
     def contents(self) -> Contents:
         """Return every labelled RSA and Ed25519 pair of the token, sorted by name, and what can't be used."""
@@ -238,7 +162,7 @@ class Pkcs11Store(KeyStore):
 
         what = f"look up the key {shown(name)}"
         found = self._reading(what, look)
-        for pause in _PAUSES_S:  # a pair that somebody makes or removes at this moment has one half only
+        for pause in PAUSES_S:  # a pair that somebody makes or removes at this moment has one half only
             if all(pair.public_key for pair in found):
                 break
             time.sleep(pause)
@@ -295,9 +219,10 @@ class Pkcs11Store(KeyStore):
 
     def confirm(self, key: StoredKey) -> None:
         """Look at the token as a new process does, where the module may not show all to this one, and give way."""
-        if self._pin is None or not shows_others_late(self._fresh().module):
+        pin = self._opening.pin
+        if pin is None or not shows_others_late(self._fresh().module):
             return
-        if (outside.labelled(self._token_uri, key.name, self._pin) or 0) < 2:  # noqa: PLR2004 - there is another one
+        if (outside.labelled(self._opening.uri, key.name, pin) or 0) < 2:  # noqa: PLR2004 - there is another one
             return
         with self._changing(key, f"look at the key {key.name!r}") as (objects, private):
             minted = minted_id(key.public_key())
@@ -433,7 +358,7 @@ class Pkcs11Store(KeyStore):
         if self._closed:
             return
         self._closed = True
-        self._pin = None
+        self._opening.pin = None
         if self._link.generation == fork_generation():
             self._link.close()
             self._link.module.release()
