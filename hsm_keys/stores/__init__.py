@@ -19,6 +19,7 @@ __all__ = ["StoreOpener", "open_store"]
 _OPENERS: Final[dict[str, str]] = {
     "awskms": "hsm_keys.stores.awskms",
     "pkcs11": "hsm_keys.stores.pkcs11",
+    "vault": "hsm_keys.stores.vault",
 }
 """Scheme to the module whose ``open_uri`` opens it: a further back-end is one file and one line here."""
 
@@ -48,11 +49,11 @@ def open_store(
     """Open a store of keys.
 
     Args:
-        uri: ``pkcs11:token=LABEL?module-path=/path/to/module.so`` (RFC 7512), or ``awskms:///?region=REGION``;
-            one with a PIN in it may come as a ``Secret``.
+        uri: ``pkcs11:token=LABEL?module-path=/path/to/module.so`` (RFC 7512), ``awskms:///?region=REGION``, or
+            ``vault:///MOUNT?address=URL``; one with a PIN in it may come as a ``Secret``.
         pin_file: A file, pipe or descriptor that holds the token's user PIN; read once.
         ask_pin: Called with a prompt that names the token when no other source has a PIN.
-        force_pin: Log in also where the token says that one more wrong PIN locks it; KMS has no PIN.
+        force_pin: Log in also where the token says that one more wrong PIN locks it; KMS and Vault have no PIN.
         isolated: Sign in a process of its own, which ends with this one: busy threads here then delay a signature
             less, and forked children share its login. Such a store signs, and changes no keys. With the path of a
             folder, all processes of this user that name it share one: it is the first one's, whose PIN and
@@ -66,6 +67,7 @@ def open_store(
         StoreError: If the module or token can't be found or used.
         PinError: If the PIN is missing, wrong or locked.
         AwsError: If AWS has no Region or credentials for it.
+        VaultTokenError: If there is no token for Vault.
     """
     uri = uri if isinstance(uri, Secret) else Secret(uri)  # errors take this frame home, and there may be a PIN in it
     module = next((at for scheme, at in _OPENERS.items() if uri.reveal().lower().startswith(f"{scheme}:")), None)

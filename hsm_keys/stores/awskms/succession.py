@@ -11,13 +11,12 @@ import hashlib
 from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any, Final
 
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
 from hsm_keys.signing.algorithms import verifies
 from hsm_keys.stores.awskms.errors import KmsKeyStateError
 from hsm_keys.stores.awskms.layout import VOUCHER_TAGS
 from hsm_keys.stores.awskms.refusals import Call, ask
 from hsm_keys.stores.awskms.uri import in_region
+from hsm_keys.stores.succession import spki, statement_about
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["fingerprint", "vouch", "vouched"]
 
-_PREFIX: Final = b"hsm-keys successor\0"  # Kalshi's messages begin with a digit: this can't be taken for a request
 _TAG_LENGTH: Final = 256  # characters: KMS's limit on the value of a tag
 
 
@@ -45,7 +43,7 @@ def vouch(client_of: Callable[[str], Any], leaver: AwsKmsKey, taker: AwsKmsKey, 
         NetworkError: If KMS doesn't answer.
     """
     try:
-        signature = leaver.sign(_statement_about(taker.public_key()))
+        signature = leaver.sign(statement_about(taker.public_key()))
     except KmsKeyStateError:
         return  # a disabled key signs nothing, for running programs as little as here
     for region in regions:
@@ -59,15 +57,7 @@ def vouch(client_of: Callable[[str], Any], leaver: AwsKmsKey, taker: AwsKmsKey, 
 
 def fingerprint(public_key: PublicKey) -> str:
     """Return the SHA-256 of a public half's SubjectPublicKeyInfo (RFC 5280, DER), in hex."""
-    return hashlib.sha256(_der(public_key)).hexdigest()
-
-
-def _der(public_key: PublicKey) -> bytes:
-    return public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def _statement_about(successor: PublicKey) -> bytes:
-    return _PREFIX + _der(successor)
+    return hashlib.sha256(spki(public_key)).hexdigest()
 
 
 def _tags_of(signature: bytes) -> list[dict[str, str]]:
@@ -90,4 +80,4 @@ def vouched(predecessor: PublicKey, successor: PublicKey, tags: Mapping[str, str
         signature = b64decode("".join(pieces), validate=True)
     except ValueError:
         return False
-    return verifies(predecessor, _statement_about(successor), signature)
+    return verifies(predecessor, statement_about(successor), signature)

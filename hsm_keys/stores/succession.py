@@ -1,0 +1,28 @@
+"""What a key signs about the one that is to follow it under its name, in stores where others may move names.
+
+Whoever may write where a name leads could lead a running program to a key of his own. So a rotation has the old key
+sign a statement about the new public half; who holds the old public half can check it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+if TYPE_CHECKING:
+    from hsm_keys.signing.algorithms import PublicKey
+
+__all__ = ["spki", "statement_about"]
+
+_PREFIX: Final = b"hsm-keys successor\0"  # Kalshi's messages begin with a digit: this can't be taken for a request
+
+
+def spki(public_key: PublicKey) -> bytes:
+    """Return a public half as SubjectPublicKeyInfo (RFC 5280, DER)."""
+    return public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def statement_about(successor: PublicKey) -> bytes:
+    """Return what the old key signs about the public half of the new one."""
+    return _PREFIX + spki(successor)

@@ -1,0 +1,269 @@
+"""What belongs to the keys of a name: one KV v2 entry, changed by check-and-set.
+
+A key in the Transit engine holds no metadata, and can't be renamed. So the entry ``hsm-keys/NAME`` says which Transit
+key has which label (NAME, and NAME+next and the like while a workflow has it in hand), the API key id and environment
+of each, and what a workflow has begun with it. As all labels of a name are in one entry, and a change is refused where
+somebody else has changed it since, a rotation hands the name over in one step::
+
+    {"keys": {"prod": {"transit_key": "hsm-keys-prod_-3f2a...", "version": 1, "api_key_id": "...",
+                       "environment": "demo"}}}
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+from enum import StrEnum
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from hsm_keys.errors import KeyBusyError, OutcomeUnknownError, StoreError, UsageError
+from hsm_keys.signing.api_key_ids import check_api_key_id
+from hsm_keys.signing.environments import is_environment
+from hsm_keys.stores.marks import FOREIGN, Mark
+from hsm_keys.stores.vault.errors import VaultError, VaultGarbledAnswerError
+from hsm_keys.stores.vault.refusals import Call, field_of
+from hsm_keys.values import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from hsm_keys.stores.vault.connection import Connection
+
+__all__ = ["FOLDER", "KEY_PREFIX", "Entries", "Entry", "Phase", "Record", "base_of", "new_transit_key", "prefix_of"]
+
+FOLDER: Final = "hsm-keys"
+"""The folder of the entries in the KV engine."""
+
+KEY_PREFIX: Final = "hsm-keys-"
+"""What the names of our Transit keys begin with."""
+
+_ATTEMPTS: Final = 5
+_CONFLICT: Final = "check-and-set"
+_TRANSIT_NAME = re.compile(r"\w(?:[\w.-]{0,250}\w)?", re.ASCII)
+
+
+class Phase(StrEnum):
+    """What has been begun with a key, and not ended."""
+
+    MAKING = "making"
+    """Its Transit key may be there, or not yet; it has no name yet."""
+    IMPORTING = "importing"
+    """A key made elsewhere is to become its Transit key."""
+    DESTROYING = "destroying"
+    """Its Transit key may be gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What an entry says of one key.
+
+    Args:
+        transit_key: The name of the Transit key.
+        version: The version of the Transit key that is the pair.
+        api_key_id: The API key id of a registered key.
+        environment: The environment in which it is registered, or for which it is being imported.
+        phase: What has been begun with it; None for a key that is whole.
+        key_type: The type that is being made or imported.
+        run: Stands for the run that is making it.
+        vouched: What the key before it signed about it, in base64.
+    """
+
+    transit_key: str
+    version: int = 1
+    api_key_id: str | None = None
+    environment: str | None = None
+    phase: Phase | None = None
+    key_type: str | None = None
+    run: str | None = None
+    vouched: str | None = None
+
+    @property
+    def mark(self) -> Mark:
+        """What it says of the key; with values that we never write, the key isn't ours."""
+        if self.environment is not None and not is_environment(self.environment):
+            return FOREIGN
+        if self.api_key_id is None:
+            return Mark(ours=True, environment=self.environment)
+        try:
+            known = check_api_key_id(self.api_key_id)
+        except UsageError:
+            return FOREIGN
+        return Mark(ours=True, api_key_id=known, environment=self.environment) if self.environment else FOREIGN
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as it goes into the entry."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return {name: str(value) if name == "phase" else value for name, value in fields.items() if value is not None}
+
+    @classmethod
+    def parse(cls, said: object) -> Record | None:
+        """Return the record that a field of an entry holds; None if it is none of ours."""
+        if not isinstance(said, dict) or not said.keys() <= set(cls.__slots__):
+            return None
+        transit_key, version, phase = said.get("transit_key"), said.get("version", 1), said.get("phase")
+        texts = [said.get(name) for name in cls.__slots__ if name != "version"]
+        if (
+            not isinstance(transit_key, str)
+            or not _TRANSIT_NAME.fullmatch(transit_key)
+            or not isinstance(version, int)
+            or not all(text is None or isinstance(text, str) for text in texts)
+            or phase not in {None, *Phase}
+        ):
+            return None
+        return cls(**{**said, "version": version, "phase": None if phase is None else Phase(phase)})
+
+
+Records = dict[str, Record]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry as it was read.
+
+    Args:
+        version: Its version; 0 if there never was one.
+        records: Label to record.
+    """
+
+    version: int
+    records: Mapping[str, Record]
+
+    def label_of(self, transit_key: str) -> str | None:
+        """Return the label of a Transit key; None if the entry doesn't name it."""
+        return next((label for label, record in self.records.items() if record.transit_key == transit_key), None)
+
+
+def base_of(label: str) -> str:
+    """Return the name behind a label: ``prod`` for ``prod+next``. It names the entry."""
+    return label.partition("+")[0]
+
+
+def prefix_of(base: str) -> str:
+    """Return what the Transit keys of a name begin with, and those of no other name.
+
+    The engine takes letters, digits, ``_``, ``-`` and ``.``, and so do names. As ``_`` is doubled in the name, the
+    ``_-`` behind it is its end: a policy can hold a token to the keys of one name.
+    """
+    return f"{KEY_PREFIX}{base.replace('_', '__')}_-"
+
+
+def new_transit_key(base: str) -> str:
+    """Return a name for a new Transit key, which no other run comes upon."""
+    return prefix_of(base) + secrets.token_hex(8)
+
+
+class Entries:
+    """The entries in a KV engine.
+
+    Args:
+        connection: Gives this process's connection.
+        mount: Where the engine is mounted.
+    """
+
+    def __init__(self, connection: Callable[[], Connection], mount: str) -> None:
+        self._connection = connection
+        self._mount = mount
+
+    def names(self) -> list[str]:
+        """Return the names that there are entries for, sorted."""
+        call = Call("list the names of keys", "LIST", f"{self._mount}/metadata/{FOLDER}/")
+        answer = self._connection().ask(call)
+        if answer.status == HTTPStatus.NOT_FOUND:
+            return []
+        return sorted(str(name) for name in field_of(answer, "keys", list, call) if not str(name).endswith("/"))
+
+    def read(self, base: str) -> Entry:
+        """Return the entry of a name; an empty one if there is none.
+
+        Raises:
+            VaultGarbledAnswerError: If something is there that isn't ours.
+            VaultError: If the server refuses.
+            NetworkError: If it doesn't answer.
+        """
+        call = Call(f"read the entry of {shown(base)}", "GET", self._path(base))
+        answer = self._connection().ask(call)
+        metadata = answer.data.get("metadata")
+        version = metadata.get("version") if isinstance(metadata, dict) else 0
+        if (
+            answer.status == HTTPStatus.NOT_FOUND
+        ):  # never written, or deleted by somebody: then it has its version still
+            return Entry(version if isinstance(version, int) else 0, {})
+        if answer.status == HTTPStatus.BAD_REQUEST or not isinstance(metadata, dict) or not isinstance(version, int):
+            raise self._no_kv(base)
+        data = field_of(answer, "data", dict, call)
+        said = data.get("keys")
+        records = {label: Record.parse(each) for label, each in said.items()} if isinstance(said, dict) else {"": None}
+        known = {label: record for label, record in records.items() if record is not None and base_of(label) == base}
+        if len(known) < len(records):
+            raise VaultGarbledAnswerError(
+                f"the entry {self._mount}/{FOLDER}/{base} isn't one that hsm-keys has written",
+                hint="somebody has changed it: bring back an earlier version (bao kv rollback)",
+            )
+        return Entry(version, known)
+
+    def write(self, base: str, seen: Entry, records: Mapping[str, Record]) -> Entry:
+        """Write an entry in the place of the one that was seen, and return it. A lost answer is settled by looking.
+
+        Raises:
+            KeyBusyError: If somebody else has changed it since.
+            VaultError: If the server refuses.
+            OutcomeUnknownError: If the server doesn't answer any more.
+        """
+        call = Call(f"write the entry of {shown(base)}", "POST", self._path(base), changes=True)
+        keys = {label: record.as_dict() for label, record in sorted(records.items())}
+        try:
+            answer = self._connection().ask(call, {"options": {"cas": seen.version}, "data": {"keys": keys}})
+        except OutcomeUnknownError:
+            now = self.read(base)
+            if now.version == seen.version + 1 and dict(now.records) == dict(records):
+                return now
+            if now.version == seen.version:
+                raise  # it may still be under way
+            raise _changed(base) from None
+        if answer.status == HTTPStatus.BAD_REQUEST and answer.says(_CONFLICT):
+            raise _changed(base)
+        if not HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES or "version" not in answer.data:
+            raise self._no_kv(base)
+        return Entry(field_of(answer, "version", int, call), dict(records))
+
+    def change(self, base: str, change: Callable[[Records], None]) -> Entry:
+        """Change an entry, whatever others change in it at the same time; nothing is written where nothing changes.
+
+        Args:
+            base: The name.
+            change: Changes the records; called again where somebody else was faster.
+
+        Raises:
+            KeyBusyError: If somebody else is faster again and again, or ``change`` says so.
+        """
+        for left in reversed(range(_ATTEMPTS)):
+            seen = self.read(base)
+            records = dict(seen.records)
+            change(records)
+            if records == dict(seen.records):
+                return seen
+            try:
+                return self.write(base, seen, records)
+            except KeyBusyError:
+                if not left:
+                    raise
+        raise _changed(base)
+
+    def _path(self, base: str) -> str:
+        return f"{self._mount}/data/{FOLDER}/{quote(base, safe='')}"
+
+    def _no_kv(self, base: str) -> StoreError:
+        return VaultError(
+            f"the engine at {self._mount}/ doesn't keep the entry of {shown(base)} as KV version 2 does",
+            hint="name a KV v2 engine: kv= in the store's URI; bao kv enable-versioning makes one of a version 1",
+        )
+
+
+def _changed(base: str) -> KeyBusyError:
+    return KeyBusyError(
+        f"somebody else has changed the entry of {shown(base)} at the same moment",
+        hint="run the same command again: it goes on from what is there",
+    )

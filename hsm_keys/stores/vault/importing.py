@@ -1,0 +1,120 @@
+"""Putting a private key that was made elsewhere into the engine: first a record in the entry, then the key, wrapped.
+
+The mark of an import under way is the record in the phase ``importing``, with the environment that the key comes from.
+The key is wrapped with RSA_AES_KEY_WRAP (``signing/wrapping.py``) for the engine's own wrapping key.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from hsm_keys.errors import KeyExistsError
+from hsm_keys.signing.algorithms import KeyType, key_type_of
+from hsm_keys.signing.wrapping import wrap
+from hsm_keys.stores.base import KeyImports, PendingImport, StoredKey, check_new_name
+from hsm_keys.stores.vault.entries import Entries, Phase, Record, Records, new_transit_key
+from hsm_keys.stores.vault.errors import VaultGarbledAnswerError, VaultKeyNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hsm_keys.signing.algorithms import PrivateKey
+    from hsm_keys.stores.vault.transit import Transit, TransitKey
+
+__all__ = ["VaultImports"]
+
+_WRAPPING_BITS: Final = 4096
+
+
+class VaultImports(KeyImports):
+    """Imports into one Transit engine.
+
+    Args:
+        entries: Where names are kept.
+        transit: The engine.
+        key: Makes the key of a label, its record, and what the engine says of it.
+    """
+
+    def __init__(self, entries: Entries, transit: Transit, key: Callable[[str, Record, TransitKey], StoredKey]) -> None:
+        self._entries = entries
+        self._transit = transit
+        self._key = key
+        self._wrapping_keys: dict[str, RSAPublicKey] = {}
+
+    def _pending(self, name: str) -> Record | None:
+        record = self._entries.read(check_new_name(name)).records.get(name)
+        return record if record is not None and record.phase is Phase.IMPORTING else None
+
+    def pending(self, name: str) -> PendingImport | None:
+        """Return what an interrupted import left: a record, with its Transit key or without."""
+        record = self._pending(name)
+        if record is None:
+            return None
+        found = self._transit.read(record.transit_key, name, record.version)
+        key = None if found is None else self._key(name, record, found)
+        return PendingImport(KeyType(str(record.key_type)), key, record.environment)
+
+    def prepare(self, name: str, key_type: KeyType, environment: str) -> None:
+        """Leave the record, and get the wrapping key, so that the import takes one call."""
+        left = self._pending(name)
+        taken = left is not None and self._transit.read(left.transit_key, name) is not None
+
+        def begin(records: Records) -> None:
+            record = records.get(name)
+            if record is not None and (taken or record.phase is not Phase.IMPORTING):
+                raise KeyExistsError(
+                    f"there is an entry for {name!r} already",
+                    hint=f"choose another name, or see it: hsm-keys show {name}",
+                )
+            transit_key = record.transit_key if record is not None else new_transit_key(name)
+            records[name] = Record(transit_key, environment=environment, phase=Phase.IMPORTING, key_type=str(key_type))
+
+        self._wrapping_keys[name] = self._wrapping_key()  # before anything is left: an engine may take no imports
+        self._entries.change(name, begin)
+
+    def _wrapping_key(self) -> RSAPublicKey:
+        try:
+            key = load_pem_public_key(self._transit.wrapping_key().encode())
+        except ValueError:
+            key = None
+        if not isinstance(key, RSAPublicKey) or key.key_size != _WRAPPING_BITS:
+            raise VaultGarbledAnswerError(
+                f"the engine's wrapping key is no RSA key of {_WRAPPING_BITS} bits; nothing was sent",
+                hint="check that the address is really OpenBao's or Vault's",
+            )
+        return key
+
+    def put(  # the entry binds it afterwards
+        self,
+        name: str,
+        private_key: PrivateKey,
+        api_key_id: str,  # noqa: ARG002
+        environment: str,  # noqa: ARG002
+    ) -> StoredKey:
+        """Import the key; it isn't bound yet."""
+        record = self._pending(name)
+        if record is None:
+            raise VaultKeyNotFoundError(f"somebody else has ended the import of {name!r}")
+        key_type = key_type_of(private_key.public_key())
+        wrapped = wrap(private_key, self._wrapping_keys.pop(name), hashes.SHA256())
+        self._transit.import_key(record.transit_key, name, key_type, wrapped.aes_key + wrapped.private_key)
+        found = self._transit.read(record.transit_key, name, record.version)
+        if found is None:
+            raise VaultKeyNotFoundError(f"the imported key {name!r} is gone")
+        return self._key(name, record, found)
+
+    def end(self, name: str) -> None:
+        """Remove the record of a key that never came. One that is bound is no mark any more."""
+        record = self._pending(name)
+        if record is None or self._transit.read(record.transit_key, name) is not None:
+            return
+
+        def remove(records: Records) -> None:
+            if records.get(name) == record:
+                del records[name]
+
+        self._entries.change(name, remove)

@@ -1,0 +1,169 @@
+"""Answers that refuse, and answers that don't come, as errors of ours. What a server wrote is never repeated."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final
+
+import httpx2
+
+from hsm_keys.errors import HsmKeysError, NetworkError, OutcomeUnknownError
+from hsm_keys.stores.vault.errors import (
+    VaultDownError,
+    VaultError,
+    VaultGarbledAnswerError,
+    VaultSealedError,
+    VaultStandbyError,
+    VaultThrottledError,
+)
+
+__all__ = ["Answer", "Call", "failure_of", "field_of", "garbled", "read_answer", "refusal_of"]
+
+_NOT_SENT: Final = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.ProxyError,
+    httpx2.UnsupportedProtocol,
+)
+_READ: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND})
+_LONGEST_WAIT_S: Final = 3600.0
+_NO_ACTIVE_NODE: Final = "active cluster node not found"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of the server's HTTP API.
+
+    Args:
+        what: What it is for, after "to": such as ``sign with the key 'prod'``.
+        method: The HTTP method; ``LIST`` is one of Vault's own.
+        path: The path below ``/v1/``.
+        changes: Whether it changes something there.
+    """
+
+    what: str
+    method: str
+    path: str
+    changes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer of the server.
+
+    Args:
+        status: The HTTP status.
+        body: The JSON object; empty where there is none.
+        retry_after_s: Seconds after which the server wants to be asked again; 0 where it doesn't say.
+        address: The server that gave it.
+    """
+
+    status: int
+    body: dict[str, Any] = field(repr=False)
+    retry_after_s: float
+    address: str
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the engine answered; empty where that is nothing."""
+        data = self.body.get("data")
+        return data if isinstance(data, dict) else {}
+
+    def says(self, words: str) -> bool:
+        """Tell whether an error of the server holds these words."""
+        return words in json.dumps(self.body.get("errors") or [])
+
+
+def read_answer(response: httpx2.Response, address: str) -> Answer:
+    """Return the answer that a response holds; one that isn't JSON has an empty body."""
+    try:
+        body = json.loads(response.content) if response.content else {}
+    except ValueError:
+        body = {}
+    wait = response.headers.get("Retry-After", "")
+    retry_after_s = min(float(wait), _LONGEST_WAIT_S) if wait.isdigit() else 0.0
+    return Answer(response.status_code, body if isinstance(body, dict) else {}, retry_after_s, address)
+
+
+def failure_of(error: Exception, call: Call, address: str) -> HsmKeysError:
+    """Return what stands for an exception of the HTTP client; request and token hang on its frames."""
+    if isinstance(error, _NOT_SENT):
+        how = "didn't accept a connection in time" if isinstance(error, httpx2.TimeoutException) else "can't be reached"
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return NetworkError(
+                f"Vault at {address} isn't trusted: its certificate can't be verified; nothing was sent",
+                hint="name the authority that signed it in BAO_CACERT or VAULT_CACERT, and check the address",
+            )
+        return NetworkError(
+            f"Vault at {address} {how}; nothing was sent",
+            hint="check BAO_ADDR, VAULT_ADDR or address= in the store's URI, and the network",
+        )
+    if not isinstance(error, httpx2.HTTPError):
+        return VaultError(f"the request to {call.what} failed: {type(error).__name__}", hint="check the store's URI")
+    how = (
+        "didn't answer in time"
+        if isinstance(error, httpx2.TimeoutException)
+        else "closed the connection without an answer"
+    )
+    if call.changes:
+        return OutcomeUnknownError(
+            f"Vault at {address} {how}; whether it did what was asked ({call.what}) isn't known",
+            hint="run the same command again: it looks before it changes anything",
+        )
+    return NetworkError(f"Vault at {address} {how} (asked to {call.what})", hint="try again")
+
+
+def refusal_of(answer: Answer, call: Call) -> HsmKeysError | None:
+    """Return the error that an answer stands for; None for one that the caller reads: 2xx, 400, 403 and 404."""
+    where = f"Vault at {answer.address}"
+    status = answer.status
+    if status in _READ or HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+        return None
+    if status < HTTPStatus.BAD_REQUEST or answer.says(_NO_ACTIVE_NODE):
+        return VaultStandbyError(
+            f"{where} is a standby, and passes nothing on to the active server",
+            hint="name the active server or the load balancer in address=, or several servers, separated by commas",
+        )
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return VaultThrottledError(
+            f"{where} throttles: a rate limit quota is used up (asked to {call.what})",
+            hint="slow down, or have the quota raised: sys/quotas/rate-limit",
+        )
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _down(answer, call)
+    return VaultError(
+        f"{where} refuses to {call.what} ({status})", hint="check the mounts and the namespace in the store's URI"
+    )
+
+
+def _down(answer: Answer, call: Call) -> VaultDownError:
+    where = f"Vault at {answer.address}"
+    if answer.status == HTTPStatus.SERVICE_UNAVAILABLE and answer.says("sealed"):
+        return VaultSealedError(
+            f"{where} is sealed: it can't read its own storage",
+            hint="have its operators unseal it (bao operator unseal), or name another server in address=",
+        )
+    return VaultDownError(f"{where} failed by itself ({answer.status}; asked to {call.what})", hint="try again")
+
+
+def field_of(answer: Answer, name: str, kind: type, call: Call) -> Any:
+    """Return a field of what an engine answered.
+
+    Raises:
+        VaultGarbledAnswerError: If it isn't there, or of another kind.
+    """
+    value = answer.data.get(name)
+    if not isinstance(value, kind):
+        raise garbled(call, answer, f"has no {name}")
+    return value
+
+
+def garbled(call: Call, answer: Answer, what: str) -> VaultGarbledAnswerError:
+    """Return the error for an answer that can't be used."""
+    return VaultGarbledAnswerError(
+        f"the answer of {answer.address} to the request to {call.what} {what}",
+        hint="it wasn't used; check that the address is really OpenBao's or Vault's, then try again",
+    )

@@ -1,0 +1,427 @@
+"""Keys in a Transit engine: a store over one cluster of OpenBao or HashiCorp Vault.
+
+``hsm-keys vault policy`` prints the policies that the workflows need.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from base64 import b64encode
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from hsm_keys.errors import (
+    KeyBusyError,
+    KeyExistsError,
+    KeyProblemError,
+    StoreUnavailableError,
+    UsageError,
+)
+from hsm_keys.forks import ProcessLock, fork_generation
+from hsm_keys.signing.algorithms import KeyType
+from hsm_keys.signing.api_key_ids import check_api_key_id
+from hsm_keys.stores.base import Contents, KeyStore, StoredKey, Unusable, check_label
+from hsm_keys.stores.marks import FOREIGN, check_ours
+from hsm_keys.stores.succession import statement_about
+from hsm_keys.stores.vault.connection import Connection
+from hsm_keys.stores.vault.entries import (
+    KEY_PREFIX,
+    Entries,
+    Entry,
+    Phase,
+    Record,
+    Records,
+    base_of,
+    new_transit_key,
+)
+from hsm_keys.stores.vault.errors import (
+    VaultAccessDeniedError,
+    VaultGarbledAnswerError,
+    VaultKeyNotFoundError,
+    VaultKeyUnsuitableError,
+)
+from hsm_keys.stores.vault.facts import capabilities_in, watched_paths
+from hsm_keys.stores.vault.key import VaultKey
+from hsm_keys.stores.vault.refusals import Call
+from hsm_keys.stores.vault.surroundings import with_surroundings
+from hsm_keys.stores.vault.transit import Transit
+from hsm_keys.values import shown
+
+if TYPE_CHECKING:
+    from hsm_keys.stores.vault.importing import VaultImports
+    from hsm_keys.stores.vault.transit import TransitKey
+    from hsm_keys.stores.vault.uri import VaultUri
+
+__all__ = ["VaultStore"]
+
+_reopening = ProcessLock()
+
+_TRANSIT_NAME = re.compile(r"\w(?:[\w.-]{0,250}\w)?", re.ASCII)
+_CAPABILITIES: Final = "sys/capabilities-self"
+
+
+class VaultStore(KeyStore):
+    """The keys of a Transit engine that have their entries in a KV v2 engine.
+
+    Args:
+        uri: Says which.
+
+    Raises:
+        UsageError: If what the environment says can't be used.
+        VaultTokenError: If there is no token.
+    """
+
+    def __init__(self, uri: VaultUri) -> None:
+        self._uri: Final = with_surroundings(uri)
+        self._closed = False
+        self._connection = Connection(self._uri)
+        self.transit: Final = Transit(self.connection, self._uri.mount)
+        self.entries: Final = Entries(self.connection, self._uri.kv)
+        self.uri = str(self._uri)
+
+    def connection(self) -> Connection:
+        """Return this process's connection; in a forked child it is made anew."""
+        if self._closed:
+            raise StoreUnavailableError("the store is closed", hint="open it again")
+        if self._connection.generation != fork_generation():
+            with _reopening:
+                if self._connection.generation != fork_generation():
+                    self._connection = Connection(self._uri)
+        return self._connection
+
+    def describe(self) -> str:
+        """Return what people call this store."""
+        where = f"{self._uri.namespace}/{self._uri.mount}" if self._uri.namespace else self._uri.mount
+        return f"Vault's {where}/ at {', '.join(self._uri.addresses)}"
+
+    def keys(self) -> list[StoredKey]:
+        """Return every key that has an entry, sorted by name; or the one that the URI names."""
+        return self.contents().keys
+
+    def contents(self) -> Contents:
+        """Return every key that has an entry, and those that can't be used.
+
+        Costs one request for the names, and one for each name and each key.
+        """
+        keys: list[StoredKey] = []
+        unusable: list[Unusable] = []
+        for base in [base_of(self._uri.key)] if self._uri.key else self.entries.names():
+            try:
+                entry = self.entries.read(base)
+            except (VaultAccessDeniedError, VaultGarbledAnswerError) as error:
+                unusable.append(Unusable(base, error.message))
+                continue
+            for label, record in entry.records.items():
+                if self._uri.key in {"", label}:
+                    self._sort_in(label, record, keys, unusable)
+        return Contents(sorted(keys, key=lambda key: key.name), unusable)
+
+    def _sort_in(self, label: str, record: Record, keys: list[StoredKey], unusable: list[Unusable]) -> None:
+        if record.phase is Phase.MAKING:
+            return
+        try:
+            found = self.transit.read(record.transit_key, label, record.version)
+        except (VaultAccessDeniedError, VaultKeyUnsuitableError) as error:
+            unusable.append(Unusable(label, error.message, record.mark))
+            return
+        if found is not None:
+            keys.append(self._key(label, record, found))
+        elif record.phase is None:
+            unusable.append(Unusable(label, f"its Transit key {record.transit_key} is gone", record.mark))
+
+    def _key(self, label: str, record: Record, found: TransitKey) -> VaultKey:
+        return VaultKey(self, label, record.mark, str(replace(self._uri, key=label)), found)
+
+    def key(self, name: str) -> VaultKey:
+        """Return a key.
+
+        Args:
+            name: Its name; or, for a key that was made elsewhere, the Transit engine's name for it. If the store's URI
+                names a key, then that one's name, or nothing.
+
+        Raises:
+            VaultKeyNotFoundError: If there is none, or its Transit key is gone.
+            VaultKeyUnsuitableError: If it can't sign Kalshi requests.
+        """
+        return self.key_and_voucher(name)[0]
+
+    def key_and_voucher(self, name: str) -> tuple[VaultKey, str | None]:
+        """Return a key as ``key`` does, and what the key before it signed about it, in base64."""
+        own = self._uri.key
+        if own and name not in {"", own}:
+            raise VaultKeyNotFoundError(
+                f"the store's URI names the key {own!r}, not {shown(name)}", hint="leave the key out of the URI"
+            )
+        label = name or own
+        record = self._record(label)
+        if record is not None and record.phase is not Phase.MAKING:
+            found = self.transit.read(record.transit_key, label, record.version)
+            if found is not None:
+                return self._key(label, record, found), record.vouched
+            if record.phase is None:
+                raise VaultKeyNotFoundError(
+                    f"the Transit key of {label!r} is gone: {self._uri.mount}/keys/{record.transit_key}",
+                    hint=f"nothing signs for API key {record.api_key_id} any more: end it with "
+                    f"`hsm-keys revoke {record.api_key_id}`"
+                    if record.api_key_id
+                    else "somebody has deleted it; a key under another name can take its place",
+                )
+        return self._foreign(label), None
+
+    def _record(self, label: str) -> Record | None:
+        try:
+            check_label(label)
+        except UsageError:
+            return None
+        return self.entries.read(base_of(label)).records.get(label)
+
+    def _foreign(self, name: str) -> VaultKey:
+        """Return a key that has no entry, by its own name."""
+        found = None
+        if _TRANSIT_NAME.fullmatch(name) and not name.startswith(KEY_PREFIX):
+            try:
+                found = self.transit.read(name, name)
+            except VaultAccessDeniedError:
+                found = None  # a token that is held to our keys
+        if found is None:
+            raise VaultKeyNotFoundError(
+                f"{self.describe()} has no key {shown(name)}",
+                hint="`hsm-keys list` shows the keys, `hsm-keys enroll` makes one",
+            )
+        return VaultKey(self, name, FOREIGN, str(replace(self._uri, key=name)), found)
+
+    def read_again(self, key: VaultKey) -> TransitKey:
+        """Return what the engine says of a key now.
+
+        Raises:
+            VaultKeyNotFoundError: If it is gone.
+        """
+        found = self.transit.read(key.transit_key, key.name, key.version)
+        if found is None:
+            raise VaultKeyNotFoundError(f"the Transit key of {key.name!r} is gone")
+        return found
+
+    def capabilities(self, transit_key: str) -> dict[str, list[str]] | None:
+        """Return what the token may do on the paths that let a private half out; None where the server won't say."""
+        paths = watched_paths(self._uri.mount, transit_key)
+        try:
+            answer = self.connection().ask(
+                Call("tell what the token may do", "POST", _CAPABILITIES), {"paths": list(paths)}
+            )
+        except VaultAccessDeniedError:
+            return None
+        return capabilities_in(answer.body, paths)
+
+    def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> VaultKey:
+        """Make a key in the engine.
+
+        First the entry names the Transit key that is to come, then that is made, then the entry gives it the name. So a
+        run that is killed leaves nothing that the next one doesn't find, and of two runs at once one gives way.
+
+        Raises:
+            KeyExistsError: If the name is taken.
+            KeyBusyError: If somebody else makes a key of that name at this moment.
+            KeyProblemError: If an interrupted run left a key of another type.
+            VaultError: If the server refuses.
+            OutcomeUnknownError: If it isn't known what the server did; the next run finds out.
+        """
+        check_label(name)
+        if self._uri.key not in {"", name}:
+            raise UsageError(f"the store's URI names the key {self._uri.key!r}", hint="leave the key out of the URI")
+        base = base_of(name)
+        seen = self.entries.read(base)
+        record = self._to_make(seen, name, key_type)
+        begun = self.entries.write(base, seen, {**seen.records, name: record})
+        self.transit.create(record.transit_key, name, key_type)
+        made = Record(record.transit_key)
+        self.entries.write(base, begun, {**begun.records, name: made})
+        found = self.transit.read(made.transit_key, name, made.version)
+        if found is None:
+            raise KeyBusyError(f"somebody else has deleted the key {name!r} at the same moment", hint="run it again")
+        return self._key(name, made, found)
+
+    def _to_make(self, seen: Entry, name: str, key_type: KeyType) -> Record:
+        """Return the record of a key that is to be made; one that an interrupted run began to make is taken over.
+
+        Raises:
+            KeyExistsError: If the name is taken.
+            KeyProblemError: If an interrupted run left a key of another type.
+        """
+        fresh = Record(
+            new_transit_key(base_of(name)), phase=Phase.MAKING, key_type=str(key_type), run=secrets.token_hex(8)
+        )
+        left = seen.records.get(name)
+        if left is None:
+            return fresh
+        found = self.transit.read(left.transit_key, name)
+        if found is None and left.phase in {Phase.MAKING, Phase.DESTROYING}:
+            # Another run may still be about to make that Transit key: so this one makes the same.
+            same = left.phase is Phase.MAKING and left.key_type == fresh.key_type
+            return replace(fresh, transit_key=left.transit_key) if same else fresh
+        if left.phase is not Phase.MAKING:
+            raise KeyExistsError(
+                f"{self.describe()} already has a key {name!r}",
+                hint=f"choose another name, or see it: hsm-keys show {name}",
+            )
+        if found is not None and str(key_type) != found.said.get("type"):
+            raise KeyProblemError(
+                f"an interrupted run left a key for {name!r} of another type than {key_type}: {found.said.get('type')}",
+                hint="ask for the same type again",
+            )
+        return replace(fresh, transit_key=left.transit_key)
+
+    def imports(self) -> VaultImports:
+        """Return what imports keys into the engine.
+
+        Raises:
+            UsageError: If the store's URI names a key.
+        """
+        from hsm_keys.stores.vault.importing import VaultImports
+
+        if self._uri.key:
+            raise UsageError(f"the store's URI names the key {self._uri.key!r}", hint="leave the key out of the URI")
+        return VaultImports(self.entries, self.transit, self._key)
+
+    def bind(self, key: StoredKey, api_key_id: str, environment: str) -> VaultKey:
+        """Write API key id and environment into the entry; a key that was made elsewhere gets one.
+
+        Raises:
+            KeyNotFoundError: If the entry doesn't name the key any more.
+            KeyExistsError: If a key of ours has the name of one that was made elsewhere.
+            VaultError: If the server refuses.
+        """
+        kept = _vault_key(key)
+        known = check_api_key_id(api_key_id)
+        if not key.ours:
+            check_label(key.name)
+        bound: list[Record] = []
+
+        def write(records: Records) -> None:
+            label = _label_of(records, kept.transit_key)
+            if label is None and key.ours:
+                raise VaultKeyNotFoundError(f"the entry of {key.name!r} doesn't name {kept.transit_key} any more")
+            if label is None and key.name in records:
+                raise KeyExistsError(f"{self.describe()} already has another key {key.name!r}")
+            label = label or key.name
+            record = records.get(label, Record(kept.transit_key, kept.version))
+            records[label] = replace(
+                record, api_key_id=known, environment=environment, phase=None, key_type=None, run=None
+            )
+            bound[:] = [records[label]]
+
+        self.entries.change(base_of(key.name), write)
+        return self._key(key.name, bound[0], kept.found)
+
+    def rename(self, key: StoredKey, name: str) -> VaultKey:
+        """Give the key another label: in one step where both belong to one name, else the new entry first."""
+        check_label(name)
+        kept = self._changeable(key)
+        old, new = base_of(key.name), base_of(name)
+        moved: list[Record] = []
+
+        def move_in(records: Records) -> None:
+            label = _label_of(records, kept.transit_key)
+            if label is None and old == new:
+                raise VaultKeyNotFoundError(f"the entry of {key.name!r} doesn't name {kept.transit_key} any more")
+            if name in records and label != name:
+                raise KeyExistsError(f"{self.describe()} already has a key {name!r}")
+            records[name] = records.pop(label) if label is not None else _record_of(kept)
+            moved[:] = [records[name]]
+
+        self.entries.change(new, move_in)
+        if old != new:
+            self.entries.change(old, lambda records: _take_out(records, kept.transit_key))
+        return self._key(name, moved[0], kept.found)
+
+    def hand_over(self, name: str, taker: StoredKey, leaver: StoredKey, mark: str) -> tuple[VaultKey, VaultKey]:
+        """Give the name to another key in one step, once the old key has vouched for the new."""
+        taking, leaving = self._changeable(taker), self._changeable(leaver)
+        vouched = b64encode(leaving.sign(statement_about(taking.public_key()))).decode()
+        after: Records = {}
+
+        def swap(records: Records) -> None:
+            labels = [_label_of(records, key.transit_key) for key in (taking, leaving)]
+            others = [label for label in (name, name + mark) if label in records and label not in labels]
+            if None in labels or others:
+                raise KeyBusyError(
+                    f"somebody else has changed the keys of {name!r} at the same moment",
+                    hint="look with `hsm-keys list`, then run the same command again",
+                )
+            taken, left = (records.pop(str(label)) for label in labels)
+            records[name], records[name + mark] = taken, left
+            if labels != [name, name + mark]:  # else an earlier run has done it
+                records[name] = replace(taken, vouched=vouched)
+            after.update(records)
+
+        self.entries.change(base_of(name), swap)
+        return self._key(name, after[name], taking.found), self._key(name + mark, after[name + mark], leaving.found)
+
+    def destroy(self, key: StoredKey) -> None:
+        """Delete the Transit key, and what the entry says of it. There is no way back.
+
+        The entry says first that the key is being destroyed; it stays in the list until its Transit key is gone.
+        """
+        kept = self._changeable(key)
+        base = base_of(key.name)
+
+        def begin(records: Records) -> None:
+            label = _label_of(records, kept.transit_key)
+            if label is not None:
+                records[label] = replace(records[label], phase=Phase.DESTROYING)
+
+        self.entries.change(base, begin)
+        self.transit.delete(kept.transit_key, key.name)
+        self.entries.change(base, lambda records: _take_out(records, kept.transit_key))
+
+    def mend(self, name: str) -> None:
+        """Take out of the entry what a destruction that was interrupted left there."""
+        base = base_of(name)
+        gone = [
+            record.transit_key
+            for label, record in self.entries.read(base).records.items()
+            if record.phase is Phase.DESTROYING and self.transit.read(record.transit_key, label) is None
+        ]
+        if gone:
+            self.entries.change(base, lambda records: _take_out(records, *gone))
+
+    def clear(self, name: str) -> bool:
+        """Delete a key that was made for that name, and never got it."""
+        self.mend(name)
+        record = self.entries.read(base_of(name)).records.get(name)
+        if record is None or record.phase is not Phase.MAKING:
+            return False
+        there = self.transit.read(record.transit_key, name) is not None
+        if there:
+            self.transit.delete(record.transit_key, name)
+        self.entries.change(base_of(name), lambda records: _take_out(records, record.transit_key))
+        return there
+
+    def _changeable(self, key: StoredKey) -> VaultKey:
+        check_ours(key, self.describe())
+        return _vault_key(key)
+
+    def close(self) -> None:
+        """Close the connections. Signing with the store's keys ends here."""
+        if not self._closed:
+            self._closed = True
+            self._connection.close()
+
+
+def _vault_key(key: StoredKey) -> VaultKey:
+    if not isinstance(key, VaultKey):
+        raise UsageError(f"the key {key.name!r} is not in Vault")
+    return key
+
+
+def _label_of(records: Records, transit_key: str) -> str | None:
+    return next((label for label, record in records.items() if record.transit_key == transit_key), None)
+
+
+def _take_out(records: Records, *transit_keys: str) -> None:
+    for label in [label for label, record in records.items() if record.transit_key in transit_keys]:
+        del records[label]
+
+
+def _record_of(key: VaultKey) -> Record:
+    return Record(key.transit_key, key.version, key.api_key_id, key.environment)
