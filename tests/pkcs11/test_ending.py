@@ -92,6 +92,7 @@ def test_other_code_keeps_its_session_where_the_module_counts_none_and_gives_no_
     store.close()
     assert len(list(theirs.get_objects({pkcs11.Attribute.CLASS: pkcs11.ObjectClass.PRIVATE_KEY}))) == 1
     theirs.close()
+    open_store(shim.uri(with_key)).close()  # which finalises it, for other tests
 
 
 SUB_INTERPRETER = """
