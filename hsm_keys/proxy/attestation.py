@@ -14,17 +14,15 @@ from pydantic import ValidationError
 from hsm_keys.errors import HsmKeysError
 from hsm_keys.kalshi.models import ListApiKeysResponse
 from hsm_keys.lifecycle.attestation import attestation_of
-from hsm_keys.signing.message import REST_PREFIX
 
 if TYPE_CHECKING:
     from hsm_keys.lifecycle.attestation import Attestation
+    from hsm_keys.proxy.asking import OwnRequests
     from hsm_keys.proxy.metrics import Metrics
-    from hsm_keys.proxy.signing import SignsForDoor
-    from hsm_keys.proxy.upstream import Upstream
 
 __all__ = ["AttestationWatch"]
 
-_PATH: Final = f"{REST_PREFIX}/api_keys"
+_PATH: Final = "/api_keys"
 _KNOWN_FOR_S: Final = 3600.0
 _TRIED_AGAIN_S: Final = 300.0
 _PATIENCE_S: Final = 2.0
@@ -36,14 +34,12 @@ class AttestationWatch:
     """Asks Kalshi for the account's API keys, once an hour at most: the end of the attestation comes with them.
 
     Args:
-        upstream: Connects to Kalshi.
-        signs: Signs with the proxy's key; nothing while frozen.
+        own: Asks Kalshi.
         metrics: Shows what is known.
     """
 
-    def __init__(self, upstream: Upstream, signs: SignsForDoor, metrics: Metrics) -> None:
-        self._upstream = upstream
-        self._signs = signs
+    def __init__(self, own: OwnRequests, metrics: Metrics) -> None:
+        self._own = own
         self._metrics = metrics
         self._ask_at = float("-inf")
         self._asking = asyncio.Lock()
@@ -68,7 +64,7 @@ class AttestationWatch:
                 _log.warning("%s; %s", known.message, known.remedy)
 
     async def _asked(self) -> Attestation | None:
-        status, body = await self._upstream.get(_PATH, lambda: self._signs.in_thread(self._signs.headers, "GET", _PATH))
+        status, body = await self._own.get(_PATH)
         if status != HTTPStatus.OK:  # a key with few scopes may not list API keys
             return None
         return attestation_of(ListApiKeysResponse.model_validate_json(body))

@@ -18,6 +18,7 @@ from hsm_keys.proxy.running import Stop
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from hsm_keys.proxy.allowance import AllowanceWatch
     from hsm_keys.proxy.attestation import AttestationWatch
     from hsm_keys.proxy.audit import AuditTrail
     from hsm_keys.proxy.judge import Judge
@@ -45,6 +46,7 @@ class Control:
 
     Attributes:
         attestation: Learns when the account's location attestation ends; None while Kalshi can't be asked.
+        allowance: Learns what calls cost and what the account's limits are; None likewise.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Control:
         self._marker = marker
         self._running = running
         self.attestation: AttestationWatch | None = None
+        self.allowance: AllowanceWatch | None = None
         self._started = time.time()
         self._proving = asyncio.Lock()
         metrics.frozen.set(judge.frozen)
@@ -127,6 +130,7 @@ class Control:
             "frozen": self._judge.frozen,
             "uptime_s": round(time.time() - self._started),
             **self._metrics.summary(),
+            **(self.allowance.status() if self.allowance is not None else {}),
             "clients": sorted(self._judge.policy.clients),
             "audit_lines": self._trail.seq,
             "audit_head": self._trail.head,

@@ -31,6 +31,10 @@ class EndpointCosts(BaseModel):
     default_cost: _Tokens
     endpoint_costs: list[_EndpointCost]
 
+    def __str__(self) -> str:
+        """Return it as the log says it."""
+        return f"{self.default_cost}, {len(self.endpoint_costs)} operations have others"
+
 
 class Costs:
     """What calls cost: by the table of operations, or by Kalshi's own list.

@@ -10,9 +10,10 @@ from hsm_keys.kalshi.operations import Kind, find_operation
 from hsm_keys.proxy.costs import Costs
 from hsm_keys.proxy.limits import MinuteCap, TokenBucket
 from hsm_keys.proxy.orders import Request, UnclearBodyError, read_request
-from hsm_keys.proxy.policy import ClientPolicy, Policy
+from hsm_keys.proxy.policy import TIER, ClientPolicy, Policy
 from hsm_keys.proxy.routes import against_route
 from hsm_keys.proxy.schemas import SCHEMAS
+from hsm_keys.proxy.tiers import Tier
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -57,8 +58,8 @@ class _Taken:
 
     def follow(self, rules: ClientPolicy) -> None:
         """Have the limits of these rules."""
-        self.reads = _bucket(self.reads, rules.read_tokens_per_second)
-        self.writes = _bucket(self.writes, rules.write_tokens_per_second)
+        self.reads = _bucket(self.reads, rules.tokens_per_second("GET"))
+        self.writes = _bucket(self.writes, rules.tokens_per_second("POST"))
         self.orders = _cap(self.orders, rules.orders_per_minute)
 
 
@@ -72,11 +73,13 @@ class Judge:
     Attributes:
         frozen: While it is set, nothing is allowed.
         costs: What calls cost.
+        tier: What Kalshi allows the account.
     """
 
     policy: Policy = ALLOW_ALL
     frozen: bool = False
     costs: Costs = field(default_factory=Costs)
+    tier: Tier = field(default_factory=Tier)
     _taken: dict[str, _Taken] = field(default_factory=dict)
 
     def replace(self, policy: Policy) -> None:
@@ -140,17 +143,30 @@ class Judge:
         waits = {
             "tokens per second": bucket.wait_for(cost, now) if bucket else 0.0,
             "orders_per_minute": ordering.wait_for(orders, now) if ordering else 0.0,
+            "tier": self.tier.wait_for(operation.method, cost, now) if self._follows_tier(client, operation) else 0.0,
         }
         rule, wait = max(waits.items(), key=lambda entry: entry[1])
         if wait == math.inf:
             return _denied(rule, f"{rule}: it asks for more than there ever is")
         if wait > 0:
-            return _denied(rule, f"{rule}: the client's limit is reached", retry_after=math.ceil(wait))
+            whose = "Kalshi's limit for the account" if rule == "tier" else "the client's limit"
+            return _denied(rule, f"{rule}: {whose} is reached", retry_after=math.ceil(wait))
+        self.tier.spend(operation.method, cost, now)
         if bucket:
             bucket.take(cost)
         if ordering:
             ordering.take(orders, now)
         return None
+
+    def _follows_tier(self, client: str, operation: Operation) -> bool:
+        """Tell whether a request is held against the account's buckets: where the client's tokens are limited.
+
+        A limit in numbers is an upper bound, below which Kalshi's own one holds as soon as it is known. Without any
+        limit Kalshi itself refuses what is too much.
+        """
+        rules = self.policy.client(client)
+        limit = rules.tokens_per_second(operation.method) if rules is not None else None
+        return limit is not None and (limit == TIER or self.tier.is_known)
 
     def _taken_by(self, client: str) -> _Taken:
         taken = self._taken.get(client)
@@ -192,9 +208,11 @@ def _read(operation: Operation, body: bytes) -> Request:
 
 
 def _bucket(old: TokenBucket | None, rate: float | None) -> TokenBucket | None:
-    if old is None or rate is None:
-        return None if rate is None else TokenBucket(rate)
-    old.rate = rate
+    if rate is None or rate == TIER:
+        return None
+    if old is None:
+        return TokenBucket(rate)
+    old.change(rate)
     return old
 
 

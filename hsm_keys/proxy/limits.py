@@ -12,32 +12,46 @@ _MINUTE_S: Final = 60.0
 
 
 class TokenBucket:
-    """Tokens that come back at a steady rate, up to one second's worth.
+    """Tokens that come back at a steady rate, up to what it holds; it is full at first.
 
     Args:
-        rate: Tokens a second; a bucket is full at first.
+        rate: Tokens a second.
+        capacity: The most that it holds; one second's worth by default.
     """
 
-    __slots__ = ("_at", "_left", "rate")
+    __slots__ = ("_at", "_left", "capacity", "rate")
 
-    def __init__(self, rate: float) -> None:
-        self.rate = rate
-        self._left = rate
+    def __init__(self, rate: float, capacity: float | None = None) -> None:
+        self.change(rate, capacity)
+        self._left = self.capacity
         self._at: float | None = None
+
+    def change(self, rate: float, capacity: float | None = None) -> None:
+        """Have another rate and capacity from now on; what was taken stays taken."""
+        self.rate = rate
+        self.capacity = rate if capacity is None else capacity
+
+    def settle(self, now: float) -> None:
+        """Add what has come back by now."""
+        if self._at is not None:
+            self._left = min(self.capacity, self._left + max(0.0, now - self._at) * self.rate)
+        self._at = now
 
     def wait_for(self, cost: float, now: float) -> float:
         """Return the seconds until it has so many tokens; 0 if it has them. Takes none.
 
         What costs more than a whole bucket goes when the bucket is full.
         """
-        if self._at is not None:
-            self._left = min(self.rate, self._left + max(0.0, now - self._at) * self.rate)
-        self._at = now
-        return max(0.0, min(cost, self.rate) - self._left) / self.rate
+        self.settle(now)
+        return max(0.0, min(cost, self.capacity) - self._left) / self.rate
 
     def take(self, cost: float) -> None:
         """Take tokens; it may end up owing some."""
         self._left -= cost
+
+    def take_up_to(self, cost: float) -> None:
+        """Take tokens, as many as it has."""
+        self._left = max(0.0, self._left - cost)
 
 
 class MinuteCap:

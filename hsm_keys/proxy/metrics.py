@@ -58,6 +58,14 @@ class Metrics:
             registry=registry,
         )
         self.attestation.set(nan)
+        self.from_kalshi = Gauge(
+            "hsm_keys_proxy_numbers_from_kalshi",
+            "1 if Kalshi has said what calls cost, and what the account's limits are",
+            ["numbers"],
+            registry=registry,
+        )
+        for numbers in ("costs", "limits"):
+            self.from_kalshi.labels(numbers).set(0)
         self.verdict = cache(self.verdicts.labels)
         self.answered = cache(self.upstream.labels)
         self.drawn = cache(self.presigned.labels)

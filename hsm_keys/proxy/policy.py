@@ -6,10 +6,20 @@ import re
 import tomllib
 from datetime import time as TimeOfDay  # noqa: N812 - beside time in seconds
 from functools import cached_property
+from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+)
 
 from hsm_keys.errors import UsageError
 from hsm_keys.proxy.orders import OrderLimits
@@ -21,13 +31,16 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-__all__ = ["CLIENT_NAME", "ClientPolicy", "Policy", "Window", "load_policy", "parse_policy"]
+__all__ = ["CLIENT_NAME", "TIER", "ClientPolicy", "Policy", "Window", "load_policy", "parse_policy"]
 
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _WINDOW: Final = re.compile(r"(\w{3})(?:-(\w{3}))? (\d\d):(\d\d)-(\d\d):(\d\d) ([A-Za-z_]+(?:/[A-Za-z_+\-0-9]+)*)")
 _CONTRACTS: Final = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,2}))?")
 CLIENT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What a client may be called."""
+
+TIER: Final = inf
+"""Tokens a second of a client that has no limit of its own, and keeps to Kalshi's for the account."""
 
 
 class Window(BaseModel):
@@ -89,10 +102,15 @@ def _contracts(value: object) -> int:
     return hundredths
 
 
+def _rate(value: object, number: ValidatorFunctionWrapHandler) -> float:
+    """Read a number, or the word for what Kalshi allows the account."""
+    return TIER if value == "tier" else float(number(value))
+
+
 _Rule = Annotated[Any, BeforeValidator(_rule)]
 _Window = Annotated[Window, BeforeValidator(Window.parse)]
 _Contracts = Annotated[int, BeforeValidator(_contracts)]
-_Rate = Annotated[float, Field(gt=0, le=1_000_000, strict=False, allow_inf_nan=False)]
+_Rate = Annotated[float, Field(gt=0, le=1_000_000, strict=False, allow_inf_nan=False), WrapValidator(_rate)]
 
 
 class ClientPolicy(BaseModel):
@@ -126,6 +144,10 @@ class ClientPolicy(BaseModel):
     def limits_orders(self) -> bool:
         """Whether orders are limited in any way."""
         return bool(self.order_limits) or self.orders_per_minute is not None
+
+    def tokens_per_second(self, method: str) -> float | None:
+        """Return how many tokens a second requests of a method may cost: ``TIER`` for Kalshi's limit, None for any."""
+        return self.read_tokens_per_second if method == "GET" else self.write_tokens_per_second
 
     def leaves_unjudged(self, method: str, path: str) -> bool:
         """Tell whether the policy names a request as one that no limit of orders has to judge."""

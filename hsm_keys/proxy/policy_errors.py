@@ -1,4 +1,4 @@
-"""What is wrong with a policy file, in words for people; nothing of it is repeated that could be a secret."""
+"""What is wrong with a policy file or another table of settings, in words; nothing is repeated that could be secret."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ _PLAIN: Final = ("Expected", "Invalid value", "Invalid statement", "Invalid date
 _WANTED: Final = {
     "bool_type": "has to be true or false",
     "dict_type": "has to be a table",
-    "float_type": "has to be a number",
+    "float_type": 'has to be a number, or "tier"',
+    "float_parsing": 'has to be a number, or "tier"',
     "int_type": "has to be a whole number",
+    "json_invalid": "is no JSON",
     "int_from_float": "has to be a whole number",
     "list_type": 'has to be a list, such as ["..."]',
     "missing": "is missing",
@@ -51,7 +53,7 @@ def not_toml(error: tomllib.TOMLDecodeError) -> str:
 
 
 def wrong_settings(error: ValidationError, known: Collection[str]) -> str:
-    """Return what is wrong with the settings of a policy.
+    """Return what is wrong with settings.
 
     Args:
         error: What pydantic found.

@@ -15,6 +15,8 @@ from aiohttp import web
 
 from hsm_keys.errors import HsmKeysError, UsageError
 from hsm_keys.proxy.access import Caller, Refused, TokenFolder, check_page, local_caller
+from hsm_keys.proxy.allowance import AllowanceWatch
+from hsm_keys.proxy.asking import OwnRequests
 from hsm_keys.proxy.attestation import AttestationWatch
 from hsm_keys.proxy.audit import AuditTrail
 from hsm_keys.proxy.control import Control
@@ -140,7 +142,7 @@ def run(
         running = RunningRequests()
         control = Control(options.name, judge, signs, trail, metrics=metrics, marker=marker, running=running)
         proxy = _Proxy(options, judge, signs, trail, control, metrics, running, checked.tokens)
-        asyncio.run(proxy.serve(base_url, ws_url, announce))
+        asyncio.run(proxy.serve(base_url, ws_url, signer.environment, announce))
     finally:
         trail.close()
         signs.close()
@@ -204,7 +206,9 @@ class _Proxy:
         self._hosts: frozenset[str] | None = None
         self._uids = options.allow_uids | {os.geteuid()}
 
-    async def serve(self, base_url: str, ws_url: str | None, announce: Callable[[str], None]) -> None:
+    async def serve(
+        self, base_url: str, ws_url: str | None, environment: str | None, announce: Callable[[str], None]
+    ) -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -212,7 +216,10 @@ class _Proxy:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         async with AsyncExitStack() as stack:
             upstream = await stack.enter_async_context(Upstream(base_url, self._metrics, ws_url=ws_url))
-            self._control.attestation = AttestationWatch(upstream, self._signs, self._metrics)
+            own = OwnRequests(upstream, self._signs, self._judge)
+            self._control.attestation = AttestationWatch(own, self._metrics)
+            allowance = AllowanceWatch(own, self._judge, self._metrics, environment=environment)
+            self._control.allowance = allowance
             door = Door(
                 self._identify,
                 self._judge,
@@ -229,7 +236,11 @@ class _Proxy:
             if self._tokens is not None:
                 watching = asyncio.create_task(self._watch_tokens(self._tokens))
                 stack.callback(watching.cancel)
-            announce(f"serving {self._options.name!r} at {where}, for {base_url}")
+            serving = asyncio.Event()
+            stack.callback((await allowance.start(serving)).cancel)
+            numbers = allowance.summary()
+            announce(f"serving {self._options.name!r} at {where}, for {base_url}; {numbers}")
+            serving.set()
             if self._options.ahead:
                 cost = presign_cost(routes=self._options.ahead, rate=_rate(self._options)).signatures_per_hour
                 announce(f"signing ahead makes up to {cost:,.0f} signatures an hour that nobody uses")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar, TypeVarTuple, cast
 from hsm_keys.errors import HsmKeysError
 from hsm_keys.signing.algorithms import PublicKey, verifies
 from hsm_keys.signing.flow import after, signing_flow
-from hsm_keys.signing.signer import DEFAULT_RATE
+from hsm_keys.signing.signer import DEFAULT_RATE, RequestSigner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from hsm_keys.proxy.metrics import Metrics
     from hsm_keys.signing.flow import Flow
     from hsm_keys.signing.presign import PresigningSigner
-    from hsm_keys.signing.signer import RequestSigner
 
 __all__ = ["FrozenError", "ProxyKey", "RequestSigning", "SignsForDoor"]
 
@@ -125,6 +124,17 @@ class SignsForDoor:
         if self._judge.frozen:  # it may have waited for a thread
             raise FrozenError("signing is frozen")
         return self._live.headers(method, path)
+
+    def headers_at_once(self, method: str, path: str) -> dict[str, str]:
+        """Return the headers of a request of the proxy's own, for which nothing is made ahead; blocks.
+
+        Raises:
+            FrozenError: If signing is frozen.
+            HsmKeysError: Whatever the store raises.
+        """
+        if self._judge.frozen:
+            raise FrozenError("signing is frozen")
+        return RequestSigner.headers(self._live, method, path)
 
     def moved_on(self, api_key_id: str) -> bool:
         """Tell whether another key is signed with by now; blocks while the store looks."""

@@ -45,6 +45,7 @@ _CONNECT_S: Final = 10.0
 _READ_S: Final = 30.0
 _WARM_S: Final = 20.0
 _SMALL: Final = 256 * 1024
+_OWN_LIMIT: Final = 1 << 20
 _WARMING: Final = "/trade-api/v2/exchange/status"  # public: it needs no signature
 _ADDED_BY_ITSELF: Final = (hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE)
 _UPGRADE: Final = {hdrs.CONNECTION: "Upgrade", hdrs.UPGRADE: "websocket"}
@@ -209,12 +210,18 @@ class Upstream:
         """Send a request of the proxy's own, signed when there is a connection; return Kalshi's status and the body.
 
         Raises:
-            aiohttp.ClientError: If Kalshi can't be reached, or doesn't answer.
+            aiohttp.ClientError: If Kalshi can't be reached, doesn't answer, or answers with more than 1 MiB.
             HsmKeysError: Whatever signing raises; nothing was sent then.
         """
         _sign.set(sign)
         async with await self._request("GET", self._origin, path) as answer:
-            return answer.status, await answer.read()
+            body = bytearray()
+            async for chunk in answer.content.iter_any():
+                body += chunk
+                if len(body) > _OWN_LIMIT:
+                    answer.close()
+                    raise aiohttp.ClientPayloadError("the answer is too long")
+            return answer.status, bytes(body)
 
     async def relay(self, request: web.BaseRequest, signing: RequestSigning, running: Running) -> web.StreamResponse:
         """Open a WebSocket at Kalshi, then the client's, and pass everything on until both are closed.

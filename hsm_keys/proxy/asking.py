@@ -1,0 +1,74 @@
+"""What the proxy asks Kalshi for itself, signed with its key."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final
+
+from hsm_keys.kalshi.operations import REST_PREFIX, find_operation
+from hsm_keys.signing.flow import after, signing_flow
+
+if TYPE_CHECKING:
+    from hsm_keys.proxy.judge import Judge
+    from hsm_keys.proxy.signing import SignsForDoor
+    from hsm_keys.proxy.upstream import Upstream
+
+__all__ = ["OwnRequests"]
+
+_PATIENCE_S: Final = 10.0
+
+
+class OwnRequests:
+    """Sends the proxy's own requests; nothing is signed while frozen.
+
+    Args:
+        upstream: Connects to Kalshi.
+        signs: Signs with the proxy's key.
+        judge: Counts them among the account's requests.
+    """
+
+    def __init__(self, upstream: Upstream, signs: SignsForDoor, judge: Judge) -> None:
+        self._upstream = upstream
+        self._signs = signs
+        self._judge = judge
+
+    async def get(self, path: str) -> tuple[int, bytes]:
+        """Return the status and the body of Kalshi's answer.
+
+        Args:
+            path: Below ``/trade-api/v2``.
+
+        Raises:
+            aiohttp.ClientError: If Kalshi can't be reached, or its answer is none.
+            TimeoutError: If there is none within 10 seconds.
+            HsmKeysError: Whatever signing raises; nothing was sent then.
+        """
+        whole = REST_PREFIX + path
+        flow = signing_flow(_SignsAtOnce(self._signs), "GET", whole)
+
+        async def sign() -> dict[str, str]:
+            return await self._signs.in_thread(next, flow)
+
+        async def sign_again() -> dict[str, str]:
+            return again or {}
+
+        async with asyncio.timeout(_PATIENCE_S):
+            status, body = await self._upstream.get(whole, sign)
+            self._count(path)
+            again = await self._signs.in_thread(after, flow, status)
+            if again is not None:
+                status, body = await self._upstream.get(whole, sign_again)
+                self._count(path)
+        return status, body
+
+    def _count(self, path: str) -> None:
+        self._judge.tier.spend("GET", self._judge.costs.of(find_operation("GET", path)), time.monotonic())
+
+
+class _SignsAtOnce:
+    """Signs without what is made ahead: routes that the proxy asks for once an hour aren't busy."""
+
+    def __init__(self, signs: SignsForDoor) -> None:
+        self.headers = signs.headers_at_once
+        self.moved_on = signs.moved_on
