@@ -39,7 +39,7 @@ _COMMANDS: Final = {
     "replicate": ("kms", "Make a key in KMS usable in another Region."),
     "bench": ("bench", "Measure how fast the store signs."),
     "proxy": ("proxy", "Sign for local programs that hold no key, within a policy."),
-    "audit": ("proxy", "Verify the proxy's audit trail."),
+    "audit": ("audit", "Verify the proxy's audit trail."),
     "sandbox": ("sandbox", "Run a strict stand-in for Kalshi on loopback."),
     "demo": ("demo", "Show the whole story on a throwaway sandbox."),
 }

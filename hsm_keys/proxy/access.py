@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import UsageError
+from hsm_keys.processes import peer_of
 from hsm_keys.proxy.policy import CLIENT_NAME
 from hsm_keys.signing.headers import KEY_HEADER
-from hsm_keys.stores.isolated.wire import peer_of
 
 if TYPE_CHECKING:
     import socket

@@ -7,21 +7,20 @@ import json
 import logging
 import os
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from hsm_keys.errors import UsageError
 from hsm_keys.proxy.audit import AuditError
 from hsm_keys.proxy.running import Stop
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from hsm_keys.proxy.allowance import AllowanceWatch
     from hsm_keys.proxy.attestation import AttestationWatch
     from hsm_keys.proxy.audit import AuditTrail
     from hsm_keys.proxy.judge import Judge
+    from hsm_keys.proxy.marker import FreezeMarker
     from hsm_keys.proxy.metrics import Metrics
     from hsm_keys.proxy.running import RunningRequests
     from hsm_keys.proxy.signing import SignsForDoor
@@ -41,10 +40,11 @@ class Control:
         signs: Signs.
         trail: The audit trail.
         metrics: What is counted.
-        marker: A file that is there while signing is frozen: a restart doesn't thaw.
+        marker: Keeps over a restart whether signing is frozen.
         running: The requests that are under way.
 
     Attributes:
+        serves_at: Where clients are served; empty until they are.
         attestation: Learns when the account's location attestation ends; None while Kalshi can't be asked.
         allowance: Learns what calls cost and what the account's limits are; None likewise.
     """
@@ -57,7 +57,7 @@ class Control:
         trail: AuditTrail,
         *,
         metrics: Metrics,
-        marker: Path,
+        marker: FreezeMarker,
         running: RunningRequests,
     ) -> None:
         self._name = name
@@ -67,6 +67,8 @@ class Control:
         self._metrics = metrics
         self._marker = marker
         self._running = running
+        self._unsaved = ""
+        self.serves_at = ""
         self.attestation: AttestationWatch | None = None
         self.allowance: AllowanceWatch | None = None
         self._started = time.time()
@@ -77,10 +79,12 @@ class Control:
         """Answer on the control socket."""
         if (request.method, request.path) == ("POST", "/freeze"):
             self.freeze()
-            return _json(self.status())
+            return _json(self.status(), HTTPStatus.INSUFFICIENT_STORAGE if self._unsaved else HTTPStatus.OK)
         if (request.method, request.path) == ("POST", "/thaw"):
             self.thaw()
-            return _json(self.status())
+            return _json(self.status(), HTTPStatus.INSUFFICIENT_STORAGE if self._unsaved else HTTPStatus.OK)
+        if (request.method, request.path) == ("GET", "/identity"):
+            return _json(self.identity())
         if (request.method, request.path) == ("GET", "/status"):
             await self._look()
             return _json({**self.status(), "not_ready": await self._problem()})
@@ -99,35 +103,35 @@ class Control:
         return web.Response(status=404, text="there are /metrics, /healthz and /readyz\n")
 
     def freeze(self) -> None:
-        """Stop all signing, also over a restart; what can't be written down is frozen all the same."""
+        """Stop all signing, also over a restart; what can't be kept is frozen all the same, and ``status`` says so."""
         self._judge.frozen = True
         self._signs.freeze()
         self._running.stop(_FROZEN)
         self._metrics.frozen.set(1)
-        try:
-            self._marker.touch(mode=0o600)
-            _sync(self._marker.parent)
-        except OSError as error:
-            _log.error("frozen, but a restart would thaw: %s", error.strerror)
+        if not self._save(frozen=True):
+            _log.error("frozen, but a restart would thaw: %s", self._unsaved)
         self._write("frozen")
 
     def thaw(self) -> None:
-        """Sign again."""
-        try:
-            self._marker.unlink(missing_ok=True)
-        except OSError as error:
-            raise UsageError(f"{self._marker} can't be removed: {error.strerror}", hint="remove it") from None
+        """Sign again, unless a restart would freeze: then it stays frozen, and ``status`` says so."""
+        if not self._save(frozen=False):
+            _log.error("not thawed: %s", self._unsaved)
+            return
         self._judge.frozen = False
         self._signs.thaw()
         self._metrics.frozen.set(0)
         self._write("thawed")
 
+    def identity(self) -> dict[str, Any]:
+        """Return which proxy this is: what is known without a look at the store or at Kalshi."""
+        return {"name": self._name, "pid": os.getpid(), "serves_at": self.serves_at, "frozen": self._judge.frozen}
+
     def status(self) -> dict[str, Any]:
         """Return what a person wants to know at a glance."""
         return {
-            "name": self._name,
+            **self.identity(),
+            "not_saved": self._unsaved,
             "api_key_id": self._signs.api_key_id,
-            "frozen": self._judge.frozen,
             "uptime_s": round(time.time() - self._started),
             **self._metrics.summary(),
             **(self.allowance.status() if self.allowance is not None else {}),
@@ -145,6 +149,15 @@ class Control:
         async with self._proving:  # many who ask at once are told of one signature
             return await self._signs.problem() or self._trail.failed
 
+    def _save(self, *, frozen: bool) -> bool:
+        """Keep it over a restart; tell whether that could be done."""
+        try:
+            self._marker.write(frozen=frozen)
+            self._unsaved = ""
+        except OSError as error:
+            self._unsaved = error.strerror or str(error)
+        return not self._unsaved
+
     def _write(self, kind: str) -> None:
         try:
             self._trail.append(kind)
@@ -152,14 +165,5 @@ class Control:
             _log.warning("%s", error)
 
 
-def _sync(folder: Path) -> None:
-    """Have the disk keep what the folder lists: a power failure doesn't thaw."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _json(content: dict[str, Any]) -> web.Response:
-    return web.Response(text=json.dumps(content), content_type="application/json")
+def _json(content: dict[str, Any], status: HTTPStatus = HTTPStatus.OK) -> web.Response:
+    return web.Response(text=json.dumps(content), status=status, content_type="application/json")

@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from hsm_keys.errors import UsageError
 from hsm_keys.lifecycle.locking import runtime_folder
 
-__all__ = ["control_socket", "default_socket", "state_folder"]
+__all__ = ["Search", "beside", "control_link", "control_socket", "default_socket", "search", "state_folder"]
+
+_CONTROL: Final = ".control.sock"
+_LINK: Final = "control.sock"
+_RUN: Final = Path("/run")
+_TMP: Final = Path("/tmp")  # noqa: S108 - it is looked into; who owns what is found there is checked
+_ROOT: Final = 0
+
+
+@dataclass(slots=True)
+class Search:
+    """What a search for control sockets has come to.
+
+    Attributes:
+        sockets: Paths of sockets, each once.
+        folders: Folders that were looked into.
+        closed: Folders that this user can't look into.
+    """
+
+    sockets: list[Path] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    closed: list[Path] = field(default_factory=list)
 
 
 def state_folder(name: str) -> Path:
     """Return where a proxy keeps its audit trail and whether it is frozen: ``XDG_STATE_HOME/hsm-keys/NAME``."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "hsm-keys" / name
+    return _states() / name
+
+
+def control_link(name: str) -> Path:
+    """Return the link that a proxy leaves in its state folder to its control socket."""
+    return state_folder(name) / _LINK
 
 
 def default_socket(name: str) -> Path:
@@ -24,7 +52,61 @@ def default_socket(name: str) -> Path:
 
 def control_socket(name: str) -> Path:
     """Return where a proxy is controlled."""
-    return _runtime() / f"{name}.control.sock"
+    return _runtime() / f"{name}{_CONTROL}"
+
+
+def search(name: str | None) -> Search:
+    """Look for control sockets wherever a proxy of this user may have put one; for root, of any user.
+
+    Cron, su and systemd set another XDG_RUNTIME_DIR than a login, or none.
+
+    Args:
+        name: The proxy's name; None for all.
+    """
+    found = Search()
+    for folder in dict.fromkeys(_folders()):
+        try:
+            entries = sorted(folder.iterdir())
+        except FileNotFoundError:
+            found.folders.append(folder)
+            continue
+        except OSError:
+            found.closed.append(folder)
+            continue
+        found.folders.append(folder)
+        found.sockets += (one for one in entries if one.name == f"{name}{_CONTROL}" or _is_any(one, name))
+    links = [control_link(name)] if name is not None else sorted(_states().glob(f"*/{_LINK}"))
+    found.folders.append(_states())
+    found.sockets += (link for link in links if link.is_symlink())
+    found.sockets = list({os.path.realpath(path): path.resolve() for path in found.sockets}.values())
+    return found
+
+
+def _is_any(path: Path, name: str | None) -> bool:
+    return name is None and path.name.endswith(_CONTROL)
+
+
+def beside(socket: Path) -> Path:
+    """Return the control socket that a proxy has beside its clients' socket, where both are at their default places."""
+    return socket if socket.name.endswith(_CONTROL) else socket.with_name(socket.name.removesuffix(".sock") + _CONTROL)
+
+
+def _folders() -> list[Path]:
+    user = os.geteuid()
+    folders = []
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        folders.append(Path(runtime) / "hsm-keys")
+    folders += [_RUN / "user" / str(user) / "hsm-keys", Path(tempfile.gettempdir()) / f"hsm-keys-{user}"]
+    folders.append(_TMP / f"hsm-keys-{user}")
+    folders += (folder / "hsm-keys" for folder in sorted(_RUN.glob("hsm-keys-proxy-*")))  # contrib/systemd
+    if user == _ROOT:
+        folders += (folder / "hsm-keys" for folder in sorted((_RUN / "user").glob("*")))
+        folders += (folder for folder in sorted(_TMP.glob("hsm-keys-*")))
+    return folders
+
+
+def _states() -> Path:
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "hsm-keys"
 
 
 def _runtime() -> Path:

@@ -31,8 +31,9 @@ from hsm_keys.proxy.listening import (
     parse_address,
     started_by_a_socket,
 )
+from hsm_keys.proxy.marker import FreezeMarker
 from hsm_keys.proxy.metrics import Metrics
-from hsm_keys.proxy.places import control_socket, default_socket, state_folder
+from hsm_keys.proxy.places import control_link, control_socket, default_socket, state_folder
 from hsm_keys.proxy.policy import load_policy
 from hsm_keys.proxy.refusing import refusal
 from hsm_keys.proxy.running import RunningRequests, Stop
@@ -57,6 +58,7 @@ _DRAIN_S: Final = 10.0
 _WATCH_S: Final = 0.2
 _RELOADED: Final = Stop(403, "policy", "the client's rules were changed meanwhile")
 _REVOKED: Final = Stop(401, "token", "the client's token was revoked meanwhile")
+_ROOT: Final = 0
 
 _log: Final = logging.getLogger(__name__)
 
@@ -131,10 +133,10 @@ def run(
     state = state_folder(options.name)
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        marker = FreezeMarker(state / "frozen")
     except OSError as error:
-        raise UsageError(f"{state} can't be made: {error.strerror}", hint="set XDG_STATE_HOME") from None
-    marker = state / "frozen"
-    judge.frozen = marker.exists()
+        raise UsageError(f"{state} can't be used: {error.strerror}", hint="set XDG_STATE_HOME") from None
+    judge.frozen = marker.frozen
     metrics = Metrics()
     signs = SignsForDoor(signer, judge, metrics, ahead=options.ahead, rate=_rate(options))
     trail = AuditTrail(options.audit or state / "audit", key=lambda: signs.key)
@@ -146,6 +148,7 @@ def run(
     finally:
         trail.close()
         signs.close()
+        marker.close()
 
 
 def check_options(options: Options) -> Checked:
@@ -231,7 +234,7 @@ class _Proxy:
                 audit_may_fail=self._options.audit_may_fail,
             )
             stack.callback(door.tell_omitted)
-            where = await self._listen(stack, door)
+            where = self._control.serves_at = await self._listen(stack, door)
             stack.push_async_callback(upstream.close_relays)
             if self._tokens is not None:
                 watching = asyncio.create_task(self._watch_tokens(self._tokens))
@@ -253,6 +256,7 @@ class _Proxy:
         options = self._options
         path = control_socket(options.name)
         await _serve(stack, bind_unix(path, mode=0o600), web.Server(self._control_answer, access_log=None), path)
+        _link(control_link(options.name), path)
         if options.metrics:
             host, port = parse_address(options.metrics)
             hosts = _own_hosts(host, port)
@@ -280,7 +284,7 @@ class _Proxy:
             return f"the socket {handed.getsockname()}"
         path = options.socket or default_socket(options.name)
         await _serve(stack, bind_unix(path, mode=0o666 if options.allow_uids else 0o600), clients, path)
-        return f"the socket {path}"
+        return f"the socket {path.resolve()}"
 
     def _identify(self, request: web.BaseRequest) -> Caller:
         if self._tokens is not None:
@@ -299,7 +303,10 @@ class _Proxy:
         return ""
 
     async def _control_answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        local_caller(_connection(request), frozenset({os.geteuid()}), str)
+        try:
+            local_caller(_connection(request), frozenset({os.geteuid(), _ROOT}), str)
+        except Refused as refused:
+            return refusal(refused.status, refused.reason, refused.message)
         return await self._control.answer(request)
 
     async def _watch_tokens(self, tokens: TokenFolder) -> None:
@@ -323,6 +330,15 @@ class _Proxy:
         _log.warning("the policy was reloaded")
         with suppress(HsmKeysError):
             self._trail.append("reloaded")
+
+
+def _link(link: Path, path: Path) -> None:
+    """Leave word of the control socket where whoever has another XDG_RUNTIME_DIR looks too."""
+    try:
+        link.unlink(missing_ok=True)
+        link.symlink_to(path)
+    except OSError as error:
+        _log.warning("the control socket is found by --socket alone from elsewhere: %s", error.strerror)
 
 
 def _rate(options: Options) -> float:

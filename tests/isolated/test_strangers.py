@@ -20,6 +20,7 @@ import pytest
 
 from hsm_keys import open_store
 from hsm_keys.errors import StoreUnavailableError, UsageError
+from hsm_keys.processes import keep_to_itself
 from hsm_keys.stores.isolated import connection, server
 from hsm_keys.stores.isolated.wire import MAX_MESSAGE, Kind, error_of, frame_bytes, json_frame, receive
 from tests.support.isolated import in_child, signer_of, socket_of
@@ -154,7 +155,7 @@ def test_it_leaves_no_core_dump_and_is_not_to_be_traced(isolated: IsolatedStore)
     assert re.search(r"Max core file size +0 +0 ", limits)
 
     def dumpable() -> str:
-        server._keep_to_itself()
+        keep_to_itself()
         return str(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))  # PR_GET_DUMPABLE
 
     assert in_child(dumpable) == "0"

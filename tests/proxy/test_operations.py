@@ -28,6 +28,7 @@ from websockets.sync.client import unix_connect
 from hsm_keys.proxy.audit import AuditTrail
 from hsm_keys.proxy.control import Control
 from hsm_keys.proxy.judge import Judge
+from hsm_keys.proxy.marker import FreezeMarker
 from hsm_keys.proxy.metrics import Metrics
 from hsm_keys.proxy.running import RunningRequests
 from hsm_keys.proxy.signing import SignsForDoor
@@ -120,11 +121,9 @@ def steered(tmp_path: Path) -> Iterator[tuple[Control, AuditTrail, Counted]]:
     key, judge, metrics = Counted(), Judge(), Metrics()
     signs = SignsForDoor(cast("RequestSigner", SimpleNamespace(key=key, api_key_id=key.api_key_id)), judge, metrics)
     trail = AuditTrail(tmp_path / "audit", key=lambda: key)
-    yield (
-        Control("prod", judge, signs, trail, metrics=metrics, marker=tmp_path / "frozen", running=RunningRequests()),
-        trail,
-        key,
-    )
+    marker = FreezeMarker(tmp_path / "frozen")
+    yield Control("prod", judge, signs, trail, metrics=metrics, marker=marker, running=RunningRequests()), trail, key
+    marker.close()
     trail.close()
     signs.close()
 

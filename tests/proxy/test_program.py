@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hsm_keys.cli import main
+from hsm_keys.errors import UsageError
 from tests.docs.test_readme import BLOCKS
 from tests.support import node
 from tests.support.cli import run_cli, run_json
@@ -21,8 +25,6 @@ from tests.support.judging import ORDER
 from tests.support.ministack import REGION, account
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from hsm_keys.sandbox import SandboxServer
 
 __all__ = ["account"]  # pytest finds the fixture here
@@ -66,6 +68,7 @@ def test_curl_trades_without_a_key(store: str, sandbox: SandboxServer, tmp_path:
     policy = tmp_path / "policy.toml"
     policy.write_text("version = 1\n[clients.default]\nmax_count = 5\norders_per_minute = 2\n")
     with Door(tmp_path, program([*PROXY, "--policy", str(policy), "--presign", "4"])) as door:
+        assert re.search(r"Max core file size +0 +0 ", Path(f"/proc/{door.process.pid}/limits").read_text())
         url = f"http://localhost{V2}/portfolio"
         assert curl(door, f"{url}/balance")[0] == 200
         send = ("-H", "Content-Type: application/json", "-d")
@@ -233,6 +236,23 @@ def test_the_kill_switch_waits_for_no_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["3", "[]"]
+
+
+def test_nobody_can_trace_it_once_it_has_a_pin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other process of its user can read the PIN, or the key of a store, out of its memory."""
+    from hsm_keys.cli import proxy, session
+
+    calls: list[str] = []
+
+    def opened_store(*_: object) -> None:
+        calls.append("opened_store")
+        raise UsageError("the store")
+
+    monkeypatch.setattr(proxy, "keep_to_itself", lambda: calls.append("keep_to_itself"))
+    monkeypatch.setattr(session, "opened_store", opened_store)
+    with pytest.raises(SystemExit):
+        main(["proxy", "--name", "prod", "--env", "demo"])
+    assert calls == ["keep_to_itself", "opened_store"]
 
 
 def test_no_key_and_no_name() -> None:

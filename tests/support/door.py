@@ -191,7 +191,7 @@ def serve(options: dict[str, Any]) -> None:
     files = options.pop("files", None)
     if files is not None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (files // 2, files))
-    for name in ("policy", "clients"):
+    for name in ("policy", "clients", "socket"):
         if name in options:
             options[name] = Path(options[name])
     run(

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import StoreUnavailableError
+from hsm_keys.processes import peer_is_me
 from hsm_keys.stores.isolated.wire import (
     MAX_ANSWER,
     MAX_MESSAGE,
@@ -20,7 +21,6 @@ from hsm_keys.stores.isolated.wire import (
     WireError,
     error_of,
     frame_bytes,
-    peer_is_me,
     receive,
 )
 

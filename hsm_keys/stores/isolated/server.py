@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import base64
-import ctypes
 import os
-import resource
 import select
 import signal
 import socket
-import sys
 import threading
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
@@ -19,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cryptography.hazmat.primitives import serialization
 
 from hsm_keys.errors import KeyNotFoundError, PinMissingError, StoreUnavailableError, UsageError
+from hsm_keys.processes import keep_to_itself, peer_is_me
 from hsm_keys.stores import open_store
 from hsm_keys.stores.isolated.folder import PrivateFolder
 from hsm_keys.stores.isolated.wire import (
@@ -30,7 +28,6 @@ from hsm_keys.stores.isolated.wire import (
     error_frame,
     frame_bytes,
     json_frame,
-    peer_is_me,
     receive,
 )
 from hsm_keys.stores.pins import Pin, PinGetter, PinWanted
@@ -45,7 +42,6 @@ _MAX_CONNECTIONS: Final = 256
 _BACKLOG: Final = 128
 _LAST_WORDS_S: Final = 3.0
 _PAUSE_S: Final = 0.1
-_PR_SET_DUMPABLE: Final = 4
 
 
 class _Keys:
@@ -193,16 +189,9 @@ def _turn_away(connection: socket.socket, reason: str) -> None:
         connection.sendall(error_frame(StoreUnavailableError(reason)))
 
 
-def _keep_to_itself() -> None:
-    """Leave no core dump, which would hold the PIN, and be no other process's to trace but root's."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":  # a limit of 0 doesn't bind a core_pattern that is a program: core(5), prctl(2)
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-
-
 def main() -> None:
     """Serve the owner on stdin until it closes its end, or is gone."""
-    _keep_to_itself()
+    keep_to_itself()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the owner decides when it has signed its last request
     owner = socket.socket(fileno=os.dup(0))

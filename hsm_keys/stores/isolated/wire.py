@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys import errors
 from hsm_keys.errors import HsmKeysError, StoreError
+
+if TYPE_CHECKING:
+    import socket
 
 __all__ = [
     "MAX_MESSAGE",
@@ -22,8 +23,6 @@ __all__ = [
     "frame_bytes",
     "json_frame",
     "parse",
-    "peer_is_me",
-    "peer_of",
     "receive",
     "still_to_come",
 ]
@@ -39,9 +38,6 @@ MAX_ANSWER: Final = 16 * 1024 * 1024
 """Bytes of an answer: the keys of a full token."""
 
 _FIRST_READ: Final = 4096  # bytes: a signature, or the message of any request, in one piece
-_XUCRED: Final = struct.Struct("=II")  # the beginning of macOS's struct xucred: version, user id
-_SOL_LOCAL: Final = 0
-_LOCAL_PEERCRED: Final = 1
 
 
 class Kind(IntEnum):
@@ -186,22 +182,3 @@ def error_of(frame: Frame) -> HsmKeysError:
     if not (isinstance(code, str) and isinstance(message, str) and isinstance(hint, str)):
         raise WireError("the payload tells no error")
     return _BY_CODE.get(code, StoreError)(message, hint=hint)
-
-
-def peer_of(connection: socket.socket) -> tuple[int, int | None]:
-    """Return the user id and the process id at the other end of a Unix socket, by the kernel's word.
-
-    macOS tells no process id.
-    """
-    if hasattr(socket, "SO_PEERCRED"):
-        size = struct.calcsize("3i")
-        process, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-        return user, process
-    said = connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, 128)
-    _, user = _XUCRED.unpack_from(said)
-    return user, None
-
-
-def peer_is_me(connection: socket.socket) -> bool:
-    """Tell whether the process at the other end of a Unix socket is of this process's user."""
-    return peer_of(connection)[0] == os.geteuid()

@@ -1,0 +1,191 @@
+"""``proxy freeze``, ``thaw`` and ``status``: what is asked of running proxies. Nothing heavy is imported for it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+
+import click
+
+from hsm_keys.cli.commands import command
+from hsm_keys.cli.options import Settings, settings_options
+from hsm_keys.cli.output import print_json
+from hsm_keys.errors import HsmKeysError, StoreNotFoundError, UsageError
+from hsm_keys.proxy.controlling import Wanted, ask_all, ask_one
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hsm_keys.proxy.controlling import Answer
+
+__all__ = ["freeze", "status", "thaw"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+_WAIT_S: Final = 60.0
+_LOOK_EVERY_S: Final = 0.1
+
+
+def _which_options(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Add the options that say which proxies are meant."""
+    for option in (
+        click.option("--all", "everyone", is_flag=True, help="Every proxy that is found."),
+        click.option(
+            "--socket", type=click.Path(path_type=Path), help="The proxy with this socket: its own, or its clients'."
+        ),
+        click.option("--name", metavar="NAME", help="The key that the proxy signs with."),
+    ):
+        function = option(function)
+    return function
+
+
+def _wanted(name: str | None, socket: Path | None, *, everyone: bool) -> Wanted:
+    if (name is not None) + (socket is not None) + everyone != 1:
+        raise UsageError("which proxy is meant has to be said, once", hint="give --name NAME, --socket PATH or --all")
+    return Wanted(name, socket, everyone)
+
+
+@command(epilog="Example: hsm-keys proxy freeze --name prod")
+@_which_options
+@settings_options
+@click.pass_obj
+def freeze(settings: Settings, *, name: str | None, socket: Path | None, everyone: bool) -> None:
+    """Stop all signing at once, also over a restart; of every proxy with that name.
+
+    It is looked for in XDG_RUNTIME_DIR, /run/user, /run/hsm-keys-proxy-*, /tmp and the state folder.
+    """
+    _change(settings, ask_all(_wanted(name, socket, everyone=everyone), "POST", "/freeze"), everyone=everyone)
+
+
+@command(epilog="Example: hsm-keys proxy thaw --name prod")
+@_which_options
+@settings_options
+@click.pass_obj
+def thaw(settings: Settings, *, name: str | None, socket: Path | None, everyone: bool) -> None:
+    """Sign again after freeze."""
+    wanted = _wanted(name, socket, everyone=everyone)
+    if not everyone:
+        _say_frozen(settings, ask_one(wanted, "POST", "/thaw"))
+        return
+    _change(settings, ask_all(wanted, "POST", "/thaw"), everyone=True)
+
+
+def _change(settings: Settings, answers: list[Answer], *, everyone: bool) -> None:
+    """Say what became of each proxy; raise the first error, where one wasn't frozen or thawed for good."""
+    errors = [answer.error for answer in answers if answer.error is not None]
+    done = [answer for answer in answers if answer.error is None]
+    if not settings.as_json:
+        for answer in done:
+            _say_frozen(settings, answer.said, of=f"{answer.said['name']} (process {answer.said['pid']})")
+        for error in errors[1:]:
+            click.echo(f"error: {error}", err=True)
+    if errors:
+        raise errors[0]
+    if settings.as_json and not everyone:
+        _say_frozen(settings, done[0].said)
+    elif settings.as_json:
+        proxies = [{**answer.said, "socket": str(answer.socket)} for answer in done]
+        print_json({"frozen": all(one["frozen"] for one in proxies), "proxies": proxies})
+
+
+def _say_frozen(settings: Settings, said: dict[str, Any], *, of: str = "") -> None:
+    subject = f"{of}: " if of else ""
+    if settings.as_json:
+        print_json({"frozen": said["frozen"]})
+    elif said["frozen"]:
+        click.echo(f"{subject}frozen: nothing is signed until `hsm-keys proxy thaw`")
+    else:
+        click.echo(f"{subject}thawed: requests are signed again")
+
+
+@command(epilog="Example: hsm-keys proxy status --name prod --wait")
+@_which_options
+@click.option("--wait", is_flag=True, help="Wait until the proxy serves its clients, for a minute at most.")
+@settings_options
+@click.pass_obj
+def status(settings: Settings, *, name: str | None, socket: Path | None, everyone: bool, wait: bool) -> None:
+    """Show what a running proxy does; in a terminal, live until Ctrl-C, unless it is waited for."""
+    wanted = _wanted(name, socket, everyone=everyone)
+    if wait:
+        _wait(wanted)
+    if everyone:
+        _show_all(settings, ask_all(wanted, "GET", "/status"))
+        return
+    if settings.as_json:
+        print_json(ask_one(wanted, "GET", "/status"))
+        return
+    import sys
+
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console()
+    table = _table(ask_one(wanted, "GET", "/status"))
+    if wait or not sys.stdout.isatty():
+        console.print(table)
+        return
+    from contextlib import suppress
+
+    with suppress(KeyboardInterrupt), Live(table, console=console, auto_refresh=False) as live:
+        while True:
+            time.sleep(1)
+            live.update(_table(ask_one(wanted, "GET", "/status")), refresh=True)
+
+
+def _wait(wanted: Wanted) -> None:
+    """Wait until all proxies that are meant, at least one, serve their clients."""
+    deadline = time.monotonic() + _WAIT_S
+    while True:
+        problem: HsmKeysError = StoreNotFoundError("the proxy doesn't serve its clients yet", hint="its log says why")
+        try:
+            answers = ask_all(wanted, "GET", "/identity")
+        except StoreNotFoundError as error:
+            problem = error
+        else:
+            if all(answer.said.get("serves_at") for answer in answers):
+                return
+            problem = next((answer.error for answer in answers if answer.error is not None), problem)
+        if time.monotonic() > deadline:
+            raise problem
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _show_all(settings: Settings, answers: list[Answer]) -> None:
+    shown = [{**answer.said, "socket": str(answer.socket)} for answer in answers if answer.error is None]
+    errors = [answer.error for answer in answers if answer.error is not None]
+    if errors and not shown:
+        raise errors[0]
+    if settings.as_json:
+        print_json({"proxies": shown})
+        return
+    from rich.console import Console
+
+    for error in errors:
+        click.echo(f"error: {error}", err=True)
+    for one in shown:
+        Console().print(_table(one))
+
+
+def _table(told: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # a hash that was cut short would be of no use
+    for name, value in told.items():
+        table.add_row(name.replace("_", " "), _said(value) or "-")
+    return table
+
+
+def _said(value: Any) -> str:
+    """Return a value of the status as people read it."""
+    if isinstance(value, dict) and "p50_ms" in value:
+        times = "" if value["p50_ms"] is None else f", p50 {value['p50_ms']} ms, p99 {value['p99_ms']} ms"
+        return f"{value['count']}{times}"
+    if isinstance(value, dict):
+        return "\n".join(f"{name}: {_said(part)}" for name, part in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, list) else str(value)

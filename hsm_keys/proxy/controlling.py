@@ -1,0 +1,212 @@
+"""Asking running proxies on their control sockets, with what Python has itself: a kill switch waits for no library."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from contextlib import closing
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from typing import TYPE_CHECKING, Any, Final
+
+from hsm_keys.errors import HsmKeysError, OutcomeUnknownError, StoreAmbiguousError, StoreNotFoundError, UsageError
+from hsm_keys.processes import peer_of
+from hsm_keys.proxy.places import beside, search
+from hsm_keys.values import may_be_shown, shown, shown_path
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ["Answer", "NotSavedError", "Wanted", "ask_all", "ask_one"]
+
+_ANSWER_S: Final = 10.0
+_OK: Final = 200
+_NOT_SAVED: Final = 507
+_ROOT: Final = 0
+
+
+class NotSavedError(HsmKeysError):
+    """A proxy did what it was asked for, or left it, and a restart would undo that."""
+
+    code = "not_saved"
+
+
+class _NobodyError(Exception):
+    """Nobody listens at a socket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which proxies are meant: one of the three.
+
+    Args:
+        name: Every proxy of that name.
+        socket: The one with that socket, its clients' or the control socket.
+        everyone: All that are found.
+    """
+
+    name: str | None = None
+    socket: Path | None = None
+    everyone: bool = False
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a proxy said.
+
+    Attributes:
+        socket: Its control socket.
+        said: Its status, or its identity.
+        error: What went wrong instead, or besides.
+    """
+
+    socket: Path
+    said: dict[str, Any] = field(default_factory=dict)
+    error: HsmKeysError | None = None
+
+
+def ask_one(wanted: Wanted, method: str, target: str) -> dict[str, Any]:
+    """Ask the one proxy that is meant, and return what it says.
+
+    Raises:
+        StoreNotFoundError: If there is none.
+        StoreAmbiguousError: If there are several; none was asked then.
+        HsmKeysError: If it doesn't answer, or refuses.
+    """
+    alive = ask_all(wanted, "GET", "/identity")
+    if len(alive) > 1:
+        raise StoreAmbiguousError(
+            f"{len(alive)} proxies are meant: {', '.join(str(answer.socket) for answer in alive)}",
+            hint="say which one: --socket PATH",
+        )
+    if alive[0].error is not None:
+        raise alive[0].error
+    try:
+        answer = _asked(alive[0].socket, method, target)
+    except _NobodyError:
+        raise _not_found(wanted, "it has just ended") from None
+    if answer.error is not None:
+        raise answer.error
+    return answer.said
+
+
+def ask_all(wanted: Wanted, method: str, target: str) -> list[Answer]:
+    """Ask all proxies that are meant, at once: one that hangs delays no other.
+
+    Returns:
+        The answers of those that listen; at least one.
+
+    Raises:
+        StoreNotFoundError: If there is none; the hint says where it was looked for.
+    """
+    if wanted.socket is not None:
+        sockets, where = _sockets_of(wanted.socket), ""
+    else:
+        looked = search(None if wanted.everyone else wanted.name)
+        sockets, where = looked.sockets, _where(looked.folders, looked.closed)
+    answers = _answers(sockets, method, target)
+    if not answers:
+        raise _not_found(wanted, where)
+    return answers
+
+
+def _answers(sockets: Sequence[Path], method: str, target: str) -> list[Answer]:
+    answers: dict[int, Answer] = {}
+
+    def ask(number: int) -> None:
+        try:
+            answers[number] = _asked(sockets[number], method, target)
+        except _NobodyError:
+            return
+
+    threads = [threading.Thread(target=ask, args=(number,), daemon=True) for number in range(len(sockets))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [answers[number] for number in sorted(answers)]
+
+
+def _sockets_of(given: Path) -> list[Path]:
+    """Return the control socket that is meant by a socket of a proxy: itself, one beside it, or one that says so."""
+    if (control := beside(given)).exists():
+        return [control]
+    where = f"the socket {given.resolve()}"
+    known = _answers(search(None).sockets, "GET", "/identity")
+    return [answer.socket for answer in known if answer.said.get("serves_at") == where] or [control]
+
+
+def _asked(path: Path, method: str, target: str) -> Answer:
+    """Ask one; raise ``_NobodyError`` if nobody listens there."""
+    connection = HTTPConnection("localhost")
+    with closing(connection), socket.socket(socket.AF_UNIX) as connection.sock:
+        connection.sock.settimeout(_ANSWER_S)
+        try:
+            owner = path.stat().st_uid
+            connection.sock.connect(str(path))
+            user, process = peer_of(connection.sock)
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+            raise _NobodyError from None
+        except OSError as error:
+            return Answer(path, error=UsageError(f"{path} can't be asked: {error.strerror or error}"))
+        if user != owner or os.geteuid() not in {owner, _ROOT}:
+            return Answer(path, error=_stranger(path, user))
+        try:
+            connection.request(method, target)
+            answer = connection.getresponse()
+            said = json.loads(answer.read())
+        except (OSError, HTTPException, ValueError):
+            return Answer(path, error=_silent(path, process))
+    if answer.status == _NOT_SAVED:
+        return Answer(path, said, _not_saved(said["not_saved"], target))
+    if answer.status != _OK:
+        return Answer(path, error=UsageError(f"the proxy at {path} refuses: status {answer.status}"))
+    return Answer(path, said)
+
+
+def _not_saved(reason: str, target: str) -> NotSavedError:
+    if target == "/freeze":
+        return NotSavedError(
+            f"frozen, but that can't be kept ({reason}): a restart would thaw",
+            hint="make room in the state folder and freeze once more; don't restart the proxy until then",
+        )
+    return NotSavedError(
+        f"not thawed, for a restart would freeze ({reason})", hint="make room in the state folder and thaw once more"
+    )
+
+
+def _stranger(path: Path, user: int) -> HsmKeysError:
+    return UsageError(
+        f"the user {user} answers at {path}, and nothing was asked there", hint="run it as that user, or as root"
+    )
+
+
+def _silent(path: Path, process: int | None) -> HsmKeysError:
+    end = "end its process" if process is None else f"kill -9 {process} ends it"
+    return OutcomeUnknownError(
+        f"the proxy at {path} listens and gives no answer: what it does isn't known",
+        hint=f"look with `hsm-keys proxy status --socket {path}`; {end}",
+    )
+
+
+def _where(folders: Sequence[Path], closed: Sequence[Path]) -> str:
+    looked = "looked in " + ", ".join(map(str, folders))
+    if not closed:
+        return looked
+    return f"{looked}; this user can't look in {', '.join(map(str, closed))}: run it as the proxy's user, or as root"
+
+
+def _not_found(wanted: Wanted, where: str) -> StoreNotFoundError:
+    if wanted.socket is not None:
+        return StoreNotFoundError(
+            f"no proxy answers at {shown_path(wanted.socket)}",
+            hint="`hsm-keys proxy status --all` shows those that run",
+        )
+    if wanted.everyone or wanted.name is None:
+        return StoreNotFoundError("no proxy answers", hint=f"{where}. Name its socket: --socket PATH")
+    # Folders say nothing of the name; in a path, a secret would look like none.
+    hint = f"{where}. Name its socket: --socket PATH" if may_be_shown(wanted.name) else "name its socket: --socket PATH"
+    return StoreNotFoundError(f"no proxy for {shown(wanted.name)} answers", hint=hint)
