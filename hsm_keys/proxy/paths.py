@@ -83,7 +83,7 @@ def _check_path(path: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A method and a path template, as in ``POST /portfolio/orders``.
+    """A method and a path template, as in ``POST /portfolio/events/orders``.
 
     ``*`` or ``{name}`` stands for one segment, ``**`` at the end for all that follow and for none, and ``*`` in
     place of the method for every method. Templates are below ``/trade-api/v2`` unless they say ``/trade-api/``.
@@ -105,7 +105,7 @@ class Rule:
             raise ValueError(f"{describe(text)}: a rule begins with {', '.join(METHODS)} or *, and then has a path")
         parts = _TEMPLATE.findall(template)
         if not parts or "".join(parts) != template:
-            raise ValueError(f"{describe(text)}: a path looks like /portfolio/orders/*, without escapes or a query")
+            raise ValueError(f"{describe(text)}: a path looks like /markets/*/orderbook, without escapes or a query")
         if "/**" in parts[:-1] or "/." in parts or "/.." in parts:
             raise ValueError(f"{text!r}: ** stands at the end only, and no segment is a dot")
         whole = whole_path(template)

@@ -38,7 +38,7 @@ def test_it_signs_and_tells_what_the_store_itself_does(
             assert there.public_pem() == here.public_pem()
             assert there.attributes() == here.attributes()
             assert there.custody_facts() == here.custody_facts()
-            for message in (b"0", b"POST/trade-api/v2/portfolio/orders", bytes(MAX_MESSAGE)):
+            for message in (b"0", b"POST/trade-api/v2/portfolio/events/orders", bytes(MAX_MESSAGE)):
                 assert openssl_verifies(tmp_path, here.public_pem(), message, there.sign(message))
 
 

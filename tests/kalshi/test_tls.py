@@ -42,10 +42,10 @@ def test_only_who_is_trusted_is_asked(tmp_path: Path, monkeypatch: pytest.Monkey
                 monkeypatch.delenv("SSL_CERT_FILE", raising=False)
             with KalshiClient(signer, base_url=stub.base_url) as client:
                 if trusts:
-                    assert client.request("POST", "/portfolio/orders").status_code == 200
+                    assert client.request("POST", "/portfolio/events/orders").status_code == 200
                 else:
                     with pytest.raises(NetworkError, match="certificate"):
-                        client.request("POST", "/portfolio/orders")
+                        client.request("POST", "/portfolio/events/orders")
     assert len(stub.arrived) == 1
 
 

@@ -20,7 +20,7 @@ VECTORS = [
     (1000, "GET", "/trade-api/v2/markets/ABC%2fDEF?q=1", "1000GET/trade-api/v2/markets/ABC%2FDEF"),
     (1000, "GET", "/trade-api/v2/markets/%2F%2f%2F", "1000GET/trade-api/v2/markets/%2F%2F%2F"),
     (1700000000000, "get", "/trade-api/v2/markets?limit=10&cursor=abc", "1700000000000GET/trade-api/v2/markets"),
-    (5, "POST", "/trade-api/v2/portfolio/orders?x=1", "5POST/trade-api/v2/portfolio/orders"),
+    (5, "POST", "/trade-api/v2/portfolio/events/orders?x=1", "5POST/trade-api/v2/portfolio/events/orders"),
     (5, "GET", "/trade-api/ws/v2", "5GET/trade-api/ws/v2"),
     (5, "GET", "/trade-api/ws/v2/margin", "5GET/trade-api/ws/v2/margin"),
 ]
