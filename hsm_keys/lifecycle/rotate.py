@@ -15,7 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from hsm_keys.errors import ForeignKeyError, KeyBusyError, KeyNotFoundError, KeyNotRegisteredError, KeyProblemError
+from hsm_keys.errors import (
+    ForeignKeyError,
+    KeyBusyError,
+    KeyExistsError,
+    KeyNotFoundError,
+    KeyNotRegisteredError,
+    KeyProblemError,
+)
 from hsm_keys.lifecycle.carrying import check_same_rights, listing_of, wanted_like
 from hsm_keys.lifecycle.custody import CustodyReport, prove_custody
 from hsm_keys.lifecycle.ending import end_api_key
@@ -237,6 +244,7 @@ class Rotator:
         old = stage.retired or stage.current
         if old is None:  # Stage.read doesn't give this
             raise KeyNotFoundError(f"there is no key {name!r} to rotate")
+        self._check_names_free(name, stage)
         new = stage.successor
         if new is None or new.api_key_id is None:
             new = self._successor(name, old, new)
@@ -246,6 +254,16 @@ class Rotator:
         taken, left = self._store.hand_over(name, taker=new, leaver=old, mark=RETIRED)
         self._report(f"{name!r} is now API key {taken.api_key_id}; the old one, {left.api_key_id}, still works")
         return Stage(taken, None, left)
+
+    def _check_names_free(self, name: str, stage: Stage) -> None:
+        """Make sure, before anything is made, that the keys can get their names: something else may have them."""
+        for key, mark in ((stage.successor, SUCCESSOR), (stage.retired, RETIRED)):
+            if key is None and self._store.holds(name + mark):
+                raise KeyExistsError(
+                    f"something else in {self._store.describe()} is called {name + mark!r}, a name that a rotation of "
+                    f"{name!r} takes; nothing was done",
+                    hint="give it another label with the vendor's tool, or enroll a key under another name",
+                )
 
     def _successor(self, name: str, old: StoredKey, minted: StoredKey | None) -> StoredKey:
         """Make or pick up the successor, and register it with what the old API key has."""

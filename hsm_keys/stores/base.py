@@ -393,6 +393,10 @@ class KeyStore(ABC):
             KeyAmbiguousError: If there are two.
         """
 
+    def holds(self, name: str) -> bool:
+        """Tell whether anything in the store has that name, also what can't be used as a key for Kalshi."""
+        return any(key.name == name for key in self.keys())
+
     @abstractmethod
     def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> StoredKey:
         """Make a key pair inside the store and return it, minted.

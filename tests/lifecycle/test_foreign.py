@@ -251,6 +251,19 @@ def test_a_name_that_a_rotation_takes_is_found_before_anything_is_made(
     assert person.find() == []  # nor is it a rotation that was begun
 
 
+@pytest.mark.parametrize("mark", ["+next", "+retired"])
+def test_a_key_of_a_kind_that_kalshi_does_not_take_is_in_the_way_as_well(
+    person: Sharing, token: TestToken, softhsm: SoftHsm, mark: str
+) -> None:
+    person.enroll("alpha")
+    make_pair(token, f"alpha{mark}", key_type="EC:prime256v1")
+    before, changes = objects_of(softhsm), person.changes()
+    assert [key.name for key in person.store.keys()] == ["alpha"]
+    with pytest.raises(KeyExistsError, match=rf"alpha\{mark}.*rotation of 'alpha'"):
+        person.rotate("alpha")
+    assert (objects_of(softhsm), person.changes()) == (before, changes)
+
+
 def test_labels_like_those_of_a_rotation_are_no_handover(person: Sharing, token: TestToken, softhsm: SoftHsm) -> None:
     for label in ("alpha+next", "alpha+retired"):
         make_pair(token, label)

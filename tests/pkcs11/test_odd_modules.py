@@ -159,6 +159,21 @@ def test_an_ed25519_point_in_any_form(shim: Shim, token: TestToken, tmp_path: Pa
         assert openssl_verifies(tmp_path, pem, b"m", key.sign(b"m"))
 
 
+def test_objects_of_which_nothing_can_be_read_are_counted(shim: Shim, token: TestToken) -> None:
+    with open_store(token.uri) as store:
+        for name in ("good", "bad", "worse", "fine"):
+            store.generate(name, KeyType.ED25519)
+    shim.rules(*(f"fail C_GetAttributeValue 0x5 object={name.encode().hex()} class=3" for name in ("bad", "worse")))
+    with open_store(shim.uri(token)) as store:
+        contents = store.contents()
+        assert [key.name for key in contents.keys] == ["fine", "good"]
+        assert [(found.name, "can't be read" in found.problem) for found in contents.unusable] == 2 * [
+            ("an object that says nothing of itself", True)
+        ]
+        assert all(key.sign(b"m") for key in contents.keys)
+        assert store.generate("new", KeyType.ED25519).sign(b"m")
+
+
 def test_a_point_of_another_form_is_named_as_unusable(shim: Shim, token: TestToken) -> None:
     with open_store(token.uri) as store:
         store.generate("prod", KeyType.ED25519)

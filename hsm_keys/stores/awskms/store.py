@@ -128,6 +128,10 @@ class AwsKmsStore(KeyStore):
         self._check_regions(key)
         return key
 
+    def holds(self, name: str) -> bool:
+        """Tell whether the name's alias leads to any key."""
+        return alias_of(name) in self.caller().look(creation.aliases, "")
+
     def tags_of(self, key: AwsKmsKey) -> dict[str, str]:
         """Return a key's tags."""
         return self._tags(key.arn, key.name, foreign=False)

@@ -75,7 +75,8 @@ class Pair:
     @property
     def name(self) -> str:
         """What people call it: its label, else its CKA_ID, else its handle, which lasts as long as a session."""
-        return self.label or (f"id {self.cka_id.hex()}" if self.cka_id else f"object {self.handle}")
+        unnamed = f"object {self.handle}" if self.handle else "an object that says nothing of itself"
+        return self.label or (f"id {self.cka_id.hex()}" if self.cka_id else unnamed)
 
     @property
     def is_nameless(self) -> bool:

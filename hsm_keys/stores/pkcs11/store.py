@@ -156,6 +156,11 @@ class Pkcs11Store(KeyStore):
             hint=f"it has {known}" if known else "make one: hsm-keys enroll --name NAME",
         )
 
+    def holds(self, name: str) -> bool:
+        """Tell whether any private object has that label."""
+        found: list[Any] = self._reading(f"look up {shown(name)}", lambda link: link.objects.private_keys(name))
+        return bool(found)
+
     def _called(self, name: str) -> list[Pkcs11Key]:
         def look(link: Link) -> list[Pair]:
             return link.objects.pairs(name)
