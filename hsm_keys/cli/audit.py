@@ -27,10 +27,13 @@ def audit() -> None:
 @click.argument("folder", type=_path)
 @click.option("--public-key", type=_path, multiple=True, help="A key that signed it (PEM); one for each rotation.")
 @click.option("--head", metavar="HASH", help="A line that has to be there: what `proxy status` said earlier.")
+@click.option("--allow-unsigned-tail", is_flag=True, help="A proxy still writes it: its last lines aren't signed yet.")
 @settings_options
 @click.pass_obj
-def verify(settings: Settings, *, folder: Path, public_key: tuple[Path, ...], head: str | None) -> int:
-    """Find lines that were changed, left out, put in or cut. Exit code 0: none; 1: some.
+def verify(
+    settings: Settings, *, folder: Path, public_key: tuple[Path, ...], head: str | None, allow_unsigned_tail: bool
+) -> int:
+    """Find lines that were changed, left out, put in or cut, or that nothing vouches for. Exit code 0: none; 1: some.
 
     Without --public-key, signatures are checked with the keys that the trail names itself.
     """
@@ -43,7 +46,7 @@ def verify(settings: Settings, *, folder: Path, public_key: tuple[Path, ...], he
             raise UsageError(
                 f"{shown_path(path)} can't be read", hint="`hsm-keys public-key NAME` prints one"
             ) from None
-    report = verifying.verify(folder, keys, head=head)
+    report = verifying.verify(folder, keys, head=head, allow_unsigned_tail=allow_unsigned_tail)
     if settings.as_json:
         from dataclasses import asdict
 

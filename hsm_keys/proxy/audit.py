@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from hsm_keys.proxy.signing import ProxyKey
 
 __all__ = [
+    "CHECKPOINT_LINES",
+    "CHECKPOINT_S",
     "FIRST_PREV",
     "FORMAT",
     "AuditError",
@@ -48,8 +50,10 @@ __all__ = [
 FORMAT: Final = "hsm-keys audit v1"
 FIRST_PREV: Final = "0" * 64
 _LARGEST: Final = 64 << 20
-_CHECKPOINT_LINES: Final = 10_000
-_CHECKPOINT_S: Final = 60.0
+CHECKPOINT_LINES: Final = 10_000
+"""Lines after which a checkpoint is signed."""
+CHECKPOINT_S: Final = 60.0
+"""Seconds after which one is signed, if there is a line that isn't."""
 _SYNC_S: Final = 1.0
 
 _log: Final = logging.getLogger(__name__)
@@ -141,6 +145,7 @@ class AuditTrail:
         self._signed_seq = 0
         self._failed = ""
         self._unsynced = ""
+        self._wake = threading.Event()
         with ExitStack() as undo:
             self._lock = _lock(folder)
             undo.callback(os.close, self._lock)
@@ -153,7 +158,7 @@ class AuditTrail:
             self._named = key()
             self._open_next(self._named)
             undo.pop_all()
-        self._closing = threading.Event()
+        self._closing = False
         self._thread = threading.Thread(target=self._look_after, name="hsm-keys-audit", daemon=True)
         self._thread.start()
 
@@ -197,7 +202,8 @@ class AuditTrail:
 
     def close(self) -> None:
         """Sign the end and let go; a store that can't sign leaves it unsigned."""
-        self._closing.set()
+        self._closing = True
+        self._wake.set()
         self._thread.join()
         with suppress(HsmKeysError):
             self.append("close")
@@ -241,6 +247,8 @@ class AuditTrail:
         self._failed = ""
         self._size += len(line)
         self.seq, self.head = self.seq + 1, digest
+        if self.seq - self._signed_seq == CHECKPOINT_LINES:
+            self._wake.set()
         return self.seq
 
     def _open_next(self, key: ProxyKey) -> None:
@@ -287,12 +295,16 @@ class AuditTrail:
     def _look_after(self) -> None:
         """Sync each second, and sign now and then."""
         signed_at = time.monotonic()
-        while not self._closing.wait(_SYNC_S):
+        while True:
+            self._wake.wait(_SYNC_S)
+            self._wake.clear()
+            if self._closing:
+                return
             self._sync()
             if self._failed:  # nobody may ask for a signature until the proxy says that it is ready
                 with suppress(AuditError):
                     self.append("resumed")
-            due = time.monotonic() - signed_at >= _CHECKPOINT_S or self.seq - self._signed_seq >= _CHECKPOINT_LINES
+            due = time.monotonic() - signed_at >= CHECKPOINT_S or self.seq - self._signed_seq >= CHECKPOINT_LINES
             if due:
                 signed_at = time.monotonic()
                 with suppress(HsmKeysError):  # a store that is away signs the next one

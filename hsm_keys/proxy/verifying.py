@@ -13,12 +13,15 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from hsm_keys.errors import UsageError
 from hsm_keys.proxy.audit import FIRST_PREV, FORMAT, checkpoint_message, files_in, hash_member, parsed
+from hsm_keys.proxy.doubts import Doubts
 from hsm_keys.signing.algorithms import PublicKey, verifies
 from hsm_keys.values import shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from hsm_keys.proxy.doubts import Place
 
 __all__ = ["Finding", "Report", "read_public_key", "verify"]
 
@@ -79,7 +82,13 @@ def read_public_key(pem: str) -> PublicKey:
     return key
 
 
-def verify(folder: Path, public_keys: Sequence[PublicKey] = (), *, head: str | None = None) -> Report:
+def verify(
+    folder: Path,
+    public_keys: Sequence[PublicKey] = (),
+    *,
+    head: str | None = None,
+    allow_unsigned_tail: bool = False,
+) -> Report:
     """Read a whole trail and check it, in memory that doesn't grow with it.
 
     Args:
@@ -88,6 +97,7 @@ def verify(folder: Path, public_keys: Sequence[PublicKey] = (), *, head: str | N
             the trail itself names.
         head: The hash of a line that the trail has to have, noted earlier and kept elsewhere: it shows that no end
             was cut off before it.
+        allow_unsigned_tail: Find nothing in lines at the end that aren't signed: a proxy still writes the trail.
 
     Raises:
         UsageError: If there is no trail, or it can't be read.
@@ -95,7 +105,7 @@ def verify(folder: Path, public_keys: Sequence[PublicKey] = (), *, head: str | N
     files = files_in(folder)
     if not files:
         raise UsageError(f"there is no audit trail in {shown_path(folder)}", hint="give the folder of --audit")
-    reader = _Reader(public_keys, head)
+    reader = _Reader(public_keys, head, allow_unsigned_tail=allow_unsigned_tail)
     for number, path in enumerate(files, int(files[0].stem)):
         reader.begin(path.name)
         if int(path.stem) != number and not reader.told_missing:
@@ -122,8 +132,9 @@ def _lines(path: Path) -> Iterator[bytes]:
 class _Reader:
     """Reads line after line."""
 
-    def __init__(self, given: Sequence[PublicKey], head: str | None) -> None:
+    def __init__(self, given: Sequence[PublicKey], head: str | None, *, allow_unsigned_tail: bool) -> None:
         self.report = Report()
+        self._doubts = Doubts(self._find_at, allow_unsigned_tail=allow_unsigned_tail)
         self.told_missing = False
         self._given = given
         self._awaited = head
@@ -140,22 +151,23 @@ class _Reader:
 
     def find(self, what: str) -> None:
         """Note what is wrong with the line at hand."""
+        self._find_at((self._file, self._line), what)
+
+    def _find_at(self, place: Place, what: str) -> None:
         if len(self.report.findings) < _MOST_FINDINGS:
-            self.report.findings.append(Finding(self._file, self._line, what))
+            self.report.findings.append(Finding(*place, what))
 
     def read(self, line: bytes) -> None:
         """Check a line, and take it for what the next one follows."""
         self._line += 1
         self.report.lines += 1
         self.report.unsigned += 1
-        if not line.endswith(b"\n"):
-            self.find("the line is cut" if len(line) < _LONGEST else "the line is longer than any of a proxy")
+        record = parsed(line[:-1]) if line.endswith(b"\n") else None
+        if record is None:
+            self._doubts.pass_over()
+            self.find(_unreadable(line))
             return
         line = line[:-1]
-        record = parsed(line)
-        if record is None:
-            self.find("the line isn't a canonical JSON object of this format")
-            return
         digest, seq = record["hash"], record["seq"]
         if hashlib.sha256(line.replace(hash_member(digest), b"", 1)).hexdigest() != digest:
             self.find("the line was changed: its hash is another one")
@@ -167,6 +179,7 @@ class _Reader:
             self._unsigned.popitem(last=False)
         if digest == self._awaited:
             self._awaited = None
+        self._doubts.read(record, (self._file, self._line))
         self.report.closed = record["kind"] == "close" or (self.report.closed and record["kind"] == "checkpoint")
         if record["kind"] == "open":
             self._opened(record)
@@ -175,6 +188,7 @@ class _Reader:
 
     def end(self) -> None:
         """Come to the end of the trail."""
+        self._doubts.end((self._file, self._line))
         if self._awaited is not None:
             self.find("the trail's end is missing after this line: no line has the hash that was given as its head")
 
@@ -213,3 +227,10 @@ class _Reader:
         while self._unsigned and next(iter(self._unsigned)) <= of:
             self._unsigned.popitem(last=False)
         self.report.unsigned = max(self._seq - of, 1)
+        self._doubts.signed(of)
+
+
+def _unreadable(line: bytes) -> str:
+    if line.endswith(b"\n"):
+        return "the line isn't a canonical JSON object of this format"
+    return "the line is cut" if len(line) < _LONGEST else "the line is longer than any of a proxy"
