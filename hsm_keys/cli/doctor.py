@@ -50,20 +50,26 @@ def doctor(settings: Settings) -> int:
 
 
 def _kalshi(settings: Settings) -> list[Check]:
-    from hsm_keys.lifecycle.doctor import check_bootstrap, check_clock, check_websocket, checked
+    from hsm_keys.lifecycle.doctor import check_bootstrap, check_clock, check_network, check_websocket, checked
     from hsm_keys.signing.environments import websocket_url
 
     def clock() -> list[Check]:
         return check_clock(kalshi_base_url(settings))
 
+    def ws_url() -> str:
+        return websocket_url(base_url=kalshi_base_url(settings), exchange=settings.exchange, ws_url=settings.ws_url)
+
+    def network() -> list[Check]:
+        return check_network([kalshi_base_url(settings), ws_url()])
+
     def websocket() -> Check:
-        base_url, ws_url = kalshi_base_url(settings), settings.ws_url
-        return check_websocket(websocket_url(base_url=base_url, exchange=settings.exchange, ws_url=ws_url))
+        return check_websocket(ws_url())
 
     def bootstrap() -> list[Check]:
         return check_bootstrap(bootstrap_signer(settings.exchange), connector(settings))
 
-    return [*checked("kalshi", clock), *checked("websocket", websocket), *checked("bootstrap", bootstrap)]
+    checks = [*checked("network", network), *checked("kalshi", clock), *checked("websocket", websocket)]
+    return checks + checked("bootstrap", bootstrap)
 
 
 def _store(settings: Settings, say: Callable[[str], None]) -> list[Check]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import ssl
 import time
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -17,7 +16,7 @@ from hsm_keys.kalshi.api_keys import ApiKeysResource, AsyncApiKeysResource
 from hsm_keys.kalshi.bodies import clean, read_json
 from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
 from hsm_keys.kalshi.errors import error_of, garbled
-from hsm_keys.kalshi.surroundings import check_proxies, proxy_variables, trusted_authorities, why_not_trusted
+from hsm_keys.kalshi.surroundings import client_options, network_proxy, why_not_trusted
 from hsm_keys.kalshi.whole_answer import AnswerTooLargeError, read_whole, read_whole_async
 from hsm_keys.signing.environments import check_environment, environment_name, resolve
 from hsm_keys.signing.flow import asend_signed, send_signed, signing_flow
@@ -133,18 +132,33 @@ class _Base:
         return url, signed
 
     def _options(self, timeout: float | httpx2.Timeout) -> dict[str, Any]:
-        plain = self.base_url.startswith("http:")
-        if not plain:
-            check_proxies()
         return {
             "timeout": timeout,
             "follow_redirects": False,  # a redirect would carry signed headers elsewhere
             "headers": {"User-Agent": f"hsm-keys/{__version__}"},
-            # Plain HTTP is for loopback: through HTTP_PROXY it would leave the machine.
-            "trust_env": not plain,
-            # A context that trusts nobody is made at once, and plain HTTP needs no other.
-            "verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else trusted_authorities(),
         }
+
+    def _explained(self, error: httpx2.HTTPError | httpx2.InvalidURL, method: str, path: str) -> HsmKeysError:
+        """Return our error for one of httpx2's: was anything sent, and could it have been carried out?"""
+        what = f"{method} {path}: {type(error).__name__}"
+        if isinstance(error, _NOT_SENT):
+            why = clean(str(error))  # nothing was sent, so that nothing of it can be in there
+            proxy = network_proxy(self.base_url)
+            hint = "check the network and the base URL"
+            if proxy is not None:
+                hint += f", and {proxy.variable}, which names a proxy for https"
+            return NetworkError(
+                f"Kalshi can't be reached for {what}{f' ({why})' if why else ''}; nothing was sent",
+                hint=why_not_trusted(error) or hint,
+            )
+        if isinstance(error, AnswerTooLargeError):
+            what = f"{method} {path} that can be read: it is {error}"
+        if method == "GET":
+            return NetworkError(f"no answer from Kalshi to {what}", hint="check the network, then try again")
+        return OutcomeUnknownError(
+            f"no answer from Kalshi to {what}; it may have been carried out",
+            hint="look before you do it again: a request that changes something is never repeated blindly",
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={self.base_url!r}, signer={self.signer!r})"
@@ -161,26 +175,6 @@ def _checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
         if not _HEADER_VALUE.fullmatch(value):
             raise UsageError(f"the value of the header {name} can't be sent", hint="use printable ASCII")
     return dict(headers or {})
-
-
-def _explained(error: httpx2.HTTPError | httpx2.InvalidURL, method: str, path: str) -> HsmKeysError:
-    """Return our error for one of httpx2's: was anything sent, and could it have been carried out?"""
-    what = f"{method} {path}: {type(error).__name__}"
-    if isinstance(error, _NOT_SENT):
-        why = clean(str(error))  # nothing was sent, so that nothing of it can be in there
-        proxy = "".join(f", and {name}, which names a proxy for https" for name in proxy_variables()[:1])
-        return NetworkError(
-            f"Kalshi can't be reached for {what}{f' ({why})' if why else ''}; nothing was sent",
-            hint=why_not_trusted(error) or f"check the network and the base URL{proxy}",
-        )
-    if isinstance(error, AnswerTooLargeError):
-        what = f"{method} {path} that can be read: it is {error}"
-    if method == "GET":
-        return NetworkError(f"no answer from Kalshi to {what}", hint="check the network, then try again")
-    return OutcomeUnknownError(
-        f"no answer from Kalshi to {what}; it may have been carried out",
-        hint="look before you do it again: a request that changes something is never repeated blindly",
-    )
 
 
 def _attempts() -> Any:
@@ -246,7 +240,8 @@ class KalshiClient(_Base):
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         super().__init__(signer, base_url=base_url, environment=environment, exchange=exchange)
-        self._http = httpx2.Client(transport=transport, **self._options(timeout))
+        way = client_options(self.base_url) if transport is None else {}
+        self._http = httpx2.Client(transport=transport, **self._options(timeout), **way)
         self.api_keys = ApiKeysResource(self)
 
     def request(
@@ -289,7 +284,7 @@ class KalshiClient(_Base):
         except _TransientStatusError as error:
             return error.response
         except httpx2.HTTPError as error:
-            raise _explained(error, method, signed) from None
+            raise self._explained(error, method, signed) from None
         return response
 
     def _send(self, request: httpx2.Request, signed: str) -> httpx2.Response:
@@ -339,7 +334,8 @@ class AsyncKalshiClient(_Base):
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         super().__init__(signer, base_url=base_url, environment=environment, exchange=exchange)
-        self._http = httpx2.AsyncClient(transport=transport, **self._options(timeout))
+        way = client_options(self.base_url) if transport is None else {}
+        self._http = httpx2.AsyncClient(transport=transport, **self._options(timeout), **way)
         self.api_keys = AsyncApiKeysResource(self)
 
     async def request(
@@ -365,7 +361,7 @@ class AsyncKalshiClient(_Base):
         except _TransientStatusError as error:
             return error.response
         except httpx2.HTTPError as error:
-            raise _explained(error, method, signed) from None
+            raise self._explained(error, method, signed) from None
         return response
 
     async def _send(self, request: httpx2.Request, signed: str) -> httpx2.Response:

@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from hsm_keys._version import __version__
 from hsm_keys.errors import HsmKeysError, KalshiError, NetworkError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.kalshi.surroundings import NetworkProxy
     from hsm_keys.lifecycle.possession import Connect
     from hsm_keys.signing.signer import RequestSigner
     from hsm_keys.stores.base import KeyStore, StoredKey
@@ -30,6 +32,7 @@ __all__ = [
     "Check",
     "check_bootstrap",
     "check_clock",
+    "check_network",
     "check_own_key",
     "check_store",
     "check_variables",
@@ -118,23 +121,33 @@ def check_variables(env: Mapping[str, str]) -> list[Check]:
     return checks
 
 
+def check_network(urls: Sequence[str]) -> list[Check]:
+    """Say through which of the network's proxies each of Kalshi's hosts is reached, if through any."""
+    from hsm_keys.kalshi.surroundings import network_proxy
+
+    hosts: dict[NetworkProxy | None, list[str]] = {}
+    for url in urls:
+        hosts.setdefault(network_proxy(url), []).append(urlsplit(url).hostname or url)
+    return [_way(" and ".join(dict.fromkeys(some)), proxy) for proxy, some in hosts.items()]
+
+
+def _way(hosts: str, proxy: NetworkProxy | None) -> Check:
+    if proxy is None:
+        return Check("network", "ok", f"no proxy on the way to {hosts}")
+    remedy = "`hsm-keys proxy` takes no SOCKS proxy: it needs one that speaks HTTP" if proxy.speaks_socks else ""
+    said = f"on the way to {hosts} there is the {proxy.scheme} proxy {proxy.place}, which {proxy.variable} names"
+    return Check("network", "ok", said, remedy)
+
+
 def check_clock(base_url: str, now: Callable[[], float] = time.time) -> list[Check]:
     """Ask Kalshi for its status, unsigned, and compare its Date with this machine's clock."""
     import httpx2
 
-    from hsm_keys.kalshi.surroundings import check_proxies, trusted_authorities, why_not_trusted
+    from hsm_keys.kalshi.surroundings import client_options, why_not_trusted
 
-    plain = base_url.startswith("http:")
-    if not plain:
-        check_proxies()
     asked = now()
     try:
-        response = httpx2.get(
-            f"{base_url}/exchange/status",
-            timeout=10,
-            trust_env=not plain,
-            verify=True if plain else trusted_authorities(),
-        )
+        response = httpx2.get(f"{base_url}/exchange/status", timeout=10, **client_options(base_url))
     except httpx2.HTTPError as error:
         raise NetworkError(
             f"{base_url} can't be reached: {type(error).__name__}",
@@ -159,7 +172,8 @@ def check_websocket(url: str) -> Check:
     """Ask for a WebSocket, unsigned: Kalshi refuses that, while a host that serves none doesn't know the path."""
     import httpx2
 
-    plain = url.startswith("ws:")
+    from hsm_keys.kalshi.surroundings import client_options
+
     handshake = {
         "Connection": "Upgrade",
         "Upgrade": "websocket",
@@ -169,7 +183,7 @@ def check_websocket(url: str) -> Check:
     address = f"http{url.removeprefix('ws')}"
     remedy = "see --ws-url, or KALSHI_WS_URL: REST and WebSockets have hosts of their own"
     try:
-        with httpx2.stream("GET", address, headers=handshake, timeout=10, trust_env=not plain) as response:
+        with httpx2.stream("GET", address, headers=handshake, timeout=10, **client_options(address)) as response:
             status = response.status_code
     except httpx2.HTTPError as error:
         return Check("websocket", "warning", f"{url} can't be reached: {type(error).__name__}", remedy)

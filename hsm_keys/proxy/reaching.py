@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Final
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
 
 from hsm_keys.errors import UsageError
+from hsm_keys.kalshi import surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,27 +32,20 @@ _REASONS: Final[Mapping[type[BaseException], str]] = {
 
 
 def network_proxy(url: str) -> URL | None:
-    """Return the proxy that ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` name for a URL.
-
-    A plain connection has none: it is to this machine, and a proxy would read the signature.
+    """Return the network's proxy on the way to a URL, as all of this program reads the environment.
 
     Raises:
-        UsageError: If it is none that can be used.
+        UsageError: If it is none that can be used: this one has to speak HTTP.
     """
-    parts = URL(url)
-    if parts.scheme not in {"https", "wss"} or proxy_bypass(parts.host or ""):
+    proxy = surroundings.network_proxy(url)
+    if proxy is None:
         return None
-    named = getproxies()
-    address = named.get("https") or named.get("all")
-    if not address:
-        return None
-    kind = address.partition("://")[0].lower() if "://" in address else "http"
-    if kind not in {"http", "https"}:
+    if proxy.speaks_socks:
         raise UsageError(
-            "HTTPS_PROXY or ALL_PROXY names a proxy that isn't spoken to over HTTP",
+            f"{proxy.variable} names a proxy that isn't spoken to over HTTP",
             hint="give an http:// proxy, or let NO_PROXY name Kalshi's hosts",
         )
-    return URL(address if "://" in address else f"http://{address}")
+    return URL(proxy.url.reveal())
 
 
 def reason_of(error: BaseException) -> str:
