@@ -37,6 +37,7 @@ _COMMANDS: Final = {
     "reconcile": ("reconcile", "Compare Kalshi and the stores, and find what went wrong."),
     "kms": ("kms", "Policies for AWS KMS."),
     "replicate": ("kms", "Make a key in KMS usable in another Region."),
+    "vault": ("vault", "Policies for OpenBao and HashiCorp Vault."),
     "bench": ("bench", "Measure how fast the store signs."),
     "proxy": ("proxy", "Sign for local programs that hold no key, within a policy."),
     "audit": ("audit", "Verify the proxy's audit trail."),

@@ -21,6 +21,9 @@ __all__ = ["CustodyReport", "examine_custody", "made_outside", "prove_custody", 
 _PROOF_DOMAIN: Final = b"hsm-keys custody proof\0"
 
 _MADE_BY: Final = "made_by"
+_AS_STRONG_AS: Final = "as_strong_as"
+"""The fact of a store that keeps private halves in only as long as something else holds."""
+
 _MADE_ELSEWHERE: Final = frozenset({"local", "origin", _MADE_BY})
 _ONCE_OUTSIDE: Final = frozenset({"always_sensitive", "never_extractable"})
 
@@ -58,11 +61,14 @@ class CustodyReport:
 
     @property
     def verdict(self) -> str:
-        """``in custody``, ``imported`` (by whom it was made, where that is known) or ``not in custody``."""
+        """``in custody`` (as strong as what, if that is known), ``imported`` (by whom made) or ``not in custody``."""
         if self.imported:
             maker = next((fact.value for fact in self.facts if fact.name == _MADE_BY), None)
             return f"imported, made by {maker}" if maker else "imported"
-        return "not in custody" if self.problems else "in custody"
+        if self.problems:
+            return "not in custody"
+        keeper = next((fact.value for fact in self.facts if fact.name == _AS_STRONG_AS), None)
+        return f"in custody: as strong as {keeper}" if keeper else "in custody"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as it goes into JSON output: one value a fact, the verdict, and the reasons."""

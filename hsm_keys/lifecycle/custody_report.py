@@ -78,7 +78,7 @@ class Entry:
     @property
     def verdict(self) -> str:
         """``in custody``, or why not."""
-        return self.problem or "in custody"
+        return self.problem or (self.custody.verdict if self.custody else "in custody")
 
     @property
     def scopes(self) -> list[str] | None:

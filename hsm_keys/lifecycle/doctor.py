@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from hsm_keys._version import __version__
-from hsm_keys.errors import HsmKeysError, KalshiError, NetworkError
+from hsm_keys.errors import HsmKeysError, KalshiError, NetworkError, StoreError
 from hsm_keys.stores.base import LOGIN_EACH_TIME
 
 if TYPE_CHECKING:
@@ -270,6 +270,10 @@ def check_store(store: KeyStore) -> list[Check]:
     keys = contents.keys
     names = ", ".join(f"{key.name} ({_belonging(key)})" for key in keys) or "none"
     checks = [Check("store", "ok", f"{store.describe()} is open, with {len(keys)} keys: {names}")]
+    checks += [
+        Check(found.name, found.verdict, found.message, found.remedy, StoreError.exit_code)
+        for found in store.diagnose()
+    ]
     if contents.unusable:
         found = "; ".join(f"{each.name}: {each.problem}" for each in contents.unusable)
         counted = f"{len(contents.unusable)} private halves can't be used, and are passed over: {found}"

@@ -33,6 +33,7 @@ __all__ = [
     "KeyState",
     "KeyStore",
     "PendingImport",
+    "StoreFinding",
     "StoredKey",
     "Unusable",
     "Verdict",
@@ -134,6 +135,23 @@ def check_label(label: str) -> str:
 def is_marked(name: str) -> bool:
     """Tell whether a name is one that a workflow gives to a key which it has in hand."""
     return _MARK.fullmatch(name.partition("+")[2]) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFinding:
+    """One thing that a store found out about itself, for ``doctor``.
+
+    Args:
+        name: Stable name.
+        verdict: ``ok``, ``warning`` or ``problem``.
+        message: What was found.
+        remedy: What to do about it; empty if nothing.
+    """
+
+    name: str
+    verdict: Literal["ok", "warning", "problem"]
+    message: str
+    remedy: str = ""
 
 
 class StoredKey(ABC):
@@ -381,6 +399,10 @@ class KeyStore(ABC):
     def contents(self) -> Contents:
         """Return every key, as ``keys`` does, and what can't be used beside them."""
         return Contents(self.keys(), [])
+
+    def diagnose(self) -> list[StoreFinding]:
+        """Look at what only this kind of store has, for ``doctor``; nothing is changed."""
+        return []
 
     @abstractmethod
     def key(self, name: str) -> StoredKey:

@@ -147,9 +147,10 @@ class Vault:
     def transit_keys(self) -> list[str]:
         """Return the names of all Transit keys."""
         try:
-            return list(self.ask("LIST", f"{self.mount}/keys")["data"]["keys"])
+            listed = self.ask("LIST", f"{self.mount}/keys")["data"]["keys"]
         except HTTPError:
             return []
+        return [name for name in listed if not name.endswith("/")]  # import/ is there once something was imported
 
     def entry(self, name: str) -> Any:
         """Return what the entry of a name holds."""

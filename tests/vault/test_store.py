@@ -296,7 +296,7 @@ def test_custody_tells_what_the_server_says_and_what_the_token_may(vault: Vault,
         "deletion_allowed": (False, "good"),
         "token_may_write_config": (True, "unknown"),
         "token_may_export": (True, "unknown"),
-        "kept_in_by": ("policy", "unknown"),
+        "as_strong_as": ("the server's policies", "unknown"),
     }
     config = f"{vault.mount}/keys/{key.transit_key}/config"
     vault.ask("POST", config, {"exportable": True, "allow_plaintext_backup": True, "deletion_allowed": True})

@@ -59,6 +59,7 @@ _PASSING: Final = (NetworkError, VaultDownError, VaultGarbledAnswerError)
 """What may be different with another server, or a moment later."""
 
 _LOOK_UP: Final = Call("look its token up", "GET", "auth/token/lookup-self")
+_HEALTH: Final = Call("tell how it is", "GET", "sys/health")
 _RENEW: Final = Call("renew its token", "POST", "auth/token/renew-self")
 
 
@@ -207,16 +208,20 @@ class Connection:
         return answer
 
     def _exchange(
-        self, server: _Server, call: Call, content: bytes, budget: _Budget, token: Secret
+        self, server: _Server, call: Call, content: bytes, budget: _Budget, token: Secret | None
     ) -> Answer | HsmKeysError:
-        """Send one request; what the client raises is let go here, since request and token hang on its frames."""
+        """Send one request; what the client raises is let go here, since request and token hang on its frames.
+
+        Without a token no namespace is named either: what is asked then is about the whole server.
+        """
         headers = {
-            "X-Vault-Token": token.reveal(),
             "X-Vault-Request": "true",  # an agent in between may insist on it
             "User-Agent": f"hsm-keys/{__version__}",
             "Content-Type": "application/json",
         }
-        if self._namespace:
+        if token is not None:
+            headers["X-Vault-Token"] = token.reveal()
+        if token is not None and self._namespace:
             headers["X-Vault-Namespace"] = self._namespace
         try:
             request = httpx2.Request(
@@ -272,6 +277,10 @@ class Connection:
     def token(self) -> dict[str, Any]:
         """Return what the server says of the token at hand; see ``look_up_token``."""
         return self.look_up_token(self._token.current)
+
+    def health(self) -> list[tuple[str, Answer | HsmKeysError]]:
+        """Return what each server says of itself, asked without a token; or why it said nothing."""
+        return [(server.address, self._exchange(server, _HEALTH, b"", self._looking, None)) for server in self._servers]
 
     def close(self) -> None:
         """Close all connections; those of a parent process are left alone."""

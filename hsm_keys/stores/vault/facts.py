@@ -2,7 +2,7 @@
 
 The engine keeps a private half in as long as nobody switches ``exportable`` or ``allow_plaintext_backup`` on. Neither
 can be switched off again, and either can be switched on later by whoever may write the key's configuration. So custody
-here is as strong as the policy of the server, and that is said of every key.
+here is as strong as the policies of the server, and that is said of every key.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def custody_facts_of(
             "token_may_write_config",
             capabilities,
             {config: _WRITING},
-            "this token may write the key's configuration: where the policy doesn't hold it to deletion_allowed, it "
-            "can switch exportable on",
+            "this token may write the key's configuration, and the server doesn't tell what of it: unless the policy "
+            "lists the parameters, as those of `hsm-keys vault policy` do, it can switch exportable on",
         ),
         _may(
             "token_may_export",
@@ -78,11 +78,10 @@ def custody_facts_of(
             "this token may read the export or backup paths: once exportable is on, it can take the private half out",
         ),
         CustodyFact(
-            "kept_in_by",
-            "policy",
+            "as_strong_as",
+            "the server's policies",
             Verdict.UNKNOWN,
-            "custody here is as strong as the server's policies: whoever may write "
-            f"{config} and read {export} can take the private half out",
+            f"whoever may write {config} and read {export} can take the private half out",
         ),
     ]
 

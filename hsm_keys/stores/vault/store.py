@@ -21,7 +21,7 @@ from hsm_keys.errors import (
 from hsm_keys.forks import ProcessLock, fork_generation
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.api_key_ids import check_api_key_id
-from hsm_keys.stores.base import Contents, KeyStore, StoredKey, Unusable, check_label
+from hsm_keys.stores.base import Contents, KeyStore, StoredKey, StoreFinding, Unusable, check_label
 from hsm_keys.stores.marks import FOREIGN, check_ours
 from hsm_keys.stores.succession import statement_about
 from hsm_keys.stores.vault.connection import Connection
@@ -270,6 +270,13 @@ class VaultStore(KeyStore):
                 hint="ask for the same type again",
             )
         return replace(fresh, transit_key=left.transit_key)
+
+    def diagnose(self) -> list[StoreFinding]:
+        """Look at every server, at the token, and at whether it may sign with each key."""
+        from hsm_keys.stores.vault.diagnosis import servers, signing, token
+
+        connection = self.connection()
+        return [*servers(connection), token(connection), *signing(connection, self.transit.mount, self.keys())]
 
     def imports(self) -> VaultImports:
         """Return what imports keys into the engine.
