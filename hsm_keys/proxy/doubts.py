@@ -36,11 +36,13 @@ class Doubts:
 
     Args:
         find: Takes a finding: where, and what is wrong.
-        allow_unsigned_tail: Find nothing in unsigned lines at the end.
+        wants_signature: Find a trail that has just begun, and isn't signed at all.
+        allow_unsigned_tail: Find nothing in unsigned lines at the end, not even that.
     """
 
-    def __init__(self, find: Callable[[Place, str], None], *, allow_unsigned_tail: bool) -> None:
+    def __init__(self, find: Callable[[Place, str], None], *, wants_signature: bool, allow_unsigned_tail: bool) -> None:
         self._find = find
+        self._wants_signature = wants_signature
         self._allow_unsigned_tail = allow_unsigned_tail
         self._seq = 0
         self._time = ""
@@ -83,10 +85,11 @@ class Doubts:
         self._doubt_close()
         if self._allow_unsigned_tail:
             return
-        if not self._signed:
+        if self._signed:
+            if self._late is not None:
+                self._find(*self._late)
+        elif self._wants_signature or self._seq > CHECKPOINT_LINES or self._time > self._deadline:
             self._find(place, "no line is signed; --allow-unsigned-tail is for a trail that a proxy has just begun")
-        elif self._late is not None:
-            self._find(*self._late)
 
     def _follow_time(self, time: str, place: Place, *, opens: bool) -> None:
         if not _TIME.fullmatch(time):

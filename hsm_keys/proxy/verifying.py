@@ -134,7 +134,7 @@ class _Reader:
 
     def __init__(self, given: Sequence[PublicKey], head: str | None, *, allow_unsigned_tail: bool) -> None:
         self.report = Report()
-        self._doubts = Doubts(self._find_at, allow_unsigned_tail=allow_unsigned_tail)
+        self._doubts = Doubts(self._find_at, wants_signature=bool(given), allow_unsigned_tail=allow_unsigned_tail)
         self.told_missing = False
         self._given = given
         self._awaited = head

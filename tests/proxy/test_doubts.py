@@ -83,9 +83,21 @@ def test_a_long_trail_without_a_checkpoint(chain: Chain) -> None:
 
 
 def test_a_trail_that_has_just_begun(chain: Chain) -> None:
+    """Whoever gives a key wants its signature; else only a trail that is too long for that is found."""
     chain.more(5)
     assert "no line is signed" in chain.found()[0][2]
     assert chain.found(allow_unsigned_tail=True) == []
+    assert verify(chain.folder).findings == []
+    chain.more(9995)
+    chain.save()
+    assert ["no line is signed" in finding.what for finding in verify(chain.folder).findings] == [True]
+
+
+def test_a_trail_that_began_too_long_ago(chain: Chain) -> None:
+    chain.more(2, after=59).save()
+    assert verify(chain.folder).findings == []
+    chain.more(1, after=59).save()
+    assert ["no line is signed" in finding.what for finding in verify(chain.folder).findings] == [True]
 
 
 def test_what_a_proxy_makes(chain: Chain) -> None:
@@ -167,7 +179,8 @@ def test_a_trail_that_is_written_is_verified_with_an_option(tmp_path: Path) -> N
     trail = AuditTrail(tmp_path, key=lambda: key)
     trail.append("decision")
     assert run_json("audit", "verify", str(tmp_path), "--allow-unsigned-tail")["findings"] == []
-    done = run_cli("audit", "verify", str(tmp_path))
+    (tmp_path / "pem").write_text(key.public_pem())
+    done = run_cli("audit", "verify", str(tmp_path), "--public-key", str(tmp_path / "pem"))
     assert (done.returncode, "no line is signed" in done.stdout) == (1, True)
     trail.close()
     assert run_json("audit", "verify", str(tmp_path))["findings"] == []
