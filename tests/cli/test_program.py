@@ -79,7 +79,7 @@ def test_the_shared_options_stand_before_and_after_every_command() -> None:
     shared = {"stores", "slot", "token", "module", "pin_file", "kms", "region", "profile", "env", "base_url", "output"}
     for name, command in commands():
         missing = shared - {param.name for param in command.params}
-        assert not missing or name in {"audit", "sandbox", "kms"}, (name, missing)
+        assert not missing or name in {"audit", "sandbox", "kms", "vault"}, (name, missing)
     assert shared <= {param.name for param in program.params}
 
 
