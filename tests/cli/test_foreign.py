@@ -56,6 +56,8 @@ def test_two_pairs_of_one_id_are_listed_shown_and_sign_apart(sandbox: SandboxSer
 def test_what_would_change_one_exits_with_5_and_says_what_to_do() -> None:
     error = failed_json(5, "sign", "GET", BALANCE, "--name", "alpha")
     assert (error["code"], "--api-key-id" in error["hint"]) == ("key_not_registered", True)
+    done = run_cli("proxy", "--name", "alpha")
+    assert (done.returncode, "isn't ours" in done.stderr) == (5, True), done.stderr
     for command in (
         ("enroll", "--name", "alpha"),
         ("enroll", "--name", "alpha", "--offline"),
