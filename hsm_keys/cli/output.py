@@ -176,7 +176,7 @@ def _tell(code: str, message: str, hint: str, *, as_json: bool, exit_code: int) 
 
         _last_words(json.dumps(_encodable({"error": {"code": code, "message": message, "hint": hint}})))
     else:
-        _last_words(_visible(f"error: {message}"))
+        _last_words(_visible(f"error: {message} [{code}]"))
         if hint:
             _last_words(_visible(f"hint: {hint}"))
     return exit_code
