@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hsm_keys.sandbox import SandboxServer
-from tests.crash.worlds import KmsWorld, TokenWorld
+from tests.crash.worlds import KmsWorld, TokenWorld, VaultWorld
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +25,13 @@ def kalshi(monkeypatch: pytest.MonkeyPatch) -> Iterator[SandboxServer]:
         yield server
 
 
-@pytest.fixture(params=[pytest.param("token", marks=pytest.mark.softhsm), pytest.param("kms", marks=pytest.mark.kms)])
+@pytest.fixture(
+    params=[
+        pytest.param("token", marks=pytest.mark.softhsm),
+        pytest.param("kms", marks=pytest.mark.kms),
+        pytest.param("vault", marks=pytest.mark.vault),
+    ]
+)
 def store(request: pytest.FixtureRequest) -> str:
     """Which store."""
     return str(request.param)
@@ -41,6 +47,8 @@ def make_world(
     def make(stage: int, *, alone: bool = False) -> World:
         if store == "kms":
             made.append(KmsWorld(kalshi, stage, alone=alone, monkeypatch=monkeypatch))
+        elif store == "vault":
+            made.append(VaultWorld(kalshi, stage, alone=alone, monkeypatch=monkeypatch))
         else:
             parts = {name: request.getfixturevalue(name) for name in ("softhsm", "token")}
             made.append(TokenWorld(kalshi, stage, alone=alone, monkeypatch=monkeypatch, **parts))

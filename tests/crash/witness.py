@@ -1,13 +1,17 @@
-"""What there is in a token and in KMS, read with python-pkcs11 and botocore alone: no code under test is asked."""
+"""What there is in a store, read with python-pkcs11, botocore and urllib alone: no code under test is asked."""
 
 from __future__ import annotations
 
 from base64 import b64encode
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
 
 import pkcs11
 from pkcs11 import Attribute, Mechanism, ObjectClass
+
+if TYPE_CHECKING:
+    from tests.support.vault import Vault
 
 
 @dataclass(frozen=True)
@@ -15,7 +19,7 @@ class Half:
     """A private half that can sign.
 
     Args:
-        name: Its label, or its alias below ``alias/hsm-keys/``; empty if it has none.
+        name: Its label, its alias below ``alias/hsm-keys/``, or its name in the entry; empty if it has none.
         bound: What its CKA_ID, behind the environment, or its tag says: an API key id in hexadecimal digits, or not.
         signature: Of the message that was asked for, in base64.
     """
@@ -103,3 +107,27 @@ def in_kms(client: Any, message: str) -> Contents:
             litter.append(f"{state['KeyState']} {name}")
     litter += [f"an alias {name} without a key" for name in aliases.values()]
     return Contents(halves, litter)
+
+
+def in_vault(vault: Vault, name: str, message: str) -> Contents:
+    """Read two engines. A record of a key that is being destroyed, and gone, is nothing: the next run takes it out."""
+    try:
+        records = dict(vault.entry(name)["keys"])
+    except HTTPError:
+        records = {}
+    halves = []
+    for transit_key in vault.transit_keys():
+        label = next((label for label, record in records.items() if record["transit_key"] == transit_key), "")
+        record = records.pop(label, {})
+        body = {
+            "input": b64encode(message.encode()).decode(),
+            "hash_algorithm": "sha2-256",
+            "signature_algorithm": "pss",
+            "salt_length": "hash",
+            "key_version": record.get("version", 1),
+        }
+        signature = vault.ask("POST", f"{vault.mount}/sign/{transit_key}", body)["data"]["signature"].split(":")[2]
+        named = "" if record.get("phase") == "making" else label
+        halves.append(Half(named, record.get("api_key_id", "").replace("-", ""), signature))
+    left = {label: record.get("phase") for label, record in records.items()}
+    return Contents(halves, [f"a record of {label} without a key" for label in left if left[label] != "destroying"])

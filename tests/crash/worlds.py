@@ -5,18 +5,21 @@ from __future__ import annotations
 import shutil
 import time
 from abc import ABC, abstractmethod
+from base64 import b64decode
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import botocore.session  # type: ignore[import-untyped]  # botocore has no annotations
-from cryptography.hazmat.primitives.serialization import load_der_public_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_der_public_key, load_pem_public_key
 
 from hsm_keys.signing.environments import environment_name
 from tests.crash.softhsm_files import torn
-from tests.crash.witness import Contents, Half, in_kms
+from tests.crash.witness import Contents, Half, in_kms, in_vault
 from tests.support import ministack
+from tests.support import vault as vault_support
 from tests.support.killing import Effects, Killer
 
 if TYPE_CHECKING:
@@ -248,6 +251,55 @@ class KmsWorld(World):
 
     def contents(self, message: str) -> Contents:
         return in_kms(self._client, message)
+
+
+class VaultWorld(World):
+    """A Transit and a KV engine on the real server, emptied each time, and given keys as the docs describe them.
+
+    What is sent there is seen as what is sent to Kalshi is: both go through httpx2.
+    """
+
+    effects = ()
+
+    def __init__(self, sandbox: SandboxServer, stage: int, *, alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(sandbox, stage, alone=alone)
+        vault_support.surround(monkeypatch)
+        self._vault = vault_support.Vault()
+        monkeypatch.setenv("HSM_KEYS_STORE", self._vault.uri)
+
+    def restore(self, key_type: str) -> None:
+        vault = self._vault
+        for key in vault.transit_keys():
+            vault.ask("POST", f"{vault.mount}/keys/{key}/config", {"deletion_allowed": True})
+            vault.ask("DELETE", f"{vault.mount}/keys/{key}")
+        vault.ask("DELETE", f"{vault.kv}/metadata/hsm-keys/{NAME}")
+        with self.sandbox.state._lock:
+            self.sandbox.state._keys = dict(self._bootstrap)
+        names = ((), (NAME,), (NAME + "+retired", NAME))[self._stage]
+        made = {name: self._make(name, key_type) for name in names}
+        if made:
+            vault.ask("POST", f"{vault.kv}/data/hsm-keys/{NAME}", {"data": {"keys": made}})
+        self.old = next((str(record["api_key_id"]) for record in made.values()), "")
+        self._set_keys(self.sandbox.state.keys)
+
+    def _make(self, name: str, key_type: str) -> dict[str, Any]:
+        """Make a registered key; return its record."""
+        vault, transit_key = self._vault, f"hsm-keys-{NAME}_-{len(name):016x}"
+        said = vault.ask("POST", f"{vault.mount}/keys/{transit_key}", {"type": key_type})["data"]["keys"]["1"]
+        public_key: Any = (
+            Ed25519PublicKey.from_public_bytes(b64decode(said["public_key"]))
+            if key_type == "ed25519"
+            else load_pem_public_key(said["public_key"].encode())
+        )
+        return {
+            "transit_key": transit_key,
+            "version": 1,
+            "api_key_id": self.sandbox.state.register(NAME, public_key).api_key_id,
+            "environment": environment_name(self.sandbox.base_url),
+        }
+
+    def contents(self, message: str) -> Contents:
+        return in_vault(self._vault, NAME, message)
 
 
 def names_of(halves: Sequence[Half]) -> list[str]:

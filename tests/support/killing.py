@@ -1,8 +1,8 @@
 """A command line that is killed, or halted, at an effect or at any moment: SIGKILL, as a power cut would have it.
 
 An effect is a call that leaves something behind, taken at the boundary and not in the code under test: a request to
-Kalshi that isn't a GET; a PKCS#11 function that changes an object, in the module's own function list; a KMS operation
-that changes something; a change of a file. The places before and after each effect are counted from 1.
+Kalshi or Vault that doesn't only read; a PKCS#11 function that changes an object, in the module's own function list; a
+KMS operation that changes something; a change of a file. The places before and after each effect are counted from 1.
 
 A process that has imported everything forks for each run; see ``fork_server``::
 
@@ -196,7 +196,7 @@ def _hook_kalshi(counter: _Counter) -> None:
 
     def sent(client: Any, request: Any, **keywords: Any) -> Any:
         function = functools.partial(send, client, request, **keywords)
-        return function() if request.method == "GET" else counter.around(request.method, function)()
+        return function() if request.method in {"GET", "LIST"} else counter.around(request.method, function)()
 
     httpx2.Client.send = sent  # type: ignore[method-assign,assignment]
 
