@@ -87,6 +87,11 @@ def test_the_tiers_buckets_hold_below_a_policys_limit(monkeypatch: pytest.Monkey
     assert writes(judged, 60) == 10  # it never holds more
 
 
+def test_a_limit_in_numbers_holds_alone_until_kalshi_has_said_its_own() -> None:
+    judged = judge("write_tokens_per_second = 500")
+    assert writes(judged) == 50
+
+
 def test_a_policys_limit_holds_below_the_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
     judged = judge("write_tokens_per_second = 30")
     monkeypatch.setattr("time.monotonic", lambda: 0.0)
@@ -99,9 +104,9 @@ def test_another_level_gives_no_tokens_at_once() -> None:
     """The proxy may have been asking for less than a second, and Kalshi's bucket may be as empty as this one."""
     judged = judge('write_tokens_per_second = "tier"')
     assert writes(judged) == 10  # the lowest level's, until Kalshi has said another
-    judged.tier.follow(AccountLimits.model_validate(PREMIER), 0.0)
-    assert writes(judged) == 0
-    assert writes(judged, 0.5) == 50
+    judged.tier.follow(AccountLimits.model_validate(PREMIER), 0.5)
+    assert writes(judged, 0.5) == 5  # what came back at the lowest level's rate
+    assert writes(judged, 1.0) == 50
     assert writes(judged, 60) == 200
     judged.tier.follow(AccountLimits.model_validate(BASIC), 70)
     assert writes(judged, 70) == 10
