@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.proxy.controlling import Answer
 
-__all__ = ["freeze", "status", "thaw"]
+__all__ = ["cancel_all", "freeze", "status", "thaw"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -47,16 +47,30 @@ def _wanted(name: str | None, socket: Path | None, *, everyone: bool) -> Wanted:
     return Wanted(name, socket, everyone)
 
 
-@command(epilog="Example: hsm-keys proxy freeze --name prod")
+@command(epilog="Example: hsm-keys proxy freeze --name prod --cancel-all")
 @_which_options
+@click.option("--cancel-all", "cancels", is_flag=True, help="Then cancel all orders of the account that rest.")
 @settings_options
 @click.pass_obj
-def freeze(settings: Settings, *, name: str | None, socket: Path | None, everyone: bool) -> None:
+def freeze(settings: Settings, *, name: str | None, socket: Path | None, everyone: bool, cancels: bool) -> None:
     """Stop all signing at once, also over a restart; of every proxy with that name.
 
     It is looked for in XDG_RUNTIME_DIR, /run/user, /run/hsm-keys-proxy-*, /tmp and the state folder.
     """
-    _change(settings, ask_all(_wanted(name, socket, everyone=everyone), "POST", "/freeze"), everyone=everyone)
+    target = "/freeze/cancel-all" if cancels else "/freeze"
+    _change(settings, ask_all(_wanted(name, socket, everyone=everyone), "POST", target), everyone=everyone)
+
+
+@command(epilog="Example: hsm-keys proxy cancel-all --name prod")
+@_which_options
+@settings_options
+@click.pass_obj
+def cancel_all(settings: Settings, *, name: str | None, socket: Path | None, everyone: bool) -> None:
+    """Cancel all orders of the account that rest; clients go on, unless the proxy is frozen.
+
+    The proxy sends the request itself, with headers that it keeps in hand while orders are sent.
+    """
+    _change(settings, ask_all(_wanted(name, socket, everyone=everyone), "POST", "/cancel-all"), everyone=everyone)
 
 
 @command(epilog="Example: hsm-keys proxy thaw --name prod")
@@ -92,12 +106,17 @@ def _change(settings: Settings, answers: list[Answer], *, everyone: bool) -> Non
 
 def _say_frozen(settings: Settings, said: dict[str, Any], *, of: str = "") -> None:
     subject = f"{of}: " if of else ""
+    cancelled = said.get("cancelled")
     if settings.as_json:
-        print_json({"frozen": said["frozen"]})
-    elif said["frozen"]:
+        print_json({"frozen": said["frozen"]} | ({"cancelled": cancelled} if cancelled else {}))
+        return
+    if said["frozen"]:
         click.echo(f"{subject}frozen: nothing is signed until `hsm-keys proxy thaw`")
-    else:
+    elif cancelled is None:
         click.echo(f"{subject}thawed: requests are signed again")
+    if cancelled is not None:
+        resting = "unknown" if cancelled["resting"] is None else cancelled["resting"]
+        click.echo(f"{subject}Kalshi cancelled all orders (status {cancelled['status']}); resting now: {resting}")
 
 
 @command(epilog="Example: hsm-keys proxy status --name prod --wait")

@@ -54,11 +54,11 @@ class OwnRequests:
             return again or {}
 
         async with asyncio.timeout(_PATIENCE_S):
-            status, body = await self._upstream.get(whole, sign)
+            status, body = await self._upstream.own("GET", whole, sign)
             self._count(path)
             again = await self._signs.in_thread(after, flow, status)
             if again is not None:
-                status, body = await self._upstream.get(whole, sign_again)
+                status, body = await self._upstream.own("GET", whole, sign_again)
                 self._count(path)
         return status, body
 

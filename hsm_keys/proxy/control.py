@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hsm_keys.proxy.allowance import AllowanceWatch
     from hsm_keys.proxy.attestation import AttestationWatch
     from hsm_keys.proxy.audit import AuditTrail
+    from hsm_keys.proxy.cancelling import Cancelling
     from hsm_keys.proxy.judge import Judge
     from hsm_keys.proxy.marker import FreezeMarker
     from hsm_keys.proxy.metrics import Metrics
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Control"]
 
+_CANCEL_ALL: Final = "/cancel-all"
+_CHANGES: Final = ("/freeze", f"/freeze{_CANCEL_ALL}", _CANCEL_ALL, "/thaw")
 _FROZEN: Final = Stop(403, "frozen", "signing is frozen")
 _log: Final = logging.getLogger(__name__)
 
@@ -46,6 +49,7 @@ class Control:
     Attributes:
         serves_at: Where clients are served; empty until they are.
         attestation: Learns when the account's location attestation ends; None while Kalshi can't be asked.
+        cancelling: Cancels all orders; None while Kalshi can't be asked.
         allowance: Learns what calls cost and what the account's limits are; None likewise.
     """
 
@@ -71,18 +75,15 @@ class Control:
         self.serves_at = ""
         self.attestation: AttestationWatch | None = None
         self.allowance: AllowanceWatch | None = None
+        self.cancelling: Cancelling | None = None
         self._started = time.time()
         self._proving = asyncio.Lock()
         metrics.frozen.set(judge.frozen)
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer on the control socket."""
-        if (request.method, request.path) == ("POST", "/freeze"):
-            self.freeze()
-            return _json(self.status(), HTTPStatus.INSUFFICIENT_STORAGE if self._unsaved else HTTPStatus.OK)
-        if (request.method, request.path) == ("POST", "/thaw"):
-            self.thaw()
-            return _json(self.status(), HTTPStatus.INSUFFICIENT_STORAGE if self._unsaved else HTTPStatus.OK)
+        if request.method == "POST" and request.path in _CHANGES:
+            return await self._changed(request.path)
         if (request.method, request.path) == ("GET", "/identity"):
             return _json(self.identity())
         if (request.method, request.path) == ("GET", "/status"):
@@ -140,6 +141,20 @@ class Control:
             "audit_head": self._trail.head,
             "audit_problem": self._trail.failed,
         }
+
+    async def _changed(self, path: str) -> web.Response:
+        if path.startswith("/freeze"):
+            self.freeze()
+        elif path == "/thaw":
+            self.thaw()
+        unsaved = self._unsaved and path != _CANCEL_ALL
+        cancelled = {"cancelled": await self._cancelled()} if path.endswith(_CANCEL_ALL) else {}
+        return _json({**self.status(), **cancelled}, HTTPStatus.INSUFFICIENT_STORAGE if unsaved else HTTPStatus.OK)
+
+    async def _cancelled(self) -> dict[str, Any]:
+        if self.cancelling is None:
+            return {"status": None, "problem": "the proxy isn't connected to Kalshi yet", "resting": None}
+        return await self.cancelling.cancel_all()
 
     async def _look(self) -> None:
         if self.attestation is not None:

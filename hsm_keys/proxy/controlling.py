@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["Answer", "NotSavedError", "Wanted", "ask_all", "ask_one"]
+__all__ = ["Answer", "NotCancelledError", "NotSavedError", "Wanted", "ask_all", "ask_one"]
 
 _ANSWER_S: Final = 10.0
 _OK: Final = 200
@@ -32,6 +32,13 @@ class NotSavedError(HsmKeysError):
     """A proxy did what it was asked for, or left it, and a restart would undo that."""
 
     code = "not_saved"
+
+
+class NotCancelledError(HsmKeysError):
+    """A proxy couldn't cancel the account's orders, or doesn't know whether it has."""
+
+    exit_code = 7
+    code = "not_cancelled"
 
 
 class _NobodyError(Exception):
@@ -160,15 +167,28 @@ def _asked(path: Path, method: str, target: str) -> Answer:
             said = json.loads(answer.read())
         except (OSError, HTTPException, ValueError):
             return Answer(path, error=_silent(path, process))
-    if answer.status == _NOT_SAVED:
-        return Answer(path, said, _not_saved(said["not_saved"], target))
-    if answer.status != _OK:
-        return Answer(path, error=UsageError(f"the proxy at {path} refuses: status {answer.status}"))
-    return Answer(path, said)
+    return Answer(path, said, _problem(path, answer.status, said, target))
+
+
+def _problem(path: Path, status: int, said: dict[str, Any], target: str) -> HsmKeysError | None:
+    """Return what an answer says that wasn't done; None if all was."""
+    if status == _NOT_SAVED:
+        return _not_saved(said["not_saved"], target)
+    if status != _OK:
+        return UsageError(f"the proxy at {path} refuses: status {status}")
+    return _not_cancelled(said) if said.get("cancelled", {}).get("problem") else None
+
+
+def _not_cancelled(said: dict[str, Any]) -> NotCancelledError:
+    frozen = "signing is frozen, but " if said["frozen"] else ""
+    return NotCancelledError(
+        f"{frozen}the orders may rest still: {said['cancelled']['problem']}",
+        hint="run it again; or cancel them where Kalshi shows them",
+    )
 
 
 def _not_saved(reason: str, target: str) -> NotSavedError:
-    if target == "/freeze":
+    if target.startswith("/freeze"):
         return NotSavedError(
             f"frozen, but that can't be kept ({reason}): a restart would thaw",
             hint="make room in the state folder and freeze once more; don't restart the proxy until then",

@@ -59,6 +59,7 @@ class Door:
         signs: Signs.
         upstream: Forwards.
         running: The requests that are under way.
+        order_sent: Hears of each request that may add an order.
         trail: Where it is written down.
         metrics: What is counted.
         audit_may_fail: Sign also when the trail can't be written.
@@ -72,6 +73,7 @@ class Door:
         upstream: Upstream,
         running: RunningRequests,
         *,
+        order_sent: Callable[[], None],
         trail: AuditTrail,
         metrics: Metrics,
         audit_may_fail: bool = False,
@@ -81,6 +83,7 @@ class Door:
         self._signs = signs
         self._upstream = upstream
         self._running = running
+        self._order_sent = order_sent
         self._trail = trail
         self._metrics = metrics
         self._audit_may_fail = audit_may_fail
@@ -123,6 +126,8 @@ class Door:
             self._metrics.verdict("denied", "audit").inc()
             return refusal(503, error.code, f"nothing was signed: {error}")
         self._metrics.verdict("allowed", "allowed").inc()
+        if verdict.trades:
+            self._order_sent()
         answer: web.StreamResponse | None = None
         try:
             answer = await self._signed(request, caller, path, body, running)

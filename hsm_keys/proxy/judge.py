@@ -35,12 +35,14 @@ class Verdict:
         rule: Which rule decided; "allowed" where nothing but the defaults did.
         message: What the client is told.
         retry_after: Seconds after which it may be allowed; 0 if waiting doesn't help.
+        trades: Whether it may add an order.
     """
 
     allowed: bool
     rule: str
     message: str = ""
     retry_after: int = 0
+    trades: bool = False
 
     @property
     def status(self) -> int:
@@ -122,7 +124,7 @@ class Judge:
             against = None if rules.leaves_unjudged(method, path) else rules.order_limits.against(request.exposures)
             if against is not None:
                 return _denied(*against)
-        return self._by_rate(client, operation, request.count, now) or _allowed(rules, method, path)
+        return self._by_rate(client, operation, request.count, now) or _allowed(rules, operation, path)
 
     def judge_route(self, client: str, method: str, path: str, *, at: datetime) -> Verdict | None:
         """Return the refusal of a request whatever its body is; None if there is none. Nothing is taken from limits."""
@@ -186,9 +188,9 @@ def _denied_stranger(client: str) -> Verdict:
     return _denied("client", f"the policy has no rules for {client!r}, nor default")
 
 
-def _allowed(rules: ClientPolicy, method: str, path: str) -> Verdict:
-    by = next((rule for rule in rules.allow or () if rule.matches(method, path)), None)
-    return Verdict(allowed=True, rule=f"allow {by.text}" if by else "allowed")
+def _allowed(rules: ClientPolicy, operation: Operation, path: str) -> Verdict:
+    by = next((rule for rule in rules.allow or () if rule.matches(operation.method, path)), None)
+    return Verdict(allowed=True, rule=f"allow {by.text}" if by else "allowed", trades=operation.counts_as_trade)
 
 
 def _looks_at_body(rules: ClientPolicy, operation: Operation, path: str) -> bool:

@@ -19,6 +19,7 @@ from hsm_keys.proxy.allowance import AllowanceWatch
 from hsm_keys.proxy.asking import OwnRequests
 from hsm_keys.proxy.attestation import AttestationWatch
 from hsm_keys.proxy.audit import AuditTrail
+from hsm_keys.proxy.cancelling import Cancelling
 from hsm_keys.proxy.control import Control
 from hsm_keys.proxy.door import Door
 from hsm_keys.proxy.judge import ALLOW_ALL, Judge
@@ -223,12 +224,16 @@ class _Proxy:
             self._control.attestation = AttestationWatch(own, self._metrics)
             allowance = AllowanceWatch(own, self._judge, self._metrics, environment=environment)
             self._control.allowance = allowance
+            cancelling = Cancelling(upstream, self._signs, self._judge, self._trail)
+            stack.push_async_callback(cancelling.close)
+            self._control.cancelling = cancelling
             door = Door(
                 self._identify,
                 self._judge,
                 self._signs,
                 upstream,
                 self._running,
+                order_sent=cancelling.order_sent,
                 trail=self._trail,
                 metrics=self._metrics,
                 audit_may_fail=self._options.audit_may_fail,

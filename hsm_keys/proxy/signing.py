@@ -32,6 +32,8 @@ _Ts = TypeVarTuple("_Ts")
 
 _THREADS: Final = 8
 _READY_S: Final = 5.0
+_KEPT_S: Final = 3.0
+_KEPT_RATE: Final = 2.0
 _REFILL_AFTER_S: Final = 0.003
 """Seconds after which headers that were taken are made anew: by then the request has gone out, on a core and a GIL that
 it needn't share with the worker."""
@@ -83,6 +85,7 @@ class SignsForDoor:
         self._rate = rate
         self._threads = ThreadPoolExecutor(_THREADS, "hsm-keys-proxy")
         self._ahead: PresigningSigner | None = None
+        self._kept: PresigningSigner | None = None
         self._proved: tuple[float, str] = (float("-inf"), "")
         if not judge.frozen:
             self.thaw()
@@ -136,6 +139,28 @@ class SignsForDoor:
             raise FrozenError("signing is frozen")
         return RequestSigner.headers(self._live, method, path)
 
+    def keep(self, method: str, path: str) -> None:
+        """Keep headers of one request of the proxy's own in hand, also while frozen."""
+        self.keep_none()
+        self._kept = self._signer.ahead([(method, path)], depth=1, max_age=_KEPT_S, rate=_KEPT_RATE)
+
+    def keep_none(self) -> None:
+        """Keep none any more."""
+        kept, self._kept = self._kept, None
+        _close_later(kept)
+
+    def kept(self, method: str, path: str) -> dict[str, str] | None:
+        """Return the headers that were kept, if there are any."""
+        return self._kept.take(method, path) if self._kept is not None else None
+
+    def sign_frozen(self, method: str, path: str) -> dict[str, str]:
+        """Return the headers of a request that stops the account's orders: also while frozen; blocks.
+
+        Raises:
+            HsmKeysError: Whatever the store raises.
+        """
+        return self._signer.headers(method, path)
+
     def moved_on(self, api_key_id: str) -> bool:
         """Tell whether another key is signed with by now; blocks while the store looks."""
         return self._live.moved_on(api_key_id)
@@ -171,8 +196,7 @@ class SignsForDoor:
     def freeze(self) -> None:
         """Make no more headers ahead; the judge denies the rest. Doesn't wait for a token that is slow."""
         ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            threading.Thread(target=ahead.close, name="hsm-keys-freeze", daemon=True).start()
+        _close_later(ahead)
 
     def thaw(self) -> None:
         """Make headers ahead again, if that was asked for."""
@@ -203,9 +227,10 @@ class SignsForDoor:
 
     def close(self) -> None:
         """Let go of threads and headers."""
-        if self._ahead is not None:
-            with suppress(HsmKeysError):
-                self._ahead.close()
+        for signer in (self._ahead, self._kept):
+            if signer is not None:
+                with suppress(HsmKeysError):
+                    signer.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
@@ -263,6 +288,12 @@ class RequestSigning:
         except HsmKeysError as error:
             _log.warning("a refused request isn't signed once more: %s", error)
         return self._again is not None
+
+
+def _close_later(signer: PresigningSigner | None) -> None:
+    """Close it without waiting for a token that is slow."""
+    if signer is not None:
+        threading.Thread(target=signer.close, name="hsm-keys-freeze", daemon=True).start()
 
 
 def _refill_later(wake: Callable[[], None]) -> None:

@@ -206,7 +206,7 @@ class Upstream:
                 self._metrics.answered(status).observe(time.perf_counter() - started)
         return answer
 
-    async def get(self, path: str, sign: Sign) -> tuple[int, bytes]:
+    async def own(self, method: str, target: str, sign: Sign) -> tuple[int, bytes]:
         """Send a request of the proxy's own, signed when there is a connection; return Kalshi's status and the body.
 
         Raises:
@@ -214,7 +214,7 @@ class Upstream:
             HsmKeysError: Whatever signing raises; nothing was sent then.
         """
         _sign.set(sign)
-        async with await self._request("GET", self._origin, path) as answer:
+        async with await self._request(method, self._origin, target) as answer:
             body = bytearray()
             async for chunk in answer.content.iter_any():
                 body += chunk

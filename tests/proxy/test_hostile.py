@@ -188,7 +188,7 @@ class SigningOnly:
 
 def door_before(lines: Lines, signs: object, judge: Judge | None = None) -> DoorItself:
     given = (judge or Judge(), signs, SigningOnly(), RunningRequests())
-    parts = {"trail": lines, "metrics": Metrics()}
+    parts = {"order_sent": lambda: None, "trail": lines, "metrics": Metrics()}
     return DoorItself(lambda request: Caller("bot"), *cast("Any", given), **cast("Any", parts))
 
 

@@ -50,6 +50,7 @@ def test_an_answer_does_not_wait_for_its_outcome_and_signing_waits_for_its_decis
             cast("SignsForDoor", SimpleNamespace(request=lambda *_: SimpleNamespace(headers=headers))),
             cast("Upstream", SimpleNamespace(forward=forward)),
             RunningRequests(),
+            order_sent=lambda: None,
             trail=cast("AuditTrail", SimpleNamespace(append=append)),
             metrics=Metrics(),
         )

@@ -1,0 +1,198 @@
+"""The kill switch that flattens: signing ends, everything that rests is cancelled, and what comes late as well."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from hsm_keys.proxy import cancelling
+from hsm_keys.proxy.cancelling import Cancelling
+from hsm_keys.proxy.judge import Judge
+from hsm_keys.sandbox import parse_fault
+from tests.support.cli import run_cli
+from tests.support.door import Door, with_key_in_memory
+from tests.support.orders import order_body
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from hsm_keys.proxy.audit import AuditTrail
+    from hsm_keys.proxy.signing import SignsForDoor
+    from hsm_keys.proxy.upstream import Sign, Upstream
+    from hsm_keys.sandbox import SandboxServer
+
+ORDERS = "/trade-api/v2/portfolio/events/orders"
+RESTING = "/trade-api/v2/portfolio/orders?status=resting"
+HELD = {"KALSHI-ACCESS-KEY": "held"}
+
+
+@pytest.fixture
+def door(sandbox: SandboxServer, tmp_path: Path) -> Iterator[Door]:
+    with with_key_in_memory(tmp_path) as running:
+        yield running
+
+
+def rest(door: Door, number: int) -> None:
+    body = order_body(client_order_id=f"order-{number}", price="0.0100")
+    status, answer = door.request("POST", ORDERS, json.dumps(body), {"Content-Type": "application/json"})
+    assert (status, answer["remaining_count"] != "0.00") == (201, True)
+
+
+def resting(door: Door) -> int:
+    return len(door.request("GET", RESTING)[1]["orders"])
+
+
+def command(door: Door, *arguments: str) -> tuple[int, dict[str, Any]]:
+    done = run_cli("proxy", *arguments, "--name", "prod", "--output", "json", **door.environment)
+    return done.returncode, json.loads(done.stdout or done.stderr)
+
+
+def test_freeze_and_cancel_all(door: Door, sandbox: SandboxServer) -> None:
+    for number in range(3):
+        rest(door, number)
+    assert resting(door) == 3
+    status, told = command(door, "freeze", "--cancel-all")
+    assert (status, told) == (0, {"frozen": True, "cancelled": {"status": 204, "problem": "", "resting": 0}})
+    assert door.request("GET", RESTING)[0] == 403
+    cancels = [seen for seen in sandbox.requests if seen.method == "DELETE"]
+    assert [(seen.path, seen.status) for seen in cancels] == [(ORDERS, 204)]
+    door.stop()
+    assert [line["resting"] for line in door.lines() if line["kind"] == "cancel_all"] == [0]
+
+
+def test_cancel_all_lets_the_clients_go_on(door: Door) -> None:
+    rest(door, 1)
+    status, told = command(door, "cancel-all")
+    assert (status, told["frozen"], told["cancelled"]["resting"]) == (0, False, 0)
+    rest(door, 2)
+    assert resting(door) == 1
+
+
+def test_what_kalshi_refuses_isnt_called_cancelled(door: Door, sandbox: SandboxServer) -> None:
+    rest(door, 1)
+    sandbox.faults.add(parse_fault("DELETE /portfolio/events/orders:status=503"))
+    status, told = command(door, "freeze", "--cancel-all")
+    assert (status, told["error"]["code"]) == (7, "not_cancelled")
+    assert "status 503" in told["error"]["message"]
+    assert "frozen" in told["error"]["message"]
+    assert door.request("GET", RESTING)[0] == 403
+
+
+class Kalshi:
+    """In place of Kalshi's side: orders that rest, and what was sent."""
+
+    def __init__(self) -> None:
+        self.resting = 0
+        self.sent: list[tuple[str, dict[str, str]]] = []
+        self.cancelled = asyncio.Event()
+
+    async def own(self, method: str, target: str, sign: Sign) -> tuple[int, bytes]:
+        self.sent.append((method, await sign()))
+        if method == "GET":
+            return 200, json.dumps({"orders": [{}] * self.resting}).encode()
+        self.resting = 0
+        self.cancelled.set()
+        assert target == ORDERS
+        return 204, b""
+
+    @property
+    def cancels(self) -> list[dict[str, str]]:
+        return [headers for method, headers in self.sent if method == "DELETE"]
+
+
+class Token:
+    """In place of what signs: it hangs until the test lets it go, but for what is in hand."""
+
+    key = SimpleNamespace(environment="demo")
+
+    def __init__(self, held: dict[str, str] | None) -> None:
+        self.held = held
+        self.goes_on = threading.Event()
+        self.keeps: list[tuple[str, str]] = []
+        self.quiet = asyncio.Event()
+
+    def keep(self, method: str, path: str) -> None:
+        self.keeps.append((method, path))
+
+    def keep_none(self) -> None:
+        self.quiet.set()
+
+    def kept(self, method: str, _path: str) -> dict[str, str] | None:
+        return self.held if method == "DELETE" else None
+
+    def sign_frozen(self, _method: str, _path: str) -> dict[str, str]:
+        assert self.goes_on.wait(30)
+        return {}
+
+    async def in_thread(self, call: Any, *arguments: Any) -> Any:
+        return await asyncio.to_thread(call, *arguments)
+
+
+def made(kalshi: Kalshi, token: Token, judge: Judge) -> Cancelling:
+    trail = cast("AuditTrail", SimpleNamespace(append=lambda *_, **__: 1))
+    return Cancelling(cast("Upstream", kalshi), cast("SignsForDoor", token), judge, trail)
+
+
+def test_a_token_that_hangs_delays_nothing() -> None:
+    async def run() -> None:
+        kalshi, token = Kalshi(), Token(HELD)
+        asked = asyncio.create_task(made(kalshi, token, Judge()).cancel_all())
+        await kalshi.cancelled.wait()
+        assert kalshi.cancels == [HELD]  # while the token hangs
+        token.goes_on.set()
+        assert (await asked)["status"] == 204
+
+    asyncio.run(run())
+
+
+def test_what_comes_late_is_cancelled_too_while_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancelling, "_LOOK_EVERY_S", 0.0)
+
+    async def run() -> None:
+        kalshi, token, judge = Kalshi(), Token(HELD), Judge(frozen=True)
+        token.goes_on.set()
+        switch = made(kalshi, token, judge)
+        assert (await switch.cancel_all())["resting"] == 0
+        kalshi.cancelled.clear()
+        kalshi.resting = 1  # it was under way
+        await kalshi.cancelled.wait()
+        judge.frozen = False
+        kalshi.resting = 1  # somebody thawed: this one is meant
+        await asyncio.sleep(0.05)
+        assert len(kalshi.cancels) == 2
+        await switch.close()
+
+    asyncio.run(run())
+
+
+def test_headers_are_kept_while_orders_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancelling, "_QUIET_S", 0.05)
+
+    async def run() -> None:
+        token = Token(None)
+        switch = made(Kalshi(), token, Judge())
+        for _ in range(3):
+            switch.order_sent()
+            assert token.keeps == [("DELETE", ORDERS)]
+        await token.quiet.wait()
+        await switch.close()
+
+    asyncio.run(run())
+
+
+def test_perpetual_futures_have_a_route_of_their_own() -> None:
+    async def run() -> None:
+        token = Token(None)
+        token.key = SimpleNamespace(environment="prod-perps")
+        switch = made(Kalshi(), token, Judge())
+        switch.order_sent()
+        assert token.keeps == [("DELETE", "/trade-api/v2/margin/orders")]
+        await switch.close()
+
+    asyncio.run(run())
