@@ -190,9 +190,10 @@ EXPLANATIONS: Final = {
         1,
     ),
     "not_cancelled": Explanation(
-        cause="A proxy was to cancel all orders, and Kalshi didn't confirm it: it refused, or no answer came.",
-        remedy="Run it again, or cancel the orders where Kalshi shows them; a freeze holds all the same.",
-        example="hsm-keys proxy freeze --name prod --cancel-all",
+        "A proxy was to cancel all orders, and Kalshi didn't confirm it: it refused, or no answer came.",
+        "Run it again, or cancel the orders where Kalshi shows them; a freeze holds all the same.",
+        "hsm-keys proxy freeze --name prod --cancel-all",
+        7,
     ),
     "not_saved": Explanation(
         "The proxy's state folder couldn't keep a freeze or a thaw, so that a restart would undo it.",
