@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pkcs11
 import pytest
 
 from hsm_keys import KeyType, open_store
+from hsm_keys.stores.pkcs11 import patience
 from hsm_keys.stores.pkcs11.store import Pkcs11Store
 from tests.support.cli import ROOT
 from tests.support.endings import OPEN, SIGNING, run
@@ -93,6 +95,26 @@ def test_other_code_keeps_its_session_where_the_module_counts_none_and_gives_no_
     assert len(list(theirs.get_objects({pkcs11.Attribute.CLASS: pkcs11.ObjectClass.PRIVATE_KEY}))) == 1
     theirs.close()
     open_store(shim.uri(with_key)).close()  # which finalises it, for other tests
+
+
+def test_a_thread_that_has_a_lane_when_the_program_ends_comes_out_of_the_module(
+    with_key: TestToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever finalises the module waits for it: parked with its lane, it would keep the module as it is."""
+    with open_store(with_key.uri) as store:
+        new = store.generate("new", KeyType.ED25519)
+        store.key("prod").sign(b"m")  # opens the lane; the other key is still to be looked up in it
+        monkeypatch.setattr(patience, "_last_thread", threading.get_ident())
+        signatures: list[bytes] = []
+
+        def sign() -> None:
+            signatures.append(store._link.sign(new, b"m", digest=False))  # type: ignore[attr-defined]  # of PKCS#11
+
+        thread = threading.Thread(target=sign, daemon=True)
+        thread.start()
+        thread.join(20)
+        monkeypatch.undo()
+        assert [len(signature) for signature in signatures] == [64]
 
 
 SUB_INTERPRETER = """

@@ -10,12 +10,20 @@ from hsm_keys.errors import StoreUnavailableError
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["PATIENCE_S", "PatientLock", "end_of_program", "wait_if_ending"]
+__all__ = ["PATIENCE_S", "PatientLock", "end_of_program", "inside", "wait_if_ending"]
 
 PATIENCE_S: Final = 30.0
 """How long a thread waits for others that are inside the module."""
 
 _last_thread: int | None = None
+
+
+class _Inside(threading.local):
+    lanes: int = 0
+
+
+inside = _Inside()
+"""How many lanes this thread has: with one it is inside the module, and goes on until it has put that back."""
 
 
 def end_of_program() -> None:
@@ -25,8 +33,11 @@ def end_of_program() -> None:
 
 
 def wait_if_ending() -> None:
-    """Never return to a daemon thread while the program ends: an error would be its traceback on stderr."""
-    if _last_thread is not None and threading.get_ident() != _last_thread:
+    """Never return to a daemon thread while the program ends: an error would be its traceback on stderr.
+
+    A thread that is inside the module comes out first: whoever finalises that waits for it.
+    """
+    if _last_thread is not None and threading.get_ident() != _last_thread and inside.lanes < 1:
         threading.Event().wait()
 
 

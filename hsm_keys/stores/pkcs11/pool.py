@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pkcs11 import exceptions as ckr
 
 from hsm_keys.errors import StoreUnavailableError
-from hsm_keys.stores.pkcs11.patience import PATIENCE_S, PatientLock, wait_if_ending
+from hsm_keys.stores.pkcs11.patience import PATIENCE_S, PatientLock, inside, wait_if_ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,6 +96,7 @@ class SessionPool:
                 continue
             lane.busy = True  # before `halted` is read, as `halt` and `is_idle` do it the other way round
             if not self.halted:
+                inside.lanes += 1
                 return lane
             lane.busy = False
             if not self._going_on.wait(PATIENCE_S):
@@ -109,6 +110,7 @@ class SessionPool:
 
     def put(self, lane: Lane) -> None:
         """Give a lane back."""
+        inside.lanes -= 1
         lane.busy = False
         self._free.put(lane)
 
@@ -117,6 +119,7 @@ class SessionPool:
         with suppress(ckr.PKCS11Error, StoreUnavailableError):
             self._close_session(lane)
         self._lanes.discard(lane)  # only now: until then a thread is inside the module
+        inside.lanes -= 1
         self._free.put(None)
 
     def forget(self) -> None:
@@ -158,7 +161,7 @@ class SessionPool:
         self.halt(for_good=True)
         if not self.is_idle(time.monotonic() + _CLOSING_S):
             return
-        with self._growing, self._module.mutex:
+        with self._module.mutex:  # not _growing: whoever has that may wait for the mutex, or for the program's end
             for lane in self._lanes:
                 with suppress(ckr.PKCS11Error):
                     self._close_session(lane)
@@ -189,7 +192,10 @@ class SessionPool:
                 return None
             try:
                 with self._module.mutex:
+                    if self.closed:
+                        return None
                     lane = Lane(self._open_session(), self._module.signing)
+                    self._lanes.add(lane)
             except _NO_MORE as error:
                 if not self._lanes and not isinstance(error, ckr.SessionCount):
                     raise
@@ -197,5 +203,5 @@ class SessionPool:
                 if self._lanes:
                     return None
                 lane = Lane(self._managing, self._module.mutex)
-            self._lanes.add(lane)
+                self._lanes.add(lane)
             return lane
