@@ -12,9 +12,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from typing import Final
 
-__all__ = ["DEFAULT_COST", "OPERATIONS", "REST_PREFIX", "WEBSOCKETS", "Kind", "Operation", "find_operation"]
+__all__ = [
+    "DEFAULT_COST",
+    "OPERATIONS",
+    "REST_PREFIX",
+    "WEBSOCKETS",
+    "Kind",
+    "Operation",
+    "find_operation",
+    "words_in_place",
+]
 
 REST_PREFIX: Final = "/trade-api/v2"
 """What stands before the paths of the REST API."""
@@ -380,3 +390,20 @@ def find_operation(method: str, path: str) -> Operation:
             return unknown
         node = child
     return node.operations.get(method, unknown)
+
+
+@cache
+def words_in_place(before: tuple[str, ...]) -> frozenset[str]:
+    """Return the literal words that the table has behind such segments, whatever the method: ``batched``, say.
+
+    Args:
+        before: The segments before that place, of a whole path; ``*`` and ``{name}`` stand for any one.
+    """
+    nodes = [_TREE]
+    for segment in before:
+        if segment == "*" or segment.startswith("{"):
+            nodes = [child for node in nodes for child in (*node.literal.values(), node.parameter) if child is not None]
+        else:
+            found = (node.literal.get(segment, node.parameter) for node in nodes)
+            nodes = [child for child in found if child is not None]
+    return frozenset(word for node in nodes for word in node.literal)

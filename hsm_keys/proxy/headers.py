@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from multidict import CIMultiDict
@@ -33,24 +32,42 @@ _HOP_BY_HOP: Final = frozenset(
 )
 """RFC 9110, section 7.6.1."""
 
-_OURS: Final = frozenset({"authorization", "cookie", "expect", "forwarded", "host", "via"})
-_MISLEADING: Final = (
-    "kalshi-access-",
-    "x-envoy-",
-    "x-forwarded-",
-    "x-host",
-    "x-http-",
-    "x-method",
-    "x-original-",
-    "x-override-",
-    "x-rewrite-",
+_TO_KALSHI: Final = frozenset(
+    {
+        "accept",
+        "accept-charset",
+        "accept-encoding",
+        "accept-language",
+        "cache-control",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "if-match",
+        "if-modified-since",
+        "if-none-match",
+        "if-unmodified-since",
+        "pragma",
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-protocol",
+        "sec-websocket-version",
+        "traceparent",
+        "tracestate",
+        "user-agent",
+        "x-correlation-id",
+        "x-request-id",
+    }
 )
-"""They authenticate, or may make a server take the request for another one than was judged."""
+"""What describes the request's body, or the answer that is wanted, or names the request in logs.
+
+Any other header may authenticate the client, or have Kalshi, or a server before it, take the request for another one
+than was judged: another address, method, path, account or coding.
+"""
 
 
 def to_kalshi(headers: Iterable[tuple[str, str]]) -> CIMultiDict[str]:
     """Return the headers of a client's request as they go to Kalshi; those that authenticate it come later."""
-    return CIMultiDict((name, value) for name, value in _without_hops(headers) if _goes_to_kalshi(name))
+    return CIMultiDict((name, value) for name, value in _without_hops(headers) if name.lower() in _TO_KALSHI)
 
 
 def from_kalshi(headers: Iterable[tuple[str, str]]) -> CIMultiDict[str]:
@@ -82,8 +99,3 @@ def _without_hops(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     }
     hops = _HOP_BY_HOP | named
     return [(name, value) for name, value in listed if name.lower() not in hops]
-
-
-@lru_cache(maxsize=1024)
-def _goes_to_kalshi(name: str) -> bool:
-    return name.lower() not in _OURS and not name.lower().replace("_", "-").startswith(_MISLEADING)

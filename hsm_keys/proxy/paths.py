@@ -12,18 +12,20 @@ from functools import lru_cache
 from typing import Final, Self
 
 from hsm_keys.errors import UsageError
-from hsm_keys.signing.message import REST_PREFIX, canonical_path
+from hsm_keys.kalshi.operations import words_in_place
+from hsm_keys.signing.message import MARGIN_WEBSOCKET_PATH, REST_PREFIX, WEBSOCKET_PATH, canonical_path
 from hsm_keys.values import describe
 
-__all__ = ["METHODS", "Rule", "UnclearPathError", "split_target", "whole_path"]
+__all__ = ["METHODS", "Rule", "UnclearPathError", "is_of_this_version", "split_target", "whole_path"]
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _ROOT: Final = "/trade-api/"
 _QUERY: Final = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?\[\]|]|%[0-9A-Fa-f]{2})*")
 _ESCAPE: Final = re.compile(r"%([0-9A-F]{2})")
-# What a server may decode before it routes: unreserved characters, what separates segments or ends a path, spaces
-# that may be cut off; and what isn't ASCII, of which some folds to ASCII (U+212A is a K). Kalshi's paths are ASCII.
-_NEVER_ESCAPED: Final = re.compile(r"[A-Za-z0-9\-._~/\\%;?#\x00-\x20\x7f-\xff]")
+# What may stand in a path as it is (RFC 3986, section 3.3), so that its escape is a second spelling; what separates
+# segments or ends a path; spaces that may be cut off; and what isn't ASCII, of which some folds to ASCII (U+212A is a
+# K). Kalshi's paths are ASCII.
+_NEVER_ESCAPED: Final = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@/\\%?#\x00-\x20\x7f-\xff]")
 _LONGEST: Final = 8000
 _TEMPLATE: Final = re.compile(r"/(?:[A-Za-z0-9\-._~:@,]+|\*\*|\*|\{[A-Za-z_]+\})")
 
@@ -58,6 +60,11 @@ def whole_path(path: str) -> str:
     return path if path.startswith(_ROOT) or not path.startswith("/") else REST_PREFIX + path
 
 
+def is_of_this_version(path: str) -> bool:
+    """Tell whether a path is one that rules are about, unless they name another version: REST, or a WebSocket's."""
+    return path.startswith(REST_PREFIX + "/") or path in {REST_PREFIX, WEBSOCKET_PATH, MARGIN_WEBSOCKET_PATH}
+
+
 @lru_cache(maxsize=1024)
 def _check_path(path: str) -> None:
     """Refuse a path that isn't in its one spelling. A path is asked for again and again; what is refused isn't kept."""
@@ -73,7 +80,7 @@ def _check_path(path: str) -> None:
         raise UnclearPathError("the path ends in a slash, or has an escape in lower case")
     for escape in _ESCAPE.finditer(path):
         if _NEVER_ESCAPED.fullmatch(chr(int(escape[1], 16))):
-            raise UnclearPathError(f"the path holds {escape[0]}, which servers may decode before they route")
+            raise UnclearPathError(f"the path holds {escape[0]}, which servers may decode: it has another spelling")
     segments = path.split("/")[1:]
     if "" in segments or "." in segments or ".." in segments:
         raise UnclearPathError("the path has an empty segment, or a dot for one")
@@ -85,8 +92,10 @@ def _check_path(path: str) -> None:
 class Rule:
     """A method and a path template, as in ``POST /portfolio/events/orders``.
 
-    ``*`` or ``{name}`` stands for one segment, ``**`` at the end for all that follow and for none, and ``*`` in
-    place of the method for every method. Templates are below ``/trade-api/v2`` unless they say ``/trade-api/``.
+    ``*`` stands for one segment, and ``{name}`` for one that isn't a word of Kalshi's in this place:
+    ``/orders/{order_id}`` isn't ``/orders/batched``. ``**`` at the end stands for all that follow and for none, and
+    ``*`` in place of the method for every method. Templates that don't begin with ``/trade-api/`` are below
+    ``/trade-api/v2``.
     """
 
     text: str
@@ -109,8 +118,12 @@ class Rule:
         if "/**" in parts[:-1] or "/." in parts or "/.." in parts:
             raise ValueError(f"{text!r}: ** stands at the end only, and no segment is a dot")
         whole = whole_path(template)
-        segments = tuple("*" if part.startswith("{") else part for part in whole.split("/")[1:])
-        return cls(text, method, segments)
+        return cls(text, method, tuple(whole.split("/")[1:]))
+
+    @property
+    def names_a_version(self) -> bool:
+        """Whether it says itself which version, or which WebSocket, it is about."""
+        return self.text.partition(" ")[2].startswith(_ROOT)
 
     def matches(self, method: str, path: str, *, fold: bool = False) -> bool:
         """Tell whether it is a rule for this request.
@@ -129,7 +142,12 @@ class Rule:
             if len(asked) < len(wanted):
                 return False
             asked = asked[: len(wanted)]
-        return len(asked) == len(wanted) and all(
-            want in {"*", got} or (fold and want.casefold() == got.casefold())
-            for want, got in zip(wanted, asked, strict=True)
-        )
+        return len(asked) == len(wanted) and all(self._fits(number, got, fold=fold) for number, got in enumerate(asked))
+
+    def _fits(self, number: int, got: str, *, fold: bool) -> bool:
+        want = self.segments[number]
+        if want.startswith("{"):
+            words = words_in_place(self.segments[:number])
+            # A server that folds takes BATCHED for the word, another one for an id: a deny is for both.
+            return got not in words if fold else got.casefold() not in words
+        return want in {"*", got} or (fold and want.casefold() == got.casefold())

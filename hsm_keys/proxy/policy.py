@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from hsm_keys.errors import UsageError
+from hsm_keys.proxy.files import check_nobody_else_writes
 from hsm_keys.proxy.orders import OrderLimits
 from hsm_keys.proxy.paths import Rule
 from hsm_keys.proxy.policy_errors import not_toml, wrong_settings
@@ -206,14 +207,21 @@ def parse_policy(text: str, *, source: str = "the policy") -> Policy:
         raise UsageError(f"{source} can't be used: {wrong}", hint="docs/proxy.md lists what a policy can say") from None
 
 
-def load_policy(path: Path) -> Policy:
+def load_policy(path: Path, *, in_force: bool = False) -> Policy:
     """Read a policy's file.
+
+    Args:
+        path: The file.
+        in_force: Refuse one that others can change.
 
     Raises:
         UsageError: If it can't be read, or isn't a policy.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            if in_force:
+                check_nobody_else_writes(path, file.fileno())
+            text = file.read().decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it isn't UTF-8"
         raise UsageError(f"the policy {shown_path(path)} can't be read: {reason}", hint="give a TOML file") from None

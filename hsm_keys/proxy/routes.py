@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.kalshi.operations import Kind, find_operation
-from hsm_keys.proxy.paths import METHODS
+from hsm_keys.proxy.paths import METHODS, is_of_this_version
 from hsm_keys.proxy.schemas import SCHEMAS
 
 if TYPE_CHECKING:
@@ -50,7 +50,13 @@ def against_route(
     named = _NAMED.get(_worst_kind(operation, method, path))
     if named is not None and not getattr(rules, named[1]):
         return named[0], f"{named[2]}; `{named[1]} = true` lets the client"
+    if not (is_of_this_version(path) or _names_version(rules, method, path)):
+        return "version", 'only /trade-api/v2 is forwarded; a rule in `allow` may name another: "GET /trade-api/v3/**"'
     return _against_rules(rules, method, path) or _against_hours(rules, at) or _against_judging(rules, operation, path)
+
+
+def _names_version(rules: ClientPolicy, method: str, path: str) -> bool:
+    return any(rule.names_a_version and rule.matches(method, path) for rule in rules.allow or ())
 
 
 def _against_rules(rules: ClientPolicy, method: str, path: str) -> tuple[str, str] | None:

@@ -22,6 +22,7 @@ from hsm_keys.proxy.audit import AuditTrail
 from hsm_keys.proxy.cancelling import Cancelling
 from hsm_keys.proxy.control import Control
 from hsm_keys.proxy.door import Door
+from hsm_keys.proxy.files import check_nobody_else_reads
 from hsm_keys.proxy.judge import ALLOW_ALL, Judge
 from hsm_keys.proxy.listening import (
     BACKLOG,
@@ -158,7 +159,7 @@ def check_options(options: Options) -> Checked:
     Raises:
         UsageError: If an option can't be used.
     """
-    policy = load_policy(options.policy) if options.policy else ALLOW_ALL
+    policy = load_policy(options.policy, in_force=True) if options.policy else ALLOW_ALL
     if options.ahead_rate is not None and not options.ahead:
         raise UsageError("--presign-rate is for --presign", hint="give --presign too")
     presign_cost(routes=options.ahead, rate=_rate(options))  # refuses what is no rate
@@ -175,6 +176,7 @@ def check_options(options: Options) -> Checked:
         return Checked(options, policy, None)
     if options.socket is not None or options.allow_uids:
         raise UsageError("--socket and --allow-uid don't go with --listen", hint="run a second proxy for the other")
+    _tls(options.tls)
     if options.unsafe_listen and options.tls is None:
         raise UsageError("--unsafe-listen needs TLS", hint="give --tls-cert and --tls-key")
     host, _ = parse_address(options.listen)
@@ -326,7 +328,7 @@ class _Proxy:
             return
         before = self._judge.policy
         try:
-            self._judge.replace(load_policy(self._options.policy))
+            self._judge.replace(load_policy(self._options.policy, in_force=True))
         except UsageError as error:
             _log.error("the policy wasn't reloaded, the old one stays: %s", error)
             return
@@ -388,6 +390,7 @@ def _tls(files: tuple[Path, Path] | None) -> ssl.SSLContext | None:
     if files is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    check_nobody_else_reads(files[1])
     try:
         context.load_cert_chain(*files)
     except (OSError, ssl.SSLError):

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from hsm_keys.sandbox import SandboxServer
 
 
+OWN_REQUESTS = (b"/exchange/status", b"/account/endpoint_costs", b"/account/limits")
+"""What the proxy asks for itself."""
+
+
 class Kalshi:
     """Answers requests with given bytes, and keeps what it was asked; one a connection, unless ``stays`` is set."""
 
@@ -56,7 +60,7 @@ class Kalshi:
             connection.settimeout(5)
             while asked := self._request(connection):
                 answer = self.answer
-                if b"/exchange/status" not in asked:
+                if not any(own in asked for own in OWN_REQUESTS):
                     self.asked.append(asked)
                     connection.sendall(answer)
                 if not self.stays or b"Connection: close" in answer:
@@ -111,14 +115,17 @@ def test_what_goes_there(door: Door, kalshi: Kalshi) -> None:
     kalshi.answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
     body = b'{"count" :5,  "b": "\xc3\xa9\\u00e9"}'
     target = f"{ORDERS}?b=%2f&a=1&a=1&c=x+y%20z&d".encode()
-    head = b"Host: localhost\r\nConnection: close\r\nX-Two: 1\r\nX-Two: 2\r\nContent-Length: %d\r\n\r\n" % len(body)
+    head = (
+        b"Host: localhost\r\nConnection: close\r\nX-Request-Id: 1\r\nX-Request-Id: 2\r\nContent-Length: %d\r\n\r\n"
+        % len(body)
+    )
     received(door, b"POST " + target + b" HTTP/1.1\r\n" + head + body)
     (asked,) = kalshi.asked
     sent_head, _, sent_body = asked.partition(b"\r\n\r\n")
     assert sent_head.split(b"\r\n")[0] == b"POST " + target + b" HTTP/1.1"
     assert sent_body == body
     names = [line.partition(b":")[0].lower() for line in sent_head.split(b"\r\n")[1:]]
-    assert names.count(b"x-two") == 2
+    assert names.count(b"x-request-id") == 2
     assert names.count(b"kalshi-access-signature") == 1
     assert not {b"user-agent", b"accept-encoding", b"accept"} & set(names)
 
@@ -249,7 +256,11 @@ def test_headers_that_mislead_end_at_the_door(door: Door, kalshi: Kalshi) -> Non
     kalshi.answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
     misleading = ("X-HTTP-Method-Override", "X_HTTP_Method", "X-Method-Override", "X-Original-URL", "X-Rewrite-URL",
                   "X-Forwarded-Host", "X-Host", "X-HTTP-Path-Override", "X-Envoy-Original-Path", "Forwarded", "Via",
-                  "Kalshi_Access_Key", "TE", "Trailer", "Proxy-Authorization", "Keep-Alive", "X-Named")  # fmt: skip
+                  "Kalshi_Access_Key", "TE", "Trailer", "Proxy-Authorization", "Keep-Alive", "X-Named",
+                  "X-Real-IP", "True-Client-IP", "CF-Connecting-IP", "X-Kalshi-User", "Kalshi-Subaccount",
+                  "Content_Encoding", "Content_Type", "X-Client",
+                  "Idempotency-Key", "Referer", "Range",
+                  "Date", "Priority")  # fmt: skip
     head = "".join(f"{name}: canary\r\n" for name in misleading)
     named = "Connection: close, X-Named, KALSHI-ACCESS-SIGNATURE, KALSHI-ACCESS-KEY, Content-Length\r\n"
     received(door, f"POST {ORDERS} HTTP/1.1\r\nHost: x\r\n{named}{head}Content-Length: 2\r\n\r\n{{}}".encode())
@@ -257,6 +268,18 @@ def test_headers_that_mislead_end_at_the_door(door: Door, kalshi: Kalshi) -> Non
     assert b"canary" not in asked
     assert len(re.findall(rb"\r\nKALSHI-ACCESS-[A-Z]+: ", asked)) == 3
     assert asked.endswith(b"\r\n\r\n{}")
+
+
+def test_headers_of_clients_go_through(door: Door, kalshi: Kalshi) -> None:
+    kalshi.answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
+    names = ("Accept", "Accept-Encoding", "Accept-Language", "Cache-Control", "Content-Type", "Content-Encoding",
+             "If-None-Match", "If-Modified-Since", "User-Agent", "X-Request-ID", "traceparent")  # fmt: skip
+    head = "".join(f"{name}: canary-{number}\r\n" for number, name in enumerate(names))
+    head = f"POST {ORDERS} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{head}Content-Length: 2\r\n\r\n"
+    received(door, f"{head}{{}}".encode())
+    (asked,) = kalshi.asked
+    for number, name in enumerate(names):
+        assert f"\r\n{name}: canary-{number}\r\n".encode() in asked
 
 
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from copy import deepcopy
 from datetime import UTC, datetime
 from posixpath import normpath
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsm_keys.errors import UsageError
+from hsm_keys.kalshi.operations import OPERATIONS
 from hsm_keys.proxy.costs import Costs, EndpointCosts
 from hsm_keys.proxy.judge import Judge
 from hsm_keys.proxy.limits import MinuteCap, TokenBucket
@@ -26,7 +28,8 @@ def test_api_keys_are_denied_to_everyone(method: str, path: str) -> None:
     for prefix in (V2, "/trade-api/v3"):
         for asked in (Judge(), judge('allow = ["* /trade-api/**"]')):
             assert ask(asked, method, prefix + path).rule == "api_keys"
-        assert ask(judge("allow_key_management = true"), method, prefix + path).allowed
+        named = 'allow_key_management = true\nallow = ["* /trade-api/**"]'
+        assert ask(judge(named), method, prefix + path).allowed
 
 
 def test_changes_of_accounts_are_denied_to_everyone() -> None:
@@ -161,6 +164,66 @@ def test_frozen_denies_everything() -> None:
 def test_bad_policies_are_refused(text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         parse_policy(text)
+
+
+OTHER_VERSIONS = (
+    "/trade-api/v3/portfolio/fills",
+    "/trade-api/V2/portfolio/fills",
+    "/trade-api/ws/v3",
+    "/trade-api/v20",
+)
+
+
+@pytest.mark.parametrize("path", OTHER_VERSIONS)
+def test_other_versions_are_forwarded_only_if_they_are_named(path: str) -> None:
+    """A deny that speaks of one version is no way round by another."""
+    for rules in ("", 'deny = ["GET /portfolio/fills"]', 'allow = ["* /**"]', "read_only = true"):
+        assert ask(judge(rules), "GET", path).rule == "version"
+    assert ask(Judge(), "GET", path).rule == "version"
+    assert ask(judge(f'allow = ["* /**", "GET {path}"]'), "GET", path).rule == f"allow GET {path}"
+    assert ask(judge(f'allow = ["* /**", "GET {path}"]'), "POST", path).rule == "version"
+    assert ask(judge(f'allow = ["* /trade-api/**"]\ndeny = ["* {path}"]'), "GET", path).rule == f"deny * {path}"
+
+
+@pytest.mark.parametrize("path", ["/trade-api/ws/v2", "/trade-api/ws/v2/margin"])
+def test_websockets_are_forwarded_as_they_are(path: str) -> None:
+    assert ask(Judge(), "GET", path).allowed
+    assert ask(judge('allow = ["* /**"]'), "GET", path).rule == "allow"
+
+
+def test_a_parameter_is_no_word_of_kalshis() -> None:
+    """Whoever may cancel one order may not cancel a batch of them."""
+    one = "DELETE /portfolio/events/orders/{order_id}"
+    allowed = judge(f'allow = ["{one}"]')
+    assert ask(allowed, "DELETE", ORDERS + "/x").rule == f"allow {one}"
+    for word in ("batched", "BATCHED"):
+        assert ask(allowed, "DELETE", f"{ORDERS}/{word}", {"orders": []}).rule == "allow"
+    denied = judge(f'deny = ["{one}"]')
+    assert ask(denied, "DELETE", ORDERS + "/batched", {"orders": [{"order_id": "x"}]}).allowed
+    assert ask(denied, "DELETE", ORDERS + "/BATCHED").rule == f"deny {one}"  # an id, where Kalshi doesn't fold
+    star = judge('allow = ["DELETE /portfolio/events/orders/*"]')
+    assert ask(star, "DELETE", ORDERS + "/batched", {"orders": [{"order_id": "x"}]}).allowed
+
+
+def test_every_parameter_of_the_table_leaves_its_words_out() -> None:
+    """A rule that is written as Kalshi's documentation writes the route allows that route alone."""
+    for operation in OPERATIONS:
+        rule = Rule.parse(operation.name)
+        for other in OPERATIONS:
+            fits = rule.matches(operation.method, re.sub("[{}]", "", other.route))
+            assert fits == (other.route == operation.route), f"{operation.name} and {other.route}"
+
+
+def test_escapes_of_what_needs_none_are_refused() -> None:
+    for code in range(256):
+        raw = chr(code)
+        needs = raw in '"<>[]^`{|}'
+        try:
+            split_target(f"{V2}/portfolio/a%{code:02X}b")
+        except UnclearPathError:
+            assert not needs, raw
+        else:
+            assert needs, raw
 
 
 PIECES = st.one_of(

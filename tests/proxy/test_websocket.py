@@ -103,7 +103,7 @@ def session(door: Door, **options: Any) -> ClientConnection:
 
 
 def test_messages_pings_and_headers_go_both_ways(door: Door, kalshi: Kalshi) -> None:
-    own = {"KALSHI-ACCESS-KEY": "bot", "Authorization": "Bearer x", "X-Client": "1"}
+    own = {"KALSHI-ACCESS-KEY": "bot", "Authorization": "Bearer x", "X-Request-Id": "1", "X-Client": "1"}
     with session(door, additional_headers=own, subprotocols=["other", "kalshi"]) as bot:
         assert bot.subprotocol == "kalshi"
         for message in ("text \u00e9", b"\x00\xff", "", "x" * 3_000_000):
@@ -116,7 +116,8 @@ def test_messages_pings_and_headers_go_both_ways(door: Door, kalshi: Kalshi) -> 
     assert len(handshake.headers.get_all("KALSHI-ACCESS-KEY")) == 1
     assert handshake.headers["KALSHI-ACCESS-KEY"] != "bot"
     assert "Authorization" not in handshake.headers
-    assert handshake.headers["X-Client"] == "1"
+    assert handshake.headers["X-Request-Id"] == "1"
+    assert "X-Client" not in handshake.headers
     door.stop()
     ended = [line for line in door.lines() if line["kind"] in {"decision", "outcome"}]
     assert [(line["kind"], line["status"]) for line in ended] == [("decision", None), ("outcome", 101)]

@@ -194,6 +194,8 @@ def serve(options: dict[str, Any]) -> None:
     for name in ("policy", "clients", "socket"):
         if name in options:
             options[name] = Path(options[name])
+    if "tls" in options:
+        options["tls"] = tuple(map(Path, options["tls"]))
     run(
         RequestSigner(Key()),
         os.environ["KALSHI_API_BASE_URL"],
