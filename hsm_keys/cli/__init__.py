@@ -47,6 +47,9 @@ _COMMANDS: Final = {
 }
 """Command to the module that holds it, and its short help: ``--help`` imports none of them."""
 
+_SIGNPOSTS: Final = ("help", "version", "import")
+"""Words that people try; the module ``signposts`` has them, and the list of commands hasn't."""
+
 
 class _LazyGroup(Group):
     """A group whose commands are imported when they are asked for."""
@@ -57,12 +60,16 @@ class _LazyGroup(Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import the module of a command and return it."""
-        entry = _COMMANDS.get(cmd_name)
-        if entry is None:
+        if cmd_name in _SIGNPOSTS:
+            home = "signposts"
+        elif cmd_name in _COMMANDS:
+            home = _COMMANDS[cmd_name][0]
+        else:
             return None
-        module = import_module(f"hsm_keys.cli.{entry[0]}")
-        # No function can be called list without hiding the builtin.
-        attribute = "list_keys" if cmd_name == "list" else cmd_name.replace("-", "_")
+        module = import_module(f"hsm_keys.cli.{home}")
+        # No function can be called so without hiding a builtin, or at all.
+        builtin = {"list": "list_keys", "help": "show_help", "import": "import_key"}
+        attribute = builtin.get(cmd_name, cmd_name.replace("-", "_"))
         command: click.Command = getattr(module, attribute)
         return command
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hsm_keys.cli.commands import command
-from hsm_keys.cli.options import Settings, settings_options
+from hsm_keys.cli.options import Settings, key_name, settings_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.cli.pages import check_folder, write_page
 from hsm_keys.cli.session import opened_store, speaking
@@ -28,7 +28,7 @@ __all__ = ["bench"]
 
 
 @command(epilog="Example: hsm-keys bench --name prod --slot 0")
-@click.option("--name", metavar="NAME", help="The key to measure; by default the only one of the store.")
+@key_name("The key to measure; by default the only one of the store.", required=False)
 @click.option(
     "--seconds", type=click.FloatRange(0.05, 600), default=2.0, show_default=True, help="For each measurement."
 )

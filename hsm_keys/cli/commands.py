@@ -91,11 +91,10 @@ class Group(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; for a slip of the keyboard, say which one may be meant."""
-        known = self.list_commands(ctx)
-        if args and args[0] not in known and not args[0].startswith("-"):
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             from hsm_keys.values import shown_word
 
-            raise click.UsageError(f"There is no command {shown_word(args[0], known)}.", ctx)
+            raise click.UsageError(f"There is no command {shown_word(args[0], self.list_commands(ctx))}.", ctx)
         return super().resolve_command(ctx, args)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hsm_keys.cli.commands import command
-from hsm_keys.cli.options import Settings, new_key_options, settings_options
+from hsm_keys.cli.options import Settings, key_name, new_key_options, settings_options
 from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.session import connector, management_client, opened_store, speaking
 from hsm_keys.errors import AwsError, UsageError
@@ -58,7 +58,7 @@ def print_enrollment(settings: Settings, done: Enrollment) -> None:
 
 
 @command(epilog="Example: hsm-keys enroll --slot 0 --name prod")
-@click.option("--name", required=True, metavar="NAME", help="What to call the key, in the store and at Kalshi.")
+@key_name("What to call the key, in the store and at Kalshi.")
 @click.option("--key-type", type=click.Choice(_KEY_TYPES), help="What to make; rsa-2048 by default.")
 @new_key_options
 @click.option("--offline", is_flag=True, help="Make the key and print its PEM, to register on Kalshi's account page.")
@@ -133,7 +133,7 @@ def _print_offline(settings: Settings, store: KeyStore, minted: Enrollment, say:
 
 
 @command(epilog="Example: hsm-keys adopt prod --slot 0 --api-key-id 3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d")
-@click.argument("name")
+@key_name("The key in the store.")
 @click.option("--api-key-id", required=True, metavar="ID", help="The id that Kalshi's account page shows.")
 @settings_options
 @click.pass_obj

@@ -9,7 +9,7 @@ import click
 
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.enroll import print_enrollment
-from hsm_keys.cli.options import Settings, new_key_options, settings_options
+from hsm_keys.cli.options import Settings, key_name, new_key_options, settings_options
 from hsm_keys.cli.session import Connector, bootstrap_signer, connector, management_client, opened_store, speaking
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _KEY_TYPES = ("rsa-2048", "ed25519")
 
 
 @command(epilog="Example: hsm-keys generate ci-bot --slot 0 --scope read")
-@click.argument("name")
+@key_name("What to call the key, in the store and at Kalshi.")
 @click.option("--key-type", type=click.Choice(_KEY_TYPES), default="rsa-2048", help="What Kalshi is to make.")
 @new_key_options
 @click.option(

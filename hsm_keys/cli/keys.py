@@ -8,7 +8,7 @@ import click
 
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.enroll import key_object
-from hsm_keys.cli.options import Settings, api_key_id_option, auth_option, settings_options
+from hsm_keys.cli.options import Settings, api_key_id_option, auth_option, key_name, settings_options
 from hsm_keys.cli.output import print_json, print_line, print_table, say_attestation
 from hsm_keys.cli.session import connector, management_signer, opened_store, opened_stores, speaking
 from hsm_keys.stores.base import LOGIN_EACH_TIME
@@ -84,7 +84,7 @@ def _print_unusable(unusable: Sequence[UnusableObject]) -> None:
 
 
 @command(epilog="Example: hsm-keys show prod --slot 0")
-@click.argument("name")
+@key_name("The key in the store.")
 @api_key_id_option
 @settings_options
 @click.pass_obj
@@ -119,7 +119,7 @@ def _print_key(shown: dict[str, Any]) -> None:
 
 
 @command(name="public-key", epilog="Example: hsm-keys public-key prod --slot 0 > prod.pub.pem")
-@click.argument("name")
+@key_name("The key in the store.")
 @settings_options
 @click.pass_obj
 def public_key(settings: Settings, *, name: str) -> None:

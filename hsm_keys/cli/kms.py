@@ -7,7 +7,7 @@ import os
 import click
 
 from hsm_keys.cli.commands import command, group
-from hsm_keys.cli.options import Settings, settings_options
+from hsm_keys.cli.options import Settings, key_name, settings_options
 from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.session import opened_store, speaking
 from hsm_keys.errors import UsageError
@@ -25,7 +25,7 @@ def kms() -> None:
 
 @kms.command(epilog="Example: hsm-keys kms policy --for sign --name prod --account 111122223333 --region us-east-1")
 @click.option("--for", "purpose", type=click.Choice(_PURPOSES), required=True, help="What is to be allowed.")
-@click.option("--name", metavar="NAME", help="The key; every key of hsm-keys by default.")
+@key_name("The key; every key of hsm-keys by default.", required=False)
 @click.option(
     "--role", "roles", multiple=True, metavar="ARN", help="Who signs; again for more, the one that enrolls included."
 )
@@ -49,7 +49,7 @@ def _regions(settings: Settings) -> tuple[str, ...]:
 
 
 @command(epilog="Example: hsm-keys replicate prod --to us-west-2 --kms --region us-east-1")
-@click.argument("name")
+@key_name("The key in KMS.")
 @click.option("--to", "target", required=True, metavar="REGION", help="Where the key is to be usable too.")
 @settings_options
 @click.pass_obj

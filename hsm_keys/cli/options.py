@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -14,6 +15,7 @@ __all__ = [
     "Settings",
     "api_key_id_option",
     "auth_option",
+    "key_name",
     "new_key_options",
     "settings_options",
     "shared_options",
@@ -141,7 +143,36 @@ def api_key_id_option(function: _F) -> _F:
     )(function)
 
 
+def key_name(what: str, *, metavar: str = "NAME", required: bool = True) -> Callable[[_F], _F]:
+    """Return what adds a key's name to a command, as the argument NAME and as ``--name``: either will do.
+
+    Args:
+        what: What the key is to the command, for its help.
+        metavar: What the argument is called.
+        required: Whether one of them has to be given; else the function gets None for none.
+    """
+
+    def add(function: _F) -> _F:
+        @wraps(function)
+        def call(*args: Any, name_argument: str | None, name_option: str | None, **given: Any) -> Any:
+            return function(*args, name=_one_name(name_argument, name_option, metavar, required=required), **given)
+
+        option = click.option("--name", "name_option", metavar=metavar, help=what)
+        argument = click.argument("name_argument", required=False, metavar=metavar if required else f"[{metavar}]")
+        return cast("_F", argument(option(call)))
+
+    return add
+
+
+def _one_name(argument: str | None, option: str | None, metavar: str, *, required: bool) -> str | None:
+    if argument is not None and option is not None and argument != option:
+        raise click.UsageError(f"{metavar} and --name say two names: give one of them.", click.get_current_context())
+    name = option if argument is None else argument
+    if name is None and required:
+        raise click.UsageError(f"Missing the key's name: give {metavar} or --name.", click.get_current_context())
+    return name
+
+
 def signing_key_options(function: _F) -> _F:
-    """Add ``--name`` and ``--api-key-id``: the key that signs."""
-    name = click.option("--name", required=True, metavar="NAME", help="The key that signs.")
-    return name(api_key_id_option(function))
+    """Add the name and ``--api-key-id``: the key that signs."""
+    return key_name("The key that signs.")(api_key_id_option(function))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
@@ -69,7 +70,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(*headings, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*map(_visible, row))
-    console = Console(highlight=False, markup=False, width=_UNFOLDED)
+    console = Console(highlight=False, markup=False, color_system=None, width=_UNFOLDED)
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
@@ -176,10 +177,17 @@ def _tell(code: str, message: str, hint: str, *, as_json: bool, exit_code: int) 
 
         _last_words(json.dumps(_encodable({"error": {"code": code, "message": message, "hint": hint}})))
     else:
-        _last_words(_visible(f"error: {message} [{code}]"))
+        _last_words(_in_red("error:") + _visible(f" {message} [{code}]"))
         if hint:
             _last_words(_visible(f"hint: {hint}"))
     return exit_code
+
+
+def _in_red(text: str) -> str:
+    """Return a text in red where stderr is a terminal that shows colours, and nobody asked for none (no-color.org)."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stderr.isatty():
+        return text
+    return click.style(text, fg="red", bold=True)
 
 
 def _last_words(text: str) -> None:

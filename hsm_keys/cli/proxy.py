@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hsm_keys.cli.commands import group
+from hsm_keys.cli.commands import Group
 from hsm_keys.cli.extras import import_extra
 from hsm_keys.cli.options import Settings, settings_options
 from hsm_keys.cli.proxy_check import check
@@ -23,11 +24,22 @@ __all__ = ["proxy"]
 _path = click.Path(path_type=Path)
 
 
-@group(
+class _NamedGroup(Group):
+    """Takes a first word that is no subcommand, nor close to one, for the key's name."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments into the context."""
+        if args and not args[0].startswith("-") and not get_close_matches(args[0], self.commands):
+            args = ["--name", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(
+    cls=_NamedGroup,
     invoke_without_command=True,
     epilog="Example: hsm-keys proxy --name prod --policy policy.toml",
 )
-@click.option("--name", metavar="NAME", help="The key to sign with.")
+@click.option("--name", metavar="NAME", help="The key to sign with; or the first word: hsm-keys proxy prod.")
 @click.option("--socket", type=_path, help="The Unix socket; by default one in XDG_RUNTIME_DIR/hsm-keys.")
 @click.option("--listen", metavar="HOST:PORT", help="Listen on loopback TCP instead; needs --clients.")
 @click.option("--clients", type=_path, help="Folder with a token file (0600) for each client, for --listen.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 import click
 
 from hsm_keys.cli.commands import command
-from hsm_keys.cli.options import Settings, settings_options
+from hsm_keys.cli.options import Settings, key_name, settings_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.errors import HsmKeysError, StoreNotFoundError, UsageError
 from hsm_keys.proxy.controlling import Wanted, ask_all, ask_one
@@ -35,7 +35,7 @@ def _which_options(function: Callable[_P, _T]) -> Callable[_P, _T]:
         click.option(
             "--socket", type=click.Path(path_type=Path), help="The proxy with this socket: its own, or its clients'."
         ),
-        click.option("--name", metavar="NAME", help="The key that the proxy signs with."),
+        key_name("The key that the proxy signs with.", required=False),
     ):
         function = option(function)
     return function

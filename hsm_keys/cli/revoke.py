@@ -8,7 +8,7 @@ import click
 
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.confirming import confirm, require_consent, yes_option
-from hsm_keys.cli.options import Settings, auth_option, settings_options
+from hsm_keys.cli.options import Settings, auth_option, key_name, settings_options
 from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.session import connector, management_client, opened_store, speaking
 
@@ -22,14 +22,14 @@ __all__ = ["revoke"]
 
 
 @command(epilog="Example: hsm-keys revoke old-bot --slot 0 --destroy")
-@click.argument("key", metavar="NAME_OR_ID")
+@key_name("The key to revoke, or its API key id.", metavar="NAME_OR_ID")
 @click.option("--destroy", is_flag=True, help="Destroy the private half in the store too; on KMS: in 7 days.")
 @click.option("--force", is_flag=True, help="Also if it is the last key that can manage API keys.")
 @auth_option
 @yes_option
 @settings_options
 @click.pass_obj
-def revoke(settings: Settings, *, key: str, destroy: bool, force: bool, auth: str | None, yes: bool) -> None:
+def revoke(settings: Settings, *, name: str, destroy: bool, force: bool, auth: str | None, yes: bool) -> None:
     """End an API key at Kalshi, and prove that it is dead.
 
     The key is named by its name in the store, its API key id, or its name at Kalshi. Killed half way, the same command
@@ -40,11 +40,11 @@ def revoke(settings: Settings, *, key: str, destroy: bool, force: bool, auth: st
     require_consent(yes=yes)
     connect = connector(settings)
     with speaking(settings) as say, opened_store(settings, say) as store:
-        done = finish_scheduled(store, key, connect.environment, say) if destroy else None
+        done = finish_scheduled(store, name, connect.environment, say) if destroy else None
         if done is None:
-            with management_client(connect, [store], auth, say, changes=True, avoid=key) as management:
+            with management_client(connect, [store], auth, say, changes=True, avoid=name) as management:
                 revoker = Revoker(store, management, connect, say)
-                plan = revoker.plan(key, destroy=destroy, force=force)
+                plan = revoker.plan(name, destroy=destroy, force=force)
                 confirm(_consequences(plan, store, management), yes=yes, say=say)
                 done = revoker.carry_out(plan)
         if settings.as_json:

@@ -12,7 +12,7 @@ import click
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.confirming import confirm, yes_option
 from hsm_keys.cli.enroll import key_object
-from hsm_keys.cli.options import Settings, auth_option, settings_options
+from hsm_keys.cli.options import Settings, auth_option, key_name, settings_options
 from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.session import connector, management_client, opened_store, speaking
 from hsm_keys.values import describe
@@ -45,7 +45,7 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> i
 
 
 @command(epilog="Example: hsm-keys rotate prod --slot 0")
-@click.argument("name")
+@key_name("The key to rotate.")
 @click.option("--grace", callback=_seconds, metavar="D", help="Wait so long (90s, 10m, 2h), then end the old key.")
 @click.option("--finish", is_flag=True, help="End the old key now.")
 @click.option("--abort", is_flag=True, help="Go back: the old key gets its name again, the new one is ended.")

@@ -7,7 +7,7 @@ import os
 import click
 
 from hsm_keys.cli.commands import group
-from hsm_keys.cli.options import Settings, settings_options
+from hsm_keys.cli.options import Settings, key_name, settings_options
 from hsm_keys.cli.output import print_json
 
 __all__ = ["vault"]
@@ -23,7 +23,7 @@ def vault() -> None:
 
 @vault.command(epilog="Example: hsm-keys vault policy --for rotate --name prod --store vault:///transit?kv=secret")
 @click.option("--for", "purpose", type=click.Choice(_PURPOSES), required=True, help="What is to be allowed.")
-@click.option("--name", metavar="NAME", help="The key; every key of hsm-keys by default.")
+@key_name("The key; every key of hsm-keys by default.", required=False)
 @settings_options
 @click.pass_obj
 def policy(settings: Settings, *, purpose: str, name: str | None) -> None:

@@ -12,11 +12,24 @@ from tests.support.canaries import CANARIES, commands, pieces, run
 
 pytestmark = pytest.mark.softhsm
 
-NAMES = {"name", "auth", "token", "profile", "word", "client", "region", "api_key_id", "html_path"}
+NAMES = {
+    "name",
+    "name_argument",
+    "name_option",
+    "auth",
+    "token",
+    "profile",
+    "word",
+    "client",
+    "region",
+    "api_key_id",
+    "html_path",
+}
 """What may be shown if it could be a name, an id or a new file: people have to see what they named."""
 
 VALUES = {
     "name": "prod",
+    "name_option": "prod",
     "method": "GET",
     "path": "/portfolio/balance",
     "api_key_id": "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d",
@@ -50,8 +63,9 @@ def _nothing_that_takes_long(monkeypatch: pytest.MonkeyPatch, request: pytest.Fi
 
 def _filled(command: click.Command, param: click.Parameter, value: str) -> list[str]:
     words: list[str] = []
+    named = "name_option" if param.name not in {"name_argument", "name_option"} else ""
     for other in command.params:
-        if other is param or other.required:
+        if other is param or other.required or other.name == named:
             given = value if other is param else _benign(other)
             words += [other.opts[0], given] if isinstance(other, click.Option) else [given]
     return words

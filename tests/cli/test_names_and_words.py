@@ -1,0 +1,121 @@
+"""What people type before they read the help: a name with or without ``--name``, and words that are no commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+
+from hsm_keys import __version__
+from hsm_keys.cli.output import print_table
+from tests.support.canaries import commands, run
+from tests.support.cli import ROOT, run_json
+
+if TYPE_CHECKING:
+    from hsm_keys.sandbox import SandboxServer
+
+COMMANDS = dict(commands())
+GROUP_WITH_A_NAME = ("proxy",)
+
+
+def test_wherever_a_command_takes_a_name_it_takes_it_in_both_ways() -> None:
+    for words, command in COMMANDS.items():
+        names = {param.name for param in command.params if isinstance(param, click.Argument)}
+        options = {param.name for param in command.params if "--name" in param.opts}
+        assert "name" not in names, words
+        if options and words != GROUP_WITH_A_NAME:
+            assert ("name_argument" in names, options) == (True, {"name_option"}), words
+
+
+@pytest.mark.softhsm
+def test_the_two_ways_are_one(pin: str, sandbox: SandboxServer) -> None:
+    prod = run_json("enroll", "prod")
+    assert prod["name"] == "prod"
+    for words in (["show", "prod"], ["show", "--name", "prod"], ["show", "prod", "--name", "prod"]):
+        assert run_json(*words)["uri"] == prod["uri"]
+    for words in (["sign", "GET", "/portfolio/balance", "prod"], ["request", "GET", "/portfolio/balance", "prod"]):
+        assert run_json(*words)
+    assert run_json("revoke", "--name", "prod", "--yes", "--force")["api_key_id"] == prod["api_key_id"]
+
+
+def test_two_names_or_none_are_usage_errors() -> None:
+    two = run("show", "prod", "--name", "other")
+    assert two.code == 2
+    assert "NAME and --name say two names" in two.text
+    none = run("sign", "GET", "/portfolio/balance")
+    assert none.code == 2
+    assert "give NAME or --name" in none.text
+    assert "hsm-keys sign --help" in none.text
+
+
+def test_the_proxy_takes_its_key_as_the_first_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HSM_KEYS_STORE", "pkcs11:token=none")
+    assert "[store_not_found]" in run("proxy", "prod").text
+    slip = run("proxy", "freze")
+    assert (slip.code, "did you mean 'freeze'" in slip.text) == (2, True)
+
+
+def test_help_and_version_are_answered() -> None:
+    assert run("help").text == run("--help").text
+    assert run("help", "enroll").text == run("enroll", "--help").text
+    assert run("help", "proxy", "freeze").text == run("proxy", "freeze", "--help").text
+    assert run("help", "enrol").code == 2
+    assert run("version").text == run("--version").text == f"hsm-keys {__version__}\n"
+    assert json.loads(run("version", "--output", "json").text) == {"version": __version__}
+
+
+@pytest.mark.parametrize("words", [(), ("bot.pem",), ("--name", "prod", "bot.pem"), ("--pem", "x", "--output", "json")])
+def test_import_says_that_keys_are_not_imported_and_what_to_do(words: tuple[str, ...]) -> None:
+    ran = run("import", *words)
+    assert ran.code == 2
+    assert "can't be imported" in ran.text
+    assert "hsm-keys enroll --name prod" in ran.text
+
+
+def test_a_table_cuts_no_id(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    ids = [f"3f8a4f1e-0c53-4b5e-9d43-{number:012}" for number in range(3)]
+    print_table(["NAME", "API KEY ID", "WHERE"], [["n" * 200, one, "w" * 300] for one in ids])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert all(one in line for one, line in zip(ids, lines[1:], strict=True))
+
+
+def _on_a_terminal(**environment: str) -> bytes:
+    """Return what an error shows on a terminal."""
+    child, terminal = pty.fork()
+    if child == 0:  # pragma: no cover - another process
+        os.chdir(ROOT)
+        clean = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "FORCE_COLOR"}}
+        words = [sys.executable, "-m", "hsm_keys", "explain", "nope"]
+        os.execve(sys.executable, words, clean | environment)  # noqa: S606 - no shell is the point
+    shown = b""
+    try:
+        while piece := os.read(terminal, 1024):
+            shown += piece
+    except OSError:  # the terminal ends with its program
+        pass
+    os.close(terminal)
+    os.waitpid(child, 0)
+    return shown
+
+
+@pytest.mark.program
+@pytest.mark.parametrize(
+    ("environment", "coloured"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+    ],
+)
+def test_colour_is_for_terminals_that_want_it(environment: dict[str, str], *, coloured: bool) -> None:
+    shown = _on_a_terminal(**environment)
+    assert b"there is no error code" in shown
+    assert (b"\x1b[" in shown) is coloured
