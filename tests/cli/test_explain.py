@@ -60,12 +60,12 @@ def _exit_codes() -> dict[str, set[int]]:
 
 
 def _refusals_by_rule() -> Iterator[str]:
-    """Give the codes that a function returns beside its words, where its result says ``tuple[str, str]``."""
+    """Give the codes that a function returns beside its words, where its result is ``tuple[str, str] | None``."""
     for path in sorted((ROOT / "proxy").rglob("*.py")):
         for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(function, ast.FunctionDef) or function.returns is None:
                 continue
-            if not ast.unparse(function.returns).startswith("tuple[str, str]"):
+            if ast.unparse(function.returns) != "tuple[str, str] | None":
                 continue
             for node in ast.walk(function):
                 if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):

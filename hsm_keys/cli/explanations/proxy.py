@@ -55,6 +55,11 @@ EXPLANATIONS: Final = {
         "Send the path in its one spelling.",
         "hsm-keys proxy check policy.toml GET /trade-api/v2/portfolio/balance",
     ),
+    "version": Explanation(
+        "The path isn't below /trade-api/v2, the version of Kalshi's API that the proxy knows.",
+        "Use a route of version 2, or name the other one in `allow`.",
+        'allow = ["GET /**", "GET /trade-api/v3/**"]',
+    ),
     "framing": Explanation(
         "The headers say in two ways where the body ends, or the handshake of a WebSocket isn't one.",
         "Send one Content-Length, or the one Transfer-Encoding chunked. Open WebSockets with a client made for them.",
