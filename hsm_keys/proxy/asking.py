@@ -33,11 +33,12 @@ class OwnRequests:
         self._signs = signs
         self._judge = judge
 
-    async def get(self, path: str) -> tuple[int, bytes]:
+    async def get(self, path: str, query: str = "") -> tuple[int, bytes]:
         """Return the status and the body of Kalshi's answer.
 
         Args:
             path: Below ``/trade-api/v2``.
+            query: What stands behind the question mark; it isn't signed.
 
         Raises:
             aiohttp.ClientError: If Kalshi can't be reached, or its answer is none.
@@ -45,6 +46,7 @@ class OwnRequests:
             HsmKeysError: Whatever signing raises; nothing was sent then.
         """
         whole = REST_PREFIX + path
+        target = f"{whole}?{query}" if query else whole
         flow = signing_flow(_SignsAtOnce(self._signs), "GET", whole)
 
         async def sign() -> dict[str, str]:
@@ -54,11 +56,11 @@ class OwnRequests:
             return again or {}
 
         async with asyncio.timeout(_PATIENCE_S):
-            status, body = await self._upstream.own("GET", whole, sign)
+            status, body = await self._upstream.own("GET", target, sign)
             self._count(path)
             again = await self._signs.in_thread(after, flow, status)
             if again is not None:
-                status, body = await self._upstream.own("GET", whole, sign_again)
+                status, body = await self._upstream.own("GET", target, sign_again)
                 self._count(path)
         return status, body
 

@@ -93,6 +93,7 @@ class Cancelling:
     async def _cancel(self) -> dict[str, Any]:
         status, problem = await self._sent("DELETE", self._paths[0])
         done = status is not None and status < HTTPStatus.MULTIPLE_CHOICES
+        self._judge.reservations.on_doubt()
         resting = await self._resting()
         if status is not None and not done:
             problem = f"Kalshi refused to cancel, with status {status}"

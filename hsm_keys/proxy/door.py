@@ -17,6 +17,7 @@ from hsm_keys.proxy.access import Refused
 from hsm_keys.proxy.audit import AuditError
 from hsm_keys.proxy.bodies import BODY_LIMIT, BodyError, whole_body
 from hsm_keys.proxy.headers import is_plain_json
+from hsm_keys.proxy.journal import JournalError
 from hsm_keys.proxy.limits import MinuteCap
 from hsm_keys.proxy.orders import JUDGED_LIMIT
 from hsm_keys.proxy.paths import UnclearPathError, split_target
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
     from hsm_keys.proxy.audit import AuditTrail
     from hsm_keys.proxy.judge import Judge
     from hsm_keys.proxy.metrics import Metrics
+    from hsm_keys.proxy.orders import Request
     from hsm_keys.proxy.running import Running, RunningRequests, Stop
+    from hsm_keys.proxy.settling import Hold
     from hsm_keys.proxy.signing import RequestSigning, SignsForDoor
     from hsm_keys.proxy.upstream import Upstream
 
@@ -116,13 +119,26 @@ class Door:
             if slow:
                 await asyncio.sleep(0)
             at, now = datetime.now(UTC), time.monotonic()
-            verdict = self._judge.judge(caller.client, request.method, path, body, at=at, now=now)
+            try:
+                verdict = self._judge.judge(caller.client, request.method, path, body, at=at, now=now)
+            except JournalError as error:
+                raise Refused(503, error.code, f"nothing was signed: {error}") from None
         if not verdict.allowed:
             wait = verdict.retry_after
-            return self._deny(request, caller, verdict.status, verdict.rule, verdict.message, retry_after=wait)
+            return self._deny(
+                request,
+                caller,
+                verdict.status,
+                verdict.rule,
+                verdict.message,
+                retry_after=wait,
+                asked=verdict.request,
+            )
         try:
-            decision = self._write_decision(request, caller, "allowed", "allowed", None)
+            decision = self._write_decision(request, caller, "allowed", "allowed", None, asked=verdict.request)
         except AuditError as error:
+            if verdict.hold is not None:
+                verdict.hold.end(was_sent=False)
             self._metrics.verdict("denied", "audit").inc()
             return refusal(503, error.code, f"nothing was signed: {error}")
         self._metrics.verdict("allowed", "allowed").inc()
@@ -130,7 +146,7 @@ class Door:
             self._order_sent()
         answer: web.StreamResponse | None = None
         try:
-            answer = await self._signed(request, caller, path, body, running)
+            answer = await self._signed(request, caller, path, body, running, hold=verdict.hold)
         finally:
             status = answer.status if answer is not None else 0
             latency_us = round((time.perf_counter() - started) * 1e6)
@@ -151,7 +167,14 @@ class Door:
             raise Refused(error.status, "body", error.message) from None
 
     async def _signed(
-        self, request: web.BaseRequest, caller: Caller, path: str, body: bytes | None, running: Running
+        self,
+        request: web.BaseRequest,
+        caller: Caller,
+        path: str,
+        body: bytes | None,
+        running: Running,
+        *,
+        hold: Hold | None,
     ) -> web.StreamResponse:
         def check() -> None:
             if request.transport is None:
@@ -165,11 +188,14 @@ class Door:
             async with running:
                 if _is_websocket(request):
                     return await self._upstream.relay(request, signing, running)
-                return await self._upstream.forward(request, body, signing)
+                return await self._upstream.forward(request, body, signing, hold.hear if hold else None)
         except (TimeoutError, StoppedError, ClientGoneError, Refused, HsmKeysError) as error:
             if running.stopped is not None:
                 return _stopped(request, signing, running.stopped)
             return _unsent(error)
+        finally:
+            if hold is not None:
+                hold.end(was_sent=signing.is_done)
 
     def refuse_unanswered(self, request: web.BaseRequest, status: int, error: BaseException | None) -> web.Response:
         """Answer what isn't HTTP that can be read in one way, and write it down; or what this program failed at.
@@ -199,12 +225,13 @@ class Door:
         message: str,
         *,
         retry_after: int = 0,
+        asked: Request | None = None,
     ) -> web.Response:
         self._metrics.verdict("denied", reason.partition(" ")[0]).inc()
         if caller is None and self._is_one_too_many():
             return refusal(status, reason, message)
         try:
-            self._write_decision(request, caller, reason, "denied", status)
+            self._write_decision(request, caller, reason, "denied", status, asked=asked)
         except AuditError as error:
             _log.warning("%s", error)
         return refusal(status, reason, message, retry_after=retry_after)
@@ -231,7 +258,14 @@ class Door:
             _log.warning("%s", error)
 
     def _write_decision(
-        self, request: web.BaseRequest, caller: Caller | None, rule: str, verdict: str, status: int | None
+        self,
+        request: web.BaseRequest,
+        caller: Caller | None,
+        rule: str,
+        verdict: str,
+        status: int | None,
+        *,
+        asked: Request | None,
     ) -> int:
         """Write a decision; return its number, 0 if it couldn't be written and may be missing."""
         try:
@@ -245,6 +279,7 @@ class Door:
                 verdict=verdict,
                 rule=rule,
                 status=status,
+                **_money(asked),
             )
         except AuditError:
             if self._audit_may_fail and verdict == "allowed":
@@ -257,6 +292,17 @@ class Door:
                 self._trail.append("outcome", of=decision, status=status or None, latency_us=latency_us)
         except AuditError as error:
             _log.warning("%s", error)
+
+
+def _money(asked: Request | None) -> dict[str, int | None]:
+    """Return what an audit line says of the orders of a body that was read; nothing where none are made or changed."""
+    if asked is None or not asked.exposures:
+        return {}
+    return {
+        "orders": len(asked.exposures),
+        "hundredths_of_contracts": asked.contracts,
+        "hundredths_of_cents": asked.worst_case,
+    }
 
 
 def _unsent(error: Exception) -> web.Response:

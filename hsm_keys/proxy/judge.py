@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.kalshi.operations import Kind, find_operation
+from hsm_keys.proxy.capping import CapError, hold_of, orders_of
 from hsm_keys.proxy.costs import Costs
 from hsm_keys.proxy.limits import MinuteCap, TokenBucket
 from hsm_keys.proxy.orders import Request, UnclearBodyError, read_request
 from hsm_keys.proxy.policy import TIER, ClientPolicy, Policy
+from hsm_keys.proxy.reservations import Reservations
 from hsm_keys.proxy.routes import against_route
 from hsm_keys.proxy.schemas import SCHEMAS
 from hsm_keys.proxy.tiers import Tier
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from hsm_keys.kalshi.operations import Operation
+    from hsm_keys.proxy.accounts import Asked
+    from hsm_keys.proxy.settling import Hold
 
 __all__ = ["ALLOW_ALL", "Judge", "Verdict"]
 
@@ -36,6 +40,8 @@ class Verdict:
         message: What the client is told.
         retry_after: Seconds after which it may be allowed; 0 if waiting doesn't help.
         trades: Whether it may add an order.
+        request: What its body asks for, where that was read.
+        hold: What it holds of the caps on money from now on.
     """
 
     allowed: bool
@@ -43,6 +49,8 @@ class Verdict:
     message: str = ""
     retry_after: int = 0
     trades: bool = False
+    request: Request | None = None
+    hold: Hold | None = None
 
     @property
     def status(self) -> int:
@@ -76,12 +84,14 @@ class Judge:
         frozen: While it is set, nothing is allowed.
         costs: What calls cost.
         tier: What Kalshi allows the account.
+        reservations: What is taken of the caps on money.
     """
 
     policy: Policy = ALLOW_ALL
     frozen: bool = False
     costs: Costs = field(default_factory=Costs)
     tier: Tier = field(default_factory=Tier)
+    reservations: Reservations = field(default_factory=Reservations)
     _taken: dict[str, _Taken] = field(default_factory=dict)
 
     def replace(self, policy: Policy) -> None:
@@ -109,22 +119,48 @@ class Judge:
             body: The body, where ``needs_body`` asks for it.
             at: The time, for time windows.
             now: Seconds of a steady clock, for limits.
+
+        Raises:
+            JournalError: If what the request may cost can't be written down.
         """
         refused = self.judge_route(client, method, path, at=at)
         rules = self.policy.client(client)
         if refused is not None or rules is None:
             return refused or _denied_stranger(client)
         operation = find_operation(method, path)
-        request = Request()
-        if _looks_at_body(rules, operation, path):
-            try:
-                request = _read(operation, body or b"")
-            except UnclearBodyError as error:
-                return _denied("body", f"the body can't be judged: {error}")
-            against = None if rules.leaves_unjudged(method, path) else rules.order_limits.against(request.exposures)
-            if against is not None:
-                return _denied(*against)
-        return self._by_rate(client, operation, request.count, now) or _allowed(rules, operation, path)
+        if not _looks_at_body(rules, operation, path):
+            refused = self._by_rate(client, operation, 1, now)
+            return refused or _allowed(rules, operation, path, hold=hold_of(self.reservations, operation, path))
+        try:
+            request = _read(operation, body or b"")
+        except UnclearBodyError as error:
+            return _denied("body", f"the body can't be judged: {error}")
+        asked, against = self._asked(client, rules, request, method=method, path=path)
+        refused = against or self._by_rate(client, operation, request.count, now)
+        if refused is not None:
+            return replace(refused, request=request)
+        remember = rules.caps.duplicate_ms is not None or rules.together.duplicate_ms is not None
+        orders = self.reservations.reserve(client, asked, remember=remember) if asked else []
+        hold = hold_of(self.reservations, operation, path, orders)
+        return _allowed(rules, operation, path, request=request, hold=hold)
+
+    def _asked(
+        self, client: str, rules: ClientPolicy, request: Request, *, method: str, path: str
+    ) -> tuple[list[Asked], Verdict | None]:
+        """Return what a request asks for of the caps on money, and the refusal for what its orders are."""
+        if rules.leaves_unjudged(method, path):
+            return [], None
+        against = rules.order_limits.against(request.exposures)
+        if against is not None or not rules.is_capped or not request.exposures:
+            return [], _denied(*against) if against is not None else None
+        try:
+            asked = orders_of(self.reservations, request, path)
+        except CapError as error:
+            return [], _denied(error.rule, str(error))
+        denial = self.reservations.against(client, rules.caps, rules.together, asked)
+        if denial is None:
+            return asked, None
+        return [], _denied(denial.rule, f"{denial.rule}: {denial.message}", retry_after=denial.retry_after)
 
     def judge_route(self, client: str, method: str, path: str, *, at: datetime) -> Verdict | None:
         """Return the refusal of a request whatever its body is; None if there is none. Nothing is taken from limits."""
@@ -188,9 +224,12 @@ def _denied_stranger(client: str) -> Verdict:
     return _denied("client", f"the policy has no rules for {client!r}, nor default")
 
 
-def _allowed(rules: ClientPolicy, operation: Operation, path: str) -> Verdict:
+def _allowed(
+    rules: ClientPolicy, operation: Operation, path: str, *, request: Request | None = None, hold: Hold | None = None
+) -> Verdict:
     by = next((rule for rule in rules.allow or () if rule.matches(operation.method, path)), None)
-    return Verdict(allowed=True, rule=f"allow {by.text}" if by else "allowed", trades=operation.counts_as_trade)
+    rule = f"allow {by.text}" if by else "allowed"
+    return Verdict(allowed=True, rule=rule, trades=operation.counts_as_trade, request=request, hold=hold)
 
 
 def _looks_at_body(rules: ClientPolicy, operation: Operation, path: str) -> bool:
@@ -200,7 +239,7 @@ def _looks_at_body(rules: ClientPolicy, operation: Operation, path: str) -> bool
     counts = rules.write_tokens_per_second or (rules.orders_per_minute and operation.counts_as_trade)
     if operation.for_each_order and counts:
         return True
-    return bool(rules.order_limits) and not rules.leaves_unjudged(operation.method, path)
+    return bool(rules.order_limits or rules.is_capped) and not rules.leaves_unjudged(operation.method, path)
 
 
 def _read(operation: Operation, body: bytes) -> Request:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from pydantic import ValidationError
 
+from hsm_keys.proxy.amounts import DOLLAR, worst_case
 from hsm_keys.proxy.schemas import (
-    DOLLAR,
     SCHEMAS,
     AmendOrder,
     Body,
@@ -47,11 +47,21 @@ class Exposure:
         count: Hundredths of a contract.
         cost: What a contract may cost at most, in hundredths of a cent; 0 if the order can only reduce a position. None
             where that can't be told: a perpetual future has no dollar at the end.
+        price: The price of the YES leg, in hundredths of a cent.
+        side: ``bid`` or ``ask``, of the YES leg.
+        rests: Whether it stays in the book until it is filled or cancelled.
+        client_order_id: Its name; None if it has none.
+        amends: Whether it changes an order that there is.
     """
 
     market: str
     count: int
     cost: int | None
+    price: int = 0
+    side: str = "bid"
+    rests: bool = True
+    client_order_id: str | None = None
+    amends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +75,17 @@ class Request:
 
     count: int = 1
     exposures: tuple[Exposure, ...] = ()
+
+    @property
+    def contracts(self) -> int:
+        """Hundredths of a contract, of all orders together."""
+        return sum(exposure.count for exposure in self.exposures)
+
+    @property
+    def worst_case(self) -> int | None:
+        """Hundredths of a cent that all orders together may cost; None where that can't be told."""
+        costs = [None if one.cost is None else worst_case(one.count, one.cost) for one in self.exposures]
+        return None if None in costs else sum(cost or 0 for cost in costs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +169,16 @@ def _exposure(order: CreateOrder | PerpsOrder | AmendOrder | PerpsAmend) -> Expo
             raise UnclearBodyError("market_id and ticker both name the market")
         case _:
             assert_never(order)
-    return Exposure(order.ticker, order.count, cost)
+    return Exposure(
+        order.ticker,
+        order.count,
+        cost,
+        order.price,
+        order.side,
+        rests=getattr(order, "time_in_force", "good_till_canceled") == "good_till_canceled",
+        client_order_id=order.client_order_id,
+        amends=isinstance(order, AmendOrder | PerpsAmend),
+    )
 
 
 def _problem(error: ValidationError) -> str:

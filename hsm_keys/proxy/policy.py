@@ -15,6 +15,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -22,6 +23,7 @@ from pydantic import (
 )
 
 from hsm_keys.errors import UsageError
+from hsm_keys.proxy.caps import Caps, Contracts, MoneyCaps
 from hsm_keys.proxy.files import check_nobody_else_writes
 from hsm_keys.proxy.orders import OrderLimits
 from hsm_keys.proxy.paths import Rule
@@ -36,7 +38,6 @@ __all__ = ["CLIENT_NAME", "TIER", "ClientPolicy", "Policy", "Window", "load_poli
 
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _WINDOW: Final = re.compile(r"(\w{3})(?:-(\w{3}))? (\d\d):(\d\d)-(\d\d):(\d\d) ([A-Za-z_]+(?:/[A-Za-z_+\-0-9]+)*)")
-_CONTRACTS: Final = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,2}))?")
 CLIENT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What a client may be called."""
 
@@ -94,15 +95,6 @@ def _rule(text: object) -> Rule:
     return Rule.parse(text)
 
 
-def _contracts(value: object) -> int:
-    """Read a whole number, or a string such as "2.50", as hundredths of a contract."""
-    match = _CONTRACTS.fullmatch(str(value)) if isinstance(value, int | str) and not isinstance(value, bool) else None
-    hundredths = 0 if match is None else int(match[1] + (match[2] or "").ljust(2, "0"))
-    if not hundredths:
-        raise ValueError('has to be a whole number, or a string such as "2.50", and more than nothing')
-    return hundredths
-
-
 def _rate(value: object, number: ValidatorFunctionWrapHandler) -> float:
     """Read a number, or the word for what Kalshi allows the account."""
     return TIER if value == "tier" else float(number(value))
@@ -110,28 +102,29 @@ def _rate(value: object, number: ValidatorFunctionWrapHandler) -> float:
 
 _Rule = Annotated[Any, BeforeValidator(_rule)]
 _Window = Annotated[Window, BeforeValidator(Window.parse)]
-_Contracts = Annotated[int, BeforeValidator(_contracts)]
 _Rate = Annotated[float, Field(gt=0, le=1_000_000, strict=False, allow_inf_nan=False), WrapValidator(_rate)]
 
 
-class ClientPolicy(BaseModel):
+class ClientPolicy(MoneyCaps):
     """What one client may do. Whatever isn't said is allowed, but for API keys, transfers and changes of accounts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
 
-    uids: list[Annotated[int, Field(ge=0)]] = []
+    _together: Caps = PrivateAttr(default_factory=Caps)
+
+    uids: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list)
     read_only: bool = False
     allow: list[_Rule] | None = None
-    deny: list[_Rule] = []
+    deny: list[_Rule] = Field(default_factory=list)
     allow_key_management: bool = False
     allow_transfers: bool = False
     allow_account_changes: bool = False
-    allow_unjudged: list[_Rule] = []
+    allow_unjudged: list[_Rule] = Field(default_factory=list)
     read_tokens_per_second: _Rate | None = None
     write_tokens_per_second: _Rate | None = None
     orders_per_minute: Annotated[int, Field(gt=0)] | None = None
     hours: list[_Window] | None = None
-    max_count: _Contracts | None = None
+    max_count: Contracts | None = None
     max_price_cents: Annotated[int, Field(gt=0, lt=100)] | None = None
     markets: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = None
 
@@ -144,7 +137,21 @@ class ClientPolicy(BaseModel):
     @property
     def limits_orders(self) -> bool:
         """Whether orders are limited in any way."""
-        return bool(self.order_limits) or self.orders_per_minute is not None
+        return bool(self.order_limits) or self.orders_per_minute is not None or self.is_capped
+
+    @property
+    def together(self) -> Caps:
+        """The caps of all clients together."""
+        return self._together
+
+    @cached_property
+    def is_capped(self) -> bool:
+        """Whether caps on money hold for the client, its own or those of all together."""
+        return bool(self.caps or self._together)
+
+    def joined(self, together: Caps) -> None:
+        """Have those caps of all clients together."""
+        self._together = together
 
     def tokens_per_second(self, method: str) -> float | None:
         """Return how many tokens a second requests of a method may cost: ``TIER`` for Kalshi's limit, None for any."""
@@ -162,6 +169,12 @@ class Policy(BaseModel):
 
     version: Literal[1]
     clients: Annotated[dict[str, ClientPolicy], Field(min_length=1)]
+    together: MoneyCaps = Field(default_factory=MoneyCaps, alias="all")
+
+    def model_post_init(self, _context: Any, /) -> None:
+        """Have the clients know what they share."""
+        for client in self.clients.values():
+            client.joined(self.together.caps)
 
     @field_validator("clients")
     @classmethod
@@ -176,6 +189,11 @@ class Policy(BaseModel):
                 if seen.setdefault(uid, name) != name:
                     raise ValueError(f"uid {uid} is both {seen[uid]} and {name}")
         return clients
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether money is capped for anybody."""
+        return any(client.is_capped for client in self.clients.values())
 
     def client(self, name: str) -> ClientPolicy | None:
         """Return the rules of a client; None if it has none."""
@@ -203,7 +221,7 @@ def parse_policy(text: str, *, source: str = "the policy") -> Policy:
             f"{source} is no TOML: {not_toml(error)}", hint="mend it; `hsm-keys proxy check` reads it too"
         ) from None
     except ValidationError as error:
-        wrong = wrong_settings(error, {*Policy.model_fields, *ClientPolicy.model_fields})
+        wrong = wrong_settings(error, {*Policy.model_fields, *ClientPolicy.model_fields, "all"})
         raise UsageError(f"{source} can't be used: {wrong}", hint="docs/proxy.md lists what a policy can say") from None
 
 

@@ -23,6 +23,7 @@ from hsm_keys.proxy.cancelling import Cancelling
 from hsm_keys.proxy.control import Control
 from hsm_keys.proxy.door import Door
 from hsm_keys.proxy.files import check_nobody_else_reads
+from hsm_keys.proxy.journal import Journal
 from hsm_keys.proxy.judge import ALLOW_ALL, Judge
 from hsm_keys.proxy.listening import (
     BACKLOG,
@@ -37,7 +38,9 @@ from hsm_keys.proxy.marker import FreezeMarker
 from hsm_keys.proxy.metrics import Metrics
 from hsm_keys.proxy.places import control_link, control_socket, default_socket, state_folder
 from hsm_keys.proxy.policy import load_policy
+from hsm_keys.proxy.reconciling import Reconciler
 from hsm_keys.proxy.refusing import refusal
+from hsm_keys.proxy.reservations import Reservations
 from hsm_keys.proxy.running import RunningRequests, Stop
 from hsm_keys.proxy.serving import ACCEPTED_AT_ONCE, ClientServer, raise_file_limit
 from hsm_keys.proxy.signing import SignsForDoor
@@ -131,13 +134,14 @@ def run(
         AuditError: If the audit trail can't be written.
     """
     options = checked.options
-    judge = Judge(checked.policy)
     state = state_folder(options.name)
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         marker = FreezeMarker(state / "frozen")
     except OSError as error:
         raise UsageError(f"{state} can't be used: {error.strerror}", hint="set XDG_STATE_HOME") from None
+    journal = Journal(state / "caps")
+    judge = Judge(checked.policy, reservations=Reservations(journal))
     judge.frozen = marker.frozen
     metrics = Metrics()
     signs = SignsForDoor(signer, judge, metrics, ahead=options.ahead, rate=_rate(options))
@@ -145,12 +149,13 @@ def run(
     try:
         running = RunningRequests()
         control = Control(options.name, judge, signs, trail, metrics=metrics, marker=marker, running=running)
-        proxy = _Proxy(options, judge, signs, trail, control, metrics, running, checked.tokens)
+        proxy = _Proxy(options, judge, signs, trail, control, metrics, running, checked.tokens, journal)
         asyncio.run(proxy.serve(base_url, ws_url, signer.environment, announce))
     finally:
         trail.close()
         signs.close()
         marker.close()
+        journal.close()
 
 
 def check_options(options: Options) -> Checked:
@@ -200,6 +205,7 @@ class _Proxy:
         metrics: Metrics,
         running: RunningRequests,
         tokens: TokenFolder | None,
+        journal: Journal,
     ) -> None:
         self._options = options
         self._judge = judge
@@ -209,6 +215,7 @@ class _Proxy:
         self._metrics = metrics
         self._running = running
         self._tokens = tokens
+        self._journal = journal
         self._hosts: frozenset[str] | None = None
         self._uids = options.allow_uids | {os.geteuid()}
 
@@ -241,6 +248,7 @@ class _Proxy:
                 audit_may_fail=self._options.audit_may_fail,
             )
             stack.callback(door.tell_omitted)
+            self._reconcile(stack, own)
             where = self._control.serves_at = await self._listen(stack, door)
             stack.push_async_callback(upstream.close_relays)
             if self._tokens is not None:
@@ -258,6 +266,13 @@ class _Proxy:
                 announce("signing is frozen, as it was before: `hsm-keys proxy thaw` resumes it")
             await stop.wait()
             announce("stopping: requests under way are finished first")
+
+    def _reconcile(self, stack: AsyncExitStack, own: OwnRequests) -> None:
+        """Look in the background for what became of orders under caps."""
+        judge = self._judge
+        reconciler = Reconciler(judge.reservations, own.get, self._journal, lambda: judge.policy.is_capped)
+        for work in (reconciler.run(), reconciler.keep_synced()):
+            stack.callback(asyncio.create_task(work).cancel)
 
     async def _listen(self, stack: AsyncExitStack, door: Door) -> str:
         options = self._options

@@ -7,16 +7,16 @@ body.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from hsm_keys.proxy.amounts import DOLLAR, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
-    "DOLLAR",
     "SCHEMAS",
     "AmendOrder",
     "Body",
@@ -29,20 +29,9 @@ __all__ = [
     "PerpsOrder",
 ]
 
-DOLLAR: Final = 10_000
-"""Hundredths of a cent."""
-
-_COUNT: Final = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,2}))?")
-_PRICE: Final = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,4}))?")
-
-
-def _whole(form: re.Pattern[str], decimals: int, value: object) -> int | None:
-    match = form.fullmatch(value) if isinstance(value, str) else None
-    return None if match is None else int(match[1] + (match[2] or "").ljust(decimals, "0"))
-
 
 def _count_or_none_at_all(value: object) -> int:
-    count = _whole(_COUNT, 2, value)
+    count = whole(value, 2)
     if count is None:
         raise ValueError('has to be a string of at most two decimals, such as "2.50"')
     return count
@@ -55,7 +44,7 @@ def _count(value: object) -> int:
 
 
 def _any_price(value: object) -> int:
-    price = _whole(_PRICE, 4, value)
+    price = whole(value, 4)
     if not price:
         raise ValueError('has to be dollars in a string of at most four decimals, such as "0.5600", and not nothing')
     return price

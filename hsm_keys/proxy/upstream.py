@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from hsm_keys.proxy.signing import RequestSigning
 
     Sign = Callable[[], Awaitable[dict[str, str]]]
+    Hear = Callable[[int, str, bytes], None]
 
 __all__ = ["Upstream"]
 
@@ -150,7 +151,7 @@ class Upstream:
         await asyncio.gather(*(relay.ended() for relay in relays))
 
     async def forward(
-        self, request: web.BaseRequest, body: bytes | None, signing: RequestSigning
+        self, request: web.BaseRequest, body: bytes | None, signing: RequestSigning, hear: Hear | None = None
     ) -> web.StreamResponse:
         """Send the request and answer it with what Kalshi says.
 
@@ -160,6 +161,7 @@ class Upstream:
             request: The client's.
             body: Its body; None if it has none.
             signing: Signs it, when there is a connection.
+            hear: Called with status, Content-Encoding and body of Kalshi's answer before it is passed on.
 
         Raises:
             ClientGoneError: If the client has gone; nothing was sent then.
@@ -174,7 +176,7 @@ class Upstream:
                     answer.close()
                     return refusal(502, "outcome_unknown", "Kalshi's answer isn't one")
                 if not await signing.is_worth_another(answer.status):
-                    return await _pass_on(request, answer, self._read_s)
+                    return await _pass_on(request, answer, self._read_s, hear)
 
     async def _sent(
         self, request: web.BaseRequest, body: bytes | None, signing: RequestSigning
@@ -320,12 +322,17 @@ def _unreached(error: BaseException, code: str, message: str) -> web.Response:
     return refusal(HTTPStatus.GATEWAY_TIMEOUT if late else HTTPStatus.BAD_GATEWAY, code, message)
 
 
-async def _pass_on(request: web.BaseRequest, answer: aiohttp.ClientResponse, stalled_s: float) -> web.StreamResponse:
+async def _pass_on(
+    request: web.BaseRequest, answer: aiohttp.ClientResponse, stalled_s: float, hear: Hear | None
+) -> web.StreamResponse:
     headers = from_kalshi(answer.headers.items())
     length = headers.get("Content-Length", "")
     try:
-        if length.isdecimal() and int(length) <= _SMALL:  # one write for head and body
-            return web.Response(status=answer.status, reason=answer.reason, headers=headers, body=await answer.read())
+        if hear is not None or (length.isdecimal() and int(length) <= _SMALL):  # one write for head and body
+            body = await answer.read()
+            if hear is not None:
+                hear(answer.status, headers.get(hdrs.CONTENT_ENCODING, ""), body)
+            return web.Response(status=answer.status, reason=answer.reason, headers=headers, body=body)
     except (aiohttp.ClientError, TimeoutError, ConnectionError):
         return refusal(502, "outcome_unknown", "Kalshi's answer was cut off; it may have done the work")
     passed = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)

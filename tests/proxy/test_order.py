@@ -39,7 +39,7 @@ def test_an_answer_does_not_wait_for_its_outcome_and_signing_waits_for_its_decis
         done.append("signed")
         return HEADERS
 
-    async def forward(_request: web.BaseRequest, _body: object, signing: RequestSigning) -> web.Response:
+    async def forward(_request: web.BaseRequest, _body: object, signing: RequestSigning, _hear: object) -> web.Response:
         await signing.headers()
         return web.Response()
 

@@ -1,0 +1,202 @@
+"""What is taken of the caps of one client, or of all together, as running sums."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from hsm_keys.proxy.amounts import contracts, dollars, worst_case
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hsm_keys.proxy.caps import Caps
+
+__all__ = ["DAY_MS", "MINUTE_MS", "Account", "Asked", "CapDenial", "DaySum", "Market"]
+
+MINUTE_MS: Final = 60_000
+DAY_MS: Final = 86_400_000
+
+
+class Asked(NamedTuple):
+    """An order, or an amendment of one, as the caps look at it.
+
+    Attributes:
+        market: The market's ticker.
+        side: ``bid`` or ``ask``, of the YES leg.
+        size: Hundredths of a contract.
+        cost: Hundredths of a cent that a contract may cost at most; 0 if the order can only reduce a position.
+        rests: Whether it stays in the book until it is filled or cancelled.
+        reduces: Whether it can only reduce a position.
+        client_order_id: Its name, by which it is looked up.
+        amends: The id at Kalshi of the order that it changes; empty for a new one.
+    """
+
+    market: str
+    side: str
+    size: int
+    cost: int
+    rests: bool
+    reduces: bool
+    client_order_id: str
+    amends: str = ""
+
+    @property
+    def amount(self) -> int:
+        """What it may cost, in hundredths of a cent."""
+        return worst_case(self.size, self.cost)
+
+    @property
+    def likeness(self) -> str:
+        """The same for the same order, whatever its name is."""
+        return f"{self.side} {self.size} {self.cost} {self.rests:d} {self.market}"
+
+
+class CapDenial(NamedTuple):
+    """Which cap is against a request, why, and the seconds after which time alone helps; 0 if it doesn't."""
+
+    rule: str
+    message: str
+    retry_after: int = 0
+
+
+class DaySum:
+    """What was spent in the last 24 hours. It is kept by the minute, so that it counts for up to a minute longer."""
+
+    __slots__ = ("minutes", "total")
+
+    def __init__(self) -> None:
+        self.minutes: deque[list[int]] = deque()
+        self.total = 0
+
+    def add(self, amount: int, now_ms: int) -> None:
+        """Count an amount."""
+        minute = now_ms // MINUTE_MS
+        if self.minutes and self.minutes[-1][0] >= minute:
+            self.minutes[-1][1] += amount
+        else:
+            self.minutes.append([minute, amount])
+        self.total += amount
+
+    def forget(self, now_ms: int) -> None:
+        """Drop what is older than a day."""
+        while self.minutes and _over_at(self.minutes[0][0]) <= now_ms:
+            self.total -= self.minutes.popleft()[1]
+
+    def back_at(self, amount: int) -> int | None:
+        """Return when so much of it is over, in Unix milliseconds; None if it isn't that much."""
+        for minute, spent in self.minutes:
+            amount -= spent
+            if amount <= 0:
+                return _over_at(minute)
+        return None
+
+
+def _over_at(minute: int) -> int:
+    return (minute + 1) * MINUTE_MS + DAY_MS
+
+
+class Market:
+    """Hundredths of a contract in one market: the net position, and what may still be bought and sold."""
+
+    __slots__ = ("asks", "bids", "net")
+
+    def __init__(self) -> None:
+        self.net = self.bids = self.asks = 0
+
+
+class Account:
+    """What is taken of the caps of one client, or of all together.
+
+    Attributes:
+        live: Hundredths of a cent that orders may still cost.
+        open: The same of those that rest.
+        day: What was spent.
+        markets: Positions, by ticker.
+        recent: When an order of that name, and one just like it, went out; in Unix milliseconds.
+    """
+
+    __slots__ = ("day", "live", "markets", "open", "recent")
+
+    def __init__(self) -> None:
+        self.live = self.open = 0
+        self.day = DaySum()
+        self.markets: dict[str, Market] = {}
+        self.recent: dict[str, int] = {}
+
+    def against(self, caps: Caps, whose: str, orders: Sequence[Asked], now_ms: int) -> CapDenial | None:
+        """Return the cap that is against orders that go out together; None if none is."""
+        costs = [order.amount for order in orders]
+        most, total = max(costs, default=0), sum(costs)
+        if caps.order is not None and most > caps.order:
+            return CapDenial(
+                "max_order_dollars", f"an order may cost {dollars(most)}; {dollars(caps.order)} is allowed to {whose}"
+            )
+        if caps.day is not None and total and (denial := self._against_day(caps.day, whose, total, now_ms)):
+            return denial
+        if caps.open is not None:
+            resting = sum(cost for order, cost in zip(orders, costs, strict=True) if order.rests)
+            if resting and self.open + resting > caps.open:
+                left = max(0, caps.open - self.open)
+                return CapDenial(
+                    "max_open_dollars",
+                    f"{dollars(left)} of {dollars(caps.open)} is left to {whose} for orders that rest, and "
+                    f"{dollars(resting)} is asked for; what is cancelled or filled makes room",
+                )
+        if caps.market is not None and (denial := self._against_markets(caps.market, whose, orders)):
+            return denial
+        if caps.duplicate_ms is not None:
+            return self._against_duplicates(caps.duplicate_ms, orders, now_ms)
+        return None
+
+    def _against_day(self, most: int, whose: str, asked: int, now_ms: int) -> CapDenial | None:
+        self.day.forget(now_ms)
+        surplus = self.live + self.day.total + asked - most
+        if surplus <= 0:
+            return None
+        left = dollars(max(0, asked - surplus))
+        said = f"{left} of {dollars(most)} is left to {whose}, and {dollars(asked)} is asked for"
+        back_at = self.day.back_at(surplus)
+        if back_at is None or asked > most:
+            return CapDenial("max_dollars_a_day", f"{said}; time alone gives back too little: orders hold the rest")
+        seconds = -(-(back_at - now_ms) // 1000)
+        return CapDenial("max_dollars_a_day", f"{said}; there is room in {seconds} seconds", max(1, seconds))
+
+    def _against_markets(self, most: int, whose: str, orders: Sequence[Asked]) -> CapDenial | None:
+        asked: dict[tuple[str, str], int] = {}
+        for order in orders:
+            if not order.reduces:
+                key = order.market, order.side
+                asked[key] = asked.get(key, 0) + order.size
+        for (ticker, side), count in asked.items():
+            left = self.room(ticker, side, most)
+            if count > left:
+                verb = "bought" if side == "bid" else "sold"
+                return CapDenial(
+                    "max_contracts_a_market",
+                    f"{contracts(max(0, left))} contracts more may be {verb} by {whose} in this market, and "
+                    f"{contracts(count)} are asked for; the cap is {contracts(most)} net",
+                )
+        return None
+
+    def room(self, ticker: str, side: str, most: int) -> int:
+        """Return how many hundredths of a contract more may be bought ("bid") or sold ("ask") in a market."""
+        market = self.markets.get(ticker)
+        if market is None:
+            return most
+        return most - market.net - market.bids if side == "bid" else most + market.net - market.asks
+
+    def _against_duplicates(self, duplicate_ms: int, orders: Sequence[Asked], now_ms: int) -> CapDenial | None:
+        seen: set[str] = set()
+        for order in orders:
+            if order.amends:
+                continue
+            for key, what in ((f"={order.client_order_id}", "that client_order_id"), (order.likeness, "that order")):
+                at = now_ms if key in seen else self.recent.get(key)
+                if at is not None and now_ms - at < duplicate_ms:
+                    seconds = -(-(at + duplicate_ms - now_ms) // 1000)
+                    return CapDenial(
+                        "duplicate_seconds", f"{what} went out already; again in {seconds} s", max(1, seconds)
+                    )
+                seen.add(key)
+        return None

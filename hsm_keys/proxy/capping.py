@@ -1,0 +1,92 @@
+"""What the caps on money look at in a request, and what an allowed one holds of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hsm_keys.proxy.accounts import Asked
+from hsm_keys.proxy.amounts import DOLLAR
+from hsm_keys.proxy.settling import SETTLED, Hold
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hsm_keys.kalshi.operations import Operation
+    from hsm_keys.proxy.orders import Exposure, Request
+    from hsm_keys.proxy.reservations import Order, Reservations
+
+__all__ = ["CapError", "hold_of", "orders_of"]
+
+_ORDERS = "/trade-api/v2/portfolio/events/orders/"
+
+
+class CapError(Exception):
+    """An order of which the caps can't tell what it may cost.
+
+    Args:
+        rule: A stable word.
+        message: What the client is told.
+    """
+
+    def __init__(self, rule: str, message: str) -> None:
+        super().__init__(message)
+        self.rule = rule
+
+
+def orders_of(reservations: Reservations, request: Request, path: str) -> list[Asked]:
+    """Return what a request's orders ask for.
+
+    Args:
+        reservations: Knows the order that is amended.
+        request: What the body says.
+        path: The request's.
+
+    Raises:
+        CapError: If what an order may cost can't be told, or couldn't be looked up later.
+    """
+    return [_amendment(reservations, one, path) if one.amends else _new(one) for one in request.exposures]
+
+
+def _new(exposure: Exposure) -> Asked:
+    if exposure.cost is None:
+        raise CapError("caps", "what a perpetual future may cost can't be told: name its route in allow_unjudged")
+    name = exposure.client_order_id
+    if not name:
+        raise CapError("client_order_id", "an order under caps needs a client_order_id: it is looked up by it")
+    return Asked(
+        exposure.market, exposure.side, exposure.count, exposure.cost, exposure.rests, exposure.cost == 0, name
+    )
+
+
+def _amendment(reservations: Reservations, exposure: Exposure, path: str) -> Asked:
+    order_id = _order_id(path)
+    old = reservations.asked(order_id)
+    if exposure.cost is None:
+        raise CapError("caps", "what a perpetual future may cost can't be told: name its route in allow_unjudged")
+    if old is None:
+        raise CapError("amend", "the proxy doesn't hold that order under its caps: cancel it, and send another one")
+    if (exposure.market, exposure.side) != (old.asked.market, old.asked.side):
+        raise CapError("amend", "the order is of another market or side")
+    if reservations.is_amended(order_id):
+        raise CapError("amend", "an earlier amendment of that order isn't known to be over")
+    cost = exposure.price if exposure.side == "bid" else DOLLAR - exposure.price
+    return Asked(exposure.market, exposure.side, exposure.count, cost, True, False, "", order_id)
+
+
+def hold_of(reservations: Reservations, operation: Operation, path: str, orders: Sequence[Order] = ()) -> Hold | None:
+    """Return what an allowed request holds of the caps, or may give back of them; None if nothing.
+
+    Args:
+        reservations: Where it is held.
+        operation: What is asked for.
+        path: The request's.
+        orders: What was reserved for it.
+    """
+    if not orders and (operation.name not in SETTLED or not reservations.orders):
+        return None
+    return Hold(reservations, operation.name, _order_id(path), orders)
+
+
+def _order_id(path: str) -> str:
+    """Return the id of the order that a path names; empty if it names none."""
+    return path.removeprefix(_ORDERS).partition("/")[0] if path.startswith(_ORDERS) else ""

@@ -1,0 +1,155 @@
+"""The journal of what the caps hold: one JSON array a line, written to the system before anything is signed.
+
+``write`` gives a line to the system, which keeps it whatever becomes of this process; ``sync`` has the disk keep it,
+too. A line that was cut off at the end was never acted on, and is dropped. One proxy at a time writes a journal.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from hsm_keys.errors import HsmKeysError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Journal", "JournalError"]
+
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_log: Final = logging.getLogger(__name__)
+
+
+class JournalError(HsmKeysError):
+    """The journal of the caps can't be written, so that nothing that is capped is signed."""
+
+    code = "caps"
+
+
+class Journal:
+    """A journal in a folder.
+
+    Args:
+        folder: Where it is (0700); it is made if it isn't there.
+
+    Attributes:
+        size: Bytes that it has.
+
+    Raises:
+        UsageError: If the folder can't be used, or another proxy uses it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "journal"
+        self._new = folder / "journal.new"
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise UsageError(f"{folder} can't be used: {error.strerror}", hint="set XDG_STATE_HOME") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            os.close(self._lock)
+            why = "another proxy uses it" if isinstance(error, BlockingIOError) else error.strerror
+            raise UsageError(f"{folder} can't be used: {why}", hint="one proxy at a time signs with a key") from None
+        self.size = os.fstat(self._file).st_size
+
+    def read(self) -> list[list[Any]]:
+        """Return what its lines say, and cut off the end of one that was never whole.
+
+        Raises:
+            JournalError: If a line before the last one can't be read.
+        """
+        content = self._path.read_bytes()
+        lines = content.split(b"\n")
+        torn = len(lines.pop())
+        said: list[list[Any]] = []
+        for number, line in enumerate(lines, 1):
+            parsed = _parsed(line)
+            if parsed is None and number == len(lines):  # a power failure may keep a line's end and not its beginning
+                torn += len(line) + 1
+            elif parsed is None:
+                raise JournalError(
+                    f"line {number} of {self._path} can't be read",
+                    hint="what is left of the caps isn't known: move the file away to begin anew with full caps",
+                )
+            else:
+                said.append(parsed)
+        if torn:
+            os.ftruncate(self._file, len(content) - torn)
+            _log.warning("the last line of %s was cut off, and is dropped: nothing was signed for it", self._path)
+        self.size = len(content) - torn
+        return said
+
+    def write(self, line: list[Any]) -> None:
+        """Write a line.
+
+        Raises:
+            JournalError: If it can't be written; the journal is as it was before.
+        """
+        content = _ENCODE(line).encode() + b"\n"
+        try:
+            info = os.fstat(self._file)
+            if not info.st_nlink:
+                raise self._failed("it was removed; a restart begins anew with full caps")
+            if info.st_size != self.size:  # what a failed write left there, and couldn't be cut off then
+                os.ftruncate(self._file, self.size)
+            if os.write(self._file, content) != len(content):  # a full disk, or a limit of the file's size
+                raise self._failed("it takes no whole line")
+        except OSError as error:
+            raise self._failed(error.strerror or str(error)) from None
+        self.size += len(content)
+
+    def _failed(self, why: str) -> JournalError:
+        with suppress(OSError):
+            os.ftruncate(self._file, self.size)
+        return JournalError(
+            f"the journal of the caps, {self._path}, can't be written: {why}",
+            hint="make room; signing goes on by itself as soon as it can be written",
+        )
+
+    def replace(self, line: list[Any]) -> None:
+        """Put one line in the place of all that there are.
+
+        Raises:
+            JournalError: If it can't be written; the journal is as it was before.
+        """
+        content = _ENCODE(line).encode() + b"\n"
+        try:
+            new = os.open(self._new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            try:
+                if os.write(new, content) != len(content):
+                    raise OSError(None, "it takes no whole line")
+                os.fsync(new)
+                self._new.replace(self._path)
+            except OSError:
+                os.close(new)
+                raise
+        except OSError as error:
+            raise self._failed(error.strerror or str(error)) from None
+        os.close(self._file)
+        self._file, self.size = new, len(content)
+
+    def sync(self) -> None:
+        """Have the disk keep what was written; blocks."""
+        with suppress(OSError):
+            os.fdatasync(self._file) if hasattr(os, "fdatasync") else os.fsync(self._file)
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._file)
+        os.close(self._lock)
+
+
+def _parsed(line: bytes) -> list[Any] | None:
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return None
+    return said if isinstance(said, list) and said else None

@@ -1,0 +1,278 @@
+"""Looks at Kalshi for what became of the orders that hold something of the caps: at the start, and every minute.
+
+An order that rests is what ``GET /portfolio/orders?status=resting`` says. One that rests no longer, in two looks one
+after the other, is what ``GET /portfolio/fills`` says of it. One of which the answer was lost is looked up by its
+client_order_id; if Kalshi has neither it nor a fill in its market that is nobody's, two minutes after it was sent, it
+never came to be: by then its signature is too old to be taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import defaultdict
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
+
+import aiohttp
+
+from hsm_keys.errors import HsmKeysError
+from hsm_keys.proxy.amounts import DOLLAR, whole
+from hsm_keys.proxy.reservations import State
+from hsm_keys.proxy.signing import FrozenError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from hsm_keys.proxy.journal import Journal
+    from hsm_keys.proxy.reservations import Order, Reservations
+
+    Get = Callable[[str, str], Awaitable[tuple[int, bytes]]]
+
+__all__ = ["Reconciler", "UnreadableError"]
+
+_EVERY_S: Final = 60.0
+_SOON_S: Final = 1.0
+_LATE_MS: Final = 120_000
+"""Kalshi takes no signature that is as old as this."""
+
+_SKEW_MS: Final = 60_000
+_PAGE: Final = 500
+_ORDERS: Final = "/portfolio/orders"
+_FILLS: Final = "/portfolio/fills"
+
+_log: Final = logging.getLogger(__name__)
+
+
+class UnreadableError(Exception):
+    """Kalshi's answer isn't a list that can be read; the message says which."""
+
+
+class Reconciler:
+    """Reconciles reservations with what Kalshi says.
+
+    Args:
+        reservations: What is held.
+        get: Asks Kalshi for a path and a query, signed; gives status and body.
+        journal: What is synced once a second.
+        is_capped: Tells whether there are caps, so that it is worth looking before there are orders.
+        late_ms: Milliseconds after which Kalshi takes no signature any more.
+    """
+
+    def __init__(
+        self,
+        reservations: Reservations,
+        get: Get,
+        journal: Journal,
+        is_capped: Callable[[], bool],
+        *,
+        late_ms: int = _LATE_MS,
+    ) -> None:
+        self._reservations = reservations
+        self._get = get
+        self._journal = journal
+        self._wake = asyncio.Event()
+        self._gone: set[int] = set()
+        self._strangers: set[str] = set()
+        self._told = 0
+        self._is_capped = is_capped
+        self._late_ms = late_ms
+        reservations.on_doubt = self._wake.set
+
+    async def run(self) -> None:
+        """Look until it is cancelled; what fails is tried again."""
+        while True:
+            await self.look()
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(_EVERY_S):
+                    await self._wake.wait()
+                await asyncio.sleep(_SOON_S)  # one look for all that came to be doubtful together
+            except TimeoutError:
+                pass
+
+    async def keep_synced(self) -> None:
+        """Have the disk keep the journal, each second."""
+        size = -1
+        while True:
+            await asyncio.sleep(1)
+            if self._journal.size != size:
+                size = self._journal.size
+                await asyncio.to_thread(self._journal.sync)
+
+    async def look(self) -> None:
+        """Look once; what Kalshi doesn't say stays as it is."""
+        try:
+            await self._look()
+        except FrozenError:
+            return
+        except (HsmKeysError, aiohttp.ClientError, TimeoutError, UnreadableError) as error:
+            _log.warning("what became of orders under caps can't be looked up: %s", str(error) or type(error).__name__)
+
+    async def _look(self) -> None:
+        since, orders = self._reservations.changes, list(self._reservations.orders.values())
+        if not (orders or self._is_capped()):
+            return
+        resting = {str(one.get("order_id")): one for one in await self._listed(_ORDERS, "orders", status="resting")}
+        amended = {order.asked.amends for order in orders if not order.order_id}
+        known = [order for order in orders if order.order_id and order.order_id not in amended]
+        lost = [order for order in orders if not order.order_id and not order.is_under_way]
+        gone = [order for order in known if order.order_id not in resting]
+        fills = await self._fills(gone + lost)
+        groups = [_resting(order, resting) for order in known if order.order_id in resting]
+        groups += [await self._ended(order, fills) for order in gone if order.number in self._gone]
+        groups += [await self._looked_up(order, resting, fills) for order in lost]
+        self._gone = {order.number for order in gone}
+        states = [state for group in groups if self._is_unchanged(group, since) for state in group]
+        self._tell(states)
+        self._reservations.settle(states)
+        self._tell_strangers(resting.keys() - {order.order_id for order in self._reservations.orders.values()})
+
+    def _is_unchanged(self, states: Iterable[State], since: int) -> bool:
+        """Tell whether nothing was heard of these orders since Kalshi was asked."""
+        orders = [self._reservations.orders.get(state.number) for state in states]
+        return all(order is not None and order.changed <= since for order in orders)
+
+    def _tell(self, states: Iterable[State]) -> None:
+        """Log what differs from what was known."""
+        filled = ended = absent = 0
+        for state in states:
+            order = self._reservations.orders[state.number]
+            filled += state.filled > order.filled
+            ended += state.live == 0 and bool(state.filled or order.order_id)
+            absent += not (state.live or state.filled or order.order_id)
+        if filled or ended or absent:
+            _log.warning(
+                "Kalshi knows more of orders under caps: %d filled further, %d over, %d never came to be",
+                filled,
+                ended,
+                absent,
+            )
+
+    def _tell_strangers(self, strangers: set[str]) -> None:
+        """Log how many orders rest that aren't held here, in two looks one after the other, if that has changed."""
+        count = len(strangers & self._strangers)
+        if count != self._told:
+            _log.warning("%d orders rest at Kalshi that no cap of this proxy counts", count)
+        self._strangers, self._told = strangers, count
+
+    async def _looked_up(
+        self, order: Order, resting: dict[str, dict[str, Any]], fills: dict[str, list[dict[str, Any]]]
+    ) -> list[State]:
+        """Return what became of an order of which the answer was lost; nothing if that can't be told yet."""
+        is_late = self._reservations.now() - order.at_ms > self._late_ms
+        asked = order.asked
+        if asked.amends:
+            return await self._looked_up_amendment(order) if is_late else []
+        since_s = (order.at_ms - _SKEW_MS) // 1000
+        listed = await self._listed(_ORDERS, "orders", ticker=asked.market, min_ts=since_s)
+        for one in [*listed, *resting.values()]:
+            if one.get("client_order_id") == asked.client_order_id:
+                return _found(order, one)
+        if not is_late:
+            return []
+        known = {str(one.get("order_id")) for one in listed}
+        known |= {one.order_id for one in self._reservations.orders.values()}
+        nobodys = [fill for order_id, of_it in fills.items() if order_id not in known for fill in of_it]
+        if any(fill.get("ticker") == asked.market for fill in nobodys):  # it may be this order's
+            return []
+        return [State(order.number, 0, 0)]
+
+    async def _looked_up_amendment(self, order: Order) -> list[State]:
+        """Return what became of an amendment of which the answer was lost; nothing if that can't be told."""
+        order_id, old = order.asked.amends, self._reservations.asked(order.asked.amends)
+        if old is None:  # it was cancelled meanwhile: what of it was filled at which price can't be told
+            return [State(order.number, order.live, 0)]
+        said = await self._order(order_id)
+        filled, remaining = _counts(said)
+        price = said.get("yes_price_dollars")
+        if filled is None or remaining is None or not isinstance(price, str):
+            return []
+        yes = whole(price[:6], 4)  # six decimals at most, of which two are nothing
+        cost = yes if yes is None or order.asked.side == "bid" else DOLLAR - yes
+        before = old.base + old.filled
+        if cost == old.asked.cost and filled + remaining <= before + old.live:
+            return [State(order.number, 0, 0)]
+        if cost != order.asked.cost:
+            return []
+        more = max(0, filled - before)
+        if old.asked.cost > order.asked.cost:
+            ended = State(old.number, old.filled + more, 0)
+            return [ended, State(order.number, 0, remaining, order_id, before + more)]
+        return [State(old.number, old.filled, 0), State(order.number, more, remaining, order_id, before)]
+
+    async def _ended(self, order: Order, fills: dict[str, list[dict[str, Any]]]) -> list[State]:
+        """Return what an order came to that rests no longer."""
+        if order.base:  # some of its fills may be older than those that were listed
+            filled, _ = _counts(await self._order(order.order_id))
+        else:
+            counts = [whole(fill.get("count_fp"), 2) for fill in fills.get(order.order_id, ())]
+            filled = None if None in counts else sum(count or 0 for count in counts)
+        mine = order.filled + order.live if filled is None else filled - order.base
+        return [State(order.number, max(mine, order.filled), 0, order.order_id, order.base)]
+
+    async def _order(self, order_id: str) -> dict[str, Any]:
+        """Return an order; empty if Kalshi doesn't know it."""
+        status, body = await self._get(f"{_ORDERS}/{order_id}", "")
+        said = _read(body).get("order") if status == HTTPStatus.OK else None
+        return said if isinstance(said, dict) else {}
+
+    async def _fills(self, orders: list[Order]) -> dict[str, list[dict[str, Any]]]:
+        """Return the fills since the oldest of these orders, by order."""
+        if not orders:
+            return {}
+        since_s = (min(order.at_ms for order in orders) - _SKEW_MS) // 1000
+        fills: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for fill in await self._listed(_FILLS, "fills", min_ts=since_s):
+            fills[str(fill.get("order_id"))].append(fill)
+        return fills
+
+    async def _listed(self, path: str, name: str, **query: str | int) -> list[dict[str, Any]]:
+        """Return a whole list, page by page."""
+        listed: list[dict[str, Any]] = []
+        cursor = ""
+        while True:
+            asked = {**query, "limit": _PAGE} | ({"cursor": cursor} if cursor else {})
+            status, body = await self._get(path, urlencode(asked))
+            if status != HTTPStatus.OK:
+                raise UnreadableError(f"Kalshi answered GET {path} with {status}")
+            said = _read(body)
+            page, cursor = said.get(name) or [], said.get("cursor") or ""
+            if not isinstance(page, list) or not all(isinstance(one, dict) for one in page):
+                raise UnreadableError(f"the answer to GET {path} isn't a list")
+            listed += page
+            if not cursor:
+                return listed
+
+
+def _read(body: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(body)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        raise UnreadableError("an answer of Kalshi's isn't JSON")
+    return said
+
+
+def _counts(said: dict[str, Any]) -> tuple[int | None, int | None]:
+    return whole(said.get("fill_count_fp"), 2), whole(said.get("remaining_count_fp"), 2)
+
+
+def _resting(order: Order, resting: dict[str, dict[str, Any]]) -> list[State]:
+    """Return what is new of an order that rests."""
+    filled, remaining = _counts(resting[order.order_id])
+    if filled is None or remaining is None:
+        return []
+    state = State(order.number, max(0, filled - order.base), remaining, order.order_id, order.base)
+    return [] if (state.filled, state.live) == (order.filled, order.live) else [state]
+
+
+def _found(order: Order, said: dict[str, Any]) -> list[State]:
+    """Return what became of an order that Kalshi lists."""
+    filled, remaining = _counts(said)
+    if filled is None or remaining is None or not said.get("order_id"):
+        return []
+    return [State(order.number, filled, remaining if said.get("status") == "resting" else 0, str(said["order_id"]))]

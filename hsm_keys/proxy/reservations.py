@@ -1,0 +1,379 @@
+"""What orders hold of the caps on money, from before they are signed until Kalshi has said what became of them.
+
+Every change is one line of the journal, and a restart reads the same lines again: ``+`` reserves for orders that go out
+together, ``=`` says of orders how much of them was filled and how much can still fill, and ``snapshot`` stands for all
+lines before it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import astuple, dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from hsm_keys.proxy.accounts import MINUTE_MS, Account, Asked, CapDenial, Market
+from hsm_keys.proxy.amounts import worst_case
+from hsm_keys.proxy.caps import LONGEST_DUPLICATE_S
+from hsm_keys.proxy.journal import JournalError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from hsm_keys.proxy.caps import Caps
+    from hsm_keys.proxy.journal import Journal
+
+__all__ = ["ALL", "Order", "Reservations", "State"]
+
+ALL: Final = ""
+"""The account of all clients together."""
+
+_COMPACT: Final = 4 << 20
+_REMEMBERED_MS: Final = LONGEST_DUPLICATE_S * 1000
+
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Order:
+    """An order, or an amendment of one, that holds something.
+
+    Attributes:
+        number: Its number in the journal.
+        client: Whose it is.
+        at_ms: When it was reserved for; Unix milliseconds.
+        asked: What it asks for.
+        live: Hundredths of a contract that may still fill.
+        filled: Hundredths of a contract that were filled.
+        base: What was filled of the same order at Kalshi before it was amended.
+        order_id: Its id at Kalshi; empty until Kalshi has said it.
+        is_under_way: Whether its request isn't answered yet.
+        changed: The number of the last change; rises with each.
+    """
+
+    number: int
+    client: str
+    at_ms: int
+    asked: Asked
+    live: int
+    filled: int = 0
+    base: int = 0
+    order_id: str = ""
+    is_under_way: bool = False
+    changed: int = 0
+
+
+class State(NamedTuple):
+    """What is known of an order.
+
+    Attributes:
+        number: Its number.
+        filled: Hundredths of a contract that were filled; what was filled once stays filled.
+        live: Hundredths of a contract that may still fill; an order with none holds nothing more.
+        order_id: Its id at Kalshi; empty if that isn't said.
+        base: What was filled of the same order at Kalshi before it was amended.
+    """
+
+    number: int
+    filled: int
+    live: int
+    order_id: str = ""
+    base: int = 0
+
+
+@dataclass(slots=True)
+class Reservations:
+    """All that is held of the caps.
+
+    Args:
+        journal: Where it is kept; None keeps it in memory, to try a policy.
+
+    Attributes:
+        orders: The orders that hold something and may still fill, by number.
+        changes: How many changes there were.
+        on_doubt: Called when it isn't known what became of an order.
+        clock: Gives the time in Unix milliseconds.
+
+    Raises:
+        JournalError: If the journal can't be read.
+    """
+
+    journal: Journal | None = None
+    orders: dict[int, Order] = field(default_factory=dict)
+    changes: int = 0
+    on_doubt: Callable[[], None] = lambda: None
+    clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    _by_id: dict[str, int] = field(default_factory=dict)
+    _names: dict[str, int] = field(default_factory=dict)
+    _accounts: dict[str, Account] = field(default_factory=dict)
+    _next: int = 1
+    _now_ms: int = 0
+
+    def __post_init__(self) -> None:
+        if self.journal is None:
+            return
+        try:
+            for line in self.journal.read():
+                self._replay(line)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise JournalError("the journal of the caps isn't one that this program wrote") from error
+        self._compact()
+
+    # What is asked.
+
+    def asked(self, order_id: str) -> Order | None:
+        """Return the order that has this id at Kalshi, if it is one of these."""
+        number = self._by_id.get(order_id)
+        return None if number is None else self.orders[number]
+
+    def is_amended(self, order_id: str) -> bool:
+        """Tell whether an amendment of the order isn't known to be over."""
+        return any(order.asked.amends == order_id and not order.order_id for order in self.orders.values())
+
+    def account(self, client: str) -> Account:
+        """Return what is taken by a client, or by ``ALL``."""
+        account = self._accounts.get(client)
+        if account is None:
+            account = self._accounts[client] = Account()
+        return account
+
+    @property
+    def clients(self) -> list[str]:
+        """Whose orders there were."""
+        return sorted(self._accounts.keys() - {ALL})
+
+    def now(self) -> int:
+        """Return the time in Unix milliseconds; a clock that was set back gives nothing back."""
+        return self._until(self.clock())
+
+    def _until(self, now_ms: int) -> int:
+        self._now_ms = max(self._now_ms, now_ms)
+        return self._now_ms
+
+    def against(self, client: str, caps: Caps, together: Caps, orders: Sequence[Asked]) -> CapDenial | None:
+        """Return the cap that is against orders which go out together; None if none is.
+
+        Args:
+            client: Whose they are.
+            caps: The client's.
+            together: Those of all clients.
+            orders: What they ask for.
+        """
+        now_ms = self.now()
+        for order in orders:
+            if not order.amends and order.client_order_id in self._names:
+                return CapDenial("client_order_id", "an order of that client_order_id may still fill: use a new one")
+        denial = self.account(client).against(caps, "the client", orders, now_ms) if caps else None
+        if denial is None and together:
+            denial = self.account(ALL).against(together, "all clients", orders, now_ms)
+        return denial
+
+    # What changes.
+
+    def reserve(self, client: str, orders: Sequence[Asked], *, remember: bool = False) -> list[Order]:
+        """Hold what orders may cost, and write it down first; return them.
+
+        Args:
+            client: Whose they are.
+            orders: What they ask for.
+            remember: Whether to remember them, as they may not go out twice within some seconds.
+
+        Raises:
+            JournalError: If it can't be written; nothing is held then.
+        """
+        now_ms = self.now()
+        self._write(["+", now_ms, client, self._next, remember, orders])
+        reserved = self._reserve(client, orders, now_ms, remember=remember)
+        for order in reserved:
+            order.is_under_way = True
+        return reserved
+
+    def settle(self, states: Iterable[State]) -> None:
+        """Note what is known of orders. What can't be written down is noted all the same: a restart looks it up."""
+        now_ms = self.now()
+        known = [state for state in states if state.number in self.orders]
+        if not known:
+            return
+        try:
+            self._write(["=", now_ms, known])
+        except JournalError as error:
+            _log.warning("%s", error)
+        self._settle(known, now_ms)
+        if self.journal is not None and self.journal.size > _COMPACT:
+            self._compact()
+
+    def end(self, orders: Iterable[Order]) -> None:
+        """Note that the requests of these orders are over: what isn't known of them has to be looked up."""
+        doubtful = False
+        for order in orders:
+            order.is_under_way = False
+            doubtful |= order.number in self.orders and not order.order_id
+        if doubtful:
+            self.on_doubt()
+
+    # How it is kept.
+
+    def _write(self, line: list[Any]) -> None:
+        if self.journal is not None:
+            self.journal.write(line)
+
+    def _compact(self) -> None:
+        if self.journal is None:
+            return
+        try:
+            self.journal.replace(self._snapshot())
+        except JournalError as error:
+            _log.warning("the journal of the caps isn't made smaller: %s", error)
+
+    def _reserve(self, client: str, orders: Sequence[Asked], now_ms: int, *, remember: bool) -> list[Order]:
+        reserved = []
+        for asked in orders:
+            order = Order(self._next, client, now_ms, asked, asked.size)
+            self._next += 1
+            self._hold(order)
+            if remember and not asked.amends:
+                for account in (self.account(client), self.account(ALL)):
+                    _remember(account, asked, now_ms)
+            reserved.append(order)
+        return reserved
+
+    def _hold(self, order: Order) -> None:
+        """Count an order that is new here."""
+        self.orders[order.number] = order
+        asked = order.asked
+        if asked.client_order_id and not asked.amends:
+            self._names[asked.client_order_id] = order.number
+        if order.order_id:
+            self._by_id[order.order_id] = order.number
+        cost = worst_case(order.filled + order.live, asked.cost) - worst_case(order.filled, asked.cost)
+        for account in (self.account(order.client), self.account(ALL)):
+            account.live += cost
+            if asked.rests:
+                account.open += cost
+            market = account.markets.get(asked.market)
+            if market is None:
+                market = account.markets[asked.market] = Market()
+            if asked.side == "bid":
+                market.bids += order.live
+            else:
+                market.asks += order.live
+        self._touch(order)
+
+    def _touch(self, order: Order) -> None:
+        self.changes += 1
+        order.changed = self.changes
+
+    def _settle(self, states: Iterable[State], now_ms: int) -> None:
+        for number, filled, live, order_id, base in states:
+            order = self.orders.get(number)
+            if order is None:
+                continue
+            if not filled and not live and not order.filled:
+                self._forget(order)
+            self._move(order, max(filled, order.filled), live, now_ms)
+            order.base = base
+            if order_id and order.order_id != order_id:
+                order.order_id = order_id
+            if order.order_id and live:
+                self._by_id[order.order_id] = number
+            if not live:
+                self._drop(order)
+            self._touch(order)
+
+    def _move(self, order: Order, filled: int, live: int, now_ms: int) -> None:
+        """Have another part of an order filled, and another part of it live."""
+        asked = order.asked
+        spent = worst_case(filled, asked.cost) - worst_case(order.filled, asked.cost)
+        before = worst_case(order.filled + order.live, asked.cost) - worst_case(order.filled, asked.cost)
+        after = worst_case(filled + live, asked.cost) - worst_case(filled, asked.cost)
+        for account in (self.account(order.client), self.account(ALL)):
+            account.live += after - before
+            if asked.rests:
+                account.open += after - before
+            if spent:
+                account.day.add(spent, now_ms)
+            market = account.markets[asked.market]
+            if asked.side == "bid":
+                market.bids += live - order.live
+                market.net += filled - order.filled
+            else:
+                market.asks += live - order.live
+                market.net -= filled - order.filled
+            if not (market.net or market.bids or market.asks):
+                del account.markets[asked.market]
+        order.filled, order.live = filled, live
+
+    def _drop(self, order: Order) -> None:
+        """Hold nothing more for an order that can't fill any more."""
+        del self.orders[order.number]
+        if self._by_id.get(order.order_id) == order.number:
+            del self._by_id[order.order_id]
+        if self._names.get(order.asked.client_order_id) == order.number:
+            del self._names[order.asked.client_order_id]
+
+    def _forget(self, order: Order) -> None:
+        """Let an order go out again that never came to be."""
+        for account in (self.account(order.client), self.account(ALL)):
+            for key in _keys(order.asked):
+                if account.recent.get(key) == order.at_ms:
+                    del account.recent[key]
+
+    def _replay(self, line: list[Any]) -> None:
+        match line:
+            case ["+", now_ms, client, _, remember, orders]:
+                self._reserve(client, [Asked(*asked) for asked in orders], self._until(now_ms), remember=remember)
+            case ["=", now_ms, states]:
+                self._settle([State(*state) for state in states], self._until(now_ms))
+            case ["snapshot", now_ms, following, *parts]:
+                self._next = following
+                self._restore(self._until(now_ms), *parts)
+            case _:
+                raise ValueError("there is no such line")
+
+    def _snapshot(self) -> list[Any]:
+        clients = [(name, account) for name, account in self._accounts.items() if name != ALL]
+        for account in self._accounts.values():
+            account.day.forget(self._now_ms)
+        return [
+            "snapshot",
+            self._now_ms,
+            self._next,
+            [astuple(order)[:8] for order in self.orders.values()],
+            [[name, minute, spent] for name, account in clients for minute, spent in account.day.minutes],
+            [
+                [name, ticker, market.net]
+                for name, account in clients
+                for ticker, market in account.markets.items()
+                if market.net
+            ],
+            [[name, key, at_ms] for name, account in clients for key, at_ms in account.recent.items()],
+        ]
+
+    def _restore(self, now_ms: int, orders: Any, days: Any, nets: Any, recent: Any) -> None:
+        for number, client, at_ms, asked, *rest in orders:
+            self._hold(Order(number, client, at_ms, Asked(*asked), *rest))
+        for name, minute, spent in days:
+            self.account(name).day.add(spent, minute * MINUTE_MS)
+        for minute, spent in sorted((minute, spent) for _, minute, spent in days):
+            self.account(ALL).day.add(spent, minute * MINUTE_MS)
+        for name, ticker, net in nets:
+            for account in (self.account(name), self.account(ALL)):
+                account.markets.setdefault(ticker, Market()).net += net
+        for name, key, at_ms in sorted(recent, key=lambda entry: entry[2]):
+            for account in (self.account(name), self.account(ALL)):
+                account.recent[key] = at_ms
+        for account in self._accounts.values():
+            account.day.forget(now_ms)
+
+
+def _keys(asked: Asked) -> tuple[str, str]:
+    return f"={asked.client_order_id}", asked.likeness
+
+
+def _remember(account: Account, asked: Asked, now_ms: int) -> None:
+    recent = account.recent
+    while recent and next(iter(recent.values())) <= now_ms - _REMEMBERED_MS:
+        del recent[next(iter(recent))]
+    for key in _keys(asked):
+        recent.pop(key, None)  # the latest stands last
+        recent[key] = now_ms

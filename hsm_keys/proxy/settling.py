@@ -1,0 +1,190 @@
+"""What Kalshi's answer to a request says of the orders that hold something of the caps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import httpx2
+
+from hsm_keys.kalshi.bodies import read_json, said_by_kalshi
+from hsm_keys.proxy.amounts import whole
+from hsm_keys.proxy.reservations import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hsm_keys.proxy.reservations import Order, Reservations
+
+__all__ = ["SETTLED", "Hold"]
+
+_ORDERS: Final = "/portfolio/events/orders"
+_CREATE: Final = f"POST {_ORDERS}"
+_CREATE_BATCH: Final = f"POST {_ORDERS}/batched"
+_AMEND: Final = f"POST {_ORDERS}/{{order_id}}/amend"
+_DECREASE: Final = f"POST {_ORDERS}/{{order_id}}/decrease"
+_CANCEL: Final = f"DELETE {_ORDERS}/{{order_id}}"
+_CANCEL_BATCH: Final = f"DELETE {_ORDERS}/batched"
+_CANCEL_ALL: Final = f"DELETE {_ORDERS}"
+
+SETTLED: Final = frozenset({_DECREASE, _CANCEL, _CANCEL_BATCH, _CANCEL_ALL})
+"""Operations that may give something back, and hold nothing themselves."""
+
+_REFUSED: Final = frozenset(range(400, 500)) - {408}
+"""Statuses that say that nothing was done, in Kalshi's words."""
+
+
+class Hold:
+    """What a request holds of the caps until it is over.
+
+    Args:
+        reservations: Where it is held.
+        operation: Name of the operation.
+        order_id: The id of the order that its path names; empty for none.
+        orders: The orders that it holds something for.
+    """
+
+    def __init__(
+        self, reservations: Reservations, operation: str, order_id: str = "", orders: Sequence[Order] = ()
+    ) -> None:
+        self._reservations = reservations
+        self._operation = operation
+        self._order_id = order_id
+        self._orders = orders
+        self._heard = False
+
+    def hear(self, status: int, encoding: str, body: bytes) -> None:
+        """Settle by Kalshi's answer; what it doesn't say clearly is looked up.
+
+        Args:
+            status: The HTTP status.
+            encoding: The body's Content-Encoding; empty for none.
+            body: The body as it came.
+        """
+        try:
+            answer = httpx2.Response(status, headers={"Content-Encoding": encoding}, content=body)
+            refused = status in _REFUSED and said_by_kalshi(answer) is not None
+            said = read_json(answer)
+        except httpx2.DecodingError:
+            return
+        if refused:
+            self.release()
+        elif 200 <= status < 300:  # noqa: PLR2004 - the class of the status, RFC 9110, section 15.3
+            self._heard = True
+            states = _READERS[self._operation](_Answer(self._reservations, self._order_id, self._orders, said))
+            self._reservations.settle(states)
+
+    def release(self) -> None:
+        """Give everything back: nothing was sent, or Kalshi refused it."""
+        self._reservations.settle([State(order.number, 0, 0) for order in self._orders])
+
+    def end(self, *, was_sent: bool) -> None:
+        """Note that the request is over.
+
+        Args:
+            was_sent: Whether it may have been.
+        """
+        if not was_sent:
+            self.release()
+        self._reservations.end(self._orders)
+        if was_sent and self._operation in SETTLED and (not self._heard or self._operation in {_DECREASE, _CANCEL_ALL}):
+            self._reservations.on_doubt()
+
+
+class _Answer(NamedTuple):
+    """An answer of Kalshi's, and what it is about."""
+
+    reservations: Reservations
+    order_id: str
+    orders: Sequence[Order]
+    said: Any
+
+
+def _one(answer: _Answer) -> list[State]:
+    return _created(answer.orders[0], answer.said)
+
+
+def _batch(answer: _Answer) -> list[State]:
+    listed = answer.said.get("orders") if isinstance(answer.said, dict) else None
+    if not isinstance(listed, list) or len(listed) != len(answer.orders):
+        return []
+    return [state for order, one in zip(answer.orders, listed, strict=True) for state in _created(order, one)]
+
+
+def _amended(answer: _Answer) -> list[State]:
+    """Have the amendment take the place of the order; what was filled since counts by the price that is higher."""
+    new, old = answer.orders[0], answer.reservations.asked(answer.order_id)
+    remaining = _count(answer.said, "remaining_count")
+    if old is None or remaining is None or remaining > new.asked.size:
+        return []
+    before = old.base + old.filled
+    more = max(0, new.asked.size - remaining - before)
+    if old.asked.cost > new.asked.cost:
+        ended = State(old.number, old.filled + more, 0)
+        return [ended, State(new.number, 0, remaining, answer.order_id, before + more)]
+    return [State(old.number, old.filled, 0), State(new.number, more, remaining, answer.order_id, before)]
+
+
+def _cancelled(answer: _Answer) -> list[State]:
+    return _reduced(answer.reservations.asked(answer.order_id), answer.said, is_over=True)
+
+
+def _cancelled_batch(answer: _Answer) -> list[State]:
+    listed = answer.said.get("orders") if isinstance(answer.said, dict) else None
+    return [
+        state
+        for one in (listed if isinstance(listed, list) else [])
+        if isinstance(one, dict) and not one.get("error")
+        for state in _reduced(answer.reservations.asked(str(one.get("order_id"))), one, is_over=True)
+    ]
+
+
+def _decreased(answer: _Answer) -> list[State]:
+    return _reduced(answer.reservations.asked(answer.order_id), answer.said, is_over=False)
+
+
+def _unsaid(_answer: _Answer) -> list[State]:
+    return []
+
+
+_READERS: Final[dict[str, Callable[[_Answer], list[State]]]] = {
+    _CREATE: _one,
+    _CREATE_BATCH: _batch,
+    _AMEND: _amended,
+    _DECREASE: _decreased,
+    _CANCEL: _cancelled,
+    _CANCEL_BATCH: _cancelled_batch,
+    _CANCEL_ALL: _unsaid,
+}
+
+
+def _reduced(order: Order | None, said: Any, *, is_over: bool) -> list[State]:
+    """Return what an answer says of an order of which something was taken away."""
+    reduced = _count(said, "reduced_by")
+    if order is None or reduced is None:
+        return []
+    left = max(0, order.live - reduced)
+    if is_over:  # what wasn't taken away was filled
+        return [State(order.number, order.filled + left, 0, order.order_id, order.base)]
+    return [State(order.number, order.filled, left, order.order_id, order.base)]
+
+
+def _created(order: Order, said: Any) -> list[State]:
+    """Return what an answer says of a new order; nothing if it doesn't say it clearly."""
+    if not isinstance(said, dict) or said.get("client_order_id", order.asked.client_order_id) not in {
+        None,
+        order.asked.client_order_id,
+    }:
+        return []
+    if said.get("error") and not said.get("order_id"):  # one of a batch
+        return [State(order.number, 0, 0)]
+    filled, remaining = _count(said, "fill_count"), _count(said, "remaining_count")
+    if filled is None or remaining is None or filled + remaining > order.asked.size:
+        return []
+    order_id = said.get("order_id")
+    if not isinstance(order_id, str) or not order_id:
+        return []
+    return [State(order.number, filled, remaining if order.asked.rests else 0, order_id)]
+
+
+def _count(said: Any, name: str) -> int | None:
+    return whole(said.get(name), 2) if isinstance(said, dict) else None

@@ -1,0 +1,70 @@
+"""Caps on money in a proxy that runs, before the sandbox."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+from hsm_keys.sandbox.faults import parse_fault
+from tests.support.orders import ORDERS, order_body
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hsm_keys.sandbox import SandboxServer
+    from tests.support.door import Door
+
+    Start = Callable[..., Door]
+
+POLICY = '[clients.default]\nmax_order_dollars = 3\nmax_dollars_a_day = 5\nmax_open_dollars = "4.50"'
+
+
+def send(door: Door, name: str, count: str, **changes: Any) -> tuple[int, Any]:
+    order = order_body(**{"count": count, "price": "0.5000", "client_order_id": name, **changes})
+    return door.request("POST", ORDERS, json.dumps(order), {"Content-Type": "application/json"})
+
+
+def test_caps_hold_over_kills_and_give_back_what_kalshi_gave_back(start: Start) -> None:
+    door = start(POLICY)
+    status, placed = send(door, "a", "5")
+    assert status == 201
+    assert send(door, "b", "5")[1]["error"]["code"] == "max_open_dollars"
+    door.process.send_signal(signal.SIGKILL)
+    door.process.wait(20)
+    door = start(POLICY)
+    assert send(door, "b", "5")[1]["error"]["code"] == "max_open_dollars"
+    assert door.request("DELETE", f"{ORDERS}/{placed['order_id']}")[0] == 200
+    assert send(door, "b", "6")[0] == 201
+
+
+def test_what_kalshi_refuses_is_given_back(start: Start) -> None:
+    door = start(POLICY)
+    assert send(door, "a", "6", ticker="KXNONE-1")[0] == 404
+    assert send(door, "b", "6")[0] == 201
+
+
+def test_an_order_whose_answer_was_lost_is_looked_up(start: Start, sandbox: SandboxServer) -> None:
+    door = start(POLICY)
+    sandbox.faults.add(parse_fault("POST /portfolio/events/orders:drop-after:1"))
+    assert (
+        send(door, "a", "6", time_in_force="immediate_or_cancel", price="0.0100")[1]["error"]["code"]
+        == "outcome_unknown"
+    )
+    until = time.monotonic() + 20
+    while send(door, f"b{time.monotonic_ns()}", "6")[0] != 201:  # the first one never rested: the day's cap held it
+        assert time.monotonic() < until
+
+
+def test_an_audit_line_says_money_and_counts(start: Start) -> None:
+    door = start(POLICY)
+    send(door, "a", "5")
+    send(door, "secret-name", "7.55")
+    said = [
+        (line["verdict"], line["orders"], line["hundredths_of_contracts"], line["hundredths_of_cents"])
+        for line in door.lines()
+        if "orders" in line
+    ]
+    assert said == [("allowed", 1, 500, 25_000), ("denied", 1, 755, 37_750)]
+    assert "secret-name" not in door.trail()

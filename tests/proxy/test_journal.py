@@ -1,0 +1,112 @@
+"""What is held of the caps outlives the proxy."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hsm_keys.errors import UsageError
+from hsm_keys.proxy.accounts import Asked
+from hsm_keys.proxy.journal import Journal, JournalError
+from hsm_keys.proxy.reservations import ALL, Reservations, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ORDER = Asked("KXTEST-1", "bid", 1000, 5000, rests=True, reduces=False, client_order_id="c1")
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal(tmp_path)
+    yield journal
+    journal.close()
+
+
+def taken(reservations: Reservations) -> list[object]:
+    return [
+        (name, account.live, account.open, account.day.total, [(one.net, one.bids) for one in account.markets.values()])
+        for name in ("maker", ALL)
+        for account in [reservations.account(name)]
+    ]
+
+
+def restarted(journal: Journal, folder: Path) -> Reservations:
+    """Return what a proxy reads that starts after this one was killed."""
+    journal.close()
+    again = Journal(folder)
+    journal.__dict__.update(again.__dict__)
+    return Reservations(journal)
+
+
+def test_a_restart_reads_what_was_held(journal: Journal, tmp_path: Path) -> None:
+    before = Reservations(journal)
+    first, second = before.reserve("maker", [ORDER, ORDER._replace(client_order_id="c2")], remember=True)
+    before.settle([State(first.number, 400, 600, "o1")])
+    before.settle([State(second.number, 0, 0)])
+    after = restarted(journal, tmp_path)
+    assert taken(after) == taken(before) != taken(Reservations())
+    assert list(after.orders.values()) == [after.asked("o1")]
+    assert (tmp_path / "journal").read_bytes().count(b"\n") == 1, "it is made smaller at a start"
+    again = restarted(journal, tmp_path)
+    assert taken(again) == taken(before)
+    assert again.account("maker").recent.keys() == before.account("maker").recent.keys()
+    assert again.reserve("maker", [ORDER])[0].number > second.number
+
+
+@pytest.mark.parametrize("cut", range(1, 30, 7))
+def test_a_line_that_was_cut_off_is_dropped(cut: int, journal: Journal, tmp_path: Path) -> None:
+    before = Reservations(journal)
+    before.reserve("maker", [ORDER])
+    kept = taken(before)
+    size = journal.size
+    before.reserve("maker", [ORDER])
+    os.truncate(tmp_path / "journal", journal.size - cut)
+    assert taken(restarted(journal, tmp_path)) == kept
+    assert size
+
+
+@pytest.mark.parametrize("line", [b"{}\n", b"[]\n", b"\0\0\0\n", b'["?"]\n', b'["=",1,[["x"]]]\n'])
+def test_a_damaged_line_stops_the_start(line: bytes, journal: Journal, tmp_path: Path) -> None:
+    reservations = Reservations(journal)
+    with (tmp_path / "journal").open("ab") as file:
+        file.write(line)
+    journal.size += len(line)
+    reservations.reserve("maker", [ORDER])
+    with pytest.raises(JournalError):
+        restarted(journal, tmp_path)
+
+
+def test_nothing_is_held_that_can_not_be_written(journal: Journal, tmp_path: Path) -> None:
+    reservations = Reservations(journal)
+    reservations.reserve("maker", [ORDER])
+    kept, before = taken(reservations), (tmp_path / "journal").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 5, hard))
+    try:
+        with pytest.raises(JournalError):
+            reservations.reserve("maker", [ORDER._replace(client_order_id="c2")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert (taken(reservations), (tmp_path / "journal").read_bytes()) == (kept, before)
+    reservations.reserve("maker", [ORDER._replace(client_order_id="c2")])
+
+
+def test_a_journal_that_was_removed_takes_nothing(journal: Journal, tmp_path: Path) -> None:
+    reservations = Reservations(journal)
+    (tmp_path / "journal").unlink()
+    with pytest.raises(JournalError, match="removed"):
+        reservations.reserve("maker", [ORDER])
+
+
+@pytest.mark.usefixtures("journal")
+def test_two_proxies_do_not_share_a_journal(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="another proxy"):
+        Journal(tmp_path)
