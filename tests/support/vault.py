@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -46,11 +47,16 @@ def address() -> str:
 
 
 class Server:
-    """A server of its own, in memory, unsealed, with one key to unseal it."""
+    """A server of its own, in memory, unsealed, with one key to unseal it.
 
-    def __init__(self, bao: str) -> None:
+    Args:
+        bao: The program.
+        tls: Whether it speaks TLS, with a certificate of its own authority.
+    """
+
+    def __init__(self, bao: str, *, tls: bool = False) -> None:
         port = free_port()
-        self.address = f"http://127.0.0.1:{port}"
+        self.address = f"http{'s' if tls else ''}://127.0.0.1:{port}"
         self._home = tempfile.mkdtemp(prefix="hsm-keys-bao-")
         self._log = (Path(self._home) / "log").open("w+", encoding="utf-8")
         self._process = subprocess.Popen(
@@ -61,6 +67,7 @@ class Server:
                 "-dev-no-store-token",
                 f"-dev-root-token-id={ROOT_TOKEN}",
                 f"-dev-listen-address=127.0.0.1:{port}",
+                *(("-dev-tls", f"-dev-tls-cert-dir={self._home}") if tls else ()),
             ],
             env={"PATH": os.environ["PATH"], "HOME": self._home},
             stdin=subprocess.DEVNULL,
@@ -73,9 +80,19 @@ class Server:
                 pytest.fail(f"OpenBao didn't start (exit code {self._process.poll()})")
             time.sleep(0.05)
 
+    @property
+    def authority(self) -> Path:
+        """The certificate of the authority that signed the server's, if it speaks TLS."""
+        return Path(self._home) / "vault-ca.pem"
+
     def _is_ready(self) -> bool:
+        context = None
+        if self.address.startswith("https:"):
+            if not self.authority.exists():
+                return False
+            context = ssl.create_default_context(cafile=self.authority)
         try:
-            with urlopen(f"{self.address}/v1/sys/health", timeout=2) as answer:  # noqa: S310 - loopback
+            with urlopen(f"{self.address}/v1/sys/health", timeout=2, context=context) as answer:  # noqa: S310 - loopback
                 return bool(answer.status == 200)
         except (URLError, OSError):
             return False
@@ -114,10 +131,14 @@ class Vault:
 
     def __post_init__(self) -> None:
         self.kv = self.kv or self.mount.replace("transit", "kv")
-        self.ask("POST", f"sys/mounts/{self.mount}", {"type": "transit"})
-        self.ask("POST", f"sys/mounts/{self.kv}", {"type": "kv", "options": {"version": "2"}})
+        self.enable("")
+
+    def enable(self, namespace: str) -> None:
+        """Mount both engines; with a namespace, which ends in a slash, there."""
+        self.ask("POST", f"{namespace}sys/mounts/{self.mount}", {"type": "transit"})
+        self.ask("POST", f"{namespace}sys/mounts/{self.kv}", {"type": "kv", "options": {"version": "2"}})
         deadline = time.monotonic() + 10  # a KV engine of version 2 sets itself up after it was mounted
-        while self.status("POST", f"{self.kv}/data/ready", {"data": {}}) != 200:
+        while self.status("POST", f"{namespace}{self.kv}/data/ready", {"data": {}}) != 200:
             assert time.monotonic() < deadline
             time.sleep(0.02)
 

@@ -13,6 +13,7 @@ import json
 import random
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -33,7 +34,7 @@ from hsm_keys.stores.vault.surroundings import proxy_of, trusted_authorities
 from hsm_keys.stores.vault.tokens import SteadyToken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from hsm_keys.stores.vault.uri import VaultUri
     from hsm_keys.values import Secret
@@ -55,15 +56,22 @@ _SHARE: Final = 0.9
 
 _PAUSE_S: Final = 0.08
 
+_HEADERS: Final = (
+    (b"User-Agent", f"hsm-keys/{__version__}".encode()),
+    (b"Content-Type", b"application/json"),
+    (b"X-Vault-Request", b"true"),  # an agent in between may insist on it
+)
+
 _PASSING: Final = (NetworkError, VaultDownError, VaultGarbledAnswerError)
 """What may be different with another server, or a moment later."""
 
 _LOOK_UP: Final = Call("look its token up", "GET", "auth/token/lookup-self")
+_CAPABILITIES: Final = Call("tell what the token may do", "POST", "sys/capabilities-self")
 _HEALTH: Final = Call("tell how it is", "GET", "sys/health")
 _RENEW: Final = Call("renew its token", "POST", "auth/token/renew-self")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Budget:
     """How long a call may take.
 
@@ -79,7 +87,7 @@ class _Budget:
     connect_s: float
     read_s: float
 
-    @property
+    @cached_property
     def timeouts(self) -> dict[str, float]:
         """The timeouts as httpx2's transports take them."""
         return {"connect": self.connect_s, "read": self.read_s, "write": self.read_s, "pool": self.connect_s}
@@ -101,6 +109,14 @@ class _Server:
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=_POOL, keepalive_expiry=_KEPT_S),
         )
         self.client: Final = httpx2.Client(transport=self.transport, trust_env=False, follow_redirects=False)
+        self._urls: dict[str, httpx2.URL] = {}
+
+    def url(self, path: str) -> httpx2.URL:
+        """Return the URL of a path below ``/v1/``; one that was parsed before, since that takes a tenth of a call."""
+        url = self._urls.get(path)
+        if url is None:
+            url = self._urls[path] = httpx2.URL(f"{self.address}/v1/{path}")
+        return url
 
 
 class Connection:
@@ -214,20 +230,11 @@ class Connection:
 
         Without a token no namespace is named either: what is asked then is about the whole server.
         """
-        headers = {
-            "X-Vault-Request": "true",  # an agent in between may insist on it
-            "User-Agent": f"hsm-keys/{__version__}",
-            "Content-Type": "application/json",
-        }
-        if token is not None:
-            headers["X-Vault-Token"] = token.reveal()
-        if token is not None and self._namespace:
-            headers["X-Vault-Namespace"] = self._namespace
         try:
             request = httpx2.Request(
                 call.method,
-                f"{server.address}/v1/{call.path}",
-                headers=headers,
+                server.url(call.path),
+                headers=self._headers(token),
                 content=content,
                 extensions={"timeout": budget.timeouts},
             )
@@ -239,6 +246,14 @@ class Connection:
             return read_answer(response, server.address)
         except Exception as error:  # noqa: BLE001 - whatever the HTTP client raises
             return failure_of(error, call, server.address)
+
+    def _headers(self, token: Secret | None) -> list[tuple[bytes, bytes]]:
+        headers = list(_HEADERS)
+        if token is not None:
+            headers.append((b"X-Vault-Token", token.reveal().encode("ascii")))
+            if self._namespace:
+                headers.append((b"X-Vault-Namespace", self._namespace.encode("ascii")))
+        return headers
 
     def _denied(self, server: _Server, call: Call, token: Secret) -> VaultError:
         """Return what a 403 means: the server answers alike where the token is bad and where a policy forbids."""
@@ -277,6 +292,20 @@ class Connection:
     def token(self) -> dict[str, Any]:
         """Return what the server says of the token at hand; see ``look_up_token``."""
         return self.look_up_token(self._token.current)
+
+    def capabilities(self, paths: Sequence[str]) -> dict[str, list[str]] | None:
+        """Return what the token may do on these paths; None where the server doesn't say.
+
+        Raises:
+            NetworkError: If no server answers.
+        """
+        try:
+            data = self.ask(_CAPABILITIES, {"paths": list(paths)}).data
+        except VaultAccessDeniedError:
+            return None
+        if not all(isinstance(data.get(path), list) for path in paths):
+            return None
+        return {path: [str(capability) for capability in data[path]] for path in paths}
 
     def health(self) -> list[tuple[str, Answer | HsmKeysError]]:
         """Return what each server says of itself, asked without a token; or why it said nothing."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import HsmKeysError
 from hsm_keys.stores.base import StoredKey, StoreFinding
 from hsm_keys.stores.vault.key import VaultKey
-from hsm_keys.stores.vault.refusals import Call
 from hsm_keys.values import shown
 
 if TYPE_CHECKING:
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["servers", "signing", "token"]
 
 _SHORT_S: Final = 3600
-_CAPABILITIES: Final = Call("tell what the token may do", "POST", "sys/capabilities-self")
 
 
 def servers(connection: Connection) -> list[StoreFinding]:
@@ -66,12 +63,12 @@ def signing(connection: Connection, mount: str, keys: Iterable[StoredKey]) -> li
     paths = {f"{mount}/sign/{key.transit_key}": key.name for key in keys if isinstance(key, VaultKey)}
     if not paths:
         return []
-    answer = connection.ask(_CAPABILITIES, {"paths": list(paths)})
-    if answer.status >= HTTPStatus.BAD_REQUEST:
+    may = connection.capabilities(list(paths))
+    if may is None:
         return [StoreFinding("permission to sign", "warning", "the server doesn't say what this token may do")]
     found = []
     for path, name in paths.items():
-        if {"update", "root"} & set(answer.data.get(path) or []):
+        if {"update", "root"} & set(may[path]):
             found.append(StoreFinding(f"permission to sign with {name}", "ok", "this token may sign"))
         else:
             remedy = f"hsm-keys vault policy --for sign --name {name.partition('+')[0]}"

@@ -11,19 +11,15 @@ somebody else has changed it since, a rotation hands the name over in one step::
 
 from __future__ import annotations
 
-import re
 import secrets
 from dataclasses import dataclass
-from enum import StrEnum
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from hsm_keys.errors import KeyBusyError, OutcomeUnknownError, StoreError, UsageError
-from hsm_keys.signing.api_key_ids import check_api_key_id
-from hsm_keys.signing.environments import is_environment
-from hsm_keys.stores.marks import FOREIGN, Mark
+from hsm_keys.errors import KeyBusyError, OutcomeUnknownError, StoreError
 from hsm_keys.stores.vault.errors import VaultError, VaultGarbledAnswerError
+from hsm_keys.stores.vault.records import Record
 from hsm_keys.stores.vault.refusals import Call, field_of
 from hsm_keys.values import shown
 
@@ -31,8 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from hsm_keys.stores.vault.connection import Connection
+    from hsm_keys.stores.vault.records import Records
 
-__all__ = ["FOLDER", "KEY_PREFIX", "Entries", "Entry", "Phase", "Record", "base_of", "new_transit_key", "prefix_of"]
+__all__ = ["FOLDER", "KEY_PREFIX", "Entries", "Entry", "base_of", "new_transit_key", "prefix_of"]
 
 FOLDER: Final = "hsm-keys"
 """The folder of the entries in the KV engine."""
@@ -42,81 +39,6 @@ KEY_PREFIX: Final = "hsm-keys-"
 
 _ATTEMPTS: Final = 5
 _CONFLICT: Final = "check-and-set"
-_TRANSIT_NAME = re.compile(r"\w(?:[\w.-]{0,250}\w)?", re.ASCII)
-
-
-class Phase(StrEnum):
-    """What has been begun with a key, and not ended."""
-
-    MAKING = "making"
-    """Its Transit key may be there, or not yet; it has no name yet."""
-    IMPORTING = "importing"
-    """A key made elsewhere is to become its Transit key."""
-    DESTROYING = "destroying"
-    """Its Transit key may be gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What an entry says of one key.
-
-    Args:
-        transit_key: The name of the Transit key.
-        version: The version of the Transit key that is the pair.
-        api_key_id: The API key id of a registered key.
-        environment: The environment in which it is registered, or for which it is being imported.
-        phase: What has been begun with it; None for a key that is whole.
-        key_type: The type that is being made or imported.
-        run: Stands for the run that is making it.
-        vouched: What the key before it signed about it, in base64.
-    """
-
-    transit_key: str
-    version: int = 1
-    api_key_id: str | None = None
-    environment: str | None = None
-    phase: Phase | None = None
-    key_type: str | None = None
-    run: str | None = None
-    vouched: str | None = None
-
-    @property
-    def mark(self) -> Mark:
-        """What it says of the key; with values that we never write, the key isn't ours."""
-        if self.environment is not None and not is_environment(self.environment):
-            return FOREIGN
-        if self.api_key_id is None:
-            return Mark(ours=True, environment=self.environment)
-        try:
-            known = check_api_key_id(self.api_key_id)
-        except UsageError:
-            return FOREIGN
-        return Mark(ours=True, api_key_id=known, environment=self.environment) if self.environment else FOREIGN
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as it goes into the entry."""
-        fields = {name: getattr(self, name) for name in self.__slots__}
-        return {name: str(value) if name == "phase" else value for name, value in fields.items() if value is not None}
-
-    @classmethod
-    def parse(cls, said: object) -> Record | None:
-        """Return the record that a field of an entry holds; None if it is none of ours."""
-        if not isinstance(said, dict) or not said.keys() <= set(cls.__slots__):
-            return None
-        transit_key, version, phase = said.get("transit_key"), said.get("version", 1), said.get("phase")
-        texts = [said.get(name) for name in cls.__slots__ if name != "version"]
-        if (
-            not isinstance(transit_key, str)
-            or not _TRANSIT_NAME.fullmatch(transit_key)
-            or not isinstance(version, int)
-            or not all(text is None or isinstance(text, str) for text in texts)
-            or phase not in {None, *Phase}
-        ):
-            return None
-        return cls(**{**said, "version": version, "phase": None if phase is None else Phase(phase)})
-
-
-Records = dict[str, Record]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +52,6 @@ class Entry:
 
     version: int
     records: Mapping[str, Record]
-
-    def label_of(self, transit_key: str) -> str | None:
-        """Return the label of a Transit key; None if the entry doesn't name it."""
-        return next((label for label, record in self.records.items() if record.transit_key == transit_key), None)
 
 
 def base_of(label: str) -> str:

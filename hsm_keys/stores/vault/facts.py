@@ -7,7 +7,7 @@ here is as strong as the policies of the server, and that is said of every key.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from hsm_keys.stores.base import CustodyFact, Verdict
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.stores.vault.transit import TransitKey
 
-__all__ = ["attributes_of", "capabilities_in", "custody_facts_of", "watched_paths"]
+__all__ = ["attributes_of", "custody_facts_of", "watched_paths"]
 
 _SAID: Final = (
     "type",
@@ -118,11 +118,3 @@ def _may(
         return CustodyFact(name, None, Verdict.UNKNOWN, "the server doesn't say what this token may do")
     value = any(wanted & set(capabilities.get(path, ())) for path, wanted in paths.items())
     return CustodyFact(name, value, Verdict.UNKNOWN if value else Verdict.GOOD, note if value else "")
-
-
-def capabilities_in(body: Mapping[str, Any], paths: Sequence[str]) -> dict[str, list[str]] | None:
-    """Return what ``sys/capabilities-self`` answered for these paths; None if that isn't there."""
-    data = body.get("data") or {}
-    if not all(isinstance(data.get(path), list) for path in paths):
-        return None
-    return {path: [str(capability) for capability in data[path]] for path in paths}

@@ -16,8 +16,9 @@ from hsm_keys.errors import KeyExistsError
 from hsm_keys.signing.algorithms import KeyType, key_type_of
 from hsm_keys.signing.wrapping import wrap
 from hsm_keys.stores.base import KeyImports, PendingImport, StoredKey, check_new_name
-from hsm_keys.stores.vault.entries import Entries, Phase, Record, Records, new_transit_key
+from hsm_keys.stores.vault.entries import Entries, new_transit_key
 from hsm_keys.stores.vault.errors import VaultGarbledAnswerError, VaultKeyNotFoundError
+from hsm_keys.stores.vault.records import Phase, Record, Records
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -29,7 +29,6 @@ _NOT_SENT: Final = (
     httpx2.UnsupportedProtocol,
 )
 _READ: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND})
-_LONGEST_WAIT_S: Final = 3600.0
 _NO_ACTIVE_NODE: Final = "active cluster node not found"
 
 
@@ -57,13 +56,11 @@ class Answer:
     Args:
         status: The HTTP status.
         body: The JSON object; empty where there is none.
-        retry_after_s: Seconds after which the server wants to be asked again; 0 where it doesn't say.
         address: The server that gave it.
     """
 
     status: int
     body: dict[str, Any] = field(repr=False)
-    retry_after_s: float
     address: str
 
     @property
@@ -83,9 +80,7 @@ def read_answer(response: httpx2.Response, address: str) -> Answer:
         body = json.loads(response.content) if response.content else {}
     except ValueError:
         body = {}
-    wait = response.headers.get("Retry-After", "")
-    retry_after_s = min(float(wait), _LONGEST_WAIT_S) if wait.isdigit() else 0.0
-    return Answer(response.status_code, body if isinstance(body, dict) else {}, retry_after_s, address)
+    return Answer(response.status_code, body if isinstance(body, dict) else {}, address)
 
 
 def failure_of(error: Exception, call: Call, address: str) -> HsmKeysError:

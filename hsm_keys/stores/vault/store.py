@@ -5,45 +5,29 @@
 
 from __future__ import annotations
 
-import re
-import secrets
 from base64 import b64encode
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from hsm_keys.errors import (
-    KeyBusyError,
-    KeyExistsError,
-    KeyProblemError,
-    StoreUnavailableError,
-    UsageError,
-)
+from hsm_keys.errors import KeyExistsError, StoreUnavailableError, UsageError
 from hsm_keys.forks import ProcessLock, fork_generation
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.stores.base import Contents, KeyStore, StoredKey, StoreFinding, Unusable, check_label
 from hsm_keys.stores.marks import FOREIGN, check_ours
 from hsm_keys.stores.succession import statement_about
+from hsm_keys.stores.vault import making
 from hsm_keys.stores.vault.connection import Connection
-from hsm_keys.stores.vault.entries import (
-    KEY_PREFIX,
-    Entries,
-    Entry,
-    Phase,
-    Record,
-    Records,
-    base_of,
-    new_transit_key,
-)
+from hsm_keys.stores.vault.entries import KEY_PREFIX, Entries, base_of
 from hsm_keys.stores.vault.errors import (
     VaultAccessDeniedError,
     VaultGarbledAnswerError,
     VaultKeyNotFoundError,
     VaultKeyUnsuitableError,
 )
-from hsm_keys.stores.vault.facts import capabilities_in, watched_paths
+from hsm_keys.stores.vault.facts import watched_paths
 from hsm_keys.stores.vault.key import VaultKey
-from hsm_keys.stores.vault.refusals import Call
+from hsm_keys.stores.vault.records import Phase, Record, Records, hand_over, is_transit_name, label_of, take_out
 from hsm_keys.stores.vault.surroundings import with_surroundings
 from hsm_keys.stores.vault.transit import Transit
 from hsm_keys.values import shown
@@ -56,9 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["VaultStore"]
 
 _reopening = ProcessLock()
-
-_TRANSIT_NAME = re.compile(r"\w(?:[\w.-]{0,250}\w)?", re.ASCII)
-_CAPABILITIES: Final = "sys/capabilities-self"
 
 
 class VaultStore(KeyStore):
@@ -179,7 +160,7 @@ class VaultStore(KeyStore):
     def _foreign(self, name: str) -> VaultKey:
         """Return a key that has no entry, by its own name."""
         found = None
-        if _TRANSIT_NAME.fullmatch(name) and not name.startswith(KEY_PREFIX):
+        if is_transit_name(name) and not name.startswith(KEY_PREFIX):
             try:
                 found = self.transit.read(name, name)
             except VaultAccessDeniedError:
@@ -204,72 +185,14 @@ class VaultStore(KeyStore):
 
     def capabilities(self, transit_key: str) -> dict[str, list[str]] | None:
         """Return what the token may do on the paths that let a private half out; None where the server won't say."""
-        paths = watched_paths(self._uri.mount, transit_key)
-        try:
-            answer = self.connection().ask(
-                Call("tell what the token may do", "POST", _CAPABILITIES), {"paths": list(paths)}
-            )
-        except VaultAccessDeniedError:
-            return None
-        return capabilities_in(answer.body, paths)
+        return self.connection().capabilities(watched_paths(self._uri.mount, transit_key))
 
     def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> VaultKey:
-        """Make a key in the engine.
-
-        First the entry names the Transit key that is to come, then that is made, then the entry gives it the name. So a
-        run that is killed leaves nothing that the next one doesn't find, and of two runs at once one gives way.
-
-        Raises:
-            KeyExistsError: If the name is taken.
-            KeyBusyError: If somebody else makes a key of that name at this moment.
-            KeyProblemError: If an interrupted run left a key of another type.
-            VaultError: If the server refuses.
-            OutcomeUnknownError: If it isn't known what the server did; the next run finds out.
-        """
+        """Make a key in the engine; see ``making.make``."""
         check_label(name)
         if self._uri.key not in {"", name}:
             raise UsageError(f"the store's URI names the key {self._uri.key!r}", hint="leave the key out of the URI")
-        base = base_of(name)
-        seen = self.entries.read(base)
-        record = self._to_make(seen, name, key_type)
-        begun = self.entries.write(base, seen, {**seen.records, name: record})
-        self.transit.create(record.transit_key, name, key_type)
-        made = Record(record.transit_key)
-        self.entries.write(base, begun, {**begun.records, name: made})
-        found = self.transit.read(made.transit_key, name, made.version)
-        if found is None:
-            raise KeyBusyError(f"somebody else has deleted the key {name!r} at the same moment", hint="run it again")
-        return self._key(name, made, found)
-
-    def _to_make(self, seen: Entry, name: str, key_type: KeyType) -> Record:
-        """Return the record of a key that is to be made; one that an interrupted run began to make is taken over.
-
-        Raises:
-            KeyExistsError: If the name is taken.
-            KeyProblemError: If an interrupted run left a key of another type.
-        """
-        fresh = Record(
-            new_transit_key(base_of(name)), phase=Phase.MAKING, key_type=str(key_type), run=secrets.token_hex(8)
-        )
-        left = seen.records.get(name)
-        if left is None:
-            return fresh
-        found = self.transit.read(left.transit_key, name)
-        if found is None and left.phase in {Phase.MAKING, Phase.DESTROYING}:
-            # Another run may still be about to make that Transit key: so this one makes the same.
-            same = left.phase is Phase.MAKING and left.key_type == fresh.key_type
-            return replace(fresh, transit_key=left.transit_key) if same else fresh
-        if left.phase is not Phase.MAKING:
-            raise KeyExistsError(
-                f"{self.describe()} already has a key {name!r}",
-                hint=f"choose another name, or see it: hsm-keys show {name}",
-            )
-        if found is not None and str(key_type) != found.said.get("type"):
-            raise KeyProblemError(
-                f"an interrupted run left a key for {name!r} of another type than {key_type}: {found.said.get('type')}",
-                hint="ask for the same type again",
-            )
-        return replace(fresh, transit_key=left.transit_key)
+        return self._key(name, *making.make(self.entries, self.transit, name, key_type))
 
     def diagnose(self) -> list[StoreFinding]:
         """Look at every server, at the token, and at whether it may sign with each key."""
@@ -305,7 +228,7 @@ class VaultStore(KeyStore):
         bound: list[Record] = []
 
         def write(records: Records) -> None:
-            label = _label_of(records, kept.transit_key)
+            label = label_of(records, kept.transit_key)
             if label is None and key.ours:
                 raise VaultKeyNotFoundError(f"the entry of {key.name!r} doesn't name {kept.transit_key} any more")
             if label is None and key.name in records:
@@ -328,7 +251,7 @@ class VaultStore(KeyStore):
         moved: list[Record] = []
 
         def move_in(records: Records) -> None:
-            label = _label_of(records, kept.transit_key)
+            label = label_of(records, kept.transit_key)
             if label is None and old == new:
                 raise VaultKeyNotFoundError(f"the entry of {key.name!r} doesn't name {kept.transit_key} any more")
             if name in records and label != name:
@@ -338,30 +261,17 @@ class VaultStore(KeyStore):
 
         self.entries.change(new, move_in)
         if old != new:
-            self.entries.change(old, lambda records: _take_out(records, kept.transit_key))
+            self.entries.change(old, lambda records: take_out(records, kept.transit_key))
         return self._key(name, moved[0], kept.found)
 
     def hand_over(self, name: str, taker: StoredKey, leaver: StoredKey, mark: str) -> tuple[VaultKey, VaultKey]:
         """Give the name to another key in one step, once the old key has vouched for the new."""
         taking, leaving = self._changeable(taker), self._changeable(leaver)
         vouched = b64encode(leaving.sign(statement_about(taking.public_key()))).decode()
-        after: Records = {}
-
-        def swap(records: Records) -> None:
-            labels = [_label_of(records, key.transit_key) for key in (taking, leaving)]
-            others = [label for label in (name, name + mark) if label in records and label not in labels]
-            if None in labels or others:
-                raise KeyBusyError(
-                    f"somebody else has changed the keys of {name!r} at the same moment",
-                    hint="look with `hsm-keys list`, then run the same command again",
-                )
-            taken, left = (records.pop(str(label)) for label in labels)
-            records[name], records[name + mark] = taken, left
-            if labels != [name, name + mark]:  # else an earlier run has done it
-                records[name] = replace(taken, vouched=vouched)
-            after.update(records)
-
-        self.entries.change(base_of(name), swap)
+        keys = {"taker": taking.transit_key, "leaver": leaving.transit_key}
+        after = self.entries.change(
+            base_of(name), lambda records: hand_over(records, name, name + mark, **keys, vouched=vouched)
+        ).records
         return self._key(name, after[name], taking.found), self._key(name + mark, after[name + mark], leaving.found)
 
     def destroy(self, key: StoredKey) -> None:
@@ -373,36 +283,21 @@ class VaultStore(KeyStore):
         base = base_of(key.name)
 
         def begin(records: Records) -> None:
-            label = _label_of(records, kept.transit_key)
+            label = label_of(records, kept.transit_key)
             if label is not None:
                 records[label] = replace(records[label], phase=Phase.DESTROYING)
 
         self.entries.change(base, begin)
         self.transit.delete(kept.transit_key, key.name)
-        self.entries.change(base, lambda records: _take_out(records, kept.transit_key))
+        self.entries.change(base, lambda records: take_out(records, kept.transit_key))
 
     def mend(self, name: str) -> None:
         """Take out of the entry what a destruction that was interrupted left there."""
-        base = base_of(name)
-        gone = [
-            record.transit_key
-            for label, record in self.entries.read(base).records.items()
-            if record.phase is Phase.DESTROYING and self.transit.read(record.transit_key, label) is None
-        ]
-        if gone:
-            self.entries.change(base, lambda records: _take_out(records, *gone))
+        making.mend(self.entries, self.transit, name)
 
     def clear(self, name: str) -> bool:
         """Delete a key that was made for that name, and never got it."""
-        self.mend(name)
-        record = self.entries.read(base_of(name)).records.get(name)
-        if record is None or record.phase is not Phase.MAKING:
-            return False
-        there = self.transit.read(record.transit_key, name) is not None
-        if there:
-            self.transit.delete(record.transit_key, name)
-        self.entries.change(base_of(name), lambda records: _take_out(records, record.transit_key))
-        return there
+        return making.clear(self.entries, self.transit, name)
 
     def _changeable(self, key: StoredKey) -> VaultKey:
         check_ours(key, self.describe())
@@ -419,15 +314,6 @@ def _vault_key(key: StoredKey) -> VaultKey:
     if not isinstance(key, VaultKey):
         raise UsageError(f"the key {key.name!r} is not in Vault")
     return key
-
-
-def _label_of(records: Records, transit_key: str) -> str | None:
-    return next((label for label, record in records.items() if record.transit_key == transit_key), None)
-
-
-def _take_out(records: Records, *transit_keys: str) -> None:
-    for label in [label for label, record in records.items() if record.transit_key in transit_keys]:
-        del records[label]
 
 
 def _record_of(key: VaultKey) -> Record:

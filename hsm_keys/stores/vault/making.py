@@ -1,0 +1,103 @@
+"""Making keys, and clearing away what runs that were killed have left.
+
+First the entry names the Transit key that is to come, then that is made, then the entry gives it the name. So a run
+that is killed leaves nothing that the next one doesn't find, and of two runs at once one gives way.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hsm_keys.errors import KeyBusyError, KeyExistsError, KeyProblemError
+from hsm_keys.stores.vault.entries import base_of, new_transit_key
+from hsm_keys.stores.vault.records import Phase, Record, take_out
+
+if TYPE_CHECKING:
+    from hsm_keys.signing.algorithms import KeyType
+    from hsm_keys.stores.vault.entries import Entries, Entry
+    from hsm_keys.stores.vault.transit import Transit, TransitKey
+
+__all__ = ["clear", "make", "mend"]
+
+
+def make(entries: Entries, transit: Transit, name: str, key_type: KeyType) -> tuple[Record, TransitKey]:
+    """Make a key, or go on with what an interrupted run has begun.
+
+    Raises:
+        KeyExistsError: If the name is taken.
+        KeyBusyError: If somebody else makes a key of that name at this moment.
+        KeyProblemError: If an interrupted run left a key of another type.
+        VaultError: If the server refuses.
+        OutcomeUnknownError: If it isn't known what the server did; the next run finds out.
+    """
+    base = base_of(name)
+    seen = entries.read(base)
+    begun = _to_make(transit, seen, name, key_type)
+    written = entries.write(base, seen, {**seen.records, name: begun})
+    transit.create(begun.transit_key, name, key_type)
+    made = Record(begun.transit_key)
+    entries.write(base, written, {**written.records, name: made})
+    found = transit.read(made.transit_key, name, made.version)
+    if found is None:
+        raise KeyBusyError(f"somebody else has deleted the key {name!r} at the same moment", hint="run it again")
+    return made, found
+
+
+def _to_make(transit: Transit, seen: Entry, name: str, key_type: KeyType) -> Record:
+    """Return the record of a key that is to be made; one that an interrupted run began to make is taken over.
+
+    Raises:
+        KeyExistsError: If the name is taken.
+        KeyProblemError: If an interrupted run left a key of another type.
+    """
+    fresh = Record(new_transit_key(base_of(name)), phase=Phase.MAKING, key_type=str(key_type), run=secrets.token_hex(8))
+    left = seen.records.get(name)
+    if left is None:
+        return fresh
+    found = transit.read(left.transit_key, name)
+    if found is None and left.phase in {Phase.MAKING, Phase.DESTROYING}:
+        # Another run may still be about to make that Transit key: so this one makes the same.
+        same = left.phase is Phase.MAKING and left.key_type == fresh.key_type
+        return replace(fresh, transit_key=left.transit_key) if same else fresh
+    if left.phase is not Phase.MAKING:
+        raise KeyExistsError(
+            f"there is an entry for a key {name!r} already",
+            hint=f"choose another name, or see it: hsm-keys show {name}",
+        )
+    if found is not None and str(key_type) != found.said.get("type"):
+        raise KeyProblemError(
+            f"an interrupted run left a key for {name!r} of another type than {key_type}: {found.said.get('type')}",
+            hint="ask for the same type again",
+        )
+    return replace(fresh, transit_key=left.transit_key)
+
+
+def mend(entries: Entries, transit: Transit, name: str) -> None:
+    """Take out of the entry what a destruction that was interrupted left there."""
+    base = base_of(name)
+    gone = [
+        record.transit_key
+        for label, record in entries.read(base).records.items()
+        if record.phase is Phase.DESTROYING and transit.read(record.transit_key, label) is None
+    ]
+    if gone:
+        entries.change(base, lambda records: take_out(records, *gone))
+
+
+def clear(entries: Entries, transit: Transit, name: str) -> bool:
+    """Delete a key that was made for a name, and never got it.
+
+    Returns:
+        Whether there was one.
+    """
+    mend(entries, transit, name)
+    record = entries.read(base_of(name)).records.get(name)
+    if record is None or record.phase is not Phase.MAKING:
+        return False
+    there = transit.read(record.transit_key, name) is not None
+    if there:
+        transit.delete(record.transit_key, name)
+    entries.change(base_of(name), lambda records: take_out(records, record.transit_key))
+    return there
