@@ -1,8 +1,9 @@
-"""``proxy check``: what a policy makes of requests."""
+"""``proxy check`` and ``proxy policy diff``: what policies make of requests, without a proxy."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,51 +11,153 @@ from hsm_keys.cli.commands import command
 from hsm_keys.cli.extras import import_extra
 from hsm_keys.cli.options import Settings, settings_options
 from hsm_keys.cli.output import print_json
-from hsm_keys.errors import UsageError
+from hsm_keys.errors import HsmKeysError, UsageError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from hsm_keys.proxy.judge import Verdict
+    from hsm_keys.proxy.whatif import Asked
 
 __all__ = ["check"]
 
 _path = click.Path(path_type=Path)
 
 
-@command(epilog="Example: hsm-keys proxy check policy.toml GET /trade-api/v2/portfolio/balance --client maker")
+@command(
+    epilog="Example: hsm-keys proxy check policy.toml GET /trade-api/v2/portfolio/balance --client maker --explain"
+)
 @click.argument("policy", type=_path)
-@click.argument("method")
-@click.argument("path")
-@click.option("--client", default="default", show_default=True, help="The client that asks.")
+@click.argument("method", required=False)
+@click.argument("path", required=False)
+@click.option("--client", metavar="NAME", help="The client that asks.  [default: default]")
 @click.option("--body", metavar="JSON", help="The body, for rules about orders.")
+@click.option("--requests", type=click.File(encoding="utf-8"), help="A file of requests, JSON a line; - for stdin.")
+@click.option("--explain", is_flag=True, help="Name the setting that decides, and what proxies that run have left.")
 @settings_options
 @click.pass_obj
-def check(settings: Settings, *, policy: Path, method: str, path: str, client: str, body: str | None) -> int:
-    """Say what a policy makes of a request, and by which rule. Exit code 0: allowed; 1: denied.
+def check(settings: Settings, /, *, policy: Path, requests: Any, explain: bool, **one: str | None) -> int:
+    """Say what a policy makes of a request, and by which rule. Exit code 0: allowed; 1: denied, of several one.
 
-    PATH may leave out /trade-api/v2, as rules do.
+    PATH may leave out /trade-api/v2, as rules do. A line of a file has method and path, and may have client, body
+    and at (a time); the requests are judged in their order, and what one takes of a limit the next one hasn't.
     """
-    import time
-    from datetime import UTC, datetime
-
     import_extra("proxy", "hsm_keys.proxy.judge")
-    from hsm_keys.kalshi.operations import find_operation
-    from hsm_keys.proxy.judge import Judge
-    from hsm_keys.proxy.paths import UnclearPathError, split_target, whole_path
-    from hsm_keys.proxy.policy import load_policy
+    from hsm_keys.proxy.whatif import read_asked
 
-    judge = Judge(load_policy(policy))
+    if (requests is None) == (one["method"] is None or one["path"] is None) or (requests and any(one.values())):
+        raise UsageError("a request, or a file of them, is needed", hint="give METHOD and PATH, or --requests FILE")
+    checking = _Checking(policy, explain=explain)
+    if requests is None:
+        return _say_one(settings, checking.judged(_asked(checking, one)))
     try:
-        wanted, _ = split_target(whole_path(path))
+        judged = [{"line": number, **checking.judged(asked)} for number, asked in read_asked(requests)]
+    except (OSError, UnicodeDecodeError):
+        raise UsageError("the file of requests can't be read", hint="give JSON lines in UTF-8") from None
+    denied = sum(not verdict["allowed"] for verdict in judged)
+    if settings.as_json:
+        print_json({"allowed": len(judged) - denied, "denied": denied, "verdicts": judged})
+        return int(denied > 0)
+    for verdict in judged:
+        click.echo(f"{verdict['line']}: {_sentence(verdict)}")
+        _echo_reasons(verdict)
+    return int(denied > 0)
+
+
+def _asked(checking: _Checking, one: dict[str, str | None]) -> Asked:
+    from hsm_keys.kalshi.operations import find_operation
+    from hsm_keys.proxy.paths import UnclearPathError, split_target, whole_path
+    from hsm_keys.proxy.whatif import Asked
+
+    method, target, body = one["method"] or "", one["path"] or "", one["body"]
+    client = one["client"] or "default"
+    try:
+        path, _ = split_target(whole_path(target))
     except UnclearPathError as error:
         raise UsageError(f"the path is refused: {error}", hint="give it as it goes over the wire") from None
-    trades = find_operation(method, wanted).counts_as_trade
-    if trades and body is None and judge.needs_body(client, method, wanted):
+    trades = find_operation(method, path).counts_as_trade
+    if trades and body is None and checking.judge.needs_body(client, method, path):
         raise UsageError("the policy judges the body of this request", hint="give it: --body '{...}'")
-    content = None if body is None else body.encode()
-    verdict = judge.judge(client, method, wanted, content, at=datetime.now(UTC), now=time.monotonic())
-    if verdict.allowed:
-        said = "allowed: nothing denies it" if verdict.rule == "allowed" else f"allowed, by {verdict.rule}"
-    else:
-        said = f"denied ({verdict.status}), by {verdict.rule}: {verdict.message}"
+    return Asked(client, method, target, None if body is None else body.encode())
+
+
+class _Checking:
+    """Judges requests one after the other.
+
+    Args:
+        path: The policy's file.
+        explain: Whether verdicts come with reasons.
+    """
+
+    def __init__(self, path: Path, *, explain: bool) -> None:
+        import tomllib
+        from datetime import UTC, datetime
+
+        from hsm_keys.proxy.judge import Judge
+        from hsm_keys.proxy.policy import load_policy
+
+        self.judge = Judge(load_policy(path))
+        self._written = tomllib.loads(path.read_text(encoding="utf-8"))
+        self._proxies = _limits_of_proxies() if explain else []
+        self._explain = explain
+        self._at: datetime = datetime.now(UTC)
+
+    def judged(self, asked: Asked) -> dict[str, Any]:
+        """Return a verdict as JSON has it."""
+        from hsm_keys.proxy.whatif import explain, verdict_of
+
+        self._at = asked.at or self._at
+        verdict: Verdict = verdict_of(self.judge, asked, at=self._at)
+        said = {"allowed": verdict.allowed, "rule": verdict.rule, "message": verdict.message}
+        if not verdict.allowed:
+            said["status"] = 400 if verdict.rule == "path" else verdict.status
+        if self._explain:
+            said |= explain(self._written, asked, verdict)
+            said["left"] = {proxy["name"]: _left_of(proxy, asked.client) for proxy in self._proxies}
+        return said
+
+
+def _limits_of_proxies() -> list[dict[str, Any]]:
+    """Return what the proxies that are found say of their limits."""
+    from hsm_keys.proxy.controlling import Wanted, ask_all
+
+    try:
+        answers = ask_all(Wanted(everyone=True), "GET", "/limits")
+    except HsmKeysError:  # none runs
+        return []
+    return [answer.said for answer in answers if answer.error is None]
+
+
+def _left_of(proxy: dict[str, Any], client: str) -> dict[str, Any]:
+    limits: dict[str, Any] = proxy["clients"].get(client, proxy["clients"].get("default", {}))
+    return limits
+
+
+def _say_one(settings: Settings, verdict: dict[str, Any]) -> int:
     if settings.as_json:
-        print_json({"allowed": verdict.allowed, "rule": verdict.rule, "message": verdict.message})
+        print_json(verdict)
     else:
-        click.echo(said)
-    return 0 if verdict.allowed else 1
+        click.echo(_sentence(verdict))
+        _echo_reasons(verdict)
+    return 0 if verdict["allowed"] else 1
+
+
+def _sentence(verdict: dict[str, Any]) -> str:
+    if verdict["allowed"]:
+        return "allowed: nothing denies it" if verdict["rule"] == "allowed" else f"allowed, by {verdict['rule']}"
+    return f"denied ({verdict['status']}), by {verdict['rule']}: {verdict['message']}"
+
+
+def _echo_reasons(verdict: dict[str, Any]) -> None:
+    if "operation" not in verdict:
+        return
+    import json
+
+    click.echo(f"  operation: {verdict['operation']} ({verdict['kind']})")
+    click.echo(f"  rules: {verdict['rules_of'] or 'none for this client, and no default'}")
+    if verdict["setting"]:
+        written = "isn't set" if verdict["value"] is None else f"= {json.dumps(verdict['value'])}"
+        click.echo(f"  decided by: {verdict['setting']} {written}")
+    for name, limits in verdict["left"].items():
+        for limit, numbers in limits.items():
+            click.echo(f"  left in proxy {name}: {limit} {numbers['left']:g} of {numbers['limit']:g}")

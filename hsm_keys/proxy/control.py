@@ -86,6 +86,8 @@ class Control:
             return await self._changed(request.path)
         if (request.method, request.path) == ("GET", "/identity"):
             return _json(self.identity())
+        if (request.method, request.path) == ("GET", "/limits"):
+            return _json({**self.identity(), "clients": self._judge.left(time.monotonic())})
         if (request.method, request.path) == ("GET", "/status"):
             await self._look()
             return _json({**self.status(), "not_ready": await self._problem()})

@@ -72,6 +72,18 @@ class _Taken:
         self.writes = _bucket(self.writes, rules.tokens_per_second("POST"))
         self.orders = _cap(self.orders, rules.orders_per_minute)
 
+    def left(self, now: float) -> dict[str, dict[str, float]]:
+        """Return the limits, and what is left of each."""
+        buckets = {"read_tokens_per_second": self.reads, "write_tokens_per_second": self.writes}
+        left = {
+            name: {"limit": bucket.rate, "left": round(bucket.left(now), 1)}
+            for name, bucket in buckets.items()
+            if bucket is not None
+        }
+        if self.orders is not None:
+            left["orders_per_minute"] = {"limit": self.orders.most, "left": self.orders.left(now)}
+        return left
+
 
 @dataclass(slots=True)
 class Judge:
@@ -103,6 +115,14 @@ class Judge:
                 del self._taken[name]
             else:
                 taken.follow(rules)
+
+    def left(self, now: float) -> dict[str, dict[str, dict[str, float]]]:
+        """Return what is left of each limit of each client that has asked, and of those that the policy names.
+
+        Args:
+            now: Seconds of a steady clock.
+        """
+        return {client: self._taken_by(client).left(now) for client in sorted({*self.policy.clients, *self._taken})}
 
     def needs_body(self, client: str, method: str, path: str) -> bool:
         """Tell whether the body has to be read before the request can be judged."""

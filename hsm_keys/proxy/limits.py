@@ -45,6 +45,11 @@ class TokenBucket:
         self.settle(now)
         return max(0.0, min(cost, self.capacity) - self._left) / self.rate
 
+    def left(self, now: float) -> float:
+        """Return how many tokens there are; less than none if it owes some."""
+        self.settle(now)
+        return self._left
+
     def take(self, cost: float) -> None:
         """Take tokens; it may end up owing some."""
         self._left -= cost
@@ -81,6 +86,10 @@ class MinuteCap:
             if surplus <= 0:
                 return at + _MINUTE_S - now
         return 0.0
+
+    def left(self, now: float) -> int:
+        """Return how many there may be now."""
+        return max(0, self.most - sum(taken for at, taken in self._taken if at > now - _MINUTE_S))
 
     def take(self, count: int, now: float) -> None:
         """Count them."""

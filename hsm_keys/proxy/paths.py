@@ -120,6 +120,9 @@ class Rule:
         whole = whole_path(template)
         return cls(text, method, tuple(whole.split("/")[1:]))
 
+    def __str__(self) -> str:
+        return self.text
+
     @property
     def names_a_version(self) -> bool:
         """Whether it says itself which version, or which WebSocket, it is about."""
