@@ -25,7 +25,7 @@ EVERY = {**KALSHI, **PROXY, **OURS}
 OF_CLI = {"usage": 2, "system": 1, "unexpected": 1, "interrupted": 130}
 """What the command line says itself, without an exception of ours: the test below reads them in its source."""
 
-REFUSING = {"refusal", "Refused", "Stop", "_denied", "_deny", "_unreached"}
+REFUSING = {"refusal", "Refused", "Stop", "_denied", "_deny", "_unreached", "CapDenial", "CapError"}
 """What makes the proxy's refusals: the code is the first text among the arguments."""
 
 SANDBOX_REFUSING = {"nested", "flat", "Refused", "WireError"}

@@ -207,4 +207,11 @@ EXPLANATIONS: Final = {
         'hsm-keys audit verify "$HOME/.local/state/hsm-keys/prod/audit"',
         1,
     ),
+    "caps": Explanation(
+        "The journal of the proxy's caps can't be written or read, so nothing that is capped is signed; or a perpetual "
+        "future was ordered under caps, which can't tell what it may cost.",
+        "Make room: signing goes on by itself. For perpetual futures, name their route in `allow_unjudged`.",
+        'allow_unjudged = ["POST /margin/orders"]',
+        1,
+    ),
 }

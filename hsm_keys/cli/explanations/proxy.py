@@ -135,6 +135,42 @@ EXPLANATIONS: Final = {
         "Change the price, or raise the limit.",
         "max_price_cents = 60",
     ),
+    "max_order_dollars": Explanation(
+        "The order may cost more than one order of the client may.",
+        "Order less, or raise the cap.",
+        'max_order_dollars = "50"',
+    ),
+    "max_dollars_a_day": Explanation(
+        "With this order, what may have been spent in the last 24 hours would be more than the cap.",
+        "Cancel what rests, wait for Retry-After where there is one, or raise the cap.",
+        'max_dollars_a_day = "500"',
+    ),
+    "max_open_dollars": Explanation(
+        "With this order, what rests could cost more than the cap.",
+        "Cancel what rests, or raise the cap.",
+        'max_open_dollars = "200"',
+    ),
+    "max_contracts_a_market": Explanation(
+        "With this order, more contracts of the market could be held, either way, than the cap allows.",
+        "Order less, reduce the position, or raise the cap.",
+        "max_contracts_a_market = 500",
+    ),
+    "duplicate_seconds": Explanation(
+        "The same order, or one with the same client_order_id, went out within the seconds of the cap.",
+        "If it is meant as a second order, send it again after Retry-After with an id of its own.",
+        "duplicate_seconds = 2",
+    ),
+    "client_order_id": Explanation(
+        "Under caps an order needs a client_order_id, and a new one: by it the proxy looks up lost orders.",
+        "Send an id that no earlier order had.",
+        '{"client_order_id": "maker-0001"}',
+    ),
+    "amend": Explanation(
+        "The proxy doesn't hold the order that is to be amended under its caps: it was placed elsewhere, is of another "
+        "market or side, or an earlier amendment isn't known to be over.",
+        "Cancel it, and send another order.",
+        "hsm-keys request GET /portfolio/orders --query status=resting --name prod",
+    ),
     "tokens": Explanation(
         "The client's tokens for this second are used up, or a batch asks for more than there ever are.",
         "Wait for the seconds in Retry-After; send smaller batches; or raise the limit.",
