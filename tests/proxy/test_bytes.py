@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from hsm_keys.signing.algorithms import verifies
 from hsm_keys.signing.pem import load_private_key
-from tests.support.door import Door, with_key_in_memory
+from tests.support.door import Door, asks_for_itself, with_key_in_memory
 from tests.support.judging import ORDER, ORDERS
 
 if TYPE_CHECKING:
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hsm_keys.sandbox import SandboxServer
-
-
-OWN_REQUESTS = (b"/exchange/status", b"/account/endpoint_costs", b"/account/limits")
-"""What the proxy asks for itself."""
 
 
 class Kalshi:
@@ -60,7 +56,7 @@ class Kalshi:
             connection.settimeout(5)
             while asked := self._request(connection):
                 answer = self.answer
-                if not any(own in asked for own in OWN_REQUESTS):
+                if not asks_for_itself(asked):
                     self.asked.append(asked)
                     connection.sendall(answer)
                 if not self.stays or b"Connection: close" in answer:

@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     Start = Callable[[dict[str, str], int], Process]
 
 
+_OWN = ("/exchange/status", "/account/endpoint_costs", "/account/limits")
+
+
+def asks_for_itself(head: bytes) -> bool:
+    """Tell whether a request is one of the proxy's own: to keep a connection warm, or for Kalshi's costs and limits."""
+    return any(f" /trade-api/v2{path} ".encode() in head for path in _OWN)
+
+
 class Door:
     """A running proxy.
 
