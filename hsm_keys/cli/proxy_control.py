@@ -1,4 +1,4 @@
-"""``proxy freeze``, ``thaw`` and ``status``: what is asked of running proxies. Nothing heavy is imported for it."""
+"""``proxy freeze``, ``status``, ``limits`` and their like: what is asked of running proxies. Its imports are light."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.proxy.controlling import Answer
 
-__all__ = ["cancel_all", "freeze", "status", "thaw"]
+__all__ = ["cancel_all", "freeze", "limits", "status", "thaw"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -151,6 +151,42 @@ def status(settings: Settings, *, name: str | None, socket: Path | None, everyon
         while True:
             time.sleep(1)
             live.update(_table(ask_one(wanted, "GET", "/status")), refresh=True)
+
+
+@command(epilog="Example: hsm-keys proxy limits --name prod")
+@_which_options
+@settings_options
+@click.pass_obj
+def limits(settings: Settings, *, name: str | None, socket: Path | None, everyone: bool) -> None:
+    """Show what is left of the caps on money: dollars and contracts, for each client and for all together."""
+    wanted = _wanted(name, socket, everyone=everyone)
+    answers = ask_all(wanted, "GET", "/limits") if everyone else []
+    for answer in answers:
+        if answer.error is not None:
+            raise answer.error
+    said = [{"socket": str(answer.socket), **answer.said} for answer in answers] or [ask_one(wanted, "GET", "/limits")]
+    if settings.as_json:
+        print_json({"proxies": said} if everyone else said[0])
+        return
+    from rich.console import Console
+
+    for one in said:
+        if one["limits"]:
+            Console().print(_limits_table(one["limits"]))
+        else:
+            click.echo("no cap of the policy has anything to show")
+
+
+def _limits_table(rows: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+
+    table = Table("client", "cap", "most", "left", "more from (UTC)", "market", box=None)
+    table.columns[1].no_wrap = True
+    for row in rows:
+        left = row.get("left") or f"buy {row['left_to_buy']}, sell {row['left_to_sell']}"
+        market, back_at = row.get("market", ""), (row.get("back_at") or "")[:16]
+        table.add_row(row["client"] or "(all)", row["cap"], row["most"], left, back_at, market)
+    return table
 
 
 def _wait(wanted: Wanted) -> None:

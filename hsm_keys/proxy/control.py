@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from hsm_keys.proxy.audit import AuditError
+from hsm_keys.proxy.remaining import left_dollars, remaining
 from hsm_keys.proxy.running import Stop
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ class Control:
         """Answer on the control socket."""
         if request.method == "POST" and request.path in _CHANGES:
             return await self._changed(request.path)
+        if (request.method, request.path) == ("GET", "/limits"):
+            return _json({"limits": self._remaining()})
         if (request.method, request.path) == ("GET", "/identity"):
             return _json(self.identity())
         if (request.method, request.path) == ("GET", "/limits"):
@@ -138,6 +141,7 @@ class Control:
             "uptime_s": round(time.time() - self._started),
             **self._metrics.summary(),
             **(self.allowance.status() if self.allowance is not None else {}),
+            "caps": self._left(),
             "clients": sorted(self._judge.policy.clients),
             "audit_lines": self._trail.seq,
             "audit_head": self._trail.head,
@@ -158,7 +162,19 @@ class Control:
             return {"status": None, "problem": "the proxy isn't connected to Kalshi yet", "resting": None}
         return await self.cancelling.cancel_all()
 
+    def _remaining(self) -> list[dict[str, Any]]:
+        return remaining(self._judge.policy, self._judge.reservations)
+
+    def _left(self) -> dict[str, dict[str, str]]:
+        """Return what is left of the caps in dollars, at a glance."""
+        left: dict[str, dict[str, str]] = {}
+        for row in self._remaining():
+            if "left" in row:
+                left.setdefault(row["client"] or "all", {})[row["cap"]] = f"{row['left']} of {row['most']}"
+        return left
+
     async def _look(self) -> None:
+        self._metrics.tell_left(left_dollars(self._judge.policy, self._judge.reservations))
         if self.attestation is not None:
             await self.attestation.look()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from prometheus_client.samples import Sample
 
@@ -66,10 +66,22 @@ class Metrics:
         )
         for numbers in ("costs", "limits"):
             self.from_kalshi.labels(numbers).set(0)
+        self.left = Gauge(
+            "hsm_keys_proxy_cap_left_dollars",
+            "What is left of the caps on money; client all is what all share",
+            ["client", "cap"],
+            registry=registry,
+        )
         self.verdict = cache(self.verdicts.labels)
         self.answered = cache(self.upstream.labels)
         self.drawn = cache(self.presigned.labels)
         self.healthy.set(1)  # the key was found in it
+
+    def tell_left(self, left: Iterable[tuple[str, str, float]]) -> None:
+        """Show what is left of the caps (client, cap, dollars), and of no other ones any more."""
+        self.left.clear()
+        for client, cap, amount in left:
+            self.left.labels(client, cap).set(amount)
 
     def text(self) -> bytes:
         """Return everything in Prometheus's text format."""

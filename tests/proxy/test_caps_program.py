@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from hsm_keys.sandbox.faults import parse_fault
+from tests.support.cli import run_cli, run_json
 from tests.support.orders import ORDERS, order_body
 
 if TYPE_CHECKING:
@@ -68,3 +69,31 @@ def test_an_audit_line_says_money_and_counts(start: Start) -> None:
     ]
     assert said == [("allowed", 1, 500, 25_000), ("denied", 1, 755, 37_750)]
     assert "secret-name" not in door.trail()
+
+
+def test_limits_status_and_metrics_say_what_is_left(start: Start) -> None:
+    door = start(POLICY + "\nmax_contracts_a_market = 10\n[all]\nmax_dollars_a_day = 100")
+    send(door, "a", "5")
+    said = run_json("proxy", "limits", "--name", "prod", **door.environment)["limits"]
+    left = {(row["client"], row["cap"]): row.get("left") or row["left_to_buy"] for row in said}
+    assert left == {
+        ("default", "max_order_dollars"): "3.0000",
+        ("default", "max_dollars_a_day"): "2.5000",
+        ("default", "max_open_dollars"): "2.0000",
+        ("default", "max_contracts_a_market"): "5.00",
+        (None, "max_dollars_a_day"): "97.5000",
+    }
+    table = run_cli("proxy", "limits", "--name", "prod", **door.environment).stdout
+    assert "max_open_dollars" in table
+    assert "2.0000" in table
+    status = run_json("proxy", "status", "--name", "prod", **door.environment)
+    assert status["caps"]["all"] == {"max_dollars_a_day": "97.5000 of 100.0000"}
+
+
+def test_a_journal_that_takes_nothing_stops_orders_and_nothing_else(start: Start) -> None:
+    door = start(POLICY)
+    assert send(door, "a", "1")[0] == 201
+    (door.state / "caps" / "journal").unlink()
+    status, said = send(door, "b", "1")
+    assert (status, said["error"]["code"]) == (503, "caps")
+    assert door.request("GET", "/trade-api/v2/portfolio/balance")[0] == 200
