@@ -1,0 +1,168 @@
+"""What Kalshi's lists say of orders that hold something of the caps."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+import pytest
+
+from hsm_keys.proxy.accounts import Asked
+from hsm_keys.proxy.journal import Journal
+from hsm_keys.proxy.reconciling import Reconciler
+from hsm_keys.proxy.reservations import Reservations, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from hsm_keys.proxy.reservations import Order
+
+ORDER = Asked("KXTEST-1", "bid", 1000, 5000, rests=True, reduces=False, client_order_id="c1")
+LATE_MS = 120_000
+
+
+class Kalshi:
+    """Kalshi's lists, and a proxy that looks at them."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.now_ms = 1_700_000_000_000
+        self.held = Reservations(journal, clock=lambda: self.now_ms)
+        self.orders: list[dict[str, Any]] = []
+        self.fills: list[dict[str, Any]] = []
+        self.status = 200
+        self.looking = Reconciler(self.held, self._get, journal, lambda: True)
+
+    async def _get(self, path: str, query: str) -> tuple[int, bytes]:
+        asked = {name: values[0] for name, values in parse_qs(query).items()}
+        if path == "/portfolio/fills":
+            return self.status, json.dumps({"fills": self.fills, "cursor": ""}).encode()
+        if path != "/portfolio/orders":
+            order = next((one for one in self.orders if one["order_id"] == path.rpartition("/")[2]), None)
+            return (200, json.dumps({"order": order}).encode()) if order else (404, b"{}")
+        listed = [one for one in self.orders if asked.get("status") in {None, one["status"]}]
+        at = int(asked.get("cursor", 0))  # a page has one order
+        page = {"orders": listed[at : at + 1], "cursor": str(at + 1) if at + 1 < len(listed) else ""}
+        return self.status, json.dumps(page).encode()
+
+    def place(self, asked: Asked = ORDER, order_id: str = "o1") -> Order:
+        [order] = self.held.reserve("maker", [asked])
+        order.is_under_way = False
+        if order_id:
+            self.held.settle([State(order.number, 0, asked.size, order_id)])
+        return order
+
+    def has(self, filled: str, remaining: str, *, status: str = "resting", order_id: str = "o1", **said: str) -> None:
+        self.orders = [one for one in self.orders if one["order_id"] != order_id]
+        self.orders.append(
+            {"order_id": order_id, "client_order_id": "c1", "status": status, "yes_price_dollars": "0.500000"}
+            | {"fill_count_fp": filled, "remaining_count_fp": remaining, "ticker": "KXTEST-1", **said}
+        )
+
+    def look(self, times: int = 1) -> tuple[int, int]:
+        """Look, and return what was spent and what may still be, in contracts at half a dollar."""
+        for _ in range(times):
+            asyncio.run(self.looking.look())
+        account = self.held.account("maker")
+        return account.day.total // 5000, account.live // 5000
+
+
+@pytest.fixture
+def kalshi(tmp_path: Path) -> Iterator[Kalshi]:
+    journal = Journal(tmp_path)
+    yield Kalshi(journal)
+    journal.close()
+
+
+def test_an_order_that_rests_is_as_kalshi_says(kalshi: Kalshi) -> None:
+    kalshi.place()
+    kalshi.place(ORDER._replace(client_order_id="c2"), "o2")
+    kalshi.has("4.00", "6.00")
+    kalshi.has("0.00", "10.00", order_id="o2")
+    assert kalshi.look() == (4, 16)
+
+
+def test_an_order_that_rests_no_longer_is_what_was_filled_of_it_at_the_second_look(kalshi: Kalshi) -> None:
+    kalshi.place()
+    kalshi.fills = [{"order_id": "o1", "count_fp": "3.00"}, {"order_id": "o2", "count_fp": "3.00"}]
+    assert kalshi.look() == (0, 10)
+    assert kalshi.look() == (3, 0)
+
+
+def test_a_fill_that_can_not_be_read_may_be_all(kalshi: Kalshi) -> None:
+    kalshi.place()
+    kalshi.fills = [{"order_id": "o1", "count_fp": 3}]
+    assert kalshi.look(2) == (10, 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "filled", "remaining", "expected"),
+    [("resting", "4.00", "6.00", (4, 6)), ("executed", "10.00", "0.00", (10, 0)), ("canceled", "4.00", "0.00", (4, 0))],
+)
+def test_a_lost_answer_is_found(
+    status: str, filled: str, remaining: str, expected: tuple[int, int], kalshi: Kalshi
+) -> None:
+    kalshi.place(order_id="")
+    kalshi.has(filled, remaining, status=status)
+    assert kalshi.look() == expected
+
+
+def test_an_order_that_never_came_to_be_is_given_back_when_its_signature_is_too_old(kalshi: Kalshi) -> None:
+    kalshi.place(order_id="")
+    assert kalshi.look(3) == (0, 10)
+    kalshi.now_ms += LATE_MS
+    assert kalshi.look() == (0, 10)
+    kalshi.now_ms += 1
+    assert kalshi.look() == (0, 0)
+
+
+def test_a_fill_of_nobodys_order_may_be_of_the_one_that_is_lost(kalshi: Kalshi) -> None:
+    kalshi.place(order_id="")
+    kalshi.now_ms += LATE_MS + 1
+    kalshi.fills = [{"order_id": "unknown", "ticker": "KXTEST-1", "count_fp": "3.00"}]
+    assert kalshi.look(2) == (0, 10)
+    kalshi.fills[0]["ticker"] = "KXTEST-2"
+    assert kalshi.look() == (0, 0)
+
+
+def test_nothing_is_given_back_while_a_request_is_under_way_or_kalshi_says_nothing(kalshi: Kalshi) -> None:
+    kalshi.place(order_id="").is_under_way = True
+    kalshi.now_ms += LATE_MS + 1
+    assert kalshi.look(2) == (0, 10)
+    kalshi.held.orders[1].is_under_way = False
+    kalshi.status = 500
+    assert kalshi.look(2) == (0, 10)
+
+
+def test_an_answer_that_came_meanwhile_counts(kalshi: Kalshi) -> None:
+    order = kalshi.place()
+    kalshi.look()
+    get = kalshi.looking._get
+
+    async def get_slowly(path: str, query: str) -> tuple[int, bytes]:
+        kalshi.held.settle([State(order.number, 2, order.live - 1, "o1")])
+        return await get(path, query)
+
+    kalshi.looking._get = get_slowly
+    assert kalshi.look()[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("said", "filled", "remaining", "expected"),
+    [
+        ({}, "0.00", "10.00", (0, 10)),  # it wasn't amended
+        ({"yes_price_dollars": "0.6000"}, "5.00", "7.00", (6, 8)),  # 12 at 60 cents, as it was asked
+        ({"yes_price_dollars": "0.7000"}, "0.00", "10.00", (0, 24)),  # neither the one nor the other
+    ],
+)
+def test_an_amendment_whose_answer_was_lost(
+    said: dict[str, str], filled: str, remaining: str, expected: tuple[int, int], kalshi: Kalshi
+) -> None:
+    kalshi.place()
+    kalshi.place(ORDER._replace(size=1200, cost=6000, client_order_id="", amends="o1"), order_id="")
+    kalshi.has(filled, remaining, **said)
+    assert kalshi.look(2) == (0, 24)
+    kalshi.now_ms += LATE_MS + 1
+    assert kalshi.look() == expected
