@@ -30,7 +30,8 @@ class FaultyVault:
         self.always: Fault | None = None
         """What every request meets."""
         self.seen: list[tuple[str, str]] = []
-        self.tokens: list[str] = []
+        self.ports: list[int] = []
+        """Of the clients: a connection has one."""
         self.change: Callable[[Any], Any] = lambda body: body
         """Changes the body of each good answer."""
         self._behind = behind
@@ -58,7 +59,7 @@ class FaultyVault:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 line = f"{self.command} {self.path}"
                 outer.seen.append((self.command, self.path.removeprefix("/v1/")))
-                outer.tokens.append(str(self.headers.get("X-Vault-Token")))
+                outer.ports.append(self.client_address[1])
                 fault = outer._fault(line)
                 if isinstance(fault, tuple):
                     self.answer(*fault)

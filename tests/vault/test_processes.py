@@ -13,6 +13,7 @@ from hsm_keys.errors import NetworkError
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.vault import open_uri
 from tests.support.vault import Server, program, surround
+from tests.support.vault_faults import FaultyVault
 from tests.support.verify import openssl_verifies
 
 if TYPE_CHECKING:
@@ -34,22 +35,24 @@ def test_one_store_serves_many_threads(vault_store: VaultStore) -> None:
     assert len(set(signatures)) == len(messages)  # each was verified with its own message
 
 
-def test_a_forked_child_signs_over_connections_of_its_own(vault_store: VaultStore) -> None:
-    key = vault_store.generate("prod", KeyType.ED25519)
-    expected = key.sign(b"1")
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.write(writing, key.sign(b"1"))
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
+def test_a_forked_child_signs_over_connections_of_its_own(vault: Vault) -> None:
+    with FaultyVault(vault.address) as way, open_uri(vault.uri.replace(vault.address, way.address)) as store:
+        key = store.generate("prod", KeyType.ED25519)
+        expected = key.sign(b"1")
+        before = set(way.ports)
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.write(writing, key.sign(b"1"))
+            finally:
+                os._exit(0)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
+            assert pipe.read() == expected
+        os.waitpid(child, 0)
+        assert way.ports[-1] not in before or way.ports[-2] not in before  # the other one looks the token up
         assert key.sign(b"1") == expected
-        assert pipe.read() == expected
-    os.waitpid(child, 0)
-    assert key.sign(b"1") == expected
 
 
 def test_it_signs_in_a_process_of_its_own(vault: Vault, vault_store: VaultStore, tmp_path: Path) -> None:

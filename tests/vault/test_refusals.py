@@ -79,6 +79,13 @@ def test_what_may_pass_is_tried_once_more_and_told(
         assert "tried 2 times" in str(caught.value)
 
 
+def test_an_answer_without_end_is_let_go(vault: Vault, way: FaultyVault) -> None:
+    with open_store(uri_of(vault, way.address)) as store:
+        way.always = (200, b" " * (9 << 20) + b"{}")
+        with pytest.raises(VaultGarbledAnswerError, match="longer than any"):
+            store.keys()
+
+
 def test_a_redirect_is_not_followed(vault: Vault, way: FaultyVault) -> None:
     """It would take the token to a server that nobody has named."""
     make(vault)

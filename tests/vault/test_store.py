@@ -15,6 +15,7 @@ from hsm_keys.signing.pem import load_private_key
 from hsm_keys.stores.base import RETIRED, SUCCESSOR, KeyState
 from hsm_keys.stores.vault.entries import base_of, prefix_of
 from hsm_keys.stores.vault.errors import VaultError, VaultKeyNotFoundError
+from hsm_keys.stores.vault.records import Record, hand_over
 from tests.support.verify import openssl_verifies
 
 if TYPE_CHECKING:
@@ -304,6 +305,16 @@ def test_custody_tells_what_the_server_says_and_what_the_token_may(vault: Vault,
     assert verdicts["exportable"] == (True, "bad")
     assert verdicts["allow_plaintext_backup"] == (True, "bad")
     assert verdicts["deletion_allowed"] == (True, "unknown")
+
+
+@pytest.mark.parametrize("missing", ["new", "old"])
+def test_a_name_is_not_handed_over_where_somebody_has_changed_its_keys(missing: str) -> None:
+    records = {"prod": Record("old"), "prod+next": Record("new"), "prod+retired": Record("third")}
+    for now in (records, {label: each for label, each in records.items() if each.transit_key != missing}):
+        before = dict(now)
+        with pytest.raises(KeyBusyError):
+            hand_over(now, "prod", "prod+retired", taker="new", leaver="old", vouched="x")
+        assert now == before
 
 
 @pytest.mark.parametrize(

@@ -240,10 +240,9 @@ class Connection:
             )
             if budget is self._signing:  # what a client does around its transport costs a signature a tenth of its time
                 response = server.transport.handle_request(request)
-                response.read()
             else:
-                response = server.client.send(request)
-            return read_answer(response, server.address)
+                response = server.client.send(request, stream=True)
+            return read_answer(response, call, server.address)
         except Exception as error:  # noqa: BLE001 - whatever the HTTP client raises
             return failure_of(error, call, server.address)
 

@@ -29,6 +29,9 @@ _NOT_SENT: Final = (
     httpx2.UnsupportedProtocol,
 )
 _READ: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND})
+_LONGEST_ANSWER: Final = 8 << 20
+"""Bytes: the names of a hundred thousand keys."""
+
 _NO_ACTIVE_NODE: Final = "active cluster node not found"
 
 
@@ -74,10 +77,21 @@ class Answer:
         return words in json.dumps(self.body.get("errors") or [])
 
 
-def read_answer(response: httpx2.Response, address: str) -> Answer:
-    """Return the answer that a response holds; one that isn't JSON has an empty body."""
+def read_answer(response: httpx2.Response, call: Call, address: str) -> Answer | HsmKeysError:
+    """Read the answer that a response holds; one that isn't JSON has an empty body, and one without end is an error."""
+    content = bytearray()
     try:
-        body = json.loads(response.content) if response.content else {}
+        for piece in response.iter_bytes():
+            content += piece
+            if len(content) > _LONGEST_ANSWER:
+                return VaultGarbledAnswerError(
+                    f"the answer of {address} to the request to {call.what} is longer than any of Vault's",
+                    hint="it wasn't used; check that the address is really OpenBao's or Vault's",
+                )
+    finally:
+        response.close()
+    try:
+        body = json.loads(content) if content else {}
     except ValueError:
         body = {}
     return Answer(response.status_code, body if isinstance(body, dict) else {}, address)
