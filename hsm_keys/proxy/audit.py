@@ -230,10 +230,12 @@ class AuditTrail:
             "prev": f'"prev":"{self.head}"',
             "time": f'"time":"{_now()}"',
         }
-        unhashed = f"{{{','.join([spelled[name] for name in sorted(spelled)])}}}".encode()
+        names = sorted(spelled)
+        unhashed = f"{{{','.join([spelled[name] for name in names])}}}".encode()
         digest = hashlib.sha256(unhashed).hexdigest()
-        # "hash" comes right before "kind" in the order of names, and no text can hold an unescaped quote.
-        line = unhashed.replace(b'"kind":', hash_member(digest) + b'"kind":', 1) + b"\n"
+        # No text can hold an unescaped quote. "kind" comes after "hash", so there is a member to put it before.
+        following = spelled[next(name for name in names if name > "hash")].encode()
+        line = unhashed.replace(following, hash_member(digest) + following, 1) + b"\n"
         try:
             rest = line
             while rest:  # a write that stops half way says why when it is asked for the rest

@@ -77,6 +77,15 @@ def test_a_whole_trail_verifies(folder: Path, key: Key) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
+def test_members_of_any_name_stand_in_their_order(tmp_path: Path, key: Key) -> None:
+    trail = AuditTrail(tmp_path / "audit", key=lambda: key)
+    for name in ("a", "hasg", "hashes", "hundredths_of_cents", "kinc", "kinds", "z"):
+        trail.append("decision", **{name: 7})
+    trail.close()
+    report = verify(tmp_path / "audit", [key.public_key()])
+    assert (report.findings, report.closed) == ([], True)
+
+
 def test_a_changed_line_is_found(folder: Path) -> None:
     def change(lines: list[bytes]) -> None:
         lines[3] = lines[3].replace(b'"maker"', b'"taker"')
