@@ -17,6 +17,13 @@ Fault = tuple[int, Any] | str
 """A status and a body (JSON or bytes); or ``drop`` before, ``lose`` after the server has done it, ``hang``."""
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that has gone."""
+
+
 class FaultyVault:
     """Passes requests on to a server, but for those that meet a fault.
 
@@ -36,8 +43,7 @@ class FaultyVault:
         """Changes the body of each good answer."""
         self._behind = behind
         self._over = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     @property

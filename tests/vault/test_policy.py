@@ -85,6 +85,10 @@ def test_each_workflow_runs_with_its_policy_alone(
     assert run_json("sign", "GET", "/portfolio/balance", "--name", NAME)["KALSHI-ACCESS-KEY"] == made["api_key_id"]
     refused(vault, token, transit_key_of(vault))
     assert run_json("show", NAME)["custody"]["token_may_write_config"] is False
+    alone = f"{vault.uri}&key={NAME}"  # a policy for signing lists nothing
+    assert [entry["name"] for entry in run_json("list", "--store", alone)["keys"]][:1] == [NAME]
+    checks = {check["name"]: check["verdict"] for check in run_json("doctor", "--store", alone)["checks"]}
+    assert {checks[name] for name in ("store", "server", "vault token", f"permission to sign with {NAME}")} == {"ok"}
     assert vault.status("POST", f"{vault.kv}/data/hsm-keys/{NAME}", {"data": {}}, token=token) == 403
     token = become("rotate")
     run_json("rotate", NAME)

@@ -175,7 +175,6 @@ class Connection:
     def _run(self, call: Call, content: bytes, budget: _Budget, read: Callable[[Answer], _T]) -> _T:
         started = time.monotonic()
         made = 0
-        failure: HsmKeysError
         while True:
             server = self._servers[0]
             token = self._token.current
@@ -184,18 +183,16 @@ class Connection:
                 return read(self._answer(server, call, content, budget, token))
             except _PASSING as error:
                 failure = error
-            except VaultTokenError as error:
-                if not self._token.read_again(token) or made > budget.attempts:
+            except VaultTokenError:  # nothing was done
+                if made > budget.attempts or not self._token.read_again(token):
                     raise
-                failure = error
+                continue
             if isinstance(failure, OutcomeUnknownError):
                 raise failure
             elapsed_s = time.monotonic() - started
             spare_s = budget.total_s - elapsed_s - (budget.connect_s + budget.read_s)
             if made >= budget.attempts or spare_s < 0:
                 raise _counted(failure, made, elapsed_s)
-            if isinstance(failure, VaultTokenError):
-                continue
             if len(self._servers) > 1:
                 self._put_behind(server)
             else:
@@ -218,7 +215,7 @@ class Connection:
             raise answer
         refusal = refusal_of(answer, call)
         if refusal is None and answer.status == HTTPStatus.FORBIDDEN:
-            refusal = self._denied(server, call, token)
+            refusal = self._denied(server, call, budget, token)
         if refusal is not None:
             raise refusal
         return answer
@@ -254,12 +251,12 @@ class Connection:
                 headers.append((b"X-Vault-Namespace", self._namespace.encode("ascii")))
         return headers
 
-    def _denied(self, server: _Server, call: Call, token: Secret) -> VaultError:
+    def _denied(self, server: _Server, call: Call, budget: _Budget, token: Secret) -> VaultError:
         """Return what a 403 means: the server answers alike where the token is bad and where a policy forbids."""
-        seen = self._exchange(server, _LOOK_UP, b"", self._looking, token)
+        seen = self._exchange(server, _LOOK_UP, b"", budget, token)
         if isinstance(seen, Answer) and seen.status == HTTPStatus.FORBIDDEN:
             return VaultTokenError(
-                f"Vault at {server.address} doesn't take the token: it is wrong, or has expired",
+                f"Vault at {server.address} doesn't take the token: it is wrong, has expired, or mayn't look itself up",
                 hint="log in again (bao login, vault login), or set BAO_TOKEN; programs that run for long need a token "
                 "that can be renewed, or a file that an agent keeps fresh",
             )
