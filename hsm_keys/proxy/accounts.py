@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from hsm_keys.proxy.amounts import contracts, dollars, worst_case
+from hsm_keys.proxy.amounts import contracts, dollars
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,11 +40,6 @@ class Asked(NamedTuple):
     reduces: bool
     client_order_id: str
     amends: str = ""
-
-    @property
-    def amount(self) -> int:
-        """What it may cost, in hundredths of a cent."""
-        return worst_case(self.size, self.cost)
 
     @property
     def likeness(self) -> str:
@@ -124,10 +119,19 @@ class Account:
         self.markets: dict[str, Market] = {}
         self.recent: dict[str, int] = {}
 
-    def against(self, caps: Caps, whose: str, orders: Sequence[Asked], now_ms: int) -> CapDenial | None:
-        """Return the cap that is against orders that go out together; None if none is."""
-        costs = [order.amount for order in orders]
-        most, total = max(costs, default=0), sum(costs)
+    def against(
+        self, caps: Caps, whose: str, orders: Sequence[Asked], costs: Sequence[int], now_ms: int
+    ) -> CapDenial | None:
+        """Return the cap that is against orders that go out together; None if none is.
+
+        Args:
+            caps: What is allowed.
+            whose: What messages call this account.
+            orders: What they ask for.
+            costs: Hundredths of a cent that each may cost.
+            now_ms: Unix milliseconds.
+        """
+        most, total = max(costs), sum(costs)
         if caps.order is not None and most > caps.order:
             return CapDenial(
                 "max_order_dollars", f"an order may cost {dollars(most)}; {dollars(caps.order)} is allowed to {whose}"
@@ -135,7 +139,7 @@ class Account:
         if caps.day is not None and total and (denial := self._against_day(caps.day, whose, total, now_ms)):
             return denial
         if caps.open is not None:
-            resting = sum(cost for order, cost in zip(orders, costs, strict=True) if order.rests)
+            resting = sum([cost for order, cost in zip(orders, costs, strict=True) if order.rests])
             if resting and self.open + resting > caps.open:
                 left = max(0, caps.open - self.open)
                 return CapDenial(

@@ -163,9 +163,10 @@ class Reservations:
         for order in orders:
             if not order.amends and order.client_order_id in self._names:
                 return CapDenial("client_order_id", "an order of that client_order_id may still fill: use a new one")
-        denial = self.account(client).against(caps, "the client", orders, now_ms) if caps else None
+        costs = [worst_case(order.size, order.cost) for order in orders]
+        denial = self.account(client).against(caps, "the client", orders, costs, now_ms) if caps else None
         if denial is None and together:
-            denial = self.account(ALL).against(together, "all clients", orders, now_ms)
+            denial = self.account(ALL).against(together, "all clients", orders, costs, now_ms)
         return denial
 
     # What changes.
@@ -232,8 +233,9 @@ class Reservations:
             self._next += 1
             self._hold(order)
             if remember and not asked.amends:
+                keys = _keys(asked)
                 for account in (self.account(client), self.account(ALL)):
-                    _remember(account, asked, now_ms)
+                    _remember(account, keys, now_ms)
             reserved.append(order)
         return reserved
 
@@ -370,10 +372,10 @@ def _keys(asked: Asked) -> tuple[str, str]:
     return f"={asked.client_order_id}", asked.likeness
 
 
-def _remember(account: Account, asked: Asked, now_ms: int) -> None:
+def _remember(account: Account, keys: Sequence[str], now_ms: int) -> None:
     recent = account.recent
     while recent and next(iter(recent.values())) <= now_ms - _REMEMBERED_MS:
         del recent[next(iter(recent))]
-    for key in _keys(asked):
+    for key in keys:
         recent.pop(key, None)  # the latest stands last
         recent[key] = now_ms
