@@ -7,7 +7,7 @@ import os
 import click
 
 from hsm_keys.cli.commands import command, group
-from hsm_keys.cli.options import Settings, key_name, settings_options
+from hsm_keys.cli.options import Settings, check_printable_name, key_name, settings_options
 from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.session import opened_store, speaking
 from hsm_keys.errors import UsageError
@@ -39,6 +39,7 @@ def policy(settings: Settings, *, purpose: str, name: str | None, roles: tuple[s
     """
     from hsm_keys.stores.awskms.policy import Scope, iam_policy, key_policy
 
+    check_printable_name(name)
     scope = Scope(regions=_regions(settings), account=account, name=name, roles=roles)
     print_json({"iam_policy": iam_policy(purpose, scope), "key_policy": key_policy(scope)})
 

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from hsm_keys.errors import UsageError
+from hsm_keys.values import describe, may_be_shown
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -15,6 +18,7 @@ __all__ = [
     "Settings",
     "api_key_id_option",
     "auth_option",
+    "check_printable_name",
     "key_name",
     "new_key_options",
     "settings_options",
@@ -141,6 +145,16 @@ def api_key_id_option(function: _F) -> _F:
     return click.option(
         "--api-key-id", metavar="ID", callback=_checked_id, help="The API key id, where the store can't hold it."
     )(function)
+
+
+def check_printable_name(name: str | None) -> None:
+    """Refuse a name that will be printed and has the form of a secret.
+
+    Raises:
+        UsageError: If it has.
+    """
+    if name is not None and not may_be_shown(name):
+        raise UsageError(f"{describe(name)} is no name for a key", hint="give the key's name, such as prod")
 
 
 def key_name(what: str, *, metavar: str = "NAME", required: bool = True) -> Callable[[_F], _F]:

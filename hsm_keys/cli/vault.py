@@ -7,7 +7,7 @@ import os
 import click
 
 from hsm_keys.cli.commands import group
-from hsm_keys.cli.options import Settings, key_name, settings_options
+from hsm_keys.cli.options import Settings, check_printable_name, key_name, settings_options
 from hsm_keys.cli.output import print_json
 
 __all__ = ["vault"]
@@ -34,6 +34,7 @@ def policy(settings: Settings, *, purpose: str, name: str | None) -> None:
     from hsm_keys.stores.vault.policy import policy as policy_of
     from hsm_keys.stores.vault.uri import VaultUri, is_vault
 
+    check_printable_name(name)
     named = os.environ.get("HSM_KEYS_STORE", "")
     store = next(iter(settings.stores), named if is_vault(named) else "vault:///")
     uri = VaultUri.parse(store)

@@ -20,6 +20,7 @@ from hsm_keys.errors import StoreAmbiguousError, StoreNotFoundError, UsageError
 from hsm_keys.proxy import controlling, places
 from hsm_keys.proxy.controlling import Wanted, ask_all, ask_one
 from tests.support.cli import run_cli, run_json
+from tests.support.door import with_key_in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -140,15 +141,25 @@ def test_nothing_is_asked_of_another_user(
     assert not ask_all(Wanted("prod"), "POST", "/freeze")[0].said
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that others may enter; pytest closes its own ones to them, whenever a run begins."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
-def test_root_reaches_a_proxy_of_another_user_and_nobody_else_does(start: Callable[..., Door], tmp_path: Path) -> None:
-    door = start()
+@pytest.mark.usefixtures("sandbox")
+def test_root_reaches_a_proxy_of_another_user_and_nobody_else_does(open_folder: Path) -> None:
+    with with_key_in_memory(open_folder) as door:
+        _check_who_reaches(door, open_folder / "hsm-keys" / "prod.control.sock")
+
+
+def _check_who_reaches(door: Door, control: Path) -> None:
     as_other = "import os; os.setgroups([]); os.setgid(65534); os.setuid(65534); "
     imports = "import sys, hsm_keys.cli.answers, hsm_keys.cli.proxy; from hsm_keys.cli import main; "
     code = "main(['proxy', 'freeze', '--socket', sys.argv[1]])"
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(folder.stat().st_mode | 0o011)
-    control = tmp_path / "hsm-keys" / "prod.control.sock"
     control.parent.chmod(0o711)
     control.chmod(0o666)  # the file's mode isn't what keeps others out
     done = subprocess.run(

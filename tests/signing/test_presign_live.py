@@ -7,6 +7,7 @@ import base64
 import os
 import threading
 import time
+import weakref
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -84,7 +85,8 @@ def test_threads_that_draw_together_never_get_the_same() -> None:
     assert too_old == []
     assert stats.taken + stats.missed == all_seen.total()
     assert stats.taken > DRAWS // 20
-    assert signer.stats.made + stats.missed == len(key.messages)  # closed: nothing is on its way any more
+    made = signer.stats.made + signer.stats.errors  # on a busy machine one may be too old when it is made
+    assert made + stats.missed == len(key.messages)  # closed: nothing is on its way any more
 
 
 def test_a_forgotten_signer_stops_signing() -> None:
@@ -141,6 +143,7 @@ def test_signatures_that_hang_at_exit_are_waited_for_together(monkeypatch: pytes
         go_on.wait(20)
 
     waited: list[float] = []
+    monkeypatch.setattr(presign, "_open", weakref.WeakSet())  # those of other tests aren't meant
     monkeypatch.setattr(presign.PresigningSigner, "_join", lambda _, seconds: waited.append(seconds))
     clock = iter(range(100, 200, 6))
     signers = [RequestSigner(CountingKey(before=hang)).ahead([ORDERS]) for _ in range(3)]

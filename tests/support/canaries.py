@@ -51,7 +51,7 @@ def pieces(canary: str) -> list[str]:
     if canary.startswith("pkcs11:"):
         return [PIN]
     lines = [line for line in canary.replace("\\n", "\n").splitlines() if "-----" not in line]
-    return [line[start : start + 12] for line in lines for start in (0, len(line) // 2)]
+    return [line[start : start + 12] for line in lines for start in ((0, len(line) // 2) if len(line) > 12 else (0,))]
 
 
 @dataclass(frozen=True)
