@@ -86,6 +86,7 @@ def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
     metrics.verdicts.labels("allowed", "allowed").inc()
     metrics.upstream.labels("200").observe(0.1)
     metrics.presigned.labels("hit").inc()
+    metrics.left.labels("all", "max_open_dollars").set(1)
     samples = [sample for family in metrics.registry.collect() for sample in family.samples]
     assert asked <= {sample.name for sample in samples}
     assert labels <= {label for sample in samples for label in sample.labels}
