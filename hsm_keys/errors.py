@@ -26,7 +26,8 @@
     ├── NetworkError                7  no answer; nothing was sent
     │   └── OutcomeUnknownError     7  no answer; the work may have been done
     │       └── EndNotProvedError   7  nobody knows whether an API key is dead; nothing was destroyed
-    └── AwsError                    8  KMS or AWS refused
+    ├── AwsError                    8  KMS or AWS refused
+    └── NotPermittedError              also one of the store's own: it knows who asks, and doesn't allow the call
 
 A message never holds a PIN, a private key or a signature.
 """
@@ -49,6 +50,7 @@ __all__ = [
     "KeyNotRegisteredError",
     "KeyProblemError",
     "NetworkError",
+    "NotPermittedError",
     "OutcomeUnknownError",
     "PinError",
     "PinIncorrectError",
@@ -235,3 +237,7 @@ class AwsError(HsmKeysError):
 
     code = "aws"
     exit_code = 8
+
+
+class NotPermittedError(HsmKeysError):
+    """A store knows who asks, and doesn't allow the call. Each store has a class of its own below this one."""

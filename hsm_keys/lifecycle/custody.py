@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from hsm_keys.errors import CustodyError, SigningError
+from hsm_keys.errors import CustodyError, NotPermittedError, SigningError
 from hsm_keys.signing.algorithms import verifies
-from hsm_keys.stores.awskms.errors import AwsAccessDeniedError, KmsKeyStateError
+from hsm_keys.stores.awskms.errors import KmsKeyStateError
 from hsm_keys.stores.base import CustodyFact, Verdict
 
 if TYPE_CHECKING:
@@ -141,8 +141,8 @@ def prove_possession(key: StoredKey) -> CustodyFact:
     """Prove that the public half which the store shows is that of the private half with which it signs.
 
     To be called before a public half is shown to people: whoever registers another one at Kalshi gives the account
-    away. Where KMS doesn't sign for this caller, its own word counts: it gives the public half of a key by itself, and
-    nobody can put another one there.
+    away. Where KMS or Vault doesn't sign for this caller, its own word counts: it gives the public half of a key by
+    itself, and nobody can put another one there.
 
     Raises:
         SigningError: If what the store signs doesn't verify with it.
@@ -150,7 +150,7 @@ def prove_possession(key: StoredKey) -> CustodyFact:
     """
     try:
         return _signs(key, key.public_key())
-    except (KmsKeyStateError, AwsAccessDeniedError) as error:
+    except (KmsKeyStateError, NotPermittedError) as error:
         return CustodyFact(
             "signature_verified", value=None, verdict=Verdict.UNKNOWN, note=f"not tried: {error.message}"
         )

@@ -136,6 +136,19 @@ def test_without_a_name_it_is_for_every_key_of_ours_and_no_other(vault: Vault, m
     assert vault.status("GET", f"{vault.mount}/keys/theirs", token=token) == 403
 
 
+def test_a_token_that_may_only_look_examines_custody(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch, sandbox: SandboxServer
+) -> None:
+    monkeypatch.setenv("HSM_KEYS_STORE", vault.uri)
+    pem = run_json("enroll", "--name", NAME, "--key-type", "ed25519")["public_key_pem"]
+    rules = policy("sign", NAME, mount=vault.mount, kv=vault.kv).split("\n\n")
+    monkeypatch.setenv("BAO_TOKEN", vault.token("\n".join(rule for rule in rules if "/sign/" not in rule)))
+    shown = run_json("show", NAME)
+    assert shown["public_key_pem"] == pem
+    assert shown["custody"]["signature_verified"] is None
+    assert run_json("public-key", NAME)["public_key_pem"] == pem
+
+
 @pytest.mark.parametrize("purpose", PURPOSES)
 def test_it_is_printed_for_the_mounts_of_the_store(purpose: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("vault", "policy", "--for", purpose, "--name", "prod")

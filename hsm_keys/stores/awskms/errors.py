@@ -3,7 +3,7 @@
 ::
 
     AwsError                          8
-    ├── AwsAccessDeniedError             a permission is missing
+    ├── AwsAccessDeniedError             also a NotPermittedError: a permission is missing
     ├── AwsCredentialsError              missing, expired or wrong
     ├── AwsRegionError                   no Region, or an unknown one
     ├── AwsThrottledError                a quota of requests is used up
@@ -21,7 +21,7 @@ No answer at all is a NetworkError (7), or an OutcomeUnknownError (7) for a call
 
 from __future__ import annotations
 
-from hsm_keys.errors import AwsError, KeyNotFoundError, SigningError
+from hsm_keys.errors import AwsError, KeyNotFoundError, NotPermittedError, SigningError
 
 __all__ = [
     "AwsAccessDeniedError",
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 
-class AwsAccessDeniedError(AwsError):
+class AwsAccessDeniedError(AwsError, NotPermittedError):
     """AWS knows the caller and denies the action."""
 
     code = "aws_access_denied"

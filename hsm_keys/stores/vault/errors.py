@@ -3,7 +3,7 @@
 ::
 
     VaultError                       3  also a StoreUnavailableError: the server refuses
-    ├── VaultAccessDeniedError          the token's policies don't allow it
+    ├── VaultAccessDeniedError          also a NotPermittedError: the token's policies don't allow it
     ├── VaultTokenError                 no token, an expired or a wrong one
     ├── VaultGarbledAnswerError         also a SigningError: an answer that is none
     ├── VaultKeyUnsuitableError         a key of another type, or derived
@@ -18,7 +18,7 @@ No answer at all is a NetworkError (7), or an OutcomeUnknownError (7) for a call
 
 from __future__ import annotations
 
-from hsm_keys.errors import KeyNotFoundError, SigningError, StoreUnavailableError
+from hsm_keys.errors import KeyNotFoundError, NotPermittedError, SigningError, StoreUnavailableError
 
 __all__ = [
     "VaultAccessDeniedError",
@@ -40,7 +40,7 @@ class VaultError(StoreUnavailableError):
     code = "vault"
 
 
-class VaultAccessDeniedError(VaultError):
+class VaultAccessDeniedError(VaultError, NotPermittedError):
     """The server knows the token, and its policies don't allow the call."""
 
     code = "vault_access_denied"
