@@ -11,7 +11,7 @@ import click
 from hsm_keys.cli.commands import Group
 from hsm_keys.cli.extras import import_extra
 from hsm_keys.cli.options import Settings, settings_options
-from hsm_keys.cli.proxy_check import check
+from hsm_keys.cli.proxy_check import check, policy
 from hsm_keys.cli.proxy_control import cancel_all, freeze, limits, status, thaw
 from hsm_keys.errors import UsageError
 from hsm_keys.processes import keep_to_itself
@@ -116,5 +116,5 @@ def _options(given: dict[str, Any]) -> Options:
     return made
 
 
-for _command in (freeze, thaw, cancel_all, status, limits, check):
+for _command in (freeze, thaw, cancel_all, status, limits, check, policy):
     proxy.add_command(_command)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hsm_keys.cli.commands import command
+from hsm_keys.cli.commands import command, group
 from hsm_keys.cli.extras import import_extra
 from hsm_keys.cli.options import Settings, settings_options
 from hsm_keys.cli.output import print_json
@@ -16,10 +16,11 @@ from hsm_keys.errors import HsmKeysError, UsageError
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from hsm_keys.proxy.differing import Difference
     from hsm_keys.proxy.judge import Verdict
     from hsm_keys.proxy.whatif import Asked
 
-__all__ = ["check"]
+__all__ = ["check", "policy"]
 
 _path = click.Path(path_type=Path)
 
@@ -129,8 +130,10 @@ def _limits_of_proxies() -> list[dict[str, Any]]:
 
 
 def _left_of(proxy: dict[str, Any], client: str) -> dict[str, Any]:
-    limits: dict[str, Any] = proxy["clients"].get(client, proxy["clients"].get("default", {}))
-    return limits
+    """Return what a client has left: of its rates by their names, and rows of caps on money, its own and all's."""
+    rates = proxy["rates"].get(client, proxy["rates"].get("default", {}))
+    caps = [row for row in proxy["limits"] if row["client"] in {client, None}]
+    return {"rates": rates, "caps": caps}
 
 
 def _say_one(settings: Settings, verdict: dict[str, Any]) -> int:
@@ -158,6 +161,67 @@ def _echo_reasons(verdict: dict[str, Any]) -> None:
     if verdict["setting"]:
         written = "isn't set" if verdict["value"] is None else f"= {json.dumps(verdict['value'])}"
         click.echo(f"  decided by: {verdict['setting']} {written}")
-    for name, limits in verdict["left"].items():
-        for limit, numbers in limits.items():
-            click.echo(f"  left in proxy {name}: {limit} {numbers['left']:g} of {numbers['limit']:g}")
+    for name, left in verdict["left"].items():
+        for rate, numbers in left["rates"].items():
+            click.echo(f"  left in proxy {name}: {rate} {numbers['left']:g} of {numbers['limit']:g}")
+        for row in left["caps"]:
+            whose = "" if row["client"] else " of all"
+            market = f" in {row['market']}" if "market" in row else ""
+            remains = row.get("left") or f"buy {row['left_to_buy']}, sell {row['left_to_sell']}"
+            click.echo(f"  left in proxy {name}: {row['cap']}{whose}{market} {remains} of {row['most']}")
+
+
+@group(epilog="Example: hsm-keys proxy policy diff old.toml new.toml")
+def policy() -> None:
+    """Compare policies."""
+
+
+@policy.command(epilog="Example: hsm-keys proxy policy diff old.toml new.toml")
+@click.argument("old", type=_path)
+@click.argument("new", type=_path)
+@settings_options
+@click.pass_obj
+def diff(settings: Settings, *, old: Path, new: Path) -> int:
+    """Print a request that one policy allows and the other denies, or that none was found. Exit code 0: none; 1: one.
+
+    Every operation, rule and caller is tried, and the edges of hours, limits and caps; one request for each way.
+    """
+    import_extra("proxy", "hsm_keys.proxy.judge")
+    from hsm_keys.proxy.differing import compare
+    from hsm_keys.proxy.policy import load_policy
+
+    found = compare(load_policy(old), load_policy(new))
+    if settings.as_json:
+        said = [_difference(one) for one in found.differences]
+        print_json({"same": not said, "tried": found.tried, "differences": said})
+    elif not found.differences:
+        click.echo(f"no request was found that one allows and the other denies ({found.tried:,} were tried)")
+    for one in [] if settings.as_json else found.differences:
+        _echo_difference(_difference(one), old, new)
+    return int(bool(found.differences))
+
+
+def _difference(one: Difference) -> dict[str, Any]:
+    """Return a difference as JSON has it; the request as ``--requests`` takes it."""
+    asked = one.asked
+    request: dict[str, Any] = {"client": asked.client, "method": asked.method, "path": asked.target}
+    if asked.body is not None:
+        request["body"] = asked.body.decode()
+    request["at"] = one.at.isoformat()
+    old, new = (
+        {"allowed": verdict.allowed, "rule": verdict.rule, "message": verdict.message, "status": verdict.status}
+        for verdict in (one.old, one.new)
+    )
+    return {"request": request, "before": one.before, "old": old, "new": new}
+
+
+def _echo_difference(said: dict[str, Any], old: Path, new: Path) -> None:
+    request = said["request"]
+    click.echo(f"{request['method']} {request['path']}")
+    click.echo(f"  by {request['client']}, at {request['at']}")
+    if said["before"]:
+        click.echo(f"  after {said['before']} such requests, of which both say the same")
+    if "body" in request:
+        click.echo(f"  body: {request['body']}")
+    for path, verdict in ((old, said["old"]), (new, said["new"])):
+        click.echo(f"  {path}: {_sentence(verdict)}")

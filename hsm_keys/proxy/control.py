@@ -86,11 +86,10 @@ class Control:
         if request.method == "POST" and request.path in _CHANGES:
             return await self._changed(request.path)
         if (request.method, request.path) == ("GET", "/limits"):
-            return _json({"limits": self._remaining()})
+            rates = self._judge.left(time.monotonic())
+            return _json({"name": self._name, "limits": self._remaining(), "rates": rates})
         if (request.method, request.path) == ("GET", "/identity"):
             return _json(self.identity())
-        if (request.method, request.path) == ("GET", "/limits"):
-            return _json({**self.identity(), "clients": self._judge.left(time.monotonic())})
         if (request.method, request.path) == ("GET", "/status"):
             await self._look()
             return _json({**self.status(), "not_ready": await self._problem()})

@@ -105,12 +105,16 @@ class OrderLimits:
     def __bool__(self) -> bool:
         return not (self.max_count is None and self.max_price is None and self.markets is None)
 
+    def takes_market(self, ticker: str) -> bool:
+        """Tell whether orders in a market are allowed."""
+        return self.markets is None or any(fnmatchcase(ticker, pattern) for pattern in self.markets)
+
     def against(self, exposures: Sequence[Exposure]) -> tuple[str, str] | None:
         """Return the limit that is against one of them, and why; None if none is."""
         return next((against for exposure in exposures if (against := self._against(exposure))), None)
 
     def _against(self, asked: Exposure) -> tuple[str, str] | None:
-        if self.markets is not None and not any(fnmatchcase(asked.market, pattern) for pattern in self.markets):
+        if not self.takes_market(asked.market):
             return "markets", "the order isn't for one of the markets that are allowed"
         if self.max_count is not None and asked.count > self.max_count:
             return "max_count", f"the order is for more than {Decimal(self.max_count) / 100} contracts"

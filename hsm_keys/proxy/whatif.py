@@ -95,6 +95,7 @@ def verdict_of(judge: Judge, asked: Asked, *, at: datetime) -> Verdict:
     judged = judge.needs_body(asked.client, asked.method, path)
     if judged and len(asked.body or b"") > JUDGED_LIMIT:
         return Verdict(allowed=False, rule="body", message=f"a body that is judged has {JUDGED_LIMIT} bytes at most")
+    judge.reservations.clock = lambda: int(at.timestamp() * 1000)
     return judge.judge(asked.client, asked.method, path, asked.body, at=at, now=at.timestamp())
 
 

@@ -188,11 +188,13 @@ def test_reasons_without_a_setting() -> None:
 
 
 def test_what_a_proxy_that_runs_has_left(start: Callable[..., Door]) -> None:
-    door = start("[clients.default]\nmax_count = 5\norders_per_minute = 7\nread_tokens_per_second = 100")
-    for _ in range(2):
-        assert door.request("POST", ORDERS, json.dumps(ORDER), {"Content-Type": "application/json"})[0] == 201
+    rules = "max_count = 5\norders_per_minute = 7\nread_tokens_per_second = 100\nmax_dollars_a_day = 50"
+    door = start(f"[clients.default]\n{rules}\n[all]\nmax_open_dollars = 40")
+    for number in range(2):
+        order = json.dumps({**ORDER, "client_order_id": f"n{number}"})
+        assert door.request("POST", ORDERS, order, {"Content-Type": "application/json"})[0] == 201
     policy = str(door.folder / "policy.toml")
-    order = json.dumps({**ORDER, "count": "6"})
+    order = json.dumps({**ORDER, "count": "6", "client_order_id": "last"})
     given = ("proxy", "check", policy, "POST", ORDERS, "--body", order, "--explain")
     done = run_cli(*given, **door.environment)
     assert done.returncode == 1
@@ -203,8 +205,10 @@ def test_what_a_proxy_that_runs_has_left(start: Callable[..., Door]) -> None:
         "decided by: max_count = 5",
         "left in proxy prod: read_tokens_per_second 100 of 100",
         "left in proxy prod: orders_per_minute 5 of 7",
+        "left in proxy prod: max_dollars_a_day 46.0000 of 50.0000",
+        "left in proxy prod: max_open_dollars of all 36.0000 of 40.0000",
     ]
     said = denied_json(*given, **door.environment)
-    assert said["left"]["prod"]["orders_per_minute"] == {"limit": 7, "left": 5}
+    assert said["left"]["prod"]["rates"]["orders_per_minute"] == {"limit": 7, "left": 5}
     elsewhere = {"XDG_RUNTIME_DIR": str(door.folder / "none"), "XDG_STATE_HOME": str(door.folder / "none")}
     assert denied_json(*given, **elsewhere)["left"] == {}
