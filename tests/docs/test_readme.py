@@ -49,6 +49,7 @@ def run_block(block: Block, environment: dict[str, str]) -> subprocess.Completed
 
 @pytest.mark.softhsm
 @pytest.mark.kms
+@pytest.mark.timeout(600)
 def test_every_example_runs(token: TestToken, sandbox: SandboxServer, account: str) -> None:
     environment = {
         **os.environ,
