@@ -107,7 +107,11 @@ class Door:
         """Return a connection to the Unix socket."""
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(20)
-        connection.connect(str(self.socket))
+        try:
+            connection.connect(str(self.socket))
+        except OSError:
+            connection.close()
+            raise
         return connection
 
     def raw(self, text: bytes) -> bytes:
