@@ -197,7 +197,7 @@ def test_what_a_proxy_that_runs_has_left(start: Callable[..., Door]) -> None:
     order = json.dumps({**ORDER, "count": "6", "client_order_id": "last"})
     given = ("proxy", "check", policy, "POST", ORDERS, "--body", order, "--explain")
     done = run_cli(*given, **door.environment)
-    assert done.returncode == 1
+    assert (done.returncode, done.stderr) == (1, "")
     assert [line.strip() for line in done.stdout.splitlines()] == [
         "denied (403), by max_count: the order is for more than 5 contracts",
         "operation: POST /portfolio/events/orders (trade)",
