@@ -181,7 +181,9 @@ class Lines(list[dict[str, Any]]):
 class SigningOnly:
     """In place of Kalshi's side."""
 
-    async def forward(self, request: web.BaseRequest, body: object, signing: RequestSigning) -> web.Response:
+    async def forward(
+        self, request: web.BaseRequest, body: object, signing: RequestSigning, _hear: object
+    ) -> web.Response:
         await signing.headers()
         return web.Response(status=204)
 

@@ -98,10 +98,13 @@ class Server:
             return False
 
     def unseal_key(self) -> str:
-        """Return the key that unseals it, from what it wrote when it started."""
-        for line in Path(self._log.name).read_text(encoding="utf-8").splitlines():
-            if line.startswith("Unseal Key: "):
-                return line.removeprefix("Unseal Key: ").strip()
+        """Return the key that unseals it, which it writes a moment after it begins to serve."""
+        deadline = time.monotonic() + _STARTS_WITHIN_S
+        while time.monotonic() < deadline:
+            for line in Path(self._log.name).read_text(encoding="utf-8").splitlines(keepends=True):
+                if line.startswith("Unseal Key: ") and line.endswith("\n"):
+                    return line.removeprefix("Unseal Key: ").strip()
+            time.sleep(0.05)
         pytest.fail("OpenBao printed no unseal key")
 
     def stop(self) -> None:
