@@ -110,9 +110,10 @@ class Door:
         self, request: web.BaseRequest, caller: Caller, running: Running, started: float
     ) -> web.StreamResponse:
         path = _clear_path(request)
-        refused = self._judge.judge_route(caller.client, request.method, path, at=datetime.now(UTC))
-        if refused is not None:  # its body isn't waited for
-            return self._deny(request, caller, refused.status, refused.rule, refused.message)
+        if request.method != "GET" or request.body_exists:  # what is refused anyhow isn't waited for
+            refused = self._judge.judge_route(caller.client, request.method, path, at=datetime.now(UTC))
+            if refused is not None:
+                return self._deny(request, caller, refused.status, refused.rule, refused.message)
         body = await self._body(request, caller, path)
         slow = body is not None and len(body) > _QUICK
         async with self._one_a_round if slow else nullcontext():
