@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Final
-from urllib.parse import quote, unquote_to_bytes
+from typing import Final
+from urllib.parse import quote
 
 from hsm_keys.errors import UsageError
-from hsm_keys.values import Secret, describe, hides_its_arguments, shown_word
+from hsm_keys.stores.parameters import UriText
+from hsm_keys.values import Secret, describe, hides_its_arguments
 
 __all__ = ["AwsKmsUri", "check_region", "in_region", "is_key_reference", "key_id_of", "region_of"]
 
@@ -33,7 +34,6 @@ _PARAMETERS: Final = ("region", "profile", "attempts", "budget-ms", "imported", 
 
 # RFC 3986, section 3.4, without the characters that this URI has no use for unencoded.
 _SAFE: Final = "/:,@+"
-_ALLOWED = re.compile(rf"(?:[A-Za-z0-9\-._~{re.escape(_SAFE)}]|%[0-9A-Fa-f]{{2}})*")
 _REGION = re.compile(r"[a-z]{2,8}(?:-[a-z]{1,12}){1,3}-[0-9]{1,2}")
 _ALIAS = re.compile(r"alias/(?!aws/)[A-Za-z0-9/_-]{1,250}")
 _KEY_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|mrk-[0-9a-f]{32}")
@@ -93,8 +93,8 @@ class AwsKmsUri:
         path, mark, query = rest.partition("?")
         if mark and not query:
             raise _bad("ends in an empty query")
-        key = _decoded("the key", path)
-        return cls._checked(key, _parameters(query))
+        key = _TEXT.decoded("the key", path)
+        return cls._checked(key, _TEXT.parameters(query, _PARAMETERS))
 
     @classmethod
     def _checked(cls, key: str, given: dict[str, str]) -> AwsKmsUri:
@@ -195,30 +195,7 @@ def _bad(what: str, hint: str = f"it looks like {_EXAMPLE}") -> UsageError:
     return UsageError(f"the KMS URI {what}", hint=hint)
 
 
-def _parameters(query: str) -> dict[str, str]:
-    given: dict[str, Any] = {}
-    for pair in query.split("&") if query else []:
-        name, equals, value = pair.partition("=")
-        if not equals or name not in _PARAMETERS:
-            raise _bad(
-                f"has {shown_word(name, _PARAMETERS)}, which is no parameter", f"known are {', '.join(_PARAMETERS)}"
-            )
-        if name in given:
-            raise _bad(f"has the parameter {name} twice")
-        given[name] = _decoded(name, value)
-    return given
-
-
-def _decoded(what: str, value: str) -> str:
-    if not _ALLOWED.fullmatch(value):
-        raise _bad(f"has a bad character or percent-escape in {what}", "encode it as %XX, in UTF-8")
-    try:
-        text = unquote_to_bytes(value).decode("utf-8")
-    except UnicodeDecodeError:
-        raise _bad(f"has text that isn't UTF-8 in {what}") from None
-    if not text.isprintable():
-        raise _bad(f"has a control character in {what}")
-    return text
+_TEXT: Final = UriText(_SAFE, _bad)
 
 
 def _number(given: dict[str, str], name: str, default: int, low: int, high: int) -> int:

@@ -16,11 +16,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import quote, unquote_to_bytes, urlsplit
+from urllib.parse import quote, urlsplit
 
 from hsm_keys.errors import UsageError
 from hsm_keys.signing.environments import is_loopback
-from hsm_keys.values import Secret, describe, hides_its_arguments, shown_word
+from hsm_keys.stores.parameters import UriText
+from hsm_keys.values import Secret, describe, hides_its_arguments
 
 __all__ = ["VaultUri", "checked_addresses", "checked_namespace", "is_vault"]
 
@@ -33,7 +34,6 @@ _KV: Final = "secret"
 
 # RFC 3986, section 3.4, without the characters that this URI has no use for unencoded; brackets for IPv6.
 _SAFE: Final = "/:,@+[]"
-_ALLOWED = re.compile(rf"(?:[A-Za-z0-9\-._~{re.escape(_SAFE)}]|%[0-9A-Fa-f]{{2}})*")
 _PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _NETLOC = re.compile(r"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
@@ -75,7 +75,7 @@ class VaultUri:
             raise _bad("ends in an empty query")
         given = _parameters(query)
         return cls(
-            mount=_mount("the mount of the Transit engine", _decoded("the mount", path) or _TRANSIT),
+            mount=_mount("the mount of the Transit engine", _TEXT.decoded("the mount", path) or _TRANSIT),
             kv=_mount("the mount of the KV engine", given.get("kv", _KV)),
             addresses=checked_addresses(given["address"], "the Vault URI") if "address" in given else (),
             namespace=checked_namespace(given["namespace"], "the Vault URI") if "namespace" in given else "",
@@ -156,29 +156,12 @@ def _bad(what: str, hint: str = f"it looks like {_EXAMPLE}") -> UsageError:
     return UsageError(f"the Vault URI {what}", hint=hint)
 
 
+_TEXT: Final = UriText(_SAFE, _bad)
+
+
 def _parameters(query: str) -> dict[str, str]:
-    given: dict[str, str] = {}
-    for pair in query.split("&") if query else []:
-        name, equals, value = pair.partition("=")
-        if not equals or name not in _PARAMETERS:
-            raise _bad(
-                f"has {shown_word(name, _PARAMETERS)}, which is no parameter", f"known are {', '.join(_PARAMETERS)}"
-            )
-        if name in given:
-            raise _bad(f"has the parameter {name} twice")
-        given[name] = _decoded(name, value)
-        if not given[name]:
+    given = _TEXT.parameters(query, _PARAMETERS)
+    for name, value in given.items():
+        if not value:
             raise _bad(f"has an empty {name}", "give a value, or leave it out")
     return given
-
-
-def _decoded(what: str, value: str) -> str:
-    if not _ALLOWED.fullmatch(value):
-        raise _bad(f"has a bad character or percent-escape in {what}", "encode it as %XX, in UTF-8")
-    try:
-        text = unquote_to_bytes(value).decode("utf-8")
-    except UnicodeDecodeError:
-        raise _bad(f"has text that isn't UTF-8 in {what}") from None
-    if not text.isprintable():
-        raise _bad(f"has a control character in {what}")
-    return text
