@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.door import Door, with_key_in_memory
+from tests.support.http_heads import head_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,13 +79,6 @@ class Kalshi:
         self._thread.join(10)
         for session in self.sessions:
             session.close()
-
-
-def head_of(connection: socket.socket) -> bytes:
-    head = b""
-    while not head.endswith(b"\r\n\r\n") and (byte := connection.recv(1)):
-        head += byte
-    return head
 
 
 def exactly(connection: socket.socket, count: int) -> bytes:

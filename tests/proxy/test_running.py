@@ -15,6 +15,7 @@ from hsm_keys.proxy.access import Caller, Refused
 from hsm_keys.proxy.running import MOST_AT_ONCE, RunningRequests
 from tests.support.cli import run_cli
 from tests.support.door import Door, asks_for_itself, with_key_in_memory
+from tests.support.http_heads import head_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,13 +104,6 @@ def to_read_only(door: Door) -> None:
     (door.folder / "policy.toml").write_text("version = 1\n[clients.default]\nread_only = true")
     door.reload()
     door.wait_for_words("was reloaded")
-
-
-def head_of(connection: socket.socket) -> bytes:
-    head = b""
-    while not head.endswith(b"\r\n\r\n") and (byte := connection.recv(1)):
-        head += byte
-    return head
 
 
 STOPS = {"freeze": (freeze, 403, "frozen"), "reload": (to_read_only, 403, "policy")}
