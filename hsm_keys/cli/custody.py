@@ -18,7 +18,7 @@ from hsm_keys.errors import KeyProblemError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hsm_keys.lifecycle.custody_report import Entry
+    from hsm_keys.inspecting.custody_report import Entry
 
 __all__ = ["custody"]
 
@@ -41,9 +41,9 @@ def custody(
     """
     from datetime import UTC, datetime
 
-    from hsm_keys.lifecycle.attestation import attestation_of
-    from hsm_keys.lifecycle.custody_page import custody_page
-    from hsm_keys.lifecycle.custody_report import account_in_custody, examine_account
+    from hsm_keys.inspecting.custody_page import custody_page
+    from hsm_keys.inspecting.custody_report import account_in_custody, examine_account
+    from hsm_keys.kalshi.attestation import attestation_of
 
     if offline and auth:
         raise click.UsageError("--offline asks nobody: leave --auth out")
@@ -107,7 +107,7 @@ def _print(entries: Sequence[Entry], *, whole: bool) -> None:
 
 
 def _print_entry(entry: Entry) -> None:
-    from hsm_keys.lifecycle.custody_report import scopes_against_use, what_scopes_allow
+    from hsm_keys.inspecting.custody_report import scopes_against_use, what_scopes_allow
     from hsm_keys.stores.base import Verdict
 
     accepted = "; accepted: it is there on purpose" if entry.accepted else ""

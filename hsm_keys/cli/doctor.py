@@ -16,7 +16,7 @@ from hsm_keys.cli.store_uri import store_uri
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hsm_keys.lifecycle.doctor import Check
+    from hsm_keys.inspecting.doctor import Check
     from hsm_keys.stores.base import KeyStore
 
 __all__ = ["doctor"]
@@ -33,7 +33,7 @@ def doctor(settings: Settings) -> int:
     It logs in only if a PIN is at hand and the token's counter of wrong ones is clean. Exits with 0 if it finds no
     problem, else with the exit code of the first.
     """
-    from hsm_keys.lifecycle.doctor import check_variables, outcome
+    from hsm_keys.inspecting.doctor import check_variables, outcome
 
     with speaking(settings) as say:
         checks = [*check_variables(os.environ), *_kalshi(settings), *_store(settings, say)]
@@ -50,7 +50,7 @@ def doctor(settings: Settings) -> int:
 
 
 def _kalshi(settings: Settings) -> list[Check]:
-    from hsm_keys.lifecycle.doctor import check_bootstrap, check_clock, check_network, check_websocket, checked
+    from hsm_keys.inspecting.doctor import check_bootstrap, check_clock, check_network, check_websocket, checked
     from hsm_keys.signing.environments import websocket_url
 
     def clock() -> list[Check]:
@@ -73,8 +73,8 @@ def _kalshi(settings: Settings) -> list[Check]:
 
 
 def _store(settings: Settings, say: Callable[[str], None]) -> list[Check]:
-    from hsm_keys.lifecycle.doctor import Check, check_own_key, check_store, checked
-    from hsm_keys.lifecycle.doctor_of_tokens import check_token
+    from hsm_keys.inspecting.doctor import Check, check_own_key, check_store, checked
+    from hsm_keys.inspecting.doctor_of_tokens import check_token
 
     found: list[str] = []
 

@@ -17,7 +17,7 @@ from hsm_keys.values import shown_path
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hsm_keys.lifecycle.custody import CustodyReport
+    from hsm_keys.inspecting.custody import CustodyReport
     from hsm_keys.lifecycle.enroll import Enrollment
     from hsm_keys.stores.awskms.layout import KeyCreation
     from hsm_keys.stores.base import KeyStore, StoredKey

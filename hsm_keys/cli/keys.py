@@ -16,7 +16,7 @@ from hsm_keys.stores.base import LOGIN_EACH_TIME
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hsm_keys.lifecycle.inventory import Entry, UnusableObject
+    from hsm_keys.inspecting.inventory import Entry, UnusableObject
 
 __all__ = ["list_keys", "public_key", "show"]
 
@@ -31,8 +31,8 @@ def list_keys(settings: Settings, *, auth: str | None) -> None:
     With --store given several times, all of them are looked at. What a store holds and can't use, since it can't be
     read, has no label or lacks its public half, is counted and named after the keys.
     """
-    from hsm_keys.lifecycle.attestation import attestation_of
-    from hsm_keys.lifecycle.inventory import take_inventory
+    from hsm_keys.inspecting.inventory import take_inventory
+    from hsm_keys.kalshi.attestation import attestation_of
 
     connect = connector(settings)
     with speaking(settings) as say, opened_stores(settings, say) as stores:
@@ -90,7 +90,7 @@ def _print_unusable(unusable: Sequence[UnusableObject]) -> None:
 @click.pass_obj
 def show(settings: Settings, *, name: str, api_key_id: str | None) -> None:
     """Show the key NAME: its URI, state and type, what the store says about it, what it refuses."""
-    from hsm_keys.lifecycle.custody import examine_custody
+    from hsm_keys.inspecting.custody import examine_custody
 
     with speaking(settings) as say, opened_store(settings, say) as store:
         key = store.key(name)
@@ -127,7 +127,7 @@ def public_key(settings: Settings, *, name: str) -> None:
 
     A random text is signed first, and the signature verified with what is printed.
     """
-    from hsm_keys.lifecycle.custody import prove_possession
+    from hsm_keys.inspecting.custody import prove_possession
 
     with speaking(settings) as say, opened_store(settings, say) as store:
         key = store.key(name)

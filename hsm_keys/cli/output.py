@@ -15,7 +15,7 @@ from hsm_keys.errors import HsmKeysError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from hsm_keys.lifecycle.attestation import Attestation
+    from hsm_keys.kalshi.attestation import Attestation
 
 __all__ = [
     "Voice",

@@ -19,7 +19,7 @@ from hsm_keys.errors import KeyProblemError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hsm_keys.lifecycle.findings import Finding
+    from hsm_keys.inspecting.findings import Finding
 
 __all__ = ["reconcile"]
 
@@ -37,8 +37,8 @@ def reconcile(settings: Settings, *, fixing: bool, accepted: frozenset[str], aut
     With --store given several times, they are looked at together. Nothing is changed without --fix, and nothing is
     ever deleted. Exits with 0 if all is as it should be or accepted, else with 5.
     """
-    from hsm_keys.lifecycle.observing import observe
-    from hsm_keys.lifecycle.reconcile import judge
+    from hsm_keys.inspecting.reconcile import judge
+    from hsm_keys.inspecting.snapshot import observe
     from hsm_keys.lifecycle.repairing import fix
 
     if fixing:

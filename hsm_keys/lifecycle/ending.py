@@ -33,15 +33,15 @@ from typing import TYPE_CHECKING, Final
 import stamina
 
 from hsm_keys.errors import EndNotProvedError, KalshiError, NetworkError, OutcomeUnknownError
+from hsm_keys.inspecting.proof_of_possession import Standing, can_sign, is_going, says_unknown, standing_of
 from hsm_keys.kalshi.errors import NotFoundError, RefusedError, UnauthorizedError
-from hsm_keys.lifecycle.possession import Standing, can_sign, is_going, says_unknown, standing_of
 from hsm_keys.signing.environments import check_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hsm_keys.inspecting.proof_of_possession import Connect
     from hsm_keys.kalshi.client import KalshiClient
-    from hsm_keys.lifecycle.possession import Connect
     from hsm_keys.stores.base import StoredKey
 
 __all__ = ["end_api_key"]

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import KeyExistsError, KeyNotFoundError, KeyProblemError, UsageError
+from hsm_keys.inspecting.custody import CustodyReport, prove_custody
+from hsm_keys.inspecting.proof_of_possession import accepts, prove_registration
 from hsm_keys.kalshi.api_keys import new_key_fields
-from hsm_keys.lifecycle.custody import CustodyReport, prove_custody
 from hsm_keys.lifecycle.locking import exclusive
-from hsm_keys.lifecycle.possession import accepts, prove_registration
 from hsm_keys.lifecycle.registering import Registrar, Wanted, bind
 from hsm_keys.lifecycle.rights import MOVES_MONEY, check_manages
 from hsm_keys.signing.algorithms import KeyType
@@ -26,8 +26,8 @@ from hsm_keys.stores.marks import name_in_use
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from hsm_keys.inspecting.proof_of_possession import Connect
     from hsm_keys.kalshi.client import KalshiClient
-    from hsm_keys.lifecycle.possession import Connect
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = ["Enrollment", "adopt", "enroll", "mint"]

@@ -20,11 +20,11 @@ from hsm_keys.errors import (
     KeyProblemError,
     OutcomeUnknownError,
 )
-from hsm_keys.lifecycle.custody import examine_custody, prove_imported
+from hsm_keys.inspecting.custody import examine_custody, prove_imported
+from hsm_keys.inspecting.proof_of_possession import find_registration, prove_registration, signs
 from hsm_keys.lifecycle.enroll import Enrollment
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.made_by_kalshi import KALSHI, Made, Maker, called
-from hsm_keys.lifecycle.possession import find_registration, prove_registration, signs
 from hsm_keys.lifecycle.registering import bind
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.base import check_new_name

@@ -19,9 +19,9 @@ from hsm_keys.signing.pem import load_private_key
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from hsm_keys.inspecting.proof_of_possession import Connect
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.kalshi.models import ApiKey
-    from hsm_keys.lifecycle.possession import Connect
     from hsm_keys.lifecycle.registering import Wanted
     from hsm_keys.signing.algorithms import PrivateKey
 

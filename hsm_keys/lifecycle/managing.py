@@ -13,8 +13,8 @@ from hsm_keys.stores.base import ENDING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hsm_keys.inspecting.proof_of_possession import Connect
     from hsm_keys.kalshi.models import ApiKey
-    from hsm_keys.lifecycle.possession import Connect
     from hsm_keys.stores.base import StoredKey
 
 __all__ = ["find_manager"]

@@ -17,17 +17,17 @@ from hsm_keys.errors import (
     StoreError,
     StoreUnavailableError,
 )
+from hsm_keys.inspecting.proof_of_possession import find_registration, prove_registration
 from hsm_keys.kalshi.errors import BadRequestError, ConflictError, TierError
 from hsm_keys.lifecycle.ending import end_api_key
-from hsm_keys.lifecycle.possession import find_registration, prove_registration
 from hsm_keys.lifecycle.rights import check_asked, describe_rights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from hsm_keys.inspecting.proof_of_possession import Connect
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.kalshi.models import ApiKey
-    from hsm_keys.lifecycle.possession import Connect
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = ["Registrar", "Wanted", "bind"]

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hsm_keys.errors import KeyBusyError
+from hsm_keys.inspecting.proof_of_possession import prove_registration
+from hsm_keys.inspecting.snapshot import pair_of
 from hsm_keys.lifecycle.locking import exclusive
-from hsm_keys.lifecycle.observing import pair_of
-from hsm_keys.lifecycle.possession import prove_registration
 from hsm_keys.lifecycle.registering import bind
 from hsm_keys.signing.environments import check_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from hsm_keys.lifecycle.findings import Bind, Finding
-    from hsm_keys.lifecycle.possession import Connect
+    from hsm_keys.inspecting.findings import Bind, Finding
+    from hsm_keys.inspecting.proof_of_possession import Connect
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = ["fix"]

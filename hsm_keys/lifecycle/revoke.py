@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hsm_keys.errors import EndNotProvedError, KalshiError, KeyBusyError, KeyNotFoundError, KeyProblemError, UsageError
+from hsm_keys.inspecting.proof_of_possession import can_sign, find_registration, is_going, says_unknown
 from hsm_keys.kalshi.errors import UnauthorizedError
 from hsm_keys.lifecycle.ending import end_api_key
 from hsm_keys.lifecycle.locking import exclusive
-from hsm_keys.lifecycle.possession import can_sign, find_registration, is_going, says_unknown
 from hsm_keys.lifecycle.rights import check_manages, manages_keys, may_manage
 from hsm_keys.lifecycle.targets import Target, check_not_foreign, find_target, keys_named
 from hsm_keys.signing.environments import check_environment
@@ -27,9 +27,9 @@ from hsm_keys.stores.marks import ours
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from hsm_keys.inspecting.proof_of_possession import Connect
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.kalshi.models import ApiKey
-    from hsm_keys.lifecycle.possession import Connect
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = ["Revocation", "Revoked", "Revoker", "finish_scheduled"]

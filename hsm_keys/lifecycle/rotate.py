@@ -23,13 +23,13 @@ from hsm_keys.errors import (
     KeyNotRegisteredError,
     KeyProblemError,
 )
-from hsm_keys.lifecycle.carrying import check_same_rights, listing_of, wanted_like
-from hsm_keys.lifecycle.custody import CustodyReport, prove_custody
+from hsm_keys.inspecting.custody import CustodyReport, prove_custody
+from hsm_keys.inspecting.proof_of_possession import find_registration, prove_registration
 from hsm_keys.lifecycle.ending import end_api_key
 from hsm_keys.lifecycle.locking import exclusive
-from hsm_keys.lifecycle.possession import find_registration, prove_registration
 from hsm_keys.lifecycle.registering import Registrar
 from hsm_keys.lifecycle.rights import check_manages
+from hsm_keys.lifecycle.successor_rights import check_same_rights, listing_of, wanted_like
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.base import RETIRED, SUCCESSOR, check_new_name
 from hsm_keys.stores.marks import check_ours, why_not_ours
@@ -37,8 +37,8 @@ from hsm_keys.stores.marks import check_ours, why_not_ours
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hsm_keys.inspecting.proof_of_possession import Connect
     from hsm_keys.kalshi.client import KalshiClient
-    from hsm_keys.lifecycle.possession import Connect
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = ["Rotation", "Rotator", "Stage"]

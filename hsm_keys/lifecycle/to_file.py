@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hsm_keys.errors import HsmKeysError, KalshiError, KeyBusyError, KeyExistsError, OutcomeUnknownError, UsageError
-from hsm_keys.lifecycle.custody import CustodyReport, made_outside
+from hsm_keys.inspecting.custody import CustodyReport, made_outside
+from hsm_keys.inspecting.proof_of_possession import find_registration, prove_registration
 from hsm_keys.lifecycle.enroll import Enrollment
 from hsm_keys.lifecycle.made_by_kalshi import KALSHI, Maker, called
-from hsm_keys.lifecycle.possession import find_registration, prove_registration
 from hsm_keys.signing.environments import check_environment, is_environment
 from hsm_keys.signing.pem import PemKey, load_private_key
 from hsm_keys.stores.base import CustodyFact, StoredKey, Verdict, check_new_name

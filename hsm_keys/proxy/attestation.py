@@ -12,11 +12,11 @@ import aiohttp
 from pydantic import ValidationError
 
 from hsm_keys.errors import HsmKeysError
+from hsm_keys.kalshi.attestation import attestation_of
 from hsm_keys.kalshi.models import ListApiKeysResponse
-from hsm_keys.lifecycle.attestation import attestation_of
 
 if TYPE_CHECKING:
-    from hsm_keys.lifecycle.attestation import Attestation
+    from hsm_keys.kalshi.attestation import Attestation
     from hsm_keys.proxy.asking import OwnRequests
     from hsm_keys.proxy.metrics import Metrics
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hsm_keys.kalshi.attestation import attestation_of
 from hsm_keys.kalshi.models import ListApiKeysResponse
-from hsm_keys.lifecycle.attestation import attestation_of
 from tests.support.cli import run_cli
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hsm_keys import KeyType, open_store
+from hsm_keys.inspecting.custody import CustodyReport
+from hsm_keys.inspecting.custody_page import custody_page
+from hsm_keys.inspecting.custody_report import ELSEWHERE, Entry, examine_account, what_scopes_allow
 from hsm_keys.kalshi.models import ApiKey
-from hsm_keys.lifecycle.custody import CustodyReport
-from hsm_keys.lifecycle.custody_page import custody_page
-from hsm_keys.lifecycle.custody_report import ELSEWHERE, Entry, examine_account, what_scopes_allow
 from hsm_keys.signing.environments import environment_name
 from hsm_keys.stores.base import CustodyFact, Verdict
 from tests.support.cli import failed_json, run_cli, run_json

@@ -14,8 +14,8 @@ from yarl import URL
 
 from hsm_keys import AsyncKalshiClient, KalshiClient
 from hsm_keys.errors import NetworkError, UsageError
+from hsm_keys.inspecting.doctor import check_clock, check_network
 from hsm_keys.kalshi import surroundings
-from hsm_keys.lifecycle.doctor import check_clock, check_network
 from hsm_keys.proxy.reaching import network_proxy
 from hsm_keys.signing.signer import RequestSigner
 from tests.support.certificates import self_signed

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from hsm_keys.errors import HsmKeysError, KeyExistsError, OutcomeUnknownError, UsageError
-from hsm_keys.lifecycle.custody import examine_custody, prove_custody, prove_imported
+from hsm_keys.inspecting.custody import examine_custody, prove_custody, prove_imported
 from hsm_keys.signing.algorithms import KeyType, PrivateKey
 from hsm_keys.stores.awskms import open_uri
 from hsm_keys.stores.awskms.errors import AwsAccessDeniedError, KmsGarbledAnswerError

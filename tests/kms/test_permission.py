@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hsm_keys.errors import UsageError
-from hsm_keys.lifecycle.doctor import check_store, outcome
+from hsm_keys.inspecting.doctor import check_store, outcome
 from hsm_keys.signing.pem import PemKey
 from hsm_keys.stores.awskms import open_uri
 from hsm_keys.stores.awskms.errors import AwsAccessDeniedError, KmsKeyStateError

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hsm_keys.errors import AwsError, HsmKeysError, NetworkError, SigningError, UsageError
-from hsm_keys.lifecycle.custody import examine_custody, prove_custody
+from hsm_keys.inspecting.custody import examine_custody, prove_custody
 from hsm_keys.stores.awskms import open_uri
 from hsm_keys.stores.awskms.errors import (
     AwsAccessDeniedError,
@@ -400,7 +400,7 @@ def test_many_threads_share_one_client_and_each_gets_its_own_signature(key: AwsK
 
 FORKS = """
 import os
-from hsm_keys.lifecycle.custody import examine_custody, prove_custody
+from hsm_keys.inspecting.custody import examine_custody, prove_custody
 from hsm_keys.stores.awskms import open_uri
 with open_uri("awskms:///?region=us-east-1") as store:
     key = store.key("prod")

@@ -21,7 +21,7 @@ from hsm_keys.errors import (
     StoreUnavailableError,
     UsageError,
 )
-from hsm_keys.lifecycle.custody import prove_custody
+from hsm_keys.inspecting.custody import prove_custody
 from hsm_keys.stores.awskms import open_kms, open_uri
 from hsm_keys.stores.awskms.errors import (
     AwsCredentialsError,

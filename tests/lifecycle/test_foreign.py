@@ -16,12 +16,12 @@ from hsm_keys.errors import (
     KeyProblemError,
     UsageError,
 )
-from hsm_keys.lifecycle.custody_report import examine_account
+from hsm_keys.inspecting.custody_report import examine_account
+from hsm_keys.inspecting.reconcile import judge
+from hsm_keys.inspecting.snapshot import observe
 from hsm_keys.lifecycle.enroll import Enrollment, adopt, enroll, mint
 from hsm_keys.lifecycle.generate import Generator
 from hsm_keys.lifecycle.made_by_kalshi import Maker
-from hsm_keys.lifecycle.observing import observe
-from hsm_keys.lifecycle.reconcile import judge
 from hsm_keys.lifecycle.registering import Wanted
 from hsm_keys.lifecycle.repairing import fix
 from hsm_keys.lifecycle.revoke import Revoked, Revoker
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from hsm_keys import StoredKey
-    from hsm_keys.lifecycle.findings import Finding
+    from hsm_keys.inspecting.findings import Finding
     from hsm_keys.sandbox import SandboxServer
     from tests.support.softhsm import SoftHsm, TestToken
 

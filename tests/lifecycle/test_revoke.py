@@ -18,11 +18,11 @@ from hsm_keys.errors import (
     OutcomeUnknownError,
     UsageError,
 )
+from hsm_keys.inspecting.proof_of_possession import Standing
 from hsm_keys.kalshi.errors import ForbiddenError, UnauthorizedError
 from hsm_keys.kalshi.models import ApiKey
 from hsm_keys.lifecycle.ending import end_api_key
 from hsm_keys.lifecycle.locking import exclusive
-from hsm_keys.lifecycle.possession import Standing
 from hsm_keys.lifecycle.revoke import Revoked, Revoker
 from hsm_keys.lifecycle.rights import manages_keys, may_manage
 from hsm_keys.sandbox import parse_fault

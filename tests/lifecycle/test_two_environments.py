@@ -9,15 +9,15 @@ import pytest
 
 from hsm_keys import KalshiClient, KeyType, RequestSigner, open_store
 from hsm_keys.errors import HsmKeysError, KeyExistsError, KeyProblemError, WrongEnvironmentError
+from hsm_keys.inspecting.findings import Bind, Finding
+from hsm_keys.inspecting.inventory import take_inventory
+from hsm_keys.inspecting.reconcile import judge
+from hsm_keys.inspecting.snapshot import observe
 from hsm_keys.lifecycle import ending, generate
 from hsm_keys.lifecycle.enroll import adopt, enroll
-from hsm_keys.lifecycle.findings import Bind, Finding
 from hsm_keys.lifecycle.generate import Generator
-from hsm_keys.lifecycle.inventory import take_inventory
 from hsm_keys.lifecycle.made_by_kalshi import Maker
 from hsm_keys.lifecycle.managing import find_manager
-from hsm_keys.lifecycle.observing import observe
-from hsm_keys.lifecycle.reconcile import judge
 from hsm_keys.lifecycle.registering import Wanted
 from hsm_keys.lifecycle.repairing import fix
 from hsm_keys.lifecycle.revoke import Revoker

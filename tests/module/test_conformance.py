@@ -30,7 +30,7 @@ from hsm_keys.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from hsm_keys.lifecycle.custody import prove_custody
+from hsm_keys.inspecting.custody import prove_custody
 from hsm_keys.signing.algorithms import verifies
 from hsm_keys.stores.pins import PinWanted, resolve_pin
 from hsm_keys.stores.pkcs11.attributes import Mapper

@@ -7,15 +7,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.errors import HsmKeysError
-from hsm_keys.lifecycle.custody import CustodyReport, examine_custody
-from hsm_keys.lifecycle.possession import accepts
+from hsm_keys.inspecting.custody import CustodyReport, examine_custody
+from hsm_keys.inspecting.proof_of_possession import accepts
 from hsm_keys.stores.awskms.errors import KmsKeyStateError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
+    from hsm_keys.inspecting.proof_of_possession import Connect
     from hsm_keys.kalshi.models import ApiKey
-    from hsm_keys.lifecycle.possession import Connect
     from hsm_keys.stores.base import KeyStore, StoredKey, Unusable
 
 __all__ = ["ELSEWHERE", "Entry", "account_in_custody", "examine_account", "scopes_against_use", "what_scopes_allow"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hsm_keys.lifecycle.observing import Seen
+    from hsm_keys.inspecting.snapshot import Seen
 
 __all__ = ["Bind", "Finding", "about_key", "command_for"]
 

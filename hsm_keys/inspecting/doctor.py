@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     import httpx2
 
+    from hsm_keys.inspecting.proof_of_possession import Connect
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.kalshi.surroundings import NetworkProxy
-    from hsm_keys.lifecycle.possession import Connect
     from hsm_keys.signing.signer import RequestSigner
     from hsm_keys.stores.base import KeyStore, StoredKey
 
@@ -254,7 +254,7 @@ def _taken(name: str, what: str, signer: RequestSigner, connect: Connect) -> lis
 
 def _attestation(client: KalshiClient) -> list[Check]:
     """Look at the account's location attestation, where the key may list the account's keys."""
-    from hsm_keys.lifecycle.attestation import attestation_of
+    from hsm_keys.kalshi.attestation import attestation_of
 
     attestation = None
     with suppress(KalshiError):

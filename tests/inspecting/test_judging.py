@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hsm_keys.inspecting.findings import Bind
+from hsm_keys.inspecting.reconcile import judge
+from hsm_keys.inspecting.snapshot import Seen, Snapshot
 from hsm_keys.kalshi.models import ApiKey
-from hsm_keys.lifecycle.findings import Bind
-from hsm_keys.lifecycle.observing import Seen, Snapshot
-from hsm_keys.lifecycle.reconcile import judge
 
 HSM, KMS = "pkcs11:token=kalshi", "awskms:///?region=us-east-1"
 HERE, THERE = "prod", "demo"

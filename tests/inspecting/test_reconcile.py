@@ -8,10 +8,10 @@ import pytest
 
 from hsm_keys import KeyType, open_store
 from hsm_keys.errors import KalshiError, KeyBusyError, OutcomeUnknownError
+from hsm_keys.inspecting.reconcile import judge
+from hsm_keys.inspecting.snapshot import observe
 from hsm_keys.lifecycle.enroll import enroll
 from hsm_keys.lifecycle.locking import exclusive
-from hsm_keys.lifecycle.observing import observe
-from hsm_keys.lifecycle.reconcile import judge
 from hsm_keys.lifecycle.repairing import fix
 from hsm_keys.lifecycle.rotate import Rotator
 from hsm_keys.sandbox import parse_fault
@@ -22,7 +22,7 @@ from tests.support.oddkeys import make_decrypting, make_twin
 
 if TYPE_CHECKING:
     from hsm_keys import KeyStore, StoredKey
-    from hsm_keys.lifecycle.findings import Finding
+    from hsm_keys.inspecting.findings import Finding
     from hsm_keys.sandbox import SandboxServer
 
 __all__ = ["account"]  # pytest finds the fixture here

@@ -8,13 +8,13 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from hsm_keys.lifecycle.findings import Finding, about_key
+from hsm_keys.inspecting.findings import Finding, about_key
 from hsm_keys.stores.base import ENDING, IMPORTING, RETIRED, SUCCESSOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from hsm_keys.lifecycle.observing import Seen
+    from hsm_keys.inspecting.snapshot import Seen
 
 __all__ = ["interruptions", "name_of", "pending_imports"]
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from hsm_keys.lifecycle.findings import Bind, Finding, about_key, command_for
-from hsm_keys.lifecycle.interruptions import interruptions, name_of, pending_imports
+from hsm_keys.inspecting.findings import Bind, Finding, about_key, command_for
+from hsm_keys.inspecting.interruptions import interruptions, name_of, pending_imports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from hsm_keys.inspecting.snapshot import Seen, Snapshot
     from hsm_keys.kalshi.models import ApiKey
-    from hsm_keys.lifecycle.observing import Seen, Snapshot
 
 __all__ = ["judge"]
 

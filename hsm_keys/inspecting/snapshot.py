@@ -9,14 +9,14 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from hsm_keys.lifecycle.possession import Standing, accepts, standing_of, why_not
+from hsm_keys.inspecting.proof_of_possession import Standing, accepts, standing_of, why_not
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from hsm_keys.inspecting.proof_of_possession import Connect
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.kalshi.models import ApiKey
-    from hsm_keys.lifecycle.possession import Connect
     from hsm_keys.stores.base import KeyStore, StoredKey, Unusable
 
 __all__ = ["Seen", "Snapshot", "observe", "pair_of"]
