@@ -15,9 +15,9 @@ from pydantic import BaseModel, ValidationError
 
 from hsm_keys.errors import HsmKeysError
 from hsm_keys.proxy.costs import Costs, EndpointCosts
-from hsm_keys.proxy.policy_errors import wrong_settings
 from hsm_keys.proxy.reaching import reason_of
 from hsm_keys.proxy.tiers import AccountLimits
+from hsm_keys.settings_errors import wrong_settings
 from hsm_keys.signing.environments import PERPS
 
 if TYPE_CHECKING:

@@ -23,11 +23,11 @@ from pydantic import (
 )
 
 from hsm_keys.errors import UsageError
+from hsm_keys.files import check_nobody_else_writes
 from hsm_keys.proxy.caps import Caps, Contracts, MoneyCaps
-from hsm_keys.proxy.files import check_nobody_else_writes
 from hsm_keys.proxy.orders import OrderLimits
 from hsm_keys.proxy.paths import Rule
-from hsm_keys.proxy.policy_errors import not_toml, wrong_settings
+from hsm_keys.settings_errors import not_toml, wrong_settings
 from hsm_keys.values import describe, shown, shown_path
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, cast
 from aiohttp import web
 
 from hsm_keys.errors import HsmKeysError, UsageError
+from hsm_keys.files import check_nobody_else_reads
 from hsm_keys.proxy.access import Caller, Refused, TokenFolder, check_page, local_caller
 from hsm_keys.proxy.allowance import AllowanceWatch
 from hsm_keys.proxy.asking import OwnRequests
@@ -22,7 +23,6 @@ from hsm_keys.proxy.audit import AuditTrail
 from hsm_keys.proxy.cancelling import Cancelling
 from hsm_keys.proxy.control import Control
 from hsm_keys.proxy.door import Door
-from hsm_keys.proxy.files import check_nobody_else_reads
 from hsm_keys.proxy.journal import Journal
 from hsm_keys.proxy.judge import ALLOW_ALL, Judge
 from hsm_keys.proxy.listening import (

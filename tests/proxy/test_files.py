@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hsm_keys.errors import UsageError
-from hsm_keys.proxy.files import check_nobody_else_reads
+from hsm_keys.files import check_nobody_else_reads
 from hsm_keys.proxy.policy import load_policy
 from hsm_keys.proxy.run import Options, check_options
 
