@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.inspecting.custody import CustodyReport
     from hsm_keys.lifecycle.enroll import Enrollment
-    from hsm_keys.stores.awskms.layout import KeyCreation
+    from hsm_keys.stores.awskms.tags import KeyCreation
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = ["adopt", "enroll", "key_object", "print_enrollment"]
@@ -114,7 +114,7 @@ def _kms_creation(*, multi_region: bool, key_policy: str | None) -> KeyCreation 
         return None
     from pathlib import Path
 
-    from hsm_keys.stores.awskms.layout import KeyCreation
+    from hsm_keys.stores.awskms.tags import KeyCreation
 
     try:
         policy = None if key_policy is None else Path(key_policy).read_text(encoding="utf-8")

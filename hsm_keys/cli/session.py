@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hsm_keys.cli.options import Settings
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.signing.signer import RequestSigner
-    from hsm_keys.stores.awskms.layout import KeyCreation
+    from hsm_keys.stores.awskms.tags import KeyCreation
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = [

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Final, Self
 
 from hsm_keys.errors import UsageError
 from hsm_keys.forks import ProcessLock, fork_generation
-from hsm_keys.signing.maker import REPLACED_AT, Maker
+from hsm_keys.signing.presign_pool import HeaderPools, Route, RoutePool, elapsed_ns
+from hsm_keys.signing.presign_schedule import REPLACED_AT, PresignSchedule
 from hsm_keys.signing.signer import DEFAULT_RATE, RequestSigner, now_ms
-from hsm_keys.signing.stock import Route, Shelf, Stock, elapsed_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -146,8 +146,8 @@ class PresigningSigner(RequestSigner):
         super().__init__(key, api_key_id=api_key_id, clock=clock, follow=follow)
         _check(depth, max_age, rate, learn=learn)
         self._depth = depth
-        self._new_stock = partial(Stock, clock, elapsed, max_age=max_age, learn=learn)
-        self._new_maker = partial(Maker, max_age=max_age, rate=rate)
+        self._new_pools = partial(HeaderPools, clock, elapsed, max_age=max_age, learn=learn)
+        self._new_schedule = partial(PresignSchedule, max_age=max_age, rate=rate)
         self._closed = False
         self._afresh([(method, path, depth) for method, path in routes])
 
@@ -186,25 +186,25 @@ class PresigningSigner(RequestSigner):
         Raises:
             UsageError: If the method or the path can't be signed.
         """
-        shelf = self._shelves.get((method, path)) or self._find(method, path)
-        if shelf is None:
+        pool = self._by_route.get((method, path)) or self._find(method, path)
+        if pool is None:
             return None
-        shelf.drawn = True
-        tickets = shelf.tickets
+        pool.drawn = True
+        entries = pool.entries
         try:
             # popleft is atomic: no lock, however many threads draw. The clocks are read after it, or a thread that
             # is kept waiting in between would take what has grown too old.
-            while not self._is_good(ticket := tickets.popleft(), self._live[0]):
-                self._stock.dropped(ticket)
+            while not self._is_good(entry := entries.popleft(), self._live[0]):
+                self._pools.dropped(entry)
         except IndexError:
-            ticket = None
-        if len(tickets) <= shelf.low and not shelf.asked:
-            shelf.asked = True
+            entry = None
+        if len(entries) <= pool.low and not pool.worker_knows:
+            pool.worker_knows = True
             if later is None:
-                self._asked.put(shelf)
+                self._wake_ups.put(pool)
             else:
-                later(partial(self._asked.put, shelf))
-        return None if ticket is None else ticket[0]
+                later(partial(self._wake_ups.put, pool))
+        return None if entry is None else entry[0]
 
     def add(self, method: str, path: str, *, depth: int | None = None) -> None:
         """Sign ahead for a further route, such as the one that cancels an order; without effect once closed.
@@ -223,7 +223,7 @@ class PresigningSigner(RequestSigner):
             self._after_fork()
         with _changing:
             if not self._closed:
-                self._asked.put(self._stock.add(method, path, depth))
+                self._wake_ups.put(self._pools.add(method, path, depth))
 
     def discard(self, method: str, path: str) -> None:
         """Sign ahead for a route no longer, and drop what is in hand; one that isn't kept is no error.
@@ -233,36 +233,36 @@ class PresigningSigner(RequestSigner):
         """
         if self._generation != fork_generation():
             self._after_fork()
-        self._stock.discard(method, path)
+        self._pools.discard(method, path)
 
     @property
     def stats(self) -> PresignStats:
         """What became of it so far. While headers are taken, numbers may be off by what is on its way."""
         if self._generation != fork_generation():
             self._after_fork()
-        stock, maker = self._stock, self._maker
-        in_hand, dropped = stock.in_hand(), stock.expired + stock.discarded
+        pools, schedule = self._pools, self._schedule
+        in_hand, dropped = pools.in_hand(), pools.expired + pools.discarded
         return PresignStats(
-            made=stock.made,
-            taken=max(0, stock.made - dropped - in_hand),
-            missed=stock.missed,
-            expired=stock.expired,
-            discarded=stock.discarded,
+            made=pools.made,
+            taken=max(0, pools.made - dropped - in_hand),
+            missed=pools.missed,
+            expired=pools.expired,
+            discarded=pools.discarded,
             in_hand=in_hand,
-            errors=maker.errors,
-            error=maker.error,
+            errors=schedule.errors,
+            error=schedule.error,
         )
 
     def close(self) -> None:
         """End the worker and drop what is in hand. A signature that is under way is waited for, 10 seconds at most."""
         self._end()
         self._join(_JOIN_S)
-        self._stock.clear()
+        self._pools.clear()
 
     def _end(self) -> None:
         with _changing:
             self._closed = True
-        self._asked.put(None)
+        self._wake_ups.put(None)
 
     def _join(self, seconds: float) -> None:
         worker = self._worker if self._generation == fork_generation() else None
@@ -270,32 +270,32 @@ class PresigningSigner(RequestSigner):
             worker.join(seconds)
 
     def _stamp(self, method: str, path: str) -> int:
-        shelf = None if self._closed else self._find(method, path)
-        return self._clock() if shelf is None else self._stock.stamp(shelf)
+        pool = None if self._closed else self._find(method, path)
+        return self._clock() if pool is None else self._pools.stamp(pool)
 
-    def _find(self, method: str, path: str) -> Shelf | None:
+    def _find(self, method: str, path: str) -> RoutePool | None:
         if self._generation != fork_generation():
             self._after_fork()
-        return self._stock.find(method, path)
+        return self._pools.find(method, path)
 
     def _signed_at_once(self, method: str, path: str) -> None:
         if self._closed:
             return
-        learned = self._stock.missed_one(method, path, self._depth)
-        if self._maker.resume() or learned is not None:
-            self._asked.put(learned)
+        learned = self._pools.missed_one(method, path, self._depth)
+        if self._schedule.resume() or learned is not None:
+            self._wake_ups.put(learned)
 
     def _afresh(self, routes: Iterable[tuple[str, str, int]]) -> None:
         """Begin with nothing in hand, and with locks, queues and a thread that belong to this process."""
-        self._stock = self._new_stock()
-        self._shelves, self._is_good = self._stock.shelves, self._stock.is_good  # the shorter way for whoever draws
-        self._maker = self._new_maker(self._stock)
-        self._asked: SimpleQueue[Shelf | None] = SimpleQueue()
+        self._pools = self._new_pools()
+        self._by_route, self._is_good = self._pools.by_route, self._pools.is_good  # the shorter way for whoever draws
+        self._schedule = self._new_schedule(self._pools)
+        self._wake_ups: SimpleQueue[RoutePool | None] = SimpleQueue()
         for method, path, depth in routes:
-            self._asked.put(self._stock.add(method, path, depth))
+            self._wake_ups.put(self._pools.add(method, path, depth))
         # The worker doesn't keep alive what nobody else holds: a signer that was forgotten stops signing.
-        gone = weakref.ref(self, partial(_put_none, self._asked))
-        self._worker = threading.Thread(target=_work, args=(gone, self._asked), name="hsm-keys-ahead", daemon=True)
+        gone = weakref.ref(self, partial(_put_none, self._wake_ups))
+        self._worker = threading.Thread(target=_work, args=(gone, self._wake_ups), name="hsm-keys-ahead", daemon=True)
         self._generation = fork_generation()
         if not self._closed:
             _open.add(self)
@@ -306,19 +306,19 @@ class PresigningSigner(RequestSigner):
         with _changing:
             if self._generation == fork_generation():
                 return  # another thread of the child was first
-            kept = [(*shelf.route, shelf.depth) for shelf in self._stock.shelves.values() if not shelf.learned]
+            kept = [(*pool.route, pool.depth) for pool in self._pools.by_route.values() if not pool.learned]
             self._afresh(kept)
 
-    def _work_once(self, shelf: Shelf | None = None) -> float | None:
+    def _work_once(self, pool: RoutePool | None = None) -> float | None:
         """Do what is due, as the worker; return seconds until there is more, None until somebody asks."""
-        asked: list[Shelf | None] = [shelf]
+        wake_ups: list[RoutePool | None] = [pool]
         with suppress(Empty):
             while True:
-                asked.append(self._asked.get_nowait())
-        for one in asked:
+                wake_ups.append(self._wake_ups.get_nowait())
+        for one in wake_ups:
             if one is not None:
-                self._maker.look_at(one, self._live[0])
-        return self._maker.tick(super().headers, self._live[0])
+                self._schedule.look_at(one, self._live[0])
+        return self._schedule.tick(super().headers, self._live[0])
 
     def __enter__(self) -> Self:
         return self
@@ -329,37 +329,37 @@ class PresigningSigner(RequestSigner):
         self.close()
 
     def __repr__(self) -> str:
-        routes = len(self._stock.shelves)
+        routes = len(self._pools.by_route)
         return f"PresigningSigner(key={self.key.name!r}, api_key_id={self.api_key_id!r}, routes={routes})"
 
 
-def _work(ref: weakref.ref[PresigningSigner], asked: SimpleQueue[Shelf | None]) -> None:
+def _work(ref: weakref.ref[PresigningSigner], wake_ups: SimpleQueue[RoutePool | None]) -> None:
     """Make headers until the signer is closed or gone.
 
     Each time that this thread runs it takes the GIL from the program. So it polls nothing: it sleeps in C until a
-    shelf is half empty, the oldest headers need successors, or the rate allows the next signature.
+    pool is half empty, the oldest headers need successors, or the rate allows the next signature.
     """
-    shelf = None
+    pool = None
     while True:
         signer = ref()
         if signer is None or signer._closed:  # noqa: SLF001 - the other half of the class
             return
-        wait = signer._work_once(shelf)  # noqa: SLF001
+        wait = signer._work_once(pool)  # noqa: SLF001
         del signer
         try:
-            shelf = asked.get(timeout=wait)
+            pool = wake_ups.get(timeout=wait)
         except Empty:
-            shelf = None
+            pool = None
 
 
-def _put_none(asked: SimpleQueue[Shelf | None], _ref: object) -> None:
-    asked.put(None)
+def _put_none(wake_ups: SimpleQueue[RoutePool | None], _ref: object) -> None:
+    wake_ups.put(None)
 
 
 def _empty_in_child() -> None:
     """Take away what the parent hands out; each signer begins again when it doesn't find its route."""
     for signer in list(_open):
-        signer._shelves = {}  # noqa: SLF001
+        signer._by_route = {}  # noqa: SLF001
 
 
 os.register_at_fork(after_in_child=_empty_in_child)
@@ -373,7 +373,7 @@ def _close_all() -> None:
         signer._end()  # noqa: SLF001
     for signer in signers:
         signer._join(max(0.0, until - time.monotonic()))  # noqa: SLF001
-        signer._stock.clear()  # noqa: SLF001
+        signer._pools.clear()  # noqa: SLF001
 
 
 def _check(depth: int, max_age: float, rate: float, *, learn: int) -> None:

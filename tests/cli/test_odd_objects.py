@@ -9,7 +9,7 @@ import pytest
 
 from hsm_keys import KeyType, open_store
 from hsm_keys.stores.pins import Pin
-from hsm_keys.stores.pkcs11.outside import labelled
+from hsm_keys.stores.pkcs11.fresh_process import private_keys_labelled
 from hsm_keys.stores.uri import Pkcs11Uri
 from tests.support.cli import run_cli, run_json
 from tests.support.foreign import copy_objects, make_pair, objects_of, pkcs11_tool
@@ -94,7 +94,7 @@ def test_an_unreadable_object_restarts_nothing(
         assert len(store.contents().unusable) == 1
         make_pair(token, NOT_UTF8)
         uri = Pkcs11Uri.parse(store.uri)
-        assert [labelled(uri, name, Pin(token.pin)) for name in ("c", "b")] == [1, 0]
+        assert [private_keys_labelled(uri, name, Pin(token.pin)) for name in ("c", "b")] == [1, 0]
 
 
 @pytest.mark.usefixtures("sandbox")

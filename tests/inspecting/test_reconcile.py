@@ -244,8 +244,8 @@ def test_a_rotation_killed_within_the_handover_is_found(
 @pytest.mark.parametrize(
     ("dies_in", "code"),
     [
-        ("handover._point", "rotation-handover"),
-        ("handover._remove_alias", "rotation-handover"),
+        ("alias_handover._point", "rotation-handover"),
+        ("alias_handover._remove_alias", "rotation-handover"),
         ("replicas.aliases", "rotation-ending"),
     ],
 )

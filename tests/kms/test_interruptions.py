@@ -14,7 +14,7 @@ from hsm_keys.stores.awskms.errors import (
     KmsGarbledAnswerError,
     KmsKeyNotFoundError,
 )
-from hsm_keys.stores.awskms.layout import KeyCreation
+from hsm_keys.stores.awskms.tags import KeyCreation
 from tests.support.kms_faults import Body, Fault, FaultyKms, Lost, Refuse, Reset
 from tests.support.ministack import OTHER_REGION, REGION
 

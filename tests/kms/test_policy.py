@@ -21,8 +21,8 @@ from hsm_keys.lifecycle.rotate import Rotator
 from hsm_keys.sandbox import SandboxServer, parse_fault
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.awskms import open_kms, open_uri
-from hsm_keys.stores.awskms.layout import KeyCreation
 from hsm_keys.stores.awskms.policy import PURPOSES, Scope, iam_policy, key_policy
+from hsm_keys.stores.awskms.tags import KeyCreation
 from tests.lifecycle.person import Person
 from tests.support import ministack
 from tests.support.iam import ACCOUNT, allows

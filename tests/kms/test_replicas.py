@@ -11,7 +11,7 @@ import pytest
 from hsm_keys.errors import KeyExistsError
 from hsm_keys.stores.awskms import open_kms, open_uri
 from hsm_keys.stores.awskms.errors import KmsKeyUnsuitableError
-from hsm_keys.stores.awskms.layout import KeyCreation
+from hsm_keys.stores.awskms.tags import KeyCreation
 from tests.support.ministack import OTHER_REGION, REGION, account
 from tests.support.verify import openssl_verifies
 

@@ -23,6 +23,7 @@ from hsm_keys.errors import (
 )
 from hsm_keys.inspecting.custody import prove_custody
 from hsm_keys.stores.awskms import open_kms, open_uri
+from hsm_keys.stores.awskms.custody_facts import custody_facts_of
 from hsm_keys.stores.awskms.errors import (
     AwsCredentialsError,
     AwsRegionError,
@@ -31,8 +32,7 @@ from hsm_keys.stores.awskms.errors import (
     KmsKeyPendingDeletionError,
     KmsKeyUnsuitableError,
 )
-from hsm_keys.stores.awskms.facts import custody_facts_of
-from hsm_keys.stores.awskms.layout import KeyCreation
+from hsm_keys.stores.awskms.tags import KeyCreation
 from hsm_keys.stores.base import Verdict
 from tests.support.ministack import OTHER_REGION, REGION, account
 from tests.support.verify import openssl_verifies

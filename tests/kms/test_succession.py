@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.awskms import open_kms, open_uri
 from hsm_keys.stores.awskms.errors import KmsKeyNotPinnedError
-from hsm_keys.stores.awskms.layout import VOUCHER_TAGS, KeyCreation
+from hsm_keys.stores.awskms.tags import VOUCHER_TAGS, KeyCreation
 from hsm_keys.stores.base import RETIRED, SUCCESSOR
 from tests.support.ministack import OTHER_REGION, REGION, account
 

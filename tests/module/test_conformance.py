@@ -34,7 +34,7 @@ from hsm_keys.inspecting.custody import prove_custody
 from hsm_keys.signing.algorithms import verifies
 from hsm_keys.stores.pins import PinWanted, resolve_pin
 from hsm_keys.stores.pkcs11.attributes import Mapper
-from hsm_keys.stores.pkcs11.generate import make_pair
+from hsm_keys.stores.pkcs11.key_pairs import make_pair
 from hsm_keys.stores.pkcs11.marks import passing_id
 from hsm_keys.stores.pkcs11.module import acquire
 from hsm_keys.stores.pkcs11.objects import Objects
@@ -226,7 +226,7 @@ def test_a_forked_child_signs_and_the_parent_signs_on(key: StoredKey) -> None:
 def test_other_code_of_the_process_keeps_its_session_when_the_store_is_closed(subject: Subject, key: StoredKey) -> None:
     with open_store(subject.uri) as opened:
         assert isinstance(opened, Pkcs11Store)
-        theirs = opened._link.token.open()  # as other code has it, after its C_Initialize was told that this is done
+        theirs = opened._connection.token.open()  # as other code has it: its C_Initialize was told it is done
     key.sign(b"m")  # of another store, which is closed now, too
     key._store.close()  # type: ignore[attr-defined]  # of a token's key
     try:

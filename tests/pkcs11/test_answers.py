@@ -73,7 +73,7 @@ class World:
 
     @property
     def module(self) -> Module:
-        return self.store._link.module
+        return self.store._connection.module
 
     @property
     def restarts(self) -> int:
@@ -151,32 +151,32 @@ def test_making_a_key_is_never_repeated_and_recovers_before_it_begins(world: Wor
 
 def test_many_threads_that_lose_the_login_at_once_log_in_once_and_sign_on(world: World) -> None:
     """The second thread to notice finds somebody logged in: its key isn't one that wants a login each time."""
-    link = world.store._link
-    logins, rounds = link.login.times, 20
+    connection = world.store._connection
+    logins, rounds = connection.login.times, 20
     with ThreadPoolExecutor(8) as pool:
         for _ in range(rounds):
-            link.module.library.functions.logout(link.login.session.handle)
+            connection.module.library.functions.logout(connection.login.session.handle)
             assert all(pool.map(lambda _: world.signs(), range(16)))
-    assert link.login.times == logins + rounds
-    assert not link._want_pin
+    assert connection.login.times == logins + rounds
+    assert not connection._want_pin
     assert world.restarts == 0
 
 
 def test_a_thread_that_comes_second_tries_again(world: World) -> None:
-    link = world.store._link
-    before = link.login.times
-    link.module.library.functions.logout(link.login.session.handle)
+    connection = world.store._connection
+    before = connection.login.times
+    connection.module.library.functions.logout(connection.login.session.handle)
     answers = []
 
     def notice() -> None:
-        answers.append(link.log_in_again(world.key, ckr.UserNotLoggedIn(), before))  # type: ignore[arg-type]
+        answers.append(connection.log_in_again(world.key, ckr.UserNotLoggedIn(), before))  # type: ignore[arg-type]
 
     for _ in range(2):
         thread = threading.Thread(target=notice)
         thread.start()
         thread.join()
     assert answers == [True, True]
-    assert (link.login.times, link._want_pin) == (before + 1, set())
+    assert (connection.login.times, connection._want_pin) == (before + 1, set())
     assert world.signs()
 
 

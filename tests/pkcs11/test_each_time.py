@@ -49,11 +49,11 @@ def store(always: TestToken) -> Iterator[Pkcs11Store]:
 
 def test_it_signs_without_a_restart_and_says_what_it_costs(store: Pkcs11Store) -> None:
     key = store.key("each")
-    epoch = store._link.module.epoch
+    epoch = store._connection.module.epoch
     for number in range(3):
         message = b"%d" % number
         assert verifies(key.public_key(), message, key.sign(message))
-    assert store._link.module.epoch == epoch
+    assert store._connection.module.epoch == epoch
     assert key.attributes()["always_authenticate"] is True
 
 
@@ -127,11 +127,11 @@ def test_a_module_that_wants_a_login_for_ever_is_no_loss_of_the_back_end(token: 
     with open_store(shim.uri(token)) as store:
         assert isinstance(store, Pkcs11Store)
         key = store.generate("prod", KeyType.ED25519)
-        epoch = store._link.module.epoch
+        epoch = store._connection.module.epoch
         shim.rules("fail C_SignInit 0x101")
         with pytest.raises(StoreError, match="UserNotLoggedIn"):
             key.sign(b"m")
-        assert store._link.module.epoch == epoch
+        assert store._connection.module.epoch == epoch
 
 
 def test_a_login_that_other_code_ended_is_made_again_without_a_restart(token: TestToken) -> None:
@@ -139,12 +139,12 @@ def test_a_login_that_other_code_ended_is_made_again_without_a_restart(token: Te
         assert isinstance(store, Pkcs11Store)
         key = store.generate("prod", KeyType.ED25519)
         key.sign(b"m")
-        link = store._link
-        epoch = link.module.epoch
+        connection = store._connection
+        epoch = connection.module.epoch
         for use in (lambda: key.sign(b"m"), store.keys, lambda: store.generate("new", KeyType.ED25519)):
-            link.module.library.functions.logout(link.login.session.handle)
+            connection.module.library.functions.logout(connection.login.session.handle)
             assert use()
-        assert link.module.epoch == epoch
+        assert connection.module.epoch == epoch
         assert [one.name for one in store.keys()] == ["new", "prod"]
 
 
@@ -153,8 +153,8 @@ def test_after_a_session_that_was_closed_keys_are_made_and_changed_as_well(token
     with open_store(token.uri) as store:
         assert isinstance(store, Pkcs11Store)
         key = store.generate("prod", KeyType.ED25519)
-        link = store._link
-        link.module.library.functions.close_session(link.login.session.handle)
+        connection = store._connection
+        connection.module.library.functions.close_session(connection.login.session.handle)
         if what == "generate":
             store.generate("new", KeyType.ED25519)
         elif what == "bind":

@@ -73,8 +73,8 @@ def test_other_code_that_was_first_keeps_its_sessions_and_its_login(with_key: Te
 def test_other_code_that_came_later_keeps_its_sessions(with_key: TestToken, how_often: int) -> None:
     store = open_store(with_key.uri)
     assert isinstance(store, Pkcs11Store)
-    link = store._link
-    theirs = link.token.open()  # as other code would have it, after its C_Initialize was told that this is done
+    connection = store._connection
+    theirs = connection.token.open()  # as other code would have it, after its C_Initialize was told that this is done
     for _ in range(how_often):
         store.close()
         assert len(list(theirs.get_objects({pkcs11.Attribute.CLASS: pkcs11.ObjectClass.PRIVATE_KEY}))) == 1
@@ -90,7 +90,7 @@ def test_other_code_keeps_its_session_where_the_module_counts_none_and_gives_no_
     shim.rules("token sessions -1", "fail C_OpenSession 0xb7 mode=ro")  # CKR_SESSION_READ_ONLY_EXISTS
     store = open_store(shim.uri(with_key))
     assert isinstance(store, Pkcs11Store)
-    theirs = store._link.token.open(rw=True)
+    theirs = store._connection.token.open(rw=True)
     store.close()
     assert len(list(theirs.get_objects({pkcs11.Attribute.CLASS: pkcs11.ObjectClass.PRIVATE_KEY}))) == 1
     theirs.close()
@@ -100,15 +100,15 @@ def test_other_code_keeps_its_session_where_the_module_counts_none_and_gives_no_
 def test_a_thread_that_has_a_lane_when_the_program_ends_comes_out_of_the_module(
     with_key: TestToken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever finalises the module waits for it: parked with its lane, it would keep the module as it is."""
+    """Whoever finalises the module waits for it: parked with its session, it would keep the module as it is."""
     with open_store(with_key.uri) as store:
         new = store.generate("new", KeyType.ED25519)
-        store.key("prod").sign(b"m")  # opens the lane; the other key is still to be looked up in it
+        store.key("prod").sign(b"m")  # opens the session; the other key is still to be looked up in it
         monkeypatch.setattr(patience, "_last_thread", threading.get_ident())
         signatures: list[bytes] = []
 
         def sign() -> None:
-            signatures.append(store._link.sign(new, b"m", digest=False))  # type: ignore[attr-defined]  # of PKCS#11
+            signatures.append(store._connection.sign(new, b"m", digest=False))  # type: ignore[attr-defined]  # of PKCS#11
 
         thread = threading.Thread(target=sign, daemon=True)
         thread.start()

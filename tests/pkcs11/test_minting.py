@@ -10,8 +10,8 @@ from pkcs11.constants import Attribute, ObjectClass
 
 from hsm_keys import KeyType, open_store
 from hsm_keys.errors import KeyBusyError, KeyNotFoundError
-from hsm_keys.stores.pkcs11 import attributes, generate, halves, minting, objects
-from hsm_keys.stores.pkcs11.generate import make_pair, mend_pair, write_id
+from hsm_keys.stores.pkcs11 import attributes, halves, key_pairs, minting, objects
+from hsm_keys.stores.pkcs11.key_pairs import make_pair, mend_pair, write_id
 from hsm_keys.stores.pkcs11.marks import minted_id, passing_id
 from hsm_keys.stores.pkcs11.objects import Objects, Pair
 from tests.support.oddkeys import session_of
@@ -57,11 +57,11 @@ def test_whoever_mends_a_pair_takes_nothing_from_the_maker_who_is_writing_its_id
 
     with open_store(token.uri) as store:
         session = session_of(store)
-        shown = store._link.objects  # type: ignore[attr-defined]  # of PKCS#11
+        shown = store._connection.objects  # type: ignore[attr-defined]  # of PKCS#11
         private, public_key = make_pair(shown, "prod", KeyType.ED25519, mark)
         (public,) = session.get_objects(PUBLIC)
         right = minted_id(public_key)
-        for module in (attributes, generate, halves, objects):
+        for module in (attributes, halves, key_pairs, objects):
             monkeypatch.setattr(module, "read", read)
         mend_pair(shown, private)
         places = range(reads + 1)

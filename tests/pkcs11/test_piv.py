@@ -63,11 +63,11 @@ def test_slot_9c_signs_with_a_login_for_each_signature(
         key = store.key(EACH_TIME[module])
         assert key.attributes()["always_authenticate"]
         key.sign(b"first")
-        before, epoch = card.verifications, store._link.module.epoch
+        before, epoch = card.verifications, store._connection.module.epoch
         for count in (1, 2, 3):
             assert openssl_verifies(tmp_path, key.public_pem(), b"message", key.sign(b"message"))
             assert (card.signatures[0x9C], card.verifications) == (count + 1, before + count)
-        assert store._link.module.epoch == epoch
+        assert store._connection.module.epoch == epoch
     assert card.tries == 3
 
 

@@ -55,49 +55,49 @@ def test_one_thread_needs_one_session() -> None:
 def test_it_grows_with_its_users_up_to_what_the_token_allows() -> None:
     token = FakeToken(limit=3)
     pool = pool_of(token)
-    lanes = [pool.take() for _ in range(3)]
-    assert len(set(map(id, lanes))) == 3
+    members = [pool.take() for _ in range(3)]
+    assert len(set(map(id, members))) == 3
     taken: list[object] = []
     waiting = threading.Thread(target=lambda: taken.append(pool.take()))
     waiting.start()
-    pool.put(lanes[1])
+    pool.put(members[1])
     waiting.join(10)
-    assert taken == [lanes[1]]
+    assert taken == [members[1]]
 
 
 def test_a_module_that_must_be_serialised_gets_one_session() -> None:
     token = FakeToken()
     pool = pool_of(token, parallel=False)
-    lane = pool.take()
+    member = pool.take()
     taken: list[object] = []
     waiting = threading.Thread(target=lambda: taken.append(pool.take()))
     waiting.start()
-    pool.put(lane)
+    pool.put(member)
     waiting.join(10)
-    assert taken == [lane]
+    assert taken == [member]
     assert token.open_now == 1
 
 
 def test_a_broken_session_is_closed_and_replaced_for_whoever_waits() -> None:
     token = FakeToken(limit=1)
     pool = pool_of(token)
-    lane = pool.take()
+    member = pool.take()
     taken: list[object] = []
     waiting = threading.Thread(target=lambda: taken.append(pool.take()))
     waiting.start()
-    pool.discard(lane)
+    pool.discard(member)
     waiting.join(10)
     assert len(taken) == 1
-    assert taken[0] is not lane
+    assert taken[0] is not member
     assert token.open_now == 1
 
 
 def test_where_the_login_has_the_only_session_it_signs_too_and_stays_open() -> None:
     token = FakeToken(limit=0)
     pool = pool_of(token)
-    lane = pool.take()
-    assert lane.session is MANAGING
-    pool.discard(lane)  # what failed may have been the operation alone
+    member = pool.take()
+    assert member.session is MANAGING
+    pool.discard(member)  # what failed may have been the operation alone
     assert pool.take().session is MANAGING
 
 
@@ -114,20 +114,20 @@ def test_a_token_that_refuses_for_another_reason_is_an_error_and_not_a_wait() ->
 def test_who_waits_for_a_signature_that_never_comes_back_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hsm_keys.stores.pkcs11.pool.PATIENCE_S", 0.05)
     pool = pool_of(FakeToken(limit=1))
-    lane = pool.take()  # and hangs in it
+    member = pool.take()  # and hangs in it
     for _ in range(2):
         with pytest.raises(StoreUnavailableError, match="has come back"):
             pool.take()
-    pool.put(lane)
-    assert pool.take() is lane
+    pool.put(member)
+    assert pool.take() is member
 
 
 def test_a_halted_pool_gives_no_lanes_until_it_goes_on() -> None:
     pool = pool_of(FakeToken())
-    lane = pool.take()
+    member = pool.take()
     pool.halt(for_good=False)
     assert not pool.is_idle(0.0)
-    pool.put(lane)
+    pool.put(member)
     assert pool.is_idle(0.0)
     taken: list[object] = []
     waiting = threading.Thread(target=lambda: taken.append(pool.take()))
@@ -137,14 +137,14 @@ def test_a_halted_pool_gives_no_lanes_until_it_goes_on() -> None:
     assert taken == []
     pool.resume()
     waiting.join(10)
-    assert taken == [lane]
+    assert taken == [member]
 
 
 def test_closing_wakes_everyone_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hsm_keys.stores.pkcs11.pool._CLOSING_S", 0.05)
     token = FakeToken(limit=1)
     pool = pool_of(token)
-    lane = pool.take()
+    member = pool.take()
     outcomes: list[type[BaseException]] = []
 
     def wait() -> None:
@@ -161,7 +161,7 @@ def test_closing_wakes_everyone_who_waits(monkeypatch: pytest.MonkeyPatch) -> No
         thread.join(10)
     assert outcomes == [PoolClosedError] * 3
     assert token.open_now == 1  # somebody is in it: it isn't closed under them
-    pool.put(lane)
+    pool.put(member)
     pool.close()
     assert token.open_now == 0
 
@@ -171,7 +171,7 @@ def test_closing_wakes_everyone_who_waits(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_token_of_few_sessions_signs_on_all_threads(token: TestToken, further: int) -> None:
     with open_store(token.uri) as store:
         key = store.generate("prod", KeyType.ED25519)
-        pool = store._link.pool  # type: ignore[attr-defined]  # of PKCS#11
+        pool = store._connection.pool  # type: ignore[attr-defined]  # of PKCS#11
         real, opened = pool._open_session, list[object]()
 
         def open_session() -> Any:
@@ -185,6 +185,6 @@ def test_a_token_of_few_sessions_signs_on_all_threads(token: TestToken, further:
             load.signs(400)
             assert [one.name for one in store.keys()] == ["prod"]  # beside them, in what may be the same session
         assert (load.bad, load.wrong, load.errors) == (0, [], {})
-        assert len(pool._lanes) == max(1, further)
+        assert len(pool._members) == max(1, further)
     with open_store(token.uri) as store:  # the login ended with the store, and begins anew
         assert store.key("prod").sign(b"m")

@@ -123,7 +123,7 @@ def test_all_stores_of_a_module_go_on(softhsm: SoftHsm) -> None:
         with Load(keys[0], 2) as first, Load(keys[1], 2) as second:
             first.signs()
             second.signs()
-            module = one._link.module  # type: ignore[attr-defined]  # of PKCS#11
+            module = one._connection.module  # type: ignore[attr-defined]  # of PKCS#11
             for _ in range(5):
                 module.rests_until = 0.0
                 restart(module, module.epoch)
@@ -148,7 +148,7 @@ def test_stores_are_opened_and_closed_while_the_module_is_brought_back(softhsm: 
                 failures.append(error)
 
     with open_store(tokens[0].uri) as store:
-        module = store._link.module  # type: ignore[attr-defined]  # of PKCS#11
+        module = store._connection.module  # type: ignore[attr-defined]  # of PKCS#11
         threads = [threading.Thread(target=open_and_close, daemon=True) for _ in range(3)]
         for thread in threads:
             thread.start()
@@ -172,21 +172,21 @@ def test_those_who_wait_while_a_call_never_returns_fail_and_dont_queue_up(
     monkeypatch.setattr(restart_module, "_REST_S", 60.0)
     with open_store(token.uri) as store:
         key = store.generate("prod", KeyType.ED25519)
-        link = store._link  # type: ignore[attr-defined]  # of PKCS#11
-        lane = link.pool.take()  # somebody hangs in it
+        connection = store._connection  # type: ignore[attr-defined]  # of PKCS#11
+        member = connection.pool.take()  # somebody hangs in it
         waits: list[float] = []
-        rest = link.module.rest
+        rest = connection.module.rest
         failures: list[str] = []
 
         def counted_rest(until: float, *, for_good: bool = False) -> bool:
             waits.append(until)
             return bool(rest(until, for_good=for_good))
 
-        monkeypatch.setattr(link.module, "rest", counted_rest)
+        monkeypatch.setattr(connection.module, "rest", counted_rest)
 
         def try_it() -> None:
             with pytest.raises(StoreUnavailableError) as caught:
-                restart(link.module, link.module.epoch)
+                restart(connection.module, connection.module.epoch)
             failures.append(caught.value.message)
 
         threads = [threading.Thread(target=try_it) for _ in range(8)]
@@ -196,8 +196,8 @@ def test_those_who_wait_while_a_call_never_returns_fail_and_dont_queue_up(
             thread.join(10)
         assert len(failures) == 8
         assert len(waits) == 1  # the other seven know from the first that it is no use
-        link.pool.put(lane)
-        link.module.rests_until = 0.0
+        connection.pool.put(member)
+        connection.module.rests_until = 0.0
         assert key.sign(b"m")  # back by itself, once the call has returned
 
 
@@ -208,15 +208,15 @@ def test_a_store_closes_while_a_call_never_returns_and_leaves_the_module_alone(
     monkeypatch.setattr("hsm_keys.stores.pkcs11.module._AT_REST_S", 0.05)
     store = open_store(token.uri)
     store.generate("prod", KeyType.ED25519).sign(b"m")
-    link = store._link  # type: ignore[attr-defined]  # of PKCS#11
-    lane = link.pool.take()  # somebody hangs in it
+    connection = store._connection  # type: ignore[attr-defined]  # of PKCS#11
+    member = connection.pool.take()  # somebody hangs in it
     store.close()
-    assert link.module.library.owned  # not finalised: whoever hangs would go on in freed memory
-    link.pool.put(lane)
+    assert connection.module.library.owned  # not finalised: whoever hangs would go on in freed memory
+    connection.pool.put(member)
     with open_store(token.uri) as again:
         assert again.key("prod").sign(b"m")
-        assert again._link.module is link.module  # type: ignore[attr-defined]  # of PKCS#11
-    assert not link.module.library.owned
+        assert again._connection.module is connection.module  # type: ignore[attr-defined]  # of PKCS#11
+    assert not connection.module.library.owned
 
 
 def test_closing_waits_for_the_signatures_of_other_threads(token: TestToken) -> None:
@@ -233,7 +233,7 @@ def test_closing_waits_for_the_signatures_of_other_threads(token: TestToken) -> 
 def test_it_restarts_one_at_a_time_and_not_too_often(token: TestToken, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_store(token.uri) as store:
         store.generate("prod", KeyType.ED25519)
-        module: Any = store._link.module  # type: ignore[attr-defined]  # of PKCS#11
+        module: Any = store._connection.module  # type: ignore[attr-defined]  # of PKCS#11
         count = []
         monkeypatch.setattr(restart_module, "_restart", lambda _: count.append(1))
         outcomes: list[str] = []
@@ -265,7 +265,7 @@ def test_after_a_refused_pin_it_never_logs_in_again(token: TestToken, monkeypatc
             raise PinIncorrectError("the token refused the PIN")
 
         monkeypatch.setattr(login_module.Login, "_present", refuse)
-        module = store._link.module  # type: ignore[attr-defined]  # of PKCS#11
+        module = store._connection.module  # type: ignore[attr-defined]  # of PKCS#11
         restart(module, module.epoch)
         for _ in range(3):
             module.rests_until = 0.0
@@ -280,7 +280,7 @@ def test_another_key_of_the_same_name_is_not_taken_for_the_one_that_was_there(to
         key.sign(b"m")
         store.destroy(key)
         store.generate("prod", KeyType.ED25519)
-        module = store._link.module  # type: ignore[attr-defined]  # of PKCS#11
+        module = store._connection.module  # type: ignore[attr-defined]  # of PKCS#11
         restart(module, module.epoch)
         with pytest.raises(KeyNotFoundError):
             key.sign(b"m")
@@ -301,7 +301,7 @@ def test_the_first_signature_after_a_return_is_verified_again(
         for _ in range(3):
             key.sign(b"m")
         assert len(checked) == 1
-        module = store._link.module  # type: ignore[attr-defined]  # of PKCS#11
+        module = store._connection.module  # type: ignore[attr-defined]  # of PKCS#11
         restart(module, module.epoch)
         for _ in range(3):
             key.sign(b"m")
@@ -312,12 +312,12 @@ def test_a_module_that_is_in_a_call_is_not_finalised(token: TestToken, monkeypat
     monkeypatch.setattr(restart_module, "_DRAINED_S", 0.05)
     with open_store(token.uri) as store:
         store.generate("prod", KeyType.ED25519).sign(b"m")
-        link = store._link  # type: ignore[attr-defined]  # of PKCS#11
-        lane = link.pool.take()
+        connection = store._connection  # type: ignore[attr-defined]  # of PKCS#11
+        member = connection.pool.take()
         with pytest.raises(StoreUnavailableError, match="doesn't return"):
-            restart(link.module, link.module.epoch)
+            restart(connection.module, connection.module.epoch)
         assert list(session_of(store).get_objects())  # it still is what it was
-        link.pool.put(lane)
+        connection.pool.put(member)
 
 
 @pytest.mark.parametrize("answer", [ckr.DeviceError, ckr.GeneralError, ckr.SessionHandleInvalid])
@@ -332,7 +332,7 @@ def test_one_retry_and_no_more(
             asked.append(1)
             raise answer
 
-        monkeypatch.setattr("hsm_keys.stores.pkcs11.link.Link.sign", broken)
+        monkeypatch.setattr("hsm_keys.stores.pkcs11.token_connection.TokenConnection.sign", broken)
         with pytest.raises(StoreUnavailableError):
             key.sign(b"m")
     assert len(asked) == 2
@@ -341,12 +341,12 @@ def test_one_retry_and_no_more(
 def test_a_refusal_is_not_taken_for_a_loss(token: TestToken, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_store(token.uri) as store:
         key = store.generate("prod", KeyType.ED25519)
-        epoch = store._link.module.epoch  # type: ignore[attr-defined]  # of PKCS#11
+        epoch = store._connection.module.epoch  # type: ignore[attr-defined]  # of PKCS#11
 
         def refused(*_: object, **__: object) -> bytes:
             raise ckr.MechanismInvalid
 
-        monkeypatch.setattr("hsm_keys.stores.pkcs11.link.Link.sign", refused)
+        monkeypatch.setattr("hsm_keys.stores.pkcs11.token_connection.TokenConnection.sign", refused)
         with pytest.raises(StoreError):
             key.sign(b"m")
-        assert store._link.module.epoch == epoch  # type: ignore[attr-defined]  # of PKCS#11
+        assert store._connection.module.epoch == epoch  # type: ignore[attr-defined]  # of PKCS#11

@@ -202,7 +202,7 @@ def test_pss_over_a_digest_where_the_token_cannot_hash(
     store: KeyStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     key = store.generate("prod")
-    monkeypatch.setattr(store._link, "offered", {Mechanism.RSA_PKCS_PSS})  # type: ignore[attr-defined]  # of PKCS#11
+    monkeypatch.setattr(store._connection, "offered", {Mechanism.RSA_PKCS_PSS})  # type: ignore[attr-defined]  # of PKCS#11
     assert openssl_verifies(tmp_path, key.public_pem(), b"m", key.sign(b"m"))
 
 

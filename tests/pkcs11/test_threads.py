@@ -81,7 +81,7 @@ def test_a_forked_child_starts_afresh_and_leaves_its_parent_alone(token: TestTok
         key = store.generate("prod", KeyType.ED25519)
         key.sign(b"parent")
         assert isinstance(store, Pkcs11Store)
-        inherited = store._link.pool
+        inherited = store._connection.pool
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:  # pragma: no cover - another process
@@ -89,7 +89,7 @@ def test_a_forked_child_starts_afresh_and_leaves_its_parent_alone(token: TestTok
             try:
                 signature = key.sign(b"child")
                 # SoftHSM's handles would have worked in the child; those of other modules hang or break the parent.
-                outcome = signature if store._link.pool is not inherited else b"inherited handles were used"
+                outcome = signature if store._connection.pool is not inherited else b"inherited handles were used"
                 store.close()
             finally:
                 os.write(writing, outcome)
@@ -122,8 +122,8 @@ def test_a_child_forked_while_a_call_never_returns_is_told_so(
     with open_store(token.uri) as store:
         key = store.generate("prod", KeyType.ED25519)
         assert isinstance(store, Pkcs11Store)
-        pool = store._link.pool
-        lane = pool.take()  # somebody hangs in it
+        pool = store._connection.pool
+        member = pool.take()  # somebody hangs in it
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:  # pragma: no cover - another process
@@ -137,5 +137,5 @@ def test_a_child_forked_while_a_call_never_returns_is_told_so(
         with os.fdopen(reading) as pipe:
             assert "forked while a call" in pipe.read()
         os.waitpid(child, 0)
-        pool.put(lane)
+        pool.put(member)
         assert key.sign(b"parent")

@@ -138,7 +138,7 @@ def test_a_link_to_a_module_stays_in_the_uri_and_leads_to_one_module(softhsm: So
     assert first.uri.endswith(f"?module-path={link}")
     assert isinstance(first, Pkcs11Store)
     assert isinstance(second, Pkcs11Store)
-    assert first._link.module is second._link.module
+    assert first._connection.module is second._connection.module
     first.close()
     second.close()
 

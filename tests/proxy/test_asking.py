@@ -74,7 +74,7 @@ def test_it_is_no_busy_route(key: PemKey) -> None:
     for _ in range(3):
         signs.headers_at_once("GET", f"{V2}{LIMITS}")
     assert signs._ahead is not None
-    assert not signs._ahead._stock.shelves
+    assert not signs._ahead._pools.by_route
     signs.close()
 
 

@@ -105,7 +105,7 @@ def test_as_they_age_they_are_made_again(
     for _ in range(200):
         work(signer, clocks, 0.05)
         assert 3 <= signer.stats.in_hand <= 4
-        assert all(signer._stock.is_good(ticket, "id") for ticket in signer._stock.shelves[ORDERS].tickets)
+        assert all(signer._pools.is_good(entry, "id") for entry in signer._pools.by_route[ORDERS].entries)
     made = len(key.messages)
     for _ in range(3):
         assert clocks.wall() - int(signer.headers(*ORDERS)[TIMESTAMP_HEADER]) <= 1000
@@ -161,15 +161,15 @@ def test_the_worker_sleeps_until_something_is_due(make: Callable[..., Presigning
     assert work(signer, clocks, 60) <= 60 * 4 / 0.75 * 2 + 10  # one look and one signature each
     for _ in range(2):
         signer.take(*ORDERS)
-    assert signer._asked.qsize() == 1  # half empty: told once
+    assert signer._wake_ups.qsize() == 1  # half empty: told once
     told: list[Callable[[], None]] = []
     patient = make(depth=4)
     work(patient, clocks, 0.1)
     for _ in range(4):
         assert patient.take(*ORDERS, later=told.append)
-    assert (patient._asked.qsize(), len(told)) == (0, 1)  # nobody wakes it but who was asked to
+    assert (patient._wake_ups.qsize(), len(told)) == (0, 1)  # nobody wakes it but who was asked to
     told[0]()
-    assert patient._asked.qsize() == 1
+    assert patient._wake_ups.qsize() == 1
     idle = make(CANCEL)
     idle.discard(*CANCEL)
     assert idle._work_once() is None
@@ -197,10 +197,10 @@ def test_a_route_that_is_discarded_while_it_is_signed_for_leaves_nothing(
     make: Callable[..., PresigningSigner], clocks: Clocks, key: CountingKey
 ) -> None:
     signer = make()
-    shelf = signer._stock.shelves[ORDERS]
+    pool = signer._pools.by_route[ORDERS]
     key.before = lambda: signer.discard(*ORDERS)
     work(signer, clocks, 1)
-    assert not shelf.tickets
+    assert not pool.entries
     assert (signer.stats.made, signer.stats.discarded) == (1, 1)
 
 
@@ -229,13 +229,13 @@ def test_what_is_learned_is_bounded_and_forgotten(make: Callable[..., Presigning
         work(signer, clocks, 0.5)
         signer.headers("GET", path)
         work(signer, clocks, 0.5)
-    assert [("GET", path) in signer._stock.shelves for path in paths] == [False, True, True]
+    assert [("GET", path) in signer._pools.by_route for path in paths] == [False, True, True]
     for _ in range(12):
         signer.headers("GET", paths[1])
         work(signer, clocks, 10)
-    assert [("GET", path) in signer._stock.shelves for path in paths] == [False, True, False]
+    assert [("GET", path) in signer._pools.by_route for path in paths] == [False, True, False]
     work(signer, clocks, 70)
-    assert list(signer._stock.shelves) == [ORDERS]  # what was named stays
+    assert list(signer._pools.by_route) == [ORDERS]  # what was named stays
 
 
 def test_closed_it_is_a_plain_signer(make: Callable[..., PresigningSigner], clocks: Clocks, key: CountingKey) -> None:
@@ -300,7 +300,7 @@ def test_routes_that_nothing_could_go_to_are_refused(
         signer.add(*route)
     with pytest.raises(UsageError):
         signer.add(*BALANCE, depth=0)
-    assert list(signer._stock.shelves) == [ORDERS]
+    assert list(signer._pools.by_route) == [ORDERS]
 
 
 @given(

@@ -9,7 +9,7 @@ import pytest
 
 from hsm_keys.errors import HsmKeysError, PinIncorrectError, StoreUnavailableError
 from hsm_keys.signing.headers import KEY_HEADER, TIMESTAMP_HEADER
-from hsm_keys.signing.stock import elapsed_ns
+from hsm_keys.signing.presign_pool import elapsed_ns
 from tests.support.presigning import ORDERS, Clocks, CountingKey, clocks, key, make, no_worker, work
 
 if TYPE_CHECKING:

@@ -165,7 +165,7 @@ def test_a_forked_child_has_nothing_of_its_parent_in_hand() -> None:
     with RequestSigner(CountingKey()).ahead([ORDERS], max_age=3.0) as signer:
         signer.add(*BALANCE, depth=1)
         soon(lambda: signer.stats.in_hand == 5, "the worker makes nothing")
-        mine = {ticket[0][SIGNATURE_HEADER] for ticket in signer._stock.shelves[ORDERS].tickets}
+        mine = {entry[0][SIGNATURE_HEADER] for entry in signer._pools.by_route[ORDERS].entries}
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:  # pragma: no cover - another process
@@ -247,7 +247,7 @@ def test_a_client_sends_orders_and_cancels_with_what_is_in_hand(
         client.request("GET", "/portfolio/balance", params={"subaccount": "0"})
         cancel = "DELETE", f"/trade-api/v2/portfolio/events/orders/{first['order_id']}"
         signer.add(*cancel, depth=1)
-        soon(lambda: signer._stock.shelves[cancel].tickets, "the worker makes nothing for the new route")
+        soon(lambda: signer._pools.by_route[cancel].entries, "the worker makes nothing for the new route")
         client.request(*cancel)
         signer.discard(*cancel)
     assert all_verified(sandbox, 4)

@@ -183,7 +183,7 @@ def test_nothing_leaves_the_token(token: TestToken, key_type: KeyType) -> None:
 def test_a_token_without_pss_over_a_digest_says_so(rsa: StoredKey, monkeypatch: pytest.MonkeyPatch) -> None:
     from pkcs11.mechanisms import Mechanism
 
-    monkeypatch.setattr(rsa._store._link, "offered", {Mechanism.SHA256_RSA_PKCS_PSS})  # type: ignore[attr-defined]  # PKCS#11's
+    monkeypatch.setattr(rsa._store._connection, "offered", {Mechanism.SHA256_RSA_PKCS_PSS})  # type: ignore[attr-defined]  # PKCS#11's
     with pytest.raises(Exception, match="RSA_PKCS_PSS"):
         rsa.sign_digest(bytes(32))
 

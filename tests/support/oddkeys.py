@@ -22,7 +22,7 @@ OUR_MARK = b"kalshi:minted:" + b"x" * 20
 
 def session_of(store: KeyStore) -> Any:
     assert isinstance(store, Pkcs11Store)
-    return store._link.login.session
+    return store._connection.login.session
 
 
 def make_extractable(store: KeyStore, name: str) -> None:

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from hsm_keys.errors import UsageError
-from hsm_keys.stores.vault.surroundings import with_surroundings
+from hsm_keys.stores.vault.environment import with_environment
 from hsm_keys.stores.vault.uri import VaultUri
 
 DEFAULT = "https://127.0.0.1:8200"
@@ -68,15 +68,15 @@ def test_what_is_no_uri_is_refused(text: str) -> None:
 
 
 def test_variables_are_read_as_openbaos_and_hashicorps_tools_read_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert with_surroundings(VaultUri()).addresses == (DEFAULT,)
+    assert with_environment(VaultUri()).addresses == (DEFAULT,)
     monkeypatch.setenv("VAULT_ADDR", "https://hashicorp:8200/")
     monkeypatch.setenv("VAULT_NAMESPACE", "theirs/")
-    assert with_surroundings(VaultUri()) == VaultUri(addresses=("https://hashicorp:8200",), namespace="theirs")
+    assert with_environment(VaultUri()) == VaultUri(addresses=("https://hashicorp:8200",), namespace="theirs")
     monkeypatch.setenv("BAO_ADDR", "https://openbao:8200")
     monkeypatch.setenv("BAO_NAMESPACE", "ours")
-    assert with_surroundings(VaultUri()) == VaultUri(addresses=("https://openbao:8200",), namespace="ours")
+    assert with_environment(VaultUri()) == VaultUri(addresses=("https://openbao:8200",), namespace="ours")
     named = VaultUri(addresses=("https://named",), namespace="named")
-    assert with_surroundings(named) == named
+    assert with_environment(named) == named
 
 
 @pytest.mark.parametrize(
@@ -86,5 +86,5 @@ def test_variables_are_read_as_openbaos_and_hashicorps_tools_read_them(monkeypat
 def test_a_bad_variable_is_named_and_not_repeated(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=name) as caught:
-        with_surroundings(VaultUri())
+        with_environment(VaultUri())
     assert value not in str(caught.value)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from hsm_keys.stores.awskms.layout import KeyCreation
     from hsm_keys.stores.awskms.store import AwsKmsStore
+    from hsm_keys.stores.awskms.tags import KeyCreation
     from hsm_keys.values import Secret
 
 __all__ = ["open_kms", "open_uri"]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from hsm_keys.errors import HsmKeysError, NetworkError
 from hsm_keys.forks import fork_generation
 from hsm_keys.stores.awskms.connection import MANAGEMENT, Patience, acquire
+from hsm_keys.stores.awskms.error_mapping import Call, ask
 from hsm_keys.stores.awskms.errors import (
     AwsCredentialsError,
     AwsThrottledError,
@@ -24,7 +25,6 @@ from hsm_keys.stores.awskms.errors import (
     KmsGarbledAnswerError,
 )
 from hsm_keys.stores.awskms.failover import RegionOrder
-from hsm_keys.stores.awskms.refusals import Call, ask
 from hsm_keys.stores.awskms.uri import in_region
 
 if TYPE_CHECKING:

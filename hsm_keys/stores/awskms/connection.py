@@ -17,9 +17,9 @@ from hsm_keys.errors import UsageError
 from hsm_keys.forks import ProcessLock
 from hsm_keys.signing.environments import is_loopback
 from hsm_keys.stores.awskms.credentials import SteadyCredentials, check_credentials
+from hsm_keys.stores.awskms.error_mapping import Call, ask, load, refuses_credentials
 from hsm_keys.stores.awskms.errors import AwsCredentialsError, AwsRegionError
 from hsm_keys.stores.awskms.logs import hide_signatures
-from hsm_keys.stores.awskms.refusals import Call, ask, load, refuses_credentials
 from hsm_keys.stores.awskms.uri import check_region
 from hsm_keys.values import shown_path
 

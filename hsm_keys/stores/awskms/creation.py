@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hsm_keys.errors import KeyExistsError, KeyProblemError
-from hsm_keys.stores.awskms.answers import SPECS, field
+from hsm_keys.stores.awskms.error_mapping import Call, ask
 from hsm_keys.stores.awskms.errors import AwsAccessDeniedError, KmsKeyNotFoundError
-from hsm_keys.stores.awskms.layout import ID_TAG, NAME_TAG, alias_of
-from hsm_keys.stores.awskms.refusals import Call, ask
+from hsm_keys.stores.awskms.response_fields import SPECS, field
+from hsm_keys.stores.awskms.tags import ID_TAG, NAME_TAG, alias_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from hsm_keys.signing.algorithms import KeyType
-    from hsm_keys.stores.awskms.layout import KeyCreation
+    from hsm_keys.stores.awskms.tags import KeyCreation
 
 __all__ = ["aliases", "create", "give_alias", "left_over", "read_tags"]
 

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from hsm_keys.errors import KeyExistsError, NetworkError, UsageError
 from hsm_keys.signing.wrapping import wrap
-from hsm_keys.stores.awskms import answers, creation, replicas
-from hsm_keys.stores.awskms.answers import SPECS, key_type_of_spec
+from hsm_keys.stores.awskms import creation, replicas, response_fields
+from hsm_keys.stores.awskms.error_mapping import Call, ask
 from hsm_keys.stores.awskms.errors import (
     AwsThrottledError,
     AwsUnavailableError,
@@ -26,7 +26,8 @@ from hsm_keys.stores.awskms.errors import (
     KmsKeyNotFoundError,
     KmsKeyStateError,
 )
-from hsm_keys.stores.awskms.layout import (
+from hsm_keys.stores.awskms.response_fields import SPECS, key_type_of_spec
+from hsm_keys.stores.awskms.tags import (
     ENVIRONMENT_TAG,
     ID_TAG,
     NAME_TAG,
@@ -35,7 +36,6 @@ from hsm_keys.stores.awskms.layout import (
     alias_of,
     mark_of,
 )
-from hsm_keys.stores.awskms.refusals import Call, ask
 from hsm_keys.stores.base import KeyImports, PendingImport, check_new_name
 from hsm_keys.values import shown
 
@@ -78,7 +78,7 @@ class _Place:
     def describe(self, key_id: str) -> dict[str, Any]:
         """Return KMS's metadata of a key."""
         call = self.call("DescribeKey")
-        metadata: dict[str, Any] = answers.field(
+        metadata: dict[str, Any] = response_fields.field(
             ask(call, self.client.describe_key, KeyId=key_id), "KeyMetadata", dict, call
         )
         return metadata
@@ -231,7 +231,7 @@ def _create(place: _Place, key_type: KeyType, environment: str) -> str:
         Description=f"Kalshi API key {place.name}, made by Kalshi, imported by hsm-keys",
         Tags=[{"TagKey": NAME_TAG, "TagValue": place.name}, {"TagKey": ENVIRONMENT_TAG, "TagValue": environment}],
     )
-    return str(answers.field(answers.field(answer, "KeyMetadata", dict, call), "Arn", str, call))
+    return str(response_fields.field(response_fields.field(answer, "KeyMetadata", dict, call), "Arn", str, call))
 
 
 def _parameters(place: _Place, arn: str) -> _Parameters:
@@ -243,9 +243,9 @@ def _parameters(place: _Place, arn: str) -> _Parameters:
         WrappingAlgorithm=WRAPPING_ALGORITHM,
         WrappingKeySpec=WRAPPING_KEY_SPEC,
     )
-    token = answers.field(answer, "ImportToken", bytes, call)
+    token = response_fields.field(answer, "ImportToken", bytes, call)
     try:
-        wrapping_key = load_der_public_key(answers.field(answer, "PublicKey", bytes, call))
+        wrapping_key = load_der_public_key(response_fields.field(answer, "PublicKey", bytes, call))
     except (ValueError, TypeError, UnsupportedAlgorithm):
         wrapping_key = None
     if not isinstance(wrapping_key, RSAPublicKey) or wrapping_key.key_size != _WRAPPING_BITS:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.errors import UsageError
 from hsm_keys.signing.algorithms import KeyType
-from hsm_keys.stores.awskms.answers import SPECS, signature_in
+from hsm_keys.stores.awskms.custody_facts import attributes_of, custody_facts_of
+from hsm_keys.stores.awskms.error_mapping import Call, ask
 from hsm_keys.stores.awskms.errors import KmsKeyNotPinnedError
-from hsm_keys.stores.awskms.facts import attributes_of, custody_facts_of
-from hsm_keys.stores.awskms.refusals import Call, ask
+from hsm_keys.stores.awskms.response_fields import SPECS, signature_in
 from hsm_keys.stores.awskms.succession import vouched
 from hsm_keys.stores.awskms.uri import in_region
 from hsm_keys.stores.base import CustodyFact, StoredKey

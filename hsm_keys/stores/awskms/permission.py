@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hsm_keys.errors import UsageError
-from hsm_keys.stores.awskms.refusals import Call, ask
+from hsm_keys.stores.awskms.error_mapping import Call, ask
 from hsm_keys.stores.awskms.store import AwsKmsKey, AwsKmsStore
 from hsm_keys.stores.awskms.uri import region_of
 

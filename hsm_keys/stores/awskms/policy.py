@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hsm_keys.errors import UsageError
-from hsm_keys.stores.awskms.answers import SPECS
-from hsm_keys.stores.awskms.layout import (
+from hsm_keys.stores.awskms.response_fields import SPECS
+from hsm_keys.stores.awskms.tags import (
     ALIAS_PREFIX,
     NAME_TAG,
     TAGS,

@@ -6,16 +6,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from hsm_keys.errors import KeyExistsError
-from hsm_keys.stores.awskms.answers import field
 from hsm_keys.stores.awskms.creation import aliases, give_alias, read_tags
+from hsm_keys.stores.awskms.error_mapping import Call, ask
 from hsm_keys.stores.awskms.errors import (
     KmsKeyNotFoundError,
     KmsKeyPendingDeletionError,
     KmsKeyStateError,
     KmsKeyUnsuitableError,
 )
-from hsm_keys.stores.awskms.layout import TAGS, alias_of
-from hsm_keys.stores.awskms.refusals import Call, ask
+from hsm_keys.stores.awskms.response_fields import field
+from hsm_keys.stores.awskms.tags import TAGS, alias_of
 from hsm_keys.stores.awskms.uri import check_region, in_region, region_of
 
 if TYPE_CHECKING:

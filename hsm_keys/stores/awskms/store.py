@@ -14,9 +14,9 @@ from hsm_keys.errors import KeyBusyError, KeyExistsError, StoreError, StoreUnava
 from hsm_keys.forks import ProcessLock, fork_generation
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.api_key_ids import check_api_key_id
-from hsm_keys.stores.awskms import creation, handover, replicas
-from hsm_keys.stores.awskms.answers import field, key_type_of_spec, public_key_in
+from hsm_keys.stores.awskms import alias_handover, creation, replicas
 from hsm_keys.stores.awskms.calls import Caller
+from hsm_keys.stores.awskms.error_mapping import Call, ask
 from hsm_keys.stores.awskms.errors import (
     AwsAccessDeniedError,
     KmsKeyNotFoundError,
@@ -25,7 +25,9 @@ from hsm_keys.stores.awskms.errors import (
     KmsKeyUnsuitableError,
 )
 from hsm_keys.stores.awskms.key import AwsKmsKey, Found
-from hsm_keys.stores.awskms.layout import (
+from hsm_keys.stores.awskms.response_fields import field, key_type_of_spec, public_key_in
+from hsm_keys.stores.awskms.succession import fingerprint, vouch
+from hsm_keys.stores.awskms.tags import (
     ALIAS_PREFIX,
     ENVIRONMENT_TAG,
     ID_TAG,
@@ -35,8 +37,6 @@ from hsm_keys.stores.awskms.layout import (
     mark_of,
     name_of,
 )
-from hsm_keys.stores.awskms.refusals import Call, ask
-from hsm_keys.stores.awskms.succession import fingerprint, vouch
 from hsm_keys.stores.awskms.uri import AwsKmsUri, in_region, is_key_reference, key_id_of, region_of
 from hsm_keys.stores.base import KeyStore, StoredKey, check_label
 from hsm_keys.stores.marks import Mark, check_ours
@@ -236,7 +236,7 @@ class AwsKmsStore(KeyStore):
 
     def generate_like(self, model: StoredKey, name: str) -> AwsKmsKey:
         """Make a pair of the model's type, with its key policy, and multi-Region if it is."""
-        wanted = handover.like(self.caller().manage, self.describe_key(_kms_key(model)), model.name)
+        wanted = alias_handover.creation_like(self.caller().manage, self.describe_key(_kms_key(model)), model.name)
         return self.generate_as(name, model.key_type, wanted)
 
     def generate_as(self, name: str, key_type: KeyType, wanted: KeyCreation) -> AwsKmsKey:
@@ -354,7 +354,7 @@ class AwsKmsStore(KeyStore):
         """Give the key another alias and name tag in every Region."""
         check_label(name)
         kept = self._changeable(key)
-        handover.rename(self.caller().manage, self.describe_key(kept), key.name, name)
+        alias_handover.rename(self.caller().manage, self.describe_key(kept), key.name, name)
         return self._look_up(kept.arn, name)
 
     def hand_over(self, name: str, taker: StoredKey, leaver: StoredKey, mark: str) -> tuple[AwsKmsKey, AwsKmsKey]:
@@ -362,7 +362,7 @@ class AwsKmsStore(KeyStore):
         taking, leaving = self._changeable(taker), self._changeable(leaver)
         described = self.describe_key(taking)
         vouch(self.caller().manage, leaving, taking, replicas.regions_of(described))
-        handover.hand_over(
+        alias_handover.hand_over(
             self.caller().manage,
             name,
             taker=described,

@@ -12,9 +12,9 @@ from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.signing.algorithms import verifies
+from hsm_keys.stores.awskms.error_mapping import Call, ask
 from hsm_keys.stores.awskms.errors import KmsKeyStateError
-from hsm_keys.stores.awskms.layout import VOUCHER_TAGS
-from hsm_keys.stores.awskms.refusals import Call, ask
+from hsm_keys.stores.awskms.tags import VOUCHER_TAGS
 from hsm_keys.stores.awskms.uri import in_region
 from hsm_keys.stores.succession import spki, statement_about
 

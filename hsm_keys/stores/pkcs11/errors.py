@@ -1,4 +1,4 @@
-"""python-pkcs11's exceptions, told as ours."""
+"""Errors of python-pkcs11 mapped to errors of this package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hsm_keys.stores.pkcs11.codes import KeyRefusedError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["KEY_REFUSED", "LOGIN_LOST", "is_gone", "pin_problem", "reason", "told_as_ours"]
+__all__ = ["KEY_REFUSED", "LOGIN_LOST", "is_gone", "mapped_errors", "pin_problem", "reason"]
 
 _GONE: Final = (
     ckr.DeviceError,
@@ -91,7 +91,7 @@ def pin_problem(error: ckr.PKCS11Error, token: str) -> PinError | None:
 
 
 @contextmanager
-def told_as_ours(what: str) -> Iterator[None]:
+def mapped_errors(what: str) -> Iterator[None]:
     """Turn what python-pkcs11 raises inside into a StoreError.
 
     Args:

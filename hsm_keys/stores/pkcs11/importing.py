@@ -24,7 +24,7 @@ from hsm_keys.signing.wrapping import wrap
 from hsm_keys.stores.base import IMPORTING, KeyImports, PendingImport, check_new_name
 from hsm_keys.stores.pkcs11.attributes import read
 from hsm_keys.stores.pkcs11.errors import reason
-from hsm_keys.stores.pkcs11.generate import check_can_sign, destroy_pair, remove_orphans
+from hsm_keys.stores.pkcs11.key_pairs import check_can_sign, destroy_pair, remove_orphans
 from hsm_keys.stores.pkcs11.marks import importing_id, read_mark, registered_id
 from hsm_keys.stores.pkcs11.objects import is_ours
 

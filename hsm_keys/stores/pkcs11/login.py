@@ -20,7 +20,7 @@ from hsm_keys.stores.pins import PinGetter, PinWanted
 from hsm_keys.stores.pkcs11.attributes import Mapper
 from hsm_keys.stores.pkcs11.codes import check
 from hsm_keys.stores.pkcs11.cryptoki import CKU_CONTEXT_SPECIFIC, CKU_USER
-from hsm_keys.stores.pkcs11.errors import pin_problem, told_as_ours
+from hsm_keys.stores.pkcs11.errors import mapped_errors, pin_problem
 from hsm_keys.stores.pkcs11.tokens import describe_token, serial_of
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def log_in(module: Module, token: Any, get_pin: PinGetter, *, force: bool = Fals
     with module.mutex:
         login = module.logins.get(slot_id)
         if login is None:
-            with told_as_ours("open a session"):
+            with mapped_errors("open a session"):
                 login = Login(module, token, force=force)
                 try:
                     login.log_in(get_pin)

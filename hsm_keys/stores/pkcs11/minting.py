@@ -16,8 +16,8 @@ from pkcs11.mechanisms import KeyType as CkKeyType
 
 from hsm_keys.errors import KeyBusyError, KeyExistsError, StoreError
 from hsm_keys.stores.pkcs11.attributes import read
-from hsm_keys.stores.pkcs11.errors import told_as_ours
-from hsm_keys.stores.pkcs11.generate import destroy_pair, make_pair, write_id
+from hsm_keys.stores.pkcs11.errors import mapped_errors
+from hsm_keys.stores.pkcs11.key_pairs import destroy_pair, make_pair, write_id
 from hsm_keys.stores.pkcs11.marks import minted_id, passing_id
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Mint", "busy", "shows_others_late"]
 
-_SHOWS_OTHERS_LATE: Final = "SoftHSM"  # see ``outside``
+_SHOWS_OTHERS_LATE: Final = "SoftHSM"  # see ``fresh_process``
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +55,14 @@ class Mint:
         # Not the last word on CKA_ID: until it is known that nobody else makes this key, it says whose pair is whose.
         mark = passing_id()
         with self.module.mutex:
-            with told_as_ours(f"look up the key {name!r}"):
+            with mapped_errors(f"look up the key {name!r}"):
                 if self.objects.private_keys(name):
                     raise KeyExistsError(
                         f"{self.description} already has a key called {name!r}",
                         hint=f"choose another name, or see it: hsm-keys show {name}",
                     )
             private, public_key = self._made(name, key_type, mark)
-            with told_as_ours(f"make the key {name!r}"):
+            with mapped_errors(f"make the key {name!r}"):
                 try:
                     self._settle(private, name, mark, public_key)
                 except ckr.ObjectHandleInvalid:
@@ -74,7 +74,7 @@ class Mint:
         try:
             return make_pair(self.objects, name, key_type, mark)
         except StoreError:
-            with told_as_ours(f"look up the key {name!r}"):
+            with mapped_errors(f"look up the key {name!r}"):
                 if self.objects.private_keys(name):  # it may have taken our public object for a crash's
                     raise busy(name, self.description, "what was left of this one is removed") from None
             raise
@@ -103,7 +103,7 @@ def _destroy_what_is_left(objects: Objects, private: Any) -> None:
 
 
 def shows_others_late(module: Module) -> bool:
-    """Tell whether the module may not show this process what another one has just made; see ``outside``."""
+    """Tell whether the module may not show this process what another one has just made; see ``fresh_process``."""
     return _SHOWS_OTHERS_LATE in str(module.library.manufacturer_id)
 
 

@@ -76,7 +76,7 @@ class Module:
 
         Args:
             deadline: Until when to wait, on the monotonic clock.
-            for_good: Whether the pools give no lanes ever after.
+            for_good: Whether the pools give no sessions ever after.
 
         Returns:
             Whether none is; the mutex is held then, and to be released. Other than for good, ``resume`` ends it.

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import PinError, StoreAmbiguousError, StoreNotFoundError, StoreUnavailableError
-from hsm_keys.stores.pkcs11.link import Link
 from hsm_keys.stores.pkcs11.module import acquire
 from hsm_keys.stores.pkcs11.restart import restart, sees_new_tokens
+from hsm_keys.stores.pkcs11.token_connection import TokenConnection
 from hsm_keys.stores.pkcs11.tokens import FoundToken, find_token
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Opening:
         self._slot: int | None = None
         self._refused: PinError | None = None
 
-    def open(self) -> Link:
+    def open(self) -> TokenConnection:
         """Load the module, find the token, log in.
 
         SoftHSM writes a token's file in place at each login: a program that looks at that moment finds no token, or
@@ -68,7 +68,7 @@ class Opening:
                 time.sleep(pause)
         return self._opened(anew=True)
 
-    def reopen(self, link: Link) -> Link:
+    def reopen(self, connection: TokenConnection) -> TokenConnection:
         """Find the token again and log in, in a module that was initialised again.
 
         Raises:
@@ -77,16 +77,16 @@ class Opening:
         """
         if self._refused is not None:
             raise self._refused
-        if link.epoch == link.module.epoch:  # nobody has initialised it since this link broke
-            restart(link.module, link.epoch)
-        link.epoch = link.module.epoch  # if the rest fails, the next attempt begins with the module
+        if connection.epoch == connection.module.epoch:  # nobody has initialised it since this connection broke
+            restart(connection.module, connection.epoch)
+        connection.epoch = connection.module.epoch  # if the rest fails, the next attempt begins with the module
         try:
-            return self._logged_in(link.module, self._found(link.module))
+            return self._logged_in(connection.module, self._found(connection.module))
         except PinError as error:
             self._refused = error
             raise
 
-    def _opened(self, *, anew: bool = False) -> Link:
+    def _opened(self, *, anew: bool = False) -> TokenConnection:
         """Open the token; ``anew`` is whether to look also for one that was made after the module was initialised."""
         module = acquire(str(self.uri.module_path))
         try:
@@ -96,7 +96,7 @@ class Opening:
                 if not (anew and sees_new_tokens(module)):
                     raise
                 found = self._found(module)
-            link = self._logged_in(module, found)
+            connection = self._logged_in(module, found)
         except BaseException:
             module.release()
             raise
@@ -105,7 +105,7 @@ class Opening:
                 "another token has label and serial of %s too; only its slot tells it apart, and slot ids can change",
                 found.description,
             )
-        return link
+        return connection
 
     def _found(self, module: Module) -> FoundToken:
         try:
@@ -115,13 +115,13 @@ class Opening:
                 raise
             return find_token(module, replace(self.uri, slot_id=self._slot))
 
-    def _logged_in(self, module: Module, found: FoundToken) -> Link:
+    def _logged_in(self, module: Module, found: FoundToken) -> TokenConnection:
         self.description = found.description
-        link = Link.open(module, found.token, found.description, self._pin_once, force=self._force_pin)
+        connection = TokenConnection.open(module, found.token, found.description, self._pin_once, force=self._force_pin)
         self.times += 1
         self.uri = found.uri
         self._slot = found.token.slot.slot_id
-        return link
+        return connection
 
     def _pin_once(self, wanted: PinWanted) -> Pin | None:
         if self.pin is None:

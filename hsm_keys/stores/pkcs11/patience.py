@@ -19,11 +19,11 @@ _last_thread: int | None = None
 
 
 class _Inside(threading.local):
-    lanes: int = 0
+    sessions: int = 0
 
 
 inside = _Inside()
-"""How many lanes this thread has: with one it is inside the module, and goes on until it has put that back."""
+"""How many sessions this thread has: with one it is inside the module, and goes on until it has put that back."""
 
 
 def end_of_program() -> None:
@@ -37,7 +37,7 @@ def wait_if_ending() -> None:
 
     A thread that is inside the module comes out first: whoever finalises that waits for it.
     """
-    if _last_thread is not None and threading.get_ident() != _last_thread and inside.lanes < 1:
+    if _last_thread is not None and threading.get_ident() != _last_thread and inside.sessions < 1:
         threading.Event().wait()
 
 

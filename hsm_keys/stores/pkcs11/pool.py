@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from hsm_keys.stores.pkcs11.module import Module
 
-__all__ = ["Lane", "PoolClosedError", "SessionPool"]
+__all__ = ["PoolClosedError", "PoolMember", "SessionPool"]
 
 _POLL_S: Final = 0.001
 _CLOSING_S: Final = 2.0
-_MAX_LANES: Final = 32
+_MAX_MEMBERS: Final = 32
 """More than the cores of most machines and fewer than the sessions of most tokens."""
 
 _NO_MORE: Final = (ckr.SessionCount, ckr.DeviceMemory, ckr.HostMemory)
@@ -35,7 +35,7 @@ _NO_MORE: Final = (ckr.SessionCount, ckr.DeviceMemory, ckr.HostMemory)
 
 
 @dataclass(slots=True, eq=False)
-class Lane:
+class PoolMember:
     """A session, and the handles of the keys that have signed in it: looking one up is slow.
 
     Args:
@@ -52,11 +52,11 @@ class Lane:
 
 
 class PoolClosedError(StoreUnavailableError):
-    """The pool gives no lanes any more: its store was closed, or the module is being brought back."""
+    """The pool gives no sessions any more: its store was closed, or the module is being brought back."""
 
 
 class SessionPool:
-    """Hands a lane to each thread that signs, and opens a further one while the token allows it.
+    """Hands a session to each thread that signs, and opens a further one while the token allows it.
 
     Args:
         module: The token's module.
@@ -68,67 +68,67 @@ class SessionPool:
         self._module = module
         self._open_session = open_session
         self._managing = managing
-        # None in the queue is leave to open a lane in place of one that broke.
-        self._free: SimpleQueue[Lane | None] = SimpleQueue()
+        # None in the queue is leave to open a session in place of one that broke.
+        self._free: SimpleQueue[PoolMember | None] = SimpleQueue()
         self._growing = PatientLock()
-        self._limit = _MAX_LANES if module.parallel else 1
-        self._lanes: set[Lane] = set()
+        self._limit = _MAX_MEMBERS if module.parallel else 1
+        self._members: set[PoolMember] = set()
         self._state = threading.Lock()  # of the three below
         self.closed = False
         self.halted = False
         self._going_on = threading.Event()
         module.pools.add(self)
 
-    def take(self) -> Lane:
-        """Return a lane that nobody else uses; blocks while the token has no more sessions.
+    def take(self) -> PoolMember:
+        """Return a session that nobody else uses; blocks while the token has no more sessions.
 
         Raises:
             PoolClosedError: If the pool is closed.
             StoreUnavailableError: If none came free for a long time.
         """
         try:
-            lane = self._free.get_nowait()
+            member = self._free.get_nowait()
         except Empty:
-            lane = self._grow()
+            member = self._grow()
         while not self.closed:
-            if lane is None:
-                lane = self._grow() or self._next()
+            if member is None:
+                member = self._grow() or self._next()
                 continue
-            lane.busy = True  # before `halted` is read, as `halt` and `is_idle` do it the other way round
+            member.busy = True  # before `halted` is read, as `halt` and `is_idle` do it the other way round
             if not self.halted:
-                inside.lanes += 1
-                return lane
-            lane.busy = False
+                inside.sessions += 1
+                return member
+            member.busy = False
             if not self._going_on.wait(PATIENCE_S):
-                self._free.put(lane)
+                self._free.put(member)
                 raise self._stuck()
-        if lane is not None:
-            self._free.put(lane)
+        if member is not None:
+            self._free.put(member)
         self._free.put(None)  # wakes the next one that waits
         wait_if_ending()
         raise PoolClosedError("the store is closed", hint="open it again to sign")
 
-    def put(self, lane: Lane) -> None:
-        """Give a lane back."""
-        inside.lanes -= 1
-        lane.busy = False
-        self._free.put(lane)
+    def put(self, member: PoolMember) -> None:
+        """Give a session back."""
+        inside.sessions -= 1
+        member.busy = False
+        self._free.put(member)
 
-    def discard(self, lane: Lane) -> None:
-        """Close a lane whose session broke."""
+    def discard(self, member: PoolMember) -> None:
+        """Close a session that broke."""
         with suppress(ckr.PKCS11Error, StoreUnavailableError):
-            self._close_session(lane)
-        self._lanes.discard(lane)  # only now: until then a thread is inside the module
-        inside.lanes -= 1
+            self._close_session(member)
+        self._members.discard(member)  # only now: until then a thread is inside the module
+        inside.sessions -= 1
         self._free.put(None)
 
     def forget(self) -> None:
         """Let every key be looked up again before it signs: a login that was lost made handles worthless."""
-        for lane in list(self._lanes):
-            lane.handles.clear()
+        for member in list(self._members):
+            member.handles.clear()
 
     def halt(self, *, for_good: bool) -> None:
-        """Give no lanes any more, until ``resume`` if not for good."""
+        """Give no sessions any more, until ``resume`` if not for good."""
         with self._state:
             self.halted = True
             self._going_on.clear()
@@ -140,14 +140,14 @@ class SessionPool:
 
     def is_idle(self, deadline: float) -> bool:
         """Wait until nobody signs, or until the deadline on the monotonic clock; return whether nobody does."""
-        while any(lane.busy for lane in list(self._lanes)):
+        while any(member.busy for member in list(self._members)):
             if time.monotonic() > deadline:
                 return False
-            time.sleep(_POLL_S)  # a signature takes about as long, and the way of a lane stays free of locks
+            time.sleep(_POLL_S)  # a signature takes about as long, and the way of a session stays free of locks
         return True
 
     def resume(self) -> None:
-        """Give lanes again, unless they ended for good."""
+        """Give sessions again, unless they ended for good."""
         with self._state:
             self.halted = self.closed
             self._going_on.set()
@@ -162,18 +162,18 @@ class SessionPool:
         if not self.is_idle(time.monotonic() + _CLOSING_S):
             return
         with self._module.mutex:  # not _growing: whoever has that may wait for the mutex, or for the program's end
-            for lane in self._lanes:
+            for member in self._members:
                 with suppress(ckr.PKCS11Error):
-                    self._close_session(lane)
-            self._lanes.clear()
+                    self._close_session(member)
+            self._members.clear()
             self._module.pools.discard(self)
 
-    def _close_session(self, lane: Lane) -> None:
-        if lane.session is not self._managing:
-            with lane.guard:
-                lane.session.close()
+    def _close_session(self, member: PoolMember) -> None:
+        if member.session is not self._managing:
+            with member.guard:
+                member.session.close()
 
-    def _next(self) -> Lane | None:
+    def _next(self) -> PoolMember | None:
         try:
             return self._free.get(timeout=PATIENCE_S)
         except Empty:
@@ -185,23 +185,23 @@ class SessionPool:
             hint="check the token and its daemon; restart this program if they never do",
         )
 
-    def _grow(self) -> Lane | None:
-        """Open a lane; None once the limit is reached."""
+    def _grow(self) -> PoolMember | None:
+        """Open a session; None once the limit is reached."""
         with self._growing:
-            if self.closed or len(self._lanes) >= self._limit:
+            if self.closed or len(self._members) >= self._limit:
                 return None
             try:
                 with self._module.mutex:
                     if self.closed:
                         return None
-                    lane = Lane(self._open_session(), self._module.signing)
-                    self._lanes.add(lane)
+                    member = PoolMember(self._open_session(), self._module.signing)
+                    self._members.add(member)
             except _NO_MORE as error:
-                if not self._lanes and not isinstance(error, ckr.SessionCount):
+                if not self._members and not isinstance(error, ckr.SessionCount):
                     raise
-                self._limit = max(1, len(self._lanes))
-                if self._lanes:
+                self._limit = max(1, len(self._members))
+                if self._members:
                     return None
-                lane = Lane(self._managing, self._module.mutex)
-                self._lanes.add(lane)
-            return lane
+                member = PoolMember(self._managing, self._module.mutex)
+                self._members.add(member)
+            return member

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from pkcs11.constants import TokenFlag
 from pkcs11.mechanisms import Mechanism
 
-from hsm_keys.stores.pkcs11.errors import told_as_ours
+from hsm_keys.stores.pkcs11.errors import mapped_errors
 from hsm_keys.stores.pkcs11.module import acquire
 from hsm_keys.stores.pkcs11.tokens import find_token, with_its_module
 
@@ -64,7 +64,7 @@ def look_at(uri: Pkcs11Uri) -> TokenState:
     try:
         found = find_token(module, uri)
         token = found.token
-        with told_as_ours("list its mechanisms"):
+        with mapped_errors("list its mechanisms"):
             offered = token.slot.get_mechanisms()
             flags = token.flags
         library = module.library

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from pkcs11.exceptions import PKCS11Error
 
 from hsm_keys.errors import StoreUnavailableError
-from hsm_keys.stores.pkcs11 import outside
+from hsm_keys.stores.pkcs11 import fresh_process
 from hsm_keys.stores.pkcs11.errors import reason
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def sees_new_tokens(module: Module) -> bool:
     functions = module.library.functions
     with suppress(PKCS11Error), module.mutex:
         known = {functions.token_info(slot).texts for slot in functions.slots()}
-        if outside.tokens(module.file) <= known:
+        if fresh_process.tokens(module.file) <= known:
             return False
     with _initialised_again():
         return module.renew()

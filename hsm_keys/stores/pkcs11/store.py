@@ -23,11 +23,11 @@ from hsm_keys.forks import ProcessLock, fork_generation
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.base import RETIRED, SUCCESSOR, Contents, KeyStore, StoredKey, Unusable, check_label
 from hsm_keys.stores.marks import not_ours
-from hsm_keys.stores.pkcs11 import outside
+from hsm_keys.stores.pkcs11 import fresh_process
 from hsm_keys.stores.pkcs11.attributes import read
-from hsm_keys.stores.pkcs11.errors import KEY_REFUSED, LOGIN_LOST, is_gone, reason, told_as_ours
-from hsm_keys.stores.pkcs11.generate import check_can_make, destroy_pair, mend_pair, write_id, write_label
+from hsm_keys.stores.pkcs11.errors import KEY_REFUSED, LOGIN_LOST, is_gone, mapped_errors, reason
 from hsm_keys.stores.pkcs11.key import Pkcs11Key
+from hsm_keys.stores.pkcs11.key_pairs import check_can_make, destroy_pair, mend_pair, write_id, write_label
 from hsm_keys.stores.pkcs11.marks import minted_id, registered_id
 from hsm_keys.stores.pkcs11.minting import Mint, busy, shows_others_late
 from hsm_keys.stores.pkcs11.objects import NO_LABEL, Pair, is_ours, required
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
     from hsm_keys.stores.pins import PinGetter
     from hsm_keys.stores.pkcs11.importing import Pkcs11Imports
-    from hsm_keys.stores.pkcs11.link import Link
     from hsm_keys.stores.pkcs11.objects import Objects
+    from hsm_keys.stores.pkcs11.token_connection import TokenConnection
     from hsm_keys.stores.uri import Pkcs11Uri
 
 __all__ = ["Pkcs11Key", "Pkcs11Store"]
@@ -67,7 +67,7 @@ class Pkcs11Store(KeyStore):
         self._opening = Opening(uri, get_pin, force_pin=force_pin)
         self.uri = str(self._opening.uri)  # until the token has told its serial
         self._closed = False
-        self._link = self._opening.open()
+        self._connection = self._opening.open()
         self.uri = str(self._opening.uri)
 
     @property
@@ -80,14 +80,14 @@ class Pkcs11Store(KeyStore):
         """How often the token was opened: what was proved before holds no longer."""
         return self._opening.times
 
-    def _fresh(self) -> Link:
-        """Return a link that can be used, opened anew after a fork and when the module was brought back.
+    def _fresh(self) -> TokenConnection:
+        """Return a connection that can be used, opened anew after a fork and when the module was brought back.
 
         Handles of a parent fail, hang, or break it; those of an earlier epoch of the module lead anywhere.
         """
         if self._closed:
             raise StoreUnavailableError("the store is closed", hint="open it again")
-        if not self._link.usable:
+        if not self._connection.usable:
             wait_if_ending()
             if not _reopening.acquire(PATIENCE_S):
                 raise StoreUnavailableError(
@@ -95,23 +95,23 @@ class Pkcs11Store(KeyStore):
                     hint="check the token and its daemon; restart this program if it never does",
                 )
             try:
-                if self._link.generation != fork_generation():
-                    self._link = self._opening.open()
-                elif not self._link.usable:
-                    self._link = self._opening.reopen(self._link)
+                if self._connection.generation != fork_generation():
+                    self._connection = self._opening.open()
+                elif not self._connection.usable:
+                    self._connection = self._opening.reopen(self._connection)
                 self.uri = str(self._opening.uri)
             finally:
                 _reopening.release()
-        return self._link
+        return self._connection
 
-    def _recovered(self, link: Link) -> Link:
-        """Return a link in place of one whose back-end went away.
+    def _recovered(self, connection: TokenConnection) -> TokenConnection:
+        """Return a connection in place of one whose back-end went away.
 
         It is never used again, also where the module isn't brought back now: SoftHSM, whose storage was away for a
         moment, goes on with half of the objects.
         """
-        link.pool.halt(for_good=True)
-        restart(link.module, link.epoch)
+        connection.pool.halt(for_good=True)
+        restart(connection.module, connection.epoch)
         return self._fresh()
 
     def describe(self) -> str:
@@ -124,7 +124,7 @@ class Pkcs11Store(KeyStore):
 
     def contents(self) -> Contents:
         """Return every labelled RSA and Ed25519 pair of the token, sorted by name, and what can't be used."""
-        pairs = self._reading("list its keys", lambda link: link.objects.pairs())
+        pairs = self._reading("list its keys", lambda token: token.objects.pairs())
         keys = [self._key_of(pair, required(pair, str(pair.label))) for pair in pairs if pair.label and pair.public_key]
         return Contents(
             sorted(keys, key=lambda key: (key.name, key.api_key_id or "")),
@@ -158,12 +158,12 @@ class Pkcs11Store(KeyStore):
 
     def holds(self, name: str) -> bool:
         """Tell whether any private object has that label."""
-        found: list[Any] = self._reading(f"look up {shown(name)}", lambda link: link.objects.private_keys(name))
+        found: list[Any] = self._reading(f"look up {shown(name)}", lambda token: token.objects.private_keys(name))
         return bool(found)
 
     def _called(self, name: str) -> list[Pkcs11Key]:
-        def look(link: Link) -> list[Pair]:
-            return link.objects.pairs(name)
+        def look(connection: TokenConnection) -> list[Pair]:
+            return connection.objects.pairs(name)
 
         what = f"look up the key {shown(name)}"
         found = self._reading(what, look)
@@ -175,34 +175,34 @@ class Pkcs11Store(KeyStore):
         whole = [pair for pair in found if pair.public_key] or found
         return [self._key_of(pair, required(pair, name)) for pair in whole]
 
-    def _reading(self, what: str, look: Callable[[Link], _T]) -> _T:
+    def _reading(self, what: str, look: Callable[[TokenConnection], _T]) -> _T:
         """Return what ``look`` finds; if the back-end went away, bring it back, and look once more."""
-        link = self._ready(what)
-        with told_as_ours(what):
+        connection = self._ready(what)
+        with mapped_errors(what):
             try:
-                with link.module.mutex:
-                    return look(link)
+                with connection.module.mutex:
+                    return look(connection)
             except ckr.PKCS11Error as error:
                 if not is_gone(error):
                     raise
-            link = self._recovered(link)
-            with link.module.mutex:
-                return look(link)
+            connection = self._recovered(connection)
+            with connection.module.mutex:
+                return look(connection)
 
-    def _ready(self, what: str) -> Link:
-        """Return a link whose managing session is there and logged in; ``what`` is as for ``told_as_ours``.
+    def _ready(self, what: str) -> TokenConnection:
+        """Return a connection whose managing session is there and logged in; ``what`` is as for ``mapped_errors``.
 
         What makes and changes objects can't be repeated when it fails half way. So the back-end is brought back before.
         """
-        link = self._fresh()
-        with told_as_ours(what):
+        connection = self._fresh()
+        with mapped_errors(what):
             try:
-                link.make_ready()
+                connection.make_ready()
             except ckr.PKCS11Error as error:
                 if not is_gone(error):
                     raise
-                link = self._recovered(link)
-        return link
+                connection = self._recovered(connection)
+        return connection
 
     def _handed_over(self, name: str) -> list[Pkcs11Key]:
         """Return the successor, where a rotation has renamed the old key and not yet the new one."""
@@ -217,9 +217,9 @@ class Pkcs11Store(KeyStore):
     def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> StoredKey:
         """Make a pair that only signs: sensitive, not extractable, and usable after login alone."""
         check_label(name)
-        link = self._ready(f"make the key {name!r}")
-        check_can_make(link.token, key_type)
-        public_key = Mint(link.module, link.objects, self.description).make(name, key_type)
+        connection = self._ready(f"make the key {name!r}")
+        check_can_make(connection.token, key_type)
+        public_key = Mint(connection.module, connection.objects, self.description).make(name, key_type)
         return Pkcs11Key(self, name, minted_id(public_key), public_key)
 
     def confirm(self, key: StoredKey) -> None:
@@ -227,7 +227,7 @@ class Pkcs11Store(KeyStore):
         pin = self._opening.pin
         if pin is None or not shows_others_late(self._fresh().module):
             return
-        if (outside.labelled(self._opening.uri, key.name, pin) or 0) < 2:  # noqa: PLR2004 - there is another one
+        if (fresh_process.private_keys_labelled(self._opening.uri, key.name, pin) or 0) < 2:  # noqa: PLR2004 - there is another one
             return
         with self._changing(key, f"look at the key {key.name!r}") as (objects, private):
             minted = minted_id(key.public_key())
@@ -288,10 +288,10 @@ class Pkcs11Store(KeyStore):
 
     @contextmanager
     def managing(self, what: str) -> Iterator[Objects]:
-        """Give the token's objects, to change them, alone with the module; ``what`` is as for ``told_as_ours``."""
-        link = self._ready(what)
-        with link.module.mutex, told_as_ours(what):
-            yield link.objects
+        """Give the token's objects, to change them, alone with the module; ``what`` is as for ``mapped_errors``."""
+        connection = self._ready(what)
+        with connection.module.mutex, mapped_errors(what):
+            yield connection.objects
 
     @contextmanager
     def _changing(self, key: StoredKey, what: str, *, ours: bool = True) -> Iterator[tuple[Objects, Any]]:
@@ -299,50 +299,52 @@ class Pkcs11Store(KeyStore):
 
         Args:
             key: The key.
-            what: As for ``told_as_ours``.
+            what: As for ``mapped_errors``.
             ours: Whether the key must be ours.
 
         Raises:
             ForeignKeyError: If it must, and isn't.
         """
         wanted, known = _of_token(key), self.opened
-        self._reading(what, lambda link: link.locate(link.objects, wanted, opened_just_now=self.opened != known))
-        link = self._fresh()
-        with link.module.mutex, told_as_ours(what):
-            objects = link.objects
-            private = link.locate(objects, wanted)
+        self._reading(what, lambda token: token.locate(token.objects, wanted, opened_just_now=self.opened != known))
+        connection = self._fresh()
+        with connection.module.mutex, mapped_errors(what):
+            objects = connection.objects
+            private = connection.locate(objects, wanted)
             if ours and not is_ours(private):
                 raise not_ours(key, self.description)
             yield objects, private
 
     def examine(self, key: Pkcs11Key, look: Callable[[Any], _T]) -> _T:
         """Return what ``look`` makes of the key's private object."""
-        return self._reading(f"read the key {key.name!r}", lambda link: look(link.locate(link.objects, key)))
+        return self._reading(f"read the key {key.name!r}", lambda token: look(token.locate(token.objects, key)))
 
     @contextmanager
     def raw(self, key: Pkcs11Key) -> Iterator[Callable[[bytes], bytes]]:
         """Give the module's own C_SignInit and C_Sign, in a session of their own, for measuring on one thread."""
-        with told_as_ours(f"sign with the key {key.name!r}"), self._fresh().loop(key) as sign:
+        with mapped_errors(f"sign with the key {key.name!r}"), self._fresh().loop(key) as sign:
             yield sign
 
     def sign(self, key: Pkcs11Key, message: bytes, *, digest: bool) -> bytes:
         """Sign, as ``Pkcs11Key.sign`` says; if the back-end went away, bring it back, and try once more."""
-        link = self._link
-        if self._closed or link.generation != fork_generation():
-            link = self._fresh()
-        first, logins = link, link.login.times
+        connection = self._connection
+        if self._closed or connection.generation != fork_generation():
+            connection = self._fresh()
+        first, logins = connection, connection.login.times
         try:
-            return link.sign(key, message, digest=digest)
+            return connection.sign(key, message, digest=digest)
         except PoolClosedError:
-            link = self._fresh()
+            connection = self._fresh()
         except ckr.PKCS11Error as error:
-            with told_as_ours(f"sign with the key {key.name!r}"):
-                link = self._mended(link, key, error, logins)
-        with told_as_ours(f"sign with the key {key.name!r}"):
-            return link.sign(key, message, digest=digest, opened_just_now=link is not first)
+            with mapped_errors(f"sign with the key {key.name!r}"):
+                connection = self._mended(connection, key, error, logins)
+        with mapped_errors(f"sign with the key {key.name!r}"):
+            return connection.sign(key, message, digest=digest, opened_just_now=connection is not first)
 
-    def _mended(self, link: Link, key: Pkcs11Key, error: ckr.PKCS11Error, logins: int) -> Link:
-        """Return a link to try once more with, after what ``error`` says was mended; else raise it."""
+    def _mended(
+        self, connection: TokenConnection, key: Pkcs11Key, error: ckr.PKCS11Error, logins: int
+    ) -> TokenConnection:
+        """Return a connection to try once more with, after what ``error`` says was mended; else raise it."""
         if isinstance(error, KEY_REFUSED):
             raise SigningError(
                 f"the token doesn't let the key {key.name!r} sign: {reason(error)}",
@@ -350,13 +352,13 @@ class Pkcs11Store(KeyStore):
             )
         if isinstance(error, LOGIN_LOST):
             try:
-                if link.log_in_again(key, error, logins):
-                    return link
+                if connection.log_in_again(key, error, logins):
+                    return connection
             except ckr.PKCS11Error as further:
                 error = further
         if not is_gone(error):
             raise error
-        return self._recovered(link)
+        return self._recovered(connection)
 
     def close(self) -> None:
         """Close the sessions; the last store of a token logs out, the last one of a module finalises it."""
@@ -364,9 +366,9 @@ class Pkcs11Store(KeyStore):
             return
         self._closed = True
         self._opening.pin = None
-        if self._link.generation == fork_generation():
-            self._link.close()
-            self._link.module.release()
+        if self._connection.generation == fork_generation():
+            self._connection.close()
+            self._connection.module.release()
 
 
 def _of_token(key: StoredKey) -> Pkcs11Key:

@@ -15,7 +15,7 @@ from pkcs11.constants import TokenFlag
 from pkcs11.exceptions import PKCS11Error, TokenNotPresent, TokenNotRecognised
 
 from hsm_keys.errors import StoreAmbiguousError, StoreNotFoundError, UsageError
-from hsm_keys.stores.pkcs11.errors import told_as_ours
+from hsm_keys.stores.pkcs11.errors import mapped_errors
 from hsm_keys.stores.pkcs11.library import find_module
 from hsm_keys.stores.pkcs11.module import Module, acquire
 from hsm_keys.stores.uri import LibraryVersion, Pkcs11Uri
@@ -169,7 +169,7 @@ def _fits(token: Any, wanted: Mapping[str, object]) -> bool:
 def all_tokens(module: Module) -> list[Any]:
     """Return the module's tokens, in its own order of slots, without those whose information can't be had."""
     tokens, refusals = [], []
-    with module.mutex, told_as_ours("list its slots"):
+    with module.mutex, mapped_errors("list its slots"):
         for slot in module.library.slots():
             try:
                 tokens.append(slot.get_token())

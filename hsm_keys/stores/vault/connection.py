@@ -22,6 +22,8 @@ import httpx2
 from hsm_keys._version import __version__
 from hsm_keys.errors import HsmKeysError, NetworkError, OutcomeUnknownError
 from hsm_keys.forks import fork_generation
+from hsm_keys.stores.vault.environment import proxy_of, trusted_authorities
+from hsm_keys.stores.vault.error_mapping import Answer, Call, failure_of, read_answer, refusal_of
 from hsm_keys.stores.vault.errors import (
     VaultAccessDeniedError,
     VaultDownError,
@@ -29,8 +31,6 @@ from hsm_keys.stores.vault.errors import (
     VaultGarbledAnswerError,
     VaultTokenError,
 )
-from hsm_keys.stores.vault.refusals import Answer, Call, failure_of, read_answer, refusal_of
-from hsm_keys.stores.vault.surroundings import proxy_of, trusted_authorities
 from hsm_keys.stores.vault.tokens import SteadyToken
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from hsm_keys.errors import KeyBusyError, OutcomeUnknownError, StoreError
+from hsm_keys.stores.vault.error_mapping import Call, field_of
 from hsm_keys.stores.vault.errors import VaultError, VaultGarbledAnswerError
 from hsm_keys.stores.vault.records import Record
-from hsm_keys.stores.vault.refusals import Call, field_of
 from hsm_keys.values import shown
 
 if TYPE_CHECKING:

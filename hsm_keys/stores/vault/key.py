@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from hsm_keys.signing.algorithms import verifies
 from hsm_keys.stores.base import CustodyFact, StoredKey
 from hsm_keys.stores.succession import statement_about
-from hsm_keys.stores.vault.facts import attributes_of, custody_facts_of
+from hsm_keys.stores.vault.custody_facts import attributes_of, custody_facts_of
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey

@@ -16,19 +16,19 @@ from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.stores.base import Contents, KeyStore, StoredKey, StoreFinding, Unusable, check_label
 from hsm_keys.stores.marks import FOREIGN, check_ours
 from hsm_keys.stores.succession import statement_about
-from hsm_keys.stores.vault import making
+from hsm_keys.stores.vault import creation
 from hsm_keys.stores.vault.connection import Connection
+from hsm_keys.stores.vault.custody_facts import watched_paths
 from hsm_keys.stores.vault.entries import KEY_PREFIX, Entries, base_of
+from hsm_keys.stores.vault.environment import with_environment
 from hsm_keys.stores.vault.errors import (
     VaultAccessDeniedError,
     VaultGarbledAnswerError,
     VaultKeyNotFoundError,
     VaultKeyUnsuitableError,
 )
-from hsm_keys.stores.vault.facts import watched_paths
 from hsm_keys.stores.vault.key import VaultKey
 from hsm_keys.stores.vault.records import Phase, Record, Records, hand_over, is_transit_name, label_of, take_out
-from hsm_keys.stores.vault.surroundings import with_surroundings
 from hsm_keys.stores.vault.transit import Transit
 from hsm_keys.values import shown
 
@@ -54,7 +54,7 @@ class VaultStore(KeyStore):
     """
 
     def __init__(self, uri: VaultUri) -> None:
-        self._uri: Final = with_surroundings(uri)
+        self._uri: Final = with_environment(uri)
         self._closed = False
         self._connection = Connection(self._uri)
         self.transit: Final = Transit(self.connection, self._uri.mount)
@@ -188,11 +188,11 @@ class VaultStore(KeyStore):
         return self.connection().capabilities(watched_paths(self._uri.mount, transit_key))
 
     def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> VaultKey:
-        """Make a key in the engine; see ``making.make``."""
+        """Make a key in the engine; see ``creation.make``."""
         check_label(name)
         if self._uri.key not in {"", name}:
             raise UsageError(f"the store's URI names the key {self._uri.key!r}", hint="leave the key out of the URI")
-        return self._key(name, *making.make(self.entries, self.transit, name, key_type))
+        return self._key(name, *creation.make(self.entries, self.transit, name, key_type))
 
     def diagnose(self) -> list[StoreFinding]:
         """Look at every server, at the token, and at whether it may sign with each key."""
@@ -293,11 +293,11 @@ class VaultStore(KeyStore):
 
     def mend(self, name: str) -> None:
         """Take out of the entry what a destruction that was interrupted left there."""
-        making.mend(self.entries, self.transit, name)
+        creation.mend(self.entries, self.transit, name)
 
     def clear(self, name: str) -> bool:
         """Delete a key that was made for that name, and never got it."""
-        return making.clear(self.entries, self.transit, name)
+        return creation.clear(self.entries, self.transit, name)
 
     def _changeable(self, key: StoredKey) -> VaultKey:
         check_ours(key, self.describe())

@@ -13,8 +13,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import HsmKeysError
+from hsm_keys.stores.vault.environment import read_token
 from hsm_keys.stores.vault.errors import VaultTokenError
-from hsm_keys.stores.vault.surroundings import read_token
 
 if TYPE_CHECKING:
     from hsm_keys.stores.vault.connection import Connection

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from hsm_keys.errors import OutcomeUnknownError, UsageError
 from hsm_keys.signing.algorithms import KeyType, key_type_of, signature_length, verifies
+from hsm_keys.stores.vault.error_mapping import Answer, Call, field_of, garbled
 from hsm_keys.stores.vault.errors import VaultError, VaultKeyNotFoundError, VaultKeyUnsuitableError
-from hsm_keys.stores.vault.refusals import Answer, Call, field_of, garbled
 from hsm_keys.values import shown
 
 if TYPE_CHECKING:

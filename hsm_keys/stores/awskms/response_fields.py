@@ -1,4 +1,4 @@
-"""Reading KMS's answers: a field that isn't there, or isn't what it should be, is an error of its own."""
+"""Fields of KMS's responses: one that is missing, or of another type, is an error of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hsm_keys.signing.algorithms import PublicKey
-    from hsm_keys.stores.awskms.refusals import Call
+    from hsm_keys.stores.awskms.error_mapping import Call
 
 __all__ = ["SPECS", "field", "key_type_of_spec", "public_key_in", "signature_in"]
 

@@ -1,4 +1,4 @@
-"""A token as a process sees it that has just begun: what other programs have made meanwhile, all of it.
+"""A look at a token by a process that was started for it: it sees what other programs have made meanwhile, all of it.
 
 SoftHSM 2.6.1 notices what another process made by a counter in the token's folder. A process that makes an object
 itself sets its own count to the new one, and so may pass over what others made just before: it finds that only when
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hsm_keys.stores.pins import Pin
     from hsm_keys.stores.uri import Pkcs11Uri
 
-__all__ = ["labelled", "tokens"]
+__all__ = ["private_keys_labelled", "tokens"]
 
 _TIMEOUT_S: Final = 20.0
 _PLACES: Final = {  # in CK_FUNCTION_LIST, after the version (PKCS#11 v2.40)
@@ -41,7 +41,7 @@ _LABEL_SIZE, _SERIAL_SIZE, _TEXTS_SIZE = 32, 16, 96  # in CK_TOKEN_INFO, which b
 _TOKEN_INFO_SIZE = 512  # more than it has
 
 
-def labelled(uri: Pkcs11Uri, name: str, pin: Pin) -> int | None:
+def private_keys_labelled(uri: Pkcs11Uri, name: str, pin: Pin) -> int | None:
     """Return how many private keys of that label a new process sees in a token.
 
     Args:

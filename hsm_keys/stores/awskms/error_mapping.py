@@ -1,4 +1,4 @@
-"""botocore's exceptions, told as ours. What AWS wrote is never repeated: it can hold a token or a signature."""
+"""Errors of botocore mapped to errors of this package. AWS's text isn't kept: it can hold a token or a signature."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def ask(call: Call, function: Callable[..., _T], **parameters: Any) -> _T:
     except HsmKeysError:
         raise
     except Exception as error:  # noqa: BLE001 - botocore lets urllib3's, json's and its providers' own pass
-        failure = _told(error, call)
+        failure = _mapped(error, call)
     raise failure
 
 
@@ -162,7 +162,7 @@ def _code_of(answer: Mapping[str, Any]) -> str:
     return str((answer.get("Error") or {}).get("Code") or "").rpartition("#")[2]
 
 
-def _told(error: Exception, call: Call) -> HsmKeysError:
+def _mapped(error: Exception, call: Call) -> HsmKeysError:
     if isinstance(error, boto.ClientError):
         return _refused(error, call)
     for kinds, tell in _TOLD:

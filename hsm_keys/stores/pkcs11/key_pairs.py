@@ -12,7 +12,7 @@ from pkcs11.mechanisms import Mechanism
 
 from hsm_keys.errors import StoreError
 from hsm_keys.stores.pkcs11.attributes import read
-from hsm_keys.stores.pkcs11.errors import told_as_ours
+from hsm_keys.stores.pkcs11.errors import mapped_errors
 from hsm_keys.stores.pkcs11.halves import public_half
 from hsm_keys.stores.pkcs11.objects import is_ours
 
@@ -70,7 +70,7 @@ def check_can_sign(token: Any, key_type: KeyType) -> set[Any]:
     Raises:
         StoreError: If it doesn't.
     """
-    with told_as_ours("list its mechanisms"):
+    with mapped_errors("list its mechanisms"):
         offered: set[Any] = set(token.slot.get_mechanisms())
     pss = {Mechanism.SHA256_RSA_PKCS_PSS, Mechanism.RSA_PKCS_PSS}
     if not offered & ({Mechanism.EDDSA} if key_type.rsa_bits is None else pss):
@@ -105,7 +105,7 @@ def make_pair(objects: Objects, name: str, key_type: KeyType, mark: bytes) -> tu
         StoreError: If the token refuses; what it left of the pair is removed.
     """
     try:
-        with told_as_ours(f"make an {key_type} key"):
+        with mapped_errors(f"make an {key_type} key"):
             _, private = _generate(objects.session, name, key_type, mark)
             public_key = objects.public_key_of(private)
             if public_key is None:

@@ -1,4 +1,4 @@
-"""Signed headers in hand: what was made ahead, and whether it may still be handed out.
+"""Headers that were signed ahead, in a pool for each route: which there are, and which may still be handed out.
 
 Time is read on two clocks. The wall clock is what Kalshi compares with; a clock that nobody sets, and that runs on
 while the machine sleeps, tells how much time has really gone by. Where the two disagree about the age of a header, the
@@ -21,12 +21,12 @@ from hsm_keys.signing.headers import KEY_HEADER
 from hsm_keys.signing.message import canonical_method, canonical_path
 from hsm_keys.values import shown_path
 
-__all__ = ["Route", "Shelf", "Stock", "Ticket", "elapsed_ns"]
+__all__ = ["HeaderPools", "PoolEntry", "Route", "RoutePool", "elapsed_ns"]
 
 Route = tuple[str, str]
 """Method and path, as they are signed."""
 
-Ticket = tuple[dict[str, str], int, int]
+PoolEntry = tuple[dict[str, str], int, int]
 """Headers, the elapsed time when they were begun (nanoseconds), and their timestamp (milliseconds)."""
 
 _STEP_NS: Final = 100_000_000
@@ -46,18 +46,18 @@ elapsed_ns: Callable[[], int] = (
 """Nanoseconds on a clock that nobody sets; on Linux it counts the time in suspend too."""
 
 
-class Shelf:
-    """What is in hand for one route, the oldest first. Whoever pops a ticket is the only one who ever has it.
+class RoutePool:
+    """What is in hand for one route, the oldest first. Whoever pops an entry is the only one who ever has it.
 
     Attributes:
-        asked: The worker knows that something is missing, or has been told to look.
+        worker_knows: The worker knows that something is missing, or has been told to look.
         drawn: Something was asked for since the worker's last look.
         gone: The route was discarded.
-        low: How many tickets are left when the worker is told. With half of them in hand it may sleep on.
+        low: How many entries are left when the worker is told. With half of them in hand it may sleep on.
         stamped: The last timestamp that was signed for, in milliseconds.
     """
 
-    __slots__ = ("asked", "depth", "drawn", "gone", "learned", "low", "route", "stamped", "tickets", "used_at")
+    __slots__ = ("depth", "drawn", "entries", "gone", "learned", "low", "route", "stamped", "used_at", "worker_knows")
 
     def __init__(self, route: Route, depth: int, used_at: int, *, learned: bool) -> None:
         self.route = route
@@ -65,13 +65,13 @@ class Shelf:
         self.low = depth // 2
         self.learned = learned
         self.used_at = used_at
-        self.tickets: deque[Ticket] = deque()
+        self.entries: deque[PoolEntry] = deque()
         self.stamped = 0
-        self.asked = self.drawn = self.gone = False
+        self.worker_knows = self.drawn = self.gone = False
 
 
-class Stock:
-    """The shelves of one process.
+class HeaderPools:
+    """The pools of one process.
 
     Args:
         wall: Gives the Unix time in milliseconds.
@@ -80,22 +80,22 @@ class Stock:
         learn: How many routes are learned from use at most.
 
     Attributes:
-        shelves: The shelf of each route. Read without a lock; changed under one.
+        by_route: The pool of each route. Read without a lock; changed under one.
     """
 
     def __init__(self, wall: Callable[[], int], elapsed: Callable[[], int], *, max_age: float, learn: int) -> None:
         self.wall = wall
         self.elapsed = elapsed
-        self.shelves: dict[Route, Shelf] = {}
+        self.by_route: dict[Route, RoutePool] = {}
         self.made = self.missed = self.expired = self.discarded = 0
         self._max_age_ns = int(max_age * 1_000_000_000)
         self._max_age_ms = int(max_age * 1000)
         self._learn = learn
         self._seen: OrderedDict[Route, None] = OrderedDict()
 
-    def is_good(self, ticket: Ticket, api_key_id: str) -> bool:
+    def is_good(self, entry: PoolEntry, api_key_id: str) -> bool:
         """Tell whether headers may be handed out now."""
-        headers, begun, stamp = ticket
+        headers, begun, stamp = entry
         age = self.elapsed() - begun
         by_wall = self.wall() - stamp
         return (
@@ -105,54 +105,54 @@ class Stock:
             and headers[KEY_HEADER] == api_key_id
         )
 
-    def stamp(self, shelf: Shelf) -> int:
+    def stamp(self, pool: RoutePool) -> int:
         """Return a timestamp to sign for, in milliseconds: the time, and another one each time.
 
         Ed25519 signs the same message alike (RFC 8032): two headers of one route and one millisecond would be one
         header, used twice. Over 1,000 a second for one route, sustained, timestamps do repeat.
         """
         with _bookkeeping:
-            now, following = self.wall(), shelf.stamped + 1
-            shelf.stamped = following if now < following <= now + _STAMPS_AHEAD_MS else now
-            return shelf.stamped
+            now, following = self.wall(), pool.stamped + 1
+            pool.stamped = following if now < following <= now + _STAMPS_AHEAD_MS else now
+            return pool.stamped
 
-    def put(self, shelf: Shelf, ticket: Ticket) -> None:
-        """Lay a ticket on a shelf; only the worker does."""
+    def put(self, pool: RoutePool, entry: PoolEntry) -> None:
+        """Put headers into a pool; only the worker does."""
         self.made += 1
-        shelf.tickets.append(ticket)
-        if shelf.gone:  # discarded while this was signed
-            self._clear(shelf)
+        pool.entries.append(entry)
+        if pool.gone:  # discarded while this was signed
+            self._clear(pool)
 
-    def tidy(self, shelf: Shelf, api_key_id: str) -> None:
+    def tidy(self, pool: RoutePool, api_key_id: str) -> None:
         """Drop what may not be handed out any more."""
         while True:
             try:
-                ticket = shelf.tickets.popleft()
+                entry = pool.entries.popleft()
             except IndexError:
                 return
-            if self.is_good(ticket, api_key_id):
-                shelf.tickets.appendleft(ticket)
+            if self.is_good(entry, api_key_id):
+                pool.entries.appendleft(entry)
                 return
-            self.dropped(ticket)
+            self.dropped(entry)
 
-    def trim(self, shelf: Shelf) -> None:
+    def trim(self, pool: RoutePool) -> None:
         """Drop the oldest, which have successors by now: no header lies in memory longer than it has to."""
         with suppress(IndexError):
-            while len(shelf.tickets) > shelf.depth:
-                shelf.tickets.popleft()
+            while len(pool.entries) > pool.depth:
+                pool.entries.popleft()
                 with _bookkeeping:
                     self.expired += 1
 
-    def find(self, method: str, path: str) -> Shelf | None:
-        """Return the shelf of a route however it is written, if there is one.
+    def find(self, method: str, path: str) -> RoutePool | None:
+        """Return the pool of a route however it is written, if there is one.
 
         Raises:
             UsageError: If the method or the path can't be signed.
         """
-        return self.shelves.get((canonical_method(method), canonical_path(path)))
+        return self.by_route.get((canonical_method(method), canonical_path(path)))
 
-    def add(self, method: str, path: str, depth: int) -> Shelf:
-        """Return the shelf of a route, made if there is none; a learned one is kept from now on.
+    def add(self, method: str, path: str, depth: int) -> RoutePool:
+        """Return the pool of a route, made if there is none; a learned one is kept from now on.
 
         Raises:
             UsageError: If the method or the path can't be signed, or isn't one of Kalshi's.
@@ -164,32 +164,32 @@ class Stock:
                 hint="give the whole path, such as /trade-api/v2/portfolio/events/orders",
             )
         with _bookkeeping:
-            shelf = self.shelves.get(route)
-            if shelf is None:
-                shelf = self.shelves[route] = Shelf(route, depth, self.elapsed(), learned=False)
-            shelf.depth, shelf.low, shelf.learned = depth, depth // 2, False
-        return shelf
+            pool = self.by_route.get(route)
+            if pool is None:
+                pool = self.by_route[route] = RoutePool(route, depth, self.elapsed(), learned=False)
+            pool.depth, pool.low, pool.learned = depth, depth // 2, False
+        return pool
 
     def discard(self, method: str, path: str) -> None:
         """Drop a route and what is in hand for it, if there is one."""
         with _bookkeeping:
-            shelf = self.shelves.pop((canonical_method(method), canonical_path(path)), None)
-        if shelf is not None:
-            self._clear(shelf)
+            pool = self.by_route.pop((canonical_method(method), canonical_path(path)), None)
+        if pool is not None:
+            self._clear(pool)
 
     def clear(self) -> None:
         """Drop all routes, and all that is in hand."""
-        for route in list(self.shelves):
+        for route in list(self.by_route):
             self.discard(*route)
 
-    def missed_one(self, method: str, path: str, depth: int) -> Shelf | None:
-        """Count headers that had to be signed at once; return the shelf of a route that is learned from it.
+    def missed_one(self, method: str, path: str, depth: int) -> RoutePool | None:
+        """Count headers that had to be signed at once; return the pool of a route that is learned from it.
 
         A route is learned when it is missed a second time: most cancel paths are used once.
         """
         route = canonical_method(method), canonical_path(path)
         with _bookkeeping:
-            if route in self.shelves:
+            if route in self.by_route:
                 self.missed += 1
                 return None
             if not self._learn or not route[1].startswith(_PREFIX):
@@ -200,28 +200,28 @@ class Stock:
                     self._seen.popitem(last=False)
                 return None
             del self._seen[route]
-            learned = [shelf for shelf in self.shelves.values() if shelf.learned]
-            shelf = self.shelves[route] = Shelf(route, depth, self.elapsed(), learned=True)
+            learned = [pool for pool in self.by_route.values() if pool.learned]
+            pool = self.by_route[route] = RoutePool(route, depth, self.elapsed(), learned=True)
         if len(learned) >= self._learn:
             self.discard(*min(learned, key=lambda one: (one.drawn, one.used_at)).route)
-        return shelf
+        return pool
 
     def in_hand(self) -> int:
-        """Return how many tickets there are."""
-        return sum(len(shelf.tickets) for shelf in list(self.shelves.values()))
+        """Return how many entries there are."""
+        return sum(len(pool.entries) for pool in list(self.by_route.values()))
 
-    def _clear(self, shelf: Shelf) -> None:
-        shelf.gone = True  # before the tickets go: what the worker lays down after this it clears itself
+    def _clear(self, pool: RoutePool) -> None:
+        pool.gone = True  # before the entries go: what the worker lays down after this it clears itself
         with suppress(IndexError):
             while True:
-                shelf.tickets.popleft()
+                pool.entries.popleft()
                 with _bookkeeping:
                     self.discarded += 1
 
-    def dropped(self, ticket: Ticket) -> None:
-        """Count a ticket that wasn't good any more."""
+    def dropped(self, entry: PoolEntry) -> None:
+        """Count an entry that wasn't good any more."""
         with _bookkeeping:
-            if self._max_age_ns < self.elapsed() - ticket[1]:
+            if self._max_age_ns < self.elapsed() - entry[1]:
                 self.expired += 1
             else:
                 self.discarded += 1

@@ -1,4 +1,4 @@
-"""What the environment says of the server, as OpenBao's own tools read it: ``BAO_x`` first, then ``VAULT_x``."""
+"""Environment variables that name the server, as OpenBao's own tools read them: ``BAO_x`` first, then ``VAULT_x``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hsm_keys.values import Secret, shown_path
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["proxy_of", "read_token", "trusted_authorities", "with_surroundings"]
+__all__ = ["proxy_of", "read_token", "trusted_authorities", "with_environment"]
 
 _DEFAULT_ADDRESS: Final = "https://127.0.0.1:8200"
 _TOKEN_FILE: Final = ".vault-token"  # noqa: S105 - where `bao login` and `vault login` leave a token
@@ -32,7 +32,7 @@ def _variable(name: str) -> tuple[str, str]:
     return "", ""
 
 
-def with_surroundings(uri: VaultUri) -> VaultUri:
+def with_environment(uri: VaultUri) -> VaultUri:
     """Return the URI with what it leaves to the environment.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Answers that refuse, and answers that don't come, as errors of ours. What a server wrote is never repeated."""
+"""Refusals and lost answers of OpenBao or Vault mapped to errors of this package. A server's text isn't repeated."""
 
 from __future__ import annotations
 

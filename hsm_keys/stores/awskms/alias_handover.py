@@ -1,14 +1,14 @@
-"""Aliases in a rotation: a name goes from one key to another without an instant in which it leads nowhere."""
+"""Aliases in a rotation: moved from one key to another, so that the name leads to a key at every instant."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from hsm_keys.stores.awskms.answers import field
 from hsm_keys.stores.awskms.creation import aliases, give_alias
-from hsm_keys.stores.awskms.layout import NAME_TAG, KeyCreation, alias_of
-from hsm_keys.stores.awskms.refusals import Call, ask
+from hsm_keys.stores.awskms.error_mapping import Call, ask
 from hsm_keys.stores.awskms.replicas import regions_of, replicate
+from hsm_keys.stores.awskms.response_fields import field
+from hsm_keys.stores.awskms.tags import NAME_TAG, KeyCreation, alias_of
 from hsm_keys.stores.awskms.uri import in_region, key_id_of, region_of
 
 if TYPE_CHECKING:
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
     ClientOf = Callable[[str], Any]
 
-__all__ = ["hand_over", "like", "rename"]
+__all__ = ["creation_like", "hand_over", "rename"]
 
 _DEFAULT_POLICY: Final = "default"  # the only name that a key policy can have
 
 
-def like(client_of: ClientOf, metadata: Mapping[str, Any], name: str) -> KeyCreation:
+def creation_like(client_of: ClientOf, metadata: Mapping[str, Any], name: str) -> KeyCreation:
     """Return how to make a key like another one: with its key policy, and multi-Region if it is.
 
     Args:

@@ -1,4 +1,4 @@
-"""How a key of hsm-keys looks in KMS: its alias, its tags, and what can be chosen when it is made."""
+"""Aliases and tags that mark a key of hsm-keys in KMS, and the options of its creation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When which headers are made ahead: due times, a rate, and rests after errors. No thread and no sleep in here."""
+"""The schedule of signing ahead: which headers are due next, at what rate, and rests after errors."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hsm_keys.errors import PinError, StoreUnavailableError
 from hsm_keys.signing.headers import KEY_HEADER
 
 if TYPE_CHECKING:
-    from hsm_keys.signing.stock import Shelf, Stock
+    from hsm_keys.signing.presign_pool import HeaderPools, RoutePool
 
-__all__ = ["REPLACED_AT", "Maker"]
+__all__ = ["REPLACED_AT", "PresignSchedule"]
 
 REPLACED_AT: Final = 0.75
 """The part of ``max_age`` after which a successor is made: the old headers serve until it is there."""
@@ -32,54 +32,54 @@ class _Sign(Protocol):
     def __call__(self, method: str, path: str, *, timestamp_ms: int) -> dict[str, str]: ...
 
 
-class Maker:
-    """Keeps shelves filled. Used by one thread.
+class PresignSchedule:
+    """Keeps pools filled. Used by one thread.
 
-    A shelf is in the queue of those that lack something, or has a time at which it is looked at again.
+    A pool is in the queue of those that lack something, or has a time at which it is looked at again.
 
     Args:
-        stock: The shelves.
+        pools: The headers in hand, of each route.
         max_age: Seconds for which headers may be handed out.
         rate: Signatures a second at most; also what fails counts.
     """
 
-    def __init__(self, stock: Stock, *, max_age: float, rate: float) -> None:
+    def __init__(self, pools: HeaderPools, *, max_age: float, rate: float) -> None:
         self.errors = 0
         self.error: Exception | None = None
-        self._stock = stock
+        self._pools = pools
         self._young_ns = int(max_age * REPLACED_AT * _SECOND_NS)
         self._max_age = max_age
         self._gap_ns = int(_SECOND_NS / rate) + 1
         self._next_at: float = 0
         self._rests_until: float = 0
         self._rest_ns = 0
-        self._looks: list[tuple[int, int, Shelf]] = []
-        self._look_of: dict[Shelf, int] = {}  # the number of the one look that counts
+        self._looks: list[tuple[int, int, RoutePool]] = []
+        self._look_of: dict[RoutePool, int] = {}  # the number of the one look that counts
         self._numbers = count()
-        self._lacking: deque[Shelf] = deque()
-        self._queued: set[Shelf] = set()
+        self._lacking: deque[RoutePool] = deque()
+        self._queued: set[RoutePool] = set()
 
-    def look_at(self, shelf: Shelf, api_key_id: str) -> None:
-        """See what a shelf lacks: queue it, or note when to look again."""
-        shelf.asked = shelf in self._queued  # nobody needs to wake the worker for what it knows
-        now = self._stock.elapsed()
-        self._look_of.pop(shelf, None)
-        if shelf.drawn:
-            shelf.drawn, shelf.used_at = False, now
-        elif shelf.learned and now - shelf.used_at > _FORGOTTEN_AFTER_NS:
-            self._stock.discard(*shelf.route)
-        self._stock.tidy(shelf, api_key_id)
-        if shelf.gone:
+    def look_at(self, pool: RoutePool, api_key_id: str) -> None:
+        """See what a pool lacks: queue it, or note when to look again."""
+        pool.worker_knows = pool in self._queued  # nobody needs to wake the worker for what it knows
+        now = self._pools.elapsed()
+        self._look_of.pop(pool, None)
+        if pool.drawn:
+            pool.drawn, pool.used_at = False, now
+        elif pool.learned and now - pool.used_at > _FORGOTTEN_AFTER_NS:
+            self._pools.discard(*pool.route)
+        self._pools.tidy(pool, api_key_id)
+        if pool.gone:
             return
-        young = [begun for _, begun, _ in list(shelf.tickets) if now - begun < self._young_ns]
-        if len(young) >= shelf.depth:
-            self._stock.trim(shelf)
-            number = self._look_of[shelf] = next(self._numbers)
-            heapq.heappush(self._looks, (young[-shelf.depth] + self._young_ns, number, shelf))
-        elif shelf not in self._queued:
-            shelf.asked = True
-            self._queued.add(shelf)
-            self._lacking.append(shelf)
+        young = [begun for _, begun, _ in list(pool.entries) if now - begun < self._young_ns]
+        if len(young) >= pool.depth:
+            self._pools.trim(pool)
+            number = self._look_of[pool] = next(self._numbers)
+            heapq.heappush(self._looks, (young[-pool.depth] + self._young_ns, number, pool))
+        elif pool not in self._queued:
+            pool.worker_knows = True
+            self._queued.add(pool)
+            self._lacking.append(pool)
 
     def tick(self, sign: _Sign, api_key_id: str) -> float | None:
         """Do what is due, one signature at most.
@@ -87,11 +87,11 @@ class Maker:
         Returns:
             Seconds until something is due again; None if nothing will be before somebody asks.
         """
-        now = self._stock.elapsed()
+        now = self._pools.elapsed()
         while self._looks and self._looks[0][0] <= now:
-            _, number, shelf = heapq.heappop(self._looks)
-            if self._look_of.get(shelf) == number:
-                self.look_at(shelf, api_key_id)
+            _, number, pool = heapq.heappop(self._looks)
+            if self._look_of.get(pool) == number:
+                self.look_at(pool, api_key_id)
         if self._lacking and self._rests_until > now:
             return self._rest(now, api_key_id)
         if self._lacking and self._next_at <= now:
@@ -106,15 +106,15 @@ class Maker:
         return resting
 
     def _make(self, sign: _Sign, api_key_id: str) -> None:
-        shelf = self._lacking.popleft()
-        self._queued.discard(shelf)
-        if shelf.gone:
+        pool = self._lacking.popleft()
+        self._queued.discard(pool)
+        if pool.gone:
             return
-        stamp, begun = self._stock.stamp(shelf), self._stock.elapsed()
+        stamp, begun = self._pools.stamp(pool), self._pools.elapsed()
         self._next_at = begun + self._gap_ns
         try:
-            headers = sign(*shelf.route, timestamp_ms=stamp)
-            taken_s = (self._stock.elapsed() - begun) / _SECOND_NS
+            headers = sign(*pool.route, timestamp_ms=stamp)
+            taken_s = (self._pools.elapsed() - begun) / _SECOND_NS
             if taken_s > self._max_age:
                 raise _TooSlowError(
                     f"a signature took {taken_s:.1f} s, so that headers were too old when they were made",
@@ -126,9 +126,9 @@ class Maker:
             if self._rest_ns:
                 _log.info("signs ahead again")
             self._rest_ns = self._rests_until = 0
-            self._stock.put(shelf, (headers, begun, stamp))
+            self._pools.put(pool, (headers, begun, stamp))
             api_key_id = headers[KEY_HEADER]
-        self.look_at(shelf, api_key_id)
+        self.look_at(pool, api_key_id)
 
     def _failed(self, error: Exception) -> None:
         self.errors += 1
@@ -137,14 +137,14 @@ class Maker:
             _log.warning("couldn't sign ahead (%s): %s", type(error).__name__, getattr(error, "message", ""))
         self._rest_ns = min(self._rest_ns * 2 or _FIRST_REST_NS, _LONGEST_REST_NS)
         # A PIN that was refused doesn't get better with time: only a signature that somebody else got ends this rest.
-        self._rests_until = inf if isinstance(error, PinError) else self._stock.elapsed() + self._rest_ns
+        self._rests_until = inf if isinstance(error, PinError) else self._pools.elapsed() + self._rest_ns
 
     def _rest(self, now: int, api_key_id: str) -> float | None:
         """Use up what is in hand, and drop what grows too old meanwhile."""
-        for shelf in self._lacking:
-            self._stock.tidy(shelf, api_key_id)
+        for pool in self._lacking:
+            self._pools.tidy(pool, api_key_id)
         left = (self._rests_until - now) / _SECOND_NS
-        if self._stock.in_hand():
+        if self._pools.in_hand():
             return min(left, self._max_age)
         return None if left == inf else left
 
@@ -154,7 +154,7 @@ class Maker:
             times.append(max(self._next_at, self._rests_until))
         if not times or min(times) == inf:
             return None
-        return max(0.0, (min(times) - self._stock.elapsed()) / _SECOND_NS)
+        return max(0.0, (min(times) - self._pools.elapsed()) / _SECOND_NS)
 
 
 def _without_frames(error: Exception) -> Exception:

@@ -9,8 +9,8 @@ import pytest
 
 from hsm_keys import KeyType, open_store
 from hsm_keys.stores.pins import Pin
-from hsm_keys.stores.pkcs11 import outside
-from hsm_keys.stores.pkcs11.generate import make_pair
+from hsm_keys.stores.pkcs11 import fresh_process
+from hsm_keys.stores.pkcs11.key_pairs import make_pair
 from hsm_keys.stores.pkcs11.marks import passing_id
 from hsm_keys.stores.pkcs11.store import Pkcs11Store
 from hsm_keys.stores.uri import Pkcs11Uri
@@ -29,17 +29,17 @@ def test_it_counts_the_keys_of_a_label_in_the_right_token(softhsm: SoftHsm) -> N
         elsewhere.generate("prod", KeyType.ED25519)
         uri = Pkcs11Uri.parse(store.uri)
         for number in range(4):
-            assert outside.labelled(uri, "prod", Pin(token.pin)) == min(number, 2)
+            assert fresh_process.private_keys_labelled(uri, "prod", Pin(token.pin)) == min(number, 2)
             with store.managing("make a further key of that label") as objects:
                 make_pair(objects, "prod", KeyType.ED25519, passing_id())
-        assert outside.labelled(uri, "pro", Pin(token.pin)) == 0
+        assert fresh_process.private_keys_labelled(uri, "pro", Pin(token.pin)) == 0
 
 
 def test_a_module_that_prints_does_not_spoil_the_answer(token: TestToken, shim: Shim) -> None:
     shim.rules("say 17")
     with open_store(shim.uri(token)) as store:
         store.generate("prod", KeyType.ED25519)
-        assert outside.labelled(Pkcs11Uri.parse(store.uri), "prod", Pin(token.pin)) == 1
+        assert fresh_process.private_keys_labelled(Pkcs11Uri.parse(store.uri), "prod", Pin(token.pin)) == 1
 
 
 @pytest.mark.parametrize("change", [{"pin": "wrong-pin-4711"}, {"serial": "0"}, {"module": "/nowhere.so"}])
@@ -60,7 +60,7 @@ def test_what_cannot_be_told_is_none_and_shows_no_pin(
         token=uri.token, serial=change.get("serial", uri.serial), module_path=change.get("module", uri.module_path)
     )
     monkeypatch.setattr(subprocess, "run", run)
-    assert outside.labelled(uri, "prod", Pin(pin)) is None
+    assert fresh_process.private_keys_labelled(uri, "prod", Pin(pin)) is None
     (done,) = seen
     assert pin not in repr((done.args, done.stdout, done.stderr))
 
@@ -76,14 +76,14 @@ def test_the_new_process_loads_no_library_of_others(token: TestToken, monkeypatc
 
     with open_store(token.uri) as store:
         monkeypatch.setattr(subprocess, "run", run)
-        outside.labelled(Pkcs11Uri.parse(store.uri), "prod", Pin(token.pin))
+        fresh_process.private_keys_labelled(Pkcs11Uri.parse(store.uri), "prod", Pin(token.pin))
     monkeypatch.undo()
-    python, *options = command[: command.index(str(outside.__file__))]
+    python, *options = command[: command.index(str(fresh_process.__file__))]
     assert options == ["-I", "-S"]
     imports = (
         "import runpy, sys; runpy.run_path(sys.argv[1]); print('pkcs11' in sys.modules or 'hsm_keys' in sys.modules)"
     )
     loaded = subprocess.run(
-        [python, *options, "-c", imports, outside.__file__], capture_output=True, text=True, check=True
+        [python, *options, "-c", imports, fresh_process.__file__], capture_output=True, text=True, check=True
     )
     assert loaded.stdout == "False\n"

@@ -8,7 +8,7 @@ import pytest
 
 from hsm_keys.errors import KeyExistsError
 from hsm_keys.stores.awskms import open_kms, open_uri
-from hsm_keys.stores.awskms.layout import KeyCreation, alias_of, name_of
+from hsm_keys.stores.awskms.tags import KeyCreation, alias_of, name_of
 from hsm_keys.stores.base import RETIRED, SUCCESSOR
 from tests.support.ministack import OTHER_REGION, REGION, account
 
@@ -66,8 +66,8 @@ def test_the_alias_moves_and_both_keys_go_on_signing(store: AwsKmsStore) -> None
 def test_killed_between_any_two_calls_the_name_leads_somewhere_and_the_rest_can_be_done(
     store: AwsKmsStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hsm_keys.stores.awskms import handover, succession
-    from hsm_keys.stores.awskms.refusals import ask as real
+    from hsm_keys.stores.awskms import alias_handover, succession
+    from hsm_keys.stores.awskms.error_mapping import ask as real
 
     def stopping_after(calls: int) -> Any:
         left = [calls]
@@ -86,7 +86,7 @@ def test_killed_between_any_two_calls_the_name_leads_somewhere_and_the_rest_can_
     while True:
         new = store.bind(store.generate_like(old, "prod" + SUCCESSOR), NEW_ID, "prod")
         stopping = stopping_after(stopped)
-        for module in (handover, succession):
+        for module in (alias_handover, succession):
             monkeypatch.setattr(module, "ask", stopping)
         try:
             store.hand_over("prod", taker=new, leaver=old, mark=RETIRED)
@@ -94,7 +94,7 @@ def test_killed_between_any_two_calls_the_name_leads_somewhere_and_the_rest_can_
             finished = False
         else:
             finished = True
-        for module in (handover, succession):
+        for module in (alias_handover, succession):
             monkeypatch.setattr(module, "ask", real)
         assert store.key("prod").sign(b"message")
         assert {key.api_key_id for key in store.keys()} == {OLD_ID, NEW_ID}

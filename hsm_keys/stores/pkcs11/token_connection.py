@@ -1,4 +1,4 @@
-"""A token, logged in: what is opened anew, as a whole, after a fork and when a module had to be brought back."""
+"""One token that this process is logged in to: its sessions and its login, opened anew after a fork or a restart."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from hsm_keys.forks import fork_generation
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.pkcs11.attributes import read, read_or_none
 from hsm_keys.stores.pkcs11.cryptoki import sign_mechanism
-from hsm_keys.stores.pkcs11.generate import sweep
 from hsm_keys.stores.pkcs11.halves import Unpaired
+from hsm_keys.stores.pkcs11.key_pairs import sweep
 from hsm_keys.stores.pkcs11.login import Login, log_in, open_session
 from hsm_keys.stores.pkcs11.objects import Objects
-from hsm_keys.stores.pkcs11.pool import Lane, SessionPool
+from hsm_keys.stores.pkcs11.pool import PoolMember, SessionPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from hsm_keys.stores.pkcs11.key import Pkcs11Key
     from hsm_keys.stores.pkcs11.module import Module
 
-__all__ = ["Link"]
+__all__ = ["TokenConnection"]
 
 _ED25519_SIGNATURE: Final = 64  # bytes
 _LONGEST_SIGNATURE: Final = 512  # bytes: RSA-4096
 
 
 @dataclass(slots=True, eq=False)
-class Link:
+class TokenConnection:
     """Sessions on one token, and the login that they share.
 
     Args:
@@ -66,7 +66,7 @@ class Link:
         self.epoch = self.module.epoch
 
     @classmethod
-    def open(cls, module: Module, token: Any, description: str, get_pin: PinGetter, *, force: bool) -> Link:
+    def open(cls, module: Module, token: Any, description: str, get_pin: PinGetter, *, force: bool) -> TokenConnection:
         """Log in, and remove what an interrupted destruction left.
 
         Args:
@@ -82,10 +82,10 @@ class Link:
         """
         login = log_in(module, token, get_pin, force=force)
         pool = SessionPool(module, partial(open_session, token, rw=False), login.session)
-        link = cls(module, token, description, login, pool, get_pin)
+        connection = cls(module, token, description, login, pool, get_pin)
         with module.mutex:
-            sweep(link.objects)
-        return link
+            sweep(connection.objects)
+        return connection
 
     @property
     def usable(self) -> bool:
@@ -94,51 +94,51 @@ class Link:
         return ours and not self.pool.closed
 
     def close(self) -> None:
-        """Close the sessions; the last link of a token logs out. Not to be called for one of another process."""
+        """Close the sessions; the last connection of a token logs out. Not to be called for one of another process."""
         if self.epoch == self.module.epoch:
             with suppress(StoreUnavailableError):  # a module that hangs keeps nobody from closing
                 self.pool.close()
                 self.login.release()
 
     def sign(self, key: Pkcs11Key, message: bytes, *, digest: bool, opened_just_now: bool = False) -> bytes:
-        """Sign in a lane of the pool; for the last argument see ``locate``.
+        """Sign in a session of the pool; for the last argument see ``locate``.
 
         Raises:
-            PoolClosedError: If the link isn't usable any more.
+            PoolClosedError: If the connection isn't usable any more.
             PKCS11Error: If the token refuses, or is gone.
             HsmKeysError: If the key can't be found or can't sign.
         """
         pool = self.pool
-        lane = pool.take()
+        member = pool.take()
         try:
-            sign = lane.handles.get((key.fingerprint, digest)) or self._prepare(
-                lane, key, digest=digest, opened_just_now=opened_just_now
+            sign = member.handles.get((key.fingerprint, digest)) or self._prepare(
+                member, key, digest=digest, opened_just_now=opened_just_now
             )
         except HsmKeysError:
-            pool.put(lane)  # its session is as good as before
+            pool.put(member)  # its session is as good as before
             raise
         except BaseException:
-            pool.discard(lane)
+            pool.discard(member)
             raise
         try:
-            with lane.guard:
+            with member.guard:
                 signature: bytes = sign(message)
         except BaseException:
-            pool.discard(lane)  # with whatever is under way in its session
+            pool.discard(member)  # with whatever is under way in its session
             raise
-        pool.put(lane)
+        pool.put(member)
         return signature
 
     @contextmanager
     def loop(self, key: Pkcs11Key) -> Iterator[Callable[[bytes], bytes]]:
         """Give what signs with a key in a session of its own, without the pool around it."""
         with self.module.mutex:
-            lane = Lane(open_session(self.token, rw=False), nullcontext())
+            member = PoolMember(open_session(self.token, rw=False), nullcontext())
         try:
-            yield self._prepare(lane, key, digest=False, opened_just_now=True)
+            yield self._prepare(member, key, digest=False, opened_just_now=True)
         finally:
             with self.module.mutex, suppress(ckr.PKCS11Error):
-                lane.session.close()
+                member.session.close()
 
     def make_ready(self) -> None:
         """Make sure that the session which manages objects is there and logged in.
@@ -153,7 +153,7 @@ class Link:
             self._log_in()
 
     def _log_in(self) -> bool:
-        """Log in if nobody is; return whether it was so. All lanes forget their handles first: they are worthless."""
+        """Log in if nobody is; return whether it was so. All sessions forget their handles first."""
         if self.module.library.functions.is_logged_in(self.login.session.handle):
             return False
         for pool in list(self.module.pools):
@@ -234,10 +234,12 @@ class Link:
             hint="it was destroyed, or the token's storage is gone; see `hsm-keys list`",
         )
 
-    def _prepare(self, lane: Lane, key: Pkcs11Key, *, digest: bool, opened_just_now: bool) -> Callable[[bytes], bytes]:
-        """Look the key up in a lane and keep what signs with it: lookups are linear in the token's objects."""
+    def _prepare(
+        self, member: PoolMember, key: Pkcs11Key, *, digest: bool, opened_just_now: bool
+    ) -> Callable[[bytes], bytes]:
+        """Look the key up in a session and keep what signs with it: lookups are linear in the token's objects."""
         with self.module.mutex:
-            private = self.locate(self._objects(lane.session), key, opened_just_now=opened_just_now)
+            private = self.locate(self._objects(member.session), key, opened_just_now=opened_just_now)
         if not hasattr(private, "sign"):  # python-pkcs11 leaves it out where CKA_SIGN is false
             raise SigningError(
                 f"the token says that the key {key.name!r} can't sign", hint="enroll a key made for signing"
@@ -249,7 +251,7 @@ class Link:
             length=key.signature_length,
             wants_pin=key.fingerprint in self._want_pin,
         )
-        lane.handles[key.fingerprint, digest] = sign
+        member.handles[key.fingerprint, digest] = sign
         return sign
 
     def _signing(
