@@ -22,7 +22,7 @@ PAGE = (ROOT / "docs" / "sandbox.md").read_text()
 def test_its_examples_run(block: Block) -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = run_block(block, environment)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout
 
 
 def test_it_names_every_market() -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from hsm_keys.cli import main
 from hsm_keys.errors import UsageError
-from tests.docs.test_readme import BLOCKS
+from tests.docs.test_readme import PAGES
 from tests.support import node
 from tests.support.cli import run_cli, run_json
 from tests.support.door import Door, program
@@ -110,7 +110,7 @@ const status = (asked) => asked.then((answer) => answer.status, (error) => error
 
 
 def with_tokens(folder: Path) -> Door:
-    """Start a proxy on loopback for a client with a token and a throwaway PEM, as the README says."""
+    """Start a proxy on loopback for a client with a token and a throwaway PEM, as docs/proxy.md says."""
     (folder / "policy.toml").write_text("version = 1\n[clients.bot]\nmax_count = 5\n")
     (folder / "clients").mkdir()
     (folder / "clients" / "bot").touch(mode=0o600)
@@ -121,8 +121,10 @@ def with_tokens(folder: Path) -> Door:
 
 
 def recipe(door: Door, language: str, *command: str, **environment: str) -> Any:
-    """Run what the README gives for a client that takes a PEM, and return what it printed."""
-    codes = [block.code for block in BLOCKS if block.language == language and "throwaway.pem" in block.code]
+    """Run what docs/proxy.md gives for a client that takes a PEM, and return what it printed."""
+    codes = [
+        block.code for block in PAGES["docs/proxy"] if block.language == language and "throwaway.pem" in block.code
+    ]
     code = codes[-1].replace("127.0.0.1:8090", f"127.0.0.1:{door.port}")
     done = subprocess.run(
         [*command, code],
