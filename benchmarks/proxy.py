@@ -1,32 +1,32 @@
-# ruff: noqa: INP001, T201, S101, S603, D103, ANN001, ANN201, PLR2004 - a script that prints what it measures
-"""What the proxy costs, all in one run on one machine: ``./softhsm-setup.sh python benchmarks/proxy.py``.
+# ruff: noqa: INP001, T201, S101, S603, S607, D103, ANN001, D102 - a script that prints what it measures
+"""What the proxy costs beside nginx, all in one run on one machine: ``./softhsm-setup.sh python benchmarks/proxy.py``.
 
-The sandbox, the proxies and the client are processes or threads of their own; on two cores they share them. A plain
-forward is the same HTTP library without judging, signing and audit. The last lines hold each target against what was
-measured: the share of it that was used up, where 100 % is the target. ``--scale 0.05`` is a quick run that shows
-that everything works, and measures nothing.
+Needs nginx and a C compiler (Debian: nginx, gcc, libc6-dev). nginx forwards the same requests, of the same client in C
+(``load.c``), to the same Kalshi, which is an nginx too and verifies nothing. All of them share the processors.
+Processor time is the kernel's word (user and system, /proc/PID/stat), of a program with all its threads and children;
+noise touches it least. The last lines hold each target against what was measured: the share of it that was used up,
+where 100 % is the target. ``--scale 0.1`` is a quick run that shows that everything works, and measures nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import multiprocessing
+import contextlib
+import json
 import os
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-import aiohttp
 import httpx2
-from aiohttp import web
 
 from hsm_keys.proxy.audit import AuditTrail
 from hsm_keys.proxy.verifying import verify
@@ -35,247 +35,268 @@ from hsm_keys.signing.pem import load_private_key
 from hsm_keys.stores import open_store
 from tests.support.softhsm import SoftHsm
 
-PATH = "/trade-api/v2/portfolio/balance"
+HERE = Path(__file__).parent
+BALANCE = "/trade-api/v2/portfolio/balance"
+ORDERS = "/trade-api/v2/portfolio/events/orders"
+LOGGED = "/trade-api/v2/portfolio/positions"
+ORDER = json.dumps({
+    "ticker": "KXTEST-1", "side": "bid", "count": "1.00", "price": "0.0100", "time_in_force": "immediate_or_cancel",
+    "self_trade_prevention_type": "taker_at_cross", "client_order_id": "bench",
+})  # fmt: skip
+POLICY = """version = 1
+[clients.default]
+read_tokens_per_second = 1000000
+write_tokens_per_second = 1000000
+max_count = 100
+max_price_cents = 60
+markets = ["KXTEST-*"]
+max_order_dollars = "50"
+max_dollars_a_day = "100000000"
+"""
+NGINX = """daemon off; worker_processes 1; pid {name}.pid; error_log {name}.log crit;
+events {{ worker_connections 4096; }}
+http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 1h; client_body_temp_path {name}-1;
+proxy_temp_path {name}-2; fastcgi_temp_path {name}-3; uwsgi_temp_path {name}-4; scgi_temp_path {name}-5;
+default_type application/json; log_format moments $msec; {http} }}"""
+KALSHI = """server {{ listen 127.0.0.1:{port};
+location = /trade-api/v2/portfolio/balance {{ return 200 '{{"balance":1}}'; }}
+location = /trade-api/v2/portfolio/positions {{ access_log moments moments; return 200 '{{"positions":[]}}'; }}
+location = /trade-api/v2/portfolio/events/orders {{
+  return 201 '{{"order_id":"x","fill_count":"0.00","remaining_count":"0.00"}}'; }}
+location /trade-api/v2/account/ {{ return 404; }}
+location / {{ proxy_pass {sandbox}; proxy_set_header Host $http_host; }} }}"""
+FORWARD = """upstream kalshi {{ server 127.0.0.1:{port}; keepalive 256; }}
+server {{ listen unix:{socket}; location / {{ proxy_pass http://kalshi; proxy_http_version 1.1;
+proxy_set_header Connection ""; }} }}"""
 SCALE = 1.0
 TARGETS: list[tuple[float, str]] = []
 
 
+@dataclass
+class Load:
+    """What a run of ``load`` says; ``cpu_us`` is of the program that was asked, for each request."""
+
+    rate: float
+    p50: float
+    p99: float
+    bad: int
+    cpu_us: float = 0.0
+
+
 def target(what: str, measured: float, most: float, unit: str) -> None:
     """Note what was measured of a target, and the most that it may be."""
-    TARGETS.append((measured / most, f"{what}: {measured:.3g} of at most {most:g} {unit}"))
+    TARGETS.append((measured / most, f"{what}: {measured:.4g} of at most {most:.4g} {unit}"))
 
 
-def p(values: list[float], share: float) -> float:
-    return sorted(values)[int(len(values) * share)] * 1000
+def at_least(what: str, measured: float, least: float, unit: str) -> None:
+    """Note what was measured of a target, and the least that it may be."""
+    TARGETS.append((least / measured, f"{what}: {measured:.4g} of at least {least:.4g} {unit}"))
 
 
-def latencies(client: httpx2.Client, url: str, headers=dict, pause: float = 0.0, statuses: set[int] | None = None):
+def cpu_s(pid: int) -> float:
+    """Processor time of a process and those that it has started, in seconds."""
+    ticks = 0
+    family = {pid}
+    for entry in sorted(int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()):
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+            if entry in family or int(fields[1]) in family:
+                family.add(entry)
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+class Bench:
+    """A folder with all that runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.load_program = folder / "load"
+        subprocess.run(["cc", "-O2", "-pthread", "-o", self.load_program, HERE / "load.c"], check=True)
+        (folder / "policy.toml").write_text(POLICY)
+        (folder / "policy.toml").chmod(0o600)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.running: list[subprocess.Popen[str]] = []
+
+    def nginx(self, name: str, http: str) -> subprocess.Popen[str]:
+        conf = self.folder / f"{name}.conf"
+        conf.write_text(NGINX.format(name=name, http=http))
+        process = subprocess.Popen(["nginx", "-p", self.folder, "-c", conf], text=True)
+        self.running.append(process)
+        return process
+
+    def proxy(self, name: str, *options: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hsm_keys", "proxy", "--name", name, "--socket", str(self.folder / name),
+             "--policy", str(self.folder / "policy.toml"), *options],
+            env={**os.environ, "XDG_STATE_HOME": str(self.folder / "state"), "XDG_RUNTIME_DIR": str(self.folder)},
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.running.append(process)
+        assert process.stderr is not None
+        print(process.stderr.readline().strip(), file=sys.stderr)
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        return process
+
+    def load(self, what, address, *, process=None, connections=1, rate=0.0, seconds=8.0, method="GET", path=BALANCE,
+             body="") -> Load:  # fmt: skip
+        before = cpu_s(process.pid) if process else 0.0
+        given = (address, connections, max(1.0, seconds * SCALE), rate, method, path, *([body] if body else []))
+        done = subprocess.run([self.load_program, *map(str, given)], check=True, capture_output=True, text=True)
+        total, _, bad, reached, p50, p99, longest = (float(number) for number in done.stdout.split())
+        used = (cpu_s(process.pid) - before) * 1e6 / total if process else 0.0
+        print(f"{what:62} {reached:6.0f}/s  p50 {p50:6.0f}  p99 {p99:6.0f}  longest {longest:7.0f}  cpu {used:5.0f} us")
+        if bad:
+            print(f"  {bad:.0f} answers weren't 2xx")
+        return Load(reached, p50, p99, int(bad), used)
+
+    def stop(self, process: subprocess.Popen[str]) -> None:
+        self.running.remove(process)
+        process.terminate()
+        process.wait()
+
+
+def signature_us(signer) -> float:
+    """The middle time of a signature on one thread."""
     taken = []
-    for number in range(int(2000 * SCALE) + 200):
+    for number in range(int(3000 * SCALE) + 100):
         begun = time.perf_counter()
-        answer = client.get(url, headers=headers())
-        if number >= 200:
-            taken.append(time.perf_counter() - begun)
-        assert answer.status_code in (statuses or {200}), answer.text
-        if pause:
-            time.sleep(pause)
-    return taken
-
-
-def plain_forward(origin: str, path: str) -> None:
-    """Forward without doing anything."""
-
-    async def serve() -> None:
-        async with aiohttp.ClientSession(auto_decompress=False) as session:
-
-            async def forward(request: web.BaseRequest) -> web.StreamResponse:
-                async with session.request(request.method, origin + request.raw_path) as answer:
-                    return web.Response(status=answer.status, headers=answer.headers, body=await answer.read())
-
-            runner = web.ServerRunner(web.Server(forward, access_log=None))
-            await runner.setup()
-            await web.UnixSite(runner, path).start()
-            await asyncio.Event().wait()
-
-    asyncio.run(serve())
-
-
-def started(folder: Path, name: str, *options: str, **environment: str) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hsm_keys", "proxy", "--name", "prod", "--socket", str(folder / name), *options],
-        env={
-            **os.environ,
-            "XDG_STATE_HOME": str(folder / f"{name}-state"),
-            "XDG_RUNTIME_DIR": str(folder),
-            **environment,
-        },
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    print(process.stderr.readline().strip(), file=sys.stderr)
-    return process
-
-
-def over(socket: Path) -> httpx2.Client:
-    return httpx2.Client(transport=httpx2.HTTPTransport(uds=str(socket)), timeout=30)
-
-
-def rate(socket: Path, path: str = PATH, clients: int = 16) -> float:
-    """Requests a second with several clients on one loop."""
-    seconds = max(1.5, 4 * SCALE)
-
-    async def run() -> float:
-        connector = aiohttp.UnixConnector(str(socket), limit=clients)
-        done = 0
-        async with aiohttp.ClientSession(connector=connector) as session:
-            end = time.perf_counter() + seconds
-
-            async def ask() -> None:
-                nonlocal done
-                while time.perf_counter() < end:
-                    async with session.get(f"http://localhost{path}") as answer:
-                        await answer.read()
-                    done += 1
-
-            await asyncio.gather(*(ask() for _ in range(clients)))
-        return done / seconds
-
-    return asyncio.run(run())
-
-
-def signing_rate(signer, threads: int) -> float:
-    """Signatures a second with so many threads."""
-    count = int(1000 * SCALE) + 1
-
-    def sign(_thread: int) -> None:
-        for _ in range(count):
-            signer.headers("GET", PATH)
-
-    with ThreadPoolExecutor(threads) as pool:
-        begun = time.perf_counter()
-        list(pool.map(sign, range(threads)))
-        return threads * count / (time.perf_counter() - begun)
-
-
-def stub(port_to: multiprocessing.connection.Connection) -> None:
-    """A Kalshi that answers at once and verifies nothing: for throughput, where the sandbox would be the limit.
-
-    ``/last`` says when the last signed request arrived, on the clock that all processes share.
-    """
-    last = 0.0
-
-    async def serve() -> None:
-        async def answer(request: web.BaseRequest) -> web.StreamResponse:
-            nonlocal last
-            if request.path == "/last":
-                return web.json_response(last)
-            if "KALSHI-ACCESS-SIGNATURE" in request.headers:
-                last = time.monotonic()
-            return web.Response(text='{"balance":1}', content_type="application/json")
-
-        runner = web.ServerRunner(web.Server(answer, access_log=None))
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port_to.send(runner.addresses[0][1])
-        await asyncio.Event().wait()
-
-    asyncio.run(serve())
+        signer.headers("GET", f"{BALANCE}/{number}")
+        taken.append(time.perf_counter() - begun)
+    return sorted(taken)[len(taken) // 2] * 1e6
 
 
 def main() -> None:
     global SCALE  # noqa: PLW0603 - one run, one scale
     parser = argparse.ArgumentParser()
     parser.add_argument("--scale", type=float, default=1.0)
-    SCALE = parser.parse_args().scale
+    parser.add_argument("--requests", type=int, default=0, help="also look whether memory grows over so many requests")
+    given = parser.parse_args()
+    SCALE = given.scale
     folder = Path(tempfile.mkdtemp(prefix="hsm-"))
+    folder.chmod(0o711)  # nginx's worker is another user
+    bench = Bench(folder)
     try:
-        measure(folder)
+        measure(bench, given.requests)
     finally:
+        for process in list(bench.running):
+            bench.stop(process)
         shutil.rmtree(folder)
     print("\ntarget used up")
     for share, what in TARGETS:
         print(f"{share:6.0%}  {what}")
 
 
-def measure(folder: Path) -> None:
-    softhsm = SoftHsm(folder)
+def measure(bench: Bench, requests: int) -> None:
+    softhsm = SoftHsm(bench.folder)
     os.environ["SOFTHSM2_CONF"] = str(softhsm.conf)
     token = softhsm.init_token()
     with SandboxServer() as sandbox:
         os.environ |= {
-            "KALSHI_API_BASE_URL": sandbox.base_url,
+            "KALSHI_API_BASE_URL": f"http://127.0.0.1:{bench.port}/trade-api/v2",
             "HSM_KEYS_STORE": token.uri,
             "KALSHI_KEY_ID": sandbox.bootstrap_key_id,
             "KALSHI_PRIVATE_KEY": sandbox.bootstrap_pem,
         }
-        subprocess.run([sys.executable, "-m", "hsm_keys", "enroll", "--name", "prod"], check=True, capture_output=True)
-        origin = sandbox.base_url.removesuffix("/trade-api/v2")
-        forwarding = multiprocessing.Process(target=plain_forward, args=(origin, str(folder / "plain")), daemon=True)
-        forwarding.start()
-        proxy = started(folder, "door")
-        with open_store(token.uri) as store, httpx2.Client() as direct:
-            signer = store.key("prod").signer()
-            measured = {
-                "direct, signed (httpx2)": latencies(direct, origin + PATH, lambda: signer.headers("GET", PATH)),
-                "through the proxy": latencies(over(folder / "door"), f"http://localhost{PATH}"),
-                "direct, again": latencies(direct, origin + PATH, lambda: signer.headers("GET", PATH)),
-            }
-            rates = {threads: signing_rate(signer, threads) for threads in (1, 2, 4)}
-        print("the token alone: " + ", ".join(f"{rate:.0f}/s on {threads} threads" for threads, rate in rates.items()))
-        proxy.terminate()
-        proxy.wait()
-        ahead = started(folder, "ahead", "--presign", "4", "--presign-rate", "500")
-        public = "http://localhost/trade-api/v2/exchange/status"
-        for pause in (0.025, 0.005):  # at 5 ms caches are warmer, and the worker signs beside each other request
-            apart = f"public path, {pause * 1000:.0f} ms apart"
-            measured[f"plain forward, no signature, {apart}"] = latencies(over(folder / "plain"), public, pause=pause)
-            measured[f"proxy, signed ahead, {apart}"] = latencies(over(folder / "ahead"), public, pause=pause)
-        ahead.terminate()
-        ahead.wait()
-        for what, values in measured.items():
-            print(f"{what:58} p50 {p(values, 0.5):.3f} ms  p99 {p(values, 0.99):.3f} ms")
-        first, through, again, plain, signed_ahead, often_plain, often_ahead = (
-            p(values, 0.5) for values in measured.values()
-        )
-        direct = (first + again) / 2
-        print(
-            f"through the proxy: {through / direct:.2f} times a direct request; "
-            f"signed ahead {signed_ahead / plain:.2f} and {often_ahead / often_plain:.2f} times a plain forward"
-        )
-        target("p50 added to a direct signed request", through - direct, 1.0, "ms")
-        target("p50 added to a plain forward when signed ahead", signed_ahead - plain, 0.3, "ms")
-        forwarding.kill()
-    throughput(folder, max(rates.values()))
-    verify_a_million(folder, load_private_key(sandbox.bootstrap_pem))
+        bench.nginx("kalshi", KALSHI.format(port=bench.port, sandbox=sandbox.base_url.removesuffix("/trade-api/v2")))
+        forward = bench.nginx("forward", FORWARD.format(port=bench.port, socket=bench.folder / "plain"))
+        wait_for(bench.folder / "plain")
+        for name, kind in (("rsa", "rsa-2048"), ("ed", "ed25519")):
+            command = [sys.executable, "-m", "hsm_keys", "enroll", "--name", name, "--key-type", kind]
+            subprocess.run(command, check=True, capture_output=True)
+        at_once(bench, token.uri)
+        ahead(bench, forward, requests)
+    verify_a_million(bench.folder, load_private_key(sandbox.bootstrap_pem))
 
 
-def throughput(folder: Path, token_rate: float) -> None:
-    here, there = multiprocessing.Pipe()
-    kalshi = multiprocessing.Process(target=stub, args=(there,), daemon=True)
-    kalshi.start()
-    origin = f"http://127.0.0.1:{here.recv()}"
-    forwarding = multiprocessing.Process(target=plain_forward, args=(origin, str(folder / "plain2")), daemon=True)
-    forwarding.start()
-    proxy = started(folder, "load", KALSHI_API_BASE_URL=f"{origin}/trade-api/v2")
-    plain, through = rate(folder / "plain2"), rate(folder / "load")
-    limit = min(plain, token_rate)
-    print(
-        f"plain forward {plain:.0f}/s, the token alone {token_rate:.0f}/s, proxy {through:.0f}/s: {through / limit:.0%}"
-    )
-    share = through / limit
-    TARGETS.append((0.8 / share, f"throughput: {share:.0%} of the token's or the plain forward's, at least 80 %"))
-    loading = threading.Thread(target=rate, args=(folder / "load",))
-    loading.start()
-    time.sleep(1)
-    with over(folder / "hsm-keys" / "prod.control.sock") as control:
-        control.get("http://localhost/healthz")
-        begun = time.monotonic()
-        control.post("http://localhost/freeze")
-        answered = time.monotonic() - begun
-        loading.join()
-        last = httpx2.get(f"{origin}/last").json() - begun
-        print(f"freeze answered after {answered * 1000:.1f} ms at full load")
-        target("from freeze to the last signed request at Kalshi, at full load", max(last, 0) * 1000, 100, "ms")
-        control.post("http://localhost/thaw")
-        loading = threading.Thread(target=rate, args=(folder / "load",))
-        loading.start()
+def wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.05)
+
+
+def at_once(bench: Bench, uri: str) -> None:
+    """Measure a key that signs each request when it comes: RSA-2048 on SoftHSM."""
+    with open_store(uri) as store:
+        signature = signature_us(store.key("rsa").signer())
+    print(f"a signature on one thread: {signature:.0f} us, {1e6 / signature:.0f}/s")
+    proxy = bench.proxy("rsa")
+    direct = bench.load("direct, unsigned", bench.port)
+    through = bench.load("proxy, signing at once (RSA-2048)", bench.folder / "rsa", process=proxy)
+    added = (through.p50 - direct.p50) / signature
+    target("p50 added to a direct request when signing at once", added, 1.15, "signatures")
+    full = bench.load("proxy, signing at once, 16 clients", bench.folder / "rsa", process=proxy, connections=16)
+    at_least("throughput, signing at once", full.rate * signature / 1e6, 0.7, "of the token's rate on one thread")
+    freeze(bench)
+    bench.stop(proxy)
+
+
+def ahead(bench: Bench, forward, requests: int) -> None:
+    """Measure a key that signs ahead (Ed25519 on SoftHSM) beside nginx as a plain forward."""
+    proxy = bench.proxy("ed", "--presign", "4", "--presign-rate", "2500")
+    plain, signed = bench.folder / "plain", bench.folder / "ed"
+    for what, more, target_applies in (
+        ("GET, 1 client, 100/s", {"rate": 100.0}, False),
+        ("GET, 4 clients, 400/s", {"rate": 400.0, "connections": 4}, True),
+        ("orders under caps, 4 clients, 400/s",
+         {"rate": 400.0, "connections": 4, "method": "POST", "path": ORDERS, "body": ORDER}, True),
+    ):  # fmt: skip
+        direct = bench.load(f"direct: {what}", bench.port, **more)
+        nginx = bench.load(f"nginx: {what}", plain, process=forward, **more)
+        ours = bench.load(f"proxy, signed ahead: {what}", signed, process=proxy, **more)
+        if target_applies:
+            target(f"processor time, {what}", ours.cpu_us / nginx.cpu_us, 4, "times nginx's")
+            target(f"added p50, {what}", (ours.p50 - direct.p50) / (nginx.p50 - direct.p50), 4, "times nginx's")
+    steady = bench.load("proxy, signed ahead, 16 clients, 1,000/s", signed, process=proxy, connections=16, rate=1000.0)
+    target("p99 at 1,000 requests a second", steady.p99 / 1000, 3, "ms")
+    full = bench.load("proxy, signed ahead, 16 clients", signed, process=proxy, connections=16)
+    at_least("throughput, signed ahead (Ed25519)", full.rate, 1800, "requests a second")
+    bench.load("nginx, 16 clients", plain, process=forward, connections=16)
+    if requests:
+        memory(bench, proxy, requests)
+    bench.stop(proxy)
+
+
+def memory(bench: Bench, proxy, requests: int) -> None:
+    """Look at the proxy's memory before and after many requests."""
+
+    def resident_mb() -> float:
+        return int(Path(f"/proc/{proxy.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
+
+    bench.load("warming up", bench.folder / "ed", process=proxy, connections=16, seconds=20)
+    before, done = resident_mb(), 0.0
+    while done < requests:
+        done += bench.load("for memory", bench.folder / "ed", process=proxy, connections=16, seconds=60).rate * 60
+    print(f"memory after {done:,.0f} requests: {before:.1f} MB before, {resident_mb():.1f} MB after")
+
+
+def freeze(bench: Bench) -> None:
+    """Freeze at full load; look when Kalshi saw the last signed request."""
+
+    def last_seen() -> float:
+        return float((bench.folder / "moments").read_text().split()[-1])
+
+    def busy() -> threading.Thread:
+        given = (bench.folder / "rsa", 16, 3, 0, "GET", LOGGED)
+        thread = threading.Thread(target=subprocess.run, args=([bench.load_program, *map(str, given)],),
+                                  kwargs={"capture_output": True})  # fmt: skip
+        thread.start()
         time.sleep(1)
-        begun = time.monotonic()
-        subprocess.run(
-            [sys.executable, "-m", "hsm_keys", "proxy", "freeze", "--name", "prod"],
-            check=True,
-            env={**os.environ, "XDG_RUNTIME_DIR": str(folder)},
-            stdout=subprocess.DEVNULL,
-        )
+        return thread
+
+    with httpx2.Client(
+        transport=httpx2.HTTPTransport(uds=str(bench.folder / "hsm-keys" / "rsa.control.sock")), timeout=30
+    ) as control:
+        loading = busy()
+        begun = time.time()
+        control.post("http://localhost/freeze")
+        answered = time.time() - begun
         loading.join()
-        last = httpx2.get(f"{origin}/last").json() - begun
-        print(f"the command freeze, its start included, to the last signed request: {last * 1000:.0f} ms")
-    proxy.terminate()
-    proxy.wait()
-    kalshi.kill()
-    forwarding.kill()
+        print(f"freeze answered after {answered * 1000:.1f} ms at full load")
+        late = max(last_seen() - begun, 0) * 1000
+        target("from freeze to the last signed request at Kalshi, at full load", late, 100, "ms")
+        control.post("http://localhost/thaw")
 
 
 def verify_a_million(folder: Path, private) -> None:
@@ -299,7 +320,7 @@ def verify_a_million(folder: Path, private) -> None:
             uid=1000,
             pid=4711,
             method="GET",
-            path=PATH,
+            path=BALANCE,
             verdict="allowed",
             rule="allowed",
             status=None,
