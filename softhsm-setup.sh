@@ -95,8 +95,9 @@ create_venv() {
     apt_install "python$(python_version "$1")-venv" && "$1" -m venv "$venv" >&2 # Debian packages it by itself
 }
 
+# Nothing is compiled ahead: that takes as long as all the rest, and most modules are never imported.
 pip_install() {
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >&2 ||
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile "$@" >&2 ||
         die "pip failed, it says above why: once that is mended, run this again"
 }
 

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import select
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from typing import TYPE_CHECKING
 
@@ -28,7 +30,10 @@ def child_signs(key: StoredKey) -> bool:
     child = os.fork()
     if child == 0:
         try:
+            faulthandler.dump_traceback_later(15)
             os.write(writing, key.sign(b"child"))
+        except BaseException:  # noqa: BLE001 - the child ends here, and says why
+            traceback.print_exc()
         finally:
             os._exit(0)
     os.close(writing)

@@ -118,7 +118,7 @@ def test_children_forked_while_threads_sign_and_look_start_afresh_too(token: Tes
 def test_a_child_forked_while_a_call_never_returns_is_told_so(
     token: TestToken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hsm_keys.stores.pkcs11.module._AT_REST_S", 0.05)
+    monkeypatch.setattr("hsm_keys.stores.pkcs11.module._FORK_WAITS_S", 0.05)
     with open_store(token.uri) as store:
         key = store.generate("prod", KeyType.ED25519)
         assert isinstance(store, Pkcs11Store)

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["Module", "acquire"]
 
 _AT_REST_S: Final = 2.0
-"""How long closing and forking wait for signatures under way."""
+"""How long closing waits for signatures under way."""
+
+_FORK_WAITS_S: Final = 8.0
+"""How long forking waits for calls under way: a child forked too early can't use the module, and a busy machine may
+let a thread stand inside for seconds."""
 
 _PARALLEL_SAFE: Final = ("SoftHSM",)
 """Modules (by a word of manufacturer or description) on which 8 threads signed 160,000 times without a bad
@@ -173,8 +177,8 @@ class _Forks:
 
     def _before(self) -> None:
         self._alone.acquire()
-        deadline = time.monotonic() + _AT_REST_S
-        self._counting = _lock.acquire(_AT_REST_S)
+        deadline = time.monotonic() + _FORK_WAITS_S
+        self._counting = _lock.acquire(_FORK_WAITS_S)
         for module in list(_modules.values()):
             if module.rest(deadline, for_good=False):
                 self._at_rest.append(module)
