@@ -11,6 +11,7 @@ import click
 
 from hsm_keys._version import __version__
 from hsm_keys.cli.commands import Group
+from hsm_keys.cli.help_pages import write_commands
 from hsm_keys.cli.options import settings_options
 from hsm_keys.cli.output import fail, fail_interrupted, fail_usage, wants_json
 from hsm_keys.cli.streams import SIGPIPE_EXIT, claim_streams, end_streams
@@ -47,6 +48,15 @@ _COMMANDS: Final = {
 }
 """Command to the module that holds it, and its short help: ``--help`` imports none of them."""
 
+_GROUPS: Final = {
+    "Start here": ("demo", "init", "doctor", "enroll", "migrate", "sandbox"),
+    "Use a key": ("sign", "request", "fix-logon", "public-key", "run", "proxy"),
+    "Look": ("list", "show", "custody", "reconcile", "bench", "explain"),
+    "Change": ("adopt", "generate", "rotate", "revoke", "replicate"),
+    "Operate": ("audit", "kms", "vault", "config"),
+}
+"""The commands as people look for them."""
+
 _SIGNPOSTS: Final = ("help", "version", "import")
 """Words that people try; the module ``signposts`` has them, and the list of commands hasn't."""
 
@@ -74,9 +84,8 @@ class _LazyGroup(Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """Write the short helps from the table."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, short) for name, (_, short) in _COMMANDS.items()])
+        """Write the short helps from the table, in groups."""
+        write_commands(_GROUPS, {name: short for name, (_, short) in _COMMANDS.items()}, formatter)
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -115,7 +124,7 @@ def _noticing_readers() -> Iterator[None]:
 def program() -> None:
     """Keep Kalshi API keys in hardware: made in a PKCS#11 token or AWS KMS, signing there, never leaving.
 
-    The store and environment options may stand before or after the command.
+    `hsm-keys COMMAND --help` explains a command, `hsm-keys explain CODE` an error.
     """
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
+
+from hsm_keys.cli.help_pages import write_commands, write_examples, write_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["Command", "Group", "command", "group"]
+
+_WHOLE: Final = 1000
+"""Characters of a short help: more than any has."""
 
 # A private key begins with dashes, too.
 _OPTION: Final = re.compile(r"--?[a-z][a-z-]{0,30}")
@@ -69,7 +74,19 @@ def _wanted(kind: click.ParamType[Any]) -> str:
     return {click.INT: "a whole number", click.FLOAT: "a number"}.get(kind, "what this takes")
 
 
-class Command(click.Command):
+class _Page:
+    """Lays a command's help out; a mix-in for click's classes."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options."""
+        write_options(cast("click.Command", self), ctx, formatter)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        """Write the examples."""
+        write_examples(cast("click.Command", self).epilog, formatter)
+
+
+class Command(_Page, click.Command):
     """A command that repeats no value in its errors."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -77,11 +94,22 @@ class Command(click.Command):
         return _checked(self, super().parse_args, ctx, args)
 
 
-class Group(click.Group):
+class Group(_Page, click.Group):
     """A group of such commands."""
 
     command_class = Command
     group_class = type
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands, then the options."""
+        self.format_commands(ctx, formatter)
+        super().format_options(ctx, formatter)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the first sentence of each command's help, whole."""
+        found = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        helps = {name: one.get_short_help_str(_WHOLE) for name, one in found.items() if one is not None}
+        write_commands({"Commands": helps}, helps, formatter)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the group's own arguments into the context."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from hsm_keys.cli.help_pages import SharedOption, show_shared_options
 from hsm_keys.errors import UsageError
 from hsm_keys.values import describe, may_be_shown
 
@@ -61,8 +62,8 @@ def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         setattr(settings, param.name, value)
 
 
-def _shared(*names: str, **attributes: Any) -> Callable[[_F], _F]:
-    return click.option(*names, expose_value=False, callback=_remember, **attributes)
+def _shared(*names: str, cls: type[click.Option] = SharedOption, **attributes: Any) -> Callable[[_F], _F]:
+    return click.option(*names, cls=cls, expose_value=False, callback=_remember, **attributes)
 
 
 _SHARED = (
@@ -93,12 +94,22 @@ _SHARED = (
 )
 
 
+_help_store = click.option(
+    "--help-store",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=show_shared_options,
+    help="Show the options for the store and the environment, and exit.",
+)
+
+
 def shared_options(*outputs: str) -> Callable[[_F], _F]:
     """Return what adds the store and environment options to a command, and ``--output`` with these choices."""
 
     def add(function: _F) -> _F:
-        function = _shared("--output", type=click.Choice(outputs), help="How to print the result.")(function)
-        for option in reversed(_SHARED):
+        output = _shared("--output", cls=click.Option, type=click.Choice(outputs), help="How to print the result.")
+        for option in reversed((*_SHARED, output, _help_store)):
             function = option(function)
         return function
 

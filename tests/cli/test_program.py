@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -72,7 +73,7 @@ def test_the_table_of_short_helps_names_every_command_as_it_is() -> None:
 def test_every_help_has_an_example(name: str) -> None:
     done = run_cli(*name.split(), "--help")
     assert done.returncode == 0
-    assert f"Example: hsm-keys {name}".strip() in " ".join(done.stdout.split())
+    assert re.search(rf"^Examples?:\n  (?:\w+=\S+ )*hsm-keys {name}", done.stdout, re.MULTILINE)
 
 
 def test_the_shared_options_stand_before_and_after_every_command() -> None:
