@@ -44,6 +44,7 @@ _COMMANDS: Final = {
     "audit": ("audit", "Verify the proxy's audit trail."),
     "sandbox": ("sandbox", "Run a strict stand-in for Kalshi on loopback."),
     "demo": ("demo", "Show the whole story on a throwaway sandbox."),
+    "config": ("config", "Print every setting, and where it came from."),
     "explain": ("explain", "Say what an error code means, and what to do."),
 }
 """Command to the module that holds it, and its short help: ``--help`` imports none of them."""

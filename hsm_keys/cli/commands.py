@@ -87,7 +87,24 @@ class _Page:
 
 
 class Command(_Page, click.Command):
-    """A command that repeats no value in its errors."""
+    """A command that repeats no value in its errors, and that finds in the shared options what a profile adds.
+
+    Args:
+        uses_profile: Whether it does that: a command that explains what is wrong works beside a profile that is.
+    """
+
+    def __init__(self, *args: Any, uses_profile: bool = True, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self._uses_profile = uses_profile and any(param.name == "profile" for param in self.params)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        if self._uses_profile:
+            from hsm_keys.cli.options import Settings
+            from hsm_keys.cli.profile import add_profile
+
+            add_profile(ctx.ensure_object(Settings))
+        return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments into the context."""

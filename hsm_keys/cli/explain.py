@@ -28,7 +28,7 @@ _LISTS = (
 )
 
 
-@command(epilog="Example: hsm-keys explain kalshi_tier")
+@command(uses_profile=False, epilog="Example: hsm-keys explain kalshi_tier")
 @click.argument("code", nargs=-1, metavar="[CODE]")
 @settings_options
 @click.pass_obj

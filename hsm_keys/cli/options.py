@@ -20,6 +20,7 @@ __all__ = [
     "api_key_id_option",
     "auth_option",
     "check_printable_name",
+    "given_options",
     "key_name",
     "new_key_options",
     "settings_options",
@@ -32,7 +33,10 @@ _F = TypeVar("_F", bound="Callable[..., Any]")
 
 @dataclass(slots=True)
 class Settings:
-    """What the shared options said; None where they were left out."""
+    """What the shared options said, then what the profile adds; None where neither says anything.
+
+    ``policy`` and ``api_key_id`` are a profile's alone: the options of those names are some commands' own.
+    """
 
     stores: tuple[str, ...] = ()
     slot: int | None = None
@@ -48,11 +52,32 @@ class Settings:
     ws_url: str | None = None
     exchange: str | None = None
     output: str | None = None
+    policy: str | None = None
+    api_key_id: str | None = None
 
     @property
     def as_json(self) -> bool:
         """Whether stdout is for a program."""
         return self.output == "json"
+
+
+def given_options(settings: Settings) -> dict[str, str]:
+    """Return the options that were given, such as ``--pin-file``, with their values."""
+    values: dict[str, object] = {
+        "--store": " ".join(settings.stores) or None,
+        "--slot": settings.slot,
+        "--token": settings.token,
+        "--kms": settings.kms or None,
+        "--module": settings.module,
+        "--pin-file": settings.pin_file,
+        "--force-pin": settings.force_pin or None,
+        "--region": settings.region,
+        "--base-url": settings.base_url,
+        "--env": settings.env,
+        "--ws-url": settings.ws_url,
+        "--exchange": settings.exchange,
+    }
+    return {option: str(value) for option, value in values.items() if value is not None}
 
 
 def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
@@ -82,7 +107,7 @@ _SHARED = (
     _shared("--force-pin", is_flag=True, default=None, help="Log in though one more wrong PIN locks the token."),
     _shared("--kms", is_flag=True, default=None, help="The keys are in AWS KMS."),
     _shared("--region", metavar="REGION", help="KMS's Region; several with commas, preferred first. [AWS_REGION]"),
-    _shared("--profile", metavar="NAME", help="A profile of AWS's configuration files. [AWS_PROFILE]"),
+    _shared("--profile", metavar="NAME", help="Settings of that name in config.toml. [HSM_KEYS_PROFILE]"),
     _shared("--env", type=click.Choice(["prod", "demo"]), help="Kalshi's environment. [KALSHI_DEMO]"),
     _shared("--base-url", metavar="URL", help="Kalshi's base URL. [KALSHI_API_BASE_URL]"),
     _shared("--ws-url", metavar="URL", help="The WebSocket's URL, where --base-url doesn't tell it. [KALSHI_WS_URL]"),

@@ -11,6 +11,7 @@ import click
 from hsm_keys.cli.commands import Group
 from hsm_keys.cli.extras import import_extra
 from hsm_keys.cli.options import Settings, settings_options
+from hsm_keys.cli.profile import add_profile
 from hsm_keys.cli.proxy_check import check, policy
 from hsm_keys.cli.proxy_control import cancel_all, freeze, limits, status, thaw
 from hsm_keys.errors import UsageError
@@ -71,6 +72,9 @@ def proxy(ctx: click.Context, /, **given: Any) -> None:
     from hsm_keys.kalshi.surroundings import check_authorities
 
     settings = ctx.ensure_object(Settings)
+    add_profile(settings)
+    if given["policy"] is None and settings.policy:
+        given["policy"] = Path(settings.policy)
     options = _options(given)
     keep_to_itself()
     base_url = kalshi_base_url(settings)

@@ -191,14 +191,15 @@ def signing_key(store: KeyStore, name: str, settings: Settings, api_key_id: str 
         store: The open store.
         name: The key's name.
         settings: The shared options.
-        api_key_id: The API key id to sign for, instead of the key's own.
+        api_key_id: The API key id to sign for, instead of the key's own; where neither is there, a profile's.
 
     Raises:
         WrongEnvironmentError: If the key's own API key belongs to another environment.
     """
     from hsm_keys.signing.environments import check_environment
 
-    signer = store.key(name).signer(api_key_id=api_key_id)
+    key = store.key(name)
+    signer = key.signer(api_key_id=api_key_id or (None if key.api_key_id else settings.api_key_id))
     check_environment(name, signer.environment, connector(settings).environment)
     return signer
 

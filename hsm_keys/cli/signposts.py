@@ -35,7 +35,7 @@ def show_help(ctx: click.Context, /, words: Sequence[str]) -> None:
     click.echo(about.get_help())
 
 
-@command(epilog="Example: hsm-keys version")
+@command(uses_profile=False, epilog="Example: hsm-keys version")
 @settings_options
 @click.pass_obj
 def version(settings: Settings) -> None:

@@ -42,8 +42,8 @@ def store_uri(settings: Settings, say: Callable[[str], None]) -> str:
     uri = store if named else os.environ.get("HSM_KEYS_STORE")
     if uri and _is_kms(uri):
         return _kms_uri(settings, uri)
-    if settings.region is not None or settings.profile is not None:
-        raise UsageError("--region and --profile are for keys in AWS KMS", hint="give --kms")
+    if settings.region is not None:
+        raise UsageError("--region is for keys in AWS KMS", hint="give --kms")
     if store is not None:
         return _token_uri(store, settings.module)
     return _with_module(uri, settings.module) if uri else _uri_in_module(settings, say)
@@ -66,8 +66,8 @@ def store_uris(settings: Settings, say: Callable[[str], None]) -> list[str]:
 
 
 def _without_a_kms_that_says_nothing(settings: Settings) -> Settings:
-    """Return the settings without ``--kms`` where a ``--store`` is in KMS, and no Region or profile goes with it."""
-    if settings.region is not None or settings.profile is not None or not any(map(_is_kms, settings.stores)):
+    """Return the settings without ``--kms`` where a ``--store`` is in KMS, and no Region goes with it."""
+    if settings.region is not None or not any(map(_is_kms, settings.stores)):
         return settings
     return replace(settings, kms=None)
 
@@ -96,7 +96,7 @@ def _wants_a_pin_from_outside(uri: str) -> bool:
 
 
 def _kms_uri(settings: Settings, uri: str) -> str:
-    """Return the URI with --region and --profile worked in."""
+    """Return the URI with --region worked in."""
     from hsm_keys.stores.awskms.uri import AwsKmsUri
 
     if settings.module is not None or settings.pin_file is not None:
@@ -106,9 +106,6 @@ def _kms_uri(settings: Settings, uri: str) -> str:
         regions = tuple(settings.region.split(","))
         _refuse_two("--region", regions, parsed.regions)
         parsed = replace(parsed, regions=regions)
-    if settings.profile is not None:
-        _refuse_two("--profile", settings.profile, parsed.profile)
-        parsed = replace(parsed, profile=settings.profile)
     return str(AwsKmsUri.parse(str(parsed)))  # once more: the options are checked as the URI was
 
 

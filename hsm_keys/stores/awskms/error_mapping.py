@@ -179,7 +179,7 @@ def _no_credentials(error: Exception, call: Call | None = None) -> HsmKeysError:
     if isinstance(error, boto.ProfileNotFound):
         return AwsCredentialsError(
             "AWS's configuration has no such profile",
-            hint="check --profile and AWS_PROFILE: aws configure list-profiles",
+            hint="check AWS_PROFILE, and profile= in the URI: aws configure list-profiles",
         )
     if isinstance(error, boto.NoCredentialsError):
         return AwsCredentialsError("there are no AWS credentials", hint="set AWS_PROFILE, log in, or attach a role")

@@ -1,0 +1,141 @@
+"""What a profile may hold: the fields, what each takes, and that none of them holds a secret."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from hsm_keys.errors import HsmKeysError
+from hsm_keys.signing.environments import ENVIRONMENTS, PERPS, resolve, websocket_url
+from hsm_keys.values import describe, looks_secret, shown_word
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["FIELDS", "check_fields", "holds_secret", "scheme_of"]
+
+_SCHEMES: Final = ("pkcs11", "awskms", "vault")
+_IN_URI: Final = {"module": "module-path", "pin-file": "pin-source"}
+"""Fields to the attributes of a token's URI that say the same (RFC 7512)."""
+
+_PARTS: Final = re.compile(r"[/?&;:=]")
+_SECRETS: Final = {
+    "pin": "did you mean 'pin-file'?",
+    "token": "a token of PKCS#11 is named by 'store', and a token of Vault by BAO_TOKEN or VAULT_TOKEN",
+    "private-key": "a bootstrap key is named by KALSHI_PRIVATE_KEY_PATH",
+}
+"""Names under which somebody may want to put a secret, and what there is instead."""
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_USER: Final = re.compile(r"://[^/?#]*@")
+
+
+class _WrongValueError(Exception):
+    """A value isn't what its field takes; the text says what it takes."""
+
+
+def scheme_of(uri: str) -> str:
+    """Return the scheme of a store's URI, in lower case: the name of its back-end."""
+    return uri.partition(":")[0].strip().lower()
+
+
+def holds_secret(text: str) -> bool:
+    """Tell whether a text, or a part of the path or URI that it is, has a form that secrets have."""
+    named = "pin-value" in text.lower() or "\n" in text or _USER.search(text) is not None
+    return named or any(map(looks_secret, _PARTS.split(text)))
+
+
+def _store(text: str) -> None:
+    if scheme_of(text) not in _SCHEMES or ":" not in text:
+        raise _WrongValueError("has to be a store's URI: " + ", ".join(f"{scheme}:..." for scheme in _SCHEMES))
+
+
+def _path(text: str) -> None:
+    # Where a relative one leads depends on the folder that a command is run in; and a PIN in its place is none.
+    if not text.startswith(("/", "~/")):
+        raise _WrongValueError("has to be a path that begins with / or ~/")
+
+
+def _one_of(*words: str) -> Callable[[str], None]:
+    def check(text: str) -> None:
+        if text not in words:
+            raise _WrongValueError(f"has to be {' or '.join(words)}")
+
+    return check
+
+
+def _base_url(text: str) -> None:
+    _accepted(lambda: resolve(base_url=text, env={}))
+
+
+def _ws_url(text: str) -> None:
+    _accepted(lambda: websocket_url(base_url="http://127.0.0.1", ws_url=text, env={}))
+
+
+def _api_key_id(text: str) -> None:
+    # Kalshi's are UUIDs. What else might be one isn't taken here: it might be a PIN in the wrong place.
+    if not _UUID.fullmatch(text):
+        raise _WrongValueError("has to be an API key id, which is a UUID")
+
+
+def _accepted(check: Callable[[], object]) -> None:
+    try:
+        check()
+    except HsmKeysError as error:
+        raise _WrongValueError(f"can't be used: {error.message}") from None
+
+
+FIELDS: Final[Mapping[str, Callable[[str], None]]] = {
+    "store": _store,
+    "module": _path,
+    "pin-file": _path,
+    "env": _one_of(*ENVIRONMENTS),
+    "base-url": _base_url,
+    "ws-url": _ws_url,
+    "exchange": _one_of(PERPS),
+    "policy": _path,
+    "api-key-id": _api_key_id,
+}
+"""Field to what checks its value. All are texts, named as the options are."""
+
+
+def check_fields(table: Mapping[str, object]) -> str:
+    """Return what is wrong with a profile's fields, in words that repeat no value; empty if nothing is.
+
+    Args:
+        table: The profile as it stands in the file.
+    """
+    for name, value in table.items():
+        problem = _problem(name, value)
+        if problem:
+            return problem
+    return _contradiction({name: str(value) for name, value in table.items()})
+
+
+def _problem(name: str, value: object) -> str:
+    if name in _SECRETS:
+        return f"there is no setting {name!r}, since a profile holds no secret; {_SECRETS[name]}"
+    if name not in FIELDS:
+        return f"there is no setting {shown_word(name, FIELDS)}"
+    if not isinstance(value, str) or not value.strip():
+        return f"{name} has to be a text in quotes"
+    if holds_secret(value):
+        return f"{name} holds {describe(value)}: it may be a secret, and a profile holds none"
+    try:
+        FIELDS[name](value)
+    except _WrongValueError as error:
+        return f"{name} {error}"
+    return ""
+
+
+def _contradiction(table: Mapping[str, str]) -> str:
+    if "env" in table and "base-url" in table:
+        return "env and base-url both name an environment: keep one of them"
+    store = table.get("store", "")
+    twice = next((name for name, attribute in _IN_URI.items() if name in table and f"{attribute}=" in store), None)
+    if twice:
+        return f"{twice} is in the store's URI, too: keep one of them"
+    of_tokens = next((name for name in _IN_URI if name in table), None)
+    if of_tokens and store and scheme_of(store) != "pkcs11":
+        return f"{of_tokens} goes with PKCS#11 tokens, and the store is another one"
+    return ""

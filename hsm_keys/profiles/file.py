@@ -1,0 +1,185 @@
+"""The file with the profiles: ``hsm-keys/config.toml`` in ``XDG_CONFIG_HOME``, else in ``~/.config``.
+
+::
+
+    default = "prod"            # which profile counts where none is named
+
+    [profiles.prod]
+    store = "pkcs11:token=kalshi?module-path=/usr/lib/softhsm/libsofthsm2.so"
+    pin-file = "~/.config/hsm-keys/pin"
+    env = "prod"
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from hsm_keys.errors import UsageError
+from hsm_keys.files import check_nobody_else_writes
+from hsm_keys.profiles.fields import check_fields
+from hsm_keys.settings_errors import not_toml
+from hsm_keys.values import describe, hides_its_arguments, shown_path, shown_word
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Profile", "Profiles", "chosen_profile", "config_path", "is_profile_name", "read_profiles"]
+
+_MAX_LENGTH: Final = 64 * 1024  # bytes
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Settings under a name.
+
+    Args:
+        name: The name.
+        path: The file that it stands in.
+        fields: The settings, by the names that they have in the file; paths begin with ``/``.
+    """
+
+    name: str
+    path: Path
+    fields: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Profiles:
+    """What the file holds.
+
+    Args:
+        path: Where it is.
+        default: The profile that counts where none is named; None if there is no such one.
+        profiles: The profiles by name.
+    """
+
+    path: Path
+    default: str | None
+    profiles: Mapping[str, Profile]
+
+
+def is_profile_name(name: str) -> bool:
+    """Tell whether a profile may be called so."""
+    return _NAME.fullmatch(name) is not None
+
+
+def config_path(env: Mapping[str, str] = os.environ) -> Path:
+    """Return where the file is to be, by the XDG Base Directory Specification: a relative folder is left aside.
+
+    Raises:
+        UsageError: If this user has no home.
+    """
+    folder = env.get("XDG_CONFIG_HOME", "")
+    if not folder.startswith("/"):
+        folder = f"{_home()}/.config"
+    return Path(folder, "hsm-keys", "config.toml")
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise UsageError("this user has no home folder to look for profiles in", hint="set XDG_CONFIG_HOME") from None
+
+
+def chosen_profile(name: str | None, env: Mapping[str, str] = os.environ) -> Profile | None:
+    """Return the profile that counts: the one named, else that of ``HSM_KEYS_PROFILE``, else the file's default.
+
+    Args:
+        name: What ``--profile`` said.
+        env: The environment's variables.
+
+    Returns:
+        The profile; None if none is named and the file has no default, or there is no file.
+
+    Raises:
+        UsageError: If there is no such profile, or the file can't be used.
+    """
+    by = "--profile" if name else "HSM_KEYS_PROFILE"
+    name = name or env.get("HSM_KEYS_PROFILE") or None
+    path = config_path(env)
+    known = read_profiles(path)
+    if known is None:
+        if name is None:
+            return None
+        raise UsageError(f"{by} names a profile, and there is no file {path}", hint=_HINT)
+    name = name or known.default
+    if name is None:
+        return None
+    if name not in known.profiles:
+        names = ", ".join(known.profiles) or "none"
+        raise UsageError(
+            f"{path} has no profile {shown_word(name, known.profiles)}; it has {names}",
+            hint=f"see {by}, and `hsm-keys config` without it",
+        )
+    return known.profiles[name]
+
+
+_HINT: Final = "`hsm-keys init` writes one; for a profile of AWS's own files set AWS_PROFILE"
+
+
+def read_profiles(path: Path) -> Profiles | None:
+    """Read the file; None if there is none.
+
+    Raises:
+        UsageError: If it can't be read, others can write it, or it holds what no profile holds, such as a secret.
+    """
+    try:
+        with path.open("rb") as file:
+            check_nobody_else_writes(path, file.fileno())
+            content = file.read(_MAX_LENGTH + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UsageError(f"{shown_path(path)} can't be read: {error.strerror}", hint="mend that, or move it") from None
+    return _parsed(path, content)
+
+
+@hides_its_arguments
+def _parsed(path: Path, content: bytes) -> Profiles:
+    """Return what the file holds; its text may hold a secret that doesn't belong there."""
+    hint = f"mend {path}; docs/profiles.md has an example"
+    if len(content) > _MAX_LENGTH:
+        raise UsageError(f"{path} is too long to hold profiles", hint=hint)
+    try:
+        table = tomllib.loads(content.decode())
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} isn't UTF-8", hint=hint) from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is no TOML: {not_toml(error)}", hint=hint) from None
+    problem, profiles = _profiles(path, table)
+    default = table.get("default")
+    if not problem and default is not None and default not in profiles:
+        problem = "default has to name a profile of this file"
+    if problem:
+        raise UsageError(f"{path}: {problem}", hint=hint)
+    return Profiles(path, default, profiles)
+
+
+def _profiles(path: Path, table: Mapping[str, Any]) -> tuple[str, dict[str, Profile]]:
+    """Return what is wrong with the file, and its profiles."""
+    stray = next((name for name in table if name not in {"default", "profiles"}), None)
+    if stray is not None:
+        return f"there is no setting {shown_word(stray, ('default', 'profiles'))} outside [profiles.NAME]", {}
+    within = table.get("profiles", {})
+    if not isinstance(within, dict):
+        return "profiles have the form [profiles.NAME]", {}
+    profiles = {}
+    for name, fields in within.items():
+        if not is_profile_name(name) or not isinstance(fields, dict):
+            return f"{describe(name)} can't be a profile: they have the form [profiles.NAME]", {}
+        problem = check_fields(fields)
+        if problem:
+            return f"profile {name}: {problem}", {}
+        profiles[name] = Profile(name, path, {field: _absolute(value) for field, value in fields.items()})
+    return "", profiles
+
+
+def _absolute(value: str) -> str:
+    return str(_home() / value[2:]) if value.startswith("~/") else value

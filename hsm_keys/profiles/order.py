@@ -1,0 +1,166 @@
+"""The one order in which settings count: option, variable, profile, default; and where each came from."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from hsm_keys.profiles.fields import holds_secret, scheme_of
+from hsm_keys.values import describe, may_be_shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hsm_keys.profiles.file import Profile
+
+__all__ = ["Origin", "Setting", "settings_in_order"]
+
+
+class Origin(StrEnum):
+    """Where a setting came from; the earlier counts."""
+
+    OPTION = "option"
+    VARIABLE = "variable"
+    PROFILE = "profile"
+    DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What counts.
+
+    Args:
+        name: The setting's name.
+        value: Its value; described where it is or may be a secret.
+        origin: Where it came from.
+        by: The option, the variable, or the field of the profile; empty for a default.
+    """
+
+    name: str
+    value: str
+    origin: Origin
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Where a setting may come from, the first that is there first.
+
+    Args:
+        name: Its name.
+        options: Options, which are called as their attributes in the settings are.
+        variables: Variables of the environment; an empty one counts as left out.
+        fields: Fields of a profile.
+        default: What counts otherwise, in words.
+    """
+
+    name: str
+    options: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
+    default: str = "none"
+
+
+_STORE: Final = _Kind(
+    "store", ("--store", "--slot", "--token", "--kms"), ("HSM_KEYS_STORE",), ("store",), "the one token of the module"
+)
+_GOES_WITH_STORE: Final = ("module", "pin", "api-key-id")
+"""A profile has them for its own store: another token is never tried with its PIN."""
+
+_OPTIONS_OF: Final = {
+    "pkcs11": ("--slot", "--token", "--module", "--pin-file", "--force-pin"),
+    "awskms": ("--kms", "--region"),
+}
+"""Options by which somebody means a back-end: a profile's store of another one gives way."""
+
+_SECRET: Final = frozenset({"HSM_KEYS_PIN"})
+
+
+def _kinds(exchange: str | None) -> tuple[_Kind, ...]:
+    perps = "KALSHI_PERPS_" if exchange else "KALSHI_"
+    bases = ("KALSHI_PERPS_API_BASE_URL", "KALSHI_PERPS_DEMO") if exchange else ()
+    return (
+        _STORE,
+        _Kind("module", ("--module",), ("HSM_KEYS_MODULE",), ("module",), "the store's, else SoftHSM"),
+        _Kind("pin", ("--pin-file",), ("HSM_KEYS_PIN_FILE", "HSM_KEYS_PIN"), ("pin-file",), "asked for on a terminal"),
+        _Kind(
+            "environment",
+            ("--base-url", "--env"),
+            (*bases, "KALSHI_API_BASE_URL", "KALSHI_DEMO"),
+            ("base-url", "env"),
+            "prod",
+        ),
+        _Kind("websocket", ("--ws-url",), ("KALSHI_WS_URL",), ("ws-url",), "the environment's"),
+        _Kind("exchange", ("--exchange",), (), ("exchange",), "event contracts"),
+        _Kind("policy", (), (), ("policy",), "none"),
+        _Kind("api-key-id", (), (), ("api-key-id",), "the one beside the key in its store"),
+        _Kind("region", ("--region",), ("AWS_REGION", "AWS_DEFAULT_REGION"), (), "the store's, else AWS's files"),
+        _Kind("bootstrap key", (), (f"{perps}KEY_ID",), (), "none"),
+    )
+
+
+def settings_in_order(
+    options: Mapping[str, str], profile: Profile | None, env: Mapping[str, str] = os.environ
+) -> list[Setting]:
+    """Return each setting with where it comes from.
+
+    Args:
+        options: The options that were given, such as ``--slot``, with their values.
+        profile: The profile that counts.
+        env: The environment's variables.
+    """
+    fields = dict(profile.fields) if profile else {}
+    store = fields.get("store")
+    if store is not None and (_another_back_end(options, store) or _first(_STORE, options, env)):
+        fields = {name: value for name, value in fields.items() if name != "store" and not _goes_with_store(name)}
+    elif store is None and not _may_be_token(options, env):
+        fields = {name: value for name, value in fields.items() if name not in {"module", "pin-file"}}
+    exchange = options.get("--exchange") or fields.get("exchange")
+    return [_setting(kind, options, env, fields) for kind in _kinds(exchange)]
+
+
+def _another_back_end(options: Mapping[str, str], store: str) -> bool:
+    """Tell whether options mean another back-end than a profile's store is of."""
+    own = scheme_of(store)
+    return any(options.keys() & set(theirs) for scheme, theirs in _OPTIONS_OF.items() if scheme != own)
+
+
+def _may_be_token(options: Mapping[str, str], env: Mapping[str, str]) -> bool:
+    if options.keys() & set(_OPTIONS_OF["awskms"]):
+        return False
+    named = "" if options.keys() & {"--slot", "--token"} else options.get("--store") or env.get("HSM_KEYS_STORE", "")
+    return not named or scheme_of(named) == "pkcs11"
+
+
+def _goes_with_store(field: str) -> bool:
+    return field.removesuffix("-file") in _GOES_WITH_STORE
+
+
+def _first(kind: _Kind, options: Mapping[str, str], env: Mapping[str, str]) -> tuple[Origin, str, str] | None:
+    for option in kind.options:
+        if option in options:
+            return Origin.OPTION, option, options[option]
+    for variable in kind.variables:
+        if env.get(variable, "").strip():
+            return Origin.VARIABLE, variable, "hidden" if variable in _SECRET else env[variable]
+    return None
+
+
+def _setting(kind: _Kind, options: Mapping[str, str], env: Mapping[str, str], fields: Mapping[str, str]) -> Setting:
+    first = _first(kind, options, env)
+    if first is not None:
+        origin, by, value = first
+        return Setting(kind.name, _safe(value), origin, by)
+    for field in kind.fields:
+        if field in fields:
+            return Setting(kind.name, fields[field], Origin.PROFILE, field)
+    return Setting(kind.name, kind.default, Origin.DEFAULT)
+
+
+def _safe(value: str) -> str:
+    """Return a value as it may be printed: nobody has checked what an option or a variable holds."""
+    structured = value.startswith(("/", "~/", "./")) or ":" in value
+    plain = value.isprintable() and not holds_secret(value) if structured else may_be_shown(value)
+    return value if plain else describe(value)
