@@ -30,6 +30,8 @@ class Asked(NamedTuple):
         reduces: Whether it can only reduce a position.
         client_order_id: Its name, by which it is looked up.
         amends: The id at Kalshi of the order that it changes; empty for a new one.
+        perps: Whether it is for a perpetual future: no cap counts it, since what it may cost can't be told.
+        subaccount: The subaccount that it names; None if it names none.
     """
 
     market: str
@@ -40,6 +42,8 @@ class Asked(NamedTuple):
     reduces: bool
     client_order_id: str
     amends: str = ""
+    perps: bool = False
+    subaccount: int | None = None
 
     @property
     def likeness(self) -> str:

@@ -20,7 +20,7 @@ _PATIENCE_S: Final = 10.0
 
 
 class OwnRequests:
-    """Sends the proxy's own requests; nothing is signed while frozen.
+    """Sends the proxy's own requests; while frozen only those that stop orders are signed.
 
     Args:
         upstream: Connects to Kalshi.
@@ -34,11 +34,17 @@ class OwnRequests:
         self._judge = judge
 
     async def get(self, path: str, query: str = "") -> tuple[int, bytes]:
+        """Ask for something; see ``send``."""
+        return await self.send("GET", path, query)
+
+    async def send(self, method: str, path: str, query: str = "", *, stops_orders: bool = False) -> tuple[int, bytes]:
         """Return the status and the body of Kalshi's answer.
 
         Args:
+            method: HTTP method.
             path: Below ``/trade-api/v2``.
             query: What stands behind the question mark; it isn't signed.
+            stops_orders: Whether it is part of cancelling orders, and signed also while frozen.
 
         Raises:
             aiohttp.ClientError: If Kalshi can't be reached, or its answer is none.
@@ -47,7 +53,7 @@ class OwnRequests:
         """
         whole = REST_PREFIX + path
         target = f"{whole}?{query}" if query else whole
-        flow = signing_flow(_SignsAtOnce(self._signs), "GET", whole)
+        flow = signing_flow(_SignsAtOnce(self._signs, even_frozen=stops_orders), method, whole)
 
         async def sign() -> dict[str, str]:
             return await self._signs.in_thread(next, flow)
@@ -56,21 +62,21 @@ class OwnRequests:
             return again or {}
 
         async with asyncio.timeout(_PATIENCE_S):
-            status, body = await self._upstream.own("GET", target, sign)
-            self._count(path)
+            status, body = await self._upstream.own(method, target, sign)
+            self._count(method, path)
             again = await self._signs.in_thread(after, flow, status)
             if again is not None:
-                status, body = await self._upstream.own("GET", target, sign_again)
-                self._count(path)
+                status, body = await self._upstream.own(method, target, sign_again)
+                self._count(method, path)
         return status, body
 
-    def _count(self, path: str) -> None:
-        self._judge.tier.spend("GET", self._judge.costs.of(find_operation("GET", path)), time.monotonic())
+    def _count(self, method: str, path: str) -> None:
+        self._judge.tier.spend(method, self._judge.costs.of(find_operation(method, path)), time.monotonic())
 
 
 class _SignsAtOnce:
     """Signs without what is made ahead: routes that the proxy asks for once an hour aren't busy."""
 
-    def __init__(self, signs: SignsForDoor) -> None:
-        self.headers = signs.headers_at_once
+    def __init__(self, signs: SignsForDoor, *, even_frozen: bool) -> None:
+        self.headers = signs.sign_frozen if even_frozen else signs.headers_at_once
         self.moved_on = signs.moved_on

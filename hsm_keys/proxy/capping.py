@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hsm_keys.proxy.accounts import Asked
 from hsm_keys.proxy.amounts import DOLLAR
+from hsm_keys.proxy.exchanges import order_id_of
 from hsm_keys.proxy.settling import SETTLED, Hold
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from hsm_keys.proxy.reservations import Order, Reservations
 
 __all__ = ["CapError", "hold_of", "orders_of"]
-
-_ORDERS = "/trade-api/v2/portfolio/events/orders/"
 
 
 class CapError(Exception):
@@ -33,44 +32,56 @@ class CapError(Exception):
         self.rule = rule
 
 
-def orders_of(reservations: Reservations, request: Request, path: str) -> list[Asked]:
-    """Return what a request's orders ask for.
+def orders_of(reservations: Reservations, request: Request, path: str, *, capped: bool) -> list[Asked]:
+    """Return what a request's orders ask for; nothing for an amendment of an order that isn't held, if none is capped.
 
     Args:
         reservations: Knows the order that is amended.
         request: What the body says.
         path: The request's.
+        capped: Whether caps hold for it.
 
     Raises:
-        CapError: If what an order may cost can't be told, or couldn't be looked up later.
+        CapError: If what an order may cost has to be known and can't be told, or couldn't be looked up later.
     """
-    return [_amendment(reservations, one, path) if one.amends else _new(one) for one in request.exposures]
+    if capped and any(one.cost is None for one in request.exposures):
+        raise CapError("caps", "what a perpetual future may cost can't be told: name its route in allow_unjudged")
+    asked = [_amendment(reservations, one, path) if one.amends else _new(one) for one in request.exposures]
+    if capped and None in asked:
+        raise CapError("amend", "the proxy doesn't hold that order under its caps: cancel it, and send another one")
+    return [one for one in asked if one is not None]
 
 
 def _new(exposure: Exposure) -> Asked:
-    if exposure.cost is None:
-        raise CapError("caps", "what a perpetual future may cost can't be told: name its route in allow_unjudged")
     name = exposure.client_order_id
     if not name:
-        raise CapError("client_order_id", "an order under caps needs a client_order_id: it is looked up by it")
+        raise CapError("client_order_id", "the order needs a client_order_id: it is looked up by it")
     return Asked(
-        exposure.market, exposure.side, exposure.count, exposure.cost, exposure.rests, exposure.cost == 0, name
+        exposure.market,
+        exposure.side,
+        exposure.count,
+        exposure.cost or 0,
+        exposure.rests,
+        not exposure.cost,
+        name,
+        perps=exposure.perps,
+        subaccount=exposure.subaccount,
     )
 
 
-def _amendment(reservations: Reservations, exposure: Exposure, path: str) -> Asked:
-    order_id = _order_id(path)
+def _amendment(reservations: Reservations, exposure: Exposure, path: str) -> Asked | None:
+    order_id = order_id_of(path)
     old = reservations.asked(order_id)
-    if exposure.cost is None:
-        raise CapError("caps", "what a perpetual future may cost can't be told: name its route in allow_unjudged")
     if old is None:
-        raise CapError("amend", "the proxy doesn't hold that order under its caps: cancel it, and send another one")
+        return None
     if (exposure.market, exposure.side) != (old.asked.market, old.asked.side):
         raise CapError("amend", "the order is of another market or side")
     if reservations.is_amended(order_id):
         raise CapError("amend", "an earlier amendment of that order isn't known to be over")
-    cost = exposure.price if exposure.side == "bid" else DOLLAR - exposure.price
-    return Asked(exposure.market, exposure.side, exposure.count, cost, True, False, "", order_id)
+    cost = 0 if exposure.perps else exposure.price if exposure.side == "bid" else DOLLAR - exposure.price
+    return old.asked._replace(
+        size=exposure.count, cost=cost, rests=True, reduces=not cost, client_order_id="", amends=order_id
+    )
 
 
 def hold_of(reservations: Reservations, operation: Operation, path: str, orders: Sequence[Order] = ()) -> Hold | None:
@@ -84,9 +95,4 @@ def hold_of(reservations: Reservations, operation: Operation, path: str, orders:
     """
     if not orders and (operation.name not in SETTLED or not reservations.orders):
         return None
-    return Hold(reservations, operation.name, _order_id(path), orders)
-
-
-def _order_id(path: str) -> str:
-    """Return the id of the order that a path names; empty if it names none."""
-    return path.removeprefix(_ORDERS).partition("/")[0] if path.startswith(_ORDERS) else ""
+    return Hold(reservations, operation.name, order_id_of(path), orders)

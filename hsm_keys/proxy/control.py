@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hsm_keys.proxy.metrics import Metrics
     from hsm_keys.proxy.running import RunningRequests
     from hsm_keys.proxy.signing import SignsForDoor
+    from hsm_keys.proxy.silence import SilenceWatch
 
 __all__ = ["Control"]
 
@@ -51,6 +52,7 @@ class Control:
         serves_at: Where clients are served; empty until they are.
         attestation: Learns when the account's location attestation ends; None while Kalshi can't be asked.
         cancelling: Cancels all orders; None while Kalshi can't be asked.
+        silence: Watches for clients that are silent; None likewise.
         allowance: Learns what calls cost and what the account's limits are; None likewise.
     """
 
@@ -77,6 +79,7 @@ class Control:
         self.attestation: AttestationWatch | None = None
         self.allowance: AllowanceWatch | None = None
         self.cancelling: Cancelling | None = None
+        self.silence: SilenceWatch | None = None
         self._started = time.time()
         self._proving = asyncio.Lock()
         metrics.frozen.set(judge.frozen)
@@ -141,6 +144,7 @@ class Control:
             **self._metrics.summary(),
             **(self.allowance.status() if self.allowance is not None else {}),
             "caps": self._left(),
+            "silence": self.silence.status() if self.silence is not None else {},
             "clients": sorted(self._judge.policy.clients),
             "audit_lines": self._trail.seq,
             "audit_head": self._trail.head,
@@ -174,6 +178,8 @@ class Control:
 
     async def _look(self) -> None:
         self._metrics.tell_left(left_dollars(self._judge.policy, self._judge.reservations))
+        if self.silence is not None:
+            self._metrics.tell_to_cancel(self.silence.status())
         if self.attestation is not None:
             await self.attestation.look()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from hsm_keys.kalshi.operations import Kind, find_operation
 from hsm_keys.proxy.capping import CapError, hold_of, orders_of
+from hsm_keys.proxy.caps import Caps
 from hsm_keys.proxy.costs import Costs
 from hsm_keys.proxy.limits import MinuteCap, TokenBucket
 from hsm_keys.proxy.orders import Request, UnclearBodyError, read_request
@@ -28,6 +29,9 @@ __all__ = ["ALLOW_ALL", "Judge", "Verdict"]
 
 ALLOW_ALL: Final = Policy(version=1, clients={"default": ClientPolicy()})
 """Without a policy: everything but API keys, transfers, and changes of accounts."""
+
+
+_NO_CAPS: Final = Caps()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,16 +172,17 @@ class Judge:
         self, client: str, rules: ClientPolicy, request: Request, *, method: str, path: str
     ) -> tuple[list[Asked], Verdict | None]:
         """Return what a request asks for of the caps on money, and the refusal for what its orders are."""
-        if rules.leaves_unjudged(method, path):
-            return [], None
-        against = rules.order_limits.against(request.exposures)
-        if against is not None or not rules.is_capped or not request.exposures:
+        is_judged = not rules.leaves_unjudged(method, path)
+        against = rules.order_limits.against(request.exposures) if is_judged else None
+        is_capped = is_judged and rules.is_capped
+        if against is not None or not (is_capped or rules.cancels_when_silent) or not request.exposures:
             return [], _denied(*against) if against is not None else None
         try:
-            asked = orders_of(self.reservations, request, path)
+            asked = orders_of(self.reservations, request, path, capped=is_capped)
         except CapError as error:
             return [], _denied(error.rule, str(error))
-        denial = self.reservations.against(client, rules.caps, rules.together, asked)
+        caps = (rules.caps, rules.together) if is_capped else (_NO_CAPS, _NO_CAPS)
+        denial = self.reservations.against(client, *caps, asked)
         if denial is None:
             return asked, None
         return [], _denied(denial.rule, f"{denial.rule}: {denial.message}", retry_after=denial.retry_after)
@@ -259,7 +264,8 @@ def _looks_at_body(rules: ClientPolicy, operation: Operation, path: str) -> bool
     counts = rules.write_tokens_per_second or (rules.orders_per_minute and operation.counts_as_trade)
     if operation.for_each_order and counts:
         return True
-    return bool(rules.order_limits or rules.is_capped) and not rules.leaves_unjudged(operation.method, path)
+    is_limited = bool(rules.order_limits or rules.is_capped)
+    return rules.cancels_when_silent or (is_limited and not rules.leaves_unjudged(operation.method, path))
 
 
 def _read(operation: Operation, body: bytes) -> Request:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from prometheus_client.samples import Sample
 
@@ -72,6 +72,18 @@ class Metrics:
             ["client", "cap"],
             registry=registry,
         )
+        self.silences = Counter(
+            "hsm_keys_proxy_silences",
+            "Times that a silent client's orders were cancelled",
+            ["client"],
+            registry=registry,
+        )
+        self.to_cancel = Gauge(
+            "hsm_keys_proxy_silence_orders",
+            "Orders of silent clients that aren't known to be over",
+            ["client"],
+            registry=registry,
+        )
         self.verdict = cache(self.verdicts.labels)
         self.answered = cache(self.upstream.labels)
         self.drawn = cache(self.presigned.labels)
@@ -82,6 +94,12 @@ class Metrics:
         self.left.clear()
         for client, cap, amount in left:
             self.left.labels(client, cap).set(amount)
+
+    def tell_to_cancel(self, silence: Mapping[str, Mapping[str, float]]) -> None:
+        """Show of each client how many orders are still to be cancelled for its silence."""
+        self.to_cancel.clear()
+        for client, said in silence.items():
+            self.to_cancel.labels(client).set(said["to_cancel"])
 
     def text(self) -> bytes:
         """Return everything in Prometheus's text format."""

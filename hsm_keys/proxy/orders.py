@@ -52,6 +52,8 @@ class Exposure:
         rests: Whether it stays in the book until it is filled or cancelled.
         client_order_id: Its name; None if it has none.
         amends: Whether it changes an order that there is.
+        perps: Whether it is for a perpetual future.
+        subaccount: The subaccount that it names; None if it names none.
     """
 
     market: str
@@ -62,6 +64,8 @@ class Exposure:
     rests: bool = True
     client_order_id: str | None = None
     amends: bool = False
+    perps: bool = False
+    subaccount: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +186,8 @@ def _exposure(order: CreateOrder | PerpsOrder | AmendOrder | PerpsAmend) -> Expo
         rests=getattr(order, "time_in_force", "good_till_canceled") == "good_till_canceled",
         client_order_id=order.client_order_id,
         amends=isinstance(order, AmendOrder | PerpsAmend),
+        perps=isinstance(order, PerpsOrder | PerpsAmend),
+        subaccount=getattr(order, "subaccount", None),
     )
 
 

@@ -41,6 +41,8 @@ _WINDOW: Final = re.compile(r"(\w{3})(?:-(\w{3}))? (\d\d):(\d\d)-(\d\d):(\d\d) (
 CLIENT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What a client may be called."""
 
+_LONGEST_SILENCE_S: Final = 86_400
+
 TIER: Final = inf
 """Tokens a second of a client that has no limit of its own, and keeps to Kalshi's for the account."""
 
@@ -127,6 +129,7 @@ class ClientPolicy(MoneyCaps):
     max_count: Contracts | None = None
     max_price_cents: Annotated[int, Field(gt=0, lt=100)] | None = None
     markets: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = None
+    cancel_after_silence_seconds: Annotated[int, Field(gt=0, le=_LONGEST_SILENCE_S)] | None = None
 
     @cached_property
     def order_limits(self) -> OrderLimits:
@@ -137,7 +140,9 @@ class ClientPolicy(MoneyCaps):
     @property
     def limits_orders(self) -> bool:
         """Whether orders are limited in any way."""
-        return bool(self.order_limits) or self.orders_per_minute is not None or self.is_capped
+        return (
+            bool(self.order_limits) or self.orders_per_minute is not None or self.is_capped or self.cancels_when_silent
+        )
 
     @property
     def together(self) -> Caps:
@@ -148,6 +153,11 @@ class ClientPolicy(MoneyCaps):
     def is_capped(self) -> bool:
         """Whether caps on money hold for the client, its own or those of all together."""
         return bool(self.caps or self._together)
+
+    @property
+    def cancels_when_silent(self) -> bool:
+        """Whether the client's orders are cancelled once nothing is heard of it."""
+        return self.cancel_after_silence_seconds is not None
 
     def joined(self, together: Caps) -> None:
         """Have those caps of all clients together."""

@@ -20,12 +20,14 @@ import aiohttp
 
 from hsm_keys.errors import HsmKeysError
 from hsm_keys.proxy.amounts import DOLLAR, whole
+from hsm_keys.proxy.exchanges import EVENTS, PERPETUALS, exchange_of
 from hsm_keys.proxy.reservations import State
 from hsm_keys.proxy.signing import FrozenError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
+    from hsm_keys.proxy.exchanges import Exchange
     from hsm_keys.proxy.journal import Journal
     from hsm_keys.proxy.reservations import Order, Reservations
 
@@ -40,8 +42,6 @@ _LATE_MS: Final = 120_000
 
 _SKEW_MS: Final = 60_000
 _PAGE: Final = 500
-_ORDERS: Final = "/portfolio/orders"
-_FILLS: Final = "/portfolio/fills"
 
 _log: Final = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Reconciler:
         self._get = get
         self._journal = journal
         self._wake = asyncio.Event()
-        self._gone: set[int] = set()
+        self._gone: dict[Exchange, set[int]] = {}
         self._strangers: set[str] = set()
         self._told = 0
         self._is_capped = is_capped
@@ -104,31 +104,38 @@ class Reconciler:
 
     async def look(self) -> None:
         """Look once; what Kalshi doesn't say stays as it is."""
-        try:
-            await self._look()
-        except FrozenError:
-            return
-        except (HsmKeysError, aiohttp.ClientError, TimeoutError, UnreadableError) as error:
-            _log.warning("what became of orders under caps can't be looked up: %s", str(error) or type(error).__name__)
+        for exchange in (EVENTS, PERPETUALS):
+            try:
+                await self._look(exchange)
+            except FrozenError:
+                return
+            except (HsmKeysError, aiohttp.ClientError, TimeoutError, UnreadableError) as error:
+                why = str(error) or type(error).__name__
+                _log.warning("what became of orders that are held can't be looked up: %s", why)
 
-    async def _look(self) -> None:
-        since, orders = self._reservations.changes, list(self._reservations.orders.values())
-        if not (orders or self._is_capped()):
+    async def _look(self, exchange: Exchange) -> None:
+        held = self._reservations.orders.values()
+        since, orders = self._reservations.changes, [one for one in held if one.asked.perps == exchange.perps]
+        is_capped = self._is_capped() and not exchange.perps
+        if not (orders or is_capped):
             return
-        resting = {str(one.get("order_id")): one for one in await self._listed(_ORDERS, "orders", status="resting")}
+        listed = await self._listed(exchange.orders, "orders", status="resting")
+        resting = {str(one.get("order_id")): one for one in listed}
         amended = {order.asked.amends for order in orders if not order.order_id}
         known = [order for order in orders if order.order_id and order.order_id not in amended]
         lost = [order for order in orders if not order.order_id and not order.is_under_way]
         gone = [order for order in known if order.order_id not in resting]
-        fills = await self._fills(gone + lost)
+        gone_before = self._gone.get(exchange, set())
+        fills = await self._fills(exchange, gone + lost)
         groups = [_resting(order, resting) for order in known if order.order_id in resting]
-        groups += [await self._ended(order, fills) for order in gone if order.number in self._gone]
+        groups += [await self._ended(order, fills) for order in gone if order.number in gone_before]
         groups += [await self._looked_up(order, resting, fills) for order in lost]
-        self._gone = {order.number for order in gone}
+        self._gone[exchange] = {order.number for order in gone}
         states = [state for group in groups if self._is_unchanged(group, since) for state in group]
         self._tell(states)
         self._reservations.settle(states)
-        self._tell_strangers(resting.keys() - {order.order_id for order in self._reservations.orders.values()})
+        if is_capped:
+            self._tell_strangers(resting.keys() - {order.order_id for order in self._reservations.orders.values()})
 
     def _is_unchanged(self, states: Iterable[State], since: int) -> bool:
         """Tell whether nothing was heard of these orders since Kalshi was asked."""
@@ -167,7 +174,7 @@ class Reconciler:
         if asked.amends:
             return await self._looked_up_amendment(order) if is_late else []
         since_s = (order.at_ms - _SKEW_MS) // 1000
-        listed = await self._listed(_ORDERS, "orders", ticker=asked.market, min_ts=since_s)
+        listed = await self._listed(_exchange(order).orders, "orders", ticker=asked.market, min_ts=since_s)
         for one in [*listed, *resting.values()]:
             if one.get("client_order_id") == asked.client_order_id:
                 return _found(order, one)
@@ -185,13 +192,11 @@ class Reconciler:
         order_id, old = order.asked.amends, self._reservations.asked(order.asked.amends)
         if old is None:  # it was cancelled meanwhile: what of it was filled at which price can't be told
             return [State(order.number, order.live, 0)]
-        said = await self._order(order_id)
-        filled, remaining = _counts(said)
-        price = said.get("yes_price_dollars")
-        if filled is None or remaining is None or not isinstance(price, str):
+        said = await self._order(order, order_id)
+        filled, remaining = _counts(order, said)
+        cost = _cost(order, said)
+        if filled is None or remaining is None or cost is None:
             return []
-        yes = whole(price[:6], 4)  # six decimals at most, of which two are nothing
-        cost = yes if yes is None or order.asked.side == "bid" else DOLLAR - yes
         before = old.base + old.filled
         if cost == old.asked.cost and filled + remaining <= before + old.live:
             return [State(order.number, 0, 0)]
@@ -206,26 +211,26 @@ class Reconciler:
     async def _ended(self, order: Order, fills: dict[str, list[dict[str, Any]]]) -> list[State]:
         """Return what an order came to that rests no longer."""
         if order.base:  # some of its fills may be older than those that were listed
-            filled, _ = _counts(await self._order(order.order_id))
+            filled, _ = _counts(order, await self._order(order, order.order_id))
         else:
-            counts = [whole(fill.get("count_fp"), 2) for fill in fills.get(order.order_id, ())]
+            counts = [whole(fill.get(_exchange(order).fill_count), 2) for fill in fills.get(order.order_id, ())]
             filled = None if None in counts else sum(count or 0 for count in counts)
         mine = order.filled + order.live if filled is None else filled - order.base
         return [State(order.number, max(mine, order.filled), 0, order.order_id, order.base)]
 
-    async def _order(self, order_id: str) -> dict[str, Any]:
-        """Return an order; empty if Kalshi doesn't know it."""
-        status, body = await self._get(f"{_ORDERS}/{order_id}", "")
+    async def _order(self, order: Order, order_id: str) -> dict[str, Any]:
+        """Return what Kalshi says of an order of that id; empty if it doesn't know it."""
+        status, body = await self._get(f"{_exchange(order).orders}/{order_id}", "")
         said = _read(body).get("order") if status == HTTPStatus.OK else None
         return said if isinstance(said, dict) else {}
 
-    async def _fills(self, orders: list[Order]) -> dict[str, list[dict[str, Any]]]:
+    async def _fills(self, exchange: Exchange, orders: list[Order]) -> dict[str, list[dict[str, Any]]]:
         """Return the fills since the oldest of these orders, by order."""
         if not orders:
             return {}
         since_s = (min(order.at_ms for order in orders) - _SKEW_MS) // 1000
         fills: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for fill in await self._listed(_FILLS, "fills", min_ts=since_s):
+        for fill in await self._listed(exchange.fills, "fills", min_ts=since_s):
             fills[str(fill.get("order_id"))].append(fill)
         return fills
 
@@ -257,13 +262,28 @@ def _read(body: bytes) -> dict[str, Any]:
     return said
 
 
-def _counts(said: dict[str, Any]) -> tuple[int | None, int | None]:
-    return whole(said.get("fill_count_fp"), 2), whole(said.get("remaining_count_fp"), 2)
+def _exchange(order: Order) -> Exchange:
+    return exchange_of(perps=order.asked.perps)
+
+
+def _counts(order: Order, said: dict[str, Any]) -> tuple[int | None, int | None]:
+    """Return how many contracts of an order were filled, and may still be."""
+    exchange = _exchange(order)
+    return whole(said.get(exchange.filled), 2), whole(said.get(exchange.remaining), 2)
+
+
+def _cost(order: Order, said: dict[str, Any]) -> int | None:
+    """Return what a contract of the order costs as Kalshi has it now; None if that can't be told."""
+    if order.asked.perps:  # nothing is reckoned with it
+        return order.asked.cost
+    price = said.get("yes_price_dollars")
+    yes = whole(price[:6], 4) if isinstance(price, str) else None  # six decimals at most, of which two are nothing
+    return yes if yes is None or order.asked.side == "bid" else DOLLAR - yes
 
 
 def _resting(order: Order, resting: dict[str, dict[str, Any]]) -> list[State]:
     """Return what is new of an order that rests."""
-    filled, remaining = _counts(resting[order.order_id])
+    filled, remaining = _counts(order, resting[order.order_id])
     if filled is None or remaining is None:
         return []
     state = State(order.number, max(0, filled - order.base), remaining, order.order_id, order.base)
@@ -272,7 +292,8 @@ def _resting(order: Order, resting: dict[str, dict[str, Any]]) -> list[State]:
 
 def _found(order: Order, said: dict[str, Any]) -> list[State]:
     """Return what became of an order that Kalshi lists."""
-    filled, remaining = _counts(said)
+    filled, remaining = _counts(order, said)
     if filled is None or remaining is None or not said.get("order_id"):
         return []
-    return [State(order.number, filled, remaining if said.get("status") == "resting" else 0, str(said["order_id"]))]
+    may_rest = said.get("status", "resting") == "resting"  # of perpetual futures that isn't said
+    return [State(order.number, filled, remaining if may_rest else 0, str(said["order_id"]))]

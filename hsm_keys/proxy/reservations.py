@@ -234,7 +234,7 @@ class Reservations:
             self._hold(order)
             if remember and not asked.amends:
                 keys = _keys(asked)
-                for account in (self.account(client), self.account(ALL)):
+                for account in self._accounts_of(order):
                     _remember(account, keys, now_ms)
             reserved.append(order)
         return reserved
@@ -248,7 +248,7 @@ class Reservations:
         if order.order_id:
             self._by_id[order.order_id] = order.number
         cost = worst_case(order.filled + order.live, asked.cost) - worst_case(order.filled, asked.cost)
-        for account in (self.account(order.client), self.account(ALL)):
+        for account in self._accounts_of(order):
             account.live += cost
             if asked.rests:
                 account.open += cost
@@ -260,6 +260,10 @@ class Reservations:
             else:
                 market.asks += order.live
         self._touch(order)
+
+    def _accounts_of(self, order: Order) -> tuple[Account, ...]:
+        """Return what an order counts in."""
+        return () if order.asked.perps else (self.account(order.client), self.account(ALL))
 
     def _touch(self, order: Order) -> None:
         self.changes += 1
@@ -288,7 +292,7 @@ class Reservations:
         spent = worst_case(filled, asked.cost) - worst_case(order.filled, asked.cost)
         before = worst_case(order.filled + order.live, asked.cost) - worst_case(order.filled, asked.cost)
         after = worst_case(filled + live, asked.cost) - worst_case(filled, asked.cost)
-        for account in (self.account(order.client), self.account(ALL)):
+        for account in self._accounts_of(order):
             account.live += after - before
             if asked.rests:
                 account.open += after - before
@@ -315,7 +319,7 @@ class Reservations:
 
     def _forget(self, order: Order) -> None:
         """Let an order go out again that never came to be."""
-        for account in (self.account(order.client), self.account(ALL)):
+        for account in self._accounts_of(order):
             for key in _keys(order.asked):
                 if account.recent.get(key) == order.at_ms:
                     del account.recent[key]

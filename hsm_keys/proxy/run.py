@@ -44,6 +44,7 @@ from hsm_keys.proxy.reservations import Reservations
 from hsm_keys.proxy.running import RunningRequests, Stop
 from hsm_keys.proxy.serving import ACCEPTED_AT_ONCE, ClientServer, raise_file_limit
 from hsm_keys.proxy.signing import SignsForDoor
+from hsm_keys.proxy.silence import SilenceWatch
 from hsm_keys.proxy.upstream import Upstream
 from hsm_keys.signing.presign import presign_cost
 from hsm_keys.signing.signer import DEFAULT_RATE
@@ -248,7 +249,11 @@ class _Proxy:
                 audit_may_fail=self._options.audit_may_fail,
             )
             stack.callback(door.tell_omitted)
-            self._reconcile(stack, own)
+            silence = SilenceWatch(self._judge, own, self._trail, self._metrics)
+            self._control.silence = silence
+            self._running.hear = silence.hear
+            stack.callback(asyncio.create_task(silence.run()).cancel)
+            self._reconcile(stack, silence)
             where = self._control.serves_at = await self._listen(stack, door)
             stack.push_async_callback(upstream.close_relays)
             if self._tokens is not None:
@@ -267,10 +272,10 @@ class _Proxy:
             await stop.wait()
             announce("stopping: requests under way are finished first")
 
-    def _reconcile(self, stack: AsyncExitStack, own: OwnRequests) -> None:
+    def _reconcile(self, stack: AsyncExitStack, silence: SilenceWatch) -> None:
         """Look in the background for what became of orders under caps."""
         judge = self._judge
-        reconciler = Reconciler(judge.reservations, own.get, self._journal, lambda: judge.policy.is_capped)
+        reconciler = Reconciler(judge.reservations, silence.get, self._journal, lambda: judge.policy.is_capped)
         for work in (reconciler.run(), reconciler.keep_synced()):
             stack.callback(asyncio.create_task(work).cancel)
 

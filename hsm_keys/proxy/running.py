@@ -93,9 +93,14 @@ class Running:
 
 
 class RunningRequests:
-    """All of a proxy's requests that are under way."""
+    """All of a proxy's requests that are under way.
+
+    Attributes:
+        hear: Called with a client's name at each sign of life.
+    """
 
     def __init__(self) -> None:
+        self.hear: Callable[[str], None] = lambda _client: None
         self._all: set[Running] = set()
         self._counts: Counter[str] = Counter()
 
@@ -107,6 +112,7 @@ class RunningRequests:
             Refused: If the client has too many.
         """
         client = caller.client
+        self.hear(client)
         if self._counts[client] >= MOST_AT_ONCE:
             raise Refused(429, "busy", f"the client has {MOST_AT_ONCE} requests under way")
         running = Running(caller)

@@ -8,26 +8,42 @@ import httpx2
 
 from hsm_keys.kalshi.bodies import read_json, said_by_kalshi
 from hsm_keys.proxy.amounts import whole
+from hsm_keys.proxy.exchanges import EVENTS, PERPETUALS
 from hsm_keys.proxy.reservations import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from hsm_keys.proxy.exchanges import Exchange
     from hsm_keys.proxy.reservations import Order, Reservations
 
 __all__ = ["SETTLED", "Hold"]
 
-_ORDERS: Final = "/portfolio/events/orders"
-_CREATE: Final = f"POST {_ORDERS}"
-_CREATE_BATCH: Final = f"POST {_ORDERS}/batched"
-_AMEND: Final = f"POST {_ORDERS}/{{order_id}}/amend"
-_DECREASE: Final = f"POST {_ORDERS}/{{order_id}}/decrease"
-_CANCEL: Final = f"DELETE {_ORDERS}/{{order_id}}"
-_CANCEL_BATCH: Final = f"DELETE {_ORDERS}/batched"
-_CANCEL_ALL: Final = f"DELETE {_ORDERS}"
+# Of each operation, the method and what follows the route of orders.
+_CREATE: Final = "POST "
+_CREATE_BATCH: Final = "POST /batched"
+_AMEND: Final = "POST /{order_id}/amend"
+_DECREASE: Final = "POST /{order_id}/decrease"
+_CANCEL: Final = "DELETE /{order_id}"
+_CANCEL_BATCH: Final = "DELETE /batched"
+_CANCEL_ALL: Final = "DELETE "
 
-SETTLED: Final = frozenset({_DECREASE, _CANCEL, _CANCEL_BATCH, _CANCEL_ALL})
+
+def _names(*routes: str) -> frozenset[str]:
+    """Return the names of operations on both exchanges, by method and what follows the route of orders."""
+    return frozenset(_name(route, exchange) for route in routes for exchange in (EVENTS, PERPETUALS))
+
+
+def _name(route: str, exchange: Exchange) -> str:
+    method, _, rest = route.partition(" ")
+    return f"{method} {exchange.writes}{rest}"
+
+
+SETTLED: Final = _names(_DECREASE, _CANCEL, _CANCEL_BATCH, _CANCEL_ALL)
 """Operations that may give something back, and hold nothing themselves."""
+
+_UNCLEAR: Final = _names(_DECREASE, _CANCEL_ALL)
+"""Those of which the answer doesn't say all."""
 
 _REFUSED: Final = frozenset(range(400, 500)) - {408}
 """Statuses that say that nothing was done, in Kalshi's words."""
@@ -86,7 +102,7 @@ class Hold:
         if not was_sent:
             self.release()
         self._reservations.end(self._orders)
-        if was_sent and self._operation in SETTLED and (not self._heard or self._operation in {_DECREASE, _CANCEL_ALL}):
+        if was_sent and self._operation in SETTLED and (not self._heard or self._operation in _UNCLEAR):
             self._reservations.on_doubt()
 
 
@@ -147,13 +163,17 @@ def _unsaid(_answer: _Answer) -> list[State]:
 
 
 _READERS: Final[dict[str, Callable[[_Answer], list[State]]]] = {
-    _CREATE: _one,
-    _CREATE_BATCH: _batch,
-    _AMEND: _amended,
-    _DECREASE: _decreased,
-    _CANCEL: _cancelled,
-    _CANCEL_BATCH: _cancelled_batch,
-    _CANCEL_ALL: _unsaid,
+    name: reader
+    for route, reader in (
+        (_CREATE, _one),
+        (_CREATE_BATCH, _batch),
+        (_AMEND, _amended),
+        (_DECREASE, _decreased),
+        (_CANCEL, _cancelled),
+        (_CANCEL_BATCH, _cancelled_batch),
+        (_CANCEL_ALL, _unsaid),
+    )
+    for name in _names(route)
 }
 
 

@@ -87,6 +87,8 @@ def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
     metrics.upstream.labels("200").observe(0.1)
     metrics.presigned.labels("hit").inc()
     metrics.left.labels("all", "max_open_dollars").set(1)
+    metrics.silences.labels("maker").inc()
+    metrics.to_cancel.labels("maker").set(1)
     samples = [sample for family in metrics.registry.collect() for sample in family.samples]
     assert asked <= {sample.name for sample in samples}
     assert labels <= {label for sample in samples for label in sample.labels}

@@ -161,7 +161,8 @@ EXPLANATIONS: Final = {
         "duplicate_seconds = 2",
     ),
     "client_order_id": Explanation(
-        "Under caps an order needs a client_order_id, and a new one: by it the proxy looks up lost orders.",
+        "Under caps, and with cancel_after_silence_seconds, an order needs a client_order_id, and a new one: by it "
+        "the proxy looks up lost orders.",
         "Send an id that no earlier order had.",
         '{"client_order_id": "maker-0001"}',
     ),
