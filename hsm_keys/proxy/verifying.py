@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from base64 import b64decode
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from hsm_keys.errors import UsageError
-from hsm_keys.proxy.audit import FIRST_PREV, FORMAT, checkpoint_message, files_in, hash_member, parsed
+from hsm_keys.proxy.audit import FIRST_PREV, FORMAT, checkpoint_message, files_in, line_hash, parsed
 from hsm_keys.proxy.doubts import Doubts
 from hsm_keys.signing.algorithms import PublicKey, verifies
 from hsm_keys.values import shown_path
@@ -142,6 +141,11 @@ class _Reader:
         self._file = ""
         self._line = 0
         self._seq = 0
+        # A line and the next one that don't fit: which of the two was changed, what follows tells. And how many
+        # findings there were then, as this one comes before those of the second line.
+        self._misfits: tuple[Place, Place, int] | None = None
+        self._last: Place | None = None
+        self._signed = 0
         # To find the first one, a dict passes over all that were deleted before it: this one doesn't.
         self._unsigned: OrderedDict[int, str] = OrderedDict()
 
@@ -162,24 +166,20 @@ class _Reader:
         self._line += 1
         self.report.lines += 1
         self.report.unsigned += 1
-        record = parsed(line[:-1]) if line.endswith(b"\n") else None
+        record = parsed(line)
         if record is None:
             self._doubts.pass_over()
             self.find(_unreadable(line))
             return
-        line = line[:-1]
-        digest, seq = record["hash"], record["seq"]
-        if hashlib.sha256(line.replace(hash_member(digest), b"", 1)).hexdigest() != digest:
-            self.find("the line was changed: its hash is another one")
-        if record["prev"] != self.report.head or seq != self._seq + 1:
-            self.find(self._misfit(seq))
-        self.report.head, self._seq = digest, seq
+        place, digest, seq = (self._file, self._line), line_hash(line), record["seq"]
+        self._follow(record["prev"], seq, place)
+        self.report.head, self._seq, self._last = digest, seq, place
         self._unsigned[seq] = digest
         if len(self._unsigned) > _REMEMBERED:
             self._unsigned.popitem(last=False)
         if digest == self._awaited:
             self._awaited = None
-        self._doubts.read(record, (self._file, self._line))
+        self._doubts.read(record, place)
         self.report.closed = record["kind"] == "close" or (self.report.closed and record["kind"] == "checkpoint")
         if record["kind"] == "open":
             self._opened(record)
@@ -189,15 +189,31 @@ class _Reader:
     def end(self) -> None:
         """Come to the end of the trail."""
         self._doubts.end((self._file, self._line))
+        if self._signed == self._seq - 1:
+            self._decide("the line was changed", second=True)
+        else:
+            self._decide("the line was changed, or the next one", second=False)
         if self._awaited is not None:
             self.find("the trail's end is missing after this line: no line has the hash that was given as its head")
 
-    def _misfit(self, seq: int) -> str:
-        if seq > self._seq + 1:
-            return f"lines {self._seq + 1} to {seq - 1} of the trail are missing before this one"
-        if seq <= self._seq:
-            return f"the line was put in or moved: it is number {seq}, after number {self._seq}"
-        return "the line doesn't follow the one before: one of them was put in or changed"
+    def _follow(self, prev: str, seq: int, place: Place) -> None:
+        """Compare a line's number, and the hash that it holds, with the line before."""
+        fits, comes_next = prev == self.report.head, seq == self._seq + 1
+        decided = self._decide("the line was changed", second=comes_next and not fits)
+        if not comes_next:
+            self.find(_out_of_order(seq, self._seq))
+        elif not fits and not decided:
+            self._misfits = self._last or place, place, len(self.report.findings)
+
+    def _decide(self, what: str, *, second: bool) -> bool:
+        """Note which line of two that don't fit was changed; tell whether there were such."""
+        if self._misfits is None:
+            return False
+        *places, at = self._misfits
+        self._misfits = None
+        if len(self.report.findings) < _MOST_FINDINGS:
+            self.report.findings.insert(at, Finding(*places[second], what))
+        return True
 
     def _opened(self, record: dict[str, Any]) -> None:
         if self._line != 1 or record.get("format") != FORMAT:
@@ -227,10 +243,17 @@ class _Reader:
         while self._unsigned and next(iter(self._unsigned)) <= of:
             self._unsigned.popitem(last=False)
         self.report.unsigned = max(self._seq - of, 1)
+        self._signed = of
         self._doubts.signed(of)
+
+
+def _out_of_order(seq: int, last: int) -> str:
+    if seq > last:
+        return f"lines {last + 1} to {seq - 1} of the trail are missing before this one"
+    return f"the line was put in or moved: it is number {seq}, after number {last}"
 
 
 def _unreadable(line: bytes) -> str:
     if line.endswith(b"\n"):
-        return "the line isn't a canonical JSON object of this format"
+        return "the line isn't a JSON object of this format"
     return "the line is cut" if len(line) < _LONGEST else "the line is longer than any of a proxy"

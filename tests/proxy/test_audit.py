@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import subprocess
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from hsm_keys.errors import SigningError, UsageError
-from hsm_keys.proxy.audit import AuditError, AuditTrail, canonical
+from hsm_keys.proxy.audit import FIRST_PREV, AuditError, AuditTrail
 from hsm_keys.proxy.verifying import Report, verify
 from hsm_keys.signing.algorithms import public_key_pem
 
@@ -43,6 +45,11 @@ class Key:
         return self._private.sign(message)
 
 
+def as_line(record: dict[str, Any]) -> bytes:
+    """Return a line that holds what it is given: not as the product writes it, but as anybody may."""
+    return json.dumps(record).encode() + b"\n"
+
+
 @pytest.fixture
 def key() -> Key:
     return Key()
@@ -52,7 +59,7 @@ def key() -> Key:
 def folder(tmp_path: Path, key: Key) -> Path:
     """Three files with a trail that has three checkpoints and was closed."""
     folder = tmp_path / "audit"
-    trail = AuditTrail(folder, key=lambda: key, largest=3000)
+    trail = AuditTrail(folder, key=lambda: key, largest=2200)
     for number in range(20):
         trail.append("decision", client="maker", path=f"/trade-api/v2/{number}", uid=None, status=403)
         if number in {5, 15}:
@@ -95,18 +102,46 @@ def test_a_changed_line_is_found(folder: Path) -> None:
     assert "changed" in report.findings[0].what
 
 
-def test_a_line_that_was_changed_with_its_hash_is_found(folder: Path) -> None:
-    import hashlib
-
+def test_a_line_that_was_changed_with_the_hash_of_it_is_found(folder: Path) -> None:
     def forge(lines: list[bytes]) -> None:
-        record = json.loads(lines[3])
-        record["client"] = "taker"
-        del record["hash"]
-        record["hash"] = hashlib.sha256(canonical(record)).hexdigest()
-        lines[3] = canonical(record) + b"\n"
+        lines[3] = as_line({**json.loads(lines[3]), "client": "taker"})
+        lines[4] = as_line({**json.loads(lines[4]), "prev": hashlib.sha256(lines[3]).hexdigest()})
 
     report = edited(folder, forge)
     assert report.findings[0].line == 5
+
+
+def test_two_lines_that_were_changed_are_found(folder: Path) -> None:
+    def change(lines: list[bytes]) -> None:
+        for index in (3, 6):
+            lines[index] = lines[index].replace(b'"maker"', b'"taker"')
+
+    assert [finding.line for finding in edited(folder, change).findings] == [4, 7]
+
+
+@pytest.mark.parametrize(("member", "found"), [("prev", [("000003.jsonl", -1)]), ("note", [])])
+def test_a_change_of_the_last_line(folder: Path, key: Key, member: str, found: list[tuple[str, int]]) -> None:
+    """No line follows that would hold its hash: its own signature tells, or else the head that was noted elsewhere."""
+    head = verify(folder, [key.public_key()]).head
+
+    def change(lines: list[bytes]) -> None:
+        lines.append(as_line(json.loads(lines.pop()) | {member: "1" * 64}))
+
+    report = edited(folder, change, "000003.jsonl")
+    lines = len((folder / "000003.jsonl").read_bytes().splitlines())
+    assert [(each.file, each.line) for each in report.findings] == [(file, lines + 1 + at) for file, at in found]
+    assert "end is missing" in verify(folder, head=head).findings[-1].what
+
+
+def test_the_chain_can_be_checked_by_hand(folder: Path) -> None:
+    """As docs/proxy.md tells: with `sha256sum`, over each line as it stands there."""
+    lines = [line for path in sorted(folder.glob("*.jsonl")) for line in path.read_bytes().splitlines(keepends=True)]
+    hashes = [
+        subprocess.run(["sha256sum"], input=line, capture_output=True, check=True).stdout.split()[0].decode()
+        for line in lines
+    ]
+    assert [json.loads(line)["prev"] for line in lines] == [FIRST_PREV, *hashes[:-1]]
+    assert verify(folder).head == hashes[-1]
 
 
 def test_a_forged_rest_of_the_trail_lacks_its_signature(folder: Path, tmp_path: Path, key: Key) -> None:
@@ -182,8 +217,9 @@ NO_LINES = [
     b"\xff\n",
     b"[" * 5000 + b"\n",
     b'{"x":"\\ud800"}\n',
-    b'{"hash":"0","seq":Infinity}\n',
-    b'{"hash":"' + b"0" * 64 + b'","kind":"close","prev":"' + b"0" * 64 + b'","seq":1e3,"time":""}\n',
+    b'{"prev":"0","seq":Infinity}\n',
+    b'{"kind":"close","prev":"' + b"0" * 64 + b'","seq":1e3,"time":""}\n',
+    b'{"kind":"close","prev":"' + b"0" * 64 + b'","seq":1,"time":""} \n',
     b"x" * (2 << 20) + b"\n",
 ]
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from hsm_keys.proxy.audit import FIRST_PREV, FORMAT, AuditTrail, canonical, checkpoint_message
+from hsm_keys.proxy.audit import FIRST_PREV, FORMAT, AuditTrail, checkpoint_message
 from hsm_keys.proxy.verifying import verify
-from tests.proxy.test_audit import Key
+from tests.proxy.test_audit import Key, as_line
 from tests.support.cli import run_cli, run_json
 
 if TYPE_CHECKING:
@@ -38,9 +38,8 @@ class Chain:
         self.seq += 1
         time = self.now.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         record = {**members, "kind": kind, "seq": self.seq, "prev": self.prev, "time": time}
-        self.prev = hashlib.sha256(canonical(record)).hexdigest()
-        self.digests[self.seq] = self.prev
-        self.lines.append(canonical({**record, "hash": self.prev}) + b"\n")
+        self.lines.append(as_line(record))
+        self.prev = self.digests[self.seq] = hashlib.sha256(self.lines[-1]).hexdigest()
         return self
 
     def more(self, count: int, *, after: float = 0.001) -> Self:
