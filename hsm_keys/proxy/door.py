@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
@@ -24,6 +25,7 @@ from hsm_keys.proxy.paths import UnclearPathError, split_target
 from hsm_keys.proxy.refusing import ClientGoneError, refusal
 from hsm_keys.proxy.running import StoppedError
 from hsm_keys.proxy.serving import CLIENT
+from hsm_keys.proxy.sign_targets import header_lines, read_sign_target
 from hsm_keys.proxy.signing import FrozenError
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.proxy.access import Caller
     from hsm_keys.proxy.audit import AuditTrail
-    from hsm_keys.proxy.judge import Judge
+    from hsm_keys.proxy.judge import Judge, Verdict
     from hsm_keys.proxy.metrics import Metrics
     from hsm_keys.proxy.orders import Request
     from hsm_keys.proxy.running import Running, RunningRequests, Stop
@@ -50,7 +52,25 @@ _TOLD_AFTER_S: Final = 60.0
 _CLIENT_GONE: Final = 499
 """What a status of the audit trail means that no client saw: it went away before anything was signed."""
 
+_HANDED_OUT: Final = {"sent_by": "client"}
+"""What an audit line says besides of a request whose headers were asked for."""
+
 _log: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What is judged, signed and written down: the request itself, or the one that it asks headers for.
+
+    Attributes:
+        method: Its method.
+        path: Its path, without the query.
+        is_sent: Whether the proxy sends it; else its headers are handed out, and whoever has them sends it.
+    """
+
+    method: str
+    path: str
+    is_sent: bool = True
 
 
 class Door:
@@ -109,21 +129,25 @@ class Door:
     async def _answered(
         self, request: web.BaseRequest, caller: Caller, running: Running, started: float
     ) -> web.StreamResponse:
-        path = _clear_path(request)
+        subject = _subject_of(request)
+        try:
+            return await self._judged(request, subject, caller, running, started)
+        except Refused as refused:
+            return self._deny(request, caller, refused.status, refused.reason, refused.message, subject=subject)
+
+    async def _judged(
+        self, request: web.BaseRequest, subject: _Subject, caller: Caller, running: Running, started: float
+    ) -> web.StreamResponse:
         if request.method != "GET" or request.body_exists:  # what is refused anyhow isn't waited for
-            refused = self._judge.judge_route(caller.client, request.method, path, at=datetime.now(UTC))
+            refused = self._judge.judge_route(caller.client, subject.method, subject.path, at=datetime.now(UTC))
             if refused is not None:
-                return self._deny(request, caller, refused.status, refused.rule, refused.message)
-        body = await self._body(request, caller, path)
+                raise Refused(refused.status, refused.rule, refused.message)
+        body = await self._body(request, caller, subject)
         slow = body is not None and len(body) > _QUICK
         async with self._one_a_round if slow else nullcontext():
             if slow:
                 await asyncio.sleep(0)
-            at, now = datetime.now(UTC), time.monotonic()
-            try:
-                verdict = self._judge.judge(caller.client, request.method, path, body, at=at, now=now)
-            except JournalError as error:
-                raise Refused(503, error.code, f"nothing was signed: {error}") from None
+            verdict = self._verdict(caller, subject, body)
         if not verdict.allowed:
             wait = verdict.retry_after
             return self._deny(
@@ -134,9 +158,12 @@ class Door:
                 verdict.message,
                 retry_after=wait,
                 asked=verdict.request,
+                subject=subject,
             )
         try:
-            decision = self._write_decision(request, caller, "allowed", "allowed", None, asked=verdict.request)
+            decision = self._write_decision(
+                request, caller, "allowed", "allowed", None, asked=verdict.request, subject=subject
+            )
         except AuditError as error:
             if verdict.hold is not None:
                 verdict.hold.end(was_sent=False)
@@ -147,7 +174,7 @@ class Door:
             self._order_sent()
         answer: web.StreamResponse | None = None
         try:
-            answer = await self._signed(request, caller, path, body, running, hold=verdict.hold)
+            answer = await self._signed(request, subject, caller, body, running, hold=verdict.hold)
         finally:
             status = answer.status if answer is not None else 0
             latency_us = round((time.perf_counter() - started) * 1e6)
@@ -155,9 +182,20 @@ class Door:
             asyncio.get_running_loop().call_soon(self._write_outcome, decision, status, latency_us)
         return answer
 
-    async def _body(self, request: web.BaseRequest, caller: Caller, path: str) -> bytes | None:
+    def _verdict(self, caller: Caller, subject: _Subject, body: bytes | None) -> Verdict:
+        at, now = datetime.now(UTC), time.monotonic()
+        if not subject.is_sent:
+            return self._judge.judge_headers(caller.client, subject.method, subject.path, at=at, now=now)
+        try:
+            return self._judge.judge(caller.client, subject.method, subject.path, body, at=at, now=now)
+        except JournalError as error:
+            raise Refused(503, error.code, f"nothing was signed: {error}") from None
+
+    async def _body(self, request: web.BaseRequest, caller: Caller, subject: _Subject) -> bytes | None:
         """Return the whole body, before it is judged and signed: what comes late was judged by a policy of the past."""
-        judged = self._judge.needs_body(caller.client, request.method, path)
+        if not subject.is_sent:
+            return None
+        judged = self._judge.needs_body(caller.client, subject.method, subject.path)
         if judged and not is_plain_json(request.headers):
             raise Refused(403, "body", "an order that is judged is JSON in UTF-8, and not compressed")
         if not judged and not request.body_exists:
@@ -170,8 +208,8 @@ class Door:
     async def _signed(
         self,
         request: web.BaseRequest,
+        subject: _Subject,
         caller: Caller,
-        path: str,
         body: bytes | None,
         running: Running,
         *,
@@ -184,9 +222,11 @@ class Door:
             if self._identify(request).client != caller.client:
                 raise Refused(401, "token", "the token is another client's now; nothing was sent")
 
-        signing = self._signs.request(request.method, path, check)
+        signing = self._signs.request(subject.method, subject.path, check)
         try:
             async with running:
+                if not subject.is_sent:
+                    return _handed_out(await signing.headers())
                 if _is_websocket(request):
                     return await self._upstream.relay(request, signing, running)
                 return await self._upstream.forward(request, body, signing, hold.hear if hold else None)
@@ -227,12 +267,13 @@ class Door:
         *,
         retry_after: int = 0,
         asked: Request | None = None,
+        subject: _Subject | None = None,
     ) -> web.Response:
         self._metrics.verdict("denied", reason.partition(" ")[0]).inc()
         if caller is None and self._is_one_too_many():
             return refusal(status, reason, message)
         try:
-            self._write_decision(request, caller, reason, "denied", status, asked=asked)
+            self._write_decision(request, caller, reason, "denied", status, asked=asked, subject=subject)
         except AuditError as error:
             _log.warning("%s", error)
         return refusal(status, reason, message, retry_after=retry_after)
@@ -267,6 +308,7 @@ class Door:
         status: int | None,
         *,
         asked: Request | None,
+        subject: _Subject | None,
     ) -> int:
         """Write a decision; return its number, 0 if it couldn't be written and may be missing."""
         try:
@@ -275,12 +317,13 @@ class Door:
                 client=caller.client if caller else None,
                 uid=caller.uid if caller else None,
                 pid=caller.pid if caller else None,
-                method=request.method,
-                path=request.raw_path.partition("?")[0][:2000],
+                method=subject.method if subject else request.method,
+                path=(subject.path if subject else request.raw_path.partition("?")[0])[:2000],
                 verdict=verdict,
                 rule=rule,
                 status=status,
                 **_money(asked),
+                **({} if subject is None or subject.is_sent else _HANDED_OUT),
             )
         except AuditError:
             if self._audit_may_fail and verdict == "allowed":
@@ -330,16 +373,25 @@ def _stopped(request: web.BaseRequest, signing: RequestSigning, stop: Stop) -> w
     return refusal(stop.status, stop.code, f"{stop.message}; nothing was sent")
 
 
-def _clear_path(request: web.BaseRequest) -> str:
-    """Return the path of a request that can be read in one way; raise ``Refused`` for another one."""
+def _subject_of(request: web.BaseRequest) -> _Subject:
+    """Return what a request that can be read in one way is about; raise ``Refused`` for another one."""
     try:
-        path, _ = split_target(request.raw_path)
+        wanted = read_sign_target(request.raw_path) if request.method == "GET" else None
+        subject = _Subject(*wanted, is_sent=False) if wanted else None
+        path = "" if subject else split_target(request.raw_path)[0]
     except UnclearPathError as error:
         raise Refused(400, "path", f"the request target is refused: {error}") from None
     against = _framing(request)
     if against:
         raise Refused(400, "framing", against)
-    return path
+    if subject is not None and (request.body_exists or "Upgrade" in request.headers):
+        raise Refused(400, "framing", "headers are asked for by a plain GET without a body")
+    return subject or _Subject(request.method, path)
+
+
+def _handed_out(headers: dict[str, str]) -> web.Response:
+    """Answer with a request's headers: nobody but who asked may ever have them."""
+    return web.Response(text=header_lines(headers), headers={"Cache-Control": "no-store"})
 
 
 def _framing(request: web.BaseRequest) -> str:

@@ -168,6 +168,26 @@ class Judge:
         hold = hold_of(self.reservations, operation, path, orders)
         return _allowed(rules, operation, path, request=request, hold=hold)
 
+    def judge_headers(self, client: str, method: str, path: str, *, at: datetime, now: float) -> Verdict:
+        """Judge a request for headers alone: what is sent with them, and what Kalshi answers, isn't seen here.
+
+        Args:
+            client: The client's name.
+            method: The method that is to be signed.
+            path: The path that is, which ``split_target`` has let through.
+            at: The time, for time windows.
+            now: Seconds of a steady clock, for limits.
+        """
+        refused = self.judge_route(client, method, path, at=at)
+        rules = self.policy.client(client)
+        if refused is not None or rules is None:
+            return refused or _denied_stranger(client)
+        operation = find_operation(method, path)
+        looks_at_orders = rules.order_limits or rules.is_capped or rules.cancels_when_silent
+        if looks_at_orders or _looks_at_body(rules, operation, path):
+            return _denied("sign", "the client's rules look at what is sent, so its requests go through the proxy")
+        return self._by_rate(client, operation, 1, now) or _allowed(rules, operation, path)
+
     def _asked(
         self, client: str, rules: ClientPolicy, request: Request, *, method: str, path: str
     ) -> tuple[list[Asked], Verdict | None]:
