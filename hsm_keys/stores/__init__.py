@@ -44,7 +44,7 @@ def open_store(
     pin_file: Path | None = None,
     ask_pin: Callable[[str], str] | None = None,
     force_pin: bool = False,
-    isolated: bool | Path = False,
+    isolated: bool = False,
 ) -> KeyStore:
     """Open a store of keys.
 
@@ -55,9 +55,7 @@ def open_store(
         ask_pin: Called with a prompt that names the token when no other source has a PIN.
         force_pin: Log in also where the token says that one more wrong PIN locks it; KMS and Vault have no PIN.
         isolated: Sign in a process of its own, which ends with this one: busy threads here then delay a signature
-            less, and forked children share its login. Such a store signs, and changes no keys. With the path of a
-            folder, all processes of this user that name it share one: it is the first one's, whose PIN and
-            environment count; when that ends, the next to sign starts another.
+            less, and forked children share its login. Such a store signs, and changes no keys.
 
     Returns:
         The open store; close it, or use it as a context manager.
@@ -76,10 +74,9 @@ def open_store(
             f"a store is named by a URI, and {describe(uri)} is none that is known",
             hint="use " + " or ".join(f"{known}:..." for known in _OPENERS),
         )
-    if isolated is not False:
+    if isolated:
         from hsm_keys.stores.isolated import open_isolated
 
-        folder = None if isolated is True else isolated
-        return open_isolated(uri, pin_file=pin_file, ask_pin=ask_pin, force_pin=force_pin, folder=folder)
+        return open_isolated(uri, pin_file=pin_file, ask_pin=ask_pin, force_pin=force_pin)
     opener = cast("StoreOpener", import_module(module).open_uri)
     return opener(uri, pin_file=pin_file, ask_pin=ask_pin, force_pin=force_pin)

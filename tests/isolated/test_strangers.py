@@ -195,7 +195,7 @@ def test_a_thread_that_cannot_be_had_turns_one_client_away(
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(server.threading.Thread, "start", refuse)  # type: ignore[attr-defined]  # the module
-    serving = server._Server(server._Keys(isolated, isolated.uri))
+    serving = server._Server(server._Keys(isolated))
     ours, theirs = socket.socketpair()
     with ours:
         serving._take(theirs)

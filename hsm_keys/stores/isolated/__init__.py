@@ -1,7 +1,7 @@
 """Signing in a process of its own: a busy thread of the program delays each signature once, and not several times.
 
 It is a store like any other for signing. The process that opens it starts the signer, and the signer ends with it;
-threads, forked children, and other processes that name the same folder share its one login and its pool of sessions.
+threads and forked children share its one login and its pool of sessions.
 """
 
 from __future__ import annotations
@@ -31,9 +31,8 @@ def open_isolated(
     pin_file: Path | None = None,
     ask_pin: Callable[[str], str] | None = None,
     force_pin: bool = False,
-    folder: Path | None = None,
 ) -> KeyStore:
-    """Start a signer that opens the store, or join the one in a folder; see ``open_store``.
+    """Start a signer that opens the store; see ``open_store``.
 
     The PIN is looked for here, and goes to the signer over a socket that only the two have.
     """
@@ -46,4 +45,4 @@ def open_isolated(
         return resolve_pin(wanted, pin_file=pin_file, uri=parsed, ask=ask_pin)
 
     without_pin = Secret(str(replace(parsed, pin_source=None, pin_value=None))) if is_token else hidden
-    return IsolatedStore(SignerProcess(without_pin, get_pin, force_pin=force_pin, folder=folder))
+    return IsolatedStore(SignerProcess(without_pin, get_pin, force_pin=force_pin))

@@ -11,8 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hsm_keys.errors import StoreUnavailableError, UsageError
-from hsm_keys.values import shown_path
+from hsm_keys.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +20,6 @@ __all__ = ["PrivateFolder"]
 
 _LONGEST: Final = 100  # bytes of a socket's path: 104 on macOS and 108 on Linux, with a NUL
 _SOCKET: Final = "signer"
-_STARTS: Final = "starts"
 _PAUSE_S: Final = 0.01
 
 
@@ -35,7 +33,6 @@ class PrivateFolder:
     def __init__(self, path: Path) -> None:
         self.path: Final = path
         self.socket: Final = path / _SOCKET
-        self.starts: Final = path / _STARTS
 
     @classmethod
     def new(cls) -> PrivateFolder:
@@ -53,23 +50,6 @@ class PrivateFolder:
             "there is no place for the signer's socket",
             hint="set XDG_RUNTIME_DIR to a short path that you may write to",
         )
-
-    @classmethod
-    def named(cls, path: Path) -> PrivateFolder:
-        """Take the one that processes agree on; ``locked`` makes it if it isn't there.
-
-        Raises:
-            UsageError: If a socket's path can't be as long, or there is no place for it.
-        """
-        path = path.absolute()
-        if len(os.fsencode(path / _SOCKET)) > _LONGEST:
-            raise UsageError(
-                f"{shown_path(path)} is too long for a signer's folder",
-                hint=f"a socket's path has {_LONGEST} bytes at most",
-            )
-        if not path.parent.is_dir():
-            raise UsageError(f"there is no folder {shown_path(path.parent)} for the signer's", hint="make it first")
-        return cls(path)
 
     @contextmanager
     def locked(self, *, patience: float) -> Iterator[bool]:

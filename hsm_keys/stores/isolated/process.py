@@ -1,14 +1,12 @@
 """The signer's process: started, started again after a crash, never after a refused PIN, and ended with its owner.
 
-The process that opens the store owns the signer. Its forked children use the same one, and so do other processes that
-name the same folder. Whoever finds it gone starts the next, and owns that one: so there is one login, whichever of them
-asks first.
+The process that opens the store owns the signer, and its forked children use the same one. Whoever finds it gone
+starts the next, and owns that one: so there is one login, whichever of them asks first.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import mmap
 import os
 import socket
@@ -54,25 +52,13 @@ _refused: set[bytes] = set()
 _SALT: Final = os.urandom(16)
 
 
-class _Shared:
-    """What processes know together: whether a start is allowed, and when.
-
-    Args:
-        file: Where independent processes share it; without one, a process and its forked children do.
-    """
+class _Starts:
+    """What a process and its forked children know together: whether a start is allowed, and when."""
 
     _layout: Final = struct.Struct("?Id")
 
-    def __init__(self, file: Path | None = None) -> None:
-        if file is None:
-            self._memory = mmap.mmap(-1, mmap.PAGESIZE)  # anonymous and shared: it goes on into forked children
-            return
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            os.ftruncate(descriptor, mmap.PAGESIZE)
-            self._memory = mmap.mmap(descriptor, mmap.PAGESIZE)
-        finally:
-            os.close(descriptor)
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, mmap.PAGESIZE)  # anonymous and shared: it goes on into forked children
 
     def read(self) -> tuple[bool, int, float]:
         """Return whether the PIN was refused, how many starts in a row failed, and when the last one began."""
@@ -91,36 +77,28 @@ class SignerProcess:
         uri: The store's URI, without a PIN or its source; hidden as long as nobody has opened it.
         force_pin: As for ``open_store``.
         get_pin: Gives the user PIN, or None where the token asks on its own pad. What it gives is kept.
-        folder: Where independent processes share one; this one joins whoever was first.
 
     Raises:
-        UsageError: If the folder can't be one, or its signer has another store open.
         HsmKeysError: Whatever opening the store raises.
     """
 
-    def __init__(self, uri: Secret, get_pin: PinGetter, *, force_pin: bool, folder: Path | None = None) -> None:
+    def __init__(self, uri: Secret, get_pin: PinGetter, *, force_pin: bool) -> None:
         self._uri = uri
         self._force_pin = force_pin
         self._get_pin = get_pin
         self._pin: Pin | None = None
         self._environment = _environment()
-        self._shared = _Shared()
-        self._folder = PrivateFolder.new() if folder is None else PrivateFolder.named(folder)
+        self._starts = _Starts()
+        self._folder = PrivateFolder.new()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._lock = threading.Lock()
         self._ended = False
-        self._again = "open the store anew"
         self.told: dict[str, Any] = {}
         _all.add(self)
         try:
             with self._held():
-                if folder is not None:
-                    self._again = f"remove {self._folder.starts}, and open the store anew"
-                    self._shared = _Shared(self._folder.starts)
-                if folder is None or not self._joined():
-                    self._check_pin()
-                    self._start()
+                self._start()
         except BaseException:
             self.end()
             raise
@@ -158,28 +136,6 @@ class SignerProcess:
                 hint=f"{self._folder.path} must be a folder of this user alone (0700), and no link" if private else "",
             ) from None
 
-    def _joined(self) -> bool:
-        """Tell whether another process has a signer here, and learn of its store. Hold the folder."""
-        try:
-            connection = Connection(self._folder.socket)
-        except NotSentError:
-            return False
-        except StuckError:
-            raise _silent() from None
-        try:
-            answer = connection.call(json.dumps({"call": "store"}).encode())
-        finally:
-            connection.close()
-        if answer.kind is not Kind.ANSWER:
-            raise error_of(answer)
-        self.told = answer.json()
-        if self.told["asked"] != self._uri.reveal():
-            raise UsageError(
-                f"the signer in {self._folder.path} has {self.told['asked']} open, and not the store that was named",
-                hint="name another folder for another store",
-            )
-        return True
-
     def _revived(self) -> Connection:
         """Connect, if another thread or process has just started one; else start one. Hold the folder."""
         try:
@@ -193,20 +149,16 @@ class SignerProcess:
         self._start()
         return Connection(self._folder.socket)
 
-    def _check_pin(self) -> None:
-        refused, _, _ = self._shared.read()
+    def _check_allowed(self) -> None:
+        refused, failed, began = self._starts.read()
         if refused:
             raise PinIncorrectError(
                 "the signer's last login failed over the PIN; it is not tried again",
-                hint=f"check the PIN, then {self._again}; another wrong try may lock the token",
+                hint="check the PIN, then open the store anew; another wrong try may lock the token",
             )
 
-    def _check_allowed(self) -> None:
-        self._check_pin()
-        _, failed, began = self._shared.read()
-        pause = min(_APART_S * 2**failed, _AT_MOST_APART_S)
-        left = began + pause - time.monotonic()
-        if 0 < left <= pause:  # more, and it was before the machine was started
+        left = began + min(_APART_S * 2**failed, _AT_MOST_APART_S) - time.monotonic()
+        if left > 0:
             raise StoreUnavailableError(
                 "the signer process has ended, and was started a moment ago",
                 hint=f"it is started again by a request in {left:.1f} s or later",
@@ -214,19 +166,19 @@ class SignerProcess:
 
     def _start(self) -> None:
         """Start a signer; hold the folder."""
-        _, failed, _ = self._shared.read()
+        _, failed, _ = self._starts.read()
         self._end_process(at_once=True)
         began = time.monotonic()
-        self._shared.write(refused=False, failed=min(failed + 1, 16), began=began)
+        self._starts.write(refused=False, failed=min(failed + 1, 16), began=began)
         self._folder.socket.unlink(missing_ok=True)
         try:
             self.told = self._opened()
         except BaseException as error:
             self._end_process(at_once=True)
             if isinstance(error, PinError) and not isinstance(error, PinMissingError):
-                self._shared.write(refused=True, failed=0, began=began)
+                self._starts.write(refused=True, failed=0, began=began)
             raise
-        self._shared.write(refused=False, failed=0, began=began)
+        self._starts.write(refused=False, failed=0, began=began)
 
     def _opened(self) -> dict[str, Any]:
         """Run the program, answer what it asks, and return what it tells about the store."""

@@ -49,12 +49,10 @@ class _Keys:
 
     Args:
         store: Has them.
-        asked: The URI by which it was opened.
     """
 
-    def __init__(self, store: KeyStore, asked: str) -> None:
+    def __init__(self, store: KeyStore) -> None:
         self._store = store
-        self.of_store = {"uri": store.uri, "description": store.describe(), "asked": asked}
         self._keys: list[StoredKey] = []
         self._numbers: dict[tuple[object, ...], int] = {}
         self._lock = threading.Lock()
@@ -92,8 +90,6 @@ class _Keys:
             UsageError: If there is no such call.
         """
         match call:
-            case {"call": "store"}:
-                return self.of_store
             case {"call": "keys"}:
                 return [self.told(key) for key in self._store.keys()]
             case {"call": "key", "name": str(name)}:
@@ -215,9 +211,8 @@ def _sign_for(owner: socket.socket, uri: str, folder: PrivateFolder, *, force_pi
     inode = folder.socket.lstat().st_ino
     listener.listen(_BACKLOG)
     listener.setblocking(False)
-    keys = _Keys(store, uri)
-    owner.sendall(json_frame(Kind.READY, keys.of_store))
-    _Server(keys).run(listener, owner)
+    owner.sendall(json_frame(Kind.READY, {"uri": store.uri, "description": store.describe()}))
+    _Server(_Keys(store)).run(listener, owner)
     threading.Timer(_LAST_WORDS_S, os._exit, (0,)).start()
     with suppress(OSError), folder.locked(patience=0) as held:
         if held:
