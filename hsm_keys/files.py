@@ -1,22 +1,142 @@
-"""Files that decide what is signed, or that hold a key: they are read only if nobody else could have a hand in them."""
+"""Files and folders of this user alone: made, locked, written in one step, kept by the disk, and checked before use."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import logging
 import os
 import stat
-from typing import TYPE_CHECKING, Final
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
 
 from hsm_keys.errors import UsageError
 from hsm_keys.values import shown_path
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-__all__ = ["check_nobody_else_reads", "check_nobody_else_writes"]
+__all__ = [
+    "check_nobody_else_reads",
+    "check_nobody_else_writes",
+    "check_private_folder",
+    "open_private",
+    "runtime_folder",
+    "sync_folder",
+    "try_lock",
+    "warn_if_others_read",
+    "write_whole",
+]
 
 _ROOT: Final = 0
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _OTHERS_READ: Final = stat.S_IRGRP | stat.S_IROTH | _OTHERS_WRITE
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+_log: Final = logging.getLogger("hsm_keys")
+
+
+def open_private(path: Path, flags: int = 0) -> int:
+    """Open a file for reading and writing, made with mode 0600 if it isn't there; a link in its place isn't followed.
+
+    Args:
+        path: Where it is.
+        flags: Further ones of ``os.open``.
+
+    Returns:
+        Its descriptor, which programs that this process runs don't get.
+
+    Raises:
+        OSError: If it can't be opened.
+    """
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file or folder against other processes, without waiting; the lock ends with its last descriptor.
+
+    Returns:
+        Whether it is locked now; another process holds it if not.
+
+    Raises:
+        OSError: If it can't be locked at all.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the disk keep the names of files that were made, renamed or linked in a folder.
+
+    Raises:
+        OSError: If the disk or its file system can't.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file (UTF-8, 0600) in one step: whoever reads it finds it whole, or as it was.
+
+    Raises:
+        OSError: If it can't be written; nothing is left of it.
+    """
+    descriptor, part = tempfile.mkstemp(prefix=path.name, dir=path.resolve().parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(part).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(part).unlink()
+        raise
+
+
+def runtime_folder() -> Path:
+    """Return the folder for locks and sockets, made if it isn't there; it belongs to this user alone.
+
+    Raises:
+        OSError: If there is none.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    folder = Path(runtime) / "hsm-keys" if runtime else Path(tempfile.gettempdir()) / f"hsm-keys-{os.geteuid()}"
+    with suppress(FileExistsError):
+        os.mkdir(folder, 0o700)  # noqa: PTH102 - pathlib looks at what is there, through links
+    # Opened once, and then looked at: in a folder like /tmp others can put a link in its place between two looks.
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        check_private_folder(folder, descriptor)
+    finally:
+        os.close(descriptor)
+    return folder  # one of ours can't be replaced by others: where they may write, /tmp is sticky
+
+
+def check_private_folder(folder: Path, descriptor: int) -> None:
+    """Refuse an open folder that another user owns or can enter.
+
+    Raises:
+        PermissionError: If one does or can.
+    """
+    found = os.fstat(descriptor)
+    if found.st_uid != os.geteuid() or found.st_mode & _OTHERS:
+        raise PermissionError(errno.EACCES, "it isn't a folder of this user alone", str(folder))
+
+
+def warn_if_others_read(kind: str, path: str, descriptor: int) -> None:
+    """Log a warning about an open file with a secret that others can read; a pipe is nobody else's.
+
+    Args:
+        kind: What it is, for people.
+        path: Where it is.
+        descriptor: The file, open.
+    """
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
+        _log.warning("the %s file %s can be read by others: chmod 600 it", kind, path)
 
 
 def check_nobody_else_writes(path: Path, file: int) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from contextlib import suppress
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hsm_keys.errors import UsageError
+from hsm_keys.files import write_whole
 from hsm_keys.values import encodable, shown_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["check_folder", "write_page"]
 
@@ -30,14 +31,6 @@ def write_page(path: Path, page: str) -> None:
         UsageError: If it can't be written.
     """
     try:
-        descriptor, part = tempfile.mkstemp(prefix=path.name, dir=path.resolve().parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(encodable(page))
-            Path(part).replace(path)
-        except BaseException:
-            with suppress(OSError):
-                Path(part).unlink()
-            raise
+        write_whole(path, encodable(page))
     except OSError as error:
         raise UsageError(f"{shown_path(path)} can't be written: {error.strerror}", hint="choose another path") from None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import UsageError
+from hsm_keys.files import warn_if_others_read
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.signing.environments import PERPS
 from hsm_keys.signing.pem import PemKey
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["bootstrap_key_from_env"]
 
-_log = logging.getLogger("hsm_keys")
 
 _MAX_PEM: Final = 64 * 1024  # bytes
 _LIKE_A_PATH: Final = re.compile(r"(?:~|\.{1,2})?/.*|[^\s/]+\.(?:pem|key|txt)")
@@ -132,8 +130,8 @@ def _read(place: Secret, names: _Names) -> Secret:
         )
     try:
         with Path(path).expanduser().open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
             content = file.read(_MAX_PEM + 1)
+            warn_if_others_read("private key", path, file.fileno())
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no such user; ValueError: a NUL in it
         why = error.strerror if isinstance(error, OSError) else "it is no path"
         raise UsageError(
@@ -141,6 +139,4 @@ def _read(place: Secret, names: _Names) -> Secret:
         ) from None
     if len(content) > _MAX_PEM:
         raise UsageError(f"{shown_path(path)} is too long to be a private key", hint=f"see {names.path}")
-    if stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
-        _log.warning("the private key file %s can be read by others: chmod 600 it", path)
     return Secret(content.decode(errors="surrogateescape"))

@@ -7,7 +7,6 @@ name belongs to a file that nobody has got, and deletes it. In another environme
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import os
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hsm_keys.errors import HsmKeysError, KalshiError, KeyBusyError, KeyExistsError, OutcomeUnknownError, UsageError
+from hsm_keys.files import open_private, sync_folder, try_lock
 from hsm_keys.inspecting.custody import CustodyReport, made_outside
 from hsm_keys.inspecting.proof_of_possession import find_registration, prove_registration
 from hsm_keys.lifecycle.enroll import Enrollment
@@ -138,31 +138,21 @@ def _ids(api_keys: Sequence[ApiKey]) -> str:
 def _held(part: Path, name: str) -> Iterator[int]:
     """Open the unfinished file, made now or by an interrupted run, and keep other runs away from it."""
     try:
-        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor = open_private(part)
     except OSError as error:
         raise UsageError(
             f"{part} can't be made: {error.strerror}; nothing was done", hint="name a file in a folder that you own"
         ) from None
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise KeyBusyError(f"another hsm-keys is generating {name!r} into that file at this moment") from None
+        if not try_lock(descriptor):
+            raise KeyBusyError(f"another hsm-keys is generating {name!r} into that file at this moment")
         if os.fstat(descriptor).st_uid != os.getuid():
             raise UsageError(f"{part} belongs to somebody else; nothing was done", hint="name a file elsewhere")
         os.fchmod(descriptor, 0o600)
-        _sync_folder(part)
+        sync_folder(part.parent)
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _delivered(name: str, target: Path, part: Path, namesakes: Sequence[ApiKey], maker: Maker) -> PemFileKey:
@@ -203,7 +193,7 @@ def _made(target: Path, part: Path, descriptor: int, maker: Maker, listed: Seque
         os.pwrite(descriptor, pem, 0)
         os.fsync(descriptor)
         os.link(part, target)  # never over an existing file
-        _sync_folder(target)
+        sync_folder(target.parent)
     except OSError as error:
         os.ftruncate(descriptor, 0)
         maker.delete(made.api_key_id)

@@ -11,7 +11,6 @@ decision's ``seq``): a proxy that is killed in between leaves the decision.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -26,6 +25,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Never
 
 from hsm_keys.errors import HsmKeysError, UsageError
+from hsm_keys.files import open_private, try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -337,16 +337,15 @@ def _lock(folder: Path) -> int:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if folder.stat().st_mode & 0o022:
             raise UsageError(f"others can write in {folder}", hint=f"chmod 700 {folder}, or give another: --audit")
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = open_private(folder / "lock")
+        locked = try_lock(descriptor)
     except OSError as error:
         raise AuditError(
             f"the folder {folder} can't be used: {error.strerror}", hint="choose another: --audit"
         ) from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    if not locked:
         os.close(descriptor)
-        raise UsageError(f"another proxy writes its trail in {folder}", hint="stop it, or give --audit") from None
+        raise UsageError(f"another proxy writes its trail in {folder}", hint="stop it, or give --audit")
     return descriptor
 
 

@@ -6,7 +6,6 @@ too. A line that was cut off at the end was never acted on, and is dropped. One 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -14,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.errors import HsmKeysError, UsageError
+from hsm_keys.files import open_private, try_lock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,16 +48,18 @@ class Journal:
         self._new = folder / "journal.new"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = open_private(folder / "lock")
         except OSError as error:
             raise UsageError(f"{folder} can't be used: {error.strerror}", hint="set XDG_STATE_HOME") from None
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            if not try_lock(self._lock):
+                raise BlockingIOError(None, "another proxy uses it")
+            self._file = open_private(self._path, os.O_APPEND)
         except OSError as error:
             os.close(self._lock)
-            why = "another proxy uses it" if isinstance(error, BlockingIOError) else error.strerror
-            raise UsageError(f"{folder} can't be used: {why}", hint="one proxy at a time signs with a key") from None
+            raise UsageError(
+                f"{folder} can't be used: {error.strerror}", hint="one proxy at a time signs with a key"
+            ) from None
         self.size = os.fstat(self._file).st_size
 
     def read(self) -> list[list[Any]]:
@@ -122,7 +124,7 @@ class Journal:
         """
         content = _ENCODE(line).encode() + b"\n"
         try:
-            new = os.open(self._new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            new = open_private(self._new, os.O_TRUNC | os.O_APPEND)
             try:
                 if os.write(new, content) != len(content):
                     raise OSError(None, "it takes no whole line")

@@ -6,6 +6,8 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from hsm_keys.files import open_private, sync_folder
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -60,21 +62,17 @@ class FreezeMarker:
 
     def _opened(self) -> int:
         with suppress(FileNotFoundError):
-            return self._open(self._path)
+            return os.open(self._path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         new = self._path.with_name(f"{self._path.name}.new")  # a file that is half made must not freeze
-        file = self._open(new, os.O_CREAT | os.O_TRUNC)
+        file = open_private(new, os.O_TRUNC)
         try:
             _overwrite(file, _THAWED)
             new.replace(self._path)
-            _sync_folder(self._path.parent)
+            sync_folder(self._path.parent)
         except OSError:
             os.close(file)
             raise
         return file
-
-    @staticmethod
-    def _open(path: Path, flags: int = 0) -> int:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)
 
 
 def _overwrite(file: int, text: bytes) -> None:
@@ -83,11 +81,3 @@ def _overwrite(file: int, text: bytes) -> None:
         written += os.pwrite(file, text[written:], written)
     os.ftruncate(file, len(text))
     os.fsync(file)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from hsm_keys.errors import UsageError
-from hsm_keys.lifecycle.locking import runtime_folder
+from hsm_keys.files import runtime_folder
 
 __all__ = ["Search", "beside", "control_link", "control_socket", "default_socket", "search", "state_folder"]
 

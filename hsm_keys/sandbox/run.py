@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import tempfile
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hsm_keys.files import write_whole
 from hsm_keys.sandbox.faults import parse_fault
 from hsm_keys.sandbox.server import SandboxServer
 
@@ -50,7 +50,7 @@ def run_forever(
         sandbox.faults.add(parse_fault(fault))
     with _told_to_stop() as stop, tempfile.TemporaryDirectory(prefix="hsm-keys-sandbox-") as folder, sandbox:
         pem = Path(folder) / "bootstrap.pem"
-        _write_private(pem, sandbox.bootstrap_pem)
+        write_whole(pem, sandbox.bootstrap_pem)
         for name, value in {
             "KALSHI_API_BASE_URL": sandbox.base_url,
             "KALSHI_WS_URL": sandbox.ws_url,
@@ -72,11 +72,3 @@ def _told_to_stop() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, and that is never seen half written."""
-    unfinished = path.with_suffix(".new")
-    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-        file.write(text)
-    unfinished.replace(path)

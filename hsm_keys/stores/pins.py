@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import codecs
-import logging
 import os
 import re
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 
 from hsm_keys.errors import PinMissingError, UsageError
+from hsm_keys.files import warn_if_others_read
 from hsm_keys.values import Secret, hides_its_arguments, shown_path
 
 if TYPE_CHECKING:
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from hsm_keys.stores.uri import Pkcs11Uri
 
 __all__ = ["PROMPT", "Pin", "PinGetter", "PinWanted", "is_named", "resolve_pin"]
-
-_log = logging.getLogger("hsm_keys")
 
 PROMPT: Final = "User PIN of "
 """What a prompt begins with; the token's description follows."""
@@ -152,7 +149,7 @@ def _read(path: str) -> Pin:
     called = f"the PIN file {shown_path(path)}"
     try:
         with Path(path).open("rb") as file:
-            _warn_if_others_can_read(path, os.fstat(file.fileno()).st_mode)
+            warn_if_others_read("PIN", path, file.fileno())
             content = file.read(_MAX_LENGTH + 1)
     except OSError as error:
         raise PinMissingError(f"{called} can't be read: {error.strerror}", hint=_WAYS) from None
@@ -166,11 +163,6 @@ def _read(path: str) -> Pin:
     except UnicodeDecodeError:
         raise PinMissingError(f"{called} isn't UTF-8 text", hint=_WAYS) from None
     return Pin(text.removesuffix("\n").removesuffix("\r"))
-
-
-def _warn_if_others_can_read(path: str, mode: int) -> None:
-    if stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
-        _log.warning("the PIN file %s can be read by others: chmod 600 it", path)
 
 
 def _checked(pin: Secret, source: str, wanted: PinWanted) -> Pin:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import stat
 import tempfile
 import time
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import StoreUnavailableError
+from hsm_keys.files import check_private_folder, try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,14 +79,16 @@ class PrivateFolder:
                 self.path.mkdir(mode=0o700)
             descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if self._is_still(descriptor):
+                if not try_lock(descriptor):
+                    if time.monotonic() >= until:
+                        os.close(descriptor)
+                        return None
+                    time.sleep(_PAUSE_S)
+                elif self._is_still(descriptor):
                     return descriptor
-            except BlockingIOError:
-                if time.monotonic() >= until:
-                    os.close(descriptor)
-                    return None
-                time.sleep(_PAUSE_S)
+            except BaseException:
+                os.close(descriptor)
+                raise
             os.close(descriptor)
 
     def _is_still(self, descriptor: int) -> bool:
@@ -95,15 +97,10 @@ class PrivateFolder:
         Raises:
             PermissionError: If it isn't private: somebody else made it after it was removed.
         """
-        held = os.fstat(descriptor)
-        if held.st_uid != os.geteuid() or stat.S_IMODE(held.st_mode) & 0o077:
-            os.close(descriptor)
-            raise PermissionError(self.path)
-        try:
-            named = self.path.lstat()
-        except FileNotFoundError:
-            return False
-        return (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino)
+        check_private_folder(self.path, descriptor)
+        with suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(descriptor), self.path.lstat())
+        return False
 
     def remove(self, inode: int | None = None) -> None:
         """Remove socket and folder, unless others keep something in it; hold it.

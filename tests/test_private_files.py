@@ -1,4 +1,4 @@
-"""The folder of locks and sockets: this user's alone, whatever others put in its place, and whenever."""
+"""Files and folders of this user alone, whatever others put in their place, and whenever."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hsm_keys.lifecycle.locking import runtime_folder
+from hsm_keys.files import open_private, runtime_folder, try_lock, write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,3 +84,30 @@ def test_a_folder_of_another_user_is_refused(place: Path) -> None:
     os.chown(place, 65534, 65534)
     with pytest.raises(PermissionError):
         runtime_folder()
+
+
+def test_a_private_file_is_made_for_this_user_alone_and_through_no_link(tmp_path: Path) -> None:
+    descriptor = open_private(tmp_path / "new")
+    os.close(descriptor)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o600
+    (tmp_path / "link").symlink_to(tmp_path / "new")
+    with pytest.raises(OSError, match="link"):
+        open_private(tmp_path / "link")
+
+
+def test_a_lock_has_one_holder_and_ends_with_it(tmp_path: Path) -> None:
+    first, second = open_private(tmp_path / "lock"), open_private(tmp_path / "lock")
+    assert (try_lock(first), try_lock(second)) == (True, False)
+    os.close(first)
+    assert try_lock(second)
+    os.close(second)
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "page"
+    write_whole(path, "first")
+    with pytest.raises(UnicodeEncodeError):
+        write_whole(path, "half\ud800")
+    assert path.read_text() == "first"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]
