@@ -97,8 +97,25 @@ create_venv() {
 
 # Nothing is compiled ahead: that takes as long as all the rest, and most modules are never imported.
 pip_install() {
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile "$@" >&2 ||
-        die "pip failed, it says above why: once that is mended, run this again"
+    local clock='' result=0
+    if [ -t 2 ]; then
+        show_time "$$" &
+        clock=$!
+    fi
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile "$@" >&2 || result=$?
+    if [ -n "$clock" ]; then
+        kill "$clock" 2>/dev/null || true
+        printf '\r\033[K' >&2
+    fi
+    [ "$result" = 0 ] || die "pip failed, it says above why: once that is mended, run this again"
+}
+
+show_time() { # PID: on a terminal, for how long pip has been at work, as long as that process lives
+    local begun=$SECONDS
+    while kill -0 "$1" 2>/dev/null; do
+        printf '\rsofthsm-setup: pip installs: %d s' $((SECONDS - begun)) >&2
+        sleep 1
+    done
 }
 
 # An environment that works is brought up to date, also one that somebody made by hand: nothing in it is removed.

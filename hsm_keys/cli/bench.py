@@ -13,6 +13,7 @@ from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, key_name, settings_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.cli.pages import check_folder, write_page
+from hsm_keys.cli.progress import progress
 from hsm_keys.cli.session import opened_store, speaking
 from hsm_keys.errors import UsageError
 from hsm_keys.stores.base import LOGIN_EACH_TIME
@@ -54,9 +55,11 @@ def bench(
         key = _chosen(store, name)
         if key.attributes().get("always_authenticate"):
             say(LOGIN_EACH_TIME)
-        results = _measured(store, key, seconds, threads, say)
-        if presign:
-            results.append(_ahead(key, seconds, say))
+        with progress(quiet=settings.as_json) as show:
+            results = _measured(store, key, seconds, threads, say=say, show=show)
+            if presign:
+                show(f"measuring headers that are signed ahead, {seconds:g} s")
+                results.append(_ahead(key, seconds, say))
         described, key_type, billed = store.describe(), key.key_type.value, store.uri.startswith("awskms:")
     words = [f"{described}, {key_type}", report.orders(results), *report.compared(results)]
     if presign:
@@ -87,19 +90,29 @@ def _chosen(store: KeyStore, name: str | None) -> StoredKey:
 
 
 def _measured(
-    store: KeyStore, key: StoredKey, seconds: float, threads: int, say: Callable[[str], None]
+    store: KeyStore,
+    key: StoredKey,
+    seconds: float,
+    threads: int,
+    *,
+    say: Callable[[str], None],
+    show: Callable[[str], None],
 ) -> list[Result]:
     from hsm_keys.bench.measure import in_memory, measure, measure_in_turns, order_headers
 
     counts = [1]
     while counts[-1] * 2 <= threads:
         counts.append(counts[-1] * 2)
-    results = [measure("store", key.sign, threads=count, seconds=seconds) for count in counts]
+    results = []
+    for count in counts:
+        show(f"measuring the store on {count} of {threads} threads, {seconds:g} s")
+        results.append(measure("store", key.sign, threads=count, seconds=seconds))
     with _raw_loop(store, key) as raw:
         calls: dict[str, Callable[[bytes], object]] = {"headers": order_headers(_signer(key))}
         if raw is not None:
             calls["C_Sign"] = raw
         calls["in memory"] = in_memory(key.key_type.value)
+        show(f"measuring {', '.join(calls)} in turns, {seconds * len(calls):g} s")
         results += measure_in_turns(calls, seconds=seconds)
     say(f"the interpreter switches threads every {sys.getswitchinterval() * 1000:g} ms (sys.setswitchinterval)")
     return results

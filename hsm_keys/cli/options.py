@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from hsm_keys.cli.completing import complete_key_names, complete_scopes
 from hsm_keys.cli.help_pages import SharedOption, show_shared_options
 from hsm_keys.errors import UsageError
 from hsm_keys.values import describe, may_be_shown
@@ -52,6 +53,7 @@ class Settings:
     ws_url: str | None = None
     exchange: str | None = None
     output: str | None = None
+    verbose: bool | None = None
     policy: str | None = None
     api_key_id: str | None = None
 
@@ -119,6 +121,15 @@ _SHARED = (
 )
 
 
+_verbose = _shared(
+    "-v",
+    "--verbose",
+    cls=click.Option,
+    is_flag=True,
+    default=None,
+    help="Say what store and Kalshi are asked.",
+)
+
 _help_store = click.option(
     "--help-store",
     is_flag=True,
@@ -134,7 +145,7 @@ def shared_options(*outputs: str) -> Callable[[_F], _F]:
 
     def add(function: _F) -> _F:
         output = _shared("--output", cls=click.Option, type=click.Choice(outputs), help="How to print the result.")
-        for option in reversed((*_SHARED, output, _help_store)):
+        for option in reversed((*_SHARED, output, _verbose, _help_store)):
             function = option(function)
         return function
 
@@ -148,7 +159,10 @@ settings_options = shared_options("table", "json")
 def auth_option(function: _F) -> _F:
     """Add ``--auth``: which key of the store signs management calls."""
     return click.option(
-        "--auth", metavar="NAME", help="Key of the store that signs the management calls; else KALSHI_KEY_ID."
+        "--auth",
+        metavar="NAME",
+        shell_complete=complete_key_names,
+        help="Key of the store that signs the management calls; else KALSHI_KEY_ID.",
     )(function)
 
 
@@ -159,6 +173,7 @@ def new_key_options(function: _F) -> _F:
         "scopes",
         multiple=True,
         metavar="S",
+        shell_complete=complete_scopes,
         help="What the API key may do, such as read or write::trade; give it again for more. "
         "Left out, Kalshi grants read and write, transfers included.",
     )
@@ -207,8 +222,13 @@ def key_name(what: str, *, metavar: str = "NAME", required: bool = True) -> Call
         def call(*args: Any, name_argument: str | None, name_option: str | None, **given: Any) -> Any:
             return function(*args, name=_one_name(name_argument, name_option, metavar, required=required), **given)
 
-        option = click.option("--name", "name_option", metavar=metavar, help=what)
-        argument = click.argument("name_argument", required=False, metavar=metavar if required else f"[{metavar}]")
+        option = click.option("--name", "name_option", metavar=metavar, help=what, shell_complete=complete_key_names)
+        argument = click.argument(
+            "name_argument",
+            required=False,
+            metavar=metavar if required else f"[{metavar}]",
+            shell_complete=complete_key_names,
+        )
         return cast("_F", argument(option(call)))
 
     return add

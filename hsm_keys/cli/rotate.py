@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -14,6 +14,7 @@ from hsm_keys.cli.confirming import confirm, yes_option
 from hsm_keys.cli.enroll import key_object
 from hsm_keys.cli.options import Settings, auth_option, key_name, settings_options
 from hsm_keys.cli.output import print_json, print_line
+from hsm_keys.cli.progress import count_down
 from hsm_keys.cli.session import connector, management_client, opened_store, speaking
 from hsm_keys.values import describe
 
@@ -90,7 +91,10 @@ def rotate(
                 done = rotator.abort(name)
             else:
                 ending = finish or grace is not None or stage.handed_over
-                done = _forward(rotator, name, stage, say, ending=ending, grace=grace, keep_old=keep_old, yes=yes)
+                wait = partial(count_down, text="until the old API key ends", quiet=settings.as_json)
+                done = _forward(
+                    rotator, name, stage, say, ending=ending, grace=grace, wait=wait, keep_old=keep_old, yes=yes
+                )
     _print(settings, done)
 
 
@@ -109,6 +113,7 @@ def _forward(
     *,
     ending: bool,
     grace: int | None,
+    wait: Callable[[int], None],
     keep_old: bool,
     yes: bool,
 ) -> Rotation:
@@ -122,7 +127,7 @@ def _forward(
         return done
     if grace:
         say(f"the old key works for {grace} seconds more")
-        time.sleep(grace)
+        wait(grace)
     if grace is None and sys.stdin.isatty():  # in a script, the second call is the consent
         confirm([_consequences(stage, keep_old=keep_old)], yes=yes, say=say)
     return rotator.finish(name, keep_old=keep_old)

@@ -39,8 +39,13 @@ __all__ = [
 
 @contextmanager
 def speaking(settings: Settings) -> Iterator[Voice]:
-    """Give a voice for people's words; what it held back is said when the command has succeeded."""
+    """Give a voice for people's words; what it held back is said when the command has succeeded.
+
+    With ``--verbose`` it says what is asked of the store and of Kalshi, too.
+    """
     voice = Voice(hold=settings.as_json)
+    if settings.verbose:
+        _hear_what_is_asked(voice)
     yield voice
     voice.release()
 
@@ -110,6 +115,20 @@ def _hear_warnings(say: Callable[[str], None]) -> None:
             say(f"{record.levelname.lower()}: {record.getMessage()}")
 
     logging.getLogger("hsm_keys").addHandler(_Saying())
+
+
+def _hear_what_is_asked(say: Callable[[str], None]) -> None:
+    import logging
+
+    from hsm_keys.asked import LOG
+
+    class _Asked(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(f"  {record.getMessage()}")
+
+    LOG.setLevel(logging.DEBUG)
+    LOG.propagate = False
+    LOG.addHandler(_Asked())
 
 
 def _ask_secret(prompt: str) -> str:

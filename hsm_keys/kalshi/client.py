@@ -11,6 +11,7 @@ import httpx2
 import stamina
 
 from hsm_keys._version import __version__
+from hsm_keys.asked import log_asked
 from hsm_keys.errors import HsmKeysError, NetworkError, OutcomeUnknownError, UsageError
 from hsm_keys.kalshi.api_keys import ApiKeysResource, AsyncApiKeysResource
 from hsm_keys.kalshi.bodies import clean, read_json
@@ -194,6 +195,17 @@ def _unless_transient(response: httpx2.Response) -> httpx2.Response:
     return response
 
 
+def _begun(request: httpx2.Request, path: str) -> float:
+    """Log what is sent, without its query; return the time."""
+    log_asked("Kalshi", f"{request.method} {path}")
+    return time.monotonic()
+
+
+def _logged(response: httpx2.Response, began: float) -> httpx2.Response:
+    log_asked("Kalshi", f"answered {response.status_code} after {(time.monotonic() - began) * 1000:.0f} ms")
+    return response
+
+
 def _status(response: httpx2.Response) -> int:
     return response.status_code
 
@@ -290,8 +302,8 @@ class KalshiClient(_Base):
     def _send(self, request: httpx2.Request, signed: str) -> httpx2.Response:
         def send(headers: dict[str, str]) -> httpx2.Response:
             request.headers.update(headers)
-            began = time.monotonic()
-            return read_whole(self._http.send(request, stream=True), began)
+            began = _begun(request, signed)
+            return _logged(read_whole(self._http.send(request, stream=True), began), began)
 
         return send_signed(signing_flow(self.signer, request.method, signed), send, _status)
 
@@ -367,8 +379,8 @@ class AsyncKalshiClient(_Base):
     async def _send(self, request: httpx2.Request, signed: str) -> httpx2.Response:
         async def send(headers: dict[str, str]) -> httpx2.Response:
             request.headers.update(headers)
-            began = time.monotonic()
-            return await read_whole_async(await self._http.send(request, stream=True), began)
+            began = _begun(request, signed)
+            return _logged(await read_whole_async(await self._http.send(request, stream=True), began), began)
 
         return await asend_signed(self.signer, request.method, signed, send, _status)
 

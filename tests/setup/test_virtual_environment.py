@@ -6,7 +6,9 @@ The real thing takes long and needs a package index; whoever runs the tests has 
 from __future__ import annotations
 
 import os
+import pty
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -97,6 +99,22 @@ def test_a_pip_that_fails_is_an_error_and_the_next_run_tries_again(fake: Fake) -
     assert "no such index" in said
     assert "pip failed" in said
     assert fake.run()[0] == 0
+
+
+def test_on_a_terminal_it_shows_for_how_long_pip_is_at_work(fake: Fake) -> None:
+    child, terminal = pty.fork()
+    if child == 0:  # pragma: no cover - another process
+        os.chdir(fake.project)
+        os.execve("./softhsm-setup.sh", ["./softhsm-setup.sh", "true"], os.environ | fake.environment)  # noqa: S606 - no shell is the point
+    shown = b""
+    with suppress(OSError):  # the terminal ends with its program
+        while True:
+            shown += os.read(terminal, 1024)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert b"\rsofthsm-setup: pip installs: 0 s" in shown
+    assert shown.endswith(b"\r\x1b[K") or shown.rpartition(b"\r\x1b[K")[2].startswith(b"softhsm-setup: making")
+    assert "pip installs" not in fake.run()[1]
 
 
 def test_other_dependencies_bring_it_up_to_date(fake: Fake) -> None:

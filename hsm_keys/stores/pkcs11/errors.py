@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from pkcs11 import exceptions as ckr
 
+from hsm_keys.asked import log_asked
 from hsm_keys.errors import HsmKeysError, PinError, PinLockedError, StoreError, StoreUnavailableError
 from hsm_keys.stores.pkcs11.codes import KeyRefusedError
 
@@ -91,17 +92,20 @@ def pin_problem(error: ckr.PKCS11Error, token: str) -> PinError | None:
 
 
 @contextmanager
-def mapped_errors(what: str) -> Iterator[None]:
+def mapped_errors(what: str, *, logs: bool = True) -> Iterator[None]:
     """Turn what python-pkcs11 raises inside into a StoreError.
 
     Args:
         what: What was being done, to follow "the token failed to", such as ``list its keys``.
+        logs: Whether the log gets a line of it.
 
     Raises:
         StoreUnavailableError: If the token or its session is gone.
         PinError: If it refuses over the PIN.
         StoreError: If it refuses otherwise.
     """
+    if logs:
+        log_asked("token", what)
     try:
         yield
     except HsmKeysError:

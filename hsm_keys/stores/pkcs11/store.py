@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pkcs11 import exceptions as ckr
 from pkcs11.constants import Attribute
 
+from hsm_keys.asked import log_asked
 from hsm_keys.errors import (
     KeyAmbiguousError,
     KeyExistsError,
@@ -195,7 +196,7 @@ class Pkcs11Store(KeyStore):
         What makes and changes objects can't be repeated when it fails half way. So the back-end is brought back before.
         """
         connection = self._fresh()
-        with mapped_errors(what):
+        with mapped_errors(what, logs=False):
             try:
                 connection.make_ready()
             except ckr.PKCS11Error as error:
@@ -331,14 +332,16 @@ class Pkcs11Store(KeyStore):
         if self._closed or connection.generation != fork_generation():
             connection = self._fresh()
         first, logins = connection, connection.login.times
+        what = f"sign with the key {key.name!r}"
+        log_asked("token", what)
         try:
             return connection.sign(key, message, digest=digest)
         except PoolClosedError:
             connection = self._fresh()
         except ckr.PKCS11Error as error:
-            with mapped_errors(f"sign with the key {key.name!r}"):
+            with mapped_errors(what, logs=False):
                 connection = self._mended(connection, key, error, logins)
-        with mapped_errors(f"sign with the key {key.name!r}"):
+        with mapped_errors(what):
             return connection.sign(key, message, digest=digest, opened_just_now=connection is not first)
 
     def _mended(

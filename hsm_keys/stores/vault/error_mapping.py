@@ -51,6 +51,9 @@ class Call:
     path: str
     changes: bool = False
 
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}, to {self.what}"
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

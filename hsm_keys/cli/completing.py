@@ -1,0 +1,57 @@
+"""What a shell proposes for names of keys and scopes. It asks for no PIN, sends nothing, and never waits long.
+
+Only tokens that show public objects without a login have names to propose. KMS and Vault are across a network, and
+the PIN of a token isn't spent on a press of the tab key.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import click
+
+__all__ = ["complete_key_names", "complete_scopes"]
+
+_PATIENCE_S: Final = 3.0
+"""A module may hang. The shell waits for the answer, so there is none then."""
+
+
+def complete_scopes(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the scopes that begin so."""
+    from hsm_keys.kalshi.api_keys import SCOPES
+
+    return [scope for scope in SCOPES if scope.startswith(incomplete)]
+
+
+def complete_key_names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the names of the token's keys that begin so; none where it shows none without a PIN, or doesn't answer."""
+    _end_soon()
+    try:
+        names = _names(ctx)
+    except Exception:  # noqa: BLE001 - there is nobody to tell: an error would stand in the middle of what is typed
+        return []
+    return [name for name in names if name.startswith(incomplete) and name.isprintable()]
+
+
+def _end_soon() -> None:
+    """Have the process end in a few seconds, also while a module's call doesn't return: the timer isn't Python's."""
+    import faulthandler
+
+    nowhere = open(os.devnull, "w")  # noqa: PTH123, SIM115 - it stays open until the process ends
+    os.dup2(nowhere.fileno(), 2)  # a module may write what it likes there
+    faulthandler.dump_traceback_later(_PATIENCE_S, exit=True, file=nowhere)
+
+
+def _names(ctx: click.Context) -> list[str]:
+    from hsm_keys.cli.options import Settings
+    from hsm_keys.cli.store_uri import store_uri
+
+    uri = store_uri(ctx.find_object(Settings) or Settings(), lambda _line: None)
+    if not uri.lower().startswith("pkcs11:"):
+        return []
+    from hsm_keys.stores.pkcs11.public_names import names_without_login
+    from hsm_keys.stores.uri import Pkcs11Uri
+
+    return names_without_login(Pkcs11Uri.parse(uri))
