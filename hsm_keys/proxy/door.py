@@ -25,6 +25,7 @@ from hsm_keys.proxy.paths import UnclearPathError, split_target
 from hsm_keys.proxy.refusing import ClientGoneError, refusal
 from hsm_keys.proxy.running import StoppedError
 from hsm_keys.proxy.serving import CLIENT
+from hsm_keys.proxy.sessions import JudgedSession
 from hsm_keys.proxy.sign_targets import header_lines, read_sign_target
 from hsm_keys.proxy.signing import FrozenError
 
@@ -228,7 +229,7 @@ class Door:
                 if not subject.is_sent:
                     return _handed_out(await signing.headers())
                 if _is_websocket(request):
-                    return await self._upstream.relay(request, signing, running)
+                    return await self._upstream.relay(request, signing, running, self._session(caller, subject.path))
                 return await self._upstream.forward(request, body, signing, hold.hear if hold else None)
         except (TimeoutError, StoppedError, ClientGoneError, Refused, HsmKeysError) as error:
             if running.stopped is not None:
@@ -237,6 +238,13 @@ class Door:
         finally:
             if hold is not None:
                 hold.end(was_sent=signing.is_done)
+
+    def _session(self, caller: Caller, path: str) -> JudgedSession | None:
+        """Return what judges the commands of a client's WebSocket; None for a client whose rules don't narrow."""
+        rules = self._judge.policy.client(caller.client)
+        if rules is not None and not rules.narrows:
+            return None
+        return JudgedSession(caller, path, hear=self._running.hear, trail=self._trail, metrics=self._metrics)
 
     def refuse_unanswered(self, request: web.BaseRequest, status: int, error: BaseException | None) -> web.Response:
         """Answer what isn't HTTP that can be read in one way, and write it down; or what this program failed at.

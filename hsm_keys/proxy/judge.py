@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from hsm_keys.kalshi.operations import Kind, find_operation
+from hsm_keys.kalshi.operations import WEBSOCKETS, Kind, find_operation
 from hsm_keys.proxy.capping import CapError, hold_of, orders_of
 from hsm_keys.proxy.caps import Caps
 from hsm_keys.proxy.costs import Costs
@@ -184,7 +184,8 @@ class Judge:
             return refused or _denied_stranger(client)
         operation = find_operation(method, path)
         looks_at_orders = rules.order_limits or rules.is_capped or rules.cancels_when_silent
-        if looks_at_orders or _looks_at_body(rules, operation, path):
+        looks_at_commands = rules.narrows and operation in WEBSOCKETS
+        if looks_at_orders or looks_at_commands or _looks_at_body(rules, operation, path):
             return _denied("sign", "the client's rules look at what is sent, so its requests go through the proxy")
         return self._by_rate(client, operation, 1, now) or _allowed(rules, operation, path)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from decimal import Decimal
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 from pydantic import ValidationError
 
@@ -22,6 +21,7 @@ from hsm_keys.proxy.schemas import (
     PerpsDecrease,
     PerpsOrder,
 )
+from hsm_keys.proxy.strict_json import UnclearJsonError, strict_object
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,9 +141,10 @@ def read_request(operation: Operation, body: bytes) -> Request:
     Raises:
         UnclearBodyError: If it isn't of that schema exactly.
     """
-    said = _parse(body)
     try:
-        return _understood(SCHEMAS[operation.name].model_validate(said))
+        return _understood(SCHEMAS[operation.name].model_validate(strict_object(body)))
+    except UnclearJsonError as error:
+        raise UnclearBodyError(f"the body {error}") from None
     except ValidationError as error:
         raise UnclearBodyError(_problem(error)) from None
 
@@ -200,25 +201,3 @@ def _problem(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{where} is missing"
     return f"{where} {first['msg'].removeprefix('Value error, ')}".strip()
-
-
-def _parse(body: bytes) -> dict[str, Any]:
-    try:
-        parsed = json.loads(body.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, UnclearBodyError):
-            raise
-        raise UnclearBodyError("the body isn't JSON in UTF-8") from None
-    if not isinstance(parsed, dict):
-        raise UnclearBodyError("the body isn't a JSON object")
-    return parsed
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({name.casefold() for name, _ in pairs}) != len(pairs):
-        raise UnclearBodyError("the body says one name twice")
-    return dict(pairs)
-
-
-def _refuse(_constant: str) -> Any:
-    raise UnclearBodyError("the body isn't JSON: it holds NaN or Infinity")

@@ -145,6 +145,13 @@ class ClientPolicy(MoneyCaps):
         )
 
     @property
+    def narrows(self) -> bool:
+        """Whether the client may do less than all of what is open to everybody without a policy."""
+        by_tokens = self.read_tokens_per_second is not None or self.write_tokens_per_second is not None
+        by_rules = self.allow is not None or bool(self.deny) or self.hours is not None
+        return self.read_only or self.limits_orders or by_tokens or by_rules
+
+    @property
     def together(self) -> Caps:
         """The caps of all clients together."""
         return self._together

@@ -1,7 +1,8 @@
 """A WebSocket session through the proxy: the bytes of both sides, passed on as they come.
 
 Frames, compression and close codes are a matter of the two ends. What one of them sends is what the other one gets, and
-a connection that is dropped on one side is dropped on the other side too.
+a connection that is dropped on one side is dropped on the other side too. Only what a client sends whose commands are
+judged is read on the way; see ``FrameFilter``.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
+from websockets.frames import CloseCode
+
+from hsm_keys.proxy.frames import FrameError, close_frame
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["End", "Relay"]
+    from hsm_keys.proxy.sessions import JudgedSession
 
-_GOING_AWAY: Final = b"\x88\x02" + (1001).to_bytes(2)
-"""A server's close frame (RFC 6455, sections 5.5.1 and 7.4.1)."""
+__all__ = ["End", "Relay"]
 
 _CLOSE: Final = 0x8
 _CLOSING_S: Final = 5.0
@@ -83,6 +87,8 @@ class End(asyncio.Protocol):
         self._former = former
         self._take_over = take_over
         self._other: End | None = None
+        self.passed: Callable[[bytes], bytes] = bytes
+        """Gives what is passed on of what came here."""
 
     def join(self, other: End) -> None:
         """Pass on from now on what comes here to the other end."""
@@ -111,7 +117,7 @@ class End(asyncio.Protocol):
         """Pass it on."""
         self.frames.pass_by(data)
         if self._other is not None and not self._other.transport.is_closing():
-            self._other.transport.write(data)
+            self._other.transport.write(self.passed(data))
 
     def pause_writing(self) -> None:
         """Read nothing from the other end while this one takes nothing."""
@@ -143,11 +149,15 @@ class Relay:
     Args:
         here: The client's end.
         there: Kalshi's.
+        judged: Judges what the client sends; None passes it on as it comes.
     """
 
-    def __init__(self, here: End, there: End) -> None:
+    def __init__(self, here: End, there: End, judged: JudgedSession | None = None) -> None:
         self._here = here
         self._there = there
+        self._judged = judged
+        if judged is not None:
+            here.passed = self._passed
 
     async def run(self) -> None:
         """Pass everything on until both ends are closed."""
@@ -159,13 +169,29 @@ class Relay:
             self._here.close()
             self._there.close()
 
-    def part(self) -> None:
-        """Tell the client that the proxy goes away, if a frame may stand here, and end both connections."""
+    def part(self, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
+        """Tell the client why the session ends, if a frame may stand here, and end both connections.
+
+        Args:
+            code: The close code (RFC 6455, section 7.4.1); without another one, the proxy goes away.
+            reason: What the client is told besides.
+        """
         self._there.leave()
         if self._there.frames.is_between and not self._here.transport.is_closing():
-            self._here.transport.write(_GOING_AWAY)
+            self._here.transport.write(close_frame(code, reason, mask=False))
         self._here.close()
         self._there.close()
+
+    def _passed(self, data: bytes) -> bytes:
+        """Return what goes on to Kalshi of what the client sends; one that may not send it is told, and that is all."""
+        if self._judged is None:
+            return data
+        try:
+            return self._judged.passed(data)
+        except FrameError as error:
+            self._there.transport.write(close_frame(CloseCode.GOING_AWAY, mask=True))
+            self.part(error.code, error.reason)
+            return b""
 
     async def ended(self) -> None:
         """Wait until both connections are closed."""

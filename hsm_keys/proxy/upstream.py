@@ -16,6 +16,7 @@ from yarl import URL
 
 from hsm_keys.errors import HsmKeysError
 from hsm_keys.proxy.access import Refused
+from hsm_keys.proxy.frames import FrameError
 from hsm_keys.proxy.headers import from_kalshi, to_kalshi
 from hsm_keys.proxy.reaching import network_proxy, reason_of
 from hsm_keys.proxy.refusing import ClientGoneError, refusal
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.proxy.metrics import Metrics
     from hsm_keys.proxy.running import Running
+    from hsm_keys.proxy.sessions import JudgedSession
     from hsm_keys.proxy.signing import RequestSigning
 
     Sign = Callable[[], Awaitable[dict[str, str]]]
@@ -225,13 +227,20 @@ class Upstream:
                     raise aiohttp.ClientPayloadError("the answer is too long")
             return answer.status, bytes(body)
 
-    async def relay(self, request: web.BaseRequest, signing: RequestSigning, running: Running) -> web.StreamResponse:
+    async def relay(
+        self,
+        request: web.BaseRequest,
+        signing: RequestSigning,
+        running: Running,
+        judged: JudgedSession | None = None,
+    ) -> web.StreamResponse:
         """Open a WebSocket at Kalshi, then the client's, and pass everything on until both are closed.
 
         Args:
             request: The client's handshake.
             signing: Signs it, when there is a connection.
             running: May stop it.
+            judged: Judges what the client sends over it; None passes on everything.
 
         Raises:
             ClientGoneError: If the client has gone; nothing was sent then.
@@ -250,13 +259,18 @@ class Upstream:
             there = _end_of(answer)
             if there is None:
                 return refusal(HTTPStatus.BAD_GATEWAY, "websocket", "Kalshi's answer to the handshake isn't one")
+            if judged is not None:
+                try:
+                    judged.begin(", ".join(answer.headers.getall(hdrs.SEC_WEBSOCKET_EXTENSIONS, [])))
+                except FrameError as error:
+                    return refusal(HTTPStatus.BAD_GATEWAY, "websocket", error.reason)
             switched = web.StreamResponse(status=_SWITCHING, reason=answer.reason)
             switched.headers.update(from_kalshi(answer.headers.items()))
             switched.headers.update(_UPGRADE)
             await switched.prepare(request)
             if request.transport is None:
                 raise ClientGoneError
-            relay = Relay(End(request.transport, request.protocol, request.protocol.set_parser), there)
+            relay = Relay(End(request.transport, request.protocol, request.protocol.set_parser), there, judged)
             running.end_by(relay.part)
             await self._run(relay)
             return switched

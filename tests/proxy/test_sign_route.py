@@ -96,6 +96,13 @@ def test_a_client_whose_rules_look_at_what_is_sent_is_refused(start: Callable[..
         assert b'"sign"' in lines_of(door, method, path)
 
 
+def test_a_client_whose_commands_are_judged_opens_no_websocket_of_its_own(start: Callable[..., Door]) -> None:
+    door = start("[clients.default]\nread_only = true")
+    assert lines_of(door)[:3] == b"200"
+    for path in ("/trade-api/ws/v2", "/trade-api/ws/v2/margin"):
+        assert b'"sign"' in lines_of(door, "GET", path)
+
+
 def test_caps_of_all_clients_together_count_too(start: Callable[..., Door]) -> None:
     assert b'"sign"' in lines_of(start("[clients.default]\n[all]\nmax_dollars_a_day = '5'"))
 
