@@ -40,7 +40,6 @@ _TO_KALSHI: Final = frozenset(
         "accept-language",
         "cache-control",
         "content-encoding",
-        "content-length",
         "content-type",
         "if-match",
         "if-modified-since",
@@ -66,7 +65,7 @@ than was judged: another address, method, path, account or coding.
 
 
 def to_kalshi(headers: Iterable[tuple[str, str]]) -> CIMultiDict[str]:
-    """Return the headers of a client's request as they go to Kalshi; those that authenticate it come later."""
+    """Return the headers of a client's request as they go to Kalshi, but those that authenticate it and its length."""
     return CIMultiDict((name, value) for name, value in _without_hops(headers) if name.lower() in _TO_KALSHI)
 
 

@@ -14,7 +14,12 @@ from hsm_keys.kalshi import surroundings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["network_proxy", "reason_of"]
+__all__ = ["NotHttpError", "network_proxy", "reason_of"]
+
+
+class NotHttpError(aiohttp.ClientError):
+    """Kalshi's answer isn't HTTP that can be read in one way."""
+
 
 _REASONS: Final[Mapping[type[BaseException], str]] = {
     aiohttp.ClientConnectorDNSError: "its name can't be resolved",
@@ -26,6 +31,7 @@ _REASONS: Final[Mapping[type[BaseException], str]] = {
     TimeoutError: "no answer in time",
     aiohttp.ServerDisconnectedError: "the connection was closed",
     aiohttp.ClientPayloadError: "the answer was cut off",
+    NotHttpError: "the answer isn't HTTP",
     aiohttp.ClientResponseError: "the answer isn't HTTP",
 }
 """The more special ones come first."""

@@ -14,14 +14,12 @@ import aiohttp
 from aiohttp import hdrs, web
 from yarl import URL
 
-from hsm_keys.errors import HsmKeysError
-from hsm_keys.proxy.access import Refused
 from hsm_keys.proxy.frames import FrameError
 from hsm_keys.proxy.headers import from_kalshi, to_kalshi
+from hsm_keys.proxy.links import Answer, Link, Links, request_bytes
 from hsm_keys.proxy.reaching import network_proxy, reason_of
 from hsm_keys.proxy.refusing import ClientGoneError, refusal
 from hsm_keys.proxy.relay import End, Relay
-from hsm_keys.proxy.running import StoppedError
 from hsm_keys.signing.environments import PERPS, websocket_url
 from hsm_keys.signing.message import MARGIN_WEBSOCKET_PATH, WEBSOCKET_PATH
 
@@ -47,7 +45,6 @@ __all__ = ["Upstream"]
 _CONNECT_S: Final = 10.0
 _READ_S: Final = 30.0
 _WARM_S: Final = 20.0
-_SMALL: Final = 256 * 1024
 _OWN_LIMIT: Final = 1 << 20
 _WARMING: Final = "/trade-api/v2/exchange/status"  # public: it needs no signature
 _ADDED_BY_ITSELF: Final = (hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE)
@@ -133,6 +130,7 @@ class Upstream:
         )
         # aiohttp repeats PUT and DELETE on a connection that was closed, and has no public way to leave that.
         self._session._retry_connection = False  # noqa: SLF001
+        self._links = Links(self._origin, self._proxies[self._origin], read_s=self._read_s)
         self._warming = asyncio.create_task(self._keep_warm())
         return self
 
@@ -143,6 +141,7 @@ class Upstream:
             self._warming.cancel()
         await self.close_relays()
         if self._session is not None:
+            await self._links.close()
             await self._session.close()
 
     async def close_relays(self) -> None:
@@ -173,42 +172,46 @@ class Upstream:
             answer = await self._sent(request, body, signing)
             if isinstance(answer, web.Response):
                 return answer
-            async with answer:
+            with answer:
                 if answer.status < 200:  # noqa: PLR2004 - a switch of protocols, for which nobody asked
-                    answer.close()
                     return refusal(502, "outcome_unknown", "Kalshi's answer isn't one")
                 if not await signing.is_worth_another(answer.status):
                     return await _pass_on(request, answer, self._read_s, hear)
 
     async def _sent(
         self, request: web.BaseRequest, body: bytes | None, signing: RequestSigning
-    ) -> aiohttp.ClientResponse | web.Response:
+    ) -> Answer | web.Response:
         """Return Kalshi's answer, of which the head was read, or a refusal in its place."""
-        started = time.perf_counter()
-        status: str | None = "none"
-
-        async def sign_and_start() -> dict[str, str]:
-            nonlocal started
-            signed = await signing.headers()
-            started = time.perf_counter()
-            return signed
-
-        _sign.set(sign_and_start)
-        headers = to_kalshi(request.headers.items())
         try:
-            answer = await self._request(request.method, self._origin, request.raw_path, headers, body)
-            status = str(answer.status)
-        except (HsmKeysError, ClientGoneError, StoppedError, Refused):
-            status = None  # this says nothing of Kalshi
-            raise
-        except _NOT_CONNECTED as error:
+            link, signed = await self._signed_link(signing.headers)
+        except (aiohttp.ClientError, ConnectionError) as error:
+            self._metrics.answered("none").observe(0.0)
             return _unreached(error, "network", "Kalshi can't be reached ({}); nothing was sent")
-        except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
+        started, status, answered_at = time.perf_counter(), "none", 0.0
+        target = request.raw_path.removesuffix("?")
+        headers = [*to_kalshi(request.headers.items()).items(), *signed.items()]
+        try:
+            answer = await link.exchange(request_bytes(request.method, target, self._links.host, headers, body))
+            status, answered_at = str(answer.status), answer.at
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
             return _unreached(error, "outcome_unknown", "Kalshi didn't answer ({}); it may have done the work")
         finally:
-            if status is not None:
-                self._metrics.answered(status).observe(time.perf_counter() - started)
+            self._metrics.answered(status).observe((answered_at or time.perf_counter()) - started)
         return answer
+
+    async def _signed_link(self, sign: Sign) -> tuple[Link, dict[str, str]]:
+        """Return a connection, and headers that were signed when it was open."""
+        link = await self._links.get()
+        while True:
+            try:
+                signed = await sign()
+            except BaseException:
+                self._links.put(link)
+                raise
+            if link.is_open:
+                return link, signed
+            self._links.put(link)  # closed while it was signed
+            link = await self._links.get()
 
     async def own(self, method: str, target: str, sign: Sign) -> tuple[int, bytes]:
         """Send a request of the proxy's own, signed when there is a connection; return Kalshi's status and the body.
@@ -315,8 +318,10 @@ class Upstream:
         """Keep one connection open, so that the first order doesn't wait for TLS."""
         while True:
             with suppress(aiohttp.ClientError, TimeoutError, OSError):
-                async with await self._request("GET", self._origin, _WARMING) as answer:
+                link = await self._links.get()
+                with await link.exchange(request_bytes("GET", _WARMING, self._links.host, ())) as answer:
                     await answer.read()
+            self._links.tidy()
             await asyncio.sleep(_WARM_S)
 
 
@@ -336,27 +341,25 @@ def _unreached(error: BaseException, code: str, message: str) -> web.Response:
     return refusal(HTTPStatus.GATEWAY_TIMEOUT if late else HTTPStatus.BAD_GATEWAY, code, message)
 
 
-async def _pass_on(
-    request: web.BaseRequest, answer: aiohttp.ClientResponse, stalled_s: float, hear: Hear | None
-) -> web.StreamResponse:
-    headers = from_kalshi(answer.headers.items())
-    length = headers.get("Content-Length", "")
+async def _pass_on(request: web.BaseRequest, answer: Answer, stalled_s: float, hear: Hear | None) -> web.StreamResponse:
+    headers = from_kalshi(answer.headers)
+    reason = answer.reason.decode("utf-8", "surrogateescape")
     try:
-        if hear is not None or (length.isdecimal() and int(length) <= _SMALL):  # one write for head and body
+        if hear is not None or answer.is_whole:  # one write for head and body
             body = await answer.read()
             if hear is not None:
                 hear(answer.status, headers.get(hdrs.CONTENT_ENCODING, ""), body)
-            return web.Response(status=answer.status, reason=answer.reason, headers=headers, body=body)
-    except (aiohttp.ClientError, TimeoutError, ConnectionError):
+            return web.Response(status=answer.status, reason=reason, headers=headers, body=body)
+    except (aiohttp.ClientError, TimeoutError, OSError):
         return refusal(502, "outcome_unknown", "Kalshi's answer was cut off; it may have done the work")
-    passed = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
+    passed = web.StreamResponse(status=answer.status, reason=reason, headers=headers)
     try:
         await passed.prepare(request)
-        async for chunk in answer.content.iter_any():
+        async for chunk in answer.chunks():
             async with asyncio.timeout(stalled_s):  # a client that takes nothing
                 await passed.write(chunk)
         await passed.write_eof()
-    except (aiohttp.ClientError, TimeoutError, ConnectionError):
+    except (aiohttp.ClientError, TimeoutError, OSError):
         if request.transport is not None:  # the client must not take what it has for the whole
             request.transport.abort()
     return passed
