@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.proxy.differing import Difference
     from hsm_keys.proxy.judge import Verdict
+    from hsm_keys.proxy.ledgers import Ledger
     from hsm_keys.proxy.whatif import Asked
 
 __all__ = ["check", "policy"]
@@ -34,7 +35,7 @@ _path = click.Path(path_type=Path)
 @click.option("--client", metavar="NAME", help="The client that asks.  [default: default]")
 @click.option("--body", metavar="JSON", help="The body, for rules about orders.")
 @click.option("--requests", type=click.File(encoding="utf-8"), help="A file of requests, JSON a line; - for stdin.")
-@click.option("--explain", is_flag=True, help="Name the setting that decides, and what proxies that run have left.")
+@click.option("--explain", is_flag=True, help="Name the setting that decides, and what is left of each limit.")
 @settings_options
 @click.pass_obj
 def check(settings: Settings, /, *, policy: Path, requests: Any, explain: bool, **one: str | None) -> int:
@@ -100,6 +101,7 @@ class _Checking:
         self.judge = Judge(load_policy(path))
         self._written = tomllib.loads(path.read_text(encoding="utf-8"))
         self._proxies = _limits_of_proxies() if explain else []
+        self._ledgers = _ledgers({proxy["name"] for proxy in self._proxies}) if explain else []
         self._explain = explain
         self._at: datetime = datetime.now(UTC)
 
@@ -114,8 +116,15 @@ class _Checking:
             said["status"] = 400 if verdict.rule == "path" else verdict.status
         if self._explain:
             said |= explain(self._written, asked, verdict)
-            said["left"] = {proxy["name"]: _left_of(proxy, asked.client) for proxy in self._proxies}
+            said["left"] = self._left(asked.client)
         return said
+
+    def _left(self, client: str) -> dict[str, dict[str, Any]]:
+        """Return what a client has left, by proxies that run and by the ledgers of others."""
+        left = {proxy["name"]: _left_of(proxy, client) for proxy in self._proxies}
+        for ledger in self._ledgers:
+            left[ledger.name] = {"from": "ledger", "rates": {}, "caps": ledger.left(self.judge.policy, client)}
+        return left
 
 
 def _limits_of_proxies() -> list[dict[str, Any]]:
@@ -133,7 +142,14 @@ def _left_of(proxy: dict[str, Any], client: str) -> dict[str, Any]:
     """Return what a client has left: of its rates by their names, and rows of caps on money, its own and all's."""
     rates = proxy["rates"].get(client, proxy["rates"].get("default", {}))
     caps = [row for row in proxy["limits"] if row["client"] in {client, None}]
-    return {"rates": rates, "caps": caps}
+    return {"from": "proxy", "rates": rates, "caps": caps}
+
+
+def _ledgers(running: set[str]) -> list[Ledger]:
+    """Return the ledgers of proxies that don't run."""
+    from hsm_keys.proxy.ledgers import ledgers
+
+    return list(ledgers(without=running))
 
 
 def _say_one(settings: Settings, verdict: dict[str, Any]) -> int:
@@ -161,14 +177,19 @@ def _echo_reasons(verdict: dict[str, Any]) -> None:
     if verdict["setting"]:
         written = "isn't set" if verdict["value"] is None else f"= {json.dumps(verdict['value'])}"
         click.echo(f"  decided by: {verdict['setting']} {written}")
+    if not verdict["left"]:
+        click.echo("  left: not known, as no proxy runs and none has left a ledger of its caps")
     for name, left in verdict["left"].items():
+        where = (
+            f"left in proxy {name}" if left["from"] == "proxy" else f"left by the ledger of {name}, which doesn't run"
+        )
         for rate, numbers in left["rates"].items():
-            click.echo(f"  left in proxy {name}: {rate} {numbers['left']:g} of {numbers['limit']:g}")
+            click.echo(f"  {where}: {rate} {numbers['left']:g} of {numbers['limit']:g}")
         for row in left["caps"]:
             whose = "" if row["client"] else " of all"
             market = f" in {row['market']}" if "market" in row else ""
             remains = row.get("left") or f"buy {row['left_to_buy']}, sell {row['left_to_sell']}"
-            click.echo(f"  left in proxy {name}: {row['cap']}{whose}{market} {remains} of {row['most']}")
+            click.echo(f"  {where}: {row['cap']}{whose}{market} {remains} of {row['most']}")
 
 
 @group(epilog="Example: hsm-keys proxy policy diff old.toml new.toml")

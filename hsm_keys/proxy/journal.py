@@ -18,7 +18,7 @@ from hsm_keys.files import open_private, try_lock
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Journal", "JournalError"]
+__all__ = ["Journal", "JournalError", "read_journal"]
 
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _log: Final = logging.getLogger(__name__)
@@ -69,20 +69,7 @@ class Journal:
             JournalError: If a line before the last one can't be read.
         """
         content = self._path.read_bytes()
-        lines = content.split(b"\n")
-        torn = len(lines.pop())
-        said: list[list[Any]] = []
-        for number, line in enumerate(lines, 1):
-            parsed = _parsed(line)
-            if parsed is None and number == len(lines):  # a power failure may keep a line's end and not its beginning
-                torn += len(line) + 1
-            elif parsed is None:
-                raise JournalError(
-                    f"line {number} of {self._path} can't be read",
-                    hint="what is left of the caps isn't known: move the file away to begin anew with full caps",
-                )
-            else:
-                said.append(parsed)
+        said, torn = _lines_of(self._path, content)
         if torn:
             os.ftruncate(self._file, len(content) - torn)
             _log.warning("the last line of %s was cut off, and is dropped: nothing was signed for it", self._path)
@@ -147,6 +134,35 @@ class Journal:
         """Let go of it."""
         os.close(self._file)
         os.close(self._lock)
+
+
+def read_journal(path: Path) -> list[list[Any]]:
+    """Return what the lines of a journal say, and leave it as it is; another program may be writing it.
+
+    Raises:
+        OSError: If it can't be opened.
+        JournalError: If a line before the last one can't be read.
+    """
+    return _lines_of(path, path.read_bytes())[0]
+
+
+def _lines_of(path: Path, content: bytes) -> tuple[list[list[Any]], int]:
+    """Return what lines say, and the length of one at the end that was never whole."""
+    lines = content.split(b"\n")
+    torn = len(lines.pop())
+    said: list[list[Any]] = []
+    for number, line in enumerate(lines, 1):
+        parsed = _parsed(line)
+        if parsed is None and number == len(lines):  # a power failure may keep a line's end and not its beginning
+            torn += len(line) + 1
+        elif parsed is None:
+            raise JournalError(
+                f"line {number} of {path} can't be read",
+                hint="what is left of the caps isn't known: move the file away to begin anew with full caps",
+            )
+        else:
+            said.append(parsed)
+    return said, torn
 
 
 def _parsed(line: bytes) -> list[Any] | None:

@@ -37,7 +37,7 @@ class Search:
 
 def state_folder(name: str) -> Path:
     """Return where a proxy keeps its audit trail and whether it is frozen: ``XDG_STATE_HOME/hsm-keys/NAME``."""
-    return _states() / name
+    return states_folder() / name
 
 
 def control_link(name: str) -> Path:
@@ -75,8 +75,8 @@ def search(name: str | None) -> Search:
             continue
         found.folders.append(folder)
         found.sockets += (one for one in entries if one.name == f"{name}{_CONTROL}" or _is_any(one, name))
-    links = [control_link(name)] if name is not None else sorted(_states().glob(f"*/{_LINK}"))
-    found.folders.append(_states())
+    links = [control_link(name)] if name is not None else sorted(states_folder().glob(f"*/{_LINK}"))
+    found.folders.append(states_folder())
     found.sockets += (link for link in links if link.is_symlink())
     found.sockets = list({os.path.realpath(path): path.resolve() for path in found.sockets}.values())
     return found
@@ -105,7 +105,8 @@ def _folders() -> list[Path]:
     return folders
 
 
-def _states() -> Path:
+def states_folder() -> Path:
+    """Return where the state folders of all proxies of this user lie."""
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "hsm-keys"
 
 

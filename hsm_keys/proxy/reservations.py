@@ -112,12 +112,19 @@ class Reservations:
     def __post_init__(self) -> None:
         if self.journal is None:
             return
-        try:
-            for line in self.journal.read():
-                self._replay(line)
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise JournalError("the journal of the caps isn't one that this program wrote") from error
+        self._replay_all(self.journal.read())
         self._compact()
+
+    @classmethod
+    def replayed(cls, lines: Iterable[list[Any]]) -> Reservations:
+        """Return what lines of a journal say is held; it isn't kept anywhere.
+
+        Raises:
+            JournalError: If they can't be read.
+        """
+        reservations = cls()
+        reservations._replay_all(lines)
+        return reservations
 
     # What is asked.
 
@@ -323,6 +330,13 @@ class Reservations:
             for key in _keys(order.asked):
                 if account.recent.get(key) == order.at_ms:
                     del account.recent[key]
+
+    def _replay_all(self, lines: Iterable[list[Any]]) -> None:
+        try:
+            for line in lines:
+                self._replay(line)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise JournalError("the journal of the caps isn't one that this program wrote") from error
 
     def _replay(self, line: list[Any]) -> None:
         match line:

@@ -210,5 +210,19 @@ def test_what_a_proxy_that_runs_has_left(start: Callable[..., Door]) -> None:
     ]
     said = denied_json(*given, **door.environment)
     assert said["left"]["prod"]["rates"]["orders_per_minute"] == {"limit": 7, "left": 5}
+    assert said["left"]["prod"]["from"] == "proxy"
+    door.stop()
+    journal = door.state / "caps" / "journal"
+    kept = journal.read_bytes() + b'["torn'
+    journal.write_bytes(kept)
+    done = run_cli(*given, **door.environment)
+    assert [line.strip() for line in done.stdout.splitlines() if "left" in line] == [
+        "left by the ledger of prod, which doesn't run: max_dollars_a_day 46.0000 of 50.0000",
+        "left by the ledger of prod, which doesn't run: max_open_dollars of all 36.0000 of 40.0000",
+    ]
+    other = denied_json(*given, "--client", "another", **door.environment)["left"]["prod"]
+    assert (other["from"], [row["left"] for row in other["caps"]]) == ("ledger", ["50.0000", "36.0000"])
+    assert journal.read_bytes() == kept
     elsewhere = {"XDG_RUNTIME_DIR": str(door.folder / "none"), "XDG_STATE_HOME": str(door.folder / "none")}
     assert denied_json(*given, **elsewhere)["left"] == {}
+    assert "left: not known" in run_cli(*given, **elsewhere).stdout
