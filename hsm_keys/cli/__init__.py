@@ -40,6 +40,7 @@ _COMMANDS: Final = {
     "replicate": ("kms", "Make a key in KMS usable in another Region."),
     "vault": ("vault", "Policies for OpenBao and HashiCorp Vault."),
     "bench": ("bench", "Measure how fast the store signs."),
+    "run": ("run", "Run a program that holds no key, behind a proxy of its own."),
     "proxy": ("proxy", "Sign for local programs that hold no key, within a policy."),
     "audit": ("audit", "Verify the proxy's audit trail."),
     "sandbox": ("sandbox", "Run a strict stand-in for Kalshi on loopback."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -36,6 +36,7 @@ _UNFOLDED: Final = 10_000
 
 def wants_json(argv: Sequence[str]) -> bool:
     """Tell whether errors are to be JSON, also when the command line can't be parsed."""
+    argv = list(takewhile("--".__ne__, argv))  # what follows is a program's
     return "--output=json" in argv or any(option == "--output" and value == "json" for option, value in pairwise(argv))
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import UsageError
 from hsm_keys.processes import peer_of
-from hsm_keys.proxy.policy import CLIENT_NAME
+from hsm_keys.proxy.places import CLIENT_NAME
 from hsm_keys.signing.headers import KEY_HEADER
 
 if TYPE_CHECKING:

@@ -17,6 +17,8 @@ from hsm_keys.proxy.remaining import left_dollars, remaining
 from hsm_keys.proxy.running import Stop
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from hsm_keys.proxy.allowance import AllowanceWatch
     from hsm_keys.proxy.attestation import AttestationWatch
     from hsm_keys.proxy.audit import AuditTrail
@@ -32,6 +34,9 @@ __all__ = ["Control"]
 
 _CANCEL_ALL: Final = "/cancel-all"
 _CHANGES: Final = ("/freeze", f"/freeze{_CANCEL_ALL}", _CANCEL_ALL, "/thaw")
+_PROGRAMS: Final = "/programs"
+_OF_A_PROGRAM: Final = ("client", "program")
+_NUMBERS_OF_A_PROGRAM: Final = ("arguments", "uid", "pid", "exit_code")
 _FROZEN: Final = Stop(403, "frozen", "signing is frozen")
 _log: Final = logging.getLogger(__name__)
 
@@ -50,6 +55,7 @@ class Control:
 
     Attributes:
         serves_at: Where clients are served; empty until they are.
+        token_folder: The folder with the clients' tokens; empty at a Unix socket.
         attestation: Learns when the account's location attestation ends; None while Kalshi can't be asked.
         cancelling: Cancels all orders; None while Kalshi can't be asked.
         silence: Watches for clients that are silent; None likewise.
@@ -76,6 +82,7 @@ class Control:
         self._running = running
         self._unsaved = ""
         self.serves_at = ""
+        self.token_folder = ""
         self.attestation: AttestationWatch | None = None
         self.allowance: AllowanceWatch | None = None
         self.cancelling: Cancelling | None = None
@@ -88,6 +95,8 @@ class Control:
         """Answer on the control socket."""
         if request.method == "POST" and request.path in _CHANGES:
             return await self._changed(request.path)
+        if request.method == "POST" and request.path == _PROGRAMS:
+            return self._write_program(request.query)
         if (request.method, request.path) == ("GET", "/limits"):
             rates = self._judge.left(time.monotonic())
             return _json({"name": self._name, "limits": self._remaining(), "rates": rates})
@@ -132,7 +141,13 @@ class Control:
 
     def identity(self) -> dict[str, Any]:
         """Return which proxy this is: what is known without a look at the store or at Kalshi."""
-        return {"name": self._name, "pid": os.getpid(), "serves_at": self.serves_at, "frozen": self._judge.frozen}
+        return {
+            "name": self._name,
+            "pid": os.getpid(),
+            "serves_at": self.serves_at,
+            "token_folder": self.token_folder,
+            "frozen": self._judge.frozen,
+        }
 
     def status(self) -> dict[str, Any]:
         """Return what a person wants to know at a glance."""
@@ -150,6 +165,16 @@ class Control:
             "audit_head": self._trail.head,
             "audit_problem": self._trail.failed,
         }
+
+    def _write_program(self, said: Mapping[str, str]) -> web.Response:
+        """Write what `hsm-keys run` says of a program; without it in the trail none is to go on."""
+        texts = {name: said[name] for name in _OF_A_PROGRAM if name in said}
+        numbers = {name: int(said[name]) for name in _NUMBERS_OF_A_PROGRAM if said.get(name, "").isdecimal()}
+        try:
+            self._trail.append("program_ended" if "exit_code" in said else "program", **texts, **numbers)
+        except AuditError as error:
+            return _json({"not_saved": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)
+        return _json(self.identity())
 
     async def _changed(self, path: str) -> web.Response:
         if path.startswith("/freeze"):

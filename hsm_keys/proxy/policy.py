@@ -27,6 +27,7 @@ from hsm_keys.files import check_nobody_else_writes
 from hsm_keys.proxy.caps import Caps, Contracts, MoneyCaps
 from hsm_keys.proxy.orders import OrderLimits
 from hsm_keys.proxy.paths import Rule
+from hsm_keys.proxy.places import CLIENT_NAME
 from hsm_keys.settings_errors import not_toml, wrong_settings
 from hsm_keys.values import describe, shown, shown_path
 
@@ -34,13 +35,10 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-__all__ = ["CLIENT_NAME", "TIER", "ClientPolicy", "Policy", "Window", "load_policy", "parse_policy"]
+__all__ = ["TIER", "ClientPolicy", "Policy", "Window", "load_policy", "parse_policy"]
 
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _WINDOW: Final = re.compile(r"(\w{3})(?:-(\w{3}))? (\d\d):(\d\d)-(\d\d):(\d\d) ([A-Za-z_]+(?:/[A-Za-z_+\-0-9]+)*)")
-CLIENT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""What a client may be called."""
-
 _LONGEST_SILENCE_S: Final = 86_400
 
 TIER: Final = inf

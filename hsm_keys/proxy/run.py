@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from hsm_keys.proxy.policy import Policy
     from hsm_keys.signing.signer import RequestSigner
 
+    Listener = socket.socket  # the options have a "socket" of their own
+
 __all__ = ["Checked", "Options", "check_options", "run"]
 
 _DRAIN_S: Final = 10.0
@@ -87,6 +89,7 @@ class Options:
         ahead: For how many routes headers are kept in hand.
         ahead_rate: Signatures a second that are made ahead, at most; None for the default.
         metrics: ``HOST:PORT`` for Prometheus.
+        listener: A socket that listens at ``listen`` already; None to make one.
     """
 
     name: str
@@ -102,6 +105,7 @@ class Options:
     ahead: int = 0
     ahead_rate: float | None = None
     metrics: str | None = None
+    listener: Listener | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,7 @@ def run(
     try:
         running = RunningRequests()
         control = Control(options.name, judge, signs, trail, metrics=metrics, marker=marker, running=running)
+        control.token_folder = str(options.clients.absolute()) if options.clients else ""
         proxy = _Proxy(options, judge, signs, trail, control, metrics, running, checked.tokens, journal)
         asyncio.run(proxy.serve(base_url, ws_url, signer.environment, announce))
     finally:
@@ -299,7 +304,7 @@ class _Proxy:
         clients = ClientServer(door.answer, door.refuse_unanswered, self._client_of, files=raise_file_limit())
         if options.listen:
             host, port = parse_address(options.listen)
-            listener = bind_tcp(host, port)
+            listener = self._options.listener or bind_tcp(host, port)
             port = listener.getsockname()[1]
             if not options.unsafe_listen:
                 self._hosts = _own_hosts(host, port)

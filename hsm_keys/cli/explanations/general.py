@@ -183,6 +183,24 @@ EXPLANATIONS: Final = {
         "hsm-keys doctor",
         7,
     ),
+    "program_not_found": Explanation(
+        "`run` found no program of that name: neither at that path nor along PATH. Nothing was started.",
+        "Give the program's path, or see that PATH names its folder.",
+        "hsm-keys run --name prod -- ./bot",
+        127,
+    ),
+    "program_not_executable": Explanation(
+        "What `run` was to run is a folder, or a file that lacks the permission to be executed. Nothing was started.",
+        "Make it a program (chmod +x), or put its interpreter in front.",
+        "hsm-keys run --name prod -- python bot.py",
+        126,
+    ),
+    "proxy_ended": Explanation(
+        "A program's proxy ended while the program ran, and so it was ended too: it could have signed nothing more.",
+        "Look in the audit trail for what was asked last, and run it again; or give --on-proxy-exit restart.",
+        "hsm-keys run --name prod --on-proxy-exit restart -- python bot.py",
+        1,
+    ),
     "frozen": Explanation(
         "The proxy's signing is frozen: somebody ran `proxy freeze`, and it stays so over restarts.",
         "Find out why, then thaw it.",

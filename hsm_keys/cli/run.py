@@ -1,0 +1,163 @@
+"""``run``: a program behind a proxy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hsm_keys.cli.commands import command
+from hsm_keys.cli.extras import import_extra
+from hsm_keys.cli.options import Settings, settings_options
+from hsm_keys.cli.output import fail
+from hsm_keys.errors import UsageError
+from hsm_keys.processes import be_private, keep_to_itself
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hsm_keys.running.front import OnProxyExit
+    from hsm_keys.running.sharing import Share
+
+__all__ = ["run"]
+
+
+@command(
+    context_settings={"allow_interspersed_args": False},
+    epilog="Example: hsm-keys run --name prod --policy policy.toml -- python bot.py",
+)
+@click.option("--name", metavar="NAME", help="The key that the proxy signs with.")
+@click.option(
+    "--policy", type=click.Path(path_type=Path), help="What the program may do (TOML); as for `hsm-keys proxy`."
+)
+@click.option("--client", metavar="NAME", default="run", show_default=True, help="The client that it is to the policy.")
+@click.option(
+    "--on-proxy-exit",
+    type=click.Choice(["kill", "restart"]),
+    default="kill",
+    show_default=True,
+    help="What happens if the proxy ends before the program: end the program, or start the proxy again.",
+)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="-- CMD [ARGS]...")
+@settings_options
+@click.pass_obj
+def run(
+    settings: Settings,
+    /,
+    *,
+    name: str | None,
+    policy: Path | None,
+    client: str,
+    on_proxy_exit: OnProxyExit,
+    words: tuple[str, ...],
+) -> int:
+    """Run a program that holds no key: a proxy for as long as it runs, and what Kalshi's clients read set for it.
+
+    Its exit code is this command's: 128 and the number of a signal that ended it, 127 if there is no such program, 126
+    if it can't be run. It gets a token of its own in the place of an API key id, a throwaway PEM, and none of the
+    variables that open the store.
+    """
+    if not name:
+        raise UsageError("it has to be known which key signs", hint="give --name, such as --name prod")
+    if not words:
+        raise UsageError("there is no program to run", hint="give it behind --, as in: -- python bot.py")
+    from hsm_keys.cli.session import kalshi_base_url
+    from hsm_keys.proxy.places import control_socket
+    from hsm_keys.running.front import Front
+    from hsm_keys.running.noting import Note
+    from hsm_keys.running.programs import find_program
+    from hsm_keys.running.proxy_process import ProxyProcess
+    from hsm_keys.running.sharing import Share, Terms
+    from hsm_keys.running.starting import Program
+    from hsm_keys.running.throwaway import throwaway_in
+    from hsm_keys.running.variables import environment_for
+
+    be_private()
+    path = find_program(words[0], os.environ)
+    terms = Terms(kalshi_base_url(settings), settings.ws_url or "", str(policy.absolute()) if policy else "")
+    throwaway = throwaway_in(control_socket(name).parent)
+    with Share(name, client, terms) as share:
+        environment = environment_for(os.environ, port=share.port, token=share.token, throwaway=throwaway)
+        pins = _pin_files(settings)
+        program = Program(path, words, environment, _streams(pins))
+        front = Front(
+            share,
+            ProxyProcess(share, _proxy(settings, name, policy, share)),
+            on_proxy_exit=on_proxy_exit,
+            note=Note(share.proxy, client, path, arguments=len(words) - 1),
+            say=_say,
+        )
+        return front.run(program, proxy_first=_asks(settings, pins))
+
+
+def _proxy(settings: Settings, name: str, policy: Path | None, share: Share) -> Callable[[Callable[[], None]], int]:
+    """Return what is the proxy, in a process of its own."""
+
+    def serve(began: Callable[[], None]) -> int:
+        try:
+            _serve(settings, name, policy, share, began)
+        except Exception as error:  # noqa: BLE001 - the last line of defence, as in the program's own
+            return fail(error, as_json=settings.as_json)
+        return 0
+
+    return serve
+
+
+def _serve(settings: Settings, name: str, policy: Path | None, share: Share, began: Callable[[], None]) -> None:
+    keep_to_itself()
+    from hsm_keys.cli.session import kalshi_base_url, opened_store, signing_key
+    from hsm_keys.kalshi.surroundings import check_authorities
+
+    def say(line: str) -> None:
+        if line.startswith("serving "):
+            began()
+        elif not line.startswith("stopping"):
+            _say(line)
+
+    base_url = kalshi_base_url(settings)
+    if base_url.startswith("https:"):
+        check_authorities()
+    runner = import_extra("proxy", "hsm_keys.proxy.run")
+    options = runner.Options(
+        name=name, listen=f"127.0.0.1:{share.port}", clients=share.clients, policy=policy, listener=share.listener
+    )
+    checked = runner.check_options(options)
+    import_extra("proxy", "hsm_keys.proxy.logs").hear_libraries(say)
+    with opened_store(settings, say) as store:
+        runner.run(signing_key(store, name, settings), base_url, checked, say, ws_url=settings.ws_url)
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # a proxy goes on, too, when the run that heard it has gone
+        click.echo(line, err=True)
+
+
+def _pin_files(settings: Settings) -> list[str]:
+    """Return the files that a PIN may be read from, by options and variables."""
+    named = [settings.pin_file, os.environ.get("HSM_KEYS_PIN_FILE")]
+    return [file for file in named if file]
+
+
+def _streams(pins: list[str]) -> tuple[int, int, int]:
+    """Return what is to be the program's standard streams: as they came in, but for an input that holds the PIN."""
+    stdin = 0
+    for file in pins:
+        try:
+            if os.path.samestat(os.stat(file), os.fstat(0)):  # noqa: PTH116 - /dev/stdin is a link
+                stdin = os.open(os.devnull, os.O_RDONLY)
+        except OSError:
+            continue
+    return stdin, sys.stdout.fileno(), sys.stderr.fileno()
+
+
+def _asks(settings: Settings, pins: list[str]) -> bool:
+    """Tell whether the proxy may need standard input: for a PIN that is typed, or that is read from there."""
+    if _streams(pins)[0] != 0:
+        return True
+    stores: Any = settings.stores or (os.environ.get("HSM_KEYS_STORE", ""),)
+    has_pin = pins or os.environ.get("HSM_KEYS_PIN") is not None or any("pin-" in uri for uri in stores)
+    return sys.stdin.isatty() and not has_pin and not settings.kms

@@ -1,0 +1,223 @@
+"""A run: the process that a shell knows. It has a keeper for its program and, unless it joined one, a proxy."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Literal
+
+from hsm_keys.errors import HsmKeysError
+from hsm_keys.processes import adopt_orphans
+from hsm_keys.running.errors import ProxyEndedError
+from hsm_keys.running.keeping import END, HANDED_ON, end_children, keep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hsm_keys.running.proxy_process import ProxyProcess
+    from hsm_keys.running.sharing import Share
+    from hsm_keys.running.starting import Program
+
+__all__ = ["Front", "OnProxyExit"]
+
+OnProxyExit = Literal["kill", "restart"]
+
+_LOOK_EVERY_S: Final = 0.2
+_JOINED_WITHIN_S: Final = 60.0
+_SIGNALLED: Final = 128
+_KILLED: Final = _SIGNALLED + signal.SIGKILL
+
+
+class Front:
+    """Runs a program beside a proxy; made for one run.
+
+    Args:
+        share: The proxy's.
+        proxy: The process that it is to be, unless the share has joined one.
+        on_proxy_exit: What becomes of the program when its proxy ends: it is ended too, or the proxy is started again.
+        note: Writes in the proxy's audit trail that the program runs, or with its exit code that it has ended.
+        say: Hears what people should know.
+    """
+
+    def __init__(
+        self,
+        share: Share,
+        proxy: ProxyProcess,
+        *,
+        on_proxy_exit: OnProxyExit,
+        note: Callable[[int | None], None],
+        say: Callable[[str], None],
+    ) -> None:
+        self._share = share
+        self._proxy = proxy
+        self._on_proxy_exit = on_proxy_exit
+        self._note = note
+        self._say = say
+        self._failure: HsmKeysError | int | None = None
+        self._keeper: socket.socket | None = None
+        self._waking = -1
+        self._noted = False
+        self._joined_at = time.monotonic()
+
+    def run(self, program: Program, *, proxy_first: bool) -> int:
+        """Run the program, and return its exit code: 128 and the number of the signal that ended it, as shells do.
+
+        Args:
+            program: The program.
+            proxy_first: Whether it waits until the proxy serves: then the proxy may ask at the terminal for a PIN.
+
+        Returns:
+            Also the exit code of a proxy that couldn't start; it has said why.
+
+        Raises:
+            ProxyEndedError: If the proxy ended meanwhile.
+            HsmKeysError: If the audit trail can't say that the program runs.
+        """
+        self._hear_signals()
+        if self._share.listener is not None:
+            self._proxy.start(asks=proxy_first, closed=[self._waking])
+        try:
+            if proxy_first and (number := self._wait_for_proxy()):
+                return _SIGNALLED + number
+            code = self._beside(program) if self._failure is None else 1
+        finally:
+            if self._share.is_last():
+                self._proxy.end()
+        if isinstance(self._failure, HsmKeysError):
+            raise self._failure
+        return code if self._failure is None else self._failure
+
+    def _hear_signals(self) -> None:
+        adopt_orphans()
+        self._waking, woken = os.pipe()
+        for end in (self._waking, woken):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in HANDED_ON:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) leaves it
+                signal.signal(number, lambda *_: None)
+
+    def _wait_for_proxy(self) -> int:
+        """Wait until the proxy serves or has failed; return the number of a signal that came instead, else 0."""
+        while not self._noted and self._failure is None:
+            for number in self._look():
+                if number in HANDED_ON:
+                    return number
+        return 0
+
+    def _beside(self, program: Program) -> int:
+        """Run the program until it has ended, or the proxy has; return its exit code."""
+        self._keeper, theirs = socket.socketpair()
+        if os.fork() == 0:
+            signal.set_wakeup_fd(-1)
+            self._keeper.close()
+            keep(theirs, program.become)
+        theirs.close()
+        code = self._kept(self._keeper)
+        self._wait_for_proxy()  # the audit trail says of every program that it ran
+        self._share.revoke()
+        while self._keeper.recv(1):  # until the keeper has ended what the program left behind
+            pass
+        end_children(but={self._proxy.pid})  # what a keeper leaves that was killed
+        if self._failure is None and self._noted:
+            self._note(code)
+        return code
+
+    def _kept(self, keeper: socket.socket) -> int:
+        """Hand signals on until the keeper tells the program's exit code; a killed keeper tells none."""
+        failed = False
+        while True:
+            for number in self._look(keeper):
+                if number in HANDED_ON:
+                    _tell(keeper, number)
+            if self._failure is not None and not failed:
+                failed = True
+                _tell(keeper, END)
+            ready, _, _ = select.select([keeper], [], [], 0)
+            if ready:
+                told = keeper.recv(1)
+                return told[0] if told else _KILLED
+
+    def _look(self, *keeper: socket.socket) -> bytes:
+        """Wait until something happens, and deal with it; return the numbers of signals that came."""
+        waits = _LOOK_EVERY_S if self._share.listener is None else None
+        ready, _, _ = select.select(
+            [self._waking, *self._proxy.descriptors, *(one.fileno() for one in keeper)], [], [], waits
+        )
+        if self._proxy.hear(ready):
+            self._begin()
+        numbers = b""
+        if self._waking in ready:
+            with suppress(BlockingIOError):
+                numbers = os.read(self._waking, 4096)
+        self._look_after_proxy()
+        return numbers
+
+    def _begin(self) -> None:
+        """Note that the program runs; a proxy that has ended meanwhile is looked after."""
+        try:
+            self._note(None)
+            self._noted = True
+        except HsmKeysError as error:
+            self._look_after_proxy()
+            if self._failure is None and self._proxy.serves:
+                self._failure = error
+
+    def _look_after_joined(self) -> None:
+        """Notice that a proxy that was joined serves, and that it has ended."""
+        if self._share.process and not _lives(self._share.process):
+            self._failure = ProxyEndedError(
+                "the proxy that the program had joined has ended, and so was the program",
+                hint="run it again: it gets a proxy of its own",
+            )
+        elif not self._proxy.serves and self._share.find_process():
+            self._proxy.serves = True
+            self._begin()
+        elif not self._proxy.serves and time.monotonic() > self._joined_at + _JOINED_WITHIN_S:
+            self._failure = ProxyEndedError(
+                "the proxy that another run was starting doesn't serve, and the program was ended",
+                hint="see what the other run says, then run it again",
+            )
+
+    def _look_after_proxy(self) -> None:
+        """Notice a proxy that has ended."""
+        if self._failure is not None:
+            self._proxy.ended()
+            return
+        if self._share.listener is None:
+            self._look_after_joined()
+            return
+        code = self._proxy.ended()
+        if code is None:
+            return
+        if not self._proxy.serves and code < _SIGNALLED:
+            self._failure = code or 1  # it has said why
+        elif self._noted and self._on_proxy_exit == "restart":
+            self._say(f"warning: the proxy ended (exit code {code}), and is started again")
+            closed = [self._waking] + ([self._keeper.fileno()] if self._keeper is not None else [])
+            self._proxy.start(asks=False, closed=closed)
+        else:
+            self._failure = ProxyEndedError(
+                f"the proxy ended while the program ran (exit code {code}), and so was the program",
+                hint="--on-proxy-exit restart starts it again; what it was asked last may have been sent",
+            )
+
+
+def _tell(keeper: socket.socket, number: int) -> None:
+    with suppress(OSError):
+        keeper.send(bytes([number]))
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,146 @@
+"""The keeper: a process between a run and its program, the parent of all that the program leaves behind.
+
+The run and its keeper look after each other: whichever is killed, the other one ends the program and what it started.
+Both are in the program's process group, so what a terminal sends to one it sends to all (Ctrl-C, Ctrl-Z, fg). What was
+sent to the run alone, the run hands on; the keeper tells the two apart, since it gets what the whole group gets.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from hsm_keys.processes import adopt_orphans, children_of
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Collection
+
+__all__ = ["END", "HANDED_ON", "end_children", "exit_code_of", "keep"]
+
+HANDED_ON: Final = (
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+"""Signals that are the program's, if the run gets them."""
+
+END: Final = 0
+"""What a run writes to its keeper instead of a signal's number: the program has to end."""
+
+_NO_CODE: Final = -1
+"""The run ended before the program did."""
+
+_GRACE_S: Final = 2.0
+_SIGNALLED: Final = 128
+
+
+def exit_code_of(status: int) -> int:
+    """Return the exit code that shells give for what waitpid(2) says: 128 and the signal's number, if one ended it."""
+    code = os.waitstatus_to_exitcode(status)
+    return _SIGNALLED - code if code < 0 else code
+
+
+def keep(run: socket.socket, become: Callable[[], NoReturn]) -> NoReturn:
+    """Be the keeper of a program, in a process of its own; it ends with the program.
+
+    Args:
+        run: Tells of signals, a byte each; its end is that of the run. Is told the program's exit code.
+        become: Turns a process into the program.
+    """
+    code = _NO_CODE
+    try:
+        adopt_orphans()
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDED_ON)
+        waking, woken = os.pipe()
+        os.set_blocking(woken, False)
+        os.set_blocking(waking, False)
+        signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        program = os.fork()
+        if program == 0:
+            signal.set_wakeup_fd(-1)
+            become()
+        code = _kept(run, waking, program)
+        if code != _NO_CODE:
+            with suppress(OSError):
+                run.sendall(bytes([code]))
+        end_children(grace_s=_GRACE_S)
+    finally:
+        os._exit(0)
+
+
+def _kept(run: socket.socket, waking: int, program: int) -> int:
+    """Return the program's exit code, once it has ended."""
+    kill_at = float("inf")
+    while True:
+        left = max(0.0, kill_at - time.monotonic())
+        ready, _, _ = select.select([run.fileno(), waking], [], [], None if kill_at == float("inf") else left)
+        if waking in ready:
+            with suppress(BlockingIOError):
+                os.read(waking, 4096)
+        for pid, status in _ended():
+            if pid == program:
+                return exit_code_of(status)
+        if run.fileno() in ready:
+            told = run.recv(1)
+            if not told:
+                return _NO_CODE
+            if told[0] == END:
+                kill_at = time.monotonic() + _GRACE_S
+                _signal(program, signal.SIGTERM)
+                _signal(program, signal.SIGCONT)
+            elif told[0] in signal.sigpending():
+                signal.sigwait({told[0]})  # the whole group got it, and so has the program
+            else:
+                _signal(program, told[0])
+        if time.monotonic() >= kill_at:
+            _signal(program, signal.SIGKILL)
+
+
+def _ended() -> list[tuple[int, int]]:
+    """Return the children that have ended, and what waitpid(2) says of each."""
+    found = []
+    with suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            found.append(ended)
+    return found
+
+
+def end_children(*, but: Collection[int] = (), grace_s: float = 0.0) -> None:
+    """End all children of this process, and theirs as they become its own, but for some.
+
+    Args:
+        but: Processes that stay.
+        grace_s: Seconds that they have from SIGTERM to SIGKILL.
+    """
+    until = time.monotonic() + grace_s
+    told: set[int] = set()
+    while True:
+        with suppress(ChildProcessError):
+            for child in set(children_of(os.getpid())) - set(but):
+                os.waitpid(child, os.WNOHANG)
+        left = set(children_of(os.getpid())) - set(but)
+        if not left:
+            return
+        late = time.monotonic() >= until
+        for child in left:
+            if late:
+                _signal(child, signal.SIGKILL)
+            elif child not in told:
+                told.add(child)
+                _signal(child, signal.SIGTERM)
+                _signal(child, signal.SIGCONT)
+        time.sleep(0.01)
+
+
+def _signal(process: int, number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(process, number)

@@ -1,0 +1,54 @@
+"""Lines of the audit trail that say which programs ran."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from hsm_keys.errors import UsageError
+from hsm_keys.proxy.audit import AuditError
+from hsm_keys.proxy.controlling import ask_one
+
+if TYPE_CHECKING:
+    from hsm_keys.proxy.controlling import Wanted
+
+__all__ = ["Note"]
+
+
+class Note:
+    """Has a proxy write that a program began, and that it ended. Arguments may hold secrets: they are counted.
+
+    Args:
+        proxy: The proxy.
+        client: The client that the program is.
+        path: The program's file.
+        arguments: How many it has.
+    """
+
+    def __init__(self, proxy: Wanted, client: str, path: str, *, arguments: int) -> None:
+        self._proxy = proxy
+        self._what = {
+            "client": client,
+            "program": str(Path(path).absolute()),
+            "arguments": arguments,
+            "uid": os.getuid(),
+            "pid": os.getpid(),
+        }
+
+    def __call__(self, exit_code: int | None) -> None:
+        """Note that it begins, or its exit code.
+
+        Raises:
+            AuditError: If the trail can't be written.
+            HsmKeysError: If the proxy doesn't answer.
+        """
+        ended = {} if exit_code is None else {"exit_code": exit_code}
+        try:
+            ask_one(self._proxy, "POST", f"/programs?{urlencode({**self._what, **ended})}")
+        except UsageError:
+            raise AuditError(
+                "the audit trail can't say which program runs, and so it was ended",
+                hint="make room where the proxy keeps its trail, then run it again",
+            ) from None

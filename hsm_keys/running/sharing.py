@@ -1,0 +1,247 @@
+"""One proxy for all programs that run with a key: who starts it, who joins it, and that it ends with the last of them.
+
+Each run holds a shared lock for as long as it lives. The proxy waits for the exclusive one: the kernel gives it that
+when no run is left, however they ended. The first run is the proxy's parent; that it ends before others doesn't matter.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import signal
+import socket
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from hsm_keys.errors import HsmKeysError, KeyBusyError, UsageError
+from hsm_keys.proxy.controlling import Wanted, ask_one
+from hsm_keys.proxy.places import CLIENT_NAME, control_socket
+from hsm_keys.values import describe
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["Share", "Terms"]
+
+_LOCK: Final = "lock"
+_STARTING: Final = "starting"
+_TERMS: Final = "proxy.json"
+_CLIENTS: Final = "clients"
+_PATIENCE_S: Final = 20.0
+_BACKLOG: Final = 2048
+_TOKEN_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a proxy was started with, which whoever joins it has to want too.
+
+    Args:
+        base_url: Kalshi's.
+        ws_url: The WebSocket's, where the base URL doesn't tell it.
+        policy: Path of the policy; empty without one.
+    """
+
+    base_url: str
+    ws_url: str
+    policy: str
+
+
+class Share:
+    """A run's share in the proxy of a key, to be used with ``with``.
+
+    Args:
+        name: The key's name.
+        client: The client that the run's program is to the proxy.
+        terms: What the proxy is to be started with; one that runs is joined if it was started with the same.
+
+    Attributes:
+        port: Where the proxy listens, or will.
+        token: The program's; it ends with the share.
+        listener: The socket, for the proxy that this run is to start; None if it has joined one.
+        process: The process of a proxy that was joined; 0 otherwise.
+        clients: The folder with the clients' tokens.
+        proxy: Which proxy it is, to be asked.
+
+    Raises:
+        UsageError: If the client's name is none, or it has a token already; or a proxy runs that can't be joined.
+        KeyBusyError: If other runs are starting or ending for too long.
+    """
+
+    port: int
+    token: str
+    listener: socket.socket | None
+    process: int
+    clients: Path
+
+    def __init__(self, name: str, client: str, terms: Terms) -> None:
+        if not CLIENT_NAME.fullmatch(client):
+            raise UsageError(
+                f"{describe(client)} is no name for a client",
+                hint="letters, digits, dots, dashes and underscores, such as: --client maker",
+            )
+        self._name = name
+        self.proxy = Wanted(socket=control_socket(name))
+        self._client = client
+        self._terms = terms
+        self._folder = _private(control_socket(name).with_name(f"{name}.run"))
+        self._lock = -1
+
+    def __enter__(self) -> Self:
+        starting = os.open(self._folder / _STARTING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            _wait_for(starting, fcntl.LOCK_EX, self._name)
+            self._lock = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._begin()
+            self._token_file().write_text(self.token, encoding="ascii")
+        except BaseException:
+            self._close()
+            raise
+        finally:
+            os.close(starting)
+        return self
+
+    def _begin(self) -> None:
+        """Take a share: of the proxy of other runs, of one that somebody started, or of one that is to be started."""
+        self.token, self.listener, self.process = secrets.token_hex(_TOKEN_BYTES), None, 0
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _wait_for(self._lock, fcntl.LOCK_SH, self._name)
+                if (self._folder / _TERMS).exists():
+                    return self._join_run()
+                fcntl.flock(self._lock, fcntl.LOCK_UN)  # that proxy was just ending: it isn't there any more
+            else:
+                if not self._join_another():
+                    self._prepare()
+                return fcntl.flock(self._lock, fcntl.LOCK_SH)
+
+    def _join_run(self) -> None:
+        known = json.loads((self._folder / _TERMS).read_text(encoding="utf-8"))
+        self.port, self.process, self.clients = known.pop("port"), 0, self._folder / _CLIENTS
+        if known != asdict(self._terms):
+            raise UsageError(
+                f"a proxy for {self._name!r} runs already, for another program, with another policy or environment",
+                hint="give the same --policy and --env; one key has one proxy, which keeps its limits",
+            )
+
+    def find_process(self) -> bool:
+        """Learn which process the proxy is that was joined; tell whether it answers: it may still be starting."""
+        with suppress(HsmKeysError):
+            self.process = int(ask_one(self.proxy, "GET", "/identity")["pid"])
+        return bool(self.process)
+
+    def _join_another(self) -> bool:
+        """Join a proxy that no run has started, if there is one."""
+        wanted = Wanted(name=self._name)
+        try:
+            known: dict[str, Any] = ask_one(wanted, "GET", "/identity")
+        except HsmKeysError:
+            return False
+        place = str(known["serves_at"])
+        if not known.get("token_folder") or not place.startswith("http://127.0.0.1:"):
+            raise UsageError(
+                f"a proxy for {self._name!r} runs already, and a program can't get a token of it",
+                hint="start that proxy with --listen 127.0.0.1:PORT and --clients, or end it: `run` starts one",
+            )
+        if self._terms.policy:
+            raise UsageError(
+                f"a proxy for {self._name!r} runs already, with a policy of its own", hint="leave out --policy"
+            )
+        self.port, self.process = int(place.partition("127.0.0.1:")[2].partition("/")[0]), known["pid"]
+        self.proxy = wanted
+        self.clients = Path(known["token_folder"])
+        return True
+
+    def _prepare(self) -> None:
+        """Make what a new proxy needs; clients' tokens that a kill left behind go."""
+        self.clients = _private(self._folder / _CLIENTS)
+        for left in self.clients.iterdir():
+            left.unlink()
+        self.listener = socket.socket()
+        self.listener.bind(("127.0.0.1", 0))
+        self.listener.listen(_BACKLOG)
+        self.port = self.listener.getsockname()[1]
+        text = json.dumps({**asdict(self._terms), "port": self.port})
+        (self._folder / _TERMS).write_text(text, encoding="utf-8")
+
+    def _token_file(self) -> Path:
+        """Make the file of the client's token, empty."""
+        path = self.clients / self._client
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            raise UsageError(
+                f"the client {self._client!r} has a token of the proxy already",
+                hint="give another one: --client NAME; a file that a kill left behind in the proxy's folder of clients "
+                "can be removed",
+            ) from None
+        return path
+
+    def serve(self) -> None:
+        """Be the proxy's process, right after it was forked: end in good order when no run is left."""
+        os.close(self._lock)  # the run's own, which would hold the lock for it
+        self._lock = descriptor = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+
+        def wait() -> None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # from now on until this process has ended
+            with suppress(FileNotFoundError):
+                (self._folder / _TERMS).unlink()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=wait, name="hsm-keys-run", daemon=True).start()
+
+    def revoke(self) -> None:
+        """End the program's token."""
+        if self.token:
+            with suppress(FileNotFoundError):
+                (self.clients / self._client).unlink()
+        self.token = ""
+
+    def is_last(self) -> bool:
+        """Tell whether no other run shares the proxy; from then on none joins it."""
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        with suppress(FileNotFoundError):
+            (self._folder / _TERMS).unlink()
+        return True
+
+    def _close(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.revoke()
+        if self.listener is not None:
+            self.listener.close()
+        self._close()
+
+
+def _wait_for(descriptor: int, kind: int, name: str) -> None:
+    until = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise KeyBusyError(
+                    f"another `run` is starting or ending the proxy for {name!r}", hint="try again in a moment"
+                ) from None
+            time.sleep(0.02)
+
+
+def _private(folder: Path) -> Path:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder

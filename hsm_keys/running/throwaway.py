@@ -1,0 +1,51 @@
+"""A private key that opens nothing: clients that can't do without a PEM sign with it, and that ends at the proxy."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Throwaway", "throwaway_in"]
+
+_NAME: Final = "throwaway.pem"
+_BITS: Final = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Throwaway:
+    """The PEM (PKCS#8) as a text, and the file of mode 0600 that holds it."""
+
+    path: Path
+    pem: str
+
+
+def throwaway_in(folder: Path) -> Throwaway:
+    """Return the throwaway of a folder of this user alone; it is made where there is none.
+
+    It is kept until the machine starts again: to make one takes longer than to start most programs.
+
+    Raises:
+        OSError: If the folder can't be used.
+    """
+    path = folder / _NAME
+    with suppress(FileNotFoundError):
+        return Throwaway(path, path.read_text(encoding="ascii"))
+    pem = _generated()
+    unfinished = folder / f"{_NAME}.{os.getpid()}"
+    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
+        file.write(pem)
+    unfinished.replace(path)
+    return Throwaway(path, pem)
+
+
+def _generated() -> str:
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=_BITS)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii")

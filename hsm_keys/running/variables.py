@@ -1,0 +1,98 @@
+"""What a program's environment says while it runs behind a proxy, in one table, and what it doesn't say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from hsm_keys.running.throwaway import Throwaway
+
+__all__ = ["KEPT_FROM_PROGRAMS", "VARIABLES", "environment_for"]
+
+VARIABLES: Final = {
+    # the base URL of REST, with /trade-api/v2
+    "KALSHI_API_BASE_URL": "base_url",  # kalshi-sdk, hsm-keys
+    "KALSHI_PERPS_API_BASE_URL": "base_url",  # kalshi-sdk
+    "KALSHI_BASE_URL": "base_url",  # kyro, kalshi-degen-mcp
+    "KALSHI_HTTP_BASE_URL": "base_url",
+    "KALSHI_API_BASE": "base_url",  # kalshi-mcp
+    "KALSHI_API_URL": "base_url",
+    "KALSHI_REST_URL": "base_url",
+    "KALSHI_HOST": "base_url",
+    # the WebSocket
+    "KALSHI_WS_URL": "ws_url",  # hsm-keys
+    "KALSHI_WS_BASE_URL": "ws_url",  # kalshi-sdk
+    "KALSHI_PERPS_WS_BASE_URL": "margin_ws_url",  # kalshi-sdk
+    # the API key id: the client's token
+    "KALSHI_KEY_ID": "token",  # kalshi-sdk
+    "KALSHI_PERPS_KEY_ID": "token",  # kalshi-sdk
+    "KALSHI_API_KEY_ID": "token",  # pykalshi, kalshi-mcp-server
+    "KALSHI_API_KEY": "token",  # mcp-server-kalshi, kalshi-mcp
+    "KALSHI_ACCESS_KEY": "token",  # kyro
+    "KALSHI_ACCESS_KEY_ID": "token",  # kyro
+    # a PEM that Kalshi has never seen, as a file and as text
+    "KALSHI_PRIVATE_KEY_PATH": "pem_path",  # kalshi-sdk, pykalshi, mcp-server-kalshi
+    "KALSHI_PERPS_PRIVATE_KEY_PATH": "pem_path",  # kalshi-sdk
+    "KALSHI_PRIVATE_KEY_FILE": "pem_path",
+    "KALSHI_PRIVATE_KEY": "pem",  # kalshi-sdk
+    "KALSHI_PERPS_PRIVATE_KEY": "pem",  # kalshi-sdk
+    "KALSHI_PRIVATE_KEY_PEM": "pem",  # kalshi-mcp-server
+}
+"""Each variable that a known client reads, and what it is to say."""
+
+KEPT_FROM_PROGRAMS: Final = (
+    "HSM_KEYS_",
+    "AWS_",
+    "BAO_",
+    "VAULT_",
+    "SOFTHSM2_",
+    "PKCS11_",
+    "P11_KIT_",
+    "OPENSC_",
+    "TPM2_PKCS11_",
+    "YKCS11_",
+    "CREDENTIALS_DIRECTORY",  # systemd's, where a service's PIN lies
+    "LISTEN_",
+    "KALSHI_PRIVATE_KEY",
+    "KALSHI_PERPS_PRIVATE_KEY",
+    "KALSHI_DEMO",  # beside a base URL it can only contradict
+    "KALSHI_PERPS_DEMO",
+)
+"""What the names of variables begin with that open a store, hold a key or a PIN, or lead past the proxy."""
+
+_NO_PROXY: Final = ("NO_PROXY", "no_proxy")
+_OWN: Final = "127.0.0.1,localhost"
+
+
+def environment_for(
+    environment: Mapping[str, str], *, port: int, token: str, throwaway: Throwaway, further: Iterable[str] = ()
+) -> dict[str, str]:
+    """Return the environment of a program behind a proxy.
+
+    Args:
+        environment: The environment that it would have.
+        port: Where the proxy listens on loopback.
+        token: The client's.
+        throwaway: The PEM that stands in the place of a key.
+        further: Names of more variables that it isn't to have.
+    """
+    values = {
+        "base_url": f"http://127.0.0.1:{port}/trade-api/v2",
+        "ws_url": f"ws://127.0.0.1:{port}/trade-api/ws/v2",
+        "margin_ws_url": f"ws://127.0.0.1:{port}/trade-api/ws/v2/margin",
+        "token": token,
+        "pem_path": str(throwaway.path),
+        "pem": throwaway.pem,
+    }
+    left_out = frozenset(further)
+    given = {
+        name: value
+        for name, value in environment.items()
+        if not name.upper().startswith(KEPT_FROM_PROGRAMS) and name not in left_out
+    }
+    given |= {name: values[what] for name, what in VARIABLES.items()}
+    for name in _NO_PROXY:  # a proxy of the network isn't on the way to loopback
+        given[name] = f"{given[name]},{_OWN}" if given.get(name) else _OWN
+    return given

@@ -1,0 +1,40 @@
+"""The table of variables, and the page that shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hsm_keys.running.throwaway import Throwaway
+from hsm_keys.running.variables import KEPT_FROM_PROGRAMS, VARIABLES, environment_for
+from tests.support.cli import ROOT
+
+PAGE = (ROOT / "docs" / "clients.md").read_text()
+
+
+def test_the_page_has_every_variable() -> None:
+    assert [name for name in VARIABLES if f"`{name}`" not in PAGE] == []
+    assert [name for name in KEPT_FROM_PROGRAMS if not name.startswith("KALSHI_") and f"`{name}`" not in PAGE] == []
+
+
+def test_what_opens_a_store_is_left_out() -> None:
+    before = {
+        "HSM_KEYS_PIN": "1",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": "2",
+        "vault_token": "3",
+        "KALSHI_PRIVATE_KEY_PASSPHRASE": "4",
+        "CREDENTIALS_DIRECTORY": "5",
+        "KALSHI_DEMO": "true",
+        "MINE": "6",
+        "PATH": "/bin",
+        "KALSHI_TIMEOUT": "7",
+        "no_proxy": "example.org",
+    }
+    given = environment_for(before, port=1, token="t", throwaway=Throwaway(Path("/x"), "pem"), further=["MINE"])
+    assert {name: value for name, value in given.items() if name not in VARIABLES} == {
+        "PATH": "/bin",
+        "KALSHI_TIMEOUT": "7",
+        "no_proxy": "example.org,127.0.0.1,localhost",
+        "NO_PROXY": "127.0.0.1,localhost",
+    }
+    assert given["KALSHI_API_BASE_URL"] == "http://127.0.0.1:1/trade-api/v2"
+    assert given["KALSHI_WS_BASE_URL"] == "ws://127.0.0.1:1/trade-api/ws/v2"
