@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives import hashes  # noqa: E402
 from cryptography.hazmat.primitives.asymmetric import padding  # noqa: E402
 
 from hsm_keys.errors import HsmKeysError  # noqa: E402
-from hsm_keys.stores.awskms import open_uri  # noqa: E402
+from hsm_keys.stores.awskms import open_kms  # noqa: E402
 from tests.support import ministack  # noqa: E402
 from tests.support.kms_faults import Body, Fault, FaultyKms, Hang, Refuse, Reset, Seen, rsa_key  # noqa: E402
 
@@ -77,7 +77,7 @@ def percentile(times_s: list[float], share: float) -> float:
 def latency(rounds: int = 3000) -> None:
     """One thread on ministack, the two interleaved in changing order."""
     point_to(ministack.start())
-    with open_uri(URI) as store:
+    with open_kms(URI) as store:
         key = store.generate("prod")
         ways: dict[str, Callable[[], bytes]] = {"boto3": bare(key.arn), "hsm-keys": lambda: key.sign(MESSAGE)}
         times: dict[str, list[float]] = {name: [] for name in ways}
@@ -159,7 +159,7 @@ def rate(sign: Callable[[], object], threads: int, seconds: float) -> float:
 
 def rate_in_process(way: str, threads: int, seconds: float, result: Connection, start: Any) -> None:
     """Measure in a fresh process, from a common start."""
-    with open_uri(URI) as store:
+    with open_kms(URI) as store:
         key = store.key("prod")
         sign: Callable[[], object] = bare(key.arn) if way == "boto3" else lambda: key.sign(MESSAGE)
         rate(sign, threads, 0.5)
@@ -221,7 +221,7 @@ def faults() -> None:
     for name, fault in FAULTS.items():
         with FaultyKms() as kms:
             point_to(kms.url)
-            with open_uri(URI) as store:
+            with open_kms(URI) as store:
                 key = store.key("prod")
                 key.sign(MESSAGE)
                 kms.always("Sign", fault)
@@ -249,7 +249,7 @@ def failover(per_second: int = 50, seconds: int = 12) -> None:
 
     with FaultyKms() as kms:
         point_to(kms.url)
-        with open_uri(f"awskms:///?region={REGION},us-west-2") as store:
+        with open_kms(f"awskms:///?region={REGION},us-west-2") as store:
             key = store.key("prod")
             key.sign(MESSAGE)
             begin = time.perf_counter()
@@ -278,7 +278,7 @@ def cold_start(runs: int = 10) -> None:
     from tests.support.softhsm import SoftHsm, missing
 
     point_to(ministack.start())
-    with open_uri(URI) as store:
+    with open_kms(URI) as store:
         store.generate("prod")
     timed("cold      hsm-keys sign on KMS", runs, "--kms", "--region", REGION)
     if missing():

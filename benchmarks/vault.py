@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 import httpx2  # noqa: E402
 
 from hsm_keys.signing.algorithms import KeyType  # noqa: E402
-from hsm_keys.stores.vault import open_uri  # noqa: E402
+from hsm_keys.stores.vault import open_vault  # noqa: E402
 from tests.support.vault import ROOT_TOKEN, Vault  # noqa: E402
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def main() -> None:
     os.environ["BAO_TOKEN"] = ROOT_TOKEN
     vault = Vault()
     print(f"{'p50, us':<10}{'bare':>10}{'ours':>10}{'ratio':>8}")
-    with open_uri(vault.uri) as store, httpx2.Client() as client:
+    with open_vault(vault.uri) as store, httpx2.Client() as client:
         for key_type in (KeyType.ED25519, KeyType.RSA_2048):
             compare(vault, store, client, key_type)
 

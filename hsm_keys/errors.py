@@ -26,7 +26,9 @@
     ├── NetworkError                7  no answer; nothing was sent
     │   └── OutcomeUnknownError     7  no answer; the work may have been done
     │       └── EndNotProvedError   7  nobody knows whether an API key is dead; nothing was destroyed
-    ├── AwsError                    8  KMS or AWS refused
+    ├── CloudError                  8  a cloud's key service refused
+    │   └── AwsError                8  KMS or AWS refused
+    ├── KeyUnusableError               also one of the store's own: the key is there, and in no state to sign
     └── NotPermittedError              also one of the store's own: it knows who asks, and doesn't allow the call
 
 A message never holds a PIN, a private key or a signature.
@@ -38,6 +40,7 @@ from typing import ClassVar
 
 __all__ = [
     "AwsError",
+    "CloudError",
     "CustodyError",
     "EndNotProvedError",
     "ForeignKeyError",
@@ -49,6 +52,7 @@ __all__ = [
     "KeyNotFoundError",
     "KeyNotRegisteredError",
     "KeyProblemError",
+    "KeyUnusableError",
     "NetworkError",
     "NotPermittedError",
     "OutcomeUnknownError",
@@ -232,11 +236,21 @@ class EndNotProvedError(OutcomeUnknownError):
     code = "end_not_proved"
 
 
-class AwsError(HsmKeysError):
+class CloudError(HsmKeysError):
+    """A cloud's key service refused. Each service has a class of its own below this one."""
+
+    code = "cloud"
+    exit_code = 8
+
+
+class AwsError(CloudError):
     """AWS or KMS refused."""
 
     code = "aws"
-    exit_code = 8
+
+
+class KeyUnusableError(HsmKeysError):
+    """The key is there and can't be used in the state it is in. Each store has a class of its own below this one."""
 
 
 class NotPermittedError(HsmKeysError):

@@ -15,11 +15,16 @@ from hsm_keys.cli.help_pages import write_commands
 from hsm_keys.cli.options import settings_options
 from hsm_keys.cli.output import fail, fail_interrupted, fail_usage, wants_json
 from hsm_keys.cli.streams import SIGPIPE_EXIT, claim_streams, end_streams
+from hsm_keys.stores import backends
+from hsm_keys.stores.backend import PrintsPolicies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 __all__ = ["main", "program"]
+
+_RULED: Final = {backend.command: backend for backend in backends() if isinstance(backend, PrintsPolicies)}
+"""Command to the back-end whose policies it prints."""
 
 _COMMANDS: Final = {
     "enroll": ("enroll", "Make a key in the store, register its public half, prove both."),
@@ -36,9 +41,8 @@ _COMMANDS: Final = {
     "request": ("request", "Send a signed request and print the answer."),
     "revoke": ("revoke", "End an API key, and its private half on request."),
     "reconcile": ("reconcile", "Compare Kalshi and the stores, and find what went wrong."),
-    "kms": ("kms", "Policies for AWS KMS."),
-    "replicate": ("kms", "Make a key in KMS usable in another Region."),
-    "vault": ("vault", "Policies for OpenBao and HashiCorp Vault."),
+    "replicate": ("replicate", "Make a key usable in another Region."),
+    **{name: ("policy", f"Policies for {backend.title}.") for name, backend in _RULED.items()},
     "bench": ("bench", "Measure how fast the store signs."),
     "run": ("run", "Run a program that holds no key, behind a proxy of its own."),
     "proxy": ("proxy", "Sign for local programs that hold no key, within a policy."),
@@ -72,6 +76,10 @@ class _LazyGroup(Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import the module of a command and return it."""
+        if cmd_name in _RULED:
+            from hsm_keys.cli.policy import policy_group
+
+            return policy_group(_RULED[cmd_name])
         if cmd_name in _SIGNPOSTS:
             home = "signposts"
         elif cmd_name in _COMMANDS:

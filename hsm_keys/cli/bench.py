@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,10 @@ from hsm_keys.cli.pages import check_folder, write_page
 from hsm_keys.cli.progress import progress
 from hsm_keys.cli.session import opened_store, speaking
 from hsm_keys.errors import UsageError
-from hsm_keys.stores.base import LOGIN_EACH_TIME
+from hsm_keys.stores import backend_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from hsm_keys.bench.measure import Result
     from hsm_keys.signing.signer import RequestSigner
@@ -45,7 +45,7 @@ def bench(
 ) -> None:
     """Measure how fast the store signs, beside a key in memory and, for a token, the module's own C_Sign.
 
-    Nothing is sent to Kalshi. KMS bills each signature.
+    Nothing is sent to Kalshi. A cloud's service bills each signature.
     """
     from hsm_keys.bench import report
 
@@ -53,14 +53,15 @@ def bench(
         _check_free(Path(html_path))
     with speaking(settings) as say, opened_store(settings, say) as store:
         key = _chosen(store, name)
-        if key.attributes().get("always_authenticate"):
-            say(LOGIN_EACH_TIME)
+        for remark in key.remarks():
+            say(remark)
         with progress(quiet=settings.as_json) as show:
             results = _measured(store, key, seconds, threads, say=say, show=show)
             if presign:
                 show(f"measuring headers that are signed ahead, {seconds:g} s")
                 results.append(_ahead(key, seconds, say))
-        described, key_type, billed = store.describe(), key.key_type.value, store.uri.startswith("awskms:")
+        described, key_type = store.describe(), key.key_type.value
+        billed = backend_of(store.uri).bills_signatures
     words = [f"{described}, {key_type}", report.orders(results), *report.compared(results)]
     if presign:
         words.append(report.cost(billed=billed))
@@ -110,7 +111,7 @@ def _measured(
     with _raw_loop(store, key) as raw:
         calls: dict[str, Callable[[bytes], object]] = {"headers": order_headers(_signer(key))}
         if raw is not None:
-            calls["C_Sign"] = raw
+            calls[raw[0]] = raw[1]
         calls["in memory"] = in_memory(key.key_type.value)
         show(f"measuring {', '.join(calls)} in turns, {seconds * len(calls):g} s")
         results += measure_in_turns(calls, seconds=seconds)
@@ -132,11 +133,13 @@ def _ahead(key: StoredKey, seconds: float, say: Callable[[str], None]) -> Result
     return result
 
 
-def _raw_loop(store: KeyStore, key: StoredKey) -> AbstractContextManager[Callable[[bytes], bytes] | None]:
-    """Give the module's own loop; None where there is no module in this process."""
-    if store.uri.startswith("pkcs11:"):
-        from hsm_keys.stores.pkcs11.store import Pkcs11Key, Pkcs11Store
+@contextmanager
+def _raw_loop(store: KeyStore, key: StoredKey) -> Iterator[tuple[str, Callable[[bytes], bytes]] | None]:
+    """Give the name and the signing call of the store's own library; None where there is none in this process."""
+    from hsm_keys.stores.backend import RawSigning
 
-        if isinstance(store, Pkcs11Store) and isinstance(key, Pkcs11Key):
-            return store.raw(key)
-    return nullcontext()
+    if isinstance(store, RawSigning):
+        with store.raw(key) as call:
+            yield store.raw_call, call
+    else:
+        yield None

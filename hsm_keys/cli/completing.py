@@ -47,11 +47,7 @@ def _end_soon() -> None:
 def _names(ctx: click.Context) -> list[str]:
     from hsm_keys.cli.options import Settings
     from hsm_keys.cli.store_uri import store_uri
+    from hsm_keys.stores import backend_of
 
     uri = store_uri(ctx.find_object(Settings) or Settings(), lambda _line: None)
-    if not uri.lower().startswith("pkcs11:"):
-        return []
-    from hsm_keys.stores.pkcs11.public_names import names_without_login
-    from hsm_keys.stores.uri import Pkcs11Uri
-
-    return names_without_login(Pkcs11Uri.parse(uri))
+    return backend_of(uri).public_names(uri)

@@ -108,7 +108,7 @@ def _print(entries: Sequence[Entry], *, whole: bool) -> None:
 
 def _print_entry(entry: Entry) -> None:
     from hsm_keys.inspecting.custody_report import scopes_against_use, what_scopes_allow
-    from hsm_keys.stores.base import Verdict
+    from hsm_keys.stores.custody_verdicts import Verdict
 
     accepted = "; accepted: it is there on purpose" if entry.accepted else ""
     print_line(f"{entry.name}  {entry.api_key_id or 'not registered'}: {entry.verdict}{accepted}")

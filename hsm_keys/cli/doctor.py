@@ -12,12 +12,13 @@ from hsm_keys.cli.options import Settings, settings_options
 from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.session import bootstrap_signer, connector, kalshi_base_url, opened_store, speaking
 from hsm_keys.cli.store_uri import store_uri
+from hsm_keys.stores import backend_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hsm_keys.inspecting.doctor import Check
     from hsm_keys.stores.base import KeyStore
+    from hsm_keys.stores.checks import Check
 
 __all__ = ["doctor"]
 
@@ -50,8 +51,9 @@ def doctor(settings: Settings) -> int:
 
 
 def _kalshi(settings: Settings) -> list[Check]:
-    from hsm_keys.inspecting.doctor import check_bootstrap, check_clock, check_network, check_websocket, checked
+    from hsm_keys.inspecting.doctor import check_bootstrap, check_clock, check_network, check_websocket
     from hsm_keys.signing.environments import websocket_url
+    from hsm_keys.stores.checks import checked
 
     def clock() -> list[Check]:
         return check_clock(kalshi_base_url(settings))
@@ -73,8 +75,8 @@ def _kalshi(settings: Settings) -> list[Check]:
 
 
 def _store(settings: Settings, say: Callable[[str], None]) -> list[Check]:
-    from hsm_keys.inspecting.doctor import Check, check_own_key, check_store, checked
-    from hsm_keys.inspecting.doctor_of_tokens import check_token
+    from hsm_keys.inspecting.doctor import check_own_key, check_store
+    from hsm_keys.stores.checks import checked
 
     found: list[str] = []
 
@@ -97,11 +99,4 @@ def _store(settings: Settings, say: Callable[[str], None]) -> list[Check]:
     if not found:
         return checks
     uri = found[0]
-    if not uri.startswith("pkcs11:"):
-        return checks + checked("store", opened)
-    checks += checked("token", lambda: check_token(uri, pin_file=settings.pin_file, env=os.environ))
-    if not any(check.name == "pin" for check in checks):
-        return [*checks, Check("login", "skipped", "there is no token to log in to")]
-    if any(check.name == "login" for check in checks):
-        return checks
-    return checks + checked("login", opened)
+    return checks + backend_of(uri).look(uri, settings.store_options, os.environ, opened)

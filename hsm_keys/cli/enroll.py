@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hsm_keys.cli.commands import command
-from hsm_keys.cli.options import Settings, key_name, new_key_options, settings_options
+from hsm_keys.cli.options import Settings, creation_options, key_name, new_key_options, settings_options
 from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.session import connector, management_client, opened_store, speaking
-from hsm_keys.errors import AwsError, UsageError
-from hsm_keys.values import shown_path
+from hsm_keys.errors import CloudError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hsm_keys.inspecting.custody import CustodyReport
     from hsm_keys.lifecycle.enroll import Enrollment
-    from hsm_keys.stores.awskms.tags import KeyCreation
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = ["adopt", "enroll", "key_object", "print_enrollment"]
@@ -42,10 +40,10 @@ def key_object(key: StoredKey, custody: CustodyReport, api_key_id: str | None) -
 
 
 def _public_pem(key: StoredKey) -> str | None:
-    """Return the PEM; None where KMS hides it, since the key is disabled or pending deletion."""
+    """Return the PEM; None where a cloud's service hides it, as that of a key which is disabled or about to end."""
     try:
         return key.public_pem()
-    except AwsError:
+    except CloudError:
         return None
 
 
@@ -62,8 +60,7 @@ def print_enrollment(settings: Settings, done: Enrollment) -> None:
 @click.option("--key-type", type=click.Choice(_KEY_TYPES), help="What to make; rsa-2048 by default.")
 @new_key_options
 @click.option("--offline", is_flag=True, help="Make the key and print its PEM, to register on Kalshi's account page.")
-@click.option("--multi-region", is_flag=True, help="On KMS: a key that can be replicated to other Regions.")
-@click.option("--key-policy", metavar="FILE", help="On KMS: a file with the key policy; `kms policy` prints one.")
+@creation_options
 @settings_options
 @click.pass_obj
 def enroll(
@@ -75,8 +72,6 @@ def enroll(
     subaccount: int | None,
     auth: str | None,
     offline: bool,
-    multi_region: bool,
-    key_policy: str | None,
 ) -> None:
     """Make a key pair in the store, prove custody, register the public half, bind the id, prove it.
 
@@ -89,8 +84,7 @@ def enroll(
     if offline and (scopes or subaccount is not None or auth):
         raise click.UsageError("--offline sends nothing: choose scopes and subaccount on the account page")
     connect = connector(settings)
-    creation = _kms_creation(multi_region=multi_region, key_policy=key_policy)
-    with speaking(settings) as say, opened_store(settings, say, creation) as store:
+    with speaking(settings) as say, opened_store(settings, say) as store:
         if offline:
             _print_offline(settings, store, lifecycle.mint(store, name, kind, say)[0], say)
             return
@@ -106,21 +100,6 @@ def enroll(
                 report=say,
             )
         print_enrollment(settings, done)
-
-
-def _kms_creation(*, multi_region: bool, key_policy: str | None) -> KeyCreation | None:
-    """Return how KMS is to make the key; None if nothing was said about it."""
-    if not multi_region and key_policy is None:
-        return None
-    from pathlib import Path
-
-    from hsm_keys.stores.awskms.tags import KeyCreation
-
-    try:
-        policy = None if key_policy is None else Path(key_policy).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the key policy {shown_path(key_policy)} can't be read: {type(error).__name__}") from None
-    return KeyCreation(multi_region=multi_region, policy=policy)
 
 
 def _print_offline(settings: Settings, store: KeyStore, minted: Enrollment, say: Callable[[str], None]) -> None:

@@ -11,7 +11,6 @@ from hsm_keys.cli.enroll import key_object
 from hsm_keys.cli.options import Settings, api_key_id_option, auth_option, key_name, settings_options
 from hsm_keys.cli.output import print_json, print_line, print_table, say_attestation
 from hsm_keys.cli.session import connector, management_signer, opened_store, opened_stores, speaking
-from hsm_keys.stores.base import LOGIN_EACH_TIME
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,18 +100,18 @@ def show(settings: Settings, *, name: str, api_key_id: str | None) -> None:
         if settings.as_json:
             print_json(shown)
         else:
-            _print_key(shown)
+            _print_key(shown, key.remarks())
 
 
-def _print_key(shown: dict[str, Any]) -> None:
+def _print_key(shown: dict[str, Any], remarks: Sequence[str]) -> None:
     for name in ("name", "api_key_id", "environment", "key_type", "state", "uri"):
         print_line(f"{name + ':':<14} {shown[name] or '-'}")
     custody = shown["custody"]
     click.echo(f"{'custody:':<14} {custody['verdict']}")
     for line in (*custody["problems"], *custody["unconfirmed"]):
         print_line(f"{'':<14} {line}")
-    if custody["attributes"].get("always_authenticate"):
-        print_line(f"{'login:':<14} {LOGIN_EACH_TIME}")
+    for remark in remarks:
+        print_line(f"{'note:':<14} {remark}")
     for attribute, value in custody["attributes"].items():
         print_line(f"  {attribute + ':':<20} {'not said' if value is None else value}")
     click.echo(shown["public_key_pem"] or "", nl=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -11,19 +12,25 @@ import click
 from hsm_keys.cli.completing import complete_key_names, complete_scopes
 from hsm_keys.cli.help_pages import SharedOption, show_shared_options
 from hsm_keys.errors import UsageError
+from hsm_keys.stores import backends
 from hsm_keys.values import describe, may_be_shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from hsm_keys.stores.backend import Option, PrintsPolicies
 
 __all__ = [
     "Settings",
     "api_key_id_option",
     "auth_option",
     "check_printable_name",
+    "creation_options",
     "given_options",
     "key_name",
     "new_key_options",
+    "policy_options",
+    "secret_files",
     "settings_options",
     "shared_options",
     "signing_key_options",
@@ -40,13 +47,10 @@ class Settings:
     """
 
     stores: tuple[str, ...] = ()
-    slot: int | None = None
-    token: str | None = None
-    module: str | None = None
-    pin_file: str | None = None
-    force_pin: bool | None = None
-    kms: bool | None = None
-    region: str | None = None
+    store_options: dict[str, Any] = field(default_factory=dict)
+    """The options of back-ends that were given, by ``Option.name``."""
+    creation_options: dict[str, Any] = field(default_factory=dict)
+    """Those for making keys."""
     profile: str | None = None
     env: str | None = None
     base_url: str | None = None
@@ -65,15 +69,12 @@ class Settings:
 
 def given_options(settings: Settings) -> dict[str, str]:
     """Return the options that were given, such as ``--pin-file``, with their values."""
+    offered = {
+        option.flag: settings.store_options.get(option.name) for backend in backends() for option in backend.options
+    }
     values: dict[str, object] = {
         "--store": " ".join(settings.stores) or None,
-        "--slot": settings.slot,
-        "--token": settings.token,
-        "--kms": settings.kms or None,
-        "--module": settings.module,
-        "--pin-file": settings.pin_file,
-        "--force-pin": settings.force_pin or None,
-        "--region": settings.region,
+        **offered,
         "--base-url": settings.base_url,
         "--env": settings.env,
         "--ws-url": settings.ws_url,
@@ -89,6 +90,26 @@ def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         setattr(settings, param.name, value)
 
 
+def _offered(option: Option, kept: str, cls: type[click.Option] = click.Option) -> Callable[[_F], _F]:
+    """Return what adds an option of a back-end, and keeps its value in a mapping of the settings."""
+
+    def remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:  # noqa: ARG001 - click's signature
+        if value not in (None, ()):
+            getattr(ctx.ensure_object(Settings), kept)[option.name] = value
+
+    attributes: dict[str, Any] = {"metavar": option.metavar} if option.metavar else {}
+    attributes |= {"is_flag": True, "default": None} if option.kind is bool else {"type": option.kind}
+    return click.option(
+        option.flag,
+        cls=cls,
+        expose_value=False,
+        callback=remember,
+        multiple=option.multiple,
+        help=" ".join([option.help, *(f"[{variable}]" for variable in option.variables[:1])]),
+        **attributes,
+    )
+
+
 def _shared(*names: str, cls: type[click.Option] = SharedOption, **attributes: Any) -> Callable[[_F], _F]:
     return click.option(*names, cls=cls, expose_value=False, callback=_remember, **attributes)
 
@@ -102,13 +123,7 @@ _SHARED = (
         help="Where the keys live: pkcs11:token=...?module-path=... [HSM_KEYS_STORE] "
         "list, reconcile and custody look at several: give it again.",
     ),
-    _shared("--slot", type=int, metavar="N", help="The token in slot N, or the Nth token (from 0)."),
-    _shared("--token", metavar="LABEL", help="The token with this label."),
-    _shared("--module", metavar="PATH", help="The PKCS#11 module. [HSM_KEYS_MODULE]"),
-    _shared("--pin-file", metavar="PATH", help="A file or pipe that holds the user PIN. [HSM_KEYS_PIN_FILE]"),
-    _shared("--force-pin", is_flag=True, default=None, help="Log in though one more wrong PIN locks the token."),
-    _shared("--kms", is_flag=True, default=None, help="The keys are in AWS KMS."),
-    _shared("--region", metavar="REGION", help="KMS's Region; several with commas, preferred first. [AWS_REGION]"),
+    *(_offered(option, "store_options", SharedOption) for backend in backends() for option in backend.options),
     _shared("--profile", metavar="NAME", help="Settings of that name in config.toml. [HSM_KEYS_PROFILE]"),
     _shared("--env", type=click.Choice(["prod", "demo"]), help="Kalshi's environment. [KALSHI_DEMO]"),
     _shared("--base-url", metavar="URL", help="Kalshi's base URL. [KALSHI_API_BASE_URL]"),
@@ -154,6 +169,36 @@ def shared_options(*outputs: str) -> Callable[[_F], _F]:
 
 settings_options = shared_options("table", "json")
 """Adds the options that nearly every command shares: ``table`` is for people, ``json`` for programs."""
+
+
+def creation_options(function: _F) -> _F:
+    """Add what back-ends take for making keys."""
+    offered = [option for backend in backends() for option in backend.creation_options]
+    for option in reversed(offered):
+        function = _offered(option, "creation_options")(function)
+    return function
+
+
+def policy_options(backend: PrintsPolicies) -> Callable[[_F], _F]:
+    """Return what adds the options that a back-end takes for its policies."""
+
+    def add(function: _F) -> _F:
+        for option in reversed(backend.policy_options):
+            function = _offered(option, "store_options")(function)
+        return function
+
+    return add
+
+
+def secret_files(settings: Settings) -> list[str]:
+    """Return the paths from which a store would read a secret: those of options, else of their variables."""
+    paths = [
+        settings.store_options.get(option.name) or os.environ.get(option.variables[0])
+        for backend in backends()
+        for option in backend.options
+        if option.is_secret_file
+    ]
+    return [path for path in paths if path]
 
 
 def auth_option(function: _F) -> _F:

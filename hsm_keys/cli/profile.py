@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hsm_keys.cli.options import given_options
+from hsm_keys.profiles.fields import OF_BACKENDS
 from hsm_keys.profiles.file import chosen_profile
 from hsm_keys.profiles.order import Origin, settings_in_order
 
@@ -26,5 +27,8 @@ def add_profile(settings: Settings) -> None:
     for setting in settings_in_order(given_options(settings), profile):
         if setting.origin is Origin.PROFILE and setting.by == "store":
             settings.stores = (setting.value,)
+        elif setting.origin is Origin.PROFILE and setting.by in OF_BACKENDS:
+            _, option = OF_BACKENDS[setting.by]
+            settings.store_options[option.name] = setting.value
         elif setting.origin is Origin.PROFILE:
             setattr(settings, setting.by.replace("-", "_"), setting.value)

@@ -56,7 +56,7 @@ class _NamedGroup(Group):
     "--presign-rate",
     type=click.FloatRange(min=0, min_open=True),
     metavar="RATE",
-    help="Signatures a second that are made ahead, at most; KMS bills each.  [default: 50]",
+    help="Signatures a second that are made ahead, at most; a cloud's service bills each.  [default: 50]",
 )
 @click.option("--metrics", metavar="HOST:PORT", help="Serve /metrics, /healthz and /readyz on loopback.")
 @settings_options

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hsm_keys.cli import exact_json
+from hsm_keys.cli.options import secret_files
 from hsm_keys.errors import UsageError
 from hsm_keys.values import shown_path
 
@@ -37,7 +38,7 @@ def read_body(settings: Settings, given: str) -> bytes:
 
 def _content(settings: Settings, given: str) -> bytes:
     if given in {"-", "@-"}:
-        if _is_stdin(settings.pin_file or os.environ.get("HSM_KEYS_PIN_FILE")):
+        if any(map(_is_stdin, secret_files(settings))):
             # Whichever is read first would take the other: a PIN is JSON too, and would be sent.
             raise UsageError("both the body and the PIN are to come from stdin", hint="put one of them into a file")
         return sys.stdin.buffer.read()
@@ -50,9 +51,7 @@ def _content(settings: Settings, given: str) -> bytes:
         raise UsageError(f"the file of the body, {shown_path(given[1:])}, can't be read: {why}") from None
 
 
-def _is_stdin(path: str | None) -> bool:
-    if not path:
-        return False
+def _is_stdin(path: str) -> bool:
     try:
         return os.path.samestat(os.stat(path), os.fstat(sys.stdin.fileno()))  # noqa: PTH116 - pathlib has no fstat
     except (OSError, ValueError):

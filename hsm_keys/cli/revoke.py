@@ -23,7 +23,9 @@ __all__ = ["revoke"]
 
 @command(epilog="Example: hsm-keys revoke old-bot --slot 0 --destroy")
 @key_name("The key to revoke, or its API key id.", metavar="NAME_OR_ID")
-@click.option("--destroy", is_flag=True, help="Destroy the private half in the store too; on KMS: in 7 days.")
+@click.option(
+    "--destroy", is_flag=True, help="Destroy the private half in the store too, at once or after the days that it says."
+)
 @click.option("--force", is_flag=True, help="Also if it is the last key that can manage API keys.")
 @auth_option
 @yes_option
@@ -98,6 +100,6 @@ def _destruction(store: KeyStore) -> str:
     if store.deletion_days:
         return (
             f"the private half will be deleted in {store.deletion_days} days; until then the deletion can be "
-            "cancelled (aws kms cancel-key-deletion), and after that there is NO WAY BACK"
+            f"cancelled ({store.cancels_deletion}), and after that there is NO WAY BACK"
         )
     return "the private half will be destroyed: there is NO WAY BACK"

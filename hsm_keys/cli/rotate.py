@@ -78,7 +78,7 @@ def rotate(
     if finish and grace is not None:
         raise click.UsageError("--finish ends the old key now, --grace later: give one of them")
     from hsm_keys.lifecycle.rotate import Rotator, Stage
-    from hsm_keys.stores.base import check_new_name
+    from hsm_keys.stores.key_names import check_new_name
 
     check_new_name(name)
     connect = connector(settings)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from hsm_keys.cli.options import Settings
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.signing.signer import RequestSigner
-    from hsm_keys.stores.awskms.tags import KeyCreation
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = [
@@ -51,19 +49,16 @@ def speaking(settings: Settings) -> Iterator[Voice]:
 
 
 @contextmanager
-def opened_store(
-    settings: Settings, say: Callable[[str], None], creation: KeyCreation | None = None, *, asks: bool = True
-) -> Iterator[KeyStore]:
+def opened_store(settings: Settings, say: Callable[[str], None], *, asks: bool = True) -> Iterator[KeyStore]:
     """Open the store that options and environment name, and close it after the command.
 
     Args:
         settings: The shared options.
         say: Hears what people should know.
-        creation: How KMS is to make keys; None where the command's options say nothing of it.
         asks: Whether somebody at a terminal may be asked for a PIN.
     """
     _hear_warnings(say)
-    with _open(settings, store_uri(settings, say), creation, asks=asks) as store:
+    with _open(settings, store_uri(settings, say), asks=asks) as store:
         yield store
 
 
@@ -92,18 +87,11 @@ def opened_stores(settings: Settings, say: Callable[[str], None]) -> Iterator[li
         yield stores
 
 
-def _open(settings: Settings, uri: str, creation: KeyCreation | None = None, *, asks: bool = True) -> KeyStore:
-    from hsm_keys.stores import open_store
+def _open(settings: Settings, uri: str, *, asks: bool = True) -> KeyStore:
+    from hsm_keys.stores import backend_of
 
-    if creation is not None:
-        if not uri.lower().startswith("awskms:"):
-            raise UsageError("--multi-region and --key-policy are for keys in AWS KMS", hint="give --kms")
-        from hsm_keys.stores.awskms import open_kms
-
-        return open_kms(uri, creation=creation)
-    pin_file = Path(settings.pin_file) if settings.pin_file else None
     ask = _ask_secret if asks and sys.stdin.isatty() else None
-    return open_store(uri, pin_file=pin_file, ask_pin=ask, force_pin=bool(settings.force_pin))
+    return backend_of(uri).open(uri, settings.store_options, ask, settings.creation_options)
 
 
 def _hear_warnings(say: Callable[[str], None]) -> None:

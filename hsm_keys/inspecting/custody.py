@@ -6,10 +6,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from hsm_keys.errors import CustodyError, NotPermittedError, SigningError
+from hsm_keys.errors import CustodyError, KeyUnusableError, NotPermittedError, SigningError
 from hsm_keys.signing.algorithms import verifies
-from hsm_keys.stores.awskms.errors import KmsKeyStateError
-from hsm_keys.stores.base import CustodyFact, Verdict
+from hsm_keys.stores.custody_verdicts import CustodyFact, Topic, Verdict
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
@@ -21,11 +20,6 @@ __all__ = ["CustodyReport", "examine_custody", "made_outside", "prove_custody", 
 _PROOF_DOMAIN: Final = b"hsm-keys custody proof\0"
 
 _MADE_BY: Final = "made_by"
-_AS_STRONG_AS: Final = "as_strong_as"
-"""The fact of a store that keeps private halves in only as long as something else holds."""
-
-_MADE_ELSEWHERE: Final = frozenset({"local", "origin", _MADE_BY})
-_ONCE_OUTSIDE: Final = frozenset({"always_sensitive", "never_extractable"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +45,13 @@ class CustodyReport:
     @property
     def imported(self) -> bool:
         """Whether nothing speaks against custody but that the private half was made elsewhere."""
-        bad = {fact.name for fact in self.facts if fact.verdict is Verdict.BAD}
-        return bool(bad & _MADE_ELSEWHERE) and bad <= _MADE_ELSEWHERE | _ONCE_OUTSIDE
+        bad = {fact.topic for fact in self.facts if fact.verdict is Verdict.BAD}
+        return Topic.MAKING in bad and bad <= {Topic.MAKING, Topic.PAST}
 
     @property
     def made_inside(self) -> bool:
         """Whether the store says that it made the pair."""
-        return any(fact.name in _MADE_ELSEWHERE and fact.verdict is Verdict.GOOD for fact in self.facts)
+        return any(fact.topic is Topic.MAKING and fact.verdict is Verdict.GOOD for fact in self.facts)
 
     @property
     def verdict(self) -> str:
@@ -67,7 +61,7 @@ class CustodyReport:
             return f"imported, made by {maker}" if maker else "imported"
         if self.problems:
             return "not in custody"
-        keeper = next((fact.value for fact in self.facts if fact.name == _AS_STRONG_AS), None)
+        keeper = next((fact.value for fact in self.facts if fact.topic is Topic.KEEPER), None)
         return f"in custody: as strong as {keeper}" if keeper else "in custody"
 
     def as_dict(self) -> dict[str, Any]:
@@ -134,15 +128,16 @@ def prove_imported(key: StoredKey, public_key: PublicKey, maker: str) -> Custody
 
 def made_outside(maker: str) -> CustodyFact:
     """Return the fact that only the workflow knows which saw the pair come."""
-    return CustodyFact(_MADE_BY, maker, Verdict.BAD, "the private half was made outside: copies may exist")
+    note = "the private half was made outside: copies may exist"
+    return CustodyFact(_MADE_BY, maker, Verdict.BAD, note, Topic.MAKING)
 
 
 def prove_possession(key: StoredKey) -> CustodyFact:
     """Prove that the public half which the store shows is that of the private half with which it signs.
 
     To be called before a public half is shown to people: whoever registers another one at Kalshi gives the account
-    away. Where KMS or Vault doesn't sign for this caller, its own word counts: it gives the public half of a key by
-    itself, and nobody can put another one there.
+    away. Where a store doesn't sign for this caller, or now, its own word counts: such a store gives the public half
+    of a key by itself, and nobody can put another one there.
 
     Raises:
         SigningError: If what the store signs doesn't verify with it.
@@ -150,7 +145,7 @@ def prove_possession(key: StoredKey) -> CustodyFact:
     """
     try:
         return _signs(key, key.public_key())
-    except (KmsKeyStateError, NotPermittedError) as error:
+    except (KeyUnusableError, NotPermittedError) as error:
         return CustodyFact(
             "signature_verified", value=None, verdict=Verdict.UNKNOWN, note=f"not tried: {error.message}"
         )

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 from hsm_keys._version import __version__
 from hsm_keys.inspecting.custody_report import scopes_against_use, what_scopes_allow
-from hsm_keys.stores.base import Verdict
+from hsm_keys.stores.custody_verdicts import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hsm_keys.inspecting.custody_report import Entry
     from hsm_keys.kalshi.models import ApiKey
-    from hsm_keys.stores.base import CustodyFact
+    from hsm_keys.stores.custody_verdicts import CustodyFact
 
 __all__ = ["custody_page"]
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from hsm_keys.errors import HsmKeysError
+from hsm_keys.errors import HsmKeysError, KeyUnusableError
 from hsm_keys.inspecting.custody import CustodyReport, examine_custody
 from hsm_keys.inspecting.proof_of_possession import accepts
-from hsm_keys.stores.awskms.errors import KmsKeyStateError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -288,7 +287,7 @@ def _live(key: StoredKey, api_key_id: str, connect: Connect | None) -> bool | No
         return None
     try:
         return accepts(connect, key, api_key_id)
-    except KmsKeyStateError:
+    except KeyUnusableError:
         return None
 
 

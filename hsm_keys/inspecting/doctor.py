@@ -6,16 +6,14 @@ import platform
 import sys
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from hsm_keys._version import __version__
-from hsm_keys.errors import HsmKeysError, KalshiError, NetworkError, StoreError
-from hsm_keys.stores.base import LOGIN_EACH_TIME
+from hsm_keys.errors import HsmKeysError, KalshiError, NetworkError
+from hsm_keys.stores.checks import Check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,14 +27,12 @@ if TYPE_CHECKING:
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = [
-    "Check",
     "check_bootstrap",
     "check_clock",
     "check_network",
     "check_own_key",
     "check_store",
     "check_variables",
-    "checked",
     "outcome",
 ]
 
@@ -54,46 +50,12 @@ _OF_A_WEBSOCKET: Final = frozenset({101, 400, 401, 403, 426, 429})
 _TOO_MANY_REQUESTS: Final = 429
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at.
-
-    Args:
-        name: Stable name.
-        verdict: ``ok``, ``warning``, ``problem`` or ``skipped``.
-        message: What was found.
-        remedy: What to do about it; empty if nothing.
-        exit_code: What the command ends with if this is the first problem.
-    """
-
-    name: str
-    verdict: str
-    message: str
-    remedy: str = ""
-    exit_code: int = 0
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the check as it goes into JSON output."""
-        return {name: value for name, value in asdict(self).items() if name != "exit_code"}
-
-
 def outcome(checks: Sequence[Check]) -> tuple[str, int]:
     """Return the worst verdict, and the exit code of the first problem."""
     for check in checks:
         if check.verdict == "problem":
             return "problem", check.exit_code
     return ("warning" if any(check.verdict == "warning" for check in checks) else "ok"), 0
-
-
-def checked(name: str, look: Callable[[], Check | Sequence[Check]]) -> list[Check]:
-    """Return what a look found; what it fails with is a finding too, and hides no other."""
-    try:
-        found = look()
-    except HsmKeysError as error:
-        return [Check(name, "problem", error.message, error.hint, error.exit_code)]
-    except Exception as error:  # noqa: BLE001 - the next look must take place
-        return [Check(name, "problem", f"failed with {type(error).__name__}", "report this", 1)]
-    return [found] if isinstance(found, Check) else list(found)
 
 
 def check_variables(env: Mapping[str, str]) -> list[Check]:
@@ -265,34 +227,18 @@ def _attestation(client: KalshiClient) -> list[Check]:
 
 
 def check_store(store: KeyStore) -> list[Check]:
-    """Look at what an open store holds, and whether KMS would let it sign."""
+    """Look at what an open store holds, and at what it says of itself."""
     contents = store.contents()
     keys = contents.keys
     names = ", ".join(f"{key.name} ({_belonging(key)})" for key in keys) or "none"
     checks = [Check("store", "ok", f"{store.describe()} is open, with {len(keys)} keys: {names}")]
-    checks += [
-        Check(found.name, found.verdict, found.message, found.remedy, StoreError.exit_code)
-        for found in store.diagnose()
-    ]
+    checks += store.diagnose(keys)
     if contents.unusable:
         found = "; ".join(f"{each.name}: {each.problem}" for each in contents.unusable)
         counted = f"{len(contents.unusable)} private halves can't be used, and are passed over: {found}"
         checks.append(Check("objects", "warning", counted, "other keys work; mend or remove these with their own tool"))
-    if store.uri.startswith("awskms:"):
-        for key in keys:
-            checks += checked(f"permission to sign with {key.name}", partial(_permission, store, key))
-    else:
-        each_time = [key.name for key in keys if key.attributes().get("always_authenticate")]
-        checks += [Check(f"login for {name}", "ok", LOGIN_EACH_TIME) for name in each_time]
     return checks
 
 
 def _belonging(key: StoredKey) -> str:
     return key.state.value if key.environment is None else f"environment {key.environment}"
-
-
-def _permission(store: KeyStore, key: StoredKey) -> Check:
-    from hsm_keys.stores.awskms.permission import may_sign
-
-    how = "KMS would sign (dry run)" if may_sign(store, key) else "KMS signed: this server knows no dry runs"
-    return Check(f"permission to sign with {key.name}", "ok", how)

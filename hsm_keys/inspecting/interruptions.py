@@ -6,10 +6,11 @@ Each goes on with its own command, which knows what its next step is.
 from __future__ import annotations
 
 from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from hsm_keys.inspecting.findings import Finding, about_key
-from hsm_keys.stores.base import ENDING, IMPORTING, RETIRED, SUCCESSOR
+from hsm_keys.stores.condition import Usability
+from hsm_keys.stores.key_names import ENDING, IMPORTING, RETIRED, SUCCESSOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from hsm_keys.inspecting.snapshot import Seen
 
 __all__ = ["interruptions", "name_of", "pending_imports"]
-
-_PENDING_IMPORT: Final = "PendingImport"
 
 
 def name_of(key: Seen) -> str:
@@ -32,7 +31,8 @@ def pending_imports(keys: Sequence[Seen]) -> set[str]:
 
 
 def _is_import(key: Seen) -> bool:
-    return key.name.endswith(IMPORTING) or key.stopped == _PENDING_IMPORT
+    arriving = key.stopped is not None and key.stopped.usability is Usability.ARRIVING
+    return arriving or key.name.endswith(IMPORTING)
 
 
 def interruptions(keys: Sequence[Seen]) -> Iterator[Finding]:

@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import stamina
 
-from hsm_keys.errors import KalshiError, NetworkError, PinError, SigningError, StoreError, StoreUnavailableError
+from hsm_keys.errors import (
+    KalshiError,
+    KeyUnusableError,
+    NetworkError,
+    PinError,
+    SigningError,
+    StoreError,
+    StoreUnavailableError,
+)
 from hsm_keys.kalshi.errors import ClockError, ForbiddenError, UnauthorizedError
 from hsm_keys.signing.environments import PERPS
-from hsm_keys.stores.awskms.errors import KmsKeyStateError
+from hsm_keys.stores.condition import Condition, Usability
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -39,9 +47,6 @@ _PROOFS: Final = {None: ("/portfolio/balance", "balance"), PERPS: ("/margin/bala
 """By exchange: what every key that may read may read, also one that is bound to a subaccount; and a field of it."""
 
 _TRIAL: Final = b"hsm-keys trial\0"  # Kalshi's messages begin with a digit: this can't be taken for a request
-
-_GOING: Final = "PendingDeletion"
-"""KMS's word for a key whose deletion is scheduled."""
 
 _ATTEMPTS: Final = 4  # a key that was registered a moment ago may not be known everywhere yet
 _PATIENCE_S: Final = 10.0
@@ -77,16 +82,16 @@ class _Garbled:
 
 
 def can_sign(key: StoredKey) -> bool:
-    """Tell whether the key's state lets it sign: one in KMS that is disabled or about to be deleted doesn't.
+    """Tell whether the key's state lets it sign: one that is disabled or about to be deleted doesn't.
 
     Raises:
         StoreError: If the store can't be reached.
         SigningError: If it refuses for another reason.
-        AwsError: If AWS or KMS refuses for another reason.
+        CloudError: If a cloud's service does.
     """
     try:
         key.sign(_TRIAL)
-    except KmsKeyStateError:
+    except KeyUnusableError:
         return False
     return True
 
@@ -96,31 +101,31 @@ def signs(key: StoredKey) -> bool:
 
     Raises:
         StoreUnavailableError: If the store can't be reached.
-        AwsError: If AWS or KMS refuses for another reason than the key's state.
+        CloudError: If a cloud's service refuses for another reason than the key's state.
     """
     return why_not(key) is None
 
 
-def why_not(key: StoredKey) -> str | None:
-    """Return why a key doesn't sign: its state in KMS's words, or its store's refusal; None if it does.
+def why_not(key: StoredKey) -> Condition | None:
+    """Return why a key doesn't sign: its state, or its store's refusal; None if it does.
 
     A refusal is about this key, and hides no other; that the store can't be reached is about all.
 
     Raises:
         StoreUnavailableError: If the store can't be reached.
-        AwsError: If AWS or KMS refuses for another reason than the key's state.
+        CloudError: If a cloud's service refuses for another reason than the key's state.
     """
     try:
-        return None if can_sign(key) else str(key.attributes().get("key_state"))
+        return None if can_sign(key) else key.condition()
     except StoreUnavailableError:
         raise
     except (SigningError, StoreError, PinError) as error:
-        return error.message
+        return Condition(Usability.UNUSABLE, error.message)
 
 
 def is_going(key: StoredKey) -> bool:
-    """Tell whether the key's deletion is scheduled in KMS, so that it signs nothing any more."""
-    return not can_sign(key) and key.attributes().get("key_state") == _GOING
+    """Tell whether the key's deletion is scheduled, so that it signs nothing any more."""
+    return not can_sign(key) and key.condition().usability is Usability.ENDING
 
 
 def says_unknown(error: UnauthorizedError) -> bool:

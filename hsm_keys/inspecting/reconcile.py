@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from hsm_keys.inspecting.findings import Bind, Finding, about_key, command_for
 from hsm_keys.inspecting.interruptions import interruptions, name_of, pending_imports
+from hsm_keys.stores.condition import Condition, Usability
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,7 @@ def judge(snapshot: Snapshot) -> list[Finding]:
 def _about(key: Seen, listed: dict[str, ApiKey]) -> Iterator[Finding]:
     """Give what is wrong between one key and Kalshi."""
     if key.stopped is not None:
-        yield from _stopped(key)
+        yield from _stopped(key, key.stopped)
     elif key.api_key_id in key.signs_for:
         return
     elif key.signs_for:
@@ -76,12 +77,12 @@ def _about(key: Seen, listed: dict[str, ApiKey]) -> Iterator[Finding]:
         yield about_key("refused", key, message)
 
 
-def _stopped(key: Seen) -> Iterator[Finding]:
-    if key.stopped == "PendingDeletion":
+def _stopped(key: Seen, why: Condition) -> Iterator[Finding]:
+    if why.usability is Usability.ENDING:
         message = f"{key.name!r} waits for its deletion in {key.store}, and still has its name"
         yield about_key("destroy-interrupted", key, message, "revoke", key.name, "--destroy")
-    elif key.stopped != "PendingImport":  # that one is an interrupted generate
-        message = f"{key.name!r} can't sign; what {key.store} says: {key.stopped}"
+    elif why.usability is not Usability.ARRIVING:  # that one is an interrupted generate
+        message = f"{key.name!r} can't sign; what {key.store} says: {why.reason}"
         yield about_key("cannot-sign", key, message, "show", key.name)
 
 

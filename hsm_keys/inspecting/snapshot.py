@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hsm_keys.inspecting.proof_of_possession import Standing, accepts, standing_of, why_not
+from hsm_keys.stores.condition import Condition, Usability
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,8 +34,7 @@ class Seen:
         store_uri: Names the store in a command.
         pair: Stands for the key pair: equal for the same pair under two names or in two stores.
         signs_for: The API keys that Kalshi took its signature for.
-        stopped: Why it can't sign at all: its state in KMS's words (``Disabled``, ``PendingDeletion``,
-            ``PendingImport``), or the store's refusal; None if it can.
+        stopped: Why it can't sign at all: its state, or the store's refusal; None if it can.
         environment: The environment that it belongs to; None where its store doesn't say.
         unknown: Whether Kalshi answered to its signature that it doesn't know the API key that it is bound to.
         ours: Whether hsm-keys has made or adopted it; what another program made is looked at, and not judged.
@@ -46,7 +46,7 @@ class Seen:
     store_uri: str
     pair: str
     signs_for: frozenset[str] = frozenset()
-    stopped: str | None = None
+    stopped: Condition | None = None
     environment: str | None = None
     unknown: bool = False
     ours: bool = True
@@ -170,6 +170,6 @@ def _seen_unusable(store: KeyStore, found: Unusable) -> Seen:
         store.describe(),
         store.uri,
         f"{store.uri} {found.name}",
-        stopped=found.problem,
+        stopped=Condition(Usability.UNUSABLE, found.problem),
         environment=mark.environment,
     )

@@ -20,7 +20,8 @@ from hsm_keys.lifecycle.rights import MOVES_MONEY, check_manages
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.signing.environments import check_environment
-from hsm_keys.stores.base import KeyState, check_new_name, is_marked
+from hsm_keys.stores.base import KeyState
+from hsm_keys.stores.key_names import check_new_name, is_marked
 from hsm_keys.stores.marks import name_in_use
 
 if TYPE_CHECKING:

@@ -27,7 +27,8 @@ from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.made_by_kalshi import KALSHI, Made, Maker, called
 from hsm_keys.lifecycle.registering import bind
 from hsm_keys.signing.environments import check_environment
-from hsm_keys.stores.base import check_new_name
+from hsm_keys.stores.backend import as_importing
+from hsm_keys.stores.key_names import check_new_name
 from hsm_keys.stores.marks import name_in_use
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Generator:
     def __init__(self, store: KeyStore, maker: Maker) -> None:
         self._name = check_new_name(maker.name)
         self._store = store
-        self._imports = store.imports()
+        self._imports = as_importing(store).imports()
         self._maker = maker
         self._report = maker.report
 

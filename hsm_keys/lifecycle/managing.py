@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hsm_keys.errors import HsmKeysError, KeyProblemError, SigningError
+from hsm_keys.errors import HsmKeysError, KeyProblemError, KeyUnusableError, SigningError
 from hsm_keys.kalshi.errors import ClockError, ForbiddenError, UnauthorizedError
 from hsm_keys.lifecycle.rights import manages_keys, may_manage
-from hsm_keys.stores.awskms.errors import KmsKeyStateError
-from hsm_keys.stores.base import ENDING
+from hsm_keys.stores.key_names import ENDING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +87,7 @@ def _list_with_any(candidates: Sequence[StoredKey], connect: Connect) -> tuple[S
                 return key, client.api_keys.list().api_keys
         except ClockError:
             raise
-        except (UnauthorizedError, ForbiddenError, SigningError, KmsKeyStateError) as error:
+        except (UnauthorizedError, ForbiddenError, SigningError, KeyUnusableError) as error:
             refusal = refusal or error
     if refusal is None:
         raise KeyProblemError("there is no key to ask Kalshi with", hint=_HINT)

@@ -21,7 +21,8 @@ from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.rights import check_manages, manages_keys, may_manage
 from hsm_keys.lifecycle.targets import Target, check_not_foreign, find_target, keys_named
 from hsm_keys.signing.environments import check_environment
-from hsm_keys.stores.base import ENDING
+from hsm_keys.stores.backend import as_renaming
+from hsm_keys.stores.key_names import ENDING
 from hsm_keys.stores.marks import ours
 
 if TYPE_CHECKING:
@@ -175,17 +176,20 @@ class Revoker:
         name = key.name if key else ""
         own = self._management.signer.api_key_id == api_key_id
         if key and own and destroy and target.listing and "+" not in name:
-            key = self._store.rename(key, name + ENDING)
+            key = self._rename(key, name + ENDING)
         begun = key is not None and key.name.endswith(ENDING)
         try:
             end_api_key(self._management, self._connect, api_key_id, key, self._report, begun=begun)
         except KalshiError:  # it lives
             if key and begun:
-                self._store.rename(key, key.name.removesuffix(ENDING))
+                self._rename(key, key.name.removesuffix(ENDING))
             raise
         if key and begun and not destroy:
-            return self._store.rename(key, key.name.removesuffix(ENDING))
+            return self._rename(key, key.name.removesuffix(ENDING))
         return key
+
+    def _rename(self, key: StoredKey, name: str) -> StoredKey:
+        return as_renaming(self._store).rename(key, name)
 
     def _target(self, word: str, keys: Sequence[StoredKey]) -> tuple[Target, Sequence[ApiKey]]:
         for key in keys_named(word, keys):  # before anything is asked: Kalshi's answers here say nothing of it

@@ -31,7 +31,8 @@ from hsm_keys.lifecycle.registering import Registrar
 from hsm_keys.lifecycle.rights import check_manages
 from hsm_keys.lifecycle.successor_rights import check_same_rights, listing_of, wanted_like
 from hsm_keys.signing.environments import check_environment
-from hsm_keys.stores.base import RETIRED, SUCCESSOR, check_new_name
+from hsm_keys.stores.backend import as_renaming
+from hsm_keys.stores.key_names import RETIRED, SUCCESSOR, check_new_name
 from hsm_keys.stores.marks import check_ours, why_not_ours
 
 if TYPE_CHECKING:
@@ -320,7 +321,8 @@ class Rotator:
         if old.api_key_id is not None:
             end_api_key(self._management, self._connect, old.api_key_id, old, self._report)
         if keep_old:
-            kept = self._store.rename(old, f"{name}+kept-{(old.api_key_id or 'unknown')[:_KEPT_ID_LENGTH]}")
+            name_of_kept = f"{name}+kept-{(old.api_key_id or 'unknown')[:_KEPT_ID_LENGTH]}"
+            kept = as_renaming(self._store).rename(old, name_of_kept)
             self._report(f"kept the old private half as {kept.name!r}")
         else:
             self._destroy(old, "the old private half")

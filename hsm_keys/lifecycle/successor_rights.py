@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from hsm_keys.errors import KalshiError, KeyProblemError
 from hsm_keys.lifecycle.registering import Wanted
 from hsm_keys.lifecycle.rights import describe_rights, rights_of, scopes_of
-from hsm_keys.stores.base import SUCCESSOR
+from hsm_keys.stores.key_names import SUCCESSOR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

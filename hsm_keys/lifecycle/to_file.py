@@ -21,7 +21,9 @@ from hsm_keys.lifecycle.enroll import Enrollment
 from hsm_keys.lifecycle.made_by_kalshi import KALSHI, Maker, called
 from hsm_keys.signing.environments import check_environment, is_environment
 from hsm_keys.signing.pem import PemKey, load_private_key
-from hsm_keys.stores.base import CustodyFact, StoredKey, Verdict, check_new_name
+from hsm_keys.stores.base import StoredKey
+from hsm_keys.stores.custody_verdicts import CustodyFact, Verdict
+from hsm_keys.stores.key_names import check_new_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import HsmKeysError
 from hsm_keys.signing.environments import ENVIRONMENTS, PERPS, resolve, websocket_url
+from hsm_keys.stores import backends
 from hsm_keys.values import describe, looks_secret, shown_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["FIELDS", "check_fields", "holds_secret", "scheme_of"]
+__all__ = ["FIELDS", "OF_BACKENDS", "check_fields", "holds_secret"]
 
-_SCHEMES: Final = ("pkcs11", "awskms", "vault")
-_IN_URI: Final = {"module": "module-path", "pin-file": "pin-source"}
-"""Fields to the attributes of a token's URI that say the same (RFC 7512)."""
+OF_BACKENDS: Final = {
+    option.field: (backend, option) for backend in backends() for option in backend.options if option.uri_attribute
+}
+"""Fields to the back-end that offers them, and its option."""
 
 _PARTS: Final = re.compile(r"[/?&;:=]")
 _SECRETS: Final = {
@@ -34,11 +36,6 @@ class _WrongValueError(Exception):
     """A value isn't what its field takes; the text says what it takes."""
 
 
-def scheme_of(uri: str) -> str:
-    """Return the scheme of a store's URI, in lower case: the name of its back-end."""
-    return uri.partition(":")[0].strip().lower()
-
-
 def holds_secret(text: str) -> bool:
     """Tell whether a text, or a part of the path or URI that it is, has a form that secrets have."""
     named = "pin-value" in text.lower() or "\n" in text or _USER.search(text) is not None
@@ -46,8 +43,8 @@ def holds_secret(text: str) -> bool:
 
 
 def _store(text: str) -> None:
-    if scheme_of(text) not in _SCHEMES or ":" not in text:
-        raise _WrongValueError("has to be a store's URI: " + ", ".join(f"{scheme}:..." for scheme in _SCHEMES))
+    if not any(backend.has(text) for backend in backends()):
+        raise _WrongValueError("has to be a store's URI: " + ", ".join(f"{known.scheme}:..." for known in backends()))
 
 
 def _path(text: str) -> None:
@@ -87,8 +84,7 @@ def _accepted(check: Callable[[], object]) -> None:
 
 FIELDS: Final[Mapping[str, Callable[[str], None]]] = {
     "store": _store,
-    "module": _path,
-    "pin-file": _path,
+    **dict.fromkeys(OF_BACKENDS, _path),
     "env": _one_of(*ENVIRONMENTS),
     "base-url": _base_url,
     "ws-url": _ws_url,
@@ -132,10 +128,10 @@ def _contradiction(table: Mapping[str, str]) -> str:
     if "env" in table and "base-url" in table:
         return "env and base-url both name an environment: keep one of them"
     store = table.get("store", "")
-    twice = next((name for name, attribute in _IN_URI.items() if name in table and f"{attribute}=" in store), None)
-    if twice:
-        return f"{twice} is in the store's URI, too: keep one of them"
-    of_tokens = next((name for name in _IN_URI if name in table), None)
-    if of_tokens and store and scheme_of(store) != "pkcs11":
-        return f"{of_tokens} goes with PKCS#11 tokens, and the store is another one"
+    for name in OF_BACKENDS.keys() & table.keys() if store else ():
+        backend, option = OF_BACKENDS[name]
+        if not backend.has(store):
+            return f"{name} goes with {backend.title}, and the store is another one"
+        if f"{option.uri_attribute}=" in store:
+            return f"{name} is in the store's URI, too: keep one of them"
     return ""

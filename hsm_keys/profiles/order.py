@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from hsm_keys.profiles.fields import holds_secret, scheme_of
+from hsm_keys.profiles.fields import OF_BACKENDS, holds_secret
+from hsm_keys.stores import backends
 from hsm_keys.values import describe, may_be_shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hsm_keys.profiles.file import Profile
+    from hsm_keys.stores.backend import Backend
 
 __all__ = ["Origin", "Setting", "settings_in_order"]
 
@@ -63,17 +65,23 @@ class _Kind:
     default: str = "none"
 
 
-_STORE: Final = _Kind(
-    "store", ("--store", "--slot", "--token", "--kms"), ("HSM_KEYS_STORE",), ("store",), "the one token of the module"
-)
-_GOES_WITH_STORE: Final = ("module", "pin", "api-key-id")
+_NAMING: Final = tuple(option.flag for backend in backends() for option in backend.options if option.names_store)
+_STORE: Final = _Kind("store", ("--store", *_NAMING), ("HSM_KEYS_STORE",), ("store",), "the one token of the module")
+_GOES_WITH_STORE: Final = frozenset({*OF_BACKENDS, "api-key-id"})
 """A profile has them for its own store: another token is never tried with its PIN."""
 
-_OPTIONS_OF: Final = {
-    "pkcs11": ("--slot", "--token", "--module", "--pin-file", "--force-pin"),
-    "awskms": ("--kms", "--region"),
-}
-"""Options by which somebody means a back-end: a profile's store of another one gives way."""
+_OF_BACKENDS: Final = tuple(
+    _Kind(
+        option.setting,
+        (option.flag,),
+        option.variables,
+        (option.field,) if option.uri_attribute else (),
+        option.default,
+    )
+    for backend in backends()
+    for option in backend.options
+    if option.setting
+)
 
 _SECRET: Final = frozenset({"HSM_KEYS_PIN"})
 
@@ -83,8 +91,7 @@ def _kinds(exchange: str | None) -> tuple[_Kind, ...]:
     bases = ("KALSHI_PERPS_API_BASE_URL", "KALSHI_PERPS_DEMO") if exchange else ()
     return (
         _STORE,
-        _Kind("module", ("--module",), ("HSM_KEYS_MODULE",), ("module",), "the store's, else SoftHSM"),
-        _Kind("pin", ("--pin-file",), ("HSM_KEYS_PIN_FILE", "HSM_KEYS_PIN"), ("pin-file",), "asked for on a terminal"),
+        *_OF_BACKENDS,
         _Kind(
             "environment",
             ("--base-url", "--env"),
@@ -96,7 +103,6 @@ def _kinds(exchange: str | None) -> tuple[_Kind, ...]:
         _Kind("exchange", ("--exchange",), (), ("exchange",), "event contracts"),
         _Kind("policy", (), (), ("policy",), "none"),
         _Kind("api-key-id", (), (), ("api-key-id",), "the one beside the key in its store"),
-        _Kind("region", ("--region",), ("AWS_REGION", "AWS_DEFAULT_REGION"), (), "the store's, else AWS's files"),
         _Kind("bootstrap key", (), (f"{perps}KEY_ID",), (), "none"),
     )
 
@@ -114,28 +120,33 @@ def settings_in_order(
     fields = dict(profile.fields) if profile else {}
     store = fields.get("store")
     if store is not None and (_another_back_end(options, store) or _first(_STORE, options, env)):
-        fields = {name: value for name, value in fields.items() if name != "store" and not _goes_with_store(name)}
-    elif store is None and not _may_be_token(options, env):
-        fields = {name: value for name, value in fields.items() if name not in {"module", "pin-file"}}
+        fields = {name: value for name, value in fields.items() if name != "store" and name not in _GOES_WITH_STORE}
+    elif store is None:
+        fields = {name: value for name, value in fields.items() if _may_be_used(name, options, env)}
     exchange = options.get("--exchange") or fields.get("exchange")
     return [_setting(kind, options, env, fields) for kind in _kinds(exchange)]
 
 
 def _another_back_end(options: Mapping[str, str], store: str) -> bool:
     """Tell whether options mean another back-end than a profile's store is of."""
-    own = scheme_of(store)
-    return any(options.keys() & set(theirs) for scheme, theirs in _OPTIONS_OF.items() if scheme != own)
+    return any(_means(options, backend) for backend in backends() if not backend.has(store))
 
 
-def _may_be_token(options: Mapping[str, str], env: Mapping[str, str]) -> bool:
-    if options.keys() & set(_OPTIONS_OF["awskms"]):
+def _means(options: Mapping[str, str], backend: Backend) -> bool:
+    return any(option.flag in options for option in backend.options)
+
+
+def _may_be_used(field: str, options: Mapping[str, str], env: Mapping[str, str]) -> bool:
+    """Tell whether a field of a profile without a store goes with the store that counts."""
+    if field not in OF_BACKENDS:
+        return True
+    owner, _ = OF_BACKENDS[field]
+    if any(_means(options, backend) for backend in backends() if backend is not owner):
         return False
-    named = "" if options.keys() & {"--slot", "--token"} else options.get("--store") or env.get("HSM_KEYS_STORE", "")
-    return not named or scheme_of(named) == "pkcs11"
-
-
-def _goes_with_store(field: str) -> bool:
-    return field.removesuffix("-file") in _GOES_WITH_STORE
+    if any(option.flag in options for option in owner.options if option.names_store):
+        return True
+    named = options.get("--store") or env.get("HSM_KEYS_STORE", "")
+    return owner.has(named) if named else owner is backends()[0]
 
 
 def _first(kind: _Kind, options: Mapping[str, str], env: Mapping[str, str]) -> tuple[Origin, str, str] | None:

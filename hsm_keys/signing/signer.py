@@ -10,7 +10,7 @@ from base64 import b64encode
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
-from hsm_keys.errors import AwsError, HsmKeysError, KeyNotRegisteredError, KeyProblemError, StoreError
+from hsm_keys.errors import CloudError, HsmKeysError, KeyNotRegisteredError, KeyProblemError, StoreError
 from hsm_keys.forks import ProcessLock
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.signing.environments import check_origin
@@ -163,7 +163,7 @@ class RequestSigner:
         message = signing_message(stamp, method, path)
         try:
             signature = sign(message)
-        except (KeyProblemError, StoreError, AwsError):  # its private half may have been destroyed since
+        except (KeyProblemError, StoreError, CloudError):  # its private half may have been destroyed since
             if not self.moved_on(api_key_id):
                 raise
             return RequestSigner.headers(self, method, path, timestamp_ms=timestamp_ms)  # at once, in a subclass too

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import UsageError
 from hsm_keys.values import Secret, describe
@@ -12,30 +12,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from hsm_keys.stores.backend import Backend
     from hsm_keys.stores.base import KeyStore
 
-__all__ = ["StoreOpener", "open_store"]
+__all__ = ["backend_of", "backends", "open_store"]
 
-_OPENERS: Final[dict[str, str]] = {
-    "awskms": "hsm_keys.stores.awskms",
-    "pkcs11": "hsm_keys.stores.pkcs11",
-    "vault": "hsm_keys.stores.vault",
-}
-"""Scheme to the module whose ``open_uri`` opens it: a further back-end is one file and one line here."""
+_BACKENDS: Final = ("pkcs11", "awskms", "vault")
+"""The packages of the back-ends, each named as the scheme of its URIs; the first is meant where nothing says which.
+
+A further back-end is one package, whose module ``backend`` describes it, and one word here.
+"""
 
 
-class StoreOpener(Protocol):
-    """What a back-end's module offers as ``open_uri``."""
+def backends() -> tuple[Backend, ...]:
+    """Return what describes each back-end; nothing heavy is imported."""
+    return tuple(import_module(f"hsm_keys.stores.{name}.backend").BACKEND for name in _BACKENDS)
 
-    def __call__(
-        self,
-        uri: str | Secret,
-        *,
-        pin_file: Path | None = None,
-        ask_pin: Callable[[str], str] | None = None,
-        force_pin: bool = False,
-    ) -> KeyStore:
-        """Open the store that the URI names."""
+
+def backend_of(uri: str | Secret) -> Backend:
+    """Return what describes the back-end of a store.
+
+    Raises:
+        UsageError: If the URI's scheme is unknown.
+    """
+    uri = uri if isinstance(uri, Secret) else Secret(uri)  # errors take this frame home, and there may be a PIN in it
+    found = next((backend for backend in backends() if backend.has(uri.reveal())), None)
+    if found is None:
+        raise UsageError(
+            f"a store is named by a URI, and {describe(uri)} is none that is known",
+            hint="use " + " or ".join(f"{backend.scheme}:..." for backend in backends()),
+        )
+    return found
 
 
 def open_store(
@@ -68,15 +75,9 @@ def open_store(
         VaultTokenError: If there is no token for Vault.
     """
     uri = uri if isinstance(uri, Secret) else Secret(uri)  # errors take this frame home, and there may be a PIN in it
-    module = next((at for scheme, at in _OPENERS.items() if uri.reveal().lower().startswith(f"{scheme}:")), None)
-    if module is None:
-        raise UsageError(
-            f"a store is named by a URI, and {describe(uri)} is none that is known",
-            hint="use " + " or ".join(f"{known}:..." for known in _OPENERS),
-        )
+    backend = backend_of(uri)
     if isolated:
         from hsm_keys.stores.isolated import open_isolated
 
         return open_isolated(uri, pin_file=pin_file, ask_pin=ask_pin, force_pin=force_pin)
-    opener = cast("StoreOpener", import_module(module).open_uri)
-    return opener(uri, pin_file=pin_file, ask_pin=ask_pin, force_pin=force_pin)
+    return backend.open(uri, {"pin_file": pin_file, "force_pin": force_pin}, ask_pin, {})

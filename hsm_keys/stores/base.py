@@ -2,70 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self, cast, overload
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast, overload
 
-from hsm_keys.errors import SigningError, UsageError
-from hsm_keys.signing.algorithms import KeyType, PrivateKey, PublicKey, key_type_of, public_key_pem
+from hsm_keys.errors import SigningError
+from hsm_keys.signing.algorithms import KeyType, PublicKey, key_type_of, public_key_pem
 from hsm_keys.signing.signer import RequestSigner, not_registered
+from hsm_keys.stores.backend import as_renaming
+from hsm_keys.stores.condition import Condition
 from hsm_keys.stores.marks import FOREIGN, Mark
-from hsm_keys.values import describe
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from hsm_keys.signing.private_key import Ed25519KeyInStore, RSAKeyInStore
+    from hsm_keys.stores.checks import Check
+    from hsm_keys.stores.custody_verdicts import CustodyFact
     from hsm_keys.stores.registered import RegisteredKey
 
-__all__ = [
-    "ENDING",
-    "IMPORTING",
-    "LOGIN_EACH_TIME",
-    "MARKS",
-    "RETIRED",
-    "SUCCESSOR",
-    "Contents",
-    "CustodyFact",
-    "KeyImports",
-    "KeyState",
-    "KeyStore",
-    "PendingImport",
-    "StoreFinding",
-    "StoredKey",
-    "Unusable",
-    "Verdict",
-    "check_label",
-    "check_new_name",
-    "is_marked",
-]
-
-IMPORTING: Final = "+importing"
-"""What follows NAME in the name of a throwaway key, while a key made elsewhere is on its way into the store."""
-
-SUCCESSOR: Final = "+next"
-"""What follows NAME in the name of the key that is to replace it."""
-
-RETIRED: Final = "+retired"
-"""What follows NAME in the name of the key that it replaced, until that is destroyed."""
-
-ENDING: Final = "+ending"
-"""What follows NAME in the name of a key that deletes its own API key, since no other one can: it had been listed."""
-
-MARKS: Final = "next|retired|importing|ending|kept-[A-Za-z0-9]{1,20}"
-"""A regular expression for what may follow NAME and a ``+``: a workflow has the key in hand, or has had."""
-
-LOGIN_EACH_TIME: Final = (
-    "each signature with it takes a login of its own (CKA_ALWAYS_AUTHENTICATE): "
-    "two PKCS#11 calls more, with the PIN that is kept"
-)
-"""What a key's attribute ``always_authenticate`` means for its user."""
-
-# "+" marks a key that a workflow has in hand, "/" separates alias parts on KMS.
-_NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_MARK = re.compile(MARKS)
+__all__ = ["Contents", "KeyState", "KeyStore", "StoredKey", "Unusable"]
 
 
 class KeyState(StrEnum):
@@ -74,84 +32,6 @@ class KeyState(StrEnum):
     MINTED = "minted"
     REGISTERED = "registered"
     FOREIGN = "not ours"
-
-
-class Verdict(StrEnum):
-    """What a fact says about custody."""
-
-    GOOD = "good"
-    BAD = "bad"
-    UNKNOWN = "unknown"
-    """The store doesn't say, or what it says proves nothing either way."""
-
-
-@dataclass(frozen=True, slots=True)
-class CustodyFact:
-    """One thing that the store says, or that was tried against it.
-
-    Args:
-        name: Stable name in snake case, such as ``extractable``.
-        value: What the store answered; None where it says nothing.
-        verdict: Whether that is what custody needs.
-        note: A sentence for people: why it is bad, or what was tried.
-    """
-
-    name: str
-    value: bool | str | None
-    verdict: Verdict
-    note: str = ""
-
-
-def check_new_name(name: str) -> str:
-    """Return the name if a new key may carry it.
-
-    Raises:
-        UsageError: If it isn't 1 to 64 letters, digits, dots, dashes and underscores, starting with a
-            letter or digit.
-    """
-    if not _NEW_NAME.fullmatch(name):
-        raise UsageError(
-            f"{describe(name)} can't name a key",
-            hint="use 1 to 64 letters, digits, '.', '-' and '_', starting with a letter or digit",
-        )
-    return name
-
-
-def check_label(label: str) -> str:
-    """Return the label if a key in a store may carry it: a name, or one that a workflow has marked.
-
-    Raises:
-        UsageError: If it is neither.
-    """
-    name, plus, mark = label.partition("+")
-    check_new_name(name)
-    if plus and not _MARK.fullmatch(mark):
-        raise UsageError(
-            f"{describe(label)} can't name a key", hint="'+' is for the marks of a rotation, such as prod+next"
-        )
-    return label
-
-
-def is_marked(name: str) -> bool:
-    """Tell whether a name is one that a workflow gives to a key which it has in hand."""
-    return _MARK.fullmatch(name.partition("+")[2]) is not None
-
-
-@dataclass(frozen=True, slots=True)
-class StoreFinding:
-    """One thing that a store found out about itself, for ``doctor``.
-
-    Args:
-        name: Stable name.
-        verdict: ``ok``, ``warning`` or ``problem``.
-        message: What was found.
-        remedy: What to do about it; empty if nothing.
-    """
-
-    name: str
-    verdict: Literal["ok", "warning", "problem"]
-    message: str
-    remedy: str = ""
 
 
 class StoredKey(ABC):
@@ -198,7 +78,22 @@ class StoredKey(ABC):
 
     @abstractmethod
     def attributes(self) -> dict[str, bool | str | int | None]:
-        """Return what the store says about the private half; None where it doesn't say."""
+        """Return what the store says about the private half; None where it doesn't say.
+
+        ``creation_date``, where it is there, is ISO 8601; the other names are the store's.
+        """
+
+    def condition(self) -> Condition:
+        """Return whether the key can be used now, as its store says; asked where it has refused to sign.
+
+        Raises:
+            StoreError: If the store can't be reached.
+        """
+        return Condition()
+
+    def remarks(self) -> list[str]:
+        """Return what whoever signs with the key should know of it, in clauses."""
+        return []
 
     @abstractmethod
     def custody_facts(self) -> list[CustodyFact]:
@@ -217,7 +112,7 @@ class StoredKey(ABC):
         """Return the RSASSA-PSS signature over a SHA-256 digest of 32 bytes that was made outside.
 
         Raises:
-            SigningError: If the store signs whole messages only, as KMS does under the policies of this package.
+            SigningError: If the store signs whole messages only.
         """
         raise SigningError(
             f"the store of {self.name!r} takes no digest of {len(digest)} bytes: it signs whole messages",
@@ -283,21 +178,6 @@ class StoredKey(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class PendingImport:
-    """An import that was prepared and not ended: what an interrupted run left.
-
-    Args:
-        key_type: What was to be imported.
-        key: The imported key; None while nothing was.
-        environment: The environment of Kalshi that was to make it; None if the mark doesn't say.
-    """
-
-    key_type: KeyType
-    key: StoredKey | None
-    environment: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Unusable:
     """A private half that a store holds, and that can't be used.
 
@@ -325,68 +205,18 @@ class Contents:
     unusable: list[Unusable]
 
 
-class KeyImports(ABC):
-    """The way into a store for private halves that were made elsewhere, in steps that a crash may part.
-
-    ``prepare`` leaves a lasting mark, ``put`` puts the key in, ``end`` removes the mark. Use one object for all three.
-    """
-
-    @abstractmethod
-    def pending(self, name: str) -> PendingImport | None:
-        """Return what is left of an import under that name that was prepared and not ended; None if none was."""
-
-    @abstractmethod
-    def prepare(self, name: str, key_type: KeyType, environment: str) -> StoredKey | None:
-        """Leave a lasting mark that a key of that name is about to come, and that the store takes such keys.
-
-        Safe to repeat: a mark that is there already is taken, or replaced.
-
-        Args:
-            name: The key's name.
-            key_type: What is to be imported.
-            environment: The environment of Kalshi that is to make it, as ``environment_name`` gives it.
-
-        Returns:
-            A throwaway key that was imported in the very same way, to judge by; None where the mark is none.
-
-        Raises:
-            UsageError: If the store can't have such a name.
-            KeyExistsError: If the name is taken.
-            StoreError: If the store takes no such key; nothing is left behind.
-        """
-
-    @abstractmethod
-    def put(self, name: str, private_key: PrivateKey, api_key_id: str, environment: str) -> StoredKey:
-        """Put the private half in, after ``prepare``; it doesn't come out again.
-
-        Args:
-            name: The key's name.
-            private_key: The private half.
-            api_key_id: The id that Kalshi knows it by.
-            environment: The environment in which Kalshi does.
-
-        Returns:
-            The key; bound to the API key id already where the store does both in one step.
-
-        Raises:
-            StoreError: If the store refuses.
-        """
-
-    @abstractmethod
-    def end(self, name: str) -> None:
-        """Remove the mark; an imported key that is bound stays. Nothing happens if there is no mark."""
-
-
 class KeyStore(ABC):
     """A place where private halves live. Use it as a context manager, or call ``close()``.
 
     Attributes:
         uri: Names the store; never holds a PIN.
         deletion_days: Days in which ``destroy`` can still be taken back; 0 where it is final at once.
+        cancels_deletion: What takes it back, a command of the store's own tool; empty where it is final at once.
     """
 
     uri: str
     deletion_days: ClassVar[int] = 0
+    cancels_deletion: ClassVar[str] = ""
 
     @abstractmethod
     def describe(self) -> str:
@@ -400,8 +230,12 @@ class KeyStore(ABC):
         """Return every key, as ``keys`` does, and what can't be used beside them."""
         return Contents(self.keys(), [])
 
-    def diagnose(self) -> list[StoreFinding]:
-        """Look at what only this kind of store has, for ``doctor``; nothing is changed."""
+    def diagnose(self, keys: Sequence[StoredKey]) -> list[Check]:  # noqa: ARG002 - for stores that look at each key
+        """Look at what only this kind of store has, for ``doctor``; nothing is changed.
+
+        Args:
+            keys: The store's keys.
+        """
         return []
 
     @abstractmethod
@@ -437,15 +271,6 @@ class KeyStore(ABC):
         """
         return self.generate(name, model.key_type)
 
-    @abstractmethod
-    def rename(self, key: StoredKey, name: str) -> StoredKey:
-        """Give a key another name, and return it. Killed half way, it can be called again.
-
-        Raises:
-            KeyExistsError: If another key has that name.
-            StoreError: If the store doesn't let it be changed.
-        """
-
     def hand_over(self, name: str, taker: StoredKey, leaver: StoredKey, mark: str) -> tuple[StoredKey, StoredKey]:
         """Give a name that one key has to another key. Killed half way, it can be called again.
 
@@ -461,10 +286,12 @@ class KeyStore(ABC):
             The taker and the leaver, under their new names.
 
         Raises:
-            StoreError: If the store doesn't let names be changed.
+            UsageError: If the store can't rename keys.
+            StoreError: If it doesn't let this name be changed.
         """
-        left = self.rename(leaver, name + mark)
-        return self.rename(taker, name), left
+        names = as_renaming(self)
+        left = names.rename(leaver, name + mark)
+        return names.rename(taker, name), left
 
     @abstractmethod
     def bind(self, key: StoredKey, api_key_id: str, environment: str) -> StoredKey:
@@ -502,10 +329,6 @@ class KeyStore(ABC):
             Whether there was one.
         """
         return False
-
-    @abstractmethod
-    def imports(self) -> KeyImports:
-        """Return what puts private halves into this store that were made elsewhere."""
 
     @abstractmethod
     def close(self) -> None:

@@ -16,7 +16,7 @@ from hsm_keys.inspecting.custody_page import custody_page
 from hsm_keys.inspecting.custody_report import ELSEWHERE, Entry, examine_account, what_scopes_allow
 from hsm_keys.kalshi.models import ApiKey
 from hsm_keys.signing.environments import environment_name
-from hsm_keys.stores.base import CustodyFact, Verdict
+from hsm_keys.stores.custody_verdicts import CustodyFact, Verdict
 from tests.support.cli import failed_json, run_cli, run_json
 from tests.support.ministack import REGION, account
 from tests.support.oddkeys import make_extractable

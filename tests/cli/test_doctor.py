@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from pkcs11.constants import TokenFlag
 
 from hsm_keys.errors import KalshiError
-from hsm_keys.inspecting.doctor import Check, _clock, check_clock, check_variables, checked, outcome
-from hsm_keys.inspecting.doctor_of_tokens import _pin
+from hsm_keys.inspecting.doctor import _clock, check_clock, check_variables, outcome
+from hsm_keys.stores.checks import Check, checked
+from hsm_keys.stores.pkcs11.checks import _pin
 from hsm_keys.stores.pkcs11.probing import _pin_state
 from tests.support.cli import run_cli
 from tests.support.kalshi_stub import Stub

@@ -16,12 +16,12 @@ def silent(_: str) -> None:
 
 
 def test_kms_beside_a_store_in_kms_says_nothing_new() -> None:
-    assert store_uris(Settings(stores=(KMS,), kms=True), silent) == [KMS]
-    assert store_uri(Settings(stores=(KMS,), kms=True), silent) == KMS
+    assert store_uris(Settings(stores=(KMS,), store_options={"kms": True}), silent) == [KMS]
+    assert store_uri(Settings(stores=(KMS,), store_options={"kms": True}), silent) == KMS
 
 
 def test_kms_with_a_region_is_a_store_of_its_own() -> None:
-    both = store_uris(Settings(stores=(KMS,), kms=True, region="eu-west-1"), silent)
+    both = store_uris(Settings(stores=(KMS,), store_options={"kms": True, "region": "eu-west-1"}), silent)
     assert both == ["awskms:///?region=eu-west-1", KMS]
     with pytest.raises(UsageError, match="both name a store"):
-        store_uri(Settings(stores=("pkcs11:token=x",), kms=True), silent)
+        store_uri(Settings(stores=("pkcs11:token=x",), store_options={"kms": True}), silent)

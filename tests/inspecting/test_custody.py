@@ -14,7 +14,7 @@ from pkcs11.mechanisms import KeyType as CkKeyType
 from hsm_keys import KeyType, open_store
 from hsm_keys.errors import CustodyError
 from hsm_keys.inspecting.custody import prove_custody
-from hsm_keys.stores.base import Verdict
+from hsm_keys.stores.custody_verdicts import Verdict
 from hsm_keys.stores.pkcs11.custody import _judge, _try_to_copy, _try_to_read
 from tests.support.oddkeys import import_pair, make_extractable
 

@@ -14,9 +14,15 @@ from hsm_keys.inspecting.findings import Bind
 from hsm_keys.inspecting.reconcile import judge
 from hsm_keys.inspecting.snapshot import Seen, Snapshot
 from hsm_keys.kalshi.models import ApiKey
+from hsm_keys.stores.condition import Condition, Usability
 
 HSM, KMS = "pkcs11:token=kalshi", "awskms:///?region=us-east-1"
 HERE, THERE = "prod", "demo"
+
+
+DISABLED = Condition(Usability.UNUSABLE, "Disabled")
+ENDING = Condition(Usability.ENDING, "PendingDeletion")
+ARRIVING = Condition(Usability.ARRIVING, "PendingImport")
 
 
 def key(
@@ -25,7 +31,7 @@ def key(
     *signs_for: str,
     pair: str | None = None,
     store: str = HSM,
-    stopped: str | None = None,
+    stopped: Condition | None = None,
     environment: str | None = HERE,
     unknown: bool = False,
 ) -> Seen:
@@ -191,7 +197,7 @@ CASES = [
     ),
     Case(
         "a rotation on KMS: the deletion is scheduled, the alias is there",
-        (key("prod+retired", "A", store=KMS, stopped="PendingDeletion"), good("prod", "B", store=KMS)),
+        (key("prod+retired", "A", store=KMS, stopped=ENDING), good("prod", "B", store=KMS)),
         listed(("prod", "B")),
         (("rotation-ending", "prod+retired", "A", "rotate prod --finish", False),),
     ),
@@ -237,19 +243,19 @@ CASES = [
     ),
     Case(
         "a generate on KMS",
-        (key("bot", store=KMS, stopped="PendingImport"),),
+        (key("bot", store=KMS, stopped=ARRIVING),),
         listed(("bot", "B")),
         (("generate-interrupted", "bot", None, "generate bot", False),),
     ),
     Case(
         "a revoke --destroy on KMS that was interrupted",
-        (key("prod", "A", store=KMS, stopped="PendingDeletion"),),
+        (key("prod", "A", store=KMS, stopped=ENDING),),
         (),
         (("destroy-interrupted", "prod", "A", "revoke prod --destroy", False),),
     ),
     Case(
         "a key that somebody disabled is not taken for a PEM",
-        (key("prod", "A", store=KMS, stopped="Disabled"),),
+        (key("prod", "A", store=KMS, stopped=DISABLED),),
         KALSHI_HAS_A,
         (("cannot-sign", "prod", "A", "show prod", False),),
     ),
@@ -284,7 +290,7 @@ MARKS = st.sampled_from(["", "", "", "+next", "+retired", "+importing", "+kept-1
 def snapshots(draw: st.DrawFn) -> Snapshot:
     """Give any picture: no rule of the stores or of Kalshi holds, but a pair signs for the same ids wherever it is."""
     signs = draw(st.dictionaries(st.sampled_from("pqrs"), st.frozensets(IDS, max_size=3), min_size=1))
-    stopped = st.none() | st.sampled_from(["Disabled", "PendingDeletion", "PendingImport"])
+    stopped = st.none() | st.sampled_from([DISABLED, ENDING, ARRIVING])
     keys = []
     for pair in draw(st.lists(st.sampled_from(sorted(signs)), max_size=6)):
         store, why = draw(st.sampled_from([HSM, KMS])), draw(stopped)
@@ -311,7 +317,7 @@ def test_no_repair_deletes_anything_or_binds_what_is_not_proved(snapshot: Snapsh
 def test_every_api_key_without_a_custodian_is_told(snapshot: Snapshot) -> None:
     findings = judge(snapshot)
     owned = {api_key_id for seen in snapshot.keys for api_key_id in (*seen.signs_for, seen.api_key_id)}
-    importing = any("+importing" in seen.name or seen.stopped == "PendingImport" for seen in snapshot.keys)
+    importing = any("+importing" in seen.name or seen.stopped == ARRIVING for seen in snapshot.keys)
     told = {finding.api_key_id for finding in findings if finding.code == "elsewhere"}
     for listing in snapshot.listed:
         if listing.api_key_id not in owned and not importing:

@@ -16,6 +16,7 @@ from hsm_keys.lifecycle.repairing import fix
 from hsm_keys.lifecycle.rotate import Rotator
 from hsm_keys.sandbox import parse_fault
 from hsm_keys.signing.environments import environment_name
+from hsm_keys.stores.backend import as_renaming
 from tests.lifecycle.person import Person
 from tests.support.ministack import account
 from tests.support.oddkeys import make_decrypting, make_twin
@@ -222,7 +223,7 @@ def test_a_rotation_killed_within_the_handover_is_found(
     person.add("prod")
     with person.management() as management:
         rotator = Rotator(store, management, person.connect, person.said.append)
-        rename = store.rename
+        rename = as_renaming(store).rename
         renamed: list[str] = []
 
         def die_second(key: StoredKey, name: str) -> StoredKey:

@@ -24,6 +24,7 @@ from hsm_keys import HsmKeysError, KeyType, open_store
 from hsm_keys import errors as all_errors
 from hsm_keys.errors import KeyNotFoundError, PinIncorrectError, StoreError, StoreUnavailableError, UsageError
 from hsm_keys.signing.algorithms import verifies
+from hsm_keys.stores.backend import as_renaming
 from hsm_keys.stores.isolated import wire
 from hsm_keys.stores.isolated.store import IsolatedStore
 from hsm_keys.stores.isolated.wire import Frame, Kind, WireError
@@ -297,8 +298,8 @@ def test_a_rotation_is_followed(made: TestToken, store: IsolatedStore) -> None:
     key = store.key("ed")
     with open_store(made.uri) as plain:
         old = plain.key("ed")
-        plain.rename(old, "ed+retired")
-        new = plain.rename(plain.generate("ed+next", KeyType.ED25519), "ed")
+        as_renaming(plain).rename(old, "ed+retired")
+        new = as_renaming(plain).rename(plain.generate("ed+next", KeyType.ED25519), "ed")
         assert key.sign(b"m")  # the old one, under its new name
         assert key.current().public_key() == new.public_key()
 

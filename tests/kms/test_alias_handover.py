@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hsm_keys.errors import KeyExistsError
-from hsm_keys.stores.awskms import open_kms, open_uri
+from hsm_keys.stores.awskms import open_kms
 from hsm_keys.stores.awskms.tags import KeyCreation, alias_of, name_of
-from hsm_keys.stores.base import RETIRED, SUCCESSOR
+from hsm_keys.stores.key_names import RETIRED, SUCCESSOR
 from tests.support.ministack import OTHER_REGION, REGION, account
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ NEW_ID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 
 @pytest.fixture
 def store(account: str) -> Iterator[AwsKmsStore]:
-    with open_uri(URI) as opened:
+    with open_kms(URI) as opened:
         yield opened
 
 
@@ -116,7 +116,7 @@ def test_a_multi_region_key_is_handed_over_everywhere(account: str) -> None:
         assert new.attributes()["multi_region"] is True
         store.hand_over("prod", taker=new, leaver=old, mark=RETIRED)
     for region in (REGION, OTHER_REGION):
-        with open_uri(f"awskms:///?region={region}") as there:
+        with open_kms(f"awskms:///?region={region}") as there:
             assert {key.name: key.api_key_id for key in there.keys()} == {"prod": NEW_ID, "prod+retired": OLD_ID}
             assert there.key("prod").sign(b"message")
 

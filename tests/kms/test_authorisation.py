@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import botocore.session  # type: ignore[import-untyped]  # botocore has no annotations
 import pytest
 
-from hsm_keys.stores.awskms import open_uri
+from hsm_keys.stores.awskms import open_kms
 from hsm_keys.stores.awskms.errors import AwsAccessDeniedError, AwsCredentialsError
-from hsm_keys.stores.awskms.policy import PURPOSES, Scope, iam_policy
+from hsm_keys.stores.awskms.policy import Scope, iam_policy
+from hsm_keys.stores.backend import PURPOSES
 from tests.support import ministack
 from tests.support.ministack import REGION
 
@@ -59,17 +60,17 @@ def become(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, str]]:
 
 def test_the_actions_of_the_policies_are_enough(become: Callable[[str], dict[str, str]]) -> None:
     become("enroll")
-    with open_uri(URI) as store:
+    with open_kms(URI) as store:
         store.bind(store.generate("enough"), "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d", "prod")
         assert store.key("enough").custody_facts()
     become("sign")
-    with open_uri(URI) as store:
+    with open_kms(URI) as store:
         assert store.key("enough").signer().headers("GET", "/trade-api/v2/portfolio/balance")
 
 
 def test_a_denial_names_action_and_caller(become: Callable[[str], dict[str, str]]) -> None:
     become("sign")
-    with open_uri(URI) as store, pytest.raises(AwsAccessDeniedError) as caught:
+    with open_kms(URI) as store, pytest.raises(AwsAccessDeniedError) as caught:
         store.generate("denied")
     assert caught.value.exit_code == 8
     assert "kms:ListAliases" in caught.value.message
@@ -83,7 +84,7 @@ def test_a_wrong_secret_is_told_without_it(
 ) -> None:
     pair = become(purpose)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary" + pair["SecretAccessKey"][6:])
-    with open_uri(URI) as store, pytest.raises(AwsCredentialsError) as caught:
+    with open_kms(URI) as store, pytest.raises(AwsCredentialsError) as caught:
         store.key("any")
     assert "canary" not in str(caught.value)
     assert pair["AccessKeyId"] not in str(caught.value)
@@ -91,5 +92,5 @@ def test_a_wrong_secret_is_told_without_it(
 
 def test_an_unknown_access_key_is_told(become: object, monkeypatch: pytest.MonkeyPatch) -> None:
     ministack.credentials(monkeypatch, guarded(), access_key="AKIAUNKNOWN000000000", secret="s")
-    with open_uri(URI) as store, pytest.raises(AwsCredentialsError, match="doesn't take these credentials"):
+    with open_kms(URI) as store, pytest.raises(AwsCredentialsError, match="doesn't take these credentials"):
         store.key("any")

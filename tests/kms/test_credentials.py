@@ -15,7 +15,7 @@ from botocore.credentials import (  # type: ignore[import-untyped]  # botocore h
 )
 
 from hsm_keys.errors import UsageError
-from hsm_keys.stores.awskms import open_uri
+from hsm_keys.stores.awskms import open_kms
 from hsm_keys.stores.awskms.credentials import SteadyCredentials
 from hsm_keys.stores.awskms.errors import AwsCredentialsError
 from tests.support import ministack
@@ -164,7 +164,7 @@ def rotated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.Fix
 
 
 def test_rotated_credentials_are_read_without_a_restart(rotated: Rotated) -> None:
-    with open_uri(URI) as store:
+    with open_kms(URI) as store:
         key = store.key("prod")
         rotated.write("second")
         assert len(key.sign(b"m")) == 256
@@ -175,7 +175,7 @@ def test_rotated_credentials_are_read_without_a_restart(rotated: Rotated) -> Non
 
 
 def test_rotated_credentials_that_aws_refuses_too_are_looked_up_once(rotated: Rotated) -> None:
-    with open_uri(URI) as store:
+    with open_kms(URI) as store:
         key = store.key("prod")
         rotated.write("second")
         rotated.server.access_key = "another"
@@ -201,7 +201,7 @@ def kms(monkeypatch: pytest.MonkeyPatch, source: Source) -> Iterator[FaultyKms]:
 
 def test_expired_credentials_are_renewed_and_the_signature_is_made(kms: FaultyKms, source: Source) -> None:
     source.lasts = timedelta(minutes=14)
-    with open_uri(URI) as store:
+    with open_kms(URI) as store:
         key = store.key("prod")
         kms.fault("Sign", Refuse("ExpiredTokenException"))
         assert len(key.sign(b"m")) == 256
@@ -210,7 +210,7 @@ def test_expired_credentials_are_renewed_and_the_signature_is_made(kms: FaultyKm
 
 def test_expired_credentials_that_cannot_be_renewed_are_our_error(kms: FaultyKms, source: Source) -> None:
     source.lasts = timedelta(minutes=5)
-    with open_uri(URI) as store:
+    with open_kms(URI) as store:
         key = store.key("prod")
         source.fails = True
         kms.always("Sign", Refuse("ExpiredTokenException"))
@@ -223,7 +223,7 @@ def test_expired_credentials_that_cannot_be_renewed_are_our_error(kms: FaultyKms
 def test_a_provider_that_fails_at_the_start_is_our_error(kms: FaultyKms, source: Source) -> None:
     source.fails = True
     with pytest.raises(AwsCredentialsError) as caught:
-        open_uri(URI)
+        open_kms(URI)
     assert "canary" not in str(caught.value)
     assert caught.value.exit_code == 8
 
@@ -249,7 +249,7 @@ def test_what_cannot_be_a_credential_is_named_and_not_sent(
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
         monkeypatch.setenv(variable, value)
         with pytest.raises(AwsCredentialsError) as caught:
-            open_uri(URI)
+            open_kms(URI)
         assert server.seen == []
     assert variable in caught.value.hint
     assert "canary" not in str(caught.value).lower()
@@ -260,7 +260,7 @@ def test_a_credentials_file_with_quotes_is_named(tmp_path: Path, monkeypatch: py
     file.write_text('[default]\naws_access_key_id = "AKIA"\naws_secret_access_key = s\n')
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
     with pytest.raises(AwsCredentialsError, match="access key id") as caught:
-        open_uri(URI)
+        open_kms(URI)
     assert "shared-credentials-file" in caught.value.hint
 
 
@@ -270,4 +270,4 @@ def test_a_bundle_of_authorities_that_is_not_there_is_named(variable: str, monke
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv(variable, "/no/such.pem")
     with pytest.raises(UsageError, match=rf"{variable} names /no/such\.pem"):
-        open_uri(URI)
+        open_kms(URI)

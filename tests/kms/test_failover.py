@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hsm_keys.errors import NetworkError
-from hsm_keys.stores.awskms import open_uri
+from hsm_keys.stores.awskms import open_kms
 from hsm_keys.stores.awskms.errors import AwsAccessDeniedError, AwsThrottledError, KmsKeyDisabledError
 from hsm_keys.stores.awskms.failover import RegionOrder
 from tests.support.kms_faults import Body, Fault, FaultyKms, Hang, Refuse, Reset, arn_in
@@ -34,7 +34,7 @@ class Clock:
 
 @pytest.fixture
 def store(kms: FaultyKms) -> Iterator[AwsKmsStore]:
-    with open_uri(URI) as opened:
+    with open_kms(URI) as opened:
         yield opened
 
 

@@ -11,7 +11,7 @@ from hsm_keys import KeyState
 from hsm_keys.errors import ForeignKeyError, KeyNotRegisteredError
 from hsm_keys.lifecycle.enroll import adopt, mint
 from hsm_keys.lifecycle.rotate import Stage
-from hsm_keys.stores.awskms import open_uri
+from hsm_keys.stores.awskms import open_kms
 from tests.lifecycle.person import Person
 from tests.support.ministack import REGION, account
 
@@ -29,7 +29,7 @@ __all__ = ["account"]  # pytest finds the fixture here
 
 @pytest.fixture
 def store(account: str) -> Iterator[AwsKmsStore]:
-    with open_uri(f"awskms:///?region={REGION}") as opened:
+    with open_kms(f"awskms:///?region={REGION}") as opened:
         yield opened
 
 

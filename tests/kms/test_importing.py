@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hsm_keys.errors import HsmKeysError, KeyExistsError, OutcomeUnknownError, UsageError
 from hsm_keys.inspecting.custody import examine_custody, prove_custody, prove_imported
 from hsm_keys.signing.algorithms import KeyType, PrivateKey
-from hsm_keys.stores.awskms import open_uri
+from hsm_keys.stores.awskms import open_kms
 from hsm_keys.stores.awskms.errors import AwsAccessDeniedError, KmsGarbledAnswerError
 from tests.support.kms_faults import Body, Changed, FaultyKms, Lost, Refuse, Reset
 from tests.support.ministack import OTHER_REGION, REGION
@@ -32,7 +32,7 @@ API_KEY_ID = "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d"
 
 @pytest.fixture
 def store(real_kms: FaultyKms) -> Iterator[AwsKmsStore]:
-    with open_uri(f"awskms:///?region={REGION}") as opened:
+    with open_kms(f"awskms:///?region={REGION}") as opened:
         yield opened
 
 
@@ -183,8 +183,8 @@ def test_keys_of_others_are_no_marks_and_are_left_alone(store: AwsKmsStore) -> N
 def test_where_imports_cannot_be_is_told_before_anything_is_made(store: AwsKmsStore, real_kms: FaultyKms) -> None:
     with pytest.raises(UsageError, match=r"KMS allows no"):
         store.imports().pending("a.b")
-    with open_uri(f"awskms:///?region={REGION},{OTHER_REGION}") as both, pytest.raises(UsageError, match="elsewhere"):
+    with open_kms(f"awskms:///?region={REGION},{OTHER_REGION}") as both, pytest.raises(UsageError, match="elsewhere"):
         both.imports()
-    with open_uri(f"awskms:///alias/hsm-keys/x?region={REGION}") as one, pytest.raises(UsageError):
+    with open_kms(f"awskms:///alias/hsm-keys/x?region={REGION}") as one, pytest.raises(UsageError):
         one.imports()
     assert real_kms.seen == []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hsm_keys.errors import HsmKeysError, KeyBusyError, NetworkError, OutcomeUnknownError
-from hsm_keys.stores.awskms import open_kms, open_uri
+from hsm_keys.stores.awskms import open_kms
 from hsm_keys.stores.awskms.errors import (
     AwsAccessDeniedError,
     AwsThrottledError,
@@ -31,7 +31,7 @@ API_KEY_ID = "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d"
 
 @pytest.fixture
 def store(real_kms: FaultyKms) -> Iterator[AwsKmsStore]:
-    with open_uri(URI) as opened:
+    with open_kms(URI) as opened:
         yield opened
 
 
@@ -172,7 +172,7 @@ def test_replicating_can_be_run_again(real_kms: FaultyKms, operation: str, fault
             store.replicate("prod", OTHER_REGION)
         store.replicate("prod", OTHER_REGION)
         assert len(key_ids(store, OTHER_REGION)) == 1
-    with open_uri(f"awskms:///?region={OTHER_REGION}") as other:
+    with open_kms(f"awskms:///?region={OTHER_REGION}") as other:
         assert other.key("prod").api_key_id == API_KEY_ID
 
 

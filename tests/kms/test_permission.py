@@ -9,7 +9,7 @@ import pytest
 from hsm_keys.errors import UsageError
 from hsm_keys.inspecting.doctor import check_store, outcome
 from hsm_keys.signing.pem import PemKey
-from hsm_keys.stores.awskms import open_uri
+from hsm_keys.stores.awskms import open_kms
 from hsm_keys.stores.awskms.errors import AwsAccessDeniedError, KmsKeyStateError
 from hsm_keys.stores.awskms.permission import may_sign
 from tests.support import ministack
@@ -25,7 +25,7 @@ DRY = Refuse("DryRunOperationException", "The request would have succeeded, but 
 
 @pytest.fixture
 def store(kms: FaultyKms) -> Iterator[AwsKmsStore]:
-    with open_uri(f"awskms:///alias/hsm-keys/prod?region={ministack.REGION}&budget-ms=1000") as opened:
+    with open_kms(f"awskms:///alias/hsm-keys/prod?region={ministack.REGION}&budget-ms=1000") as opened:
         yield opened
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hsm_keys.cli import kms as cli
 from hsm_keys.errors import KalshiError, KeyNotFoundError, UsageError
 from hsm_keys.lifecycle.enroll import enroll
 from hsm_keys.lifecycle.generate import Generator
@@ -20,9 +19,10 @@ from hsm_keys.lifecycle.revoke import Revoker
 from hsm_keys.lifecycle.rotate import Rotator
 from hsm_keys.sandbox import SandboxServer, parse_fault
 from hsm_keys.signing.algorithms import KeyType
-from hsm_keys.stores.awskms import open_kms, open_uri
-from hsm_keys.stores.awskms.policy import PURPOSES, Scope, iam_policy, key_policy
+from hsm_keys.stores.awskms import open_kms
+from hsm_keys.stores.awskms.policy import Scope, iam_policy, key_policy
 from hsm_keys.stores.awskms.tags import KeyCreation
+from hsm_keys.stores.backend import PURPOSES
 from tests.lifecycle.person import Person
 from tests.support import ministack
 from tests.support.iam import ACCOUNT, allows
@@ -79,7 +79,7 @@ def run_enroll(person: Person, creation: KeyCreation | None = None) -> None:
 
 def run_generate(person: Person) -> None:
     """Generate twice: Kalshi refuses at first, so that the key without material is let go."""
-    with open_uri(URI) as store, person.management() as management:
+    with open_kms(URI) as store, person.management() as management:
         maker = Maker(Wanted("prod"), KeyType.ED25519, management, person.connect, lambda _: None)
         person.sandbox.faults.add(parse_fault("POST /api_keys/generate:status=400:1"))
         with pytest.raises(KalshiError):
@@ -88,7 +88,7 @@ def run_generate(person: Person) -> None:
 
 
 def run_rotate(person: Person) -> None:
-    with open_uri(URI) as store, person.management() as management:
+    with open_kms(URI) as store, person.management() as management:
         rotator = Rotator(store, management, person.connect, lambda _: None)
         rotator.advance("prod")
         assert [rotator.finish("prod", keep_old=False).key.api_key_id] == person.registered("prod")
@@ -96,7 +96,7 @@ def run_rotate(person: Person) -> None:
 
 def run_revoke(person: Person) -> None:
     """Have a key end itself, as it must where no other one can: under another name meanwhile. Then let a rest go."""
-    with open_uri(URI) as store:
+    with open_kms(URI) as store:
         key = store.key("prod")
         with person.connect(key.signer()) as management:
             revoker = Revoker(store, management, person.connect, lambda _: None)
@@ -108,13 +108,13 @@ def run_revoke(person: Person) -> None:
 
 
 def run_sign() -> None:
-    with open_uri(URI) as store:
+    with open_kms(URI) as store:
         store.key("prod").signer().headers("GET", PATH)
 
 
 def left_over(wire: Wire) -> None:
     """Leave what an interrupted enroll leaves, so that the next one also reads tags and descriptions."""
-    with open_uri(URI) as store:
+    with open_kms(URI) as store:
         make_left_over(store)
     wire.server.seen.clear()
 
@@ -229,10 +229,10 @@ def test_an_enroll_that_picks_a_key_up_needs_no_more(wire: Wire, person: Person,
 @pytest.mark.kms
 def test_a_failover_needs_no_more(wire: Wire, person: Person) -> None:
     run_enroll(person, KeyCreation(multi_region=True))
-    with open_uri(URI) as store:
+    with open_kms(URI) as store:
         store.replicate("prod", OTHER_REGION)
     wire.server.seen.clear()
-    with open_uri(f"awskms:///?region={REGION},{OTHER_REGION}") as store:
+    with open_kms(f"awskms:///?region={REGION},{OTHER_REGION}") as store:
         store.key("prod").sign(b"m")
         store.caller()._probe(REGION, store.key("prod").arn)
     policy = iam_policy("sign", Scope((REGION, OTHER_REGION), wire.account, "prod"))
@@ -454,10 +454,6 @@ def test_the_command_prints_both_policies_without_asking_aws() -> None:
         "iam_policy": iam_policy("sign", Scope((REGION,), name="prod", roles=(ROLE,))),
         "key_policy": key_policy(Scope((REGION,), name="prod", roles=(ROLE,))),
     }
-
-
-def test_the_command_knows_the_purposes() -> None:
-    assert cli._PURPOSES == PURPOSES
 
 
 def test_what_kms_policy_prints_can_be_given_back() -> None:

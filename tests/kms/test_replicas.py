@@ -9,7 +9,7 @@ import botocore.session  # type: ignore[import-untyped]  # botocore has no annot
 import pytest
 
 from hsm_keys.errors import KeyExistsError
-from hsm_keys.stores.awskms import open_kms, open_uri
+from hsm_keys.stores.awskms import open_kms
 from hsm_keys.stores.awskms.errors import KmsKeyUnsuitableError
 from hsm_keys.stores.awskms.tags import KeyCreation
 from tests.support.ministack import OTHER_REGION, REGION, account
@@ -37,7 +37,7 @@ def multi_region_key() -> None:
 
 def test_a_replica_has_alias_tags_policy_and_signs(account: str, tmp_path: Path) -> None:
     multi_region_key()
-    with open_uri(URI) as store, open_uri(f"awskms:///?region={OTHER_REGION}") as other:
+    with open_kms(URI) as store, open_kms(f"awskms:///?region={OTHER_REGION}") as other:
         key, replica = store.key("prod"), other.key("prod")
         assert (key.attributes()["replica_regions"], replica.attributes()["multi_region_type"]) == (
             OTHER_REGION,
@@ -54,16 +54,16 @@ def test_replicating_again_repairs_what_is_missing(account: str) -> None:
     key_id = there.describe_key(KeyId="alias/hsm-keys/prod")["KeyMetadata"]["KeyId"]
     there.delete_alias(AliasName="alias/hsm-keys/prod")
     there.untag_resource(KeyId=key_id, TagKeys=["hsm-keys:api-key-id"])
-    with open_uri(URI) as store:
+    with open_kms(URI) as store:
         store.replicate("prod", OTHER_REGION)
         store.replicate("prod", OTHER_REGION)
-    with open_uri(f"awskms:///?region={OTHER_REGION}") as other:
+    with open_kms(f"awskms:///?region={OTHER_REGION}") as other:
         assert other.key("prod").api_key_id == API_KEY_ID
     there.close()
 
 
 def test_a_replica_is_not_made_where_the_alias_is_taken(account: str) -> None:
-    with open_uri(f"awskms:///?region={OTHER_REGION}") as other:
+    with open_kms(f"awskms:///?region={OTHER_REGION}") as other:
         other.generate("prod")
     with open_kms(URI, creation=KeyCreation(multi_region=True)) as store:
         key = store.generate("prod")
@@ -73,20 +73,20 @@ def test_a_replica_is_not_made_where_the_alias_is_taken(account: str) -> None:
 
 
 def test_a_key_of_one_region_cannot_be_replicated_or_stand_in_several(account: str) -> None:
-    with open_uri(URI) as store:
+    with open_kms(URI) as store:
         store.generate("prod")
         with pytest.raises(KmsKeyUnsuitableError, match="made for one Region") as caught:
             store.replicate("prod", OTHER_REGION)
     assert "--multi-region" in caught.value.hint
-    with open_uri(BOTH) as both, pytest.raises(KmsKeyUnsuitableError, match="several Regions"):
+    with open_kms(BOTH) as both, pytest.raises(KmsKeyUnsuitableError, match="several Regions"):
         both.key("prod")
 
 
 def test_binding_and_destroying_reach_every_region(account: str) -> None:
     multi_region_key()
-    with open_uri(BOTH) as store:
+    with open_kms(BOTH) as store:
         store.bind(store.key("prod"), "another-id", "prod")
-    with open_uri(f"awskms:///?region={OTHER_REGION}") as other, open_uri(URI) as store:
+    with open_kms(f"awskms:///?region={OTHER_REGION}") as other, open_kms(URI) as store:
         assert other.key("prod").api_key_id == "another-id"
         replica = other.key("prod")
         store.destroy(store.key("prod"))

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hsm_keys.errors import AwsError, HsmKeysError, NetworkError, SigningError, UsageError
 from hsm_keys.inspecting.custody import examine_custody, prove_custody
-from hsm_keys.stores.awskms import open_uri
+from hsm_keys.stores.awskms import open_kms
 from hsm_keys.stores.awskms.errors import (
     AwsAccessDeniedError,
     AwsCredentialsError,
@@ -49,7 +49,7 @@ MESSAGE = b"1703123456789GET/trade-api/v2/portfolio/balance"
 
 @pytest.fixture
 def store(kms: FaultyKms) -> Iterator[AwsKmsStore]:
-    with open_uri(URI + "&budget-ms=4000") as opened:  # so that a busy machine doesn't use it up
+    with open_kms(URI + "&budget-ms=4000") as opened:  # so that a busy machine doesn't use it up
         yield opened
 
 
@@ -280,7 +280,7 @@ def test_a_garbled_answer_is_a_signing_error_too(key: AwsKmsKey, kms: FaultyKms)
 
 @pytest.mark.parametrize(("query", "attempts", "budget_s"), [("", 2, 2.0), ("&attempts=1&budget-ms=300", 1, 0.3)])
 def test_attempts_and_budget_are_the_uris(kms: FaultyKms, query: str, attempts: int, budget_s: float) -> None:
-    with open_uri(URI + query) as store:
+    with open_kms(URI + query) as store:
         key = store.key("prod")
         kms.always("Sign", Hang())
         failure_of(key)
@@ -293,7 +293,7 @@ def test_attempts_and_budget_are_the_uris(kms: FaultyKms, query: str, attempts: 
 def test_awss_own_retry_settings_do_not_multiply_ours(kms: FaultyKms, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "5")
     monkeypatch.setenv("AWS_RETRY_MODE", "adaptive")
-    with open_uri(URI) as store:
+    with open_kms(URI) as store:
         key = store.key("prod")
         kms.always("Sign", Refuse("ThrottlingException"))
         failure_of(key)
@@ -302,7 +302,7 @@ def test_awss_own_retry_settings_do_not_multiply_ours(kms: FaultyKms, monkeypatc
 
 def test_an_endpoint_where_nobody_listens_is_a_network_error(monkeypatch: pytest.MonkeyPatch) -> None:
     ministack.credentials(monkeypatch, f"http://127.0.0.1:{ministack.free_port()}")
-    with open_uri(URI) as store, pytest.raises(NetworkError, match="can't be reached; GetPublicKey was not sent"):
+    with open_kms(URI) as store, pytest.raises(NetworkError, match="can't be reached; GetPublicKey was not sent"):
         store.key("prod")
 
 
@@ -319,7 +319,7 @@ LOOKING: list[tuple[str, Callable[[AwsKmsStore, AwsKmsKey], object]]] = [
 def test_only_signatures_have_the_short_budget(
     kms: FaultyKms, operation: str, look: Callable[[AwsKmsStore, AwsKmsKey], object]
 ) -> None:
-    with open_uri("awskms:///?region=us-east-1&budget-ms=100&attempts=1") as store:
+    with open_kms("awskms:///?region=us-east-1&budget-ms=100&attempts=1") as store:
         key = store.key("prod")
         kms.always(operation, Slow(0.3))
         assert look(store, key)
@@ -335,13 +335,13 @@ def test_plain_http_is_for_loopback_alone(monkeypatch: pytest.MonkeyPatch, varia
     monkeypatch.delenv("AWS_ENDPOINT_URL_KMS")
     monkeypatch.setenv(variable, f"http://{host}")
     with pytest.raises(UsageError, match="isn't https, and isn't loopback"):
-        open_uri(URI)
+        open_kms(URI)
 
 
 def test_no_proxy_reads_what_goes_to_loopback(kms: FaultyKms, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(variable, f"http://127.0.0.1:{ministack.free_port()}")
-    with open_uri(URI) as store:
+    with open_kms(URI) as store:
         assert len(store.key("prod").sign(MESSAGE)) == 256
 
 
@@ -401,8 +401,8 @@ def test_many_threads_share_one_client_and_each_gets_its_own_signature(key: AwsK
 FORKS = """
 import os
 from hsm_keys.inspecting.custody import examine_custody, prove_custody
-from hsm_keys.stores.awskms import open_uri
-with open_uri("awskms:///?region=us-east-1") as store:
+from hsm_keys.stores.awskms import open_kms
+with open_kms("awskms:///?region=us-east-1") as store:
     key = store.key("prod")
     key.sign(b"parent")
     mine = store.caller()

@@ -22,7 +22,7 @@ from hsm_keys.errors import (
     UsageError,
 )
 from hsm_keys.inspecting.custody import prove_custody
-from hsm_keys.stores.awskms import open_kms, open_uri
+from hsm_keys.stores.awskms import open_kms
 from hsm_keys.stores.awskms.custody_facts import custody_facts_of
 from hsm_keys.stores.awskms.errors import (
     AwsCredentialsError,
@@ -33,7 +33,7 @@ from hsm_keys.stores.awskms.errors import (
     KmsKeyUnsuitableError,
 )
 from hsm_keys.stores.awskms.tags import KeyCreation
-from hsm_keys.stores.base import Verdict
+from hsm_keys.stores.custody_verdicts import Verdict
 from tests.support.ministack import OTHER_REGION, REGION, account
 from tests.support.verify import openssl_verifies
 
@@ -54,7 +54,7 @@ API_KEY_ID = "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d"
 
 @pytest.fixture
 def store(account: str) -> Iterator[AwsKmsStore]:
-    with open_uri(URI) as opened:
+    with open_kms(URI) as opened:
         yield opened
 
 
@@ -100,7 +100,7 @@ def test_binding_tags_the_key_and_any_machine_reads_it(store: AwsKmsStore, by_ha
     bound = store.bind(store.generate("prod"), API_KEY_ID, "prod")
     assert (bound.state, bound.api_key_id) == (KeyState.REGISTERED, API_KEY_ID)
     store.close()
-    with open_uri(URI) as again:
+    with open_kms(URI) as again:
         assert again.key("prod").api_key_id == API_KEY_ID
         assert [key.api_key_id for key in again.keys()] == [API_KEY_ID]
 
@@ -127,7 +127,7 @@ def test_keys_are_sorted_and_only_ours_that_can_sign(store: AwsKmsStore, by_hand
 def test_a_uri_of_a_key_opens_that_key_alone(store: AwsKmsStore) -> None:
     store.generate("prod")
     store.generate("staging")
-    with open_uri(store.key("prod").uri) as one:
+    with open_kms(store.key("prod").uri) as one:
         assert [key.name for key in one.keys()] == ["prod"]
         assert one.key("").name == one.key("prod").name == one.key("alias/hsm-keys/prod").name == "prod"
         with pytest.raises(KeyNotFoundError, match="names the key 'prod'"):
@@ -143,7 +143,7 @@ def test_a_key_made_elsewhere_is_found_by_alias_id_and_arn(store: AwsKmsStore, b
         key = store.key(reference)
         assert (key.name, key.state) == (reference, KeyState.FOREIGN)
         assert openssl_verifies(tmp_path, key.public_pem(), MESSAGE, key.sign(MESSAGE))
-        with open_uri(key.uri) as one:
+        with open_kms(key.uri) as one:
             assert one.key("").public_pem() == key.public_pem()
     store.bind(store.key("alias/trading/kalshi"), API_KEY_ID, "prod")
     assert store.key("alias/trading/kalshi").api_key_id == API_KEY_ID
@@ -334,16 +334,16 @@ def test_an_imported_key_is_not_in_custody(store: AwsKmsStore, monkeypatch: pyte
 
 def test_a_region_comes_from_awss_own_variables(account: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", OTHER_REGION)
-    with open_uri("awskms:///") as store:
+    with open_kms("awskms:///") as store:
         assert store.uri == f"awskms:///?region={OTHER_REGION}"
     monkeypatch.setenv("AWS_REGION", REGION)
-    with open_uri("awskms:///") as store:
+    with open_kms("awskms:///") as store:
         assert store.uri == URI
 
 
 def test_no_region_is_an_error_that_says_where_to_name_one(account: str) -> None:
     with pytest.raises(AwsRegionError) as caught:
-        open_uri("awskms:///")
+        open_kms("awskms:///")
     assert caught.value.exit_code == 8
     assert "AWS_REGION" in caught.value.hint
 
@@ -352,7 +352,7 @@ def test_no_credentials_are_an_error_before_anything_is_sent(account: str, monke
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(AwsCredentialsError, match="no AWS credentials") as caught:
-        open_uri(URI)
+        open_kms(URI)
     assert caught.value.exit_code == 8
 
 
@@ -360,16 +360,16 @@ def test_half_a_pair_of_credentials_and_an_unknown_profile_are_errors(
     account: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(AwsCredentialsError, match="no such profile"):
-        open_uri(URI + "&profile=nobody")
+        open_kms(URI + "&profile=nobody")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(AwsCredentialsError, match="PartialCredentialsError"):
-        open_uri(URI)
+        open_kms(URI)
 
 
 def test_an_endpoint_that_is_no_url_is_a_usage_error(account: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", "not a url")
     with pytest.raises(UsageError, match="endpoint"):
-        open_uri(URI)
+        open_kms(URI)
 
 
 def test_a_closed_store_signs_nothing_and_closes_twice(store: AwsKmsStore) -> None:
@@ -382,7 +382,7 @@ def test_a_closed_store_signs_nothing_and_closes_twice(store: AwsKmsStore) -> No
 
 def test_two_stores_share_a_connection_and_the_last_one_closes_it(store: AwsKmsStore) -> None:
     key = store.generate("prod")
-    with open_uri(URI) as second:
+    with open_kms(URI) as second:
         assert second.caller()._connection is store.caller()._connection
     assert len(key.sign(MESSAGE)) == 256
 
@@ -397,8 +397,8 @@ def test_without_botocore_the_error_names_the_extra() -> None:
     code = (
         "import sys; sys.modules['botocore'] = None\n"
         "from hsm_keys.errors import StoreError\n"
-        "from hsm_keys.stores.awskms import open_uri\n"
-        "try: open_uri('awskms:///?region=us-east-1')\n"
+        "from hsm_keys.stores.awskms import open_kms\n"
+        "try: open_kms('awskms:///?region=us-east-1')\n"
         "except StoreError as error: print(error.hint)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

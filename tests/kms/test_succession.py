@@ -10,10 +10,10 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from hsm_keys.signing.algorithms import KeyType
-from hsm_keys.stores.awskms import open_kms, open_uri
+from hsm_keys.stores.awskms import open_kms
 from hsm_keys.stores.awskms.errors import KmsKeyNotPinnedError
 from hsm_keys.stores.awskms.tags import VOUCHER_TAGS, KeyCreation
-from hsm_keys.stores.base import RETIRED, SUCCESSOR
+from hsm_keys.stores.key_names import RETIRED, SUCCESSOR
 from tests.support.ministack import OTHER_REGION, REGION, account
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ PATH = "/trade-api/v2/portfolio/balance"
 
 @pytest.fixture
 def store(account: str) -> Iterator[AwsKmsStore]:
-    with open_uri(URI) as opened:
+    with open_kms(URI) as opened:
         yield opened
 
 
@@ -140,7 +140,7 @@ def test_a_rotation_is_followed_in_every_region(account: str) -> None:
     with open_kms(URI, creation=KeyCreation(multi_region=True)) as store:
         bound(store, "prod", OLD_ID)
         store.replicate("prod", OTHER_REGION)
-        with open_uri(f"awskms:///?region={OTHER_REGION}") as there:
+        with open_kms(f"awskms:///?region={OTHER_REGION}") as there:
             old = there.key("prod")
             new = store.bind(store.generate_like(store.key("prod"), "prod" + SUCCESSOR), NEW_ID, "prod")
             store.hand_over("prod", taker=new, leaver=store.key("prod"), mark=RETIRED)
@@ -156,7 +156,7 @@ def test_a_uri_pins_the_api_key_id_or_the_public_half(store: AwsKmsStore, caplog
     old, other = bound(store, "prod", OLD_ID), bound(store, "other", NEW_ID)
     for pin in (f"api-key-id={OLD_ID}", f"public-key-sha256={sha256_of(old)}"):
         point(store, "prod", old)
-        with open_uri(f"awskms:///alias/hsm-keys/prod?region={REGION}&{pin}") as pinned:
+        with open_kms(f"awskms:///alias/hsm-keys/prod?region={REGION}&{pin}") as pinned:
             key = pinned.key("")
             assert key.api_key_id == OLD_ID
             point(store, "prod", other)

@@ -24,7 +24,7 @@ from hsm_keys.lifecycle.revoke import Revoker
 from hsm_keys.lifecycle.rotate import Rotator
 from hsm_keys.lifecycle.to_file import generate_to_file
 from hsm_keys.sandbox import SandboxServer, parse_fault
-from hsm_keys.stores.base import RETIRED, SUCCESSOR
+from hsm_keys.stores.key_names import RETIRED, SUCCESSOR
 from tests.support.kalshi_stub import standing_in
 from tests.support.ministack import REGION, account
 from tests.support.two_kalshis import Side

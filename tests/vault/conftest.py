@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hsm_keys.stores.vault import open_uri
+from hsm_keys.stores.vault import open_vault
 from tests.support.vault import Vault, surround
 
 if TYPE_CHECKING:
@@ -25,5 +25,5 @@ def vault(monkeypatch: pytest.MonkeyPatch) -> Vault:
 @pytest.fixture
 def vault_store(vault: Vault) -> Iterator[VaultStore]:
     """Those engines, open."""
-    with open_uri(vault.uri) as opened:
+    with open_vault(vault.uri) as opened:
         yield opened

@@ -55,7 +55,7 @@ def test_every_example_runs(sandbox: SandboxServer, tmp_path: Path) -> None:
 
 
 def test_every_variable_that_is_read_is_in_the_table() -> None:
-    source = (ROOT / "hsm_keys" / "stores" / "vault" / "surroundings.py").read_text()
+    source = (ROOT / "hsm_keys" / "stores" / "vault" / "environment.py").read_text()
     names = re.findall(r'_variable\("([A-Z_]+)"\)', source)
     assert len(names) >= 5
     assert [name for name in names if f"BAO_{name}` or `VAULT_{name}`" not in PAGE] == []

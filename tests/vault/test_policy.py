@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hsm_keys import open_store
-from hsm_keys.cli import vault as cli
 from hsm_keys.errors import UsageError
-from hsm_keys.stores.vault.policy import PURPOSES, policy
+from hsm_keys.stores.backend import PURPOSES
+from hsm_keys.stores.vault.policy import policy
 from tests.support.cli import run_cli, run_json
 
 if TYPE_CHECKING:
@@ -165,7 +165,3 @@ def test_it_is_printed_for_the_mounts_of_the_store(purpose: str, monkeypatch: py
 def test_a_bad_name_is_refused() -> None:
     with pytest.raises(UsageError):
         policy("sign", '"*', mount="transit", kv="secret")
-
-
-def test_the_command_knows_the_purposes() -> None:
-    assert cli._PURPOSES == PURPOSES

@@ -11,7 +11,7 @@ import pytest
 from hsm_keys import open_store
 from hsm_keys.errors import NetworkError
 from hsm_keys.signing.algorithms import KeyType
-from hsm_keys.stores.vault import open_uri
+from hsm_keys.stores.vault import open_vault
 from tests.support.vault import Server, program, surround
 from tests.support.vault_faults import FaultyVault
 from tests.support.verify import openssl_verifies
@@ -36,7 +36,7 @@ def test_one_store_serves_many_threads(vault_store: VaultStore) -> None:
 
 
 def test_a_forked_child_signs_over_connections_of_its_own(vault: Vault) -> None:
-    with FaultyVault(vault.address) as way, open_uri(vault.uri.replace(vault.address, way.address)) as store:
+    with FaultyVault(vault.address) as way, open_vault(vault.uri.replace(vault.address, way.address)) as store:
         key = store.generate("prod", KeyType.ED25519)
         expected = key.sign(b"1")
         before = set(way.ports)
@@ -70,12 +70,12 @@ def test_over_tls_the_authority_that_is_named_is_trusted_and_no_other(monkeypatc
     surround(monkeypatch)
     server = Server(bao, tls=True)
     try:
-        with open_uri(f"vault:///transit?address={server.address}") as store, pytest.raises(NetworkError) as caught:
+        with open_vault(f"vault:///transit?address={server.address}") as store, pytest.raises(NetworkError) as caught:
             store.keys()
         assert "isn't trusted" in caught.value.message
         assert "BAO_CACERT" in caught.value.hint
         monkeypatch.setenv("VAULT_CACERT", str(server.authority))
-        with open_uri(f"vault:///transit?address={server.address}") as store:
+        with open_vault(f"vault:///transit?address={server.address}") as store:
             assert store.keys() == []
     finally:
         server.close()
@@ -85,11 +85,11 @@ def test_engines_in_a_namespace_are_reached(vault: Vault, monkeypatch: pytest.Mo
     namespace = f"team-{vault.mount}"
     vault.ask("POST", f"sys/namespaces/{namespace}", {})
     vault.enable(f"{namespace}/")
-    with open_uri(f"{vault.uri}&namespace={namespace}") as store:
+    with open_vault(f"{vault.uri}&namespace={namespace}") as store:
         key = store.generate("prod", KeyType.ED25519)
         assert key.sign(b"1")
-        assert [finding.verdict for finding in store.diagnose()] == ["ok", "warning", "ok"]
+        assert [finding.verdict for finding in store.diagnose([key])] == ["ok", "warning", "ok"]
     monkeypatch.setenv("VAULT_NAMESPACE", namespace)
-    with open_uri(vault.uri) as store:
+    with open_vault(vault.uri) as store:
         assert [each.name for each in store.keys()] == ["prod"]
     assert vault.transit_keys() == []

@@ -11,7 +11,7 @@ import pytest
 from hsm_keys import open_store
 from hsm_keys.errors import NetworkError, OutcomeUnknownError, StoreUnavailableError, UsageError
 from hsm_keys.signing.algorithms import KeyType
-from hsm_keys.stores.vault import open_uri
+from hsm_keys.stores.vault import open_vault
 from hsm_keys.stores.vault.errors import (
     VaultAccessDeniedError,
     VaultDownError,
@@ -318,7 +318,7 @@ def test_nothing_that_is_raised_or_logged_holds_the_token(
 
 def test_a_closed_store_signs_nothing(vault: Vault) -> None:
     make(vault)
-    store = open_uri(vault.uri)
+    store = open_vault(vault.uri)
     key = store.key("prod")
     store.close()
     store.close()
@@ -331,12 +331,12 @@ def test_without_a_token_nothing_is_opened(monkeypatch: pytest.MonkeyPatch, tmp_
     for name in ("BAO_TOKEN", "VAULT_TOKEN", "BAO_TOKEN_PATH", "VAULT_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(VaultTokenError, match="there is no token"):
-        open_uri("vault:///transit")
+        open_vault("vault:///transit")
     (tmp_path / ".vault-token").write_text("a token\n")
     with pytest.raises(VaultTokenError, match="white space"):
-        open_uri("vault:///transit")
+        open_vault("vault:///transit")
     (tmp_path / ".vault-token").write_text("s.token\n")
-    open_uri("vault:///transit").close()
+    open_vault("vault:///transit").close()
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
@@ -349,4 +349,4 @@ def test_authorities_that_can_not_be_read_are_told(
         file.write_text(content)
     monkeypatch.setenv("VAULT_CACERT", str(file))
     with pytest.raises(UsageError, match="VAULT_CACERT names"):
-        open_uri("vault:///transit?address=https://127.0.0.1:8200")
+        open_vault("vault:///transit?address=https://127.0.0.1:8200")

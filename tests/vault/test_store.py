@@ -12,7 +12,8 @@ from hsm_keys.errors import ForeignKeyError, KeyBusyError, KeyExistsError, KeyNo
 from hsm_keys.sandbox.keys import generate_pair
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.pem import load_private_key
-from hsm_keys.stores.base import RETIRED, SUCCESSOR, KeyState
+from hsm_keys.stores.base import KeyState
+from hsm_keys.stores.key_names import RETIRED, SUCCESSOR
 from hsm_keys.stores.vault.entries import base_of, prefix_of
 from hsm_keys.stores.vault.errors import VaultError, VaultKeyNotFoundError
 from hsm_keys.stores.vault.records import Record, hand_over

@@ -57,6 +57,12 @@ EXPLANATIONS: Final = {
         "hsm-keys list --force-pin",
         4,
     ),
+    "cloud": Explanation(
+        "A cloud's key service refused in a way that has no code of its own.",
+        "Read the message: it names the call, the key and what the service said.",
+        "hsm-keys doctor",
+        8,
+    ),
     "aws": Explanation(
         "AWS or KMS refused in a way that has no code of its own.",
         "Read AWS's own code in the message; check endpoint, profile and Region.",

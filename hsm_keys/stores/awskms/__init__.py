@@ -8,17 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hsm_keys.errors import StoreError
-from hsm_keys.stores.awskms.uri import AwsKmsUri
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from hsm_keys.stores.awskms.store import AwsKmsStore
     from hsm_keys.stores.awskms.tags import KeyCreation
     from hsm_keys.values import Secret
 
-__all__ = ["open_kms", "open_uri"]
+__all__ = ["open_kms"]
 
 
 def open_kms(uri: str | Secret, *, creation: KeyCreation | None = None) -> AwsKmsStore:
@@ -33,6 +29,8 @@ def open_kms(uri: str | Secret, *, creation: KeyCreation | None = None) -> AwsKm
         StoreError: If botocore isn't installed.
         AwsError: If there is no Region, or there are no credentials.
     """
+    from hsm_keys.stores.awskms.uri import AwsKmsUri
+
     parsed = AwsKmsUri.parse(uri)
     try:
         import botocore  # type: ignore[import-untyped]  # noqa: F401 - is it there?
@@ -41,14 +39,3 @@ def open_kms(uri: str | Secret, *, creation: KeyCreation | None = None) -> AwsKm
     from hsm_keys.stores.awskms.store import AwsKmsStore
 
     return AwsKmsStore(parsed, creation)
-
-
-def open_uri(
-    uri: str | Secret,
-    *,
-    pin_file: Path | None = None,  # noqa: ARG001 - KMS has no PIN; every back-end is opened alike
-    ask_pin: Callable[[str], str] | None = None,  # noqa: ARG001
-    force_pin: bool = False,  # noqa: ARG001
-) -> AwsKmsStore:
-    """Open the KMS keys that an ``awskms:`` URI names; see ``open_kms``."""
-    return open_kms(uri)

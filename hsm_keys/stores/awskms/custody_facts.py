@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from hsm_keys.stores.base import CustodyFact, Verdict
+from hsm_keys.stores.condition import Condition, Usability
+from hsm_keys.stores.custody_verdicts import CustodyFact, Topic, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["attributes_of", "custody_facts_of"]
+__all__ = ["attributes_of", "condition_of", "custody_facts_of"]
 
 
 def attributes_of(metadata: Mapping[str, Any]) -> dict[str, bool | str | int | None]:
@@ -57,15 +58,14 @@ def custody_facts_of(metadata: Mapping[str, Any], *, accept_imported: bool) -> l
 
 
 def _origin(origin: str | None, *, accept_imported: bool) -> CustodyFact:
+    verdict, note = Verdict.UNKNOWN, "the private half is in a key store outside of KMS"
     if origin == "AWS_KMS":
-        return CustodyFact("origin", origin, Verdict.GOOD)
-    if origin == "EXTERNAL":
-        if accept_imported:
-            return CustodyFact("origin", origin, Verdict.UNKNOWN, "imported, accepted as asked: copies may exist")
-        return CustodyFact(
-            "origin", origin, Verdict.BAD, "the private half was made elsewhere and imported (imported=accept takes it)"
-        )
-    return CustodyFact("origin", origin, Verdict.UNKNOWN, "the private half is in a key store outside of KMS")
+        verdict, note = Verdict.GOOD, ""
+    elif origin == "EXTERNAL" and accept_imported:
+        note = "imported, accepted as asked: copies may exist"
+    elif origin == "EXTERNAL":
+        verdict, note = Verdict.BAD, "the private half was made elsewhere and imported (imported=accept takes it)"
+    return CustodyFact("origin", origin, verdict, note, Topic.MAKING)
 
 
 def _judged(metadata: Mapping[str, Any], name: str, field: str, good: str, note: str) -> CustodyFact:
@@ -73,3 +73,17 @@ def _judged(metadata: Mapping[str, Any], name: str, field: str, good: str, note:
     if value == good:
         return CustodyFact(name, value, Verdict.GOOD)
     return CustodyFact(name, value, Verdict.UNKNOWN if value is None else Verdict.BAD, note)
+
+
+_USABILITY: Final = {
+    "Enabled": Usability.USABLE,
+    "PendingDeletion": Usability.ENDING,
+    "PendingImport": Usability.ARRIVING,
+}
+
+
+def condition_of(metadata: Mapping[str, Any]) -> Condition:
+    """Return whether KMS lets a key be used, with its own word for that (KMS developer guide, "Key states")."""
+    state = str(metadata.get("KeyState"))
+    usability = _USABILITY.get(state, Usability.UNUSABLE)
+    return Condition() if usability is Usability.USABLE else Condition(usability, state)

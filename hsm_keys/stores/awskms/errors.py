@@ -10,7 +10,7 @@
     ├── AwsUnavailableError              KMS fails by itself (5xx)
     ├── KmsGarbledAnswerError            also a SigningError: an answer that is none
     ├── KmsKeyNotFoundError              also a KeyNotFoundError
-    ├── KmsKeyStateError                 the key can't be used now
+    ├── KmsKeyStateError                 also a KeyUnusableError: the key can't be used now
     │   ├── KmsKeyDisabledError
     │   └── KmsKeyPendingDeletionError
     └── KmsKeyUnsuitableError            a key of another type or usage
@@ -21,7 +21,7 @@ No answer at all is a NetworkError (7), or an OutcomeUnknownError (7) for a call
 
 from __future__ import annotations
 
-from hsm_keys.errors import AwsError, KeyNotFoundError, NotPermittedError, SigningError
+from hsm_keys.errors import AwsError, KeyNotFoundError, KeyUnusableError, NotPermittedError, SigningError
 
 __all__ = [
     "AwsAccessDeniedError",
@@ -81,7 +81,7 @@ class KmsKeyNotFoundError(AwsError, KeyNotFoundError):
     code = "kms_key_not_found"
 
 
-class KmsKeyStateError(AwsError):
+class KmsKeyStateError(AwsError, KeyUnusableError):
     """The key is there and can't be used in the state it is in."""
 
     code = "kms_key_state"

@@ -36,7 +36,8 @@ from hsm_keys.stores.awskms.tags import (
     alias_of,
     mark_of,
 )
-from hsm_keys.stores.base import KeyImports, PendingImport, check_new_name
+from hsm_keys.stores.key_imports import KeyImports, PendingImport
+from hsm_keys.stores.key_names import check_new_name
 from hsm_keys.values import shown
 
 if TYPE_CHECKING:

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.errors import UsageError
 from hsm_keys.signing.algorithms import KeyType
-from hsm_keys.stores.awskms.custody_facts import attributes_of, custody_facts_of
+from hsm_keys.stores.awskms.custody_facts import attributes_of, condition_of, custody_facts_of
 from hsm_keys.stores.awskms.error_mapping import Call, ask
 from hsm_keys.stores.awskms.errors import KmsKeyNotPinnedError
 from hsm_keys.stores.awskms.response_fields import SPECS, signature_in
 from hsm_keys.stores.awskms.succession import vouched
 from hsm_keys.stores.awskms.uri import in_region
-from hsm_keys.stores.base import CustodyFact, StoredKey
+from hsm_keys.stores.base import StoredKey
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
     from hsm_keys.stores.awskms.store import AwsKmsStore
+    from hsm_keys.stores.condition import Condition
+    from hsm_keys.stores.custody_verdicts import CustodyFact
     from hsm_keys.stores.marks import Mark
 
 __all__ = ["AwsKmsKey", "Found"]
@@ -77,6 +79,10 @@ class AwsKmsKey(StoredKey):
     def attributes(self) -> dict[str, bool | str | int | None]:
         """Return what KMS says about the key: state, origin, Regions, dates (ISO 8601), specification."""
         return attributes_of(self._store.describe_key(self))
+
+    def condition(self) -> Condition:
+        """Return whether KMS lets the key be used."""
+        return condition_of(self._store.describe_key(self))
 
     def current(self) -> StoredKey:
         """Return the key that the name's alias points to now; this one, where nothing vouches for that key.

@@ -27,12 +27,10 @@ from hsm_keys.stores.awskms.tags import (
     alias_of,
 )
 from hsm_keys.stores.awskms.uri import check_region
-from hsm_keys.stores.base import ENDING, RETIRED, SUCCESSOR
+from hsm_keys.stores.key_names import ENDING, RETIRED, SUCCESSOR
 from hsm_keys.values import describe
 
-__all__ = ["PURPOSES", "Scope", "iam_policy", "key_policy"]
-
-PURPOSES: Final = ("sign", "enroll", "generate", "rotate", "revoke")
+__all__ = ["Scope", "iam_policy", "key_policy"]
 
 _ROLE = re.compile(r"arn:(aws[a-z-]{0,20}):(?:iam|sts)::([0-9]{12}):(?:role|user|assumed-role)/[\w+=,.@/-]{1,600}")
 _ACCOUNT = re.compile(r"[0-9]{12}")

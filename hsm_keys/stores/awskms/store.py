@@ -38,13 +38,17 @@ from hsm_keys.stores.awskms.tags import (
     name_of,
 )
 from hsm_keys.stores.awskms.uri import AwsKmsUri, in_region, is_key_reference, key_id_of, region_of
-from hsm_keys.stores.base import KeyStore, StoredKey, check_label
+from hsm_keys.stores.base import KeyStore, StoredKey
+from hsm_keys.stores.key_names import check_label
 from hsm_keys.stores.marks import Mark, check_ours
 from hsm_keys.values import describe, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hsm_keys.signing.algorithms import PublicKey
     from hsm_keys.stores.awskms.importing import AwsKmsImports
+    from hsm_keys.stores.checks import Check
 
 __all__ = ["AwsKmsKey", "AwsKmsStore"]
 
@@ -66,6 +70,7 @@ class AwsKmsStore(KeyStore):
     """
 
     deletion_days = replicas.DELETION_DAYS
+    cancels_deletion = "aws kms cancel-key-deletion"
 
     def __init__(self, uri: AwsKmsUri, wanted: KeyCreation | None = None) -> None:
         self._wanted = wanted or KeyCreation()
@@ -282,6 +287,12 @@ class AwsKmsStore(KeyStore):
             f"somebody else made a key {name!r} in {self.describe()} at the same moment; {ending}",
             hint=f"run the same command again in a while: it goes on from what is there{hint}",
         )
+
+    def diagnose(self, keys: Sequence[StoredKey]) -> list[Check]:
+        """Ask with dry runs whether KMS would let this caller sign."""
+        from hsm_keys.stores.awskms.permission import permissions
+
+        return permissions(self, keys)
 
     def imports(self) -> AwsKmsImports:
         """Return what imports keys into KMS.

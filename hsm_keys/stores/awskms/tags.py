@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from hsm_keys.errors import UsageError
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.signing.environments import is_environment
-from hsm_keys.stores.base import MARKS
+from hsm_keys.stores.key_names import MARKS
 from hsm_keys.stores.marks import FOREIGN, MINTED, Mark
 
 if TYPE_CHECKING:

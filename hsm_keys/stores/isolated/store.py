@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives import serialization
 
 from hsm_keys.errors import SigningError, StoreUnavailableError, UsageError
 from hsm_keys.signing.algorithms import KeyType, signature_length, verifies
-from hsm_keys.stores.base import CustodyFact, KeyStore, StoredKey, Verdict
+from hsm_keys.stores.base import KeyStore, StoredKey
+from hsm_keys.stores.custody_verdicts import CustodyFact, Topic, Verdict
 from hsm_keys.stores.isolated.connection import Connection, NotSentError
 from hsm_keys.stores.isolated.wire import MAX_MESSAGE, Kind, error_of
 
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hsm_keys.signing.algorithms import PublicKey
-    from hsm_keys.stores.base import KeyImports
     from hsm_keys.stores.isolated.process import SignerProcess
     from hsm_keys.stores.isolated.wire import Frame
+    from hsm_keys.stores.key_imports import KeyImports
 
 __all__ = ["IsolatedKey", "IsolatedStore"]
 
@@ -59,7 +60,10 @@ class IsolatedKey(StoredKey):
 
     def custody_facts(self) -> list[CustodyFact]:
         """Return what speaks for and against custody."""
-        return [CustodyFact(**{**fact, "verdict": Verdict(fact["verdict"])}) for fact in self._ask("custody_facts")]
+        return [
+            CustodyFact(**{**fact, "verdict": Verdict(fact["verdict"]), "topic": Topic(fact["topic"])})
+            for fact in self._ask("custody_facts")
+        ]
 
     def sign(self, message: bytes, /) -> bytes:
         """Return the signature, made by the signer's process.

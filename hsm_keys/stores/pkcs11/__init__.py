@@ -1,13 +1,11 @@
-"""Keys in PKCS#11 tokens: SoftHSM, openCryptoki, TPMs through tpm2-pkcs11, HSMs with their vendor's module."""
+"""Keys in PKCS#11 tokens: SoftHSM, openCryptoki, TPMs through tpm2-pkcs11, HSMs with their vendor's module.
+
+The library is imported when a store is opened, not before.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-from hsm_keys.stores.pins import resolve_pin
-from hsm_keys.stores.pkcs11.store import Pkcs11Store
-from hsm_keys.stores.pkcs11.tokens import with_its_module
-from hsm_keys.stores.uri import Pkcs11Uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +13,8 @@ if TYPE_CHECKING:
 
     from hsm_keys.stores.base import KeyStore
     from hsm_keys.stores.pins import Pin, PinGetter, PinWanted
+    from hsm_keys.stores.pkcs11.store import Pkcs11Store
+    from hsm_keys.stores.uri import Pkcs11Uri
     from hsm_keys.values import Secret
 
 __all__ = ["open_uri", "open_with"]
@@ -36,6 +36,9 @@ def open_uri(
         StoreError: If the module or the token isn't there, or is ambiguous.
         PinError: If the PIN is missing, wrong or locked.
     """
+    from hsm_keys.stores.pins import resolve_pin
+    from hsm_keys.stores.uri import Pkcs11Uri
+
     parsed = Pkcs11Uri.parse(uri)
 
     def get_pin(wanted: PinWanted) -> Pin | None:
@@ -46,4 +49,7 @@ def open_uri(
 
 def open_with(uri: Pkcs11Uri, get_pin: PinGetter, *, force_pin: bool = False) -> Pkcs11Store:
     """Open a token as ``open_uri`` does, with a PIN from anywhere."""
+    from hsm_keys.stores.pkcs11.store import Pkcs11Store
+    from hsm_keys.stores.pkcs11.tokens import with_its_module
+
     return Pkcs11Store(with_its_module(uri), get_pin, force_pin=force_pin)

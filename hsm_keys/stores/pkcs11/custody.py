@@ -15,7 +15,7 @@ from pkcs11.constants import Attribute, MechanismFlag
 from pkcs11.mechanisms import KeyType as CkKeyType
 from pkcs11.mechanisms import Mechanism
 
-from hsm_keys.stores.base import CustodyFact, Verdict
+from hsm_keys.stores.custody_verdicts import CustodyFact, Topic, Verdict
 from hsm_keys.stores.pkcs11.attributes import NOT_SAID, read
 
 __all__ = ["custody_facts", "read_facts"]
@@ -49,6 +49,7 @@ _FACTS: Final[dict[str, tuple[Attribute, bool | None]]] = {
 """Attributes of the private key (PKCS#11 v2.40, sections 4.4 to 4.9) and what a key in custody answers."""
 
 _DECISIVE: Final = frozenset({"sensitive", "extractable", "always_sensitive", "never_extractable", "private", "sign"})
+_TOPICS: Final = {"local": Topic.MAKING, "always_sensitive": Topic.PAST, "never_extractable": Topic.PAST}
 _NOTES: Final = {
     "sensitive": "the private half can be read in the clear",
     "extractable": "the private half can be wrapped and taken out",
@@ -79,15 +80,16 @@ def custody_facts(private: Any) -> list[CustodyFact]:
 
 
 def _judge(name: str, answer: bool | None, said: dict[str, bool | None]) -> CustodyFact:
+    topic = _TOPICS.get(name, Topic.KEEPING)
     if answer is None:
-        return CustodyFact(name, None, Verdict.UNKNOWN, "the token doesn't say")
+        return CustodyFact(name, None, Verdict.UNKNOWN, "the token doesn't say", topic)
     if answer == _FACTS[name][1]:
-        return CustodyFact(name, answer, Verdict.GOOD)
+        return CustodyFact(name, answer, Verdict.GOOD, topic=topic)
     # Some modules report LOCAL false for keys that they made. A key that came from outside can't have been
     # sensitive always and extractable never, so these two overrule it.
     imported = name == "local" and not (said["always_sensitive"] and said["never_extractable"])
     verdict = Verdict.BAD if name in _DECISIVE or imported else Verdict.UNKNOWN
-    return CustodyFact(name, answer, verdict, _NOTES[name])
+    return CustodyFact(name, answer, verdict, _NOTES[name], topic)
 
 
 def _try_to_read(private: Any) -> CustodyFact:

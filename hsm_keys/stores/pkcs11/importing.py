@@ -21,7 +21,8 @@ from pkcs11.mechanisms import KeyType as CkKeyType
 from hsm_keys.errors import KeyBusyError, KeyExistsError, StoreError
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.wrapping import wrap
-from hsm_keys.stores.base import IMPORTING, KeyImports, PendingImport, check_new_name
+from hsm_keys.stores.key_imports import KeyImports, PendingImport
+from hsm_keys.stores.key_names import IMPORTING, check_new_name
 from hsm_keys.stores.pkcs11.attributes import read
 from hsm_keys.stores.pkcs11.errors import reason
 from hsm_keys.stores.pkcs11.key_pairs import check_can_sign, destroy_pair, remove_orphans

@@ -6,16 +6,23 @@ from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import SigningError
 from hsm_keys.signing.algorithms import signature_length, verifies
-from hsm_keys.stores.base import CustodyFact, StoredKey
+from hsm_keys.stores.base import StoredKey
 from hsm_keys.stores.pkcs11.custody import custody_facts, read_facts
 from hsm_keys.stores.pkcs11.marks import fingerprint, read_mark
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
+    from hsm_keys.stores.custody_verdicts import CustodyFact
     from hsm_keys.stores.marks import Mark
     from hsm_keys.stores.pkcs11.store import Pkcs11Store
 
 __all__ = ["Pkcs11Key"]
+
+
+_LOGIN_EACH_TIME: Final = (
+    "each signature with it takes a login of its own (CKA_ALWAYS_AUTHENTICATE): "
+    "two PKCS#11 calls more, with the PIN that is kept"
+)
 
 
 class Pkcs11Key(StoredKey):
@@ -49,6 +56,10 @@ class Pkcs11Key(StoredKey):
         """Return what the token says about the private object."""
         said: dict[str, bool | str | int | None] = {"label": self.name, "id": self.cka_id.hex()}
         return {**said, **self._store.examine(self, read_facts)}
+
+    def remarks(self) -> list[str]:
+        """Return that each signature takes a login, where the token says so."""
+        return [_LOGIN_EACH_TIME] if self.attributes()["always_authenticate"] else []
 
     def custody_facts(self) -> list[CustodyFact]:
         """Return the token's attributes, judged, and the outcome of trying to read the private half."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pkcs11 import exceptions as ckr
 from pkcs11.constants import Attribute, ObjectClass
 
-from hsm_keys.stores.base import is_marked
+from hsm_keys.stores.key_names import is_marked
 from hsm_keys.stores.pkcs11.attributes import read
 from hsm_keys.stores.pkcs11.errors import mapped_errors
 from hsm_keys.stores.pkcs11.login import open_session

@@ -22,7 +22,9 @@ from hsm_keys.errors import (
 )
 from hsm_keys.forks import ProcessLock, fork_generation
 from hsm_keys.signing.algorithms import KeyType
-from hsm_keys.stores.base import RETIRED, SUCCESSOR, Contents, KeyStore, StoredKey, Unusable, check_label
+from hsm_keys.stores.base import Contents, KeyStore, StoredKey, Unusable
+from hsm_keys.stores.checks import Check
+from hsm_keys.stores.key_names import RETIRED, SUCCESSOR, check_label
 from hsm_keys.stores.marks import not_ours
 from hsm_keys.stores.pkcs11 import fresh_process
 from hsm_keys.stores.pkcs11.attributes import read
@@ -39,7 +41,7 @@ from hsm_keys.stores.pkcs11.restart import restart
 from hsm_keys.values import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from hsm_keys.signing.algorithms import PublicKey
     from hsm_keys.stores.pins import PinGetter
@@ -63,6 +65,8 @@ class Pkcs11Store(KeyStore):
         get_pin: Gives the user PIN, or None where the token asks on its own pad. What it gives is kept.
         force_pin: Log in also where the token says that one more wrong PIN locks it.
     """
+
+    raw_call = "C_Sign"
 
     def __init__(self, uri: Pkcs11Uri, get_pin: PinGetter, *, force_pin: bool = False) -> None:
         self._opening = Opening(uri, get_pin, force_pin=force_pin)
@@ -281,6 +285,10 @@ class Pkcs11Store(KeyStore):
                 if is_ours(private):
                     mend_pair(objects, private)
 
+    def diagnose(self, keys: Sequence[StoredKey]) -> list[Check]:
+        """Look for keys that take a login for each signature."""
+        return [Check(f"login for {key.name}", "ok", remark) for key in keys for remark in key.remarks()]
+
     def imports(self) -> Pkcs11Imports:
         """Return what imports keys into the token."""
         from hsm_keys.stores.pkcs11.importing import Pkcs11Imports
@@ -321,9 +329,9 @@ class Pkcs11Store(KeyStore):
         return self._reading(f"read the key {key.name!r}", lambda token: look(token.locate(token.objects, key)))
 
     @contextmanager
-    def raw(self, key: Pkcs11Key) -> Iterator[Callable[[bytes], bytes]]:
+    def raw(self, key: StoredKey) -> Iterator[Callable[[bytes], bytes]]:
         """Give the module's own C_SignInit and C_Sign, in a session of their own, for measuring on one thread."""
-        with mapped_errors(f"sign with the key {key.name!r}"), self._fresh().loop(key) as sign:
+        with mapped_errors(f"sign with the key {key.name!r}"), self._fresh().loop(_of_token(key)) as sign:
             yield sign
 
     def sign(self, key: Pkcs11Key, message: bytes, *, digest: bool) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from hsm_keys.stores.base import CustodyFact, Verdict
+from hsm_keys.stores.custody_verdicts import CustodyFact, Topic, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,6 +82,7 @@ def custody_facts_of(
             "the server's policies",
             Verdict.UNKNOWN,
             f"whoever may write {config} and read {export} can take the private half out",
+            Topic.KEEPER,
         ),
     ]
 
@@ -89,10 +90,11 @@ def custody_facts_of(
 def _origin(imported: object) -> CustodyFact:
     if imported is True:
         note = "the private half was made elsewhere and imported: copies may exist"
-        return CustodyFact("origin", "imported", Verdict.BAD, note)
+        return CustodyFact("origin", "imported", Verdict.BAD, note, Topic.MAKING)
     if imported is False:
-        return CustodyFact("origin", "transit", Verdict.GOOD)
-    return CustodyFact("origin", None, Verdict.UNKNOWN, "the engine doesn't say whether the key was imported")
+        return CustodyFact("origin", "transit", Verdict.GOOD, topic=Topic.MAKING)
+    note = "the engine doesn't say whether the key was imported"
+    return CustodyFact("origin", None, Verdict.UNKNOWN, note, Topic.MAKING)
 
 
 def _off(key: TransitKey, name: str, note: str) -> CustodyFact:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from hsm_keys.errors import HsmKeysError
-from hsm_keys.stores.base import StoredKey, StoreFinding
+from hsm_keys.errors import HsmKeysError, StoreError
+from hsm_keys.stores.checks import Check
 from hsm_keys.stores.vault.key import VaultKey
 from hsm_keys.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from hsm_keys.stores.base import StoredKey
     from hsm_keys.stores.vault.connection import Connection
 
 __all__ = ["servers", "signing", "token"]
@@ -19,38 +20,36 @@ __all__ = ["servers", "signing", "token"]
 _SHORT_S: Final = 3600
 
 
-def servers(connection: Connection) -> list[StoreFinding]:
+def servers(connection: Connection) -> list[Check]:
     """Look at every server by itself: one that is sealed shows only when the others fail."""
     found = []
     for address, answer in connection.health():
         if isinstance(answer, HsmKeysError):
-            found.append(StoreFinding("server", "warning", answer.message, answer.hint))
+            found.append(Check("server", "warning", answer.message, answer.hint))
             continue
         version = shown(str(answer.body.get("version")))
         if answer.body.get("sealed") is not False:
-            found.append(
-                StoreFinding("server", "warning", f"{address} (version {version}) is sealed", "have it unsealed")
-            )
+            found.append(Check("server", "warning", f"{address} (version {version}) is sealed", "have it unsealed"))
         elif answer.body.get("standby"):
-            found.append(StoreFinding("server", "ok", f"{address} (version {version}) is a standby"))
+            found.append(Check("server", "ok", f"{address} (version {version}) is a standby"))
         else:
-            found.append(StoreFinding("server", "ok", f"{address} (version {version}) is unsealed and active"))
+            found.append(Check("server", "ok", f"{address} (version {version}) is unsealed and active"))
     return found
 
 
-def token(connection: Connection) -> StoreFinding:
+def token(connection: Connection) -> Check:
     """Look at how long the token lives, and whether it is one that may do anything."""
     said = connection.token()
     left_s = said.get("ttl")
     if "root" in (said.get("policies") or []):
         remedy = "use one with a policy of its own: hsm-keys vault policy --for sign"
-        return StoreFinding("vault token", "warning", "it is a root token, which may take every key out", remedy)
+        return Check("vault token", "warning", "it is a root token, which may take every key out", remedy)
     if not isinstance(left_s, int) or left_s <= 0:
-        return StoreFinding("vault token", "ok", "it doesn't end")
+        return Check("vault token", "ok", "it doesn't end")
     if said.get("renewable") is True:
-        return StoreFinding("vault token", "ok", f"it ends in {left_s} s; programs that sign renew it")
+        return Check("vault token", "ok", f"it ends in {left_s} s; programs that sign renew it")
     remedy = "have an agent write a new one into its file (BAO_TOKEN_PATH), or log in again in time"
-    return StoreFinding(
+    return Check(
         "vault token",
         "warning" if left_s < _SHORT_S else "ok",
         f"it ends in {left_s} s, and can't be renewed",
@@ -58,19 +57,21 @@ def token(connection: Connection) -> StoreFinding:
     )
 
 
-def signing(connection: Connection, mount: str, keys: Iterable[StoredKey]) -> list[StoreFinding]:
+def signing(connection: Connection, mount: str, keys: Iterable[StoredKey]) -> list[Check]:
     """Ask whether the token may sign with each key, without a signature."""
     paths = {f"{mount}/sign/{key.transit_key}": key.name for key in keys if isinstance(key, VaultKey)}
     if not paths:
         return []
     may = connection.capabilities(list(paths))
     if may is None:
-        return [StoreFinding("permission to sign", "warning", "the server doesn't say what this token may do")]
+        return [Check("permission to sign", "warning", "the server doesn't say what this token may do")]
     found = []
     for path, name in paths.items():
         if {"update", "root"} & set(may[path]):
-            found.append(StoreFinding(f"permission to sign with {name}", "ok", "this token may sign"))
+            found.append(Check(f"permission to sign with {name}", "ok", "this token may sign"))
         else:
             remedy = f"hsm-keys vault policy --for sign --name {name.partition('+')[0]}"
-            found.append(StoreFinding(f"permission to sign with {name}", "problem", f"it may not: {path}", remedy))
+            found.append(
+                Check(f"permission to sign with {name}", "problem", f"it may not: {path}", remedy, StoreError.exit_code)
+            )
     return found

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from hsm_keys.errors import KeyExistsError
 from hsm_keys.signing.algorithms import KeyType, key_type_of
 from hsm_keys.signing.wrapping import wrap
-from hsm_keys.stores.base import KeyImports, PendingImport, StoredKey, check_new_name
+from hsm_keys.stores.key_imports import KeyImports, PendingImport
+from hsm_keys.stores.key_names import check_new_name
 from hsm_keys.stores.vault.entries import Entries, new_transit_key
 from hsm_keys.stores.vault.errors import VaultGarbledAnswerError, VaultKeyNotFoundError
 from hsm_keys.stores.vault.records import Phase, Record, Records
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hsm_keys.signing.algorithms import PrivateKey
+    from hsm_keys.stores.base import StoredKey
     from hsm_keys.stores.vault.transit import Transit, TransitKey
 
 __all__ = ["VaultImports"]

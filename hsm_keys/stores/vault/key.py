@@ -7,12 +7,13 @@ from base64 import b64decode
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.signing.algorithms import verifies
-from hsm_keys.stores.base import CustodyFact, StoredKey
+from hsm_keys.stores.base import StoredKey
 from hsm_keys.stores.succession import statement_about
 from hsm_keys.stores.vault.custody_facts import attributes_of, custody_facts_of
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
+    from hsm_keys.stores.custody_verdicts import CustodyFact
     from hsm_keys.stores.marks import Mark
     from hsm_keys.stores.vault.store import VaultStore
     from hsm_keys.stores.vault.transit import TransitKey

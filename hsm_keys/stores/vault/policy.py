@@ -15,12 +15,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from hsm_keys.signing.algorithms import KeyType
-from hsm_keys.stores.base import check_new_name
+from hsm_keys.stores.key_names import check_new_name
 from hsm_keys.stores.vault.entries import FOLDER, KEY_PREFIX, prefix_of
 
-__all__ = ["PURPOSES", "policy"]
-
-PURPOSES: Final = ("sign", "enroll", "generate", "rotate", "revoke")
+__all__ = ["policy"]
 
 _TYPES: Final[dict[str, list[Any]]] = {"type": [str(key_type) for key_type in KeyType]}
 _IMPORT: Final[dict[str, list[Any]]] = {"ciphertext": [], "hash_function": ["SHA256"]}
@@ -48,7 +46,7 @@ def policy(purpose: str, name: str | None, *, mount: str, kv: str) -> str:
     """Return the policy for a workflow.
 
     Args:
-        purpose: One of ``PURPOSES``.
+        purpose: One of ``hsm_keys.stores.backend.PURPOSES``.
         name: The key's name; None for every key of hsm-keys.
         mount: Where the Transit engine is mounted.
         kv: Where the KV v2 engine is mounted.

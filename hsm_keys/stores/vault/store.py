@@ -13,7 +13,8 @@ from hsm_keys.errors import KeyExistsError, StoreUnavailableError, UsageError
 from hsm_keys.forks import ProcessLock, fork_generation
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.api_key_ids import check_api_key_id
-from hsm_keys.stores.base import Contents, KeyStore, StoredKey, StoreFinding, Unusable, check_label
+from hsm_keys.stores.base import Contents, KeyStore, StoredKey, Unusable
+from hsm_keys.stores.key_names import check_label
 from hsm_keys.stores.marks import FOREIGN, check_ours
 from hsm_keys.stores.succession import statement_about
 from hsm_keys.stores.vault import creation
@@ -33,6 +34,9 @@ from hsm_keys.stores.vault.transit import Transit
 from hsm_keys.values import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hsm_keys.stores.checks import Check
     from hsm_keys.stores.vault.importing import VaultImports
     from hsm_keys.stores.vault.transit import TransitKey
     from hsm_keys.stores.vault.uri import VaultUri
@@ -194,12 +198,12 @@ class VaultStore(KeyStore):
             raise UsageError(f"the store's URI names the key {self._uri.key!r}", hint="leave the key out of the URI")
         return self._key(name, *creation.make(self.entries, self.transit, name, key_type))
 
-    def diagnose(self) -> list[StoreFinding]:
+    def diagnose(self, keys: Sequence[StoredKey]) -> list[Check]:
         """Look at every server, at the token, and at whether it may sign with each key."""
         from hsm_keys.stores.vault.diagnosis import servers, signing, token
 
         connection = self.connection()
-        return [*servers(connection), token(connection), *signing(connection, self.transit.mount, self.keys())]
+        return [*servers(connection), token(connection), *signing(connection, self.transit.mount, keys)]
 
     def imports(self) -> VaultImports:
         """Return what imports keys into the engine.

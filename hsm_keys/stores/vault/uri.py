@@ -23,7 +23,11 @@ from hsm_keys.signing.environments import is_loopback
 from hsm_keys.stores.parameters import UriText
 from hsm_keys.values import Secret, describe, hides_its_arguments
 
-__all__ = ["VaultUri", "checked_addresses", "checked_namespace", "is_vault"]
+__all__ = [
+    "VaultUri",
+    "checked_addresses",
+    "checked_namespace",
+]
 
 _SCHEME: Final = "vault:"
 _MAX_LENGTH: Final = 2048
@@ -91,11 +95,6 @@ class VaultUri:
         }
         query = "&".join(f"{name}={quote(value, safe=_SAFE)}" for name, value in pairs.items() if value)
         return f"{_SCHEME}///{quote(self.mount, safe=_SAFE)}" + (f"?{query}" if query else "")
-
-
-def is_vault(text: str) -> bool:
-    """Tell whether a store's URI is one of these."""
-    return text.lower().startswith(_SCHEME)
 
 
 def checked_addresses(text: str, where: str) -> tuple[str, ...]:

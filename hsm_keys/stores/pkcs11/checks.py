@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import PinError, StoreError
-from hsm_keys.inspecting.doctor import Check
+from hsm_keys.stores.checks import Check
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

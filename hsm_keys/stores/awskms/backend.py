@@ -1,0 +1,117 @@
+"""What AWS KMS offers to the command line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from hsm_keys.errors import UsageError
+from hsm_keys.stores.backend import (
+    ImportsKeys,
+    Option,
+    PolicyText,
+    PrintsPolicies,
+    RenamesKeys,
+    ReplicatesKeys,
+    refuse_two,
+)
+from hsm_keys.values import shown_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from hsm_keys.stores.base import KeyStore
+    from hsm_keys.values import Secret
+
+__all__ = ["BACKEND"]
+
+
+class _AwsKms(PrintsPolicies):
+    scheme = "awskms"
+    title = "AWS KMS"
+    example = "--kms"
+    bills_signatures = True
+    abilities = (RenamesKeys, ImportsKeys, ReplicatesKeys)
+    options = (
+        Option("--kms", "The keys are in AWS KMS.", bool, names_store=True),
+        Option(
+            "--region",
+            "KMS's Region; several with commas, preferred first.",
+            metavar="REGION",
+            setting="region",
+            variables=("AWS_REGION", "AWS_DEFAULT_REGION"),
+            default="the store's, else AWS's files",
+        ),
+    )
+    creation_options = (
+        Option("--multi-region", "On KMS: a key that can be replicated to other Regions.", bool),
+        Option("--key-policy", "On KMS: a file with the key policy; `kms policy` prints one.", metavar="FILE"),
+    )
+
+    command = "kms"
+    policy_options = (
+        Option("--role", "Who signs; again for more, the one that enrolls included.", metavar="ARN", multiple=True),
+        Option("--account", "The account that owns the key; the role's by default.", metavar="ID"),
+    )
+    policy_help = """Print the IAM policy with what the workflow calls and no more, and the key policy, in one object.
+
+    Nothing is sent to AWS. The key policy goes to `hsm-keys --kms enroll --key-policy FILE`.
+    """
+    policy_example = "hsm-keys kms policy --for sign --name prod --role arn:aws:iam::111122223333:role/trader"
+
+    def with_options(self, uri: str, options: Mapping[str, Any]) -> str:
+        """Return the URI with --region worked in."""
+        from hsm_keys.stores.awskms.uri import AwsKmsUri
+
+        parsed = AwsKmsUri.parse(uri)
+        region = options.get("region")
+        if region is not None:
+            regions = tuple(region.split(","))
+            refuse_two("--region", regions, parsed.regions)
+            parsed = replace(parsed, regions=regions)
+        return str(AwsKmsUri.parse(str(parsed)))  # once more: the options are checked as the URI was
+
+    def open(
+        self,
+        uri: str | Secret,
+        options: Mapping[str, Any],
+        ask: Callable[[str], str] | None,
+        creation: Mapping[str, Any],
+    ) -> KeyStore:
+        """Open the account's keys."""
+        from hsm_keys.stores.awskms import open_kms
+        from hsm_keys.stores.awskms.tags import KeyCreation
+
+        del options, ask  # the URI says all, and KMS has no PIN
+        wanted = KeyCreation(
+            multi_region=bool(creation.get("multi_region")), policy=_policy_in(creation.get("key_policy"))
+        )
+        return open_kms(uri, creation=wanted)
+
+    def policy(
+        self, purpose: str, name: str | None, uri: str | None, options: Mapping[str, Any], env: Mapping[str, str]
+    ) -> PolicyText:
+        """Return the IAM policy and the key policy."""
+        from hsm_keys.stores.awskms.policy import Scope, iam_policy, key_policy
+        from hsm_keys.stores.awskms.uri import AwsKmsUri
+
+        regions = AwsKmsUri.parse(uri).regions if uri else ()
+        named = options.get("region") or env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION")
+        scope = Scope(
+            regions=regions or tuple(named.split(",") if named else ()),
+            account=options.get("account") or "",
+            name=name,
+            roles=options.get("role") or (),
+        )
+        return PolicyText({"iam_policy": iam_policy(purpose, scope), "key_policy": key_policy(scope)})
+
+
+def _policy_in(file: str | None) -> str | None:
+    try:
+        return None if file is None else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the key policy {shown_path(file)} can't be read: {type(error).__name__}") from None
+
+
+BACKEND: Final = _AwsKms()

@@ -1,0 +1,334 @@
+"""What each kind of store offers: its options on the command line, how it is opened, its checks, its policies.
+
+A back-end is a package whose module ``backend`` has a ``Backend`` named ``BACKEND``, and one line in
+``hsm_keys.stores``. ``--help`` reads these descriptions: nothing heavy is imported before a store is opened.
+
+What only some stores can do is a protocol here: ``isinstance`` tells whether a store has it, and ``as_...`` refuses one
+that hasn't.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, runtime_checkable
+
+from hsm_keys.errors import UsageError
+from hsm_keys.stores.checks import Check, checked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
+
+    from hsm_keys.stores.base import KeyStore, StoredKey
+    from hsm_keys.stores.key_imports import KeyImports
+    from hsm_keys.values import Secret
+
+__all__ = [
+    "PURPOSES",
+    "Backend",
+    "ImportsKeys",
+    "Option",
+    "PolicyText",
+    "PrintsPolicies",
+    "RawSigning",
+    "RenamesKeys",
+    "ReplicatesKeys",
+    "as_importing",
+    "as_renaming",
+    "as_replicating",
+    "refuse_two",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option of the command line that a back-end offers.
+
+    Args:
+        flag: Such as ``--slot``.
+        help: What it is, for ``--help``.
+        kind: What it takes; ``bool`` makes it a flag that takes nothing.
+        metavar: What its value is called.
+        setting: What it is called as a setting; empty for one that `hsm-keys config` leaves out.
+        variables: The environment variables that stand in where the option is left out, the first one first.
+        default: What counts where nothing says anything, in words.
+        uri_attribute: What says the same in a store's URI. A profile may hold such an option, which is a path.
+        names_store: Whether the option says by itself which store is meant.
+        multiple: Whether it may be given several times.
+        is_secret_file: Whether it names a file or pipe that holds a secret.
+    """
+
+    flag: str
+    help: str
+    kind: type[str | int | bool] = str
+    metavar: str | None = None
+    setting: str = ""
+    variables: tuple[str, ...] = ()
+    default: str = ""
+    uri_attribute: str = ""
+    names_store: bool = False
+    multiple: bool = False
+    is_secret_file: bool = False
+
+    @property
+    def field(self) -> str:
+        """What a profile calls it: the flag without the dashes before it."""
+        return self.flag.removeprefix("--")
+
+    @property
+    def name(self) -> str:
+        """What its value is kept under."""
+        return self.field.replace("-", "_")
+
+
+class Backend(ABC):
+    """A kind of store.
+
+    Options come as a mapping from ``Option.name`` to the value; those that were left out aren't in it.
+
+    Attributes:
+        scheme: The scheme of its URIs, without the colon.
+        title: What people call it in a sentence.
+        example: How its stores are named on the command line.
+        options: What commands take for it.
+        creation_options: What commands that make keys take for it beside.
+        bills_signatures: Whether whoever runs the store bills each signature.
+        abilities: The protocols of this module that its stores have.
+    """
+
+    scheme: ClassVar[str]
+    title: ClassVar[str]
+    example: ClassVar[str]
+    options: ClassVar[tuple[Option, ...]] = ()
+    creation_options: ClassVar[tuple[Option, ...]] = ()
+    bills_signatures: ClassVar[bool] = False
+    abilities: ClassVar[tuple[type, ...]] = ()
+
+    def has(self, uri: str) -> bool:
+        """Tell whether a URI names a store of this kind."""
+        return uri.lower().startswith(f"{self.scheme}:")
+
+    def uri_of(self, options: Mapping[str, Any], report: Callable[[str], None]) -> str:  # noqa: ARG002 - for others
+        """Return the URI of the store that options name, or of the usual one.
+
+        Args:
+            options: This back-end's options.
+            report: Called with a line for people.
+
+        Raises:
+            UsageError: If they contradict each other, or can't be.
+            StoreError: If they name no store that is there.
+        """
+        return self.with_options(f"{self.scheme}:///", options)
+
+    def with_options(self, uri: str, options: Mapping[str, Any]) -> str:  # noqa: ARG002 - for those that have options
+        """Return a URI with what the options add to it.
+
+        Raises:
+            UsageError: If they contradict it, or it is malformed.
+        """
+        return uri
+
+    def check_public(self, uri: str) -> None:  # noqa: B027 - most URIs can hold no secret
+        """Refuse a URI that holds a secret: it stands on a command line, for all to see.
+
+        Raises:
+            UsageError: If it does.
+        """
+
+    def wants_secret(self, uri: str) -> bool:  # noqa: ARG002 - most stores have no PIN
+        """Tell whether opening the store takes a PIN whose place the URI doesn't name."""
+        return False
+
+    def public_names(self, uri: str) -> list[str]:  # noqa: ARG002 - most stores show nothing to just anybody
+        """Return the names of keys that a store of this kind on this machine shows to all, to be proposed to a shell.
+
+        Raises:
+            StoreError: If the store isn't there, or doesn't answer.
+        """
+        return []
+
+    @abstractmethod
+    def open(
+        self,
+        uri: str | Secret,
+        options: Mapping[str, Any],
+        ask: Callable[[str], str] | None,
+        creation: Mapping[str, Any],
+    ) -> KeyStore:
+        """Open a store.
+
+        Args:
+            uri: Names it.
+            options: This back-end's options; others are passed over.
+            ask: Asks a person for a PIN; None where nobody can be asked.
+            creation: This back-end's options for making keys.
+
+        Raises:
+            UsageError: If the URI or an option can't be used.
+            StoreError: If the store isn't there, or can't be used.
+        """
+
+    def look(
+        self, uri: str, options: Mapping[str, Any], env: Mapping[str, str], opened: Callable[[], list[Check]]
+    ) -> list[Check]:
+        """Look at a store for ``doctor``: first from outside, then at the open one where that is safe.
+
+        Args:
+            uri: Names the store.
+            options: This back-end's options.
+            env: The environment.
+            opened: Opens the store, and looks at it.
+        """
+        del uri, options, env  # for those that look from outside
+        return checked("store", opened)
+
+
+PURPOSES: Final = ("sign", "enroll", "generate", "rotate", "revoke")
+"""What a policy can be for: the workflows."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyText:
+    """A policy, to be given to whoever rules over a store.
+
+    Args:
+        as_dict: As it goes into JSON output.
+        text: In its own syntax; None where that is the JSON output.
+    """
+
+    as_dict: Mapping[str, Any]
+    text: str | None = None
+
+
+class PrintsPolicies(Backend):
+    """A back-end whose stores are ruled by policies, and that prints the least ones.
+
+    Attributes:
+        command: The command group under which ``policy`` stands.
+        policy_options: What the command takes beside purpose, name and the shared options.
+        policy_help: What the command prints, for its help.
+        policy_example: A command line.
+    """
+
+    command: ClassVar[str]
+    policy_options: ClassVar[tuple[Option, ...]] = ()
+    policy_help: ClassVar[str]
+    policy_example: ClassVar[str]
+
+    @abstractmethod
+    def policy(
+        self, purpose: str, name: str | None, uri: str | None, options: Mapping[str, Any], env: Mapping[str, str]
+    ) -> PolicyText:
+        """Return the policy with what a workflow calls and no more; nothing is sent.
+
+        Args:
+            purpose: One of ``PURPOSES``.
+            name: The key's name; None for every key of hsm-keys.
+            uri: Names the store; None where none was named.
+            options: This back-end's options, those for policies among them.
+            env: The environment.
+
+        Raises:
+            UsageError: If something lacks, or can't be.
+        """
+
+
+@runtime_checkable
+class RenamesKeys(Protocol):
+    """A store that gives keys other names."""
+
+    def rename(self, key: StoredKey, name: str) -> StoredKey:
+        """Give a key another name, and return it. Killed half way, it can be called again.
+
+        Raises:
+            KeyExistsError: If another key has that name.
+            StoreError: If the store doesn't let it be changed.
+        """
+
+
+@runtime_checkable
+class ImportsKeys(Protocol):
+    """A store that takes private halves in that were made elsewhere."""
+
+    def imports(self) -> KeyImports:
+        """Return what puts them in."""
+
+
+@runtime_checkable
+class ReplicatesKeys(Protocol):
+    """A store that makes a key usable in a further place."""
+
+    def replicate(self, name: str, region: str) -> StoredKey:
+        """Make the key usable there too, and return it. Safe to repeat.
+
+        Its ``attributes()`` name ``primary_region`` and ``replica_regions``.
+        """
+
+
+@runtime_checkable
+class RawSigning(Protocol):
+    """A store whose library has a signing call of its own, to be measured beside ours.
+
+    Attributes:
+        raw_call: What that call is named.
+    """
+
+    raw_call: ClassVar[str]
+
+    def raw(self, key: StoredKey) -> AbstractContextManager[Callable[[bytes], bytes]]:
+        """Give that call, for one thread."""
+
+
+def as_renaming(store: KeyStore) -> RenamesKeys:
+    """Return the store as one that renames keys.
+
+    Raises:
+        UsageError: If it doesn't.
+    """
+    if isinstance(store, RenamesKeys):
+        return store
+    raise _lacking(store, RenamesKeys, "rename keys")
+
+
+def as_importing(store: KeyStore) -> ImportsKeys:
+    """Return the store as one that takes keys in.
+
+    Raises:
+        UsageError: If it doesn't.
+    """
+    if isinstance(store, ImportsKeys):
+        return store
+    raise _lacking(store, ImportsKeys, "take in keys that were made elsewhere")
+
+
+def as_replicating(store: KeyStore) -> ReplicatesKeys:
+    """Return the store as one that makes keys usable in further places.
+
+    Raises:
+        UsageError: If it doesn't.
+    """
+    if isinstance(store, ReplicatesKeys):
+        return store
+    raise _lacking(store, ReplicatesKeys, "replicate keys")
+
+
+def _lacking(store: KeyStore, ability: type, what: str) -> UsageError:
+    from hsm_keys.stores import backends
+
+    able = [backend for backend in backends() if ability in backend.abilities]
+    return UsageError(
+        f"{store.describe()} can't {what}; {' and '.join(backend.title for backend in able) or 'no other store'} can",
+        hint=f"name a store there: {' or '.join(backend.example for backend in able)}" if able else "",
+    )
+
+
+def refuse_two(option: str, value: object, in_uri: object) -> None:
+    """Refuse an option that says something else than a store's URI.
+
+    Raises:
+        UsageError: If the URI says something, and not the same.
+    """
+    if in_uri and in_uri != value:
+        raise UsageError(f"{option} and the URI don't say the same", hint="give it once")

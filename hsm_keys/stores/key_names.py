@@ -1,0 +1,65 @@
+"""What keys are called in a store, and what workflows add to a name while they have a key in hand."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from hsm_keys.errors import UsageError
+from hsm_keys.values import describe
+
+__all__ = ["ENDING", "IMPORTING", "MARKS", "RETIRED", "SUCCESSOR", "check_label", "check_new_name", "is_marked"]
+
+IMPORTING: Final = "+importing"
+"""What follows NAME in the name of a throwaway key, while a key made elsewhere is on its way into the store."""
+
+SUCCESSOR: Final = "+next"
+"""What follows NAME in the name of the key that is to replace it."""
+
+RETIRED: Final = "+retired"
+"""What follows NAME in the name of the key that it replaced, until that is destroyed."""
+
+ENDING: Final = "+ending"
+"""What follows NAME in the name of a key that deletes its own API key, since no other one can: it had been listed."""
+
+MARKS: Final = "next|retired|importing|ending|kept-[A-Za-z0-9]{1,20}"
+"""A regular expression for what may follow NAME and a ``+``: a workflow has the key in hand, or has had."""
+
+# "+" marks a key that a workflow has in hand, "/" separates parts of a path.
+_NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_MARK = re.compile(MARKS)
+
+
+def check_new_name(name: str) -> str:
+    """Return the name if a new key may carry it.
+
+    Raises:
+        UsageError: If it isn't 1 to 64 letters, digits, dots, dashes and underscores, starting with a
+            letter or digit.
+    """
+    if not _NEW_NAME.fullmatch(name):
+        raise UsageError(
+            f"{describe(name)} can't name a key",
+            hint="use 1 to 64 letters, digits, '.', '-' and '_', starting with a letter or digit",
+        )
+    return name
+
+
+def check_label(label: str) -> str:
+    """Return the label if a key in a store may carry it: a name, or one that a workflow has marked.
+
+    Raises:
+        UsageError: If it is neither.
+    """
+    name, plus, mark = label.partition("+")
+    check_new_name(name)
+    if plus and not _MARK.fullmatch(mark):
+        raise UsageError(
+            f"{describe(label)} can't name a key", hint="'+' is for the marks of a rotation, such as prod+next"
+        )
+    return label
+
+
+def is_marked(name: str) -> bool:
+    """Tell whether a name is one that a workflow gives to a key which it has in hand."""
+    return _MARK.fullmatch(name.partition("+")[2]) is not None

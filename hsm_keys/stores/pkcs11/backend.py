@@ -1,0 +1,147 @@
+"""What PKCS#11 tokens offer to the command line."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from hsm_keys.errors import UsageError
+from hsm_keys.stores.backend import Backend, ImportsKeys, Option, RawSigning, RenamesKeys, refuse_two
+from hsm_keys.stores.checks import Check, checked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from hsm_keys.stores.base import KeyStore
+    from hsm_keys.stores.uri import Pkcs11Uri
+    from hsm_keys.values import Secret
+
+__all__ = ["BACKEND"]
+
+
+class _Tokens(Backend):
+    scheme = "pkcs11"
+    title = "PKCS#11 tokens"
+    example = "--token LABEL"
+    abilities = (RenamesKeys, ImportsKeys, RawSigning)
+    options = (
+        Option("--slot", "The token in slot N, or the Nth token (from 0).", int, "N", names_store=True),
+        Option("--token", "The token with this label.", metavar="LABEL", names_store=True),
+        Option(
+            "--module",
+            "The PKCS#11 module.",
+            metavar="PATH",
+            setting="module",
+            variables=("HSM_KEYS_MODULE",),
+            default="the store's, else SoftHSM",
+            uri_attribute="module-path",
+        ),
+        Option(
+            "--pin-file",
+            "A file or pipe that holds the user PIN.",
+            metavar="PATH",
+            setting="pin",
+            variables=("HSM_KEYS_PIN_FILE", "HSM_KEYS_PIN"),
+            default="asked for on a terminal",
+            uri_attribute="pin-source",
+            is_secret_file=True,
+        ),
+        Option("--force-pin", "Log in though one more wrong PIN locks the token.", bool),
+    )
+
+    def uri_of(self, options: Mapping[str, Any], report: Callable[[str], None]) -> str:
+        """Return the URI of the token in a slot, of that label, or of the module's only one."""
+        from hsm_keys.stores.pkcs11.library import find_module
+        from hsm_keys.stores.pkcs11.tokens import choose_slot
+        from hsm_keys.stores.uri import Pkcs11Uri
+
+        module_path = find_module(options.get("module") or os.environ.get("HSM_KEYS_MODULE") or None)
+        slot, token = options.get("slot"), options.get("token")
+        if slot is None:
+            if token and not token.isprintable():  # also bytes that this locale has no letters for
+                raise UsageError(
+                    "--token isn't printable text in this locale", hint="set LC_ALL=C.UTF-8, or give --slot or --store"
+                )
+            return str(Pkcs11Uri(token=token, module_path=module_path))
+        choice = choose_slot(slot, module_path)
+        report(f"slot {slot} is {choice.description}")
+        if choice.others:
+            others = ", ".join(choice.others)
+            report(f"warning: slot numbers change when tokens come and go; this module also has {others}")
+        return str(choice.uri)
+
+    def with_options(self, uri: str, options: Mapping[str, Any]) -> str:
+        """Return the URI with --module worked in."""
+        module = options.get("module")
+        if module is None:
+            return uri
+        from hsm_keys.stores.pkcs11.library import find_module
+
+        parsed = _parsed(uri)
+        refuse_two("--module", module, parsed.module_path)
+        if parsed.pin_value is not None:
+            raise UsageError(
+                "--module can't be worked into a URI that holds a PIN", hint="write module-path into HSM_KEYS_STORE"
+            )
+        return str(replace(parsed, module_path=find_module(module)))
+
+    def check_public(self, uri: str) -> None:
+        """Refuse a URI with a PIN in it."""
+        if _parsed(uri).pin_value is not None:
+            raise UsageError(
+                "a pin-value on the command line shows in every process list; nothing was opened",
+                hint="use --pin-file, pin-source=file:/path in the URI, HSM_KEYS_PIN_FILE, or the prompt",
+            )
+
+    def wants_secret(self, uri: str) -> bool:
+        """Tell whether the URI names no pin-source."""
+        return _parsed(uri).pin_source is None
+
+    def public_names(self, uri: str) -> list[str]:
+        """Return the labels of public objects that are ours; no PIN is asked for, and none is spent."""
+        from hsm_keys.stores.pkcs11.public_names import names_without_login
+
+        return names_without_login(_parsed(uri))
+
+    def open(
+        self,
+        uri: str | Secret,
+        options: Mapping[str, Any],
+        ask: Callable[[str], str] | None,
+        creation: Mapping[str, Any],
+    ) -> KeyStore:
+        """Open the token, and log in."""
+        from hsm_keys.stores.pkcs11 import open_uri
+
+        del creation  # a token makes keys in one way
+        pin_file = options.get("pin_file")
+        return open_uri(
+            uri,
+            pin_file=Path(pin_file) if pin_file else None,
+            ask_pin=ask,
+            force_pin=bool(options.get("force_pin")),
+        )
+
+    def look(
+        self, uri: str, options: Mapping[str, Any], env: Mapping[str, str], opened: Callable[[], list[Check]]
+    ) -> list[Check]:
+        """Look at module, token and PIN without a login, and log in only where no try can be lost."""
+        from hsm_keys.stores.pkcs11.checks import check_token
+
+        checks = checked("token", lambda: check_token(uri, pin_file=options.get("pin_file"), env=env))
+        if not any(check.name == "pin" for check in checks):
+            return [*checks, Check("login", "skipped", "there is no token to log in to")]
+        if any(check.name == "login" for check in checks):
+            return checks
+        return checks + checked("login", opened)
+
+
+def _parsed(uri: str) -> Pkcs11Uri:
+    from hsm_keys.stores.uri import Pkcs11Uri
+
+    return Pkcs11Uri.parse(uri)
+
+
+BACKEND: Final = _Tokens()

@@ -1,0 +1,57 @@
+"""What OpenBao and HashiCorp Vault offer to the command line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from hsm_keys.stores.backend import ImportsKeys, PolicyText, PrintsPolicies, RenamesKeys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from hsm_keys.stores.base import KeyStore
+    from hsm_keys.values import Secret
+
+__all__ = ["BACKEND"]
+
+
+class _Vault(PrintsPolicies):
+    scheme = "vault"
+    title = "OpenBao or Vault"
+    example = "--store vault:///transit"
+    abilities = (RenamesKeys, ImportsKeys)
+
+    command = "vault"
+    policy_help = """Print the policy with what the workflow calls and no more, as HCL.
+
+    Nothing is sent. The mounts are those of --store or HSM_KEYS_STORE, else transit and secret.
+    """
+    policy_example = "hsm-keys vault policy --for sign --name prod | bao policy write prod-sign -"
+
+    def open(
+        self,
+        uri: str | Secret,
+        options: Mapping[str, Any],
+        ask: Callable[[str], str] | None,
+        creation: Mapping[str, Any],
+    ) -> KeyStore:
+        """Open the engine's keys; nothing is sent yet."""
+        from hsm_keys.stores.vault import open_vault
+
+        del options, ask, creation  # the URI and the environment say all
+        return open_vault(uri)
+
+    def policy(
+        self, purpose: str, name: str | None, uri: str | None, options: Mapping[str, Any], env: Mapping[str, str]
+    ) -> PolicyText:
+        """Return the policy in HCL."""
+        from hsm_keys.stores.vault.policy import policy
+        from hsm_keys.stores.vault.uri import VaultUri
+
+        del options, env
+        mounts = VaultUri.parse(uri or f"{self.scheme}:///")
+        text = policy(purpose, name, mount=mounts.mount, kv=mounts.kv)
+        return PolicyText({"policy": text}, text)
+
+
+BACKEND: Final = _Vault()
