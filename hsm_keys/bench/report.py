@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.signing.presign import presign_cost
+from hsm_keys.tables import aligned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,17 +44,7 @@ def _microseconds(taken: float) -> str:
 
 def table(results: Sequence[Result]) -> list[str]:
     """Return the lines of a table."""
-    rows = [list(_COLUMNS), *(_cells(result) for result in results)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-    return [_aligned(row, widths) for row in rows]
-
-
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    first, *rest = (
-        cell.rjust(width) if column else cell.ljust(width)
-        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-    )
-    return "  ".join([first, *rest])
+    return aligned([_COLUMNS, *map(_cells, results)], numbers=True)
 
 
 def _counts(result: Result) -> list[tuple[float, float, int]]:

@@ -24,14 +24,13 @@ __all__ = [
     "fail_usage",
     "print_json",
     "print_line",
+    "print_rows",
     "print_table",
     "say_attestation",
     "wants_json",
 ]
 
 _SIGINT_EXIT: Final = 130
-_UNFOLDED: Final = 10_000
-"""Columns: more than any table has."""
 
 
 def wants_json(argv: Sequence[str]) -> bool:
@@ -65,17 +64,15 @@ def print_line(line: str, *, err: bool = False) -> None:
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table, a row a line and never folded: an id is there to be copied, and a pipe to be searched."""
-    from rich.console import Console
-    from rich.table import Table
+    print_rows([headings, *rows])
 
-    table = Table(*headings, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*map(_visible, row))
-    console = Console(highlight=False, markup=False, color_system=None, width=_UNFOLDED)
-    with console.capture() as captured:
-        console.print(table)
-    for line in captured.get().splitlines():
-        click.echo(line.rstrip())
+
+def print_rows(rows: Iterable[Sequence[str]]) -> None:
+    """Print a table without headings; see ``print_table``."""
+    from hsm_keys.tables import aligned
+
+    for line in aligned([list(map(_visible, row)) for row in rows]):
+        click.echo(line)
 
 
 def say_attestation(attestation: Attestation, say: Callable[[str], None]) -> None:

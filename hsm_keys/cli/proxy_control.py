@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
@@ -10,7 +12,7 @@ import click
 
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, key_name, settings_options
-from hsm_keys.cli.output import print_json
+from hsm_keys.cli.output import print_json, print_rows, print_table
 from hsm_keys.errors import HsmKeysError, StoreNotFoundError, UsageError
 from hsm_keys.proxy.controlling import Wanted, ask_all, ask_one
 
@@ -26,6 +28,7 @@ _T = TypeVar("_T")
 
 _WAIT_S: Final = 60.0
 _LOOK_EVERY_S: Final = 0.1
+_LIMITS: Final = ("client", "cap", "most", "left", "more from (UTC)", "market")
 
 
 def _which_options(function: Callable[_P, _T]) -> Callable[_P, _T]:
@@ -135,22 +138,16 @@ def status(settings: Settings, *, name: str | None, socket: Path | None, everyon
     if settings.as_json:
         print_json(ask_one(wanted, "GET", "/status"))
         return
-    import sys
-
-    from rich.console import Console
-    from rich.live import Live
-
-    console = Console()
-    table = _table(ask_one(wanted, "GET", "/status"))
+    answer = ask_one(wanted, "GET", "/status")
     if wait or not sys.stdout.isatty():
-        console.print(table)
+        print_rows(_rows(answer))
         return
-    from contextlib import suppress
-
-    with suppress(KeyboardInterrupt), Live(table, console=console, auto_refresh=False) as live:
+    with suppress(KeyboardInterrupt):
         while True:
+            click.clear()
+            print_rows(_rows(answer))
             time.sleep(1)
-            live.update(_table(ask_one(wanted, "GET", "/status")), refresh=True)
+            answer = ask_one(wanted, "GET", "/status")
 
 
 @command(epilog="Example: hsm-keys proxy limits --name prod")
@@ -168,25 +165,17 @@ def limits(settings: Settings, *, name: str | None, socket: Path | None, everyon
     if settings.as_json:
         print_json({"proxies": said} if everyone else said[0])
         return
-    from rich.console import Console
-
     for one in said:
         if one["limits"]:
-            Console().print(_limits_table(one["limits"]))
+            print_table(_LIMITS, map(_limit, one["limits"]))
         else:
             click.echo("no cap of the policy has anything to show")
 
 
-def _limits_table(rows: list[dict[str, Any]]) -> Any:
-    from rich.table import Table
-
-    table = Table("client", "cap", "most", "left", "more from (UTC)", "market", box=None)
-    table.columns[1].no_wrap = True
-    for row in rows:
-        left = row.get("left") or f"buy {row['left_to_buy']}, sell {row['left_to_sell']}"
-        market, back_at = row.get("market", ""), (row.get("back_at") or "")[:16]
-        table.add_row(row["client"] or "(all)", row["cap"], row["most"], left, back_at, market)
-    return table
+def _limit(row: dict[str, Any]) -> list[str]:
+    left = row.get("left") or f"buy {row['left_to_buy']}, sell {row['left_to_sell']}"
+    market, back_at = row.get("market", ""), (row.get("back_at") or "")[:16]
+    return [row["client"] or "(all)", row["cap"], row["most"], left, back_at, market]
 
 
 def _wait(wanted: Wanted) -> None:
@@ -215,23 +204,19 @@ def _show_all(settings: Settings, answers: list[Answer]) -> None:
     if settings.as_json:
         print_json({"proxies": shown})
         return
-    from rich.console import Console
-
     for error in errors:
         click.echo(f"error: {error}", err=True)
     for one in shown:
-        Console().print(_table(one))
+        print_rows(_rows(one))
 
 
-def _table(told: dict[str, Any]) -> Any:
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 1))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")  # a hash that was cut short would be of no use
-    for name, value in told.items():
-        table.add_row(name.replace("_", " "), _said(value) or "-")
-    return table
+def _rows(status: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return name and value of each part of a status; further lines of a value have no name."""
+    rows = []
+    for name, value in status.items():
+        first, *rest = (_said(value) or "-").splitlines()
+        rows += [(name.replace("_", " "), first), *(("", line) for line in rest)]
+    return rows
 
 
 def _said(value: Any) -> str:

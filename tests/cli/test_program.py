@@ -16,7 +16,7 @@ from hsm_keys.cli import _COMMANDS, main, program
 from hsm_keys.cli import output as output_module
 from tests.support.cli import failed_json, run_cli
 
-HEAVY = ("boto3", "httpx2", "pydantic", "pkcs11", "cryptography", "aiohttp", "rich", "stamina")
+HEAVY = ("boto3", "httpx2", "pydantic", "pkcs11", "cryptography", "aiohttp", "stamina")
 
 
 def commands() -> list[tuple[str, click.Command]]:

@@ -252,7 +252,7 @@ def _warm_up() -> None:
     for module in pkgutil.walk_packages(package.__path__, "hsm_keys."):
         if not module.name.endswith(".__main__"):
             import_module(module.name)
-    for name in ("pkcs11", "stamina", "boto3.session", "rich.table", "httpcore2"):
+    for name in ("pkcs11", "stamina", "boto3.session", "httpcore2"):
         import_module(name)
     sessions = import_module("botocore.session")
     sessions.create_loader = functools.cache(sessions.create_loader)  # type: ignore[attr-defined]
