@@ -36,7 +36,7 @@ A message never holds a PIN, a private key or a signature.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 __all__ = [
     "AwsError",
@@ -87,6 +87,21 @@ class HsmKeysError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def amend(self, *, message: str | None = None, hint: str | None = None, further_hint: str = "") -> Self:
+        """Change what this error says, where more is known than where it was raised, and return it.
+
+        Args:
+            message: Stands in place of the message.
+            hint: Stands in place of the hint.
+            further_hint: Follows the hint.
+        """
+        if message is not None:
+            self.message = message
+            self.args = (message,)
+        hint = self.hint if hint is None else hint
+        self.hint = "; ".join(part for part in (hint, further_hint) if part)
+        return self
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message

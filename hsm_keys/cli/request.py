@@ -183,7 +183,8 @@ def _repeat(client: KalshiClient, asked: _Request, settings: Settings, say: Call
         try:
             answer = _answered(client, asked, say)
         except HsmKeysError as error:
-            error.message = f"{error.message} (request {number} of {asked.repeat}; those before it succeeded)"
+            where = f"request {number} of {asked.repeat}; those before it succeeded"
+            error.amend(message=f"{error.message} ({where})")
             raise
         times_ms.append(answer.elapsed_ms)
         if settings.as_json:

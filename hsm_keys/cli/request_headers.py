@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import UsageError
+from hsm_keys.signing.headers import HOP_BY_HOP
 from hsm_keys.values import shown
 
 if TYPE_CHECKING:
@@ -12,20 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["read_headers"]
 
-# RFC 9110, section 7.6.1, and RFC 9112, section 6: they belong to the connection and to how the body is framed.
-_CONNECTIONS: Final = frozenset(
-    {
-        "connection",
-        "content-length",
-        "expect",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
+# Besides those of the connection, what follows from how the body is framed (RFC 9112, section 6).
+_CONNECTIONS: Final = HOP_BY_HOP | {"content-length", "expect"}
 
 
 def read_headers(lines: Sequence[str], *, has_body: bool) -> dict[str, str]:

@@ -98,7 +98,7 @@ def _key(key_id: Secret, pem: Secret, passphrase: Callable[[], str] | None, name
     try:
         return PemKey(checked_id, pem, passphrase)
     except UsageError as error:
-        error.message = f"{source} is wrong: {error.message}"
+        error.amend(message=f"{source} is wrong: {error.message}")
         raise
 
 

@@ -128,8 +128,7 @@ class _Base:
         except httpx2.InvalidURL:
             raise UsageError("the query can't be sent as it is", hint="percent-encode it") from None
         if url.raw_path.partition(b"?")[0] != signed.encode("ascii") or url.fragment:
-            # httpx2 removes dot segments: Kalshi would see another path than the one that was asked for.
-            raise UsageError(f"{shown_path(path)} changes on its way", hint="leave '..' and '#' out")
+            raise UsageError(f"{shown_path(path)} changes on its way", hint="leave '#' out")
         return url, signed
 
     def _options(self, timeout: float | httpx2.Timeout) -> dict[str, Any]:

@@ -30,6 +30,7 @@ What a server says is shown without control characters, private keys and signatu
 from __future__ import annotations
 
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import HsmKeysError, KalshiError, NetworkError, OutcomeUnknownError
@@ -180,7 +181,7 @@ def _in_kalshis_words(response: httpx2.Response, said: Said) -> _AnsweredError:
 
 
 def _is_server_error(response: httpx2.Response) -> bool:
-    return response.status_code >= 500  # noqa: PLR2004 - the class of the status, RFC 9110, section 15.6
+    return response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def _server_error(response: httpx2.Response, sentence: str, hint: str) -> _AnsweredError:
@@ -213,12 +214,12 @@ def _not_kalshi(response: httpx2.Response, sentence: str, hint: str) -> NotKalsh
 
 def _way_on(status: int, sender: str) -> str:
     """Return what to do about an answer of something that stands between here and Kalshi."""
-    if status == 403 and "cloudfront" in sender.lower():  # noqa: PLR2004 - Forbidden
+    if status == HTTPStatus.FORBIDDEN and "cloudfront" in sender.lower():
         return (
             "CloudFront stands before Kalshi and blocks addresses, countries and unusual requests: try another "
             "network, without a VPN; the key and the account weren't looked at"
         )
-    if status == 407:  # noqa: PLR2004 - Proxy Authentication Required
+    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         return "the proxy wants a user name and password: write them into HTTPS_PROXY"
     return (
         "a proxy, firewall or login page on the way may have answered, or it is no server of Kalshi's: see HTTPS_PROXY "
@@ -227,19 +228,19 @@ def _way_on(status: int, sender: str) -> str:
 
 
 _REFUSALS: Final[dict[int, tuple[type[RefusedError], str]]] = {
-    400: (BadRequestError, "see what Kalshi says is wrong with the request"),
-    404: (NotFoundError, "check the id or the path, and the environment (prod or demo)"),
-    409: (ConflictError, "it isn't visible everywhere yet: try again in a moment"),
-    429: (RateLimitError, "wait a second; the account's usage level sets the limit"),
+    HTTPStatus.BAD_REQUEST: (BadRequestError, "see what Kalshi says is wrong with the request"),
+    HTTPStatus.NOT_FOUND: (NotFoundError, "check the id or the path, and the environment (prod or demo)"),
+    HTTPStatus.CONFLICT: (ConflictError, "it isn't visible everywhere yet: try again in a moment"),
+    HTTPStatus.TOO_MANY_REQUESTS: (RateLimitError, "wait a second; the account's usage level sets the limit"),
 }
 
 
 def _refusal(response: httpx2.Response, sentence: str, said: str) -> RefusedError:
-    if response.status_code == 401:  # noqa: PLR2004 - Unauthorized
+    if response.status_code == HTTPStatus.UNAUTHORIZED:
         return _unauthorized(response, sentence, said)
-    if response.status_code == 403:  # noqa: PLR2004 - Forbidden
+    if response.status_code == HTTPStatus.FORBIDDEN:
         return _forbidden(response, sentence, said)
-    if response.status_code == 410:  # noqa: PLR2004 - Gone
+    if response.status_code == HTTPStatus.GONE:
         return GoneError(sentence, hint=_successor(response.request.method, response.request.url.path))
     kind, hint = _REFUSALS.get(
         response.status_code, (RefusedError, "this status is not one that Kalshi documents here")

@@ -178,8 +178,7 @@ class Generator:
                 self._maker.delete(api_key_id)
                 told = f"the API key {api_key_id} that Kalshi made was deleted again"
                 self._imports.end(self._name)
-        error.message = f"{error.message}; {told}"
-        error.args = (error.message,)
+        error.amend(message=f"{error.message}; {told}")
 
     def _finish(self, key: StoredKey, namesakes: Sequence[ApiKey], listed: Sequence[ApiKey]) -> Enrollment:
         """Go on with a key that an interrupted run put in."""

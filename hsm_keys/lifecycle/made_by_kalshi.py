@@ -150,7 +150,9 @@ class Maker:
                 subaccount=self._wanted.subaccount,
             )
         except OutcomeUnknownError as error:
-            error.hint = "run the same command again in a minute: it deletes what Kalshi may have made, and asks anew"
+            error.amend(
+                hint="run the same command again in a minute: it deletes what Kalshi may have made, and asks anew"
+            )
             raise
         api_key_id = answer.api_key.api_key
         self.report(f"Kalshi made the pair, as API key {api_key_id}")

@@ -91,5 +91,4 @@ def _list_with_any(candidates: Sequence[StoredKey], connect: Connect) -> tuple[S
             refusal = refusal or error
     if refusal is None:
         raise KeyProblemError("there is no key to ask Kalshi with", hint=_HINT)
-    refusal.hint = f"{refusal.hint}; {_HINT}" if refusal.hint else _HINT
-    raise refusal
+    raise refusal.amend(further_hint=_HINT)

@@ -145,8 +145,7 @@ class Registrar:
         try:
             return self._create(key, wanted)
         except TierError as error:
-            error.hint = ""
-            raise _kept(error, key, wanted.by_hand) from None
+            raise _kept(error.amend(hint=""), key, wanted.by_hand) from None
         except OutcomeUnknownError as error:
             found = self._look_again(key, before)
             if found is None:
@@ -208,10 +207,9 @@ class Registrar:
 
 def _kept(error: HsmKeysError, key: StoredKey, next_step: str) -> HsmKeysError:
     """Return the error with what became of the key, and what to do next."""
-    error.message = f"{error.message}. The key {key.name!r} stays in the store, unregistered"
-    error.args = (error.message,)
-    error.hint = f"{error.hint}; {next_step}" if error.hint else next_step
-    return error
+    return error.amend(
+        message=f"{error.message}. The key {key.name!r} stays in the store, unregistered", further_hint=next_step
+    )
 
 
 def bind(

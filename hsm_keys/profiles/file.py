@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from hsm_keys.errors import UsageError
 from hsm_keys.files import check_nobody_else_writes
 from hsm_keys.profiles.fields import check_fields
 from hsm_keys.settings_errors import not_toml
-from hsm_keys.values import describe, hides_its_arguments, shown_path, shown_word
+from hsm_keys.values import NAME, describe, hides_its_arguments, shown_path, shown_word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["Profile", "Profiles", "chosen_profile", "config_path", "is_profile_name", "read_profiles"]
 
 _MAX_LENGTH: Final = 64 * 1024  # bytes
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ class Profiles:
 
 def is_profile_name(name: str) -> bool:
     """Tell whether a profile may be called so."""
-    return _NAME.fullmatch(name) is not None
+    return NAME.fullmatch(name) is not None
 
 
 def config_path(env: Mapping[str, str] = os.environ) -> Path:

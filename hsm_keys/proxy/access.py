@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import UsageError
 from hsm_keys.processes import peer_of
-from hsm_keys.proxy.places import CLIENT_NAME
 from hsm_keys.signing.headers import KEY_HEADER
+from hsm_keys.values import NAME
 
 if TYPE_CHECKING:
     import socket
@@ -180,7 +180,7 @@ class TokenFolder:
 
 
 def _read(path: Path) -> bytes:
-    if not CLIENT_NAME.fullmatch(path.name):
+    if not NAME.fullmatch(path.name):
         raise ValueError("it is no name for a client: letters, digits, dots, dashes, underscores")
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from multidict import CIMultiDict
 
+from hsm_keys.signing.headers import HOP_BY_HOP
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -15,22 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["from_kalshi", "is_plain_json", "to_kalshi"]
 
 _JSON: Final = re.compile(r"application/json\s*(?:;\s*charset=\"?utf-8\"?\s*)?", re.IGNORECASE | re.ASCII)
-
-_HOP_BY_HOP: Final = frozenset(
-    {
-        "connection",
-        "http2-settings",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-"""RFC 9110, section 7.6.1."""
 
 _TO_KALSHI: Final = frozenset(
     {
@@ -96,5 +82,5 @@ def _without_hops(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     named = {
         token.strip().lower() for name, value in listed if name.lower() == "connection" for token in value.split(",")
     }
-    hops = _HOP_BY_HOP | named
+    hops = HOP_BY_HOP | named
     return [(name, value) for name, value in listed if name.lower() not in hops]

@@ -74,16 +74,15 @@ def _check_path(path: str) -> None:
         spelled = canonical_path(path)
     except UsageError:
         raise UnclearPathError(
-            "the path holds a character that has to be percent-encoded, or a broken escape"
+            "the path holds a character that has to be percent-encoded, a broken escape, or a segment of dots"
         ) from None
     if spelled != path:
         raise UnclearPathError("the path ends in a slash, or has an escape in lower case")
     for escape in _ESCAPE.finditer(path):
         if _NEVER_ESCAPED.fullmatch(chr(int(escape[1], 16))):
             raise UnclearPathError(f"the path holds {escape[0]}, which servers may decode: it has another spelling")
-    segments = path.split("/")[1:]
-    if "" in segments or "." in segments or ".." in segments:
-        raise UnclearPathError("the path has an empty segment, or a dot for one")
+    if "//" in path:
+        raise UnclearPathError("the path has an empty segment")
     if ";" in path:
         raise UnclearPathError("the path holds a semicolon, which some servers cut a segment at")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,6 @@ from hsm_keys.errors import UsageError
 from hsm_keys.files import runtime_folder
 
 __all__ = [
-    "CLIENT_NAME",
     "Search",
     "beside",
     "control_link",
@@ -22,9 +20,6 @@ __all__ = [
     "search",
     "state_folder",
 ]
-
-CLIENT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""The form of a client's name, which is that of a file with its token, too."""
 
 _CONTROL: Final = ".control.sock"
 _LINK: Final = "control.sock"

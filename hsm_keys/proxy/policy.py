@@ -27,9 +27,8 @@ from hsm_keys.files import check_nobody_else_writes
 from hsm_keys.proxy.caps import Caps, Contracts, MoneyCaps
 from hsm_keys.proxy.orders import OrderLimits
 from hsm_keys.proxy.paths import Rule
-from hsm_keys.proxy.places import CLIENT_NAME
 from hsm_keys.settings_errors import not_toml, wrong_settings
-from hsm_keys.values import describe, shown, shown_path
+from hsm_keys.values import NAME, describe, shown, shown_path
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -196,7 +195,7 @@ class Policy(BaseModel):
     def _check_clients(cls, clients: dict[str, ClientPolicy]) -> dict[str, ClientPolicy]:
         seen: dict[int, str] = {}
         for name, client in clients.items():
-            if not CLIENT_NAME.fullmatch(name):
+            if not NAME.fullmatch(name):
                 raise ValueError(
                     f"{describe(name)} is no name for a client: letters, digits, dots, dashes, underscores"
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import httpx2
@@ -84,7 +85,7 @@ class Hold:
             return
         if refused:
             self.release()
-        elif 200 <= status < 300:  # noqa: PLR2004 - the class of the status, RFC 9110, section 15.3
+        elif HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             self._heard = True
             states = _READERS[self._operation](_Answer(self._reservations, self._order_id, self._orders, said))
             self._reservations.settle(states)

@@ -173,7 +173,7 @@ class Upstream:
             if isinstance(answer, web.Response):
                 return answer
             with answer:
-                if answer.status < 200:  # noqa: PLR2004 - a switch of protocols, for which nobody asked
+                if answer.status < HTTPStatus.OK:  # a switch of protocols, for which nobody asked
                     return refusal(502, "outcome_unknown", "Kalshi's answer isn't one")
                 if not await signing.is_worth_another(answer.status):
                     return await _pass_on(request, answer, self._read_s, hear)

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from hsm_keys.errors import HsmKeysError, KeyBusyError, UsageError
 from hsm_keys.proxy.controlling import Wanted, ask_one
-from hsm_keys.proxy.places import CLIENT_NAME, control_socket
-from hsm_keys.values import describe
+from hsm_keys.proxy.places import control_socket
+from hsm_keys.values import NAME, describe
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -81,7 +81,7 @@ class Share:
     clients: Path
 
     def __init__(self, name: str, client: str, terms: Terms) -> None:
-        if not CLIENT_NAME.fullmatch(client):
+        if not NAME.fullmatch(client):
             raise UsageError(
                 f"{describe(client)} is no name for a client",
                 hint="letters, digits, dots, dashes and underscores, such as: --client maker",

@@ -54,7 +54,8 @@ def canonical_path(path: str) -> str:
 
     Raises:
         UsageError: If the path isn't absolute, or holds a character that a path on the wire can't hold
-            (RFC 3986, section 3.3): a space, CR, LF, a fragment, a broken percent-escape.
+            (RFC 3986, section 3.3): a space, CR, LF, a fragment, a broken percent-escape. Or if it has a segment
+            of dots alone, which clients and servers remove on its way (section 5.2.4).
     """
     bare = path.partition("?")[0]
     if not _PATH.fullmatch(bare):
@@ -64,7 +65,14 @@ def canonical_path(path: str) -> str:
         )
     if "%" in bare:
         bare = _ESCAPE.sub(lambda escape: escape[0].upper(), bare)
+    if "/." in bare or "%2E" in bare:
+        _refuse_dots(path, bare)
     return bare.rstrip("/") or "/"
+
+
+def _refuse_dots(path: str, bare: str) -> None:
+    if any(segment.replace("%2E", ".") in {".", ".."} for segment in bare.split("/")):
+        raise UsageError(f"{shown_path(path)} changes on its way", hint="leave '.' and '..' out of the path")
 
 
 def signing_message(timestamp_ms: int, method: str, path: str) -> bytes:

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from hsm_keys.errors import UsageError
-from hsm_keys.values import describe
+from hsm_keys.values import NAME, describe
 
 __all__ = ["ENDING", "IMPORTING", "MARKS", "RETIRED", "SUCCESSOR", "check_label", "check_new_name", "is_marked"]
 
@@ -25,8 +25,6 @@ ENDING: Final = "+ending"
 MARKS: Final = "next|retired|importing|ending|kept-[A-Za-z0-9]{1,20}"
 """A regular expression for what may follow NAME and a ``+``: a workflow has the key in hand, or has had."""
 
-# "+" marks a key that a workflow has in hand, "/" separates parts of a path.
-_NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MARK = re.compile(MARKS)
 
 
@@ -37,7 +35,7 @@ def check_new_name(name: str) -> str:
         UsageError: If it isn't 1 to 64 letters, digits, dots, dashes and underscores, starting with a
             letter or digit.
     """
-    if not _NEW_NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise UsageError(
             f"{describe(name)} can't name a key",
             hint="use 1 to 64 letters, digits, '.', '-' and '_', starting with a letter or digit",

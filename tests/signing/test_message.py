@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +56,18 @@ def test_a_path_that_cannot_go_over_the_wire_is_refused(path: str) -> None:
         signing_message(1, "GET", path)
 
 
+@pytest.mark.parametrize("path", ["/a/../b", "/a/./b", "/..", "/.", "/a/%2e%2E/b", "/a/.%2e", "/a/.?b"])
+def test_a_path_that_changes_on_its_way_is_refused(path: str) -> None:
+    """RFC 3986, section 5.2.4: clients and servers remove such segments, and Kalshi would verify another path."""
+    with pytest.raises(UsageError, match="changes on its way"):
+        canonical_path(path)
+
+
+@pytest.mark.parametrize("path", ["/a/...", "/a/.b", "/a/b.", "/a/..b/%2Ec", "/well-known/..%2F"])
+def test_dots_beside_other_characters_stay(path: str) -> None:
+    assert canonical_path(path) == path
+
+
 @pytest.mark.parametrize("method", ["", "G T", "GET\r\n", "GÉT", "GET1"])
 def test_a_method_that_is_none_is_refused(method: str) -> None:
     with pytest.raises(UsageError):
@@ -67,7 +81,11 @@ def test_a_time_before_1970_is_refused() -> None:
 
 SEGMENT = st.text(st.sampled_from("abzAZ09-._~!$&'()*+,;=:@/"), max_size=20)
 ESCAPE = st.integers(0, 255).map(lambda byte: f"%{byte:02x}")
-PATHS = st.lists(SEGMENT | ESCAPE, max_size=8).map(lambda parts: "/" + "".join(parts))
+PATHS = (
+    st.lists(SEGMENT | ESCAPE, max_size=8)
+    .map(lambda parts: "/" + "".join(parts))
+    .filter(lambda path: not {".", ".."} & set(map(unquote, path.split("/"))))
+)
 
 
 @given(PATHS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from botocore import exceptions as boto  # type: ignore[import-untyped]  # botocore has no annotations
@@ -224,9 +225,9 @@ def _refused(error: Any, call: Call) -> HsmKeysError:
     tell = _REFUSALS.get(code)
     if tell is not None:
         return tell(_Refusal(code, str(said.get("Message") or ""), call))
-    if status == 429:  # noqa: PLR2004 - RFC 6585, section 4
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
         return _throttled(_Refusal(code, "", call))
-    if status >= 500:  # noqa: PLR2004 - RFC 9110, section 15.6
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return _unavailable(_Refusal(code, "", call))
     return AwsError(f"KMS refuses {call}: {_plain(code)}", hint=_HINTS.get(code, ""))
 

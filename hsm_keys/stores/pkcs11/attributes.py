@@ -9,7 +9,13 @@ from pkcs11 import exceptions as ckr
 from pkcs11.attributes import AttributeMapper
 from pkcs11.constants import Attribute
 
-__all__ = ["NOT_SAID", "Mapper", "read", "read_or_none"]
+__all__ = ["ED25519_OID", "NOT_SAID", "OCTET_STRING_32", "Mapper", "read", "read_or_none"]
+
+ED25519_OID: Final = bytes.fromhex("06032b6570")
+"""CKA_EC_PARAMS of an Ed25519 key: 1.3.101.112 (RFC 8410, section 3) in DER."""
+
+OCTET_STRING_32: Final = b"\x04\x20"
+"""What comes before 32 bytes in DER: CKA_EC_POINT is such a string (PKCS#11 v3.0, section 2.3.5)."""
 
 NOT_SAID: Final = (
     ckr.AttributeSensitive,

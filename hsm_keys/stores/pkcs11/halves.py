@@ -20,7 +20,7 @@ from pkcs11.mechanisms import KeyType as CkKeyType
 
 from hsm_keys.errors import PinError, PinMissingError
 from hsm_keys.signing.algorithms import verifies
-from hsm_keys.stores.pkcs11.attributes import read
+from hsm_keys.stores.pkcs11.attributes import ED25519_OID, OCTET_STRING_32, read
 from hsm_keys.stores.pkcs11.errors import is_gone, pin_problem, reason
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ NO_HALF: Final = "the token holds no public half of it"
 """How the reason begins, where the token signs with a private key and nothing in it verifies that."""
 
 _ED25519_LENGTH: Final = 32
-_BEFORE_POINT: Final = tuple(map(bytes.fromhex, ("", "0420", "032100", "302a300506032b6570032100")))
+_BIT_STRING_32: Final = bytes.fromhex("032100")
+_SPKI_HEAD: Final = bytes.fromhex("302a3005") + ED25519_OID + _BIT_STRING_32  # RFC 8410, section 4
+_BEFORE_POINT: Final = (b"", OCTET_STRING_32, _BIT_STRING_32, _SPKI_HEAD)
 """How modules write the point: bare, as a DER octet string (PKCS#11 v3.0), as a bit string, as SubjectPublicKeyInfo."""
 
 

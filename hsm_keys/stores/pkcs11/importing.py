@@ -23,7 +23,7 @@ from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.wrapping import wrap
 from hsm_keys.stores.key_imports import KeyImports, PendingImport
 from hsm_keys.stores.key_names import IMPORTING, check_new_name
-from hsm_keys.stores.pkcs11.attributes import read
+from hsm_keys.stores.pkcs11.attributes import ED25519_OID, OCTET_STRING_32, read
 from hsm_keys.stores.pkcs11.errors import reason
 from hsm_keys.stores.pkcs11.key_pairs import check_can_sign, destroy_pair, remove_orphans
 from hsm_keys.stores.pkcs11.marks import importing_id, read_mark, registered_id
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Pkcs11Imports"]
 
-_ED25519_OID: Final = bytes.fromhex("06032b6570")
-_OCTET_STRING_32: Final = b"\x04\x20"
 _WRAPPING_BITS: Final = 2048  # of a key that lives as long as the session: the largest that every token makes quickly
 
 _UNWRAPPING: Final = frozenset({Mechanism.RSA_PKCS_KEY_PAIR_GEN, Mechanism.RSA_PKCS_OAEP, Mechanism.AES_KEY_WRAP_PAD})
@@ -254,8 +252,8 @@ def _unwrap(session: Any, common: dict[Attribute, Any], private_key: PrivateKey)
 def _public_half(public_key: PublicKey) -> dict[Attribute, Any]:
     half: dict[Attribute, Any] = {Attribute.CLASS: ObjectClass.PUBLIC_KEY}
     if isinstance(public_key, Ed25519PublicKey):
-        half |= {Attribute.KEY_TYPE: CkKeyType.EC_EDWARDS, Attribute.EC_PARAMS: _ED25519_OID}
-        return {**half, Attribute.EC_POINT: _OCTET_STRING_32 + public_key.public_bytes_raw()}
+        half |= {Attribute.KEY_TYPE: CkKeyType.EC_EDWARDS, Attribute.EC_PARAMS: ED25519_OID}
+        return {**half, Attribute.EC_POINT: OCTET_STRING_32 + public_key.public_bytes_raw()}
     numbers = public_key.public_numbers()
     return {
         **half,
@@ -269,7 +267,7 @@ def _private_half(private_key: PrivateKey) -> dict[Attribute, Any]:
     if isinstance(private_key, Ed25519PrivateKey):
         return {
             Attribute.KEY_TYPE: CkKeyType.EC_EDWARDS,
-            Attribute.EC_PARAMS: _ED25519_OID,
+            Attribute.EC_PARAMS: ED25519_OID,
             Attribute.VALUE: private_key.private_bytes_raw(),
         }
     numbers = private_key.private_numbers()

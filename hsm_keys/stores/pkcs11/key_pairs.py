@@ -11,7 +11,7 @@ from pkcs11.mechanisms import KeyType as CkKeyType
 from pkcs11.mechanisms import Mechanism
 
 from hsm_keys.errors import StoreError
-from hsm_keys.stores.pkcs11.attributes import read
+from hsm_keys.stores.pkcs11.attributes import ED25519_OID, read
 from hsm_keys.stores.pkcs11.errors import mapped_errors
 from hsm_keys.stores.pkcs11.halves import public_half
 from hsm_keys.stores.pkcs11.objects import is_ours
@@ -34,7 +34,6 @@ __all__ = [
     "write_label",
 ]
 
-_ED25519_OID: Final = bytes.fromhex("06032b6570")
 _PLAUSIBLE_RSA_LIMIT: Final = 1024
 _DESTROYED: Final = "+destroyed"
 """The label of a public object whose private half is being destroyed; no key's name begins with a plus."""
@@ -128,7 +127,7 @@ def _generate(session: Any, name: str, key_type: KeyType, mark: bytes) -> tuple[
     if key_type.rsa_bits is not None:
         pair = session.generate_keypair(CkKeyType.RSA, key_type.rsa_bits, **common)
     else:
-        curve = session.create_domain_parameters(CkKeyType.EC_EDWARDS, {Attribute.EC_PARAMS: _ED25519_OID}, local=True)
+        curve = session.create_domain_parameters(CkKeyType.EC_EDWARDS, {Attribute.EC_PARAMS: ED25519_OID}, local=True)
         pair = curve.generate_keypair(mechanism=Mechanism.EC_EDWARDS_KEY_PAIR_GEN, **common)
     public, private = pair
     return public, private

@@ -322,7 +322,6 @@ def _as_it_is(answer: Answer) -> Answer:
 
 
 def _counted(failure: HsmKeysError, attempts: int, elapsed_s: float) -> HsmKeysError:
-    if attempts > 1:
-        failure.message = f"{failure.message}; tried {attempts} times in {elapsed_s * 1000:.0f} ms"
-        failure.args = (failure.message,)
-    return failure
+    if attempts == 1:
+        return failure
+    return failure.amend(message=f"{failure.message}; tried {attempts} times in {elapsed_s * 1000:.0f} ms")
