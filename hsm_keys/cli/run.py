@@ -138,7 +138,7 @@ def _say(line: str) -> None:
 
 def _pin_files(settings: Settings) -> list[str]:
     """Return the files that a PIN may be read from, by options and variables."""
-    named = [settings.pin_file, os.environ.get("HSM_KEYS_PIN_FILE")]
+    named = [settings.store_options.get("pin_file"), os.environ.get("HSM_KEYS_PIN_FILE")]
     return [file for file in named if file]
 
 
@@ -160,4 +160,4 @@ def _asks(settings: Settings, pins: list[str]) -> bool:
         return True
     stores: Any = settings.stores or (os.environ.get("HSM_KEYS_STORE", ""),)
     has_pin = pins or os.environ.get("HSM_KEYS_PIN") is not None or any("pin-" in uri for uri in stores)
-    return sys.stdin.isatty() and not has_pin and not settings.kms
+    return sys.stdin.isatty() and not has_pin and not settings.store_options.get("kms")
