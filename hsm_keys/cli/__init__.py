@@ -27,6 +27,7 @@ _RULED: Final = {backend.command: backend for backend in backends() if isinstanc
 """Command to the back-end whose policies it prints."""
 
 _COMMANDS: Final = {
+    "init": ("init", "Set up a first key: token, key, registration, profile."),
     "enroll": ("enroll", "Make a key in the store, register its public half, prove both."),
     "adopt": ("enroll", "Bind an API key id that was registered by hand."),
     "rotate": ("rotate", "Put a new key in the place of one, without a gap."),

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from hsm_keys.lifecycle.enroll import Enrollment
     from hsm_keys.stores.base import KeyStore, StoredKey
 
-__all__ = ["adopt", "enroll", "key_object", "print_enrollment"]
+__all__ = ["KEY_TYPES", "adopt", "enroll", "key_object", "print_enrollment"]
 
 # The names of hsm_keys.signing.algorithms.KeyType; importing it here would load cryptography for --help.
-_KEY_TYPES = ("rsa-2048", "rsa-3072", "rsa-4096", "ed25519")
+KEY_TYPES = ("rsa-2048", "rsa-3072", "rsa-4096", "ed25519")
 
 
 def key_object(key: StoredKey, custody: CustodyReport, api_key_id: str | None) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def print_enrollment(settings: Settings, done: Enrollment) -> None:
 
 @command(epilog="Example: hsm-keys enroll --slot 0 --name prod")
 @key_name("What to call the key, in the store and at Kalshi.")
-@click.option("--key-type", type=click.Choice(_KEY_TYPES), help="What to make; rsa-2048 by default.")
+@click.option("--key-type", type=click.Choice(KEY_TYPES), help="What to make; rsa-2048 by default.")
 @new_key_options
 @click.option("--offline", is_flag=True, help="Make the key and print its PEM, to register on Kalshi's account page.")
 @creation_options

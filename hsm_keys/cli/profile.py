@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from hsm_keys.cli.options import given_options
 from hsm_keys.profiles.fields import OF_BACKENDS
-from hsm_keys.profiles.file import chosen_profile
+from hsm_keys.profiles.file import chosen_profile, config_path, read_profiles
 from hsm_keys.profiles.order import Origin, settings_in_order
 
 if TYPE_CHECKING:
     from hsm_keys.cli.options import Settings
+    from hsm_keys.profiles.file import Profile
 
-__all__ = ["add_profile"]
+__all__ = ["add_profile", "add_profile_of"]
 
 
 def add_profile(settings: Settings) -> None:
@@ -22,8 +24,42 @@ def add_profile(settings: Settings) -> None:
         UsageError: If the profile, or the file that it stands in, can't be used.
     """
     profile = chosen_profile(settings.profile)
-    if profile is None:
-        return
+    if profile is not None:
+        _add(settings, profile)
+
+
+def add_profile_of(settings: Settings, name: str | None) -> str | None:
+    """Put into the settings what the profile says that a key is to have, or has since an earlier run.
+
+    Args:
+        settings: The shared options.
+        name: The key's name; None if it wasn't given.
+
+    Returns:
+        The name of the profile: ``--profile``, ``HSM_KEYS_PROFILE``, the key's, else the file's default if nothing
+        says otherwise than that; None if none of them is there.
+
+    Raises:
+        UsageError: If the file can't be used.
+    """
+    known = read_profiles(config_path())
+    wanted = settings.profile or os.environ.get("HSM_KEYS_PROFILE") or name
+    if known is None:
+        return wanted
+    if wanted is None and known.default and _agrees(settings, known.profiles[known.default]):
+        wanted = known.default
+    if wanted is not None and wanted in known.profiles:
+        _add(settings, known.profiles[wanted])
+    return wanted
+
+
+def _agrees(settings: Settings, profile: Profile) -> bool:
+    """Tell whether every setting of a profile is what counts, or what counts says the same."""
+    counting = {setting.value for setting in settings_in_order(given_options(settings), profile)}
+    return counting.issuperset(profile.fields.values())
+
+
+def _add(settings: Settings, profile: Profile) -> None:
     for setting in settings_in_order(given_options(settings), profile):
         if setting.origin is Origin.PROFILE and setting.by == "store":
             settings.stores = (setting.value,)

@@ -27,7 +27,7 @@ from hsm_keys.values import NAME, describe, hides_its_arguments, shown_path, sho
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Profile", "Profiles", "chosen_profile", "config_path", "is_profile_name", "read_profiles"]
+__all__ = ["Profile", "Profiles", "chosen_profile", "config_path", "is_profile_name", "parse_profiles", "read_profiles"]
 
 _MAX_LENGTH: Final = 64 * 1024  # bytes
 
@@ -136,12 +136,16 @@ def read_profiles(path: Path) -> Profiles | None:
         return None
     except OSError as error:
         raise UsageError(f"{shown_path(path)} can't be read: {error.strerror}", hint="mend that, or move it") from None
-    return _parsed(path, content)
+    return parse_profiles(path, content)
 
 
 @hides_its_arguments
-def _parsed(path: Path, content: bytes) -> Profiles:
-    """Return what the file holds; its text may hold a secret that doesn't belong there."""
+def parse_profiles(path: Path, content: bytes) -> Profiles:
+    """Return what a text holds, which is to stand in that file; it may hold a secret that doesn't belong there.
+
+    Raises:
+        UsageError: If that can't be profiles; nothing of the text is repeated.
+    """
     hint = f"mend {path}; docs/profiles.md has an example"
     if len(content) > _MAX_LENGTH:
         raise UsageError(f"{path} is too long to hold profiles", hint=hint)

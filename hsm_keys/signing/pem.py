@@ -20,7 +20,7 @@ from hsm_keys.values import Secret, hides_its_arguments
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hsm_keys.signing.algorithms import PrivateKey
+    from hsm_keys.signing.algorithms import KeyType, PrivateKey, PublicKey
 
     Pem: TypeAlias = str | bytes | Secret
 
@@ -47,6 +47,15 @@ class PemKey:
     def __init__(self, api_key_id: str, pem: Pem, passphrase: Callable[[], str] | None = None) -> None:
         self.api_key_id = check_api_key_id(api_key_id)
         self._key = load_private_key(pem, passphrase)
+
+    @property
+    def key_type(self) -> KeyType:
+        """The key's type."""
+        return key_type_of(self._key.public_key())
+
+    def public_key(self) -> PublicKey:
+        """Return the public half."""
+        return self._key.public_key()
 
     def sign(self, message: bytes, /) -> bytes:
         """Return the signature: RSASSA-PSS with SHA-256 and a salt of 32 bytes, or Ed25519."""

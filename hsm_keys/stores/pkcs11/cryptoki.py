@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
     from pkcs11.mechanisms import Mechanism
 
-    from hsm_keys.stores.pins import Pin
+    from hsm_keys.values import Secret
 
 __all__ = [
     "CKU_CONTEXT_SPECIFIC",
+    "CKU_SO",
     "CKU_USER",
     "PLACES",
     "FunctionList",
@@ -36,6 +37,7 @@ __all__ = [
     "sign_mechanism",
 ]
 
+CKU_SO: Final = 0
 CKU_USER: Final = 1
 CKU_CONTEXT_SPECIFIC: Final = 2
 
@@ -43,6 +45,7 @@ _CKF_RW_SESSION: Final = 2
 _CKF_SERIAL_SESSION: Final = 4
 _CKF_OS_LOCKING_OK: Final = 2
 _LOGGED_IN: Final = frozenset({1, 3})  # CKS_RO_USER_FUNCTIONS, CKS_RW_USER_FUNCTIONS
+_LABEL_SIZE: Final = 32
 _SLOT_INFO_SIZE: Final = 256  # more than CK_SLOT_INFO has
 _UNAVAILABLE: Final = ctypes.c_ulong(-1).value
 _LARGEST_SIGNATURE: Final = 1 << 16
@@ -58,6 +61,8 @@ PLACES: Final = {  # in CK_FUNCTION_LIST, after the version: place, and what the
     "C_GetSlotList": (4, (ctypes.c_ubyte, _pointer, _pointer)),
     "C_GetSlotInfo": (5, (_ulong, _pointer)),
     "C_GetTokenInfo": (6, (_ulong, _pointer)),
+    "C_InitToken": (9, (_ulong, _pointer, _ulong, _pointer)),
+    "C_InitPIN": (10, (_ulong, _pointer, _ulong)),
     "C_OpenSession": (12, (_ulong, _ulong, _pointer, _pointer, _pointer)),
     "C_CloseSession": (13, (_ulong,)),
     "C_GetSessionInfo": (15, (_ulong, _pointer)),
@@ -182,14 +187,29 @@ class Functions:
         """Tell whether C_GetSlotInfo gives a slot's information."""
         return int(self._call["C_GetSlotInfo"](slot, ctypes.create_string_buffer(_SLOT_INFO_SIZE))) == CKR_OK
 
-    def open_session(self, slot: int) -> int:
+    def init_token(self, slot: int, so_pin: Secret, label: str) -> int:
+        """Call C_InitToken and return its CKR_ code; the label is padded with blanks."""
+        secret = so_pin.reveal().encode()
+        return int(self._call["C_InitToken"](slot, secret, len(secret), label.encode().ljust(_LABEL_SIZE)))
+
+    def init_pin(self, session: int, pin: Secret) -> int:
+        """Call C_InitPIN, in a read-write session of the security officer, and return its CKR_ code."""
+        secret = pin.reveal().encode()
+        return int(self._call["C_InitPIN"](session, secret, len(secret)))
+
+    def open_session(self, slot: int, *, writes: bool = False) -> int:
         """Open a session, read-only unless the token refuses these, and return its handle.
+
+        Args:
+            slot: The slot's id.
+            writes: Whether it has to be a read-write session.
 
         Raises:
             PKCS11Error: If the module refuses.
         """
         handle = _ulong()
-        for flags in (_CKF_SERIAL_SESSION, _CKF_SERIAL_SESSION | _CKF_RW_SESSION):
+        both = _CKF_SERIAL_SESSION | _CKF_RW_SESSION
+        for flags in (both,) if writes else (_CKF_SERIAL_SESSION, both):
             result = self._call["C_OpenSession"](slot, flags, None, None, ctypes.byref(handle))
             if result == CKR_OK:
                 break
@@ -214,12 +234,12 @@ class Functions:
         check(self._call["C_GetSessionInfo"](session, ctypes.byref(info)))
         return info.state in _LOGGED_IN
 
-    def login(self, session: int, user: int, pin: Pin | None) -> int:
+    def login(self, session: int, user: int, pin: Secret | None) -> int:
         """Call C_Login and return its CKR_ code: whoever raises then has no PIN in its frame.
 
         Args:
             session: The session.
-            user: ``CKU_USER`` or ``CKU_CONTEXT_SPECIFIC``.
+            user: ``CKU_USER``, ``CKU_CONTEXT_SPECIFIC`` or ``CKU_SO``.
             pin: The PIN; None lets the token ask on a pad of its own.
         """
         if pin is None:

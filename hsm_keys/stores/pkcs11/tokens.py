@@ -33,6 +33,7 @@ __all__ = [
     "find_token",
     "initialised",
     "serial_of",
+    "usable_tokens",
     "with_its_module",
 ]
 
@@ -254,6 +255,21 @@ def _check_module(module: Module, uri: Pkcs11Uri) -> None:
                 f"{uri.module_path} isn't the module that the URI means by {attribute}: it says {str(there)!r}",
                 hint=f"leave {attribute} out, or name the right module: module-path, --module, HSM_KEYS_MODULE",
             )
+
+
+def usable_tokens(module_path: str) -> list[tuple[Pkcs11Uri, str]]:
+    """Return the initialised tokens of a module: the URI that names each, and what people call it.
+
+    Raises:
+        StoreError: If the module can't be used.
+    """
+    module = acquire(module_path)
+    try:
+        tokens = all_tokens(module)
+        found = [_found(token, tokens, module_path) for token in initialised(tokens)]
+        return [(each.uri, each.description) for each in found]
+    finally:
+        module.release()
 
 
 def choose_slot(number: int, module_path: str) -> SlotChoice:

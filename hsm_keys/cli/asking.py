@@ -1,0 +1,73 @@
+"""Asking somebody at a terminal, on stderr: stdout is for the result."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from hsm_keys.errors import UsageError
+from hsm_keys.values import Secret, hides_its_arguments
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["TerminalPerson"]
+
+
+class TerminalPerson:
+    """Answers questions: a person at the terminal, or ``--yes`` in the place of one.
+
+    Args:
+        say: Hears what people should know.
+        yes: Whether everything was agreed to on the command line.
+    """
+
+    def __init__(self, say: Callable[[str], None], *, yes: bool) -> None:
+        self.say = say
+        self._yes = yes
+
+    @property
+    def answers(self) -> bool:
+        """Whether there is somebody to ask."""
+        return not self._yes and sys.stdin.isatty()
+
+    def agree(self, question: str) -> None:
+        """Ask whether to go on.
+
+        Raises:
+            UsageError: If the answer is no.
+        """
+        if self._yes:
+            self.say(f"{question} yes (--yes)")
+        elif not click.confirm(question, default=True, err=True):
+            raise UsageError("not confirmed; nothing more was done", hint="run it again: it goes on from what is there")
+
+    def choose(self, question: str, choices: Sequence[str]) -> int:
+        """Ask for one of several, and return its place.
+
+        Raises:
+            UsageError: If there is nobody to ask.
+        """
+        if not self.answers:
+            raise UsageError(f"there are several: {'; '.join(choices)}", hint="name one with --store, --token or --kms")
+        for number, choice in enumerate(choices, 1):
+            self.say(f"{number}. {choice}")
+        return int(click.prompt(question, type=click.IntRange(1, len(choices)), err=True)) - 1
+
+    @hides_its_arguments
+    def new_pin(self, prompt: str) -> Secret:
+        """Ask twice, without echo, for a PIN that is new; empty if none was chosen, or there is nobody to ask."""
+        if not self.answers:
+            return Secret("")
+        return Secret(
+            click.prompt(
+                prompt, default="", show_default=False, hide_input=True, confirmation_prompt="The same again", err=True
+            )
+        )
+
+    def text(self, prompt: str) -> str:
+        """Ask for a line of text; empty if there is none."""
+        answer: str = click.prompt(prompt, default="", show_default=False, err=True)
+        return answer.strip()

@@ -1,0 +1,191 @@
+"""``init``."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from hsm_keys.cli.asking import TerminalPerson
+from hsm_keys.cli.commands import command
+from hsm_keys.cli.confirming import require_consent, yes_option
+from hsm_keys.cli.enroll import KEY_TYPES, key_object
+from hsm_keys.cli.options import Settings, api_key_id_option, key_name, new_key_options, settings_options
+from hsm_keys.cli.output import print_json, print_line
+from hsm_keys.cli.profile import add_profile_of
+from hsm_keys.cli.session import bootstrap_signer, connector, management_signer, opened_store, speaking
+from hsm_keys.errors import UsageError
+from hsm_keys.signing.environments import ENVIRONMENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from hsm_keys.cli.session import Connector
+    from hsm_keys.lifecycle.enroll import Enrollment
+    from hsm_keys.onboarding.first_key import WantedKey
+    from hsm_keys.onboarding.person import Person
+    from hsm_keys.onboarding.profile_of_key import PlannedProfile
+    from hsm_keys.onboarding.softhsm_token import NewToken
+    from hsm_keys.stores.base import KeyStore, StoredKey
+
+__all__ = ["init"]
+
+_OF_A_TOKEN_TO_BE: Final = frozenset({"token", "module", "pin_file", "force_pin"})
+"""Options that don't say by themselves which store is meant: the token may not be there yet."""
+
+
+@command(uses_profile=False, epilog="Example: hsm-keys init prod --env demo")
+@key_name("What to call the key; by default as the profile, or prod or demo.", required=False)
+@click.option("--key-type", type=click.Choice(KEY_TYPES), help="What to make; init says what it chooses, and why.")
+@new_key_options
+@api_key_id_option
+@yes_option
+@settings_options
+@click.pass_obj
+def init(
+    settings: Settings,
+    *,
+    name: str | None,
+    key_type: str | None,
+    scopes: tuple[str, ...],
+    subaccount: int | None,
+    auth: str | None,
+    api_key_id: str | None,
+    yes: bool,
+) -> None:
+    """Set up a first key: find or make a token, make the key, register it, write a profile, prove a request.
+
+    It says what it will do before it does it. Killed or refused half way, the same command goes on from there. A key
+    that can't be registered by API is registered by hand: --api-key-id, or the question, takes the id.
+    """
+    from hsm_keys.onboarding.first_key import WantedKey, check_kalshi, choose_key_type, find_key, send_first_request
+    from hsm_keys.signing.algorithms import KeyType
+
+    require_consent(yes=yes)
+    if settings.as_json and not yes:
+        raise UsageError("--output json prints no questions", hint="give --yes with it")
+    profile = add_profile_of(settings, name)
+    connect = connector(settings)
+    name = name or profile or (connect.environment if connect.environment in ENVIRONMENTS else "kalshi")
+    with speaking(settings) as say:
+        person = TerminalPerson(say, yes=yes)
+        bootstrap = bootstrap_signer(settings.exchange) if auth is None else None
+        check_kalshi(connect.base_url, bootstrap, connect, say)
+        made = _choose_store(settings, person)
+        with _opened(settings, made, say) as store:
+            plan = _plan(profile or name, settings, store, connect)
+            there = find_key(store, name)
+            kind, why = choose_key_type(KeyType(key_type) if key_type else None, bootstrap)
+            if there is None:
+                say(f"the key will be {kind}: {why}")
+            if there is None or there.api_key_id is None or not plan.is_there:
+                person.agree(_question(name, store, connect, plan, there))
+            wanted = WantedKey(name, kind if there is None or key_type else None, list(scopes) or None, subaccount)
+            done = _enroll(store, wanted, connect, person, auth=auth, api_key_id=api_key_id)
+            plan = plan.write(done, say)
+            send_first_request(connect, done, say)
+        if made is not None:
+            made.finish()
+        _print(settings, done, plan, say)
+
+
+def _choose_store(settings: Settings, person: Person) -> NewToken | None:
+    """Put the store into the settings, unless options, variables or a profile name it; return a token that was made."""
+    from hsm_keys.onboarding.choosing_store import choose_store
+    from hsm_keys.profiles.file import config_path
+
+    options = settings.store_options
+    if settings.stores or os.environ.get("HSM_KEYS_STORE") or options.keys() - _OF_A_TOKEN_TO_BE:
+        return None
+    pin_file = options.get("pin_file") or os.environ.get("HSM_KEYS_PIN_FILE")
+    module = options.get("module") or os.environ.get("HSM_KEYS_MODULE")
+    uri, made = choose_store(
+        module, options.get("token"), config_path().parent, Path(pin_file) if pin_file else None, person
+    )
+    settings.stores = (uri,)
+    settings.store_options = {name: value for name, value in options.items() if name not in {"token", "module"}}
+    if made is not None and made.pin_file:
+        settings.store_options["pin_file"] = str(made.pin_file)
+    return made
+
+
+@contextmanager
+def _opened(settings: Settings, made: NewToken | None, say: Callable[[str], None]) -> Iterator[KeyStore]:
+    """Open the store; the PIN of a token that was made with one that was typed isn't asked for again."""
+    if made is None or made.pin is None:
+        with opened_store(settings, say) as store:
+            yield store
+        return
+    from hsm_keys import open_store
+
+    with open_store(settings.stores[0], ask_pin=lambda _prompt: made.pin.reveal() if made.pin else "") as store:
+        yield store
+
+
+def _plan(name: str, settings: Settings, store: KeyStore, connect: Connector) -> PlannedProfile:
+    from hsm_keys.onboarding.bot_lines import environment_fields
+    from hsm_keys.onboarding.profile_of_key import pin_file_to_keep, plan_profile, store_to_keep
+
+    ws_url = settings.ws_url or os.environ.get("KALSHI_WS_URL")
+    named = next(iter(settings.stores), os.environ.get("HSM_KEYS_STORE", ""))
+    fields = {"store": store_to_keep(store.uri, named)}
+    pin_file = pin_file_to_keep(settings.store_options.get("pin_file"))
+    if pin_file and store.uri.startswith("pkcs11:") and "pin-source=" not in fields["store"]:
+        fields["pin-file"] = pin_file
+    return plan_profile(name, fields | environment_fields(connect.base_url, connect.exchange, ws_url))
+
+
+def _question(name: str, store: KeyStore, connect: Connector, plan: PlannedProfile, there: StoredKey | None) -> str:
+    """Return what is going to change, as a question."""
+    steps = []
+    if there is None:
+        steps.append(f"make the key {name!r} in {store.describe()}")
+    if there is None or there.api_key_id is None:
+        steps.append(f"register {name!r} at Kalshi ({connect.base_url})")
+    if not plan.is_there:
+        steps.append(f"write the profile {plan.name} to {plan.path}")
+    return f"Next: {', then '.join(steps)}. Go on?"
+
+
+def _enroll(
+    store: KeyStore,
+    wanted: WantedKey,
+    connect: Connector,
+    person: Person,
+    *,
+    auth: str | None,
+    api_key_id: str | None,
+) -> Enrollment:
+    from hsm_keys.onboarding.first_key import find_key, first_key
+
+    there = find_key(store, wanted.name)
+    signer = None
+    if api_key_id is None and (there is None or there.api_key_id is None):
+        signer = management_signer(connect, [store], auth, person.say, changes=True)
+    with connect(signer) if signer else nullcontext() as management:
+        return first_key(
+            store,
+            wanted,
+            environment=connect.environment,
+            connect=connect,
+            management=management,
+            api_key_id=api_key_id,
+            person=person,
+        )
+
+
+def _print(settings: Settings, done: Enrollment, plan: PlannedProfile, say: Callable[[str], None]) -> None:
+    from hsm_keys.onboarding.bot_lines import python_lines, request_line
+
+    lines = python_lines(done.key.name, plan.fields)
+    if settings.as_json:
+        profile = {"profile": plan.name, "config": str(plan.path), "python": lines}
+        print_json(key_object(done.key, done.custody, done.api_key_id) | profile)
+        return
+    say("for your bot, in Python:")
+    for line in lines:
+        print_line(line)
+    say(f"from a shell: {request_line(done.key.name, plan.name)}")

@@ -1,0 +1,39 @@
+"""Who answers questions: somebody at a terminal, or nobody."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hsm_keys.values import Secret
+
+__all__ = ["Person"]
+
+
+class Person(Protocol):
+    """Hears what goes on, and answers. Where there is nobody to ask, yes was said beforehand."""
+
+    @property
+    def answers(self) -> bool:
+        """Whether there is somebody to ask."""
+
+    def say(self, line: str) -> None:
+        """Say a line."""
+
+    def agree(self, question: str) -> None:
+        """Ask whether to go on.
+
+        Raises:
+            UsageError: If the answer is no.
+        """
+
+    def choose(self, question: str, choices: Sequence[str]) -> int:
+        """Ask for one of several, and return its place."""
+
+    def new_pin(self, prompt: str) -> Secret:
+        """Ask twice, without echo, for a PIN that is new; empty if none was chosen."""
+
+    def text(self, prompt: str) -> str:
+        """Ask for a line of text; empty if there is none."""

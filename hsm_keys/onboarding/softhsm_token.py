@@ -1,0 +1,166 @@
+"""A token in SoftHSM for somebody who has none, with its PIN in a file of this user's or in somebody's head.
+
+Killed anywhere, the next run goes on: ``making-LABEL.json`` in the folder of the profiles has, until the profile is
+written, the PIN of the security officer and where the user PIN is. Then the former is kept nowhere: whoever has it
+could set a new user PIN.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from hsm_keys.errors import StoreError, UsageError
+from hsm_keys.profiles.writing import private_folder
+from hsm_keys.stores.pkcs11.new_token import TokenState, make_token, state_of_token
+from hsm_keys.values import Secret, shown_path
+
+if TYPE_CHECKING:
+    from hsm_keys.onboarding.person import Person
+
+__all__ = ["NewToken", "offer_token", "unfinished_label"]
+
+_RANDOM_BYTES: Final = 16
+_PREFIX: Final = "making-"
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A token that was made.
+
+    Args:
+        label: Its label.
+        pin_file: The file that holds its user PIN; None where a person has it.
+        pin: The user PIN that a person has just typed; None otherwise.
+        note: What the next run would go on by; ``finish`` ends it.
+    """
+
+    label: str
+    pin_file: Path | None
+    pin: Secret | None
+    note: Path
+
+    def finish(self) -> None:
+        """Forget the security officer's PIN: the token and its profile are there."""
+        self.note.unlink(missing_ok=True)
+
+
+def unfinished_label(folder: Path) -> str | None:
+    """Return the label of a token that an earlier run was making; None if there is none."""
+    note = next(iter(sorted(folder.glob(f"{_PREFIX}*.json"))), None)
+    return None if note is None else note.stem.removeprefix(_PREFIX)
+
+
+def offer_token(module_path: str, label: str, folder: Path, pin_file: Path | None, person: Person) -> NewToken:
+    """Make a token, if a person agrees; go on with one that an earlier run began.
+
+    Args:
+        module_path: SoftHSM.
+        label: The token's label, which is also part of file names.
+        folder: Where the file with a random PIN goes.
+        pin_file: A file that holds the PIN to be; else the person chooses one, or it is random, in a file.
+        person: Who is asked.
+
+    Raises:
+        UsageError: If the answer is no, or a file can't be written or read.
+        PinError: If the PIN is one that the token doesn't take.
+        StoreError: If SoftHSM refuses.
+    """
+    if "/" in label or label.startswith("."):
+        raise UsageError("the label of a new token is part of a file's name", hint="choose letters and digits")
+    note = folder / f"{_PREFIX}{label}.json"
+    noted = _read(note)
+    if noted is None:
+        person.agree(f"Make a token in SoftHSM ({module_path}), called {label}?")
+    state = state_of_token(module_path, label)
+    if noted is not None and state is TokenState.READY:
+        person.say(f"the token {label!r} is there: an earlier run made it")
+        return NewToken(label, noted.pin_file, None, note)
+    if noted is None and state is not TokenState.ABSENT:
+        raise StoreError(
+            f"there is a token {label!r} without a user PIN, and nobody knows its security officer's",
+            hint="choose another label with --token",
+        )
+    pin, kept = _pin(label, folder, pin_file, noted, person)
+    if noted is None or noted.pin_file != kept:
+        noted = _Note(Secret(secrets.token_hex(_RANDOM_BYTES)) if noted is None else noted.so_pin, kept)
+        _write_private(note, noted.as_text())
+    make_token(module_path, label, noted.so_pin, pin)
+    where = f"its user PIN is in {kept}, which you alone can read" if kept else "its user PIN is the one that you typed"
+    person.say(f"made the token {label!r}; {where}")
+    return NewToken(label, kept, None if kept else pin, note)
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """What the next run goes on by."""
+
+    so_pin: Secret
+    pin_file: Path | None
+
+    def as_text(self) -> Secret:
+        fields = {"so_pin": self.so_pin.reveal(), "pin_file": str(self.pin_file) if self.pin_file else None}
+        return Secret(json.dumps(fields))
+
+
+def _read(note: Path) -> _Note | None:
+    try:
+        fields = json.loads(note.read_text(encoding="utf-8"))
+        return _Note(Secret(fields["so_pin"]), Path(fields["pin_file"]) if fields["pin_file"] else None)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UsageError(f"{shown_path(note)} isn't as it was written", hint="move it away, and begin anew") from None
+
+
+def _pin(
+    label: str, folder: Path, pin_file: Path | None, noted: _Note | None, person: Person
+) -> tuple[Secret, Path | None]:
+    """Return the user PIN to be, and the file that holds it."""
+    if pin_file is not None:
+        return _pin_in(pin_file), pin_file
+    if noted is not None and noted.pin_file is not None:
+        return _pin_in(noted.pin_file), noted.pin_file
+    kept = _free_name(folder / f"pin-{label}")
+    chosen = person.new_pin(f"New user PIN of the token {label}, or nothing for a random one in {kept}")
+    if chosen:
+        return chosen, None
+    pin = Secret(secrets.token_hex(_RANDOM_BYTES // 2))
+    _write_private(kept, Secret(pin.reveal() + "\n"))
+    return pin, kept
+
+
+def _pin_in(file: Path) -> Secret:
+    from hsm_keys.stores.pins import PinWanted, resolve_pin
+    from hsm_keys.stores.uri import Pkcs11Uri
+
+    pin = resolve_pin(PinWanted("the new token"), pin_file=file, uri=Pkcs11Uri(), ask=None, env={})
+    if pin is None:
+        raise UsageError(f"{shown_path(file)} holds no PIN")
+    return pin
+
+
+def _free_name(path: Path) -> Path:
+    """Return a name that no file has: another token's PIN may be kept under the first one."""
+    return path if not path.exists() else path.with_name(f"{path.name}-{secrets.token_hex(2)}")
+
+
+def _write_private(path: Path, text: Secret) -> None:
+    """Write a file that this user alone can read, in one step."""
+    private_folder(path.parent)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with suppress(FileNotFoundError):
+            part.unlink()
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text.reveal())
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise UsageError(f"{shown_path(path)} can't be written: {error.strerror}", hint="see XDG_CONFIG_HOME") from None

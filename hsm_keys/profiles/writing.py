@@ -1,0 +1,107 @@
+"""Adding a profile to the file: what stands there stays as it is, comments and all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hsm_keys.errors import UsageError
+from hsm_keys.profiles.file import is_profile_name, parse_profiles, read_profiles
+from hsm_keys.values import describe, shown_path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hsm_keys.profiles.file import Profiles
+
+__all__ = ["add_profile_to_file", "check_profile", "private_folder"]
+
+
+def add_profile_to_file(path: Path, name: str, fields: Mapping[str, str]) -> bool:
+    """Write a profile, in one step: the file is whole, or as it was. The first profile of a file is its default.
+
+    Args:
+        path: The file; it and its folder are made where they aren't there.
+        name: The profile's name.
+        fields: Its settings.
+
+    Returns:
+        Whether it was written; not if it stands there already.
+
+    Raises:
+        UsageError: If the name can't be one, a profile of that name says something else, a field can't be used, or the
+            file can't be read or written.
+    """
+    if not is_profile_name(name):
+        raise UsageError(f"a profile can't be called {describe(name)}", hint="use letters, digits, dot, - and _")
+    known = read_profiles(path)
+    check_profile(known, name, fields)
+    if known is not None and name in known.profiles:
+        return False
+    text = "" if known is None else path.read_text(encoding="utf-8")
+    if known is None or not (known.profiles or known.default):
+        text = f'default = "{name}"\n{text}'
+    # What JSON writes for a text, TOML reads as the same one.
+    lines = [f'[profiles."{name}"]' if "." in name else f"[profiles.{name}]"]
+    lines += [f"{field} = {json.dumps(value, ensure_ascii=False)}" for field, value in fields.items()]
+    text = "\n".join([text.rstrip("\n"), "", *lines, ""])
+    parse_profiles(path, text.encode())
+    _write(path, text)
+    return True
+
+
+def check_profile(known: Profiles | None, name: str, fields: Mapping[str, str]) -> None:
+    """Make sure that a profile of that name isn't there, or says the same but for an API key id.
+
+    Args:
+        known: What the file holds; None if there is none.
+        name: The profile's name.
+        fields: Its settings.
+
+    Raises:
+        UsageError: If it says something else.
+    """
+    there = known.profiles.get(name) if known is not None else None
+    if known is None or there is None:
+        return
+    left_open = {} if "api-key-id" in fields else {"api-key-id": there.fields.get("api-key-id", "")}
+    if dict(there.fields) | left_open != dict(fields) | left_open:
+        raise UsageError(
+            f"the profile {name} of {known.path} says something else; it was left as it is",
+            hint="choose another name with --profile, or take that profile out of the file",
+        )
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder that nobody else can enter, if it isn't there.
+
+    Raises:
+        UsageError: If it can't be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise UsageError(f"{shown_path(path)} can't be made: {error.strerror}", hint="see XDG_CONFIG_HOME") from None
+
+
+def _write(path: Path, text: str) -> None:
+    private_folder(path.parent)
+    real = path.resolve()  # a link stays one
+    try:
+        descriptor, part = tempfile.mkstemp(prefix=f".{real.name}.", dir=real.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(part).replace(real)
+        except BaseException:
+            with suppress(OSError):
+                Path(part).unlink()
+            raise
+    except OSError as error:
+        raise UsageError(f"{shown_path(path)} can't be written: {error.strerror}", hint="see XDG_CONFIG_HOME") from None

@@ -1,0 +1,85 @@
+"""SoftHSM's configuration: where it is read, whether this user can make tokens by it, and one of the user's own.
+
+SoftHSM 2 reads ``SOFTHSM2_CONF``, else ``~/.config/softhsm2/softhsm2.conf``, else the system's, whose folder of tokens
+is root's and the group softhsm's on most distributions.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from hsm_keys.errors import StoreError
+from hsm_keys.values import shown_path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["own_configuration", "tokens_folder", "write_own_configuration"]
+
+_SYSTEMS: Final = (
+    "/etc/softhsm/softhsm2.conf",
+    "/etc/softhsm2.conf",
+    "/usr/local/etc/softhsm/softhsm2.conf",
+    "/opt/homebrew/etc/softhsm/softhsm2.conf",
+)
+_TOKENDIR: Final = re.compile(r"^\s*directories\.tokendir\s*=\s*(\S.*?)\s*$", re.MULTILINE)
+
+
+def own_configuration() -> Path:
+    """Return where SoftHSM looks for this user's configuration."""
+    return Path.home() / ".config" / "softhsm2" / "softhsm2.conf"
+
+
+def tokens_folder(env: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the folder in which this user can make tokens, as SoftHSM is configured; None if there is none.
+
+    Raises:
+        StoreError: If ``SOFTHSM2_CONF`` names a file that can't be used: nothing is configured in its place.
+    """
+    named = env.get("SOFTHSM2_CONF")
+    candidates = [Path(named)] if named else [own_configuration(), *map(Path, _SYSTEMS)]
+    conf = next((path for path in candidates if _is_there(path)), candidates[0])
+    folder = _folder_in(conf)
+    if folder is not None and os.access(folder, os.W_OK | os.X_OK):
+        return folder
+    if named or (conf == own_configuration() and _is_there(conf)):
+        raise StoreError(
+            f"by {shown_path(conf)}, SoftHSM has no folder that this user can make tokens in",
+            hint="name one there, in the line directories.tokendir = /path, and make it",
+        )
+    return None
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # in a folder that this user can't enter
+        return True
+
+
+def _folder_in(conf: Path) -> Path | None:
+    try:
+        found = _TOKENDIR.search(conf.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return None
+    return Path(found[1]) if found else None
+
+
+def write_own_configuration() -> Path:
+    """Write a configuration of this user's own, with a folder of tokens that nobody else can enter; return its path.
+
+    Raises:
+        OSError: If it can't be written.
+    """
+    conf = own_configuration()
+    folder = Path.home() / ".local" / "share" / "softhsm2" / "tokens"
+    conf.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    text = f"directories.tokendir = {folder}\nobjectstore.backend = file\nlog.level = ERROR\n"
+    part = conf.with_name(f".{conf.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(conf)
+    return conf
