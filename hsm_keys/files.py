@@ -89,6 +89,8 @@ def write_whole(path: Path, text: str) -> None:
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may leave the name, and nothing in it
         Path(part).replace(path)
     except BaseException:
         with suppress(OSError):

@@ -8,17 +8,16 @@ could set a new user PIN.
 from __future__ import annotations
 
 import json
-import os
 import secrets
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import StoreError, UsageError
+from hsm_keys.files import sync_folder, write_whole
 from hsm_keys.profiles.writing import private_folder
 from hsm_keys.stores.pkcs11.new_token import TokenState, make_token, state_of_token
-from hsm_keys.values import Secret, shown_path
+from hsm_keys.values import Secret, hides_its_arguments, shown_path
 
 if TYPE_CHECKING:
     from hsm_keys.onboarding.person import Person
@@ -150,17 +149,12 @@ def _free_name(path: Path) -> Path:
     return path if not path.exists() else path.with_name(f"{path.name}-{secrets.token_hex(2)}")
 
 
+@hides_its_arguments
 def _write_private(path: Path, text: Secret) -> None:
     """Write a file that this user alone can read, in one step."""
     private_folder(path.parent)
-    part = path.with_name(f".{path.name}.part")
     try:
-        with suppress(FileNotFoundError):
-            part.unlink()
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(text.reveal())
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        write_whole(path, text.reveal())
+        sync_folder(path.parent)
     except OSError as error:
         raise UsageError(f"{shown_path(path)} can't be written: {error.strerror}", hint="see XDG_CONFIG_HOME") from None

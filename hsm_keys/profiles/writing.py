@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hsm_keys.errors import UsageError
+from hsm_keys.files import write_whole
 from hsm_keys.profiles.file import is_profile_name, parse_profiles, read_profiles
 from hsm_keys.values import describe, shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from hsm_keys.profiles.file import Profiles
 
@@ -90,18 +88,7 @@ def private_folder(path: Path) -> None:
 
 def _write(path: Path, text: str) -> None:
     private_folder(path.parent)
-    real = path.resolve()  # a link stays one
     try:
-        descriptor, part = tempfile.mkstemp(prefix=f".{real.name}.", dir=real.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(part).replace(real)
-        except BaseException:
-            with suppress(OSError):
-                Path(part).unlink()
-            raise
+        write_whole(path.resolve(), text)  # a link stays one
     except OSError as error:
         raise UsageError(f"{shown_path(path)} can't be written: {error.strerror}", hint="see XDG_CONFIG_HOME") from None

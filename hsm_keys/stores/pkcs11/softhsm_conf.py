@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import StoreError
+from hsm_keys.files import write_whole
 from hsm_keys.values import shown_path
 
 if TYPE_CHECKING:
@@ -79,7 +80,5 @@ def write_own_configuration() -> Path:
     conf.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     text = f"directories.tokendir = {folder}\nobjectstore.backend = file\nlog.level = ERROR\n"
-    part = conf.with_name(f".{conf.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(conf)
+    write_whole(conf, text)
     return conf
