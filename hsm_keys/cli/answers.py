@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
     import httpx2
 
-__all__ = ["Answer", "answers_object", "refusal_text", "timing"]
+__all__ = ["TimedAnswer", "answers_object", "refusal_text", "timing"]
 
 _LONGEST_REFUSAL: Final = 4000  # characters of an error's body: Kalshi's are shorter, a proxy's page may not be
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TimedAnswer:
     """An answer, and how many milliseconds it took from before the signature to the end of the body."""
 
     response: httpx2.Response
@@ -45,7 +45,7 @@ class Answer:
         return _object({"status": str(self.response.status_code), **headers, "body": body})
 
 
-def answers_object(answers: Sequence[Answer], *, include: bool) -> str:
+def answers_object(answers: Sequence[TimedAnswer], *, include: bool) -> str:
     """Return the JSON object of a repeated request: ``{"answers": [{"status", "elapsed_ms", "body"}]}``."""
     texts = []
     for answer in answers:

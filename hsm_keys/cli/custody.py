@@ -18,7 +18,7 @@ from hsm_keys.errors import KeyProblemError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hsm_keys.inspecting.custody_report import Entry
+    from hsm_keys.inspecting.custody_report import CustodyEntry
 
 __all__ = ["custody"]
 
@@ -85,7 +85,7 @@ def custody(
     return 0 if whole else KeyProblemError.exit_code
 
 
-def _print(entries: Sequence[Entry], *, whole: bool) -> None:
+def _print(entries: Sequence[CustodyEntry], *, whole: bool) -> None:
     rows = [
         (
             entry.name,
@@ -106,7 +106,7 @@ def _print(entries: Sequence[Entry], *, whole: bool) -> None:
     click.echo(f"\nevery key is in custody{accepted}" if whole else "\nnot every key is in custody")
 
 
-def _print_entry(entry: Entry) -> None:
+def _print_entry(entry: CustodyEntry) -> None:
     from hsm_keys.inspecting.custody_report import scopes_against_use, what_scopes_allow
     from hsm_keys.stores.custody_verdicts import Verdict
 

@@ -50,24 +50,28 @@ def generate(
     goes on from there.
     """
     from hsm_keys.lifecycle.generate import Generator
-    from hsm_keys.lifecycle.made_by_kalshi import Maker
-    from hsm_keys.lifecycle.registering import Wanted
+    from hsm_keys.lifecycle.made_by_kalshi import KalshiGenerator
+    from hsm_keys.lifecycle.registering import ApiKeyRequest
     from hsm_keys.signing.algorithms import KeyType
 
     connect = connector(settings)
-    wanted, kind = Wanted(name, list(scopes) or None, subaccount), KeyType(key_type)
+    wanted, kind = ApiKeyRequest(name, list(scopes) or None, subaccount), KeyType(key_type)
     with speaking(settings) as say:
         if to_file is None:
             with (
                 opened_store(settings, say) as store,
                 management_client(connect, [store], auth, say, changes=True) as management,
             ):
-                print_enrollment(settings, Generator(store, Maker(wanted, kind, management, connect, say)).run())
+                print_enrollment(
+                    settings, Generator(store, KalshiGenerator(wanted, kind, management, connect, say)).run()
+                )
             return
         from hsm_keys.lifecycle.to_file import generate_to_file
 
         with _storeless_management(settings, connect, auth, say) as management:
-            print_enrollment(settings, generate_to_file(to_file, Maker(wanted, kind, management, connect, say)))
+            print_enrollment(
+                settings, generate_to_file(to_file, KalshiGenerator(wanted, kind, management, connect, say))
+            )
 
 
 @contextmanager

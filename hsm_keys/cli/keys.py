@@ -15,7 +15,7 @@ from hsm_keys.cli.session import connector, management_signer, opened_store, ope
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hsm_keys.inspecting.inventory import Entry, UnusableObject
+    from hsm_keys.inspecting.inventory import InventoryEntry, UnusableObject
 
 __all__ = ["list_keys", "public_key", "show"]
 
@@ -58,7 +58,7 @@ def list_keys(settings: Settings, *, auth: str | None) -> None:
             say_attestation(attestation, say)
 
 
-def _print_table(entries: Sequence[Entry]) -> None:
+def _print_table(entries: Sequence[InventoryEntry]) -> None:
     headings = ("NAME", "API KEY ID", "ENVIRONMENT", "SCOPES", "STATE", "TYPE", "PRIVATE HALF")
     rows = [
         (

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hsm_keys.proxy.differing import Difference
     from hsm_keys.proxy.judge import Verdict
     from hsm_keys.proxy.ledgers import Ledger
-    from hsm_keys.proxy.whatif import Asked
+    from hsm_keys.proxy.whatif import SupposedRequest
 
 __all__ = ["check", "policy"]
 
@@ -66,10 +66,10 @@ def check(settings: Settings, /, *, policy: Path, requests: Any, explain: bool, 
     return int(denied > 0)
 
 
-def _asked(checking: _Checking, one: dict[str, str | None]) -> Asked:
+def _asked(checking: _Checking, one: dict[str, str | None]) -> SupposedRequest:
     from hsm_keys.kalshi.operations import find_operation
     from hsm_keys.proxy.paths import UnclearPathError, split_target, whole_path
-    from hsm_keys.proxy.whatif import Asked
+    from hsm_keys.proxy.whatif import SupposedRequest
 
     method, target, body = one["method"] or "", one["path"] or "", one["body"]
     client = one["client"] or "default"
@@ -80,7 +80,7 @@ def _asked(checking: _Checking, one: dict[str, str | None]) -> Asked:
     trades = find_operation(method, path).counts_as_trade
     if trades and body is None and checking.judge.needs_body(client, method, path):
         raise UsageError("the policy judges the body of this request", hint="give it: --body '{...}'")
-    return Asked(client, method, target, None if body is None else body.encode())
+    return SupposedRequest(client, method, target, None if body is None else body.encode())
 
 
 class _Checking:
@@ -105,7 +105,7 @@ class _Checking:
         self._explain = explain
         self._at: datetime = datetime.now(UTC)
 
-    def judged(self, asked: Asked) -> dict[str, Any]:
+    def judged(self, asked: SupposedRequest) -> dict[str, Any]:
         """Return a verdict as JSON has it."""
         from hsm_keys.proxy.whatif import explain, verdict_of
 
@@ -129,10 +129,10 @@ class _Checking:
 
 def _limits_of_proxies() -> list[dict[str, Any]]:
     """Return what the proxies that are found say of their limits."""
-    from hsm_keys.proxy.controlling import Wanted, ask_all
+    from hsm_keys.proxy.controlling import ProxyChoice, ask_all
 
     try:
-        answers = ask_all(Wanted(everyone=True), "GET", "/limits")
+        answers = ask_all(ProxyChoice(everyone=True), "GET", "/limits")
     except HsmKeysError:  # none runs
         return []
     return [answer.said for answer in answers if answer.error is None]

@@ -14,12 +14,12 @@ from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, key_name, settings_options
 from hsm_keys.cli.output import print_json, print_rows, print_table
 from hsm_keys.errors import HsmKeysError, StoreNotFoundError, UsageError
-from hsm_keys.proxy.controlling import Wanted, ask_all, ask_one
+from hsm_keys.proxy.controlling import ProxyChoice, ask_all, ask_one
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hsm_keys.proxy.controlling import Answer
+    from hsm_keys.proxy.controlling import ControlAnswer
 
 __all__ = ["cancel_all", "freeze", "limits", "status", "thaw"]
 
@@ -44,10 +44,10 @@ def _which_options(function: Callable[_P, _T]) -> Callable[_P, _T]:
     return function
 
 
-def _wanted(name: str | None, socket: Path | None, *, everyone: bool) -> Wanted:
+def _wanted(name: str | None, socket: Path | None, *, everyone: bool) -> ProxyChoice:
     if (name is not None) + (socket is not None) + everyone != 1:
         raise UsageError("which proxy is meant has to be said, once", hint="give --name NAME, --socket PATH or --all")
-    return Wanted(name, socket, everyone)
+    return ProxyChoice(name, socket, everyone)
 
 
 @command(epilog="Example: hsm-keys proxy freeze --name prod --cancel-all")
@@ -89,7 +89,7 @@ def thaw(settings: Settings, *, name: str | None, socket: Path | None, everyone:
     _change(settings, ask_all(wanted, "POST", "/thaw"), everyone=True)
 
 
-def _change(settings: Settings, answers: list[Answer], *, everyone: bool) -> None:
+def _change(settings: Settings, answers: list[ControlAnswer], *, everyone: bool) -> None:
     """Say what became of each proxy; raise the first error, where one wasn't frozen or thawed for good."""
     errors = [answer.error for answer in answers if answer.error is not None]
     done = [answer for answer in answers if answer.error is None]
@@ -178,7 +178,7 @@ def _limit(row: dict[str, Any]) -> list[str]:
     return [row["client"] or "(all)", row["cap"], row["most"], left, back_at, market]
 
 
-def _wait(wanted: Wanted) -> None:
+def _wait(wanted: ProxyChoice) -> None:
     """Wait until all proxies that are meant, at least one, serve their clients."""
     deadline = time.monotonic() + _WAIT_S
     while True:
@@ -196,7 +196,7 @@ def _wait(wanted: Wanted) -> None:
         time.sleep(_LOOK_EVERY_S)
 
 
-def _show_all(settings: Settings, answers: list[Answer]) -> None:
+def _show_all(settings: Settings, answers: list[ControlAnswer]) -> None:
     shown = [{**answer.said, "socket": str(answer.socket)} for answer in answers if answer.error is None]
     errors = [answer.error for answer in answers if answer.error is not None]
     if errors and not shown:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from hsm_keys.cli.answers import Answer, answers_object, refusal_text, timing
+from hsm_keys.cli.answers import TimedAnswer, answers_object, refusal_text, timing
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, settings_options, signing_key_options
 from hsm_keys.cli.request_body import read_body
@@ -177,7 +177,7 @@ def _carry_out(client: KalshiClient, asked: _Request, settings: Settings, say: C
 
 def _repeat(client: KalshiClient, asked: _Request, settings: Settings, say: Callable[[str], None]) -> None:
     """Send it as often as was asked for, and print each answer at once, unless one object is to hold them all."""
-    answers: list[Answer] = []
+    answers: list[TimedAnswer] = []
     times_ms: list[float] = []
     for number in range(1, (asked.repeat or 1) + 1):
         try:
@@ -196,7 +196,9 @@ def _repeat(client: KalshiClient, asked: _Request, settings: Settings, say: Call
     say(timing(times_ms))
 
 
-def _answered(client: KalshiClient, asked: _Request, say: Callable[[str], None], path: str | None = None) -> Answer:
+def _answered(
+    client: KalshiClient, asked: _Request, say: Callable[[str], None], path: str | None = None
+) -> TimedAnswer:
     """Send it once and return the answer, if it is a success; people hear what any other says."""
     from hsm_keys.kalshi.errors import error_of
 
@@ -207,10 +209,10 @@ def _answered(client: KalshiClient, asked: _Request, say: Callable[[str], None],
         for line in refusal_text(response, include=asked.include):
             say(line)
         raise error_of(response)
-    return Answer(response, elapsed_ms)
+    return TimedAnswer(response, elapsed_ms)
 
 
-def _print(settings: Settings, asked: _Request, answer: Answer) -> None:
+def _print(settings: Settings, asked: _Request, answer: TimedAnswer) -> None:
     if settings.as_json:
         _echo(answer.as_object(include=asked.include))
     else:

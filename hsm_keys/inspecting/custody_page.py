@@ -13,7 +13,7 @@ from hsm_keys.stores.custody_verdicts import Verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hsm_keys.inspecting.custody_report import Entry
+    from hsm_keys.inspecting.custody_report import CustodyEntry
     from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.stores.custody_verdicts import CustodyFact
 
@@ -55,7 +55,7 @@ _GLOSSARY: Final = {
 _UNNAMED: Final = "(no name)"
 
 
-def custody_page(entries: Sequence[Entry], *, made_at: str, environment: str | None) -> str:
+def custody_page(entries: Sequence[CustodyEntry], *, made_at: str, environment: str | None) -> str:
     """Return the page.
 
     Args:
@@ -76,7 +76,7 @@ def custody_page(entries: Sequence[Entry], *, made_at: str, environment: str | N
     )
 
 
-def _whole(entries: Sequence[Entry]) -> str:
+def _whole(entries: Sequence[CustodyEntry]) -> str:
     bad = sum(bool(entry.problem) and not entry.accepted for entry in entries)
     if not entries:
         return '<p class="verdict">There is no key.</p>'
@@ -87,7 +87,7 @@ def _whole(entries: Sequence[Entry]) -> str:
     return f'<p class="verdict {"bad" if bad else "good"}">{verdict}</p><p class="when">{escape(counts)}</p>'
 
 
-def _line(entry: Entry) -> str:
+def _line(entry: CustodyEntry) -> str:
     api_key_id = f'<td class="id">{escape(entry.api_key_id)}</td>' if entry.api_key_id else "<td>not registered</td>"
     return (
         f"<tr><td>{escape(entry.name or _UNNAMED)}</td>{api_key_id}"
@@ -95,17 +95,17 @@ def _line(entry: Entry) -> str:
     )
 
 
-def _shade(entry: Entry) -> str:
+def _shade(entry: CustodyEntry) -> str:
     if entry.accepted:
         return "unknown"
     return "bad" if entry.problem else "good"
 
 
-def _verdict(entry: Entry) -> str:
+def _verdict(entry: CustodyEntry) -> str:
     return f"{entry.verdict}; accepted: it is there on purpose" if entry.accepted else entry.verdict
 
 
-def _section(entry: Entry) -> str:
+def _section(entry: CustodyEntry) -> str:
     scopes = entry.scopes or []
     rows = [
         ("API key id", entry.api_key_id or "none: it was never registered"),
@@ -141,7 +141,7 @@ _TRIED: Final = {
 }
 
 
-def _age(entry: Entry) -> str:
+def _age(entry: CustodyEntry) -> str:
     if entry.created is None or entry.age_days is None:
         return "unknown: neither the store nor Kalshi tells"
     return f"{entry.age_days} {'day' if entry.age_days == 1 else 'days'}: made on {entry.created}"

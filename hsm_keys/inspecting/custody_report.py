@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.stores.base import KeyStore, StoredKey, Unusable
 
-__all__ = ["ELSEWHERE", "Entry", "account_in_custody", "examine_account", "scopes_against_use", "what_scopes_allow"]
+__all__ = [
+    "ELSEWHERE",
+    "CustodyEntry",
+    "account_in_custody",
+    "examine_account",
+    "scopes_against_use",
+    "what_scopes_allow",
+]
 
 _MILLISECONDS: Final = 10**11  # as seconds, this is the year 5138
 
@@ -36,7 +43,7 @@ _ALLOWS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CustodyEntry:
     """One API key, or a key of a store that Kalshi doesn't know.
 
     Args:
@@ -132,7 +139,7 @@ def examine_account(
     *,
     environment: str | None = None,
     accepted: Collection[str] = (),
-) -> list[Entry]:
+) -> list[CustodyEntry]:
     """Examine every key of the stores and every API key of the account; nothing is changed.
 
     A key of another program counts for the API keys that Kalshi takes its signature for, and else not at all.
@@ -149,7 +156,7 @@ def examine_account(
         StoreError: If a store doesn't list its keys.
     """
     by_id = {listing.api_key_id: listing for listing in listed or ()}
-    entries: list[Entry] = []
+    entries: list[CustodyEntry] = []
     foreign: list[tuple[KeyStore, StoredKey]] = []
     for store in stores:
         contents = store.contents()
@@ -170,7 +177,7 @@ def examine_account(
     return sorted(entries, key=_order) + sorted(others, key=_order)
 
 
-def _unclaimed(by_id: Iterable[str], entries: Sequence[Entry]) -> list[str]:
+def _unclaimed(by_id: Iterable[str], entries: Sequence[CustodyEntry]) -> list[str]:
     claimed = {entry.api_key_id for entry in entries}
     return [api_key_id for api_key_id in by_id if api_key_id not in claimed]
 
@@ -189,18 +196,18 @@ def _is_here(key: StoredKey, environment: str | None) -> bool:
     return environment is not None and key.environment in {None, environment}
 
 
-def _order(entry: Entry) -> tuple[str, str]:
+def _order(entry: CustodyEntry) -> tuple[str, str]:
     return entry.name, entry.api_key_id or ""
 
 
-def account_in_custody(entries: Sequence[Entry]) -> bool:
+def account_in_custody(entries: Sequence[CustodyEntry]) -> bool:
     """Tell whether every entry is in custody, or accepted as it is."""
     return not any(entry.problem and not entry.accepted for entry in entries)
 
 
 def _of_key(
     store: KeyStore, key: StoredKey, api_key_id: str | None, by_id: dict[str, ApiKey], connect: Connect | None
-) -> Entry:
+) -> CustodyEntry:
     listing = by_id.get(api_key_id) if api_key_id else None
     try:
         custody: CustodyReport | None = examine_custody(key)
@@ -213,7 +220,7 @@ def _of_key(
     if connect is not None and api_key_id and listing is None:
         also = f"; {problem}" if problem else ""
         problem = f"gone: Kalshi doesn't list its API key, which was deleted or belongs to another account{also}"
-    return Entry(
+    return CustodyEntry(
         name=key.name,
         api_key_id=api_key_id,
         listed=listing,
@@ -229,10 +236,10 @@ def _of_key(
     )
 
 
-def _of_unusable(store: KeyStore, found: Unusable, by_id: dict[str, ApiKey]) -> Entry:
+def _of_unusable(store: KeyStore, found: Unusable, by_id: dict[str, ApiKey]) -> CustodyEntry:
     listing = by_id.get(found.mark.api_key_id) if found.mark.api_key_id else None
     created = _moment(listing.created_ts if listing else None)
-    return Entry(
+    return CustodyEntry(
         name=found.name,
         api_key_id=found.mark.api_key_id,
         listed=listing,
@@ -291,9 +298,9 @@ def _live(key: StoredKey, api_key_id: str, connect: Connect | None) -> bool | No
         return None
 
 
-def _of_listing(listing: ApiKey, environment: str | None, *, accepted: bool) -> Entry:
+def _of_listing(listing: ApiKey, environment: str | None, *, accepted: bool) -> CustodyEntry:
     created = _moment(listing.created_ts)
-    return Entry(
+    return CustodyEntry(
         name=listing.name,
         api_key_id=listing.api_key_id,
         listed=listing,

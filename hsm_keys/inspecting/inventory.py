@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.stores.base import KeyStore, StoredKey, Unusable
 
-__all__ = ["Entry", "Inventory", "UnusableObject", "take_inventory"]
+__all__ = ["Inventory", "InventoryEntry", "UnusableObject", "take_inventory"]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class InventoryEntry:
     """One key, seen from both sides.
 
     Args:
@@ -76,7 +76,7 @@ class Inventory:
         unusable: What the stores hold beside them, and can't use.
     """
 
-    entries: list[Entry]
+    entries: list[InventoryEntry]
     unusable: list[UnusableObject]
 
 
@@ -89,7 +89,7 @@ def take_inventory(stores: Sequence[KeyStore], listed: Sequence[ApiKey] | None, 
         environment: The environment at hand, as ``environment_name`` gives it: it knows nothing of other ones' keys.
     """
     by_id = {api_key.api_key_id: api_key for api_key in listed or ()}
-    mine: list[Entry] = []
+    mine: list[InventoryEntry] = []
     unusable: list[UnusableObject] = []
     for store in stores:
         contents = store.contents()
@@ -108,10 +108,10 @@ def take_inventory(stores: Sequence[KeyStore], listed: Sequence[ApiKey] | None, 
     return Inventory(mine + sorted(others, key=lambda entry: (entry.name, entry.api_key_id or "")), unusable)
 
 
-def _in_store(store: KeyStore, key: StoredKey, by_id: dict[str, ApiKey], *, asked: bool) -> Entry:
+def _in_store(store: KeyStore, key: StoredKey, by_id: dict[str, ApiKey], *, asked: bool) -> InventoryEntry:
     api_key = by_id.get(key.api_key_id) if key.api_key_id else None
     gone = asked and key.api_key_id is not None and api_key is None
-    return Entry(
+    return InventoryEntry(
         name=key.name,
         api_key_id=key.api_key_id,
         environment=key.environment,
@@ -124,9 +124,9 @@ def _in_store(store: KeyStore, key: StoredKey, by_id: dict[str, ApiKey], *, aske
     )
 
 
-def _unusable(store: KeyStore, found: Unusable, api_key_id: str, by_id: dict[str, ApiKey]) -> Entry:
+def _unusable(store: KeyStore, found: Unusable, api_key_id: str, by_id: dict[str, ApiKey]) -> InventoryEntry:
     api_key = by_id.get(api_key_id)
-    return Entry(
+    return InventoryEntry(
         name=found.name,
         api_key_id=api_key_id,
         environment=found.mark.environment,
@@ -139,8 +139,8 @@ def _unusable(store: KeyStore, found: Unusable, api_key_id: str, by_id: dict[str
     )
 
 
-def _elsewhere(api_key: ApiKey, where: str, environment: str) -> Entry:
-    return Entry(
+def _elsewhere(api_key: ApiKey, where: str, environment: str) -> InventoryEntry:
+    return InventoryEntry(
         name=api_key.name,
         api_key_id=api_key.api_key_id,
         environment=environment,

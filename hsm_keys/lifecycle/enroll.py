@@ -15,7 +15,7 @@ from hsm_keys.inspecting.custody import CustodyReport, prove_custody
 from hsm_keys.inspecting.proof_of_possession import accepts, prove_registration
 from hsm_keys.kalshi.api_keys import new_key_fields
 from hsm_keys.lifecycle.locking import exclusive
-from hsm_keys.lifecycle.registering import Registrar, Wanted, bind
+from hsm_keys.lifecycle.registering import ApiKeyRequest, Registrar, bind
 from hsm_keys.lifecycle.rights import MOVES_MONEY, check_manages
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.api_key_ids import check_api_key_id
@@ -134,7 +134,7 @@ def enroll(
         if scopes is None:
             report(MOVES_MONEY)
         minted, new = mint(store, name, key_type, report)
-        wanted = Wanted(name, scopes, subaccount, by_hand=_BY_HAND.format(name=name))
+        wanted = ApiKeyRequest(name, scopes, subaccount, by_hand=_BY_HAND.format(name=name))
         registrar = Registrar(store, management, connect, report)
         key, api_key_id = registrar.register(minted.key, wanted, listed, new=new)
     return Enrollment(key, minted.custody, api_key_id)

@@ -24,7 +24,7 @@ from hsm_keys.inspecting.custody import examine_custody, prove_imported
 from hsm_keys.inspecting.proof_of_possession import find_registration, prove_registration, signs
 from hsm_keys.lifecycle.enroll import Enrollment
 from hsm_keys.lifecycle.locking import exclusive
-from hsm_keys.lifecycle.made_by_kalshi import KALSHI, Made, Maker, called
+from hsm_keys.lifecycle.made_by_kalshi import KALSHI, GeneratedPair, KalshiGenerator, called
 from hsm_keys.lifecycle.registering import bind
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.backend import as_importing
@@ -48,18 +48,18 @@ class Generator:
 
     Args:
         store: Where the private half will live.
-        maker: Has the pair made by Kalshi; its name is the key's name in the store too.
+        kalshi: Has the pair made by Kalshi; its name is the key's name in the store too.
 
     Raises:
         UsageError: If the name can't be one, or the store takes no keys at all that were made elsewhere.
     """
 
-    def __init__(self, store: KeyStore, maker: Maker) -> None:
-        self._name = check_new_name(maker.name)
+    def __init__(self, store: KeyStore, kalshi: KalshiGenerator) -> None:
+        self._name = check_new_name(kalshi.name)
         self._store = store
         self._imports = as_importing(store).imports()
-        self._maker = maker
-        self._report = maker.report
+        self._kalshi = kalshi
+        self._report = kalshi.report
 
     def run(self) -> Enrollment:
         """Take the key from nothing, or from where an earlier run stopped, to imported, bound and proved.
@@ -78,19 +78,19 @@ class Generator:
             if pending is None:
                 self._check_not_stored()
             else:
-                check_environment(self._name, pending.environment, self._maker.environment)
+                check_environment(self._name, pending.environment, self._kalshi.environment)
             if pending is not None and pending.key is None:
                 self._report(f"an earlier run was interrupted: waiting {_SETTLE_S:.0f} s for what it asked of Kalshi")
                 time.sleep(_SETTLE_S)
-            listed = self._maker.listed()  # also shows, before anything is made, that we may ask
+            listed = self._kalshi.listed()  # also shows, before anything is made, that we may ask
             namesakes = self._namesakes(listed)
             if pending is None or pending.environment is None:  # such a mark doesn't say where it was to be made
                 self._check_unused(namesakes)
             elif pending.key is not None:
                 return self._finish(pending.key, namesakes, listed)
             else:
-                self._maker.delete_lost(self._lost(namesakes))
-            self._maker.tell_rights()
+                self._kalshi.delete_lost(self._lost(namesakes))
+            self._kalshi.tell_rights()
             self._try_out()
             made = self._make(listed)
             return self._conclude(self._import(made), made.api_key_id)
@@ -106,7 +106,7 @@ class Generator:
         A key that isn't ours, or that an interrupted `enroll` has registered, may have been registered by that name.
         """
         unbound = [key for key in self._store.keys() if key.api_key_id is None and signs(key)] if namesakes else []
-        used = {find_registration(self._maker.connect, key, namesakes) for key in unbound}
+        used = {find_registration(self._kalshi.connect, key, namesakes) for key in unbound}
         return [api_key for api_key in namesakes if api_key.api_key_id not in used]
 
     def _check_not_stored(self) -> None:
@@ -133,30 +133,30 @@ class Generator:
 
     def _try_out(self) -> None:
         """Leave the mark, and make sure that the store keeps in what is put into it."""
-        throwaway = self._imports.prepare(self._name, self._maker.key_type, self._maker.environment)
+        throwaway = self._imports.prepare(self._name, self._kalshi.key_type, self._kalshi.environment)
         if throwaway is not None:
             try:
                 prove_imported(throwaway, throwaway.public_key(), KALSHI)
             except KeyProblemError:
                 self._imports.end(self._name)
                 raise
-        self._report(f"{self._store.describe()} is ready for an {self._maker.key_type} key that was made elsewhere")
+        self._report(f"{self._store.describe()} is ready for an {self._kalshi.key_type} key that was made elsewhere")
 
-    def _make(self, listed: Sequence[ApiKey]) -> Made:
+    def _make(self, listed: Sequence[ApiKey]) -> GeneratedPair:
         try:
-            return self._maker.make(listed)
+            return self._kalshi.make(listed)
         except OutcomeUnknownError:
             raise  # the mark stays: it tells the next run what to delete
         except HsmKeysError:
             with suppress(HsmKeysError):  # what went wrong first says more
-                if not self._namesakes(self._maker.listed()):
+                if not self._namesakes(self._kalshi.listed()):
                     self._imports.end(self._name)
             raise
 
-    def _import(self, made: Made) -> StoredKey:
+    def _import(self, made: GeneratedPair) -> StoredKey:
         """Put the private half into the store; if it doesn't go in, the API key is of no use and is deleted again."""
         try:
-            key = self._imports.put(self._name, made.private_key, made.api_key_id, self._maker.environment)
+            key = self._imports.put(self._name, made.private_key, made.api_key_id, self._kalshi.environment)
         except HsmKeysError as error:
             self._undo(made.api_key_id, error)
             raise
@@ -175,7 +175,7 @@ class Generator:
         with suppress(HsmKeysError):
             left = self._imports.pending(self._name)
             if left is None or left.key is None:
-                self._maker.delete(api_key_id)
+                self._kalshi.delete(api_key_id)
                 told = f"the API key {api_key_id} that Kalshi made was deleted again"
                 self._imports.end(self._name)
         error.amend(message=f"{error.message}; {told}")
@@ -183,7 +183,7 @@ class Generator:
     def _finish(self, key: StoredKey, namesakes: Sequence[ApiKey], listed: Sequence[ApiKey]) -> Enrollment:
         """Go on with a key that an interrupted run put in."""
         if not key.ours or examine_custody(key).made_inside:
-            self._maker.delete_lost(self._lost(namesakes))
+            self._kalshi.delete_lost(self._lost(namesakes))
             self._imports.end(self._name)
             if not key.ours:
                 raise name_in_use(key, self._store.describe())
@@ -191,14 +191,14 @@ class Generator:
                 f"the key {self._name!r} was made in the store after an earlier `generate` was interrupted",
                 hint=f"see it with `hsm-keys show {self._name}`, or choose another name",
             )
-        if key.key_type is not self._maker.key_type:
+        if key.key_type is not self._kalshi.key_type:
             raise KeyProblemError(
                 f"an interrupted run put an {key.key_type} key {self._name!r} into the store, and "
-                f"{self._maker.key_type} was asked for",
+                f"{self._kalshi.key_type} was asked for",
                 hint=f"give --key-type {key.key_type} to finish that one",
             )
         self._report(f"picked up the key {self._name!r}, which an interrupted run put into the store")
-        api_key_id = key.api_key_id or find_registration(self._maker.connect, key, namesakes)
+        api_key_id = key.api_key_id or find_registration(self._kalshi.connect, key, namesakes)
         if api_key_id is None:
             raise KalshiError(
                 f"the store has the key {self._name!r} that Kalshi made, and none of the API keys that Kalshi lists "
@@ -206,18 +206,18 @@ class Generator:
                 hint="it may not be known everywhere yet: run the same command again; if it was deleted at Kalshi, "
                 "generate under another name",
             )
-        self._maker.check_asked(api_key_id, listed)
+        self._kalshi.check_asked(api_key_id, listed)
         others = [api_key for api_key in namesakes if api_key.api_key_id != api_key_id]
-        self._maker.delete_lost(self._lost(others))
+        self._kalshi.delete_lost(self._lost(others))
         return self._conclude(key, api_key_id)
 
     def _conclude(self, key: StoredKey, api_key_id: str) -> Enrollment:
         """Prove the key, here and at Kalshi; bind it where putting it in didn't; remove the mark."""
         custody = prove_imported(key, key.public_key(), KALSHI)
-        prove_registration(self._maker.connect, key, api_key_id)
+        prove_registration(self._kalshi.connect, key, api_key_id)
         self._report("proved it: Kalshi answered a request signed in the store")
         if key.api_key_id != api_key_id:
-            key = bind(self._store, key, api_key_id, self._maker.environment, self._report)
+            key = bind(self._store, key, api_key_id, self._kalshi.environment, self._report)
         self._imports.end(self._name)
         self._report(f"custody: {custody.verdict}: copies may exist (`hsm-keys enroll` makes keys that have none)")
         return Enrollment(key, custody, api_key_id)

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from hsm_keys.inspecting.proof_of_possession import Connect
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.kalshi.models import ApiKey
-    from hsm_keys.lifecycle.registering import Wanted
+    from hsm_keys.lifecycle.registering import ApiKeyRequest
     from hsm_keys.signing.algorithms import PrivateKey
 
-__all__ = ["KALSHI", "Made", "Maker", "called"]
+__all__ = ["KALSHI", "GeneratedPair", "KalshiGenerator", "called"]
 
 KALSHI: Final = "Kalshi"
 
@@ -33,7 +33,7 @@ _KALSHIS_WORDS: Final = {KeyType.RSA_2048: "rsa", KeyType.ED25519: "ed25519"}
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class GeneratedPair:
     """What Kalshi made.
 
     Args:
@@ -52,7 +52,7 @@ def called(name: str, listed: Sequence[ApiKey]) -> list[ApiKey]:
     return [api_key for api_key in listed if api_key.name == name]
 
 
-class Maker:
+class KalshiGenerator:
     """Has pairs made by Kalshi.
 
     Args:
@@ -68,7 +68,7 @@ class Maker:
 
     def __init__(
         self,
-        wanted: Wanted,
+        wanted: ApiKeyRequest,
         key_type: KeyType,
         management: KalshiClient,
         connect: Connect,
@@ -110,7 +110,7 @@ class Maker:
             if listing.api_key_id == api_key_id:
                 check_asked(self.name, listing, self._wanted.scopes, self._wanted.subaccount)
 
-    def make(self, before: Sequence[ApiKey]) -> Made:
+    def make(self, before: Sequence[ApiKey]) -> GeneratedPair:
         """Have a pair made. If the answer is lost, what Kalshi made is deleted, and one more is asked for.
 
         Args:
@@ -141,7 +141,7 @@ class Maker:
             raise error
         return lost
 
-    def _post(self) -> Made:
+    def _post(self) -> GeneratedPair:
         try:
             answer = self._management.api_keys.generate(
                 self.name,
@@ -168,7 +168,7 @@ class Maker:
                 f"Kalshi gave no {self.key_type} private key; the API key {api_key_id} was deleted again",
                 hint="try another --key-type, or enroll a key that the store makes",
             )
-        return Made(api_key_id, pem, private_key)
+        return GeneratedPair(api_key_id, pem, private_key)
 
     def delete_lost(self, lost: Sequence[ApiKey]) -> None:
         """Delete the API key that an interrupted run had made, whose private half got lost.

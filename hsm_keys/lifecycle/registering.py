@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.stores.base import KeyStore, StoredKey
 
-__all__ = ["Registrar", "Wanted", "bind"]
+__all__ = ["ApiKeyRequest", "Registrar", "bind"]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ApiKeyRequest:
     """What is asked of Kalshi for a key.
 
     Args:
@@ -75,7 +75,9 @@ class Registrar:
         self._report = report
         self._environment = management.environment
 
-    def register(self, key: StoredKey, wanted: Wanted, listed: Sequence[ApiKey], *, new: bool) -> tuple[StoredKey, str]:
+    def register(
+        self, key: StoredKey, wanted: ApiKeyRequest, listed: Sequence[ApiKey], *, new: bool
+    ) -> tuple[StoredKey, str]:
         """Register a minted key, or find it registered; bind the id, and prove a signed request.
 
         Args:
@@ -140,7 +142,7 @@ class Registrar:
             return f"may still be there ({error.message}): end it with `hsm-keys revoke {api_key_id}`"
         return "was deleted again"
 
-    def _post(self, key: StoredKey, wanted: Wanted, before: Sequence[ApiKey]) -> str:
+    def _post(self, key: StoredKey, wanted: ApiKeyRequest, before: Sequence[ApiKey]) -> str:
         """Post the public half once. If the answer is lost, look for the key among those that are new."""
         try:
             return self._create(key, wanted)
@@ -156,7 +158,7 @@ class Registrar:
         except HsmKeysError as error:
             raise _kept(error, key, "run the same command again once that is mended") from None
 
-    def _create(self, key: StoredKey, wanted: Wanted) -> str:
+    def _create(self, key: StoredKey, wanted: ApiKeyRequest) -> str:
         try:
             return self._create_as(key, wanted, wanted.name)
         except (BadRequestError, ConflictError):
@@ -166,7 +168,7 @@ class Registrar:
             self._report(f"Kalshi refuses the name {wanted.name!r}; trying {wanted.spare_name!r}")
             return self._create_as(key, wanted, wanted.spare_name)
 
-    def _create_as(self, key: StoredKey, wanted: Wanted, name: str) -> str:
+    def _create_as(self, key: StoredKey, wanted: ApiKeyRequest, name: str) -> str:
         created = self._management.api_keys.create(
             name=name,
             public_key=key.public_pem(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hsm_keys.errors import KalshiError, KeyProblemError
-from hsm_keys.lifecycle.registering import Wanted
+from hsm_keys.lifecycle.registering import ApiKeyRequest
 from hsm_keys.lifecycle.rights import describe_rights, rights_of, scopes_of
 from hsm_keys.stores.key_names import SUCCESSOR
 
@@ -35,11 +35,11 @@ def listing_of(old: StoredKey, listed: Sequence[ApiKey]) -> ApiKey:
     return listing
 
 
-def wanted_like(name: str, old: ApiKey, listed: Sequence[ApiKey]) -> Wanted:
+def wanted_like(name: str, old: ApiKey, listed: Sequence[ApiKey]) -> ApiKeyRequest:
     """Return what the old API key has. Its name is taken at Kalshi, which may or may not matter there."""
     names = {listing.name for listing in listed}
     spare = next(f"{name}-{number}" for number in range(2, len(names) + 3) if f"{name}-{number}" not in names)
-    return Wanted(
+    return ApiKeyRequest(
         name=name,
         scopes=scopes_of(old) or None,
         subaccount=old.subaccount,

@@ -18,7 +18,7 @@ from hsm_keys.files import open_private, sync_folder, try_lock
 from hsm_keys.inspecting.custody import CustodyReport, made_outside
 from hsm_keys.inspecting.proof_of_possession import find_registration, prove_registration
 from hsm_keys.lifecycle.enroll import Enrollment
-from hsm_keys.lifecycle.made_by_kalshi import KALSHI, Maker, called
+from hsm_keys.lifecycle.made_by_kalshi import KALSHI, KalshiGenerator, called
 from hsm_keys.signing.environments import check_environment, is_environment
 from hsm_keys.signing.pem import PemKey, load_private_key
 from hsm_keys.stores.base import StoredKey
@@ -75,12 +75,12 @@ class PemFileKey(StoredKey):
         return self._pem_key.sign(message)
 
 
-def generate_to_file(path: str, maker: Maker) -> Enrollment:
+def generate_to_file(path: str, kalshi: KalshiGenerator) -> Enrollment:
     """Have a pair made, and write its private half to a new file (0600), or finish what an interrupted run left.
 
     Args:
         path: The file; it must not exist.
-        maker: Has the pair made by Kalshi.
+        kalshi: Has the pair made by Kalshi.
 
     Raises:
         UsageError: If the file exists, or can't be made; nothing was done.
@@ -90,31 +90,31 @@ def generate_to_file(path: str, maker: Maker) -> Enrollment:
         KalshiError: If Kalshi refuses; nothing is left behind.
         OutcomeUnknownError: If it isn't known whether Kalshi made a pair; the next run finds out.
     """
-    name, target = check_new_name(maker.name), Path(path).absolute()
-    part = _part_of(target, maker.environment)
+    name, target = check_new_name(kalshi.name), Path(path).absolute()
+    part = _part_of(target, kalshi.environment)
     interrupted = part.exists()
     if os.path.lexists(target) and not interrupted:
         raise UsageError(f"{target} exists already; nothing was done", hint="name a file that doesn't exist yet")
-    maker.report(
+    kalshi.report(
         f"WARNING: the private half goes into {target}: whoever reads that file, or a backup of it, has the key. "
         "Without --to-file it goes straight into a store; `hsm-keys enroll` makes it there"
     )
-    listed = maker.listed()
+    listed = kalshi.listed()
     namesakes = called(name, listed)
     if namesakes and not interrupted:
         raise KeyExistsError(
             f"Kalshi has an API key called {name!r} already: {_ids(namesakes)}; nothing was changed",
             hint="somebody may use it: choose another name, or delete it on Kalshi's account page first",
         )
-    maker.tell_rights()
+    kalshi.tell_rights()
     with _held(part, name) as descriptor:
         if os.path.lexists(target):
-            key = _delivered(name, target, part, namesakes, maker)
+            key = _delivered(name, target, part, namesakes, kalshi)
         else:
-            maker.delete_lost(namesakes)
-            key = _made(target, part, descriptor, maker, listed)
-    prove_registration(maker.connect, key, str(key.api_key_id))
-    maker.report("proved it: Kalshi answered a request signed with it")
+            kalshi.delete_lost(namesakes)
+            key = _made(target, part, descriptor, kalshi, listed)
+    prove_registration(kalshi.connect, key, str(key.api_key_id))
+    kalshi.report("proved it: Kalshi answered a request signed with it")
     return Enrollment(key, CustodyReport(tuple(key.custody_facts())), key.api_key_id)
 
 
@@ -157,7 +157,7 @@ def _held(part: Path, name: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _delivered(name: str, target: Path, part: Path, namesakes: Sequence[ApiKey], maker: Maker) -> PemFileKey:
+def _delivered(name: str, target: Path, part: Path, namesakes: Sequence[ApiKey], kalshi: KalshiGenerator) -> PemFileKey:
     """Return the key of a file that was whole before the run was interrupted."""
     if not target.samefile(part):
         raise UsageError(
@@ -165,28 +165,28 @@ def _delivered(name: str, target: Path, part: Path, namesakes: Sequence[ApiKey],
             hint="move it away, and run the same command again",
         )
     pem = target.read_bytes()
-    api_key_id = find_registration(maker.connect, PemFileKey(name, target, pem, None, maker.environment), namesakes)
+    api_key_id = find_registration(kalshi.connect, PemFileKey(name, target, pem, None, kalshi.environment), namesakes)
     if api_key_id is None:
         raise KalshiError(
             f"none of the API keys that Kalshi lists takes the signature of the key in {target}; nothing was done",
             hint="it may not be known everywhere yet: run the same command again; if you know that it was deleted, "
             "remove the file first",
         )
-    maker.check_asked(api_key_id, namesakes)
-    maker.report(f"picked up {target}, which an interrupted run wrote")
+    kalshi.check_asked(api_key_id, namesakes)
+    kalshi.report(f"picked up {target}, which an interrupted run wrote")
     part.unlink()
-    return PemFileKey(name, target, pem, api_key_id, maker.environment)
+    return PemFileKey(name, target, pem, api_key_id, kalshi.environment)
 
 
-def _made(target: Path, part: Path, descriptor: int, maker: Maker, listed: Sequence[ApiKey]) -> PemFileKey:
+def _made(target: Path, part: Path, descriptor: int, kalshi: KalshiGenerator, listed: Sequence[ApiKey]) -> PemFileKey:
     """Have the pair made and its private half written; whatever fails after that deletes the API key again."""
     try:
-        made = maker.make(listed)
+        made = kalshi.make(listed)
     except OutcomeUnknownError:
         raise  # the unfinished file stays: it tells the next run what to delete
     except HsmKeysError:
         with suppress(HsmKeysError, OSError):
-            if not called(maker.name, maker.listed()):
+            if not called(kalshi.name, kalshi.listed()):
                 part.unlink()
         raise
     pem = made.pem.encode()
@@ -198,12 +198,12 @@ def _made(target: Path, part: Path, descriptor: int, maker: Maker, listed: Seque
         sync_folder(target.parent)
     except OSError as error:
         os.ftruncate(descriptor, 0)
-        maker.delete(made.api_key_id)
+        kalshi.delete(made.api_key_id)
         part.unlink(missing_ok=True)
         raise UsageError(
             f"{target} can't be written: {error.strerror}; the API key {made.api_key_id} that Kalshi made was deleted",
             hint="name a file that doesn't exist yet, in a folder that you own",
         ) from None
     part.unlink()
-    maker.report(f"wrote the private half to {target} (0600)")
-    return PemFileKey(maker.name, target, pem, made.api_key_id, maker.environment)
+    kalshi.report(f"wrote the private half to {target} (0600)")
+    return PemFileKey(kalshi.name, target, pem, made.api_key_id, kalshi.environment)

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
     from hsm_keys.proxy.caps import Caps
 
-__all__ = ["DAY_MS", "MINUTE_MS", "Account", "Asked", "CapDenial", "DaySum", "Market"]
+__all__ = ["DAY_MS", "MINUTE_MS", "Account", "CapDenial", "CappedOrder", "DaySum", "MarketSums"]
 
 MINUTE_MS: Final = 60_000
 DAY_MS: Final = 86_400_000
 
 
-class Asked(NamedTuple):
+class CappedOrder(NamedTuple):
     """An order, or an amendment of one, as the caps look at it.
 
     Attributes:
@@ -95,7 +95,7 @@ def _over_at(minute: int) -> int:
     return (minute + 1) * MINUTE_MS + DAY_MS
 
 
-class Market:
+class MarketSums:
     """Hundredths of a contract in one market: the net position, and what may still be bought and sold."""
 
     __slots__ = ("asks", "bids", "net")
@@ -120,11 +120,11 @@ class Account:
     def __init__(self) -> None:
         self.live = self.open = 0
         self.day = DaySum()
-        self.markets: dict[str, Market] = {}
+        self.markets: dict[str, MarketSums] = {}
         self.recent: dict[str, int] = {}
 
     def against(
-        self, caps: Caps, whose: str, orders: Sequence[Asked], costs: Sequence[int], now_ms: int
+        self, caps: Caps, whose: str, orders: Sequence[CappedOrder], costs: Sequence[int], now_ms: int
     ) -> CapDenial | None:
         """Return the cap that is against orders that go out together; None if none is.
 
@@ -170,7 +170,7 @@ class Account:
         seconds = -(-(back_at - now_ms) // 1000)
         return CapDenial("max_dollars_a_day", f"{said}; there is room in {seconds} seconds", max(1, seconds))
 
-    def _against_markets(self, most: int, whose: str, orders: Sequence[Asked]) -> CapDenial | None:
+    def _against_markets(self, most: int, whose: str, orders: Sequence[CappedOrder]) -> CapDenial | None:
         asked: dict[tuple[str, str], int] = {}
         for order in orders:
             if not order.reduces:
@@ -194,7 +194,7 @@ class Account:
             return most
         return most - market.net - market.bids if side == "bid" else most + market.net - market.asks
 
-    def _against_duplicates(self, duplicate_ms: int, orders: Sequence[Asked], now_ms: int) -> CapDenial | None:
+    def _against_duplicates(self, duplicate_ms: int, orders: Sequence[CappedOrder], now_ms: int) -> CapDenial | None:
         seen: set[str] = set()
         for order in orders:
             if order.amends:

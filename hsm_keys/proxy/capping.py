@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hsm_keys.proxy.accounts import Asked
+from hsm_keys.proxy.accounts import CappedOrder
 from hsm_keys.proxy.amounts import DOLLAR
 from hsm_keys.proxy.exchanges import order_id_of
 from hsm_keys.proxy.settling import SETTLED, Hold
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.kalshi.operations import Operation
     from hsm_keys.proxy.orders import Exposure, Request
-    from hsm_keys.proxy.reservations import Order, Reservations
+    from hsm_keys.proxy.reservations import Reservations, ReservedOrder
 
 __all__ = ["CapError", "hold_of", "orders_of"]
 
@@ -32,7 +32,7 @@ class CapError(Exception):
         self.rule = rule
 
 
-def orders_of(reservations: Reservations, request: Request, path: str, *, capped: bool) -> list[Asked]:
+def orders_of(reservations: Reservations, request: Request, path: str, *, capped: bool) -> list[CappedOrder]:
     """Return what a request's orders ask for; nothing for an amendment of an order that isn't held, if none is capped.
 
     Args:
@@ -52,11 +52,11 @@ def orders_of(reservations: Reservations, request: Request, path: str, *, capped
     return [one for one in asked if one is not None]
 
 
-def _new(exposure: Exposure) -> Asked:
+def _new(exposure: Exposure) -> CappedOrder:
     name = exposure.client_order_id
     if not name:
         raise CapError("client_order_id", "the order needs a client_order_id: it is looked up by it")
-    return Asked(
+    return CappedOrder(
         exposure.market,
         exposure.side,
         exposure.count,
@@ -69,7 +69,7 @@ def _new(exposure: Exposure) -> Asked:
     )
 
 
-def _amendment(reservations: Reservations, exposure: Exposure, path: str) -> Asked | None:
+def _amendment(reservations: Reservations, exposure: Exposure, path: str) -> CappedOrder | None:
     order_id = order_id_of(path)
     old = reservations.asked(order_id)
     if old is None:
@@ -84,7 +84,9 @@ def _amendment(reservations: Reservations, exposure: Exposure, path: str) -> Ask
     )
 
 
-def hold_of(reservations: Reservations, operation: Operation, path: str, orders: Sequence[Order] = ()) -> Hold | None:
+def hold_of(
+    reservations: Reservations, operation: Operation, path: str, orders: Sequence[ReservedOrder] = ()
+) -> Hold | None:
     """Return what an allowed request holds of the caps, or may give back of them; None if nothing.
 
     Args:

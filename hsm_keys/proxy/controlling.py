@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["Answer", "NotCancelledError", "NotSavedError", "Wanted", "ask_all", "ask_one"]
+__all__ = ["ControlAnswer", "NotCancelledError", "NotSavedError", "ProxyChoice", "ask_all", "ask_one"]
 
 _ANSWER_S: Final = 10.0
 _OK: Final = 200
@@ -46,7 +46,7 @@ class _NobodyError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ProxyChoice:
     """Which proxies are meant: one of the three.
 
     Args:
@@ -61,7 +61,7 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class Answer:
+class ControlAnswer:
     """What a proxy said.
 
     Attributes:
@@ -75,7 +75,7 @@ class Answer:
     error: HsmKeysError | None = None
 
 
-def ask_one(wanted: Wanted, method: str, target: str) -> dict[str, Any]:
+def ask_one(wanted: ProxyChoice, method: str, target: str) -> dict[str, Any]:
     """Ask the one proxy that is meant, and return what it says.
 
     Raises:
@@ -100,7 +100,7 @@ def ask_one(wanted: Wanted, method: str, target: str) -> dict[str, Any]:
     return answer.said
 
 
-def ask_all(wanted: Wanted, method: str, target: str) -> list[Answer]:
+def ask_all(wanted: ProxyChoice, method: str, target: str) -> list[ControlAnswer]:
     """Ask all proxies that are meant, at once: one that hangs delays no other.
 
     Returns:
@@ -120,8 +120,8 @@ def ask_all(wanted: Wanted, method: str, target: str) -> list[Answer]:
     return answers
 
 
-def _answers(sockets: Sequence[Path], method: str, target: str) -> list[Answer]:
-    answers: dict[int, Answer] = {}
+def _answers(sockets: Sequence[Path], method: str, target: str) -> list[ControlAnswer]:
+    answers: dict[int, ControlAnswer] = {}
 
     def ask(number: int) -> None:
         try:
@@ -146,7 +146,7 @@ def _sockets_of(given: Path) -> list[Path]:
     return [answer.socket for answer in known if answer.said.get("serves_at") == where] or [control]
 
 
-def _asked(path: Path, method: str, target: str) -> Answer:
+def _asked(path: Path, method: str, target: str) -> ControlAnswer:
     """Ask one; raise ``_NobodyError`` if nobody listens there."""
     connection = HTTPConnection("localhost")
     with closing(connection), socket.socket(socket.AF_UNIX) as connection.sock:
@@ -158,16 +158,16 @@ def _asked(path: Path, method: str, target: str) -> Answer:
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             raise _NobodyError from None
         except OSError as error:
-            return Answer(path, error=UsageError(f"{path} can't be asked: {error.strerror or error}"))
+            return ControlAnswer(path, error=UsageError(f"{path} can't be asked: {error.strerror or error}"))
         if user != owner or os.geteuid() not in {owner, _ROOT}:
-            return Answer(path, error=_stranger(path, user))
+            return ControlAnswer(path, error=_stranger(path, user))
         try:
             connection.request(method, target)
             answer = connection.getresponse()
             said = json.loads(answer.read())
         except (OSError, HTTPException, ValueError):
-            return Answer(path, error=_silent(path, process))
-    return Answer(path, said, _problem(path, answer.status, said, target))
+            return ControlAnswer(path, error=_silent(path, process))
+    return ControlAnswer(path, said, _problem(path, answer.status, said, target))
 
 
 def _problem(path: Path, status: int, said: dict[str, Any], target: str) -> HsmKeysError | None:
@@ -219,7 +219,7 @@ def _where(folders: Sequence[Path], closed: Sequence[Path]) -> str:
     return f"{looked}; this user can't look in {', '.join(map(str, closed))}: run it as the proxy's user, or as root"
 
 
-def _not_found(wanted: Wanted, where: str) -> StoreNotFoundError:
+def _not_found(wanted: ProxyChoice, where: str) -> StoreNotFoundError:
     if wanted.socket is not None:
         return StoreNotFoundError(
             f"no proxy answers at {shown_path(wanted.socket)}",

@@ -14,7 +14,7 @@ from hsm_keys.proxy.amounts import DOLLAR
 from hsm_keys.proxy.caps import LONGEST_DUPLICATE_S
 from hsm_keys.proxy.edges import bodies, moments, money_of, order_body, routes, tickers
 from hsm_keys.proxy.judge import Judge
-from hsm_keys.proxy.whatif import Asked, verdict_of
+from hsm_keys.proxy.whatif import SupposedRequest, verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -64,7 +64,7 @@ class Difference:
         new: What the new one says.
     """
 
-    asked: Asked
+    asked: SupposedRequest
     at: datetime
     before: int
     old: Verdict
@@ -203,11 +203,11 @@ class _Pair:
         """Judge by both, and return whether each allows it."""
         self._found.tried += 1
         old, new = (
-            verdict_of(judge, Asked(client, method, path, body), at=at)
+            verdict_of(judge, SupposedRequest(client, method, path, body), at=at)
             for judge, client in zip(judges, self._caller.clients, strict=True)
         )
         if old.allowed != new.allowed:
-            asked = Asked(self._caller.says, method, path, body)
+            asked = SupposedRequest(self._caller.says, method, path, body)
             self._found.add(Difference(asked, at, before, old, new))
         return old.allowed, new.allowed
 

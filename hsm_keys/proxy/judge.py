@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from hsm_keys.kalshi.operations import Operation
-    from hsm_keys.proxy.accounts import Asked
+    from hsm_keys.proxy.accounts import CappedOrder
     from hsm_keys.proxy.settling import Hold
 
 __all__ = ["ALLOW_ALL", "Judge", "Verdict"]
@@ -191,7 +191,7 @@ class Judge:
 
     def _asked(
         self, client: str, rules: ClientPolicy, request: Request, *, method: str, path: str
-    ) -> tuple[list[Asked], Verdict | None]:
+    ) -> tuple[list[CappedOrder], Verdict | None]:
         """Return what a request asks for of the caps on money, and the refusal for what its orders are."""
         is_judged = not rules.leaves_unjudged(method, path)
         against = rules.order_limits.against(request.exposures) if is_judged else None

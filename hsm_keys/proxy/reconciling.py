@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.proxy.exchanges import Exchange
     from hsm_keys.proxy.journal import Journal
-    from hsm_keys.proxy.reservations import Order, Reservations
+    from hsm_keys.proxy.reservations import Reservations, ReservedOrder
 
     Get = Callable[[str, str], Awaitable[tuple[int, bytes]]]
 
@@ -166,7 +166,7 @@ class Reconciler:
         self._strangers, self._told = strangers, count
 
     async def _looked_up(
-        self, order: Order, resting: dict[str, dict[str, Any]], fills: dict[str, list[dict[str, Any]]]
+        self, order: ReservedOrder, resting: dict[str, dict[str, Any]], fills: dict[str, list[dict[str, Any]]]
     ) -> list[State]:
         """Return what became of an order of which the answer was lost; nothing if that can't be told yet."""
         is_late = self._reservations.now() - order.at_ms > self._late_ms
@@ -187,7 +187,7 @@ class Reconciler:
             return []
         return [State(order.number, 0, 0)]
 
-    async def _looked_up_amendment(self, order: Order) -> list[State]:
+    async def _looked_up_amendment(self, order: ReservedOrder) -> list[State]:
         """Return what became of an amendment of which the answer was lost; nothing if that can't be told."""
         order_id, old = order.asked.amends, self._reservations.asked(order.asked.amends)
         if old is None:  # it was cancelled meanwhile: what of it was filled at which price can't be told
@@ -208,7 +208,7 @@ class Reconciler:
             return [ended, State(order.number, 0, remaining, order_id, before + more)]
         return [State(old.number, old.filled, 0), State(order.number, more, remaining, order_id, before)]
 
-    async def _ended(self, order: Order, fills: dict[str, list[dict[str, Any]]]) -> list[State]:
+    async def _ended(self, order: ReservedOrder, fills: dict[str, list[dict[str, Any]]]) -> list[State]:
         """Return what an order came to that rests no longer."""
         if order.base:  # some of its fills may be older than those that were listed
             filled, _ = _counts(order, await self._order(order, order.order_id))
@@ -218,13 +218,13 @@ class Reconciler:
         mine = order.filled + order.live if filled is None else filled - order.base
         return [State(order.number, max(mine, order.filled), 0, order.order_id, order.base)]
 
-    async def _order(self, order: Order, order_id: str) -> dict[str, Any]:
+    async def _order(self, order: ReservedOrder, order_id: str) -> dict[str, Any]:
         """Return what Kalshi says of an order of that id; empty if it doesn't know it."""
         status, body = await self._get(f"{_exchange(order).orders}/{order_id}", "")
         said = _read(body).get("order") if status == HTTPStatus.OK else None
         return said if isinstance(said, dict) else {}
 
-    async def _fills(self, exchange: Exchange, orders: list[Order]) -> dict[str, list[dict[str, Any]]]:
+    async def _fills(self, exchange: Exchange, orders: list[ReservedOrder]) -> dict[str, list[dict[str, Any]]]:
         """Return the fills since the oldest of these orders, by order."""
         if not orders:
             return {}
@@ -262,17 +262,17 @@ def _read(body: bytes) -> dict[str, Any]:
     return said
 
 
-def _exchange(order: Order) -> Exchange:
+def _exchange(order: ReservedOrder) -> Exchange:
     return exchange_of(perps=order.asked.perps)
 
 
-def _counts(order: Order, said: dict[str, Any]) -> tuple[int | None, int | None]:
+def _counts(order: ReservedOrder, said: dict[str, Any]) -> tuple[int | None, int | None]:
     """Return how many contracts of an order were filled, and may still be."""
     exchange = _exchange(order)
     return whole(said.get(exchange.filled), 2), whole(said.get(exchange.remaining), 2)
 
 
-def _cost(order: Order, said: dict[str, Any]) -> int | None:
+def _cost(order: ReservedOrder, said: dict[str, Any]) -> int | None:
     """Return what a contract of the order costs as Kalshi has it now; None if that can't be told."""
     if order.asked.perps:  # nothing is reckoned with it
         return order.asked.cost
@@ -281,7 +281,7 @@ def _cost(order: Order, said: dict[str, Any]) -> int | None:
     return yes if yes is None or order.asked.side == "bid" else DOLLAR - yes
 
 
-def _resting(order: Order, resting: dict[str, dict[str, Any]]) -> list[State]:
+def _resting(order: ReservedOrder, resting: dict[str, dict[str, Any]]) -> list[State]:
     """Return what is new of an order that rests."""
     filled, remaining = _counts(order, resting[order.order_id])
     if filled is None or remaining is None:
@@ -290,7 +290,7 @@ def _resting(order: Order, resting: dict[str, dict[str, Any]]) -> list[State]:
     return [] if (state.filled, state.live) == (order.filled, order.live) else [state]
 
 
-def _found(order: Order, said: dict[str, Any]) -> list[State]:
+def _found(order: ReservedOrder, said: dict[str, Any]) -> list[State]:
     """Return what became of an order that Kalshi lists."""
     filled, remaining = _counts(order, said)
     if filled is None or remaining is None or not said.get("order_id"):

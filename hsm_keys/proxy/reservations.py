@@ -12,7 +12,7 @@ import time
 from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from hsm_keys.proxy.accounts import MINUTE_MS, Account, Asked, CapDenial, Market
+from hsm_keys.proxy.accounts import MINUTE_MS, Account, CapDenial, CappedOrder, MarketSums
 from hsm_keys.proxy.amounts import worst_case
 from hsm_keys.proxy.caps import LONGEST_DUPLICATE_S
 from hsm_keys.proxy.journal import JournalError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hsm_keys.proxy.caps import Caps
     from hsm_keys.proxy.journal import Journal
 
-__all__ = ["ALL", "Order", "Reservations", "State"]
+__all__ = ["ALL", "Reservations", "ReservedOrder", "State"]
 
 ALL: Final = ""
 """The account of all clients together."""
@@ -35,7 +35,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Order:
+class ReservedOrder:
     """An order, or an amendment of one, that holds something.
 
     Attributes:
@@ -54,7 +54,7 @@ class Order:
     number: int
     client: str
     at_ms: int
-    asked: Asked
+    asked: CappedOrder
     live: int
     filled: int = 0
     base: int = 0
@@ -99,7 +99,7 @@ class Reservations:
     """
 
     journal: Journal | None = None
-    orders: dict[int, Order] = field(default_factory=dict)
+    orders: dict[int, ReservedOrder] = field(default_factory=dict)
     changes: int = 0
     on_doubt: Callable[[], None] = lambda: None
     clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000
@@ -128,7 +128,7 @@ class Reservations:
 
     # What is asked.
 
-    def asked(self, order_id: str) -> Order | None:
+    def asked(self, order_id: str) -> ReservedOrder | None:
         """Return the order that has this id at Kalshi, if it is one of these."""
         number = self._by_id.get(order_id)
         return None if number is None else self.orders[number]
@@ -157,7 +157,7 @@ class Reservations:
         self._now_ms = max(self._now_ms, now_ms)
         return self._now_ms
 
-    def against(self, client: str, caps: Caps, together: Caps, orders: Sequence[Asked]) -> CapDenial | None:
+    def against(self, client: str, caps: Caps, together: Caps, orders: Sequence[CappedOrder]) -> CapDenial | None:
         """Return the cap that is against orders which go out together; None if none is.
 
         Args:
@@ -178,7 +178,7 @@ class Reservations:
 
     # What changes.
 
-    def reserve(self, client: str, orders: Sequence[Asked], *, remember: bool = False) -> list[Order]:
+    def reserve(self, client: str, orders: Sequence[CappedOrder], *, remember: bool = False) -> list[ReservedOrder]:
         """Hold what orders may cost, and write it down first; return them.
 
         Args:
@@ -210,7 +210,7 @@ class Reservations:
         if self.journal is not None and self.journal.size > _COMPACT:
             self._compact()
 
-    def end(self, orders: Iterable[Order]) -> None:
+    def end(self, orders: Iterable[ReservedOrder]) -> None:
         """Note that the requests of these orders are over: what isn't known of them has to be looked up."""
         doubtful = False
         for order in orders:
@@ -233,10 +233,12 @@ class Reservations:
         except JournalError as error:
             _log.warning("the journal of the caps isn't made smaller: %s", error)
 
-    def _reserve(self, client: str, orders: Sequence[Asked], now_ms: int, *, remember: bool) -> list[Order]:
+    def _reserve(
+        self, client: str, orders: Sequence[CappedOrder], now_ms: int, *, remember: bool
+    ) -> list[ReservedOrder]:
         reserved = []
         for asked in orders:
-            order = Order(self._next, client, now_ms, asked, asked.size)
+            order = ReservedOrder(self._next, client, now_ms, asked, asked.size)
             self._next += 1
             self._hold(order)
             if remember and not asked.amends:
@@ -246,7 +248,7 @@ class Reservations:
             reserved.append(order)
         return reserved
 
-    def _hold(self, order: Order) -> None:
+    def _hold(self, order: ReservedOrder) -> None:
         """Count an order that is new here."""
         self.orders[order.number] = order
         asked = order.asked
@@ -261,18 +263,18 @@ class Reservations:
                 account.open += cost
             market = account.markets.get(asked.market)
             if market is None:
-                market = account.markets[asked.market] = Market()
+                market = account.markets[asked.market] = MarketSums()
             if asked.side == "bid":
                 market.bids += order.live
             else:
                 market.asks += order.live
         self._touch(order)
 
-    def _accounts_of(self, order: Order) -> tuple[Account, ...]:
+    def _accounts_of(self, order: ReservedOrder) -> tuple[Account, ...]:
         """Return what an order counts in."""
         return () if order.asked.perps else (self.account(order.client), self.account(ALL))
 
-    def _touch(self, order: Order) -> None:
+    def _touch(self, order: ReservedOrder) -> None:
         self.changes += 1
         order.changed = self.changes
 
@@ -293,7 +295,7 @@ class Reservations:
                 self._drop(order)
             self._touch(order)
 
-    def _move(self, order: Order, filled: int, live: int, now_ms: int) -> None:
+    def _move(self, order: ReservedOrder, filled: int, live: int, now_ms: int) -> None:
         """Have another part of an order filled, and another part of it live."""
         asked = order.asked
         spent = worst_case(filled, asked.cost) - worst_case(order.filled, asked.cost)
@@ -316,7 +318,7 @@ class Reservations:
                 del account.markets[asked.market]
         order.filled, order.live = filled, live
 
-    def _drop(self, order: Order) -> None:
+    def _drop(self, order: ReservedOrder) -> None:
         """Hold nothing more for an order that can't fill any more."""
         del self.orders[order.number]
         if self._by_id.get(order.order_id) == order.number:
@@ -324,7 +326,7 @@ class Reservations:
         if self._names.get(order.asked.client_order_id) == order.number:
             del self._names[order.asked.client_order_id]
 
-    def _forget(self, order: Order) -> None:
+    def _forget(self, order: ReservedOrder) -> None:
         """Let an order go out again that never came to be."""
         for account in self._accounts_of(order):
             for key in _keys(order.asked):
@@ -341,7 +343,7 @@ class Reservations:
     def _replay(self, line: list[Any]) -> None:
         match line:
             case ["+", now_ms, client, _, remember, orders]:
-                self._reserve(client, [Asked(*asked) for asked in orders], self._until(now_ms), remember=remember)
+                self._reserve(client, [CappedOrder(*asked) for asked in orders], self._until(now_ms), remember=remember)
             case ["=", now_ms, states]:
                 self._settle([State(*state) for state in states], self._until(now_ms))
             case ["snapshot", now_ms, following, *parts]:
@@ -371,14 +373,14 @@ class Reservations:
 
     def _restore(self, now_ms: int, orders: Any, days: Any, nets: Any, recent: Any) -> None:
         for number, client, at_ms, asked, *rest in orders:
-            self._hold(Order(number, client, at_ms, Asked(*asked), *rest))
+            self._hold(ReservedOrder(number, client, at_ms, CappedOrder(*asked), *rest))
         for name, minute, spent in days:
             self.account(name).day.add(spent, minute * MINUTE_MS)
         for minute, spent in sorted((minute, spent) for _, minute, spent in days):
             self.account(ALL).day.add(spent, minute * MINUTE_MS)
         for name, ticker, net in nets:
             for account in (self.account(name), self.account(ALL)):
-                account.markets.setdefault(ticker, Market()).net += net
+                account.markets.setdefault(ticker, MarketSums()).net += net
         for name, key, at_ms in sorted(recent, key=lambda entry: entry[2]):
             for account in (self.account(name), self.account(ALL)):
                 account.recent[key] = at_ms
@@ -386,7 +388,7 @@ class Reservations:
             account.day.forget(now_ms)
 
 
-def _keys(asked: Asked) -> tuple[str, str]:
+def _keys(asked: CappedOrder) -> tuple[str, str]:
     return f"={asked.client_order_id}", asked.likeness
 
 

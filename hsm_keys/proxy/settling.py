@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from hsm_keys.proxy.exchanges import Exchange
-    from hsm_keys.proxy.reservations import Order, Reservations
+    from hsm_keys.proxy.reservations import Reservations, ReservedOrder
 
 __all__ = ["SETTLED", "Hold"]
 
@@ -61,7 +61,7 @@ class Hold:
     """
 
     def __init__(
-        self, reservations: Reservations, operation: str, order_id: str = "", orders: Sequence[Order] = ()
+        self, reservations: Reservations, operation: str, order_id: str = "", orders: Sequence[ReservedOrder] = ()
     ) -> None:
         self._reservations = reservations
         self._operation = operation
@@ -112,7 +112,7 @@ class _Answer(NamedTuple):
 
     reservations: Reservations
     order_id: str
-    orders: Sequence[Order]
+    orders: Sequence[ReservedOrder]
     said: Any
 
 
@@ -178,7 +178,7 @@ _READERS: Final[dict[str, Callable[[_Answer], list[State]]]] = {
 }
 
 
-def _reduced(order: Order | None, said: Any, *, is_over: bool) -> list[State]:
+def _reduced(order: ReservedOrder | None, said: Any, *, is_over: bool) -> list[State]:
     """Return what an answer says of an order of which something was taken away."""
     reduced = _count(said, "reduced_by")
     if order is None or reduced is None:
@@ -189,7 +189,7 @@ def _reduced(order: Order | None, said: Any, *, is_over: bool) -> list[State]:
     return [State(order.number, order.filled, left, order.order_id, order.base)]
 
 
-def _created(order: Order, said: Any) -> list[State]:
+def _created(order: ReservedOrder, said: Any) -> list[State]:
     """Return what an answer says of a new order; nothing if it doesn't say it clearly."""
     if not isinstance(said, dict) or said.get("client_order_id", order.asked.client_order_id) not in {
         None,

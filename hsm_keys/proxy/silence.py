@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hsm_keys.proxy.audit import AuditTrail
     from hsm_keys.proxy.judge import Judge
     from hsm_keys.proxy.metrics import Metrics
-    from hsm_keys.proxy.reservations import Order
+    from hsm_keys.proxy.reservations import ReservedOrder
 
 __all__ = ["SilenceWatch"]
 
@@ -136,15 +136,15 @@ class SilenceWatch:
     def _heard_at(self, client: str) -> float:
         return self._heard.get(client, self._since)
 
-    def _watched(self) -> dict[str, list[Order]]:
+    def _watched(self) -> dict[str, list[ReservedOrder]]:
         """Return the orders that may rest, by the clients that are watched."""
-        watched: defaultdict[str, list[Order]] = defaultdict(list)
+        watched: defaultdict[str, list[ReservedOrder]] = defaultdict(list)
         for order in self._judge.reservations.orders.values():
             if order.asked.rests and self._patience(order.client):
                 watched[order.client].append(order)
         return watched
 
-    async def _end_all(self, client: str, orders: list[Order]) -> None:
+    async def _end_all(self, client: str, orders: list[ReservedOrder]) -> None:
         """Cancel orders of a client, until all are known to be over."""
         seconds = self._patience(client)
         _log.warning("no word of client %s for %d seconds: its %d orders are cancelled", client, seconds, len(orders))
@@ -152,7 +152,7 @@ class SilenceWatch:
         await asyncio.gather(*map(self._end, orders))
         _log.warning("the %d orders of the silent client %s are over", len(orders), client)
 
-    async def _end(self, order: Order) -> None:
+    async def _end(self, order: ReservedOrder) -> None:
         """Cancel an order until it is known to be over; one of which the id isn't known is looked up meanwhile."""
         held, pause = self._judge.reservations, _AGAIN_S
         try:
@@ -168,7 +168,7 @@ class SilenceWatch:
         finally:
             self._ending.discard(order.number)
 
-    async def _cancel(self, order: Order, order_id: str) -> None:
+    async def _cancel(self, order: ReservedOrder, order_id: str) -> None:
         """Cancel an order, and believe of the answer what it says of it."""
         exchange, subaccount = exchange_of(perps=order.asked.perps), order.asked.subaccount
         query: dict[str, Any] = {} if exchange.perps else {"market_ticker": order.asked.market}  # names the shard

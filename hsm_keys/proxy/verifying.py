@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.proxy.doubts import Place
 
-__all__ = ["Finding", "Report", "read_public_key", "verify"]
+__all__ = ["TrailFinding", "TrailReport", "read_public_key", "verify"]
 
 _MOST_FINDINGS: Final = 100
 _LONGEST: Final = 1 << 20
@@ -31,7 +31,7 @@ _REMEMBERED: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class TrailFinding:
     """Something wrong.
 
     Attributes:
@@ -46,7 +46,7 @@ class Finding:
 
 
 @dataclass(slots=True)
-class Report:
+class TrailReport:
     """What a trail is like.
 
     Attributes:
@@ -63,7 +63,7 @@ class Report:
     unsigned: int = 0
     closed: bool = False
     head: str = FIRST_PREV
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[TrailFinding] = field(default_factory=list)
 
 
 def read_public_key(pem: str) -> PublicKey:
@@ -87,7 +87,7 @@ def verify(
     *,
     head: str | None = None,
     allow_unsigned_tail: bool = False,
-) -> Report:
+) -> TrailReport:
     """Read a whole trail and check it, in memory that doesn't grow with it.
 
     Args:
@@ -132,7 +132,7 @@ class _Reader:
     """Reads line after line."""
 
     def __init__(self, given: Sequence[PublicKey], head: str | None, *, allow_unsigned_tail: bool) -> None:
-        self.report = Report()
+        self.report = TrailReport()
         self._doubts = Doubts(self._find_at, wants_signature=bool(given), allow_unsigned_tail=allow_unsigned_tail)
         self.told_missing = False
         self._given = given
@@ -159,7 +159,7 @@ class _Reader:
 
     def _find_at(self, place: Place, what: str) -> None:
         if len(self.report.findings) < _MOST_FINDINGS:
-            self.report.findings.append(Finding(*place, what))
+            self.report.findings.append(TrailFinding(*place, what))
 
     def read(self, line: bytes) -> None:
         """Check a line, and take it for what the next one follows."""
@@ -212,7 +212,7 @@ class _Reader:
         *places, at = self._misfits
         self._misfits = None
         if len(self.report.findings) < _MOST_FINDINGS:
-            self.report.findings.insert(at, Finding(*places[second], what))
+            self.report.findings.insert(at, TrailFinding(*places[second], what))
         return True
 
     def _opened(self, record: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.proxy.judge import Judge
 
-__all__ = ["Asked", "explain", "read_asked", "verdict_of"]
+__all__ = ["SupposedRequest", "explain", "read_asked", "verdict_of"]
 
 
 class _Line(BaseModel):
@@ -36,7 +36,7 @@ class _Line(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SupposedRequest:
     """A request as a client would send it.
 
     Attributes:
@@ -54,7 +54,7 @@ class Asked:
     at: datetime | None = None
 
 
-def read_asked(lines: Iterable[str]) -> Iterator[tuple[int, Asked]]:
+def read_asked(lines: Iterable[str]) -> Iterator[tuple[int, SupposedRequest]]:
     """Yield the number of each line that isn't blank, and the request that it holds.
 
     A line is a JSON object with ``method`` and ``path``, and may have ``client``, ``body`` (an object, or a text that
@@ -77,10 +77,13 @@ def read_asked(lines: Iterable[str]) -> Iterator[tuple[int, Asked]]:
                 hint='one looks like {"method": "GET", "path": "/portfolio/balance", "client": "maker"}',
             ) from None
         body = json.dumps(said.body) if isinstance(said.body, dict) else said.body
-        yield number, Asked(said.client, said.method, said.path, None if body is None else body.encode(), said.at)
+        yield (
+            number,
+            SupposedRequest(said.client, said.method, said.path, None if body is None else body.encode(), said.at),
+        )
 
 
-def verdict_of(judge: Judge, asked: Asked, *, at: datetime) -> Verdict:
+def verdict_of(judge: Judge, asked: SupposedRequest, *, at: datetime) -> Verdict:
     """Return what the proxy would say; what is allowed counts in the judge's limits.
 
     Args:
@@ -99,7 +102,7 @@ def verdict_of(judge: Judge, asked: Asked, *, at: datetime) -> Verdict:
     return judge.judge(asked.client, asked.method, path, asked.body, at=at, now=at.timestamp())
 
 
-def explain(written: Mapping[str, Any], asked: Asked, verdict: Verdict) -> dict[str, Any]:
+def explain(written: Mapping[str, Any], asked: SupposedRequest, verdict: Verdict) -> dict[str, Any]:
     """Return what the request is, whose rules it was judged by, and which setting of theirs decided.
 
     Args:

@@ -12,7 +12,7 @@ from hsm_keys.proxy.audit import AuditError
 from hsm_keys.proxy.controlling import ask_one
 
 if TYPE_CHECKING:
-    from hsm_keys.proxy.controlling import Wanted
+    from hsm_keys.proxy.controlling import ProxyChoice
 
 __all__ = ["Note"]
 
@@ -27,7 +27,7 @@ class Note:
         arguments: How many it has.
     """
 
-    def __init__(self, proxy: Wanted, client: str, path: str, *, arguments: int) -> None:
+    def __init__(self, proxy: ProxyChoice, client: str, path: str, *, arguments: int) -> None:
         self._proxy = proxy
         self._what = {
             "client": client,

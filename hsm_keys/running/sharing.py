@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from hsm_keys.errors import HsmKeysError, KeyBusyError, UsageError
-from hsm_keys.proxy.controlling import Wanted, ask_one
+from hsm_keys.proxy.controlling import ProxyChoice, ask_one
 from hsm_keys.proxy.places import control_socket
 from hsm_keys.values import NAME, describe
 
@@ -87,7 +87,7 @@ class Share:
                 hint="letters, digits, dots, dashes and underscores, such as: --client maker",
             )
         self._name = name
-        self.proxy = Wanted(socket=control_socket(name))
+        self.proxy = ProxyChoice(socket=control_socket(name))
         self._client = client
         self._terms = terms
         self._folder = _private(control_socket(name).with_name(f"{name}.run"))
@@ -140,7 +140,7 @@ class Share:
 
     def _join_another(self) -> bool:
         """Join a proxy that no run has started, if there is one."""
-        wanted = Wanted(name=self._name)
+        wanted = ProxyChoice(name=self._name)
         try:
             known: dict[str, Any] = ask_one(wanted, "GET", "/identity")
         except HsmKeysError:

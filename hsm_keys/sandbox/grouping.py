@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from uuid import uuid4
 
-from hsm_keys.sandbox.matching import Refused
+from hsm_keys.sandbox.matching import OrderRefused
 
 if TYPE_CHECKING:
     from hsm_keys.sandbox.matching import Book, Order
@@ -76,9 +76,9 @@ class Groups(dict[str, Group]):
         if group_id is None:
             return
         if group_id not in self:
-            raise Refused(404, "not_found", "order group not found")
+            raise OrderRefused(404, "not_found", "order group not found")
         if self[group_id].is_triggered:
-            raise Refused(400, "invalid_order", "the order group was triggered: reset it first")
+            raise OrderRefused(400, "invalid_order", "the order group was triggered: reset it first")
 
     def matched(self, order: Order, count: int, now_ms: int) -> None:
         """Count what an order matched; end the group's orders if that was too much."""

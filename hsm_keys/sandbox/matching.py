@@ -16,7 +16,7 @@ from hsm_keys.sandbox.markets import DEPTH
 if TYPE_CHECKING:
     from hsm_keys.sandbox.markets import Market
 
-__all__ = ["Book", "Fill", "LevelChange", "Order", "Position", "Refused"]
+__all__ = ["Book", "Fill", "LevelChange", "Order", "OrderRefused", "Position"]
 
 Side: TypeAlias = Literal["bid", "ask"]
 Listener: TypeAlias = Callable[[str, object], None]
@@ -27,7 +27,7 @@ START_MONEY: Final = 10_000_000_000
 _FEE_STEP: Final = 100  # fees are rounded up to the hundredth of a cent
 
 
-class Refused(Exception):  # noqa: N818 - an answer, not a defect
+class OrderRefused(Exception):  # noqa: N818 - an answer, not a defect
     """The exchange doesn't take an order.
 
     Args:
@@ -156,16 +156,16 @@ class Book:
             Refused: If Kalshi would refuse it; nothing was kept.
         """
         if any(kept.client_order_id == order.client_order_id for kept in self.orders.values()):
-            raise Refused(409, "order_already_exists")
+            raise OrderRefused(409, "order_already_exists")
         if reduce_only:
             order = self._reduced(order)
         crosses = self._crosses(order)
         if post_only and crosses:
-            raise Refused(400, "invalid_order", "post only cross")
+            raise OrderRefused(400, "invalid_order", "post only cross")
         if order.time_in_force == "fill_or_kill" and not (crosses and order.remaining <= DEPTH):
-            raise Refused(409, "fill_or_kill_insufficient_resting_volume")
+            raise OrderRefused(409, "fill_or_kill_insufficient_resting_volume")
         if not reduce_only and order.locked > self.money_of(order.subaccount):
-            raise Refused(400, "insufficient_balance")
+            raise OrderRefused(400, "insufficient_balance")
         order = self._keep(replace(order, position=len(self.orders)))
         order = self._prevent_self_trade(order)
         if crosses and order.status == "resting":
@@ -178,7 +178,7 @@ class Book:
         held = self.positions.get((order.subaccount, order.market.ticker), Position()).count
         room = max(0, -held if order.side == "bid" else held)
         if not room:
-            raise Refused(400, "invalid_order", "there is no position that a reduce_only order could reduce")
+            raise OrderRefused(400, "invalid_order", "there is no position that a reduce_only order could reduce")
         return replace(order, initial=min(order.initial, room), remaining=min(order.remaining, room))
 
     def _crosses(self, order: Order) -> bool:
@@ -262,7 +262,7 @@ class Book:
             Refused: If the balance doesn't cover it; the order stays as it was.
         """
         if changed.locked > self.money_of(order.subaccount) + order.locked:
-            raise Refused(400, "insufficient_balance")
+            raise OrderRefused(400, "insufficient_balance")
         kept = self._prevent_self_trade(self._keep(replace(changed, in_book=not self._crosses(changed))))
         if kept.status == "resting" and self._crosses(kept):
             kept = self._fill(kept)

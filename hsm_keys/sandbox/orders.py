@@ -10,7 +10,7 @@ from hsm_keys.sandbox import bodies
 from hsm_keys.sandbox.bodies import body_of
 from hsm_keys.sandbox.fixed_point import count_of, count_text
 from hsm_keys.sandbox.markets import MARKET_VERSION, MARKETS, PERPS
-from hsm_keys.sandbox.matching import Order, Refused
+from hsm_keys.sandbox.matching import Order, OrderRefused
 from hsm_keys.sandbox.queries import asked_subaccount, integer
 from hsm_keys.sandbox.shapes import summary
 from hsm_keys.sandbox.subaccounts import subaccount_of
@@ -85,7 +85,7 @@ class Desk:
         try:
             groups.check(group)
             placed = book.place(order, post_only=bool(body.post_only), reduce_only=bool(body.reduce_only))
-        except Refused as refusal:
+        except OrderRefused as refusal:
             raise _refused(refusal.status, refusal.code, refusal.details) from None
         groups.matched(placed, placed.filled, call.now_ms)
         return book.orders[placed.order_id]
@@ -134,7 +134,7 @@ class Desk:
         book = self._book(call)
         try:
             amended = book.amend(order, changed)
-        except Refused as refusal:
+        except OrderRefused as refusal:
             raise _refused(refusal.status, refusal.code, refusal.details) from None
         self._groups(call).matched(amended, amended.filled - order.filled, call.now_ms)
         return Answer(200, self._shown(summary(book.orders[order.order_id])))

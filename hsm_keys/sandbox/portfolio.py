@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hsm_keys.sandbox.matching import Book, Fill, Order, Position
-    from hsm_keys.sandbox.queries import Wanted
+    from hsm_keys.sandbox.queries import Selection
 
 __all__ = [
     "balance",
@@ -62,7 +62,7 @@ async def balance(call: Call) -> Answer:
     )
 
 
-def _listed(call: Call, book: Book, which: Wanted) -> list[tuple[int, Order]]:
+def _listed(call: Call, book: Book, which: Selection) -> list[tuple[int, Order]]:
     """Return the orders that are asked for, each with its place."""
     book.expire(call.now_ms)
     status = choice(call.query, "status", _STATUSES)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hsm_keys.sandbox.markets import Market
     from hsm_keys.sandbox.wire import Call
 
-__all__ = ["Wanted", "asked_subaccount", "choice", "integer", "names", "wanted"]
+__all__ = ["Selection", "asked_subaccount", "choice", "integer", "names", "wanted"]
 
 _MAX_SUBACCOUNT: Final = 63
 _MAX_SECONDS: Final = 253_402_300_799  # the last second that RFC 3339 can write
@@ -71,7 +71,7 @@ def asked_subaccount(call: Call) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Selection:
     """Which orders, fills or positions a listing is asked for; None is all.
 
     Args:
@@ -102,7 +102,7 @@ class Wanted:
         )
 
 
-def wanted(call: Call, *, tickers: str = "ticker") -> Wanted:
+def wanted(call: Call, *, tickers: str = "ticker") -> Selection:
     """Return what a listing is asked for.
 
     Args:
@@ -113,7 +113,7 @@ def wanted(call: Call, *, tickers: str = "ticker") -> Wanted:
         WireError: 400, if a parameter is none; 403, if it is another subaccount than the key's.
     """
     since, until = (integer(call.query, name, 0, _MAX_SECONDS) for name in ("min_ts", "max_ts"))
-    return Wanted(
+    return Selection(
         tickers=names(call.query, tickers),
         events=names(call.query, "event_ticker"),
         subaccount=subaccount_of(call, asked_subaccount(call)),

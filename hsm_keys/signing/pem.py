@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from hsm_keys.errors import UsageError
 from hsm_keys.signing.algorithms import SALT_LENGTH, key_type_of
 from hsm_keys.signing.api_key_ids import check_api_key_id
-from hsm_keys.signing.pem_forms import Fault, fault_in
+from hsm_keys.signing.pem_forms import PemFault, fault_in
 from hsm_keys.values import Secret, hides_its_arguments
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def load_private_key(pem: Pem, passphrase: Callable[[], str] | None = None) -> P
         # What cryptography says is dropped: it may quote what it was given.
         fault = fault_in(content)
         if encrypted and "damaged" in fault.what:
-            fault = Fault("wrong passphrase, or a damaged PEM", "see KALSHI_PRIVATE_KEY_PASSPHRASE")
+            fault = PemFault("wrong passphrase, or a damaged PEM", "see KALSHI_PRIVATE_KEY_PASSPHRASE")
         raise UsageError(f"the private key can't be read: {fault.what}", hint=fault.hint) from None
     if not isinstance(key, RSAPrivateKey | Ed25519PrivateKey):
         raise UsageError(f"Kalshi takes no keys of the kind {type(key).__name__}", hint="use RSA or Ed25519")

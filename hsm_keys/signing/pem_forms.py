@@ -6,7 +6,7 @@ import re
 from base64 import b64decode
 from typing import Final, NamedTuple
 
-__all__ = ["Fault", "fault_in"]
+__all__ = ["PemFault", "fault_in"]
 
 _WANTED: Final = "give a PEM that begins with -----BEGIN PRIVATE KEY----- or -----BEGIN RSA PRIVATE KEY-----"
 _ARMOUR: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
@@ -16,28 +16,28 @@ _SEQUENCE: Final = b"\x30"  # the outermost tag of PKCS#1 and PKCS#8
 _SHORTEST_DER: Final = 40  # bytes; an Ed25519 key has 48
 
 
-class Fault(NamedTuple):
+class PemFault(NamedTuple):
     """What a text is in place of a private key's PEM, to follow "the private key can't be read: "; what to do next."""
 
     what: str
     hint: str
 
 
-def fault_in(content: bytes) -> Fault:
+def fault_in(content: bytes) -> PemFault:
     """Return what is wrong with a text that is no PEM of a private key; nothing of the text."""
     return _not_text(content) or _without_armour(content) or _in_armour(content)
 
 
-def _not_text(content: bytes) -> Fault | None:
+def _not_text(content: bytes) -> PemFault | None:
     if not content.strip():
-        return Fault("there is nothing in it", _WANTED)
+        return PemFault("there is nothing in it", _WANTED)
     if content.startswith(_UTF16):
-        return Fault(
+        return PemFault(
             "it is in UTF-16, as PowerShell's > writes it",
             "write it in UTF-8: iconv -f UTF-16 -t UTF-8 OLD > NEW, or Set-Content -Encoding ascii in PowerShell",
         )
     if _is_der(content):
-        return Fault("it is in DER, not PEM", "convert it: openssl pkey -inform DER -in OLD -out NEW")
+        return PemFault("it is in DER, not PEM", "convert it: openssl pkey -inform DER -in OLD -out NEW")
     return None
 
 
@@ -50,20 +50,20 @@ def _is_der(content: bytes) -> bool:
     return len(content) == 2 + size + length
 
 
-def _without_armour(content: bytes) -> Fault | None:
+def _without_armour(content: bytes) -> PemFault | None:
     if b"-----BEGIN" in content:
         return None
     if content.startswith(b"PuTTY-User-Key-File"):
-        return Fault("it is in PuTTY's format", "convert it: puttygen OLD -O private-openssh -o NEW")
+        return PemFault("it is in PuTTY's format", "convert it: puttygen OLD -O private-openssh -o NEW")
     if _BASE64.fullmatch(content):
         if b"-----BEGIN" in _decoded(content):
-            return Fault("it is base64 of a PEM", "decode it once: base64 -d OLD > NEW")
-        return Fault(
+            return PemFault("it is base64 of a PEM", "decode it once: base64 -d OLD > NEW")
+        return PemFault(
             "it is base64 without the lines before and after it",
             "put -----BEGIN PRIVATE KEY----- (Kalshi's RSA keys: -----BEGIN RSA PRIVATE KEY-----) on a line before it, "
             "and the same with END after it",
         )
-    return Fault("it is no PEM", _WANTED)
+    return PemFault("it is no PEM", _WANTED)
 
 
 def _decoded(content: bytes) -> bytes:
@@ -73,18 +73,18 @@ def _decoded(content: bytes) -> bytes:
         return b""
 
 
-def _in_armour(content: bytes) -> Fault:
+def _in_armour(content: bytes) -> PemFault:
     armour = _ARMOUR.search(content)
     label = armour[1] if armour else b""
     if label == b"CERTIFICATE" or label.endswith(b"PUBLIC KEY"):
         kind = "certificate" if label == b"CERTIFICATE" else "public key"
-        return Fault(f"it is a {kind}", "give the private key that it was made with")
+        return PemFault(f"it is a {kind}", "give the private key that it was made with")
     if label == b"OPENSSH PRIVATE KEY":
-        return Fault("it is in OpenSSH's format", "convert a copy: ssh-keygen -p -m PKCS8 -f COPY")
+        return PemFault("it is in OpenSSH's format", "convert a copy: ssh-keygen -p -m PKCS8 -f COPY")
     if rb"\n" in content:
-        return Fault(
+        return PemFault(
             r"it has \n, written out, where its lines should end", r"make them ends: sed 's/\\n/\n/g' OLD > NEW"
         )
     if b"-----END" not in content:
-        return Fault("it is cut off: its line -----END is missing", "copy the whole file")
-    return Fault("the PEM is damaged", _WANTED)
+        return PemFault("it is cut off: its line -----END is missing", "copy the whole file")
+    return PemFault("the PEM is damaged", _WANTED)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_keys.cli.answers import Answer, answers_object, timing
+from hsm_keys.cli.answers import TimedAnswer, answers_object, timing
 from hsm_keys.cli.paging import all_pages
 from hsm_keys.errors import NetworkError
 
@@ -97,12 +97,12 @@ def test_a_page_that_cannot_be_right_ends_it(pages: list[Any], sent: int, said: 
     ],
 )
 def test_the_object_for_every_kind_of_answer(status: int, body: bytes, object_: str) -> None:
-    assert Answer(answer(body, status), 1.0).as_object(include=False) == object_
+    assert TimedAnswer(answer(body, status), 1.0).as_object(include=False) == object_
 
 
 @given(st.binary(), st.booleans())
 def test_whatever_the_body_the_object_is_one(body: bytes, include: bool) -> None:
-    one = Answer(answer(body), 1.23456)
+    one = TimedAnswer(answer(body), 1.23456)
     assert isinstance(json.loads(one.as_object(include=include)), dict)
     object_ = json.loads(answers_object([one, one], include=include))
     assert [part["elapsed_ms"] for part in object_["answers"]] == [1.235, 1.235]

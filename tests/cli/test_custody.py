@@ -13,7 +13,7 @@ import pytest
 from hsm_keys import KeyType, open_store
 from hsm_keys.inspecting.custody import CustodyReport
 from hsm_keys.inspecting.custody_page import custody_page
-from hsm_keys.inspecting.custody_report import ELSEWHERE, Entry, examine_account, what_scopes_allow
+from hsm_keys.inspecting.custody_report import ELSEWHERE, CustodyEntry, examine_account, what_scopes_allow
 from hsm_keys.kalshi.models import ApiKey
 from hsm_keys.signing.environments import environment_name
 from hsm_keys.stores.custody_verdicts import CustodyFact, Verdict
@@ -175,7 +175,7 @@ class _Text(HTMLParser):
 @pytest.mark.parametrize("evil", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</table><h1>ok</h1>"])
 def test_names_from_kalshi_are_text_and_nothing_else(evil: str) -> None:
     listed = ApiKey(api_key_id=evil, name=evil, scopes=[evil])
-    entry = Entry(evil, evil, listed, evil, evil, evil, evil, None, None, evil)
+    entry = CustodyEntry(evil, evil, listed, evil, evil, evil, evil, None, None, evil)
     page = custody_page([entry], made_at="now", environment="https://external-api.kalshi.com/trade-api/v2")
     parser = _Text()
     parser.feed(page)
@@ -184,9 +184,9 @@ def test_names_from_kalshi_are_text_and_nothing_else(evil: str) -> None:
     assert evil not in page
 
 
-def entry(**changes: Any) -> Entry:
+def entry(**changes: Any) -> CustodyEntry:
     listed = ApiKey(api_key_id="id", name="prod", scopes=["read", "write"])
-    plain = Entry("prod", "id", listed, "a token", "rsa-2048", "in the store", None, None, True, "")
+    plain = CustodyEntry("prod", "id", listed, "a token", "rsa-2048", "in the store", None, None, True, "")
     return replace(plain, **changes)
 
 

@@ -14,7 +14,7 @@ from hsm_keys import open_store
 from hsm_keys.errors import KeyNotFoundError, PinIncorrectError, PinMissingError, StoreUnavailableError
 from hsm_keys.stores.backend import as_renaming
 from hsm_keys.stores.isolated import connection, process
-from hsm_keys.stores.isolated.wire import Kind, frame_bytes
+from hsm_keys.stores.isolated.wire import FrameKind, frame_bytes
 from hsm_keys.stores.pins import Pin
 from tests.support.isolated import in_child, signer_of, socket_of, wait_for_end
 from tests.support.verify import openssl_verifies
@@ -144,9 +144,9 @@ def test_signals_that_are_meant_for_the_owner_leave_it_alone(isolated: IsolatedS
 
 
 def test_a_wrong_pin_is_tried_once(stocked: TestToken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[Kind] = []
+    tried: list[FrameKind] = []
 
-    def counted(kind: Kind, payload: bytes) -> bytes:
+    def counted(kind: FrameKind, payload: bytes) -> bytes:
         tried.append(kind)
         return frame_bytes(kind, payload)
 
@@ -159,7 +159,7 @@ def test_a_wrong_pin_is_tried_once(stocked: TestToken, tmp_path: Path, monkeypat
     assert "canary" not in repr(caught.value) + str(caught.value)
     with pytest.raises(PinIncorrectError, match="refused this PIN before; it was not tried again"):
         open_store(stocked.uri_without_pin, pin_file=wrong, isolated=True)
-    assert tried == [Kind.PIN]
+    assert tried == [FrameKind.PIN]
     with pytest.raises(PinMissingError, match='token "kalshi"'):
         open_store(stocked.uri_without_pin, isolated=True)
 

@@ -27,7 +27,7 @@ from hsm_keys.signing.algorithms import verifies
 from hsm_keys.stores.backend import as_renaming
 from hsm_keys.stores.isolated import wire
 from hsm_keys.stores.isolated.store import IsolatedStore
-from hsm_keys.stores.isolated.wire import Frame, Kind, WireError
+from hsm_keys.stores.isolated.wire import Frame, FrameKind, SignerWireError
 from tests.support.load import Load
 from tests.support.verify import openssl_verifies
 
@@ -265,7 +265,7 @@ def test_garbage_ends_a_connection_and_not_the_signer(store: IsolatedStore, sent
         connection.sendall(sent)
         answer = wire.receive(connection, 4096)
         assert answer is not None
-        assert answer.kind is Kind.ERROR
+        assert answer.kind is FrameKind.ERROR
         with suppress(ConnectionResetError):
             assert connection.recv(1) == b""
     assert store.key("ed").sign(b"m")
@@ -310,19 +310,19 @@ ERRORS = [getattr(all_errors, name) for name in all_errors.__all__]
 @given(st.sampled_from(ERRORS), st.text(max_size=50), st.text(max_size=50))
 def test_an_error_survives_the_wire(kind: type[HsmKeysError], message: str, hint: str) -> None:
     frame = wire.parse(wire.error_frame(kind(message, hint=hint)))
-    told = wire.error_of(frame)
+    told = wire.error_in(frame)
     assert (type(told).code, told.message, told.hint) == (kind.code, message, hint)
 
 
 def test_a_foreign_error_tells_nothing_but_its_class() -> None:
-    told = wire.error_of(wire.parse(wire.error_frame(ValueError("pin-canary-4711"))))
+    told = wire.error_in(wire.parse(wire.error_frame(ValueError("pin-canary-4711"))))
     assert isinstance(told, StoreError)
     assert "canary" not in f"{told.message} {told.hint}"
     assert "ValueError" in told.message
 
 
-@given(st.sampled_from(list(Kind)), st.binary(max_size=300), st.integers(0, 2**32 - 1))
-def test_frames_survive_the_wire_in_any_pieces(kind: Kind, payload: bytes, number: int) -> None:
+@given(st.sampled_from(list(FrameKind)), st.binary(max_size=300), st.integers(0, 2**32 - 1))
+def test_frames_survive_the_wire_in_any_pieces(kind: FrameKind, payload: bytes, number: int) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         data = wire.frame_bytes(kind, payload, number)
@@ -343,6 +343,6 @@ def test_noise_is_refused_and_never_crashes(noise: bytes) -> None:
     with theirs:
         with ours:
             ours.sendall(noise)
-        with suppress(WireError):
+        with suppress(SignerWireError):
             frame = wire.receive(theirs, 100)
             assert frame is None or wire.frame_bytes(frame.kind, frame.payload, frame.number) == noise

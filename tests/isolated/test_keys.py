@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from hsm_keys import open_store
 from hsm_keys.errors import SigningError, StoreUnavailableError
 from hsm_keys.stores.isolated.store import IsolatedKey
-from hsm_keys.stores.isolated.wire import MAX_MESSAGE, Frame, Kind
+from hsm_keys.stores.isolated.wire import MAX_MESSAGE, Frame, FrameKind
 from tests.support.isolated import API_KEY_ID, in_child, served_by, signer_of
 from tests.support.verify import openssl_verifies
 
@@ -88,9 +88,9 @@ class Liar:
 
 def test_what_is_no_signature_of_the_key_is_not_passed_on(isolated: IsolatedStore) -> None:
     key = isolated.key("ed")
-    right = Frame(Kind.SIGNATURE, 0, key.sign(b"x"))
-    other = Frame(Kind.SIGNATURE, 0, key.sign(b"another message"))
-    short, strange = Frame(Kind.SIGNATURE, 0, right.payload[:-1]), Frame(Kind.ANSWER, 0, b"{}")
+    right = Frame(FrameKind.SIGNATURE, 0, key.sign(b"x"))
+    other = Frame(FrameKind.SIGNATURE, 0, key.sign(b"another message"))
+    short, strange = Frame(FrameKind.SIGNATURE, 0, right.payload[:-1]), Frame(FrameKind.ANSWER, 0, b"{}")
     assert isinstance(key, IsolatedKey)
     key._store = Liar(short, strange, other, right)  # type: ignore[assignment]  # it stands for one
     with pytest.raises(SigningError, match="63 bytes instead of 64"):

@@ -22,7 +22,7 @@ from hsm_keys import open_store
 from hsm_keys.errors import StoreUnavailableError, UsageError
 from hsm_keys.processes import keep_to_itself
 from hsm_keys.stores.isolated import connection, server
-from hsm_keys.stores.isolated.wire import MAX_MESSAGE, Kind, error_of, frame_bytes, json_frame, receive
+from hsm_keys.stores.isolated.wire import MAX_MESSAGE, FrameKind, error_in, frame_bytes, json_frame, receive
 from tests.support.isolated import in_child, signer_of, socket_of
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def connected(store: IsolatedStore) -> socket.socket:
     there.connect(str(socket_of(store)))
     greeting = receive(there, MAX_MESSAGE)
     assert greeting is not None
-    assert greeting.kind is Kind.GREETING
+    assert greeting.kind is FrameKind.GREETING
     return there
 
 
@@ -58,13 +58,13 @@ def test_calls_that_are_none_are_refused_and_the_connection_goes_on(isolated: Is
         {"call": "key"},
         {"call": "attributes", "number": 10**6},
     )
-    requests = [json_frame(Kind.CALL, call) for call in told] + [frame_bytes(Kind.SIGN, b"x", 2**32 - 1)]
+    requests = [json_frame(FrameKind.CALL, call) for call in told] + [frame_bytes(FrameKind.SIGN, b"x", 2**32 - 1)]
     with connected(isolated) as there:
         for request in requests:
             there.sendall(request)
             frame = receive(there, MAX_MESSAGE)
             assert frame is not None
-            assert isinstance(error_of(frame), UsageError)
+            assert isinstance(error_in(frame), UsageError)
 
 
 def test_a_crowd_is_told_so(isolated: IsolatedStore) -> None:
@@ -74,18 +74,18 @@ def test_a_crowd_is_told_so(isolated: IsolatedStore) -> None:
         one_more.connect(str(socket_of(isolated)))
         frame = receive(one_more, MAX_MESSAGE)
         assert frame is not None
-        assert "takes no more" in error_of(frame).message
+        assert "takes no more" in error_in(frame).message
     assert len(key.sign(b"x")) == 256
     for there in crowd:
         there.close()
-    until, kind = time.monotonic() + 10, Kind.ERROR
-    while kind is Kind.ERROR and time.monotonic() < until:  # the signer sees them go one by one
+    until, kind = time.monotonic() + 10, FrameKind.ERROR
+    while kind is FrameKind.ERROR and time.monotonic() < until:  # the signer sees them go one by one
         with socket.socket(socket.AF_UNIX) as one_more:
             one_more.connect(str(socket_of(isolated)))
             frame = receive(one_more, MAX_MESSAGE)
             assert frame is not None
             kind = frame.kind
-    assert kind is Kind.GREETING
+    assert kind is FrameKind.GREETING
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -98,7 +98,7 @@ def test_another_user_is_refused_by_the_folder_and_by_the_signer(isolated: Isola
         os.setresuid(NOBODY, NOBODY, NOBODY)
         with socket.socket(socket.AF_UNIX) as there:
             there.connect(str(path))
-            there.sendall(frame_bytes(Kind.SIGN, b"x"))
+            there.sendall(frame_bytes(FrameKind.SIGN, b"x"))
             return repr(there.recv(100))
 
     def sign() -> str:
@@ -201,7 +201,7 @@ def test_a_thread_that_cannot_be_had_turns_one_client_away(
         serving._take(theirs)
         frame = receive(ours, MAX_MESSAGE)
         assert frame is not None
-        assert "another thread" in error_of(frame).message
+        assert "another thread" in error_in(frame).message
     assert serving._room._value == server._MAX_CONNECTIONS
 
 
@@ -239,7 +239,7 @@ def test_many_at_once_wait_for_their_turn(tmp_path: Path, monkeypatch: pytest.Mo
         def serve() -> None:
             for _ in crowd:  # the last of them never got in: its place is the connection's
                 taken.append(listener.accept()[0])
-                taken[-1].sendall(frame_bytes(Kind.GREETING, b"\1"))
+                taken[-1].sendall(frame_bytes(FrameKind.GREETING, b"\1"))
                 first.set()
 
         serving = threading.Thread(target=serve)
@@ -250,7 +250,7 @@ def test_many_at_once_wait_for_their_turn(tmp_path: Path, monkeypatch: pytest.Mo
             assert first.wait(10)
 
         monkeypatch.setattr(connection.time, "sleep", begin)  # type: ignore[attr-defined]  # the module
-        there = connection.Connection(path)
+        there = connection.SignerConnection(path)
         serving.join(10)
         assert there.instance == 1
         there.close()

@@ -15,10 +15,10 @@ from hsm_keys.stores.awskms.errors import KmsKeyDisabledError
 from hsm_keys.stores.isolated.wire import (
     MAX_MESSAGE,
     Frame,
-    Kind,
-    WireError,
+    FrameKind,
+    SignerWireError,
     error_frame,
-    error_of,
+    error_in,
     frame_bytes,
     json_frame,
     parse,
@@ -31,27 +31,27 @@ _numbers = st.integers(0, 2**32 - 1)
 def test_a_long_frame_arrives_in_pieces() -> None:
     here, there = socket.socketpair()
     payload = bytes(range(256)) * 8000
-    sending = threading.Thread(target=there.sendall, args=(frame_bytes(Kind.ANSWER, payload),))
+    sending = threading.Thread(target=there.sendall, args=(frame_bytes(FrameKind.ANSWER, payload),))
     with here, there:
         sending.start()
-        assert receive(here, len(payload)) == Frame(Kind.ANSWER, 0, payload)
+        assert receive(here, len(payload)) == Frame(FrameKind.ANSWER, 0, payload)
         sending.join()
         there.shutdown(socket.SHUT_WR)
         assert receive(here, MAX_MESSAGE) is None
 
 
 def test_a_back_ends_own_error_comes_back_as_the_nearest_known_one() -> None:
-    assert type(error_of(parse(error_frame(KmsKeyDisabledError("off"))))) is errors.AwsError
+    assert type(error_in(parse(error_frame(KmsKeyDisabledError("off"))))) is errors.AwsError
 
 
 @given(
     st.recursive(st.none() | st.text() | st.integers(), lambda inner: st.dictionaries(st.text(), inner), max_leaves=5)
 )
 def test_what_tells_no_error_is_refused(told: object) -> None:
-    with pytest.raises(WireError):
-        error_of(parse(json_frame(Kind.ERROR, told)))
+    with pytest.raises(SignerWireError):
+        error_in(parse(json_frame(FrameKind.ERROR, told)))
 
 
 def test_a_code_that_nobody_knows_is_a_problem_of_the_store() -> None:
     told = {"code": "from the future", "message": "m", "hint": ""}
-    assert type(error_of(parse(json_frame(Kind.ERROR, told)))) is StoreError
+    assert type(error_in(parse(json_frame(FrameKind.ERROR, told)))) is StoreError

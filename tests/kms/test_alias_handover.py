@@ -8,7 +8,7 @@ import pytest
 
 from hsm_keys.errors import KeyExistsError
 from hsm_keys.stores.awskms import open_kms
-from hsm_keys.stores.awskms.tags import KeyCreation, alias_of, name_of
+from hsm_keys.stores.awskms.tags import KeyCreation, alias_of, name_of_alias
 from hsm_keys.stores.key_names import RETIRED, SUCCESSOR
 from tests.support.ministack import OTHER_REGION, REGION, account
 
@@ -44,11 +44,11 @@ def store(account: str) -> Iterator[AwsKmsStore]:
 )
 def test_a_mark_is_a_part_of_the_alias(name: str, alias: str) -> None:
     assert alias_of(name) == alias
-    assert name_of(alias) == name
+    assert name_of_alias(alias) == name
 
 
 def test_an_alias_with_a_folder_of_its_own_keeps_its_name() -> None:
-    assert name_of("alias/hsm-keys/team/prod") == "team/prod"
+    assert name_of_alias("alias/hsm-keys/team/prod") == "team/prod"
 
 
 def test_the_alias_moves_and_both_keys_go_on_signing(store: AwsKmsStore) -> None:

@@ -13,8 +13,8 @@ import pytest
 from hsm_keys.errors import KalshiError, KeyNotFoundError, UsageError
 from hsm_keys.lifecycle.enroll import enroll
 from hsm_keys.lifecycle.generate import Generator
-from hsm_keys.lifecycle.made_by_kalshi import Maker
-from hsm_keys.lifecycle.registering import Wanted
+from hsm_keys.lifecycle.made_by_kalshi import KalshiGenerator
+from hsm_keys.lifecycle.registering import ApiKeyRequest
 from hsm_keys.lifecycle.revoke import Revoker
 from hsm_keys.lifecycle.rotate import Rotator
 from hsm_keys.sandbox import SandboxServer, parse_fault
@@ -80,7 +80,7 @@ def run_enroll(person: Person, creation: KeyCreation | None = None) -> None:
 def run_generate(person: Person) -> None:
     """Generate twice: Kalshi refuses at first, so that the key without material is let go."""
     with open_kms(URI) as store, person.management() as management:
-        maker = Maker(Wanted("prod"), KeyType.ED25519, management, person.connect, lambda _: None)
+        maker = KalshiGenerator(ApiKeyRequest("prod"), KeyType.ED25519, management, person.connect, lambda _: None)
         person.sandbox.faults.add(parse_fault("POST /api_keys/generate:status=400:1"))
         with pytest.raises(KalshiError):
             Generator(store, maker).run()

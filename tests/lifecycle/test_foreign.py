@@ -21,8 +21,8 @@ from hsm_keys.inspecting.reconcile import judge
 from hsm_keys.inspecting.snapshot import observe
 from hsm_keys.lifecycle.enroll import Enrollment, adopt, enroll, mint
 from hsm_keys.lifecycle.generate import Generator
-from hsm_keys.lifecycle.made_by_kalshi import Maker
-from hsm_keys.lifecycle.registering import Wanted
+from hsm_keys.lifecycle.made_by_kalshi import KalshiGenerator
+from hsm_keys.lifecycle.registering import ApiKeyRequest
 from hsm_keys.lifecycle.repairing import fix
 from hsm_keys.lifecycle.revoke import Revoked, Revoker
 from hsm_keys.lifecycle.rotate import Rotator, Stage
@@ -65,7 +65,7 @@ class Sharing(Person):
 
     def generate(self, name: str) -> Enrollment:
         with self.management() as management:
-            maker = Maker(Wanted(name), KeyType.ED25519, management, self.connect, self.said.append)
+            maker = KalshiGenerator(ApiKeyRequest(name), KeyType.ED25519, management, self.connect, self.said.append)
             return Generator(self.store, maker).run()
 
     def rotate(self, name: str) -> None:

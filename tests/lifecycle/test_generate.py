@@ -26,8 +26,8 @@ from hsm_keys.kalshi.errors import ForbiddenError, RateLimitError
 from hsm_keys.lifecycle.enroll import Enrollment, enroll
 from hsm_keys.lifecycle.generate import Generator
 from hsm_keys.lifecycle.locking import exclusive
-from hsm_keys.lifecycle.made_by_kalshi import Maker
-from hsm_keys.lifecycle.registering import Wanted
+from hsm_keys.lifecycle.made_by_kalshi import KalshiGenerator
+from hsm_keys.lifecycle.registering import ApiKeyRequest
 from hsm_keys.sandbox import SandboxServer, parse_fault
 from hsm_keys.signing.environments import environment_name
 from hsm_keys.signing.pem import PemKey
@@ -52,8 +52,8 @@ class Generating(Person):
     def generate(self, name: str = "ci", **options: Any) -> Enrollment:
         chosen = {"key_type": KeyType.ED25519, "scopes": None, "subaccount": None, **options}
         with self.management() as management:
-            wanted = Wanted(name, chosen["scopes"], chosen["subaccount"])
-            maker = Maker(wanted, chosen["key_type"], management, self.connect, self.said.append)
+            wanted = ApiKeyRequest(name, chosen["scopes"], chosen["subaccount"])
+            maker = KalshiGenerator(wanted, chosen["key_type"], management, self.connect, self.said.append)
             return Generator(self.store, maker).run()
 
     def posts(self) -> int:

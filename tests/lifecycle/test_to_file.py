@@ -9,8 +9,8 @@ import pytest
 
 from hsm_keys import KalshiClient, KeyType, RequestSigner
 from hsm_keys.errors import KeyBusyError, OutcomeUnknownError, UsageError
-from hsm_keys.lifecycle.made_by_kalshi import Made, Maker
-from hsm_keys.lifecycle.registering import Wanted
+from hsm_keys.lifecycle.made_by_kalshi import GeneratedPair, KalshiGenerator
+from hsm_keys.lifecycle.registering import ApiKeyRequest
 from hsm_keys.lifecycle.to_file import generate_to_file
 from hsm_keys.sandbox import SandboxServer, parse_fault
 from hsm_keys.signing.pem import PemKey
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def maker(sandbox: SandboxServer) -> Iterator[Maker]:
+def maker(sandbox: SandboxServer) -> Iterator[KalshiGenerator]:
     def connect(signer: RequestSigner) -> KalshiClient:
         return KalshiClient(signer, base_url=sandbox.base_url)
 
     with connect(RequestSigner(PemKey(sandbox.bootstrap_key_id, sandbox.bootstrap_pem))) as management:
-        yield Maker(Wanted("ci"), KeyType.ED25519, management, connect, lambda _: None)
+        yield KalshiGenerator(ApiKeyRequest("ci"), KeyType.ED25519, management, connect, lambda _: None)
 
 
 def names(sandbox: SandboxServer) -> list[str]:
@@ -34,11 +34,11 @@ def names(sandbox: SandboxServer) -> list[str]:
 
 
 def test_a_file_that_appears_meanwhile_is_left_alone(
-    maker: Maker, sandbox: SandboxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    maker: KalshiGenerator, sandbox: SandboxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, make = tmp_path / "ci.pem", maker.make
 
-    def slow(before: object) -> Made:
+    def slow(before: object) -> GeneratedPair:
         made = make(())
         path.write_text("somebody else's")
         return made
@@ -51,7 +51,9 @@ def test_a_file_that_appears_meanwhile_is_left_alone(
     assert names(sandbox) == ["bootstrap"]
 
 
-def test_a_file_that_another_run_is_writing_is_left_alone(maker: Maker, sandbox: SandboxServer, tmp_path: Path) -> None:
+def test_a_file_that_another_run_is_writing_is_left_alone(
+    maker: KalshiGenerator, sandbox: SandboxServer, tmp_path: Path
+) -> None:
     with (tmp_path / f"ci.pem.generating-{maker.environment}").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(KeyBusyError):
@@ -60,7 +62,7 @@ def test_a_file_that_another_run_is_writing_is_left_alone(maker: Maker, sandbox:
 
 
 def test_a_link_in_the_place_of_the_unfinished_file_is_not_followed(
-    maker: Maker, sandbox: SandboxServer, tmp_path: Path
+    maker: KalshiGenerator, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
     (tmp_path / "kept").write_text("kept")
     (tmp_path / f"ci.pem.generating-{maker.environment}").symlink_to(tmp_path / "kept")
@@ -71,7 +73,7 @@ def test_a_link_in_the_place_of_the_unfinished_file_is_not_followed(
 
 
 def test_an_answer_that_was_lost_leaves_a_mark_for_the_next_run(
-    maker: Maker, sandbox: SandboxServer, tmp_path: Path
+    maker: KalshiGenerator, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
     sandbox.faults.add(parse_fault("POST /api_keys/generate:drop-after:2"))
     with pytest.raises(OutcomeUnknownError):

@@ -16,9 +16,9 @@ from hsm_keys.inspecting.snapshot import observe
 from hsm_keys.lifecycle import ending, generate
 from hsm_keys.lifecycle.enroll import adopt, enroll
 from hsm_keys.lifecycle.generate import Generator
-from hsm_keys.lifecycle.made_by_kalshi import Maker
+from hsm_keys.lifecycle.made_by_kalshi import KalshiGenerator
 from hsm_keys.lifecycle.managing import find_manager
-from hsm_keys.lifecycle.registering import Wanted
+from hsm_keys.lifecycle.registering import ApiKeyRequest
 from hsm_keys.lifecycle.repairing import fix
 from hsm_keys.lifecycle.revoke import Revoker
 from hsm_keys.lifecycle.rotate import Rotator
@@ -163,7 +163,7 @@ def test_enroll_says_in_which_environment_the_name_is_enrolled(sides: tuple[Side
 
 def _generate(side: Side, name: str = "bot") -> None:
     with side.management() as client:
-        maker = Maker(Wanted(name, ["read"]), KeyType.RSA_2048, client, side.connect, side.said.append)
+        maker = KalshiGenerator(ApiKeyRequest(name, ["read"]), KeyType.RSA_2048, client, side.connect, side.said.append)
         Generator(side.store, maker).run()
 
 
@@ -193,7 +193,9 @@ def test_a_file_that_was_interrupted_elsewhere_deletes_no_namesake(sides: tuple[
 
     def to_file(side: Side) -> None:
         with side.management() as client:
-            maker = Maker(Wanted("bot", ["read"]), KeyType.ED25519, client, side.connect, side.said.append)
+            maker = KalshiGenerator(
+                ApiKeyRequest("bot", ["read"]), KeyType.ED25519, client, side.connect, side.said.append
+            )
             generate_to_file(path, maker)
 
     a.sandbox.faults.add(parse_fault("POST /api_keys/generate:drop-after:2"))

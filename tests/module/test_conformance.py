@@ -37,7 +37,7 @@ from hsm_keys.stores.pins import PinWanted, resolve_pin
 from hsm_keys.stores.pkcs11.attributes import Mapper
 from hsm_keys.stores.pkcs11.key_pairs import make_pair
 from hsm_keys.stores.pkcs11.marks import passing_id
-from hsm_keys.stores.pkcs11.module import acquire
+from hsm_keys.stores.pkcs11.module import acquire_module
 from hsm_keys.stores.pkcs11.objects import Objects
 from hsm_keys.stores.pkcs11.store import Pkcs11Key, Pkcs11Store
 from hsm_keys.stores.pkcs11.tokens import find_token
@@ -320,7 +320,7 @@ def test_many_logins_need_no_more_memory(subject: Subject, store: KeyStore, name
 def bare_leak(subject: Subject, name: str) -> float:
     """Return by how many bytes the process grows for each initialisation with a login and a signature, storeless."""
     uri = Pkcs11Uri.parse(subject.uri)
-    module = acquire(str(uri.module_path))
+    module = acquire_module(str(uri.module_path))
     pin = resolve_pin(PinWanted("the token under test"), pin_file=None, uri=uri, ask=None)
 
     how: dict[str, Any] = {"mechanism": Mechanism.EDDSA}

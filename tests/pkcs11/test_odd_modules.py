@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from hsm_keys import KeyType, open_store
 from hsm_keys.errors import StoreAmbiguousError, StoreError, StoreNotFoundError, StoreUnavailableError
-from hsm_keys.stores.pkcs11.module import acquire
+from hsm_keys.stores.pkcs11.module import acquire_module
 from hsm_keys.stores.pkcs11.tokens import all_tokens, choose_slot
 from hsm_keys.stores.uri import Pkcs11Uri
 from tests.support.cli import run_cli, run_json
@@ -40,7 +40,7 @@ SERIAL = "0000000000000000"
 
 def slots_of(softhsm: SoftHsm) -> dict[str, int]:
     """Return the slot of each token, by its label."""
-    module = acquire(softhsm.module)
+    module = acquire_module(softhsm.module)
     try:
         return {token.label: token.slot.slot_id for token in all_tokens(module)}
     finally:
@@ -106,7 +106,7 @@ def test_a_token_that_is_made_while_others_are_open_is_found(
 def test_sessions_of_other_code_count_more_than_a_new_token(softhsm: SoftHsm) -> None:
     token = softhsm.init_token()
     with open_store(token.uri) as store:
-        module = acquire(softhsm.module)
+        module = acquire_module(softhsm.module)
         session = module.library.functions.open_session(slots_of(softhsm)[token.label])
         later = softhsm.init_token("later")
         with pytest.raises(StoreNotFoundError):

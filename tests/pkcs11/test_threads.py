@@ -14,7 +14,7 @@ import pytest
 from hsm_keys import KeyType, open_store
 from hsm_keys.errors import StoreUnavailableError
 from hsm_keys.signing.algorithms import verifies
-from hsm_keys.stores.pkcs11.module import acquire
+from hsm_keys.stores.pkcs11.module import acquire_module
 from hsm_keys.stores.pkcs11.store import Pkcs11Store
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def test_eight_threads_sign_at_once_and_every_signature_verifies(token: TestToke
 
 
 def test_the_module_is_initialised_with_locking_and_finalised_by_its_last_user(token: TestToken) -> None:
-    first, second = acquire(token.module), acquire(token.module)
+    first, second = acquire_module(token.module), acquire_module(token.module)
     assert first is second
     assert first.library.locking
     assert first.parallel

@@ -13,7 +13,7 @@ import pytest
 
 from hsm_keys import open_store
 from hsm_keys.errors import StoreAmbiguousError, StoreError, StoreNotFoundError, UsageError
-from hsm_keys.stores.pkcs11.module import acquire
+from hsm_keys.stores.pkcs11.module import acquire_module
 from hsm_keys.stores.pkcs11.probing import look_at
 from hsm_keys.stores.pkcs11.store import Pkcs11Store
 from hsm_keys.stores.pkcs11.tokens import all_tokens, choose_slot, initialised, serial_of
@@ -38,7 +38,7 @@ def test_a_label_that_two_tokens_carry_lists_both(softhsm: SoftHsm) -> None:
 
 def test_a_serial_tells_twins_apart(softhsm: SoftHsm) -> None:
     token, _ = softhsm.init_token("kalshi"), softhsm.init_token("kalshi")
-    module = acquire(softhsm.module)
+    module = acquire_module(softhsm.module)
     serials = [serial_of(found) for found in initialised(all_tokens(module))]
     module.release()
     assert len(set(serials)) == 2
@@ -71,7 +71,7 @@ def test_the_only_token_needs_no_name(softhsm: SoftHsm) -> None:
 def test_a_slot_is_an_id_or_an_index_and_the_answer_names_label_and_serial(softhsm: SoftHsm) -> None:
     softhsm.init_token("first")
     softhsm.init_token("second")
-    module = acquire(softhsm.module)
+    module = acquire_module(softhsm.module)
     tokens = [(found.label, found.slot.slot_id) for found in initialised(all_tokens(module))]
     module.release()
     for index, (label, slot_id) in enumerate(tokens):
@@ -147,7 +147,7 @@ def test_a_link_to_a_module_stays_in_the_uri_and_leads_to_one_module(softhsm: So
 def said(softhsm: SoftHsm) -> tuple[str, dict[str, str]]:
     """The query of a URI, and what module, slot and token say of themselves, as a URI writes it."""
     token = softhsm.init_token("kalshi")
-    module = acquire(softhsm.module)
+    module = acquire_module(softhsm.module)
     (found,), library = initialised(all_tokens(module)), module.library
     words = {
         "token": found.label,

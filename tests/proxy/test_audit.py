@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from hsm_keys.errors import SigningError, UsageError
 from hsm_keys.proxy.audit import FIRST_PREV, AuditError, AuditTrail
-from hsm_keys.proxy.verifying import Report, verify
+from hsm_keys.proxy.verifying import TrailReport, verify
 from hsm_keys.signing.algorithms import public_key_pem
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def folder(tmp_path: Path, key: Key) -> Path:
     return folder
 
 
-def edited(folder: Path, edit: Callable[[list[bytes]], object], name: str = "000002.jsonl") -> Report:
+def edited(folder: Path, edit: Callable[[list[bytes]], object], name: str = "000002.jsonl") -> TrailReport:
     path = folder / name
     lines = path.read_bytes().splitlines(keepends=True)
     edit(lines)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hsm_keys.errors import UsageError
-from hsm_keys.proxy.accounts import Asked
+from hsm_keys.proxy.accounts import CappedOrder
 from hsm_keys.proxy.journal import Journal, JournalError
 from hsm_keys.proxy.reservations import ALL, Reservations, State
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-ORDER = Asked("KXTEST-1", "bid", 1000, 5000, rests=True, reduces=False, client_order_id="c1")
+ORDER = CappedOrder("KXTEST-1", "bid", 1000, 5000, rests=True, reduces=False, client_order_id="c1")
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pytest
 
 from hsm_keys.errors import StoreAmbiguousError, StoreNotFoundError, UsageError
 from hsm_keys.proxy import controlling, places
-from hsm_keys.proxy.controlling import Wanted, ask_all, ask_one
+from hsm_keys.proxy.controlling import ProxyChoice, ask_all, ask_one
 from tests.support.cli import run_cli, run_json
 from tests.support.door import with_key_in_memory
 
@@ -91,14 +91,14 @@ def test_it_is_found_where_the_environment_names_nothing(
 ) -> None:
     path = listen(machine / place / "prod.control.sock")
     for wanted in (
-        Wanted("prod"),
-        Wanted(everyone=True),
-        Wanted(socket=path),
-        Wanted(socket=path.parent / "prod.sock"),
+        ProxyChoice("prod"),
+        ProxyChoice(everyone=True),
+        ProxyChoice(socket=path),
+        ProxyChoice(socket=path.parent / "prod.sock"),
     ):
         assert [answer.socket for answer in ask_all(wanted, "POST", "/freeze")] == [path]
     with pytest.raises(StoreNotFoundError) as caught:
-        ask_all(Wanted("other"), "POST", "/freeze")
+        ask_all(ProxyChoice("other"), "POST", "/freeze")
     for folder in PLACES.values():
         if "proxy-prod" not in folder or "proxy-prod" in place:
             assert str(machine / folder) in (caught.value.hint or "")
@@ -110,24 +110,24 @@ def test_it_is_found_by_the_link_in_the_state_folder(machine: Path, listen: Call
     link = places.control_link("prod")
     link.parent.mkdir(parents=True)
     link.symlink_to(path)
-    for wanted in (Wanted("prod"), Wanted(everyone=True)):
+    for wanted in (ProxyChoice("prod"), ProxyChoice(everyone=True)):
         assert [answer.socket for answer in ask_all(wanted, "POST", "/freeze")] == [path]
 
 
 def test_every_proxy_of_the_name_is_frozen_and_one_alone_is_thawed(machine: Path, listen: Callable[..., Path]) -> None:
     paths = [listen(machine / place / "prod.control.sock") for place in PLACES.values()]
-    assert {answer.socket for answer in ask_all(Wanted("prod"), "POST", "/freeze")} == set(paths)
+    assert {answer.socket for answer in ask_all(ProxyChoice("prod"), "POST", "/freeze")} == set(paths)
     with pytest.raises(StoreAmbiguousError, match="3 proxies are meant"):
-        ask_one(Wanted("prod"), "POST", "/thaw")
-    assert ask_one(Wanted(socket=paths[0]), "POST", "/thaw")["name"] == "prod"
+        ask_one(ProxyChoice("prod"), "POST", "/thaw")
+    assert ask_one(ProxyChoice(socket=paths[0]), "POST", "/thaw")["name"] == "prod"
 
 
 def test_a_socket_of_clients_that_was_chosen_freely_names_its_proxy(machine: Path, listen: Callable[..., Path]) -> None:
     listen(machine / PLACES["login"] / "other.control.sock", serves_at="the socket /x/y.sock")
     path = listen(machine / PLACES["login"] / "prod.control.sock", serves_at=f"the socket {machine}/door")
-    assert [one.socket for one in ask_all(Wanted(socket=machine / "door"), "POST", "/freeze")] == [path]
+    assert [one.socket for one in ask_all(ProxyChoice(socket=machine / "door"), "POST", "/freeze")] == [path]
     with pytest.raises(StoreNotFoundError):
-        ask_all(Wanted(socket=machine / "window"), "POST", "/freeze")
+        ask_all(ProxyChoice(socket=machine / "window"), "POST", "/freeze")
 
 
 def test_nothing_is_asked_of_another_user(
@@ -136,9 +136,9 @@ def test_nothing_is_asked_of_another_user(
     path = listen(machine / PLACES["login"] / "prod.control.sock")
     monkeypatch.setattr(controlling, "peer_of", lambda _: (4711, 1))
     with pytest.raises(UsageError, match="the user 4711 answers") as caught:
-        ask_one(Wanted("prod"), "POST", "/thaw")
+        ask_one(ProxyChoice("prod"), "POST", "/thaw")
     assert str(path) in caught.value.message
-    assert not ask_all(Wanted("prod"), "POST", "/freeze")[0].said
+    assert not ask_all(ProxyChoice("prod"), "POST", "/freeze")[0].said
 
 
 @pytest.fixture
@@ -194,13 +194,13 @@ def test_a_proxy_that_hangs_delays_no_other_and_is_named(
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(hung))
         listener.listen()
-        answers = {answer.socket: answer for answer in ask_all(Wanted("prod"), "POST", "/freeze")}
+        answers = {answer.socket: answer for answer in ask_all(ProxyChoice("prod"), "POST", "/freeze")}
     assert answers[good].error is None
     error = answers[hung].error
     assert error is not None
     assert (error.exit_code, f"kill -9 {os.getpid()} ends it" in (error.hint or "")) == (7, True)
-    assert ask_all(Wanted("prod"), "POST", "/freeze")[0].socket == good  # what nobody listens at is no proxy
-    assert len(ask_all(Wanted("prod"), "POST", "/freeze")) == 1
+    assert ask_all(ProxyChoice("prod"), "POST", "/freeze")[0].socket == good  # what nobody listens at is no proxy
+    assert len(ask_all(ProxyChoice("prod"), "POST", "/freeze")) == 1
 
 
 def test_from_a_shell_without_the_proxys_environment(start: Callable[..., Door], tmp_path: Path) -> None:
@@ -251,13 +251,13 @@ def test_status_waits_until_the_proxy_serves(
             listen(machine / PLACES["systemd"] / "other.control.sock", serves_at="the socket x")
 
     monkeypatch.setattr(time, "sleep", sleep)
-    proxy_control._wait(Wanted("other"))
+    proxy_control._wait(ProxyChoice("other"))
     assert len(looks) == 2
     monkeypatch.setattr(proxy_control, "_WAIT_S", 0.0)
     with pytest.raises(StoreNotFoundError, match="doesn't serve its clients yet"):
-        proxy_control._wait(Wanted("prod"))
+        proxy_control._wait(ProxyChoice("prod"))
     with pytest.raises(StoreNotFoundError, match="no proxy for 'none'"):
-        proxy_control._wait(Wanted("none"))
+        proxy_control._wait(ProxyChoice("none"))
 
 
 def test_status_wait_prints_once(start: Callable[..., Door]) -> None:

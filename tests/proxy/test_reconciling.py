@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from hsm_keys.proxy.accounts import Asked
+from hsm_keys.proxy.accounts import CappedOrder
 from hsm_keys.proxy.journal import Journal
 from hsm_keys.proxy.reconciling import Reconciler
 from hsm_keys.proxy.reservations import Reservations, State
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from hsm_keys.proxy.reservations import Order
+    from hsm_keys.proxy.reservations import ReservedOrder
 
-ORDER = Asked("KXTEST-1", "bid", 1000, 5000, rests=True, reduces=False, client_order_id="c1")
+ORDER = CappedOrder("KXTEST-1", "bid", 1000, 5000, rests=True, reduces=False, client_order_id="c1")
 LATE_MS = 120_000
 
 
@@ -47,7 +47,7 @@ class Kalshi:
         page = {"orders": listed[at : at + 1], "cursor": str(at + 1) if at + 1 < len(listed) else ""}
         return self.status, json.dumps(page).encode()
 
-    def place(self, asked: Asked = ORDER, order_id: str = "o1") -> Order:
+    def place(self, asked: CappedOrder = ORDER, order_id: str = "o1") -> ReservedOrder:
         [order] = self.held.reserve("maker", [asked])
         order.is_under_way = False
         if order_id:

@@ -18,7 +18,7 @@ from tests.proxy.test_audit import Key, as_line
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hsm_keys.proxy.verifying import Report
+    from hsm_keys.proxy.verifying import TrailReport
 
 Files = list[list[bytes]]
 
@@ -49,7 +49,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, key: Key) -> Files:
     return [path.read_bytes().splitlines(keepends=True) for path in sorted(folder.glob("*.jsonl"))]
 
 
-def verified(folder: Path, key: Key, files: Files, head: str | None = None) -> Report:
+def verified(folder: Path, key: Key, files: Files, head: str | None = None) -> TrailReport:
     for old in folder.glob("*.jsonl"):
         old.unlink()
     for number, lines in enumerate(files, 1):

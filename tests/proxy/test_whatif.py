@@ -10,7 +10,7 @@ import pytest
 
 from hsm_keys.proxy.judge import Judge
 from hsm_keys.proxy.policy import ClientPolicy
-from hsm_keys.proxy.whatif import Asked, explain, verdict_of
+from hsm_keys.proxy.whatif import SupposedRequest, explain, verdict_of
 from tests.support.cli import run_cli
 from tests.support.judging import NOON, ORDER, ORDERS, V2, judge
 
@@ -164,7 +164,7 @@ SETTINGS = {
 @pytest.mark.parametrize("written", SETTINGS)
 def test_the_setting_that_decides_is_named(written: str) -> None:
     method, path, body = SETTINGS[written]
-    asked = Asked("default", method, path, None if body is None else json.dumps(body).encode())
+    asked = SupposedRequest("default", method, path, None if body is None else json.dumps(body).encode())
     verdict = verdict_of(judge(written), asked, at=NOON)
     assert not verdict.allowed
     reasons = explain(tomllib.loads(f"[clients.default]\n{written}"), asked, verdict)
@@ -174,7 +174,7 @@ def test_the_setting_that_decides_is_named(written: str) -> None:
 
 
 def test_reasons_without_a_setting() -> None:
-    asked = Asked("maker", "GET", BALANCE)
+    asked = SupposedRequest("maker", "GET", BALANCE)
     verdict = verdict_of(Judge(), asked, at=NOON)
     reasons = explain({"clients": {"default": {}}}, asked, verdict)
     assert reasons == {

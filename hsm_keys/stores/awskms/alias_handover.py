@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.stores.awskms.creation import aliases, give_alias
-from hsm_keys.stores.awskms.error_mapping import Call, ask
+from hsm_keys.stores.awskms.error_mapping import KmsCall, ask
 from hsm_keys.stores.awskms.replicas import regions_of, replicate
 from hsm_keys.stores.awskms.response_fields import field
 from hsm_keys.stores.awskms.tags import NAME_TAG, KeyCreation, alias_of
@@ -30,7 +30,7 @@ def creation_like(client_of: ClientOf, metadata: Mapping[str, Any], name: str) -
         name: The model's name.
     """
     region = str(region_of(metadata["Arn"]))
-    call = Call("GetKeyPolicy", name, region)
+    call = KmsCall("GetKeyPolicy", name, region)
     answer = ask(call, client_of(region).get_key_policy, KeyId=metadata["Arn"], PolicyName=_DEFAULT_POLICY)
     return KeyCreation(multi_region=bool(metadata.get("MultiRegion")), policy=field(answer, "Policy", str, call))
 
@@ -80,7 +80,7 @@ def hand_over(
 
 def _point(client: Any, region: str, name: str, arn: str) -> None:
     ask(
-        Call("UpdateAlias", name, region),
+        KmsCall("UpdateAlias", name, region),
         client.update_alias,
         AliasName=alias_of(name),
         TargetKeyId=key_id_of(arn),
@@ -89,7 +89,7 @@ def _point(client: Any, region: str, name: str, arn: str) -> None:
 
 def _tag(client: Any, region: str, name: str, arn: str) -> None:
     ask(
-        Call("TagResource", name, region),
+        KmsCall("TagResource", name, region),
         client.tag_resource,
         KeyId=in_region(arn, region),
         Tags=[{"TagKey": NAME_TAG, "TagValue": name}],
@@ -98,4 +98,4 @@ def _tag(client: Any, region: str, name: str, arn: str) -> None:
 
 def _remove_alias(client: Any, region: str, name: str, arn: str) -> None:
     if aliases(client, region).get(alias_of(name)) == key_id_of(arn):
-        ask(Call("DeleteAlias", name, region), client.delete_alias, AliasName=alias_of(name))
+        ask(KmsCall("DeleteAlias", name, region), client.delete_alias, AliasName=alias_of(name))

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from hsm_keys.errors import HsmKeysError, NetworkError
 from hsm_keys.forks import fork_generation
-from hsm_keys.stores.awskms.connection import MANAGEMENT, Patience, acquire
-from hsm_keys.stores.awskms.error_mapping import Call, ask
+from hsm_keys.stores.awskms.connection import MANAGEMENT, Patience, acquire_connection
+from hsm_keys.stores.awskms.error_mapping import KmsCall, ask
 from hsm_keys.stores.awskms.errors import (
     AwsCredentialsError,
     AwsThrottledError,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.stores.awskms.uri import AwsKmsUri
 
-__all__ = ["Caller"]
+__all__ = ["RegionalCaller"]
 
 _T = TypeVar("_T")
 
@@ -71,7 +71,7 @@ class _Budget:
         self.clients: Final = {region: client(region, patience) for region in regions}
 
 
-class Caller:
+class RegionalCaller:
     """The process's clients for one store, with the budget and the memory of which Region works.
 
     Args:
@@ -83,7 +83,7 @@ class Caller:
 
     def __init__(self, uri: AwsKmsUri) -> None:
         self.generation: Final = fork_generation()
-        self._connection = acquire(uri.profile)
+        self._connection = acquire_connection(uri.profile)
         try:
             self.regions: Final = uri.regions or (self._connection.default_region(),)
             attempts = max(uri.attempts, len(self.regions))
@@ -151,7 +151,7 @@ class Caller:
     def _probe(self, region: str, reference: str) -> None:
         try:
             ask(
-                Call("GetPublicKey", "", region),
+                KmsCall("GetPublicKey", "", region),
                 self._signing.clients[region].get_public_key,
                 KeyId=in_region(reference, region),
             )

@@ -17,13 +17,13 @@ from hsm_keys.errors import UsageError
 from hsm_keys.forks import ProcessLock
 from hsm_keys.signing.environments import is_loopback
 from hsm_keys.stores.awskms.credentials import SteadyCredentials, check_credentials
-from hsm_keys.stores.awskms.error_mapping import Call, ask, load, refuses_credentials
+from hsm_keys.stores.awskms.error_mapping import KmsCall, ask, load_configuration, refuses_credentials
 from hsm_keys.stores.awskms.errors import AwsCredentialsError, AwsRegionError
 from hsm_keys.stores.awskms.logs import hide_signatures
 from hsm_keys.stores.awskms.uri import check_region
 from hsm_keys.values import shown_path
 
-__all__ = ["MANAGEMENT", "Connection", "Patience", "acquire"]
+__all__ = ["MANAGEMENT", "KmsConnection", "Patience", "acquire_connection"]
 
 _POOL: Final = 256
 """Connections kept a client: with fewer than threads, each further signature would pay for a new TLS handshake."""
@@ -49,7 +49,7 @@ MANAGEMENT: Final = Patience(connect_s=3.0, read_s=20.0, renew_s=20.0)
 """For calls that make or change a key: RSA-4096 takes KMS its time, and nobody trades meanwhile."""
 
 
-class Connection:
+class KmsConnection:
     """A session with its credentials, and the clients made of it.
 
     Args:
@@ -63,14 +63,14 @@ class Connection:
         self.users = 0
         hide_signatures()
         _check_authorities()
-        self.session: Any = load(botocore.session.Session, profile=profile)
-        source = load(_look_up, session=self.session)
+        self.session: Any = load_configuration(botocore.session.Session, profile=profile)
+        source = load_configuration(_look_up, session=self.session)
         if source is None:
             raise AwsCredentialsError(
                 "there are no AWS credentials",
                 hint="set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, log in, or attach a role",
             )
-        self.credentials: SteadyCredentials = load(
+        self.credentials: SteadyCredentials = load_configuration(
             SteadyCredentials,
             source=source,
             # A session remembers the configuration files as it read them first.
@@ -87,7 +87,9 @@ class Connection:
             AwsRegionError: If it names none.
         """
         # Other AWS SDKs read AWS_REGION, botocore only AWS_DEFAULT_REGION.
-        named = os.environ.get("AWS_REGION") or load(self.session.get_config_variable, logical_name="region")
+        named = os.environ.get("AWS_REGION") or load_configuration(
+            self.session.get_config_variable, logical_name="region"
+        )
         if not named:
             raise AwsRegionError(
                 "no AWS Region is named", hint="give --region, region= in the store's URI, or AWS_REGION"
@@ -134,7 +136,7 @@ class Connection:
                     hint="AWS_ENDPOINT_URL_KMS and AWS_ENDPOINT_URL look like https://host:port",
                 ) from None
 
-        return ask(Call("make a client", "", region), create)
+        return ask(KmsCall("make a client", "", region), create)
 
     def _send_again(self, timeout_s: float, attempts: int, response: Any, **_: Any) -> float | None:
         """Answer botocore's event ``needs-retry``: 0 sends the call again at once, signed anew; None doesn't."""
@@ -193,12 +195,12 @@ class _Fixed:
 
 
 _lock = ProcessLock()
-_connections: dict[tuple[str | None, int], Connection] = {}
+_connections: dict[tuple[str | None, int], KmsConnection] = {}
 # Two processes on one TLS connection garble each other's answers: a child connects by itself.
 os.register_at_fork(after_in_child=_connections.clear)
 
 
-def acquire(profile: str | None) -> Connection:
+def acquire_connection(profile: str | None) -> KmsConnection:
     """Return the process's connection for a profile and AWS's variables as they are now.
 
     Give it back with ``release()``.
@@ -210,6 +212,6 @@ def acquire(profile: str | None) -> Connection:
     with _lock:
         connection = _connections.get((profile, variables))
         if connection is None:
-            connection = _connections[profile, variables] = Connection(profile)
+            connection = _connections[profile, variables] = KmsConnection(profile)
         connection.users += 1
         return connection

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hsm_keys.errors import KeyExistsError, KeyProblemError
-from hsm_keys.stores.awskms.error_mapping import Call, ask
+from hsm_keys.stores.awskms.error_mapping import KmsCall, ask
 from hsm_keys.stores.awskms.errors import AwsAccessDeniedError, KmsKeyNotFoundError
 from hsm_keys.stores.awskms.response_fields import SPECS, field
 from hsm_keys.stores.awskms.tags import ID_TAG, NAME_TAG, alias_of
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["aliases", "create", "give_alias", "left_over", "read_tags"]
 
 
-def pages(call: Call, function: Callable[..., Any], items: str, **parameters: Any) -> Iterator[Any]:
+def pages(call: KmsCall, function: Callable[..., Any], items: str, **parameters: Any) -> Iterator[Any]:
     """Give the items of all pages of a listing."""
     while True:
         answer = ask(call, function, **parameters)
@@ -31,11 +31,11 @@ def pages(call: Call, function: Callable[..., Any], items: str, **parameters: An
 
 def aliases(client: Any, region: str) -> dict[str, str]:
     """Return every alias of the account and Region that points to a key, with that key's id."""
-    listed = pages(Call("ListAliases", "", region), client.list_aliases, "Aliases")
+    listed = pages(KmsCall("ListAliases", "", region), client.list_aliases, "Aliases")
     return {entry["AliasName"]: entry["TargetKeyId"] for entry in listed if entry.get("TargetKeyId")}
 
 
-def read_tags(client: Any, call: Call, arn: str) -> dict[str, str]:
+def read_tags(client: Any, call: KmsCall, arn: str) -> dict[str, str]:
     """Return a key's tags."""
     tags = pages(call, client.list_resource_tags, "Tags", KeyId=arn)
     return {tag["TagKey"]: tag["TagValue"] for tag in tags}
@@ -49,16 +49,16 @@ def left_over(client: Any, region: str, name: str, aliased: set[str], state: str
     Costs one ListKeys a thousand keys of the account and Region, and one ListResourceTags for each key that no
     alias points to; in most accounts that is none.
     """
-    for listed in pages(Call("ListKeys", "", region), client.list_keys, "Keys", Limit=1000):
+    for listed in pages(KmsCall("ListKeys", "", region), client.list_keys, "Keys", Limit=1000):
         key_id = listed["KeyId"]
         if key_id in aliased:
             continue
         try:
-            tags = read_tags(client, Call("ListResourceTags", key_id, region), key_id)
+            tags = read_tags(client, KmsCall("ListResourceTags", key_id, region), key_id)
         except (AwsAccessDeniedError, KmsKeyNotFoundError):
             continue  # a key that this caller made, this caller could read
         if tags.get(NAME_TAG) == name and ID_TAG not in tags:
-            call = Call("DescribeKey", key_id, region)
+            call = KmsCall("DescribeKey", key_id, region)
             metadata = field(ask(call, client.describe_key, KeyId=key_id), "KeyMetadata", dict, call)
             if metadata.get("KeyState") == state:
                 return metadata
@@ -83,7 +83,7 @@ def create(client: Any, region: str, name: str, key_type: KeyType, wanted: KeyCr
     if found is not None:
         _check_left_over(found, name, key_type, wanted)
         return str(found["Arn"])
-    call = Call("CreateKey", name, region)
+    call = KmsCall("CreateKey", name, region)
     options: dict[str, Any] = {"MultiRegion": True} if wanted.multi_region else {}
     if wanted.policy is not None:
         options["Policy"] = wanted.policy
@@ -116,7 +116,7 @@ def give_alias(client: Any, region: str, name: str, arn: str) -> None:
     Raises:
         KeyExistsError: If it points to another key.
     """
-    call = Call("CreateAlias", name, region)
+    call = KmsCall("CreateAlias", name, region)
     key_id = arn.rpartition("/")[2]
     if not ask(call, _alias_made, client=client, alias=alias_of(name), key_id=key_id):
         if aliases(client, region).get(alias_of(name)) == key_id:

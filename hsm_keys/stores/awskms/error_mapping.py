@@ -29,7 +29,7 @@ from hsm_keys.values import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Call", "ask", "load", "refuses_credentials"]
+__all__ = ["KmsCall", "ask", "load_configuration", "refuses_credentials"]
 
 _T = TypeVar("_T")
 
@@ -102,7 +102,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9.]{1,60}")
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class KmsCall:
     """A call of KMS, for the words of an error.
 
     Args:
@@ -122,7 +122,7 @@ class Call:
         return f"{self.operation}{of_key} in {self.region}"
 
 
-def ask(call: Call, function: Callable[..., _T], **parameters: Any) -> _T:
+def ask(call: KmsCall, function: Callable[..., _T], **parameters: Any) -> _T:
     """Call botocore, and raise ours for whatever it raises.
 
     What it raised is let go before ours is raised: request, credentials and answer hang on its frames.
@@ -141,7 +141,7 @@ def ask(call: Call, function: Callable[..., _T], **parameters: Any) -> _T:
     raise failure
 
 
-def load(function: Callable[..., _T], **parameters: Any) -> _T:
+def load_configuration(function: Callable[..., _T], **parameters: Any) -> _T:
     """Call what reads AWS's configuration or gets credentials: a chain of providers, each with its own exceptions.
 
     Raises:
@@ -165,7 +165,7 @@ def _code_of(answer: Mapping[str, Any]) -> str:
     return str((answer.get("Error") or {}).get("Code") or "").rpartition("#")[2]
 
 
-def _mapped(error: Exception, call: Call) -> HsmKeysError:
+def _mapped(error: Exception, call: KmsCall) -> HsmKeysError:
     if isinstance(error, boto.ClientError):
         return _refused(error, call)
     for kinds, tell in _TOLD:
@@ -178,7 +178,7 @@ def _mapped(error: Exception, call: Call) -> HsmKeysError:
     )
 
 
-def _no_credentials(error: Exception, call: Call | None = None) -> HsmKeysError:  # noqa: ARG001 - one signature for all
+def _no_credentials(error: Exception, call: KmsCall | None = None) -> HsmKeysError:  # noqa: ARG001 - one signature for all
     if isinstance(error, boto.ProfileNotFound):
         return AwsCredentialsError(
             "AWS's configuration has no such profile",
@@ -192,7 +192,7 @@ def _no_credentials(error: Exception, call: Call | None = None) -> HsmKeysError:
     )
 
 
-def _unreachable(error: Exception, call: Call) -> HsmKeysError:
+def _unreachable(error: Exception, call: KmsCall) -> HsmKeysError:
     how = "didn't accept a connection in time" if isinstance(error, boto.ConnectTimeoutError) else "can't be reached"
     if isinstance(error, boto.SSLError):
         how = "can't be trusted: the TLS handshake failed"
@@ -202,7 +202,7 @@ def _unreachable(error: Exception, call: Call) -> HsmKeysError:
     )
 
 
-def _lost(error: Exception, call: Call) -> HsmKeysError:
+def _lost(error: Exception, call: KmsCall) -> HsmKeysError:
     how = (
         "didn't answer in time" if isinstance(error, boto.ReadTimeoutError) else "closed the connection without answer"
     )
@@ -217,7 +217,7 @@ def _lost(error: Exception, call: Call) -> HsmKeysError:
     )
 
 
-def _refused(error: Any, call: Call) -> HsmKeysError:
+def _refused(error: Any, call: KmsCall) -> HsmKeysError:
     """Return what stands for an answer with an error code."""
     said = error.response.get("Error") or {}
     code = _code_of(error.response)
@@ -238,7 +238,7 @@ class _Refusal:
 
     code: str
     text: str
-    call: Call
+    call: KmsCall
 
 
 def _plain(code: str) -> str:
@@ -331,11 +331,11 @@ def _unusable(refusal: _Refusal) -> HsmKeysError:
     )
 
 
-def _failed(error: Exception, call: Call) -> HsmKeysError:
+def _failed(error: Exception, call: KmsCall) -> HsmKeysError:
     return AwsError(f"{call} failed: {type(error).__name__}", hint="check AWS's own configuration and variables")
 
 
-def _bad_region(error: Exception, call: Call) -> HsmKeysError:  # noqa: ARG001 - one signature for all
+def _bad_region(error: Exception, call: KmsCall) -> HsmKeysError:  # noqa: ARG001 - one signature for all
     return AwsRegionError(f"{call.region!r} is no Region that AWS knows", hint="give one such as us-east-1")
 
 

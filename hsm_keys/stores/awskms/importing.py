@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from hsm_keys.errors import KeyExistsError, NetworkError, UsageError
 from hsm_keys.signing.wrapping import wrap
 from hsm_keys.stores.awskms import creation, replicas, response_fields
-from hsm_keys.stores.awskms.error_mapping import Call, ask
+from hsm_keys.stores.awskms.error_mapping import KmsCall, ask
 from hsm_keys.stores.awskms.errors import (
     AwsThrottledError,
     AwsUnavailableError,
@@ -72,9 +72,9 @@ class _Place:
     region: str
     name: str
 
-    def call(self, operation: str) -> Call:
+    def call(self, operation: str) -> KmsCall:
         """Return the call for the words of an error."""
-        return Call(operation, self.name, self.region)
+        return KmsCall(operation, self.name, self.region)
 
     def describe(self, key_id: str) -> dict[str, Any]:
         """Return KMS's metadata of a key."""

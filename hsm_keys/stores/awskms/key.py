@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hsm_keys.errors import UsageError
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.awskms.custody_facts import attributes_of, condition_of, custody_facts_of
-from hsm_keys.stores.awskms.error_mapping import Call, ask
+from hsm_keys.stores.awskms.error_mapping import KmsCall, ask
 from hsm_keys.stores.awskms.errors import KmsKeyNotPinnedError
 from hsm_keys.stores.awskms.response_fields import SPECS, signature_in
 from hsm_keys.stores.awskms.succession import vouched
@@ -127,7 +127,7 @@ class AwsKmsKey(StoredKey):
         public_key = self._public_key or self.public_key()
 
         def attempt(client: Any, region: str) -> bytes:
-            call = Call("Sign", self.name, region, self.spec)
+            call = KmsCall("Sign", self.name, region, self.spec)
             answer = ask(
                 call,
                 client.sign,

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hsm_keys.errors import UsageError
-from hsm_keys.stores.awskms.error_mapping import Call, ask
+from hsm_keys.stores.awskms.error_mapping import KmsCall, ask
 from hsm_keys.stores.awskms.store import AwsKmsKey, AwsKmsStore
 from hsm_keys.stores.awskms.uri import region_of
 from hsm_keys.stores.checks import Check, checked
@@ -46,7 +46,7 @@ def may_sign(store: KeyStore, key: StoredKey) -> bool:
         raise UsageError(f"the key {key.name!r} is not in AWS KMS")
     region = str(region_of(key.arn))
     dry: bool = ask(
-        Call("Sign", key.name, region, key.spec),
+        KmsCall("Sign", key.name, region, key.spec),
         _dry_run,
         client=store.caller().manage(region),
         KeyId=key.arn,

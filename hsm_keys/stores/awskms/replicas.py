@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from hsm_keys.errors import KeyExistsError
 from hsm_keys.stores.awskms.creation import aliases, give_alias, read_tags
-from hsm_keys.stores.awskms.error_mapping import Call, ask
+from hsm_keys.stores.awskms.error_mapping import KmsCall, ask
 from hsm_keys.stores.awskms.errors import (
     KmsKeyNotFoundError,
     KmsKeyPendingDeletionError,
@@ -87,22 +87,22 @@ def replicate(client_of: ClientOf, metadata: Mapping[str, Any], name: str, regio
     replica = in_region(arn, region)
     _wait_until_ready(there, region, name, replica)
     if tags:
-        ask(Call("TagResource", name, region), there.tag_resource, KeyId=replica, Tags=tags)
+        ask(KmsCall("TagResource", name, region), there.tag_resource, KeyId=replica, Tags=tags)
     give_alias(there, region, name, replica)
 
 
 def _tags_of_ours(client: Any, region: str, name: str, arn: str) -> list[dict[str, str]]:
-    tags = read_tags(client, Call("ListResourceTags", name, region), arn)
+    tags = read_tags(client, KmsCall("ListResourceTags", name, region), arn)
     return [{"TagKey": tag, "TagValue": tags[tag]} for tag in TAGS if tag in tags]
 
 
 def _make_replica(client: Any, name: str, arn: str, region: str, tags: list[dict[str, str]]) -> None:
     # A replica made without a policy gets KMS's default, which may allow more than the key's own.
     primary = str(region_of(arn))
-    call = Call("GetKeyPolicy", name, primary)
+    call = KmsCall("GetKeyPolicy", name, primary)
     policy = field(ask(call, client.get_key_policy, KeyId=arn, PolicyName="default"), "Policy", str, call)
     ask(
-        Call("ReplicateKey", name, primary),
+        KmsCall("ReplicateKey", name, primary),
         client.replicate_key,
         KeyId=arn,
         ReplicaRegion=region,
@@ -115,7 +115,7 @@ def _make_replica(client: Any, name: str, arn: str, region: str, tags: list[dict
 def _wait_until_ready(client: Any, region: str, name: str, arn: str) -> None:
     import stamina
 
-    call = Call("DescribeKey", name, region)
+    call = KmsCall("DescribeKey", name, region)
     for attempt in stamina.retry_context(
         on=(KmsKeyNotFoundError, KmsKeyStateError), attempts=None, timeout=_REPLICA_S, wait_max=5.0
     ):
@@ -137,10 +137,10 @@ def destroy(client_of: ClientOf, metadata: Mapping[str, Any], name: str) -> None
         client = client_of(region)
         with suppress(KmsKeyPendingDeletionError):
             ask(
-                Call("ScheduleKeyDeletion", name, region),
+                KmsCall("ScheduleKeyDeletion", name, region),
                 client.schedule_key_deletion,
                 KeyId=in_region(arn, region),
                 PendingWindowInDays=DELETION_DAYS,
             )
         if aliases(client, region).get(alias_of(name)) == key_id:
-            ask(Call("DeleteAlias", name, region), client.delete_alias, AliasName=alias_of(name))
+            ask(KmsCall("DeleteAlias", name, region), client.delete_alias, AliasName=alias_of(name))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hsm_keys.signing.algorithms import PublicKey
-    from hsm_keys.stores.awskms.error_mapping import Call
+    from hsm_keys.stores.awskms.error_mapping import KmsCall
 
 __all__ = ["SPECS", "field", "key_type_of_spec", "public_key_in", "signature_in"]
 
@@ -29,7 +29,7 @@ SPECS: Final = {
 _TYPES: Final = {spec: key_type for key_type, spec in SPECS.items()}
 
 
-def field(answer: Mapping[str, Any], name: str, kind: type, call: Call) -> Any:
+def field(answer: Mapping[str, Any], name: str, kind: type, call: KmsCall) -> Any:
     """Return a field of an answer.
 
     Raises:
@@ -41,7 +41,7 @@ def field(answer: Mapping[str, Any], name: str, kind: type, call: Call) -> Any:
     return value
 
 
-def _garbled(call: Call, what: str) -> KmsGarbledAnswerError:
+def _garbled(call: KmsCall, what: str) -> KmsGarbledAnswerError:
     return KmsGarbledAnswerError(
         f"the answer to {call} {what}",
         hint="it wasn't used; check that the endpoint (AWS_ENDPOINT_URL_KMS, a proxy) is really KMS, then try again",
@@ -64,7 +64,7 @@ def key_type_of_spec(spec: str, usage: str, key: str) -> KeyType:
     return key_type
 
 
-def public_key_in(answer: Mapping[str, Any], key_type: KeyType, call: Call) -> PublicKey:
+def public_key_in(answer: Mapping[str, Any], key_type: KeyType, call: KmsCall) -> PublicKey:
     """Return the public half of a GetPublicKey answer.
 
     Raises:
@@ -80,7 +80,7 @@ def public_key_in(answer: Mapping[str, Any], key_type: KeyType, call: Call) -> P
     raise _garbled(call, f"holds no public key of the type {key_type}")
 
 
-def signature_in(answer: Mapping[str, Any], public_key: PublicKey, message: bytes, call: Call) -> bytes:
+def signature_in(answer: Mapping[str, Any], public_key: PublicKey, message: bytes, call: KmsCall) -> bytes:
     """Return the signature of a Sign answer, verified as strictly as Kalshi does it.
 
     Raises:

@@ -15,8 +15,8 @@ from hsm_keys.forks import ProcessLock, fork_generation
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.stores.awskms import alias_handover, creation, replicas
-from hsm_keys.stores.awskms.calls import Caller
-from hsm_keys.stores.awskms.error_mapping import Call, ask
+from hsm_keys.stores.awskms.calls import RegionalCaller
+from hsm_keys.stores.awskms.error_mapping import KmsCall, ask
 from hsm_keys.stores.awskms.errors import (
     AwsAccessDeniedError,
     KmsKeyNotFoundError,
@@ -35,7 +35,7 @@ from hsm_keys.stores.awskms.tags import (
     KeyCreation,
     alias_of,
     mark_of,
-    name_of,
+    name_of_alias,
 )
 from hsm_keys.stores.awskms.uri import AwsKmsUri, in_region, is_key_reference, key_id_of, region_of
 from hsm_keys.stores.base import KeyStore, StoredKey
@@ -75,19 +75,19 @@ class AwsKmsStore(KeyStore):
     def __init__(self, uri: AwsKmsUri, wanted: KeyCreation | None = None) -> None:
         self._wanted = wanted or KeyCreation()
         self._closed = False
-        self._caller = Caller(uri)
+        self._caller = RegionalCaller(uri)
         self._uri = replace(uri, regions=self._caller.regions)
         self.accept_imported: Final = uri.accept_imported
         self.uri = str(self._uri)
 
-    def caller(self) -> Caller:
+    def caller(self) -> RegionalCaller:
         """Return this process's clients; in a forked child they are made anew."""
         if self._closed:
             raise StoreUnavailableError("the store is closed", hint="open it again")
         if self._caller.generation != fork_generation():
             with _reopening:
                 if self._caller.generation != fork_generation():
-                    self._caller = Caller(self._uri)
+                    self._caller = RegionalCaller(self._uri)
         return self._caller
 
     def describe(self) -> str:
@@ -103,7 +103,7 @@ class AwsKmsStore(KeyStore):
         for alias, key_id in sorted(listed.items()):
             if alias.startswith(ALIAS_PREFIX):
                 try:
-                    found.append(self._look_up(key_id, name_of(alias)))
+                    found.append(self._look_up(key_id, name_of_alias(alias)))
                 except (KmsKeyNotFoundError, KmsKeyUnsuitableError):
                     continue  # deleted meanwhile, or not a key for Kalshi
         return found
@@ -122,7 +122,7 @@ class AwsKmsStore(KeyStore):
         if self._uri.key:
             return self._key_of_uri(name)
         if is_key_reference(name):
-            key = self._look_up(name, name_of(name) if name.startswith(ALIAS_PREFIX) else None)
+            key = self._look_up(name, name_of_alias(name) if name.startswith(ALIAS_PREFIX) else None)
         elif _ALIAS_NAME.fullmatch(name):
             key = self._look_up(alias_of(name), name)
         else:
@@ -143,7 +143,7 @@ class AwsKmsStore(KeyStore):
 
     def _key_of_uri(self, name: str) -> AwsKmsKey:
         own = self._uri.key
-        key = self._look_up(own, name_of(own) if own.startswith(ALIAS_PREFIX) else None)
+        key = self._look_up(own, name_of_alias(own) if own.startswith(ALIAS_PREFIX) else None)
         if name not in {"", own, key.name}:
             raise KmsKeyNotFoundError(
                 f"the store's URI names the key {key.name!r}, not {shown(name)}", hint="leave the key out of the URI"
@@ -191,7 +191,7 @@ class AwsKmsStore(KeyStore):
 
     def _fetch(self, reference: str, label: str) -> Found:
         def attempt(client: Any, region: str) -> Found:
-            call = Call("GetPublicKey", label, region)
+            call = KmsCall("GetPublicKey", label, region)
             answer = ask(call, client.get_public_key, KeyId=in_region(reference, region))
             spec, usage = field(answer, "KeySpec", str, call), field(answer, "KeyUsage", str, call)
             key_type = key_type_of_spec(spec, usage, label)
@@ -206,7 +206,7 @@ class AwsKmsStore(KeyStore):
 
     def _tags(self, arn: str, label: str, *, foreign: bool) -> dict[str, str]:
         def attempt(client: Any, region: str) -> dict[str, str]:
-            return creation.read_tags(client, Call("ListResourceTags", label, region), in_region(arn, region))
+            return creation.read_tags(client, KmsCall("ListResourceTags", label, region), in_region(arn, region))
 
         try:
             return self.caller().look(attempt, arn)
@@ -228,7 +228,7 @@ class AwsKmsStore(KeyStore):
 
     def _describe(self, reference: str, label: str) -> dict[str, Any]:
         def attempt(client: Any, region: str) -> dict[str, Any]:
-            call = Call("DescribeKey", label, region)
+            call = KmsCall("DescribeKey", label, region)
             answer = ask(call, client.describe_key, KeyId=in_region(reference, region))
             metadata: dict[str, Any] = field(answer, "KeyMetadata", dict, call)
             return metadata
@@ -329,7 +329,7 @@ class AwsKmsStore(KeyStore):
         if key.ours:
             del tags[NAME_TAG]  # an alias in the middle of its handover says more than the tag, and the reverse
         for region in self._regions_of(kept):
-            call = Call("TagResource", key.name, region)
+            call = KmsCall("TagResource", key.name, region)
             try:
                 ask(
                     call,

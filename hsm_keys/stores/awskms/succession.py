@@ -12,7 +12,7 @@ from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.signing.algorithms import verifies
-from hsm_keys.stores.awskms.error_mapping import Call, ask
+from hsm_keys.stores.awskms.error_mapping import KmsCall, ask
 from hsm_keys.stores.awskms.errors import KmsKeyStateError
 from hsm_keys.stores.awskms.tags import VOUCHER_TAGS
 from hsm_keys.stores.awskms.uri import in_region
@@ -48,7 +48,7 @@ def vouch(client_of: Callable[[str], Any], leaver: AwsKmsKey, taker: AwsKmsKey, 
         return  # a disabled key signs nothing, for running programs as little as here
     for region in regions:
         ask(
-            Call("TagResource", taker.name, region),
+            KmsCall("TagResource", taker.name, region),
             client_of(region).tag_resource,
             KeyId=in_region(taker.arn, region),
             Tags=_tags_of(signature),

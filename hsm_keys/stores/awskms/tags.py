@@ -28,7 +28,7 @@ __all__ = [
     "KeyCreation",
     "alias_of",
     "mark_of",
-    "name_of",
+    "name_of_alias",
 ]
 
 ALIAS_PREFIX: Final = "alias/hsm-keys/"
@@ -54,7 +54,7 @@ def alias_of(name: str) -> str:
     return ALIAS_PREFIX + name.replace("+", "/")
 
 
-def name_of(alias: str) -> str:
+def name_of_alias(alias: str) -> str:
     """Return the key's name that an alias of hsm-keys stands for."""
     return _MARKED.sub(r"\1+\2", alias.removeprefix(ALIAS_PREFIX))
 

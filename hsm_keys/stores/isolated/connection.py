@@ -17,9 +17,9 @@ from hsm_keys.stores.isolated.wire import (
     MAX_ANSWER,
     MAX_MESSAGE,
     Frame,
-    Kind,
-    WireError,
-    error_of,
+    FrameKind,
+    SignerWireError,
+    error_in,
     frame_bytes,
     receive,
 )
@@ -27,7 +27,7 @@ from hsm_keys.stores.isolated.wire import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["SIGNING_S", "Connection", "NotSentError", "StuckError"]
+__all__ = ["SIGNING_S", "NotSentError", "SignerConnection", "StuckError"]
 
 SIGNING_S: Final = 10.0
 """Seconds in which a signature must come. A store that signs over a network keeps a shorter budget of its own."""
@@ -45,7 +45,7 @@ class StuckError(Exception):
     """The signer takes connections, and doesn't greet."""
 
 
-class Connection:
+class SignerConnection:
     """A connection to the signer; one thread uses it at a time.
 
     Args:
@@ -102,12 +102,12 @@ class Connection:
             raise PermissionError
         try:
             frame = receive(self._socket, MAX_MESSAGE)
-        except WireError as error:
+        except SignerWireError as error:
             raise _garbled(error) from None
         if frame is None:
             raise NotSentError
-        if frame.kind is Kind.ERROR:
-            raise error_of(frame)
+        if frame.kind is FrameKind.ERROR:
+            raise error_in(frame)
         return int.from_bytes(frame.payload)
 
     def _patience(self, seconds: float) -> None:
@@ -115,7 +115,7 @@ class Connection:
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             self._socket.setsockopt(socket.SOL_SOCKET, option, limit)
 
-    def ask(self, kind: Kind, payload: bytes, number: int = 0) -> Frame:
+    def ask(self, kind: FrameKind, payload: bytes, number: int = 0) -> Frame:
         """Send a request and return its answer.
 
         Raises:
@@ -134,7 +134,7 @@ class Connection:
             raise _late() from None
         except ConnectionError:
             answer = None
-        except WireError as error:
+        except SignerWireError as error:
             raise _garbled(error) from None
         if answer is None:
             raise StoreUnavailableError(
@@ -146,7 +146,7 @@ class Connection:
     def call(self, payload: bytes) -> Frame:
         """Send a call, which may take longer than a signature, and return its answer; see ``ask``."""
         self._patience(_CALL_S)
-        answer = self.ask(Kind.CALL, payload)
+        answer = self.ask(FrameKind.CALL, payload)
         self._patience(SIGNING_S)
         return answer
 
@@ -169,7 +169,7 @@ def _late() -> StoreUnavailableError:
     )
 
 
-def _garbled(error: WireError) -> StoreUnavailableError:
+def _garbled(error: SignerWireError) -> StoreUnavailableError:
     return StoreUnavailableError(
         f"the signer process gave an answer that isn't one: {error}", hint="was hsm-keys updated? restart the program"
     )

@@ -29,9 +29,17 @@ from hsm_keys.errors import (
     UsageError,
 )
 from hsm_keys.stores.environment import without_secrets
-from hsm_keys.stores.isolated.connection import Connection, NotSentError, StuckError
+from hsm_keys.stores.isolated.connection import NotSentError, SignerConnection, StuckError
 from hsm_keys.stores.isolated.folder import PrivateFolder
-from hsm_keys.stores.isolated.wire import MAX_ANSWER, Kind, WireError, error_of, frame_bytes, json_frame, receive
+from hsm_keys.stores.isolated.wire import (
+    MAX_ANSWER,
+    FrameKind,
+    SignerWireError,
+    error_in,
+    frame_bytes,
+    json_frame,
+    receive,
+)
 from hsm_keys.stores.pins import PinWanted
 
 if TYPE_CHECKING:
@@ -103,7 +111,7 @@ class SignerProcess:
             self.end()
             raise
 
-    def connect(self) -> Connection:
+    def connect(self) -> SignerConnection:
         """Return a new connection, to a new signer if the last one has gone.
 
         Raises:
@@ -111,7 +119,7 @@ class SignerProcess:
             HsmKeysError: Whatever opening the store raises.
         """
         with suppress(NotSentError, StuckError):
-            return Connection(self._folder.socket)
+            return SignerConnection(self._folder.socket)
         with self._lock:
             if self._ended:  # a thread that was on its way here when the store was closed
                 raise StoreUnavailableError("the store is closed", hint="open it again")
@@ -136,10 +144,10 @@ class SignerProcess:
                 hint=f"{self._folder.path} must be a folder of this user alone (0700), and no link" if private else "",
             ) from None
 
-    def _revived(self) -> Connection:
+    def _revived(self) -> SignerConnection:
         """Connect, if another thread or process has just started one; else start one. Hold the folder."""
         try:
-            return Connection(self._folder.socket)
+            return SignerConnection(self._folder.socket)
         except StuckError:
             if self._process is None:
                 raise _silent() from None
@@ -147,7 +155,7 @@ class SignerProcess:
             pass
         self._check_allowed()
         self._start()
-        return Connection(self._folder.socket)
+        return SignerConnection(self._folder.socket)
 
     def _check_allowed(self) -> None:
         refused, failed, began = self._starts.read()
@@ -197,16 +205,16 @@ class SignerProcess:
         control.settimeout(_START_S)
         try:
             wanted = {"force_pin": self._force_pin, "folder": str(self._folder.path)}
-            control.sendall(json_frame(Kind.OPEN, {"uri": self._uri.reveal(), **wanted}))
+            control.sendall(json_frame(FrameKind.OPEN, {"uri": self._uri.reveal(), **wanted}))
             while frame := receive(control, MAX_ANSWER):
-                if frame.kind is Kind.PIN_WANTED:
+                if frame.kind is FrameKind.PIN_WANTED:
                     control.sendall(self._pin_frame(PinWanted(**frame.json())))
-                elif frame.kind is Kind.READY:
+                elif frame.kind is FrameKind.READY:
                     told: dict[str, Any] = frame.json()
                     return told
                 else:
-                    raise self._noted(error_of(frame))
-        except (OSError, WireError) as error:
+                    raise self._noted(error_in(frame))
+        except (OSError, SignerWireError) as error:
             raise StoreUnavailableError(f"the signer process failed to start: {type(error).__name__}") from None
         raise StoreUnavailableError(
             "the signer process ended while it started",
@@ -217,13 +225,13 @@ class SignerProcess:
         if self._pin is None:
             self._pin = self._get_pin(wanted)
         if self._pin is None:
-            return frame_bytes(Kind.NO_PIN)
+            return frame_bytes(FrameKind.NO_PIN)
         if self._fingerprint() in _refused:
             raise PinIncorrectError(
                 "the token refused this PIN before; it was not tried again",
                 hint="check the PIN source; another wrong try may lock the token",
             )
-        return frame_bytes(Kind.PIN, self._pin.reveal().encode())
+        return frame_bytes(FrameKind.PIN, self._pin.reveal().encode())
 
     def _fingerprint(self) -> bytes:
         pin = self._pin.reveal().encode() if self._pin else b""
@@ -247,7 +255,7 @@ class SignerProcess:
 
     def _is_served(self) -> bool:
         try:
-            Connection(self._folder.socket).close()
+            SignerConnection(self._folder.socket).close()
         except NotSentError:
             return False
         except (StuckError, HsmKeysError):

@@ -23,8 +23,8 @@ from hsm_keys.stores.isolated.wire import (
     MAX_ANSWER,
     MAX_MESSAGE,
     Frame,
-    Kind,
-    WireError,
+    FrameKind,
+    SignerWireError,
     error_frame,
     frame_bytes,
     json_frame,
@@ -122,7 +122,7 @@ class _Server:
 
     def __init__(self, keys: _Keys) -> None:
         self._keys = keys
-        self._greeting = frame_bytes(Kind.GREETING, os.urandom(8))
+        self._greeting = frame_bytes(FrameKind.GREETING, os.urandom(8))
         self._room = threading.BoundedSemaphore(_MAX_CONNECTIONS)
 
     def run(self, listener: socket.socket, owner: socket.socket) -> None:
@@ -159,25 +159,25 @@ class _Server:
                 connection.sendall(self._greeting)
                 while (frame := receive(connection, MAX_MESSAGE)) is not None:
                     connection.sendall(self._answer(frame))
-            except WireError as error:
+            except SignerWireError as error:
                 connection.sendall(error_frame(UsageError(f"the signer doesn't understand: {error}")))
 
     def _answer(self, frame: Frame) -> bytes:
         try:
-            if frame.kind is Kind.SIGN:
-                return frame_bytes(Kind.SIGNATURE, self._keys[frame.number].sign(frame.payload))
-            if frame.kind is Kind.SIGN_DIGEST:
-                return frame_bytes(Kind.SIGNATURE, self._keys[frame.number].sign_digest(frame.payload))
-            if frame.kind is Kind.CALL:
-                answer = json_frame(Kind.ANSWER, self._keys.answer(frame.json()))
+            if frame.kind is FrameKind.SIGN:
+                return frame_bytes(FrameKind.SIGNATURE, self._keys[frame.number].sign(frame.payload))
+            if frame.kind is FrameKind.SIGN_DIGEST:
+                return frame_bytes(FrameKind.SIGNATURE, self._keys[frame.number].sign_digest(frame.payload))
+            if frame.kind is FrameKind.CALL:
+                answer = json_frame(FrameKind.ANSWER, self._keys.answer(frame.json()))
                 if len(answer) <= MAX_ANSWER:
                     return answer
                 raise StoreUnavailableError("the store has too many keys to tell of them in one answer")
-        except WireError:
+        except SignerWireError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
             return error_frame(error)
-        raise WireError(f"a client sends no frame of the kind {frame.kind.name}")
+        raise SignerWireError(f"a client sends no frame of the kind {frame.kind.name}")
 
 
 def _turn_away(connection: socket.socket, reason: str) -> None:
@@ -193,7 +193,7 @@ def main() -> None:
     owner = socket.socket(fileno=os.dup(0))
     try:
         opening = receive(owner, MAX_MESSAGE)
-        if opening is not None and opening.kind is Kind.OPEN:
+        if opening is not None and opening.kind is FrameKind.OPEN:
             told = opening.json()
             _sign_for(owner, told["uri"], PrivateFolder(Path(told["folder"])), force_pin=told["force_pin"])
     except Exception as error:  # noqa: BLE001 - a traceback is no place for what this process knows
@@ -211,7 +211,7 @@ def _sign_for(owner: socket.socket, uri: str, folder: PrivateFolder, *, force_pi
     inode = folder.socket.lstat().st_ino
     listener.listen(_BACKLOG)
     listener.setblocking(False)
-    owner.sendall(json_frame(Kind.READY, {"uri": store.uri, "description": store.describe()}))
+    owner.sendall(json_frame(FrameKind.READY, {"uri": store.uri, "description": store.describe()}))
     _Server(_Keys(store)).run(listener, owner)
     threading.Timer(_LAST_WORDS_S, os._exit, (0,)).start()
     with suppress(OSError), folder.locked(patience=0) as held:
@@ -243,10 +243,10 @@ def _asking(owner: socket.socket, opening: threading.Event) -> PinGetter:
                 f"{wanted.token} wants its user PIN again, and the signer has none",
                 hint="give a PIN when the store is opened",
             )
-        owner.sendall(json_frame(Kind.PIN_WANTED, asdict(wanted)))
+        owner.sendall(json_frame(FrameKind.PIN_WANTED, asdict(wanted)))
         answer = receive(owner, MAX_MESSAGE)
         if answer is None:  # the owner has no PIN, or is gone
             os._exit(0)
-        return None if answer.kind is Kind.NO_PIN else Pin(answer.payload.decode())
+        return None if answer.kind is FrameKind.NO_PIN else Pin(answer.payload.decode())
 
     return ask

@@ -14,8 +14,8 @@ from hsm_keys.errors import SigningError, StoreUnavailableError, UsageError
 from hsm_keys.signing.algorithms import KeyType, signature_length, verifies
 from hsm_keys.stores.base import KeyStore, StoredKey
 from hsm_keys.stores.custody_verdicts import CustodyFact, Topic, Verdict
-from hsm_keys.stores.isolated.connection import Connection, NotSentError
-from hsm_keys.stores.isolated.wire import MAX_MESSAGE, Kind, error_of
+from hsm_keys.stores.isolated.connection import NotSentError, SignerConnection
+from hsm_keys.stores.isolated.wire import MAX_MESSAGE, FrameKind, error_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +75,7 @@ class IsolatedKey(StoredKey):
             StoreError: If the signer can't be reached, or its store can't.
             SigningError: If it refuses, or gives something that doesn't verify.
         """
-        return self._signed(Kind.SIGN, message)
+        return self._signed(FrameKind.SIGN, message)
 
     def sign_digest(self, digest: bytes, /) -> bytes:
         """Return the RSASSA-PSS signature over a SHA-256 digest, where the store makes such.
@@ -84,41 +84,41 @@ class IsolatedKey(StoredKey):
             StoreError: If the signer can't be reached, or its store can't.
             SigningError: If it refuses, or gives something that doesn't verify.
         """
-        return self._signed(Kind.SIGN_DIGEST, digest)
+        return self._signed(FrameKind.SIGN_DIGEST, digest)
 
-    def _signed(self, kind: Kind, message: bytes) -> bytes:
+    def _signed(self, kind: FrameKind, message: bytes) -> bytes:
         if not isinstance(message, bytes):
             raise TypeError(f"a message to sign is bytes, not {type(message).__name__}")
         if len(message) > MAX_MESSAGE:
             raise UsageError(f"an isolated signer takes messages of at most {MAX_MESSAGE} bytes, not {len(message)}")
 
-        def ask(connection: Connection) -> tuple[int, Frame]:
+        def ask(connection: SignerConnection) -> tuple[int, Frame]:
             return connection.instance, self._on(connection, lambda number: connection.ask(kind, message, number))
 
         instance, answer = self._store.run(ask)
-        signature = _expected(answer, Kind.SIGNATURE).payload
+        signature = _expected(answer, FrameKind.SIGNATURE).payload
         if len(signature) != self._signature_length:
             raise SigningError(
                 f"the signer gave a signature of {len(signature)} bytes instead of {self._signature_length}"
             )
         if self._proved_by != instance:
-            if not verifies(self._public_key, message, signature, digest=kind is Kind.SIGN_DIGEST):
+            if not verifies(self._public_key, message, signature, digest=kind is FrameKind.SIGN_DIGEST):
                 raise SigningError(f"the signer's signature with the key {self.name!r} doesn't verify")
             self._proved_by = instance
         return signature
 
     def _ask(self, call: str) -> Any:
-        def ask(connection: Connection) -> Frame:
+        def ask(connection: SignerConnection) -> Frame:
             return self._on(connection, lambda number: connection.call(_call(call, number=number)))
 
-        return _expected(self._store.run(ask), Kind.ANSWER).json()
+        return _expected(self._store.run(ask), FrameKind.ANSWER).json()
 
-    def _on(self, connection: Connection, ask: Callable[[int], Frame]) -> Frame:
+    def _on(self, connection: SignerConnection, ask: Callable[[int], Frame]) -> Frame:
         """Return the answer to what ``ask`` asks about this key; a signer that was started anew finds it first."""
         instance, number = self._bound
         if instance != connection.instance:
             found = connection.call(_call("find", name=self.name, public_key=self._spki))
-            if found.kind is not Kind.ANSWER:
+            if found.kind is not FrameKind.ANSWER:
                 return found
             number = found.json()["number"]
             self._bound = connection.instance, number
@@ -137,11 +137,11 @@ class IsolatedStore(KeyStore):
         self._description: str = process.told["description"]
         self._process = process
         self._closed = False
-        self._idle: list[Connection] = []
-        self._every: set[Connection] = set()
+        self._idle: list[SignerConnection] = []
+        self._every: set[SignerConnection] = set()
         _all.add(self)
 
-    def run(self, work: Callable[[Connection], Any]) -> Any:
+    def run(self, work: Callable[[SignerConnection], Any]) -> Any:
         """Return what the work gives, with a connection that nobody else uses.
 
         Raises:
@@ -166,7 +166,7 @@ class IsolatedStore(KeyStore):
                 self._close_idle()
             return done
 
-    def _taken(self) -> tuple[Connection, bool]:
+    def _taken(self) -> tuple[SignerConnection, bool]:
         if self._closed:
             raise StoreUnavailableError("the store is closed", hint="open it again")
         try:
@@ -176,7 +176,7 @@ class IsolatedStore(KeyStore):
             self._every.add(connection)
             return connection, True
 
-    def _discard(self, connection: Connection) -> None:
+    def _discard(self, connection: SignerConnection) -> None:
         self._every.discard(connection)
         connection.close()
 
@@ -199,11 +199,11 @@ class IsolatedStore(KeyStore):
         return IsolatedKey(self, told, instance)
 
     def _told(self, call: bytes) -> tuple[Any, int]:
-        def ask(connection: Connection) -> tuple[Frame, int]:
+        def ask(connection: SignerConnection) -> tuple[Frame, int]:
             return connection.call(call), connection.instance
 
         answer, instance = self.run(ask)
-        return _expected(answer, Kind.ANSWER).json(), instance
+        return _expected(answer, FrameKind.ANSWER).json(), instance
 
     def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> NoReturn:  # noqa: ARG002 - the store's shape
         """Refuse: an isolated store signs, and changes nothing."""
@@ -246,11 +246,11 @@ def _call(call: str, **arguments: str | int) -> bytes:
     return json.dumps({"call": call, **arguments}).encode()
 
 
-def _expected(frame: Frame, kind: Kind) -> Frame:
+def _expected(frame: Frame, kind: FrameKind) -> Frame:
     if frame.kind is kind:
         return frame
-    if frame.kind is Kind.ERROR:
-        raise error_of(frame)
+    if frame.kind is FrameKind.ERROR:
+        raise error_in(frame)
     raise StoreUnavailableError(f"the signer answered with a frame of the kind {frame.kind.name}")
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_MESSAGE",
     "Frame",
-    "Kind",
-    "WireError",
+    "FrameKind",
+    "SignerWireError",
     "error_frame",
     "frame_bytes",
     "json_frame",
@@ -40,7 +40,7 @@ MAX_ANSWER: Final = 16 * 1024 * 1024
 _FIRST_READ: Final = 4096  # bytes: a signature, or the message of any request, in one piece
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     """What a frame is."""
 
     SIGN = 1
@@ -61,7 +61,7 @@ class Kind(IntEnum):
     READY = 52
 
 
-class WireError(Exception):
+class SignerWireError(Exception):
     """What came isn't a frame of this version; nothing that follows it can be understood."""
 
 
@@ -75,7 +75,7 @@ class Frame:
         payload: The message, the signature, or JSON.
     """
 
-    kind: Kind
+    kind: FrameKind
     number: int
     payload: bytes
 
@@ -88,15 +88,15 @@ class Frame:
         try:
             return json.loads(self.payload)
         except (ValueError, RecursionError):
-            raise WireError("the payload isn't JSON") from None
+            raise SignerWireError("the payload isn't JSON") from None
 
 
-def frame_bytes(kind: Kind, payload: bytes = b"", number: int = 0) -> bytes:
+def frame_bytes(kind: FrameKind, payload: bytes = b"", number: int = 0) -> bytes:
     """Return a frame as it goes over the wire."""
     return HEADER.pack(VERSION, kind, number, len(payload)) + payload
 
 
-def json_frame(kind: Kind, told: object) -> bytes:
+def json_frame(kind: FrameKind, told: object) -> bytes:
     """Return a frame that holds JSON."""
     return frame_bytes(kind, json.dumps(told).encode())
 
@@ -111,12 +111,12 @@ def still_to_come(data: bytes | bytearray, limit: int) -> int:
         return HEADER.size - len(data)
     version, _, _, length = HEADER.unpack_from(data)
     if version != VERSION:
-        raise WireError(f"version {version} of the protocol isn't known here, only {VERSION}")
+        raise SignerWireError(f"version {version} of the protocol isn't known here, only {VERSION}")
     if length > limit:
-        raise WireError(f"a frame of {length} bytes is too long: at most {limit} are taken")
+        raise SignerWireError(f"a frame of {length} bytes is too long: at most {limit} are taken")
     lacking: int = HEADER.size + length - len(data)
     if lacking < 0:
-        raise WireError("something follows the frame")
+        raise SignerWireError("something follows the frame")
     return lacking
 
 
@@ -128,9 +128,9 @@ def parse(data: bytes | bytearray) -> Frame:
     """
     _, kind, number, _ = HEADER.unpack_from(data)
     try:
-        return Frame(Kind(kind), number, bytes(data[HEADER.size :]))
+        return Frame(FrameKind(kind), number, bytes(data[HEADER.size :]))
     except ValueError:
-        raise WireError(f"there is no frame of the kind {kind}") from None
+        raise SignerWireError(f"there is no frame of the kind {kind}") from None
 
 
 def receive(connection: socket.socket, limit: int) -> Frame | None:
@@ -150,7 +150,7 @@ def receive(connection: socket.socket, limit: int) -> Frame | None:
     while lacking:
         part = connection.recv(min(lacking, MAX_MESSAGE))
         if not part:
-            raise WireError("the connection ended inside a frame")
+            raise SignerWireError("the connection ended inside a frame")
         longer += part
         lacking = still_to_come(longer, limit)
     return parse(longer)
@@ -166,10 +166,10 @@ def error_frame(error: Exception) -> bytes:
         error = StoreError(f"the signer process failed with {type(error).__name__}", hint="report this")
     # A back-end's own class is told as the nearest one that every process knows.
     code = next(known.code for known in type(error).__mro__ if known in _CLASSES)
-    return json_frame(Kind.ERROR, {"code": code, "message": error.message, "hint": error.hint})
+    return json_frame(FrameKind.ERROR, {"code": code, "message": error.message, "hint": error.hint})
 
 
-def error_of(frame: Frame) -> HsmKeysError:
+def error_in(frame: Frame) -> HsmKeysError:
     """Return the error that a frame tells.
 
     Raises:
@@ -177,8 +177,8 @@ def error_of(frame: Frame) -> HsmKeysError:
     """
     told = frame.json()
     if not isinstance(told, dict):
-        raise WireError("the payload tells no error")
+        raise SignerWireError("the payload tells no error")
     code, message, hint = (told.get(part) for part in ("code", "message", "hint"))
     if not (isinstance(code, str) and isinstance(message, str) and isinstance(hint, str)):
-        raise WireError("the payload tells no error")
+        raise SignerWireError("the payload tells no error")
     return _BY_CODE.get(code, StoreError)(message, hint=hint)

@@ -6,7 +6,7 @@ from typing import Final
 
 from pkcs11 import exceptions as ckr
 
-__all__ = ["CKR_BUFFER_TOO_SMALL", "CKR_OK", "KeyRefusedError", "check", "error_of"]
+__all__ = ["CKR_BUFFER_TOO_SMALL", "CKR_OK", "KeyRefusedError", "check", "exception_of"]
 
 CKR_OK: Final = 0x000
 CKR_BUFFER_TOO_SMALL: Final = 0x150
@@ -65,7 +65,7 @@ class KeyRefusedError(ckr.PKCS11Error):
     """The token doesn't let this key be used so; python-pkcs11 has no class for it."""
 
 
-def error_of(result: int) -> ckr.PKCS11Error:
+def exception_of(result: int) -> ckr.PKCS11Error:
     """Return python-pkcs11's exception for a CKR_ code, as its own calls raise it."""
     known = _ERRORS.get(result)
     if known is not None:
@@ -80,4 +80,4 @@ def error_of(result: int) -> ckr.PKCS11Error:
 def check(result: int) -> None:
     """Raise the exception of a CKR_ code, unless it is CKR_OK."""
     if result != CKR_OK:
-        raise error_of(result)
+        raise exception_of(result)

@@ -15,7 +15,7 @@ from pkcs11 import _pkcs11
 
 from hsm_keys.errors import StoreError
 from hsm_keys.signing.algorithms import SALT_LENGTH
-from hsm_keys.stores.pkcs11.codes import CKR_BUFFER_TOO_SMALL, CKR_OK, check, error_of
+from hsm_keys.stores.pkcs11.codes import CKR_BUFFER_TOO_SMALL, CKR_OK, check, exception_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -288,7 +288,7 @@ class Functions:
                     larger = ctypes.create_string_buffer(room.value)
                     check(sign(session, message, len(message), larger, room_by_reference))
                     return larger.raw[: room.value]
-            raise error_of(result)
+            raise exception_of(result)
 
         return signature
 

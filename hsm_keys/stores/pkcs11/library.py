@@ -18,7 +18,7 @@ from pkcs11.exceptions import PKCS11Error
 
 from hsm_keys.errors import StoreError, StoreNotFoundError, StoreUnavailableError
 from hsm_keys.forks import fork_generation
-from hsm_keys.stores.pkcs11.codes import CKR_OK, error_of
+from hsm_keys.stores.pkcs11.codes import CKR_OK, exception_of
 from hsm_keys.stores.pkcs11.cryptoki import Functions, functions_of
 from hsm_keys.stores.pkcs11.errors import reason
 from hsm_keys.stores.pkcs11.slots import only_slots
@@ -27,7 +27,7 @@ from hsm_keys.values import shown_path
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Library", "find_module", "load", "renewed"]
+__all__ = ["Library", "find_module", "load_library", "renewed"]
 
 _CKR_ARGUMENTS_BAD: Final = 0x007
 _CKR_NEED_TO_CREATE_THREADS: Final = 0x009
@@ -107,7 +107,7 @@ class Library(_pkcs11.lib):
         self._generation = fork_generation()
         # If other code of this process owns the module, it is usable, but nobody knows with which locking.
         if result not in {CKR_OK, _CKR_CRYPTOKI_ALREADY_INITIALIZED}:
-            raise error_of(result)
+            raise exception_of(result)
 
     def finalize(self) -> None:
         """Call C_Finalize, if this object initialised the module."""
@@ -171,7 +171,7 @@ def _has_sessions(functions: Functions, slot: int) -> bool:
     return False
 
 
-def load(file: str, path: str) -> Library:
+def load_library(file: str, path: str) -> Library:
     """Load a module and initialise it; it stays loaded until the process ends.
 
     Args:

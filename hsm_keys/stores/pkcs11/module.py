@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import StoreError, StoreUnavailableError
 from hsm_keys.forks import ProcessLock
-from hsm_keys.stores.pkcs11.library import Library, find_module, load, renewed
+from hsm_keys.stores.pkcs11.library import Library, find_module, load_library, renewed
 from hsm_keys.stores.pkcs11.patience import PatientLock, end_of_program
 
 if TYPE_CHECKING:
     from hsm_keys.stores.pkcs11.login import Login
     from hsm_keys.stores.pkcs11.pool import SessionPool
 
-__all__ = ["Module", "acquire"]
+__all__ = ["Module", "acquire_module"]
 
 _AT_REST_S: Final = 2.0
 """How long closing waits for signatures under way."""
@@ -103,7 +103,7 @@ class Module:
             pool.resume()
 
     def release(self) -> None:
-        """Give one ``acquire`` back; the last one finalises the module, unless other code of the process uses it.
+        """Give the module back; its last user finalises it, unless other code of the process uses it.
 
         It stays as it is if a call into it doesn't return: that would go on in freed memory.
         """
@@ -207,7 +207,7 @@ class _Forks:
 _Forks()
 
 
-def acquire(path: str) -> Module:
+def acquire_module(path: str) -> Module:
     """Return the module at the path, loaded and initialised; call ``release`` when done.
 
     Raises:
@@ -227,7 +227,7 @@ def acquire(path: str) -> Module:
         module = _modules.get(file)
         if module is None:
             library = _libraries.get(file)
-            library = _libraries[file] = load(file, path) if library is None else renewed(library, path)
+            library = _libraries[file] = load_library(file, path) if library is None else renewed(library, path)
             module = _modules[file] = Module(file, library)
         module.users += 1
         return module

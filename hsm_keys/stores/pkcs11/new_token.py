@@ -12,7 +12,7 @@ from hsm_keys.errors import PinError, StoreError
 from hsm_keys.stores.pkcs11.codes import check
 from hsm_keys.stores.pkcs11.cryptoki import CKU_SO
 from hsm_keys.stores.pkcs11.errors import mapped_errors
-from hsm_keys.stores.pkcs11.module import Module, acquire
+from hsm_keys.stores.pkcs11.module import Module, acquire_module
 
 if TYPE_CHECKING:
     from hsm_keys.stores.pkcs11.cryptoki import Functions
@@ -38,7 +38,7 @@ def is_softhsm(module_path: str) -> bool:
     Raises:
         StoreError: If the module can't be used.
     """
-    module = acquire(module_path)
+    module = acquire_module(module_path)
     try:
         return _MANUFACTURER in str(module.library.manufacturer_id)
     finally:
@@ -51,7 +51,7 @@ def state_of_token(module_path: str, label: str) -> TokenState:
     Raises:
         StoreError: If the module can't be used.
     """
-    module = acquire(module_path)
+    module = acquire_module(module_path)
     try:
         with module.mutex, mapped_errors("list its slots"):
             functions = module.library.functions
@@ -79,7 +79,7 @@ def make_token(module_path: str, label: str, so_pin: Secret, pin: Secret) -> Non
     """
     if not label.isprintable() or not 0 < len(label.encode()) <= _LONGEST_LABEL:
         raise StoreError(f"a token's label has 1 to {_LONGEST_LABEL} bytes of printable text", hint="choose another")
-    module = acquire(module_path)
+    module = acquire_module(module_path)
     try:
         with module.mutex, mapped_errors(f"make the token {label!r}"):
             _make(module, label, so_pin, pin)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import PinError, StoreAmbiguousError, StoreNotFoundError, StoreUnavailableError
-from hsm_keys.stores.pkcs11.module import acquire
+from hsm_keys.stores.pkcs11.module import acquire_module
 from hsm_keys.stores.pkcs11.restart import restart, sees_new_tokens
 from hsm_keys.stores.pkcs11.token_connection import TokenConnection
 from hsm_keys.stores.pkcs11.tokens import FoundToken, find_token
@@ -88,7 +88,7 @@ class Opening:
 
     def _opened(self, *, anew: bool = False) -> TokenConnection:
         """Open the token; ``anew`` is whether to look also for one that was made after the module was initialised."""
-        module = acquire(str(self.uri.module_path))
+        module = acquire_module(str(self.uri.module_path))
         try:
             try:
                 found = self._found(module)

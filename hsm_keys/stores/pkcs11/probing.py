@@ -9,7 +9,7 @@ from pkcs11.constants import TokenFlag
 from pkcs11.mechanisms import Mechanism
 
 from hsm_keys.stores.pkcs11.errors import mapped_errors
-from hsm_keys.stores.pkcs11.module import acquire
+from hsm_keys.stores.pkcs11.module import acquire_module
 from hsm_keys.stores.pkcs11.tokens import find_token, with_its_module
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def look_at(uri: Pkcs11Uri) -> TokenState:
         StoreError: If module or token aren't there, or don't answer.
     """
     uri = with_its_module(uri)
-    module = acquire(str(uri.module_path))
+    module = acquire_module(str(uri.module_path))
     try:
         found = find_token(module, uri)
         token = found.token

@@ -17,7 +17,7 @@ from hsm_keys.stores.pkcs11.attributes import read
 from hsm_keys.stores.pkcs11.errors import mapped_errors
 from hsm_keys.stores.pkcs11.login import open_session
 from hsm_keys.stores.pkcs11.marks import read_mark
-from hsm_keys.stores.pkcs11.module import acquire
+from hsm_keys.stores.pkcs11.module import acquire_module
 from hsm_keys.stores.pkcs11.tokens import find_token, with_its_module
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def names_without_login(uri: Pkcs11Uri) -> list[str]:
         StoreError: If there is no such token, or it doesn't answer.
     """
     uri = with_its_module(uri)
-    module = acquire(str(uri.module_path))
+    module = acquire_module(str(uri.module_path))
     try:
         token = find_token(module, uri).token
         with module.mutex, mapped_errors("show its public objects"):

@@ -17,7 +17,7 @@ from pkcs11.exceptions import PKCS11Error, TokenNotPresent, TokenNotRecognised
 from hsm_keys.errors import StoreAmbiguousError, StoreNotFoundError, UsageError
 from hsm_keys.stores.pkcs11.errors import mapped_errors
 from hsm_keys.stores.pkcs11.library import find_module
-from hsm_keys.stores.pkcs11.module import Module, acquire
+from hsm_keys.stores.pkcs11.module import Module, acquire_module
 from hsm_keys.stores.uri import LibraryVersion, Pkcs11Uri
 from hsm_keys.values import describe, may_be_shown
 
@@ -263,7 +263,7 @@ def usable_tokens(module_path: str) -> list[tuple[Pkcs11Uri, str]]:
     Raises:
         StoreError: If the module can't be used.
     """
-    module = acquire(module_path)
+    module = acquire_module(module_path)
     try:
         tokens = all_tokens(module)
         found = [_found(token, tokens, module_path) for token in initialised(tokens)]
@@ -281,7 +281,7 @@ def choose_slot(number: int, module_path: str) -> SlotChoice:
     Raises:
         StoreNotFoundError: If there is neither.
     """
-    module = acquire(module_path)
+    module = acquire_module(module_path)
     try:
         tokens = all_tokens(module)
         ready = initialised(tokens)

@@ -24,7 +24,7 @@ from hsm_keys.asked import log_asked
 from hsm_keys.errors import HsmKeysError, NetworkError, OutcomeUnknownError
 from hsm_keys.forks import fork_generation
 from hsm_keys.stores.vault.environment import proxy_of, trusted_authorities
-from hsm_keys.stores.vault.error_mapping import Answer, Call, failure_of, read_answer, refusal_of
+from hsm_keys.stores.vault.error_mapping import VaultAnswer, VaultCall, failure_of, read_answer, refusal_of
 from hsm_keys.stores.vault.errors import (
     VaultAccessDeniedError,
     VaultDownError,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from hsm_keys.stores.vault.uri import VaultUri
     from hsm_keys.values import Secret
 
-__all__ = ["Connection"]
+__all__ = ["VaultConnection"]
 
 _T = TypeVar("_T")
 
@@ -66,10 +66,10 @@ _HEADERS: Final = (
 _PASSING: Final = (NetworkError, VaultDownError, VaultGarbledAnswerError)
 """What may be different with another server, or a moment later."""
 
-_LOOK_UP: Final = Call("look its token up", "GET", "auth/token/lookup-self")
-_CAPABILITIES: Final = Call("tell what the token may do", "POST", "sys/capabilities-self")
-_HEALTH: Final = Call("tell how it is", "GET", "sys/health")
-_RENEW: Final = Call("renew its token", "POST", "auth/token/renew-self")
+_LOOK_UP: Final = VaultCall("look its token up", "GET", "auth/token/lookup-self")
+_CAPABILITIES: Final = VaultCall("tell what the token may do", "POST", "sys/capabilities-self")
+_HEALTH: Final = VaultCall("tell how it is", "GET", "sys/health")
+_RENEW: Final = VaultCall("renew its token", "POST", "auth/token/renew-self")
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class _Server:
         return url
 
 
-class Connection:
+class VaultConnection:
     """The connections of one process for one store.
 
     Args:
@@ -145,7 +145,7 @@ class Connection:
         self._looking = _Budget(30.0, tries, 3.0, 10.0)
         self._changing = _Budget(60.0, count, 3.0, 20.0)  # RSA-4096 takes a server its time
 
-    def sign(self, call: Call, content: bytes, read: Callable[[Answer], _T]) -> _T:
+    def sign(self, call: VaultCall, content: bytes, read: Callable[[VaultAnswer], _T]) -> _T:
         """Return what a call for a signature gives, within two seconds.
 
         Args:
@@ -160,7 +160,7 @@ class Connection:
         self._token.keep()
         return self._run(call, content, self._signing, read)
 
-    def ask(self, call: Call, body: dict[str, Any] | None = None) -> Answer:
+    def ask(self, call: VaultCall, body: dict[str, Any] | None = None) -> VaultAnswer:
         """Return the answer to a call that reads or changes something: 2xx, 400 or 404.
 
         A call that changes something is sent to the next server only if it certainly wasn't carried out.
@@ -173,7 +173,7 @@ class Connection:
         content = b"" if body is None else json.dumps(body).encode()
         return self._run(call, content, self._changing if call.changes else self._looking, _as_it_is)
 
-    def _run(self, call: Call, content: bytes, budget: _Budget, read: Callable[[Answer], _T]) -> _T:
+    def _run(self, call: VaultCall, content: bytes, budget: _Budget, read: Callable[[VaultAnswer], _T]) -> _T:
         started = time.monotonic()
         made = 0
         while True:
@@ -204,7 +204,7 @@ class Connection:
         if servers[0] is server:  # else another thread has met the same failure
             self._servers = (*servers[1:], server)
 
-    def _answer(self, server: _Server, call: Call, content: bytes, budget: _Budget, token: Secret) -> Answer:
+    def _answer(self, server: _Server, call: VaultCall, content: bytes, budget: _Budget, token: Secret) -> VaultAnswer:
         """Return the answer of one server: 2xx, 400 or 404.
 
         Raises:
@@ -222,8 +222,8 @@ class Connection:
         return answer
 
     def _exchange(
-        self, server: _Server, call: Call, content: bytes, budget: _Budget, token: Secret | None
-    ) -> Answer | HsmKeysError:
+        self, server: _Server, call: VaultCall, content: bytes, budget: _Budget, token: Secret | None
+    ) -> VaultAnswer | HsmKeysError:
         """Send one request; what the client raises is let go here, since request and token hang on its frames.
 
         Without a token no namespace is named either: what is asked then is about the whole server.
@@ -253,10 +253,10 @@ class Connection:
                 headers.append((b"X-Vault-Namespace", self._namespace.encode("ascii")))
         return headers
 
-    def _denied(self, server: _Server, call: Call, budget: _Budget, token: Secret) -> VaultError:
+    def _denied(self, server: _Server, call: VaultCall, budget: _Budget, token: Secret) -> VaultError:
         """Return what a 403 means: the server answers alike where the token is bad and where a policy forbids."""
         seen = self._exchange(server, _LOOK_UP, b"", budget, token)
-        if isinstance(seen, Answer) and seen.status == HTTPStatus.FORBIDDEN:
+        if isinstance(seen, VaultAnswer) and seen.status == HTTPStatus.FORBIDDEN:
             return VaultTokenError(
                 f"Vault at {server.address} doesn't take the token: it is wrong, has expired, or mayn't look itself up",
                 hint="log in again (bao login, vault login), or set BAO_TOKEN; programs that run for long need a token "
@@ -305,7 +305,7 @@ class Connection:
             return None
         return {path: [str(capability) for capability in data[path]] for path in paths}
 
-    def health(self) -> list[tuple[str, Answer | HsmKeysError]]:
+    def health(self) -> list[tuple[str, VaultAnswer | HsmKeysError]]:
         """Return what each server says of itself, asked without a token; or why it said nothing."""
         return [(server.address, self._exchange(server, _HEALTH, b"", self._looking, None)) for server in self._servers]
 
@@ -317,7 +317,7 @@ class Connection:
                 server.client.close()
 
 
-def _as_it_is(answer: Answer) -> Answer:
+def _as_it_is(answer: VaultAnswer) -> VaultAnswer:
     return answer
 
 

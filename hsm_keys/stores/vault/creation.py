@@ -16,7 +16,7 @@ from hsm_keys.stores.vault.records import Phase, Record, take_out
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import KeyType
-    from hsm_keys.stores.vault.entries import Entries, Entry
+    from hsm_keys.stores.vault.entries import Entries, KvEntry
     from hsm_keys.stores.vault.transit import Transit, TransitKey
 
 __all__ = ["clear", "make", "mend"]
@@ -45,7 +45,7 @@ def make(entries: Entries, transit: Transit, name: str, key_type: KeyType) -> tu
     return made, found
 
 
-def _to_make(transit: Transit, seen: Entry, name: str, key_type: KeyType) -> Record:
+def _to_make(transit: Transit, seen: KvEntry, name: str, key_type: KeyType) -> Record:
     """Return the record of a key that is to be made; one that an interrupted run began to make is taken over.
 
     Raises:

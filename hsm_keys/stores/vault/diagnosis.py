@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from hsm_keys.stores.base import StoredKey
-    from hsm_keys.stores.vault.connection import Connection
+    from hsm_keys.stores.vault.connection import VaultConnection
 
 __all__ = ["servers", "signing", "token"]
 
 _SHORT_S: Final = 3600
 
 
-def servers(connection: Connection) -> list[Check]:
+def servers(connection: VaultConnection) -> list[Check]:
     """Look at every server by itself: one that is sealed shows only when the others fail."""
     found = []
     for address, answer in connection.health():
@@ -37,7 +37,7 @@ def servers(connection: Connection) -> list[Check]:
     return found
 
 
-def token(connection: Connection) -> Check:
+def token(connection: VaultConnection) -> Check:
     """Look at how long the token lives, and whether it is one that may do anything."""
     said = connection.token()
     left_s = said.get("ttl")
@@ -57,7 +57,7 @@ def token(connection: Connection) -> Check:
     )
 
 
-def signing(connection: Connection, mount: str, keys: Iterable[StoredKey]) -> list[Check]:
+def signing(connection: VaultConnection, mount: str, keys: Iterable[StoredKey]) -> list[Check]:
     """Ask whether the token may sign with each key, without a signature."""
     paths = {f"{mount}/sign/{key.transit_key}": key.name for key in keys if isinstance(key, VaultKey)}
     if not paths:

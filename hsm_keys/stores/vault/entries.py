@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from hsm_keys.errors import KeyBusyError, OutcomeUnknownError, StoreError
-from hsm_keys.stores.vault.error_mapping import Call, field_of
+from hsm_keys.stores.vault.error_mapping import VaultCall, field_of
 from hsm_keys.stores.vault.errors import VaultError, VaultGarbledAnswerError
 from hsm_keys.stores.vault.records import Record
 from hsm_keys.values import shown
@@ -26,10 +26,10 @@ from hsm_keys.values import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from hsm_keys.stores.vault.connection import Connection
+    from hsm_keys.stores.vault.connection import VaultConnection
     from hsm_keys.stores.vault.records import Records
 
-__all__ = ["FOLDER", "KEY_PREFIX", "Entries", "Entry", "base_of", "new_transit_key", "prefix_of"]
+__all__ = ["FOLDER", "KEY_PREFIX", "Entries", "KvEntry", "base_of", "new_transit_key", "prefix_of"]
 
 FOLDER: Final = "hsm-keys"
 """The folder of the entries in the KV engine."""
@@ -42,7 +42,7 @@ _CONFLICT: Final = "check-and-set"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class KvEntry:
     """An entry as it was read.
 
     Args:
@@ -81,19 +81,19 @@ class Entries:
         mount: Where the engine is mounted.
     """
 
-    def __init__(self, connection: Callable[[], Connection], mount: str) -> None:
+    def __init__(self, connection: Callable[[], VaultConnection], mount: str) -> None:
         self._connection = connection
         self._mount = mount
 
     def names(self) -> list[str]:
         """Return the names that there are entries for, sorted."""
-        call = Call("list the names of keys", "LIST", f"{self._mount}/metadata/{FOLDER}/")
+        call = VaultCall("list the names of keys", "LIST", f"{self._mount}/metadata/{FOLDER}/")
         answer = self._connection().ask(call)
         if answer.status == HTTPStatus.NOT_FOUND:
             return []
         return sorted(str(name) for name in field_of(answer, "keys", list, call) if not str(name).endswith("/"))
 
-    def read(self, base: str) -> Entry:
+    def read(self, base: str) -> KvEntry:
         """Return the entry of a name; an empty one if there is none.
 
         Raises:
@@ -101,14 +101,14 @@ class Entries:
             VaultError: If the server refuses.
             NetworkError: If it doesn't answer.
         """
-        call = Call(f"read the entry of {shown(base)}", "GET", self._path(base))
+        call = VaultCall(f"read the entry of {shown(base)}", "GET", self._path(base))
         answer = self._connection().ask(call)
         metadata = answer.data.get("metadata")
         version = metadata.get("version") if isinstance(metadata, dict) else 0
         if (
             answer.status == HTTPStatus.NOT_FOUND
         ):  # never written, or deleted by somebody: then it has its version still
-            return Entry(version if isinstance(version, int) else 0, {})
+            return KvEntry(version if isinstance(version, int) else 0, {})
         if answer.status == HTTPStatus.BAD_REQUEST or not isinstance(metadata, dict) or not isinstance(version, int):
             raise self._no_kv(base)
         data = field_of(answer, "data", dict, call)
@@ -120,9 +120,9 @@ class Entries:
                 f"the entry {self._mount}/{FOLDER}/{base} isn't one that hsm-keys has written",
                 hint="somebody has changed it: bring back an earlier version (bao kv rollback)",
             )
-        return Entry(version, known)
+        return KvEntry(version, known)
 
-    def write(self, base: str, seen: Entry, records: Mapping[str, Record]) -> Entry:
+    def write(self, base: str, seen: KvEntry, records: Mapping[str, Record]) -> KvEntry:
         """Write an entry in the place of the one that was seen, and return it. A lost answer is settled by looking.
 
         Raises:
@@ -130,7 +130,7 @@ class Entries:
             VaultError: If the server refuses.
             OutcomeUnknownError: If the server doesn't answer any more.
         """
-        call = Call(f"write the entry of {shown(base)}", "POST", self._path(base), changes=True)
+        call = VaultCall(f"write the entry of {shown(base)}", "POST", self._path(base), changes=True)
         keys = {label: record.as_dict() for label, record in sorted(records.items())}
         try:
             answer = self._connection().ask(call, {"options": {"cas": seen.version}, "data": {"keys": keys}})
@@ -145,9 +145,9 @@ class Entries:
             raise _changed(base)
         if not HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES or "version" not in answer.data:
             raise self._no_kv(base)
-        return Entry(field_of(answer, "version", int, call), dict(records))
+        return KvEntry(field_of(answer, "version", int, call), dict(records))
 
-    def change(self, base: str, change: Callable[[Records], None]) -> Entry:
+    def change(self, base: str, change: Callable[[Records], None]) -> KvEntry:
         """Change an entry, whatever others change in it at the same time; nothing is written where nothing changes.
 
         Args:

@@ -19,7 +19,7 @@ from hsm_keys.stores.vault.errors import (
     VaultThrottledError,
 )
 
-__all__ = ["Answer", "Call", "failure_of", "field_of", "garbled", "read_answer", "refusal_of"]
+__all__ = ["VaultAnswer", "VaultCall", "failure_of", "field_of", "garbled_answer", "read_answer", "refusal_of"]
 
 _NOT_SENT: Final = (
     httpx2.ConnectError,
@@ -36,7 +36,7 @@ _NO_ACTIVE_NODE: Final = "active cluster node not found"
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class VaultCall:
     """A call of the server's HTTP API.
 
     Args:
@@ -56,7 +56,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class VaultAnswer:
     """An answer of the server.
 
     Args:
@@ -80,7 +80,7 @@ class Answer:
         return words in json.dumps(self.body.get("errors") or [])
 
 
-def read_answer(response: httpx2.Response, call: Call, address: str) -> Answer | HsmKeysError:
+def read_answer(response: httpx2.Response, call: VaultCall, address: str) -> VaultAnswer | HsmKeysError:
     """Read the answer that a response holds; one that isn't JSON has an empty body, and one without end is an error."""
     content = bytearray()
     try:
@@ -97,10 +97,10 @@ def read_answer(response: httpx2.Response, call: Call, address: str) -> Answer |
         body = json.loads(content) if content else {}
     except ValueError:
         body = {}
-    return Answer(response.status_code, body if isinstance(body, dict) else {}, address)
+    return VaultAnswer(response.status_code, body if isinstance(body, dict) else {}, address)
 
 
-def failure_of(error: Exception, call: Call, address: str) -> HsmKeysError:
+def failure_of(error: Exception, call: VaultCall, address: str) -> HsmKeysError:
     """Return what stands for an exception of the HTTP client; request and token hang on its frames."""
     if isinstance(error, _NOT_SENT):
         how = "didn't accept a connection in time" if isinstance(error, httpx2.TimeoutException) else "can't be reached"
@@ -128,7 +128,7 @@ def failure_of(error: Exception, call: Call, address: str) -> HsmKeysError:
     return NetworkError(f"Vault at {address} {how} (asked to {call.what})", hint="try again")
 
 
-def refusal_of(answer: Answer, call: Call) -> HsmKeysError | None:
+def refusal_of(answer: VaultAnswer, call: VaultCall) -> HsmKeysError | None:
     """Return the error that an answer stands for; None for one that the caller reads: 2xx, 400, 403 and 404."""
     where = f"Vault at {answer.address}"
     status = answer.status
@@ -151,7 +151,7 @@ def refusal_of(answer: Answer, call: Call) -> HsmKeysError | None:
     )
 
 
-def _down(answer: Answer, call: Call) -> VaultDownError:
+def _down(answer: VaultAnswer, call: VaultCall) -> VaultDownError:
     where = f"Vault at {answer.address}"
     if answer.status == HTTPStatus.SERVICE_UNAVAILABLE and answer.says("sealed"):
         return VaultSealedError(
@@ -161,7 +161,7 @@ def _down(answer: Answer, call: Call) -> VaultDownError:
     return VaultDownError(f"{where} failed by itself ({answer.status}; asked to {call.what})", hint="try again")
 
 
-def field_of(answer: Answer, name: str, kind: type, call: Call) -> Any:
+def field_of(answer: VaultAnswer, name: str, kind: type, call: VaultCall) -> Any:
     """Return a field of what an engine answered.
 
     Raises:
@@ -169,11 +169,11 @@ def field_of(answer: Answer, name: str, kind: type, call: Call) -> Any:
     """
     value = answer.data.get(name)
     if not isinstance(value, kind):
-        raise garbled(call, answer, f"has no {name}")
+        raise garbled_answer(call, answer, f"has no {name}")
     return value
 
 
-def garbled(call: Call, answer: Answer, what: str) -> VaultGarbledAnswerError:
+def garbled_answer(call: VaultCall, answer: VaultAnswer, what: str) -> VaultGarbledAnswerError:
     """Return the error for an answer that can't be used."""
     return VaultGarbledAnswerError(
         f"the answer of {answer.address} to the request to {call.what} {what}",

@@ -18,7 +18,7 @@ from hsm_keys.stores.key_names import check_label
 from hsm_keys.stores.marks import FOREIGN, check_ours
 from hsm_keys.stores.succession import statement_about
 from hsm_keys.stores.vault import creation
-from hsm_keys.stores.vault.connection import Connection
+from hsm_keys.stores.vault.connection import VaultConnection
 from hsm_keys.stores.vault.custody_facts import watched_paths
 from hsm_keys.stores.vault.entries import KEY_PREFIX, Entries, base_of
 from hsm_keys.stores.vault.environment import with_environment
@@ -60,19 +60,19 @@ class VaultStore(KeyStore):
     def __init__(self, uri: VaultUri) -> None:
         self._uri: Final = with_environment(uri)
         self._closed = False
-        self._connection = Connection(self._uri)
+        self._connection = VaultConnection(self._uri)
         self.transit: Final = Transit(self.connection, self._uri.mount)
         self.entries: Final = Entries(self.connection, self._uri.kv)
         self.uri = str(self._uri)
 
-    def connection(self) -> Connection:
+    def connection(self) -> VaultConnection:
         """Return this process's connection; in a forked child it is made anew."""
         if self._closed:
             raise StoreUnavailableError("the store is closed", hint="open it again")
         if self._connection.generation != fork_generation():
             with _reopening:
                 if self._connection.generation != fork_generation():
-                    self._connection = Connection(self._uri)
+                    self._connection = VaultConnection(self._uri)
         return self._connection
 
     def describe(self) -> str:

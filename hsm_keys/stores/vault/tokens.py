@@ -17,7 +17,7 @@ from hsm_keys.stores.vault.environment import read_token
 from hsm_keys.stores.vault.errors import VaultTokenError
 
 if TYPE_CHECKING:
-    from hsm_keys.stores.vault.connection import Connection
+    from hsm_keys.stores.vault.connection import VaultConnection
     from hsm_keys.values import Secret
 
 __all__ = ["SteadyToken"]
@@ -41,7 +41,7 @@ class SteadyToken:
         VaultTokenError: If there is none.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: VaultConnection) -> None:
         self.current: Secret = read_token()
         """Replaced as a whole; read without a lock."""
         self._connection = connection

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from hsm_keys.errors import OutcomeUnknownError, UsageError
 from hsm_keys.signing.algorithms import KeyType, key_type_of, signature_length, verifies
-from hsm_keys.stores.vault.error_mapping import Answer, Call, field_of, garbled
+from hsm_keys.stores.vault.error_mapping import VaultAnswer, VaultCall, field_of, garbled_answer
 from hsm_keys.stores.vault.errors import VaultError, VaultKeyNotFoundError, VaultKeyUnsuitableError
 from hsm_keys.values import shown
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hsm_keys.signing.algorithms import PublicKey
-    from hsm_keys.stores.vault.connection import Connection
+    from hsm_keys.stores.vault.connection import VaultConnection
 
 __all__ = ["Transit", "TransitKey"]
 
@@ -62,7 +62,7 @@ class Transit:
         mount: Where the engine is mounted.
     """
 
-    def __init__(self, connection: Callable[[], Connection], mount: str) -> None:
+    def __init__(self, connection: Callable[[], VaultConnection], mount: str) -> None:
         self._connection = connection
         self.mount: Final = mount
 
@@ -79,7 +79,7 @@ class Transit:
             VaultError: If the server refuses.
             NetworkError: If it doesn't answer.
         """
-        call = Call(f"read the key {shown(label)}", "GET", f"{self.mount}/keys/{name}")
+        call = VaultCall(f"read the key {shown(label)}", "GET", f"{self.mount}/keys/{name}")
         answer = self._connection().ask(call)
         if answer.status == HTTPStatus.NOT_FOUND:
             return None
@@ -89,17 +89,19 @@ class Transit:
 
     def create(self, name: str, label: str, key_type: KeyType) -> None:
         """Make a key that can't be taken out; one that is there already is left as it is."""
-        call = Call(f"make the key {shown(label)}", "POST", f"{self.mount}/keys/{name}", changes=True)
+        call = VaultCall(f"make the key {shown(label)}", "POST", f"{self.mount}/keys/{name}", changes=True)
         _check(self._connection().ask(call, {"type": str(key_type)}), call)
 
     def delete(self, name: str, label: str) -> None:
         """Delete a key; that it is gone already is as good."""
-        config = Call(f"allow that {shown(label)} is deleted", "POST", f"{self.mount}/keys/{name}/config", changes=True)
-        call = Call(f"delete the key {shown(label)}", "DELETE", f"{self.mount}/keys/{name}", changes=True)
+        config = VaultCall(
+            f"allow that {shown(label)} is deleted", "POST", f"{self.mount}/keys/{name}/config", changes=True
+        )
+        call = VaultCall(f"delete the key {shown(label)}", "DELETE", f"{self.mount}/keys/{name}", changes=True)
         connection = self._connection()
         if connection.ask(config, {"deletion_allowed": True}).status < HTTPStatus.BAD_REQUEST:
             connection.ask(call)
-        there = Call(f"read the key {shown(label)}", "GET", f"{self.mount}/keys/{name}")
+        there = VaultCall(f"read the key {shown(label)}", "GET", f"{self.mount}/keys/{name}")
         if connection.ask(there).status != HTTPStatus.NOT_FOUND:
             raise VaultError(
                 f"the key {shown(label)} ({self.mount}/keys/{name}) is still there, though it was to be deleted",
@@ -108,7 +110,7 @@ class Transit:
 
     def wrapping_key(self) -> str:
         """Return the public half, as PEM, of the key that wraps what is imported."""
-        call = Call("get the key that wraps what is imported", "GET", f"{self.mount}/wrapping_key")
+        call = VaultCall("get the key that wraps what is imported", "GET", f"{self.mount}/wrapping_key")
         answer = self._connection().ask(call)
         _check(answer, call)
         pem: str = field_of(answer, "public_key", str, call)
@@ -116,7 +118,7 @@ class Transit:
 
     def import_key(self, name: str, label: str, key_type: KeyType, wrapped: bytes) -> None:
         """Import a private key that was wrapped; where the answer is lost, look whether the key is there."""
-        call = Call(f"import the key {shown(label)}", "POST", f"{self.mount}/keys/{name}/import", changes=True)
+        call = VaultCall(f"import the key {shown(label)}", "POST", f"{self.mount}/keys/{name}/import", changes=True)
         body = {"ciphertext": b64encode(wrapped).decode(), "type": str(key_type), "hash_function": "SHA256"}
         try:
             _check(self._connection().ask(call, body), call)
@@ -126,7 +128,7 @@ class Transit:
 
     def signer(self, key: TransitKey, label: str) -> Callable[[bytes], bytes]:
         """Return what signs messages with a key, and verifies each signature."""
-        call = Call(f"sign with the key {shown(label)}", "POST", f"{self.mount}/sign/{key.name}")
+        call = VaultCall(f"sign with the key {shown(label)}", "POST", f"{self.mount}/sign/{key.name}")
         public_key, version = key.public_key, key.version
         pss = "" if isinstance(public_key, Ed25519PublicKey) else _PSS
 
@@ -139,7 +141,7 @@ class Transit:
         return sign
 
 
-def _check(answer: Answer, call: Call) -> None:
+def _check(answer: VaultAnswer, call: VaultCall) -> None:
     if answer.status == HTTPStatus.NOT_FOUND:
         raise VaultError(
             f"Vault at {answer.address} knows nothing at {call.path} (asked to {call.what})",
@@ -149,7 +151,7 @@ def _check(answer: Answer, call: Call) -> None:
         raise VaultError(f"Vault at {answer.address} refuses to {call.what} ({answer.status})")
 
 
-def _public_key(answer: Answer, call: Call, label: str, version: int) -> PublicKey:
+def _public_key(answer: VaultAnswer, call: VaultCall, label: str, version: int) -> PublicKey:
     kind = field_of(answer, "type", str, call)
     if kind not in {str(key_type) for key_type in KeyType} or answer.data.get("derived") is True:
         raise VaultKeyUnsuitableError(
@@ -174,10 +176,10 @@ def _public_key(answer: Answer, call: Call, label: str, version: int) -> PublicK
             return loaded  # type: ignore[no-any-return]  # key_type_of has told its type
     except (ValueError, TypeError, UnsupportedAlgorithm, UsageError):
         pass
-    raise garbled(call, answer, f"holds no public key of the type {kind}")
+    raise garbled_answer(call, answer, f"holds no public key of the type {kind}")
 
 
-def _signature(answer: Answer, call: Call, public_key: PublicKey, version: int, message: bytes) -> bytes:
+def _signature(answer: VaultAnswer, call: VaultCall, public_key: PublicKey, version: int, message: bytes) -> bytes:
     """Return the signature of an answer, verified as strictly as Kalshi does it."""
     if answer.status >= HTTPStatus.BAD_REQUEST:
         if answer.status == HTTPStatus.NOT_FOUND or answer.says("not found"):
@@ -192,13 +194,13 @@ def _signature(answer: Answer, call: Call, public_key: PublicKey, version: int, 
     text = answer.data.get("signature")
     parts = text.split(":") if isinstance(text, str) else []
     if len(parts) != _SIGNATURE_PARTS or parts[1] != f"v{version}":
-        raise garbled(call, answer, "has no signature of the version that was asked for")
+        raise garbled_answer(call, answer, "has no signature of the version that was asked for")
     try:
         signature = b64decode(parts[2], validate=True)
     except ValueError:
-        raise garbled(call, answer, "holds a signature that isn't base64") from None
+        raise garbled_answer(call, answer, "holds a signature that isn't base64") from None
     if len(signature) != signature_length(public_key):
-        raise garbled(call, answer, f"holds {len(signature)} bytes instead of a signature")
+        raise garbled_answer(call, answer, f"holds {len(signature)} bytes instead of a signature")
     if not verifies(public_key, message, signature):
-        raise garbled(call, answer, "holds a signature that doesn't verify with the key's public half")
+        raise garbled_answer(call, answer, "holds a signature that doesn't verify with the key's public half")
     return signature
