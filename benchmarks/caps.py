@@ -31,7 +31,7 @@ duplicate_seconds = 1
 
 
 def main() -> None:
-    """Print the microseconds of half of the decisions."""
+    """Print the microseconds of half of the decisions, and of the fastest tenth: on a busy machine that says more."""
     with tempfile.TemporaryDirectory() as folder:
         capped = Judge(parse_policy(f"{LIMITS}{CAPS}[all]\n{CAPS}"), reservations=Reservations(Journal(Path(folder))))
         judges = {"without": Judge(parse_policy(LIMITS)), "with all caps": capped}
@@ -52,8 +52,13 @@ def main() -> None:
                 started = time.perf_counter_ns()
                 judge.judge("default", "POST", PATH, body, at=datetime.now(UTC), now=0)
                 times[name].append(time.perf_counter_ns() - started)
-        for name, taken in times.items():
-            sys.stdout.write(f"{name}: {statistics.median(taken) / 1000:.1f} us\n")
+        p50 = {name: statistics.median(taken) / 1000 for name, taken in times.items()}
+        p10 = {name: statistics.quantiles(taken, n=10)[0] / 1000 for name, taken in times.items()}
+        for name in judges:
+            sys.stdout.write(f"{name}: p50 {p50[name]:.1f} us, p10 {p10[name]:.1f} us\n")
+        more = [times["with all caps"], times["without"]]
+        each = statistics.median(capped - plain for capped, plain in zip(*more, strict=True)) / 1000
+        sys.stdout.write(f"more with all caps: {each:.1f} us for half of the orders\n")
 
 
 if __name__ == "__main__":

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from hsm_keys.proxy.amounts import contracts, dollars
+from hsm_keys.proxy.amounts import contracts, dollars, worst_case
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hsm_keys.proxy.caps import Caps
 
-__all__ = ["DAY_MS", "MINUTE_MS", "Account", "CapDenial", "CappedOrder", "DaySum", "MarketSums"]
+__all__ = ["DAY_MS", "MINUTE_MS", "Account", "CapDenial", "CappedOrder", "DaySum", "Demand", "Key", "MarketSums"]
+
+Key: TypeAlias = str | tuple[str, str, int, int, bool]
+"""An order's name, or what it asks for."""
 
 MINUTE_MS: Final = 60_000
 DAY_MS: Final = 86_400_000
@@ -46,9 +49,55 @@ class CappedOrder(NamedTuple):
     subaccount: int | None = None
 
     @property
-    def likeness(self) -> str:
-        """The same for the same order, whatever its name is."""
-        return f"{self.side} {self.size} {self.cost} {self.rests:d} {self.market}"
+    def keys(self) -> tuple[Key, Key]:
+        """What is the same for an order that is sent twice: its name, and what it asks for, whatever its name is."""
+        return self.client_order_id, self[:5]
+
+
+class Demand(NamedTuple):
+    """What orders that go out together ask for, summed up once for all accounts.
+
+    Attributes:
+        most: Hundredths of a cent that the dearest may cost.
+        total: The same of all.
+        resting: The same of those that rest.
+        sizes: Hundredths of a contract, by market and side; without what can only reduce a position.
+        keys: Of each order that is new what is the same for one that is sent twice: its name, and its likeness.
+        repeated: Those that stand there twice.
+    """
+
+    most: int
+    total: int
+    resting: int
+    sizes: dict[tuple[str, str], int]
+    keys: list[Key]
+    repeated: frozenset[Key]
+
+    @classmethod
+    def of(cls, orders: Sequence[CappedOrder]) -> Demand:
+        """Sum up orders."""
+        most = total = resting = 0
+        sizes: dict[tuple[str, str], int] = {}
+        keys: list[Key] = []
+        for order in orders:
+            cost = worst_case(order.size, order.cost)
+            most, total = max(most, cost), total + cost
+            if order.rests:
+                resting += cost
+            if not order.reduces:
+                place = order.market, order.side
+                sizes[place] = sizes.get(place, 0) + order.size
+            if not order.amends:
+                keys += order.keys
+        distinct = len(orders) == 1 or len(set(keys)) == len(keys)
+        return cls(most, total, resting, sizes, keys, _NONE if distinct else _repeated(keys))
+
+
+_NONE: Final[frozenset[Key]] = frozenset()
+
+
+def _repeated(keys: Sequence[Key]) -> frozenset[Key]:
+    return frozenset(key for key, times in Counter(keys).items() if times > 1)
 
 
 class CapDenial(NamedTuple):
@@ -121,47 +170,39 @@ class Account:
         self.live = self.open = 0
         self.day = DaySum()
         self.markets: dict[str, MarketSums] = {}
-        self.recent: dict[str, int] = {}
+        self.recent: dict[Key, int] = {}
 
-    def against(
-        self, caps: Caps, whose: str, orders: Sequence[CappedOrder], costs: Sequence[int], now_ms: int
-    ) -> CapDenial | None:
+    def against(self, caps: Caps, whose: str, demand: Demand, now_ms: int) -> CapDenial | None:
         """Return the cap that is against orders that go out together; None if none is.
 
         Args:
             caps: What is allowed.
             whose: What messages call this account.
-            orders: What they ask for.
-            costs: Hundredths of a cent that each may cost.
+            demand: What they ask for.
             now_ms: Unix milliseconds.
         """
-        most, total = max(costs), sum(costs)
-        if caps.order is not None and most > caps.order:
+        if caps.order is not None and demand.most > caps.order:
+            most = dollars(demand.most)
             return CapDenial(
-                "max_order_dollars", f"an order may cost {dollars(most)}; {dollars(caps.order)} is allowed to {whose}"
+                "max_order_dollars", f"an order may cost {most}; {dollars(caps.order)} is allowed to {whose}"
             )
-        if caps.day is not None and total and (denial := self._against_day(caps.day, whose, total, now_ms)):
+        if caps.day is not None and demand.total:
+            self.day.forget(now_ms)
+            if self.live + self.day.total + demand.total > caps.day:
+                return self._against_day(caps.day, whose, demand.total, now_ms)
+        if caps.open is not None and demand.resting and self.open + demand.resting > caps.open:
+            left = max(0, caps.open - self.open)
+            return CapDenial(
+                "max_open_dollars",
+                f"{dollars(left)} of {dollars(caps.open)} is left to {whose} for orders that rest, and "
+                f"{dollars(demand.resting)} is asked for; what is cancelled or filled makes room",
+            )
+        if caps.market is not None and (denial := self._against_markets(caps.market, whose, demand)):
             return denial
-        if caps.open is not None:
-            resting = sum([cost for order, cost in zip(orders, costs, strict=True) if order.rests])
-            if resting and self.open + resting > caps.open:
-                left = max(0, caps.open - self.open)
-                return CapDenial(
-                    "max_open_dollars",
-                    f"{dollars(left)} of {dollars(caps.open)} is left to {whose} for orders that rest, and "
-                    f"{dollars(resting)} is asked for; what is cancelled or filled makes room",
-                )
-        if caps.market is not None and (denial := self._against_markets(caps.market, whose, orders)):
-            return denial
-        if caps.duplicate_ms is not None:
-            return self._against_duplicates(caps.duplicate_ms, orders, now_ms)
-        return None
+        return None if caps.duplicate_ms is None else self._against_duplicates(caps.duplicate_ms, demand, now_ms)
 
-    def _against_day(self, most: int, whose: str, asked: int, now_ms: int) -> CapDenial | None:
-        self.day.forget(now_ms)
+    def _against_day(self, most: int, whose: str, asked: int, now_ms: int) -> CapDenial:
         surplus = self.live + self.day.total + asked - most
-        if surplus <= 0:
-            return None
         left = dollars(max(0, asked - surplus))
         said = f"{left} of {dollars(most)} is left to {whose}, and {dollars(asked)} is asked for"
         back_at = self.day.back_at(surplus)
@@ -170,13 +211,8 @@ class Account:
         seconds = -(-(back_at - now_ms) // 1000)
         return CapDenial("max_dollars_a_day", f"{said}; there is room in {seconds} seconds", max(1, seconds))
 
-    def _against_markets(self, most: int, whose: str, orders: Sequence[CappedOrder]) -> CapDenial | None:
-        asked: dict[tuple[str, str], int] = {}
-        for order in orders:
-            if not order.reduces:
-                key = order.market, order.side
-                asked[key] = asked.get(key, 0) + order.size
-        for (ticker, side), count in asked.items():
+    def _against_markets(self, most: int, whose: str, demand: Demand) -> CapDenial | None:
+        for (ticker, side), count in demand.sizes.items():
             left = self.room(ticker, side, most)
             if count > left:
                 verb = "bought" if side == "bid" else "sold"
@@ -194,17 +230,11 @@ class Account:
             return most
         return most - market.net - market.bids if side == "bid" else most + market.net - market.asks
 
-    def _against_duplicates(self, duplicate_ms: int, orders: Sequence[CappedOrder], now_ms: int) -> CapDenial | None:
-        seen: set[str] = set()
-        for order in orders:
-            if order.amends:
-                continue
-            for key, what in ((f"={order.client_order_id}", "that client_order_id"), (order.likeness, "that order")):
-                at = now_ms if key in seen else self.recent.get(key)
-                if at is not None and now_ms - at < duplicate_ms:
-                    seconds = -(-(at + duplicate_ms - now_ms) // 1000)
-                    return CapDenial(
-                        "duplicate_seconds", f"{what} went out already; again in {seconds} s", max(1, seconds)
-                    )
-                seen.add(key)
+    def _against_duplicates(self, duplicate_ms: int, demand: Demand, now_ms: int) -> CapDenial | None:
+        for key in demand.keys:
+            at = now_ms if key in demand.repeated else self.recent.get(key)
+            if at is not None and now_ms - at < duplicate_ms:
+                seconds = -(-(at + duplicate_ms - now_ms) // 1000)
+                what = "that client_order_id" if isinstance(key, str) else "that order"
+                return CapDenial("duplicate_seconds", f"{what} went out already; again in {seconds} s", max(1, seconds))
         return None

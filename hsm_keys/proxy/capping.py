@@ -44,29 +44,25 @@ def orders_of(reservations: Reservations, request: Request, path: str, *, capped
     Raises:
         CapError: If what an order may cost has to be known and can't be told, or couldn't be looked up later.
     """
-    if capped and any(one.cost is None for one in request.exposures):
-        raise CapError("caps", "what a perpetual future may cost can't be told: name its route in allow_unjudged")
-    asked = [_amendment(reservations, one, path) if one.amends else _new(one) for one in request.exposures]
-    if capped and None in asked:
-        raise CapError("amend", "the proxy doesn't hold that order under its caps: cancel it, and send another one")
-    return [one for one in asked if one is not None]
+    orders = []
+    for one in request.exposures:
+        if capped and one.cost is None:
+            raise CapError("caps", "what a perpetual future may cost can't be told: name its route in allow_unjudged")
+        order = _amendment(reservations, one, path) if one.amends else _new(one)
+        if order is not None:
+            orders.append(order)
+        elif capped:
+            raise CapError("amend", "the proxy doesn't hold that order under its caps: cancel it, and send another one")
+    return orders
 
 
 def _new(exposure: Exposure) -> CappedOrder:
     name = exposure.client_order_id
     if not name:
         raise CapError("client_order_id", "the order needs a client_order_id: it is looked up by it")
-    return CappedOrder(
-        exposure.market,
-        exposure.side,
-        exposure.count,
-        exposure.cost or 0,
-        exposure.rests,
-        not exposure.cost,
-        name,
-        perps=exposure.perps,
-        subaccount=exposure.subaccount,
-    )
+    cost, reduces = exposure.cost or 0, not exposure.cost
+    kind = exposure.perps, exposure.subaccount
+    return CappedOrder(exposure.market, exposure.side, exposure.count, cost, exposure.rests, reduces, name, "", *kind)
 
 
 def _amendment(reservations: Reservations, exposure: Exposure, path: str) -> CappedOrder | None:

@@ -12,6 +12,8 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from pydantic_core import to_json
+
 from hsm_keys.errors import HsmKeysError, UsageError
 from hsm_keys.files import open_private, try_lock
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Journal", "JournalError", "read_journal"]
 
-_ENCODE: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _log: Final = logging.getLogger(__name__)
 
 
@@ -82,7 +83,7 @@ class Journal:
         Raises:
             JournalError: If it can't be written; the journal is as it was before.
         """
-        content = _ENCODE(line).encode() + b"\n"
+        content = to_json(line) + b"\n"
         try:
             info = os.fstat(self._file)
             if not info.st_nlink:
@@ -109,7 +110,7 @@ class Journal:
         Raises:
             JournalError: If it can't be written; the journal is as it was before.
         """
-        content = _ENCODE(line).encode() + b"\n"
+        content = to_json(line) + b"\n"
         try:
             new = open_private(self._new, os.O_TRUNC | os.O_APPEND)
             try:

@@ -163,8 +163,7 @@ class Judge:
         refused = against or self._by_rate(client, operation, request.count, now)
         if refused is not None:
             return replace(refused, request=request)
-        remember = rules.caps.duplicate_ms is not None or rules.together.duplicate_ms is not None
-        orders = self.reservations.reserve(client, asked, remember=remember) if asked else []
+        orders = self.reservations.reserve(client, asked, remember=rules.remembers) if asked else []
         hold = hold_of(self.reservations, operation, path, orders)
         return _allowed(rules, operation, path, request=request, hold=hold)
 

@@ -158,6 +158,11 @@ class ClientPolicy(MoneyCaps):
         """Whether caps on money hold for the client, its own or those of all together."""
         return bool(self.caps or self._together)
 
+    @cached_property
+    def remembers(self) -> bool:
+        """Whether orders are remembered, so that none goes out twice."""
+        return (self.caps.duplicate_ms or self._together.duplicate_ms) is not None
+
     @property
     def cancels_when_silent(self) -> bool:
         """Whether the client's orders are cancelled once nothing is heard of it."""

@@ -12,7 +12,7 @@ import time
 from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from hsm_keys.proxy.accounts import MINUTE_MS, Account, CapDenial, CappedOrder, MarketSums
+from hsm_keys.proxy.accounts import MINUTE_MS, Account, CapDenial, CappedOrder, Demand, MarketSums
 from hsm_keys.proxy.amounts import worst_case
 from hsm_keys.proxy.caps import LONGEST_DUPLICATE_S
 from hsm_keys.proxy.journal import JournalError
@@ -20,6 +20,7 @@ from hsm_keys.proxy.journal import JournalError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from hsm_keys.proxy.accounts import Key
     from hsm_keys.proxy.caps import Caps
     from hsm_keys.proxy.journal import Journal
 
@@ -170,11 +171,9 @@ class Reservations:
         for order in orders:
             if not order.amends and order.client_order_id in self._names:
                 return CapDenial("client_order_id", "an order of that client_order_id may still fill: use a new one")
-        costs = [worst_case(order.size, order.cost) for order in orders]
-        denial = self.account(client).against(caps, "the client", orders, costs, now_ms) if caps else None
-        if denial is None and together:
-            denial = self.account(ALL).against(together, "all clients", orders, costs, now_ms)
-        return denial
+        demand = Demand.of(orders)
+        denial = self.account(client).against(caps, "the client", demand, now_ms)
+        return denial or self.account(ALL).against(together, "all clients", demand, now_ms)
 
     # What changes.
 
@@ -242,7 +241,7 @@ class Reservations:
             self._next += 1
             self._hold(order)
             if remember and not asked.amends:
-                keys = _keys(asked)
+                keys = asked.keys
                 for account in self._accounts_of(order):
                     _remember(account, keys, now_ms)
             reserved.append(order)
@@ -256,7 +255,9 @@ class Reservations:
             self._names[asked.client_order_id] = order.number
         if order.order_id:
             self._by_id[order.order_id] = order.number
-        cost = worst_case(order.filled + order.live, asked.cost) - worst_case(order.filled, asked.cost)
+        cost = worst_case(order.filled + order.live, asked.cost)
+        if order.filled:
+            cost -= worst_case(order.filled, asked.cost)
         for account in self._accounts_of(order):
             account.live += cost
             if asked.rests:
@@ -329,7 +330,7 @@ class Reservations:
     def _forget(self, order: ReservedOrder) -> None:
         """Let an order go out again that never came to be."""
         for account in self._accounts_of(order):
-            for key in _keys(order.asked):
+            for key in order.asked.keys:
                 if account.recent.get(key) == order.at_ms:
                     del account.recent[key]
 
@@ -383,16 +384,12 @@ class Reservations:
                 account.markets.setdefault(ticker, MarketSums()).net += net
         for name, key, at_ms in sorted(recent, key=lambda entry: entry[2]):
             for account in (self.account(name), self.account(ALL)):
-                account.recent[key] = at_ms
+                account.recent[key if isinstance(key, str) else tuple(key)] = at_ms
         for account in self._accounts.values():
             account.day.forget(now_ms)
 
 
-def _keys(asked: CappedOrder) -> tuple[str, str]:
-    return f"={asked.client_order_id}", asked.likeness
-
-
-def _remember(account: Account, keys: Sequence[str], now_ms: int) -> None:
+def _remember(account: Account, keys: Sequence[Key], now_ms: int) -> None:
     recent = account.recent
     while recent and next(iter(recent.values())) <= now_ms - _REMEMBERED_MS:
         del recent[next(iter(recent))]
