@@ -127,13 +127,15 @@ def _opened(settings: Settings, made: NewToken | None, say: Callable[[str], None
 
 def _plan(name: str, settings: Settings, store: KeyStore, connect: Connector) -> PlannedProfile:
     from hsm_keys.onboarding.bot_lines import environment_fields
-    from hsm_keys.onboarding.profile_of_key import pin_file_to_keep, plan_profile, store_to_keep
+    from hsm_keys.onboarding.profile_of_key import pin_file_to_keep, plan_profile
+    from hsm_keys.stores import backend_of
 
     ws_url = settings.ws_url or os.environ.get("KALSHI_WS_URL")
     named = next(iter(settings.stores), os.environ.get("HSM_KEYS_STORE", ""))
-    fields = {"store": store_to_keep(store.uri, named)}
+    backend = backend_of(store.uri)
+    fields = {"store": backend.uri_to_keep(store.uri, named)}
     pin_file = pin_file_to_keep(settings.store_options.get("pin_file"))
-    if pin_file and store.uri.startswith("pkcs11:") and "pin-source=" not in fields["store"]:
+    if pin_file and backend.wants_secret(fields["store"]):
         fields["pin-file"] = pin_file
     return plan_profile(name, fields | environment_fields(connect.base_url, connect.exchange, ws_url))
 

@@ -12,7 +12,7 @@ import click
 
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.extras import import_extra
-from hsm_keys.cli.options import Settings, settings_options
+from hsm_keys.cli.options import Settings, secret_files, settings_options
 from hsm_keys.cli.output import fail
 from hsm_keys.errors import UsageError
 from hsm_keys.processes import be_private, keep_to_itself
@@ -82,7 +82,7 @@ def run(
     throwaway = throwaway_in(control_socket(name).parent)
     with Share(name, client, terms) as share:
         environment = environment_for(os.environ, port=share.port, token=share.token, throwaway=throwaway)
-        pins = _pin_files(settings)
+        pins = secret_files(settings)
         program = Program(path, words, environment, _streams(pins))
         front = Front(
             share,
@@ -136,12 +136,6 @@ def _say(line: str) -> None:
         click.echo(line, err=True)
 
 
-def _pin_files(settings: Settings) -> list[str]:
-    """Return the files that a PIN may be read from, by options and variables."""
-    named = [settings.store_options.get("pin_file"), os.environ.get("HSM_KEYS_PIN_FILE")]
-    return [file for file in named if file]
-
-
 def _streams(pins: list[str]) -> tuple[int, int, int]:
     """Return what is to be the program's standard streams: as they came in, but for an input that holds the PIN."""
     stdin = 0
@@ -158,6 +152,8 @@ def _asks(settings: Settings, pins: list[str]) -> bool:
     """Tell whether the proxy may need standard input: for a PIN that is typed, or that is read from there."""
     if _streams(pins)[0] != 0:
         return True
+    from hsm_keys.cli.store_uri import chosen_backend
+
     stores: Any = settings.stores or (os.environ.get("HSM_KEYS_STORE", ""),)
     has_pin = pins or os.environ.get("HSM_KEYS_PIN") is not None or any("pin-" in uri for uri in stores)
-    return sys.stdin.isatty() and not has_pin and not settings.store_options.get("kms")
+    return sys.stdin.isatty() and chosen_backend(settings).has_pin and not has_pin

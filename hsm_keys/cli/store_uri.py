@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hsm_keys.cli.options import Settings
     from hsm_keys.stores.backend import Backend, Option
 
-__all__ = ["check_options", "store_uri", "store_uris"]
+__all__ = ["check_options", "chosen_backend", "store_uri", "store_uris"]
 
 
 def store_uri(settings: Settings, say: Callable[[str], None]) -> str:
@@ -25,28 +25,39 @@ def store_uri(settings: Settings, say: Callable[[str], None]) -> str:
         UsageError: If two options contradict each other, belong to another kind of store, or a URI is malformed.
         StoreError: If the options name no store that is there.
     """
+    backend, uri = _chosen(settings)
+    check_options(backend, settings)
+    if uri is None:
+        return backend.uri_of(settings.store_options, say)
+    if settings.stores:
+        backend.check_public(uri)
+    return backend.with_options(uri, settings.store_options)
+
+
+def chosen_backend(settings: Settings) -> Backend:
+    """Return the back-end of the store that options and environment name; no store is looked for.
+
+    Raises:
+        UsageError: If two options contradict each other, or a URI's scheme is unknown.
+    """
+    return _chosen(settings)[0]
+
+
+def _chosen(settings: Settings) -> tuple[Backend, str | None]:
+    """Return the back-end, and the store's URI; None where the back-end's own options name it."""
     if len(settings.stores) > 1:
         raise UsageError(
             "--store was given several times, and this command works on one store",
             hint="give it once; list, reconcile and custody look at several together",
         )
-    settings = _without_needless_flags(settings)
-    named = _named_by_options(settings)
+    named = _named_by_options(_without_needless_flags(settings))
     flags = [*("--store" for _ in settings.stores), *(option.flag for _, option in named)]
     if len(flags) > 1:
         raise UsageError(f"{' and '.join(flags)} both name a store", hint="give one of them")
     if named:
-        ((backend, _),) = named
-        check_options(backend, settings)
-        return backend.uri_of(settings.store_options, say)
-    uri = next(iter(settings.stores), None) or os.environ.get("HSM_KEYS_STORE")
-    backend = backend_of(uri) if uri else backends()[0]
-    check_options(backend, settings)
-    if not uri:
-        return backend.uri_of(settings.store_options, say)
-    if settings.stores:
-        backend.check_public(uri)
-    return backend.with_options(uri, settings.store_options)
+        return named[0][0], None
+    uri = next(iter(settings.stores), None) or os.environ.get("HSM_KEYS_STORE") or None
+    return (backend_of(uri) if uri else backends()[0]), uri
 
 
 def store_uris(settings: Settings, say: Callable[[str], None]) -> list[str]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.lifecycle.enroll import Enrollment
 
-__all__ = ["PlannedProfile", "pin_file_to_keep", "plan_profile", "store_to_keep"]
+__all__ = ["PlannedProfile", "pin_file_to_keep", "plan_profile"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +75,3 @@ def pin_file_to_keep(named: str | None, env: Mapping[str, str] = os.environ) -> 
     except OSError:
         return None
     return str(path.absolute()) if is_file else None
-
-
-def store_to_keep(opened: str, named: str) -> str:
-    """Return the URI of a store for a profile: as it was opened, with the source of its PIN.
-
-    Args:
-        opened: The URI of the open store, which names one token and its module.
-        named: The URI by which it was opened.
-    """
-    if not (opened.startswith("pkcs11:") and named.startswith("pkcs11:")):
-        return opened
-    from hsm_keys.stores.uri import Pkcs11Uri
-
-    return str(replace(Pkcs11Uri.parse(opened), pin_source=Pkcs11Uri.parse(named).pin_source))

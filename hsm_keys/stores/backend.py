@@ -93,6 +93,7 @@ class Backend(ABC):
         example: How its stores are named on the command line.
         options: What commands take for it.
         creation_options: What commands that make keys take for it beside.
+        has_pin: Whether a person may be asked for a PIN when a store is opened.
         bills_signatures: Whether whoever runs the store bills each signature.
         abilities: The protocols of this module that its stores have.
     """
@@ -102,6 +103,7 @@ class Backend(ABC):
     example: ClassVar[str]
     options: ClassVar[tuple[Option, ...]] = ()
     creation_options: ClassVar[tuple[Option, ...]] = ()
+    has_pin: ClassVar[bool] = False
     bills_signatures: ClassVar[bool] = False
     abilities: ClassVar[tuple[type, ...]] = ()
 
@@ -140,6 +142,15 @@ class Backend(ABC):
     def wants_secret(self, uri: str) -> bool:  # noqa: ARG002 - most stores have no PIN
         """Tell whether opening the store takes a PIN whose place the URI doesn't name."""
         return False
+
+    def uri_to_keep(self, opened: str, named: str) -> str:  # noqa: ARG002 - most URIs name no PIN's place
+        """Return the URI by which a store can be opened again: as it was opened, with the place of its PIN.
+
+        Args:
+            opened: The URI of the open store, which names one store.
+            named: The URI by which it was opened; empty where options named it.
+        """
+        return opened
 
     def public_names(self, uri: str) -> list[str]:  # noqa: ARG002 - most stores show nothing to just anybody
         """Return the names of keys that a store of this kind on this machine shows to all, to be proposed to a shell.

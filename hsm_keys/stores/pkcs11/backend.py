@@ -25,6 +25,7 @@ class _Tokens(Backend):
     scheme = "pkcs11"
     title = "PKCS#11 tokens"
     example = "--token LABEL"
+    has_pin = True
     abilities = (RenamesKeys, ImportsKeys, RawSigning)
     options = (
         Option("--slot", "The token in slot N, or the Nth token (from 0).", int, "N", names_store=True),
@@ -98,6 +99,10 @@ class _Tokens(Backend):
     def wants_secret(self, uri: str) -> bool:
         """Tell whether the URI names no pin-source."""
         return _parsed(uri).pin_source is None
+
+    def uri_to_keep(self, opened: str, named: str) -> str:
+        """Return the URI of the one token, with the source of its PIN."""
+        return str(replace(_parsed(opened), pin_source=_parsed(named).pin_source)) if self.has(named) else opened
 
     def public_names(self, uri: str) -> list[str]:
         """Return the labels of public objects that are ours; no PIN is asked for, and none is spent."""
