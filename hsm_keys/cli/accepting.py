@@ -9,7 +9,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-__all__ = ["accept_option", "say_unused"]
+__all__ = ["accept_option", "report_unused"]
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
 
@@ -32,7 +32,7 @@ def accept_option(function: _F) -> _F:
     )(function)
 
 
-def say_unused(accepted: Collection[str], used: Collection[str], say: Callable[[str], None]) -> None:
+def report_unused(accepted: Collection[str], used: Collection[str], report: Callable[[str], None]) -> None:
     """Say of accepted ids that they are accepted for nothing: a mistyped one, or a key that ended or moved."""
     for api_key_id in sorted(set(accepted) - set(used)):
-        say(f"note: --accept {api_key_id}: there is no such API key elsewhere")
+        report(f"note: --accept {api_key_id}: there is no such API key elsewhere")

@@ -20,12 +20,12 @@ class TerminalPerson:
     """Answers questions: a person at the terminal, or ``--yes`` in the place of one.
 
     Args:
-        say: Hears what people should know.
+        report: Hears what people should know.
         yes: Whether everything was agreed to on the command line.
     """
 
-    def __init__(self, say: Callable[[str], None], *, yes: bool) -> None:
-        self.say = say
+    def __init__(self, report: Callable[[str], None], *, yes: bool) -> None:
+        self.report = report
         self._yes = yes
 
     @property
@@ -40,7 +40,7 @@ class TerminalPerson:
             UsageError: If the answer is no.
         """
         if self._yes:
-            self.say(f"{question} yes (--yes)")
+            self.report(f"{question} yes (--yes)")
         elif not click.confirm(question, default=True, err=True):
             raise UsageError("not confirmed; nothing more was done", hint="run it again: it goes on from what is there")
 
@@ -53,7 +53,7 @@ class TerminalPerson:
         if not self.answers:
             raise UsageError(f"there are several: {'; '.join(choices)}", hint="name one with --store, --token or --kms")
         for number, choice in enumerate(choices, 1):
-            self.say(f"{number}. {choice}")
+            self.report(f"{number}. {choice}")
         return int(click.prompt(question, type=click.IntRange(1, len(choices)), err=True)) - 1
 
     @hides_its_arguments

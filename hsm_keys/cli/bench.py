@@ -14,7 +14,7 @@ from hsm_keys.cli.options import Settings, key_name, settings_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.cli.pages import check_folder, write_page
 from hsm_keys.cli.progress import progress
-from hsm_keys.cli.session import opened_store, speaking
+from hsm_keys.cli.session import opened_store, reporting
 from hsm_keys.errors import UsageError
 from hsm_keys.stores import backend_of
 
@@ -47,31 +47,31 @@ def bench(
 
     Nothing is sent to Kalshi. A cloud's service bills each signature.
     """
-    from hsm_keys.bench import report
+    from hsm_keys.bench import presentation
 
     if html_path:
         _check_free(Path(html_path))
-    with speaking(settings) as say, opened_store(settings, say) as store:
+    with reporting(settings) as report, opened_store(settings, report) as store:
         key = _chosen(store, name)
         for remark in key.remarks():
-            say(remark)
+            report(remark)
         with progress(quiet=settings.as_json) as show:
-            results = _measured(store, key, seconds, threads, say=say, show=show)
+            results = _measured(store, key, seconds, threads, report=report, show=show)
             if presign:
                 show(f"measuring headers that are signed ahead, {seconds:g} s")
-                results.append(_ahead(key, seconds, say))
+                results.append(_ahead(key, seconds, report))
         described, key_type = store.describe(), key.key_type.value
         billed = backend_of(store.uri).bills_signatures
-    words = [f"{described}, {key_type}", report.orders(results), *report.compared(results)]
+    words = [f"{described}, {key_type}", presentation.orders(results), *presentation.compared(results)]
     if presign:
-        words.append(report.cost(billed=billed))
+        words.append(presentation.cost(billed=billed))
     if html_path:
-        write_page(Path(html_path), report.page("hsm-keys bench", results, words))
-        say(f"wrote {html_path}")
+        write_page(Path(html_path), presentation.page("hsm-keys bench", results, words))
+        report(f"wrote {html_path}")
     if settings.as_json:
-        print_json(report.as_object(described, key_type, results))
+        print_json(presentation.as_object(described, key_type, results))
         return
-    click.echo("\n".join([*report.table(results), "", *report.histogram(results[0]), "", *words]))
+    click.echo("\n".join([*presentation.table(results), "", *presentation.histogram(results[0]), "", *words]))
 
 
 def _check_free(path: Path) -> None:
@@ -96,7 +96,7 @@ def _measured(
     seconds: float,
     threads: int,
     *,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
     show: Callable[[str], None],
 ) -> list[Result]:
     from hsm_keys.bench.measure import in_memory, measure, measure_in_turns, order_headers
@@ -115,7 +115,7 @@ def _measured(
         calls["in memory"] = in_memory(key.key_type.value)
         show(f"measuring {', '.join(calls)} in turns, {seconds * len(calls):g} s")
         results += measure_in_turns(calls, seconds=seconds)
-    say(f"the interpreter switches threads every {sys.getswitchinterval() * 1000:g} ms (sys.setswitchinterval)")
+    report(f"the interpreter switches threads every {sys.getswitchinterval() * 1000:g} ms (sys.setswitchinterval)")
     return results
 
 
@@ -124,12 +124,12 @@ def _signer(key: StoredKey) -> RequestSigner:
     return key.signer(api_key_id=key.api_key_id or "00000000-0000-0000-0000-000000000000")
 
 
-def _ahead(key: StoredKey, seconds: float, say: Callable[[str], None]) -> Result:
+def _ahead(key: StoredKey, seconds: float, report: Callable[[str], None]) -> Result:
     from hsm_keys.bench.measure import measure_ahead
 
     result, missed = measure_ahead(_signer(key), seconds=seconds)
     if missed:
-        say(f"{missed} of {len(result.latencies_us)} headers weren't in hand, and were signed at once")
+        report(f"{missed} of {len(result.latencies_us)} headers weren't in hand, and were signed at once")
     return result
 
 

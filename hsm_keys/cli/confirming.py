@@ -33,20 +33,20 @@ def require_consent(*, yes: bool) -> None:
         raise UsageError("this needs a confirmation, and there is no terminal; nothing was done", hint="give --yes")
 
 
-def confirm(lines: Sequence[str], *, yes: bool, say: Callable[[str], None]) -> None:
+def confirm(lines: Sequence[str], *, yes: bool, report: Callable[[str], None]) -> None:
     """Say what will happen, and go on only if a person wants it.
 
     Args:
         lines: What will happen.
         yes: Whether it was agreed to on the command line.
-        say: Hears the lines if nobody is asked.
+        report: Hears the lines if nobody is asked.
 
     Raises:
         UsageError: If the answer is no.
     """
     for line in lines:
         if yes:
-            say(line)
+            report(line)
         else:
             print_line(line, err=True)
     if not yes and not click.confirm("Go on?", err=True):

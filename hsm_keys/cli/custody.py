@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hsm_keys.cli.accepting import accept_option, say_unused
+from hsm_keys.cli.accepting import accept_option, report_unused
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, auth_option, settings_options
-from hsm_keys.cli.output import print_json, print_line, print_table, say_attestation
+from hsm_keys.cli.output import print_json, print_line, print_table, report_attestation
 from hsm_keys.cli.pages import check_folder, write_page
-from hsm_keys.cli.session import connector, management_client, opened_stores, speaking
+from hsm_keys.cli.session import connector, management_client, opened_stores, reporting
 from hsm_keys.errors import KeyProblemError
 
 if TYPE_CHECKING:
@@ -51,11 +51,11 @@ def custody(
         check_folder(Path(html_path))
     connect = None if offline else connector(settings)
     base_url, attestation = None, None
-    with speaking(settings) as say, opened_stores(settings, say) as stores:
+    with reporting(settings) as report, opened_stores(settings, report) as stores:
         if connect is None:
             entries = examine_account(stores, None, None)
         else:
-            with management_client(connect, stores, auth, say, changes=False) as management:
+            with management_client(connect, stores, auth, report, changes=False) as management:
                 base_url, answer = management.base_url, management.api_keys.list()
             attestation = attestation_of(answer)
             entries = examine_account(
@@ -64,7 +64,7 @@ def custody(
         made_at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         if html_path:
             write_page(Path(html_path), custody_page(entries, made_at=made_at, environment=base_url))
-            say(f"wrote {html_path}")
+            report(f"wrote {html_path}")
         whole, used = account_in_custody(entries), {str(entry.api_key_id) for entry in entries if entry.accepted}
         if settings.as_json:
             print_json(
@@ -80,8 +80,8 @@ def custody(
         else:
             _print(entries, whole=whole)
         if attestation:
-            say_attestation(attestation, say)
-        say_unused(accepted, used, say)
+            report_attestation(attestation, report)
+        report_unused(accepted, used, report)
     return 0 if whole else KeyProblemError.exit_code
 
 

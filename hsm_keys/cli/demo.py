@@ -47,7 +47,7 @@ class _Story:
         if not self._keep:
             click.echo(f"{len(self.steps)}. {heading}")
 
-    def say(self, line: str) -> None:
+    def report(self, line: str) -> None:
         """Tell what came of it."""
         if not self._keep:
             click.echo(f"   {line}")
@@ -65,7 +65,7 @@ def demo(settings: Settings) -> None:
     """
     sandbox_server = import_extra("sandbox", "hsm_keys.sandbox").SandboxServer
     story = _Story(keep=settings.as_json)
-    with opened_store(settings, story.say) as store, sandbox_server(tier="premier") as sandbox:
+    with opened_store(settings, story.report) as store, sandbox_server(tier="premier") as sandbox:
         story.step(f"A strict stand-in for Kalshi listens on {sandbox.base_url}")
         name = f"demo-{secrets.token_hex(3)}"
         with _destroyed_at_the_end(store, name):
@@ -75,7 +75,7 @@ def demo(settings: Settings) -> None:
                 _use(story, client)
             story.step("Can the private half be read, or taken out?")
             for fact in key.custody_facts():
-                story.say(f"{fact.name}: {fact.value}" + (f" ({fact.note})" if fact.note else ""))
+                story.report(f"{fact.name}: {fact.value}" + (f" ({fact.note})" if fact.note else ""))
             _tamper(story, sandbox, key)
             _rotate(story, store, name, sandbox)
     story.step(f"The key pair {name} is destroyed; the token is as it was")
@@ -117,7 +117,7 @@ def _enroll(story: _Story, store: KeyStore, name: str, sandbox: Any) -> StoredKe
             subaccount=None,
             management=management,
             connect=lambda signer: _connect(sandbox, signer),
-            report=story.say,
+            report=story.report,
         )
     return done.key
 
@@ -125,9 +125,9 @@ def _enroll(story: _Story, store: KeyStore, name: str, sandbox: Any) -> StoredKe
 def _use(story: _Story, client: KalshiClient) -> None:
     story.step("Requests, each signed in the token")
     balance = client.request("GET", "/portfolio/balance")
-    story.say(f"GET /portfolio/balance: {balance.status_code} {balance.text}")
+    story.report(f"GET /portfolio/balance: {balance.status_code} {balance.text}")
     order = client.request("POST", _ORDERS, json=_ORDER)
-    story.say(f"POST {_ORDERS}: {order.status_code}, order {order.json()['order_id']}")
+    story.report(f"POST {_ORDERS}: {order.status_code}, order {order.json()['order_id']}")
 
 
 def _tamper(story: _Story, sandbox: Any, key: StoredKey) -> None:
@@ -136,7 +136,7 @@ def _tamper(story: _Story, sandbox: Any, key: StoredKey) -> None:
     story.step("Would a signature for one path do for another?")
     headers = key.signer().headers("GET", "/trade-api/v2/portfolio/balance")
     answer = httpx2.get(f"{sandbox.base_url}/api_keys", headers=headers)
-    story.say(f"GET /api_keys with the headers of GET /portfolio/balance: {answer.status_code} {answer.text}")
+    story.report(f"GET /api_keys with the headers of GET /portfolio/balance: {answer.status_code} {answer.text}")
 
 
 def _rotate(story: _Story, store: KeyStore, name: str, sandbox: Any) -> None:
@@ -145,9 +145,11 @@ def _rotate(story: _Story, store: KeyStore, name: str, sandbox: Any) -> None:
     story.step(f"hsm-keys rotate {name}")
     old = store.key(name)
     with _connect(sandbox, old.signer()) as client, _management(sandbox) as management:
-        rotator = Rotator(store, management, lambda signer: _connect(sandbox, signer), story.say)
+        rotator = Rotator(store, management, lambda signer: _connect(sandbox, signer), story.report)
         rotator.advance(name)
         story.step(f"hsm-keys rotate {name} --finish, while a program still has the old key open")
         rotator.finish(name, keep_old=False)
         answer = client.request("GET", "/portfolio/balance")
-        story.say(f"GET /portfolio/balance by it: {answer.status_code}, signed by API key {client.signer.api_key_id}")
+        story.report(
+            f"GET /portfolio/balance by it: {answer.status_code}, signed by API key {client.signer.api_key_id}"
+        )

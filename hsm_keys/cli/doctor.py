@@ -10,7 +10,7 @@ import click
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, settings_options
 from hsm_keys.cli.output import print_json, print_line
-from hsm_keys.cli.session import bootstrap_signer, connector, kalshi_base_url, opened_store, speaking
+from hsm_keys.cli.session import bootstrap_signer, connector, kalshi_base_url, opened_store, reporting
 from hsm_keys.cli.store_uri import store_uri
 from hsm_keys.stores import backend_of
 
@@ -36,8 +36,8 @@ def doctor(settings: Settings) -> int:
     """
     from hsm_keys.inspecting.doctor import check_variables, outcome
 
-    with speaking(settings) as say:
-        checks = [*check_variables(os.environ), *_kalshi(settings), *_store(settings, say)]
+    with reporting(settings) as report:
+        checks = [*check_variables(os.environ), *_kalshi(settings), *_store(settings, report)]
         verdict, exit_code = outcome(checks)
         if settings.as_json:
             print_json({"checks": [check.as_dict() for check in checks], "verdict": verdict})
@@ -74,18 +74,18 @@ def _kalshi(settings: Settings) -> list[Check]:
     return checks + checked("bootstrap", bootstrap)
 
 
-def _store(settings: Settings, say: Callable[[str], None]) -> list[Check]:
+def _store(settings: Settings, report: Callable[[str], None]) -> list[Check]:
     from hsm_keys.inspecting.doctor import check_own_key, check_store
     from hsm_keys.stores.checks import checked
 
     found: list[str] = []
 
     def name() -> list[Check]:
-        found.append(store_uri(settings, say))
+        found.append(store_uri(settings, report))
         return []
 
     def opened() -> list[Check]:
-        with opened_store(settings, say, asks=False) as store:
+        with opened_store(settings, report, asks=False) as store:
             checks = check_store(store)
             if not os.environ.get("KALSHI_KEY_ID"):
                 checks += checked("credentials", lambda: own_key(store))

@@ -10,7 +10,7 @@ import click
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, creation_options, key_name, new_key_options, settings_options
 from hsm_keys.cli.output import print_json, print_line
-from hsm_keys.cli.session import connector, management_client, opened_store, speaking
+from hsm_keys.cli.session import connector, management_client, opened_store, reporting
 from hsm_keys.errors import CloudError
 
 if TYPE_CHECKING:
@@ -84,11 +84,11 @@ def enroll(
     if offline and (scopes or subaccount is not None or auth):
         raise click.UsageError("--offline sends nothing: choose scopes and subaccount on the account page")
     connect = connector(settings)
-    with speaking(settings) as say, opened_store(settings, say) as store:
+    with reporting(settings) as report, opened_store(settings, report) as store:
         if offline:
-            _print_offline(settings, store, lifecycle.mint(store, name, kind, say)[0], say)
+            _print_offline(settings, store, lifecycle.mint(store, name, kind, report)[0], report)
             return
-        with management_client(connect, [store], auth, say, changes=True) as management:
+        with management_client(connect, [store], auth, report, changes=True) as management:
             done = lifecycle.enroll(
                 store,
                 name,
@@ -97,18 +97,18 @@ def enroll(
                 subaccount=subaccount,
                 management=management,
                 connect=connect,
-                report=say,
+                report=report,
             )
         print_enrollment(settings, done)
 
 
-def _print_offline(settings: Settings, store: KeyStore, minted: Enrollment, say: Callable[[str], None]) -> None:
+def _print_offline(settings: Settings, store: KeyStore, minted: Enrollment, report: Callable[[str], None]) -> None:
     if settings.as_json:
         print_json(key_object(minted.key, minted.custody, None))
     else:
         click.echo(minted.key.public_pem(), nl=False)
-    say("next: paste the PEM on Kalshi's account page (API keys, own public key), copy the API key id, and run")
-    say(f"  hsm-keys adopt {minted.key.name} --api-key-id ID --store {shlex.quote(store.uri)}")
+    report("next: paste the PEM on Kalshi's account page (API keys, own public key), copy the API key id, and run")
+    report(f"  hsm-keys adopt {minted.key.name} --api-key-id ID --store {shlex.quote(store.uri)}")
 
 
 @command(epilog="Example: hsm-keys adopt prod --slot 0 --api-key-id 3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d")
@@ -121,6 +121,6 @@ def adopt(settings: Settings, *, name: str, api_key_id: str) -> None:
     from hsm_keys.lifecycle import enroll as lifecycle
 
     connect = connector(settings)
-    with speaking(settings) as say, opened_store(settings, say) as store:
-        done = lifecycle.adopt(store, name, api_key_id, environment=connect.environment, connect=connect, report=say)
+    with reporting(settings) as report, opened_store(settings, report) as store:
+        done = lifecycle.adopt(store, name, api_key_id, environment=connect.environment, connect=connect, report=report)
         print_enrollment(settings, done)

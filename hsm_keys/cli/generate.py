@@ -10,7 +10,7 @@ import click
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.enroll import print_enrollment
 from hsm_keys.cli.options import Settings, key_name, new_key_options, settings_options
-from hsm_keys.cli.session import Connector, bootstrap_signer, connector, management_client, opened_store, speaking
+from hsm_keys.cli.session import Connector, bootstrap_signer, connector, management_client, opened_store, reporting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,34 +56,34 @@ def generate(
 
     connect = connector(settings)
     wanted, kind = ApiKeyRequest(name, list(scopes) or None, subaccount), KeyType(key_type)
-    with speaking(settings) as say:
+    with reporting(settings) as report:
         if to_file is None:
             with (
-                opened_store(settings, say) as store,
-                management_client(connect, [store], auth, say, changes=True) as management,
+                opened_store(settings, report) as store,
+                management_client(connect, [store], auth, report, changes=True) as management,
             ):
                 print_enrollment(
-                    settings, Generator(store, KalshiGenerator(wanted, kind, management, connect, say)).run()
+                    settings, Generator(store, KalshiGenerator(wanted, kind, management, connect, report)).run()
                 )
             return
         from hsm_keys.lifecycle.to_file import generate_to_file
 
-        with _storeless_management(settings, connect, auth, say) as management:
+        with _storeless_management(settings, connect, auth, report) as management:
             print_enrollment(
-                settings, generate_to_file(to_file, KalshiGenerator(wanted, kind, management, connect, say))
+                settings, generate_to_file(to_file, KalshiGenerator(wanted, kind, management, connect, report))
             )
 
 
 @contextmanager
 def _storeless_management(
-    settings: Settings, connect: Connector, auth: str | None, say: Callable[[str], None]
+    settings: Settings, connect: Connector, auth: str | None, report: Callable[[str], None]
 ) -> Iterator[KalshiClient]:
     """Give a client that signs management calls, with the bootstrap key; only --auth takes a key of the store."""
     signer = None if auth else bootstrap_signer(connect.exchange)
     if signer is None:
         with (
-            opened_store(settings, say) as store,
-            management_client(connect, [store], auth, say, changes=True) as management,
+            opened_store(settings, report) as store,
+            management_client(connect, [store], auth, report, changes=True) as management,
         ):
             yield management
     else:

@@ -16,7 +16,7 @@ from hsm_keys.cli.enroll import KEY_TYPES, key_object
 from hsm_keys.cli.options import Settings, api_key_id_option, key_name, new_key_options, settings_options
 from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.profile import add_profile_of
-from hsm_keys.cli.session import bootstrap_signer, connector, management_signer, opened_store, speaking
+from hsm_keys.cli.session import bootstrap_signer, connector, management_signer, opened_store, reporting
 from hsm_keys.errors import UsageError
 from hsm_keys.signing.environments import ENVIRONMENTS
 
@@ -70,26 +70,26 @@ def init(
     profile = add_profile_of(settings, name)
     connect = connector(settings)
     name = name or profile or (connect.environment if connect.environment in ENVIRONMENTS else "kalshi")
-    with speaking(settings) as say:
-        person = TerminalPerson(say, yes=yes)
+    with reporting(settings) as report:
+        person = TerminalPerson(report, yes=yes)
         bootstrap = bootstrap_signer(settings.exchange) if auth is None else None
-        check_kalshi(connect.base_url, bootstrap, connect, say)
+        check_kalshi(connect.base_url, bootstrap, connect, report)
         made = _choose_store(settings, person)
-        with _opened(settings, made, say) as store:
+        with _opened(settings, made, report) as store:
             plan = _plan(profile or name, settings, store, connect)
             there = find_key(store, name)
             kind, why = choose_key_type(KeyType(key_type) if key_type else None, bootstrap)
             if there is None:
-                say(f"the key will be {kind}: {why}")
+                report(f"the key will be {kind}: {why}")
             if there is None or there.api_key_id is None or not plan.is_there:
                 person.agree(_question(name, store, connect, plan, there))
             wanted = WantedKey(name, kind if there is None or key_type else None, list(scopes) or None, subaccount)
             done = _enroll(store, wanted, connect, person, auth=auth, api_key_id=api_key_id)
-            plan = plan.write(done, say)
-            send_first_request(connect, done, say)
+            plan = plan.write(done, report)
+            send_first_request(connect, done, report)
         if made is not None:
             made.finish()
-        _print(settings, done, plan, say)
+        _print(settings, done, plan, report)
 
 
 def _choose_store(settings: Settings, person: Person) -> NewToken | None:
@@ -113,10 +113,10 @@ def _choose_store(settings: Settings, person: Person) -> NewToken | None:
 
 
 @contextmanager
-def _opened(settings: Settings, made: NewToken | None, say: Callable[[str], None]) -> Iterator[KeyStore]:
+def _opened(settings: Settings, made: NewToken | None, report: Callable[[str], None]) -> Iterator[KeyStore]:
     """Open the store; the PIN of a token that was made with one that was typed isn't asked for again."""
     if made is None or made.pin is None:
-        with opened_store(settings, say) as store:
+        with opened_store(settings, report) as store:
             yield store
         return
     from hsm_keys import open_store
@@ -166,7 +166,7 @@ def _enroll(
     there = find_key(store, wanted.name)
     signer = None
     if api_key_id is None and (there is None or there.api_key_id is None):
-        signer = management_signer(connect, [store], auth, person.say, changes=True)
+        signer = management_signer(connect, [store], auth, person.report, changes=True)
     with connect(signer) if signer else nullcontext() as management:
         return first_key(
             store,
@@ -179,7 +179,7 @@ def _enroll(
         )
 
 
-def _print(settings: Settings, done: Enrollment, plan: PlannedProfile, say: Callable[[str], None]) -> None:
+def _print(settings: Settings, done: Enrollment, plan: PlannedProfile, report: Callable[[str], None]) -> None:
     from hsm_keys.onboarding.bot_lines import python_lines, request_line
 
     lines = python_lines(done.key.name, plan.fields)
@@ -187,7 +187,7 @@ def _print(settings: Settings, done: Enrollment, plan: PlannedProfile, say: Call
         profile = {"profile": plan.name, "config": str(plan.path), "python": lines}
         print_json(key_object(done.key, done.custody, done.api_key_id) | profile)
         return
-    say("for your bot, in Python:")
+    report("for your bot, in Python:")
     for line in lines:
         print_line(line)
-    say(f"from a shell: {request_line(done.key.name, plan.name)}")
+    report(f"from a shell: {request_line(done.key.name, plan.name)}")

@@ -9,8 +9,8 @@ import click
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.enroll import key_object
 from hsm_keys.cli.options import Settings, api_key_id_option, auth_option, key_name, settings_options
-from hsm_keys.cli.output import print_json, print_line, print_table, say_attestation
-from hsm_keys.cli.session import connector, management_signer, opened_store, opened_stores, speaking
+from hsm_keys.cli.output import print_json, print_line, print_table, report_attestation
+from hsm_keys.cli.session import connector, management_signer, opened_store, opened_stores, reporting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,11 +34,11 @@ def list_keys(settings: Settings, *, auth: str | None) -> None:
     from hsm_keys.kalshi.attestation import attestation_of
 
     connect = connector(settings)
-    with speaking(settings) as say, opened_stores(settings, say) as stores:
-        signer = management_signer(connect, stores, auth, say, changes=False)
+    with reporting(settings) as report, opened_stores(settings, report) as stores:
+        signer = management_signer(connect, stores, auth, report, changes=False)
         listed, attestation = None, None
         if signer is None:
-            say(
+            report(
                 f"no key to ask Kalshi with in the environment {connect.environment}: showing the store alone (set "
                 "KALSHI_KEY_ID, or enroll a key)"
             )
@@ -55,7 +55,7 @@ def list_keys(settings: Settings, *, auth: str | None) -> None:
             _print_table(inventory.entries)
             _print_unusable(inventory.unusable)
         if attestation:
-            say_attestation(attestation, say)
+            report_attestation(attestation, report)
 
 
 def _print_table(entries: Sequence[InventoryEntry]) -> None:
@@ -91,7 +91,7 @@ def show(settings: Settings, *, name: str, api_key_id: str | None) -> None:
     """Show the key NAME: its URI, state and type, what the store says about it, what it refuses."""
     from hsm_keys.inspecting.custody import examine_custody
 
-    with speaking(settings) as say, opened_store(settings, say) as store:
+    with reporting(settings) as report, opened_store(settings, report) as store:
         key = store.key(name)
         custody = examine_custody(key)
         shown = key_object(key, custody, api_key_id or key.api_key_id)
@@ -128,7 +128,7 @@ def public_key(settings: Settings, *, name: str) -> None:
     """
     from hsm_keys.inspecting.custody import prove_possession
 
-    with speaking(settings) as say, opened_store(settings, say) as store:
+    with reporting(settings) as report, opened_store(settings, report) as store:
         key = store.key(name)
         prove_possession(key)
         pem = key.public_pem()

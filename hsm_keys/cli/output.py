@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hsm_keys.kalshi.attestation import Attestation
 
 __all__ = [
-    "Voice",
+    "Reporter",
     "fail",
     "fail_interrupted",
     "fail_usage",
@@ -26,7 +26,7 @@ __all__ = [
     "print_line",
     "print_rows",
     "print_table",
-    "say_attestation",
+    "report_attestation",
     "wants_json",
 ]
 
@@ -75,10 +75,10 @@ def print_rows(rows: Iterable[Sequence[str]]) -> None:
         click.echo(line)
 
 
-def say_attestation(attestation: Attestation, say: Callable[[str], None]) -> None:
+def report_attestation(attestation: Attestation, report: Callable[[str], None]) -> None:
     """Say when the account's location attestation ends, and warn where that is soon."""
     warning, remedy = ("WARNING: ", f"; {attestation.remedy}") if attestation.is_due else ("", "")
-    say(f"{warning}{attestation.message}{remedy}")
+    report(f"{warning}{attestation.message}{remedy}")
 
 
 def _visible(text: str) -> str:
@@ -91,7 +91,7 @@ def _visible(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
-class Voice:
+class Reporter:
     """Tells people, on stderr, what is going on.
 
     With ``--output json`` the lines wait until the command has succeeded: then a program that reads stderr

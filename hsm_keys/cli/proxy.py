@@ -82,17 +82,17 @@ def proxy(ctx: click.Context, /, **given: Any) -> None:
         check_authorities()
     runner = import_extra("proxy", "hsm_keys.proxy.run")
     checked = runner.check_options(options)
-    say = _say_json if settings.as_json else _say
-    import_extra("proxy", "hsm_keys.proxy.logs").hear_libraries(say)
-    with opened_store(settings, say) as store:
-        runner.run(signing_key(store, options.name, settings), base_url, checked, say, ws_url=settings.ws_url)
+    report = _report_json if settings.as_json else _report
+    import_extra("proxy", "hsm_keys.proxy.logs").report_libraries(report)
+    with opened_store(settings, report) as store:
+        runner.run(signing_key(store, options.name, settings), base_url, checked, report, ws_url=settings.ws_url)
 
 
-def _say(line: str) -> None:
+def _report(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _say_json(line: str) -> None:
+def _report_json(line: str) -> None:
     """Say a line as a log that programs read; what the library warns of begins with its level."""
     import json
     from datetime import UTC, datetime

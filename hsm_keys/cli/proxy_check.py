@@ -51,7 +51,7 @@ def check(settings: Settings, /, *, policy: Path, requests: Any, explain: bool, 
         raise UsageError("a request, or a file of them, is needed", hint="give METHOD and PATH, or --requests FILE")
     checking = _Checking(policy, explain=explain)
     if requests is None:
-        return _say_one(settings, checking.judged(_asked(checking, one)))
+        return _print_one(settings, checking.judged(_asked(checking, one)))
     try:
         judged = [{"line": number, **checking.judged(asked)} for number, asked in read_asked(requests)]
     except (OSError, UnicodeDecodeError):
@@ -152,7 +152,7 @@ def _ledgers(running: set[str]) -> list[Ledger]:
     return list(ledgers(without=running))
 
 
-def _say_one(settings: Settings, verdict: dict[str, Any]) -> int:
+def _print_one(settings: Settings, verdict: dict[str, Any]) -> int:
     if settings.as_json:
         print_json(verdict)
     else:

@@ -84,7 +84,7 @@ def thaw(settings: Settings, *, name: str | None, socket: Path | None, everyone:
     """Sign again after freeze."""
     wanted = _wanted(name, socket, everyone=everyone)
     if not everyone:
-        _say_frozen(settings, ask_one(wanted, "POST", "/thaw"))
+        _print_frozen(settings, ask_one(wanted, "POST", "/thaw"))
         return
     _change(settings, ask_all(wanted, "POST", "/thaw"), everyone=True)
 
@@ -95,19 +95,19 @@ def _change(settings: Settings, answers: list[ControlAnswer], *, everyone: bool)
     done = [answer for answer in answers if answer.error is None]
     if not settings.as_json:
         for answer in done:
-            _say_frozen(settings, answer.said, of=f"{answer.said['name']} (process {answer.said['pid']})")
+            _print_frozen(settings, answer.said, of=f"{answer.said['name']} (process {answer.said['pid']})")
         for error in errors[1:]:
             click.echo(f"error: {error}", err=True)
     if errors:
         raise errors[0]
     if settings.as_json and not everyone:
-        _say_frozen(settings, done[0].said)
+        _print_frozen(settings, done[0].said)
     elif settings.as_json:
         proxies = [{**answer.said, "socket": str(answer.socket)} for answer in done]
         print_json({"frozen": all(one["frozen"] for one in proxies), "proxies": proxies})
 
 
-def _say_frozen(settings: Settings, said: dict[str, Any], *, of: str = "") -> None:
+def _print_frozen(settings: Settings, said: dict[str, Any], *, of: str = "") -> None:
     subject = f"{of}: " if of else ""
     cancelled = said.get("cancelled")
     if settings.as_json:

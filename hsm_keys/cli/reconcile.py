@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hsm_keys.cli.accepting import accept_option, say_unused
+from hsm_keys.cli.accepting import accept_option, report_unused
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.confirming import confirm, require_consent, yes_option
 from hsm_keys.cli.options import Settings, auth_option, settings_options
 from hsm_keys.cli.output import print_json, print_line
-from hsm_keys.cli.session import connector, management_client, opened_stores, speaking
+from hsm_keys.cli.session import connector, management_client, opened_stores, reporting
 from hsm_keys.errors import KeyProblemError
 
 if TYPE_CHECKING:
@@ -44,23 +44,23 @@ def reconcile(settings: Settings, *, fixing: bool, accepted: frozenset[str], aut
     if fixing:
         require_consent(yes=yes)
     connect = connector(settings)
-    with speaking(settings) as say, opened_stores(settings, say) as stores:
-        with management_client(connect, stores, auth, say, changes=False) as management:
-            found = judge(observe(stores, management, connect, say))
+    with reporting(settings) as report, opened_stores(settings, report) as stores:
+        with management_client(connect, stores, auth, report, changes=False) as management:
+            found = judge(observe(stores, management, connect, report))
         findings = [_in_environment(settings, each) for each in found if not _is_accepted(each, accepted)]
         elsewhere = [each for each in found if _is_accepted(each, accepted)]
         repairs = [f"will {each.repair}" for each in findings if each.repair]
         fixed: list[Finding] = []
         if fixing and repairs:
-            confirm(repairs, yes=yes, say=say)
-            fixed = fix(findings, stores, connect.environment, connect, say)
+            confirm(repairs, yes=yes, report=report)
+            fixed = fix(findings, stores, connect.environment, connect, report)
         left = [each for each in findings if each not in fixed]
         if settings.as_json:
             shown = {"findings": left, "fixed": fixed} | ({"accepted": elsewhere} if accepted else {})
             print_json({kind: [each.as_dict() for each in some] for kind, some in shown.items()})
         else:
             _print(left, fixed, elsewhere)
-        say_unused(accepted, {str(each.api_key_id) for each in elsewhere}, say)
+        report_unused(accepted, {str(each.api_key_id) for each in elsewhere}, report)
     return KeyProblemError.exit_code if left else 0
 
 

@@ -7,7 +7,7 @@ import click
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, key_name, settings_options
 from hsm_keys.cli.output import print_json, print_line
-from hsm_keys.cli.session import opened_store, speaking
+from hsm_keys.cli.session import opened_store, reporting
 
 __all__ = ["replicate"]
 
@@ -24,10 +24,10 @@ def replicate(settings: Settings, *, name: str, target: str) -> None:
     """
     from hsm_keys.stores.backend import as_replicating
 
-    with speaking(settings) as say, opened_store(settings, say) as store:
+    with reporting(settings) as report, opened_store(settings, report) as store:
         key = as_replicating(store).replicate(name, target)
         attributes = key.attributes()
-        say(f"the key {name!r} is usable in {target} too")
+        report(f"the key {name!r} is usable in {target} too")
         if settings.as_json:
             shown = {field: attributes[field] for field in ("primary_region", "replica_regions")}
             print_json({"name": key.name, "uri": key.uri, **shown})

@@ -13,7 +13,7 @@ from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, settings_options, signing_key_options
 from hsm_keys.cli.request_body import read_body
 from hsm_keys.cli.request_headers import read_headers
-from hsm_keys.cli.session import connector, opened_store, signing_key, speaking
+from hsm_keys.cli.session import connector, opened_store, reporting, signing_key
 from hsm_keys.cli.target import checked_target, with_query
 from hsm_keys.errors import HsmKeysError, OutcomeUnknownError, UsageError
 
@@ -100,10 +100,10 @@ def request(
     asked = _Request(method, path, headers, payload, include, repeat, all_pages)
     _rehearse(asked)
     connect = connector(settings)
-    with speaking(settings) as say, opened_store(settings, say) as store:
+    with reporting(settings) as report, opened_store(settings, report) as store:
         signer = signing_key(store, name, settings, api_key_id)
         with connect(signer) as client:
-            _carry_out(client, asked, settings, say)
+            _carry_out(client, asked, settings, report)
 
 
 def _check_options(
@@ -157,16 +157,16 @@ def _rehearse(asked: _Request) -> None:
         asked.send(client)
 
 
-def _carry_out(client: KalshiClient, asked: _Request, settings: Settings, say: Callable[[str], None]) -> None:
+def _carry_out(client: KalshiClient, asked: _Request, settings: Settings, report: Callable[[str], None]) -> None:
     try:
         if asked.all_pages:
             from hsm_keys.cli.paging import all_pages
 
-            _echo(all_pages(lambda path: _answered(client, asked, say, path).response, asked.path))
+            _echo(all_pages(lambda path: _answered(client, asked, report, path).response, asked.path))
         elif asked.repeat is None:
-            _print(settings, asked, _answered(client, asked, say))
+            _print(settings, asked, _answered(client, asked, report))
         else:
-            _repeat(client, asked, settings, say)
+            _repeat(client, asked, settings, report)
     except KeyboardInterrupt:
         if asked.method in _SAFE:
             raise
@@ -175,13 +175,13 @@ def _carry_out(client: KalshiClient, asked: _Request, settings: Settings, say: C
         ) from None
 
 
-def _repeat(client: KalshiClient, asked: _Request, settings: Settings, say: Callable[[str], None]) -> None:
+def _repeat(client: KalshiClient, asked: _Request, settings: Settings, report: Callable[[str], None]) -> None:
     """Send it as often as was asked for, and print each answer at once, unless one object is to hold them all."""
     answers: list[TimedAnswer] = []
     times_ms: list[float] = []
     for number in range(1, (asked.repeat or 1) + 1):
         try:
-            answer = _answered(client, asked, say)
+            answer = _answered(client, asked, report)
         except HsmKeysError as error:
             where = f"request {number} of {asked.repeat}; those before it succeeded"
             error.amend(message=f"{error.message} ({where})")
@@ -193,11 +193,11 @@ def _repeat(client: KalshiClient, asked: _Request, settings: Settings, say: Call
             _print(settings, asked, answer)
     if settings.as_json:
         _echo(answers_object(answers, include=asked.include))
-    say(timing(times_ms))
+    report(timing(times_ms))
 
 
 def _answered(
-    client: KalshiClient, asked: _Request, say: Callable[[str], None], path: str | None = None
+    client: KalshiClient, asked: _Request, report: Callable[[str], None], path: str | None = None
 ) -> TimedAnswer:
     """Send it once and return the answer, if it is a success; people hear what any other says."""
     from hsm_keys.kalshi.errors import error_of
@@ -207,7 +207,7 @@ def _answered(
     elapsed_ms = (perf_counter() - start) * 1000
     if not response.is_success:
         for line in refusal_text(response, include=asked.include):
-            say(line)
+            report(line)
         raise error_of(response)
     return TimedAnswer(response, elapsed_ms)
 

@@ -10,7 +10,7 @@ from hsm_keys.cli.commands import command
 from hsm_keys.cli.confirming import confirm, require_consent, yes_option
 from hsm_keys.cli.options import Settings, auth_option, key_name, settings_options
 from hsm_keys.cli.output import print_json, print_line
-from hsm_keys.cli.session import connector, management_client, opened_store, speaking
+from hsm_keys.cli.session import connector, management_client, opened_store, reporting
 
 if TYPE_CHECKING:
     from hsm_keys.kalshi.client import KalshiClient
@@ -41,13 +41,13 @@ def revoke(settings: Settings, *, name: str, destroy: bool, force: bool, auth: s
 
     require_consent(yes=yes)
     connect = connector(settings)
-    with speaking(settings) as say, opened_store(settings, say) as store:
-        done = finish_scheduled(store, name, connect.environment, say) if destroy else None
+    with reporting(settings) as report, opened_store(settings, report) as store:
+        done = finish_scheduled(store, name, connect.environment, report) if destroy else None
         if done is None:
-            with management_client(connect, [store], auth, say, changes=True, avoid=name) as management:
-                revoker = Revoker(store, management, connect, say)
+            with management_client(connect, [store], auth, report, changes=True, avoid=name) as management:
+                revoker = Revoker(store, management, connect, report)
                 plan = revoker.plan(name, destroy=destroy, force=force)
-                confirm(_consequences(plan, store, management), yes=yes, say=say)
+                confirm(_consequences(plan, store, management), yes=yes, report=report)
                 done = revoker.carry_out(plan)
         if settings.as_json:
             print_json(done.as_dict())

@@ -15,7 +15,7 @@ from hsm_keys.cli.enroll import key_object
 from hsm_keys.cli.options import Settings, auth_option, key_name, settings_options
 from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.progress import count_down
-from hsm_keys.cli.session import connector, management_client, opened_store, speaking
+from hsm_keys.cli.session import connector, management_client, opened_store, reporting
 from hsm_keys.values import describe
 
 if TYPE_CHECKING:
@@ -82,18 +82,18 @@ def rotate(
 
     check_new_name(name)
     connect = connector(settings)
-    with speaking(settings) as say, opened_store(settings, say) as store:
+    with reporting(settings) as report, opened_store(settings, report) as store:
         stage = Stage.read(store, name)
         leaver = _about_to_end(stage, abort=abort)
-        with management_client(connect, [store], auth, say, changes=True, prefer=name, avoid=leaver) as management:
-            rotator = Rotator(store, management, connect, say)
+        with management_client(connect, [store], auth, report, changes=True, prefer=name, avoid=leaver) as management:
+            rotator = Rotator(store, management, connect, report)
             if abort:
                 done = rotator.abort(name)
             else:
                 ending = finish or grace is not None or stage.handed_over
                 wait = partial(count_down, text="until the old API key ends", quiet=settings.as_json)
                 done = _forward(
-                    rotator, name, stage, say, ending=ending, grace=grace, wait=wait, keep_old=keep_old, yes=yes
+                    rotator, name, stage, report, ending=ending, grace=grace, wait=wait, keep_old=keep_old, yes=yes
                 )
     _print(settings, done)
 
@@ -109,7 +109,7 @@ def _forward(
     rotator: Rotator,
     name: str,
     stage: Stage,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
     *,
     ending: bool,
     grace: int | None,
@@ -121,15 +121,17 @@ def _forward(
         done = rotator.advance(name)
     if not ending:
         kept = " --keep-old" if keep_old else ""
-        say(f"next, when all programs use the new key: hsm-keys rotate {name} --finish{kept} (or --abort, to go back)")
+        report(
+            f"next, when all programs use the new key: hsm-keys rotate {name} --finish{kept} (or --abort, to go back)"
+        )
         if keep_old:
-            say("--keep-old isn't remembered: give it again then, else the old private half is destroyed")
+            report("--keep-old isn't remembered: give it again then, else the old private half is destroyed")
         return done
     if grace:
-        say(f"the old key works for {grace} seconds more")
+        report(f"the old key works for {grace} seconds more")
         wait(grace)
     if grace is None and sys.stdin.isatty():  # in a script, the second call is the consent
-        confirm([_consequences(stage, keep_old=keep_old)], yes=yes, say=say)
+        confirm([_consequences(stage, keep_old=keep_old)], yes=yes, report=report)
     return rotator.finish(name, keep_old=keep_old)
 
 

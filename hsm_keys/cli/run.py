@@ -89,7 +89,7 @@ def run(
             ProxyProcess(share, _proxy(settings, name, policy, share)),
             on_proxy_exit=on_proxy_exit,
             note=Note(share.proxy, client, path, arguments=len(words) - 1),
-            say=_say,
+            report=_report,
         )
         return front.run(program, proxy_first=_asks(settings, pins))
 
@@ -112,11 +112,11 @@ def _serve(settings: Settings, name: str, policy: Path | None, share: Share, beg
     from hsm_keys.cli.session import kalshi_base_url, opened_store, signing_key
     from hsm_keys.kalshi.surroundings import check_authorities
 
-    def say(line: str) -> None:
+    def report(line: str) -> None:
         if line.startswith("serving "):
             began()
         elif not line.startswith("stopping"):
-            _say(line)
+            _report(line)
 
     base_url = kalshi_base_url(settings)
     if base_url.startswith("https:"):
@@ -126,12 +126,12 @@ def _serve(settings: Settings, name: str, policy: Path | None, share: Share, beg
         name=name, listen=f"127.0.0.1:{share.port}", clients=share.clients, policy=policy, listener=share.listener
     )
     checked = runner.check_options(options)
-    import_extra("proxy", "hsm_keys.proxy.logs").hear_libraries(say)
-    with opened_store(settings, say) as store:
-        runner.run(signing_key(store, name, settings), base_url, checked, say, ws_url=settings.ws_url)
+    import_extra("proxy", "hsm_keys.proxy.logs").report_libraries(report)
+    with opened_store(settings, report) as store:
+        runner.run(signing_key(store, name, settings), base_url, checked, report, ws_url=settings.ws_url)
 
 
-def _say(line: str) -> None:
+def _report(line: str) -> None:
     with suppress(OSError):  # a proxy goes on, too, when the run that heard it has gone
         click.echo(line, err=True)
 

@@ -64,5 +64,5 @@ def sandbox(
     if ws_port is None:
         ws_port = port + 1 if port else 0
     import_extra("sandbox", "hsm_keys.sandbox").run_forever(
-        port=port, ws_port=ws_port, tier=tier, key_type=key_type, faults=faults, announce=click.echo
+        port=port, ws_port=ws_port, tier=tier, key_type=key_type, faults=faults, report=click.echo
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hsm_keys.cli.output import Voice
+from hsm_keys.cli.output import Reporter
 from hsm_keys.cli.store_uri import store_uri, store_uris
 from hsm_keys.errors import KeyNotFoundError, KeyNotRegisteredError, UsageError
 
@@ -30,53 +30,53 @@ __all__ = [
     "management_signer",
     "opened_store",
     "opened_stores",
+    "reporting",
     "signing_key",
-    "speaking",
 ]
 
 
 @contextmanager
-def speaking(settings: Settings) -> Iterator[Voice]:
+def reporting(settings: Settings) -> Iterator[Reporter]:
     """Give a voice for people's words; what it held back is said when the command has succeeded.
 
     With ``--verbose`` it says what is asked of the store and of Kalshi, too.
     """
-    voice = Voice(hold=settings.as_json)
+    reporter = Reporter(hold=settings.as_json)
     if settings.verbose:
-        _hear_what_is_asked(voice)
-    yield voice
-    voice.release()
+        _report_requests(reporter)
+    yield reporter
+    reporter.release()
 
 
 @contextmanager
-def opened_store(settings: Settings, say: Callable[[str], None], *, asks: bool = True) -> Iterator[KeyStore]:
+def opened_store(settings: Settings, report: Callable[[str], None], *, asks: bool = True) -> Iterator[KeyStore]:
     """Open the store that options and environment name, and close it after the command.
 
     Args:
         settings: The shared options.
-        say: Hears what people should know.
+        report: Hears what people should know.
         asks: Whether somebody at a terminal may be asked for a PIN.
     """
-    _hear_warnings(say)
-    with _open(settings, store_uri(settings, say), asks=asks) as store:
+    _report_warnings(report)
+    with _open(settings, store_uri(settings, report), asks=asks) as store:
         yield store
 
 
 @contextmanager
-def opened_stores(settings: Settings, say: Callable[[str], None]) -> Iterator[list[KeyStore]]:
+def opened_stores(settings: Settings, report: Callable[[str], None]) -> Iterator[list[KeyStore]]:
     """Open the stores that options and environment name, one or several, and close them after the command.
 
     Args:
         settings: The shared options.
-        say: Hears what people should know.
+        report: Hears what people should know.
 
     Raises:
         UsageError: If a store is named twice, or a further token has no pin-source.
     """
     from hsm_keys.stores import open_store
 
-    first, *further = store_uris(settings, say)
-    _hear_warnings(say)
+    first, *further = store_uris(settings, report)
+    _report_warnings(report)
     with ExitStack() as opened:
         stores = [opened.enter_context(_open(settings, first))]
         for uri in further:
@@ -94,25 +94,23 @@ def _open(settings: Settings, uri: str, *, asks: bool = True) -> KeyStore:
     return backend_of(uri).open(uri, settings.store_options, ask, settings.creation_options)
 
 
-def _hear_warnings(say: Callable[[str], None]) -> None:
+def _report_warnings(report: Callable[[str], None]) -> None:
     """Pass the library's warnings on, such as that of a PIN file that others can read."""
     import logging
 
-    class _Saying(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            say(f"{record.levelname.lower()}: {record.getMessage()}")
+    from hsm_keys.logs import LineHandler
 
-    logging.getLogger("hsm_keys").addHandler(_Saying())
+    logging.getLogger("hsm_keys").addHandler(LineHandler(report))
 
 
-def _hear_what_is_asked(say: Callable[[str], None]) -> None:
+def _report_requests(report: Callable[[str], None]) -> None:
     import logging
 
-    from hsm_keys.asked import LOG
+    from hsm_keys.logs import LOG
 
     class _Asked(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            say(f"  {record.getMessage()}")
+            report(f"  {record.getMessage()}")
 
     LOG.setLevel(logging.DEBUG)
     LOG.propagate = False
@@ -215,7 +213,7 @@ def management_signer(
     connect: Connector,
     stores: Sequence[KeyStore],
     auth: str | None,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
     *,
     changes: bool,
     prefer: str | None = None,
@@ -227,7 +225,7 @@ def management_signer(
         connect: Makes clients of the environment.
         stores: The open stores.
         auth: What --auth named.
-        say: Hears which key of the stores was taken.
+        report: Hears which key of the stores was taken.
         changes: Whether the calls make or delete API keys; else they list them.
         prefer: The key of the stores to take before others.
         avoid: The key of the stores, or its API key id, to take after all others.
@@ -249,7 +247,7 @@ def management_signer(
     manager = find_manager(keys, connect, connect.environment, changes=changes, prefer=prefer, avoid=avoid)
     if manager is None:
         return None
-    say(f"management calls are signed with the key {manager.name!r} of the store (--auth chooses another)")
+    report(f"management calls are signed with the key {manager.name!r} of the store (--auth chooses another)")
     return manager.signer()
 
 
@@ -267,7 +265,7 @@ def management_client(
     connect: Connector,
     stores: Sequence[KeyStore],
     auth: str | None,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
     *,
     changes: bool,
     prefer: str | None = None,
@@ -280,7 +278,7 @@ def management_client(
         KeyProblemError: If there are keys, and none of them can.
         WrongEnvironmentError: If --auth names a key of another environment.
     """
-    signer = management_signer(connect, stores, auth, say, changes=changes, prefer=prefer, avoid=avoid)
+    signer = management_signer(connect, stores, auth, report, changes=changes, prefer=prefer, avoid=avoid)
     if signer is None:
         raise KeyNotRegisteredError(
             "there is no key to sign management calls with: neither a bootstrap key nor one in the store that is "

@@ -10,7 +10,7 @@ import click
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, settings_options, shared_options, signing_key_options
 from hsm_keys.cli.output import print_json
-from hsm_keys.cli.session import kalshi_base_url, opened_store, signing_key, speaking
+from hsm_keys.cli.session import kalshi_base_url, opened_store, reporting, signing_key
 from hsm_keys.cli.target import checked_target
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ def sign(
     --output headers prints `NAME: value` lines, env prints `export` lines, and curl prints a whole request for
     `curl --config -`, which keeps the signature out of the process list.
     """
-    with speaking(settings) as say:
-        signed_path = _full_path(method, path, say)
-        with opened_store(settings, say) as store:
+    with reporting(settings) as report:
+        signed_path = _full_path(method, path, report)
+        with opened_store(settings, report) as store:
             signer = signing_key(store, name, settings, api_key_id)
             headers = signer.headers(method, signed_path, timestamp_ms=timestamp_ms)
         if settings.as_json:
@@ -89,14 +89,14 @@ def _quoted(value: str) -> str:
     return f'"{escaped}"'
 
 
-def _full_path(method: str, path: str, say: Callable[[str], None]) -> str:
+def _full_path(method: str, path: str, report: Callable[[str], None]) -> str:
     """Return the path with Kalshi's prefix; a bad method or path is refused before the token is touched."""
     from hsm_keys.signing.message import REST_PREFIX
 
     checked_target(method, path)
     if path.startswith("/trade-api/"):
         return path
-    say(f"signing {REST_PREFIX}{path}: Kalshi verifies the whole path")
+    report(f"signing {REST_PREFIX}{path}: Kalshi verifies the whole path")
     return f"{REST_PREFIX}{path}"
 
 
@@ -117,11 +117,11 @@ def fix_logon(
 
     if sending_time is not None:
         fix.logon_message(sending_time, seq, "checked-before-the-token-is-touched", target)
-    with speaking(settings) as say, opened_store(settings, say) as store:
+    with reporting(settings) as report, opened_store(settings, report) as store:
         signer = signing_key(store, name, settings, api_key_id)
         logon = fix.fix_logon(signer, target, seq, sending_time=sending_time)
         if address is not None:
-            say(f"{target} listens at {address[0]}:{address[1]}, over TLS")
+            report(f"{target} listens at {address[0]}:{address[1]}, over TLS")
     fields: dict[str, str | int] = {
         "SendingTime": logon.sending_time,
         "MsgSeqNum": logon.msg_seq_num,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["check_options", "chosen_backend", "store_uri", "store_uris"]
 
 
-def store_uri(settings: Settings, say: Callable[[str], None]) -> str:
+def store_uri(settings: Settings, report: Callable[[str], None]) -> str:
     """Return the URI of the store: of --store or of another option that names one, else HSM_KEYS_STORE, else the usual.
 
     Raises:
@@ -28,7 +28,7 @@ def store_uri(settings: Settings, say: Callable[[str], None]) -> str:
     backend, uri = _chosen(settings)
     check_options(backend, settings)
     if uri is None:
-        return backend.uri_of(settings.store_options, say)
+        return backend.uri_of(settings.store_options, report)
     if settings.stores:
         backend.check_public(uri)
     return backend.with_options(uri, settings.store_options)
@@ -60,7 +60,7 @@ def _chosen(settings: Settings) -> tuple[Backend, str | None]:
     return (backend_of(uri) if uri else backends()[0]), uri
 
 
-def store_uris(settings: Settings, say: Callable[[str], None]) -> list[str]:
+def store_uris(settings: Settings, report: Callable[[str], None]) -> list[str]:
     """Return the URIs of all stores that were named, for commands that look at several together.
 
     Beside another option that names a store every ``--store`` is a further one; else the first is the first. The
@@ -72,7 +72,7 @@ def store_uris(settings: Settings, say: Callable[[str], None]) -> list[str]:
     """
     settings = _without_needless_flags(settings)
     count = 0 if _named_by_options(settings) else 1
-    first = store_uri(replace(settings, stores=settings.stores[:count]), say)
+    first = store_uri(replace(settings, stores=settings.stores[:count]), report)
     return [first, *_further_uris(settings.stores[count:], first)]
 
 

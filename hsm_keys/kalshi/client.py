@@ -11,7 +11,6 @@ import httpx2
 import stamina
 
 from hsm_keys._version import __version__
-from hsm_keys.asked import log_asked
 from hsm_keys.errors import HsmKeysError, NetworkError, OutcomeUnknownError, UsageError
 from hsm_keys.kalshi.api_keys import ApiKeysResource, AsyncApiKeysResource
 from hsm_keys.kalshi.bodies import clean, read_json
@@ -19,6 +18,7 @@ from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
 from hsm_keys.kalshi.errors import error_of, garbled
 from hsm_keys.kalshi.surroundings import client_options, network_proxy, why_not_trusted
 from hsm_keys.kalshi.whole_answer import AnswerTooLargeError, read_whole, read_whole_async
+from hsm_keys.logs import log_request
 from hsm_keys.signing.environments import check_environment, environment_name, resolve
 from hsm_keys.signing.flow import asend_signed, send_signed, signing_flow
 from hsm_keys.signing.headers import SIGNED_HEADERS
@@ -196,12 +196,12 @@ def _unless_transient(response: httpx2.Response) -> httpx2.Response:
 
 def _begun(request: httpx2.Request, path: str) -> float:
     """Log what is sent, without its query; return the time."""
-    log_asked("Kalshi", f"{request.method} {path}")
+    log_request("Kalshi", f"{request.method} {path}")
     return time.monotonic()
 
 
 def _logged(response: httpx2.Response, began: float) -> httpx2.Response:
-    log_asked("Kalshi", f"answered {response.status_code} after {(time.monotonic() - began) * 1000:.0f} ms")
+    log_request("Kalshi", f"answered {response.status_code} after {(time.monotonic() - began) * 1000:.0f} ms")
     return response
 
 

@@ -39,7 +39,7 @@ def choose_store(
     modules = modules_here(module)
     unfinished = unfinished_label(folder)
     if unfinished is None:
-        found = find_candidates(modules, person.say)
+        found = find_candidates(modules, person.report)
         if label is not None:
             found = [each for each in found if each.label == label]
         if found:
@@ -69,4 +69,4 @@ def _configure(person: Person) -> None:
         path = write_own_configuration()
     except OSError as error:
         raise UsageError(f"{shown_path(error.filename)} can't be written: {error.strerror}") from None
-    person.say(f"wrote {path}")
+    person.report(f"wrote {path}")

@@ -115,7 +115,7 @@ def first_key(
     if key is not None and key.state is KeyState.REGISTERED:
         check_environment(key.name, key.environment, environment)
         prove_registration(connect, key, str(key.api_key_id))
-        person.say(f"the key {key.name!r} is there, as API key {key.api_key_id}; Kalshi takes its signature")
+        person.report(f"the key {key.name!r} is there, as API key {key.api_key_id}; Kalshi takes its signature")
         return Enrollment(key, prove_custody(key), key.api_key_id)
     if management is not None and api_key_id is None:
         try:
@@ -127,13 +127,13 @@ def first_key(
                 subaccount=wanted.subaccount,
                 management=management,
                 connect=connect,
-                report=person.say,
+                report=person.report,
             )
         except TierError as error:
-            person.say(f"{error.message}: so it is registered by hand")
-    minted, _ = mint(store, wanted.name, wanted.key_type, person.say)
+            person.report(f"{error.message}: so it is registered by hand")
+    minted, _ = mint(store, wanted.name, wanted.key_type, person.report)
     api_key_id = api_key_id or _registered_by_hand(minted.key, person)
-    return adopt(store, wanted.name, api_key_id, environment=environment, connect=connect, report=person.say)
+    return adopt(store, wanted.name, api_key_id, environment=environment, connect=connect, report=person.report)
 
 
 def send_first_request(connect: Connect, done: Enrollment, report: Callable[[str], None]) -> None:
@@ -151,9 +151,9 @@ def send_first_request(connect: Connect, done: Enrollment, report: Callable[[str
 
 def _registered_by_hand(key: StoredKey, person: Person) -> str:
     if person.answers:
-        person.say(f"This is the public half. {_BY_HAND}; it shows an API key id then.")
+        person.report(f"This is the public half. {_BY_HAND}; it shows an API key id then.")
         for line in key.public_pem().splitlines():
-            person.say(line)
+            person.report(line)
         api_key_id = person.text("API key id")
         if api_key_id:
             return api_key_id

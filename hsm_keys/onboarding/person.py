@@ -19,7 +19,7 @@ class Person(Protocol):
     def answers(self) -> bool:
         """Whether there is somebody to ask."""
 
-    def say(self, line: str) -> None:
+    def report(self, line: str) -> None:
         """Say a line."""
 
     def agree(self, question: str) -> None:

@@ -78,7 +78,7 @@ def offer_token(module_path: str, label: str, folder: Path, pin_file: Path | Non
         person.agree(f"Make a token in SoftHSM ({module_path}), called {label}?")
     state = state_of_token(module_path, label)
     if noted is not None and state is TokenState.READY:
-        person.say(f"the token {label!r} is there: an earlier run made it")
+        person.report(f"the token {label!r} is there: an earlier run made it")
         return NewToken(label, noted.pin_file, None, note)
     if noted is None and state is not TokenState.ABSENT:
         raise StoreError(
@@ -91,7 +91,7 @@ def offer_token(module_path: str, label: str, folder: Path, pin_file: Path | Non
         _write_private(note, noted.as_text())
     make_token(module_path, label, noted.so_pin, pin)
     where = f"its user PIN is in {kept}, which you alone can read" if kept else "its user PIN is the one that you typed"
-    person.say(f"made the token {label!r}; {where}")
+    person.report(f"made the token {label!r}; {where}")
     return NewToken(label, kept, None if kept else pin, note)
 
 

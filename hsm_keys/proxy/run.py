@@ -121,7 +121,7 @@ def run(
     signer: RequestSigner,
     base_url: str,
     checked: Checked,
-    announce: Callable[[str], None],
+    report: Callable[[str], None],
     *,
     ws_url: str | None = None,
 ) -> None:
@@ -131,7 +131,7 @@ def run(
         signer: Signs with the key.
         base_url: Kalshi's, as ``resolve`` gives it.
         checked: What ``check_options`` made of the command line.
-        announce: Hears what people should know.
+        report: Hears what people should know.
         ws_url: The WebSocket's URL, where that isn't told by the base URL.
 
     Raises:
@@ -156,7 +156,7 @@ def run(
         control = Control(options.name, judge, signs, trail, metrics=metrics, marker=marker, running=running)
         control.token_folder = str(options.clients.absolute()) if options.clients else ""
         proxy = _Proxy(options, judge, signs, trail, control, metrics, running, checked.tokens, journal)
-        asyncio.run(proxy.serve(base_url, ws_url, signer.environment, announce))
+        asyncio.run(proxy.serve(base_url, ws_url, signer.environment, report))
     finally:
         trail.close()
         signs.close()
@@ -226,7 +226,7 @@ class _Proxy:
         self._uids = options.allow_uids | {os.geteuid()}
 
     async def serve(
-        self, base_url: str, ws_url: str | None, environment: str | None, announce: Callable[[str], None]
+        self, base_url: str, ws_url: str | None, environment: str | None, report: Callable[[str], None]
     ) -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -267,15 +267,15 @@ class _Proxy:
             serving = asyncio.Event()
             stack.callback((await allowance.start(serving)).cancel)
             numbers = allowance.summary()
-            announce(f"serving {self._options.name!r} at {where}, for {base_url}; {numbers}")
+            report(f"serving {self._options.name!r} at {where}, for {base_url}; {numbers}")
             serving.set()
             if self._options.ahead:
                 cost = presign_cost(routes=self._options.ahead, rate=_rate(self._options)).signatures_per_hour
-                announce(f"signing ahead makes up to {cost:,.0f} signatures an hour that nobody uses")
+                report(f"signing ahead makes up to {cost:,.0f} signatures an hour that nobody uses")
             if self._judge.frozen:
-                announce("signing is frozen, as it was before: `hsm-keys proxy thaw` resumes it")
+                report("signing is frozen, as it was before: `hsm-keys proxy thaw` resumes it")
             await stop.wait()
-            announce("stopping: requests under way are finished first")
+            report("stopping: requests under way are finished first")
 
     def _reconcile(self, stack: AsyncExitStack, silence: SilenceWatch) -> None:
         """Look in the background for what became of orders under caps."""

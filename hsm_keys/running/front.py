@@ -40,7 +40,7 @@ class Front:
         proxy: The process that it is to be, unless the share has joined one.
         on_proxy_exit: What becomes of the program when its proxy ends: it is ended too, or the proxy is started again.
         note: Writes in the proxy's audit trail that the program runs, or with its exit code that it has ended.
-        say: Hears what people should know.
+        report: Hears what people should know.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class Front:
         *,
         on_proxy_exit: OnProxyExit,
         note: Callable[[int | None], None],
-        say: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
         self._share = share
         self._proxy = proxy
         self._on_proxy_exit = on_proxy_exit
         self._note = note
-        self._say = say
+        self._report = report
         self._failure: HsmKeysError | int | None = None
         self._keeper: socket.socket | None = None
         self._waking = -1
@@ -198,7 +198,7 @@ class Front:
         if not self._proxy.serves and code < _SIGNALLED:
             self._failure = code or 1  # it has said why
         elif self._noted and self._on_proxy_exit == "restart":
-            self._say(f"warning: the proxy ended (exit code {code}), and is started again")
+            self._report(f"warning: the proxy ended (exit code {code}), and is started again")
             closed = [self._waking] + ([self._keeper.fileno()] if self._keeper is not None else [])
             self._proxy.start(asks=False, closed=closed)
         else:

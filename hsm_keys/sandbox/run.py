@@ -21,7 +21,7 @@ __all__ = ["run_forever"]
 
 
 def run_forever(
-    announce: Callable[[str], None],
+    report: Callable[[str], None],
     *,
     port: int = 0,
     ws_port: int = 0,
@@ -34,7 +34,7 @@ def run_forever(
     The bootstrap key lies in a fresh temporary folder (0700) as a file (0600); both go when it stops.
 
     Args:
-        announce: Takes the ``export`` lines, one by one, as soon as the sandbox answers. Must not hold them back
+        report: Takes the ``export`` lines, one by one, as soon as the sandbox answers. Must not hold them back
             in a buffer.
         port: The TCP port of the REST API; 0 takes a free one.
         ws_port: The TCP port of the WebSockets; 0 takes a free one.
@@ -57,7 +57,7 @@ def run_forever(
             "KALSHI_KEY_ID": sandbox.bootstrap_key_id,
             "KALSHI_PRIVATE_KEY_PATH": str(pem),
         }.items():
-            announce(f"export {name}={shlex.quote(value)}")
+            report(f"export {name}={shlex.quote(value)}")
         stop.wait()
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hsm_keys import KeyType, open_store
 from hsm_keys.bench.measure import Result, in_memory, measure
-from hsm_keys.bench.report import as_object, compared, cost, histogram, orders, page, ratios, table
+from hsm_keys.bench.presentation import as_object, compared, cost, histogram, orders, page, ratios, table
 from hsm_keys.errors import KeyNotFoundError, SigningError
 from hsm_keys.stores.pkcs11.store import Pkcs11Key, Pkcs11Store
 from tests.support.cli import failed_json, run_cli, run_json

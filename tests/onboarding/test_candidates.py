@@ -32,7 +32,7 @@ class _Nobody:
     def __init__(self) -> None:
         self.heard: list[str] = []
 
-    def say(self, line: str) -> None:
+    def report(self, line: str) -> None:
         self.heard.append(line)
 
     def agree(self, question: str) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from botocore import exceptions as boto  # type: ignore[import-untyped]  # botocore has no annotations
 
-from hsm_keys.asked import log_asked
 from hsm_keys.errors import AwsError, HsmKeysError, NetworkError, OutcomeUnknownError
+from hsm_keys.logs import log_request
 from hsm_keys.stores.awskms.errors import (
     AwsAccessDeniedError,
     AwsCredentialsError,
@@ -131,7 +131,7 @@ def ask(call: KmsCall, function: Callable[..., _T], **parameters: Any) -> _T:
         AwsError: If AWS or KMS refuses, or answers nonsense.
         NetworkError: If there is no answer.
     """
-    log_asked("KMS", call)
+    log_request("KMS", call)
     try:
         return function(**parameters)
     except HsmKeysError:

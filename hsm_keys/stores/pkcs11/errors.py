@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from pkcs11 import exceptions as ckr
 
-from hsm_keys.asked import log_asked
 from hsm_keys.errors import HsmKeysError, PinError, PinLockedError, StoreError, StoreUnavailableError
+from hsm_keys.logs import log_request
 from hsm_keys.stores.pkcs11.codes import KeyRefusedError
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def mapped_errors(what: str, *, logs: bool = True) -> Iterator[None]:
         StoreError: If it refuses otherwise.
     """
     if logs:
-        log_asked("token", what)
+        log_request("token", what)
     try:
         yield
     except HsmKeysError:

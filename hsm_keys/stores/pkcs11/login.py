@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pkcs11 import exceptions as ckr
 from pkcs11.constants import TokenFlag
 
-from hsm_keys.asked import log_asked
 from hsm_keys.errors import PinIncorrectError, PinLockedError, PinMissingError
+from hsm_keys.logs import log_request
 from hsm_keys.stores.pins import PinGetter, PinWanted
 from hsm_keys.stores.pkcs11.attributes import Mapper
 from hsm_keys.stores.pkcs11.codes import check
@@ -111,7 +111,7 @@ class Login:
         pin = get_pin(PinWanted(describe_token(token), has_pad, takes_empty=info.shortest_pin == 0, needed=needed))
         if pin is None and not has_pad:
             return False
-        log_asked("token", "log in" if user == CKU_USER else "log in for one signature")
+        log_request("token", "log in" if user == CKU_USER else "log in for one signature")
         fingerprint = _fingerprint(token, pin)
         if fingerprint in _refused:
             raise PinIncorrectError(

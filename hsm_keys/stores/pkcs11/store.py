@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pkcs11 import exceptions as ckr
 from pkcs11.constants import Attribute
 
-from hsm_keys.asked import log_asked
 from hsm_keys.errors import (
     KeyAmbiguousError,
     KeyExistsError,
@@ -21,6 +20,7 @@ from hsm_keys.errors import (
     UsageError,
 )
 from hsm_keys.forks import ProcessLock, fork_generation
+from hsm_keys.logs import log_request
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.base import Contents, KeyStore, StoredKey, Unusable
 from hsm_keys.stores.checks import Check
@@ -341,7 +341,7 @@ class Pkcs11Store(KeyStore):
             connection = self._fresh()
         first, logins = connection, connection.login.times
         what = f"sign with the key {key.name!r}"
-        log_asked("token", what)
+        log_request("token", what)
         try:
             return connection.sign(key, message, digest=digest)
         except PoolClosedError:

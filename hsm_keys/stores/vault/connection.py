@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import httpx2
 
 from hsm_keys._version import __version__
-from hsm_keys.asked import log_asked
 from hsm_keys.errors import HsmKeysError, NetworkError, OutcomeUnknownError
 from hsm_keys.forks import fork_generation
+from hsm_keys.logs import log_request
 from hsm_keys.stores.vault.environment import proxy_of, trusted_authorities
 from hsm_keys.stores.vault.error_mapping import VaultAnswer, VaultCall, failure_of, read_answer, refusal_of
 from hsm_keys.stores.vault.errors import (
@@ -228,7 +228,7 @@ class VaultConnection:
 
         Without a token no namespace is named either: what is asked then is about the whole server.
         """
-        log_asked("Vault", call)
+        log_request("Vault", call)
         try:
             request = httpx2.Request(
                 call.method,
