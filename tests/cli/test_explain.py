@@ -28,7 +28,7 @@ OF_CLI = {"usage": 2, "system": 1, "unexpected": 1, "interrupted": 130}
 REFUSING = {"refusal", "Refused", "Stop", "_denied", "_deny", "_unreached", "CapDenial", "CapError"}
 """What makes the proxy's refusals: the code is the first text among the arguments."""
 
-SANDBOX_REFUSING = {"nested", "flat", "Refused", "WireError"}
+SANDBOX_REFUSING = {"nested", "flat", "OrderRefused", "WireError"}
 
 OF_SANDBOX_ALONE = {"malformed"}
 """The sandbox's own word for its records of a body that Kalshi answers without a code."""
