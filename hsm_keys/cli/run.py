@@ -66,7 +66,7 @@ def run(
     if not words:
         raise UsageError("there is no program to run", hint="give it behind --, as in: -- python bot.py")
     from hsm_keys.cli.session import kalshi_base_url
-    from hsm_keys.proxy.places import control_socket
+    from hsm_keys.proxy.locations import control_socket
     from hsm_keys.running.front import Front
     from hsm_keys.running.noting import Note
     from hsm_keys.running.programs import find_program

@@ -1,1 +1,1 @@
-"""A local door to Kalshi: programs speak plain HTTP to it, it judges, signs in the token and forwards."""
+"""The proxy: programs without a key speak plain HTTP to it; it judges, signs in the token and forwards to Kalshi."""

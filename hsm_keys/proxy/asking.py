@@ -11,7 +11,7 @@ from hsm_keys.signing.flow import after, signing_flow
 
 if TYPE_CHECKING:
     from hsm_keys.proxy.judge import Judge
-    from hsm_keys.proxy.signing import SignsForDoor
+    from hsm_keys.proxy.signing import ProxySigner
     from hsm_keys.proxy.upstream import Upstream
 
 __all__ = ["OwnRequests"]
@@ -28,7 +28,7 @@ class OwnRequests:
         judge: Counts them among the account's requests.
     """
 
-    def __init__(self, upstream: Upstream, signs: SignsForDoor, judge: Judge) -> None:
+    def __init__(self, upstream: Upstream, signs: ProxySigner, judge: Judge) -> None:
         self._upstream = upstream
         self._signs = signs
         self._judge = judge
@@ -77,6 +77,6 @@ class OwnRequests:
 class _SignsAtOnce:
     """Signs without what is made ahead: routes that the proxy asks for once an hour aren't busy."""
 
-    def __init__(self, signs: SignsForDoor, *, even_frozen: bool) -> None:
+    def __init__(self, signs: ProxySigner, *, even_frozen: bool) -> None:
         self.headers = signs.sign_frozen if even_frozen else signs.headers_at_once
         self.moved_on = signs.moved_on

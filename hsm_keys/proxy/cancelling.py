@@ -18,7 +18,7 @@ from hsm_keys.proxy.reaching import reason_of
 if TYPE_CHECKING:
     from hsm_keys.proxy.audit import AuditTrail
     from hsm_keys.proxy.judge import Judge
-    from hsm_keys.proxy.signing import SignsForDoor
+    from hsm_keys.proxy.signing import ProxySigner
     from hsm_keys.proxy.upstream import Upstream
 
 __all__ = ["Cancelling"]
@@ -52,7 +52,7 @@ class Cancelling:
         trail: Where it is written down.
     """
 
-    def __init__(self, upstream: Upstream, signs: SignsForDoor, judge: Judge, trail: AuditTrail) -> None:
+    def __init__(self, upstream: Upstream, signs: ProxySigner, judge: Judge, trail: AuditTrail) -> None:
         self._upstream = upstream
         self._signs = signs
         self._judge = judge

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hsm_keys.proxy.marker import FreezeMarker
     from hsm_keys.proxy.metrics import Metrics
     from hsm_keys.proxy.running import RunningRequests
-    from hsm_keys.proxy.signing import SignsForDoor
+    from hsm_keys.proxy.signing import ProxySigner
     from hsm_keys.proxy.silence import SilenceWatch
 
 __all__ = ["Control"]
@@ -66,7 +66,7 @@ class Control:
         self,
         name: str,
         judge: Judge,
-        signs: SignsForDoor,
+        signs: ProxySigner,
         trail: AuditTrail,
         *,
         metrics: Metrics,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.errors import HsmKeysError, OutcomeUnknownError, StoreAmbiguousError, StoreNotFoundError, UsageError
 from hsm_keys.processes import peer_of
-from hsm_keys.proxy.places import beside, search
+from hsm_keys.proxy.locations import beside, search
 from hsm_keys.values import may_be_shown, shown, shown_path
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.proxy.journal import JournalError, read_journal
-from hsm_keys.proxy.places import states_folder
+from hsm_keys.proxy.locations import states_folder
 from hsm_keys.proxy.remaining import remaining
 from hsm_keys.proxy.reservations import Reservations
 

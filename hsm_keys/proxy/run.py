@@ -22,7 +22,7 @@ from hsm_keys.proxy.attestation import AttestationWatch
 from hsm_keys.proxy.audit import AuditTrail
 from hsm_keys.proxy.cancelling import Cancelling
 from hsm_keys.proxy.control import Control
-from hsm_keys.proxy.door import Door
+from hsm_keys.proxy.handler import Handler
 from hsm_keys.proxy.journal import Journal
 from hsm_keys.proxy.judge import ALLOW_ALL, Judge
 from hsm_keys.proxy.listening import (
@@ -34,16 +34,16 @@ from hsm_keys.proxy.listening import (
     parse_address,
     started_by_a_socket,
 )
+from hsm_keys.proxy.locations import control_link, control_socket, default_socket, state_folder
 from hsm_keys.proxy.marker import FreezeMarker
 from hsm_keys.proxy.metrics import Metrics
-from hsm_keys.proxy.places import control_link, control_socket, default_socket, state_folder
 from hsm_keys.proxy.policy import load_policy
 from hsm_keys.proxy.reconciling import Reconciler
 from hsm_keys.proxy.refusing import refusal
 from hsm_keys.proxy.reservations import Reservations
 from hsm_keys.proxy.running import RunningRequests, Stop
 from hsm_keys.proxy.serving import ACCEPTED_AT_ONCE, ClientServer, raise_file_limit
-from hsm_keys.proxy.signing import SignsForDoor
+from hsm_keys.proxy.signing import ProxySigner
 from hsm_keys.proxy.silence import SilenceWatch
 from hsm_keys.proxy.upstream import Upstream
 from hsm_keys.signing.presign import presign_cost
@@ -149,7 +149,7 @@ def run(
     judge = Judge(checked.policy, reservations=Reservations(journal))
     judge.frozen = marker.frozen
     metrics = Metrics()
-    signs = SignsForDoor(signer, judge, metrics, ahead=options.ahead, rate=_rate(options))
+    signs = ProxySigner(signer, judge, metrics, ahead=options.ahead, rate=_rate(options))
     trail = AuditTrail(options.audit or state / "audit", key=lambda: signs.key)
     try:
         running = RunningRequests()
@@ -205,7 +205,7 @@ class _Proxy:
         self,
         options: Options,
         judge: Judge,
-        signs: SignsForDoor,
+        signs: ProxySigner,
         trail: AuditTrail,
         control: Control,
         metrics: Metrics,
@@ -242,7 +242,7 @@ class _Proxy:
             cancelling = Cancelling(upstream, self._signs, self._judge, self._trail)
             stack.push_async_callback(cancelling.close)
             self._control.cancelling = cancelling
-            door = Door(
+            handler = Handler(
                 self._identify,
                 self._judge,
                 self._signs,
@@ -253,13 +253,13 @@ class _Proxy:
                 metrics=self._metrics,
                 audit_may_fail=self._options.audit_may_fail,
             )
-            stack.callback(door.tell_omitted)
+            stack.callback(handler.tell_omitted)
             silence = SilenceWatch(self._judge, own, self._trail, self._metrics)
             self._control.silence = silence
             self._running.hear = silence.hear
             stack.callback(asyncio.create_task(silence.run()).cancel)
             self._reconcile(stack, silence)
-            where = self._control.serves_at = await self._listen(stack, door)
+            where = self._control.serves_at = await self._listen(stack, handler)
             stack.push_async_callback(upstream.close_relays)
             if self._tokens is not None:
                 watching = asyncio.create_task(self._watch_tokens(self._tokens))
@@ -284,7 +284,7 @@ class _Proxy:
         for work in (reconciler.run(), reconciler.keep_synced()):
             stack.callback(asyncio.create_task(work).cancel)
 
-    async def _listen(self, stack: AsyncExitStack, door: Door) -> str:
+    async def _listen(self, stack: AsyncExitStack, handler: Handler) -> str:
         options = self._options
         path = control_socket(options.name)
         await _serve(stack, bind_unix(path, mode=0o600), web.Server(self._control_answer, access_log=None), path)
@@ -301,7 +301,7 @@ class _Proxy:
                 return await self._control.answer_metrics(request)
 
             await _serve(stack, bind_tcp(host, port), web.Server(answer_metrics, access_log=None))
-        clients = ClientServer(door.answer, door.refuse_unanswered, self._client_of, files=raise_file_limit())
+        clients = ClientServer(handler.answer, handler.refuse_unanswered, self._client_of, files=raise_file_limit())
         if options.listen:
             host, port = parse_address(options.listen)
             listener = self._options.listener or bind_tcp(host, port)

@@ -1,4 +1,4 @@
-"""Signing for the door: off the event loop, never while frozen, ahead where that was asked for."""
+"""The proxy's signer: off the event loop, never while frozen, ahead where that was asked for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hsm_keys.signing.flow import Flow
     from hsm_keys.signing.presign import PresigningSigner
 
-__all__ = ["FrozenError", "ProxyKey", "RequestSigning", "SignsForDoor"]
+__all__ = ["FrozenError", "ProxyKey", "ProxySigner", "RequestSigning"]
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -64,7 +64,7 @@ class ProxyKey(Protocol):
         """Sign."""
 
 
-class SignsForDoor:
+class ProxySigner:
     """Makes headers for requests that the judge has allowed.
 
     Args:
@@ -247,7 +247,7 @@ class RequestSigning:
         is_done: Whether headers were given out: the request may be on its way.
     """
 
-    def __init__(self, signs: SignsForDoor, method: str, path: str, check: Callable[[], None]) -> None:
+    def __init__(self, signs: ProxySigner, method: str, path: str, check: Callable[[], None]) -> None:
         self._signs = signs
         self._target = method, path
         self._check = check

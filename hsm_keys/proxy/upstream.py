@@ -1,4 +1,4 @@
-"""Kalshi's side of the door: what was judged goes there as it is, and what comes back goes to the client as it is."""
+"""The way to Kalshi and back: what was judged goes there as it is, and what comes back goes to the client as it is."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from hsm_keys.errors import HsmKeysError, KeyBusyError, UsageError
 from hsm_keys.proxy.controlling import ProxyChoice, ask_one
-from hsm_keys.proxy.places import control_socket
+from hsm_keys.proxy.locations import control_socket
 from hsm_keys.values import NAME, describe
 
 if TYPE_CHECKING:

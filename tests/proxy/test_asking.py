@@ -13,7 +13,7 @@ from hsm_keys import RequestSigner
 from hsm_keys.proxy.asking import OwnRequests
 from hsm_keys.proxy.judge import Judge
 from hsm_keys.proxy.metrics import Metrics
-from hsm_keys.proxy.signing import FrozenError, SignsForDoor
+from hsm_keys.proxy.signing import FrozenError, ProxySigner
 from hsm_keys.proxy.upstream import Upstream
 from hsm_keys.signing.pem import PemKey
 from tests.support.judging import ORDERS, V2, ask, judge
@@ -37,7 +37,7 @@ def asked(base_url: str, signer: RequestSigner, judged: Judge) -> tuple[int, byt
     """Ask as a proxy does that signs ahead for the busiest route."""
 
     async def run() -> tuple[int, bytes]:
-        signs = SignsForDoor(signer, judged, Metrics(), ahead=1)
+        signs = ProxySigner(signer, judged, Metrics(), ahead=1)
         try:
             async with Upstream(base_url, Metrics()) as upstream:
                 assert upstream._warming is not None
@@ -62,7 +62,7 @@ def test_a_key_that_is_refused_asks_once(sandbox: SandboxServer) -> None:
 
 
 def test_nothing_is_signed_while_frozen(key: PemKey) -> None:
-    signs = SignsForDoor(RequestSigner(key), Judge(frozen=True), Metrics())
+    signs = ProxySigner(RequestSigner(key), Judge(frozen=True), Metrics())
     with pytest.raises(FrozenError):
         signs.headers_at_once("GET", f"{V2}{LIMITS}")
     signs.close()
@@ -70,7 +70,7 @@ def test_nothing_is_signed_while_frozen(key: PemKey) -> None:
 
 def test_it_is_no_busy_route(key: PemKey) -> None:
     """A route is learned when it is missed twice."""
-    signs = SignsForDoor(RequestSigner(key), Judge(), Metrics(), ahead=1)
+    signs = ProxySigner(RequestSigner(key), Judge(), Metrics(), ahead=1)
     for _ in range(3):
         signs.headers_at_once("GET", f"{V2}{LIMITS}")
     assert signs._ahead is not None

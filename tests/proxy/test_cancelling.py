@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hsm_keys.proxy.audit import AuditTrail
-    from hsm_keys.proxy.signing import SignsForDoor
+    from hsm_keys.proxy.signing import ProxySigner
     from hsm_keys.proxy.upstream import Sign, Upstream
     from hsm_keys.sandbox import SandboxServer
 
@@ -136,7 +136,7 @@ class Token:
 
 def made(kalshi: Kalshi, token: Token, judge: Judge) -> Cancelling:
     trail = cast("AuditTrail", SimpleNamespace(append=lambda *_, **__: 1))
-    return Cancelling(cast("Upstream", kalshi), cast("SignsForDoor", token), judge, trail)
+    return Cancelling(cast("Upstream", kalshi), cast("ProxySigner", token), judge, trail)
 
 
 def test_a_token_that_hangs_delays_nothing() -> None:

@@ -21,12 +21,12 @@ from aiohttp.test_utils import make_mocked_request
 
 from hsm_keys.errors import UsageError
 from hsm_keys.proxy.access import Caller, Refused, TokenFolder, local_caller
-from hsm_keys.proxy.door import Door as DoorItself
+from hsm_keys.proxy.handler import Handler
 from hsm_keys.proxy.judge import Judge, Verdict
 from hsm_keys.proxy.metrics import Metrics
 from hsm_keys.proxy.policy import parse_policy
 from hsm_keys.proxy.running import RunningRequests
-from hsm_keys.proxy.signing import FrozenError, SignsForDoor
+from hsm_keys.proxy.signing import FrozenError, ProxySigner
 from hsm_keys.proxy.upstream import Upstream
 from hsm_keys.signing.signer import RequestSigner
 from tests.proxy.test_bytes import Kalshi
@@ -83,7 +83,7 @@ class StubbornKey:
 def test_a_freeze_does_not_wait_for_the_token() -> None:
     key = StubbornKey()
     judge = Judge()
-    signs = SignsForDoor(RequestSigner(key), judge, Metrics(), ahead=2)
+    signs = ProxySigner(RequestSigner(key), judge, Metrics(), ahead=2)
     ahead = signs._ahead
     assert ahead is not None
     ahead.add("GET", BALANCE)
@@ -188,10 +188,10 @@ class SigningOnly:
         return web.Response(status=204)
 
 
-def door_before(lines: Lines, signs: object, judge: Judge | None = None) -> DoorItself:
+def door_before(lines: Lines, signs: object, judge: Judge | None = None) -> Handler:
     given = (judge or Judge(), signs, SigningOnly(), RunningRequests())
     parts = {"order_sent": lambda: None, "trail": lines, "metrics": Metrics()}
-    return DoorItself(lambda request: Caller("bot"), *cast("Any", given), **cast("Any", parts))
+    return Handler(lambda request: Caller("bot"), *cast("Any", given), **cast("Any", parts))
 
 
 def test_nothing_is_signed_for_a_client_that_has_gone() -> None:
@@ -200,7 +200,7 @@ def test_nothing_is_signed_for_a_client_that_has_gone() -> None:
     signer = mock.Mock()
     request = request_of()
     cast("Any", request.protocol).transport = None
-    signs = SignsForDoor(signer, Judge(), Metrics())
+    signs = ProxySigner(signer, Judge(), Metrics())
     asyncio.run(door_before(lines, signs).answer(request))
     assert signer.mock_calls == []
     assert [line.get("status") for line in lines] == [None, 499]
@@ -211,7 +211,7 @@ def test_long_bodies_leave_turns_to_the_others(monkeypatch: pytest.MonkeyPatch) 
     rounds = 0
     judged_in: list[int] = []
     judge = Judge(parse_policy("version = 1\n[clients.bot]\nmax_count = 5"))
-    monkeypatch.setattr(DoorItself, "_body", mock.AsyncMock(return_value=b" " * 30_000))
+    monkeypatch.setattr(Handler, "_body", mock.AsyncMock(return_value=b" " * 30_000))
 
     def judge_now(*given: object, **more: object) -> Verdict:
         judged_in.append(rounds)

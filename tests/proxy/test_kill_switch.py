@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hsm_keys.errors import StoreAmbiguousError, StoreNotFoundError, UsageError
-from hsm_keys.proxy import controlling, places
+from hsm_keys.proxy import controlling, locations
 from hsm_keys.proxy.controlling import ProxyChoice, ask_all, ask_one
 from tests.support.cli import run_cli, run_json
 from tests.support.door import with_key_in_memory
@@ -107,7 +107,7 @@ def test_it_is_found_where_the_environment_names_nothing(
 def test_it_is_found_by_the_link_in_the_state_folder(machine: Path, listen: Callable[..., Path]) -> None:
     """A proxy with an XDG_RUNTIME_DIR of its own is found from a shell with none."""
     path = listen(machine / "elsewhere" / "prod.control.sock")
-    link = places.control_link("prod")
+    link = locations.control_link("prod")
     link.parent.mkdir(parents=True)
     link.symlink_to(path)
     for wanted in (ProxyChoice("prod"), ProxyChoice(everyone=True)):

@@ -16,7 +16,7 @@ from hsm_keys.proxy.access import Caller
 from hsm_keys.proxy.judge import Judge
 from hsm_keys.proxy.metrics import Metrics
 from hsm_keys.proxy.running import Running
-from hsm_keys.proxy.signing import SignsForDoor
+from hsm_keys.proxy.signing import ProxySigner
 from hsm_keys.proxy.upstream import Upstream
 from hsm_keys.signing.headers import SIGNATURE_HEADER
 from hsm_keys.signing.pem import PemKey
@@ -48,7 +48,7 @@ def through_the_proxy(
     """Use a server that forwards all to Kalshi, signed."""
 
     async def run() -> Any:
-        signs = SignsForDoor(signer, judge or Judge(), Metrics())
+        signs = ProxySigner(signer, judge or Judge(), Metrics())
 
         async def answer(request: web.BaseRequest) -> web.StreamResponse:
             signing = signs.request(request.method, request.path, lambda: None)

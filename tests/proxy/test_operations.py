@@ -31,7 +31,7 @@ from hsm_keys.proxy.judge import Judge
 from hsm_keys.proxy.marker import FreezeMarker
 from hsm_keys.proxy.metrics import Metrics
 from hsm_keys.proxy.running import RunningRequests
-from hsm_keys.proxy.signing import SignsForDoor
+from hsm_keys.proxy.signing import ProxySigner
 from hsm_keys.proxy.verifying import verify
 from hsm_keys.sandbox.faults import parse_fault
 from tests.proxy.test_audit import Key
@@ -122,7 +122,7 @@ def test_readiness(start: Start, sandbox: SandboxServer) -> None:
 @pytest.fixture
 def steered(tmp_path: Path) -> Iterator[tuple[Control, AuditTrail, Counted]]:
     key, judge, metrics = Counted(), Judge(), Metrics()
-    signs = SignsForDoor(cast("RequestSigner", SimpleNamespace(key=key, api_key_id=key.api_key_id)), judge, metrics)
+    signs = ProxySigner(cast("RequestSigner", SimpleNamespace(key=key, api_key_id=key.api_key_id)), judge, metrics)
     trail = AuditTrail(tmp_path / "audit", key=lambda: key)
     marker = FreezeMarker(tmp_path / "frozen")
     yield Control("prod", judge, signs, trail, metrics=metrics, marker=marker, running=RunningRequests()), trail, key

@@ -10,11 +10,11 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from hsm_keys.proxy.access import Caller
-from hsm_keys.proxy.door import Door
+from hsm_keys.proxy.handler import Handler
 from hsm_keys.proxy.judge import Judge
 from hsm_keys.proxy.metrics import Metrics
 from hsm_keys.proxy.running import RunningRequests
-from hsm_keys.proxy.signing import SignsForDoor
+from hsm_keys.proxy.signing import ProxySigner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,17 +44,17 @@ def test_an_answer_does_not_wait_for_its_outcome_and_signing_waits_for_its_decis
         return web.Response()
 
     async def ask() -> None:
-        door = Door(
+        handler = Handler(
             lambda _request: Caller("default"),
             Judge(),
-            cast("SignsForDoor", SimpleNamespace(request=lambda *_: SimpleNamespace(headers=headers))),
+            cast("ProxySigner", SimpleNamespace(request=lambda *_: SimpleNamespace(headers=headers))),
             cast("Upstream", SimpleNamespace(forward=forward)),
             RunningRequests(),
             order_sent=lambda: None,
             trail=cast("AuditTrail", SimpleNamespace(append=append)),
             metrics=Metrics(),
         )
-        await door.answer(make_mocked_request("GET", BALANCE))
+        await handler.answer(make_mocked_request("GET", BALANCE))
         assert done == ["decision", "signed"]
         await asyncio.sleep(0)
         assert done == ["decision", "signed", "outcome"]
@@ -74,7 +74,7 @@ def test_headers_in_hand_are_made_anew_when_the_request_has_gone_out() -> None:
         signer = cast(
             "RequestSigner", SimpleNamespace(ahead=lambda learn, rate: ahead if (learn, rate) == (1, 7.0) else None)
         )
-        signs = SignsForDoor(signer, Judge(), Metrics(), ahead=1, rate=7.0)
+        signs = ProxySigner(signer, Judge(), Metrics(), ahead=1, rate=7.0)
         assert await signs.request("GET", BALANCE, lambda: None).headers() == HEADERS
         await asyncio.sleep(0)
         assert not woken.is_set()

@@ -1,4 +1,4 @@
-"""The door itself: who asks, may they, sign, forward, and write down what became of it."""
+"""The handler of requests: who asks, may they, sign, forward, and write down what became of it."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from hsm_keys.proxy.orders import Request
     from hsm_keys.proxy.running import Running, RunningRequests, Stop
     from hsm_keys.proxy.settling import Hold
-    from hsm_keys.proxy.signing import RequestSigning, SignsForDoor
+    from hsm_keys.proxy.signing import ProxySigner, RequestSigning
     from hsm_keys.proxy.upstream import Upstream
 
-__all__ = ["Door"]
+__all__ = ["Handler"]
 
 _QUICK: Final = 2048
 """Bytes of a body that is judged in no time."""
@@ -74,7 +74,7 @@ class _Subject:
     is_sent: bool = True
 
 
-class Door:
+class Handler:
     """Answers requests.
 
     Args:
@@ -93,7 +93,7 @@ class Door:
         self,
         identify: Callable[[web.BaseRequest], Caller],
         judge: Judge,
-        signs: SignsForDoor,
+        signs: ProxySigner,
         upstream: Upstream,
         running: RunningRequests,
         *,
