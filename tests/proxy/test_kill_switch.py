@@ -38,8 +38,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "TMPDIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(places, "_RUN", tmp_path / "run")
-    monkeypatch.setattr(places, "_TMP", tmp_path / "tmp")
+    monkeypatch.setattr(locations, "_RUN", tmp_path / "run")
+    monkeypatch.setattr(locations, "_TMP", tmp_path / "tmp")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     with folder:
         yield tmp_path
