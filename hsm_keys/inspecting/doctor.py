@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.inspecting.proof_of_possession import Connect
     from hsm_keys.kalshi.client import KalshiClient
-    from hsm_keys.kalshi.surroundings import NetworkProxy
+    from hsm_keys.network_proxies import NetworkProxy
     from hsm_keys.signing.signer import RequestSigner
     from hsm_keys.stores.base import KeyStore, StoredKey
 
@@ -85,7 +85,7 @@ def check_variables(env: Mapping[str, str]) -> list[Check]:
 
 def check_network(urls: Sequence[str]) -> list[Check]:
     """Say through which of the network's proxies each of Kalshi's hosts is reached, if through any."""
-    from hsm_keys.kalshi.surroundings import network_proxy
+    from hsm_keys.network_proxies import network_proxy
 
     hosts: dict[NetworkProxy | None, list[str]] = {}
     for url in urls:

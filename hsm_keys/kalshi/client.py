@@ -16,9 +16,10 @@ from hsm_keys.kalshi.api_keys import ApiKeysResource, AsyncApiKeysResource
 from hsm_keys.kalshi.bodies import clean, read_json
 from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
 from hsm_keys.kalshi.errors import error_of, garbled
-from hsm_keys.kalshi.surroundings import client_options, network_proxy, why_not_trusted
+from hsm_keys.kalshi.surroundings import client_options, why_not_trusted
 from hsm_keys.kalshi.whole_answer import AnswerTooLargeError, read_whole, read_whole_async
 from hsm_keys.logs import log_request
+from hsm_keys.network_proxies import network_proxy
 from hsm_keys.signing.environments import check_environment, environment_name, resolve
 from hsm_keys.signing.flow import asend_signed, send_signed, signing_flow
 from hsm_keys.signing.headers import SIGNED_HEADERS

@@ -1,32 +1,23 @@
-"""What the environment says of the way to Kalshi: whom to trust, and through which proxy. Checked before it is used."""
+"""How Kalshi is reached: whom the environment says to trust, and through which proxy. Checked before it is used."""
 
 from __future__ import annotations
 
 import os
 import ssl
-from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from typing import Any, Final
 
 from hsm_keys.errors import UsageError
-from hsm_keys.values import Secret, describe, hides_its_arguments, may_be_shown, shown_path
-
-if TYPE_CHECKING:
-    from urllib.parse import SplitResult
+from hsm_keys.network_proxies import httpx_proxy
+from hsm_keys.values import hides_its_arguments, shown_path
 
 __all__ = [
-    "NetworkProxy",
     "check_authorities",
     "client_options",
-    "network_proxy",
     "trusted_authorities",
     "why_not_trusted",
 ]
 
-_SCHEMES: Final = frozenset({"http", "https", "socks5", "socks5h"})
 _FILE: Final = "SSL_CERT_FILE"
 _FOLDER: Final = "SSL_CERT_DIR"
 _UNREAD: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -98,97 +89,15 @@ def why_not_trusted(error: Exception) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkProxy:
-    """The network's proxy on the way to a URL.
-
-    Attributes:
-        variable: What names it: a variable, or the system's settings.
-        scheme: How it is spoken to: ``http``, ``https``, ``socks5`` or ``socks5h``.
-        place: Its host and port, for people.
-        url: Its URL, which may hold a password.
-    """
-
-    variable: str
-    scheme: str
-    place: str
-    url: Secret
-
-    @property
-    def speaks_socks(self) -> bool:
-        """Whether it is spoken to over SOCKS, and not over HTTP."""
-        return self.scheme.startswith("socks")
-
-
-def network_proxy(url: str) -> NetworkProxy | None:
-    """Return the proxy that ``HTTPS_PROXY``, or else ``ALL_PROXY``, names for a URL, unless ``NO_PROXY`` has its host.
-
-    A plain connection has none: it is to this machine, and a proxy would read the signature.
-
-    Raises:
-        UsageError: If it is no URL of a proxy.
-    """
-    parts = urlsplit(url)
-    variable, given = _named_proxy()
-    if parts.scheme not in {"https", "wss"} or not given or _is_left_out(parts):
-        return None
-    proxy = _read_proxy(variable, given)
-    if proxy is None:
-        raise UsageError(
-            f"{variable} names no proxy that can be used: it is {describe(given)}",
-            hint="it looks like http://proxy.example:3128, or socks5h://proxy.example:1080",
-        )
-    return proxy
-
-
-def _named_proxy() -> tuple[str, Secret]:
-    """Return what names a proxy for https, and what it says, in which there may be a password."""
-    named = getproxies()  # the lower case of a variable comes first; on macOS and Windows the system's settings last
-    name = "https" if named.get("https") else "all"
-    variables = (f"{name}_proxy", f"{name}_proxy".upper())
-    variable = next((known for known in variables if os.environ.get(known)), "the system's settings")
-    return variable, Secret(named.get(name, ""))
-
-
-def _read_proxy(variable: str, given: Secret) -> NetworkProxy | None:
-    import httpx2
-
-    url = Secret(given.reveal() if "://" in given.reveal() else f"http://{given.reveal()}")
-    try:
-        proxy = httpx2.URL(url.reveal())
-    except httpx2.InvalidURL:
-        return None
-    if proxy.scheme not in _SCHEMES or not proxy.host:
-        return None
-    host = proxy.host if may_be_shown(proxy.host) else describe(proxy.host)
-    return NetworkProxy(variable, proxy.scheme, f"{host}:{proxy.port}" if proxy.port else host, url)
-
-
-def _is_left_out(parts: SplitResult) -> bool:
-    """Tell whether a host is reached directly: ``NO_PROXY`` has ``*``, the host, or a domain that it is in."""
-    host = parts.hostname or ""
-    entries = [entry.strip().lower() for entry in getproxies().get("no", "").split(",")]
-    names = [entry.removesuffix(f":{parts.port or 443}").removeprefix("*").removeprefix(".") for entry in entries]
-    listed = any(name and (host == name or host.endswith(f".{name}")) for name in names)
-    return "*" in entries or listed or bool(proxy_bypass(host))
-
-
 def client_options(url: str) -> dict[str, Any]:
     """Return how a client of httpx2 reaches a URL: through which proxy, and whom it trusts; nothing else counts.
 
     Raises:
         UsageError: If what the environment names for it can't be used.
     """
-    import httpx2
-
     if url.startswith("http:"):
         # A context that trusts nobody is made at once, and plain HTTP needs no other.
         return {"trust_env": False, "verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}
-    proxy = network_proxy(url)
-    if proxy is not None and proxy.speaks_socks and find_spec("socksio") is None:
-        raise UsageError(
-            f"{proxy.variable} names a SOCKS proxy, and the library for SOCKS isn't installed",
-            hint="pip install 'httpx2[socks]', name an HTTP proxy, or leave the variable out",
-        )
-    through = {} if proxy is None else {"proxy": httpx2.Proxy(proxy.url.reveal())}
+    proxy = httpx_proxy(url)
+    through = {} if proxy is None else {"proxy": proxy}
     return {"trust_env": False, "verify": trusted_authorities()} | through

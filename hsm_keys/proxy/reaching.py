@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 from yarl import URL
 
+from hsm_keys import network_proxies
 from hsm_keys.errors import UsageError
-from hsm_keys.kalshi import surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +43,7 @@ def network_proxy(url: str) -> URL | None:
     Raises:
         UsageError: If it is none that can be used: this one has to speak HTTP.
     """
-    proxy = surroundings.network_proxy(url)
+    proxy = network_proxies.network_proxy(url)
     if proxy is None:
         return None
     if proxy.speaks_socks:

@@ -12,7 +12,7 @@ import pytest
 import stamina
 from yarl import URL
 
-from hsm_keys import AsyncKalshiClient, KalshiClient
+from hsm_keys import AsyncKalshiClient, KalshiClient, network_proxies
 from hsm_keys.errors import NetworkError, UsageError
 from hsm_keys.inspecting.doctor import check_clock, check_network
 from hsm_keys.kalshi import surroundings
@@ -72,7 +72,7 @@ def test_a_setting_that_cannot_be_used_is_named(
     way: str, variable: str, value: str, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find_spec = util.find_spec
-    monkeypatch.setattr(surroundings, "find_spec", lambda name: None if name == "socksio" else find_spec(name))
+    monkeypatch.setattr(network_proxies, "find_spec", lambda name: None if name == "socksio" else find_spec(name))
     monkeypatch.setenv(variable, value)
     with pytest.raises(UsageError, match=says) as caught:
         WAYS[way]()
@@ -119,7 +119,7 @@ def test_clients_the_signing_proxy_and_doctor_read_the_variables_alike(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    read = surroundings.network_proxy(url)
+    read = network_proxies.network_proxy(url)
     assert (f"{read.variable} {read.place}" if read else DIRECT) == expected
     options = surroundings.client_options(url)
     assert ("proxy" in options) is bool(expected)
@@ -139,7 +139,7 @@ def test_a_host_is_left_out_where_httpx2_would_leave_it_out(no_proxy: str, monke
     with httpx2.Client() as client:
         theirs = client._transport_for_url(httpx2.URL(KALSHI))
         goes_through = theirs is not client._transport
-    assert (surroundings.network_proxy(KALSHI) is not None) is goes_through
+    assert (network_proxies.network_proxy(KALSHI) is not None) is goes_through
 
 
 def test_doctor_names_each_way(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,8 @@ from hsm_keys._version import __version__
 from hsm_keys.errors import HsmKeysError, NetworkError, OutcomeUnknownError
 from hsm_keys.forks import fork_generation
 from hsm_keys.logs import log_request
-from hsm_keys.stores.vault.environment import proxy_of, trusted_authorities
+from hsm_keys.network_proxies import httpx_proxy
+from hsm_keys.stores.vault.environment import trusted_authorities
 from hsm_keys.stores.vault.error_mapping import VaultAnswer, VaultCall, failure_of, read_answer, refusal_of
 from hsm_keys.stores.vault.errors import (
     VaultAccessDeniedError,
@@ -106,7 +107,7 @@ class _Server:
         self.address: Final = address
         self.transport: Final = httpx2.HTTPTransport(
             verify=authorities,
-            proxy=proxy_of(address),
+            proxy=httpx_proxy(address),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=_POOL, keepalive_expiry=_KEPT_S),
         )
         self.client: Final = httpx2.Client(transport=self.transport, trust_env=False, follow_redirects=False)

@@ -6,8 +6,6 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from hsm_keys.errors import UsageError
 from hsm_keys.stores.vault.errors import VaultTokenError
@@ -17,7 +15,7 @@ from hsm_keys.values import Secret, shown_path
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["proxy_of", "read_token", "trusted_authorities", "with_environment"]
+__all__ = ["read_token", "trusted_authorities", "with_environment"]
 
 _DEFAULT_ADDRESS: Final = "https://127.0.0.1:8200"
 _TOKEN_FILE: Final = ".vault-token"  # noqa: S105 - where `bao login` and `vault login` leave a token
@@ -100,12 +98,3 @@ def trusted_authorities() -> ssl.SSLContext | bool:
             f"{variable} names {shown_path(path)}, which can't be read: {why}",
             hint=f"the server is trusted by the authorities in it: mend {variable}, or leave it out",
         ) from None
-
-
-def proxy_of(address: str) -> str | None:
-    """Return the proxy that the environment names for an address; plain http on loopback never has one."""
-    parts = urlsplit(address)
-    if parts.scheme != "https" or proxy_bypass(parts.hostname or ""):
-        return None
-    proxies = getproxies()
-    return proxies.get("https") or proxies.get("all")
