@@ -29,6 +29,7 @@ _RULED: Final = {backend.command: backend for backend in backends() if isinstanc
 _COMMANDS: Final = {
     "init": ("init", "Set up a first key: token, key, registration, profile."),
     "enroll": ("enroll", "Make a key in the store, register its public half, prove both."),
+    "migrate": ("migrate", "Move a bot from a PEM to a key in the store."),
     "adopt": ("enroll", "Bind an API key id that was registered by hand."),
     "rotate": ("rotate", "Put a new key in the place of one, without a gap."),
     "generate": ("generate", "Let Kalshi make a key, and put it into the store."),

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hsm_keys.onboarding.softhsm_token import NewToken
     from hsm_keys.stores.base import KeyStore, StoredKey
 
-__all__ = ["init"]
+__all__ = ["fields_of_key", "init"]
 
 _OF_A_TOKEN_TO_BE: Final = frozenset({"token", "module", "pin_file", "force_pin"})
 """Options that don't say by themselves which store is meant: the token may not be there yet."""
@@ -62,6 +62,7 @@ def init(
     that can't be registered by API is registered by hand: --api-key-id, or the question, takes the id.
     """
     from hsm_keys.onboarding.first_key import WantedKey, check_kalshi, choose_key_type, find_key, send_first_request
+    from hsm_keys.onboarding.profile_of_key import plan_profile
     from hsm_keys.signing.algorithms import KeyType
 
     require_consent(yes=yes)
@@ -76,7 +77,7 @@ def init(
         check_kalshi(connect.base_url, bootstrap, connect, report)
         made = _choose_store(settings, person)
         with _opened(settings, made, report) as store:
-            plan = _plan(profile or name, settings, store, connect)
+            plan = plan_profile(profile or name, fields_of_key(settings, store, connect))
             there = find_key(store, name)
             kind, why = choose_key_type(KeyType(key_type) if key_type else None, bootstrap)
             if there is None:
@@ -125,9 +126,10 @@ def _opened(settings: Settings, made: NewToken | None, report: Callable[[str], N
         yield store
 
 
-def _plan(name: str, settings: Settings, store: KeyStore, connect: Connector) -> PlannedProfile:
+def fields_of_key(settings: Settings, store: KeyStore, connect: Connector) -> dict[str, str]:
+    """Return the fields of a profile that lead to a store and to an environment of Kalshi."""
     from hsm_keys.onboarding.bot_lines import environment_fields
-    from hsm_keys.onboarding.profile_of_key import pin_file_to_keep, plan_profile
+    from hsm_keys.onboarding.profile_of_key import pin_file_to_keep
     from hsm_keys.stores import backend_of
 
     ws_url = settings.ws_url or os.environ.get("KALSHI_WS_URL")
@@ -137,7 +139,7 @@ def _plan(name: str, settings: Settings, store: KeyStore, connect: Connector) ->
     pin_file = pin_file_to_keep(settings.store_options.get("pin_file"))
     if pin_file and backend.wants_secret(fields["store"]):
         fields["pin-file"] = pin_file
-    return plan_profile(name, fields | environment_fields(connect.base_url, connect.exchange, ws_url))
+    return fields | environment_fields(connect.base_url, connect.exchange, ws_url)
 
 
 def _question(name: str, store: KeyStore, connect: Connector, plan: PlannedProfile, there: StoredKey | None) -> str:

@@ -30,6 +30,7 @@ __all__ = [
     "key_name",
     "new_key_options",
     "policy_options",
+    "rights_options",
     "secret_files",
     "settings_options",
     "shared_options",
@@ -211,21 +212,30 @@ def auth_option(function: _F) -> _F:
     )(function)
 
 
-def new_key_options(function: _F) -> _F:
-    """Add ``--scope``, ``--subaccount`` and ``--auth``: what a new API key may do, and who asks for it."""
+def rights_options(otherwise: str) -> Callable[[_F], _F]:
+    """Return what adds ``--scope`` and ``--subaccount``: what a new API key may do.
+
+    Args:
+        otherwise: What it may do where they are left out; a sentence.
+    """
     scope = click.option(
         "--scope",
         "scopes",
         multiple=True,
         metavar="S",
         shell_complete=complete_scopes,
-        help="What the API key may do, such as read or write::trade; give it again for more. "
-        "Left out, Kalshi grants read and write, transfers included.",
+        help=f"What the API key may do, such as read or write::trade; give it again for more. {otherwise}",
     )
     subaccount = click.option(
         "--subaccount", type=int, metavar="N", help="Restrict the API key to one subaccount, 0 to 63."
     )
-    return scope(subaccount(auth_option(function)))
+    return lambda function: scope(subaccount(function))
+
+
+def new_key_options(function: _F) -> _F:
+    """Add ``--scope``, ``--subaccount`` and ``--auth``: what a new API key may do, and who asks for it."""
+    rights = rights_options("Left out, Kalshi grants read and write, transfers included.")
+    return rights(auth_option(function))
 
 
 def _checked_id(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:

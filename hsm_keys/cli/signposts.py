@@ -49,13 +49,14 @@ def version(settings: Settings) -> None:
 @command(
     name="import",
     context_settings={"ignore_unknown_options": True},
-    epilog="Example: KALSHI_KEY_ID=ID KALSHI_PRIVATE_KEY_PATH=bot.pem hsm-keys enroll --name prod",
+    epilog="Example: KALSHI_KEY_ID=ID KALSHI_PRIVATE_KEY_PATH=bot.pem hsm-keys migrate prod",
 )
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[PEM]")
 def import_key(words: Sequence[str]) -> None:  # noqa: ARG001 - whatever is given, there is one answer
     """Say why a private key can't be imported, and what to do instead."""
     raise UsageError(
         "private keys can't be imported: one that has been in a file may have been copied, and no token mends that",
-        hint="let the store make a key, with the old one as bootstrap key (KALSHI_KEY_ID, KALSHI_PRIVATE_KEY_PATH): "
-        "`hsm-keys enroll --name prod`; then end the old one: `hsm-keys revoke OLD-ID --auth prod`",
+        hint="let the store make a new one, with the old one as bootstrap key (KALSHI_KEY_ID, "
+        "KALSHI_PRIVATE_KEY_PATH): `hsm-keys migrate prod`; then end the old one: `hsm-keys migrate prod --finish`. "
+        "Without an old one, begin with `hsm-keys init`",
     )

@@ -18,7 +18,7 @@ from hsm_keys.values import Secret, describe, hides_its_arguments, shown_path
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["bootstrap_key_from_env"]
+__all__ = ["bootstrap_key_from_env", "bootstrap_places"]
 
 
 _MAX_PEM: Final = 64 * 1024  # bytes
@@ -90,6 +90,15 @@ def bootstrap_key_from_env(
         )
     content = _read(path, names) if path else _unfolded(pem, names)
     return _key(key_id, content, passphrase, names, names.path if path else names.pem)
+
+
+def bootstrap_places(env: Mapping[str, str] = os.environ, *, exchange: str | None = None) -> list[str]:
+    """Return where the bootstrap key's PEM stands, for people: its file, or the variable that holds it."""
+    names = _NAMES[exchange]
+    path = env.get(names.path, "").strip()
+    if path:
+        return [f"{shown_path(path)}, which {names.path} names"]
+    return [f"the variable {names.pem}, and the file that sets it"] if env.get(names.pem, "").strip() else []
 
 
 @hides_its_arguments

@@ -74,7 +74,7 @@ def test_import_says_that_keys_are_not_imported_and_what_to_do(words: tuple[str,
     ran = run("import", *words)
     assert ran.code == 2
     assert "can't be imported" in ran.text
-    assert "hsm-keys enroll --name prod" in ran.text
+    assert "hsm-keys migrate prod" in ran.text
 
 
 def test_a_table_cuts_no_id(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ class Workflow:
 
     def commands(self, key_type: str) -> tuple[list[str], list[str]]:
         """Return the command that is killed first, and the one that is run again."""
-        makes = self.command[0] in {"enroll", "generate"}
+        makes = self.command[0] in {"enroll", "generate", "migrate"}
         command = [*self.command, "--key-type", key_type] if makes else self.command
         return self.first or command, command
 
@@ -65,6 +65,7 @@ _NOT_UNDER_WAY: Final = frozenset({"key"})
 
 WORKFLOWS: Final = (
     Workflow("enroll", ENROLL, "new", _POST, over=frozenset({"key_exists"})),
+    Workflow("migrate", ["migrate", NAME, "--yes", "--output", "json"], "new", _POST),
     Workflow(
         "generate",
         ["generate", NAME, "--output", "json"],
