@@ -32,7 +32,7 @@ __all__ = ["migrate"]
 
 
 @command(
-    epilog="Examples:\nhsm-keys migrate prod --slot 0\nhsm-keys migrate prod --slot 0 --finish --copy ~/old-bot.pem"
+    epilog="Example: hsm-keys migrate prod --slot 0\nhsm-keys migrate prod --slot 0 --finish --copy ~/old-bot.pem"
 )
 @key_name("What to call the new key, in the store and at Kalshi.")
 @click.option("--key-type", type=click.Choice(KEY_TYPES), help="What to make; by default what the bot signs with now.")
