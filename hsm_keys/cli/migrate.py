@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["migrate"]
 
 
-@command(
-    epilog="Example: hsm-keys migrate prod --slot 0\nhsm-keys migrate prod --slot 0 --finish --copy ~/old-bot.pem"
-)
+@command(epilog="Example: hsm-keys migrate prod --slot 0\nhsm-keys migrate prod --slot 0 --finish --copy ~/old-bot.pem")
 @key_name("What to call the new key, in the store and at Kalshi.")
 @click.option("--key-type", type=click.Choice(KEY_TYPES), help="What to make; by default what the bot signs with now.")
 @rights_options("Left out, it may do what the PEM's may.")
@@ -165,7 +163,9 @@ def _print_change(settings: Settings, move: _Move, done: Enrollment, report: Cal
     report(f"  hsm-keys migrate {move.name} --finish")
 
 
-def _finish(settings: Settings, move: _Move, copies: Sequence[Path], report: Callable[[str], None], *, yes: bool) -> None:
+def _finish(
+    settings: Settings, move: _Move, copies: Sequence[Path], report: Callable[[str], None], *, yes: bool
+) -> None:
     """End the PEM's API key, and say where its copies may lie."""
     from hsm_keys.kalshi.bootstrap import bootstrap_places
     from hsm_keys.onboarding.migrating import PemInMemory, Successor, where_copies_lie
