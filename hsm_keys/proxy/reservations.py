@@ -284,7 +284,7 @@ class Reservations:
             order = self.orders.get(number)
             if order is None:
                 continue
-            if not filled and not live and not order.filled:
+            if not (filled or live or order.filled or order_id or order.order_id):
                 self._forget(order)
             self._move(order, max(filled, order.filled), live, now_ms)
             order.base = base

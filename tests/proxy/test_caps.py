@@ -281,6 +281,13 @@ def test_the_same_order_goes_out_again_after_some_seconds(again: dict[str, Any],
     assert trader.after(2).send(trader.order(**again)).allowed
 
 
+def test_an_order_went_out_also_if_nothing_of_it_was_filled() -> None:
+    trader = Trader("[clients.default]\nduplicate_seconds = 2")
+    order = trader.order(time_in_force="immediate_or_cancel")
+    answered(trader.send(order), filled="0", remaining="0")
+    assert trader.send(order).rule == "duplicate_seconds"
+
+
 def test_a_batch_holds_no_order_twice() -> None:
     trader = Trader("[clients.default]\nduplicate_seconds = 2")
     assert trader.send(trader.order(), trader.order()).rule == "duplicate_seconds"

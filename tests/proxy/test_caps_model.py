@@ -29,16 +29,20 @@ from tests.support.orders import ORDERS, order_body
 DAY_MS = 86_400_000
 POLICY = """version = 1
 [clients.maker]
-max_dollars_a_day = 10
+max_dollars_a_day = {}
 max_open_dollars = 6
 max_contracts_a_market = 12
+duplicate_seconds = 5
 [clients.taker]
 [all]
-max_dollars_a_day = 14
+max_dollars_a_day = {}
 max_contracts_a_market = 14
 """
+WIDE, NARROW = POLICY.format(10, 14), POLICY.format(5, 7)
 CAPS = {"maker": (100_000, 60_000, 1200), ALL: (140_000, None, 1400)}
+DUPLICATE_MS = 5_000
 CLIENTS = st.sampled_from(["maker", "taker"])
+SIDES = st.sampled_from(["bid", "ask"])
 COUNTS = st.integers(1, 400)
 PRICES = st.integers(1, 99)
 PARTS = st.integers(0, 100)
@@ -55,10 +59,29 @@ class Real:
     price: int
     live: int
     filled: int = 0
+    rests: bool = True
+    reduces: bool = False
 
     @property
     def cost(self) -> int:
+        if self.reduces:
+            return 0
         return self.price if self.side == "bid" else 10_000 - self.price
+
+    @property
+    def likeness(self) -> tuple[str, int, int, bool]:
+        return self.side, self.live, self.cost, self.rests
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return order_body(
+            side=self.side,
+            count=text(self.live),
+            price=f"0.{self.price // 100:02}",
+            client_order_id=self.name,
+            time_in_force="good_till_canceled" if self.rests else "immediate_or_cancel",
+            reduce_only=self.reduces or None,
+        )
 
 
 class Fill(NamedTuple):
@@ -70,10 +93,11 @@ class Fill(NamedTuple):
     side: str
     size: int
     cost: int
+    reduces: bool
 
 
 class Exchange(RuleBasedStateMachine):
-    """Orders, answers, lost answers, fills, kills, and the passing of time."""
+    """Orders, answers, lost answers, fills, kills, freezes, reloads, and the passing of time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,12 +106,16 @@ class Exchange(RuleBasedStateMachine):
         self.orders: dict[str, Real] = {}
         self.fills: list[Fill] = []
         self.sent = 0
+        self.placed: list[Real] = []
+        self.went_out: dict[object, int] = {}
+        self.frozen = False
+        self.policy = WIDE
         self.start()
 
     def start(self) -> None:
         self.journal = Journal(self.folder)
         reservations = Reservations(self.journal, clock=lambda: self.now_ms)
-        self.judge = Judge(parse_policy(POLICY), reservations=reservations)
+        self.judge = Judge(parse_policy(self.policy), frozen=self.frozen, reservations=reservations)
         self.looking = Reconciler(reservations, self.get, self.journal, lambda: True)
 
     def teardown(self) -> None:
@@ -129,11 +157,13 @@ class Exchange(RuleBasedStateMachine):
         count = order.live * part // 100
         if count:
             order.live, order.filled = order.live - count, order.filled + count
-            self.fills.append(Fill(self.now_ms, order_id, order.client, order.side, count, count * order.cost))
+            cost = count * order.cost
+            self.fills.append(Fill(self.now_ms, order_id, order.client, order.side, count, cost, order.reduces))
 
     def request(self, client: str, method: str, path: str, body: Any) -> Any:
         content = None if body is None else json.dumps(body).encode()
         verdict = self.judge.judge(client, method, path, content, at=NOON, now=0)
+        assert not (verdict.allowed and self.frozen)
         return verdict.hold if verdict.allowed else None
 
     def answer(self, hold: Any, outcome: str, said: dict[str, Any]) -> None:
@@ -143,36 +173,72 @@ class Exchange(RuleBasedStateMachine):
             hold.hear(409, "", b'{"code":"order_already_exists","message":"no"}')
         hold.end(was_sent=outcome != "unsent")
 
-    @rule(
-        client=CLIENTS,
-        side=st.sampled_from(["bid", "ask"]),
-        count=COUNTS,
-        price=PRICES,
-        part=PARTS,
-        outcome=OUTCOMES,
-        rests=st.booleans(),
-    )
-    def order(self, *, client: str, side: str, count: int, price: int, part: int, outcome: str, rests: bool) -> None:
-        self.sent += 1
-        name = f"c{self.sent}"
-        body = order_body(
-            side=side,
-            count=text(count),
-            price=f"0.{price:02}",
-            client_order_id=name,
-            time_in_force="good_till_canceled" if rests else "immediate_or_cancel",
-        )
-        hold = self.request(client, "POST", ORDERS, body)
+    def place(self, orders: list[Real], outcome: str, parts: list[int], refused: list[bool]) -> None:
+        """Send new orders together, by a batch if there are several, of which the exchange refuses some."""
+        client = orders[0].client
+        path, body = ORDERS, orders[0].body
+        if len(orders) > 1:
+            path, body = f"{ORDERS}/batched", {"orders": [order.body for order in orders]}
+        hold = self.request(client, "POST", path, body)
         if hold is None:
             return
-        order = Real(client, name, side, price * 100, count)
-        if outcome in {"answered", "lost"}:
-            self.orders[f"o{self.sent}"] = order
-            self.fill(f"o{self.sent}", part)
-        said = {"order_id": f"o{self.sent}", "fill_count": text(order.filled), "remaining_count": text(order.live)}
-        self.answer(hold, outcome, said)
-        if not rests:
-            order.live = 0
+        if client == "maker":
+            self.check_duplicates(orders, outcome)
+        said = []
+        for order, part, refuse in zip(orders, parts, refused, strict=True):
+            order_id = f"o{order.name}"
+            if refuse and len(orders) > 1:
+                said.append({"client_order_id": order.name, "error": {"code": "no"}})
+                continue
+            if outcome in {"answered", "lost"}:
+                self.orders[order_id] = order
+                self.fill(order_id, part)
+            counts = {"fill_count": text(order.filled), "remaining_count": text(order.live)}
+            said.append({"order_id": order_id, **counts})
+            self.placed.append(order)
+        self.answer(hold, outcome, {"orders": said} if len(orders) > 1 else said[0])
+        for order in orders:
+            order.live = order.live if order.rests else 0
+
+    def check_duplicates(self, orders: list[Real], outcome: str) -> None:
+        keys = [key for order in orders for key in (order.name, order.likeness)]
+        assert len(keys) == len(set(keys))
+        assert all(self.now_ms - self.went_out.get(key, 0) >= DUPLICATE_MS for key in keys)
+        if outcome not in {"refused", "unsent"}:
+            self.went_out |= dict.fromkeys(keys, self.now_ms)
+
+    def new(self, client: str, side: str, count: int, price: int, *, rests: bool, reduces: bool = False) -> Real:
+        self.sent += 1
+        return Real(client, f"c{self.sent}", side, price * 100, count, rests=rests, reduces=reduces)
+
+    @rule(client=CLIENTS, side=SIDES, count=COUNTS, price=PRICES, part=PARTS, outcome=OUTCOMES, rests=st.booleans())
+    def order(self, *, client: str, side: str, count: int, price: int, part: int, outcome: str, rests: bool) -> None:
+        self.place([self.new(client, side, count, price, rests=rests)], outcome, [part], [False])
+
+    @rule(client=CLIENTS, count=COUNTS, price=PRICES, part=PARTS, outcome=OUTCOMES)
+    def reduce_only(self, *, client: str, count: int, price: int, part: int, outcome: str) -> None:
+        position = sum(fill.size if fill.side == "bid" else -fill.size for fill in self.fills)
+        most = max(0, min(count, position)) * 100 // count  # the exchange fills no more than the account holds
+        order = self.new(client, "ask", count, price, rests=False, reduces=True)
+        self.place([order], outcome, [min(part, most)], [False])
+
+    @rule(data=st.data(), client=CLIENTS, size=st.integers(2, 3), outcome=OUTCOMES)
+    def batch(self, *, data: st.DataObject, client: str, size: int, outcome: str) -> None:
+        shapes = [(data.draw(SIDES), data.draw(COUNTS), data.draw(PRICES)) for _ in range(size)]
+        orders = [self.new(client, *shape, rests=True) for shape in shapes]
+        parts = [data.draw(PARTS) for _ in orders]
+        self.place(orders, outcome, parts, [data.draw(st.booleans()) for _ in orders])
+
+    @precondition(lambda self: self.placed)
+    @rule(data=st.data(), outcome=OUTCOMES, same_name=st.booleans())
+    def again(self, *, data: st.DataObject, outcome: str, same_name: bool) -> None:
+        old = data.draw(st.sampled_from(self.placed))
+        if same_name and f"o{old.name}" in self.orders:  # the exchange knows that name, and refuses it
+            outcome = "refused"
+        count = data.draw(st.sampled_from([max(1, old.live), 7]))
+        order = self.new(old.client, old.side, count, old.price // 100, rests=old.rests, reduces=False)
+        order.name = old.name if same_name else order.name
+        self.place([order], outcome, [0], [False])
 
     @precondition(lambda self: any(order.live for order in self.orders.values()))
     @rule(data=st.data(), client=CLIENTS, count=COUNTS, price=PRICES, part=PARTS, outcome=OUTCOMES)
@@ -203,9 +269,31 @@ class Exchange(RuleBasedStateMachine):
             self.answer(hold, outcome, {"order_id": order_id, "reduced_by": text(reduced)})
 
     @precondition(lambda self: any(order.live for order in self.orders.values()))
+    @rule(data=st.data(), by=COUNTS, outcome=OUTCOMES, says_by=st.booleans())
+    def decrease(self, *, data: st.DataObject, by: int, outcome: str, says_by: bool) -> None:
+        order_id = data.draw(st.sampled_from([key for key, order in self.orders.items() if order.live]))
+        order = self.orders[order_id]
+        hold = self.request("maker", "POST", f"{ORDERS}/{order_id}/decrease", {"reduce_by": text(by)})
+        if hold is None:
+            return
+        reduced = min(by, order.live) if outcome in {"answered", "lost"} else 0
+        order.live -= reduced
+        said = {"order_id": order_id, "remaining_count": text(order.live)}
+        self.answer(hold, outcome, said | ({"reduced_by": text(reduced)} if says_by else {}))
+
+    @precondition(lambda self: any(order.live for order in self.orders.values()))
     @rule(data=st.data(), part=PARTS)
     def trade(self, data: st.DataObject, part: int) -> None:
         self.fill(data.draw(st.sampled_from([key for key, order in self.orders.items() if order.live])), part)
+
+    @rule()
+    def freeze_or_thaw(self) -> None:
+        self.frozen = self.judge.frozen = not self.frozen
+
+    @rule(policy=st.sampled_from([WIDE, NARROW]))
+    def reload(self, policy: str) -> None:
+        self.policy = policy
+        self.judge.replace(parse_policy(policy))
 
     @rule()
     def kill(self) -> None:
@@ -227,7 +315,8 @@ class Exchange(RuleBasedStateMachine):
             assert live + spent <= most_a_day * 100
             assert most_open is None or live <= most_open * 100
             for side in ("bid", "ask"):
-                net = sum(fill.size if fill.side == side else -fill.size for fill in fills)
+                counted = [fill for fill in fills if not fill.reduces or fill.side != side]  # no cap is against those
+                net = sum(fill.size if fill.side == side else -fill.size for fill in counted)
                 assert net + sum(order.live for order in mine if order.side == side) <= most_contracts
 
 
