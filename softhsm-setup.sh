@@ -5,7 +5,7 @@
 #   eval "$(./softhsm-setup.sh)"         the same for the shell at hand
 #
 # Nothing is made twice, and what a killed run left half-made is made again. HSM_KEYS_PYTHON names the Python to use
-# (3.11 to 3.13), HSM_KEYS_VENV another folder than .venv (a relative one lies in the project). The token lies in
+# (3.11 to 3.14), HSM_KEYS_VENV another folder than .venv (a relative one lies in the project). The token lies in
 # .softhsm, its PIN in .softhsm/pin, readable by you alone: for tests, not for money.
 set -euo pipefail
 
@@ -57,28 +57,28 @@ find_module() {
 # where it really is: a venv's own python can't make that venv anew.
 real_python() {
     "$1" -c 'import sys
-if not (3, 11) <= sys.version_info[:2] <= (3, 13): sys.exit(1)
+if not (3, 11) <= sys.version_info[:2] <= (3, 14): sys.exit(1)
 print(sys._base_executable)' 2>/dev/null
 }
 
 find_python() {
     local candidate
     if [ -n "${HSM_KEYS_PYTHON:-}" ]; then
-        real_python "$HSM_KEYS_PYTHON" || die "HSM_KEYS_PYTHON=$HSM_KEYS_PYTHON is no Python 3.11 to 3.13"
+        real_python "$HSM_KEYS_PYTHON" || die "HSM_KEYS_PYTHON=$HSM_KEYS_PYTHON is no Python 3.11 to 3.14"
         return
     fi
-    for candidate in python3.13 python3.12 python3.11 python3 \
-        "${PYENV_ROOT:-${HOME:-}/.pyenv}"/versions/3.1[321].*/bin/python; do
+    for candidate in python3.13 python3.14 python3.12 python3.11 python3 \
+        "${PYENV_ROOT:-${HOME:-}/.pyenv}"/versions/3.1[3421].*/bin/python; do
         if real_python "$candidate"; then return; fi
     done
-    die "no Python 3.11 to 3.13 found: install one, or name it in HSM_KEYS_PYTHON"
+    die "no Python 3.11 to 3.14 found: install one, or name it in HSM_KEYS_PYTHON"
 }
 
 python_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
 
 # What the virtual environment is made from. It is written into it when it is finished.
 stamp() {
-    printf '%s %s %s %s\n' "$(cksum <"$here/pyproject.toml")" "$here" "$extras" "$(python_version "$venv/bin/python")"
+    printf '%s %s %s %s\n' "$(cat "$here/pyproject.toml" "$here/constraints.txt" | cksum)" "$here" "$extras" "$(python_version "$venv/bin/python")"
 }
 
 venv_is_ready() {
@@ -142,7 +142,7 @@ make_venv() {
         create_venv "$python" || die "$python can't make a virtual environment, it says above why"
     fi
     pip_install --upgrade pip # --group needs 25.1
-    pip_install --editable "${here}[$extras]" --group "$here/pyproject.toml:dev"
+    pip_install --constraint "$here/constraints.txt" --editable "${here}[$extras]" --group "$here/pyproject.toml:dev"
     stamp >"$stamp_file"
 }
 

@@ -11,10 +11,15 @@ import sys
 import tarfile
 import tomllib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.docs.test_readme import blocks_of
 from tests.support.cli import ROOT
+
+if TYPE_CHECKING:
+    from tests.support.softhsm import TestToken
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 _BUILT_FROM = tuple(
@@ -82,3 +87,30 @@ def test_zizmor_finds_nothing() -> None:
         [zizmor, "--offline", "--no-progress", ROOT / ".github"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.program
+@pytest.mark.softhsm
+def test_checksums_are_signed_in_the_token_and_verified_by_openssl(token: TestToken, tmp_path: Path) -> None:
+    page = (ROOT / "docs/release.md").read_text(encoding="utf-8")
+    [recipe] = [block.code for block in blocks_of(page) if "hsm-keys enroll release" in block.code]
+    sums = tmp_path / "SHA256SUMS"
+    sums.write_text(f"{hashlib.sha256(b'').hexdigest()}  hsm_keys-0.1.0.tar.gz\n")
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "HSM_KEYS_STORE": token.uri_without_pin,
+        "HSM_KEYS_PIN_FILE": str(token.pin_file),
+    }
+
+    def bash(code: str) -> subprocess.CompletedProcess[str]:
+        command = ["bash", "-euo", "pipefail", "-c", code]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    done = bash(recipe)
+    assert (done.returncode, "Verified OK" in done.stdout) == (0, True), done.stdout + done.stderr
+    sums.write_text(sums.read_text().replace("hsm_keys", "hsm-keys"))
+    changed = bash(recipe[recipe.index("openssl dgst") :])
+    assert changed.returncode != 0
+    assert "Verification failure" in changed.stdout + changed.stderr

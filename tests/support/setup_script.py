@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def checkout(folder: Path) -> Path:
     """Make the folder a checkout, so that the token of whoever runs the tests is left alone."""
     folder.mkdir()
-    for name in ("softhsm-setup.sh", "pyproject.toml"):
+    for name in ("softhsm-setup.sh", "pyproject.toml", "constraints.txt"):
         shutil.copy2(ROOT / name, folder)
     return folder
 
