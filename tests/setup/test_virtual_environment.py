@@ -80,7 +80,6 @@ def test_it_is_made_once_with_a_pip_that_knows_groups(fake: Fake) -> None:
     assert pip.endswith("--upgrade pip")
     versions, project = f"--constraint {fake.project}/constraints.txt", f"--editable {fake.project}[kms,proxy,sandbox]"
     assert install.endswith(f"{versions} {project} --group {fake.project}/pyproject.toml:dev")
-    )
     before = everything(fake.project)
     assert fake.run() == (0, "")
     assert len(fake.calls) == 3
