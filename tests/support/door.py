@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -188,11 +189,17 @@ def serve(options: dict[str, Any]) -> None:
     pem = bootstrap_key_from_env() or sys.exit("there is no key")
     private = load_private_key(os.environ["KALSHI_PRIVATE_KEY"].encode())
 
+    hangs_while = Path(options.pop("hangs_while", os.devnull + ".none"))
+
     class Key:
         name = "prod"
         api_key_id = pem.api_key_id
         public_key = staticmethod(private.public_key)
-        sign = staticmethod(pem.sign)
+
+        def sign(self, message: bytes) -> bytes:
+            while hangs_while.exists():
+                time.sleep(0.005)
+            return pem.sign(message)
 
         def public_pem(self) -> str:
             return public_key_pem(private.public_key())
