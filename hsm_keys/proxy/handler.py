@@ -11,20 +11,19 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import HttpVersion10, web
+from multidict import CIMultiDict
 
 from hsm_keys.errors import HsmKeysError
 from hsm_keys.proxy.access import Refused
 from hsm_keys.proxy.audit import AuditError
-from hsm_keys.proxy.bodies import BODY_LIMIT, BodyError, whole_body
+from hsm_keys.proxy.client_requests import BODY_LIMIT, BodyError
 from hsm_keys.proxy.headers import is_plain_json
 from hsm_keys.proxy.journal import JournalError
 from hsm_keys.proxy.limits import MinuteCap
 from hsm_keys.proxy.orders import JUDGED_LIMIT
 from hsm_keys.proxy.paths import UnclearPathError, split_target
-from hsm_keys.proxy.refusing import ClientGoneError, refusal
+from hsm_keys.proxy.replies import ClientGoneError, Reply, refusal
 from hsm_keys.proxy.running import StoppedError
-from hsm_keys.proxy.serving import CLIENT
 from hsm_keys.proxy.sessions import JudgedSession
 from hsm_keys.proxy.sign_targets import header_lines, read_sign_target
 from hsm_keys.proxy.signing import FrozenError
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.proxy.access import Caller
     from hsm_keys.proxy.audit import AuditTrail
+    from hsm_keys.proxy.client_requests import ClientRequest
     from hsm_keys.proxy.judge import Judge, Verdict
     from hsm_keys.proxy.metrics import Metrics
     from hsm_keys.proxy.orders import Request
@@ -53,6 +53,7 @@ _TOLD_AFTER_S: Final = 60.0
 _CLIENT_GONE: Final = 499
 """What a status of the audit trail means that no client saw: it went away before anything was signed."""
 
+_PLAIN: Final = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}
 _HANDED_OUT: Final = {"sent_by": "client"}
 """What an audit line says besides of a request whose headers were asked for."""
 
@@ -91,7 +92,7 @@ class Handler:
 
     def __init__(
         self,
-        identify: Callable[[web.BaseRequest], Caller],
+        identify: Callable[[ClientRequest], Caller],
         judge: Judge,
         signs: ProxySigner,
         upstream: Upstream,
@@ -115,21 +116,19 @@ class Handler:
         self._omitted = 0
         self._one_a_round = asyncio.Lock()  # however many long bodies there are, a freeze comes in between
 
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def answer(self, request: ClientRequest) -> Reply:
         """Answer one request."""
         started = time.perf_counter()
         caller = None
         try:
             caller = self._identify(request)
-            request[CLIENT] = caller.client
+            request.client = caller.client
             with self._running.counted(caller) as running:
                 return await self._answered(request, caller, running, started)
         except Refused as refused:
             return self._deny(request, caller, refused.status, refused.reason, refused.message)
 
-    async def _answered(
-        self, request: web.BaseRequest, caller: Caller, running: Running, started: float
-    ) -> web.StreamResponse:
+    async def _answered(self, request: ClientRequest, caller: Caller, running: Running, started: float) -> Reply:
         subject = _subject_of(request)
         try:
             return await self._judged(request, subject, caller, running, started)
@@ -137,8 +136,8 @@ class Handler:
             return self._deny(request, caller, refused.status, refused.reason, refused.message, subject=subject)
 
     async def _judged(
-        self, request: web.BaseRequest, subject: _Subject, caller: Caller, running: Running, started: float
-    ) -> web.StreamResponse:
+        self, request: ClientRequest, subject: _Subject, caller: Caller, running: Running, started: float
+    ) -> Reply:
         if request.method != "GET" or request.body_exists:  # what is refused anyhow isn't waited for
             refused = self._judge.judge_route(caller.client, subject.method, subject.path, at=datetime.now(UTC))
             if refused is not None:
@@ -173,7 +172,7 @@ class Handler:
         self._metrics.verdict("allowed", "allowed").inc()
         if verdict.trades:
             self._order_sent()
-        answer: web.StreamResponse | None = None
+        answer: Reply | None = None
         try:
             answer = await self._signed(request, subject, caller, body, running, hold=verdict.hold)
         finally:
@@ -192,7 +191,7 @@ class Handler:
         except JournalError as error:
             raise Refused(503, error.code, f"nothing was signed: {error}") from None
 
-    async def _body(self, request: web.BaseRequest, caller: Caller, subject: _Subject) -> bytes | None:
+    async def _body(self, request: ClientRequest, caller: Caller, subject: _Subject) -> bytes | None:
         """Return the whole body, before it is judged and signed: what comes late was judged by a policy of the past."""
         if not subject.is_sent:
             return None
@@ -202,20 +201,20 @@ class Handler:
         if not judged and not request.body_exists:
             return None
         try:
-            return await whole_body(request, limit=JUDGED_LIMIT if judged else BODY_LIMIT)
+            return await request.whole_body(JUDGED_LIMIT if judged else BODY_LIMIT)
         except BodyError as error:
             raise Refused(error.status, "body", error.message) from None
 
     async def _signed(
         self,
-        request: web.BaseRequest,
+        request: ClientRequest,
         subject: _Subject,
         caller: Caller,
         body: bytes | None,
         running: Running,
         *,
         hold: Hold | None,
-    ) -> web.StreamResponse:
+    ) -> Reply:
         def check() -> None:
             if request.transport is None:
                 raise ClientGoneError
@@ -228,7 +227,7 @@ class Handler:
             async with running:
                 if not subject.is_sent:
                     return _handed_out(await signing.headers())
-                if _is_websocket(request):
+                if request.is_websocket:
                     return await self._upstream.relay(request, signing, running, self._session(caller, subject.path))
                 return await self._upstream.forward(request, body, signing, hold.hear if hold else None)
         except (TimeoutError, StoppedError, ClientGoneError, Refused, HsmKeysError) as error:
@@ -246,7 +245,7 @@ class Handler:
             return None
         return JudgedSession(caller, path, hear=self._running.hear, trail=self._trail, metrics=self._metrics)
 
-    def refuse_unanswered(self, request: web.BaseRequest, status: int, error: BaseException | None) -> web.Response:
+    def refuse_unanswered(self, request: ClientRequest, status: int, error: BaseException | None) -> Reply:
         """Answer what isn't HTTP that can be read in one way, and write it down; or what this program failed at.
 
         Args:
@@ -256,6 +255,7 @@ class Handler:
         """
         try:
             caller = self._identify(request)
+            request.client = caller.client
         except Refused:  # over TCP, a token that couldn't be read
             caller = None
         if status != HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -267,7 +267,7 @@ class Handler:
 
     def _deny(
         self,
-        request: web.BaseRequest,
+        request: ClientRequest,
         caller: Caller | None,
         status: int,
         reason: str,
@@ -276,7 +276,7 @@ class Handler:
         retry_after: int = 0,
         asked: Request | None = None,
         subject: _Subject | None = None,
-    ) -> web.Response:
+    ) -> Reply:
         self._metrics.verdict("denied", reason.partition(" ")[0]).inc()
         if caller is None and self._is_one_too_many():
             return refusal(status, reason, message)
@@ -309,7 +309,7 @@ class Handler:
 
     def _write_decision(
         self,
-        request: web.BaseRequest,
+        request: ClientRequest,
         caller: Caller | None,
         rule: str,
         verdict: str,
@@ -357,7 +357,7 @@ def _money(asked: Request | None) -> dict[str, int | None]:
     }
 
 
-def _unsent(error: Exception) -> web.Response:
+def _unsent(error: Exception) -> Reply:
     """Answer a request that wasn't sent."""
     match error:
         case ClientGoneError():
@@ -372,16 +372,16 @@ def _unsent(error: Exception) -> web.Response:
     raise error
 
 
-def _stopped(request: web.BaseRequest, signing: RequestSigning, stop: Stop) -> web.Response:
+def _stopped(request: ClientRequest, signing: RequestSigning, stop: Stop) -> Reply:
     """Answer a request that was stopped on its way."""
-    if request.writer.output_size > 0 and request.transport is not None:  # the answer had begun: it must not look whole
+    if request.has_begun and request.transport is not None:  # the answer had begun: it must not look whole
         request.transport.abort()
     if signing.is_done:
         return refusal(502, "outcome_unknown", f"{stop.message}; it was on its way, and Kalshi may have done the work")
     return refusal(stop.status, stop.code, f"{stop.message}; nothing was sent")
 
 
-def _subject_of(request: web.BaseRequest) -> _Subject:
+def _subject_of(request: ClientRequest) -> _Subject:
     """Return what a request that can be read in one way is about; raise ``Refused`` for another one."""
     try:
         wanted = read_sign_target(request.raw_path) if request.method == "GET" else None
@@ -389,36 +389,13 @@ def _subject_of(request: web.BaseRequest) -> _Subject:
         path = "" if subject else split_target(request.raw_path)[0]
     except UnclearPathError as error:
         raise Refused(400, "path", f"the request target is refused: {error}") from None
-    against = _framing(request)
-    if against:
-        raise Refused(400, "framing", against)
+    if request.headers.get("Upgrade", "").lower() == "websocket" and not request.is_websocket:
+        raise Refused(400, "framing", "the WebSocket's handshake isn't one (RFC 6455, section 4.1)")
     if subject is not None and (request.body_exists or "Upgrade" in request.headers):
         raise Refused(400, "framing", "headers are asked for by a plain GET without a body")
     return subject or _Subject(request.method, path)
 
 
-def _handed_out(headers: dict[str, str]) -> web.Response:
+def _handed_out(headers: dict[str, str]) -> Reply:
     """Answer with a request's headers: nobody but who asked may ever have them."""
-    return web.Response(text=header_lines(headers), headers={"Cache-Control": "no-store"})
-
-
-def _framing(request: web.BaseRequest) -> str:
-    """Return what is wrong with how the request is put; empty if nothing is."""
-    coding = request.headers.getall("Transfer-Encoding", [])
-    if request.version < HttpVersion10:
-        return "HTTP/0.9 isn't spoken here"
-    if coding and ("Content-Length" in request.headers or request.version == HttpVersion10):
-        return "the body has two lengths, or one that HTTP/1.0 doesn't know"
-    if coding and [one.lower() for one in coding] != ["chunked"]:
-        return "the only Transfer-Encoding is chunked"
-    if request.headers.get("Upgrade", "").lower() == "websocket" and not _is_websocket(request):
-        return "the WebSocket's handshake isn't one (RFC 6455, section 4.1)"
-    return ""
-
-
-def _is_websocket(request: web.BaseRequest) -> bool:
-    """Tell whether it opens a WebSocket."""
-    if request.method != "GET" or request.headers.get("Upgrade", "").lower() != "websocket":
-        return False
-    protocols = [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
-    return bool(web.WebSocketResponse(protocols=protocols).can_prepare(request))
+    return Reply(200, headers=CIMultiDict(_PLAIN), body=header_lines(headers).encode())

@@ -12,8 +12,6 @@ from hsm_keys.signing.headers import HOP_BY_HOP
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from multidict import CIMultiDictProxy
-
 __all__ = ["from_kalshi", "is_plain_json", "to_kalshi"]
 
 _JSON: Final = re.compile(r"application/json\s*(?:;\s*charset=\"?utf-8\"?\s*)?", re.IGNORECASE | re.ASCII)
@@ -63,7 +61,7 @@ def from_kalshi(headers: Iterable[tuple[str, str]]) -> CIMultiDict[str]:
     return CIMultiDict(_without_hops(kept.items()))
 
 
-def is_plain_json(headers: CIMultiDictProxy[str]) -> bool:
+def is_plain_json(headers: CIMultiDict[str]) -> bool:
     """Tell whether a body is JSON as it stands: neither compressed nor in another charset than UTF-8.
 
     A body that says nothing about itself is taken for that.

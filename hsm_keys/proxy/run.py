@@ -39,7 +39,7 @@ from hsm_keys.proxy.marker import FreezeMarker
 from hsm_keys.proxy.metrics import Metrics
 from hsm_keys.proxy.policy import load_policy
 from hsm_keys.proxy.reconciling import Reconciler
-from hsm_keys.proxy.refusing import refusal
+from hsm_keys.proxy.replies import error_body
 from hsm_keys.proxy.reservations import Reservations
 from hsm_keys.proxy.running import RunningRequests, Stop
 from hsm_keys.proxy.serving import ACCEPTED_AT_ONCE, ClientServer, raise_file_limit
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from hsm_keys.proxy.client_requests import ClientRequest
     from hsm_keys.proxy.policy import Policy
     from hsm_keys.signing.signer import RequestSigner
 
@@ -297,7 +298,7 @@ class _Proxy:
                 try:
                     check_page(request.headers, hosts)
                 except Refused as refused:
-                    return refusal(refused.status, refused.reason, refused.message)
+                    return _refusal(refused)
                 return await self._control.answer_metrics(request)
 
             await _serve(stack, bind_tcp(host, port), web.Server(answer_metrics, access_log=None))
@@ -308,17 +309,18 @@ class _Proxy:
             port = listener.getsockname()[1]
             if not options.unsafe_listen:
                 self._hosts = _own_hosts(host, port)
-            await _serve(stack, listener, clients, tls=_tls(options.tls))
+            await _serve_clients(stack, listener, clients, tls=_tls(options.tls))
             return f"http{'s' if options.tls else ''}://{_in_url(host)}:{port}/trade-api/v2"
         handed = from_systemd()
         if handed is not None:
-            await _serve(stack, handed, clients)
+            await _serve_clients(stack, handed, clients)
             return f"the socket {handed.getsockname()}"
         path = options.socket or default_socket(options.name)
-        await _serve(stack, bind_unix(path, mode=0o666 if options.allow_uids else 0o600), clients, path)
+        listener = bind_unix(path, mode=0o666 if options.allow_uids else 0o600)
+        await _serve_clients(stack, listener, clients, path)
         return f"the socket {path.resolve()}"
 
-    def _identify(self, request: web.BaseRequest) -> Caller:
+    def _identify(self, request: ClientRequest) -> Caller:
         if self._tokens is not None:
             check_page(request.headers, self._hosts)
             return self._tokens.caller(request.headers)
@@ -338,7 +340,7 @@ class _Proxy:
         try:
             local_caller(_connection(request), frozenset({os.geteuid(), _ROOT}), str)
         except Refused as refused:
-            return refusal(refused.status, refused.reason, refused.message)
+            return _refusal(refused)
         return await self._control.answer(request)
 
     async def _watch_tokens(self, tokens: TokenFolder) -> None:
@@ -377,7 +379,11 @@ def _rate(options: Options) -> float:
     return DEFAULT_RATE if options.ahead_rate is None else options.ahead_rate
 
 
-def _connection(request: web.BaseRequest) -> socket.socket | None:
+def _refusal(refused: Refused) -> web.Response:
+    return web.json_response(error_body(refused.reason, refused.message), status=refused.status)
+
+
+def _connection(request: web.BaseRequest | ClientRequest) -> socket.socket | None:
     """Return the socket that a request came over; None if it is closed."""
     connection = request.transport.get_extra_info("socket") if request.transport is not None else None
     return cast("socket.socket | None", connection)
@@ -398,8 +404,6 @@ async def _serve(
     listener: socket.socket,
     server: web.Server,
     path: Path | None = None,
-    *,
-    tls: ssl.SSLContext | None = None,
 ) -> None:
     """Serve on a socket until the stack ends, which drains it and removes its path."""
     runner = web.ServerRunner(server, shutdown_timeout=_DRAIN_S)
@@ -407,7 +411,24 @@ async def _serve(
     if path is not None:
         stack.callback(path.unlink, missing_ok=True)
     stack.push_async_callback(runner.cleanup)
-    await web.SockSite(runner, listener, ssl_context=tls, backlog=ACCEPTED_AT_ONCE).start()
+    await web.SockSite(runner, listener).start()
+
+
+async def _serve_clients(
+    stack: AsyncExitStack,
+    listener: socket.socket,
+    clients: ClientServer,
+    path: Path | None = None,
+    *,
+    tls: ssl.SSLContext | None = None,
+) -> None:
+    """Serve clients on a socket until the stack ends, which finishes what is under way and removes its path."""
+    loop = asyncio.get_running_loop()
+    if path is not None:
+        stack.callback(path.unlink, missing_ok=True)
+    stack.push_async_callback(clients.stop, _DRAIN_S)
+    server = await loop.create_server(clients, sock=listener, ssl=tls, backlog=ACCEPTED_AT_ONCE)
+    stack.callback(server.close)
     listener.listen(BACKLOG)  # asyncio has one number for how many wait, and how many it accepts at once
 
 

@@ -1,25 +1,21 @@
-"""Connections of clients: how many there may be, and what is answered to what isn't HTTP."""
+"""Connections of clients: how many there may be, and how they end."""
 
 from __future__ import annotations
 
 import asyncio
 import resource
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 
-from aiohttp import web
+from hsm_keys.proxy.client_connections import ClientConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
-    Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-    Refusal = Callable[[web.BaseRequest, int, BaseException | None], web.StreamResponse]
+    from hsm_keys.proxy.client_connections import Answer, Refusal
 
-__all__ = ["ACCEPTED_AT_ONCE", "CLIENT", "ClientServer", "raise_file_limit"]
-
-_SETTINGS: Final[dict[str, Any]] = {"access_log": None, "keepalive_timeout": 3600.0, "auto_decompress": False}
-CLIENT: Final = web.RequestKey("client", str)
-"""Whose a request is, once that is known."""
+__all__ = ["ACCEPTED_AT_ONCE", "ClientServer", "raise_file_limit"]
 
 _MOST_FILES: Final = 65_536
 ACCEPTED_AT_ONCE: Final = 32
@@ -44,55 +40,86 @@ def raise_file_limit() -> int:
     return wanted
 
 
-class ClientServer(web.Server):
+class ClientServer:
     """Serves clients, and keeps room for the control socket: whoever holds connections can't keep a freeze away.
 
     Beyond its share of the files that may be open, half of them being for Kalshi's side, a connection is closed for the
     new one: of the client that has most, the one that has been idle for longest. So nobody shuts out the others. A
-    request that has begun and isn't whole is idle as well.
+    request of which the head isn't whole is idle as well.
 
     Args:
         answer: Answers requests.
         refuse: Answers what isn't a request, or couldn't be answered.
         client_of: Tells whose a new connection is; empty if only its requests will tell.
         files: How many files may be open.
+
+    Attributes:
+        is_stopping: Whether each connection is closed behind the answer that it waits for.
     """
 
     def __init__(
-        self, answer: Handler, refuse: Refusal, client_of: Callable[[asyncio.Transport], str], *, files: int
+        self, answer: Answer, refuse: Refusal, client_of: Callable[[asyncio.Transport], str], *, files: int
     ) -> None:
-        super().__init__(self._answer_busily)
+        self.is_stopping = False
         self._answer = answer
+        self._refuse = refuse
+        self._client_of = client_of
         self._most = max(_FEWEST, (files - _UNCOUNTED - _KEPT_FREE) // 2)
         # Of each client, the connection that has been idle for longest first.
-        self._idle: defaultdict[str, dict[web.RequestHandler, asyncio.Transport]] = defaultdict(dict)
-        self._clients: dict[web.RequestHandler, str] = {}
+        self._idle: defaultdict[str, dict[ClientConnection, asyncio.Transport]] = defaultdict(dict)
+        self._clients: dict[ClientConnection, str] = {}
         self._counts: Counter[str] = Counter()
-        self._client_of = client_of
-        self._refuse = refuse
+        self._all_closed = asyncio.Event()
 
-    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        """Count it, and close another one if there are too many."""
-        super().connection_made(handler, transport)
+    def __call__(self) -> ClientConnection:
+        """Return what looks after a new connection."""
+        return ClientConnection(self, self._answer, self._refuse)
+
+    def opened(self, connection: ClientConnection, transport: asyncio.Transport) -> None:
+        """Count a connection, and close another one if there are too many."""
         client = self._client_of(transport)
-        self._count(handler, client)
-        self._idle[client][handler] = transport
+        self._count(connection, client)
+        self._idle[client][connection] = transport
         if len(self._clients) > self._most:
             self._close_one()
 
-    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+    def lost(self, connection: ClientConnection) -> None:
         """Count it no longer."""
-        super().connection_lost(handler, exc)
-        self._count(handler, None)
+        self._count(connection, None)
+        if not self._clients:
+            self._all_closed.set()
 
-    def _count(self, handler: web.RequestHandler, client: str | None) -> None:
+    def busy(self, connection: ClientConnection) -> None:
+        """Note that it has a request to be answered."""
+        self._idle[self._clients.get(connection, "")].pop(connection, None)
+
+    def idle(self, connection: ClientConnection, client: str, transport: asyncio.Transport) -> None:
+        """Note that its request was answered, and whose it was."""
+        if connection in self._clients:
+            if self._clients[connection] != client:
+                self._count(connection, client)
+            self._idle[client][connection] = transport
+
+    async def stop(self, seconds: float) -> None:
+        """Close all connections; what is under way is finished first, if it takes no longer than these seconds."""
+        self.is_stopping = True
+        for connection in list(self._clients):
+            connection.close_soon()
+        if self._clients:
+            self._all_closed.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._all_closed.wait(), seconds)
+        for connection in list(self._clients):
+            connection.abort()
+
+    def _count(self, connection: ClientConnection, client: str | None) -> None:
         """Count a connection as this client's, and no longer as another one's; None for nobody's."""
-        former = self._clients.pop(handler, None)
+        former = self._clients.pop(connection, None)
         if former is not None:
-            self._idle[former].pop(handler, None)
+            self._idle[former].pop(connection, None)
             self._counts[former] -= 1
         if client is not None:
-            self._clients[handler] = client
+            self._clients[connection] = client
             self._counts[client] += 1
 
     def _close_one(self) -> None:
@@ -101,43 +128,3 @@ class ClientServer(web.Server):
             if idle:
                 idle.pop(next(iter(idle))).abort()
                 return
-
-    async def _answer_busily(self, request: web.BaseRequest) -> web.StreamResponse:
-        handler = request.protocol
-        self._idle[self._clients.get(handler, "")].pop(handler, None)
-        try:
-            answer = await self._answer(request)
-            if "Upgrade" in request.headers:  # to h2c, say: the library may have put aside what came behind it
-                answer.force_close()
-            return answer
-        finally:
-            if handler in self._clients and request.transport is not None:
-                client = request.get(CLIENT, "")
-                self._count(handler, client)
-                self._idle[client][handler] = request.transport
-
-    def __call__(self) -> web.RequestHandler:
-        """Return what looks after a new connection."""
-        return _Connection(self, self._refuse)
-
-
-class _Connection(web.RequestHandler):
-    """A client's connection. What can't be parsed is neither logged nor sent back: it may hold a token."""
-
-    def __init__(self, manager: web.Server, refuse: Refusal) -> None:
-        super().__init__(manager, loop=asyncio.get_running_loop(), **_SETTINGS)
-        self._refuse = refuse
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002 - the library's words quote the request
-    ) -> web.StreamResponse:
-        """Answer what couldn't be parsed, or what raised an error."""
-        answer = self._refuse(request, status, exc)
-        if request.writer.output_size > 0:
-            raise ConnectionError("the answer had begun already")
-        answer.force_close()
-        return answer

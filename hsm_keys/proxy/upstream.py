@@ -11,15 +11,15 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Self
 
 import aiohttp
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 from yarl import URL
 
 from hsm_keys.proxy.frames import FrameError
 from hsm_keys.proxy.headers import from_kalshi, to_kalshi
 from hsm_keys.proxy.links import Answer, Link, Links, request_bytes
 from hsm_keys.proxy.reaching import network_proxy, reason_of
-from hsm_keys.proxy.refusing import ClientGoneError, refusal
 from hsm_keys.proxy.relay import End, Relay
+from hsm_keys.proxy.replies import ClientGoneError, Reply, head_bytes, refusal
 from hsm_keys.signing.environments import PERPS, websocket_url
 from hsm_keys.signing.message import MARGIN_WEBSOCKET_PATH, WEBSOCKET_PATH
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from aiohttp.client import ClientTimeout
-    from aiohttp.client_reqrep import ClientRequest
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
+    from hsm_keys.proxy.client_requests import ClientRequest
     from hsm_keys.proxy.metrics import Metrics
     from hsm_keys.proxy.running import Running
     from hsm_keys.proxy.sessions import JudgedSession
@@ -72,7 +72,7 @@ class _SigningConnector(aiohttp.TCPConnector):
 
     async def connect(
         self,
-        req: ClientRequest,
+        req: aiohttp.ClientRequest,
         traces: list[Trace],
         timeout: ClientTimeout,  # noqa: ASYNC109 - the library's
     ) -> Connection:
@@ -152,8 +152,8 @@ class Upstream:
         await asyncio.gather(*(relay.ended() for relay in relays))
 
     async def forward(
-        self, request: web.BaseRequest, body: bytes | None, signing: RequestSigning, hear: Hear | None = None
-    ) -> web.StreamResponse:
+        self, request: ClientRequest, body: bytes | None, signing: RequestSigning, hear: Hear | None = None
+    ) -> Reply:
         """Send the request and answer it with what Kalshi says.
 
         It is sent once; once more if Kalshi's 401 may be due to its key or its age.
@@ -170,7 +170,7 @@ class Upstream:
         """
         while True:
             answer = await self._sent(request, body, signing)
-            if isinstance(answer, web.Response):
+            if isinstance(answer, Reply):
                 return answer
             with answer:
                 if answer.status < HTTPStatus.OK:  # a switch of protocols, for which nobody asked
@@ -178,9 +178,7 @@ class Upstream:
                 if not await signing.is_worth_another(answer.status):
                     return await _pass_on(request, answer, self._read_s, hear)
 
-    async def _sent(
-        self, request: web.BaseRequest, body: bytes | None, signing: RequestSigning
-    ) -> Answer | web.Response:
+    async def _sent(self, request: ClientRequest, body: bytes | None, signing: RequestSigning) -> Answer | Reply:
         """Return Kalshi's answer, of which the head was read, or a refusal in its place."""
         try:
             link, signed = await self._signed_link(signing.headers)
@@ -232,11 +230,11 @@ class Upstream:
 
     async def relay(
         self,
-        request: web.BaseRequest,
+        request: ClientRequest,
         signing: RequestSigning,
         running: Running,
         judged: JudgedSession | None = None,
-    ) -> web.StreamResponse:
+    ) -> Reply:
         """Open a WebSocket at Kalshi, then the client's, and pass everything on until both are closed.
 
         Args:
@@ -253,7 +251,7 @@ class Upstream:
         while isinstance(answer, aiohttp.ClientResponse) and await signing.is_worth_another(answer.status):
             answer.close()
             answer = await self._handshake(request, signing)
-        if isinstance(answer, web.Response):
+        if isinstance(answer, Reply):
             return answer
         async with answer:
             if answer.status != _SWITCHING:
@@ -267,16 +265,17 @@ class Upstream:
                     judged.begin(", ".join(answer.headers.getall(hdrs.SEC_WEBSOCKET_EXTENSIONS, [])))
                 except FrameError as error:
                     return refusal(HTTPStatus.BAD_GATEWAY, "websocket", error.reason)
-            switched = web.StreamResponse(status=_SWITCHING, reason=answer.reason)
-            switched.headers.update(from_kalshi(answer.headers.items()))
-            switched.headers.update(_UPGRADE)
-            await switched.prepare(request)
-            if request.transport is None:
+            if request.transport is None or request.connection is None:
                 raise ClientGoneError
-            relay = Relay(End(request.transport, request.protocol, request.protocol.set_parser), there, judged)
+            headers = from_kalshi(answer.headers.items())
+            headers.update(_UPGRADE)
+            request.begin(head_bytes(_SWITCHING, answer.reason or "", headers))
+            connection = request.connection
+            here = End(request.transport, connection, lambda end: connection.hand_over(end.feed_data))
+            relay = Relay(here, there, judged)
             running.end_by(relay.part)
             await self._run(relay)
-            return switched
+            return Reply(_SWITCHING, is_sent=True)
 
     async def _run(self, relay: Relay) -> None:
         self._relays.add(relay)
@@ -287,9 +286,7 @@ class Upstream:
             self._metrics.sessions.dec()
             self._relays.discard(relay)
 
-    async def _handshake(
-        self, request: web.BaseRequest, signing: RequestSigning
-    ) -> aiohttp.ClientResponse | web.Response:
+    async def _handshake(self, request: ClientRequest, signing: RequestSigning) -> aiohttp.ClientResponse | Reply:
         """Return Kalshi's answer to the client's handshake, or a refusal in its place."""
         _sign.set(signing.headers)
         path = request.raw_path.partition("?")[0]
@@ -333,7 +330,7 @@ def _end_of(answer: aiohttp.ClientResponse) -> End | None:
     return End(protocol.transport, protocol, lambda end: protocol.set_parser(end, end))
 
 
-def _unreached(error: BaseException, code: str, message: str) -> web.Response:
+def _unreached(error: BaseException, code: str, message: str) -> Reply:
     """Answer, and log, that Kalshi wasn't reached, or didn't answer."""
     message = message.format(reason_of(error))
     _log.warning("%s", message)
@@ -341,25 +338,20 @@ def _unreached(error: BaseException, code: str, message: str) -> web.Response:
     return refusal(HTTPStatus.GATEWAY_TIMEOUT if late else HTTPStatus.BAD_GATEWAY, code, message)
 
 
-async def _pass_on(request: web.BaseRequest, answer: Answer, stalled_s: float, hear: Hear | None) -> web.StreamResponse:
-    headers = from_kalshi(answer.headers)
-    reason = answer.reason.decode("utf-8", "surrogateescape")
+async def _pass_on(request: ClientRequest, answer: Answer, stalled_s: float, hear: Hear | None) -> Reply:
+    reply = Reply(answer.status, answer.reason.decode("utf-8", "surrogateescape"), from_kalshi(answer.headers))
     try:
         if hear is not None or answer.is_whole:  # one write for head and body
-            body = await answer.read()
+            reply.body = await answer.read()
             if hear is not None:
-                hear(answer.status, headers.get(hdrs.CONTENT_ENCODING, ""), body)
-            return web.Response(status=answer.status, reason=reason, headers=headers, body=body)
+                hear(answer.status, reply.headers.get(hdrs.CONTENT_ENCODING, ""), reply.body)
+            return reply
     except (aiohttp.ClientError, TimeoutError, OSError):
         return refusal(502, "outcome_unknown", "Kalshi's answer was cut off; it may have done the work")
-    passed = web.StreamResponse(status=answer.status, reason=reason, headers=headers)
     try:
-        await passed.prepare(request)
-        async for chunk in answer.chunks():
-            async with asyncio.timeout(stalled_s):  # a client that takes nothing
-                await passed.write(chunk)
-        await passed.write_eof()
+        await request.stream(reply, answer.chunks(), stalled_s)
     except (aiohttp.ClientError, TimeoutError, OSError):
         if request.transport is not None:  # the client must not take what it has for the whole
             request.transport.abort()
-    return passed
+        reply.is_sent = True
+    return reply

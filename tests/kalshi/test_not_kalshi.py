@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hsm_keys import KalshiClient, RequestSigner
 from hsm_keys.errors import KalshiError, NetworkError, OutcomeUnknownError
 from hsm_keys.kalshi import errors
-from hsm_keys.proxy.refusing import refusal
+from hsm_keys.proxy.replies import refusal
 from hsm_keys.sandbox import SandboxServer
 from hsm_keys.signing.algorithms import public_key_pem
 from tests.support.kalshi_stub import Stub, send

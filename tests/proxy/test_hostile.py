@@ -16,8 +16,6 @@ from unittest import mock
 
 import aiohttp
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import make_mocked_request
 
 from hsm_keys.errors import UsageError
 from hsm_keys.proxy.access import Caller, Refused, TokenFolder, local_caller
@@ -25,18 +23,21 @@ from hsm_keys.proxy.handler import Handler
 from hsm_keys.proxy.judge import Judge, Verdict
 from hsm_keys.proxy.metrics import Metrics
 from hsm_keys.proxy.policy import parse_policy
+from hsm_keys.proxy.replies import Reply
 from hsm_keys.proxy.running import RunningRequests
 from hsm_keys.proxy.signing import FrozenError, ProxySigner
 from hsm_keys.proxy.upstream import Upstream
 from hsm_keys.signing.signer import RequestSigner
 from tests.proxy.test_bytes import Kalshi
 from tests.support.cli import run_cli
+from tests.support.client_requests import client_request
 from tests.support.judging import ORDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from hsm_keys.proxy.client_requests import ClientRequest
     from hsm_keys.proxy.signing import RequestSigning
     from hsm_keys.sandbox import SandboxServer
     from tests.support.door import Door
@@ -95,10 +96,6 @@ def test_a_freeze_does_not_wait_for_the_token() -> None:
     signs.close()
 
 
-def request_of(method: str = "GET", path: str = BALANCE) -> web.BaseRequest:
-    return make_mocked_request(method, path, {"Host": "x"})
-
-
 def signing_with(sign: Callable[[], Any]) -> RequestSigning:
     return cast("RequestSigning", SimpleNamespace(headers=sign, is_worth_another=mock.AsyncMock(return_value=False)))
 
@@ -136,7 +133,7 @@ def test_a_request_is_signed_when_it_can_be_sent(
 
     async def run() -> None:
         async with Upstream(kalshi.base_url, Metrics()) as upstream:
-            asked = asyncio.create_task(upstream.forward(request_of(), None, signing_with(sign)))
+            asked = asyncio.create_task(upstream.forward(client_request("GET", BALANCE), None, signing_with(sign)))
             await begun.wait()
             await asyncio.sleep(0)
             assert signed == []
@@ -163,7 +160,7 @@ def test_a_kalshi_that_hangs() -> None:
 
     async def run(address: str) -> int:
         async with Upstream(address, Metrics(), read_s=0.2) as upstream:
-            return (await upstream.forward(request_of("POST", ORDERS), b"{}", signing_with(sign))).status
+            return (await upstream.forward(client_request("POST", ORDERS), b"{}", signing_with(sign))).status
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/trade-api/v2"
@@ -181,11 +178,9 @@ class Lines(list[dict[str, Any]]):
 class SigningOnly:
     """In place of Kalshi's side."""
 
-    async def forward(
-        self, request: web.BaseRequest, body: object, signing: RequestSigning, _hear: object
-    ) -> web.Response:
+    async def forward(self, request: ClientRequest, body: object, signing: RequestSigning, _hear: object) -> Reply:
         await signing.headers()
-        return web.Response(status=204)
+        return Reply(204)
 
 
 def door_before(lines: Lines, signs: object, judge: Judge | None = None) -> Handler:
@@ -198,8 +193,7 @@ def test_nothing_is_signed_for_a_client_that_has_gone() -> None:
     """It waited for a slow token, say, and asks again: its order must not be sent twice."""
     lines = Lines()
     signer = mock.Mock()
-    request = request_of()
-    cast("Any", request.protocol).transport = None
+    request = client_request("GET", BALANCE, transport=None)
     signs = ProxySigner(signer, Judge(), Metrics())
     asyncio.run(door_before(lines, signs).answer(request))
     assert signer.mock_calls == []
@@ -222,7 +216,7 @@ def test_long_bodies_leave_turns_to_the_others(monkeypatch: pytest.MonkeyPatch) 
     async def run() -> None:
         nonlocal rounds
         door = door_before(Lines(), mock.Mock(), judge)
-        asked = asyncio.gather(*(door.answer(request_of("POST", ORDERS)) for _ in range(20)))
+        asked = asyncio.gather(*(door.answer(client_request("POST", ORDERS)) for _ in range(20)))
         while not asked.done():
             rounds += 1
             await asyncio.sleep(0)
@@ -233,9 +227,11 @@ def test_long_bodies_leave_turns_to_the_others(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_defect_is_answered_and_written_down(caplog: pytest.LogCaptureFixture) -> None:
     lines = Lines()
-    answer = door_before(lines, mock.Mock()).refuse_unanswered(request_of(), 500, RuntimeError("of this program"))
+    answer = door_before(lines, mock.Mock()).refuse_unanswered(
+        client_request("GET", BALANCE), 500, RuntimeError("of this program")
+    )
     assert (answer.status, lines[0]["verdict"], lines[0]["rule"]) == (500, "denied", "defect")
-    assert "of this program" not in str(answer.text)
+    assert "of this program" not in str(answer.body)
     assert "RuntimeError" in caplog.text
 
 

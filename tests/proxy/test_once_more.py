@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import aiohttp
 import pytest
-from aiohttp import web
 
 from hsm_keys import RequestSigner
 from hsm_keys.errors import StoreUnavailableError
@@ -16,6 +16,7 @@ from hsm_keys.proxy.access import Caller
 from hsm_keys.proxy.judge import Judge
 from hsm_keys.proxy.metrics import Metrics
 from hsm_keys.proxy.running import Running
+from hsm_keys.proxy.serving import ClientServer
 from hsm_keys.proxy.signing import ProxySigner
 from hsm_keys.proxy.upstream import Upstream
 from hsm_keys.signing.headers import SIGNATURE_HEADER
@@ -25,6 +26,8 @@ from tests.support.kalshi_stub import Stub
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hsm_keys.proxy.client_requests import ClientRequest
+    from hsm_keys.proxy.replies import Reply
     from hsm_keys.sandbox import SandboxServer
 
 BALANCE = "/trade-api/v2/portfolio/balance"
@@ -50,22 +53,21 @@ def through_the_proxy(
     async def run() -> Any:
         signs = ProxySigner(signer, judge or Judge(), Metrics())
 
-        async def answer(request: web.BaseRequest) -> web.StreamResponse:
-            signing = signs.request(request.method, request.path, lambda: None)
-            if "Upgrade" in request.headers:
+        async def answer(request: ClientRequest) -> Reply:
+            signing = signs.request(request.method, request.raw_path, lambda: None)
+            if request.is_websocket:
                 return await upstream.relay(request, signing, Running(Caller("bot")))
-            return await upstream.forward(request, await request.read() or None, signing)
+            return await upstream.forward(request, await request.whole_body(1000) or None, signing)
 
         async with Upstream(base_url, Metrics()) as upstream:
             assert upstream._warming is not None
             upstream._warming.cancel()  # the connection that it keeps is a request too
-            runner = web.ServerRunner(web.Server(answer))
-            await runner.setup()
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            clients = ClientServer(answer, mock.Mock(), lambda _transport: "bot", files=1000)
+            server = await asyncio.get_running_loop().create_server(clients, "127.0.0.1", 0)
             async with aiohttp.ClientSession() as session:
-                host, port = runner.addresses[0]
-                result = await use(session, f"http://{host}:{port}")
-            await runner.cleanup()
+                result = await use(session, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            server.close()
+            await clients.stop(10)
         signs.close()
         return result
 

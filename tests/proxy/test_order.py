@@ -6,20 +6,20 @@ import asyncio
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-from aiohttp import web
-from aiohttp.test_utils import make_mocked_request
-
 from hsm_keys.proxy.access import Caller
 from hsm_keys.proxy.handler import Handler
 from hsm_keys.proxy.judge import Judge
 from hsm_keys.proxy.metrics import Metrics
+from hsm_keys.proxy.replies import Reply
 from hsm_keys.proxy.running import RunningRequests
 from hsm_keys.proxy.signing import ProxySigner
+from tests.support.client_requests import client_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hsm_keys.proxy.audit import AuditTrail
+    from hsm_keys.proxy.client_requests import ClientRequest
     from hsm_keys.proxy.signing import RequestSigning
     from hsm_keys.proxy.upstream import Upstream
     from hsm_keys.signing.signer import RequestSigner
@@ -39,9 +39,9 @@ def test_an_answer_does_not_wait_for_its_outcome_and_signing_waits_for_its_decis
         done.append("signed")
         return HEADERS
 
-    async def forward(_request: web.BaseRequest, _body: object, signing: RequestSigning, _hear: object) -> web.Response:
+    async def forward(_request: ClientRequest, _body: object, signing: RequestSigning, _hear: object) -> Reply:
         await signing.headers()
-        return web.Response()
+        return Reply(200)
 
     async def ask() -> None:
         handler = Handler(
@@ -54,7 +54,7 @@ def test_an_answer_does_not_wait_for_its_outcome_and_signing_waits_for_its_decis
             trail=cast("AuditTrail", SimpleNamespace(append=append)),
             metrics=Metrics(),
         )
-        await handler.answer(make_mocked_request("GET", BALANCE))
+        await handler.answer(client_request("GET", BALANCE))
         assert done == ["decision", "signed"]
         await asyncio.sleep(0)
         assert done == ["decision", "signed", "outcome"]

@@ -1,0 +1,204 @@
+"""A client's connection: one request after the other, each read to its end before it is answered (RFC 9112)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from hsm_keys.proxy.client_requests import LONGEST_HEAD, ClientRequest, MalformedError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from hsm_keys.proxy.replies import Reply
+    from hsm_keys.proxy.serving import ClientServer
+
+    Answer = Callable[[ClientRequest], Awaitable[Reply]]
+    Refusal = Callable[[ClientRequest, int, BaseException | None], Reply]
+    TakeOver = Callable[[bytes], object]
+
+__all__ = ["ClientConnection"]
+
+_MOST_AHEAD: Final = 64 * 1024
+"""Bytes of further requests that are read while one is answered."""
+
+_LINGER_S: Final = 2.0
+"""Seconds for which what a client still sends is read and thrown away, so that it comes to read its answer: a socket
+that is closed with bytes unread is reset."""
+
+
+class ClientConnection(asyncio.Protocol):
+    """Reads requests, has them answered in their order, and closes behind what can't be read in one way.
+
+    Args:
+        server: Counts it.
+        answer: Answers a request.
+        refuse: Answers what isn't a request, or couldn't be answered.
+    """
+
+    def __init__(self, server: ClientServer, answer: Answer, refuse: Refusal) -> None:
+        self.transport: asyncio.Transport | None = None
+        self._server = server
+        self._answer = answer
+        self._refuse = refuse
+        self._buffer = bytearray()
+        self._request: ClientRequest | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._is_over = False
+        self._can_write: asyncio.Future[None] | None = None
+        self._lingering: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is being answered."""
+        return self._request is not None
+
+    def close_soon(self) -> None:
+        """Close it when the request that it has is answered; at once if it has none."""
+        if self._request is not None:
+            self._request.closes = True
+        elif self.transport is not None:
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Close it at once."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    async def drain(self) -> None:
+        """Wait until the client has taken enough of what was written.
+
+        Raises:
+            ConnectionError: If it has gone.
+        """
+        if self._can_write is not None:
+            await asyncio.shield(self._can_write)
+        if self.transport is None:
+            raise ConnectionResetError("the client has gone")
+
+    def hand_over(self, take: TakeOver) -> None:
+        """Give what was read behind a handshake to whoever reads on."""
+        behind = bytes(self._buffer)
+        self._buffer.clear()
+        self._is_over = True
+        if behind:
+            take(behind)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - the only kind that streams are of
+        self.transport = transport
+        self._server.opened(self, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - its end counts, not its reason
+        """End: a request that isn't signed yet will not be."""
+        self.transport = None
+        self._server.lost(self)
+        if self._lingering is not None:
+            self._lingering.cancel()
+        if self._request is not None:
+            self._request.wake()
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        """Have whoever writes wait."""
+        if self._can_write is None:
+            self._can_write = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        """Let it go on."""
+        waiting, self._can_write = self._can_write, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on."""
+        if self._is_over:
+            return
+        self._buffer += data
+        request = self._request
+        if request is None:
+            self._next()
+        elif not request.body_is_whole:
+            self._take(request)
+        elif len(self._buffer) > _MOST_AHEAD and self.transport is not None:
+            self.transport.pause_reading()
+
+    def _next(self) -> None:
+        """Begin the next request, if its head has come."""
+        buffer = self._buffer
+        end = buffer.find(b"\r\n\r\n") + 4
+        try:
+            if end < 4:  # noqa: PLR2004 - not found
+                _check_beginning(buffer)
+                return
+            if end > LONGEST_HEAD:
+                raise MalformedError
+            head = bytes(buffer[:end])
+            del buffer[:end]
+            request = ClientRequest(self, head)
+        except MalformedError as error:
+            self._give_up(error)
+            return
+        self._request = request
+        self._server.busy(self)
+        if not request.body_is_whole:
+            self._take(request)
+        self._task = self._loop.create_task(self._serve(request))
+
+    def _take(self, request: ClientRequest) -> None:
+        try:
+            request.take(self._buffer)
+        except MalformedError:
+            request.closes = self._is_over = True
+
+    def _give_up(self, error: MalformedError) -> None:
+        """Answer what is no request, and close."""
+        self._request = request = ClientRequest(self, b"")
+        self._send(request, self._refuse(request, 400, error))
+
+    async def _serve(self, request: ClientRequest) -> None:
+        try:
+            reply = await self._answer(request)
+        except Exception as error:  # noqa: BLE001 - a defect of this program is answered and logged as one
+            reply = self._refuse(request, 500, error)
+            if request.has_begun:  # the client must not take what it has for the whole
+                self.abort()
+        self._send(request, reply)
+
+    def _send(self, request: ClientRequest, reply: Reply) -> None:
+        """Answer, and go on to the next request or close."""
+        self._request = self._task = None
+        transport = self.transport
+        if transport is None:
+            return
+        closes = request.closes or not request.body_is_whole or self._server.is_stopping
+        if not reply.is_sent:
+            transport.write(reply.to_bytes(closes=closes, without_body=request.method == "HEAD"))
+        self._server.idle(self, request.client, transport)
+        if closes:
+            self._part(transport)
+            return
+        transport.resume_reading()
+        if self._buffer:
+            self._next()
+
+    def _part(self, transport: asyncio.Transport) -> None:
+        """Close when the client has read its answer, which it shows by closing."""
+        self._is_over = True
+        self._buffer.clear()
+        if transport.can_write_eof():
+            transport.write_eof()
+            transport.resume_reading()
+            self._lingering = self._loop.call_later(_LINGER_S, transport.abort)
+        else:
+            transport.close()
+
+
+def _check_beginning(buffer: bytearray) -> None:
+    """Refuse what can't become the head of a request any more: nobody waits for the rest of it."""
+    if len(buffer) > LONGEST_HEAD or buffer.count(b"\n") != buffer.count(b"\r\n"):
+        raise MalformedError
+    if buffer and not 0x41 <= buffer[0] <= 0x5A:  # noqa: PLR2004 - A to Z, with which methods begin
+        raise MalformedError

@@ -1,0 +1,279 @@
+"""A client's request: read strictly from its bytes (RFC 9112), its body awaited, its answer written."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from base64 import b64decode
+from typing import TYPE_CHECKING, Final
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from multidict import CIMultiDict
+
+from hsm_keys.proxy.replies import Reply, head_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from hsm_keys.proxy.client_connections import ClientConnection
+
+__all__ = ["BODY_LIMIT", "LONGEST_HEAD", "BodyError", "ClientRequest", "MalformedError"]
+
+BODY_LIMIT: Final = 256 * 1024
+"""Bytes of a body that isn't judged. Kalshi's own requests are far smaller, and each one waits in memory."""
+
+LONGEST_HEAD: Final = 32 * 1024
+_LONGEST_LINE: Final = 8190
+_MOST_HEADERS: Final = 100
+_BODY_S: Final = 30.0
+_REQUEST_LINE: Final = re.compile(rb"([A-Z]{1,20}) ([!-~]+) HTTP/1\.([01])\r\n")
+_KEY_BYTES: Final = 16
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class MalformedError(Exception):
+    """What came isn't HTTP that can be read in one way; the words quote nothing of it, as it may hold a token."""
+
+
+class BodyError(Exception):
+    """The body is too long, too slow, or was cut off.
+
+    Args:
+        status: The HTTP status.
+        message: What the client is told.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class ClientRequest:
+    """A request of which the head has come.
+
+    Args:
+        connection: Where it came from; None for none, in whose place nothing can be written.
+        head: Its head as it came, with the empty line; empty for one that couldn't be read.
+
+    Attributes:
+        method: Its method; empty if it couldn't be read.
+        raw_path: Its target as it came.
+        headers: Its headers.
+        minor: Its version of HTTP 1.
+        client: Whose it is, once that is known.
+        body_exists: Whether it has a body.
+        body_is_whole: Whether all of its body has come.
+        has_begun: Whether its answer has begun.
+        closes: Whether the connection is closed behind its answer.
+
+    Raises:
+        MalformedError: If the head can't be read in one way.
+    """
+
+    def __init__(self, connection: ClientConnection | None, head: bytes) -> None:
+        self._connection = connection
+        self.method = self.raw_path = self.client = ""
+        self.headers: CIMultiDict[str] = CIMultiDict()
+        self.minor = 1
+        self.has_begun = False
+        self.closes = not head
+        self.body_exists, self.body_is_whole = False, True
+        self._body = bytearray()
+        self._is_malformed = False
+        self._left = 0
+        self._framing_left = 2 * BODY_LIMIT
+        self._parser: HttpRequestParser | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        if head:
+            self._read(head)
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The connection; None once it is closed."""
+        return self._connection.transport if self._connection is not None else None
+
+    @property
+    def connection(self) -> ClientConnection | None:
+        """Where it came from."""
+        return self._connection
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether it opens a WebSocket (RFC 6455, section 4.1)."""
+        headers = self.headers
+        try:
+            key = b64decode(headers.get("Sec-WebSocket-Key", ""), validate=True)
+        except ValueError:
+            return False
+        return (
+            self.method == "GET"
+            and self.minor == 1
+            and not self.body_exists
+            and headers.get("Upgrade", "").lower() == "websocket"
+            and "upgrade" in self._connection_options()
+            and headers.get("Sec-WebSocket-Version") == "13"
+            and len(key) == _KEY_BYTES
+        )
+
+    async def whole_body(self, limit: int) -> bytes:
+        """Return the body.
+
+        Args:
+            limit: How many bytes it may have.
+
+        Raises:
+            BodyError: If it is longer, takes longer than 30 seconds, or doesn't come whole.
+        """
+        if len(self._body) + self._left > limit:
+            raise BodyError(413, f"the body has more than {limit} bytes")
+        if not self.body_is_whole and self.minor == 1 and self.headers.get("Expect", "").lower() == "100-continue":
+            self._write(_CONTINUE)  # RFC 9110, section 10.1.1
+        try:
+            async with asyncio.timeout(_BODY_S):
+                while not self.body_is_whole and len(self._body) <= limit:
+                    if self._is_malformed:
+                        raise BodyError(400, "the body isn't one that can be read in one way")
+                    if self.transport is None:
+                        raise BodyError(400, "the body was cut off")
+                    self._waiter = asyncio.get_running_loop().create_future()
+                    await self._waiter
+        except TimeoutError:
+            raise BodyError(408, f"the body didn't come within {_BODY_S:.0f} seconds") from None
+        if len(self._body) > limit:
+            raise BodyError(413, f"the body has more than {limit} bytes")
+        return bytes(self._body)
+
+    def take(self, buffer: bytearray) -> None:
+        """Take from a buffer what belongs to the body.
+
+        Raises:
+            MalformedError: If chunks can't be read in one way; whoever asks for the body hears of it too.
+        """
+        try:
+            self._take(buffer)
+        finally:
+            self.wake()
+
+    def _take(self, buffer: bytearray) -> None:
+        if self._parser is None:
+            part = bytes(buffer[: self._left])
+            self._body += part
+            self._left -= len(part)
+            del buffer[: len(part)]
+            self.body_is_whole = not self._left
+        else:
+            self._take_chunks(self._parser, buffer)
+
+    def wake(self) -> None:
+        """Have whoever waits for the body look again."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def stream(self, reply: Reply, chunks: AsyncIterator[bytes], stalled_s: float) -> None:
+        """Answer with a body that is still coming.
+
+        Args:
+            reply: The answer's head. With a Content-Length, that is the body's.
+            chunks: The body.
+            stalled_s: Seconds after which a client that takes nothing is given up.
+
+        Raises:
+            TimeoutError: If the client takes nothing.
+            ConnectionError: If it has gone.
+            Exception: Whatever the chunks raise: the client must not take what it has for the whole.
+        """
+        headers = reply.headers
+        in_chunks = "Content-Length" not in headers and self.minor == 1
+        if in_chunks:
+            headers["Transfer-Encoding"] = "chunked"
+        self.closes = self.closes or not (in_chunks or "Content-Length" in headers)
+        if self.closes:
+            headers["Connection"] = "close"
+        self._write(head_bytes(reply.status, reply.reason, headers))
+        async for chunk in chunks:
+            self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if in_chunks else chunk)
+            if self._connection is not None:
+                async with asyncio.timeout(stalled_s):
+                    await self._connection.drain()
+        if in_chunks:
+            self._write(b"0\r\n\r\n")
+        reply.is_sent = True
+
+    def begin(self, head: bytes) -> None:
+        """Begin the answer with these bytes."""
+        self._write(head)
+
+    # What follows is called while the head is read, or a chunked body.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; trailers, behind the body, aren't kept."""
+        if self._parser is None or not self.body_exists:
+            text = value.decode("utf-8", "surrogateescape").strip(" \t")
+            self.headers.add(name.decode("ascii"), text)
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a part of a chunked body."""
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        """Note that a chunked body is whole."""
+        if self.body_exists:
+            self.body_is_whole = True
+
+    def _read(self, head: bytes) -> None:
+        line = _REQUEST_LINE.match(head)
+        if line is None or max(map(len, head.split(b"\r\n"))) > _LONGEST_LINE:
+            raise MalformedError
+        method, target, minor = line.groups()
+        parser = HttpRequestParser(self)
+        switches = False
+        try:
+            parser.feed_data(head)
+        except HttpParserUpgrade:
+            switches = True
+        except HttpParserError:
+            raise MalformedError from None
+        headers = self.headers
+        hosts, lengths = headers.getall("Host", ()), headers.getall("Content-Length", ())
+        codings = headers.getall("Transfer-Encoding", ())
+        is_chunked = bool(codings)
+        self.minor = int(minor)
+        if len(headers) > _MOST_HEADERS or len(hosts) > 1 or (self.minor and not hosts):
+            raise MalformedError
+        if is_chunked and (switches or not self.minor or [one.lower() for one in codings] != ["chunked"]):
+            raise MalformedError
+        self.method, self.raw_path = method.decode("ascii"), target.decode("ascii")
+        self._left = int(lengths[0]) if lengths else 0
+        self.body_exists = is_chunked or self._left > 0
+        self.body_is_whole = not self.body_exists
+        self._parser = parser if is_chunked else None
+        # To h2c, say: what comes behind may be of another protocol, and is no request that anybody judged.
+        self.closes = switches or not self.minor or "Upgrade" in headers or "close" in self._connection_options()
+
+    def _take_chunks(self, parser: HttpRequestParser, buffer: bytearray) -> None:
+        """Feed lines, so that the parser stops where the body ends: what follows is the next request's."""
+        try:
+            while buffer and not self.body_is_whole and len(self._body) <= BODY_LIMIT:
+                end = buffer.find(b"\n") + 1 or len(buffer)
+                parser.feed_data(bytes(buffer[:end]))
+                del buffer[:end]
+                self._framing_left -= end
+                if self._framing_left < 0:
+                    raise HttpParserError
+        except (HttpParserError, HttpParserUpgrade):
+            self._is_malformed = True
+            raise MalformedError from None
+
+    def _connection_options(self) -> set[str]:
+        """Return the tokens of the header Connection."""
+        values = self.headers.getall("Connection", ())
+        return {token.strip().lower() for value in values for token in value.split(",")}
+
+    def _write(self, data: bytes) -> None:
+        if data is not _CONTINUE:  # the answer has yet to begin
+            self.has_begun = True
+        transport = self.transport
+        if transport is None:
+            raise ConnectionResetError("the client has gone")
+        transport.write(data)
