@@ -86,7 +86,7 @@ def enroll(
     connect = connector(settings)
     with reporting(settings) as report, opened_store(settings, report) as store:
         if offline:
-            _print_offline(settings, store, lifecycle.mint(store, name, kind, report)[0], report)
+            _print_offline(settings, store, lifecycle.enroll_offline(store, name, kind, report), report)
             return
         with management_client(connect, [store], auth, report, changes=True) as management:
             done = lifecycle.enroll(

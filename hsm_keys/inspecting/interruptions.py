@@ -54,7 +54,9 @@ def interruptions(keys: Sequence[Seen]) -> Iterator[Finding]:
                 )
             elif key.name.endswith(ENDING):
                 message = f"a `revoke` of {name_of(key)!r} was interrupted: its private half is still in {key.store}"
-                yield about_key("revoke-interrupted", key, message, "revoke", name_of(key), "--destroy")
+                anew = any(other.name == name_of(key) for other in members)  # then the name means another key
+                word = key.name if anew else name_of(key)
+                yield about_key("revoke-interrupted", key, message, "revoke", word, "--destroy")
         yield from _rotation(members)
 
 
@@ -103,6 +105,9 @@ def _retired(name: str, current: Seen | None, old: Seen) -> Finding:
         message = f"{old.name} was replaced by a key called {name!r}, which isn't there any more"
         return about_key("rotation-orphan", old, message, "revoke", old.name, "--destroy")
     if old.api_key_id in old.signs_for:
+        if current.api_key_id is not None and current.api_key_id not in current.signs_for:
+            message = f"{name!r} was rotated, and its new API key is dead while the old one still works: go back"
+            return about_key("rotation-grace", old, message, "rotate", name, "--abort")
         message = f"{name!r} was rotated, and its old API key still works"
         return about_key("rotation-grace", old, message, "rotate", name, "--finish")
     message = f"{name!r} was rotated, its old API key is dead, and the old private half is still there"

@@ -56,6 +56,12 @@ def _about(key: Seen, listed: dict[str, ApiKey]) -> Iterator[Finding]:
         return
     elif key.signs_for:
         yield _bindable(key)
+    elif key.api_key_id is None and key.environment is not None:
+        message = (
+            f"an interrupted `generate` put {key.name!r} into {key.store}, and Kalshi knows no API key of it: it is "
+            "dead, or not known everywhere yet, and then `generate` goes on"
+        )
+        yield about_key("generate-interrupted", key, message, "revoke", key.name, "--destroy")
     elif key.api_key_id is None:
         message = f"{key.name!r} is in {key.store} and isn't registered at Kalshi"
         yield about_key("not-registered", key, message, "enroll", "--name", key.name)

@@ -44,16 +44,21 @@ if TYPE_CHECKING:
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.stores.base import StoredKey
 
-__all__ = ["end_api_key"]
+__all__ = ["end_api_key", "settle"]
 
 _ATTEMPTS: Final = 4  # a key that was deleted a moment ago may still be known somewhere
 _PATIENCE_S: Final = 10.0
 _SETTLE_S: Final = 2.0
-"""Seconds between two looks for a key that nothing shows to have lived."""
+"""Seconds between two looks, where Kalshi may not have carried out yet what it was asked for."""
 
 
 class _StillThere(Exception):  # noqa: N818 - a state, not an error
     """Kalshi still lists the key, or takes its signature."""
+
+
+def settle() -> None:
+    """Wait until Kalshi has carried out what it was asked for a moment ago, and all of it knows that."""
+    time.sleep(_SETTLE_S)
 
 
 def end_api_key(
@@ -77,7 +82,8 @@ def end_api_key(
 
     Raises:
         WrongEnvironmentError: If the key belongs to another environment; nothing was sent.
-        KalshiError: If Kalshi refuses, or still takes the key afterwards.
+        RefusedError: If Kalshi refuses to list or to delete API keys: nothing was deleted.
+        KalshiError: If Kalshi still takes the key afterwards.
         OutcomeUnknownError: If it isn't known whether the key was deleted; run again, it is looked up.
         EndNotProvedError: If nothing proves that it is dead.
     """
@@ -109,7 +115,7 @@ def end_api_key(
             if key is None
             else f"enable {key.name!r} in its store, so that it can sign the proof",
         )
-    end.check_not_listed()
+    end.prove_by_list()
     if key is not None:
         report(f"{key.name!r} signs nothing any more, so there is no proof but Kalshi's word")
 
@@ -170,13 +176,19 @@ class _End:
                 raise
         return True
 
-    def check_not_listed(self) -> None:
+    def prove_by_list(self) -> None:
         """Wait until Kalshi doesn't list it any more.
 
         Raises:
             KalshiError: If it still does after some seconds.
+            EndNotProvedError: If something else than Kalshi answers, or Kalshi says something else.
         """
-        self._look(lambda: bool(self.is_listed()), "lists it")
+        try:
+            self._look(lambda: bool(self.is_listed()), "lists it")
+        except EndNotProvedError:
+            raise
+        except (NetworkError, RefusedError) as error:
+            raise self.unproved(error.message, error.hint) from None
 
     def prove(self, *, lived: bool) -> None:
         """Prove that it is dead, by the list and by its own signature.
@@ -190,9 +202,9 @@ class _End:
         """
         for number in range(1 if lived else 2):
             if number:
-                time.sleep(_SETTLE_S)
+                settle()
+            self.prove_by_list()
             try:
-                self.check_not_listed()
                 self._look(self._is_taken, "takes its signature")
             except EndNotProvedError:
                 raise

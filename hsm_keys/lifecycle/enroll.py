@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.stores.base import KeyStore, StoredKey
 
-__all__ = ["Enrollment", "adopt", "enroll", "mint"]
+__all__ = ["Enrollment", "adopt", "enroll", "enroll_offline"]
 
 _BY_HAND: Final = (
     "this account may not register keys by API (below Premier): run `hsm-keys enroll --name {name} --offline`, "
@@ -54,10 +54,8 @@ class Enrollment:
     api_key_id: str | None
 
 
-def mint(
-    store: KeyStore, name: str, key_type: KeyType | None, report: Callable[[str], None]
-) -> tuple[Enrollment, bool]:
-    """Make the pair in the store, or pick up one that was made before, and prove custody.
+def enroll_offline(store: KeyStore, name: str, key_type: KeyType | None, report: Callable[[str], None]) -> Enrollment:
+    """Make the pair in the store, or pick up one that was made before, and prove custody; nothing is sent to Kalshi.
 
     Args:
         store: Where the private half will live.
@@ -65,16 +63,23 @@ def mint(
         key_type: What to make; None makes RSA-2048, and takes what is there if a key is picked up.
         report: Called with a line for people after each step.
 
-    Returns:
-        The minted key, and whether it is new: made in this call, so that Kalshi can't know it.
-
     Raises:
+        KeyBusyError: If another run works on the name.
         UsageError: If the name can't be one.
         KeyExistsError: If a registered key has the name.
         ForeignKeyError: If a key that isn't ours has it.
         CustodyError: If the private half isn't in custody.
         StoreError: If the store can't make it.
     """
+    with exclusive(store, check_new_name(name)):
+        store.mend(name)
+        return _mint(store, name, key_type, report)[0]
+
+
+def _mint(
+    store: KeyStore, name: str, key_type: KeyType | None, report: Callable[[str], None]
+) -> tuple[Enrollment, bool]:
+    """Return the minted key, and whether it is new: made in this call, so that Kalshi can't know it."""
     found = _unregistered(store, name)
     new = found is None
     key = store.generate(name, key_type or KeyType.RSA_2048) if found is None else found
@@ -133,7 +138,7 @@ def enroll(
         check_manages(management.signer.api_key_id, listed)
         if scopes is None:
             report(MOVES_MONEY)
-        minted, new = mint(store, name, key_type, report)
+        minted, new = _mint(store, name, key_type, report)
         wanted = ApiKeyRequest(name, scopes, subaccount, by_hand=_BY_HAND.format(name=name))
         registrar = Registrar(store, management, connect, report)
         key, api_key_id = registrar.register(minted.key, wanted, listed, new=new)

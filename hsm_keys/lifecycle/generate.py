@@ -28,7 +28,7 @@ from hsm_keys.lifecycle.made_by_kalshi import KALSHI, GeneratedPair, KalshiGener
 from hsm_keys.lifecycle.registering import bind
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.backend import as_importing
-from hsm_keys.stores.key_names import check_new_name
+from hsm_keys.stores.key_names import IMPORTING, check_new_name
 from hsm_keys.stores.marks import name_in_use
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class Generator:
             OutcomeUnknownError: If it isn't known whether Kalshi made a pair; the next run finds out.
         """
         with exclusive(self._store, self._name):
+            self._store.mend(self._name + IMPORTING)
             pending = self._imports.pending(self._name)
             if pending is None:
                 self._check_not_stored()
@@ -204,7 +205,7 @@ class Generator:
                 f"the store has the key {self._name!r} that Kalshi made, and none of the API keys that Kalshi lists "
                 "takes its signature; nothing was done",
                 hint="it may not be known everywhere yet: run the same command again; if it was deleted at Kalshi, "
-                "generate under another name",
+                f"`hsm-keys revoke {self._name} --destroy` comes first",
             )
         self._kalshi.check_asked(api_key_id, listed)
         others = [api_key for api_key in namesakes if api_key.api_key_id != api_key_id]

@@ -20,6 +20,7 @@ from hsm_keys.errors import (
 from hsm_keys.inspecting.proof_of_possession import find_registration, prove_registration
 from hsm_keys.kalshi.errors import BadRequestError, ConflictError, TierError
 from hsm_keys.lifecycle.ending import end_api_key
+from hsm_keys.lifecycle.late_registration import find_late_registration
 from hsm_keys.lifecycle.rights import check_asked, describe_rights
 
 if TYPE_CHECKING:
@@ -102,17 +103,17 @@ class Registrar:
                 f"somebody else registered {key.name!r} meanwhile",
                 hint="see it with `hsm-keys list`, then run this again",
             )
-        unclaimed = [listing for listing in listed if listing.api_key_id not in claimed]
-        api_key_id = None if new else find_registration(self._connect, key, unclaimed)
-        if api_key_id is not None:
-            listing = next(listing for listing in unclaimed if listing.api_key_id == api_key_id)
+        listing = None if new else find_late_registration(self._management, self._connect, key, claimed)
+        if listing is not None:
+            api_key_id = listing.api_key_id
             if not wanted.as_listed:
                 check_asked(key.name, listing, wanted.scopes, wanted.subaccount)
             self._report(f"found it registered at Kalshi, as API key {api_key_id}, with {describe_rights(listing)}")
         else:
-            namesakes = [listing.api_key_id for listing in unclaimed if listing.name == wanted.name]
-            if namesakes:
-                ids = ", ".join(namesakes)
+            namesakes = [each.api_key_id for each in listed if each.name == wanted.name]
+            unclaimed = [api_key_id for api_key_id in namesakes if api_key_id not in claimed]
+            if unclaimed:
+                ids = ", ".join(unclaimed)
                 self._report(f"note: Kalshi has another API key called {wanted.name!r}, not in this store: {ids}")
             api_key_id = self._post(key, wanted, listed)
             self._report(f"registered the public half at Kalshi, as API key {api_key_id}")

@@ -13,16 +13,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hsm_keys.errors import EndNotProvedError, KalshiError, KeyBusyError, KeyNotFoundError, KeyProblemError, UsageError
+from hsm_keys.errors import EndNotProvedError, KeyBusyError, KeyNotFoundError, KeyProblemError, UsageError
 from hsm_keys.inspecting.proof_of_possession import can_sign, find_registration, is_going, says_unknown
-from hsm_keys.kalshi.errors import UnauthorizedError
+from hsm_keys.kalshi.errors import RefusedError, UnauthorizedError
 from hsm_keys.lifecycle.ending import end_api_key
+from hsm_keys.lifecycle.late_registration import find_late_registration
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.rights import check_manages, manages_keys, may_manage
 from hsm_keys.lifecycle.targets import Target, check_not_foreign, find_target, keys_named
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.backend import as_renaming
-from hsm_keys.stores.key_names import ENDING
+from hsm_keys.stores.key_names import ENDING, SUCCESSOR
 from hsm_keys.stores.marks import ours
 
 if TYPE_CHECKING:
@@ -180,8 +181,10 @@ class Revoker:
         begun = key is not None and key.name.endswith(ENDING)
         try:
             end_api_key(self._management, self._connect, api_key_id, key, self._report, begun=begun)
-        except KalshiError:  # it lives
-            if key and begun:
+        except RefusedError:
+            # Nothing was deleted, in this run at least. After any other error it may be dead, and where Kalshi didn't
+            # list it, an earlier run may have deleted it: then the mark is all that proves it.
+            if key and begun and target.listing:
                 self._rename(key, key.name.removesuffix(ENDING))
             raise
         if key and begun and not destroy:
@@ -211,15 +214,16 @@ class Revoker:
         target = find_target(word, keys, listed)
         check_manages(self._management.signer.api_key_id, listed)
         if target.key is not None and target.api_key_id is None:
-            target = self._registered(target.key, _unclaimed(listed, keys))
+            target = self._registered(target.key, keys)
         return target, listed
 
-    def _registered(self, key: StoredKey, unclaimed: Sequence[ApiKey]) -> Target:
+    def _registered(self, key: StoredKey, keys: Sequence[StoredKey]) -> Target:
         """Return a minted key with the API key that an interrupted enroll may have registered for it."""
-        api_key_id = find_registration(self._connect, key, unclaimed) if can_sign(key) else None
-        listing = next((entry for entry in unclaimed if entry.api_key_id == api_key_id), None)
-        explanation = "an interrupted enroll registered it, and didn't bind the id" if listing else ""
-        return Target(api_key_id, key, listing, explanation)
+        claimed = {kept.api_key_id for kept in keys}
+        listing = find_late_registration(self._management, self._connect, key, claimed) if can_sign(key) else None
+        if listing is None:
+            return Target(None, key, None)
+        return Target(listing.api_key_id, key, listing, "an interrupted enroll registered it, and didn't bind the id")
 
     def _check_something_to_do(self, target: Target, *, destroy: bool) -> None:
         if target.api_key_id is None and not destroy:
@@ -277,6 +281,9 @@ class Revoker:
             self._report(f"the private half of {key.name!r} stays in {self._store.describe()}")
             return "kept"
         self._store.destroy(key)
+        successor = key.name.partition("+")[0] + SUCCESSOR
+        self._store.mend(successor)  # what a killed rotation left of it: nobody looks for that once the name is gone
+        self._store.clear(successor)
         days = self._store.deletion_days
         self._report(
             f"scheduled the deletion of the private half of {key.name!r}, in {days} days"

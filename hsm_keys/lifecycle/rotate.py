@@ -24,8 +24,9 @@ from hsm_keys.errors import (
     KeyProblemError,
 )
 from hsm_keys.inspecting.custody import CustodyReport, prove_custody
-from hsm_keys.inspecting.proof_of_possession import find_registration, prove_registration
-from hsm_keys.lifecycle.ending import end_api_key
+from hsm_keys.inspecting.proof_of_possession import prove_registration
+from hsm_keys.lifecycle.ending import end_api_key, settle
+from hsm_keys.lifecycle.late_registration import find_late_registration
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.registering import Registrar
 from hsm_keys.lifecycle.rights import check_manages
@@ -217,6 +218,8 @@ class Rotator:
             old, new = self._ends_of(name, stage)
             prove_registration(self._connect, old, _id_of(old))  # else nothing would be left that works
             if stage.retired is not None:
+                settle()  # somebody may have begun to end it: a deletion is carried out, or known, a moment later
+                prove_registration(self._connect, old, _id_of(old))
                 old, new = self._store.hand_over(name, taker=old, leaver=new, mark=SUCCESSOR)
                 self._report(f"gave {name!r} back to API key {old.api_key_id}")
             self._end_successor(new)
@@ -328,12 +331,11 @@ class Rotator:
             self._destroy(old, "the old private half")
 
     def _end_successor(self, new: StoredKey) -> None:
-        listed = self._management.api_keys.list().api_keys
         api_key_id = new.api_key_id
         if api_key_id is None:  # its registration may have been on its way
             claimed = {key.api_key_id for key in self._store.keys()}
-            unclaimed = [listing for listing in listed if listing.api_key_id not in claimed]
-            api_key_id = find_registration(self._connect, new, unclaimed)
+            listing = find_late_registration(self._management, self._connect, new, claimed)
+            api_key_id = listing.api_key_id if listing else None
         if api_key_id is not None:
             end_api_key(self._management, self._connect, api_key_id, new, self._report)
         self._destroy(new, f"the successor {new.name!r}")

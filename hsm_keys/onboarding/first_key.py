@@ -10,7 +10,7 @@ from hsm_keys.inspecting.custody import prove_custody
 from hsm_keys.inspecting.doctor import check_bootstrap, check_clock, check_network
 from hsm_keys.inspecting.proof_of_possession import prove_registration
 from hsm_keys.kalshi.errors import TierError
-from hsm_keys.lifecycle.enroll import Enrollment, adopt, enroll, mint
+from hsm_keys.lifecycle.enroll import Enrollment, adopt, enroll, enroll_offline
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.signing.pem import PemKey
@@ -131,7 +131,7 @@ def first_key(
             )
         except TierError as error:
             person.report(f"{error.message}: so it is registered by hand")
-    minted, _ = mint(store, wanted.name, wanted.key_type, person.report)
+    minted = enroll_offline(store, wanted.name, wanted.key_type, person.report)
     api_key_id = api_key_id or _registered_by_hand(minted.key, person)
     return adopt(store, wanted.name, api_key_id, environment=environment, connect=connect, report=person.report)
 

@@ -9,7 +9,7 @@ import pytest
 
 from hsm_keys import KeyState
 from hsm_keys.errors import ForeignKeyError, KeyNotRegisteredError
-from hsm_keys.lifecycle.enroll import adopt, mint
+from hsm_keys.lifecycle.enroll import adopt, enroll_offline
 from hsm_keys.lifecycle.rotate import Stage
 from hsm_keys.stores.awskms import open_kms
 from tests.lifecycle.person import Person
@@ -62,7 +62,7 @@ CHANGES: dict[str, Callable[[AwsKmsStore, StoredKey], object]] = {
         "alpha", taker=store.key("prod"), leaver=key, mark="+retired"
     ),
     "replicate": lambda store, key: store.replicate(key.name, "us-west-2"),
-    "enroll": lambda store, key: mint(store, key.name, None, lambda _: None),
+    "enroll": lambda store, key: enroll_offline(store, key.name, None, lambda _: None),
     "rotate": lambda store, key: Stage.read(store, key.name),
 }
 

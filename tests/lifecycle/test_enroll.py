@@ -17,7 +17,7 @@ from hsm_keys.errors import (
     UsageError,
 )
 from hsm_keys.kalshi.errors import ConflictError, ForbiddenError, RateLimitError, TierError, UnauthorizedError
-from hsm_keys.lifecycle.enroll import Enrollment, adopt, enroll, mint
+from hsm_keys.lifecycle.enroll import Enrollment, adopt, enroll, enroll_offline
 from hsm_keys.sandbox import SandboxServer, parse_fault
 from tests.lifecycle.person import Person
 from tests.support.oddkeys import make_extractable
@@ -147,8 +147,7 @@ def test_below_premier_the_key_is_kept_and_the_way_out_is_told(store: KeyStore) 
         key = store.key("prod")
         assert key.state is KeyState.MINTED
 
-        offline, new = mint(store, "prod", None, person.said.append)
-        assert not new
+        offline = enroll_offline(store, "prod", None, person.said.append)
         assert offline.key.public_pem() == key.public_pem()
         by_hand = basic.add_key("pasted", key.public_pem()).api_key_id
         adopted = person.adopt("prod", by_hand)

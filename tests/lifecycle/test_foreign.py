@@ -19,7 +19,7 @@ from hsm_keys.errors import (
 from hsm_keys.inspecting.custody_report import examine_account
 from hsm_keys.inspecting.reconcile import judge
 from hsm_keys.inspecting.snapshot import observe
-from hsm_keys.lifecycle.enroll import Enrollment, adopt, enroll, mint
+from hsm_keys.lifecycle.enroll import Enrollment, adopt, enroll, enroll_offline
 from hsm_keys.lifecycle.generate import Generator
 from hsm_keys.lifecycle.made_by_kalshi import KalshiGenerator
 from hsm_keys.lifecycle.registering import ApiKeyRequest
@@ -148,7 +148,7 @@ def test_no_workflow_changes_them_or_does_anything_at_kalshi(person: Sharing, so
     before = objects_of(softhsm)
     attempts: list[Callable[[], object]] = [
         lambda: person.enroll("alpha"),
-        lambda: mint(person.store, "alpha", None, person.said.append),
+        lambda: enroll_offline(person.store, "alpha", None, person.said.append),
         lambda: person.generate("alpha"),
         lambda: Stage.read(person.store, "alpha"),
         lambda: person.rotate("alpha"),

@@ -401,11 +401,21 @@ class AwsKmsStore(KeyStore):
         check_ours(key, self.describe())
         return _kms_key(key)
 
+    def mend(self, name: str) -> None:
+        """Let go of a key that was made for that name by a run that was killed, while another run's key got it."""
+        region = self._uri.regions[0]
+        if alias_of(name) in creation.aliases(self.caller().manage(region), region):
+            for state in ("Enabled", "PendingImport"):
+                self._let_go(name, state)
+
     def clear(self, name: str) -> bool:
         """Schedule the deletion of a key that was made for that name, and never got its alias."""
+        return self._let_go(name, "Enabled")
+
+    def _let_go(self, name: str, state: str) -> bool:
         region = self._uri.regions[0]
         client = self.caller().manage(region)
-        found = creation.left_over(client, region, name, set(creation.aliases(client, region).values()))
+        found = creation.left_over(client, region, name, set(creation.aliases(client, region).values()), state)
         if found is not None:
             replicas.destroy(self.caller().manage, found, name)
         return found is not None

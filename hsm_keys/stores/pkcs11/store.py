@@ -30,7 +30,14 @@ from hsm_keys.stores.pkcs11 import fresh_process
 from hsm_keys.stores.pkcs11.attributes import read
 from hsm_keys.stores.pkcs11.errors import KEY_REFUSED, LOGIN_LOST, is_gone, mapped_errors, reason
 from hsm_keys.stores.pkcs11.key import Pkcs11Key
-from hsm_keys.stores.pkcs11.key_pairs import check_can_make, destroy_pair, mend_pair, write_id, write_label
+from hsm_keys.stores.pkcs11.key_pairs import (
+    check_can_make,
+    destroy_pair,
+    mend_pair,
+    remove_orphans,
+    write_id,
+    write_label,
+)
 from hsm_keys.stores.pkcs11.marks import minted_id, registered_id
 from hsm_keys.stores.pkcs11.minting import Mint, busy, shows_others_late
 from hsm_keys.stores.pkcs11.objects import NO_LABEL, Pair, is_ours, required
@@ -279,8 +286,9 @@ class Pkcs11Store(KeyStore):
             destroy_pair(objects, private)
 
     def mend(self, name: str) -> None:
-        """Give the public object of that key the private one's label and CKA_ID again."""
+        """Give the public object of that key the private one's label and CKA_ID again; one of no key is destroyed."""
         with self.managing(f"mend the key {name!r}") as objects:
+            remove_orphans(objects, name)
             for private in objects.private_keys(name):
                 if is_ours(private):
                     mend_pair(objects, private)

@@ -1,0 +1,51 @@
+"""The API key that an interrupted run may have registered for a minted key: its answer was lost, or it is under way.
+
+Kalshi may carry a request out, or know everywhere that it has, a moment after the run that sent it was killed. So one
+look that finds nothing proves nothing: a pair that is destroyed then leaves an API key that nobody can sign for, and
+one that is registered again has two.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hsm_keys.inspecting.proof_of_possession import find_registration
+from hsm_keys.lifecycle.ending import settle
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from hsm_keys.inspecting.proof_of_possession import Connect
+    from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.kalshi.models import ApiKey
+    from hsm_keys.stores.base import StoredKey
+
+__all__ = ["find_late_registration"]
+
+
+def find_late_registration(
+    management: KalshiClient, connect: Connect, key: StoredKey, claimed: Collection[str | None]
+) -> ApiKey | None:
+    """Return what Kalshi lists for a minted key; None if two looks, with some time between, find nothing.
+
+    Args:
+        management: Signs the listing.
+        connect: Makes a client of the same environment for another signer.
+        key: The key.
+        claimed: The API keys that the store's keys are bound to: it is none of them.
+
+    Raises:
+        KalshiError: If Kalshi refuses the listing, or its answers say nothing about the key.
+        NetworkError: If there is no answer.
+    """
+    found = _look(management, connect, key, claimed)
+    if found is None:
+        settle()
+        found = _look(management, connect, key, claimed)
+    return found
+
+
+def _look(management: KalshiClient, connect: Connect, key: StoredKey, claimed: Collection[str | None]) -> ApiKey | None:
+    unclaimed = [listing for listing in management.api_keys.list().api_keys if listing.api_key_id not in claimed]
+    api_key_id = find_registration(connect, key, unclaimed)
+    return next((listing for listing in unclaimed if listing.api_key_id == api_key_id), None)

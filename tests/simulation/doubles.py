@@ -1,0 +1,147 @@
+"""Puts the doubles in the place of what leaves a process, for as long as lives are simulated."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import contextmanager
+from functools import cache
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import stamina
+
+import hsm_keys.lifecycle.locking
+import hsm_keys.signing.algorithms
+import hsm_keys.signing.flow
+import hsm_keys.signing.signer
+import hsm_keys.signing.wrapping
+import hsm_keys.stores.awskms.importing
+import hsm_keys.stores.pkcs11.importing
+import hsm_keys.stores.pkcs11.objects
+import hsm_keys.stores.vault.creation
+import hsm_keys.stores.vault.entries
+import hsm_keys.stores.vault.importing
+from hsm_keys.stores.awskms.uri import AwsKmsUri
+from hsm_keys.stores.uri import Pkcs11Uri
+from hsm_keys.stores.vault.uri import VaultUri
+from tests.simulation.clock import attempts
+from tests.simulation.pairs import verifies
+from tests.simulation.wrapping import wrap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.simulation.world import World
+
+
+class Stage:
+    """The world of the life that is being lived in this process; the doubles look it up here."""
+
+    world: World
+    opened: list[tuple[str, str, str]]
+    """By descriptor: machine, store and name of a lock."""
+    holders: dict[tuple[str, str, str], int]
+
+    def begin(self, world: World) -> None:
+        self.world = world
+        self.opened = []
+        self.holders = {}
+
+
+STAGE = Stage()
+
+
+class _Time:
+    """Stands in for the module ``time`` where requests are signed: a process has its own clock."""
+
+    @staticmethod
+    def time_ns() -> int:
+        process = STAGE.world.process
+        return int((STAGE.world.clock.now + (process.skew_s if process else 0.0)) * 1e9)
+
+    @staticmethod
+    def monotonic() -> float:
+        return STAGE.world.clock.now
+
+
+class _Locks:
+    """Stands in for the locks of machines: one holder of a name at a time on each."""
+
+    @staticmethod
+    def opened(store: Any, name: str) -> int:
+        process = STAGE.world.process
+        assert process is not None
+        STAGE.opened.append((process.machine, store.describe(), name))
+        return len(STAGE.opened) - 1
+
+    @staticmethod
+    def try_lock(descriptor: int) -> bool:
+        return STAGE.holders.setdefault(STAGE.opened[descriptor], descriptor) == descriptor
+
+    @staticmethod
+    def close(descriptor: int) -> None:
+        if STAGE.holders.get(STAGE.opened[descriptor]) == descriptor:
+            del STAGE.holders[STAGE.opened[descriptor]]
+
+
+def _retry_context(on: Any, **options: Any) -> Iterator[Any]:
+    world = STAGE.world
+    return attempts(world.clock, world.source, world.wait, on=on, **options)
+
+
+def _sleep(seconds: float) -> None:
+    STAGE.world.wait(seconds)
+
+
+class _Thread:
+    """Stands in for a thread that looks a key up aside: it does so at once."""
+
+    def __init__(self, *, target: Any, **_: Any) -> None:
+        self.start = target
+
+
+def _token_hex(length: int) -> str:
+    return STAGE.world.source.randbytes(length).hex()
+
+
+def _everywhere(patch: pytest.MonkeyPatch, name: str, real: object, double: object) -> None:
+    """Replace a function in every module that has imported it."""
+    for module in list(sys.modules.values()):
+        if module.__name__.startswith("hsm_keys") and vars(module).get(name) is real:
+            patch.setattr(module, name, double)
+
+
+@contextmanager
+def doubles() -> Iterator[None]:
+    """Let the workflows run on doubles; threads that aren't a life's must not use them meanwhile."""
+    locking = hsm_keys.lifecycle.locking
+    searched = hsm_keys.stores.pkcs11.objects._searched
+    with pytest.MonkeyPatch.context() as patch:
+        _everywhere(patch, "verifies", hsm_keys.signing.algorithms.verifies, verifies)
+        _everywhere(patch, "wrap", hsm_keys.signing.wrapping.wrap, wrap)
+        patch.setattr(stamina, "retry_context", _retry_context)
+        patch.setattr(time, "sleep", _sleep)
+        patch.setattr(hsm_keys.signing.signer, "time", _Time)
+        patch.setattr(hsm_keys.signing.flow, "time", _Time)
+        threads = SimpleNamespace(Thread=_Thread)
+        patch.setattr(hsm_keys.signing.signer, "threading", threads)
+        patch.setattr(locking, "_opened", _Locks.opened)
+        patch.setattr(locking, "try_lock", _Locks.try_lock)
+        patch.setattr(locking, "os", SimpleNamespace(close=_Locks.close))
+        tokens = SimpleNamespace(token_hex=_token_hex)
+        patch.setattr(hsm_keys.stores.vault.entries, "secrets", tokens)
+        patch.setattr(hsm_keys.stores.vault.creation, "secrets", tokens)
+        for kind in (Pkcs11Uri, VaultUri, AwsKmsUri):  # each key has one, and a life looks at keys a hundred times
+            patch.setattr(kind, "__str__", cache(kind.__str__))
+        pkcs11 = hsm_keys.stores.pkcs11
+        patch.setattr(pkcs11.importing, "_throwaway", lambda _: STAGE.world.pair().private_key)
+        patch.setattr(
+            pkcs11.objects,
+            "_searched",
+            lambda session, template: (
+                session.search(template) if hasattr(session, "search") else searched(session, template)
+            ),
+        )
+        yield

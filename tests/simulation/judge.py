@@ -1,0 +1,144 @@
+"""What must be so at every moment of a life, and when a command says that it is done. Written from the documents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.simulation.world import Violated
+
+if TYPE_CHECKING:
+    from tests.simulation.commands import Told
+    from tests.simulation.kalshi import Kalshi, Registered
+    from tests.simulation.life import Store
+    from tests.simulation.script import Script
+
+
+class Judge:
+    """Watches a life.
+
+    Args:
+        script: The life.
+        store: Its store.
+        kalshis: Kalshi's environments.
+    """
+
+    def __init__(self, script: Script, store: Store, kalshis: dict[str, Kalshi]) -> None:
+        self._script = script
+        self._store = store
+        self._kalshis = kalshis
+        self._theirs: set[str] = set()
+        self._their_half: bytes | None = None
+        self._released: set[str] = set()
+        self.proved: dict[str, Kalshi] = {}
+        """The names that were told to be done, with their environment."""
+        self.moved = False
+        """Whether the store came back with what it held before: what was destroyed since, is there again, and the
+        other way round."""
+        store.on_destroyed.append(self._on_destroyed)
+        for kalshi in kalshis.values():
+            kalshi.on_created.append(self._on_created)
+            kalshi.on_deleted.append(self._on_deleted)
+
+    def leave_alone(self, api_key_ids: set[str], half: bytes | None) -> None:
+        """Remember what belongs to others."""
+        self._theirs, self._their_half = api_key_ids, half
+
+    def released(self, name: str) -> None:
+        """Somebody began to revoke it."""
+        self.proved.pop(name, None)
+        self._released.add(name)
+
+    def _on_created(self, kalshi: Kalshi, key: Registered) -> None:
+        """Check that no API key may do more, or something else, than what was asked for."""
+        wanted = frozenset(self._script.scopes or ("read", "write"))
+        listing = key.listing
+        if frozenset(listing.scopes) != wanted or listing.subaccount != self._script.subaccount:
+            raise Violated(
+                f"API key {short(listing.api_key_id)} has {sorted(listing.scopes)} on {listing.subaccount}, and "
+                f"{sorted(wanted)} on {self._script.subaccount} were asked for"
+            )
+
+    def _on_deleted(self, kalshi: Kalshi, key: Registered) -> None:
+        if key.listing.api_key_id in self._theirs:
+            raise Violated(f"somebody else's API key {short(key.listing.api_key_id)} was deleted")
+        self._check_names_work()
+
+    def _on_destroyed(self, public: bytes) -> None:
+        """Check that a private half is destroyed only after its API keys are dead, in all environments."""
+        if public == self._their_half:
+            raise Violated("another program's private half was destroyed")
+        if self.moved or public in self._store.publics():
+            return  # another object of the same key is still there
+        for kalshi in self._kalshis.values():
+            for key in kalshi.living(public):
+                raise Violated(
+                    f"the private half of API key {short(key.listing.api_key_id)} was destroyed, and that lives in "
+                    f"{kalshi.environment}"
+                )
+        self._check_names_work()
+
+    def _check_names_work(self) -> None:
+        """Check that a name that was proved has an API key that lives, and whose private half is there."""
+        if self.moved:
+            return
+        publics = self._store.publics()
+        for name, kalshi in self.proved.items():
+            if not any(key.public in publics for key in kalshi.living() if called(key, name)):
+                raise Violated(f"{name!r} was proved, and no API key of it works any more")
+
+    def told(self, told: Told, name: str, kalshi: Kalshi, *, alone: bool) -> None:
+        """Check that what a command said is so. With others at work, only what nobody can undo is looked at."""
+        labels = self._store.labels()
+        if told.stage in {"enrolled", "adopted", "grace", "done", "aborted"}:
+            self._check_living(told, name, kalshi, labels, alone=alone)
+        if told.stage in {"done", "aborted"} and told.retired and told.retired != told.api_key_id:
+            self._check_dead(told.retired, kalshi, destroyed=told.destroyed)
+        if told.stage == "revoked" and told.api_key_id:
+            self._check_dead(told.api_key_id, kalshi, destroyed=told.destroyed)
+        for finding in told.fixed:
+            assert finding.repair is not None
+            key = kalshi.keys[finding.repair.api_key_id]
+            if alone and key.public not in self._store.publics():
+                raise Violated(f"reconcile bound API key {short(finding.repair.api_key_id)} to another pair")
+
+    def _check_living(self, told: Told, name: str, kalshi: Kalshi, labels: dict[str, bytes], *, alone: bool) -> None:
+        key = kalshi.keys.get(str(told.api_key_id))
+        if key is None:
+            raise Violated(f"{told.stage}: Kalshi never had API key {told.api_key_id}")
+        if self.moved:
+            return
+        if key.alive and labels.get(name) == key.public and (alone or name not in self._released):
+            self.proved[name] = kalshi
+        if not alone:
+            return
+        if not key.alive or labels.get(name) != key.public:
+            raise Violated(f"{told.stage}: {name!r} was said to be API key {short(str(told.api_key_id))}, and isn't")
+        others = [each for each in kalshi.living() if called(each, name) and each is not key]
+        others = [each for each in others if each.listing.api_key_id not in self._theirs]
+        if self._script.repeats:
+            others = [each for each in others if each.public != key.public]  # registered twice: reconcile shows it
+        left = [each for each in others if not (told.stage == "grace" and each.listing.api_key_id == told.retired)]
+        generates = any(command == "generate" for command in self._script.commands)  # reconcile shows what it left
+        if left and told.stage != "adopted" and not generates:
+            raise Violated(
+                f"{told.stage}: {name!r} has a further API key {short(left[0].listing.api_key_id)} that lives"
+            )
+
+    def _check_dead(self, api_key_id: str, kalshi: Kalshi, *, destroyed: bool) -> None:
+        key = kalshi.keys.get(api_key_id)
+        if key is None:
+            return  # Kalshi never had it here
+        if key.alive:
+            raise Violated(f"API key {short(api_key_id)} was said to be dead, and lives")
+        if destroyed and key.public in self._store.publics() and not self.moved:
+            raise Violated(f"the private half of {short(api_key_id)} was said to be destroyed, and is there")
+
+
+def called(key: Registered, name: str) -> bool:
+    """Tell whether an API key was made for that name: a successor may be called NAME-2."""
+    return key.listing.name.partition("-")[0] == name
+
+
+def short(api_key_id: str) -> str:
+    """Return what the story calls an API key."""
+    return f"...{api_key_id[-4:]}"

@@ -1,0 +1,306 @@
+"""Kalshi, as its documents describe it: API keys of one account in one environment, and a client of it.
+
+The client stands in for ``KalshiClient``: it signs with the real ``RequestSigner``, as its real flow says, and raises
+what the real one raises. What isn't documented is a switch: whether a name or a public half may be there twice.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
+from uuid import UUID
+
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from pydantic import SecretStr
+
+from hsm_keys.errors import NetworkError, OutcomeUnknownError
+from hsm_keys.kalshi import errors
+from hsm_keys.kalshi.api_keys import new_key_fields
+from hsm_keys.kalshi.models import ApiKey, CreateApiKeyResponse, GenerateApiKeyResponse, ListApiKeysResponse
+from hsm_keys.signing.environments import check_environment
+from hsm_keys.signing.flow import send_signed, signing_flow
+from hsm_keys.signing.headers import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
+from tests.simulation.effects import Call
+from tests.simulation.pairs import pair_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.signing.signer import RequestSigner
+    from tests.simulation.pairs import Pair
+    from tests.simulation.world import World
+
+PREFIX = "/trade-api/v2"
+BALANCE = "/portfolio/balance"
+_TOLERANCE_S = 10.0
+_DEFAULT_SCOPES = ("read", "write")
+
+
+@dataclass
+class Registered:
+    """An API key at Kalshi, also after its end.
+
+    Args:
+        listing: What the list says of it.
+        public: Its public half's bytes.
+        since: From when on everybody knows it.
+        until: Until when somebody still knows it.
+        alive: Whether it lives.
+    """
+
+    listing: ApiKey
+    public: bytes
+    since: float
+    until: float = float("inf")
+    alive: bool = True
+
+
+@dataclass
+class Kalshi:
+    """An account in one environment.
+
+    Args:
+        world: Its surroundings.
+        environment: Its name.
+        lag_s: How long it takes until a change is known everywhere.
+        unique_names: Whether a name may be there only once.
+        unique_keys: Whether a public half may be there only once.
+        premier: Whether public keys may be registered by API.
+    """
+
+    world: World
+    environment: str
+    lag_s: float = 0.0
+    unique_names: bool = False
+    unique_keys: bool = False
+    premier: bool = True
+    keys: dict[str, Registered] = field(default_factory=dict)
+    on_created: list[Any] = field(default_factory=list)
+    on_deleted: list[Any] = field(default_factory=list)
+
+    def add(
+        self,
+        name: str,
+        public: bytes,
+        scopes: Sequence[str] | None = None,
+        subaccount: int | None = None,
+        subtrader: str | None = None,
+    ) -> ApiKey:
+        """Register a public half."""
+        number = len(self.keys) + 1
+        origin = 1 if self.environment == "prod" else 2
+        listing = ApiKey.model_construct(
+            api_key_id=str(UUID(int=(origin << 96) + (0x4000 << 64) + (0x8000 << 48) + number)),
+            name=name,
+            scopes=list(scopes or _DEFAULT_SCOPES),
+            created_ts=None,
+            subaccount=subaccount,
+            fcm_subtrader_id=subtrader,
+        )
+        self.keys[listing.api_key_id] = Registered(listing, public, self.world.clock.now + self.lag_s)
+        return listing
+
+    def snapshot(self) -> Any:
+        return {key_id: replace(key) for key_id, key in self.keys.items()}
+
+    def restore(self, snapshot: Any) -> None:
+        self.keys = {key_id: replace(key) for key_id, key in snapshot.items()}
+
+    def living(self, public: bytes | None = None) -> list[Registered]:
+        """Return the API keys that live; with a public half, those that are its."""
+        return [key for key in self.keys.values() if key.alive and public in {None, key.public}]
+
+    def _known(self) -> dict[str, Registered]:
+        now = self.world.clock.now
+        return {key_id: key for key_id, key in self.keys.items() if key.since <= now < key.until}
+
+    # What the routes do. They answer with a status, and Kalshi's own code and details for a refusal.
+
+    def answer(self, method: str, path: str, headers: dict[str, str], body: dict[str, Any]) -> tuple[int, Any]:
+        """Answer a request as Kalshi does."""
+        known = self._known()
+        refusal = self._refusal(known, method, path, headers)
+        if refusal is not None:
+            return refusal
+        if method == "DELETE":
+            return self._delete(path.rpartition("/")[2], known)
+        if method == "POST":
+            return self._create(path, body)
+        return 200, {"balance": 100} if path == BALANCE else [key.listing for key in known.values()]
+
+    def _refusal(
+        self, known: dict[str, Registered], method: str, path: str, headers: dict[str, str]
+    ) -> tuple[int, Any] | None:
+        """Look at who asks: the key, the clock, the signature, the scopes."""
+        caller = known.get(headers[KEY_HEADER])
+        stamp = headers[TIMESTAMP_HEADER]
+        message = f"{stamp}{method}{PREFIX}{path}".encode()
+        if caller is None:
+            return 401, ("authentication_error", "NOT_FOUND")
+        if abs(int(stamp) / 1000 - self.world.clock.now) > _TOLERANCE_S:
+            return 401, ("header_timestamp_expired", "")
+        if pair_of(caller.public).sign(message) != b64decode(headers[SIGNATURE_HEADER]):
+            return 401, ("authentication_error", "INCORRECT_API_KEY_SIGNATURE")
+        return None if _may(caller.listing, method, path) else (403, ("forbidden", "scope"))
+
+    def _delete(self, api_key_id: str, known: dict[str, Registered]) -> tuple[int, Any]:
+        key = self.keys.get(api_key_id)
+        if key is None or not key.alive or api_key_id not in known:
+            return 404, ("not_found", "")
+        key.alive, key.until = False, self.world.clock.now + self.lag_s
+        for hook in self.on_deleted:
+            hook(self, key)
+        return 204, None
+
+    def _create(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        made: Pair | None = None
+        if path.endswith("/generate"):
+            made = self.world.pair()
+            public = made.public
+        elif self.premier:
+            public = load_pem_public_key(body["public_key"].encode()).public_bytes_raw()  # type: ignore[union-attr]
+        else:
+            return 403, ("forbidden", "tier")
+        names = {key.listing.name for key in self.living()}
+        if (self.unique_names and body["name"] in names) or (self.unique_keys and self.living(public)):
+            return 400, ("bad_request", "taken")
+        listing = self.add(
+            body["name"], public, body.get("scopes"), body.get("subaccount"), body.get("fcm_subtrader_id")
+        )
+        for hook in self.on_created:
+            hook(self, self.keys[listing.api_key_id])
+        return 201, (listing, made)
+
+
+def _may(listing: ApiKey, method: str, path: str) -> bool:
+    scopes = set(listing.scopes)
+    if listing.fcm_subtrader_id is not None:
+        return False
+    if path == BALANCE:
+        return bool(scopes & {"read", "read::portfolio_balance"})
+    if listing.subaccount is not None:
+        return False
+    return ("read" if method == "GET" else "write") in scopes
+
+
+_ERRORS: dict[int, type[errors.RefusedError]] = {
+    400: errors.BadRequestError,
+    401: errors.UnauthorizedError,
+    403: errors.ForbiddenError,
+    404: errors.NotFoundError,
+}
+
+
+def _error(status: int, code: str, details: str) -> errors.RefusedError:
+    kind = _ERRORS[status]
+    if "timestamp" in code:
+        kind = errors.ClockError
+    elif details == "tier":
+        kind = errors.TierError
+    error = kind(f"Kalshi answered {status}: {code} {details}", hint="")
+    error.status, error.from_kalshi, error.kalshi_code, error.details = status, True, code, details
+    return error
+
+
+def _lost(method: str) -> Any:
+    def lost(sent: bool) -> Exception:
+        if method == "GET" or not sent:
+            return NetworkError(f"no answer to {method}")
+        return OutcomeUnknownError(f"no answer to {method}; it may have been carried out")
+
+    return lost
+
+
+class Client:
+    """Stands in for ``KalshiClient``.
+
+    Args:
+        kalshi: The environment that it is pointed at.
+        signer: Signs.
+    """
+
+    exchange = None
+
+    def __init__(self, kalshi: Kalshi, signer: RequestSigner) -> None:
+        self.signer = signer
+        self.environment = kalshi.environment
+        self.base_url = f"https://{kalshi.environment}.example{PREFIX}"
+        check_environment(signer.key.name, signer.environment, self.environment)
+        self.api_keys = self
+        self._kalshi = kalshi
+
+    def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        label = f"{method} {path.split('/')[1]}{'/generate' if path.endswith('/generate') else ''}"
+        call = Call(f"{label} of {self.environment}", method != "GET", _lost(method), twice=True)
+        sent = {} if body is None else json.loads(json.dumps(body))
+
+        def send(headers: dict[str, str]) -> tuple[int, Any]:
+            return self._kalshi.world.effect(call, lambda: self._kalshi.answer(method, path, headers, sent))
+
+        status, answer = send_signed(signing_flow(self.signer, method, PREFIX + path), send, lambda said: said[0])
+        if status >= 400:
+            raise _error(status, *answer)
+        return answer
+
+    def get_json(self, path: str) -> Any:
+        return self._send("GET", path)
+
+    def list(self) -> ListApiKeysResponse:
+        return ListApiKeysResponse.model_construct(api_keys=self._send("GET", "/api_keys"))
+
+    def create(
+        self,
+        name: str,
+        public_key: str,
+        *,
+        scopes: Sequence[str] | None = None,
+        subaccount: int | None = None,
+        fcm_subtrader_id: str | None = None,
+        as_listed: bool = False,
+    ) -> CreateApiKeyResponse:
+        fields = new_key_fields(name, scopes, subaccount, fcm_subtrader_id, as_listed=as_listed)
+        listing, _ = self._send("POST", "/api_keys", {**fields, "public_key": public_key})
+        return CreateApiKeyResponse.model_construct(api_key=listing)
+
+    def generate(
+        self,
+        name: str,
+        *,
+        key_type: str | None = None,
+        scopes: Sequence[str] | None = None,
+        subaccount: int | None = None,
+    ) -> GenerateApiKeyResponse:
+        fields = new_key_fields(name, scopes, subaccount)
+        listing, made = self._send("POST", "/api_keys/generate", {**fields, "key_type": key_type})
+        return GenerateApiKeyResponse.model_construct(
+            api_key=listing, private_key=SecretStr(made.pem), key_type=key_type
+        )
+
+    def delete(self, api_key_id: str) -> None:
+        self._send("DELETE", f"/api_keys/{api_key_id}")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Connect:
+    """Makes clients of one environment, as the command line's ``Connector`` does."""
+
+    kalshi: Kalshi
+
+    def __call__(self, signer: RequestSigner) -> KalshiClient:
+        return Client(self.kalshi, signer)  # type: ignore[return-value]  # stands in for it
+
+    @property
+    def environment(self) -> str:
+        return self.kalshi.environment

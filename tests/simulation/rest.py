@@ -1,0 +1,150 @@
+"""The run to the end: nothing goes wrong any more, what was interrupted is run again, and reconcile has its way."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Final
+
+from tests.simulation.judge import called, short
+from tests.simulation.script import Step
+from tests.simulation.world import Violated
+
+if TYPE_CHECKING:
+    from hsm_keys.inspecting.findings import Finding
+    from tests.simulation.kalshi import Kalshi
+    from tests.simulation.life import Life
+
+MANY: Final = 12
+"""More than enough runs to come to an end once nothing goes wrong any more."""
+
+SETTLED_S: Final = 120.0
+UNDECIDED: Final = frozenset({6, 7, 8})
+"""Exit codes after which the same command is run again: Kalshi, the network or KMS stood in the way."""
+
+_UNKNOWN: Final = 7
+"""The exit code of what isn't known, and must be sooner or later."""
+
+_ON_PURPOSE: Final = frozenset({"not-adopted", "same-name-at-kalshi", "two-environments"})
+_NOBODY_TO_ASK_WITH: Final = frozenset({"key_not_registered", "kalshi_unauthorized", "key"})
+
+
+class Rest:
+    """Brings a life to rest, and looks whether all is as it should be.
+
+    Args:
+        life: The life.
+    """
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+        self._orphaned = False
+        """Whether nobody is left who could ask Kalshi."""
+
+    def come(self) -> None:
+        """Run to the end what was interrupted, do what reconcile says, and look at what is there then."""
+        self._settle()
+        self._check_end()
+
+    def _settle(self) -> None:
+        self._life.world.clock.pass_(SETTLED_S)
+        for step, ended in list(self._life.ended):
+            if ended.status in {*UNDECIDED, -9} or ended.code == "key_busy":
+                self._run_to_the_end(Step(0, step.command, step.name, step.environment))
+        for _ in range(MANY):
+            findings = self._findings()
+            if not findings:
+                return
+            self._follow(findings)
+        codes = [f"{finding.code}: {finding.message}" for finding in self._findings()]
+        if self._life.judge.moved and self._life.script.unique:
+            return  # Kalshi still has the name, and the pair is gone: only a person can end that
+        raise Violated(f"it doesn't come to an end: {codes}")
+
+    def _run_to_the_end(self, step: Step) -> None:
+        """Run a command until it is done, or says why it can't be."""
+        last = self._life.again(step)
+        # Without --destroy nothing marks a key that deletes itself, so nothing proves later that it did.
+        unmarked = "revoke" in self._life.script.commands and not self._life.script.bootstrap
+        if last.status == _UNKNOWN and not unmarked:
+            raise Violated(f"{step.command}, run again and again, ends with {last.code}: {last.message}")
+
+    def _findings(self) -> list[Finding]:
+        """Return what reconcile finds, without what is so on purpose."""
+        ended = self._life.again(Step(0, "fix"))
+        if ended.told is None:
+            if ended.code in _NOBODY_TO_ASK_WITH:
+                self._orphaned = True
+                return []
+            raise Violated(f"reconcile ends with {ended.code}: {ended.message}")
+        accepted = self._life.theirs
+        return [
+            finding
+            for finding in ended.told.findings
+            if not (finding.code == "elsewhere" and finding.api_key_id in accepted)
+            and finding.code not in _ON_PURPOSE
+            and not (finding.code == "refused" and self._life.judge.moved)
+        ]
+
+    def _follow(self, findings: list[Finding]) -> None:
+        """Do what reconcile says about the first thing that it found."""
+        finding = next((each for each in findings if each.command), findings[0])
+        if finding.command is None:
+            raise Violated(f"reconcile knows no way on: {finding.code}: {finding.message}")
+        words = shlex.split(finding.command)[1:]
+        words = words[: words.index("--store")] if "--store" in words else words
+        self._life.world.tell(f"reconcile says {finding.code}: {' '.join(words)}")
+        step = _step_of(words)
+        if finding.code == "elsewhere" and not self._life.judge.moved:
+            raise Violated(f"nobody has the private half of API key {short(str(finding.api_key_id))}, and it lives")
+        last = self._life.again(step)
+        settled = {"end_not_proved", "key_exists"} | ({"kalshi_bad_request"} if self._life.judge.moved else set())
+        if last.told is None and last.code not in settled:  # then looking again must do
+            raise Violated(f"reconcile says {' '.join(words)}, which ends with {last.code}: {last.message}")
+
+    def _check_end(self) -> None:
+        store, judge = self._life.store, self._life.judge
+        if self._orphaned:
+            return
+        for name in {step.name for step in self._life.script.steps} if store.litter() else ():
+            self._life.again(Step(0, "enroll", name))  # whatever works on a name next tidies up
+        litter = store.litter()
+        if litter:
+            raise Violated(f"left behind: {'; '.join(litter)}")
+        if judge.moved:
+            return
+        marked = [label for label in store.labels() if "+" in label and "+kept-" not in label]
+        if marked:
+            raise Violated(f"left behind: {', '.join(marked)}")
+        self._check_no_orphans()
+        for name, kalshi in judge.proved.items():
+            self._check_name(name, kalshi)
+
+    def _check_no_orphans(self) -> None:
+        publics = self._life.store.publics()
+        for kalshi in self._life.kalshis.values():
+            for key in kalshi.living():
+                api_key_id = key.listing.api_key_id
+                if api_key_id not in self._life.theirs and key.public not in publics:
+                    raise Violated(f"nobody has the private half of API key {short(api_key_id)}, and it lives")
+
+    def _check_name(self, name: str, kalshi: Kalshi) -> None:
+        """Check that a name that was proved has one API key that lives, and is bound to it."""
+        store = self._life.store
+        living = [key for key in kalshi.living() if called(key, name)]
+        living = [key for key in living if key.listing.api_key_id not in self._life.theirs]
+        if len(living) != 1 or store.labels().get(name) != living[0].public:
+            ids = ", ".join(short(key.listing.api_key_id) for key in living)
+            raise Violated(f"{name!r} should have one API key that lives, and has {ids or 'none'}")
+        bound = store.open().key(name).api_key_id
+        if bound != living[0].listing.api_key_id:
+            raise Violated(f"{name!r} is bound to {bound}, and is {living[0].listing.api_key_id}")
+
+
+def _step_of(words: list[str]) -> Step:
+    """Return the step that a command of reconcile's stands for."""
+    command, name = words[0], words[2] if words[0] == "enroll" else words[1]
+    if command == "rotate":
+        command = "finish" if "--finish" in words else "abort" if "--abort" in words else "rotate"
+    elif command == "revoke":
+        command = "revoke-destroy" if "--destroy" in words else "revoke"
+    return Step(0, command, name)

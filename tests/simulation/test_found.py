@@ -1,0 +1,82 @@
+"""Lives in which something went wrong once, cut down to what mattered."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.doubles import doubles
+from tests.simulation.effects import Fault, Kind
+from tests.simulation.life import Life
+from tests.simulation.script import Script, Step
+
+
+def before(at: int) -> tuple[Fault, ...]:
+    return (Fault(Kind.KILL_BEFORE, at),)
+
+
+def after(at: int) -> tuple[Fault, ...]:
+    return (Fault(Kind.KILL_AFTER, at),)
+
+
+def turn(at: int) -> tuple[Fault, ...]:
+    return (Fault(Kind.TURN, at),)
+
+
+def life(store: str, begin: tuple[str, ...], *steps: Step, lag_s: float = 0.0, bootstrap: bool = True) -> Script:
+    return Script(1, store, begin, steps, machines=1, lag_s=lag_s, bootstrap=bootstrap)
+
+
+FOUND = {
+    "revoke took Kalshi's slow list for a refusal, and removed the mark that proves the end": life(
+        "vault", ("enroll",), Step(0, "revoke-destroy"), lag_s=6.0, bootstrap=False
+    ),
+    "revoke left the record of a successor that never got its Transit key": life(
+        "vault", ("enroll",), Step(0, "rotate", faults=before(2)), Step(0, "revoke-destroy")
+    ),
+    "revoke left the public object of a successor that never got its private one": life(
+        "token", ("enroll",), Step(0, "rotate", faults=after(1)), Step(0, "revoke-destroy")
+    ),
+    "of two keys in KMS for one name, the one whose maker was killed stayed": life(
+        "kms", (), Step(0, "adopt", faults=turn(1)), Step(1, "enroll", faults=before(2))
+    ),
+    "abort went back to a key whose deletion was still under way, and ended the other one": life(
+        "vault",
+        ("enroll", "rotate"),
+        Step(0, "finish", faults=(Fault(Kind.LATE, 1, seconds=1.5),)),
+        Step(0, "abort", pause_s=0.0),
+    ),
+    "revoke destroyed a pair whose API key Kalshi didn't list yet": life(
+        "kms", (), Step(0, "generate", faults=after(4)), Step(0, "revoke-destroy", pause_s=0.0), lag_s=1.5
+    ),
+    "abort destroyed a successor whose API key Kalshi didn't list yet": life(
+        "token", ("enroll",), Step(0, "rotate", faults=after(5)), Step(0, "abort", pause_s=0.0), lag_s=1.5
+    ),
+    "enroll registered a pair again whose API key Kalshi didn't list yet": life(
+        "token", (), Step(0, "enroll", faults=after(5)), Step(0, "enroll", pause_s=0.0), lag_s=1.5
+    ),
+    "generate left the public object of its mark where the name was taken meanwhile": life(
+        "token", (), Step(0, "generate", faults=before(2)), Step(0, "enroll"), Step(0, "generate")
+    ),
+    "generate left its mark in KMS where the name was taken meanwhile": life(
+        "kms", (), Step(0, "generate", faults=after(1)), Step(0, "enroll"), Step(0, "generate")
+    ),
+    "reconcile said enroll for what an interrupted generate had imported": life(
+        "vault", (), Step(0, "generate", faults=after(3)), Step(0, "revoke")
+    ),
+    "reconcile named the new key of a name where the old one was to be revoked": life(
+        "vault",
+        ("generate",),
+        Step(0, "revoke-destroy", faults=(Fault(Kind.UNREACHABLE, 2),)),
+        Step(0, "generate"),
+        bootstrap=False,
+    ),
+    "reconcile said finish where only the old key of a rotation still lived": Script(
+        1, "vault", ("enroll", "rotate"), (Step(0, "abort"),), yesterday=0
+    ),
+}
+
+
+@pytest.mark.parametrize("found", FOUND)
+def test_a_life_that_went_wrong_once_goes_right(found: str) -> None:
+    with doubles():
+        assert not Life(FOUND[found]).live().violation

@@ -1,0 +1,75 @@
+"""Thousands of lives, in which nothing that must not be ever is.
+
+``HSM_KEYS_TEST_LIVES=1000000`` has a million lived. A seed that goes wrong: ``python -m tests.simulation --seed N``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+
+from tests.simulation import life
+from tests.simulation.doubles import doubles
+from tests.simulation.effects import Fault, Kind
+from tests.simulation.life import Life
+from tests.simulation.lives import live_all
+from tests.simulation.script import Script, Step, script_of
+from tests.simulation.shrinking import shrunk, told
+
+LIVES = int(os.environ.get("HSM_KEYS_TEST_LIVES", "0"))
+_USUAL = 20_000
+
+
+@pytest.mark.crash
+@pytest.mark.timeout(300 + LIVES)
+def test_in_no_life_anything_is_so_that_must_never_be() -> None:
+    lives = LIVES or _USUAL
+    tally = live_all(0, lives, os.cpu_count() or 1)
+    print(f"{lives} lives, {tally.faults} faults, {tally.kills.total()} kills")  # noqa: T201 - for pytest -rP
+    for (command, place), count in sorted(tally.kills.items()):
+        print(f"{count:8}  {command}: {place}")  # noqa: T201
+    assert tally.wrong == []
+
+
+def test_a_seed_is_the_same_life_each_time() -> None:
+    with doubles():
+        stories = [Life(script_of(seed), telling=True).live().story for seed in (3, 40, 77)]
+        life._beginnings.clear()
+        again = [Life(script_of(seed), telling=True).live().story for seed in (3, 40, 77)]
+    assert all(stories)
+    assert stories == again
+
+
+def test_a_killed_process_has_no_further_effect() -> None:
+    """A kill runs no ``finally``, and no ``except BaseException``."""
+    kill = Step(0, "enroll", faults=(Fault(Kind.KILL_AFTER, 1),))
+    with doubles():
+        lived = Life(Script(1, "token", (), (kill,)), telling=True).live()
+    after = lived.story[lived.story.index(next(line for line in lived.story if "killed after" in line)) + 1 :]
+    assert "$ enroll" in after[0]
+    assert not lived.violation
+
+
+def test_operators_take_turns() -> None:
+    slow = Step(0, "rotate", faults=(Fault(Kind.TURN, 2),))
+    with doubles():
+        lived = Life(Script(1, "kms", ("enroll",), (slow, Step(1, "rotate"))), telling=True).live()
+    who = re.findall(r"operator (\d)", " ".join(lived.story))
+    assert who.index("1") < len(who) - 1 - who[::-1].index("0")
+    assert not lived.violation
+
+
+def test_what_goes_wrong_is_told_in_thirty_lines_and_cut_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here revoke destroys before it deletes."""
+    monkeypatch.setattr("hsm_keys.lifecycle.revoke.end_api_key", lambda *_, **__: None)
+    faults = tuple(Fault(Kind.DELAY, number, seconds=1.0) for number in range(1, 9))
+    script = Script(1, "vault", ("enroll",), (Step(0, "revoke-destroy", faults=faults), Step(1, "fix")), lag_s=0.4)
+    with doubles():
+        small = shrunk(script)
+        story = told(small)
+    assert small.steps == (Step(0, "revoke-destroy"),)
+    assert small.lag_s == 0.0
+    assert len(story) <= 30
+    assert "was destroyed, and that lives" in story[-1]
