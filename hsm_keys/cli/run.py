@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 import click
 
@@ -20,10 +22,14 @@ from hsm_keys.processes import be_private, keep_to_itself
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hsm_keys.running.containing.container import Container
     from hsm_keys.running.front import OnProxyExit
+    from hsm_keys.running.noting import Note
     from hsm_keys.running.sharing import Share
 
 __all__ = ["run"]
+
+_PIN_SOURCE: Final = re.compile(r"\bpin-source=(?:file:)?([^&;]+)")  # RFC 7512
 
 
 @command(
@@ -42,6 +48,14 @@ __all__ = ["run"]
     show_default=True,
     help="What happens if the proxy ends before the program: end the program, or start the proxy again.",
 )
+@click.option("--contain", is_flag=True, help="Let it reach Kalshi, through the proxy, and nothing else (Linux).")
+@click.option(
+    "--allow-host",
+    "allowed",
+    multiple=True,
+    metavar="HOST[:PORT]",
+    help="A host that it may reach as well, for --contain; can be repeated.",
+)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="-- CMD [ARGS]...")
 @settings_options
 @click.pass_obj
@@ -53,6 +67,8 @@ def run(
     policy: Path | None,
     client: str,
     on_proxy_exit: OnProxyExit,
+    contain: bool,
+    allowed: tuple[str, ...],
     words: tuple[str, ...],
 ) -> int:
     """Run a program that holds no key: a proxy for as long as it runs, and what Kalshi's clients read set for it.
@@ -77,21 +93,43 @@ def run(
     from hsm_keys.running.variables import environment_for
 
     be_private()
+    if policy is None and settings.policy:
+        policy = Path(settings.policy)
+    if allowed and not contain:
+        raise UsageError("--allow-host is for --contain", hint="give --contain too, or leave it out")
     path = find_program(words[0], os.environ)
     terms = Terms(kalshi_base_url(settings), settings.ws_url or "", str(policy.absolute()) if policy else "")
     throwaway = throwaway_in(control_socket(name).parent)
-    with Share(name, client, terms) as share:
+    pins = _pin_files(settings)
+    with ExitStack() as stack:
+        share = stack.enter_context(Share(name, client, terms))
+        note = Note(share.proxy, client, path, arguments=len(words) - 1)
+        container = None
+        if contain:
+            container = stack.enter_context(_container(share, terms.base_url, allowed, pins, note))
+            throwaway = container.prepare(path, os.environ, throwaway)
         environment = environment_for(os.environ, port=share.port, token=share.token, throwaway=throwaway)
-        pins = secret_files(settings)
+        if container is not None:
+            environment = container.environment(environment)
         program = Program(path, words, environment, _streams(pins))
         front = Front(
             share,
             ProxyProcess(share, _proxy(settings, name, policy, share)),
             on_proxy_exit=on_proxy_exit,
-            note=Note(share.proxy, client, path, arguments=len(words) - 1),
+            note=note,
             report=_report,
+            container=container,
         )
         return front.run(program, proxy_first=_asks(settings, pins))
+
+
+def _container(share: Share, base_url: str, allowed: tuple[str, ...], pins: list[str], note: Note) -> Container:
+    from hsm_keys.proxy.locations import state_folder
+    from hsm_keys.running.containing.container import Container, check_system
+
+    check_system()
+    hidden: list[str | Path] = [*pins, share.clients, share.folder.parent, state_folder(share.name).parent]
+    return Container(share.folder, base_url, share.port, allowed, hidden=hidden, note=note.relayed)
 
 
 def _proxy(settings: Settings, name: str, policy: Path | None, share: Share) -> Callable[[Callable[[], None]], int]:
@@ -111,6 +149,7 @@ def _serve(settings: Settings, name: str, policy: Path | None, share: Share, beg
     keep_to_itself()
     from hsm_keys.cli.session import kalshi_base_url, opened_store, signing_key
     from hsm_keys.kalshi.surroundings import check_authorities
+    from hsm_keys.signing.environments import environment_name, web_hosts
 
     def report(line: str) -> None:
         if line.startswith("serving "):
@@ -123,7 +162,12 @@ def _serve(settings: Settings, name: str, policy: Path | None, share: Share, beg
         check_authorities()
     runner = import_extra("proxy", "hsm_keys.proxy.run")
     options = runner.Options(
-        name=name, listen=f"127.0.0.1:{share.port}", clients=share.clients, policy=policy, listener=share.listener
+        name=name,
+        listen=f"127.0.0.1:{share.port}",
+        clients=share.clients,
+        policy=policy,
+        hosts=frozenset(web_hosts(environment_name(base_url))),
+        listener=share.listener,
     )
     checked = runner.check_options(options)
     import_extra("proxy", "hsm_keys.proxy.logs").report_libraries(report)
@@ -134,6 +178,12 @@ def _serve(settings: Settings, name: str, policy: Path | None, share: Share, beg
 def _report(line: str) -> None:
     with suppress(OSError):  # a proxy goes on, too, when the run that heard it has gone
         click.echo(line, err=True)
+
+
+def _pin_files(settings: Settings) -> list[str]:
+    """Return the files that a PIN may be read from, by options and variables."""
+    stores = [*settings.stores, os.environ.get("HSM_KEYS_STORE", "")]
+    return secret_files(settings) + [unquote(source) for uri in stores for source in _PIN_SOURCE.findall(uri)]
 
 
 def _streams(pins: list[str]) -> tuple[int, int, int]:
@@ -154,6 +204,5 @@ def _asks(settings: Settings, pins: list[str]) -> bool:
         return True
     from hsm_keys.cli.store_uri import chosen_backend
 
-    stores: Any = settings.stores or (os.environ.get("HSM_KEYS_STORE", ""),)
-    has_pin = pins or os.environ.get("HSM_KEYS_PIN") is not None or any("pin-" in uri for uri in stores)
+    has_pin = pins or os.environ.get("HSM_KEYS_PIN") is not None
     return sys.stdin.isatty() and chosen_backend(settings).has_pin and not has_pin

@@ -35,7 +35,7 @@ __all__ = ["Control"]
 _CANCEL_ALL: Final = "/cancel-all"
 _CHANGES: Final = ("/freeze", f"/freeze{_CANCEL_ALL}", _CANCEL_ALL, "/thaw")
 _PROGRAMS: Final = "/programs"
-_OF_A_PROGRAM: Final = ("client", "program")
+_OF_A_PROGRAM: Final = ("client", "program", "relayed_to")
 _NUMBERS_OF_A_PROGRAM: Final = ("arguments", "uid", "pid", "exit_code")
 _FROZEN: Final = Stop(403, "frozen", "signing is frozen")
 _log: Final = logging.getLogger(__name__)
@@ -170,8 +170,10 @@ class Control:
         """Write what `hsm-keys run` says of a program; without it in the trail none is to go on."""
         texts = {name: said[name] for name in _OF_A_PROGRAM if name in said}
         numbers = {name: int(said[name]) for name in _NUMBERS_OF_A_PROGRAM if said.get(name, "").isdecimal()}
+        kinds = {"relayed_to": "relayed", "exit_code": "program_ended"}
+        kind = next((kind for name, kind in kinds.items() if name in said), "program")
         try:
-            self._trail.append("program_ended" if "exit_code" in said else "program", **texts, **numbers)
+            self._trail.append(kind, **texts, **numbers)
         except AuditError as error:
             return _json({"not_saved": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)
         return _json(self.identity())

@@ -90,6 +90,7 @@ class Options:
         ahead: For how many routes headers are kept in hand.
         ahead_rate: Signatures a second that are made ahead, at most; None for the default.
         metrics: ``HOST:PORT`` for Prometheus.
+        hosts: Further names that clients may call the proxy by over TCP.
         listener: A socket that listens at ``listen`` already; None to make one.
     """
 
@@ -106,6 +107,7 @@ class Options:
     ahead: int = 0
     ahead_rate: float | None = None
     metrics: str | None = None
+    hosts: frozenset[str] = frozenset()
     listener: Listener | None = None
 
 
@@ -308,7 +310,7 @@ class _Proxy:
             listener = self._options.listener or bind_tcp(host, port)
             port = listener.getsockname()[1]
             if not options.unsafe_listen:
-                self._hosts = _own_hosts(host, port)
+                self._hosts = _own_hosts(host, port) | options.hosts
             await _serve_clients(stack, listener, clients, tls=_tls(options.tls))
             return f"http{'s' if options.tls else ''}://{_in_url(host)}:{port}/trade-api/v2"
         handed = from_systemd()

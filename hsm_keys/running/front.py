@@ -18,6 +18,7 @@ from hsm_keys.running.keeping import END, HANDED_ON, end_children, keep
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hsm_keys.running.containing.container import Container
     from hsm_keys.running.proxy_process import ProxyProcess
     from hsm_keys.running.sharing import Share
     from hsm_keys.running.starting import Program
@@ -41,6 +42,7 @@ class Front:
         on_proxy_exit: What becomes of the program when its proxy ends: it is ended too, or the proxy is started again.
         note: Writes in the proxy's audit trail that the program runs, or with its exit code that it has ended.
         report: Hears what people should know.
+        container: The surroundings of a contained program; None for one that isn't.
     """
 
     def __init__(
@@ -51,12 +53,14 @@ class Front:
         on_proxy_exit: OnProxyExit,
         note: Callable[[int | None], None],
         report: Callable[[str], None],
+        container: Container | None = None,
     ) -> None:
         self._share = share
         self._proxy = proxy
         self._on_proxy_exit = on_proxy_exit
         self._note = note
         self._report = report
+        self._container = container
         self._failure: HsmKeysError | int | None = None
         self._keeper: socket.socket | None = None
         self._waking = -1
@@ -75,6 +79,7 @@ class Front:
 
         Raises:
             ProxyEndedError: If the proxy ended meanwhile.
+            ContainmentError: If the program can't be contained; it wasn't started.
             HsmKeysError: If the audit trail can't say that the program runs.
         """
         self._hear_signals()
@@ -116,8 +121,15 @@ class Front:
         if os.fork() == 0:
             signal.set_wakeup_fd(-1)
             self._keeper.close()
-            keep(theirs, program.become)
+            if self._container is None:
+                keep(theirs, program.become)
+            self._container.keep(theirs, program.become)
         theirs.close()
+        if self._container is not None:
+            try:
+                self._container.open()
+            except HsmKeysError as error:
+                self._failure = error
         code = self._kept(self._keeper)
         self._wait_for_proxy()  # the audit trail says of every program that it ran
         self._share.revoke()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
-from hsm_keys.errors import UsageError
+from hsm_keys.errors import StoreNotFoundError, UsageError
 from hsm_keys.proxy.audit import AuditError
 from hsm_keys.proxy.controlling import ask_one
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from hsm_keys.proxy.controlling import ProxyChoice
 
 __all__ = ["Note"]
+
+_STARTED_WITHIN_S: Final = 60.0
+_ROUND_S: Final = 0.1
 
 
 class Note:
@@ -36,6 +40,26 @@ class Note:
             "uid": os.getuid(),
             "pid": os.getpid(),
         }
+
+    def relayed(self, to: str) -> None:
+        """Note that the program is let through to a host; a proxy that is still starting is waited for.
+
+        Args:
+            to: The host and port.
+
+        Raises:
+            HsmKeysError: If the trail doesn't have it.
+        """
+        until = time.monotonic() + _STARTED_WITHIN_S
+        while True:
+            try:
+                ask_one(self._proxy, "POST", f"/programs?{urlencode({**self._what, 'relayed_to': to})}")
+            except StoreNotFoundError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(_ROUND_S)
+            else:
+                return
 
     def __call__(self, exit_code: int | None) -> None:
         """Note that it begins, or its exit code.

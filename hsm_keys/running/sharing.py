@@ -68,6 +68,8 @@ class Share:
         process: The process of a proxy that was joined; 0 otherwise.
         clients: The folder with the clients' tokens.
         proxy: Which proxy it is, to be asked.
+        name: The key's name.
+        folder: The runs' folder.
 
     Raises:
         UsageError: If the client's name is none, or it has a token already; or a proxy runs that can't be joined.
@@ -86,18 +88,18 @@ class Share:
                 f"{describe(client)} is no name for a client",
                 hint="letters, digits, dots, dashes and underscores, such as: --client maker",
             )
-        self._name = name
+        self.name = name
         self.proxy = ProxyChoice(socket=control_socket(name))
         self._client = client
         self._terms = terms
-        self._folder = _private(control_socket(name).with_name(f"{name}.run"))
+        self.folder = _private(control_socket(name).with_name(f"{name}.run"))
         self._lock = -1
 
     def __enter__(self) -> Self:
-        starting = os.open(self._folder / _STARTING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        starting = os.open(self.folder / _STARTING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            _wait_for(starting, fcntl.LOCK_EX, self._name)
-            self._lock = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            _wait_for(starting, fcntl.LOCK_EX, self.name)
+            self._lock = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._begin()
             self._token_file().write_text(self.token, encoding="ascii")
         except BaseException:
@@ -114,8 +116,8 @@ class Share:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                _wait_for(self._lock, fcntl.LOCK_SH, self._name)
-                if (self._folder / _TERMS).exists():
+                _wait_for(self._lock, fcntl.LOCK_SH, self.name)
+                if (self.folder / _TERMS).exists():
                     return self._join_run()
                 fcntl.flock(self._lock, fcntl.LOCK_UN)  # that proxy was just ending: it isn't there any more
             else:
@@ -124,11 +126,11 @@ class Share:
                 return fcntl.flock(self._lock, fcntl.LOCK_SH)
 
     def _join_run(self) -> None:
-        known = json.loads((self._folder / _TERMS).read_text(encoding="utf-8"))
-        self.port, self.process, self.clients = known.pop("port"), 0, self._folder / _CLIENTS
+        known = json.loads((self.folder / _TERMS).read_text(encoding="utf-8"))
+        self.port, self.process, self.clients = known.pop("port"), 0, self.folder / _CLIENTS
         if known != asdict(self._terms):
             raise UsageError(
-                f"a proxy for {self._name!r} runs already, for another program, with another policy or environment",
+                f"a proxy for {self.name!r} runs already, for another program, with another policy or environment",
                 hint="give the same --policy and --env; one key has one proxy, which keeps its limits",
             )
 
@@ -140,7 +142,7 @@ class Share:
 
     def _join_another(self) -> bool:
         """Join a proxy that no run has started, if there is one."""
-        wanted = ProxyChoice(name=self._name)
+        wanted = ProxyChoice(name=self.name)
         try:
             known: dict[str, Any] = ask_one(wanted, "GET", "/identity")
         except HsmKeysError:
@@ -148,12 +150,12 @@ class Share:
         place = str(known["serves_at"])
         if not known.get("token_folder") or not place.startswith("http://127.0.0.1:"):
             raise UsageError(
-                f"a proxy for {self._name!r} runs already, and a program can't get a token of it",
+                f"a proxy for {self.name!r} runs already, and a program can't get a token of it",
                 hint="start that proxy with --listen 127.0.0.1:PORT and --clients, or end it: `run` starts one",
             )
         if self._terms.policy:
             raise UsageError(
-                f"a proxy for {self._name!r} runs already, with a policy of its own", hint="leave out --policy"
+                f"a proxy for {self.name!r} runs already, with a policy of its own", hint="leave out --policy"
             )
         self.port, self.process = int(place.partition("127.0.0.1:")[2].partition("/")[0]), known["pid"]
         self.proxy = wanted
@@ -162,7 +164,7 @@ class Share:
 
     def _prepare(self) -> None:
         """Make what a new proxy needs; clients' tokens that a kill left behind go."""
-        self.clients = _private(self._folder / _CLIENTS)
+        self.clients = _private(self.folder / _CLIENTS)
         for left in self.clients.iterdir():
             left.unlink()
         self.listener = socket.socket()
@@ -170,7 +172,7 @@ class Share:
         self.listener.listen(_BACKLOG)
         self.port = self.listener.getsockname()[1]
         text = json.dumps({**asdict(self._terms), "port": self.port})
-        (self._folder / _TERMS).write_text(text, encoding="utf-8")
+        (self.folder / _TERMS).write_text(text, encoding="utf-8")
 
     def _token_file(self) -> Path:
         """Make the file of the client's token, empty."""
@@ -188,12 +190,12 @@ class Share:
     def serve(self) -> None:
         """Be the proxy's process, right after it was forked: end in good order when no run is left."""
         os.close(self._lock)  # the run's own, which would hold the lock for it
-        self._lock = descriptor = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+        self._lock = descriptor = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
 
         def wait() -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX)  # from now on until this process has ended
             with suppress(FileNotFoundError):
-                (self._folder / _TERMS).unlink()
+                (self.folder / _TERMS).unlink()
             os.kill(os.getpid(), signal.SIGTERM)
 
         threading.Thread(target=wait, name="hsm-keys-run", daemon=True).start()
@@ -212,7 +214,7 @@ class Share:
         except BlockingIOError:
             return False
         with suppress(FileNotFoundError):
-            (self._folder / _TERMS).unlink()
+            (self.folder / _TERMS).unlink()
         return True
 
     def _close(self) -> None:

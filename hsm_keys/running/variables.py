@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from hsm_keys.running.throwaway import Throwaway
 
@@ -66,9 +66,7 @@ _NO_PROXY: Final = ("NO_PROXY", "no_proxy")
 _OWN: Final = "127.0.0.1,localhost"
 
 
-def environment_for(
-    environment: Mapping[str, str], *, port: int, token: str, throwaway: Throwaway, further: Iterable[str] = ()
-) -> dict[str, str]:
+def environment_for(environment: Mapping[str, str], *, port: int, token: str, throwaway: Throwaway) -> dict[str, str]:
     """Return the environment of a program behind a proxy.
 
     Args:
@@ -76,7 +74,6 @@ def environment_for(
         port: Where the proxy listens on loopback.
         token: The client's.
         throwaway: The PEM that stands in the place of a key.
-        further: Names of more variables that it isn't to have.
     """
     values = {
         "base_url": f"http://127.0.0.1:{port}/trade-api/v2",
@@ -86,12 +83,7 @@ def environment_for(
         "pem_path": str(throwaway.path),
         "pem": throwaway.pem,
     }
-    left_out = frozenset(further)
-    given = {
-        name: value
-        for name, value in environment.items()
-        if not name.upper().startswith(KEPT_FROM_PROGRAMS) and name not in left_out
-    }
+    given = {name: value for name, value in environment.items() if not name.upper().startswith(KEPT_FROM_PROGRAMS)}
     given |= {name: values[what] for name, what in VARIABLES.items()}
     for name in _NO_PROXY:  # a proxy of the network isn't on the way to loopback
         given[name] = f"{given[name]},{_OWN}" if given.get(name) else _OWN

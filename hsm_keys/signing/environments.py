@@ -27,6 +27,7 @@ __all__ = [
     "is_environment",
     "is_loopback",
     "resolve",
+    "web_hosts",
     "websocket_path",
     "websocket_url",
 ]
@@ -266,6 +267,22 @@ def check_origin(name: str, environment: str | None, base_url: str) -> None:
     """
     perps = environment is not None and environment.endswith(f"-{PERPS}")
     check_environment(name, environment, environment_name(base_url, exchange=PERPS if perps else None))
+
+
+def web_hosts(environment: str) -> tuple[str, ...]:
+    """Return the hosts of an environment that speak HTTP, the older ones too; of all where it isn't one of Kalshi's."""
+    plain = environment.partition("-")[0]
+    names = [plain] if plain in ENVIRONMENTS else list(ENVIRONMENTS)
+    found = [host for name in names for host in (*_of_http(ENVIRONMENTS[name]), *_older(name))]
+    return tuple(found)
+
+
+def _of_http(hosts: Hosts) -> tuple[str, ...]:
+    return hosts.rest, hosts.websocket, hosts.margin_websocket
+
+
+def _older(name: str) -> list[str]:
+    return [host for host, theirs in _OLDER_HOSTS.items() if theirs == name]
 
 
 def is_environment(name: str) -> bool:

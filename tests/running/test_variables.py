@@ -29,8 +29,9 @@ def test_what_opens_a_store_is_left_out() -> None:
         "KALSHI_TIMEOUT": "7",
         "no_proxy": "example.org",
     }
-    given = environment_for(before, port=1, token="t", throwaway=Throwaway(Path("/x"), "pem"), further=["MINE"])
+    given = environment_for(before, port=1, token="t", throwaway=Throwaway(Path("/x"), "pem"))
     assert {name: value for name, value in given.items() if name not in VARIABLES} == {
+        "MINE": "6",
         "PATH": "/bin",
         "KALSHI_TIMEOUT": "7",
         "no_proxy": "example.org,127.0.0.1,localhost",

@@ -201,6 +201,12 @@ EXPLANATIONS: Final = {
         "hsm-keys run --name prod --on-proxy-exit restart -- python bot.py",
         1,
     ),
+    "containment": Explanation(
+        "The system doesn't allow what `run --contain` needs: namespaces of a user's own. Nothing was started.",
+        "Allow unprivileged user namespaces, as the hint says, or run the program without --contain, as another user.",
+        "sysctl kernel.apparmor_restrict_unprivileged_userns kernel.unprivileged_userns_clone",
+        1,
+    ),
     "frozen": Explanation(
         "The proxy's signing is frozen: somebody ran `proxy freeze`, and it stays so over restarts.",
         "Find out why, then thaw it.",

@@ -1,0 +1,106 @@
+"""A contained program that looks for a way out; it prints what became of each, as JSON."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+given: dict[str, Any] = json.loads(sys.argv[1])
+found: dict[str, str] = {}
+
+
+def attempt(name: str, way: Callable[[], object]) -> None:
+    try:
+        found[name] = f"open: {way()!r}"
+    except OSError as error:
+        found[name] = errno.errorcode.get(error.errno or 0, type(error).__name__)
+
+
+def tcp(host: str, port: int, family: int = socket.AF_INET) -> object:
+    with socket.socket(family, socket.SOCK_STREAM) as connection:
+        connection.settimeout(5)
+        connection.connect((host, port))
+        return host
+
+
+def unix(kind: int, address: str) -> object:
+    with socket.socket(socket.AF_UNIX, kind) as connection:
+        connection.connect(address)
+        return address
+
+
+def datagram_of_a_pair(path: str) -> object:
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with one, other:
+        return one.sendto(b"x", path)
+
+
+def trace(process: int) -> object:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.ptrace(16, process, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "ptrace")
+    return 0
+
+
+def unmount(path: str) -> object:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.umount2(path.encode(), 2) != 0:
+        raise OSError(ctypes.get_errno(), "umount")
+    return 0
+
+
+def syscall(number: int, *arguments: int) -> object:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(number, *arguments) < 0:
+        raise OSError(ctypes.get_errno(), "syscall")
+    return 0
+
+
+def unmount_in_a_namespace(path: str) -> object:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(0x10000000 | 0x00020000) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    return unmount(path)
+
+
+attempt("IPv4", lambda: tcp(given["address"], given["port"]))
+attempt("IPv4, TEST-NET", lambda: tcp("192.0.2.1", 80))
+attempt("IPv6", lambda: tcp("2001:db8::1", 80, socket.AF_INET6))
+attempt("metadata", lambda: tcp("169.254.169.254", 80))
+attempt("loopback", lambda: tcp("127.0.0.1", given["port"]))
+attempt("loopback, IPv6", lambda: tcp("::1", given["port"], socket.AF_INET6))
+attempt("DNS", lambda: socket.getaddrinfo("example.com", 443))
+attempt("DNS over UDP", lambda: socket.create_connection(("127.0.0.53", 53), 5))
+attempt("host that isn't allowed", lambda: socket.getaddrinfo("localhost.example", 443))
+attempt("Unix socket", lambda: unix(socket.SOCK_STREAM, given["unix"]))
+attempt("abstract socket", lambda: unix(socket.SOCK_STREAM, "\0" + given["abstract"]))
+attempt("Unix datagrams", lambda: unix(socket.SOCK_DGRAM, given["unix"]))
+attempt("datagrams of a pair", lambda: datagram_of_a_pair(given["unix"]))
+for name in ("docker.sock", "pcscd/pcscd.comm", "dbus/system_bus_socket"):
+    attempt(name, lambda name=name: unix(socket.SOCK_STREAM, f"/run/{name}"))  # type: ignore[misc]
+attempt("VSOCK", lambda: socket.socket(40, socket.SOCK_STREAM))
+attempt("io_uring", lambda: syscall(425, 1, 0))
+attempt("control socket", lambda: os.stat(given["control"]))  # noqa: PTH116
+attempt("tokens of clients", lambda: os.listdir(given["clients"]))  # noqa: PTH208
+attempt("the token's files", lambda: list(Path(given["softhsm"]).iterdir())[0])  # noqa: RUF015
+attempt("~/.vault-token", lambda: Path("~/.vault-token").expanduser().read_text() or os.stat("/nothing"))  # noqa: PTH116
+attempt("PIN file", lambda: Path(given["pin_file"]).read_text() or os.stat("/nothing"))  # noqa: PTH116
+attempt("the run's environment", lambda: Path("/proc/1/environ").read_bytes())
+attempt("memory of the keeper", lambda: Path("/proc/1/mem").read_bytes())
+attempt("ptrace of the keeper", lambda: trace(1))
+attempt("ptrace of the run", lambda: trace(given["run"]))
+attempt("/proc of the run", lambda: os.stat(f"/proc/{given['run']}/environ"))  # noqa: PTH116
+attempt("shared memory", lambda: os.stat(given["shm"]))  # noqa: PTH116
+attempt("unmounting", lambda: unmount(given["hidden"]))
+attempt("unmounting in a namespace", lambda: unmount_in_a_namespace(given["hidden"]))
+found["processes"] = str(sum(name.isdigit() for name in os.listdir("/proc")))  # noqa: PTH208
+print(json.dumps(found))  # noqa: T201
