@@ -123,8 +123,8 @@ def check_private_folder(folder: Path, descriptor: int) -> None:
     Raises:
         PermissionError: If one does or can.
     """
-    found = os.fstat(descriptor)
-    if found.st_uid != os.geteuid() or found.st_mode & _OTHERS:
+    info = os.fstat(descriptor)
+    if info.st_uid != os.geteuid() or info.st_mode & _OTHERS:
         raise PermissionError(errno.EACCES, "it isn't a folder of this user alone", str(folder))
 
 

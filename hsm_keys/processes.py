@@ -46,8 +46,8 @@ def peer_of(connection: socket.socket) -> tuple[int, int | None]:
         size = struct.calcsize("3i")
         process, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
         return user, process
-    said = connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, 128)
-    _, user = _XUCRED.unpack_from(said)
+    credentials = connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, 128)
+    _, user = _XUCRED.unpack_from(credentials)
     return user, None
 
 
@@ -73,13 +73,13 @@ def die_with_parent() -> None:
 
 def children_of(parent: int) -> list[int]:
     """Return the processes whose parent that is, by /proc; none where there is no such folder."""
-    found = []
+    children = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError, ValueError, IndexError):
             # The name, in brackets, may hold anything: what follows the last bracket is the state and the parent.
             if int((folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1]) == parent:
-                found.append(int(folder.name))
-    return found
+                children.append(int(folder.name))
+    return children
 
 
 def _prctl(option: int, value: int) -> None:

@@ -113,14 +113,14 @@ def ratios(results: Sequence[Result]) -> dict[str, float]:
         return pair[0].percentile(50) / pair[1].percentile(50) if pair[0] and pair[1] else None
 
     alone, together = known.get(("store", 1)), known.get(("store", 2))
-    found = {
+    quotients = {
         "headers_to_c_sign": p50("headers", "C_Sign"),
         "store_to_in_memory": p50("store", "in memory"),
         "two_threads_to_one": together.rate / alone.rate if alone and together else None,
         "headers_to_ahead": p50("headers", "ahead"),
         "in_memory_to_ahead": p50("in memory", "ahead"),
     }
-    return {name: round(ratio, 3) for name, ratio in found.items() if ratio is not None}
+    return {name: round(ratio, 3) for name, ratio in quotients.items() if ratio is not None}
 
 
 _SAID: Final = {
@@ -143,14 +143,14 @@ def page(title: str, results: Sequence[Result], words: Sequence[str]) -> str:
     cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     plots = "".join(_plot(result) for result in results)
-    said = "".join(f"<p>{html.escape(line)}</p>" for line in words)
+    paragraphs = "".join(f"<p>{html.escape(line)}</p>" for line in words)
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title><style>'
         "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
         ":root{color-scheme:light dark}"
         "table{border-collapse:collapse}td,th{padding:.2rem .8rem;text-align:right;border-bottom:1px solid #8886}"
         "td:first-child,th:first-child{text-align:left}rect{fill:#3a7bd5}text{fill:currentColor;font-size:11px}"
-        f"</style><h1>{html.escape(title)}</h1>{said}<table><tr>{cells}</tr>{body}</table>{plots}</html>\n"
+        f"</style><h1>{html.escape(title)}</h1>{paragraphs}<table><tr>{cells}</tr>{body}</table>{plots}</html>\n"
     )
 
 
@@ -170,10 +170,11 @@ def _plot(result: Result) -> str:
     name = html.escape(f"{result.what}, {result.threads} thread{'' if result.threads == 1 else 's'}")
     width = 30 * _BUCKETS
     times = ", ".join(f"p{percent} {_microseconds(result.percentile(percent))} us" for percent in (50, 95, 99))
-    said = f"{times}. Microseconds on a logarithmic scale; the highest bar is {most:,} of {len(result.latencies_us):,}."
-    return (
-        f'<h2>{name}</h2><p>{said}</p><svg viewBox="0 0 {width} 170" role="img" aria-label="{name}">{bars}{ticks}</svg>'
+    caption = (
+        f"{times}. Microseconds on a logarithmic scale; the highest bar is {most:,} of {len(result.latencies_us):,}."
     )
+    drawing = f'<svg viewBox="0 0 {width} 170" role="img" aria-label="{name}">{bars}{ticks}</svg>'
+    return f"<h2>{name}</h2><p>{caption}</p>{drawing}"
 
 
 def as_object(store: str, key_type: str, results: Sequence[Result]) -> dict[str, Any]:

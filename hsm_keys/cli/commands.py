@@ -26,16 +26,16 @@ def _checked(
     command: click.Command, parse: Callable[[click.Context, list[str]], list[str]], ctx: click.Context, args: list[str]
 ) -> list[str]:
     """Parse the arguments; what click says of a bad one is said without it."""
-    given = list(args)
+    arguments = list(args)
     try:
         return parse(ctx, args)
     except click.UsageError as error:
-        reworded = _reworded(command, ctx, given, error)
+        reworded = _reworded(command, ctx, arguments, error)
     raise reworded
 
 
 def _reworded(
-    command: click.Command, ctx: click.Context, given: list[str], error: click.UsageError
+    command: click.Command, ctx: click.Context, arguments: list[str], error: click.UsageError
 ) -> click.UsageError:
     if isinstance(error, click.NoSuchOption) and not _OPTION.fullmatch(error.option_name):
         from hsm_keys.values import describe
@@ -43,21 +43,21 @@ def _reworded(
         message = f"{describe(error.option_name)} stands where an option, or a value without dashes, belongs."
         return click.UsageError(message, error.ctx)
     if isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter):
-        return _bad_value(command, ctx, given, error)
+        return _bad_value(command, ctx, arguments, error)
     if type(error) is click.UsageError:  # click raises no other one of this very class while it parses
         return click.UsageError("There are more arguments than this command takes.", error.ctx)
     return error
 
 
 def _bad_value(
-    command: click.Command, ctx: click.Context, given: list[str], error: click.BadParameter
+    command: click.Command, ctx: click.Context, arguments: list[str], error: click.BadParameter
 ) -> click.BadParameter:
     param = error.param
     if param is None or param.type is click.STRING:  # no text is refused but by our own callbacks
         return error
     from hsm_keys.values import describe
 
-    values, _, _ = command.make_parser(ctx).parse_args(given)
+    values, _, _ = command.make_parser(ctx).parse_args(arguments)
     value = values.get(param.name or "")
     what = describe(value) if isinstance(value, str) else "one of the values"
     return click.BadParameter(f"{what} is not {_wanted(param.type)}.", error.ctx, param)
@@ -124,8 +124,8 @@ class Group(_Page, click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the first sentence of each command's help, whole."""
-        found = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
-        helps = {name: one.get_short_help_str(_WHOLE) for name, one in found.items() if one is not None}
+        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        helps = {name: one.get_short_help_str(_WHOLE) for name, one in commands.items() if one is not None}
         write_commands({"Commands": helps}, helps, formatter)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -29,16 +29,16 @@ def config(settings: Settings) -> None:
     from hsm_keys.profiles.order import settings_in_order
 
     path, profile = config_path(), chosen_profile(settings.profile)
-    found = settings_in_order(given_options(settings), profile)
+    settled = settings_in_order(given_options(settings), profile)
     if settings.as_json:
         settings_objects = [
             {"name": each.name, "value": each.value, "origin": each.origin.value, "by": each.by or None}
-            for each in found
+            for each in settled
         ]
         print_json({"file": str(path), "profile": profile.name if profile else None, "settings": settings_objects})
         return
     print_line(f"profile {profile.name} of {path}" if profile else f"no profile ({path})")
-    print_table(("SETTING", "VALUE", "FROM"), [(each.name, each.value, _said(each, profile)) for each in found])
+    print_table(("SETTING", "VALUE", "FROM"), [(each.name, each.value, _said(each, profile)) for each in settled])
 
 
 def _said(setting: Setting, profile: Profile | None) -> str:

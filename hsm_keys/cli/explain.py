@@ -41,13 +41,13 @@ def explain(settings: Settings, *, code: tuple[str, ...]) -> None:
         _list(settings)
         return
     word = " ".join(code)
-    found = find(word)
-    if found is None:
+    explanation = find(word)
+    if explanation is None:
         raise _unknown(word)
     if settings.as_json:
-        print_json(_as_object(*found))
+        print_json(_as_object(*explanation))
         return
-    known, explained = found
+    known, explained = explanation
     ends = "" if explained.exit_code is None else f" (exit code {explained.exit_code})"
     print_line(f"{known}{ends}")
     for heading, text in (("cause", explained.cause), ("remedy", explained.remedy), ("example", explained.example)):

@@ -75,8 +75,8 @@ def init(
         person = TerminalPerson(report, yes=yes)
         bootstrap = bootstrap_signer(settings.exchange) if auth is None else None
         check_kalshi(connect.base_url, bootstrap, connect, report)
-        made = _choose_store(settings, person)
-        with _opened(settings, made, report) as store:
+        new_token = _choose_store(settings, person)
+        with _opened(settings, new_token, report) as store:
             plan = plan_profile(profile or name, fields_of_key(settings, store, connect))
             there = find_key(store, name)
             kind, why = choose_key_type(KeyType(key_type) if key_type else None, bootstrap)
@@ -88,8 +88,8 @@ def init(
             done = _enroll(store, wanted, connect, person, auth=auth, api_key_id=api_key_id)
             plan = plan.write(done, report)
             send_first_request(connect, done, report)
-        if made is not None:
-            made.finish()
+        if new_token is not None:
+            new_token.finish()
         _print(settings, done, plan, report)
 
 
@@ -103,26 +103,28 @@ def _choose_store(settings: Settings, person: Person) -> NewToken | None:
         return None
     pin_file = options.get("pin_file") or os.environ.get("HSM_KEYS_PIN_FILE")
     module = options.get("module") or os.environ.get("HSM_KEYS_MODULE")
-    uri, made = choose_store(
+    uri, new_token = choose_store(
         module, options.get("token"), config_path().parent, Path(pin_file) if pin_file else None, person
     )
     settings.stores = (uri,)
     settings.store_options = {name: value for name, value in options.items() if name not in {"token", "module"}}
-    if made is not None and made.pin_file:
-        settings.store_options["pin_file"] = str(made.pin_file)
-    return made
+    if new_token is not None and new_token.pin_file:
+        settings.store_options["pin_file"] = str(new_token.pin_file)
+    return new_token
 
 
 @contextmanager
-def _opened(settings: Settings, made: NewToken | None, report: Callable[[str], None]) -> Iterator[KeyStore]:
+def _opened(settings: Settings, new_token: NewToken | None, report: Callable[[str], None]) -> Iterator[KeyStore]:
     """Open the store; the PIN of a token that was made with one that was typed isn't asked for again."""
-    if made is None or made.pin is None:
+    if new_token is None or new_token.pin is None:
         with opened_store(settings, report) as store:
             yield store
         return
     from hsm_keys import open_store
 
-    with open_store(settings.stores[0], ask_pin=lambda _prompt: made.pin.reveal() if made.pin else "") as store:
+    with open_store(
+        settings.stores[0], ask_pin=lambda _prompt: new_token.pin.reveal() if new_token.pin else ""
+    ) as store:
         yield store
 
 

@@ -61,7 +61,7 @@ class _NamedGroup(Group):
 @click.option("--metrics", metavar="HOST:PORT", help="Serve /metrics, /healthz and /readyz on loopback.")
 @settings_options
 @click.pass_context
-def proxy(ctx: click.Context, /, **given: Any) -> None:
+def proxy(ctx: click.Context, /, **arguments: Any) -> None:
     """Sign for local programs that hold no key, within a policy, until Ctrl-C.
 
     They speak plain HTTP or WebSocket to the socket. API keys and transfers are denied, whatever is asked.
@@ -73,9 +73,9 @@ def proxy(ctx: click.Context, /, **given: Any) -> None:
 
     settings = ctx.ensure_object(Settings)
     add_profile(settings)
-    if given["policy"] is None and settings.policy:
-        given["policy"] = Path(settings.policy)
-    options = _options(given)
+    if arguments["policy"] is None and settings.policy:
+        arguments["policy"] = Path(settings.policy)
+    options = _options(arguments)
     keep_to_itself()
     base_url = kalshi_base_url(settings)
     if base_url.startswith("https:"):
@@ -104,20 +104,20 @@ def _report_json(line: str) -> None:
     click.echo(json.dumps({"time": time, "level": level, "message": message}), err=True)
 
 
-def _options(given: dict[str, Any]) -> Options:
-    if not given["name"]:
+def _options(arguments: dict[str, Any]) -> Options:
+    if not arguments["name"]:
         raise UsageError("the proxy has to know its key", hint="give --name, such as: hsm-keys proxy --name prod")
-    cert, key = given.pop("tls_cert"), given.pop("tls_key")
+    cert, key = arguments.pop("tls_cert"), arguments.pop("tls_key")
     if (cert is None) != (key is None):
         raise UsageError("--tls-cert and --tls-key go together", hint="give both")
-    made: Options = import_extra("proxy", "hsm_keys.proxy.run").Options(
-        allow_uids=frozenset(given.pop("allow_uid")),
-        ahead=given.pop("presign"),
-        ahead_rate=given.pop("presign_rate"),
+    options: Options = import_extra("proxy", "hsm_keys.proxy.run").Options(
+        allow_uids=frozenset(arguments.pop("allow_uid")),
+        ahead=arguments.pop("presign"),
+        ahead_rate=arguments.pop("presign_rate"),
         tls=(cert, key) if cert is not None else None,
-        **given,
+        **arguments,
     )
-    return made
+    return options
 
 
 for _command in (freeze, thaw, cancel_all, status, limits, check, policy):

@@ -53,7 +53,7 @@ def check(settings: Settings, /, *, policy: Path, requests: Any, explain: bool, 
     if requests is None:
         return _print_one(settings, checking.judged(_asked(checking, one)))
     try:
-        judged = [{"line": number, **checking.judged(asked)} for number, asked in read_asked(requests)]
+        judged = [{"line": number, **checking.judged(supposed)} for number, supposed in read_asked(requests)]
     except (OSError, UnicodeDecodeError):
         raise UsageError("the file of requests can't be read", hint="give JSON lines in UTF-8") from None
     denied = sum(not verdict["allowed"] for verdict in judged)
@@ -105,18 +105,18 @@ class _Checking:
         self._explain = explain
         self._at: datetime = datetime.now(UTC)
 
-    def judged(self, asked: SupposedRequest) -> dict[str, Any]:
+    def judged(self, request: SupposedRequest) -> dict[str, Any]:
         """Return a verdict as JSON has it."""
         from hsm_keys.proxy.whatif import explain, verdict_of
 
-        self._at = asked.at or self._at
-        verdict: Verdict = verdict_of(self.judge, asked, at=self._at)
+        self._at = request.at or self._at
+        verdict: Verdict = verdict_of(self.judge, request, at=self._at)
         said = {"allowed": verdict.allowed, "rule": verdict.rule, "message": verdict.message}
         if not verdict.allowed:
             said["status"] = 400 if verdict.rule == "path" else verdict.status
         if self._explain:
-            said |= explain(self._written, asked, verdict)
-            said["left"] = self._left(asked.client)
+            said |= explain(self._written, request, verdict)
+            said["left"] = self._left(request.client)
         return said
 
     def _left(self, client: str) -> dict[str, dict[str, Any]]:
@@ -211,15 +211,15 @@ def diff(settings: Settings, *, old: Path, new: Path) -> int:
     from hsm_keys.proxy.differing import compare
     from hsm_keys.proxy.policy import load_policy
 
-    found = compare(load_policy(old), load_policy(new))
+    comparison = compare(load_policy(old), load_policy(new))
     if settings.as_json:
-        said = [_difference(one) for one in found.differences]
-        print_json({"same": not said, "tried": found.tried, "differences": said})
-    elif not found.differences:
-        click.echo(f"no request was found that one allows and the other denies ({found.tried:,} were tried)")
-    for one in [] if settings.as_json else found.differences:
+        differences = [_difference(one) for one in comparison.differences]
+        print_json({"same": not differences, "tried": comparison.tried, "differences": differences})
+    elif not comparison.differences:
+        click.echo(f"no request was found that one allows and the other denies ({comparison.tried:,} were tried)")
+    for one in [] if settings.as_json else comparison.differences:
         _echo_difference(_difference(one), old, new)
-    return int(bool(found.differences))
+    return int(bool(comparison.differences))
 
 
 def _difference(one: Difference) -> dict[str, Any]:
@@ -236,13 +236,13 @@ def _difference(one: Difference) -> dict[str, Any]:
     return {"request": request, "before": one.before, "old": old, "new": new}
 
 
-def _echo_difference(said: dict[str, Any], old: Path, new: Path) -> None:
-    request = said["request"]
+def _echo_difference(difference: dict[str, Any], old: Path, new: Path) -> None:
+    request = difference["request"]
     click.echo(f"{request['method']} {request['path']}")
     click.echo(f"  by {request['client']}, at {request['at']}")
-    if said["before"]:
-        click.echo(f"  after {said['before']} such requests, of which both say the same")
+    if difference["before"]:
+        click.echo(f"  after {difference['before']} such requests, of which both say the same")
     if "body" in request:
         click.echo(f"  body: {request['body']}")
-    for path, verdict in ((old, said["old"]), (new, said["new"])):
+    for path, verdict in ((old, difference["old"]), (new, difference["new"])):
         click.echo(f"  {path}: {_sentence(verdict)}")

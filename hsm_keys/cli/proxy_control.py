@@ -107,13 +107,13 @@ def _change(settings: Settings, answers: list[ControlAnswer], *, everyone: bool)
         print_json({"frozen": all(one["frozen"] for one in proxies), "proxies": proxies})
 
 
-def _print_frozen(settings: Settings, said: dict[str, Any], *, of: str = "") -> None:
+def _print_frozen(settings: Settings, state: dict[str, Any], *, of: str = "") -> None:
     subject = f"{of}: " if of else ""
-    cancelled = said.get("cancelled")
+    cancelled = state.get("cancelled")
     if settings.as_json:
-        print_json({"frozen": said["frozen"]} | ({"cancelled": cancelled} if cancelled else {}))
+        print_json({"frozen": state["frozen"]} | ({"cancelled": cancelled} if cancelled else {}))
         return
-    if said["frozen"]:
+    if state["frozen"]:
         click.echo(f"{subject}frozen: nothing is signed until `hsm-keys proxy thaw`")
     elif cancelled is None:
         click.echo(f"{subject}thawed: requests are signed again")
@@ -161,11 +161,13 @@ def limits(settings: Settings, *, name: str | None, socket: Path | None, everyon
     for answer in answers:
         if answer.error is not None:
             raise answer.error
-    said = [{"socket": str(answer.socket), **answer.said} for answer in answers] or [ask_one(wanted, "GET", "/limits")]
+    replies = [{"socket": str(answer.socket), **answer.said} for answer in answers] or [
+        ask_one(wanted, "GET", "/limits")
+    ]
     if settings.as_json:
-        print_json({"proxies": said} if everyone else said[0])
+        print_json({"proxies": replies} if everyone else replies[0])
         return
-    for one in said:
+    for one in replies:
         if one["limits"]:
             print_table(_LIMITS, map(_limit, one["limits"]))
         else:

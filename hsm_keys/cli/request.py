@@ -97,13 +97,13 @@ def request(
     path = with_query(path, query)
     headers = read_headers(header, has_body=body is not None)
     payload = None if body is None else read_body(settings, body)
-    asked = _Request(method, path, headers, payload, include, repeat, all_pages)
-    _rehearse(asked)
+    wanted = _Request(method, path, headers, payload, include, repeat, all_pages)
+    _rehearse(wanted)
     connect = connector(settings)
     with reporting(settings) as report, opened_store(settings, report) as store:
         signer = signing_key(store, name, settings, api_key_id)
         with connect(signer) as client:
-            _carry_out(client, asked, settings, report)
+            _carry_out(client, wanted, settings, report)
 
 
 def _check_options(
@@ -144,7 +144,7 @@ class _Nobody:
         return b""
 
 
-def _rehearse(asked: _Request) -> None:
+def _rehearse(wanted: _Request) -> None:
     """Send the request nowhere, signed by nobody: what the client refuses, it refuses before a token is touched."""
     import httpx2
 
@@ -154,69 +154,69 @@ def _rehearse(asked: _Request) -> None:
 
     nowhere = httpx2.MockTransport(lambda _: httpx2.Response(204))
     with KalshiClient(RequestSigner(_Nobody()), base_url=ENVIRONMENTS["prod"].base_url, transport=nowhere) as client:
-        asked.send(client)
+        wanted.send(client)
 
 
-def _carry_out(client: KalshiClient, asked: _Request, settings: Settings, report: Callable[[str], None]) -> None:
+def _carry_out(client: KalshiClient, wanted: _Request, settings: Settings, report: Callable[[str], None]) -> None:
     try:
-        if asked.all_pages:
+        if wanted.all_pages:
             from hsm_keys.cli.paging import all_pages
 
-            _echo(all_pages(lambda path: _answered(client, asked, report, path).response, asked.path))
-        elif asked.repeat is None:
-            _print(settings, asked, _answered(client, asked, report))
+            _echo(all_pages(lambda path: _answered(client, wanted, report, path).response, wanted.path))
+        elif wanted.repeat is None:
+            _print(settings, wanted, _answered(client, wanted, report))
         else:
-            _repeat(client, asked, settings, report)
+            _repeat(client, wanted, settings, report)
     except KeyboardInterrupt:
-        if asked.method in _SAFE:
+        if wanted.method in _SAFE:
             raise
         raise OutcomeUnknownError(
-            f"interrupted: the last {asked.method} may have been carried out", hint="look before you do it again"
+            f"interrupted: the last {wanted.method} may have been carried out", hint="look before you do it again"
         ) from None
 
 
-def _repeat(client: KalshiClient, asked: _Request, settings: Settings, report: Callable[[str], None]) -> None:
+def _repeat(client: KalshiClient, wanted: _Request, settings: Settings, report: Callable[[str], None]) -> None:
     """Send it as often as was asked for, and print each answer at once, unless one object is to hold them all."""
     answers: list[TimedAnswer] = []
     times_ms: list[float] = []
-    for number in range(1, (asked.repeat or 1) + 1):
+    for number in range(1, (wanted.repeat or 1) + 1):
         try:
-            answer = _answered(client, asked, report)
+            answer = _answered(client, wanted, report)
         except HsmKeysError as error:
-            where = f"request {number} of {asked.repeat}; those before it succeeded"
+            where = f"request {number} of {wanted.repeat}; those before it succeeded"
             error.amend(message=f"{error.message} ({where})")
             raise
         times_ms.append(answer.elapsed_ms)
         if settings.as_json:
             answers.append(answer)
         else:
-            _print(settings, asked, answer)
+            _print(settings, wanted, answer)
     if settings.as_json:
-        _echo(answers_object(answers, include=asked.include))
+        _echo(answers_object(answers, include=wanted.include))
     report(timing(times_ms))
 
 
 def _answered(
-    client: KalshiClient, asked: _Request, report: Callable[[str], None], path: str | None = None
+    client: KalshiClient, wanted: _Request, report: Callable[[str], None], path: str | None = None
 ) -> TimedAnswer:
     """Send it once and return the answer, if it is a success; people hear what any other says."""
     from hsm_keys.kalshi.errors import error_of
 
     start = perf_counter()
-    response = asked.send(client, path)
+    response = wanted.send(client, path)
     elapsed_ms = (perf_counter() - start) * 1000
     if not response.is_success:
-        for line in refusal_text(response, include=asked.include):
+        for line in refusal_text(response, include=wanted.include):
             report(line)
         raise error_of(response)
     return TimedAnswer(response, elapsed_ms)
 
 
-def _print(settings: Settings, asked: _Request, answer: TimedAnswer) -> None:
+def _print(settings: Settings, wanted: _Request, answer: TimedAnswer) -> None:
     if settings.as_json:
-        _echo(answer.as_object(include=asked.include))
+        _echo(answer.as_object(include=wanted.include))
     else:
-        click.echo(answer.as_bytes(include=asked.include), nl=False)
+        click.echo(answer.as_bytes(include=wanted.include), nl=False)
 
 
 def _echo(text: str) -> None:

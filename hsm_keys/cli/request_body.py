@@ -18,37 +18,37 @@ if TYPE_CHECKING:
 __all__ = ["read_body"]
 
 
-def read_body(settings: Settings, given: str) -> bytes:
+def read_body(settings: Settings, source: str) -> bytes:
     """Return the body as it was given: writing it anew could change a number.
 
     Args:
         settings: The shared options: where the PIN comes from.
-        given: JSON; ``@PATH`` for a file that holds it; ``@-`` or ``-`` for stdin.
+        source: JSON; ``@PATH`` for a file that holds it; ``@-`` or ``-`` for stdin.
 
     Raises:
         UsageError: If it can't be read, or isn't JSON.
     """
-    content = _content(settings, given)
+    content = _content(settings, source)
     try:
         exact_json.read(content)
     except ValueError as error:
-        raise UsageError(f"the body is not JSON: {error}", hint=_hint(given)) from None
+        raise UsageError(f"the body is not JSON: {error}", hint=_hint(source)) from None
     return content
 
 
-def _content(settings: Settings, given: str) -> bytes:
-    if given in {"-", "@-"}:
+def _content(settings: Settings, source: str) -> bytes:
+    if source in {"-", "@-"}:
         if any(map(_is_stdin, secret_files(settings))):
             # Whichever is read first would take the other: a PIN is JSON too, and would be sent.
             raise UsageError("both the body and the PIN are to come from stdin", hint="put one of them into a file")
         return sys.stdin.buffer.read()
-    if not given.startswith("@"):
-        return os.fsencode(given)  # the bytes of the command line, whatever the locale
+    if not source.startswith("@"):
+        return os.fsencode(source)  # the bytes of the command line, whatever the locale
     try:
-        return Path(given[1:]).read_bytes()
+        return Path(source[1:]).read_bytes()
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"the file of the body, {shown_path(given[1:])}, can't be read: {why}") from None
+        raise UsageError(f"the file of the body, {shown_path(source[1:])}, can't be read: {why}") from None
 
 
 def _is_stdin(path: str) -> bool:
@@ -58,7 +58,7 @@ def _is_stdin(path: str) -> bool:
         return False  # opening it will say what is wrong
 
 
-def _hint(given: str) -> str:
-    if given.startswith(("@", "-")):
+def _hint(source: str) -> str:
+    if source.startswith(("@", "-")):
         return "see what is in it; a body is sent as it is, in UTF-8 and without a byte order mark"
     return 'quote it for the shell: --json \'{"ticker": "..."}\'; --json @FILE reads a file'

@@ -120,9 +120,9 @@ def _forward(
     if not ending or grace is not None:
         done = rotator.advance(name)
     if not ending:
-        kept = " --keep-old" if keep_old else ""
+        option = " --keep-old" if keep_old else ""
         report(
-            f"next, when all programs use the new key: hsm-keys rotate {name} --finish{kept} (or --abort, to go back)"
+            f"next, when all programs use the new key: hsm-keys rotate {name} --finish{option} (or --abort, to go back)"
         )
         if keep_old:
             report("--keep-old isn't remembered: give it again then, else the old private half is destroyed")

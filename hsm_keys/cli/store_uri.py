@@ -114,12 +114,12 @@ def _without_needless_flags(settings: Settings) -> Settings:
 
     With a further option of that back-end it names a store of its own.
     """
-    given = dict(settings.store_options)
+    options = dict(settings.store_options)
     for backend in backends():
-        own = [option for option in backend.options if option.name in given]
+        own = [option for option in backend.options if option.name in options]
         if len(own) == 1 and own[0].names_store and own[0].kind is bool and any(map(backend.has, settings.stores)):
-            del given[own[0].name]
-    return replace(settings, store_options=given)
+            del options[own[0].name]
+    return replace(settings, store_options=options)
 
 
 def _further_uris(uris: Sequence[str], first: str) -> list[str]:

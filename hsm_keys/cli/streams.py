@@ -40,9 +40,9 @@ def claim_streams(*, quiet: bool) -> None:
 def _moved(stream: TextIO) -> TextIO:
     """Return a stream to a copy of that one's descriptor."""
     _module_streams.append(stream)
-    kept = os.dup(stream.fileno())  # above 2, as these are open
+    copy = os.dup(stream.fileno())  # above 2, as these are open
     buffering = 1 if stream.line_buffering else -1
-    return open(kept, "w", buffering, encoding=stream.encoding, errors=stream.errors)  # noqa: PTH123 - a descriptor
+    return open(copy, "w", buffering, encoding=stream.encoding, errors=stream.errors)  # noqa: PTH123 - a descriptor
 
 
 def _open_closed() -> None:

@@ -65,8 +65,8 @@ def with_query(path: str, pairs: Sequence[str]) -> str:
 def with_cursor(path: str, cursor: str) -> str:
     """Return the path of the page that a cursor stands for: its query with this cursor and no other."""
     bare, _, query = path.partition("?")
-    kept = [part for part in query.split("&") if part and unquote_plus(part.partition("=")[0]) != "cursor"]
-    return f"{bare}?{'&'.join([*kept, f'cursor={_encoded(cursor)}'])}"
+    parts = [part for part in query.split("&") if part and unquote_plus(part.partition("=")[0]) != "cursor"]
+    return f"{bare}?{'&'.join([*parts, f'cursor={_encoded(cursor)}'])}"
 
 
 def _appended(path: str, parameter: str) -> str:

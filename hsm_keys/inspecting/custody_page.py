@@ -63,13 +63,13 @@ def custody_page(entries: Sequence[CustodyEntry], *, made_at: str, environment: 
         made_at: When, in UTC.
         environment: Kalshi's base URL; None if it wasn't asked.
     """
-    asked = f"Kalshi at {environment}" if environment else "Kalshi was not asked: these are the stores' keys alone"
+    source = f"Kalshi at {environment}" if environment else "Kalshi was not asked: these are the stores' keys alone"
     glossary = "".join(f"<dt>{escape(word)}</dt><dd>{escape(meaning)}</dd>" for word, meaning in _GLOSSARY.items())
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width"><title>Custody of Kalshi API keys</title>'
         f"<style>{_STYLE}</style></head><body><h1>Custody of Kalshi API keys</h1>"
-        f'<p class="when">{escape(made_at)} · {escape(asked)} · hsm-keys {escape(__version__)}</p>{_whole(entries)}'
+        f'<p class="when">{escape(made_at)} · {escape(source)} · hsm-keys {escape(__version__)}</p>{_whole(entries)}'
         '<table class="all"><thead><tr><th>Key</th><th>API key id</th><th>Private half</th><th>Verdict</th></tr>'
         f"</thead><tbody>{''.join(map(_line, entries))}</tbody></table>{''.join(map(_section, entries))}"
         f"<h2>Words</h2><dl>{glossary}</dl></body></html>\n"

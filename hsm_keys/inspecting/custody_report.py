@@ -236,12 +236,12 @@ def _of_key(
     )
 
 
-def _of_unusable(store: KeyStore, found: Unusable, by_id: dict[str, ApiKey]) -> CustodyEntry:
-    listing = by_id.get(found.mark.api_key_id) if found.mark.api_key_id else None
+def _of_unusable(store: KeyStore, unusable: Unusable, by_id: dict[str, ApiKey]) -> CustodyEntry:
+    listing = by_id.get(unusable.mark.api_key_id) if unusable.mark.api_key_id else None
     created = _moment(listing.created_ts if listing else None)
     return CustodyEntry(
-        name=found.name,
-        api_key_id=found.mark.api_key_id,
+        name=unusable.name,
+        api_key_id=unusable.mark.api_key_id,
         listed=listing,
         location=store.describe(),
         key_type=None,
@@ -249,20 +249,20 @@ def _of_unusable(store: KeyStore, found: Unusable, by_id: dict[str, ApiKey]) -> 
         created=created.isoformat() if created else None,
         custody=None,
         proved_live=None,
-        problem=f"can't be used: {found.problem}",
+        problem=f"can't be used: {unusable.problem}",
         age_days=_age(created),
-        environment=found.mark.environment,
+        environment=unusable.mark.environment,
     )
 
 
-def _moment(said: object) -> datetime | None:
+def _moment(value: object) -> datetime | None:
     """Return a time as a store or Kalshi gives it: ISO 8601, or Unix time in seconds or milliseconds."""
     try:
-        if isinstance(said, str) and not said.isdigit():
-            moment = datetime.fromisoformat(said)
+        if isinstance(value, str) and not value.isdigit():
+            moment = datetime.fromisoformat(value)
             return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        if isinstance(said, str | int | float) and not isinstance(said, bool):
-            number = float(said)
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            number = float(value)
             return datetime.fromtimestamp(number / 1000 if number > _MILLISECONDS else number, UTC)
     except (ValueError, OverflowError, OSError):
         pass  # what nobody can read is as good as nothing

@@ -60,15 +60,15 @@ def outcome(checks: Sequence[Check]) -> tuple[str, int]:
 
 def check_variables(env: Mapping[str, str]) -> list[Check]:
     """Look at versions, and at environment variables that contradict each other."""
-    found = [f"hsm-keys {__version__}", f"Python {platform.python_version()}"]
+    parts = [f"hsm-keys {__version__}", f"Python {platform.python_version()}"]
     for library in _LIBRARIES:
         try:
-            found.append(f"{library} {version(library)}")
+            parts.append(f"{library} {version(library)}")
         except PackageNotFoundError:
-            found.append(f"no {library}")
+            parts.append(f"no {library}")
     interval = sys.getswitchinterval() * 1000
     checks = [
-        Check("versions", "ok", ", ".join(found)),
+        Check("versions", "ok", ", ".join(parts)),
         Check(
             "threads",
             "ok",
@@ -97,8 +97,8 @@ def _way(hosts: str, proxy: NetworkProxy | None) -> Check:
     if proxy is None:
         return Check("network", "ok", f"no proxy on the way to {hosts}")
     remedy = "`hsm-keys proxy` takes no SOCKS proxy: it needs one that speaks HTTP" if proxy.speaks_socks else ""
-    said = f"on the way to {hosts} there is the {proxy.scheme} proxy {proxy.place}, which {proxy.variable} names"
-    return Check("network", "ok", said, remedy)
+    message = f"on the way to {hosts} there is the {proxy.scheme} proxy {proxy.place}, which {proxy.variable} names"
+    return Check("network", "ok", message, remedy)
 
 
 def check_clock(base_url: str, now: Callable[[], float] = time.time) -> list[Check]:
@@ -107,7 +107,7 @@ def check_clock(base_url: str, now: Callable[[], float] = time.time) -> list[Che
 
     from hsm_keys.kalshi.surroundings import client_options, why_not_trusted
 
-    asked = now()
+    begun = now()
     try:
         response = httpx2.get(f"{base_url}/exchange/status", timeout=10, **client_options(base_url))
     except httpx2.HTTPError as error:
@@ -116,18 +116,18 @@ def check_clock(base_url: str, now: Callable[[], float] = time.time) -> list[Che
             hint=why_not_trusted(error) or "check the network, and --env or --base-url",
         ) from None
     answered = now()
-    said = f"{base_url} answered {response.status_code} in {(answered - asked) * 1000:.0f} ms"
+    message = f"{base_url} answered {response.status_code} in {(answered - begun) * 1000:.0f} ms"
     if response.is_server_error or response.status_code == _TOO_MANY_REQUESTS:
-        return [Check("kalshi", "warning", said, "wait, and look at Kalshi's status page if it goes on")]
+        return [Check("kalshi", "warning", message, "wait, and look at Kalshi's status page if it goes on")]
     if not _speaks_for_kalshi(response):
         remedy = "check --env or --base-url, which ends in /trade-api/v2; a proxy or a portal may answer in its place"
-        return [Check("kalshi", "problem", f"{said}, and that isn't Kalshi's API", remedy, KalshiError.exit_code)]
-    reached = Check("kalshi", "ok", said)
+        return [Check("kalshi", "problem", f"{message}, and that isn't Kalshi's API", remedy, KalshiError.exit_code)]
+    reached = Check("kalshi", "ok", message)
     try:
         date = parsedate_to_datetime(response.headers.get("Date", "")).timestamp()
     except ValueError:
         return [reached, Check("clock", "warning", "Kalshi sent no Date to compare the clock with")]
-    return [reached, _clock(asked, answered, date)]
+    return [reached, _clock(begun, answered, date)]
 
 
 def check_websocket(url: str) -> Check:
@@ -163,18 +163,18 @@ def _speaks_for_kalshi(response: httpx2.Response) -> bool:
     return response.is_success and isinstance(status, dict) and "exchange_active" in status
 
 
-def _clock(asked: float, answered: float, date: float) -> Check:
+def _clock(begun: float, answered: float, date: float) -> Check:
     # The Date was true at some moment between the two, and leaves out fractions of its second.
-    ahead = (asked + answered) / 2 - (date + 0.5)
-    unsure = (answered - asked) / 2 + 0.5
+    ahead = (begun + answered) / 2 - (date + 0.5)
+    unsure = (answered - begun) / 2 + 0.5
     which = "ahead of" if ahead > 0 else "behind"
-    said = f"this clock is {abs(ahead):.1f} s {which} Kalshi's, give or take {unsure:.1f} s"
+    message = f"this clock is {abs(ahead):.1f} s {which} Kalshi's, give or take {unsure:.1f} s"
     remedy = "set the clock by NTP: Kalshi refuses what is signed some seconds off (header_timestamp_expired)"
     if abs(ahead) - unsure > _LIMIT_S:
-        return Check("clock", "problem", said, remedy, KalshiError.exit_code)
+        return Check("clock", "problem", message, remedy, KalshiError.exit_code)
     if abs(ahead) - unsure > _NOTICEABLE_S:
-        return Check("clock", "warning", said, remedy)
-    return Check("clock", "ok", said)
+        return Check("clock", "warning", message, remedy)
+    return Check("clock", "ok", message)
 
 
 def check_bootstrap(signer: RequestSigner | None, connect: Connect) -> list[Check]:
@@ -208,10 +208,10 @@ def _taken(name: str, what: str, signer: RequestSigner, connect: Connect) -> lis
         try:
             client.get_json("/portfolio/balance")
         except ForbiddenError as error:
-            found = Check(name, "warning", f"{what} may not read the balance: {error.message}", error.hint)
+            check = Check(name, "warning", f"{what} may not read the balance: {error.message}", error.hint)
         else:
-            found = Check(name, "ok", f"Kalshi takes {what}")
-        return [found, *_attestation(client)]
+            check = Check(name, "ok", f"Kalshi takes {what}")
+        return [check, *_attestation(client)]
 
 
 def _attestation(client: KalshiClient) -> list[Check]:

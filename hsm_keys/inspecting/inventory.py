@@ -124,12 +124,12 @@ def _in_store(store: KeyStore, key: StoredKey, by_id: dict[str, ApiKey], *, aske
     )
 
 
-def _unusable(store: KeyStore, found: Unusable, api_key_id: str, by_id: dict[str, ApiKey]) -> InventoryEntry:
+def _unusable(store: KeyStore, unusable: Unusable, api_key_id: str, by_id: dict[str, ApiKey]) -> InventoryEntry:
     api_key = by_id.get(api_key_id)
     return InventoryEntry(
-        name=found.name,
+        name=unusable.name,
         api_key_id=api_key_id,
-        environment=found.mark.environment,
+        environment=unusable.mark.environment,
         scopes=list(api_key.scopes) if api_key else None,
         subaccount=api_key.subaccount if api_key else None,
         key_type=None,

@@ -124,9 +124,9 @@ def _registered_twice(snapshot: Snapshot) -> Iterator[Finding]:
     for pair, key in {key.pair: key for key in snapshot.here if key.ours}.items():
         ids = sorted(key.signs_for)
         bound = [other.api_key_id for other in snapshot.here if other.pair == pair and other.api_key_id in ids]
-        kept = next(iter(sorted(filter(None, bound))), next(iter(ids), None))
+        survivor = next(iter(sorted(filter(None, bound))), next(iter(ids), None))
         for spare in ids:
-            if spare != kept:
+            if spare != survivor:
                 message = (
                     f"the pair of {key.name!r} is registered {len(ids)} times at Kalshi ({', '.join(ids)}). One is "
                     "enough: revoke those that no program uses"

@@ -161,15 +161,15 @@ def _seen(store: KeyStore, key: StoredKey) -> Seen:
     )
 
 
-def _seen_unusable(store: KeyStore, found: Unusable) -> Seen:
+def _seen_unusable(store: KeyStore, unusable: Unusable) -> Seen:
     """Return what is seen of a key of ours that its store can't use."""
-    mark = found.mark
+    mark = unusable.mark
     return Seen(
-        found.name,
+        unusable.name,
         mark.api_key_id,
         store.describe(),
         store.uri,
-        f"{store.uri} {found.name}",
-        stopped=Condition(Usability.UNUSABLE, found.problem),
+        f"{store.uri} {unusable.name}",
+        stopped=Condition(Usability.UNUSABLE, unusable.problem),
         environment=mark.environment,
     )

@@ -124,9 +124,9 @@ def _unfolded(pem: Secret, names: _Names) -> Secret:
     return Secret(text.replace("\\n", "\n"))
 
 
-def _passphrase(given: Secret, ask: Callable[[str], str] | None) -> Callable[[], str] | None:
-    if given:
-        return given.reveal
+def _passphrase(passphrase: Secret, ask: Callable[[str], str] | None) -> Callable[[], str] | None:
+    if passphrase:
+        return passphrase.reveal
     return None if ask is None else lambda: ask("Passphrase of the bootstrap private key")
 
 

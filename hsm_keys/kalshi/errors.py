@@ -161,11 +161,11 @@ class NotKalshiOutcomeError(NotKalshiError, OutcomeUnknownError):
 
 def error_of(response: httpx2.Response) -> _AnsweredError:
     """Return the error that an answer other than 2xx stands for; the message names the request, not its headers."""
-    said = said_by_kalshi(response)
-    error = _foreign(response) if said is None else _in_kalshis_words(response, said)
-    error.status, error.from_kalshi = response.status_code, said is not None
-    if said is not None:
-        error.kalshi_code, error.details = said.code, said.details
+    words = said_by_kalshi(response)
+    error = _foreign(response) if words is None else _in_kalshis_words(response, words)
+    error.status, error.from_kalshi = response.status_code, words is not None
+    if words is not None:
+        error.kalshi_code, error.details = words.code, words.details
     return error
 
 
@@ -235,11 +235,11 @@ _REFUSALS: Final[dict[int, tuple[type[RefusedError], str]]] = {
 }
 
 
-def _refusal(response: httpx2.Response, sentence: str, said: str) -> RefusedError:
+def _refusal(response: httpx2.Response, sentence: str, words: str) -> RefusedError:
     if response.status_code == HTTPStatus.UNAUTHORIZED:
-        return _unauthorized(response, sentence, said)
+        return _unauthorized(response, sentence, words)
     if response.status_code == HTTPStatus.FORBIDDEN:
-        return _forbidden(response, sentence, said)
+        return _forbidden(response, sentence, words)
     if response.status_code == HTTPStatus.GONE:
         return GoneError(sentence, hint=_successor(response.request.method, response.request.url.path))
     kind, hint = _REFUSALS.get(
@@ -264,18 +264,18 @@ def _successor(method: str, path: str) -> str:
     return f"Kalshi switched V1 orders off in June 2026: send {method} {instead}{fields}"
 
 
-def _unauthorized(response: httpx2.Response, sentence: str, said: str) -> UnauthorizedError:
-    if "timestamp" in said and "missing" not in said:
+def _unauthorized(response: httpx2.Response, sentence: str, words: str) -> UnauthorizedError:
+    if "timestamp" in words and "missing" not in words:
         return ClockError(sentence + _skew(response), hint="set this machine's clock (NTP); Kalshi allows some seconds")
-    if "not_found" in said or "not found" in said:
+    if "not_found" in words or "not found" in words:
         return UnauthorizedError(
             sentence,
             hint="Kalshi doesn't know this API key id: it was deleted, or belongs to the other environment "
             "(prod or demo); see KALSHI_KEY_ID, KALSHI_DEMO and KALSHI_API_BASE_URL",
         )
-    if "missing" in said:
+    if "missing" in words:
         return UnauthorizedError(sentence, hint="a proxy on the way may strip the KALSHI-ACCESS headers")
-    if "signature" in said:
+    if "signature" in words:
         return UnauthorizedError(
             sentence,
             hint="the signature doesn't belong to this API key id: check that key and id are a pair, and that no "
@@ -301,9 +301,9 @@ def _skew(response: httpx2.Response) -> str:
     return f"; this clock is about {abs(behind):.0f} s {'behind' if behind > 0 else 'ahead of'} Kalshi's"
 
 
-def _forbidden(response: httpx2.Response, sentence: str, said: str) -> ForbiddenError:
+def _forbidden(response: httpx2.Response, sentence: str, words: str) -> ForbiddenError:
     request = response.request
-    about_other = any(word in said for word in ("fcm", "scope", "subaccount", "attestation", "location", "region"))
+    about_other = any(word in words for word in ("fcm", "scope", "subaccount", "attestation", "location", "region"))
     if request.method == "POST" and request.url.path.endswith("/api_keys") and not about_other:
         return TierError(sentence, hint="registering keys by API needs the usage level Premier or Market Maker")
     return ForbiddenError(

@@ -316,17 +316,17 @@ reduce POST   /portfolio/orders/{order_id}/decrease  write::trade gone=/portfoli
 
 def _operation(row: str) -> Operation:
     kind, method, path, *words = row.split()
-    said = dict(word.split("=") for word in words if "=" in word)
+    members = dict(word.split("=") for word in words if "=" in word)
     return Operation(
         method,
         path,
         Kind(kind),
         signed="public" not in words,
         scope=next((word for word in words if "::" in word), None),
-        cost=int(said.get("cost", DEFAULT_COST)),
+        cost=int(members.get("cost", DEFAULT_COST)),
         for_each_order="each" in words,
         perps="perps" in words,
-        instead=said.get("gone"),
+        instead=members.get("gone"),
     )
 
 

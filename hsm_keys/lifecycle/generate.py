@@ -93,8 +93,8 @@ class Generator:
                 self._kalshi.delete_lost(self._lost(namesakes))
             self._kalshi.tell_rights()
             self._try_out()
-            made = self._make(listed)
-            return self._conclude(self._import(made), made.api_key_id)
+            pair = self._make(listed)
+            return self._conclude(self._import(pair), pair.api_key_id)
 
     def _namesakes(self, listed: Sequence[ApiKey]) -> list[ApiKey]:
         """Return the API keys of the name that no key of the store is bound to."""
@@ -154,32 +154,32 @@ class Generator:
                     self._imports.end(self._name)
             raise
 
-    def _import(self, made: GeneratedPair) -> StoredKey:
+    def _import(self, pair: GeneratedPair) -> StoredKey:
         """Put the private half into the store; if it doesn't go in, the API key is of no use and is deleted again."""
         try:
-            key = self._imports.put(self._name, made.private_key, made.api_key_id, self._kalshi.environment)
+            key = self._imports.put(self._name, pair.private_key, pair.api_key_id, self._kalshi.environment)
         except HsmKeysError as error:
-            self._undo(made.api_key_id, error)
+            self._undo(pair.api_key_id, error)
             raise
         try:
-            prove_imported(key, made.private_key.public_key(), KALSHI)
+            prove_imported(key, pair.private_key.public_key(), KALSHI)
         except KeyProblemError as error:
             self._store.destroy(key)
-            self._undo(made.api_key_id, error)
+            self._undo(pair.api_key_id, error)
             raise
         self._report(f"put the private half into {self._store.describe()}, and it signs there (verified here)")
         return key
 
     def _undo(self, api_key_id: str, error: HsmKeysError) -> None:
         """Delete an API key whose private half isn't in the store, and say so; in doubt leave it to the next run."""
-        told = f"run the same command again to finish or to delete the API key {api_key_id} that Kalshi made"
+        outcome = f"run the same command again to finish or to delete the API key {api_key_id} that Kalshi made"
         with suppress(HsmKeysError):
             left = self._imports.pending(self._name)
             if left is None or left.key is None:
                 self._kalshi.delete(api_key_id)
-                told = f"the API key {api_key_id} that Kalshi made was deleted again"
+                outcome = f"the API key {api_key_id} that Kalshi made was deleted again"
                 self._imports.end(self._name)
-        error.amend(message=f"{error.message}; {told}")
+        error.amend(message=f"{error.message}; {outcome}")
 
     def _finish(self, key: StoredKey, namesakes: Sequence[ApiKey], listed: Sequence[ApiKey]) -> Enrollment:
         """Go on with a key that an interrupted run put in."""

@@ -150,12 +150,12 @@ class Registrar:
         except TierError as error:
             raise _kept(error.amend(hint=""), key, wanted.by_hand) from None
         except OutcomeUnknownError as error:
-            found = self._look_again(key, before)
-            if found is None:
+            api_key_id = self._look_again(key, before)
+            if api_key_id is None:
                 raise _kept(
                     error, key, "run the same command again: it looks for the key before it posts anything"
                 ) from None
-            return found
+            return api_key_id
         except HsmKeysError as error:
             raise _kept(error, key, "run the same command again once that is mended") from None
 

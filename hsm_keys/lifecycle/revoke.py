@@ -240,11 +240,11 @@ class Revoker:
             )
 
     def _check_not_unusable(self, target: Target) -> None:
-        for found in self._store.contents().unusable:
-            if found.mark.api_key_id == target.api_key_id:
+        for unusable in self._store.contents().unusable:
+            if unusable.mark.api_key_id == target.api_key_id:
                 raise KeyProblemError(
                     f"the private half of API key {target.api_key_id} is in {self._store.describe()}, and can't be "
-                    f"used: {found.problem}; nothing was done",
+                    f"used: {unusable.problem}; nothing was done",
                     hint="leave --destroy out to end the API key; its private half goes with the vendor's tool",
                 )
 

@@ -92,8 +92,8 @@ def find_target(word: str, keys: Sequence[StoredKey], listed: Sequence[ApiKey]) 
     if len(titled) > 1:
         raise _ambiguous(word, "at Kalshi", titled)
     if titled:
-        found = _by_id(titled[0].api_key_id, keys, listed)
-        return found or Target(titled[0].api_key_id, None, titled[0])
+        target = _by_id(titled[0].api_key_id, keys, listed)
+        return target or Target(titled[0].api_key_id, None, titled[0])
     if _is_uuid(word):
         return Target(check_api_key_id(word), None, None)
     names = [key.name for key in keys] + [listing.name for listing in listed]
@@ -155,8 +155,8 @@ def _check_not_rotating(key: StoredKey, keys: Sequence[StoredKey]) -> None:
         )
 
 
-def _ambiguous(word: str, where: str, found: Sequence[StoredKey | ApiKey | Target]) -> KeyAmbiguousError:
-    ids = ", ".join(dict.fromkeys(entry.api_key_id or "one without an API key id" for entry in found))
+def _ambiguous(word: str, where: str, candidates: Sequence[StoredKey | ApiKey | Target]) -> KeyAmbiguousError:
+    ids = ", ".join(dict.fromkeys(entry.api_key_id or "one without an API key id" for entry in candidates))
     return KeyAmbiguousError(
         f"{shown(word)} means several keys {where}: {ids}", hint="give the id of the one that is meant"
     )

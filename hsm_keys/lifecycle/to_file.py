@@ -181,7 +181,7 @@ def _delivered(name: str, target: Path, part: Path, namesakes: Sequence[ApiKey],
 def _made(target: Path, part: Path, descriptor: int, kalshi: KalshiGenerator, listed: Sequence[ApiKey]) -> PemFileKey:
     """Have the pair made and its private half written; whatever fails after that deletes the API key again."""
     try:
-        made = kalshi.make(listed)
+        pair = kalshi.make(listed)
     except OutcomeUnknownError:
         raise  # the unfinished file stays: it tells the next run what to delete
     except HsmKeysError:
@@ -189,7 +189,7 @@ def _made(target: Path, part: Path, descriptor: int, kalshi: KalshiGenerator, li
             if not called(kalshi.name, kalshi.listed()):
                 part.unlink()
         raise
-    pem = made.pem.encode()
+    pem = pair.pem.encode()
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, pem, 0)
@@ -198,12 +198,12 @@ def _made(target: Path, part: Path, descriptor: int, kalshi: KalshiGenerator, li
         sync_folder(target.parent)
     except OSError as error:
         os.ftruncate(descriptor, 0)
-        kalshi.delete(made.api_key_id)
+        kalshi.delete(pair.api_key_id)
         part.unlink(missing_ok=True)
         raise UsageError(
-            f"{target} can't be written: {error.strerror}; the API key {made.api_key_id} that Kalshi made was deleted",
+            f"{target} can't be written: {error.strerror}; the API key {pair.api_key_id} that Kalshi made was deleted",
             hint="name a file that doesn't exist yet, in a folder that you own",
         ) from None
     part.unlink()
     kalshi.report(f"wrote the private half to {target} (0600)")
-    return PemFileKey(kalshi.name, target, pem, made.api_key_id, kalshi.environment)
+    return PemFileKey(kalshi.name, target, pem, pair.api_key_id, kalshi.environment)

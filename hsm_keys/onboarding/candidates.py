@@ -77,10 +77,10 @@ def modules_here(named: str | None) -> list[str]:
     if named:
         return [find_module(named)]
     vendors = [pattern for pattern in _VENDORS if "tpm2" not in pattern or Path(_TPM).exists()]
-    found = [str(path) for pattern in vendors for path in sorted(Path("/").glob(pattern))]
+    modules = [str(path) for pattern in vendors for path in sorted(Path("/").glob(pattern))]
     with suppress(StoreNotFoundError):
-        found.append(find_module(None))
-    return list({str(Path(path).resolve()): path for path in found}.values())
+        modules.append(find_module(None))
+    return list({str(Path(path).resolve()): path for path in modules}.values())
 
 
 def find_candidates(

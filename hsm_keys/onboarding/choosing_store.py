@@ -39,12 +39,14 @@ def choose_store(
     modules = modules_here(module)
     unfinished = unfinished_label(folder)
     if unfinished is None:
-        found = find_candidates(modules, person.report)
+        tokens = find_candidates(modules, person.report)
         if label is not None:
-            found = [each for each in found if each.label == label]
-        if found:
-            place = 0 if len(found) == 1 else person.choose("Where is the key to live?", [str(each) for each in found])
-            return found[place].uri, None
+            tokens = [each for each in tokens if each.label == label]
+        if tokens:
+            place = (
+                0 if len(tokens) == 1 else person.choose("Where is the key to live?", [str(each) for each in tokens])
+            )
+            return tokens[place].uri, None
     softhsm = next((path for path in modules if "softhsm" in Path(path).resolve().name.lower()), None)
     if softhsm is None:
         raise StoreNotFoundError(
@@ -52,10 +54,10 @@ def choose_store(
             hint="plug a token in, or install SoftHSM: apt install softhsm2, dnf install softhsm, brew install softhsm",
         )
     _configure(person)
-    made = offer_token(softhsm, label or unfinished or _LABEL, folder, pin_file, person)
+    new_token = offer_token(softhsm, label or unfinished or _LABEL, folder, pin_file, person)
     from hsm_keys.stores.uri import Pkcs11Uri
 
-    return str(Pkcs11Uri(token=made.label, module_path=softhsm)), made
+    return str(Pkcs11Uri(token=new_token.label, module_path=softhsm)), new_token
 
 
 def _configure(person: Person) -> None:

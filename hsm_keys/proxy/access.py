@@ -126,16 +126,16 @@ class TokenFolder:
             Refused: If no client has that token.
         """
         self._look_again()
-        scheme, _, given = headers.get("Authorization", "").partition(" ")
-        token = given.strip() if scheme.lower() == "bearer" else headers.get(KEY_HEADER, "")
+        scheme, _, credentials = headers.get("Authorization", "").partition(" ")
+        token = credentials.strip() if scheme.lower() == "bearer" else headers.get(KEY_HEADER, "")
         digest = _digest(token.encode("utf-8", "surrogateescape"))
-        found = None
+        client_of_token = None
         for client, known in self._digests.items():  # all of them: time tells nothing
             if hmac.compare_digest(known, digest):
-                found = client
-        if found is None:
+                client_of_token = client
+        if client_of_token is None:
             raise Refused(401, "token", "the proxy wants a client's token: Authorization: Bearer TOKEN")
-        return Caller(found, digest=digest)
+        return Caller(client_of_token, digest=digest)
 
     def has(self, caller: Caller) -> bool:
         """Tell whether the token with which somebody came is still that client's."""
@@ -153,14 +153,14 @@ class TokenFolder:
         try:
             folder = self._folder.stat()
             with os.scandir(self._folder) as entries:
-                found = sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in entries)
+                files = sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in entries)
         except OSError as error:
             gone = bool(self._digests) or not self._seen
             self._digests, self._seen = {}, (error.errno,)
             return [error.strerror or str(error)] if gone else []
         seen = (
             (folder.st_mode, folder.st_uid),
-            *((name, info.st_mtime_ns, info.st_ino, info.st_size, info.st_mode) for name, info in found),
+            *((name, info.st_mtime_ns, info.st_ino, info.st_size, info.st_mode) for name, info in files),
         )
         if seen == self._seen:
             return []
@@ -168,7 +168,7 @@ class TokenFolder:
         if folder.st_mode & 0o022 or folder.st_uid not in {0, os.geteuid()}:
             return ["others can write to it, and so give one client the name of another"]
         problems = []
-        for name, _ in found:
+        for name, _ in files:
             try:
                 digest = _read(self._folder / name)
                 if digest in self._digests.values():

@@ -201,15 +201,15 @@ class Account:
             return denial
         return None if caps.duplicate_ms is None else self._against_duplicates(caps.duplicate_ms, demand, now_ms)
 
-    def _against_day(self, most: int, whose: str, asked: int, now_ms: int) -> CapDenial:
-        surplus = self.live + self.day.total + asked - most
-        left = dollars(max(0, asked - surplus))
-        said = f"{left} of {dollars(most)} is left to {whose}, and {dollars(asked)} is asked for"
+    def _against_day(self, most: int, whose: str, amount: int, now_ms: int) -> CapDenial:
+        surplus = self.live + self.day.total + amount - most
+        left = dollars(max(0, amount - surplus))
+        reason = f"{left} of {dollars(most)} is left to {whose}, and {dollars(amount)} is asked for"
         back_at = self.day.back_at(surplus)
-        if back_at is None or asked > most:
-            return CapDenial("max_dollars_a_day", f"{said}; time alone gives back too little: orders hold the rest")
+        if back_at is None or amount > most:
+            return CapDenial("max_dollars_a_day", f"{reason}; time alone gives back too little: orders hold the rest")
         seconds = -(-(back_at - now_ms) // 1000)
-        return CapDenial("max_dollars_a_day", f"{said}; there is room in {seconds} seconds", max(1, seconds))
+        return CapDenial("max_dollars_a_day", f"{reason}; there is room in {seconds} seconds", max(1, seconds))
 
     def _against_markets(self, most: int, whose: str, demand: Demand) -> CapDenial | None:
         for (ticker, side), count in demand.sizes.items():

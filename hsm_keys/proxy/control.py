@@ -166,12 +166,12 @@ class Control:
             "audit_problem": self._trail.failed,
         }
 
-    def _write_program(self, said: Mapping[str, str]) -> web.Response:
+    def _write_program(self, program: Mapping[str, str]) -> web.Response:
         """Write what `hsm-keys run` says of a program; without it in the trail none is to go on."""
-        texts = {name: said[name] for name in _OF_A_PROGRAM if name in said}
-        numbers = {name: int(said[name]) for name in _NUMBERS_OF_A_PROGRAM if said.get(name, "").isdecimal()}
+        texts = {name: program[name] for name in _OF_A_PROGRAM if name in program}
+        numbers = {name: int(program[name]) for name in _NUMBERS_OF_A_PROGRAM if program.get(name, "").isdecimal()}
         kinds = {"relayed_to": "relayed", "exit_code": "program_ended"}
-        kind = next((kind for name, kind in kinds.items() if name in said), "program")
+        kind = next((kind for name, kind in kinds.items() if name in program), "program")
         try:
             self._trail.append(kind, **texts, **numbers)
         except AuditError as error:

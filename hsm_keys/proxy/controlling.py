@@ -137,11 +137,11 @@ def _answers(sockets: Sequence[Path], method: str, target: str) -> list[ControlA
     return [answers[number] for number in sorted(answers)]
 
 
-def _sockets_of(given: Path) -> list[Path]:
+def _sockets_of(path: Path) -> list[Path]:
     """Return the control socket that is meant by a socket of a proxy: itself, one beside it, or one that says so."""
-    if (control := beside(given)).exists():
+    if (control := beside(path)).exists():
         return [control]
-    where = f"the socket {given.resolve()}"
+    where = f"the socket {path.resolve()}"
     known = _answers(search(None).sockets, "GET", "/identity")
     return [answer.socket for answer in known if answer.said.get("serves_at") == where] or [control]
 
@@ -164,25 +164,25 @@ def _asked(path: Path, method: str, target: str) -> ControlAnswer:
         try:
             connection.request(method, target)
             answer = connection.getresponse()
-            said = json.loads(answer.read())
+            reply = json.loads(answer.read())
         except (OSError, HTTPException, ValueError):
             return ControlAnswer(path, error=_silent(path, process))
-    return ControlAnswer(path, said, _problem(path, answer.status, said, target))
+    return ControlAnswer(path, reply, _problem(path, answer.status, reply, target))
 
 
-def _problem(path: Path, status: int, said: dict[str, Any], target: str) -> HsmKeysError | None:
+def _problem(path: Path, status: int, reply: dict[str, Any], target: str) -> HsmKeysError | None:
     """Return what an answer says that wasn't done; None if all was."""
     if status == _NOT_SAVED:
-        return _not_saved(said["not_saved"], target)
+        return _not_saved(reply["not_saved"], target)
     if status != _OK:
         return UsageError(f"the proxy at {path} refuses: status {status}")
-    return _not_cancelled(said) if said.get("cancelled", {}).get("problem") else None
+    return _not_cancelled(reply) if reply.get("cancelled", {}).get("problem") else None
 
 
-def _not_cancelled(said: dict[str, Any]) -> NotCancelledError:
-    frozen = "signing is frozen, but " if said["frozen"] else ""
+def _not_cancelled(reply: dict[str, Any]) -> NotCancelledError:
+    frozen = "signing is frozen, but " if reply["frozen"] else ""
     return NotCancelledError(
-        f"{frozen}the orders may rest still: {said['cancelled']['problem']}",
+        f"{frozen}the orders may rest still: {reply['cancelled']['problem']}",
         hint="run it again; or cancel them where Kalshi shows them",
     )
 

@@ -43,16 +43,16 @@ class Costs:
         said: Kalshi's list; None for the table's numbers.
     """
 
-    def __init__(self, said: EndpointCosts | None = None) -> None:
+    def __init__(self, costs: EndpointCosts | None = None) -> None:
         self._default = DEFAULT_COST
         self._listed: Mapping[tuple[str, str], int] = {
             (operation.method, _bare(operation.path)): operation.cost
             for operation in OPERATIONS
             if operation.cost != DEFAULT_COST
         }
-        if said is not None:
-            self._default = said.default_cost
-            self._listed = {(one.method.upper(), _bare(one.path)): one.cost for one in said.endpoint_costs}
+        if costs is not None:
+            self._default = costs.default_cost
+            self._listed = {(one.method.upper(), _bare(one.path)): one.cost for one in costs.endpoint_costs}
 
     def of(self, operation: Operation, orders: int = 1) -> int:
         """Return the tokens of a call.

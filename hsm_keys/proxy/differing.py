@@ -104,7 +104,7 @@ def compare(old: Policy, new: Policy) -> Comparison:
         old: One policy.
         new: The other.
     """
-    found = Comparison()
+    comparison = Comparison()
     where, when = routes((old, new)), moments((old, new))
     seen: set[tuple[int, int]] = set()
     for caller in _callers(old, new):
@@ -112,10 +112,12 @@ def compare(old: Policy, new: Policy) -> Comparison:
         if (pair := (id(asked_by[0]), id(asked_by[1]))) in seen:
             continue
         seen.add(pair)
-        _compare_for(_Pair(found, old, new, caller), [rules for rules in asked_by if rules is not None], where, when)
-        if found.is_complete:
+        _compare_for(
+            _Pair(comparison, old, new, caller), [rules for rules in asked_by if rules is not None], where, when
+        )
+        if comparison.is_complete:
             break
-    return found
+    return comparison
 
 
 def _compare_for(
@@ -207,8 +209,8 @@ class _Pair:
             for judge, client in zip(judges, self._caller.clients, strict=True)
         )
         if old.allowed != new.allowed:
-            asked = SupposedRequest(self._caller.says, method, path, body)
-            self._found.add(Difference(asked, at, before, old, new))
+            request = SupposedRequest(self._caller.says, method, path, body)
+            self._found.add(Difference(request, at, before, old, new))
         return old.allowed, new.allowed
 
 

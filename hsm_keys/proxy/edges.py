@@ -46,13 +46,13 @@ def routes(policies: Iterable[Policy]) -> list[tuple[str, str]]:
 
 def moments(policies: Iterable[Policy]) -> list[datetime]:
     """Return the times at which a window of some client begins or ends, and the seconds before them."""
-    found = {datetime(2026, 1, 5, 12, tzinfo=UTC)}
+    edges = {datetime(2026, 1, 5, 12, tzinfo=UTC)}
     windows = [window for policy in policies for client in policy.clients.values() for window in client.hours or ()]
     for window, monday, day in product(windows, _MONDAYS, range(7)):
         for clock in (window.begin, window.end or time(0)):
             at = datetime.combine(monday + timedelta(day), clock, window.zone).astimezone(UTC)
-            found |= {at, at - timedelta(seconds=1)}
-    return sorted(found)
+            edges |= {at, at - timedelta(seconds=1)}
+    return sorted(edges)
 
 
 def bodies(operation: str, rules: Iterable[ClientPolicy]) -> Iterator[bytes]:
@@ -108,8 +108,8 @@ def order_body(ticker: str, count: int, price: int, *, rests: bool = True, **mor
 def tickers(rules: Iterable[ClientPolicy], *, filled: str = "X") -> list[str]:
     """Return tickers that patterns of markets match, and one that none matches; ``filled`` stands for each star."""
     patterns = sorted({pattern for one in rules for pattern in one.markets or ()})
-    found = [pattern.replace("*", part) for pattern in patterns for part in dict.fromkeys(("", filled, *patterns))]
-    plain = (ticker.replace("*", filled).replace("?", "X") for ticker in found)
+    names = [pattern.replace("*", part) for pattern in patterns for part in dict.fromkeys(("", filled, *patterns))]
+    plain = (ticker.replace("*", filled).replace("?", "X") for ticker in names)
     return list(dict.fromkeys((*(ticker for ticker in plain if ticker), f"KXOTHER-{filled}")))
 
 

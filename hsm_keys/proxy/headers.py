@@ -55,10 +55,10 @@ def to_kalshi(headers: Iterable[tuple[str, str]]) -> CIMultiDict[str]:
 
 def from_kalshi(headers: Iterable[tuple[str, str]]) -> CIMultiDict[str]:
     """Return the headers of an answer as they go to the client."""
-    kept = CIMultiDict(headers)
-    if "Transfer-Encoding" in kept:  # then a length isn't the body's (RFC 9112, section 6.3)
-        kept.popall("Content-Length", None)
-    return CIMultiDict(_without_hops(kept.items()))
+    passed = CIMultiDict(headers)
+    if "Transfer-Encoding" in passed:  # then a length isn't the body's (RFC 9112, section 6.3)
+        passed.popall("Content-Length", None)
+    return CIMultiDict(_without_hops(passed.items()))
 
 
 def is_plain_json(headers: CIMultiDict[str]) -> bool:

@@ -70,12 +70,12 @@ class Journal:
             JournalError: If a line before the last one can't be read.
         """
         content = self._path.read_bytes()
-        said, torn = _lines_of(self._path, content)
+        entries, torn = _lines_of(self._path, content)
         if torn:
             os.ftruncate(self._file, len(content) - torn)
             _log.warning("the last line of %s was cut off, and is dropped: nothing was signed for it", self._path)
         self.size = len(content) - torn
-        return said
+        return entries
 
     def write(self, line: list[Any]) -> None:
         """Write a line.
@@ -151,7 +151,7 @@ def _lines_of(path: Path, content: bytes) -> tuple[list[list[Any]], int]:
     """Return what lines say, and the length of one at the end that was never whole."""
     lines = content.split(b"\n")
     torn = len(lines.pop())
-    said: list[list[Any]] = []
+    entries: list[list[Any]] = []
     for number, line in enumerate(lines, 1):
         parsed = _parsed(line)
         if parsed is None and number == len(lines):  # a power failure may keep a line's end and not its beginning
@@ -162,13 +162,13 @@ def _lines_of(path: Path, content: bytes) -> tuple[list[list[Any]], int]:
                 hint="what is left of the caps isn't known: move the file away to begin anew with full caps",
             )
         else:
-            said.append(parsed)
-    return said, torn
+            entries.append(parsed)
+    return entries, torn
 
 
 def _parsed(line: bytes) -> list[Any] | None:
     try:
-        said = json.loads(line)
+        entry = json.loads(line)
     except ValueError:
         return None
-    return said if isinstance(said, list) and said else None
+    return entry if isinstance(entry, list) and entry else None

@@ -71,23 +71,23 @@ def search(name: str | None) -> Search:
     Args:
         name: The proxy's name; None for all.
     """
-    found = Search()
+    result = Search()
     for folder in dict.fromkeys(_folders()):
         try:
             entries = sorted(folder.iterdir())
         except FileNotFoundError:
-            found.folders.append(folder)
+            result.folders.append(folder)
             continue
         except OSError:
-            found.closed.append(folder)
+            result.closed.append(folder)
             continue
-        found.folders.append(folder)
-        found.sockets += (one for one in entries if one.name == f"{name}{_CONTROL}" or _is_any(one, name))
+        result.folders.append(folder)
+        result.sockets += (one for one in entries if one.name == f"{name}{_CONTROL}" or _is_any(one, name))
     links = [control_link(name)] if name is not None else sorted(states_folder().glob(f"*/{_LINK}"))
-    found.folders.append(states_folder())
-    found.sockets += (link for link in links if link.is_symlink())
-    found.sockets = list({os.path.realpath(path): path.resolve() for path in found.sockets}.values())
-    return found
+    result.folders.append(states_folder())
+    result.sockets += (link for link in links if link.is_symlink())
+    result.sockets = list({os.path.realpath(path): path.resolve() for path in result.sockets}.values())
+    return result
 
 
 def _is_any(path: Path, name: str | None) -> bool:

@@ -178,9 +178,9 @@ _READERS: Final[dict[str, Callable[[_Answer], list[State]]]] = {
 }
 
 
-def _reduced(order: ReservedOrder | None, said: Any, *, is_over: bool) -> list[State]:
+def _reduced(order: ReservedOrder | None, answer: Any, *, is_over: bool) -> list[State]:
     """Return what an answer says of an order of which something was taken away."""
-    reduced = _count(said, "reduced_by")
+    reduced = _count(answer, "reduced_by")
     if order is None or reduced is None:
         return []
     left = max(0, order.live - reduced)
@@ -189,23 +189,23 @@ def _reduced(order: ReservedOrder | None, said: Any, *, is_over: bool) -> list[S
     return [State(order.number, order.filled, left, order.order_id, order.base)]
 
 
-def _created(order: ReservedOrder, said: Any) -> list[State]:
+def _created(order: ReservedOrder, answer: Any) -> list[State]:
     """Return what an answer says of a new order; nothing if it doesn't say it clearly."""
-    if not isinstance(said, dict) or said.get("client_order_id", order.asked.client_order_id) not in {
+    if not isinstance(answer, dict) or answer.get("client_order_id", order.asked.client_order_id) not in {
         None,
         order.asked.client_order_id,
     }:
         return []
-    if said.get("error") and not said.get("order_id"):  # one of a batch
+    if answer.get("error") and not answer.get("order_id"):  # one of a batch
         return [State(order.number, 0, 0)]
-    filled, remaining = _count(said, "fill_count"), _count(said, "remaining_count")
+    filled, remaining = _count(answer, "fill_count"), _count(answer, "remaining_count")
     if filled is None or remaining is None or filled + remaining > order.asked.size:
         return []
-    order_id = said.get("order_id")
+    order_id = answer.get("order_id")
     if not isinstance(order_id, str) or not order_id:
         return []
     return [State(order.number, filled, remaining if order.asked.rests else 0, order_id)]
 
 
-def _count(said: Any, name: str) -> int | None:
-    return whole(said.get(name), 2) if isinstance(said, dict) else None
+def _count(value: Any, name: str) -> int | None:
+    return whole(value.get(name), 2) if isinstance(value, dict) else None

@@ -30,11 +30,11 @@ def read_sign_target(target: str) -> tuple[str, str] | None:
     if place != _PLACE:
         return None
     try:
-        given = parse_qsl(query, strict_parsing=True, keep_blank_values=True, errors="strict", max_num_fields=2)
+        parameters = parse_qsl(query, strict_parsing=True, keep_blank_values=True, errors="strict", max_num_fields=2)
     except ValueError:
-        given = []
-    values = dict(given)
-    if len(given) != len(values) or values.keys() != {"method", "path"}:
+        parameters = []
+    values = dict(parameters)
+    if len(parameters) != len(values) or values.keys() != {"method", "path"}:
         raise UnclearPathError("headers are asked for by one method and one path: /sign?method=GET&path=/trade-api/...")
     if "?" in values["path"]:
         raise UnclearPathError("Kalshi's signature is for the path alone: leave the query out")

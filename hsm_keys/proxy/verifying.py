@@ -131,11 +131,11 @@ def _lines(path: Path) -> Iterator[bytes]:
 class _Reader:
     """Reads line after line."""
 
-    def __init__(self, given: Sequence[PublicKey], head: str | None, *, allow_unsigned_tail: bool) -> None:
+    def __init__(self, public_keys: Sequence[PublicKey], head: str | None, *, allow_unsigned_tail: bool) -> None:
         self.report = TrailReport()
-        self._doubts = Doubts(self._find_at, wants_signature=bool(given), allow_unsigned_tail=allow_unsigned_tail)
+        self._doubts = Doubts(self._find_at, wants_signature=bool(public_keys), allow_unsigned_tail=allow_unsigned_tail)
         self.told_missing = False
-        self._given = given
+        self._given = public_keys
         self._awaited = head
         self._key: PublicKey | None = None
         self._file = ""

@@ -67,7 +67,7 @@ def read_asked(lines: Iterable[str]) -> Iterator[tuple[int, SupposedRequest]]:
         if not line.strip():
             continue
         try:
-            said = _Line.model_validate_json(line)
+            fields = _Line.model_validate_json(line)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             where = ".".join(map(str, first["loc"][:1]))
@@ -76,48 +76,50 @@ def read_asked(lines: Iterable[str]) -> Iterator[tuple[int, SupposedRequest]]:
                 f"line {number} is no request{f': its {known} is missing or wrong' if known else ''}",
                 hint='one looks like {"method": "GET", "path": "/portfolio/balance", "client": "maker"}',
             ) from None
-        body = json.dumps(said.body) if isinstance(said.body, dict) else said.body
+        body = json.dumps(fields.body) if isinstance(fields.body, dict) else fields.body
         yield (
             number,
-            SupposedRequest(said.client, said.method, said.path, None if body is None else body.encode(), said.at),
+            SupposedRequest(
+                fields.client, fields.method, fields.path, None if body is None else body.encode(), fields.at
+            ),
         )
 
 
-def verdict_of(judge: Judge, asked: SupposedRequest, *, at: datetime) -> Verdict:
+def verdict_of(judge: Judge, request: SupposedRequest, *, at: datetime) -> Verdict:
     """Return what the proxy would say; what is allowed counts in the judge's limits.
 
     Args:
         judge: Judges.
-        asked: The request.
+        request: The request.
         at: When.
     """
     try:
-        path, _ = split_target(whole_path(asked.target))
+        path, _ = split_target(whole_path(request.target))
     except UnclearPathError as error:
         return Verdict(allowed=False, rule="path", message=f"the request target is refused: {error}")
-    judged = judge.needs_body(asked.client, asked.method, path)
-    if judged and len(asked.body or b"") > JUDGED_LIMIT:
+    judged = judge.needs_body(request.client, request.method, path)
+    if judged and len(request.body or b"") > JUDGED_LIMIT:
         return Verdict(allowed=False, rule="body", message=f"a body that is judged has {JUDGED_LIMIT} bytes at most")
     judge.reservations.clock = lambda: int(at.timestamp() * 1000)
-    return judge.judge(asked.client, asked.method, path, asked.body, at=at, now=at.timestamp())
+    return judge.judge(request.client, request.method, path, request.body, at=at, now=at.timestamp())
 
 
-def explain(written: Mapping[str, Any], asked: SupposedRequest, verdict: Verdict) -> dict[str, Any]:
+def explain(written: Mapping[str, Any], request: SupposedRequest, verdict: Verdict) -> dict[str, Any]:
     """Return what the request is, whose rules it was judged by, and which setting of theirs decided.
 
     Args:
         written: What the policy's file says.
-        asked: The request.
+        request: The request.
         verdict: What was said of it.
 
     Returns:
         ``operation`` and ``kind`` as the table has them, ``rules_of`` (``clients.NAME``; None for a client without
         rules), ``setting`` and its ``value``; None where none decided.
     """
-    operation = find_operation(asked.method, whole_path(asked.target).partition("?")[0])
+    operation = find_operation(request.method, whole_path(request.target).partition("?")[0])
     clients = written["clients"]
-    section = next((name for name in (asked.client, "default") if name in clients), None)
-    setting = _setting_of(verdict.rule, asked.method)
+    section = next((name for name in (request.client, "default") if name in clients), None)
+    setting = _setting_of(verdict.rule, request.method)
     return {
         "operation": operation.name,
         "kind": operation.kind.value,

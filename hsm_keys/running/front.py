@@ -152,8 +152,8 @@ class Front:
                 _tell(keeper, END)
             ready, _, _ = select.select([keeper], [], [], 0)
             if ready:
-                told = keeper.recv(1)
-                return told[0] if told else _KILLED
+                word = keeper.recv(1)
+                return word[0] if word else _KILLED
 
     def _look(self, *keeper: socket.socket) -> bytes:
         """Wait until something happens, and deal with it; return the numbers of signals that came."""

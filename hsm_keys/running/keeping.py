@@ -90,28 +90,28 @@ def _kept(run: socket.socket, waking: int, program: int) -> int:
             if pid == program:
                 return exit_code_of(status)
         if run.fileno() in ready:
-            told = run.recv(1)
-            if not told:
+            word = run.recv(1)
+            if not word:
                 return _NO_CODE
-            if told[0] == END:
+            if word[0] == END:
                 kill_at = time.monotonic() + _GRACE_S
                 _signal(program, signal.SIGTERM)
                 _signal(program, signal.SIGCONT)
-            elif told[0] in signal.sigpending():
-                signal.sigwait({told[0]})  # the whole group got it, and so has the program
+            elif word[0] in signal.sigpending():
+                signal.sigwait({word[0]})  # the whole group got it, and so has the program
             else:
-                _signal(program, told[0])
+                _signal(program, word[0])
         if time.monotonic() >= kill_at:
             _signal(program, signal.SIGKILL)
 
 
 def _ended() -> list[tuple[int, int]]:
     """Return the children that have ended, and what waitpid(2) says of each."""
-    found = []
+    children = []
     with suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            found.append(ended)
-    return found
+            children.append(ended)
+    return children
 
 
 def end_children(*, but: Collection[int] = (), grace_s: float = 0.0) -> None:

@@ -43,8 +43,8 @@ class Program:
         """Turn this process into the program; it has its standard streams, and no other descriptor."""
         try:
             die_with_parent()
-            kept = [os.dup(stream) for stream in self.streams]
-            for number, stream in enumerate(kept):
+            copies = [os.dup(stream) for stream in self.streams]
+            for number, stream in enumerate(copies):
                 os.dup2(stream, number)
             os.closerange(_FIRST_OF_OTHERS, os.sysconf("SC_OPEN_MAX"))
             _signals_as_before()

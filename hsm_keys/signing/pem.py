@@ -71,10 +71,10 @@ class PemKey:
 
 
 def _bytes(secret: Pem) -> bytes:
-    given = secret.reveal() if isinstance(secret, Secret) else secret
+    text = secret.reveal() if isinstance(secret, Secret) else secret
     # surrogateescape: text from the environment or a prompt goes back to the bytes that it was made of. The error
     # that encode() raises without it would carry the whole secret.
-    return given if isinstance(given, bytes) else given.encode(errors="surrogateescape")
+    return text if isinstance(text, bytes) else text.encode(errors="surrogateescape")
 
 
 @hides_its_arguments

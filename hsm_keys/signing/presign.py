@@ -306,8 +306,8 @@ class PresigningSigner(RequestSigner):
         with _changing:
             if self._generation == fork_generation():
                 return  # another thread of the child was first
-            kept = [(*pool.route, pool.depth) for pool in self._pools.by_route.values() if not pool.learned]
-            self._afresh(kept)
+            routes = [(*pool.route, pool.depth) for pool in self._pools.by_route.values() if not pool.learned]
+            self._afresh(routes)
 
     def _work_once(self, pool: RoutePool | None = None) -> float | None:
         """Do what is due, as the worker; return seconds until there is more, None until somebody asks."""

@@ -133,10 +133,10 @@ def beside(headers: Any, signed: HeadersToSend) -> Any:
 
 def signed_headers_of(headers: Any) -> HeadersToSend | None:
     """Return the signed ones that go with a request's headers, if there are any."""
-    found = getattr(headers, "signed", None)
-    if found is None:
-        found = getattr(headers.get(SIGNATURE_HEADER), "signed", None)
-    return found if isinstance(found, HeadersToSend) else None
+    signed = getattr(headers, "signed", None)
+    if signed is None:
+        signed = getattr(headers.get(SIGNATURE_HEADER), "signed", None)
+    return signed if isinstance(signed, HeadersToSend) else None
 
 
 def without_signed(headers: Any) -> Any:

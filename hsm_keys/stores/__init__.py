@@ -36,13 +36,13 @@ def backend_of(uri: str | Secret) -> Backend:
         UsageError: If the URI's scheme is unknown.
     """
     uri = uri if isinstance(uri, Secret) else Secret(uri)  # errors take this frame home, and there may be a PIN in it
-    found = next((backend for backend in backends() if backend.has(uri.reveal())), None)
-    if found is None:
+    backend_found = next((backend for backend in backends() if backend.has(uri.reveal())), None)
+    if backend_found is None:
         raise UsageError(
             f"a store is named by a URI, and {describe(uri)} is none that is known",
             hint="use " + " or ".join(f"{backend.scheme}:..." for backend in backends()),
         )
-    return found
+    return backend_found
 
 
 def open_store(

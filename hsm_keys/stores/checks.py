@@ -39,9 +39,9 @@ class Check:
 def checked(name: str, look: Callable[[], Check | Sequence[Check]]) -> list[Check]:
     """Return what a look found; what it fails with is a finding too, and hides no other."""
     try:
-        found = look()
+        checks = look()
     except HsmKeysError as error:
         return [Check(name, "problem", error.message, error.hint, error.exit_code)]
     except Exception as error:  # noqa: BLE001 - the next look must take place
         return [Check(name, "problem", f"failed with {type(error).__name__}", "report this", 1)]
-    return [found] if isinstance(found, Check) else list(found)
+    return [checks] if isinstance(checks, Check) else list(checks)

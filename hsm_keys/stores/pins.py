@@ -117,8 +117,8 @@ def _from_person(wanted: PinWanted, ask: Callable[[str], str] | None) -> Pin | N
 
 def is_named(*, pin_file: str | None, uri: Pkcs11Uri, env: Mapping[str, str] = os.environ) -> bool:
     """Tell whether a PIN can be had without asking anybody."""
-    given = (pin_file, uri.pin_source, uri.pin_value, env.get("HSM_KEYS_PIN_FILE"), env.get("HSM_KEYS_PIN"))
-    return any(given)
+    sources = (pin_file, uri.pin_source, uri.pin_value, env.get("HSM_KEYS_PIN_FILE"), env.get("HSM_KEYS_PIN"))
+    return any(sources)
 
 
 @hides_its_arguments

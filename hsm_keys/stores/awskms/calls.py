@@ -121,10 +121,10 @@ class RegionalCaller:
         order = self.order.current
         if self.order.disturbed:
             self._start_probe(reference)
-        made = 0
+        attempts = 0
         while True:
-            region = order[made % len(order)]
-            made += 1
+            region = order[attempts % len(order)]
+            attempts += 1
             credentials = self._connection.credentials.get_frozen_credentials()
             try:
                 return call(budget.clients[region], region)
@@ -133,11 +133,11 @@ class RegionalCaller:
             if len(order) > 1 and isinstance(failure, _DOWN):
                 self.order.failed(region)
             spare_s = budget.total_s - (time.monotonic() - started) - budget.attempt_s
-            if made >= budget.attempts or spare_s < 0:
-                raise _counted(failure, made, time.monotonic() - started)
+            if attempts >= budget.attempts or spare_s < 0:
+                raise _counted(failure, attempts, time.monotonic() - started)
             if isinstance(failure, AwsCredentialsError):
                 if not self._connection.credentials.renewed(credentials, spare_s):
-                    raise _counted(failure, made, time.monotonic() - started)
+                    raise _counted(failure, attempts, time.monotonic() - started)
             elif len(order) == 1:
                 time.sleep(min(spare_s, budget.total_s * _PAUSE_SHARE * random.uniform(0.5, 1.0)))  # noqa: S311 - jitter
 

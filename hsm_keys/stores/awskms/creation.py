@@ -79,10 +79,10 @@ def create(client: Any, region: str, name: str, key_type: KeyType, wanted: KeyCr
             f"KMS in {region} already has the alias {alias_of(name)}",
             hint=f"choose another name, or see it: hsm-keys show {name}",
         )
-    found = left_over(client, region, name, set(known.values()))
-    if found is not None:
-        _check_left_over(found, name, key_type, wanted)
-        return str(found["Arn"])
+    leftover = left_over(client, region, name, set(known.values()))
+    if leftover is not None:
+        _check_left_over(leftover, name, key_type, wanted)
+        return str(leftover["Arn"])
     call = KmsCall("CreateKey", name, region)
     options: dict[str, Any] = {"MultiRegion": True} if wanted.multi_region else {}
     if wanted.policy is not None:
@@ -99,14 +99,14 @@ def create(client: Any, region: str, name: str, key_type: KeyType, wanted: KeyCr
     return str(field(field(answer, "KeyMetadata", dict, call), "Arn", str, call))
 
 
-def _check_left_over(found: dict[str, Any], name: str, key_type: KeyType, wanted: KeyCreation) -> None:
-    spec, multi_region = found.get("KeySpec"), bool(found.get("MultiRegion"))
+def _check_left_over(leftover: dict[str, Any], name: str, key_type: KeyType, wanted: KeyCreation) -> None:
+    spec, multi_region = leftover.get("KeySpec"), bool(leftover.get("MultiRegion"))
     if spec == SPECS[key_type] and multi_region == wanted.multi_region:
         return
     raise KeyProblemError(
-        f"an interrupted run left the key {found.get('KeyId')} for {name!r}: {spec}, "
+        f"an interrupted run left the key {leftover.get('KeyId')} for {name!r}: {spec}, "
         f"{'multi-Region' if multi_region else 'in one Region'}, which isn't what is asked for now",
-        hint=f"ask for the same again, or let it go: aws kms schedule-key-deletion --key-id {found.get('KeyId')}",
+        hint=f"ask for the same again, or let it go: aws kms schedule-key-deletion --key-id {leftover.get('KeyId')}",
     )
 
 

@@ -219,12 +219,12 @@ def _lost(error: Exception, call: KmsCall) -> HsmKeysError:
 
 def _refused(error: Any, call: KmsCall) -> HsmKeysError:
     """Return what stands for an answer with an error code."""
-    said = error.response.get("Error") or {}
+    words = error.response.get("Error") or {}
     code = _code_of(error.response)
     status = (error.response.get("ResponseMetadata") or {}).get("HTTPStatusCode") or 0
     tell = _REFUSALS.get(code)
     if tell is not None:
-        return tell(_Refusal(code, str(said.get("Message") or ""), call))
+        return tell(_Refusal(code, str(words.get("Message") or ""), call))
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return _throttled(_Refusal(code, "", call))
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -205,19 +205,19 @@ def _waiting(place: _Place, key_type: KeyType) -> str | None:
     known = creation.aliases(place.client, place.region)
     key_id = known.get(alias_of(place.name))
     if key_id is None:
-        found = creation.left_over(place.client, place.region, place.name, set(known.values()), _PENDING)
+        metadata = creation.left_over(place.client, place.region, place.name, set(known.values()), _PENDING)
     else:
-        found = place.describe(key_id)
-        if not _is_mark(found, place.tags(key_id), place.name) or found.get("KeyState") not in _WITHOUT_MATERIAL:
+        metadata = place.describe(key_id)
+        if not _is_mark(metadata, place.tags(key_id), place.name) or metadata.get("KeyState") not in _WITHOUT_MATERIAL:
             raise KeyExistsError(
                 f"KMS in {place.region} already has the alias {alias_of(place.name)}",
                 hint=f"choose another name, or see it: hsm-keys show {place.name}",
             )
-    if found is None:
+    if metadata is None:
         return None
-    if found.get("KeySpec") == SPECS[key_type] and found.get("KeyState") == _PENDING:
-        return str(found["Arn"])
-    replicas.destroy(lambda _: place.client, found, place.name)
+    if metadata.get("KeySpec") == SPECS[key_type] and metadata.get("KeyState") == _PENDING:
+        return str(metadata["Arn"])
+    replicas.destroy(lambda _: place.client, metadata, place.name)
     return None
 
 

@@ -91,13 +91,13 @@ class AwsKmsKey(StoredKey):
         pins the API key id or the public half, it has to match as well. Anything else is logged at WARNING.
         """
         try:
-            found = self._store.key(self.name)
+            key = self._store.key(self.name)
         except KmsKeyNotPinnedError as error:
             return self._stay(error.message)
-        if found.public_pem() == self.public_pem():
-            return found
-        if vouched(self.public_key(), found.public_key(), self._store.tags_of(found)):
-            return found
+        if key.public_pem() == self.public_pem():
+            return key
+        if vouched(self.public_key(), key.public_key(), self._store.tags_of(key)):
+            return key
         return self._stay(f"the alias of {self.name!r} leads to a key that {self.arn} hasn't vouched for")
 
     def _stay(self, reason: str) -> StoredKey:

@@ -170,7 +170,7 @@ def _to_enroll(scope: Scope, origin: str = "AWS_KMS") -> list[dict[str, Any]]:
 def _to_make(scope: Scope, labels: list[str], origin: str) -> list[dict[str, Any]]:
     """Return what makes a key and proves it, held to keys with one of these names; none is every key of hsm-keys."""
     keys, held = scope.arns("key/*"), _held(labels)
-    made: dict[str, Any] = {
+    conditions: dict[str, Any] = {
         "kms:KeySpec": list(SPECS.values()),
         "kms:KeyUsage": "SIGN_VERIFY",
         "kms:KeyOrigin": origin,
@@ -179,7 +179,9 @@ def _to_make(scope: Scope, labels: list[str], origin: str) -> list[dict[str, Any
     renamed = {"StringEqualsIfExists": {f"aws:RequestTag/{NAME_TAG}": labels}} if labels else {}
     return [
         *_to_find(keys),
-        _allow("MakeKey", ["kms:CreateKey"], ["*"], _all_of(_named("aws:RequestTag", labels), {"StringEquals": made})),
+        _allow(
+            "MakeKey", ["kms:CreateKey"], ["*"], _all_of(_named("aws:RequestTag", labels), {"StringEquals": conditions})
+        ),
         _allow("TagKey", ["kms:TagResource"], keys, _all_of(held, own_tags, renamed)),
         _allow("GiveKeyItsName", ["kms:CreateAlias"], keys, held),
         _allow("ProveKey", ["kms:Sign"], keys, _all_of(held, {"StringEquals": _SIGNATURES})),

@@ -324,24 +324,24 @@ class AwsKmsStore(KeyStore):
                 "KMS can't keep this API key id as a tag",
                 hint="give --api-key-id to every command that uses the key",
             )
-        kept = _kms_key(key)
+        kms_key = _kms_key(key)
         tags = {NAME_TAG: key.name, ID_TAG: check_api_key_id(api_key_id), ENVIRONMENT_TAG: environment}
         if key.ours:
             del tags[NAME_TAG]  # an alias in the middle of its handover says more than the tag, and the reverse
-        for region in self._regions_of(kept):
+        for region in self._regions_of(kms_key):
             call = KmsCall("TagResource", key.name, region)
             try:
                 ask(
                     call,
                     self.caller().manage(region).tag_resource,
-                    KeyId=in_region(kept.arn, region),
+                    KeyId=in_region(kms_key.arn, region),
                     Tags=[{"TagKey": tag, "TagValue": value} for tag, value in tags.items()],
                 )
             except KmsKeyNotFoundError:
-                if region == region_of(kept.arn):
+                if region == region_of(kms_key.arn):
                     raise  # elsewhere it hasn't been replicated yet; a replica is given the tags
         mark = Mark(ours=True, api_key_id=tags[ID_TAG], environment=environment)
-        return AwsKmsKey(self, key.name, mark, key.uri, Found(kept.arn, key.key_type, key.public_key()))
+        return AwsKmsKey(self, key.name, mark, key.uri, Found(kms_key.arn, key.key_type, key.public_key()))
 
     def _regions_of(self, key: AwsKmsKey) -> tuple[str, ...]:
         own = region_of(key.arn) or self._uri.regions[0]
@@ -364,9 +364,9 @@ class AwsKmsStore(KeyStore):
     def rename(self, key: StoredKey, name: str) -> AwsKmsKey:
         """Give the key another alias and name tag in every Region."""
         check_label(name)
-        kept = self._changeable(key)
-        alias_handover.rename(self.caller().manage, self.describe_key(kept), key.name, name)
-        return self._look_up(kept.arn, name)
+        kms_key = self._changeable(key)
+        alias_handover.rename(self.caller().manage, self.describe_key(kms_key), key.name, name)
+        return self._look_up(kms_key.arn, name)
 
     def hand_over(self, name: str, taker: StoredKey, leaver: StoredKey, mark: str) -> tuple[AwsKmsKey, AwsKmsKey]:
         """Point the name's alias from one key to another, in every Region, once the old key has vouched for the new."""
@@ -389,8 +389,8 @@ class AwsKmsStore(KeyStore):
         KMS deletes after 7 days, the shortest it allows; from now on the key signs nothing, and until then
         ``aws kms cancel-key-deletion`` saves it.
         """
-        kept = self._changeable(key)
-        replicas.destroy(self.caller().manage, self.describe_key(kept), key.name)
+        kms_key = self._changeable(key)
+        replicas.destroy(self.caller().manage, self.describe_key(kms_key), key.name)
 
     def _changeable(self, key: StoredKey) -> AwsKmsKey:
         """Return the key, if it may be changed.

@@ -97,30 +97,30 @@ class AwsKmsUri:
         return cls._checked(key, _TEXT.parameters(query, _PARAMETERS))
 
     @classmethod
-    def _checked(cls, key: str, given: dict[str, str]) -> AwsKmsUri:
-        if given.get("imported", "accept") != "accept":
+    def _checked(cls, key: str, parameters: dict[str, str]) -> AwsKmsUri:
+        if parameters.get("imported", "accept") != "accept":
             raise _bad("has an unknown value for imported", "the only one is imported=accept")
-        regions = tuple(given["region"].split(",")) if "region" in given else ()
+        regions = tuple(parameters["region"].split(",")) if "region" in parameters else ()
         for region in regions:
             check_region(region)
         if len(set(regions)) != len(regions):
             raise _bad("names a Region twice")
-        if given.get("profile") == "":
+        if parameters.get("profile") == "":
             raise _bad("has an empty profile")
         for pin in _PINS:
-            if pin in given and not key:
+            if pin in parameters and not key:
                 raise _bad(f"pins {pin} and names no key", "name it: awskms:///alias/hsm-keys/prod?...")
-        fingerprint = given.get("public-key-sha256", "").lower()
-        if "public-key-sha256" in given and not _SHA256.fullmatch(fingerprint):
+        fingerprint = parameters.get("public-key-sha256", "").lower()
+        if "public-key-sha256" in parameters and not _SHA256.fullmatch(fingerprint):
             raise _bad("has a bad public-key-sha256", "it has 64 hex digits")
         return cls(
             key=key,
             regions=_regions_of(key, regions),
-            profile=given.get("profile"),
-            attempts=_number(given, "attempts", _DEFAULT_ATTEMPTS, 1, _MAX_ATTEMPTS),
-            budget_ms=_number(given, "budget-ms", _DEFAULT_BUDGET_MS, _MIN_BUDGET_MS, _MAX_BUDGET_MS),
-            accept_imported="imported" in given,
-            api_key_id=given.get("api-key-id", ""),
+            profile=parameters.get("profile"),
+            attempts=_number(parameters, "attempts", _DEFAULT_ATTEMPTS, 1, _MAX_ATTEMPTS),
+            budget_ms=_number(parameters, "budget-ms", _DEFAULT_BUDGET_MS, _MIN_BUDGET_MS, _MAX_BUDGET_MS),
+            accept_imported="imported" in parameters,
+            api_key_id=parameters.get("api-key-id", ""),
             public_key_sha256=fingerprint,
         )
 
@@ -198,8 +198,8 @@ def _bad(what: str, hint: str = f"it looks like {_EXAMPLE}") -> UsageError:
 _TEXT: Final = UriText(_SAFE, _bad)
 
 
-def _number(given: dict[str, str], name: str, default: int, low: int, high: int) -> int:
-    text = given.get(name)
+def _number(parameters: dict[str, str], name: str, default: int, low: int, high: int) -> int:
+    text = parameters.get(name)
     if text is None:
         return default
     if not re.fullmatch(r"[0-9]{1,6}", text) or not low <= int(text) <= high:

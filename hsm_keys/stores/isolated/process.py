@@ -210,8 +210,8 @@ class SignerProcess:
                 if frame.kind is FrameKind.PIN_WANTED:
                     control.sendall(self._pin_frame(PinWanted(**frame.json())))
                 elif frame.kind is FrameKind.READY:
-                    told: dict[str, Any] = frame.json()
-                    return told
+                    facts: dict[str, Any] = frame.json()
+                    return facts
                 else:
                     raise self._noted(error_in(frame))
         except (OSError, SignerWireError) as error:
@@ -295,10 +295,10 @@ def _silent() -> StoreUnavailableError:
 
 def _environment() -> dict[str, str]:
     """Return the signer's environment: this process's, without secrets, and with its search path for modules."""
-    kept = without_secrets()
+    environment = without_secrets()
     package = str(Path(__file__).parents[3])
-    kept["PYTHONPATH"] = os.pathsep.join([*(path for path in sys.path if path), package])
-    return kept
+    environment["PYTHONPATH"] = os.pathsep.join([*(path for path in sys.path if path), package])
+    return environment
 
 
 _all: Final[weakref.WeakSet[SignerProcess]] = weakref.WeakSet()

@@ -105,13 +105,13 @@ class _Keys:
     def _found(self, name: str, public: str) -> dict[str, Any]:
         """Return the key of that public half: under its name, or under the one that a rotation gave it."""
         with suppress(KeyNotFoundError):
-            told = self.told(self._store.key(name))
-            if told["public_key"] == public:
-                return told
+            facts = self.told(self._store.key(name))
+            if facts["public_key"] == public:
+                return facts
         for key in self._store.keys():
-            told = self.told(key)
-            if told["public_key"] == public:
-                return told
+            facts = self.told(key)
+            if facts["public_key"] == public:
+                return facts
         raise KeyNotFoundError(
             f"the key {name!r} is no longer in {self._store.describe()}", hint="it was destroyed; see `hsm-keys list`"
         )
@@ -194,8 +194,8 @@ def main() -> None:
     try:
         opening = receive(owner, MAX_MESSAGE)
         if opening is not None and opening.kind is FrameKind.OPEN:
-            told = opening.json()
-            _sign_for(owner, told["uri"], PrivateFolder(Path(told["folder"])), force_pin=told["force_pin"])
+            settings = opening.json()
+            _sign_for(owner, settings["uri"], PrivateFolder(Path(settings["folder"])), force_pin=settings["force_pin"])
     except Exception as error:  # noqa: BLE001 - a traceback is no place for what this process knows
         with suppress(OSError):
             owner.sendall(error_frame(error))

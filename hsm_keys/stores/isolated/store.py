@@ -31,18 +31,18 @@ __all__ = ["IsolatedKey", "IsolatedStore"]
 class IsolatedKey(StoredKey):
     """A key pair that the signer's process signs with."""
 
-    def __init__(self, store: IsolatedStore, told: dict[str, Any], instance: int) -> None:
-        self.name = told["name"]
-        self.api_key_id = told["api_key_id"]
-        self.environment = told["environment"]
-        self.ours = told["ours"]
-        self.uri = told["uri"]
+    def __init__(self, store: IsolatedStore, facts: dict[str, Any], instance: int) -> None:
+        self.name = facts["name"]
+        self.api_key_id = facts["api_key_id"]
+        self.environment = facts["environment"]
+        self.ours = facts["ours"]
+        self.uri = facts["uri"]
         self._store = store
-        self._spki: str = told["public_key"]
+        self._spki: str = facts["public_key"]
         self._public_key: PublicKey = serialization.load_der_public_key(base64.b64decode(self._spki))  # type: ignore[assignment]  # the store has no others
         self._signature_length = signature_length(self._public_key)
         # One tuple, replaced as a whole: which run of the signer, and the number that it knows the key by.
-        self._bound: tuple[int, int] = (instance, told["number"])
+        self._bound: tuple[int, int] = (instance, facts["number"])
         self._proved_by: int | None = None
 
     def public_key(self) -> PublicKey:
@@ -55,8 +55,8 @@ class IsolatedKey(StoredKey):
 
     def attributes(self) -> dict[str, bool | str | int | None]:
         """Return what the store says about the private half."""
-        told: dict[str, bool | str | int | None] = self._ask("attributes")
-        return told
+        attributes: dict[str, bool | str | int | None] = self._ask("attributes")
+        return attributes
 
     def custody_facts(self) -> list[CustodyFact]:
         """Return what speaks for and against custody."""
@@ -117,10 +117,10 @@ class IsolatedKey(StoredKey):
         """Return the answer to what ``ask`` asks about this key; a signer that was started anew finds it first."""
         instance, number = self._bound
         if instance != connection.instance:
-            found = connection.call(_call("find", name=self.name, public_key=self._spki))
-            if found.kind is not FrameKind.ANSWER:
-                return found
-            number = found.json()["number"]
+            answer = connection.call(_call("find", name=self.name, public_key=self._spki))
+            if answer.kind is not FrameKind.ANSWER:
+                return answer
+            number = answer.json()["number"]
             self._bound = connection.instance, number
         return ask(number)
 
@@ -190,13 +190,13 @@ class IsolatedStore(KeyStore):
 
     def keys(self) -> list[StoredKey]:
         """Return every key that can sign Kalshi requests, sorted by name."""
-        told, instance = self._told(_call("keys"))
-        return [IsolatedKey(self, each, instance) for each in told]
+        facts, instance = self._told(_call("keys"))
+        return [IsolatedKey(self, each, instance) for each in facts]
 
     def key(self, name: str) -> StoredKey:
         """Return the key of that name."""
-        told, instance = self._told(_call("key", name=name))
-        return IsolatedKey(self, told, instance)
+        facts, instance = self._told(_call("key", name=name))
+        return IsolatedKey(self, facts, instance)
 
     def _told(self, call: bytes) -> tuple[Any, int]:
         def ask(connection: SignerConnection) -> tuple[Frame, int]:

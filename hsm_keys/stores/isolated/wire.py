@@ -96,9 +96,9 @@ def frame_bytes(kind: FrameKind, payload: bytes = b"", number: int = 0) -> bytes
     return HEADER.pack(VERSION, kind, number, len(payload)) + payload
 
 
-def json_frame(kind: FrameKind, told: object) -> bytes:
+def json_frame(kind: FrameKind, content: object) -> bytes:
     """Return a frame that holds JSON."""
-    return frame_bytes(kind, json.dumps(told).encode())
+    return frame_bytes(kind, json.dumps(content).encode())
 
 
 def still_to_come(data: bytes | bytearray, limit: int) -> int:
@@ -175,10 +175,10 @@ def error_in(frame: Frame) -> HsmKeysError:
     Raises:
         WireError: If it tells none.
     """
-    told = frame.json()
-    if not isinstance(told, dict):
+    content = frame.json()
+    if not isinstance(content, dict):
         raise SignerWireError("the payload tells no error")
-    code, message, hint = (told.get(part) for part in ("code", "message", "hint"))
+    code, message, hint = (content.get(part) for part in ("code", "message", "hint"))
     if not (isinstance(code, str) and isinstance(message, str) and isinstance(hint, str)):
         raise SignerWireError("the payload tells no error")
     return _BY_CODE.get(code, StoreError)(message, hint=hint)

@@ -46,9 +46,9 @@ def _mechanisms(state: TokenState) -> Check:
     if state.makes:
         return Check("mechanisms", "ok", f"makes and signs with {' and '.join(state.makes)}")
     if state.signs:
-        said = f"signs with {' and '.join(state.signs)}, and makes no keys"
+        message = f"signs with {' and '.join(state.signs)}, and makes no keys"
         remedy = "make one with the card's own tool, register its public half at Kalshi, and adopt it: hsm-keys adopt"
-        return Check("mechanisms", "ok", said, remedy)
+        return Check("mechanisms", "ok", message, remedy)
     lacking = "it neither makes nor signs with keys that Kalshi takes"
     return Check("mechanisms", "problem", lacking, "use another token", StoreError.exit_code)
 

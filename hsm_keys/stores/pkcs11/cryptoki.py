@@ -179,9 +179,9 @@ class Functions:
         """
         number = _ulong()
         check(self._call["C_GetSlotList"](1, None, ctypes.byref(number)))
-        found = (_ulong * number.value)()
-        check(self._call["C_GetSlotList"](1, found, ctypes.byref(number)))
-        return list(found[: number.value])
+        slots = (_ulong * number.value)()
+        check(self._call["C_GetSlotList"](1, slots, ctypes.byref(number)))
+        return list(slots[: number.value])
 
     def tells_of(self, slot: int) -> bool:
         """Tell whether C_GetSlotInfo gives a slot's information."""

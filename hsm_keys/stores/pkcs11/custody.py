@@ -72,14 +72,14 @@ def read_facts(private: Any) -> dict[str, bool | None]:
 
 def custody_facts(private: Any) -> list[CustodyFact]:
     """Return what speaks for and against custody: the attributes, and what came of attempts to get the private half."""
-    said = read_facts(private)
-    facts = [_judge(name, answer, said) for name, answer in said.items() if _FACTS[name][1] is not None]
+    answers = read_facts(private)
+    facts = [_judge(name, answer, answers) for name, answer in answers.items() if _FACTS[name][1] is not None]
     facts += (_try_to_read(private), _try_to_copy(private))
     facts += _try_to_wrap(private)
     return facts
 
 
-def _judge(name: str, answer: bool | None, said: dict[str, bool | None]) -> CustodyFact:
+def _judge(name: str, answer: bool | None, answers: dict[str, bool | None]) -> CustodyFact:
     topic = _TOPICS.get(name, Topic.KEEPING)
     if answer is None:
         return CustodyFact(name, None, Verdict.UNKNOWN, "the token doesn't say", topic)
@@ -87,7 +87,7 @@ def _judge(name: str, answer: bool | None, said: dict[str, bool | None]) -> Cust
         return CustodyFact(name, answer, Verdict.GOOD, topic=topic)
     # Some modules report LOCAL false for keys that they made. A key that came from outside can't have been
     # sensitive always and extractable never, so these two overrule it.
-    imported = name == "local" and not (said["always_sensitive"] and said["never_extractable"])
+    imported = name == "local" and not (answers["always_sensitive"] and answers["never_extractable"])
     verdict = Verdict.BAD if name in _DECISIVE or imported else Verdict.UNKNOWN
     return CustodyFact(name, answer, verdict, _NOTES[name], topic)
 
@@ -103,9 +103,9 @@ def _try_to_read(private: Any) -> CustodyFact:
             answer = type(error).__name__
         answers.setdefault(answer, []).append(f"CKA_{secret.name}")
     readable = _GIVEN_OUT in answers
-    told = "; ".join(f"{', '.join(secrets)}: {answer}" for answer, secrets in answers.items())
+    refusals = "; ".join(f"{', '.join(secrets)}: {answer}" for answer, secrets in answers.items())
     return CustodyFact(
-        "private_half_readable", readable, Verdict.BAD if readable else Verdict.GOOD, f"tried to read {told}"
+        "private_half_readable", readable, Verdict.BAD if readable else Verdict.GOOD, f"tried to read {refusals}"
     )
 
 

@@ -52,8 +52,8 @@ def private_keys_labelled(uri: Pkcs11Uri, name: str, pin: Pin) -> int | None:
     Returns:
         0, 1, or 2 for several; None if it can't be told.
     """
-    found = _looked(str(uri.module_path), str(uri.token), str(uri.serial or ""), _slot_of(uri), name, pin=pin)
-    return int(found) if found.isdigit() else None
+    count = _looked(str(uri.module_path), str(uri.token), str(uri.serial or ""), _slot_of(uri), name, pin=pin)
+    return int(count) if count.isdigit() else None
 
 
 def _slot_of(uri: Pkcs11Uri) -> str:
@@ -69,8 +69,8 @@ def tokens(module: str) -> set[bytes]:
     Returns:
         The first 96 bytes of each CK_TOKEN_INFO; none if that can't be told.
     """
-    found = _looked(module)
-    return {found[at : at + _TEXTS_SIZE] for at in range(0, len(found), _TEXTS_SIZE)}
+    texts = _looked(module)
+    return {texts[at : at + _TEXTS_SIZE] for at in range(0, len(texts), _TEXTS_SIZE)}
 
 
 def _looked(*arguments: str, pin: Pin | None = None) -> bytes:
@@ -97,14 +97,14 @@ def _count(module: str, token: tuple[str, str, str], name: str, pin: bytes) -> i
     call("C_OpenSession", _slot(call, *token), _CKF_SERIAL_SESSION, None, None, ctypes.byref(session))
     call("C_Login", session, _CKU_USER, pin, len(pin))
     # By class alone: one object that can't be read makes SoftHSM refuse a search by label.
-    kind, found = ctypes.c_ulong(_CKO_PRIVATE_KEY), 0
+    kind, count = ctypes.c_ulong(_CKO_PRIVATE_KEY), 0
     call("C_FindObjectsInit", session, _attribute(_CKA_CLASS, kind), 1)
     handle, number = ctypes.c_ulong(), ctypes.c_ulong(1)
-    while number.value and found < _SEVERAL:
+    while number.value and count < _SEVERAL:
         call("C_FindObjects", session, ctypes.byref(handle), 1, ctypes.byref(number))
-        found += bool(number.value) and _label(call, session, handle) == name.encode()
+        count += bool(number.value) and _label(call, session, handle) == name.encode()
     call("C_Finalize", None)
-    return found
+    return count
 
 
 def _attribute(kind: int, value: Any) -> Any:
@@ -162,9 +162,9 @@ def _infos(call: Any) -> dict[int, bytes]:
 def _tokens(module: str) -> bytes:
     call = _caller(module)
     call("C_Initialize", None)
-    found = b"".join(_infos(call).values())
+    texts = b"".join(_infos(call).values())
     call("C_Finalize", None)
-    return found
+    return texts
 
 
 if __name__ == "__main__":

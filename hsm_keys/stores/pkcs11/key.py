@@ -54,8 +54,8 @@ class Pkcs11Key(StoredKey):
 
     def attributes(self) -> dict[str, bool | str | int | None]:
         """Return what the token says about the private object."""
-        said: dict[str, bool | str | int | None] = {"label": self.name, "id": self.cka_id.hex()}
-        return {**said, **self._store.examine(self, read_facts)}
+        attributes: dict[str, bool | str | int | None] = {"label": self.name, "id": self.cka_id.hex()}
+        return {**attributes, **self._store.examine(self, read_facts)}
 
     def remarks(self) -> list[str]:
         """Return that each signature takes a login, where the token says so."""

@@ -170,10 +170,10 @@ def remove_orphans(objects: Objects, label: str) -> None:
         objects: The token's, in a session that may write.
         label: The label.
     """
-    found = [public for public in objects.find(_public(label)) if is_ours(public)]
-    if found:
+    orphans = [public for public in objects.find(_public(label)) if is_ours(public)]
+    if orphans:
         privates = objects.private_keys()
-        for public in found:
+        for public in orphans:
             if not _belongs(objects, public, privates):
                 public.destroy()
 

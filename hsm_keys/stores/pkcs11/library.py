@@ -238,10 +238,10 @@ def _check_is_module(file: str, path: str) -> None:
         ) from None
 
 
-def _why(file: str, said: str) -> str:
+def _why(file: str, answer: str) -> str:
     """Return what to do about the dynamic linker's refusal of a file that is there."""
-    if "Permission denied" in said:
+    if "Permission denied" in answer:
         return "this user must be able to read it"
-    if "undefined symbol" in said or ("cannot open shared object file" in said and not said.startswith(file)):
+    if "undefined symbol" in answer or ("cannot open shared object file" in answer and not answer.startswith(file)):
         return f"it needs another library, which is missing or too old: see `ldd {file}`"
     return "give the vendor's PKCS#11 shared object (a .so or .dylib file), made for this machine's processor"

@@ -140,10 +140,10 @@ class Objects:
         """
         privates = self.private_keys(label)
         candidates = _Index(self).candidates if label is None else self._candidates
-        found = [pair for private in privates if (pair := self._pair(private, candidates))]
-        if any(pair.problem for pair in found):
+        pairs = [pair for private in privates if (pair := self._pair(private, candidates))]
+        if any(pair.problem for pair in pairs):
             self.find(_PRIVATE)  # raises if it is the token that doesn't answer, and no single object of it
-        return found
+        return pairs
 
     def _pair(self, private: Any, candidates: Candidates) -> Pair | None:
         label = cka_id = pin_error = None
@@ -195,9 +195,9 @@ class Objects:
     def _half_of(self, private: Any, candidates: Candidates) -> PublicKey:
         key_type = read(private, Attribute.KEY_TYPE)
         if key_type == CkKeyType.RSA:
-            said = said_half(private)
-            if said is not None:  # the module's own word about a private object, which nobody else can write
-                return said
+            claim = said_half(private)
+            if claim is not None:  # the module's own word about a private object, which nobody else can write
+                return claim
         elif key_type != CkKeyType.EC_EDWARDS:
             raise UsageError("Kalshi takes no keys of this kind")
         known = _named(private)
@@ -239,9 +239,9 @@ class Objects:
         names = {Attribute.ID: cka_id, Attribute.LABEL: label}
         searches = [{**_PUBLIC, attribute: value} for attribute, value in names.items() if value]
         named = {public.handle: public for search in searches for public in self.find(search)}
-        found = [public for public in named.values() if _half(public) == half]
+        fitting = [public for public in named.values() if _half(public) == half]
         # A crash between two writes leaves another label or another CKA_ID, two of them leave neither.
-        return found or [public for public in self.find(_PUBLIC) if is_ours(public) and _half(public) == half]
+        return fitting or [public for public in self.find(_PUBLIC) if is_ours(public) and _half(public) == half]
 
 
 def _named(private: Any) -> tuple[int, bytes | None, str | None]:
@@ -310,13 +310,13 @@ _Search: Any = type("_Search", (_SearchIter,), {"__del__": _drop})
 def _searched(session: Any, template: dict[Attribute, Any]) -> list[Any]:
     try:
         with _Search(session, template, _BATCH) as search:
-            return [found for batch in search for found in batch]
+            return [batch_objects for batch in search for batch_objects in batch]
     except ckr.ObjectHandleInvalid:
         raise
     except ckr.PKCS11Error:
         # It reads each object's class and uses as it goes: one that can't be read takes its batch along.
         with _Search(session, template, 1) as search:
-            return [found for batch in search for found in _readable(batch)]
+            return [batch_objects for batch in search for batch_objects in _readable(batch)]
 
 
 class _Unreadable:

@@ -63,10 +63,10 @@ def _is_there(path: Path) -> bool:
 
 def _folder_in(conf: Path) -> Path | None:
     try:
-        found = _TOKENDIR.search(conf.read_text(encoding="utf-8", errors="replace"))
+        match = _TOKENDIR.search(conf.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return None
-    return Path(found[1]) if found else None
+    return Path(match[1]) if match else None
 
 
 def write_own_configuration() -> Path:

@@ -152,14 +152,14 @@ class Pkcs11Store(KeyStore):
 
     def key(self, name: str) -> StoredKey:
         """Return the key of that label; of several the one that is ours, if one alone is."""
-        found = self._called(name) or self._handed_over(name)
-        ours = [key for key in found if key.ours]
-        if len(found) == 1 or len(ours) == 1:
-            return (ours or found)[0]
-        if found:
-            ids = ", ".join(key.cka_id.hex() or "none" for key in found)
+        pair = self._called(name) or self._handed_over(name)
+        ours = [key for key in pair if key.ours]
+        if len(pair) == 1 or len(ours) == 1:
+            return (ours or pair)[0]
+        if pair:
+            ids = ", ".join(key.cka_id.hex() or "none" for key in pair)
             raise KeyAmbiguousError(
-                f"{self.description} has {len(found)} private keys called {shown(name)}, with the ids {ids}",
+                f"{self.description} has {len(pair)} private keys called {shown(name)}, with the ids {ids}",
                 hint="rename or remove all but one with the vendor's tool (pkcs11-tool --delete-object --id)",
             )
         known = ", ".join(repr(key.name) for key in self.keys())
@@ -170,21 +170,23 @@ class Pkcs11Store(KeyStore):
 
     def holds(self, name: str) -> bool:
         """Tell whether any private object has that label."""
-        found: list[Any] = self._reading(f"look up {shown(name)}", lambda token: token.objects.private_keys(name))
-        return bool(found)
+        private_keys: list[Any] = self._reading(
+            f"look up {shown(name)}", lambda token: token.objects.private_keys(name)
+        )
+        return bool(private_keys)
 
     def _called(self, name: str) -> list[Pkcs11Key]:
         def look(connection: TokenConnection) -> list[Pair]:
             return connection.objects.pairs(name)
 
         what = f"look up the key {shown(name)}"
-        found = self._reading(what, look)
+        pairs = self._reading(what, look)
         for pause in PAUSES_S:  # a pair that somebody makes or removes at this moment has one half only
-            if all(pair.public_key for pair in found):
+            if all(pair.public_key for pair in pairs):
                 break
             time.sleep(pause)
-            found = self._reading(what, look)
-        whole = [pair for pair in found if pair.public_key] or found
+            pairs = self._reading(what, look)
+        whole = [pair for pair in pairs if pair.public_key] or pairs
         return [self._key_of(pair, required(pair, name)) for pair in whole]
 
     def _reading(self, what: str, look: Callable[[TokenConnection], _T]) -> _T:

@@ -48,9 +48,9 @@ def serial_of(token: Any) -> str:
     return _text(bytes(token.serial).decode("ascii", errors="replace"))
 
 
-def _text(said: str) -> str:
+def _text(text: str) -> str:
     """Return what a field says. It is to be padded with blanks; some modules write a C string into it."""
-    return said.partition("\0")[0].rstrip()
+    return text.partition("\0")[0].rstrip()
 
 
 _NO_PIN: Final = 1000
@@ -231,13 +231,17 @@ def find_token(module: Module, uri: Pkcs11Uri) -> FoundToken:
         matches = [token for token in tokens if _fits(token, wanted) and _is_named(token)]
     if len(matches) == 1:
         return _found(matches[0], tokens, str(uri.module_path))
-    asked = ", ".join(f"{name.replace('_', '-')}={_said(name, value)}" for name, value in wanted.items()) or "any token"
+    criteria = (
+        ", ".join(f"{name.replace('_', '-')}={_said(name, value)}" for name, value in wanted.items()) or "any token"
+    )
     if not matches:
-        raise StoreNotFoundError(f"no token of {uri.module_path} matches {asked}", hint=_what_there_is(ready, module))
+        raise StoreNotFoundError(
+            f"no token of {uri.module_path} matches {criteria}", hint=_what_there_is(ready, module)
+        )
     first = _found(matches[0], tokens, str(uri.module_path))
     by = "its slot: --slot N, or pkcs11:slot-id=N" if first.needs_slot else "its serial: pkcs11:serial=..."
     raise StoreAmbiguousError(
-        f"{len(matches)} tokens of {uri.module_path} match {asked}: {_listing(matches)}", hint=f"name one by {by}"
+        f"{len(matches)} tokens of {uri.module_path} match {criteria}: {_listing(matches)}", hint=f"name one by {by}"
     )
 
 
@@ -266,8 +270,8 @@ def usable_tokens(module_path: str) -> list[tuple[Pkcs11Uri, str]]:
     module = acquire_module(module_path)
     try:
         tokens = all_tokens(module)
-        found = [_found(token, tokens, module_path) for token in initialised(tokens)]
-        return [(each.uri, each.description) for each in found]
+        candidates = [_found(token, tokens, module_path) for token in initialised(tokens)]
+        return [(each.uri, each.description) for each in candidates]
     finally:
         module.release()
 

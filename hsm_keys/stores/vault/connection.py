@@ -176,25 +176,25 @@ class VaultConnection:
 
     def _run(self, call: VaultCall, content: bytes, budget: _Budget, read: Callable[[VaultAnswer], _T]) -> _T:
         started = time.monotonic()
-        made = 0
+        attempts = 0
         while True:
             server = self._servers[0]
             token = self._token.current
-            made += 1
+            attempts += 1
             try:
                 return read(self._answer(server, call, content, budget, token))
             except _PASSING as error:
                 failure = error
             except VaultTokenError:  # nothing was done
-                if made > budget.attempts or not self._token.read_again(token):
+                if attempts > budget.attempts or not self._token.read_again(token):
                     raise
                 continue
             if isinstance(failure, OutcomeUnknownError):
                 raise failure
             elapsed_s = time.monotonic() - started
             spare_s = budget.total_s - elapsed_s - (budget.connect_s + budget.read_s)
-            if made >= budget.attempts or spare_s < 0:
-                raise _counted(failure, made, elapsed_s)
+            if attempts >= budget.attempts or spare_s < 0:
+                raise _counted(failure, attempts, elapsed_s)
             if len(self._servers) > 1:
                 self._put_behind(server)
             else:

@@ -37,12 +37,12 @@ def make(entries: Entries, transit: Transit, name: str, key_type: KeyType) -> tu
     begun = _to_make(transit, seen, name, key_type)
     written = entries.write(base, seen, {**seen.records, name: begun})
     transit.create(begun.transit_key, name, key_type)
-    made = Record(begun.transit_key)
-    entries.write(base, written, {**written.records, name: made})
-    found = transit.read(made.transit_key, name, made.version)
-    if found is None:
+    record = Record(begun.transit_key)
+    entries.write(base, written, {**written.records, name: record})
+    transit_key = transit.read(record.transit_key, name, record.version)
+    if transit_key is None:
         raise KeyBusyError(f"somebody else has deleted the key {name!r} at the same moment", hint="run it again")
-    return made, found
+    return record, transit_key
 
 
 def _to_make(transit: Transit, seen: KvEntry, name: str, key_type: KeyType) -> Record:
@@ -56,8 +56,8 @@ def _to_make(transit: Transit, seen: KvEntry, name: str, key_type: KeyType) -> R
     left = seen.records.get(name)
     if left is None:
         return fresh
-    found = transit.read(left.transit_key, name)
-    if found is None and left.phase in {Phase.MAKING, Phase.DESTROYING}:
+    transit_key = transit.read(left.transit_key, name)
+    if transit_key is None and left.phase in {Phase.MAKING, Phase.DESTROYING}:
         # Another run may still be about to make that Transit key: so this one makes the same.
         same = left.phase is Phase.MAKING and left.key_type == fresh.key_type
         return replace(fresh, transit_key=left.transit_key) if same else fresh
@@ -66,9 +66,10 @@ def _to_make(transit: Transit, seen: KvEntry, name: str, key_type: KeyType) -> R
             f"there is an entry for a key {name!r} already",
             hint=f"choose another name, or see it: hsm-keys show {name}",
         )
-    if found is not None and str(key_type) != found.said.get("type"):
+    kind = None if transit_key is None else transit_key.said.get("type")
+    if transit_key is not None and str(key_type) != kind:
         raise KeyProblemError(
-            f"an interrupted run left a key for {name!r} of another type than {key_type}: {found.said.get('type')}",
+            f"an interrupted run left a key for {name!r} of another type than {key_type}: {kind}",
             hint="ask for the same type again",
         )
     return replace(fresh, transit_key=left.transit_key)

@@ -22,31 +22,31 @@ _SHORT_S: Final = 3600
 
 def servers(connection: VaultConnection) -> list[Check]:
     """Look at every server by itself: one that is sealed shows only when the others fail."""
-    found = []
+    checks = []
     for address, answer in connection.health():
         if isinstance(answer, HsmKeysError):
-            found.append(Check("server", "warning", answer.message, answer.hint))
+            checks.append(Check("server", "warning", answer.message, answer.hint))
             continue
         version = shown(str(answer.body.get("version")))
         if answer.body.get("sealed") is not False:
-            found.append(Check("server", "warning", f"{address} (version {version}) is sealed", "have it unsealed"))
+            checks.append(Check("server", "warning", f"{address} (version {version}) is sealed", "have it unsealed"))
         elif answer.body.get("standby"):
-            found.append(Check("server", "ok", f"{address} (version {version}) is a standby"))
+            checks.append(Check("server", "ok", f"{address} (version {version}) is a standby"))
         else:
-            found.append(Check("server", "ok", f"{address} (version {version}) is unsealed and active"))
-    return found
+            checks.append(Check("server", "ok", f"{address} (version {version}) is unsealed and active"))
+    return checks
 
 
 def token(connection: VaultConnection) -> Check:
     """Look at how long the token lives, and whether it is one that may do anything."""
-    said = connection.token()
-    left_s = said.get("ttl")
-    if "root" in (said.get("policies") or []):
+    facts = connection.token()
+    left_s = facts.get("ttl")
+    if "root" in (facts.get("policies") or []):
         remedy = "use one with a policy of its own: hsm-keys vault policy --for sign"
         return Check("vault token", "warning", "it is a root token, which may take every key out", remedy)
     if not isinstance(left_s, int) or left_s <= 0:
         return Check("vault token", "ok", "it doesn't end")
-    if said.get("renewable") is True:
+    if facts.get("renewable") is True:
         return Check("vault token", "ok", f"it ends in {left_s} s; programs that sign renew it")
     remedy = "have an agent write a new one into its file (BAO_TOKEN_PATH), or log in again in time"
     return Check(
@@ -65,13 +65,13 @@ def signing(connection: VaultConnection, mount: str, keys: Iterable[StoredKey]) 
     may = connection.capabilities(list(paths))
     if may is None:
         return [Check("permission to sign", "warning", "the server doesn't say what this token may do")]
-    found = []
+    checks = []
     for path, name in paths.items():
         if {"update", "root"} & set(may[path]):
-            found.append(Check(f"permission to sign with {name}", "ok", "this token may sign"))
+            checks.append(Check(f"permission to sign with {name}", "ok", "this token may sign"))
         else:
             remedy = f"hsm-keys vault policy --for sign --name {name.partition('+')[0]}"
-            found.append(
+            checks.append(
                 Check(f"permission to sign with {name}", "problem", f"it may not: {path}", remedy, StoreError.exit_code)
             )
-    return found
+    return checks

@@ -112,8 +112,10 @@ class Entries:
         if answer.status == HTTPStatus.BAD_REQUEST or not isinstance(metadata, dict) or not isinstance(version, int):
             raise self._no_kv(base)
         data = field_of(answer, "data", dict, call)
-        said = data.get("keys")
-        records = {label: Record.parse(each) for label, each in said.items()} if isinstance(said, dict) else {"": None}
+        content = data.get("keys")
+        records = (
+            {label: Record.parse(each) for label, each in content.items()} if isinstance(content, dict) else {"": None}
+        )
         known = {label: record for label, record in records.items() if record is not None and base_of(label) == base}
         if len(known) < len(records):
             raise VaultGarbledAnswerError(

@@ -57,8 +57,8 @@ class VaultImports(KeyImports):
         record = self._pending(name)
         if record is None:
             return None
-        found = self._transit.read(record.transit_key, name, record.version)
-        key = None if found is None else self._key(name, record, found)
+        transit_key = self._transit.read(record.transit_key, name, record.version)
+        key = None if transit_key is None else self._key(name, record, transit_key)
         return PendingImport(KeyType(str(record.key_type)), key, record.environment)
 
     def prepare(self, name: str, key_type: KeyType, environment: str) -> None:
@@ -105,10 +105,10 @@ class VaultImports(KeyImports):
         key_type = key_type_of(private_key.public_key())
         wrapped = wrap(private_key, self._wrapping_keys.pop(name), hashes.SHA256())
         self._transit.import_key(record.transit_key, name, key_type, wrapped.aes_key + wrapped.private_key)
-        found = self._transit.read(record.transit_key, name, record.version)
-        if found is None:
+        transit_key = self._transit.read(record.transit_key, name, record.version)
+        if transit_key is None:
             raise VaultKeyNotFoundError(f"the imported key {name!r} is gone")
-        return self._key(name, record, found)
+        return self._key(name, record, transit_key)
 
     def end(self, name: str) -> None:
         """Remove the record of a key that never came. One that is bound is no mark any more."""

@@ -62,9 +62,9 @@ class VaultKey(StoredKey):
         Another key is followed if this one vouched for it: a rotation leaves that in the entry. Anything else is
         logged at WARNING.
         """
-        found, vouched = self._store.key_and_voucher(self.name)
-        if found.public_pem() == self.public_pem() or self._vouched(found, vouched):
-            return found
+        key, vouched = self._store.key_and_voucher(self.name)
+        if key.public_pem() == self.public_pem() or self._vouched(key, vouched):
+            return key
         reason = f"the entry of {self.name!r} leads to a key that {self.transit_key} hasn't vouched for"
         if reason != self._stays_because:  # said once, and not at each look
             self._stays_because = reason

@@ -71,12 +71,12 @@ class Record:
         return {name: str(value) if name == "phase" else value for name, value in fields.items() if value is not None}
 
     @classmethod
-    def parse(cls, said: object) -> Record | None:
+    def parse(cls, content: object) -> Record | None:
         """Return the record that a field of an entry holds; None if it is none of ours."""
-        if not isinstance(said, dict) or not said.keys() <= set(cls.__slots__):
+        if not isinstance(content, dict) or not content.keys() <= set(cls.__slots__):
             return None
-        transit_key, version, phase = said.get("transit_key"), said.get("version", 1), said.get("phase")
-        texts = [said.get(name) for name in cls.__slots__ if name != "version"]
+        transit_key, version, phase = content.get("transit_key"), content.get("version", 1), content.get("phase")
+        texts = [content.get(name) for name in cls.__slots__ if name != "version"]
         if (
             not isinstance(transit_key, str)
             or not is_transit_name(transit_key)
@@ -85,7 +85,7 @@ class Record:
             or phase not in {None, *Phase}
         ):
             return None
-        return cls(**{**said, "version": version, "phase": None if phase is None else Phase(phase)})
+        return cls(**{**content, "version": version, "phase": None if phase is None else Phase(phase)})
 
 
 Records = dict[str, Record]

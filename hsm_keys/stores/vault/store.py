@@ -106,17 +106,17 @@ class VaultStore(KeyStore):
         if record.phase is Phase.MAKING:
             return
         try:
-            found = self.transit.read(record.transit_key, label, record.version)
+            transit_key = self.transit.read(record.transit_key, label, record.version)
         except (VaultAccessDeniedError, VaultKeyUnsuitableError) as error:
             unusable.append(Unusable(label, error.message, record.mark))
             return
-        if found is not None:
-            keys.append(self._key(label, record, found))
+        if transit_key is not None:
+            keys.append(self._key(label, record, transit_key))
         elif record.phase is None:
             unusable.append(Unusable(label, f"its Transit key {record.transit_key} is gone", record.mark))
 
-    def _key(self, label: str, record: Record, found: TransitKey) -> VaultKey:
-        return VaultKey(self, label, record.mark, str(replace(self._uri, key=label)), found)
+    def _key(self, label: str, record: Record, transit_key: TransitKey) -> VaultKey:
+        return VaultKey(self, label, record.mark, str(replace(self._uri, key=label)), transit_key)
 
     def key(self, name: str) -> VaultKey:
         """Return a key.
@@ -141,9 +141,9 @@ class VaultStore(KeyStore):
         label = name or own
         record = self._record(label)
         if record is not None and record.phase is not Phase.MAKING:
-            found = self.transit.read(record.transit_key, label, record.version)
-            if found is not None:
-                return self._key(label, record, found), record.vouched
+            transit_key = self.transit.read(record.transit_key, label, record.version)
+            if transit_key is not None:
+                return self._key(label, record, transit_key), record.vouched
             if record.phase is None:
                 raise VaultKeyNotFoundError(
                     f"the Transit key of {label!r} is gone: {self._uri.mount}/keys/{record.transit_key}",
@@ -163,18 +163,18 @@ class VaultStore(KeyStore):
 
     def _foreign(self, name: str) -> VaultKey:
         """Return a key that has no entry, by its own name."""
-        found = None
+        foreign = None
         if is_transit_name(name) and not name.startswith(KEY_PREFIX):
             try:
-                found = self.transit.read(name, name)
+                foreign = self.transit.read(name, name)
             except VaultAccessDeniedError:
-                found = None  # a token that is held to our keys
-        if found is None:
+                foreign = None  # a token that is held to our keys
+        if foreign is None:
             raise VaultKeyNotFoundError(
                 f"{self.describe()} has no key {shown(name)}",
                 hint="`hsm-keys list` shows the keys, `hsm-keys enroll` makes one",
             )
-        return VaultKey(self, name, FOREIGN, str(replace(self._uri, key=name)), found)
+        return VaultKey(self, name, FOREIGN, str(replace(self._uri, key=name)), foreign)
 
     def read_again(self, key: VaultKey) -> TransitKey:
         """Return what the engine says of a key now.
@@ -182,10 +182,10 @@ class VaultStore(KeyStore):
         Raises:
             VaultKeyNotFoundError: If it is gone.
         """
-        found = self.transit.read(key.transit_key, key.name, key.version)
-        if found is None:
+        transit_key = self.transit.read(key.transit_key, key.name, key.version)
+        if transit_key is None:
             raise VaultKeyNotFoundError(f"the Transit key of {key.name!r} is gone")
-        return found
+        return transit_key
 
     def capabilities(self, transit_key: str) -> dict[str, list[str]] | None:
         """Return what the token may do on the paths that let a private half out; None where the server won't say."""
@@ -225,48 +225,48 @@ class VaultStore(KeyStore):
             KeyExistsError: If a key of ours has the name of one that was made elsewhere.
             VaultError: If the server refuses.
         """
-        kept = _vault_key(key)
+        vault_key = _vault_key(key)
         known = check_api_key_id(api_key_id)
         if not key.ours:
             check_label(key.name)
         bound: list[Record] = []
 
         def write(records: Records) -> None:
-            label = label_of(records, kept.transit_key)
+            label = label_of(records, vault_key.transit_key)
             if label is None and key.ours:
-                raise VaultKeyNotFoundError(f"the entry of {key.name!r} doesn't name {kept.transit_key} any more")
+                raise VaultKeyNotFoundError(f"the entry of {key.name!r} doesn't name {vault_key.transit_key} any more")
             if label is None and key.name in records:
                 raise KeyExistsError(f"{self.describe()} already has another key {key.name!r}")
             label = label or key.name
-            record = records.get(label, Record(kept.transit_key, kept.version))
+            record = records.get(label, Record(vault_key.transit_key, vault_key.version))
             records[label] = replace(
                 record, api_key_id=known, environment=environment, phase=None, key_type=None, run=None
             )
             bound[:] = [records[label]]
 
         self.entries.change(base_of(key.name), write)
-        return self._key(key.name, bound[0], kept.found)
+        return self._key(key.name, bound[0], vault_key.found)
 
     def rename(self, key: StoredKey, name: str) -> VaultKey:
         """Give the key another label: in one step where both belong to one name, else the new entry first."""
         check_label(name)
-        kept = self._changeable(key)
+        vault_key = self._changeable(key)
         old, new = base_of(key.name), base_of(name)
         moved: list[Record] = []
 
         def move_in(records: Records) -> None:
-            label = label_of(records, kept.transit_key)
+            label = label_of(records, vault_key.transit_key)
             if label is None and old == new:
-                raise VaultKeyNotFoundError(f"the entry of {key.name!r} doesn't name {kept.transit_key} any more")
+                raise VaultKeyNotFoundError(f"the entry of {key.name!r} doesn't name {vault_key.transit_key} any more")
             if name in records and label != name:
                 raise KeyExistsError(f"{self.describe()} already has a key {name!r}")
-            records[name] = records.pop(label) if label is not None else _record_of(kept)
+            records[name] = records.pop(label) if label is not None else _record_of(vault_key)
             moved[:] = [records[name]]
 
         self.entries.change(new, move_in)
         if old != new:
-            self.entries.change(old, lambda records: take_out(records, kept.transit_key))
-        return self._key(name, moved[0], kept.found)
+            self.entries.change(old, lambda records: take_out(records, vault_key.transit_key))
+        return self._key(name, moved[0], vault_key.found)
 
     def hand_over(self, name: str, taker: StoredKey, leaver: StoredKey, mark: str) -> tuple[VaultKey, VaultKey]:
         """Give the name to another key in one step, once the old key has vouched for the new."""
@@ -283,17 +283,17 @@ class VaultStore(KeyStore):
 
         The entry says first that the key is being destroyed; it stays in the list until its Transit key is gone.
         """
-        kept = self._changeable(key)
+        vault_key = self._changeable(key)
         base = base_of(key.name)
 
         def begin(records: Records) -> None:
-            label = label_of(records, kept.transit_key)
+            label = label_of(records, vault_key.transit_key)
             if label is not None:
                 records[label] = replace(records[label], phase=Phase.DESTROYING)
 
         self.entries.change(base, begin)
-        self.transit.delete(kept.transit_key, key.name)
-        self.entries.change(base, lambda records: take_out(records, kept.transit_key))
+        self.transit.delete(vault_key.transit_key, key.name)
+        self.entries.change(base, lambda records: take_out(records, vault_key.transit_key))
 
     def mend(self, name: str) -> None:
         """Take out of the entry what a destruction that was interrupted left there."""

@@ -159,8 +159,8 @@ def _public_key(answer: VaultAnswer, call: VaultCall, label: str, version: int) 
             + (", derived" if answer.data.get("derived") is True else ""),
             hint=f"Kalshi takes {', '.join(KeyType)}; hsm-keys enroll makes one",
         )
-    said = field_of(answer, "keys", dict, call).get(str(version))
-    text = said.get("public_key") if isinstance(said, dict) else None
+    content = field_of(answer, "keys", dict, call).get(str(version))
+    text = content.get("public_key") if isinstance(content, dict) else None
     if not isinstance(text, str):
         raise VaultKeyUnsuitableError(
             f"version {version} of the Transit key of {shown(label)} is gone",

@@ -77,13 +77,13 @@ class VaultUri:
         path, mark, query = text[len(begin) :].partition("?")
         if mark and not query:
             raise _bad("ends in an empty query")
-        given = _parameters(query)
+        parameters = _parameters(query)
         return cls(
             mount=_mount("the mount of the Transit engine", _TEXT.decoded("the mount", path) or _TRANSIT),
-            kv=_mount("the mount of the KV engine", given.get("kv", _KV)),
-            addresses=checked_addresses(given["address"], "the Vault URI") if "address" in given else (),
-            namespace=checked_namespace(given["namespace"], "the Vault URI") if "namespace" in given else "",
-            key=given.get("key", ""),
+            kv=_mount("the mount of the KV engine", parameters.get("kv", _KV)),
+            addresses=checked_addresses(parameters["address"], "the Vault URI") if "address" in parameters else (),
+            namespace=checked_namespace(parameters["namespace"], "the Vault URI") if "namespace" in parameters else "",
+            key=parameters.get("key", ""),
         )
 
     def __str__(self) -> str:
@@ -159,8 +159,8 @@ _TEXT: Final = UriText(_SAFE, _bad)
 
 
 def _parameters(query: str) -> dict[str, str]:
-    given = _TEXT.parameters(query, _PARAMETERS)
-    for name, value in given.items():
+    parameters = _TEXT.parameters(query, _PARAMETERS)
+    for name, value in parameters.items():
         if not value:
             raise _bad(f"has an empty {name}", "give a value, or leave it out")
-    return given
+    return parameters
