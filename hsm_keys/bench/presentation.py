@@ -1,8 +1,7 @@
-"""Telling what was measured: a table, a histogram for the terminal, what it means for orders, a page with a plot."""
+"""Telling what was measured: a table, a histogram for the terminal, and what it means for orders."""
 
 from __future__ import annotations
 
-import html
 import math
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +13,18 @@ if TYPE_CHECKING:
 
     from hsm_keys.bench.measure import Result
 
-__all__ = ["as_object", "compared", "cost", "histogram", "orders", "page", "ratios", "table"]
+__all__ = [
+    "COLUMNS",
+    "as_object",
+    "cells",
+    "compared",
+    "cost",
+    "histogram",
+    "microseconds",
+    "orders",
+    "ratios",
+    "table",
+]
 
 ORDERS_A_SECOND: Final = {
     "Basic": 10,
@@ -30,21 +40,23 @@ ORDERS_A_SECOND: Final = {
 _BUCKETS: Final = 24
 _BAR: Final = 50
 _WHOLE_US: Final = 100
-_COLUMNS: Final = ("what", "threads", "a second", "p50 us", "p95 us", "p99 us", "max us")
+COLUMNS: Final = ("what", "threads", "a second", "p50 us", "p95 us", "p99 us", "max us")
 
 
-def _cells(result: Result) -> list[str]:
+def cells(result: Result) -> list[str]:
+    """Return a row of the table."""
     times = [*(result.percentile(percent) for percent in (50, 95, 99)), result.latencies_us[-1]]
-    return [result.what, str(result.threads), f"{result.rate:,.0f}", *map(_microseconds, times)]
+    return [result.what, str(result.threads), f"{result.rate:,.0f}", *map(microseconds, times)]
 
 
-def _microseconds(taken: float) -> str:
+def microseconds(taken: float) -> str:
+    """Return a time as it is shown: in whole microseconds, but for short ones."""
     return f"{taken:,.0f}" if taken >= _WHOLE_US else f"{taken:,.1f}"
 
 
 def table(results: Sequence[Result]) -> list[str]:
     """Return the lines of a table."""
-    return aligned([_COLUMNS, *map(_cells, results)], numbers=True)
+    return aligned([COLUMNS, *map(cells, results)], numbers=True)
 
 
 def _counts(result: Result) -> list[tuple[float, float, int]]:
@@ -62,7 +74,7 @@ def histogram(result: Result) -> list[str]:
     buckets = _counts(result)
     most = max(count for _, _, count in buckets)
     return [
-        f"{_microseconds(begin):>10} us  {'#' * math.ceil(count / most * _BAR) if count else '':<{_BAR}}  {count:,}"
+        f"{microseconds(begin):>10} us  {'#' * math.ceil(count / most * _BAR) if count else '':<{_BAR}}  {count:,}"
         for begin, _, count in buckets
     ]
 
@@ -135,46 +147,6 @@ _SAID: Final = {
 def compared(results: Sequence[Result]) -> list[str]:
     """Return the ratios in words."""
     return [_SAID[name].format(ratio) for name, ratio in ratios(results).items()]
-
-
-def page(title: str, results: Sequence[Result], words: Sequence[str]) -> str:
-    """Return a page with the table and a plot for each result; it needs nothing from elsewhere."""
-    head, *rows = [list(_COLUMNS), *(_cells(result) for result in results)]
-    cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    plots = "".join(_plot(result) for result in results)
-    paragraphs = "".join(f"<p>{html.escape(line)}</p>" for line in words)
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title><style>'
-        "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-        ":root{color-scheme:light dark}"
-        "table{border-collapse:collapse}td,th{padding:.2rem .8rem;text-align:right;border-bottom:1px solid #8886}"
-        "td:first-child,th:first-child{text-align:left}rect{fill:#3a7bd5}text{fill:currentColor;font-size:11px}"
-        f"</style><h1>{html.escape(title)}</h1>{paragraphs}<table><tr>{cells}</tr>{body}</table>{plots}</html>\n"
-    )
-
-
-def _plot(result: Result) -> str:
-    buckets = _counts(result)
-    most = max(count for _, _, count in buckets)
-    bars = "".join(
-        f'<rect x="{30 * i + 1}" y="{150 - 140 * count / most:.1f}" width="28" height="{140 * count / most:.1f}">'
-        f"<title>{begin:,.0f} to {end:,.0f} us: {count:,}</title></rect>"
-        for i, (begin, end, count) in enumerate(buckets)
-    )
-    ticks = "".join(
-        f'<text x="{30 * i + 2}" y="165">{_microseconds(begin)}</text>'
-        for i, (begin, _, _) in enumerate(buckets)
-        if i % 3 == 0
-    )
-    name = html.escape(f"{result.what}, {result.threads} thread{'' if result.threads == 1 else 's'}")
-    width = 30 * _BUCKETS
-    times = ", ".join(f"p{percent} {_microseconds(result.percentile(percent))} us" for percent in (50, 95, 99))
-    caption = (
-        f"{times}. Microseconds on a logarithmic scale; the highest bar is {most:,} of {len(result.latencies_us):,}."
-    )
-    drawing = f'<svg viewBox="0 0 {width} 170" role="img" aria-label="{name}">{bars}{ticks}</svg>'
-    return f"<h2>{name}</h2><p>{caption}</p>{drawing}"
 
 
 def as_object(store: str, key_type: str, results: Sequence[Result]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,8 @@ def bench(
     Nothing is sent to Kalshi. A cloud's service bills each signature.
     """
     from hsm_keys.bench import presentation
+    from hsm_keys.bench.page import page
+    from hsm_keys.surroundings import surroundings
 
     if html_path:
         _check_free(Path(html_path))
@@ -61,12 +64,13 @@ def bench(
                 show(f"measuring headers that are signed ahead, {seconds:g} s")
                 results.append(_ahead(key, seconds, report))
         described, key_type = store.describe(), key.key_type.value
+        made = [datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), *surroundings([store.software()])]
         billed = backend_of(store.uri).bills_signatures
     words = [f"{described}, {key_type}", presentation.orders(results), *presentation.compared(results)]
     if presign:
         words.append(presentation.cost(billed=billed))
     if html_path:
-        write_page(Path(html_path), presentation.page("hsm-keys bench", results, words))
+        write_page(Path(html_path), page("hsm-keys bench", results, words, surroundings=made))
         report(f"wrote {html_path}")
     if settings.as_json:
         print_json(presentation.as_object(described, key_type, results))

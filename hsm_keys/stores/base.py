@@ -218,6 +218,10 @@ class KeyStore(ABC):
     deletion_days: ClassVar[int] = 0
     cancels_deletion: ClassVar[str] = ""
 
+    def software(self) -> str:
+        """Return what runs the store, with its version; empty where that isn't told."""
+        return ""
+
     @abstractmethod
     def describe(self) -> str:
         """Return what people call this store, such as ``token "kalshi" (serial 4f1c...)``."""

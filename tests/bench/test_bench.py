@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import re
 import threading
 from typing import TYPE_CHECKING
 
@@ -9,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_keys import KeyType, open_store
+from hsm_keys import KeyType, __version__, open_store
 from hsm_keys.bench.measure import Result, in_memory, measure
-from hsm_keys.bench.presentation import as_object, compared, cost, histogram, orders, page, ratios, table
+from hsm_keys.bench.page import page
+from hsm_keys.bench.presentation import as_object, compared, cost, histogram, orders, ratios, table
 from hsm_keys.errors import KeyNotFoundError, SigningError
 from hsm_keys.stores.pkcs11.store import Pkcs11Key, Pkcs11Store
+from hsm_keys.surroundings import surroundings
 from tests.support.cli import failed_json, run_cli, run_json
 from tests.support.verify import openssl_verifies
 
@@ -73,6 +77,27 @@ def test_the_page_shows_a_name_as_text() -> None:
     assert table([result])[1].startswith("<script>")
 
 
+def test_the_page_has_one_axis_percentiles_threads_and_where_it_was_made() -> None:
+    quick, slow = Result("store", 1, 1.0, (10.0, 20.0, 30.0)), Result("store", 2, 1.0, (100.0, 200.0, 3000.0))
+    shown = page("bench", [quick, slow], [], surroundings=["2026-11-28", "host <1>"])
+    plots = shown.split("<svg")[2:]
+    axes = [re.findall(r'text-anchor="middle">([\d,.]+)<', plot) for plot in plots]
+    assert axes[0] == axes[1] == ["10.0", "20.0", "50.0", "100", "200", "500", "1,000", "2,000"]
+    assert all(f">p{percent} " in plot for plot in plots for percent in (50, 95, 99))
+    assert "3 a second" in shown.split("<svg")[1]
+    assert "2026-11-28 · host &lt;1&gt;" in shown
+    assert "@media print" in shown
+    assert "@media(max-width" in shown
+
+
+def test_surroundings_name_host_and_versions_once() -> None:
+    lines = surroundings(["SoftHSM 2.6", "SoftHSM 2.6", ""])
+    assert lines[0].startswith(platform.node())
+    assert f"hsm-keys {__version__}, Python {platform.python_version()}" in lines
+    assert lines.count("SoftHSM 2.6") == 1
+    assert "" not in lines
+
+
 def test_every_thread_signs_and_a_failure_is_told() -> None:
     seen: set[int] = set()
     result = measure("x", lambda _: seen.add(threading.get_ident()), threads=3, seconds=0.05)
@@ -126,7 +151,8 @@ def test_the_command(token: TestToken, monkeypatch: pytest.MonkeyPatch, tmp_path
         ("ahead", 1),
     ]
     assert all(entry["p50_us"] <= entry["p99_us"] <= entry["max_us"] for entry in told["results"])
-    assert path.read_text().count("<svg") == 6
+    assert "SoftHSM" in path.read_text()
+    assert path.read_text().count("<svg") == 7
     assert set(told["ratios"]) >= {"headers_to_c_sign", "two_threads_to_one", "in_memory_to_ahead"}
     assert told["ahead_signatures_per_hour"] == 19_200
     assert "is there already" in failed_json(2, "bench", "--html", str(path))["message"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +105,7 @@ def test_a_client_that_is_used_in_a_running_loop_sends_it_signed(
 ) -> None:
     """A sync client in a coroutine, as in a notebook; niquests sent its requests unsigned there."""
     auth = RequestSigner(key).auth(base_url=sandbox.base_url)
-    is_async = asyncio.iscoroutinefunction(client)
+    is_async = inspect.iscoroutinefunction(client)
 
     async def use() -> Any:
         answer = client(auth, "GET", sandbox.base_url + PATH)
@@ -118,7 +119,7 @@ def test_a_client_that_is_used_in_a_running_loop_sends_it_signed(
 def test_a_rotation_is_followed_in_a_running_loop(sandbox: SandboxServer, key: PemKey, client: Any) -> None:
     dead = PemKey("0f8fad5b-d9cb-469f-a165-70867728950e", sandbox.bootstrap_pem)
     auth = RequestSigner(dead, follow=lambda: key).auth(base_url=sandbox.base_url)
-    is_async = asyncio.iscoroutinefunction(client)
+    is_async = inspect.iscoroutinefunction(client)
 
     async def use() -> Any:
         answer = client(auth, "GET", sandbox.base_url + PATH)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 from importlib import import_module
 from importlib.util import find_spec
@@ -63,7 +64,7 @@ async def a_httpx2(auth: Any, method: str, url: str, **options: Any) -> Any:
 
 def run(client: Any) -> Callable[..., Any]:
     """Return a function that sends with the client, sync or not."""
-    if asyncio.iscoroutinefunction(client):
+    if inspect.iscoroutinefunction(client):
         return lambda *arguments, **options: asyncio.run(client(*arguments, **options))
     sync: Callable[..., Any] = client
     return sync

@@ -75,6 +75,13 @@ class Module:
         self.rests_until = 0.0
         self.signing: AbstractContextManager[object] = nullcontext() if self.parallel else self.mutex
 
+    @property
+    def software(self) -> str:
+        """What it says of itself: maker, name and version."""
+        library = self.library
+        version = ".".join(map(str, library.library_version))
+        return f"{library.manufacturer_id} {library.library_description}, version {version}"
+
     def rest(self, deadline: float, *, for_good: bool) -> bool:
         """Let no thread into the module, and wait until none is inside.
 

@@ -67,11 +67,9 @@ def look_at(uri: Pkcs11Uri) -> TokenState:
         with mapped_errors("list its mechanisms"):
             offered = token.slot.get_mechanisms()
             flags = token.flags
-        library = module.library
         signs = tuple(kind for kind, (_, mechanisms) in _KINDS.items() if set(mechanisms) & offered)
         return TokenState(
-            module=f"{library.manufacturer_id} {library.library_description}, version "
-            f"{'.'.join(map(str, library.library_version))}",
+            module=module.software,
             parallel=module.parallel,
             token=found.description,
             pin=_pin_state(flags),

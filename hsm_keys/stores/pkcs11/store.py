@@ -126,6 +126,10 @@ class Pkcs11Store(KeyStore):
         restart(connection.module, connection.epoch)
         return self._fresh()
 
+    def software(self) -> str:
+        """Return what the module says of itself."""
+        return self._connection.module.software
+
     def describe(self) -> str:
         """Return the token's label and serial, as people read them."""
         return self.description

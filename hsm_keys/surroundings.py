@@ -1,0 +1,36 @@
+"""Where a report was made, for people who compare two of them."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from hsm_keys._version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["surroundings"]
+
+
+def surroundings(software: Iterable[str]) -> list[str]:
+    """Return the host with its processors, and the versions of what took part.
+
+    Args:
+        software: What runs the stores, with its version; empty where a store doesn't tell.
+    """
+    host = f"{platform.node()}, {os.cpu_count()} processors, {platform.system()} {platform.machine()}"
+    own = f"hsm-keys {__version__}, Python {platform.python_version()}"
+    return [host, own, *_packages(), *(one for one in dict.fromkeys(software) if one)]
+
+
+def _packages() -> list[str]:
+    found = []
+    for name in ("python-pkcs11", "cryptography"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return found
