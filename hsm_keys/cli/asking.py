@@ -61,13 +61,17 @@ class TerminalPerson:
         """Ask twice, without echo, for a PIN that is new; empty if none was chosen, or there is nobody to ask."""
         if not self.answers:
             return Secret("")
-        return Secret(
-            click.prompt(
-                prompt, default="", show_default=False, hide_input=True, confirmation_prompt="The same again", err=True
-            )
-        )
+        while True:
+            pin = _typed(prompt)
+            if not pin or pin == _typed("The same again"):
+                return pin
+            click.echo("These were two different ones.", err=True)
 
     def text(self, prompt: str) -> str:
         """Ask for a line of text; empty if there is none."""
         answer: str = click.prompt(prompt, default="", show_default=False, err=True)
         return answer.strip()
+
+
+def _typed(prompt: str) -> Secret:
+    return Secret(click.prompt(prompt, default="", show_default=False, hide_input=True, err=True))

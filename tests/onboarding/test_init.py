@@ -236,3 +236,13 @@ def test_a_note_that_is_damaged_is_not_guessed_at(softhsm: SoftHsm, sandbox: San
     (folder / f"{softhsm_token._PREFIX}kalshi.json").write_text('{"so_pin": "canary-so-pin"')
     error = failed_json(2, "init", "bot", "--yes")
     assert "canary" not in str(error)
+
+
+def test_two_different_pins_are_asked_for_again_and_none_is_asked_for_once(
+    softhsm: SoftHsm, sandbox: SandboxServer
+) -> None:
+    begin: list[Any] = [(b"called kalshi?", b""), (b"New user PIN", PIN.encode()), (b"The same again", b"4711-4712")]
+    code, shown = converse([*begin, (b"New user PIN", b""), (b"Go on?", b"")], "init", "bot")
+    assert code == 0, shown
+    assert "two different ones" in shown
+    assert "pin-file" in config_path().read_text()
