@@ -56,6 +56,7 @@ ELSEWHERE = {
     "docs/release": "tests/project/test_release.py",
     "docs/sandbox": "tests/docs/test_sandbox_page.py",
     "docs/sdks": "tests/integrations",
+    "docs/start": "tests/docs/test_start_page.py",
     "docs/vault": "tests/vault",
 }
 PAGES = {
