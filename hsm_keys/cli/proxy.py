@@ -14,6 +14,7 @@ from hsm_keys.cli.options import Settings, settings_options
 from hsm_keys.cli.profile import add_profile
 from hsm_keys.cli.proxy_check import check, policy
 from hsm_keys.cli.proxy_control import cancel_all, freeze, limits, status, thaw
+from hsm_keys.cli.proxy_install import install
 from hsm_keys.errors import UsageError
 from hsm_keys.processes import keep_to_itself
 
@@ -120,5 +121,5 @@ def _options(arguments: dict[str, Any]) -> Options:
     return options
 
 
-for _command in (freeze, thaw, cancel_all, status, limits, check, policy):
+for _command in (freeze, thaw, cancel_all, status, limits, check, policy, install):
     proxy.add_command(_command)

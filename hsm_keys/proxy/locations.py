@@ -106,7 +106,7 @@ def _folders() -> list[Path]:
         folders.append(Path(runtime) / "hsm-keys")
     folders += [_RUN / "user" / str(user) / "hsm-keys", Path(tempfile.gettempdir()) / f"hsm-keys-{user}"]
     folders.append(_TMP / f"hsm-keys-{user}")
-    folders += (folder / "hsm-keys" for folder in sorted(_RUN.glob("hsm-keys-proxy-*")))  # contrib/systemd
+    folders += (folder / "hsm-keys" for folder in sorted(_RUN.glob("hsm-keys-proxy-*")))  # hsm_keys/proxy/systemd
     if user == _ROOT:
         folders += (folder / "hsm-keys" for folder in sorted((_RUN / "user").glob("*")))
         folders += (folder for folder in sorted(_TMP.glob("hsm-keys-*")))
