@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from urllib.parse import quote
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -18,11 +18,10 @@ from hsm_keys.signing.algorithms import key_type_of, public_key_pem
 from hsm_keys.values import describe, shown_word
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import httpx2
 
-    from hsm_keys.kalshi.client import AsyncKalshiClient, KalshiClient
 
 __all__ = ["SCOPES", "ApiKeysResource", "AsyncApiKeysResource", "new_key_fields"]
 
@@ -161,6 +160,22 @@ def _check_deleted(response: httpx2.Response) -> None:
         raise garbled(response, "isn't the empty one (204) that Kalshi gives")
 
 
+class _Sender(Protocol):
+    """What sends signed requests: ``KalshiClient.request``."""
+
+    def request(
+        self, method: str, path: str, *, params: Mapping[str, str] | None = None, json: Any = None
+    ) -> httpx2.Response: ...
+
+
+class _AsyncSender(Protocol):
+    """The same in an asynchronous program."""
+
+    async def request(
+        self, method: str, path: str, *, params: Mapping[str, str] | None = None, json: Any = None
+    ) -> httpx2.Response: ...
+
+
 class ApiKeysResource:
     """``client.api_keys``: the key endpoints.
 
@@ -172,7 +187,7 @@ class ApiKeysResource:
             blindly, list the keys first.
     """
 
-    def __init__(self, client: KalshiClient) -> None:
+    def __init__(self, client: _Sender) -> None:
         self._client = client
 
     def list(self, *, fcm_subtrader_id: str | None = None) -> ListApiKeysResponse:
@@ -219,7 +234,7 @@ class ApiKeysResource:
 class AsyncApiKeysResource:
     """``client.api_keys`` of an ``AsyncKalshiClient``; see ``ApiKeysResource``."""
 
-    def __init__(self, client: AsyncKalshiClient) -> None:
+    def __init__(self, client: _AsyncSender) -> None:
         self._client = client
 
     async def list(self, *, fcm_subtrader_id: str | None = None) -> ListApiKeysResponse:
