@@ -12,7 +12,7 @@ from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import Settings, auth_option, settings_options
 from hsm_keys.cli.output import print_json, print_line, print_table, report_attestation
 from hsm_keys.cli.pages import check_folder, write_page
-from hsm_keys.cli.session import connector, management_client, opened_stores, reporting
+from hsm_keys.cli.session import account_to_look_at, connector, no_manager, opened_stores, reporting
 from hsm_keys.errors import KeyProblemError
 
 if TYPE_CHECKING:
@@ -55,12 +55,11 @@ def custody(
         if connect is None:
             entries = examine_account(stores, None, None)
         else:
-            with management_client(connect, stores, auth, report, changes=False) as management:
-                base_url, answer = management.base_url, management.api_keys.list()
-            attestation = attestation_of(answer)
-            entries = examine_account(
-                stores, answer.api_keys, connect, environment=connect.environment, accepted=accepted
-            )
+            with account_to_look_at(connect, stores, auth, report) as account:
+                if account is None:
+                    raise no_manager(connect)
+                base_url, listed, attestation = connect.base_url, account.listed, attestation_of(account.answer)
+            entries = examine_account(stores, listed, connect, environment=connect.environment, accepted=accepted)
         made_at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         if html_path:
             write_page(Path(html_path), custody_page(entries, made_at=made_at, environment=base_url))

@@ -88,7 +88,7 @@ def enroll(
         if offline:
             _print_offline(settings, store, lifecycle.enroll_offline(store, name, kind, report), report)
             return
-        with management_client(connect, [store], auth, report, changes=True) as management:
+        with management_client(connect, [store], auth, report) as management:
             done = lifecycle.enroll(
                 store,
                 name,

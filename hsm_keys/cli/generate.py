@@ -60,7 +60,7 @@ def generate(
         if to_file is None:
             with (
                 opened_store(settings, report) as store,
-                management_client(connect, [store], auth, report, changes=True) as management,
+                management_client(connect, [store], auth, report) as management,
             ):
                 print_enrollment(
                     settings, Generator(store, KalshiGenerator(wanted, kind, management, connect, report)).run()
@@ -83,7 +83,7 @@ def _storeless_management(
     if signer is None:
         with (
             opened_store(settings, report) as store,
-            management_client(connect, [store], auth, report, changes=True) as management,
+            management_client(connect, [store], auth, report) as management,
         ):
             yield management
     else:

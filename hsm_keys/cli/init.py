@@ -170,7 +170,7 @@ def _enroll(
     there = find_key(store, wanted.name)
     signer = None
     if api_key_id is None and (there is None or there.api_key_id is None):
-        signer = management_signer(connect, [store], auth, person.report, changes=True)
+        signer = management_signer(connect, [store], auth, person.report)
     with connect(signer) if signer else nullcontext() as management:
         return first_key(
             store,

@@ -10,7 +10,7 @@ from hsm_keys.cli.commands import command
 from hsm_keys.cli.enroll import key_object
 from hsm_keys.cli.options import Settings, api_key_id_option, auth_option, key_name, settings_options
 from hsm_keys.cli.output import print_json, print_line, print_table, report_attestation
-from hsm_keys.cli.session import connector, management_signer, opened_store, opened_stores, reporting
+from hsm_keys.cli.session import account_to_look_at, connector, opened_store, opened_stores, reporting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,17 +35,15 @@ def list_keys(settings: Settings, *, auth: str | None) -> None:
 
     connect = connector(settings)
     with reporting(settings) as report, opened_stores(settings, report) as stores:
-        signer = management_signer(connect, stores, auth, report, changes=False)
         listed, attestation = None, None
-        if signer is None:
-            report(
-                f"no key to ask Kalshi with in the environment {connect.environment}: showing the store alone (set "
-                "KALSHI_KEY_ID, or enroll a key)"
-            )
-        else:
-            with connect(signer) as client:
-                answer = client.api_keys.list()
-            listed, attestation = answer.api_keys, attestation_of(answer)
+        with account_to_look_at(connect, stores, auth, report) as account:
+            if account is None:
+                report(
+                    f"no key to ask Kalshi with in the environment {connect.environment}: showing the store alone (set "
+                    "KALSHI_KEY_ID, or enroll a key)"
+                )
+            else:
+                listed, attestation = account.listed, attestation_of(account.answer)
         inventory = take_inventory(stores, listed, connect.environment)
         if settings.as_json:
             unusable = {"unusable": [each.as_dict() for each in inventory.unusable]} if inventory.unusable else {}

@@ -13,7 +13,7 @@ from hsm_keys.cli.commands import command
 from hsm_keys.cli.confirming import confirm, require_consent, yes_option
 from hsm_keys.cli.options import Settings, auth_option, settings_options
 from hsm_keys.cli.output import print_json, print_line
-from hsm_keys.cli.session import connector, management_client, opened_stores, reporting
+from hsm_keys.cli.session import account_to_look_at, connector, no_manager, opened_stores, reporting
 from hsm_keys.errors import KeyProblemError
 
 if TYPE_CHECKING:
@@ -45,8 +45,10 @@ def reconcile(settings: Settings, *, fixing: bool, accepted: frozenset[str], aut
         require_consent(yes=yes)
     connect = connector(settings)
     with reporting(settings) as report, opened_stores(settings, report) as stores:
-        with management_client(connect, stores, auth, report, changes=False) as management:
-            found = judge(observe(stores, management, connect, report))
+        with account_to_look_at(connect, stores, auth, report) as account:
+            if account is None:
+                raise no_manager(connect)
+            found = judge(observe(stores, account, report))
         findings = [_in_environment(settings, each) for each in found if not _is_accepted(each, accepted)]
         elsewhere = [each for each in found if _is_accepted(each, accepted)]
         repairs = [f"will {each.repair}" for each in findings if each.repair]

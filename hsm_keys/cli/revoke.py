@@ -44,7 +44,7 @@ def revoke(settings: Settings, *, name: str, destroy: bool, force: bool, auth: s
     with reporting(settings) as report, opened_store(settings, report) as store:
         done = finish_scheduled(store, name, connect.environment, report) if destroy else None
         if done is None:
-            with management_client(connect, [store], auth, report, changes=True, avoid=name) as management:
+            with management_client(connect, [store], auth, report, avoid=name) as management:
                 revoker = Revoker(store, management, connect, report)
                 plan = revoker.plan(name, destroy=destroy, force=force)
                 confirm(_consequences(plan, store, management), yes=yes, report=report)

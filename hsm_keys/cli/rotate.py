@@ -85,7 +85,7 @@ def rotate(
     with reporting(settings) as report, opened_store(settings, report) as store:
         stage = Stage.read(store, name)
         leaver = _about_to_end(stage, abort=abort)
-        with management_client(connect, [store], auth, report, changes=True, prefer=name, avoid=leaver) as management:
+        with management_client(connect, [store], auth, report, prefer=name, avoid=leaver) as management:
             rotator = Rotator(store, management, connect, report)
             if abort:
                 done = rotator.abort(name)

@@ -17,17 +17,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from hsm_keys.cli.options import Settings
+    from hsm_keys.kalshi.account import Account
     from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.lifecycle.managing import Manager
     from hsm_keys.signing.signer import RequestSigner
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = [
     "Connector",
+    "account_to_look_at",
     "bootstrap_signer",
     "connector",
     "kalshi_base_url",
     "management_client",
     "management_signer",
+    "no_manager",
     "opened_store",
     "opened_stores",
     "reporting",
@@ -215,18 +219,16 @@ def management_signer(
     auth: str | None,
     report: Callable[[str], None],
     *,
-    changes: bool,
     prefer: str | None = None,
     avoid: str | None = None,
 ) -> RequestSigner | None:
-    """Return what signs management calls: --auth, else the bootstrap key, else a key of the stores that can.
+    """Return what signs calls that make or delete API keys: --auth, else the bootstrap key, else a key of the stores.
 
     Args:
         connect: Makes clients of the environment.
         stores: The open stores.
         auth: What --auth named.
         report: Hears which key of the stores was taken.
-        changes: Whether the calls make or delete API keys; else they list them.
         prefer: The key of the stores to take before others.
         avoid: The key of the stores, or its API key id, to take after all others.
 
@@ -236,19 +238,34 @@ def management_signer(
     Raises:
         KeyProblemError: If there are keys, and none of them can do it, or --auth names none.
     """
+    named = _signer_by_name(connect, stores, auth)
+    if named is not None:
+        return named
+    manager = _manager(connect, stores, report, changes=True, prefer=prefer, avoid=avoid)
+    return manager.key.signer() if manager else None
+
+
+def _signer_by_name(connect: Connector, stores: Sequence[KeyStore], auth: str | None) -> RequestSigner | None:
+    return bootstrap_signer(connect.exchange) if auth is None else _named(stores, auth).signer()
+
+
+def _manager(
+    connect: Connector,
+    stores: Sequence[KeyStore],
+    report: Callable[[str], None],
+    *,
+    changes: bool,
+    prefer: str | None = None,
+    avoid: str | None = None,
+) -> Manager | None:
     from hsm_keys.lifecycle.managing import find_manager
 
-    if auth is not None:
-        return _named(stores, auth).signer()
-    bootstrap = bootstrap_signer(connect.exchange)
-    if bootstrap is not None:
-        return bootstrap
     keys = [key for store in stores for key in store.keys()]
     manager = find_manager(keys, connect, connect.environment, changes=changes, prefer=prefer, avoid=avoid)
-    if manager is None:
-        return None
-    report(f"management calls are signed with the key {manager.name!r} of the store (--auth chooses another)")
-    return manager.signer()
+    if manager is not None:
+        name = manager.key.name
+        report(f"management calls are signed with the key {name!r} of the store (--auth chooses another)")
+    return manager
 
 
 def _named(stores: Sequence[KeyStore], name: str) -> StoredKey:
@@ -267,24 +284,57 @@ def management_client(
     auth: str | None,
     report: Callable[[str], None],
     *,
-    changes: bool,
     prefer: str | None = None,
     avoid: str | None = None,
 ) -> Iterator[KalshiClient]:
-    """Give a client that signs management calls; the arguments are those of ``management_signer``.
+    """Give a client that makes and deletes API keys; the arguments are those of ``management_signer``.
 
     Raises:
         KeyNotRegisteredError: If there is no key that could.
         KeyProblemError: If there are keys, and none of them can.
         WrongEnvironmentError: If --auth names a key of another environment.
     """
-    signer = management_signer(connect, stores, auth, report, changes=changes, prefer=prefer, avoid=avoid)
+    signer = management_signer(connect, stores, auth, report, prefer=prefer, avoid=avoid)
     if signer is None:
-        raise KeyNotRegisteredError(
-            "there is no key to sign management calls with: neither a bootstrap key nor one in the store that is "
-            f"registered in the environment {connect.environment}",
-            hint="set KALSHI_KEY_ID and KALSHI_PRIVATE_KEY_PATH, or use --offline and paste the public key on "
-            "Kalshi's account page",
-        )
+        raise no_manager(connect)
     with connect(signer) as client:
         yield client
+
+
+@contextmanager
+def account_to_look_at(
+    connect: Connector, stores: Sequence[KeyStore], auth: str | None, report: Callable[[str], None]
+) -> Iterator[Account | None]:
+    """Give the account, to list its API keys; None if there is no key at all to ask Kalshi with.
+
+    Args:
+        connect: Makes clients of the environment.
+        stores: The open stores.
+        auth: What --auth named.
+        report: Hears which key of the stores was taken.
+
+    Raises:
+        KeyProblemError: If there are keys, and none of them can list, or --auth names none.
+        WrongEnvironmentError: If --auth names a key of another environment.
+    """
+    from hsm_keys.kalshi.account import Account
+
+    signer, answer = _signer_by_name(connect, stores, auth), None
+    if signer is None:
+        manager = _manager(connect, stores, report, changes=False)
+        if manager is None:
+            yield None
+            return
+        signer, answer = manager.key.signer(), manager.answer
+    with connect(signer) as client:
+        yield Account(client, connect, answer)
+
+
+def no_manager(connect: Connector) -> KeyNotRegisteredError:
+    """Return the error that there is no key to sign management calls with."""
+    return KeyNotRegisteredError(
+        "there is no key to sign management calls with: neither a bootstrap key nor one in the store that is "
+        f"registered in the environment {connect.environment}",
+        hint="set KALSHI_KEY_ID and KALSHI_PRIVATE_KEY_PATH, or use --offline and paste the public key on "
+        "Kalshi's account page",
+    )

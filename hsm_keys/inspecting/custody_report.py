@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 from hsm_keys.errors import HsmKeysError, KeyUnusableError
 from hsm_keys.inspecting.custody import CustodyReport, examine_custody
 from hsm_keys.inspecting.proof_of_possession import accepts
+from hsm_keys.kalshi.account import unclaimed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Sequence
 
     from hsm_keys.inspecting.proof_of_possession import Connect
     from hsm_keys.kalshi.models import ApiKey
@@ -168,26 +169,21 @@ def examine_account(
                 foreign.append((store, key))
         entries += [_of_unusable(store, found, by_id) for found in contents.unusable if found.mark.ours]
     for store, key in foreign:
-        ids = _signs_for(key, _unclaimed(by_id, entries), connect)
+        ids = _signs_for(key, unclaimed(by_id.values(), (entry.api_key_id for entry in entries)), connect)
         entries += [_of_key(store, key, api_key_id, by_id, connect) for api_key_id in ids]
     others = [
-        _of_listing(by_id[api_key_id], environment, accepted=api_key_id in accepted)
-        for api_key_id in _unclaimed(by_id, entries)
+        _of_listing(listing, environment, accepted=listing.api_key_id in accepted)
+        for listing in unclaimed(by_id.values(), (entry.api_key_id for entry in entries))
     ]
     return sorted(entries, key=_order) + sorted(others, key=_order)
 
 
-def _unclaimed(by_id: Iterable[str], entries: Sequence[CustodyEntry]) -> list[str]:
-    claimed = {entry.api_key_id for entry in entries}
-    return [api_key_id for api_key_id in by_id if api_key_id not in claimed]
-
-
-def _signs_for(key: StoredKey, api_key_ids: Sequence[str], connect: Connect | None) -> list[str]:
+def _signs_for(key: StoredKey, listed: Sequence[ApiKey], connect: Connect | None) -> list[str]:
     """Return those API keys that Kalshi takes another program's key for; none where that can't be found out."""
     if connect is None:
         return []
     try:
-        return [api_key_id for api_key_id in api_key_ids if accepts(connect, key, api_key_id)]
+        return [listing.api_key_id for listing in listed if accepts(connect, key, listing.api_key_id)]
     except HsmKeysError:
         return []
 

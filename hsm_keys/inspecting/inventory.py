@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hsm_keys.kalshi.account import unclaimed
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -100,11 +102,9 @@ def take_inventory(stores: Sequence[KeyStore], listed: Sequence[ApiKey] | None, 
             unusable.append(UnusableObject(found.name, found.problem, store.describe()))
             if found.mark.api_key_id is not None:
                 mine.append(_unusable(store, found, found.mark.api_key_id, by_id))
-    claimed = {entry.api_key_id for entry in mine}
     where = "not in this store" if len(stores) == 1 else "in none of these stores"
-    others = [
-        _elsewhere(api_key, where, environment) for api_key in by_id.values() if api_key.api_key_id not in claimed
-    ]
+    left = unclaimed(by_id.values(), (entry.api_key_id for entry in mine))
+    others = [_elsewhere(api_key, where, environment) for api_key in left]
     return Inventory(mine + sorted(others, key=lambda entry: (entry.name, entry.api_key_id or "")), unusable)
 
 

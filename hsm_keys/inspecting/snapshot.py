@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hsm_keys.inspecting.proof_of_possession import Standing, accepts, standing_of, why_not
+from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.stores.condition import Condition, Usability
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from hsm_keys.inspecting.proof_of_possession import Connect
-    from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.kalshi.account import Account
     from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.stores.base import KeyStore, StoredKey, Unusable
 
@@ -87,9 +87,7 @@ class Snapshot:
         )
 
 
-def observe(
-    stores: Sequence[KeyStore], management: KalshiClient, connect: Connect, report: Callable[[str], None]
-) -> Snapshot:
+def observe(stores: Sequence[KeyStore], account: Account, report: Callable[[str], None]) -> Snapshot:
     """Take the picture; nothing is changed.
 
     Each pair signs one GET request for each API key that no pair has been proved to own, so that it costs about as
@@ -97,16 +95,14 @@ def observe(
 
     Args:
         stores: Where private halves may be; one at least.
-        management: Signs the listing.
-        connect: Makes a client of the same environment for another signer.
+        account: What Kalshi lists, and the way to it for other signers.
         report: Called with a line for people.
 
     Raises:
         KalshiError: If Kalshi refuses the listing, or its answers say nothing about a key.
         NetworkError: If there is no answer.
     """
-    environment = management.environment
-    listed = management.api_keys.list().api_keys
+    environment, listed, connect = account.environment, account.listed, account.connect
     contents = [(store, store.contents()) for store in stores]
     found = [(key, _seen(store, key)) for store, held in contents for key in held.keys]
     able = {seen.pair: key for key, seen in found if seen.stopped is None}
@@ -121,7 +117,7 @@ def observe(
             elif standing is Standing.UNKNOWN:
                 unknown.add(seen.api_key_id)
     claimed = set().union(*owned.values())
-    open_ids = [listing.api_key_id for listing in listed if listing.api_key_id not in claimed]
+    open_ids = [listing.api_key_id for listing in unclaimed(listed, claimed)]
     if able and open_ids:
         report(f"trying {len(able)} key(s) on {len(open_ids)} API key(s) that none of them is known to own")
     for pair, key in able.items():

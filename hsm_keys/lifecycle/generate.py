@@ -22,6 +22,7 @@ from hsm_keys.errors import (
 )
 from hsm_keys.inspecting.custody import examine_custody, prove_imported
 from hsm_keys.inspecting.proof_of_possession import find_registration, prove_registration, signs
+from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.lifecycle.enroll import Enrollment
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.made_by_kalshi import KALSHI, GeneratedPair, KalshiGenerator, called
@@ -98,8 +99,7 @@ class Generator:
 
     def _namesakes(self, listed: Sequence[ApiKey]) -> list[ApiKey]:
         """Return the API keys of the name that no key of the store is bound to."""
-        claimed = {key.api_key_id for key in self._store.keys()}
-        return [api_key for api_key in called(self._name, listed) if api_key.api_key_id not in claimed]
+        return unclaimed(called(self._name, listed), (key.api_key_id for key in self._store.keys()))
 
     def _lost(self, namesakes: Sequence[ApiKey]) -> list[ApiKey]:
         """Return those API keys that no key of the store signs for: the others are in use, by their owners' word.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hsm_keys.inspecting.proof_of_possession import find_registration
+from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.lifecycle.ending import settle
 
 if TYPE_CHECKING:
@@ -46,6 +47,6 @@ def find_late_registration(
 
 
 def _look(management: KalshiClient, connect: Connect, key: StoredKey, claimed: Collection[str | None]) -> ApiKey | None:
-    unclaimed = [listing for listing in management.api_keys.list().api_keys if listing.api_key_id not in claimed]
-    api_key_id = find_registration(connect, key, unclaimed)
-    return next((listing for listing in unclaimed if listing.api_key_id == api_key_id), None)
+    candidates = unclaimed(management.api_keys.list().api_keys, claimed)
+    api_key_id = find_registration(connect, key, candidates)
+    return next((listing for listing in candidates if listing.api_key_id == api_key_id), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hsm_keys.errors import HsmKeysError, KeyProblemError, KeyUnusableError, SigningError
@@ -13,12 +14,25 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hsm_keys.inspecting.proof_of_possession import Connect
-    from hsm_keys.kalshi.models import ApiKey
+    from hsm_keys.kalshi.models import ListApiKeysResponse
     from hsm_keys.stores.base import StoredKey
 
-__all__ = ["find_manager"]
+__all__ = ["Manager", "find_manager"]
 
 _HINT = "choose the key that signs management calls: --auth NAME, or KALSHI_KEY_ID and KALSHI_PRIVATE_KEY_PATH"
+
+
+@dataclass(frozen=True, slots=True)
+class Manager:
+    """What signs management calls.
+
+    Args:
+        key: The key.
+        answer: Kalshi's list, if it was read with this very key and is for looking alone.
+    """
+
+    key: StoredKey
+    answer: ListApiKeysResponse | None = None
 
 
 def find_manager(
@@ -29,7 +43,7 @@ def find_manager(
     changes: bool,
     prefer: str | None = None,
     avoid: str | None = None,
-) -> StoredKey | None:
+) -> Manager | None:
     """Return the key that signs management calls; nothing is changed. One GET request, where the first key can ask.
 
     Args:
@@ -57,19 +71,21 @@ def find_manager(
     if not candidates:
         return None
     try:
-        asked, listed = _list_with_any(candidates, connect)
+        asked, answer = _list_with_any(candidates, connect)
     except UnauthorizedError:
         if not ends(candidates[-1]):
             raise
-        return candidates[-1]  # an earlier run may have ended it: whoever ends it looks at what Kalshi says of it
+        return Manager(
+            candidates[-1]
+        )  # an earlier run may have ended it: whoever ends it looks at what Kalshi says of it
     if not changes:
-        return asked
-    rights = {listing.api_key_id: listing for listing in listed}
+        return Manager(asked, answer)
+    rights = {listing.api_key_id: listing for listing in answer.api_keys}
     for can in (manages_keys, may_manage):
         for key in candidates:
             listing = rights.get(str(key.api_key_id))
             if listing is not None and can(listing):
-                return key
+                return Manager(key)
     names = ", ".join(repr(key.name) for key in candidates)
     raise KeyProblemError(
         f"no key of the store can manage API keys ({names}): that takes the scope write, bound to no subaccount; "
@@ -78,13 +94,13 @@ def find_manager(
     )
 
 
-def _list_with_any(candidates: Sequence[StoredKey], connect: Connect) -> tuple[StoredKey, Sequence[ApiKey]]:
+def _list_with_any(candidates: Sequence[StoredKey], connect: Connect) -> tuple[StoredKey, ListApiKeysResponse]:
     """Return the first key that may list the account's keys, and what Kalshi lists."""
     refusal: HsmKeysError | None = None
     for key in candidates:
         try:
             with connect(key.signer()) as client:
-                return key, client.api_keys.list().api_keys
+                return key, client.api_keys.list()
         except ClockError:
             raise
         except (UnauthorizedError, ForbiddenError, SigningError, KeyUnusableError) as error:

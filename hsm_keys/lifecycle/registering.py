@@ -18,6 +18,7 @@ from hsm_keys.errors import (
     StoreUnavailableError,
 )
 from hsm_keys.inspecting.proof_of_possession import find_registration, prove_registration
+from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.kalshi.errors import BadRequestError, ConflictError, TierError
 from hsm_keys.lifecycle.ending import end_api_key
 from hsm_keys.lifecycle.late_registration import find_late_registration
@@ -110,10 +111,9 @@ class Registrar:
                 check_asked(key.name, listing, wanted.scopes, wanted.subaccount)
             self._report(f"found it registered at Kalshi, as API key {api_key_id}, with {describe_rights(listing)}")
         else:
-            namesakes = [each.api_key_id for each in listed if each.name == wanted.name]
-            unclaimed = [api_key_id for api_key_id in namesakes if api_key_id not in claimed]
-            if unclaimed:
-                ids = ", ".join(unclaimed)
+            namesakes = [each.api_key_id for each in unclaimed(listed, claimed) if each.name == wanted.name]
+            if namesakes:
+                ids = ", ".join(namesakes)
                 self._report(f"note: Kalshi has another API key called {wanted.name!r}, not in this store: {ids}")
             api_key_id = self._post(key, wanted, listed)
             self._report(f"registered the public half at Kalshi, as API key {api_key_id}")
@@ -187,8 +187,7 @@ class Registrar:
             return None  # what was unknown stays unknown; the first error says more than this one
 
     def _new_since(self, before: Sequence[ApiKey]) -> list[ApiKey]:
-        known = {listed.api_key_id for listed in before}
-        return [listed for listed in self._management.api_keys.list().api_keys if listed.api_key_id not in known]
+        return unclaimed(self._management.api_keys.list().api_keys, (listing.api_key_id for listing in before))
 
     def _yield_to_others(self, key: StoredKey, api_key_id: str, before: Sequence[ApiKey]) -> None:
         """Give way if another machine registered the same pair meanwhile.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hsm_keys.errors import EndNotProvedError, KeyBusyError, KeyNotFoundError, KeyProblemError, UsageError
 from hsm_keys.inspecting.proof_of_possession import can_sign, find_registration, is_going, says_unknown
+from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.kalshi.errors import RefusedError, UnauthorizedError
 from hsm_keys.lifecycle.ending import end_api_key
 from hsm_keys.lifecycle.late_registration import find_late_registration
@@ -153,7 +154,9 @@ class Revoker:
                 hint="enroll another key first; or give --force: from then on only Kalshi's account page can make one",
             )
         if destroy and target.key is not None:
-            self._check_no_other_registration(target.key, target.api_key_id, _unclaimed(listed, keys))
+            self._check_no_other_registration(
+                target.key, target.api_key_id, unclaimed(listed, (key.api_key_id for key in keys))
+            )
         return Revocation(target, destroy, tuple(managers))
 
     def carry_out(self, plan: Revocation) -> Revoked:
@@ -248,9 +251,9 @@ class Revoker:
                     hint="leave --destroy out to end the API key; its private half goes with the vendor's tool",
                 )
 
-    def _check_no_other_registration(self, key: StoredKey, api_key_id: str | None, unclaimed: Sequence[ApiKey]) -> None:
+    def _check_no_other_registration(self, key: StoredKey, api_key_id: str | None, listed: Sequence[ApiKey]) -> None:
         """Make sure that no other API key hangs on the pair: it would stay behind, with nobody to tell whose it is."""
-        others = [entry for entry in unclaimed if entry.api_key_id != api_key_id]
+        others = unclaimed(listed, [api_key_id])
         other = find_registration(self._connect, key, others) if can_sign(key) else None
         if other is not None:
             raise KeyProblemError(
@@ -291,8 +294,3 @@ class Revoker:
             else f"destroyed the private half of {key.name!r}"
         )
         return "deletion scheduled" if days else "destroyed"
-
-
-def _unclaimed(listed: Sequence[ApiKey], keys: Sequence[StoredKey]) -> list[ApiKey]:
-    claimed = {key.api_key_id for key in keys}
-    return [entry for entry in listed if entry.api_key_id not in claimed]

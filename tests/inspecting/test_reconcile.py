@@ -10,6 +10,7 @@ from hsm_keys import KeyType, open_store
 from hsm_keys.errors import KalshiError, KeyBusyError, OutcomeUnknownError
 from hsm_keys.inspecting.reconcile import judge
 from hsm_keys.inspecting.snapshot import observe
+from hsm_keys.kalshi.account import Account
 from hsm_keys.lifecycle.enroll import enroll
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.repairing import fix
@@ -50,7 +51,7 @@ class Looking(Person):
     def find(self) -> list[Finding]:
         """Look, and leave the bootstrap key out, which is always elsewhere."""
         with self.management() as management:
-            found = judge(observe(self.stores, management, self.connect, self.said.append))
+            found = judge(observe(self.stores, Account(management, self.connect), self.said.append))
         return [finding for finding in found if finding.api_key_id != self.sandbox.bootstrap_key_id]
 
     def codes(self) -> list[tuple[str, str]]:

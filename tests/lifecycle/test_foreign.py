@@ -19,6 +19,7 @@ from hsm_keys.errors import (
 from hsm_keys.inspecting.custody_report import examine_account
 from hsm_keys.inspecting.reconcile import judge
 from hsm_keys.inspecting.snapshot import observe
+from hsm_keys.kalshi.account import Account
 from hsm_keys.lifecycle.enroll import Enrollment, adopt, enroll, enroll_offline
 from hsm_keys.lifecycle.generate import Generator
 from hsm_keys.lifecycle.made_by_kalshi import KalshiGenerator
@@ -85,7 +86,7 @@ class Sharing(Person):
 
     def find(self) -> list[Finding]:
         with self.management() as management:
-            found = judge(observe(self.stores, management, self.connect, self.said.append))
+            found = judge(observe(self.stores, Account(management, self.connect), self.said.append))
         return [finding for finding in found if finding.api_key_id != self.sandbox.bootstrap_key_id]
 
     def custody(self) -> dict[str, str]:

@@ -13,6 +13,7 @@ from hsm_keys.inspecting.findings import Bind, Finding
 from hsm_keys.inspecting.inventory import take_inventory
 from hsm_keys.inspecting.reconcile import judge
 from hsm_keys.inspecting.snapshot import observe
+from hsm_keys.kalshi.account import Account
 from hsm_keys.lifecycle import ending, generate
 from hsm_keys.lifecycle.enroll import adopt, enroll
 from hsm_keys.lifecycle.generate import Generator
@@ -94,7 +95,7 @@ def rotate(side: Side, way: str) -> None:
 
 def repair(side: Side, key: StoredKey, api_key_id: str) -> None:
     with side.management() as client:
-        seen = observe([side.store], client, side.connect, side.said.append).keys
+        seen = observe([side.store], Account(client, side.connect), side.said.append).keys
         wanted = Bind(next(each for each in seen if each.name == key.name), api_key_id)
         finding = Finding("wrong-id", key.name, api_key_id, side.store.describe(), "", wanted)
         fix([finding], [side.store], side.environment, side.connect, side.said.append)
@@ -211,7 +212,7 @@ def test_a_file_that_was_interrupted_elsewhere_deletes_no_namesake(sides: tuple[
 
 def findings(side: Side) -> list[Finding]:
     with side.management() as client:
-        found = judge(observe([side.store], client, side.connect, side.said.append))
+        found = judge(observe([side.store], Account(client, side.connect), side.said.append))
     return [finding for finding in found if finding.name != "bootstrap"]
 
 
@@ -277,7 +278,7 @@ def test_a_key_of_another_environment_signs_no_management_call(sides: tuple[Side
     b.add("b-manager")
     chosen = find_manager(b.store.keys(), b.connect, b.environment, changes=True)
     assert chosen is not None
-    assert chosen.name == "b-manager"
+    assert chosen.key.name == "b-manager"
 
 
 # A gateway in the place of the key's own Kalshi, that answers everything so.

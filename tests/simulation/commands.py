@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hsm_keys.errors import KeyNotRegisteredError
 from hsm_keys.inspecting.reconcile import judge
 from hsm_keys.inspecting.snapshot import observe
+from hsm_keys.kalshi.account import Account
 from hsm_keys.lifecycle import enroll as enrolling
 from hsm_keys.lifecycle.generate import Generator
 from hsm_keys.lifecycle.made_by_kalshi import KalshiGenerator
@@ -89,7 +90,7 @@ class Session:
         manager = find_manager(store.keys(), self.connect, environment, changes=changes, prefer=prefer, avoid=avoid)
         if manager is None:
             raise KeyNotRegisteredError("there is no key to sign management calls with")
-        return stack.enter_context(self.connect(manager.signer()))
+        return stack.enter_context(self.connect(manager.key.signer()))
 
 
 def enroll(session: Session, name: str) -> Told:
@@ -173,6 +174,6 @@ def reconcile(session: Session, *, fixing: bool) -> Told:
     with ExitStack() as stack:
         store = stack.enter_context(session.open())
         management = session.managed(store, stack, changes=False)
-        found = judge(observe([store], management, session.connect, session.say))
+        found = judge(observe([store], Account(management, session.connect), session.say))
         fixed = fix(found, [store], session.connect.environment, session.connect, session.say) if fixing else []
         return Told("reconciled", findings=[each for each in found if each not in fixed], fixed=fixed)

@@ -1,0 +1,69 @@
+"""The account at Kalshi as one command sees it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.kalshi.models import ApiKey, ListApiKeysResponse
+    from hsm_keys.signing.signer import RequestSigner
+
+__all__ = ["Account", "unclaimed"]
+
+
+class Account:
+    """An account, whose list of API keys is read once: what only looks judges by one list.
+
+    What changes keys reads the list again where it has to be true at that moment: under the lock on the key's name, and
+    after each request that changes the list.
+
+    Args:
+        client: Signs the management calls.
+        connect: Makes a client of the same environment for another signer.
+        answer: Kalshi's list, if somebody has read it with the same signer.
+    """
+
+    def __init__(
+        self,
+        client: KalshiClient,
+        connect: Callable[[RequestSigner], KalshiClient],
+        answer: ListApiKeysResponse | None = None,
+    ) -> None:
+        self.client = client
+        self.connect = connect
+        self._known = answer
+
+    @property
+    def environment(self) -> str:
+        """The name of the account's environment, as stores keep it beside a key."""
+        return self.client.environment
+
+    @cached_property
+    def answer(self) -> ListApiKeysResponse:
+        """Kalshi's list, with what comes beside it.
+
+        Raises:
+            KalshiError: If Kalshi refuses it.
+            NetworkError: If there is no answer.
+        """
+        return self._known or self.client.api_keys.list()
+
+    @property
+    def listed(self) -> list[ApiKey]:
+        """The account's API keys; raises as ``answer`` does."""
+        return self.answer.api_keys
+
+
+def unclaimed(listed: Iterable[ApiKey], claimed: Iterable[str | None]) -> list[ApiKey]:
+    """Return those API keys that none of the ids names: no key that is at hand is known to sign for them.
+
+    Args:
+        listed: What Kalshi lists.
+        claimed: The ids that keys at hand are bound to; None for a key that is bound to none.
+    """
+    known = set(claimed)
+    return [api_key for api_key in listed if api_key.api_key_id not in known]
