@@ -122,6 +122,8 @@ def money_of(rules: Iterable[ClientPolicy]) -> set[int]:
 def _orders(operation: str, rules: list[ClientPolicy]) -> Iterator[dict[str, Any]]:
     counts, prices = _numbers(rules)
     amends = operation.endswith("/amend")
+    if not amends:
+        yield order_body(tickers(rules)[0], 1, DOLLAR // 2, client_order_id=None)
     for ticker, side, (count, price) in product(tickers(rules), ("bid", "ask"), _pairs(counts, prices, rules)):
         order = order_body(ticker, count, price, side=side)
         if amends:

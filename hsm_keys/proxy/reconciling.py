@@ -129,7 +129,8 @@ class Reconciler:
         fills = await self._fills(exchange, gone + lost)
         groups = [_resting(order, resting) for order in known if order.order_id in resting]
         groups += [await self._ended(order, fills) for order in gone if order.number in gone_before]
-        groups += [await self._looked_up(order, resting, fills) for order in lost]
+        placed = await self._placed(exchange, lost)
+        groups += [await self._looked_up(order, [*placed[order.asked.market], *listed], fills) for order in lost]
         self._gone[exchange] = {order.number for order in gone}
         states = [state for group in groups if self._is_unchanged(group, since) for state in group]
         self._tell(states)
@@ -166,25 +167,28 @@ class Reconciler:
         self._strangers, self._told = strangers, count
 
     async def _looked_up(
-        self, order: ReservedOrder, resting: dict[str, dict[str, Any]], fills: dict[str, list[dict[str, Any]]]
+        self, order: ReservedOrder, placed: list[dict[str, Any]], fills: dict[str, list[dict[str, Any]]]
     ) -> list[State]:
         """Return what became of an order of which the answer was lost; nothing if that can't be told yet."""
         is_late = self._reservations.now() - order.at_ms > self._late_ms
         asked = order.asked
         if asked.amends:
             return await self._looked_up_amendment(order) if is_late else []
-        since_s = (order.at_ms - _SKEW_MS) // 1000
-        listed = await self._listed(_exchange(order).orders, "orders", ticker=asked.market, min_ts=since_s)
-        for one in [*listed, *resting.values()]:
+        for one in placed:
             if one.get("client_order_id") == asked.client_order_id:
                 return _found(order, one)
         if not is_late:
             return []
-        known = {str(one.get("order_id")) for one in listed}
+        known = {str(one.get("order_id")) for one in placed}
         known |= {one.order_id for one in self._reservations.orders.values()}
-        nobodys = [fill for order_id, of_it in fills.items() if order_id not in known for fill in of_it]
-        if any(fill.get("ticker") == asked.market for fill in nobodys):  # it may be this order's
-            return []
+        for order_id, of_it in fills.items():
+            if order_id in known or all(fill.get("ticker") != asked.market for fill in of_it):
+                continue
+            said = await self._order(order, order_id)  # one that is older, and was filled since
+            if said.get("client_order_id") == asked.client_order_id:
+                return _found(order, said)
+            if not said.get("client_order_id"):  # the fill may be this order's
+                return []
         return [State(order.number, 0, 0)]
 
     async def _looked_up_amendment(self, order: ReservedOrder) -> list[State]:
@@ -223,6 +227,16 @@ class Reconciler:
         status, body = await self._get(f"{_exchange(order).orders}/{order_id}", "")
         said = _read(body).get("order") if status == HTTPStatus.OK else None
         return said if isinstance(said, dict) else {}
+
+    async def _placed(self, exchange: Exchange, orders: list[ReservedOrder]) -> dict[str, list[dict[str, Any]]]:
+        """Return the orders in the markets of these, since the oldest of each, by market."""
+        since: dict[str, int] = {}
+        for order in orders:
+            since[order.asked.market] = min(order.at_ms, since.get(order.asked.market, order.at_ms))
+        return {
+            market: await self._listed(exchange.orders, "orders", ticker=market, min_ts=(at_ms - _SKEW_MS) // 1000)
+            for market, at_ms in since.items()
+        }
 
     async def _fills(self, exchange: Exchange, orders: list[ReservedOrder]) -> dict[str, list[dict[str, Any]]]:
         """Return the fills since the oldest of these orders, by order."""

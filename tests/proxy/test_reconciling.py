@@ -32,6 +32,7 @@ class Kalshi:
         self.held = Reservations(journal, clock=lambda: self.now_ms)
         self.orders: list[dict[str, Any]] = []
         self.fills: list[dict[str, Any]] = []
+        self.only_by_id: dict[str, dict[str, Any]] = {}
         self.status = 200
         self.looking = Reconciler(self.held, self._get, journal, lambda: True)
 
@@ -40,7 +41,8 @@ class Kalshi:
         if path == "/portfolio/fills":
             return self.status, json.dumps({"fills": self.fills, "cursor": ""}).encode()
         if path != "/portfolio/orders":
-            order = next((one for one in self.orders if one["order_id"] == path.rpartition("/")[2]), None)
+            order_id = path.rpartition("/")[2]
+            order = next((one for one in self.orders if one["order_id"] == order_id), self.only_by_id.get(order_id))
             return (200, json.dumps({"order": order}).encode()) if order else (404, b"{}")
         listed = [one for one in self.orders if asked.get("status") in {None, one["status"]}]
         at = int(asked.get("cursor", 0))  # a page has one order
@@ -125,6 +127,20 @@ def test_a_fill_of_nobodys_order_may_be_of_the_one_that_is_lost(kalshi: Kalshi) 
     assert kalshi.look(2) == (0, 10)
     kalshi.fills[0]["ticker"] = "KXTEST-2"
     assert kalshi.look() == (0, 0)
+
+
+def test_a_fill_of_an_older_order_is_not_of_the_one_that_is_lost(kalshi: Kalshi) -> None:
+    kalshi.place(order_id="")
+    kalshi.now_ms += LATE_MS + 1
+    kalshi.fills = [{"order_id": "older", "ticker": "KXTEST-1", "count_fp": "3.00"}]
+    assert kalshi.look() == (0, 10)
+    kalshi.only_by_id = {"older": {"client_order_id": "c0"}}
+    assert kalshi.look() == (0, 0)
+    kalshi.place(order_id="")
+    kalshi.now_ms += LATE_MS + 1
+    found = {"order_id": "older", "client_order_id": "c1", "status": "executed"}
+    kalshi.only_by_id = {"older": {**found, "fill_count_fp": "3.00", "remaining_count_fp": "0.00"}}
+    assert kalshi.look() == (3, 0)
 
 
 def test_nothing_is_given_back_while_a_request_is_under_way_or_kalshi_says_nothing(kalshi: Kalshi) -> None:
