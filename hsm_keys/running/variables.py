@@ -23,7 +23,7 @@ VARIABLES: Final = {
     "KALSHI_HOST": "base_url",
     # the WebSocket
     "KALSHI_WS_URL": "ws_url",  # hsm-keys
-    "KALSHI_WS_BASE_URL": "ws_url",  # kalshi-sdk
+    "KALSHI_WS_BASE_URL": "ws_url",
     "KALSHI_PERPS_WS_BASE_URL": "margin_ws_url",  # kalshi-sdk
     # the API key id: the client's token
     "KALSHI_KEY_ID": "token",  # kalshi-sdk
@@ -32,12 +32,11 @@ VARIABLES: Final = {
     "KALSHI_API_KEY": "token",  # mcp-server-kalshi, kalshi-mcp
     "KALSHI_ACCESS_KEY": "token",  # kyro
     "KALSHI_ACCESS_KEY_ID": "token",  # kyro
-    # a PEM that Kalshi has never seen, as a file and as text
+    # a PEM that Kalshi has never seen, as a file; as a text only where no client minds that there are both: kalshi-sdk
+    # refuses KALSHI_PRIVATE_KEY beside KALSHI_PRIVATE_KEY_PATH
     "KALSHI_PRIVATE_KEY_PATH": "pem_path",  # kalshi-sdk, pykalshi, mcp-server-kalshi
     "KALSHI_PERPS_PRIVATE_KEY_PATH": "pem_path",  # kalshi-sdk
     "KALSHI_PRIVATE_KEY_FILE": "pem_path",
-    "KALSHI_PRIVATE_KEY": "pem",  # kalshi-sdk
-    "KALSHI_PERPS_PRIVATE_KEY": "pem",  # kalshi-sdk
     "KALSHI_PRIVATE_KEY_PEM": "pem",  # kalshi-mcp-server
 }
 """Each variable that a known client reads, and what it is to say."""
