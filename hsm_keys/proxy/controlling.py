@@ -8,7 +8,6 @@ import socket
 import threading
 from contextlib import closing
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.errors import HsmKeysError, OutcomeUnknownError, StoreAmbiguousError, StoreNotFoundError, UsageError
@@ -148,6 +147,8 @@ def _sockets_of(path: Path) -> list[Path]:
 
 def _asked(path: Path, method: str, target: str) -> ControlAnswer:
     """Ask one; raise ``_NobodyError`` if nobody listens there."""
+    from http.client import HTTPConnection, HTTPException  # where no proxy runs, nobody waits for it
+
     connection = HTTPConnection("localhost")
     with closing(connection), socket.socket(socket.AF_UNIX) as connection.sock:
         connection.sock.settimeout(_ANSWER_S)
