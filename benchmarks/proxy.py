@@ -120,6 +120,11 @@ class Bench:
             self.port = probe.getsockname()[1]
         self.running: list[subprocess.Popen[str]] = []
 
+    @property
+    def policy(self) -> tuple[str, str]:
+        """The option for a policy with every kind of limit."""
+        return "--policy", str(self.folder / "policy.toml")
+
     def nginx(self, name: str, http: str) -> subprocess.Popen[str]:
         conf = self.folder / f"{name}.conf"
         conf.write_text(NGINX.format(name=name, http=http))
@@ -130,7 +135,7 @@ class Bench:
     def proxy(self, name: str, *options: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "hsm_keys", "proxy", "--name", name, "--socket", str(self.folder / name),
-             "--policy", str(self.folder / "policy.toml"), *options],
+             *options],
             env={**os.environ, "XDG_STATE_HOME": str(self.folder / "state"), "XDG_RUNTIME_DIR": str(self.folder)},
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -221,7 +226,7 @@ def at_once(bench: Bench, uri: str) -> None:
     with open_store(uri) as store:
         signature = signature_us(store.key("rsa").signer())
     print(f"a signature on one thread: {signature:.0f} us, {1e6 / signature:.0f}/s")
-    proxy = bench.proxy("rsa")
+    proxy = bench.proxy("rsa", *bench.policy)
     direct = bench.load("direct, unsigned", bench.port)
     through = bench.load("proxy, signing at once (RSA-2048)", bench.folder / "rsa", process=proxy)
     added = (through.p50 - direct.p50) / signature
@@ -234,7 +239,7 @@ def at_once(bench: Bench, uri: str) -> None:
 
 def ahead(bench: Bench, forward, requests: int) -> None:
     """Measure a key that signs ahead (Ed25519 on SoftHSM) beside nginx as a plain forward."""
-    proxy = bench.proxy("ed", "--presign", "4", "--presign-rate", "2500")
+    proxy = bench.proxy("ed", "--presign", "4", "--presign-rate", "2500", *bench.policy)
     plain, signed = bench.folder / "plain", bench.folder / "ed"
     for what, more, target_applies in (
         ("GET, 1 client, 100/s", {"rate": 100.0}, False),
@@ -255,6 +260,11 @@ def ahead(bench: Bench, forward, requests: int) -> None:
     bench.load("nginx, 16 clients", plain, process=forward, connections=16)
     if requests:
         memory(bench, proxy, requests)
+    bench.stop(proxy)
+    proxy = bench.proxy("ed", "--presign", "4", "--presign-rate", "2500")  # no policy: judged orders go with no /sign
+    wanted = f"/sign?method=POST&path={ORDERS}"
+    alone = bench.load("/sign, signed ahead, 1 client, 200/s", signed, process=proxy, path=wanted, rate=200.0)
+    target("p50 of /sign with headers in hand", alone.p50, 60, "us")
     bench.stop(proxy)
 
 

@@ -39,6 +39,7 @@ def gather(pages: Path) -> None:
     for file in _DOCS.iterdir():
         if file.suffix in {".md", ".png", ".svg"}:
             shutil.copy(file, pages / file.name)
+    shutil.copytree(_DOCS / "decisions", pages / "decisions")
     for name in _BESIDE:
         shutil.copy(_ROOT / name, pages / name)
     shutil.copy(_ROOT / "README.md", pages / "index.md")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import h11
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hsm_keys.proxy.client_requests import BodyError, ClientRequest
@@ -311,7 +311,7 @@ PIECES = st.sampled_from([
 Change = tuple[int, int, bytes]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.sampled_from([GET, POST, CHUNKED, LAST]), min_size=1, max_size=3).map(b"".join),
     st.lists(st.tuples(st.integers(0, 250), st.integers(0, 3), PIECES), min_size=1, max_size=4),
