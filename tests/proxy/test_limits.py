@@ -9,6 +9,7 @@ import pytest
 
 from hsm_keys.proxy.judge import Judge
 from hsm_keys.proxy.limits import MinuteCap, TokenBucket
+from hsm_keys.proxy.paths import Rule
 from hsm_keys.proxy.policy import parse_policy
 from hsm_keys.proxy.strict_json import UnclearJsonError, strict_object
 from tests.support.judging import NOON, V2
@@ -107,3 +108,33 @@ def test_json_that_is_not_clear(text: bytes, why: str) -> None:
     with pytest.raises(UnclearJsonError) as error:
         strict_object(text)
     assert str(error.value) == why
+
+
+def test_a_rule_for_the_rest_is_not_one_for_a_shorter_path() -> None:
+    rule = Rule.parse("GET /portfolio/orders/**")
+    paths = ("/portfolio", "/portfolio/orders", "/portfolio/orders/x/y")
+    matched = [path for path in paths if rule.matches("GET", V2 + path)]
+    assert matched == ["/portfolio/orders", "/portfolio/orders/x/y"]
+
+
+@pytest.mark.parametrize("rule", ["GET /a/./b", "GET /a/../b", "GET /a/**/b", "get /a", "GET a"])
+def test_a_rule_that_is_none(rule: str) -> None:
+    with pytest.raises(ValueError, match=r"a rule begins with|stands at the end only"):
+        Rule.parse(rule)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"ticker": "OTHER"}, "the order isn't for one of the markets that are allowed"),
+        ({"count": "5.01"}, "the order is for more than 5 contracts"),
+        ({"price": "0.6100"}, "a contract may cost more than 60 cents"),
+        ({"orders": []}, "the body can't be judged: it has a field that this route doesn't take"),
+        ({"count": "0"}, "the body can't be judged: count has to be more than nothing"),
+        ({"ticker": None}, "the body can't be judged: ticker is missing"),
+    ],
+)
+def test_a_client_is_told_which_limit_is_against_its_order(changes: dict[str, object], told: str) -> None:
+    rules = 'version = 1\n[clients.default]\nmax_count = 5\nmax_price_cents = 60\nmarkets = ["KX*"]'
+    body = json.dumps(order_body(**changes)).encode()
+    assert Judge(parse_policy(rules)).judge("default", "POST", ORDERS, body, at=NOON, now=0).message == told
