@@ -97,6 +97,9 @@ def _successor(name: str, current: Seen | None, new: Seen) -> Finding:
     known = next(iter(sorted(new.signs_for)), None)
     state = f"is known to Kalshi as API key {known}, and isn't bound to it" if known else "isn't registered yet"
     message = f"the rotation of {name!r} was interrupted: the successor {state}"
+    if current.unknown:
+        message = f"{message}; and the API key that it was to replace is gone"
+        return about_key("rotation-begun", new, message, "revoke", new.name, "--destroy", api_key_id=known)
     return about_key("rotation-begun", new, message, "rotate", name, api_key_id=known)
 
 

@@ -24,7 +24,7 @@ from hsm_keys.errors import (
     KeyProblemError,
 )
 from hsm_keys.inspecting.custody import CustodyReport, prove_custody
-from hsm_keys.inspecting.proof_of_possession import prove_registration
+from hsm_keys.inspecting.proof_of_possession import is_going, prove_registration
 from hsm_keys.lifecycle.ending import end_api_key, settle
 from hsm_keys.lifecycle.late_registration import find_late_registration
 from hsm_keys.lifecycle.locking import exclusive
@@ -234,6 +234,8 @@ class Rotator:
         current, successor, retired = keys.get(name), keys.get(name + SUCCESSOR), keys.get(name + RETIRED)
         if successor is not None and _is_surplus(current, successor, retired):
             self._end_successor(successor)
+        elif successor is not None and is_going(successor):  # an abort was killed: all that is left of it is the name
+            self._destroy(successor, f"the successor {successor.name!r}")
         return Stage.read(self._store, name)
 
     def _ends_of(self, name: str, stage: Stage) -> tuple[StoredKey, StoredKey]:

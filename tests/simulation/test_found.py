@@ -70,6 +70,16 @@ FOUND = {
         Step(0, "generate"),
         bootstrap=False,
     ),
+    "a rotation was stuck behind a successor whose deletion in KMS an abort had scheduled": life(
+        "kms", ("enroll",), Step(0, "rotate", faults=before(3)), Step(0, "abort", faults=before(2))
+    ),
+    "reconcile said rotate where the key that was to be replaced was dead": life(
+        "vault",
+        ("enroll",),
+        Step(0, "revoke-destroy", faults=after(1)),
+        Step(0, "rotate", faults=(Fault(Kind.LOSE_ANSWER, 4),), pause_s=0.0),
+        lag_s=1.5,
+    ),
     "reconcile said finish where only the old key of a rotation still lived": Script(
         1, "vault", ("enroll", "rotate"), (Step(0, "abort"),), yesterday=0
     ),

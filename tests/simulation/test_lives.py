@@ -19,7 +19,7 @@ from tests.simulation.script import Script, Step, script_of
 from tests.simulation.shrinking import shrunk, told
 
 LIVES = int(os.environ.get("HSM_KEYS_TEST_LIVES", "0"))
-_USUAL = 20_000
+_USUAL = 3_000
 
 
 @pytest.mark.crash
