@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from hsm_keys.profiles.fields import OF_BACKENDS, holds_secret
 from hsm_keys.stores import backends
-from hsm_keys.values import describe, may_be_shown
+from hsm_keys.values import describe, may_be_shown, shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,6 +83,7 @@ _OF_BACKENDS: Final = tuple(
     if option.setting
 )
 
+_LONGEST_NUMBER: Final = 3
 _SECRET: Final = frozenset({"HSM_KEYS_PIN"})
 
 
@@ -163,7 +164,8 @@ def _setting(kind: _Kind, options: Mapping[str, str], env: Mapping[str, str], fi
     first = _first(kind, options, env)
     if first is not None:
         origin, by, value = first
-        return Setting(kind.name, _safe(value), origin, by)
+        shown = shown_path(value) if value != "hidden" and kind in _OF_BACKENDS and kind.fields else _safe(value)
+        return Setting(kind.name, shown, origin, by)
     for field in kind.fields:
         if field in fields:
             return Setting(kind.name, fields[field], Origin.PROFILE, field)
@@ -174,4 +176,5 @@ def _safe(value: str) -> str:
     """Return a value as it may be printed: nobody has checked what an option or a variable holds."""
     structured = value.startswith(("/", "~/", "./")) or ":" in value
     plain = value.isprintable() and not holds_secret(value) if structured else may_be_shown(value)
-    return value if plain else describe(value)
+    # No slot and no switch is a longer number; a PIN is.
+    return value if plain and not (value.isdecimal() and len(value) > _LONGEST_NUMBER) else describe(value)

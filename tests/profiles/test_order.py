@@ -90,4 +90,7 @@ def test_what_may_be_a_secret_is_described() -> None:
     }
     found = _settings({}, env, {})
     assert "canary" not in str(found)
+    misplaced = _settings({"--module": "4711-canary", "--pin-file": "4711-canary", "--slot": "47110815"}, {}, {})
+    assert "canary" not in str(misplaced)
+    assert "47110815" not in str(misplaced)
     assert found["pin"] == ("hidden", Origin.VARIABLE, "HSM_KEYS_PIN")
