@@ -61,7 +61,7 @@ _GROUPS: Final = {
     "Use a key": ("sign", "request", "fix-logon", "public-key", "run", "proxy"),
     "Look": ("list", "show", "custody", "reconcile", "bench", "explain"),
     "Change": ("adopt", "generate", "rotate", "revoke", "replicate"),
-    "Operate": ("audit", "kms", "vault", "config"),
+    "Operate": ("audit", *_RULED, "config"),
 }
 """The commands as people look for them."""
 
