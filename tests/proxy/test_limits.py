@@ -117,7 +117,7 @@ def test_a_rule_for_the_rest_is_not_one_for_a_shorter_path() -> None:
     assert matched == ["/portfolio/orders", "/portfolio/orders/x/y"]
 
 
-@pytest.mark.parametrize("rule", ["GET /a/./b", "GET /a/../b", "GET /a/**/b", "get /a", "GET a"])
+@pytest.mark.parametrize("rule", ["GET /a/./b", "GET /a/../b", "GET /a/**/b", "get /a"])
 def test_a_rule_that_is_none(rule: str) -> None:
     with pytest.raises(ValueError, match=r"a rule begins with|stands at the end only"):
         Rule.parse(rule)
