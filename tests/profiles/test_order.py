@@ -36,10 +36,11 @@ def _settings(
 @pytest.mark.parametrize("name", EVERY)
 def test_option_then_variable_then_profile_then_default(name: str) -> None:
     option, variable, field = EVERY[name]
-    options, env = {option: "pkcs11:token=o"}, {variable: "pkcs11:token=v"}
+    by_option, by_variable = ("/o/pin", "/v/pin") if name == "pin" else ("pkcs11:token=o", "pkcs11:token=v")
+    options, env = {option: by_option}, {variable: by_variable}
     own = {field: FIELDS[field]}
-    assert _settings(options, env, own)[name] == ("pkcs11:token=o", Origin.OPTION, option)
-    assert _settings({}, env, own)[name] == ("pkcs11:token=v", Origin.VARIABLE, variable)
+    assert _settings(options, env, own)[name] == (by_option, Origin.OPTION, option)
+    assert _settings({}, env, own)[name] == (by_variable, Origin.VARIABLE, variable)
     assert _settings({}, {variable: " "}, own)[name] == (FIELDS[field], Origin.PROFILE, field)
     assert _settings({}, {}, {})[name][1:] == (Origin.DEFAULT, "")
 
