@@ -2,7 +2,7 @@
  * load ADDRESS CONNECTIONS SECONDS RATE METHOD TARGET [BODY], where ADDRESS is a path or a port, and RATE is requests a
  * second of all connections (0: each as soon as its last one is answered; else each at its time, and what waits for a
  * late one counts as late). Prints: all requests, those counted, answers that aren't 2xx, requests a second, p50, p99 and the longest, in
- * microseconds. A thread a connection; the first tenth isn't counted. Built by benchmarks/proxy.py. */
+ * microseconds. ######## in the body is another number each time. A thread a connection; the first tenth isn't counted. Built by benchmarks/proxy.py. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <pthread.h>
@@ -50,9 +50,16 @@ static int opened(void)
 /* Returns the status, or 0 if the connection was closed. */
 static int asked(int it)
 {
-    static __thread char answer[LONGEST];
+    static __thread char answer[LONGEST], mine[LONGEST];
+    static uint32_t numbers;
+    memcpy(mine, request, request_size + 1);
+    char *place = strstr(mine, "########"), digits[12];
+    if (place != NULL) {
+        snprintf(digits, sizeof digits, "%08u", __atomic_fetch_add(&numbers, 1, __ATOMIC_RELAXED) % 100000000);
+        memcpy(place, digits, 8);
+    }
     size_t size = 0, whole = SIZE_MAX;
-    if (write(it, request, request_size) != (ssize_t)request_size)
+    if (write(it, mine, request_size) != (ssize_t)request_size)
         return 0;
     while (size < whole) {
         ssize_t more = read(it, answer + size, sizeof answer - 1 - size);

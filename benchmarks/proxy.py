@@ -41,7 +41,7 @@ ORDERS = "/trade-api/v2/portfolio/events/orders"
 LOGGED = "/trade-api/v2/portfolio/positions"
 ORDER = json.dumps({
     "ticker": "KXTEST-1", "side": "bid", "count": "1.00", "price": "0.0100", "time_in_force": "immediate_or_cancel",
-    "self_trade_prevention_type": "taker_at_cross", "client_order_id": "bench",
+    "self_trade_prevention_type": "taker_at_cross", "client_order_id": "bench-########",
 })  # fmt: skip
 POLICY = """version = 1
 [clients.default]
