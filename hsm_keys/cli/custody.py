@@ -14,6 +14,7 @@ from hsm_keys.cli.output import print_json, print_line, print_table, report_atte
 from hsm_keys.cli.pages import check_folder, write_page
 from hsm_keys.cli.session import account_to_look_at, connector, no_manager, opened_stores, reporting
 from hsm_keys.errors import KeyProblemError
+from hsm_keys.surroundings import surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +63,9 @@ def custody(
             entries = examine_account(stores, listed, connect, environment=connect.environment, accepted=accepted)
         made_at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         if html_path:
-            write_page(Path(html_path), custody_page(entries, made_at=made_at, environment=base_url))
+            where = surroundings([store.software() for store in stores])
+            page = custody_page(entries, made_at=made_at, environment=base_url, where=where)
+            write_page(Path(html_path), page)
             report(f"wrote {html_path}")
         whole, used = account_in_custody(entries), {str(entry.api_key_id) for entry in entries if entry.accepted}
         if settings.as_json:

@@ -55,13 +55,16 @@ _GLOSSARY: Final = {
 _UNNAMED: Final = "(no name)"
 
 
-def custody_page(entries: Sequence[CustodyEntry], *, made_at: str, environment: str | None) -> str:
+def custody_page(
+    entries: Sequence[CustodyEntry], *, made_at: str, environment: str | None, where: Sequence[str] = ()
+) -> str:
     """Return the page.
 
     Args:
         entries: What was found.
         made_at: When, in UTC.
         environment: Kalshi's base URL; None if it wasn't asked.
+        where: The host, and versions of what took part.
     """
     source = f"Kalshi at {environment}" if environment else "Kalshi was not asked: these are the stores' keys alone"
     glossary = "".join(f"<dt>{escape(word)}</dt><dd>{escape(meaning)}</dd>" for word, meaning in _GLOSSARY.items())
@@ -69,7 +72,8 @@ def custody_page(entries: Sequence[CustodyEntry], *, made_at: str, environment: 
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width"><title>Custody of Kalshi API keys</title>'
         f"<style>{_STYLE}</style></head><body><h1>Custody of Kalshi API keys</h1>"
-        f'<p class="when">{escape(made_at)} · {escape(source)} · hsm-keys {escape(__version__)}</p>{_whole(entries)}'
+        f'<p class="when">{escape(made_at)} · {escape(source)} · hsm-keys {escape(__version__)}</p>'
+        f'<p class="when">{escape(" · ".join(where))}</p>{_whole(entries)}'
         '<table class="all"><thead><tr><th>Key</th><th>API key id</th><th>Private half</th><th>Verdict</th></tr>'
         f"</thead><tbody>{''.join(map(_line, entries))}</tbody></table>{''.join(map(_section, entries))}"
         f"<h2>Words</h2><dl>{glossary}</dl></body></html>\n"

@@ -206,7 +206,8 @@ def test_the_page_tells_full_access_and_sets_what_was_tried_apart() -> None:
 
 
 def test_a_page_without_a_key_does_not_call_every_key_in_custody() -> None:
-    page = custody_page([], made_at="now", environment=None)
+    page = custody_page([], made_at="now", environment=None, where=["host <1>", "SoftHSM, version 2.6"])
+    assert "host &lt;1&gt; · SoftHSM, version 2.6" in page
     assert "There is no key." in page
     assert "Every key" not in page
 
