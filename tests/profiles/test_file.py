@@ -162,3 +162,17 @@ def test_a_file_that_others_can_write_is_refused(write: Callable[[str], Path]) -
     path.parent.chmod(0o777)
     with pytest.raises(UsageError, match="another file in the place"):
         read_profiles(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_settings_in_a_folder_of_somebody_else_are_none(write: Callable[[str], Path]) -> None:
+    path = write(ALL)
+    child = os.fork()
+    if child == 0:  # pragma: no cover - another process
+        code = 1
+        try:
+            os.setuid(65534)
+            code = 0 if read_profiles(path) is None else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
