@@ -34,11 +34,6 @@ EXPLANATIONS: Final = {
         "Add a section for it, or name its user in `uids` of one.",
         "[clients.maker]",
     ),
-    "sign": Explanation(
-        "The client asked for headers alone (GET /sign), and its rules look at what is sent, which the proxy wouldn't see.",
-        "Send the requests themselves through the proxy, or give the client rules by route alone.",
-        'curl --unix-socket "$XDG_RUNTIME_DIR/hsm-keys/prod.sock" http://localhost/trade-api/v2/portfolio/balance',
-    ),
     "busy": Explanation(
         "The client has as many requests under way as one client may have.",
         "Wait for answers before you send more.",
