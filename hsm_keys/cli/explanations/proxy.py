@@ -120,6 +120,11 @@ EXPLANATIONS: Final = {
         "Name the operation in `allow_unjudged`, if the client is to do it without limits.",
         'allow_unjudged = ["POST /communications/quotes"]',
     ),
+    "sign": Explanation(
+        "Headers alone were asked for (GET /sign) by a client whose rules look at what is sent.",
+        "Send the request through the proxy; or give the client rules by route and rate alone.",
+        "curl --unix-socket SOCKET http://localhost/trade-api/v2/portfolio/balance",
+    ),
     "markets": Explanation(
         "The order isn't for one of the markets that the client's section allows.",
         "Add the ticker or a pattern.",
