@@ -123,12 +123,12 @@ _HINT: Final = "`hsm-keys init` writes one; for a profile of AWS's own files set
 
 
 def read_profiles(path: Path) -> Profiles | None:
-    """Read the file; None if there is none, or it lies in a folder that this user can't enter.
+    """Read the file; None if there is none, or another user keeps it to themselves.
 
     After ``su``, or from cron, HOME may still be somebody else's: their settings aren't this user's.
 
     Raises:
-        UsageError: If it can't be read, others can write it, or it holds what no profile holds, such as a secret.
+        UsageError: If it is this user's and can't be read, others can write it, or it holds what no profile holds, such as a secret.
     """
     try:
         with path.open("rb") as file:
@@ -137,18 +137,17 @@ def read_profiles(path: Path) -> Profiles | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        if isinstance(error, PermissionError) and not _may_be_seen(path):
+        if isinstance(error, PermissionError) and not _is_of_this_user(path):
             return None
         raise UsageError(f"{shown_path(path)} can't be read: {error.strerror}", hint="mend that, or move it") from None
     return parse_profiles(path, content)
 
 
-def _may_be_seen(path: Path) -> bool:
+def _is_of_this_user(path: Path) -> bool:
     try:
-        path.stat()
-    except OSError:
+        return path.stat().st_uid == os.geteuid()
+    except OSError:  # it lies in a folder that this user can't enter
         return False
-    return True
 
 
 @hides_its_arguments

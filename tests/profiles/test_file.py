@@ -165,8 +165,10 @@ def test_a_file_that_others_can_write_is_refused(write: Callable[[str], Path]) -
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_settings_in_a_folder_of_somebody_else_are_none(write: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("folder", [0o700, 0o755])
+def test_settings_that_somebody_else_keeps_to_themselves_are_none(write: Callable[[str], Path], folder: int) -> None:
     path = write(ALL)
+    path.parent.chmod(folder)
     child = os.fork()
     if child == 0:  # pragma: no cover - another process
         code = 1
