@@ -128,7 +128,8 @@ def read_profiles(path: Path) -> Profiles | None:
     After ``su``, or from cron, HOME may still be somebody else's: their settings aren't this user's.
 
     Raises:
-        UsageError: If it is this user's and can't be read, others can write it, or it holds what no profile holds, such as a secret.
+        UsageError: If it can't be read though it is this user's, others can write it, or it holds what no profile
+            holds, such as a secret.
     """
     try:
         with path.open("rb") as file:
