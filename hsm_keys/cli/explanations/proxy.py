@@ -120,6 +120,83 @@ EXPLANATIONS: Final = {
         "Name the operation in `allow_unjudged`, if the client is to do it without limits.",
         'allow_unjudged = ["POST /communications/quotes"]',
     ),
+    "sign": Explanation(
+        "Headers alone were asked for (GET /sign) by a client whose rules look at what is sent.",
+        "Send the request through the proxy; or give the client rules by route and rate alone.",
+        "curl --unix-socket SOCKET http://localhost/trade-api/v2/portfolio/balance",
+    ),
+    "markets": Explanation(
+        "The order isn't for one of the markets that the client's section allows.",
+        "Add the ticker or a pattern.",
+        'markets = ["KXHIGHNY-*"]',
+    ),
+    "max_count": Explanation(
+        "The order is for more contracts than the client may order at once.",
+        "Order less, or raise the limit.",
+        "max_count = 100",
+    ),
+    "max_price": Explanation(
+        "A contract may cost more than the client may pay: a bid its price, an ask one dollar less its price.",
+        "Change the price, or raise the limit.",
+        "max_price_cents = 60",
+    ),
+    "max_order_dollars": Explanation(
+        "The order may cost more than one order of the client may.",
+        "Order less, or raise the cap.",
+        'max_order_dollars = "50"',
+    ),
+    "max_dollars_a_day": Explanation(
+        "With this order, what may have been spent in the last 24 hours would be more than the cap.",
+        "Cancel what rests, wait for Retry-After where there is one, or raise the cap.",
+        'max_dollars_a_day = "500"',
+    ),
+    "max_open_dollars": Explanation(
+        "With this order, what rests could cost more than the cap.",
+        "Cancel what rests, or raise the cap.",
+        'max_open_dollars = "200"',
+    ),
+    "max_contracts_a_market": Explanation(
+        "With this order, more contracts of the market could be held, either way, than the cap allows.",
+        "Order less, reduce the position, or raise the cap.",
+        "max_contracts_a_market = 500",
+    ),
+    "duplicate_seconds": Explanation(
+        "The same order, or one with the same client_order_id, went out within the seconds of the cap.",
+        "If it is meant as a second order, send it again after Retry-After with an id of its own.",
+        "duplicate_seconds = 2",
+    ),
+    "client_order_id": Explanation(
+        "Under caps, and with cancel_after_silence_seconds, an order needs a client_order_id, and a new one: by it "
+        "the proxy looks up lost orders.",
+        "Send an id that no earlier order had.",
+        '{"client_order_id": "maker-0001"}',
+    ),
+    "amend": Explanation(
+        "The proxy doesn't hold the order that is to be amended under its caps: it was placed elsewhere, is of another "
+        "market or side, or an earlier amendment isn't known to be over.",
+        "Cancel it, and send another order.",
+        "hsm-keys request GET /portfolio/orders --query status=resting --name prod",
+    ),
+    "tokens": Explanation(
+        "The client's tokens for this second are used up, or a batch asks for more than there ever are.",
+        "Wait for the seconds in Retry-After; send smaller batches; or raise the limit.",
+        "write_tokens_per_second = 100",
+    ),
+    "orders_per_minute": Explanation(
+        "The client has made or changed as many orders in the last 60 seconds as it may.",
+        "Wait for the seconds in Retry-After, or raise the limit.",
+        "orders_per_minute = 60",
+    ),
+    "tier": Explanation(
+        "Kalshi's limit for the account is reached; all clients of the proxy share it.",
+        "Wait for the seconds in Retry-After; give busy clients smaller limits.",
+        "hsm-keys request GET /account/limits --name prod",
+    ),
+    "sign": Explanation(
+        "Headers alone were asked for (GET /sign), and the client's rules look at what is sent with them.",
+        "Send the requests themselves through the proxy, or give this client no such rules.",
+        'curl --unix-socket SOCKET "http://localhost/sign?method=GET&path=/trade-api/v2/portfolio/balance"',
+    ),
     "websocket": Explanation(
         "Kalshi refused the WebSocket, or its answer to the handshake isn't one.",
         "Check the key's scopes, and the WebSocket's URL where the base URL doesn't tell it.",
