@@ -145,9 +145,9 @@ MUTANTS = (
     ),
     Mutant(
         "lifecycle.revoke",
-        "Revoker.plan",
-        "",
-        "",
+        "Revoker._check_no_other_registration",
+        "if other is not None:",
+        "if False:",
     ),
     Mutant(
         "lifecycle.revoke",
