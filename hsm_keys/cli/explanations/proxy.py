@@ -192,11 +192,6 @@ EXPLANATIONS: Final = {
         "Wait for the seconds in Retry-After; give busy clients smaller limits.",
         "hsm-keys request GET /account/limits --name prod",
     ),
-    "sign": Explanation(
-        "Headers alone were asked for (GET /sign), and the client's rules look at what is sent with them.",
-        "Send the requests themselves through the proxy, or give this client no such rules.",
-        'curl --unix-socket SOCKET "http://localhost/sign?method=GET&path=/trade-api/v2/portfolio/balance"',
-    ),
     "websocket": Explanation(
         "Kalshi refused the WebSocket, or its answer to the handshake isn't one.",
         "Check the key's scopes, and the WebSocket's URL where the base URL doesn't tell it.",
