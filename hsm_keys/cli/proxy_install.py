@@ -10,6 +10,7 @@ from importlib.resources import files
 import click
 
 from hsm_keys.cli.commands import command
+from hsm_keys.cli.options import key_name
 from hsm_keys.errors import UsageError
 
 __all__ = ["install"]
@@ -19,7 +20,7 @@ _STORE = "pkcs11:token=LABEL?module-path=/path/module.so"
 
 
 @command(epilog="Example: hsm-keys proxy install prod --systemd --print > install.sh")
-@click.argument("name", metavar="NAME")
+@key_name("The key that the proxy signs with.")
 @click.option("--store", metavar="URI", help="The store that the service opens; without a PIN.")
 @click.option("--systemd", is_flag=True, required=True, help="For a machine with systemd.")
 @click.option(

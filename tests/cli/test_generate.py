@@ -120,8 +120,8 @@ logging.basicConfig(level=0, stream=sys.stderr)
 from hsm_keys import KalshiClient, KeyType, RequestSigner, open_store
 from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
 from hsm_keys.lifecycle import generate as lifecycle
-from hsm_keys.lifecycle.made_by_kalshi import Maker
-from hsm_keys.lifecycle.registering import Wanted
+from hsm_keys.lifecycle.made_by_kalshi import KalshiGenerator
+from hsm_keys.lifecycle.registering import ApiKeyRequest
 from hsm_keys.stores.pkcs11 import importing
 def full(*_, **__): raise RuntimeError("nobody foresaw this")
 real = importing._import_pair
@@ -133,7 +133,7 @@ def shown(self, made):
 lifecycle.Generator._import = shown
 connect = lambda signer: KalshiClient(signer)
 with open_store({token.uri!r}) as store, connect(RequestSigner(bootstrap_key_from_env())) as client:
-    maker = Maker(Wanted("ci"), KeyType.RSA_2048, client, connect, print)
+    maker = KalshiGenerator(ApiKeyRequest("ci"), KeyType.RSA_2048, client, connect, print)
     try:
         lifecycle.Generator(store, maker).run()
     except RuntimeError:
@@ -142,7 +142,7 @@ with open_store({token.uri!r}) as store, connect(RequestSigner(bootstrap_key_fro
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, check=True, timeout=60)
     assert b"nobody foresaw this" in done.stderr
-    assert b"Made(api_key_id=" in done.stdout
+    assert b"GeneratedPair(api_key_id=" in done.stdout
     (pem,) = handed_out
     for trace in traces_of(pem):
         assert trace not in done.stdout + done.stderr

@@ -50,6 +50,7 @@ STORY = (
     "docs/speed",
 )
 ELSEWHERE = {
+    "docs/agents": "tests/docs/test_agents_page.py",
     "docs/disaster": "its examples wait, or need what is broken",
     "docs/fix": "tests/integrations/test_quickfix.py",
     "docs/modules": "its examples need a module of the reader's",

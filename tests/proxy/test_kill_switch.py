@@ -158,7 +158,7 @@ def test_root_reaches_a_proxy_of_another_user_and_nobody_else_does(open_folder: 
 
 def _check_who_reaches(door: Door, control: Path) -> None:
     as_other = "import os; os.setgroups([]); os.setgid(65534); os.setuid(65534); "
-    imports = "import sys, hsm_keys.cli.answers, hsm_keys.cli.proxy; from hsm_keys.cli import main; "
+    imports = "import http.client, sys, hsm_keys.cli.answers, hsm_keys.cli.proxy; from hsm_keys.cli import main; "
     code = "main(['proxy', 'freeze', '--socket', sys.argv[1]])"
     control.parent.chmod(0o711)
     control.chmod(0o666)  # the file's mode isn't what keeps others out
