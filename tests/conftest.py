@@ -1,8 +1,9 @@
-"""Fixtures that more than one room uses."""
+"""Fixtures that more than one package uses."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from functools import cache
 from typing import TYPE_CHECKING
@@ -59,8 +60,16 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return 0 if config.option.numprocesses == "logical" and not _runs_everything(config) else None
 
 
+def _hear_interrupts() -> None:
+    """Take back what a shell without job control does to all that it starts with ``&``: programs would inherit it."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Leave out what takes long, for somebody who runs everything without knowing it."""
+    _hear_interrupts()
     if _runs_everything(config):
         if not _IN_CI:
             config.option.markexpr = "not crash"  # an option reaches xdist's workers
