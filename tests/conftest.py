@@ -60,16 +60,19 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return 0 if config.option.numprocesses == "logical" and not _runs_everything(config) else None
 
 
-def _hear_interrupts() -> None:
-    """Take back what a shell without job control does to all that it starts with ``&``: programs would inherit it."""
-    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+def _hear_signals() -> None:
+    """Undo for programs under test what `nohup`, and a shell's `&`, do to all that they start: ignoring signals.
+
+    A program inherits that a signal is ignored, and not that it has a handler.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, handler)
+            signal.signal(number, lambda *_: None)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Leave out what takes long, for somebody who runs everything without knowing it."""
-    _hear_interrupts()
+    _hear_signals()
     if _runs_everything(config):
         if not _IN_CI:
             config.option.markexpr = "not crash"  # an option reaches xdist's workers
