@@ -10,7 +10,7 @@ __all__ = ["EXPLANATIONS"]
 
 EXPLANATIONS: Final = {
     "unexpected": Explanation(
-        "Something failed that nobody foresaw: a defect of hsm-keys or of a library.",
+        "Something failed in a way that hsm-keys has no name for: a defect of hsm-keys or of a library.",
         "Report the line that was printed, and the command. Workflows may be run again: they go on from what is there.",
         "hsm-keys doctor",
         1,
