@@ -444,8 +444,8 @@ def test_a_scope_that_cannot_be_is_a_usage_error(scope: dict[str, Any], words: s
 def test_the_command_prints_both_policies_without_asking_aws() -> None:
     code = (
         "import sys; sys.modules['botocore'] = None\n"
-        "from hsm_keys.cli.kms import kms\n"
-        f"kms.main(['policy', '--for', 'sign', '--name', 'prod', '--role', '{ROLE}'], obj=None)"
+        "from hsm_keys.cli import main\n"
+        f"main(['kms', 'policy', '--for', 'sign', '--name', 'prod', '--role', '{ROLE}'])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env={"AWS_REGION": REGION}, capture_output=True, text=True, check=True
