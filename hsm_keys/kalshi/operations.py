@@ -382,14 +382,16 @@ def find_operation(method: str, path: str) -> Operation:
     Returns:
         The row of the table; one of the kind ``UNKNOWN``, with this very path, if it has none.
     """
-    unknown = Operation(method, path, Kind.UNKNOWN)
     node = _TREE
     for segment in (path if path.startswith(_ROOT) else REST_PREFIX + path).split("/")[1:]:
         child = node.literal.get(segment, node.parameter)
         if child is None or not segment:
-            return unknown
+            break
         node = child
-    return node.operations.get(method, unknown)
+    else:
+        if method in node.operations:
+            return node.operations[method]
+    return Operation(method, path, Kind.UNKNOWN)
 
 
 @cache

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from hsm_keys.stores.pkcs11.cryptoki import Functions
     from hsm_keys.values import Secret
 
-__all__ = ["TokenState", "is_softhsm", "make_token", "state_of_token"]
+__all__ = ["TokenState", "make_token", "state_of_token"]
 
 _LONGEST_LABEL: Final = 32  # bytes, in CK_TOKEN_INFO
-_MANUFACTURER: Final = "SoftHSM"
 
 
 class TokenState(StrEnum):
@@ -30,19 +29,6 @@ class TokenState(StrEnum):
     ABSENT = "absent"
     WITHOUT_PIN = "without a user PIN"
     READY = "ready"
-
-
-def is_softhsm(module_path: str) -> bool:
-    """Tell whether a module is SoftHSM: tokens can be made in it, and they cost nothing.
-
-    Raises:
-        StoreError: If the module can't be used.
-    """
-    module = acquire_module(module_path)
-    try:
-        return _MANUFACTURER in str(module.library.manufacturer_id)
-    finally:
-        module.release()
 
 
 def state_of_token(module_path: str, label: str) -> TokenState:
