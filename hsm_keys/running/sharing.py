@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from hsm_keys.errors import HsmKeysError, KeyBusyError, UsageError
+from hsm_keys.files import open_private, try_lock
 from hsm_keys.proxy.controlling import ProxyChoice, ask_one
 from hsm_keys.proxy.locations import control_socket
 from hsm_keys.values import NAME, describe
@@ -96,10 +97,10 @@ class Share:
         self._lock = -1
 
     def __enter__(self) -> Self:
-        starting = os.open(self.folder / _STARTING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        starting = open_private(self.folder / _STARTING)
         try:
             _wait_for(starting, fcntl.LOCK_EX, self.name)
-            self._lock = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = open_private(self.folder / _LOCK)
             self._begin()
             self._token_file().write_text(self.token, encoding="ascii")
         except BaseException:
@@ -112,18 +113,14 @@ class Share:
     def _begin(self) -> None:
         """Take a share: of the proxy of other runs, of one that somebody started, or of one that is to be started."""
         self.token, self.listener, self.process = secrets.token_hex(_TOKEN_BYTES), None, 0
-        while True:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                _wait_for(self._lock, fcntl.LOCK_SH, self.name)
-                if (self.folder / _TERMS).exists():
-                    return self._join_run()
-                fcntl.flock(self._lock, fcntl.LOCK_UN)  # that proxy was just ending: it isn't there any more
-            else:
-                if not self._join_another():
-                    self._prepare()
-                return fcntl.flock(self._lock, fcntl.LOCK_SH)
+        while not try_lock(self._lock):
+            _wait_for(self._lock, fcntl.LOCK_SH, self.name)
+            if (self.folder / _TERMS).exists():
+                return self._join_run()
+            fcntl.flock(self._lock, fcntl.LOCK_UN)  # that proxy was just ending: it isn't there any more
+        if not self._join_another():
+            self._prepare()
+        return fcntl.flock(self._lock, fcntl.LOCK_SH)
 
     def _join_run(self) -> None:
         known = json.loads((self.folder / _TERMS).read_text(encoding="utf-8"))
@@ -209,9 +206,7 @@ class Share:
 
     def is_last(self) -> bool:
         """Tell whether no other run shares the proxy; from then on none joins it."""
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(self._lock):
             return False
         with suppress(FileNotFoundError):
             (self.folder / _TERMS).unlink()
