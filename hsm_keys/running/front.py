@@ -176,6 +176,7 @@ class Front:
             self._note(None)
             self._noted = True
         except HsmKeysError as error:
+            self._proxy.wait_if_ending()
             self._look_after_proxy()
             if self._failure is None and self._proxy.serves:
                 self._failure = error

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["ProxyProcess"]
 
 _STOPPED_WITHIN_S: Final = 12.0
+_ENDS_WITHIN_S: Final = 1.0
 _ROUND_S: Final = 0.02
 
 
@@ -137,6 +138,14 @@ class ProxyProcess:
             os.close(self._ready)
             self._ready = -1
         return exit_code_of(status)
+
+    def wait_if_ending(self) -> None:
+        """Wait until it has ended, for a second at most: a process that is killed loses its connections before that."""
+        until = time.monotonic() + _ENDS_WITHIN_S
+        while self.pid and time.monotonic() < until:
+            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                return
+            time.sleep(_ROUND_S)
 
     def end(self) -> None:
         """End it: it finishes what is under way; after 12 seconds it is killed."""
