@@ -4,6 +4,7 @@
 #   ./softhsm-setup.sh COMMAND...        SoftHSM, a .venv with the project, a throwaway token `kalshi`
 #   eval "$(./softhsm-setup.sh)"         the same for the shell at hand
 #
+# For hsm-keys and for a shell the .venv has the program; any other COMMAND brings what tests and checks need, too.
 # Nothing is made twice, and what a killed run left half-made is made again. HSM_KEYS_PYTHON names the Python to use
 # (3.11 to 3.14), HSM_KEYS_VENV another folder than .venv (a relative one lies in the project). The token lies in
 # .softhsm, its PIN in .softhsm/pin, readable by you alone: for tests, not for money.
@@ -15,6 +16,8 @@ case $venv in /*) ;; *) venv=$here/$venv ;; esac
 stamp_file=$venv/.hsm-keys-stamp
 state=$here/.softhsm
 extras=kms,proxy,sandbox
+# The tools of a developer take longer to install than the program does.
+case ${1:-hsm-keys} in hsm-keys) content=program ;; *) content=tools ;; esac
 
 say() { printf '%s\n' "softhsm-setup: $*" >&2; }
 die() { say "$*"; exit 1; }
@@ -76,13 +79,17 @@ find_python() {
 
 python_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
 
-# What the virtual environment is made from. It is written into it when it is finished.
+# What the virtual environment is made from, and its content: program or tools. It is written into it when it is finished.
 stamp() {
-    printf '%s %s %s %s\n' "$(cat "$here/pyproject.toml" "$here/constraints.txt" | cksum)" "$here" "$extras" "$(python_version "$venv/bin/python")"
+    printf '%s %s %s %s %s\n' "$(cat "$here/pyproject.toml" "$here/constraints.txt" | cksum)" "$here" "$extras" \
+        "$(python_version "$venv/bin/python")" "$1"
 }
 
 venv_is_ready() {
-    [ "$(cat "$stamp_file" 2>/dev/null)" = "$(stamp)" ] && venv_has_wanted_python
+    case $(cat "$stamp_file" 2>/dev/null) in
+        "$(stamp tools)" | "$(stamp "$content")") venv_has_wanted_python ;; # who has the tools has the program
+        *) return 1 ;;
+    esac
 }
 
 venv_has_wanted_python() {
@@ -127,7 +134,8 @@ venv_is_usable() {
 }
 
 make_venv() {
-    local python=$1
+    local python=$1 wanted=(--editable "${here}[$extras]")
+    if [ "$content" = tools ]; then wanted+=(--group "$here/pyproject.toml:dev"); fi
     if venv_is_usable; then
         say "bringing $venv up to date"
     else
@@ -142,8 +150,8 @@ make_venv() {
         create_venv "$python" || die "$python can't make a virtual environment, it says above why"
     fi
     pip_install --upgrade pip # --group needs 25.1
-    pip_install --constraint "$here/constraints.txt" --editable "${here}[$extras]" --group "$here/pyproject.toml:dev"
-    stamp >"$stamp_file"
+    pip_install --constraint "$here/constraints.txt" "${wanted[@]}"
+    stamp "$content" >"$stamp_file"
 }
 
 random_pin() { od -An -N8 -tx1 /dev/urandom | tr -d ' \n'; }

@@ -56,8 +56,8 @@ class Fake:
             "FAKE_LOG": str(self.log),
         }
 
-    def run(self, **environment: str) -> tuple[int, str]:
-        done = run(self.project, self.venv, "true", **(self.environment | environment))
+    def run(self, *command: str, **environment: str) -> tuple[int, str]:
+        done = run(self.project, self.venv, *(command or ("true",)), **(self.environment | environment))
         return done.returncode, done.stderr
 
     @property
@@ -84,6 +84,21 @@ def test_it_is_made_once_with_a_pip_that_knows_groups(fake: Fake) -> None:
     assert fake.run() == (0, "")
     assert len(fake.calls) == 3
     assert everything(fake.project) == before
+
+
+def test_the_tools_of_a_developer_come_with_the_first_command_that_may_need_them(fake: Fake) -> None:
+    (fake.project.parent / "hsm-keys").write_text("#!/bin/bash\n")
+    (fake.project.parent / "hsm-keys").chmod(0o755)
+    path = f"{fake.project.parent}:{os.environ['PATH']}"
+    assert fake.run("hsm-keys", "demo", PATH=path)[0] == 0
+    assert "[kms,proxy,sandbox]" in fake.calls[-1]
+    assert "--group" not in fake.calls[-1]
+    assert fake.run("hsm-keys", "list", PATH=path) == (0, "")
+    assert fake.run()[0] == 0
+    assert fake.calls[-1].endswith("--group " + str(fake.project / "pyproject.toml:dev"))
+    before = fake.calls
+    assert fake.run("hsm-keys", "list", PATH=path) == (0, ""), "what is there stays"
+    assert (fake.calls, fake.calls.count("venv")) == (before, 1)
 
 
 def test_a_run_that_is_killed_half_way_is_made_good_from_scratch(fake: Fake) -> None:
