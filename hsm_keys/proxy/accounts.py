@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from hsm_keys.proxy.amounts import contracts, dollars, worst_case
@@ -161,7 +161,7 @@ class Account:
         open: The same of those that rest.
         day: What was spent.
         markets: Positions, by ticker.
-        recent: When an order of that name, and one just like it, went out; in Unix milliseconds.
+        recent: When an order of that name, and one just like it, went out; in Unix milliseconds, the latest last.
     """
 
     __slots__ = ("day", "live", "markets", "open", "recent")
@@ -170,7 +170,8 @@ class Account:
         self.live = self.open = 0
         self.day = DaySum()
         self.markets: dict[str, MarketSums] = {}
-        self.recent: dict[Key, int] = {}
+        # To find the first one, a dict passes over all that were deleted before it: this one doesn't.
+        self.recent: OrderedDict[Key, int] = OrderedDict()
 
     def against(self, caps: Caps, whose: str, demand: Demand, now_ms: int) -> CapDenial | None:
         """Return the cap that is against orders that go out together; None if none is.

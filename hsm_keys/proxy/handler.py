@@ -67,11 +67,13 @@ class _Subject:
     Attributes:
         method: Its method.
         path: Its path, without the query.
+        query: The query; empty for none.
         is_sent: Whether the proxy sends it; else its headers are handed out, and whoever has them sends it.
     """
 
     method: str
     path: str
+    query: str = ""
     is_sent: bool = True
 
 
@@ -187,7 +189,9 @@ class Handler:
         if not subject.is_sent:
             return self._judge.judge_headers(caller.client, subject.method, subject.path, at=at, now=now)
         try:
-            return self._judge.judge(caller.client, subject.method, subject.path, body, at=at, now=now)
+            return self._judge.judge(
+                caller.client, subject.method, subject.path, body, at=at, now=now, query=subject.query
+            )
         except JournalError as error:
             raise Refused(503, error.code, f"nothing was signed: {error}") from None
 
@@ -386,14 +390,14 @@ def _subject_of(request: ClientRequest) -> _Subject:
     try:
         wanted = read_sign_target(request.raw_path) if request.method == "GET" else None
         subject = _Subject(*wanted, is_sent=False) if wanted else None
-        path = "" if subject else split_target(request.raw_path)[0]
+        path, query = ("", "") if subject else split_target(request.raw_path)
     except UnclearPathError as error:
         raise Refused(400, "path", f"the request target is refused: {error}") from None
     if request.headers.get("Upgrade", "").lower() == "websocket" and not request.is_websocket:
         raise Refused(400, "framing", "the WebSocket's handshake isn't one (RFC 6455, section 4.1)")
     if subject is not None and (request.body_exists or "Upgrade" in request.headers):
         raise Refused(400, "framing", "headers are asked for by a plain GET without a body")
-    return subject or _Subject(request.method, path)
+    return subject or _Subject(request.method, path, query)
 
 
 def _handed_out(headers: dict[str, str]) -> Reply:

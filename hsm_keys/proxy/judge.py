@@ -133,7 +133,9 @@ class Judge:
         rules = self.policy.client(client)
         return rules is not None and _looks_at_body(rules, find_operation(method, path), path)
 
-    def judge(self, client: str, method: str, path: str, body: bytes | None, *, at: datetime, now: float) -> Verdict:
+    def judge(
+        self, client: str, method: str, path: str, body: bytes | None, *, at: datetime, now: float, query: str = ""
+    ) -> Verdict:
         """Judge a request, and take from the client's limits what it costs if it is allowed.
 
         Args:
@@ -143,6 +145,7 @@ class Judge:
             body: The body, where ``needs_body`` asks for it.
             at: The time, for time windows.
             now: Seconds of a steady clock, for limits.
+            query: What follows the path's question mark.
 
         Raises:
             JournalError: If what the request may cost can't be written down.
@@ -156,7 +159,7 @@ class Judge:
             refused = self._by_rate(client, operation, 1, now)
             return refused or _allowed(rules, operation, path, hold=hold_of(self.reservations, operation, path))
         try:
-            request = _read(operation, body or b"")
+            request = _read(operation, body or b"", query)
         except UnclearBodyError as error:
             return _denied("body", f"the body can't be judged: {error}")
         asked, against = self._asked(client, rules, request, method=method, path=path)
@@ -288,10 +291,10 @@ def _looks_at_body(rules: ClientPolicy, operation: Operation, path: str) -> bool
     return rules.cancels_when_silent or (is_limited and not rules.leaves_unjudged(operation.method, path))
 
 
-def _read(operation: Operation, body: bytes) -> Request:
-    if not body and operation.kind is Kind.REDUCE:  # Kalshi refuses it, or takes it for nothing
+def _read(operation: Operation, body: bytes, query: str) -> Request:
+    if not (body or query) and operation.kind is Kind.REDUCE:  # Kalshi refuses it, or takes it for nothing
         return Request()
-    return read_request(operation, body)
+    return read_request(operation, body, query)
 
 
 def _bucket(old: TokenBucket | None, rate: float | None) -> TokenBucket | None:

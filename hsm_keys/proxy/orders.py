@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from hsm_keys.proxy.amounts import DOLLAR, worst_case
 from hsm_keys.proxy.schemas import (
+    QUERIES,
     SCHEMAS,
     AmendOrder,
     Body,
@@ -131,16 +132,19 @@ class OrderLimits:
         return None
 
 
-def read_request(operation: Operation, body: bytes) -> Request:
+def read_request(operation: Operation, body: bytes, query: str = "") -> Request:
     """Return what the body of a request asks for.
 
     Args:
         operation: One that has a schema.
         body: The body.
+        query: What follows the path's question mark; a field that stands there might be taken for the body's.
 
     Raises:
-        UnclearBodyError: If it isn't of that schema exactly.
+        UnclearBodyError: If they aren't of that schema exactly.
     """
+    if query and not (operation.name in QUERIES and QUERIES[operation.name].fullmatch(query)):
+        raise UnclearBodyError("the route doesn't take what the query says")
     try:
         return _understood(SCHEMAS[operation.name].model_validate(strict_object(body)))
     except UnclearJsonError as error:

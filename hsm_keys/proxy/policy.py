@@ -148,7 +148,7 @@ class ClientPolicy(MoneyCaps):
         by_rules = self.allow is not None or bool(self.deny) or self.hours is not None
         return self.read_only or self.limits_orders or by_tokens or by_rules
 
-    @property
+    @cached_property
     def together(self) -> Caps:
         """The caps of all clients together."""
         return self._together

@@ -174,9 +174,8 @@ class Reconciler:
         asked = order.asked
         if asked.amends:
             return await self._looked_up_amendment(order) if is_late else []
-        for one in placed:
-            if one.get("client_order_id") == asked.client_order_id:
-                return _found(order, one)
+        if (same := self._of_its_name(order, placed)) is not None:
+            return _found(order, same)
         if not is_late:
             return []
         known = {str(one.get("order_id")) for one in placed}
@@ -190,6 +189,16 @@ class Reconciler:
             if not said.get("client_order_id"):  # the fill may be this order's
                 return []
         return [State(order.number, 0, 0)]
+
+    def _of_its_name(self, order: ReservedOrder, placed: list[dict[str, Any]]) -> dict[str, Any] | None:
+        """Return the order that Kalshi lists under this one's name; None for none.
+
+        An amendment may have given that name to another order, too: one that is held already isn't meant, and of
+        several the largest is believed.
+        """
+        mine = [one for one in placed if one.get("client_order_id") == order.asked.client_order_id]
+        mine = [one for one in mine if self._reservations.asked(str(one.get("order_id"))) in (None, order)]
+        return max(mine, key=lambda one: sum(count or 0 for count in _counts(order, one)), default=None)
 
     async def _looked_up_amendment(self, order: ReservedOrder) -> list[State]:
         """Return what became of an amendment of which the answer was lost; nothing if that can't be told."""

@@ -30,6 +30,8 @@ ALL: Final = ""
 """The account of all clients together."""
 
 _COMPACT: Final = 4 << 20
+"""Bytes of a journal that is made smaller. One that is no smaller then is let grow to twice its size."""
+
 _REMEMBERED_MS: Final = LONGEST_DUPLICATE_S * 1000
 
 _log: Final = logging.getLogger(__name__)
@@ -109,6 +111,7 @@ class Reservations:
     _accounts: dict[str, Account] = field(default_factory=dict)
     _next: int = 1
     _now_ms: int = 0
+    _compact_at: int = _COMPACT
 
     def __post_init__(self) -> None:
         if self.journal is None:
@@ -206,7 +209,7 @@ class Reservations:
         except JournalError as error:
             _log.warning("%s", error)
         self._settle(known, now_ms)
-        if self.journal is not None and self.journal.size > _COMPACT:
+        if self.journal is not None and self.journal.size > self._compact_at:
             self._compact()
 
     def end(self, orders: Iterable[ReservedOrder]) -> None:
@@ -231,6 +234,7 @@ class Reservations:
             self.journal.replace(self._snapshot())
         except JournalError as error:
             _log.warning("the journal of the caps isn't made smaller: %s", error)
+        self._compact_at = max(_COMPACT, 2 * self.journal.size)
 
     def _reserve(
         self, client: str, orders: Sequence[CappedOrder], now_ms: int, *, remember: bool
@@ -239,15 +243,16 @@ class Reservations:
         for asked in orders:
             order = ReservedOrder(self._next, client, now_ms, asked, asked.size)
             self._next += 1
-            self._hold(order)
+            accounts = self._accounts_of(order)
+            self._hold(order, accounts)
             if remember and not asked.amends:
                 keys = asked.keys
-                for account in self._accounts_of(order):
+                for account in accounts:
                     _remember(account, keys, now_ms)
             reserved.append(order)
         return reserved
 
-    def _hold(self, order: ReservedOrder) -> None:
+    def _hold(self, order: ReservedOrder, accounts: Iterable[Account]) -> None:
         """Count an order that is new here."""
         self.orders[order.number] = order
         asked = order.asked
@@ -258,7 +263,7 @@ class Reservations:
         cost = worst_case(order.filled + order.live, asked.cost)
         if order.filled:
             cost -= worst_case(order.filled, asked.cost)
-        for account in self._accounts_of(order):
+        for account in accounts:
             account.live += cost
             if asked.rests:
                 account.open += cost
@@ -374,7 +379,8 @@ class Reservations:
 
     def _restore(self, now_ms: int, orders: Any, days: Any, nets: Any, recent: Any) -> None:
         for number, client, at_ms, asked, *rest in orders:
-            self._hold(ReservedOrder(number, client, at_ms, CappedOrder(*asked), *rest))
+            order = ReservedOrder(number, client, at_ms, CappedOrder(*asked), *rest)
+            self._hold(order, self._accounts_of(order))
         for name, minute, spent in days:
             self.account(name).day.add(spent, minute * MINUTE_MS)
         for minute, spent in sorted((minute, spent) for _, minute, spent in days):
@@ -392,7 +398,7 @@ class Reservations:
 def _remember(account: Account, keys: Sequence[Key], now_ms: int) -> None:
     recent = account.recent
     while recent and next(iter(recent.values())) <= now_ms - _REMEMBERED_MS:
-        del recent[next(iter(recent))]
+        recent.popitem(last=False)
     for key in keys:
-        recent.pop(key, None)  # the latest stands last
         recent[key] = now_ms
+        recent.move_to_end(key)

@@ -7,6 +7,7 @@ body.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "QUERIES",
     "SCHEMAS",
     "AmendOrder",
     "Body",
@@ -57,6 +59,8 @@ def _price(value: object) -> int:
 
 
 _Ticker = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
+# An order is looked up by its name, so it has to come back as it was sent: nothing that may be trimmed or normalised.
+_OrderName = Annotated[str, Field(pattern=r"^[!-~]{0,200}$")]
 _Count = Annotated[int, BeforeValidator(_count)]
 _CountOrNone = Annotated[int, BeforeValidator(_count_or_none_at_all)]
 _Price = Annotated[int, BeforeValidator(_price)]
@@ -76,7 +80,7 @@ class _NewOrder(Body):
     count: _Count
     time_in_force: Literal["fill_or_kill", "good_till_canceled", "immediate_or_cancel"]
     self_trade_prevention_type: Literal["taker_at_cross", "maker"]
-    client_order_id: str | None = None
+    client_order_id: _OrderName | None = None
     expiration_time: int | None = None
     post_only: bool | None = None
     cancel_order_on_pause: bool | None = None
@@ -112,8 +116,8 @@ class _Amend(Body):
     ticker: _Ticker
     side: _Side
     count: _Count
-    client_order_id: str | None = None
-    updated_client_order_id: str | None = None
+    client_order_id: _OrderName | None = None
+    updated_client_order_id: _OrderName | None = None
     expiration_time: Annotated[int, Field(ge=0)] | None = None
 
 
@@ -181,3 +185,10 @@ SCHEMAS: Final[Mapping[str, type[Body]]] = {
     "POST /margin/orders/{order_id}/decrease": PerpsDecrease,
 }
 """Schemas by the names of the table's operations."""
+
+_SUBACCOUNT: Final = re.compile("subaccount=[0-9]{1,9}")
+QUERIES: Final[Mapping[str, re.Pattern[str]]] = {
+    "POST /portfolio/events/orders/{order_id}/amend": _SUBACCOUNT,
+    "POST /portfolio/events/orders/{order_id}/decrease": _SUBACCOUNT,
+}
+"""The queries that these operations take beside a body; the others take none."""

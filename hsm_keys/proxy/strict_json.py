@@ -16,10 +16,13 @@ def strict_object(text: bytes) -> dict[str, Any]:
     """Return the object that a text in UTF-8 holds.
 
     Raises:
-        UnclearJsonError: If it isn't JSON (RFC 8259), isn't an object, or says one name twice, in whatever case.
+        UnclearJsonError: If it isn't JSON (RFC 8259), isn't an object, says one name twice, in whatever case, or holds
+            half of a surrogate pair (RFC 8259, section 8.2).
     """
     try:
         parsed = json.loads(text.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_refuse)
+        if b"\\u" in text:
+            json.dumps(parsed, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         if isinstance(error, UnclearJsonError):
             raise

@@ -94,14 +94,14 @@ def verdict_of(judge: Judge, request: SupposedRequest, *, at: datetime) -> Verdi
         at: When.
     """
     try:
-        path, _ = split_target(whole_path(request.target))
+        path, query = split_target(whole_path(request.target))
     except UnclearPathError as error:
         return Verdict(allowed=False, rule="path", message=f"the request target is refused: {error}")
     judged = judge.needs_body(request.client, request.method, path)
     if judged and len(request.body or b"") > JUDGED_LIMIT:
         return Verdict(allowed=False, rule="body", message=f"a body that is judged has {JUDGED_LIMIT} bytes at most")
     judge.reservations.clock = lambda: int(at.timestamp() * 1000)
-    return judge.judge(request.client, request.method, path, request.body, at=at, now=at.timestamp())
+    return judge.judge(request.client, request.method, path, request.body, at=at, now=at.timestamp(), query=query)
 
 
 def explain(written: Mapping[str, Any], request: SupposedRequest, verdict: Verdict) -> dict[str, Any]:

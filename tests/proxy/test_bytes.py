@@ -360,6 +360,8 @@ def test_an_order_that_says_it_is_something_else_is_not_judged_as_json(
             assert door.raw(head.encode() + JUDGED)[:3] in ({b"204"} if allowed else {b"400", b"403"}), header
             assert bool(kalshi.asked) is allowed, header
             kalshi.asked.clear()
+        head = f"POST {ORDERS}?price=0.9900 HTTP/1.1\r\nHost: x\r\nContent-Length: {len(JUDGED)}\r\n\r\n"
+        assert door.raw(head.encode() + JUDGED)[:3] == b"403"
         gzipped = gzip.compress(JUDGED)
         head = f"POST {ORDERS} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(gzipped)}\r\n\r\n"
         assert door.raw(head.encode() + gzipped)[:3] == b"403"

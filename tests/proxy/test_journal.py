@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 
@@ -97,6 +98,26 @@ def test_nothing_is_held_that_can_not_be_written(journal: Journal, tmp_path: Pat
         signal.signal(signal.SIGXFSZ, ignored)
     assert (taken(reservations), (tmp_path / "journal").read_bytes()) == (kept, before)
     reservations.reserve("maker", [ORDER._replace(client_order_id="c2")])
+
+
+def test_what_holds_much_is_not_written_again_and_again(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    reservations = Reservations(journal)
+    replace = Mock(wraps=journal.replace)
+    monkeypatch.setattr(journal, "replace", replace)
+    names = [f"{number:0200}" for number in range(30_000)]
+    orders = reservations.reserve("maker", [ORDER._replace(client_order_id=name) for name in names])
+    for order in orders[:50]:
+        reservations.settle([State(order.number, 0, 900, f"o{order.number}")])
+    assert replace.call_count == 1
+    assert journal.size > 4 << 20
+
+
+def test_what_is_too_old_is_forgotten_however_much_there_was() -> None:
+    reservations = Reservations(clock=lambda: now_ms)
+    for now_ms in range(0, 2_000_000, 1000):
+        reservations.reserve("maker", [ORDER._replace(client_order_id=f"c{now_ms}")], remember=True)
+    names = [key for key in reservations.account("maker").recent if isinstance(key, str)]
+    assert (names[0], names[-1], len(names)) == ("c1400000", "c1999000", 600)
 
 
 def test_a_journal_that_was_removed_takes_nothing(journal: Journal, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.judging import AMENDMENT, MONEY, ORDER, ORDERS, V2, ask, judge
+from tests.support.judging import AMENDMENT, MONEY, NOON, ORDER, ORDERS, V2, ask, judge
 
 PERPS = f"{V2}/margin/orders"
 
@@ -92,6 +92,10 @@ def test_orders_are_limited(change: dict[str, Any], rule: str) -> None:
         {"subaccount": -1},
         {"ticker": ["KXTEST-1"]},
         {"ticker": "KXTEST-1 "},
+        {"client_order_id": " mine"},
+        {"client_order_id": "mi\0ne"},
+        {"client_order_id": "m\u0131ne"},
+        {"client_order_id": "m" * 201},
         {"ticker": ""},
     ],
 )
@@ -124,6 +128,7 @@ def test_what_is_missing_is_named() -> None:
         json.dumps(ORDER) + json.dumps(ORDER),
         "[]",
         '{"count": NaN}',
+        json.dumps({**ORDER, "order_group_id": "\ud800"}),
         "",
         "[" * 100_000,
         '{"orders": []}',
@@ -134,6 +139,25 @@ def test_a_body_that_can_be_read_in_two_ways_is_refused(body: str) -> None:
     for path in (ORDERS, ORDERS + "/batched"):
         assert ask(judge(MONEY), "POST", path, body.encode()).rule == "body"
         assert ask(judge(MONEY), "POST", path, body.encode("utf-16")).rule == "body"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "query", "is_allowed"),
+    [
+        (ORDERS, ORDER, "subaccount=1", False),
+        (ORDERS, ORDER, "count=1000", False),
+        (ORDERS + "/batched", {"orders": [ORDER]}, "subaccount=1", False),
+        (ORDERS + "/o1/amend", AMENDMENT, "subaccount=1", True),
+        (ORDERS + "/o1/amend", AMENDMENT, "subaccount=1&price=0.99", False),
+        (ORDERS + "/o1/decrease", {"reduce_by": "1"}, "subaccount=12", True),
+        (ORDERS + "/o1/decrease", {"reduce_by": "1"}, "reduce_to=100", False),
+        ("/trade-api/v2/margin/orders", {**ORDER, "price": "12.50"}, "price=0.01", False),
+    ],
+)
+def test_nothing_that_is_judged_stands_in_a_query(path: str, body: object, query: str, *, is_allowed: bool) -> None:
+    content = json.dumps(body).encode()
+    said = judge("max_count = 100").judge("default", "POST", path, content, at=NOON, now=0, query=query)
+    assert (said.allowed, said.rule == "body") == (is_allowed, not is_allowed)
 
 
 @given(

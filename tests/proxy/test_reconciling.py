@@ -143,6 +143,17 @@ def test_a_fill_of_an_older_order_is_not_of_the_one_that_is_lost(kalshi: Kalshi)
     assert kalshi.look() == (3, 0)
 
 
+def test_a_name_that_an_amendment_gave_to_another_order_hides_nothing(kalshi: Kalshi) -> None:
+    kalshi.place(ORDER._replace(client_order_id="c0"), "o0")
+    kalshi.place(order_id="")
+    kalshi.has("1.00", "9.00", order_id="o0")  # held, and of the same name by now
+    kalshi.has("1.00", "0.00", status="executed", order_id="o9")
+    kalshi.has("4.00", "6.00", order_id="o1")
+    kalshi.has("2.00", "0.00", status="executed", order_id="o8")
+    assert kalshi.look() == (5, 15)
+    assert kalshi.held.orders[2].order_id == "o1"
+
+
 def test_nothing_is_given_back_while_a_request_is_under_way_or_kalshi_says_nothing(kalshi: Kalshi) -> None:
     kalshi.place(order_id="").is_under_way = True
     kalshi.now_ms += LATE_MS + 1

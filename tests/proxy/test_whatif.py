@@ -63,6 +63,7 @@ def test_a_verdict_for_each_line(policy: Path, tmp_path: Path) -> None:
         {**order, "body": {**ORDER, "secret": 1}},
         {"method": "GET", "path": "/portfolio/a%3Ab"},
         {**order, "body": " " * 33_000},
+        {**order, "path": f"{ORDERS}?price=0.01"},
     ]
     said = denied_json("proxy", "check", str(policy), "--requests", lines_of(tmp_path, *asked))
     rules = [(verdict["line"], verdict["allowed"], verdict["rule"]) for verdict in said["verdicts"]]
@@ -77,8 +78,9 @@ def test_a_verdict_for_each_line(policy: Path, tmp_path: Path) -> None:
         (8, False, "body"),
         (9, False, "path"),
         (10, False, "body"),
+        (11, False, "body"),
     ]
-    assert (said["allowed"], said["denied"]) == (4, 6)
+    assert (said["allowed"], said["denied"]) == (4, 7)
     done = run_cli("proxy", "check", str(policy), "--requests", lines_of(tmp_path, *asked[1:3]))
     assert (done.returncode, done.stdout.splitlines()) == (
         1,
