@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import BaseModel, Field
@@ -45,11 +46,7 @@ class Costs:
 
     def __init__(self, costs: EndpointCosts | None = None) -> None:
         self._default = DEFAULT_COST
-        self._listed: Mapping[tuple[str, str], int] = {
-            (operation.method, _bare(operation.path)): operation.cost
-            for operation in OPERATIONS
-            if operation.cost != DEFAULT_COST
-        }
+        self._listed = _costs_of_table()
         if costs is not None:
             self._default = costs.default_cost
             self._listed = {(one.method.upper(), _bare(one.path)): one.cost for one in costs.endpoint_costs}
@@ -65,6 +62,16 @@ class Costs:
         return cost * orders if operation.for_each_order else cost
 
 
+@cache  # a judge is made for each request that is only supposed
+def _costs_of_table() -> Mapping[tuple[str, str], int]:
+    return {
+        (operation.method, _bare(operation.path)): operation.cost
+        for operation in OPERATIONS
+        if operation.cost != DEFAULT_COST
+    }
+
+
+@cache  # templates are few, and each request asks for one
 def _bare(path: str) -> str:
     """Return a path template without its prefix and the names of its parameters, however they are written."""
     below = path.removeprefix(REST_PREFIX)
