@@ -19,7 +19,7 @@ from hsm_keys.errors import UsageError
 from hsm_keys.processes import keep_to_itself
 
 if TYPE_CHECKING:
-    from hsm_keys.proxy.run import Options
+    from hsm_keys.proxy.options import Options
 
 __all__ = ["proxy"]
 
@@ -82,7 +82,7 @@ def proxy(ctx: click.Context, /, **arguments: Any) -> None:
     if base_url.startswith("https:"):
         check_authorities()
     runner = import_extra("proxy", "hsm_keys.proxy.run")
-    checked = runner.check_options(options)
+    checked = import_extra("proxy", "hsm_keys.proxy.options").check_options(options)
     report = _report_json if settings.as_json else _report
     import_extra("proxy", "hsm_keys.proxy.logs").report_libraries(report)
     with opened_store(settings, report) as store:
@@ -111,7 +111,7 @@ def _options(arguments: dict[str, Any]) -> Options:
     cert, key = arguments.pop("tls_cert"), arguments.pop("tls_key")
     if (cert is None) != (key is None):
         raise UsageError("--tls-cert and --tls-key go together", hint="give both")
-    options: Options = import_extra("proxy", "hsm_keys.proxy.run").Options(
+    options: Options = import_extra("proxy", "hsm_keys.proxy.options").Options(
         allow_uids=frozenset(arguments.pop("allow_uid")),
         ahead=arguments.pop("presign"),
         ahead_rate=arguments.pop("presign_rate"),

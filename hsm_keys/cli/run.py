@@ -161,7 +161,8 @@ def _serve(settings: Settings, name: str, policy: Path | None, share: Share, beg
     if base_url.startswith("https:"):
         check_authorities()
     runner = import_extra("proxy", "hsm_keys.proxy.run")
-    options = runner.Options(
+    proxy_options = import_extra("proxy", "hsm_keys.proxy.options")
+    options = proxy_options.Options(
         name=name,
         listen=f"127.0.0.1:{share.port}",
         clients=share.clients,
@@ -169,7 +170,7 @@ def _serve(settings: Settings, name: str, policy: Path | None, share: Share, beg
         hosts=frozenset(web_hosts(environment_name(base_url))),
         listener=share.listener,
     )
-    checked = runner.check_options(options)
+    checked = proxy_options.check_options(options)
     import_extra("proxy", "hsm_keys.proxy.logs").report_libraries(report)
     with opened_store(settings, report) as store:
         runner.run(signing_key(store, name, settings), base_url, checked, report, ws_url=settings.ws_url)

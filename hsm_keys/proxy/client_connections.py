@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from hsm_keys.proxy.client_requests import LONGEST_HEAD, ClientRequest, MalformedError
 
@@ -11,13 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from hsm_keys.proxy.replies import Reply
-    from hsm_keys.proxy.serving import ClientServer
 
-    Answer = Callable[[ClientRequest], Awaitable[Reply]]
-    Refusal = Callable[[ClientRequest, int, BaseException | None], Reply]
-    TakeOver = Callable[[bytes], object]
+    AnswerRequest = Callable[[ClientRequest], Awaitable[Reply]]
+    RefuseRequest = Callable[[ClientRequest, int, BaseException | None], Reply]
 
-__all__ = ["ClientConnection"]
+__all__ = ["ClientConnection", "ConnectionCount"]
 
 _MOST_AHEAD: Final = 64 * 1024
 """Bytes of further requests that are read while one is answered."""
@@ -27,18 +25,40 @@ _LINGER_S: Final = 2.0
 that is closed with bytes unread is reset."""
 
 
+class ConnectionCount(Protocol):
+    """Counts connections, by what each of them says of itself.
+
+    Attributes:
+        is_stopping: Whether each connection is closed behind the answer that it waits for.
+    """
+
+    is_stopping: bool
+
+    def opened(self, connection: ClientConnection, transport: asyncio.Transport) -> None:
+        """Count a new one."""
+
+    def lost(self, connection: ClientConnection) -> None:
+        """Count it no longer."""
+
+    def busy(self, connection: ClientConnection) -> None:
+        """Note that it has a request to be answered."""
+
+    def idle(self, connection: ClientConnection, client: str, transport: asyncio.Transport) -> None:
+        """Note that its request was answered, and whose it was."""
+
+
 class ClientConnection(asyncio.Protocol):
     """Reads requests, has them answered in their order, and closes behind what can't be read in one way.
 
     Args:
-        server: Counts it.
+        count: Counts it.
         answer: Answers a request.
         refuse: Answers what isn't a request, or couldn't be answered.
     """
 
-    def __init__(self, server: ClientServer, answer: Answer, refuse: Refusal) -> None:
+    def __init__(self, count: ConnectionCount, answer: AnswerRequest, refuse: RefuseRequest) -> None:
         self.transport: asyncio.Transport | None = None
-        self._server = server
+        self._count = count
         self._answer = answer
         self._refuse = refuse
         self._buffer = bytearray()
@@ -77,7 +97,7 @@ class ClientConnection(asyncio.Protocol):
         if self.transport is None:
             raise ConnectionResetError("the client has gone")
 
-    def hand_over(self, take: TakeOver) -> None:
+    def hand_over(self, take: Callable[[bytes], object]) -> None:
         """Give what was read behind a handshake to whoever reads on."""
         behind = bytes(self._buffer)
         self._buffer.clear()
@@ -89,12 +109,12 @@ class ClientConnection(asyncio.Protocol):
         """Begin."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - the only kind that streams are of
         self.transport = transport
-        self._server.opened(self, transport)
+        self._count.opened(self, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - its end counts, not its reason
         """End: a request that isn't signed yet will not be."""
         self.transport = None
-        self._server.lost(self)
+        self._count.lost(self)
         if self._lingering is not None:
             self._lingering.cancel()
         if self._request is not None:
@@ -142,7 +162,7 @@ class ClientConnection(asyncio.Protocol):
             self._give_up(error)
             return
         self._request = request
-        self._server.busy(self)
+        self._count.busy(self)
         if not request.body_is_whole:
             self._take(request)
         self._task = self._loop.create_task(self._serve(request))
@@ -173,10 +193,10 @@ class ClientConnection(asyncio.Protocol):
         transport = self.transport
         if transport is None:
             return
-        closes = request.closes or not request.body_is_whole or self._server.is_stopping
+        closes = request.closes or not request.body_is_whole or self._count.is_stopping
         if not reply.is_sent:
             transport.write(reply.to_bytes(closes=closes, without_body=request.method == "HEAD"))
-        self._server.idle(self, request.client, transport)
+        self._count.idle(self, request.client, transport)
         if closes:
             self._part(transport)
             return

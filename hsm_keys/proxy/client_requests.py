@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from base64 import b64decode
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from multidict import CIMultiDict
@@ -13,11 +13,9 @@ from multidict import CIMultiDict
 from hsm_keys.proxy.replies import Reply, head_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
-    from hsm_keys.proxy.client_connections import ClientConnection
-
-__all__ = ["BODY_LIMIT", "LONGEST_HEAD", "BodyError", "ClientRequest", "MalformedError"]
+__all__ = ["BODY_LIMIT", "LONGEST_HEAD", "BodyError", "ClientRequest", "MalformedError", "RequestConnection"]
 
 BODY_LIMIT: Final = 256 * 1024
 """Bytes of a body that isn't judged. Kalshi's own requests are far smaller, and each one waits in memory."""
@@ -49,6 +47,26 @@ class BodyError(Exception):
         self.message = message
 
 
+class RequestConnection(Protocol):
+    """The connection that a request came over, as far as its request and its answer use it.
+
+    Attributes:
+        transport: Its transport; None once it is closed.
+    """
+
+    transport: asyncio.Transport | None
+
+    async def drain(self) -> None:
+        """Wait until the client has taken enough of what was written.
+
+        Raises:
+            ConnectionError: If it has gone.
+        """
+
+    def hand_over(self, take: Callable[[bytes], object]) -> None:
+        """Give what was read behind a handshake to whoever reads on."""
+
+
 class ClientRequest:
     """A request of which the head has come.
 
@@ -71,7 +89,7 @@ class ClientRequest:
         MalformedError: If the head can't be read in one way.
     """
 
-    def __init__(self, connection: ClientConnection | None, head: bytes) -> None:
+    def __init__(self, connection: RequestConnection | None, head: bytes) -> None:
         self._connection = connection
         self.method = self.raw_path = self.client = ""
         self.headers: CIMultiDict[str] = CIMultiDict()
@@ -94,7 +112,7 @@ class ClientRequest:
         return self._connection.transport if self._connection is not None else None
 
     @property
-    def connection(self) -> ClientConnection | None:
+    def connection(self) -> RequestConnection | None:
         """Where it came from."""
         return self._connection
 

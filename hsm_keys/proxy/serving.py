@@ -13,7 +13,7 @@ from hsm_keys.proxy.client_connections import ClientConnection
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hsm_keys.proxy.client_connections import Answer, Refusal
+    from hsm_keys.proxy.client_connections import AnswerRequest, RefuseRequest
 
 __all__ = ["ACCEPTED_AT_ONCE", "ClientServer", "raise_file_limit"]
 
@@ -58,7 +58,7 @@ class ClientServer:
     """
 
     def __init__(
-        self, answer: Answer, refuse: Refusal, client_of: Callable[[asyncio.Transport], str], *, files: int
+        self, answer: AnswerRequest, refuse: RefuseRequest, client_of: Callable[[asyncio.Transport], str], *, files: int
     ) -> None:
         self.is_stopping = False
         self._answer = answer

@@ -271,7 +271,8 @@ class Upstream:
             headers.update(_UPGRADE)
             request.begin(head_bytes(_SWITCHING, answer.reason or "", headers))
             connection = request.connection
-            here = End(request.transport, connection, lambda end: connection.hand_over(end.feed_data))
+            former = request.transport.get_protocol()
+            here = End(request.transport, former, lambda end: connection.hand_over(end.feed_data))
             relay = Relay(here, there, judged)
             running.end_by(relay.part)
             await self._run(relay)

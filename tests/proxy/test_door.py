@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from hsm_keys.errors import UsageError
-from hsm_keys.proxy.run import Options, check_options
+from hsm_keys.proxy.options import Options, check_options
 from hsm_keys.proxy.verifying import verify
 from hsm_keys.sandbox.faults import parse_fault
 from tests.support.certificates import self_signed

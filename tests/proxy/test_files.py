@@ -10,8 +10,8 @@ import pytest
 
 from hsm_keys.errors import UsageError
 from hsm_keys.files import check_nobody_else_reads
+from hsm_keys.proxy.options import Options, check_options
 from hsm_keys.proxy.policy import load_policy
-from hsm_keys.proxy.run import Options, check_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable

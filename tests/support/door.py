@@ -179,7 +179,8 @@ def program(command: list[str], pass_fds: tuple[int, ...] = ()) -> Start:
 def serve(options: dict[str, Any]) -> None:
     """Be the proxy."""
     from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
-    from hsm_keys.proxy.run import Options, check_options, run
+    from hsm_keys.proxy.options import Options, check_options
+    from hsm_keys.proxy.run import run
     from hsm_keys.signing.algorithms import public_key_pem
     from hsm_keys.signing.pem import load_private_key
     from hsm_keys.signing.signer import RequestSigner

@@ -1,0 +1,173 @@
+"""What the audit trail says of each request: the decision before anything is signed, and the outcome behind the answer.
+
+Lines of strangers are bounded: a full disk stops signing, and strangers must not fill it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+from hsm_keys.proxy.audit import AuditError
+from hsm_keys.proxy.limits import MinuteCap
+
+if TYPE_CHECKING:
+    from hsm_keys.proxy.access import Caller
+    from hsm_keys.proxy.audit import AuditTrail
+    from hsm_keys.proxy.client_requests import ClientRequest
+    from hsm_keys.proxy.metrics import Metrics
+    from hsm_keys.proxy.orders import Request
+    from hsm_keys.proxy.subjects import Subject
+
+__all__ = ["DecisionLog"]
+
+_STRANGERS_A_MINUTE: Final = 120
+_OMITTED_EVERY_S: Final = 60.0
+_LONGEST_PATH: Final = 2000
+
+_HANDED_OUT: Final = {"sent_by": "client"}
+"""What a line says besides of a request whose headers were asked for."""
+
+_log: Final = logging.getLogger(__name__)
+
+
+class DecisionLog:
+    """Writes decisions and outcomes to the audit trail, and counts the decisions.
+
+    Args:
+        trail: The audit trail.
+        metrics: What is counted.
+        may_fail: Whether a request goes on when its decision can't be written.
+    """
+
+    def __init__(self, trail: AuditTrail, metrics: Metrics, *, may_fail: bool) -> None:
+        self._trail = trail
+        self._metrics = metrics
+        self._may_fail = may_fail
+        self._strangers = MinuteCap(_STRANGERS_A_MINUTE)
+        self._omitted = 0
+
+    def write_allowed(self, request: ClientRequest, caller: Caller, subject: Subject, orders: Request | None) -> int:
+        """Write that a request is allowed.
+
+        Args:
+            request: The request.
+            caller: Whose it is.
+            subject: What it is about.
+            orders: Its body, if that was read.
+
+        Returns:
+            The line's number, 0 if it couldn't be written and may be missing.
+
+        Raises:
+            AuditError: If it can't be written.
+        """
+        try:
+            number = self._write(request, caller, subject, "allowed", "allowed", None, orders)
+        except AuditError:
+            if not self._may_fail:
+                self._metrics.verdict("denied", "audit").inc()
+                raise
+            number = 0
+        self._metrics.verdict("allowed", "allowed").inc()
+        return number
+
+    def write_denied(
+        self,
+        request: ClientRequest,
+        caller: Caller | None,
+        subject: Subject | None,
+        rule: str,
+        status: int,
+        *,
+        orders: Request | None = None,
+    ) -> None:
+        """Write that a request is denied; the denial stands also where that can't be written.
+
+        Args:
+            request: The request.
+            caller: Whose it is; None for a stranger's.
+            subject: What it is about; None where that can't be read.
+            rule: What denies it, beginning with a stable word.
+            status: The answer's.
+            orders: Its body, if that was read.
+        """
+        self._metrics.verdict("denied", rule.partition(" ")[0]).inc()
+        if caller is None and self._is_one_too_many():
+            return
+        try:
+            self._write(request, caller, subject, "denied", rule, status, orders)
+        except AuditError as error:
+            _log.warning("%s", error)
+
+    def write_outcome(self, decision: int, status: int, latency_us: int) -> None:
+        """Write what became of an allowed request.
+
+        Args:
+            decision: The number of its decision's line; 0 for none.
+            status: The answer's; 0 for none.
+            latency_us: Microseconds from the request to its answer.
+        """
+        try:
+            if decision:
+                self._trail.append("outcome", of=decision, status=status or None, latency_us=latency_us)
+        except AuditError as error:
+            _log.warning("%s", error)
+
+    def write_omitted(self) -> None:
+        """Write how many lines of strangers were left out, if some were."""
+        count, self._omitted = self._omitted, 0
+        if not count:
+            return
+        try:
+            self._trail.append("omitted", count=count)
+        except AuditError as error:
+            _log.warning("%s", error)
+
+    def _is_one_too_many(self) -> bool:
+        """Count a stranger's line, and tell whether it is left out."""
+        now = time.monotonic()
+        if not self._strangers.wait_for(1, now):
+            self._strangers.take(1, now)
+            return False
+        self._omitted += 1
+        if self._omitted == 1:
+            asyncio.get_running_loop().call_later(_OMITTED_EVERY_S, self.write_omitted)
+        return True
+
+    def _write(  # noqa: PLR0917 - called twice, above
+        self,
+        request: ClientRequest,
+        caller: Caller | None,
+        subject: Subject | None,
+        verdict: str,
+        rule: str,
+        status: int | None,
+        orders: Request | None,
+    ) -> int:
+        return self._trail.append(
+            "decision",
+            client=caller.client if caller else None,
+            uid=caller.uid if caller else None,
+            pid=caller.pid if caller else None,
+            method=subject.method if subject else request.method,
+            path=(subject.path if subject else request.raw_path.partition("?")[0])[:_LONGEST_PATH],
+            verdict=verdict,
+            rule=rule,
+            status=status,
+            **_money(orders),
+            **({} if subject is None or subject.is_sent else _HANDED_OUT),
+        )
+
+
+def _money(orders: Request | None) -> dict[str, int | None]:
+    """Return what a line says of the orders of a body that was read; nothing where none are made or changed."""
+    if orders is None or not orders.exposures:
+        return {}
+    return {
+        "orders": len(orders.exposures),
+        "hundredths_of_contracts": orders.contracts,
+        "hundredths_of_cents": orders.worst_case,
+    }
