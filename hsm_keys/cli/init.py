@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -64,6 +65,7 @@ def init(
     from hsm_keys.onboarding.first_key import WantedKey, check_kalshi, choose_key_type, find_key, send_first_request
     from hsm_keys.onboarding.profile_of_key import plan_profile
     from hsm_keys.signing.algorithms import KeyType
+    from hsm_keys.signing.api_key_ids import check_api_key_id
 
     require_consent(yes=yes)
     if settings.as_json and not yes:
@@ -71,6 +73,9 @@ def init(
     profile = add_profile_of(settings, name)
     connect = connector(settings)
     name = name or profile or (connect.environment if connect.environment in ENVIRONMENTS else "kalshi")
+    wanted = WantedKey(name, KeyType(key_type) if key_type else None, list(scopes) or None, subaccount)
+    if api_key_id is not None:
+        api_key_id = check_api_key_id(api_key_id, "--api-key-id")
     with reporting(settings) as report:
         person = TerminalPerson(report, yes=yes)
         bootstrap = bootstrap_signer(settings.exchange) if auth is None else None
@@ -79,12 +84,12 @@ def init(
         with _opened(settings, new_token, report) as store:
             plan = plan_profile(profile or name, fields_of_key(settings, store, connect))
             there = find_key(store, name)
-            kind, why = choose_key_type(KeyType(key_type) if key_type else None, bootstrap)
             if there is None:
+                kind, why = choose_key_type(wanted.key_type, bootstrap)
                 report(f"the key will be {kind}: {why}")
+                wanted = replace(wanted, key_type=kind)
             if there is None or there.api_key_id is None or not plan.is_there:
                 person.agree(_question(name, store, connect, plan, there))
-            wanted = WantedKey(name, kind if there is None or key_type else None, list(scopes) or None, subaccount)
             done = _enroll(store, wanted, connect, person, auth=auth, api_key_id=api_key_id)
             plan = plan.write(done, report)
             send_first_request(connect, done, report)

@@ -130,13 +130,14 @@ def _begin(
     kind = key_type_like(move.pem, KeyType(key_type) if key_type else None)
     if rights == (None, None):
         rights = rights_like(move.pem.api_key_id, move.management.api_keys.list().api_keys)
+    wanted = WantedKey(move.name, kind if there is None or key_type else None, *rights)
     if there is None or there.api_key_id is None:
         scopes = f" with the scopes {', '.join(rights[0])}" if rights[0] else ""
         begin = f"make the {kind} key {move.name!r} in {move.store.describe()}" if there is None else "go on"
         person.agree(f"Next: {begin}, then register {move.name!r} at Kalshi{scopes}. Go on?")
     return first_key(
         move.store,
-        WantedKey(move.name, kind if there is None or key_type else None, *rights),
+        wanted,
         environment=move.connect.environment,
         connect=move.connect,
         management=move.management,

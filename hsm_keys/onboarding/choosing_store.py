@@ -48,6 +48,12 @@ def choose_store(
             )
             return tokens[place].uri, None
     softhsm = next((path for path in modules if "softhsm" in Path(path).resolve().name.lower()), None)
+    if softhsm is None and module:
+        raise StoreNotFoundError(
+            f"there is no token that can be used in {shown_path(module)}",
+            hint="plug its token in, or initialise one with its vendor's program; without --module and "
+            "HSM_KEYS_MODULE, the usual places are looked at",
+        )
     if softhsm is None:
         raise StoreNotFoundError(
             "there is no token, no AWS KMS and no Vault that this machine or its environment names, and no SoftHSM",

@@ -9,12 +9,14 @@ from hsm_keys.errors import KalshiError, KeyNotFoundError, KeyNotRegisteredError
 from hsm_keys.inspecting.custody import prove_custody
 from hsm_keys.inspecting.doctor import check_bootstrap, check_clock, check_network
 from hsm_keys.inspecting.proof_of_possession import prove_registration
+from hsm_keys.kalshi.api_keys import new_key_fields
 from hsm_keys.kalshi.errors import TierError
 from hsm_keys.lifecycle.enroll import Enrollment, adopt, enroll, enroll_offline
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.signing.pem import PemKey
 from hsm_keys.stores.base import KeyState
+from hsm_keys.stores.key_names import check_new_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,12 +41,20 @@ class WantedKey:
         key_type: Its type; None takes what an earlier run made, else RSA-2048.
         scopes: What the API key may do; None is Kalshi's default.
         subaccount: Restricts it to one subaccount.
+
+    Raises:
+        UsageError: If the name, a scope or the subaccount can't be.
     """
 
     name: str
     key_type: KeyType | None
     scopes: Sequence[str] | None
     subaccount: int | None
+
+    def __post_init__(self) -> None:
+        """Refuse what Kalshi or a store would refuse later, when a token or a key is there already."""
+        check_new_name(self.name)
+        new_key_fields(self.name, self.scopes, self.subaccount)
 
 
 def choose_key_type(asked: KeyType | None, bootstrap: RequestSigner | None) -> tuple[KeyType, str]:

@@ -171,6 +171,33 @@ def test_nothing_is_made_where_a_profile_says_something_else(
     assert text.startswith('[profiles.bot]\nenv = "demo"\n# mine\n\n[profiles.mine]\n'), "what stood there stays"
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("a b",),
+        ("bot+next",),
+        ("bot", "--scope", "wirte"),
+        ("bot", "--subaccount", "64"),
+        ("bot", "--api-key-id", "x y"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_a_token_is_made(
+    softhsm: SoftHsm, sandbox: SandboxServer, wrong: tuple[str, ...]
+) -> None:
+    assert failed_json(2, "init", *wrong, "--yes")["code"] == "usage"
+    assert (_tokens(softhsm), config_path().parent.exists()) == (0, False)
+
+
+def test_a_module_that_is_named_and_has_no_token_is_not_taken_for_a_missing_softhsm(
+    softhsm: SoftHsm, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.so"
+    other.write_text("no library")
+    error = failed_json(3, "init", "bot", "--yes", "--module", str(other))
+    assert str(other) in error["message"]
+    assert "install SoftHSM" not in error["hint"]
+
+
 def test_without_a_terminal_nothing_is_done_unasked(softhsm: SoftHsm, sandbox: SandboxServer) -> None:
     done = run_cli("init")
     assert done.returncode == 2
