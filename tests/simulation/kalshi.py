@@ -164,12 +164,12 @@ class Kalshi:
             public = load_pem_public_key(body["public_key"].encode()).public_bytes_raw()  # type: ignore[union-attr]
         else:
             return 403, ("forbidden", "tier")
+        if "fcm_subtrader_id" in body:
+            return 403, ("forbidden", "only an FCM member's key may do that")
         names = {key.listing.name for key in self.living()}
         if (self.unique_names and body["name"] in names) or (self.unique_keys and self.living(public)):
             return 400, ("bad_request", "taken")
-        listing = self.add(
-            body["name"], public, body.get("scopes"), body.get("subaccount"), body.get("fcm_subtrader_id")
-        )
+        listing = self.add(body["name"], public, body.get("scopes"), body.get("subaccount"))
         for hook in self.on_created:
             hook(self, self.keys[listing.api_key_id])
         return 201, (listing, made)

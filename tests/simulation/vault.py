@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hsm_keys.errors import NetworkError, OutcomeUnknownError
 from hsm_keys.forks import fork_generation
 from hsm_keys.stores.vault.entries import Entries
-from hsm_keys.stores.vault.error_mapping import VaultAnswer, VaultCall
+from hsm_keys.stores.vault.error_mapping import VaultAnswer, VaultCall, refusal_of
 from hsm_keys.stores.vault.store import VaultStore
 from hsm_keys.stores.vault.transit import Transit
 from hsm_keys.stores.vault.uri import VaultUri
@@ -112,7 +112,7 @@ class Vault:
         return _Store(self)
 
     def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
-        """VaultAnswer a request as the server does: a status, and its data or errors."""
+        """Answer a request as the server does: a status, and its data or errors."""
         engine, _, rest = path.partition("/")
         return self._kv(method, path, body) if engine == "secret" else self._transit(method, rest, body)
 
@@ -155,7 +155,7 @@ class Vault:
             return 200, key.said()
         if what == "import":
             if key is not None:
-                return 400, ["the import path cannot be used with an existing key"]
+                return 500, ["the import path cannot be used with an existing key"]
             self.keys[name] = TransitKey(pair_of(unwrapped(b64decode(body["ciphertext"]))), imported=True)
             return 204, None
         if key is None:
@@ -200,7 +200,11 @@ class Connection:
 
     def _answer(self, call: VaultCall, body: Any) -> VaultAnswer:
         status, said = self._vault.answer(call.method, call.path, body)
-        return VaultAnswer(status, {"errors": said or []} if status >= 400 else {"data": said}, _ADDRESS)
+        answer = VaultAnswer(status, {"errors": said or []} if status >= 400 else {"data": said}, _ADDRESS)
+        refusal = refusal_of(answer, call)
+        if refusal is not None:
+            raise refusal
+        return answer
 
     def sign(self, call: VaultCall, content: bytes, read: Callable[[VaultAnswer], _T]) -> _T:
         return read(self.ask(call, json.loads(content)))

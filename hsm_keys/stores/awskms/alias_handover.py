@@ -75,7 +75,8 @@ def hand_over(
     for region in reversed(regions):
         _tag(client_of(region), region, left, str(leaver["Arn"]))
         _tag(client_of(region), region, name, str(taker["Arn"]))
-        _remove_alias(client_of(region), region, taken, str(taker["Arn"]))
+        if taken != name:  # it has the name since an earlier call
+            _remove_alias(client_of(region), region, taken, str(taker["Arn"]))
 
 
 def _point(client: Any, region: str, name: str, arn: str) -> None:
