@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hsm_keys.running.front import OnProxyExit
     from hsm_keys.running.noting import Note
     from hsm_keys.running.sharing import Share
+    from hsm_keys.running.throwaway import PemType
 
 __all__ = ["run"]
 
@@ -48,6 +49,13 @@ _PIN_SOURCE: Final = re.compile(r"\bpin-source=(?:file:)?([^&;]+)")  # RFC 7512
     show_default=True,
     help="What happens if the proxy ends before the program: end the program, or start the proxy again.",
 )
+@click.option(
+    "--pem-type",
+    type=click.Choice(["rsa", "ed25519"]),
+    default="rsa",
+    show_default=True,
+    help="The throwaway PEM that the program gets; some clients take Ed25519 alone.",
+)
 @click.option("--contain", is_flag=True, help="Let it reach Kalshi, through the proxy, and nothing else (Linux).")
 @click.option(
     "--allow-host",
@@ -67,6 +75,7 @@ def run(
     policy: Path | None,
     client: str,
     on_proxy_exit: OnProxyExit,
+    pem_type: PemType,
     contain: bool,
     allowed: tuple[str, ...],
     words: tuple[str, ...],
@@ -99,7 +108,7 @@ def run(
         raise UsageError("--allow-host is for --contain", hint="give --contain too, or leave it out")
     path = find_program(words[0], os.environ)
     terms = Terms(kalshi_base_url(settings), settings.ws_url or "", str(policy.absolute()) if policy else "")
-    throwaway = throwaway_in(control_socket(name).parent)
+    throwaway = throwaway_in(control_socket(name).parent, pem_type)
     pins = _pin_files(settings)
     with ExitStack() as stack:
         share = stack.enter_context(Share(name, client, terms))

@@ -59,6 +59,7 @@ class FrameFilter:
         self._extensions = _extensions(extensions)
         self._reader = StreamReader()
         self._message: bytearray | None = None
+        self._opcode = Opcode.TEXT
         self._passed = bytearray()
         self._closed = False
         self._parsing = self._parse()
@@ -97,10 +98,10 @@ class FrameFilter:
         if opcode in {Opcode.CLOSE, Opcode.PING, Opcode.PONG}:
             self._pass(opcode, data)
             return
-        if opcode is Opcode.BINARY:
-            raise FrameError(CloseCode.UNSUPPORTED_DATA, "commands are text")
         if (opcode is Opcode.CONT) != (self._message is not None):
             raise FrameError(CloseCode.PROTOCOL_ERROR, "a message begins, or goes on, where it can't")
+        if opcode is not Opcode.CONT:
+            self._opcode = opcode  # pykalshi-client sends its commands as binary messages
         message = self._message = (self._message or bytearray()) + data
         if len(message) > LONGEST_MESSAGE:
             raise FrameError(CloseCode.MESSAGE_TOO_BIG, f"a message has {LONGEST_MESSAGE} bytes at most")
@@ -113,7 +114,7 @@ class FrameFilter:
             check_command(message)
         except UnknownCommandError as error:
             raise FrameError(CloseCode.POLICY_VIOLATION, str(error)) from None
-        self._pass(Opcode.TEXT, message)
+        self._pass(self._opcode, message)
 
     def _pass(self, opcode: Opcode, data: bytes) -> None:
         self._passed += Frame(opcode, data).serialize(mask=True)

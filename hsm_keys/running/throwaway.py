@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Throwaway", "throwaway_in"]
+__all__ = ["PemType", "Throwaway", "throwaway_in"]
 
-_NAME: Final = "throwaway.pem"
+PemType = Literal["rsa", "ed25519"]
+
 _BITS: Final = 2048
 
 
@@ -24,28 +25,36 @@ class Throwaway:
     pem: str
 
 
-def throwaway_in(folder: Path) -> Throwaway:
+def throwaway_in(folder: Path, pem_type: PemType = "rsa") -> Throwaway:
     """Return the throwaway of a folder of this user alone; it is made where there is none.
 
     It is kept until the machine starts again: to make one takes longer than to start most programs.
 
+    Args:
+        folder: Where it is kept.
+        pem_type: The type of its key: most clients take RSA, some Ed25519 alone.
+
     Raises:
         OSError: If the folder can't be used.
     """
-    path = folder / _NAME
+    path = folder / f"throwaway-{pem_type}.pem"
     with suppress(FileNotFoundError):
         return Throwaway(path, path.read_text(encoding="ascii"))
-    pem = _generated()
-    unfinished = folder / f"{_NAME}.{os.getpid()}"
+    pem = _generated(pem_type)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
         file.write(pem)
     unfinished.replace(path)
     return Throwaway(path, pem)
 
 
-def _generated() -> str:
-    from cryptography.hazmat.primitives.asymmetric import rsa
+def _generated(pem_type: PemType) -> str:
+    from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-    key = rsa.generate_private_key(public_exponent=65537, key_size=_BITS)
+    key = (
+        ed25519.Ed25519PrivateKey.generate()
+        if pem_type == "ed25519"
+        else rsa.generate_private_key(public_exponent=65537, key_size=_BITS)
+    )
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -16,28 +17,29 @@ VARIABLES: Final = {
     "KALSHI_API_BASE_URL": "base_url",  # kalshi-sdk, hsm-keys
     "KALSHI_PERPS_API_BASE_URL": "base_url",  # kalshi-sdk
     "KALSHI_BASE_URL": "base_url",  # kyro, kalshi-degen-mcp
-    "KALSHI_HTTP_BASE_URL": "base_url",
     "KALSHI_API_BASE": "base_url",  # kalshi-mcp
     "KALSHI_API_URL": "base_url",
     "KALSHI_REST_URL": "base_url",
     "KALSHI_HOST": "base_url",
-    # the WebSocket
+    # the WebSocket, with /trade-api/ws/v2
     "KALSHI_WS_URL": "ws_url",  # hsm-keys
-    "KALSHI_WS_BASE_URL": "ws_url",
     "KALSHI_PERPS_WS_BASE_URL": "margin_ws_url",  # kalshi-sdk
+    # the origins: these clients put the path behind them
+    "KALSHI_HTTP_BASE_URL": "origin",  # pykalshi-client
+    "KALSHI_WS_BASE_URL": "ws_origin",  # pykalshi-client
     # the API key id: the client's token
     "KALSHI_KEY_ID": "token",  # kalshi-sdk
     "KALSHI_PERPS_KEY_ID": "token",  # kalshi-sdk
-    "KALSHI_API_KEY_ID": "token",  # pykalshi, kalshi-mcp-server
+    "KALSHI_API_KEY_ID": "token",  # pykalshi, kalshi-mcp-server, kalshi-degen-mcp
     "KALSHI_API_KEY": "token",  # mcp-server-kalshi, kalshi-mcp
     "KALSHI_ACCESS_KEY": "token",  # kyro
     "KALSHI_ACCESS_KEY_ID": "token",  # kyro
-    # a PEM that Kalshi has never seen, as a file; as a text only where no client minds that there are both: kalshi-sdk
-    # refuses KALSHI_PRIVATE_KEY beside KALSHI_PRIVATE_KEY_PATH
-    "KALSHI_PRIVATE_KEY_PATH": "pem_path",  # kalshi-sdk, pykalshi, mcp-server-kalshi
+    # a PEM that Kalshi has never seen, as a file. As a text only in base64: beside a path, kalshi-sdk refuses
+    # KALSHI_PRIVATE_KEY, and kalshi-mcp-server KALSHI_PRIVATE_KEY_PEM
+    "KALSHI_PRIVATE_KEY_PATH": "pem_path",  # kalshi-sdk, pykalshi, kyro, mcp-server-kalshi, kalshi-mcp-server
     "KALSHI_PERPS_PRIVATE_KEY_PATH": "pem_path",  # kalshi-sdk
     "KALSHI_PRIVATE_KEY_FILE": "pem_path",
-    "KALSHI_PRIVATE_KEY_PEM": "pem",  # kalshi-mcp-server
+    "KALSHI_PRIVATE_KEY_BASE64": "pem_base64",  # kalshi-degen-mcp
 }
 """Each variable that a known client reads, and what it is to say."""
 
@@ -78,9 +80,11 @@ def environment_for(environment: Mapping[str, str], *, port: int, token: str, th
         "base_url": f"http://127.0.0.1:{port}/trade-api/v2",
         "ws_url": f"ws://127.0.0.1:{port}/trade-api/ws/v2",
         "margin_ws_url": f"ws://127.0.0.1:{port}/trade-api/ws/v2/margin",
+        "origin": f"http://127.0.0.1:{port}",
+        "ws_origin": f"ws://127.0.0.1:{port}",
         "token": token,
         "pem_path": str(throwaway.path),
-        "pem": throwaway.pem,
+        "pem_base64": b64encode(throwaway.pem.encode("ascii")).decode("ascii"),
     }
     given = {name: value for name, value in environment.items() if not name.upper().startswith(KEPT_FROM_PROGRAMS)}
     given |= {name: values[what] for name, what in VARIABLES.items()}

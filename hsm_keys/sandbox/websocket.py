@@ -72,7 +72,7 @@ class Sessions:
         leave = state.follow(session.hear)
         try:
             async for message in socket:  # pings are answered, and a close acknowledged, below this
-                if message.type is WSMsgType.TEXT:
+                if message.type in {WSMsgType.TEXT, WSMsgType.BINARY}:  # a published client sends the latter
                     session.obey(message.data)
         finally:
             leave()
@@ -140,7 +140,7 @@ class _Session:
                 for message in subscription.messages(kind.removeprefix("margin "), subject, self._clock_ms()):
                     self._waiting.put_nowait(message)
 
-    def obey(self, text: str) -> None:
+    def obey(self, text: str | bytes) -> None:
         """Answer one command, in the shapes of Kalshi's AsyncAPI document."""
         try:
             command = json.loads(text)

@@ -134,10 +134,17 @@ def test_what_is_not_known_never_goes_on(command: bytes) -> None:
     assert refused(frame(TEXT, command))[0] == 1008
 
 
+def test_a_binary_command_goes_on_as_one() -> None:
+    passed = FrameFilter("").feed(frame(BINARY, LIST[:9], fin=False) + frame(CONT, LIST[9:]) + frame(TEXT, LIST))
+    assert heard(passed) == [(BINARY, LIST), (TEXT, LIST)]
+
+
 @pytest.mark.parametrize(
     ("frames", "code"),
     [
-        ([frame(BINARY, LIST)], 1003),
+        ([frame(BINARY, UNKNOWN)], 1008),
+        ([frame(BINARY, b"\xff")], 1008),
+        ([frame(BINARY, LIST[:9], fin=False), frame(BINARY, LIST[9:])], 1002),
         ([frame(TEXT, LIST, mask=False)], 1002),
         ([frame(TEXT, LIST, rsv1=True)], 1002),
         ([frame(TEXT, LIST, rsv2=True)], 1002),

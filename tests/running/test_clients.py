@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import node
-from tests.support.cli import ROOT
-from tests.support.orders import ORDERS, TICKER
+from tests.support.order_life import LIFE, TERMS, in_table, lived
+from tests.support.published import PACKAGES
 from tests.support.sdks import need
 
 if TYPE_CHECKING:
@@ -18,24 +18,13 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.program, pytest.mark.softhsm, pytest.mark.sdks]
 
-TERMS = {
-    "ticker": TICKER,
-    "side": "bid",
-    "price": "0.2000",
-    "count": "2.00",
-    "time_in_force": "good_till_canceled",
-    "self_trade_prevention_type": "taker_at_cross",
-}
-LIFE = [("POST", 201), ("GET", 200), ("DELETE", 200)]
-PAGE = (ROOT / "docs" / "clients.md").read_text()
-
 KALSHI_SDK = f"""
 import asyncio, os, sys
 from kalshi import AsyncKalshiClient, KalshiAuth, KalshiConfig
 from kalshi.models.orders import CreateOrderV2Request
 
 async def main():
-    urls = {{name: os.environ[f"KALSHI_{{name.upper()}}"] for name in ("base_url", "ws_base_url")}}
+    urls = {{"base_url": os.environ["KALSHI_BASE_URL"], "ws_base_url": os.environ["KALSHI_WS_URL"]}}
     if sys.argv[1:]:  # its from_env has no variable for the WebSocket, and takes Kalshi's own host
         client = AsyncKalshiClient.from_env()
     else:
@@ -88,18 +77,6 @@ ask -X DELETE $url/events/orders/$id | sed 's/.*"reduced_by": *"\\([^"]*\\)".*/\
 """
 
 
-def lived(runs: Runs) -> list[tuple[str, int | None]]:
-    """Return what became of the requests for orders, each signed well with the token's key."""
-    paths = (ORDERS, "/trade-api/v2/portfolio/orders")
-    seen = [one for one in runs.sandbox.requests if one.path.startswith(paths)]
-    assert all(one.verified for one in seen)
-    return [(one.method, one.status) for one in seen]
-
-
-def in_table(client: str, version: str) -> bool:
-    return any(line.startswith(f"| {client} | {version} |") for line in PAGE.splitlines())
-
-
 @pytest.mark.parametrize("contained", [False, True])
 def test_kalshi_sdk(runs: Runs, contained: bool) -> None:
     assert in_table("kalshi-sdk", need("kalshi-sdk"))
@@ -132,3 +109,7 @@ def test_curl_with_kalshis_own_host(runs: Runs) -> None:
     done = runs.run("bash", "-c", CURL, options=("--contain",))
     assert done.stdout.split() == ["resting", "2.00"], done.stderr
     assert lived(runs) == LIFE
+
+
+def test_the_table_has_every_client_that_is_run_behind_a_flag() -> None:
+    assert [package for package, version in PACKAGES.items() if not in_table(package, version)] == []

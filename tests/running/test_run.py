@@ -68,7 +68,7 @@ def test_a_program_signs_and_holds_no_key(runs: Runs, token: TestToken) -> None:
     assert [name for name in environment if name.startswith(KEPT_FROM_PROGRAMS) and name not in given] == []
     shown = done.stdout + done.stderr
     assert not any(secret in shown for secret in (token.pin, str(token.pin_file), runs.sandbox.bootstrap_key_id))
-    throwaway = environment["KALSHI_PRIVATE_KEY_PEM"]
+    throwaway = Path(environment["KALSHI_PRIVATE_KEY_PATH"]).read_text()
     assert Path(environment["KALSHI_PRIVATE_KEY_PATH"]).read_text() == throwaway
     assert throwaway != runs.sandbox.bootstrap_pem
     assert done.stderr == ""

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from pathlib import Path
 
-from hsm_keys.running.throwaway import Throwaway
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from hsm_keys.running.throwaway import PemType, Throwaway, throwaway_in
 from hsm_keys.running.variables import KEPT_FROM_PROGRAMS, VARIABLES, environment_for
 from tests.support.cli import ROOT
 
@@ -38,4 +44,15 @@ def test_what_opens_a_store_is_left_out() -> None:
         "NO_PROXY": "127.0.0.1,localhost",
     }
     assert given["KALSHI_API_BASE_URL"] == "http://127.0.0.1:1/trade-api/v2"
-    assert given["KALSHI_WS_BASE_URL"] == "ws://127.0.0.1:1/trade-api/ws/v2"
+    assert given["KALSHI_WS_URL"] == "ws://127.0.0.1:1/trade-api/ws/v2"
+    assert given["KALSHI_WS_BASE_URL"] == "ws://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(("pem_type", "kind"), [("rsa", RSAPrivateKey), ("ed25519", Ed25519PrivateKey)])
+def test_the_throwaway_is_of_the_type_that_was_asked_for(tmp_path: Path, pem_type: PemType, kind: type) -> None:
+    throwaway = throwaway_in(tmp_path, pem_type)
+    given = environment_for({}, port=1, token="t", throwaway=throwaway)
+    for pem in (Path(given["KALSHI_PRIVATE_KEY_PATH"]).read_bytes(), b64decode(given["KALSHI_PRIVATE_KEY_BASE64"])):
+        assert isinstance(load_pem_private_key(pem, password=None), kind)
+    assert throwaway.path.stat().st_mode & 0o777 == 0o600
+    assert throwaway_in(tmp_path, pem_type) == throwaway

@@ -140,10 +140,17 @@ def test_bad_commands_get_kalshis_error_codes(boss: Caller, command: object, com
         assert ask(session, {"id": 9, "cmd": "subscribe", "params": {"channels": ["fill"]}})["msg"]["sid"] == 1
 
 
+def test_a_command_may_be_a_binary_message(boss: Caller) -> None:
+    with dial(boss.server, boss.headers("GET", PATH)) as session:
+        session.send(b'{"id": 9, "cmd": "subscribe", "params": {"channels": ["fill"]}}')
+        assert json.loads(session.recv(timeout=20))["msg"]["sid"] == 1
+        session.send(b"\xff")
+        assert json.loads(session.recv(timeout=20))["msg"]["code"] == 1
+
+
 def test_pings_are_answered_and_a_close_is_acknowledged(boss: Caller) -> None:
     with dial(boss.server, boss.headers("GET", PATH)) as session:
         assert session.ping("heartbeat").wait(timeout=20)
-        session.send(b"binary messages are ignored")
         session.close(1000, "done")
         with pytest.raises(ConnectionClosedOK) as caught:
             session.recv(timeout=20)
