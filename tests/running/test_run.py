@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from base64 import b64decode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,7 @@ def test_a_program_signs_and_holds_no_key(runs: Runs, token: TestToken) -> None:
     shown = done.stdout + done.stderr
     assert not any(secret in shown for secret in (token.pin, str(token.pin_file), runs.sandbox.bootstrap_key_id))
     throwaway = Path(environment["KALSHI_PRIVATE_KEY_PATH"]).read_text()
-    assert Path(environment["KALSHI_PRIVATE_KEY_PATH"]).read_text() == throwaway
+    assert b64decode(environment["KALSHI_PRIVATE_KEY_BASE64"]).decode() == throwaway
     assert throwaway != runs.sandbox.bootstrap_pem
     assert done.stderr == ""
     assert runs.processes() == []
