@@ -124,19 +124,30 @@ class Cancelling:
             return None
 
     async def _sent(self, method: str, target: str, body: bytearray | None = None) -> tuple[int | None, str]:
-        """Send a request; return the status, or None and why there is none. The answer goes to the body."""
+        """Send a request; return the status, or None and why there is none. The answer goes to the body.
+
+        It is sent once more if a connection breaks: to cancel all twice does no harm.
+        """
         path = target.partition("?")[0]
+        signed: dict[str, str] = {}
 
         async def sign() -> dict[str, str]:
-            kept = self._signs.kept(method, path)
-            return kept if kept is not None else await self._signs.in_thread(self._signs.sign_frozen, method, path)
+            if not signed:
+                headers = self._signs.kept(method, path)
+                if headers is None:
+                    headers = await self._signs.in_thread(self._signs.sign_frozen, method, path)
+                signed.update(headers)
+            return signed
 
         try:
             async with asyncio.timeout(_ANSWER_S):
-                status, text = await self._upstream.own(method, target, sign)
+                try:
+                    status, text = await self._upstream.own(method, target, sign, urgent=True)
+                except aiohttp.ClientError:
+                    status, text = await self._upstream.own(method, target, sign)
         except HsmKeysError as error:
             return None, f"nothing was sent: the store can't sign: {error}"
-        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+        except (aiohttp.ClientError, TimeoutError) as error:
             return None, f"Kalshi didn't answer ({reason_of(error)})"
         if body is not None:
             body += text

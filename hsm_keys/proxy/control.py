@@ -81,6 +81,8 @@ class Control:
         self._marker = marker
         self._running = running
         self._unsaved = ""
+        self._freezes = 0
+        self._saving = asyncio.Lock()
         self.serves_at = ""
         self.token_folder = ""
         self.attestation: AttestationWatch | None = None
@@ -119,25 +121,35 @@ class Control:
             return web.Response(status=503 if problem else 200, text=f"{problem or 'ready'}\n")
         return web.Response(status=404, text="there are /metrics, /healthz and /readyz\n")
 
-    def freeze(self) -> None:
-        """Stop all signing, also over a restart; what can't be kept is frozen all the same, and ``status`` says so."""
+    def _stop(self) -> None:
+        """Stop all signing."""
+        self._freezes += 1
         self._judge.frozen = True
         self._signs.freeze()
         self._running.stop(_FROZEN)
         self._metrics.frozen.set(1)
-        if not self._save(frozen=True):
-            _log.error("frozen, but a restart would thaw: %s", self._unsaved)
-        self._write("frozen")
 
-    def thaw(self) -> None:
+    async def _keep_frozen(self) -> None:
+        """Keep it over a restart; what can't be kept is frozen all the same, and ``status`` says so."""
+        async with self._saving:
+            await asyncio.to_thread(self._save, frozen=True)  # a disk that is slow doesn't hold up what cancels
+            if self._unsaved:
+                _log.error("frozen, but a restart would thaw: %s", self._unsaved)
+            self._write("frozen")
+
+    async def _thaw(self) -> None:
         """Sign again, unless a restart would freeze: then it stays frozen, and ``status`` says so."""
-        if not self._save(frozen=False):
-            _log.error("not thawed: %s", self._unsaved)
-            return
-        self._judge.frozen = False
-        self._signs.thaw()
-        self._metrics.frozen.set(0)
-        self._write("thawed")
+        before = self._freezes
+        async with self._saving:
+            if self._freezes != before:  # frozen again meanwhile
+                return
+            if not self._save(frozen=False):
+                _log.error("not thawed: %s", self._unsaved)
+                return
+            self._judge.frozen = False
+            self._signs.thaw()
+            self._metrics.frozen.set(0)
+            self._write("thawed")
 
     def identity(self) -> dict[str, Any]:
         """Return which proxy this is: what is known without a look at the store or at Kalshi."""
@@ -179,12 +191,16 @@ class Control:
         return _json(self.identity())
 
     async def _changed(self, path: str) -> web.Response:
-        if path.startswith("/freeze"):
-            self.freeze()
+        freezes, cancels = path.startswith("/freeze"), path.endswith(_CANCEL_ALL)
+        if freezes:
+            self._stop()
+        cancelling = asyncio.create_task(self._cancelled()) if cancels else None
+        if freezes:
+            await self._keep_frozen()
         elif path == "/thaw":
-            self.thaw()
+            await self._thaw()
         unsaved = self._unsaved and path != _CANCEL_ALL
-        cancelled = {"cancelled": await self._cancelled()} if path.endswith(_CANCEL_ALL) else {}
+        cancelled = {"cancelled": await cancelling} if cancelling is not None else {}
         return _json({**self.status(), **cancelled}, HTTPStatus.INSUFFICIENT_STORAGE if unsaved else HTTPStatus.OK)
 
     async def _cancelled(self) -> dict[str, Any]:

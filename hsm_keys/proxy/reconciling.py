@@ -126,11 +126,14 @@ class Reconciler:
         lost = [order for order in orders if not order.order_id and not order.is_under_way]
         gone = [order for order in known if order.order_id not in resting]
         gone_before = self._gone.get(exchange, set())
-        fills = await self._fills(exchange, gone + lost)
+        late = {order.number for order in lost if self._reservations.now() - order.at_ms > self._late_ms}
+        fills = await self._fills(exchange, gone + [order for order in lost if order.number in late])
         groups = [_resting(order, resting) for order in known if order.order_id in resting]
         groups += [await self._ended(order, fills) for order in gone if order.number in gone_before]
         placed = await self._placed(exchange, lost)
-        groups += [await self._looked_up(order, [*placed[order.asked.market], *listed], fills) for order in lost]
+        for order in lost:
+            listed_there = [*placed[order.asked.market], *listed]
+            groups.append(await self._looked_up(order, listed_there, fills, is_late=order.number in late))
         self._gone[exchange] = {order.number for order in gone}
         states = [state for group in groups if self._is_unchanged(group, since) for state in group]
         self._tell(states)
@@ -167,10 +170,14 @@ class Reconciler:
         self._strangers, self._told = strangers, count
 
     async def _looked_up(
-        self, order: ReservedOrder, placed: list[dict[str, Any]], fills: dict[str, list[dict[str, Any]]]
+        self,
+        order: ReservedOrder,
+        placed: list[dict[str, Any]],
+        fills: dict[str, list[dict[str, Any]]],
+        *,
+        is_late: bool,
     ) -> list[State]:
         """Return what became of an order of which the answer was lost; nothing if that can't be told yet."""
-        is_late = self._reservations.now() - order.at_ms > self._late_ms
         asked = order.asked
         if asked.amends:
             return await self._looked_up_amendment(order) if is_late else []

@@ -130,7 +130,8 @@ class Upstream:
         )
         # aiohttp repeats PUT and DELETE on a connection that was closed, and has no public way to leave that.
         self._session._retry_connection = False  # noqa: SLF001
-        self._links = Links(self._origin, self._proxies[self._origin], read_s=self._read_s)
+        proxy = self._proxies[self._origin]
+        self._links, self._urgent = (Links(self._origin, proxy, read_s=self._read_s) for _ in range(2))
         self._warming = asyncio.create_task(self._keep_warm())
         return self
 
@@ -142,6 +143,7 @@ class Upstream:
         await self.close_relays()
         if self._session is not None:
             await self._links.close()
+            await self._urgent.close()
             await self._session.close()
 
     async def close_relays(self) -> None:
@@ -181,7 +183,7 @@ class Upstream:
     async def _sent(self, request: ClientRequest, body: bytes | None, signing: RequestSigning) -> Answer | Reply:
         """Return Kalshi's answer, of which the head was read, or a refusal in its place."""
         try:
-            link, signed = await self._signed_link(signing.headers)
+            link, signed = await self._signed_link(self._links, signing.headers)
         except (aiohttp.ClientError, ConnectionError) as error:
             self._metrics.answered("none").observe(0.0)
             return _unreached(error, "network", "Kalshi can't be reached ({}); nothing was sent")
@@ -197,36 +199,47 @@ class Upstream:
             self._metrics.answered(status).observe((answered_at or time.perf_counter()) - started)
         return answer
 
-    async def _signed_link(self, sign: Sign) -> tuple[Link, dict[str, str]]:
+    @staticmethod
+    async def _signed_link(links: Links, sign: Sign) -> tuple[Link, dict[str, str]]:
         """Return a connection, and headers that were signed when it was open."""
-        link = await self._links.get()
+        link = await links.get()
         while True:
             try:
                 signed = await sign()
             except BaseException:
-                self._links.put(link)
+                links.put(link)
                 raise
             if link.is_open:
                 return link, signed
-            self._links.put(link)  # closed while it was signed
-            link = await self._links.get()
+            links.put(link)  # closed while it was signed
+            link = await links.get()
 
-    async def own(self, method: str, target: str, sign: Sign) -> tuple[int, bytes]:
+    async def own(self, method: str, target: str, sign: Sign, *, urgent: bool = False) -> tuple[int, bytes]:
         """Send a request of the proxy's own, signed when there is a connection; return Kalshi's status and the body.
+
+        Args:
+            method: Its method.
+            target: Its path and query.
+            sign: Signs it.
+            urgent: Whether it goes on a connection that is kept for such requests alone.
 
         Raises:
             aiohttp.ClientError: If Kalshi can't be reached, doesn't answer, or answers with more than 1 MiB.
             HsmKeysError: Whatever signing raises; nothing was sent then.
         """
-        _sign.set(sign)
-        async with await self._request(method, self._origin, target) as answer:
-            body = bytearray()
-            async for chunk in answer.content.iter_any():
-                body += chunk
-                if len(body) > _OWN_LIMIT:
-                    answer.close()
-                    raise aiohttp.ClientPayloadError("the answer is too long")
-            return answer.status, bytes(body)
+        link, signed = await self._signed_link(self._urgent if urgent else self._links, sign)
+        try:
+            with await link.exchange(request_bytes(method, target, self._links.host, signed.items())) as answer:
+                body = bytearray()
+                async for chunk in answer.chunks():
+                    body += chunk
+                    if len(body) > _OWN_LIMIT:
+                        raise aiohttp.ClientPayloadError("the answer is too long")
+                return answer.status, bytes(body)
+        except TimeoutError:
+            raise aiohttp.ServerTimeoutError from None
+        except OSError as error:
+            raise aiohttp.ClientOSError(error.errno, error.strerror) from None
 
     async def relay(
         self,
@@ -313,13 +326,14 @@ class Upstream:
         return await self._session.request(method, url, headers=headers, data=body, allow_redirects=False, proxy=proxy)
 
     async def _keep_warm(self) -> None:
-        """Keep one connection open, so that the first order doesn't wait for TLS."""
+        """Keep two connections open: the first order doesn't wait for TLS, nor does what stops all orders."""
         while True:
-            with suppress(aiohttp.ClientError, TimeoutError, OSError):
-                link = await self._links.get()
-                with await link.exchange(request_bytes("GET", _WARMING, self._links.host, ())) as answer:
-                    await answer.read()
-            self._links.tidy()
+            for links in (self._links, self._urgent):
+                with suppress(aiohttp.ClientError, TimeoutError, OSError):
+                    link = await links.get()
+                    with await link.exchange(request_bytes("GET", _WARMING, links.host, ())) as answer:
+                        await answer.read()
+                links.tidy()
             await asyncio.sleep(_WARM_S)
 
 

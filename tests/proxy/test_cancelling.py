@@ -8,6 +8,7 @@ import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
+import aiohttp
 import pytest
 
 from hsm_keys.proxy import cancelling
@@ -91,9 +92,15 @@ class Kalshi:
         self.resting = 0
         self.sent: list[tuple[str, dict[str, str]]] = []
         self.cancelled = asyncio.Event()
+        self.urgent: list[bool] = []
+        self.breaks = 0
 
-    async def own(self, method: str, target: str, sign: Sign) -> tuple[int, bytes]:
-        self.sent.append((method, await sign()))
+    async def own(self, method: str, target: str, sign: Sign, *, urgent: bool = False) -> tuple[int, bytes]:
+        self.sent.append((method, dict(await sign())))
+        self.urgent.append(urgent)
+        if self.breaks:
+            self.breaks -= 1
+            raise aiohttp.ServerDisconnectedError
         if method == "GET":
             return 200, json.dumps({"orders": [{}] * self.resting}).encode()
         self.resting = 0
@@ -147,6 +154,19 @@ def test_a_token_that_hangs_delays_nothing() -> None:
         assert kalshi.cancels == [HELD]  # while the token hangs
         token.goes_on.set()
         assert (await asked)["status"] == 204
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("breaks", "status"), [(1, 204), (2, None)])
+def test_a_connection_that_breaks_costs_no_further_signature(breaks: int, status: int | None) -> None:
+    async def run() -> None:
+        kalshi, token = Kalshi(), Token(HELD)
+        token.goes_on.set()
+        kalshi.breaks = breaks
+        switch = made(kalshi, token, Judge())
+        assert (await switch.cancel_all())["status"] == status
+        assert (kalshi.cancels, kalshi.urgent[:2]) == ([HELD, HELD], [True, False])
 
     asyncio.run(run())
 

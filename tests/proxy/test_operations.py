@@ -9,13 +9,14 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from asyncio import gather
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.client import HTTPException
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from hsm_keys.proxy.cancelling import Cancelling
     from hsm_keys.sandbox import SandboxServer
     from hsm_keys.signing.signer import RequestSigner
     from tests.support.door import Door
@@ -318,3 +320,41 @@ def test_nothing_is_signed_for_an_attestation_while_frozen_or_out_of_reach(
     assert f"\n{EXPIRES} NaN\n" in read(address, "/metrics")[1]
     assert not [seen for seen in sandbox.requests if seen.path == f"{V2}/api_keys"]
     assert run_json("proxy", "status", "--name", "prod", **door.environment)["attested_until"] is None
+
+
+def test_a_disk_that_is_slow_holds_up_no_cancel_and_thaws_nothing(
+    steered: tuple[Control, AuditTrail, Counted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control, _, _ = steered
+    disk = threading.Event()
+
+    def write(_marker: FreezeMarker, *, frozen: bool) -> None:
+        assert not frozen or disk.wait(20)
+
+    monkeypatch.setattr(FreezeMarker, "write", write)
+
+    def ask(path: str) -> asyncio.Task[web.StreamResponse]:
+        return asyncio.create_task(control.answer(make_mocked_request("POST", path)))
+
+    async def freeze_and_thaw() -> None:
+        cancelled = asyncio.Event()
+
+        async def cancel_all() -> dict[str, Any]:
+            cancelled.set()
+            return {"status": 204, "problem": "", "resting": 0}
+
+        control.cancelling = cast("Cancelling", SimpleNamespace(cancel_all=cancel_all))
+        frozen = ask("/freeze/cancel-all")
+        await cancelled.wait()
+        thawed = ask("/thaw")
+        await asyncio.sleep(0)
+        assert (control.identity()["frozen"], frozen.done(), thawed.done()) == (True, False, False)
+        once_more = ask("/freeze")
+        await asyncio.sleep(0)
+        disk.set()
+        assert [answer.status for answer in await gather(frozen, thawed, once_more)] == [200] * 3
+        assert control.identity()["frozen"], "the last word was a freeze"
+        await ask("/thaw")
+        assert not control.identity()["frozen"]
+
+    asyncio.run(freeze_and_thaw())
