@@ -124,6 +124,7 @@ def enroll(
     Raises:
         UsageError: If the name, a scope or the subaccount can't be; nothing was done.
         KeyExistsError: If the name is enrolled already, in this environment or in another one.
+        WrongEnvironmentError: If an earlier run was about to register the key in another one; nothing was done.
         ForeignKeyError: If a key that isn't ours has the name; nothing was done.
         KeyProblemError: If the key that signs the management calls can't manage API keys; nothing was done.
         CustodyError: If the private half isn't in custody; it is not registered.
@@ -133,7 +134,9 @@ def enroll(
     new_key_fields(name, scopes, subaccount)
     with exclusive(store, name):
         store.mend(name)
-        _unregistered(store, name)
+        left = _unregistered(store, name)
+        if left is not None:
+            check_environment(name, left.environment, management.environment)
         listed = management.api_keys.list().api_keys  # also shows, before anything is made, that we may ask
         check_manages(management.signer.api_key_id, listed)
         if scopes is None:

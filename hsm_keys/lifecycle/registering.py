@@ -115,7 +115,7 @@ class Registrar:
             if namesakes:
                 ids = ", ".join(namesakes)
                 self._report(f"note: Kalshi has another API key called {wanted.name!r}, not in this store: {ids}")
-            api_key_id = self._post(key, wanted, listed)
+            api_key_id = self._post(self._begun(key), wanted, listed)
             self._report(f"registered the public half at Kalshi, as API key {api_key_id}")
             self._yield_to_others(key, api_key_id, listed)
         bound = self._bind(key, api_key_id)
@@ -123,6 +123,18 @@ class Registrar:
         self._store.mend(bound.name)
         self._report("proved it: Kalshi answered a request signed in the store")
         return bound, api_key_id
+
+    def _begun(self, key: StoredKey) -> StoredKey:
+        """Write down where the key is about to be registered: after a crash that says where Kalshi may know it."""
+        if key.registering and key.environment == self._environment:
+            return key
+        try:
+            return self._store.begin_registration(key, self._environment)
+        except KeyNotFoundError:
+            raise KeyBusyError(
+                f"somebody else destroyed the pair of {key.name!r} meanwhile; nothing was registered",
+                hint="run the same command again in a while: it goes on from what is there",
+            ) from None
 
     def _bind(self, key: StoredKey, api_key_id: str) -> StoredKey:
         """Bind the id; if somebody destroyed the pair meanwhile, leave no API key that nobody can sign for."""

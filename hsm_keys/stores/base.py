@@ -41,11 +41,12 @@ class StoredKey(ABC):
         name: The key's name in its store.
         api_key_id: The id that Kalshi knows the public half by; None while the key is only minted, and for a key that
             isn't ours.
-        environment: The environment in which it is registered, as ``environment_name`` gives it, or for which it is
-            being imported; else None.
+        environment: The environment in which it is registered, as ``environment_name`` gives it, or was about to be,
+            or for which it is being imported; else None.
         ours: Whether hsm-keys has marked the key, by making or by adopting it. One that isn't ours signs where an API
             key id is given, and is never changed, renamed or ended.
         doubt: Why a mark of ours that the key carries isn't believed; empty if it carries none, or it is.
+        registering: Whether it was about to be registered, and isn't bound yet: Kalshi may know it.
         uri: Where the key lives; never holds a PIN.
     """
 
@@ -54,6 +55,7 @@ class StoredKey(ABC):
     environment: str | None
     ours: bool
     doubt: str = ""
+    registering: bool = False
     uri: str
 
     @property
@@ -296,6 +298,17 @@ class KeyStore(ABC):
         names = as_renaming(self)
         left = names.rename(leaver, name + mark)
         return names.rename(taker, name), left
+
+    def begin_registration(self, key: StoredKey, environment: str) -> StoredKey:  # noqa: ARG002 - where it can be kept
+        """Write beside a minted key in which environment it is about to be registered, and return it so marked.
+
+        So whoever finds it after a crash knows where Kalshi may know it. A store that can't keep it leaves it out.
+
+        Raises:
+            KeyNotFoundError: If somebody destroyed the key meanwhile.
+            KeyBusyError: If somebody registered it meanwhile.
+        """
+        return key
 
     @abstractmethod
     def bind(self, key: StoredKey, api_key_id: str, environment: str) -> StoredKey:

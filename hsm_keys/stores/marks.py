@@ -26,7 +26,8 @@ class Mark:
         ours: Whether hsm-keys has marked the key, by making or by adopting it.
         api_key_id: The API key id of a registered key.
         environment: The environment in which it is registered, as ``environment_name`` gives it; without an API key
-            id, the one for which a key is being imported.
+            id, the one for which a key is being imported, or in which it was about to be registered.
+        registering: Whether it is a minted key that was about to be registered: Kalshi may know it by now.
         doubt: Why a mark of ours that the key carries isn't believed; empty if it carries none, or it is.
     """
 
@@ -34,6 +35,7 @@ class Mark:
     api_key_id: str | None = None
     environment: str | None = None
     doubt: str = ""
+    registering: bool = False
 
 
 FOREIGN: Final = Mark(ours=False)

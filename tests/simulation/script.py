@@ -146,8 +146,7 @@ def script_of(seed: int) -> Script:
         command = source.choice(_AFTER[begin] if first else _LATER)
         other = operators == 2 and source.random() < 0.15
         faults = tuple(_fault(source, alone=operators == 1) for _ in range(source.choice((0, 1, 1, 1, 2, 3))))
-        # Which environment a minted key was made for, no store says: destroyed in the wrong one, it leaves an API key.
-        wrong_place = source.random() < 0.04 and not (command == "revoke-destroy" and begin == ())
+        wrong_place = source.random() < 0.04
         steps.append(
             Step(
                 number % operators,

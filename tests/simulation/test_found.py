@@ -80,6 +80,21 @@ FOUND = {
         Step(0, "rotate", faults=(Fault(Kind.LOSE_ANSWER, 4),), pause_s=0.0),
         lag_s=1.5,
     ),
+    **{
+        f"revoke destroyed a minted key in {store} that enroll had registered in another environment": life(
+            store, (), Step(0, "enroll", faults=after(at)), Step(0, "revoke-destroy", environment="demo")
+        )
+        for store, at in (("token", 7), ("kms", 4), ("vault", 5))
+    },
+    **{
+        f"revoke destroyed a successor in {store} that was registered in another environment": life(
+            store,
+            ("enroll",),
+            Step(0, "rotate", faults=after(at)),
+            Step(0, "revoke-destroy", "prod+next", environment="demo"),
+        )
+        for store, at in (("token", 7), ("kms", 4), ("vault", 5))
+    },
     "reconcile said finish where only the old key of a rotation still lived": Script(
         1, "vault", ("enroll", "rotate"), (Step(0, "abort"),), yesterday=0
     ),

@@ -32,6 +32,7 @@ from hsm_keys.stores.awskms.tags import (
     ENVIRONMENT_TAG,
     ID_TAG,
     NAME_TAG,
+    REGISTERING_TAG,
     KeyCreation,
     alias_of,
     mark_of,
@@ -44,7 +45,7 @@ from hsm_keys.stores.marks import Mark, check_ours
 from hsm_keys.values import describe, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from hsm_keys.signing.algorithms import PublicKey
     from hsm_keys.stores.awskms.importing import AwsKmsImports
@@ -328,8 +329,22 @@ class AwsKmsStore(KeyStore):
         tags = {NAME_TAG: key.name, ID_TAG: check_api_key_id(api_key_id), ENVIRONMENT_TAG: environment}
         if key.ours:
             del tags[NAME_TAG]  # an alias in the middle of its handover says more than the tag, and the reverse
+        self._tag(kms_key, tags)
+        mark = Mark(ours=True, api_key_id=tags[ID_TAG], environment=environment)
+        return self._marked(kms_key, mark)
+
+    def begin_registration(self, key: StoredKey, environment: str) -> AwsKmsKey:
+        """Write the environment as a tag, as ``bind`` does; once the key is bound, it says nothing any more."""
+        kms_key = self._changeable(key)
+        self._tag(kms_key, {REGISTERING_TAG: environment})
+        return self._marked(kms_key, Mark(ours=True, environment=environment, registering=True))
+
+    def _marked(self, key: AwsKmsKey, mark: Mark) -> AwsKmsKey:
+        return AwsKmsKey(self, key.name, mark, key.uri, Found(key.arn, key.key_type, key.public_key()))
+
+    def _tag(self, kms_key: AwsKmsKey, tags: Mapping[str, str]) -> None:
         for region in self._regions_of(kms_key):
-            call = KmsCall("TagResource", key.name, region)
+            call = KmsCall("TagResource", kms_key.name, region)
             try:
                 ask(
                     call,
@@ -340,8 +355,6 @@ class AwsKmsStore(KeyStore):
             except KmsKeyNotFoundError:
                 if region == region_of(kms_key.arn):
                     raise  # elsewhere it hasn't been replicated yet; a replica is given the tags
-        mark = Mark(ours=True, api_key_id=tags[ID_TAG], environment=environment)
-        return AwsKmsKey(self, key.name, mark, key.uri, Found(kms_key.arn, key.key_type, key.public_key()))
 
     def _regions_of(self, key: AwsKmsKey) -> tuple[str, ...]:
         own = region_of(key.arn) or self._uri.regions[0]

@@ -21,6 +21,7 @@ __all__ = [
     "ENVIRONMENT_TAG",
     "ID_TAG",
     "NAME_TAG",
+    "REGISTERING_TAG",
     "TAGS",
     "VOUCHER_TAGS",
     "WRAPPING_ALGORITHM",
@@ -35,10 +36,13 @@ ALIAS_PREFIX: Final = "alias/hsm-keys/"
 NAME_TAG: Final = "hsm-keys:name"
 ID_TAG: Final = "hsm-keys:api-key-id"
 ENVIRONMENT_TAG: Final = "hsm-keys:environment"
+REGISTERING_TAG: Final = "hsm-keys:registering"
+"""The environment in which a minted key is about to be registered."""
+
 VOUCHER_TAGS: Final = tuple(f"hsm-keys:vouched-{number}" for number in (1, 2, 3))
 """What the key before this one signed about it, in base64 and in pieces."""
 
-TAGS: Final = (NAME_TAG, ID_TAG, ENVIRONMENT_TAG, *VOUCHER_TAGS)
+TAGS: Final = (NAME_TAG, ID_TAG, ENVIRONMENT_TAG, REGISTERING_TAG, *VOUCHER_TAGS)
 """Every tag that hsm-keys writes."""
 
 # RSA private keys are taken under RSA_AES_KEY_WRAP alone; the longest wrapping key is what KMS recommends.
@@ -67,7 +71,10 @@ def mark_of(tags: Mapping[str, str]) -> Mark:
     if api_key_id is None and environment is not None and is_environment(environment):
         return Mark(ours=True, environment=environment)  # it is being imported
     if api_key_id is None or environment is None:
-        return MINTED
+        registering = tags.get(REGISTERING_TAG)
+        if api_key_id is not None or registering is None or not is_environment(registering):
+            return MINTED
+        return Mark(ours=True, environment=registering, registering=True)
     try:
         known = check_api_key_id(api_key_id)
     except UsageError:

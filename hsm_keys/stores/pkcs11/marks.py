@@ -3,8 +3,9 @@
 A token may hold keys of other programs, whose CKA_ID can be any bytes: 16 of them are what other tools make up, and 20
 a hash. So ours begin with a word of our own. A key that is only minted has ``kalshi:minted:`` and the SHA-1 of its
 public key's bits; a registered one ``kalshi:``, the environment, ``:``, and the UUID's 16 bytes, or for an id that is
-no UUID ``id:`` and its text. The throwaway key that marks an import has ``kalshi:importing:``, the environment, ``:``
-and that SHA-1. Whatever else a CKA_ID says, the key is somebody else's.
+no UUID ``id:`` and its text. In between, a key that is about to be registered has ``kalshi:registering:``, the
+environment, ``:`` and that SHA-1; and the throwaway key that marks an import has ``kalshi:importing:`` and the same.
+Whatever else a CKA_ID says, the key is somebody else's.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from hsm_keys.values import describe
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
 
-__all__ = ["fingerprint", "importing_id", "minted_id", "passing_id", "read_mark", "registered_id"]
+__all__ = ["fingerprint", "importing_id", "minted_id", "passing_id", "read_mark", "registered_id", "registering_id"]
 
 _OURS: Final = b"kalshi:"
 _MINTED: Final = _OURS + b"minted:"
 _TEXT: Final = b"id:"
 _DIGEST_LENGTH: Final = 20
-_IMPORTING = re.compile(rb"kalshi:importing:(?P<environment>[a-z0-9-]{1,32}):.{20}", re.DOTALL)
+_UNDER_WAY = re.compile(rb"kalshi:(?P<what>importing|registering):(?P<environment>[a-z0-9-]{1,32}):.{20}", re.DOTALL)
 _REGISTERED = re.compile(
     rb"kalshi:(?P<environment>[a-z0-9-]{1,32}):(?:id:(?P<text>[\x21-\x7e]+)|(?P<uuid>.{16}))", re.DOTALL
 )
@@ -56,6 +57,11 @@ def importing_id(public_key: PublicKey, environment: str) -> bytes:
     return _OURS + b"importing:" + environment.encode() + b":" + fingerprint(public_key)
 
 
+def registering_id(public_key: PublicKey, environment: str) -> bytes:
+    """Return the CKA_ID of a minted key that is about to be registered in an environment of Kalshi's."""
+    return _OURS + b"registering:" + environment.encode() + b":" + fingerprint(public_key)
+
+
 def registered_id(api_key_id: str, environment: str) -> bytes:
     """Return the CKA_ID that holds an API key id and its environment.
 
@@ -79,12 +85,12 @@ def read_mark(cka_id: bytes | None) -> Mark:
         return FOREIGN
     if cka_id.startswith(_MINTED) and len(cka_id) == len(_MINTED) + _DIGEST_LENGTH:
         return MINTED
-    importing, registered = _IMPORTING.fullmatch(cka_id), _REGISTERED.fullmatch(cka_id)
-    found = importing or registered
+    under_way, registered = _UNDER_WAY.fullmatch(cka_id), _REGISTERED.fullmatch(cka_id)
+    found = under_way or registered
     environment = found["environment"].decode() if found else ""
     if found is None or not is_environment(environment):
         return FOREIGN
-    if importing:
-        return Mark(ours=True, environment=environment)
+    if under_way:
+        return Mark(ours=True, environment=environment, registering=under_way["what"] == b"registering")
     api_key_id = found["text"].decode() if found["text"] else str(UUID(bytes=found["uuid"]))
     return Mark(ours=True, api_key_id=api_key_id, environment=environment)

@@ -38,7 +38,7 @@ from hsm_keys.stores.pkcs11.key_pairs import (
     write_id,
     write_label,
 )
-from hsm_keys.stores.pkcs11.marks import minted_id, registered_id
+from hsm_keys.stores.pkcs11.marks import minted_id, read_mark, registered_id, registering_id
 from hsm_keys.stores.pkcs11.minting import Mint, busy, shows_others_late
 from hsm_keys.stores.pkcs11.objects import NO_LABEL, Pair, is_ours, required
 from hsm_keys.stores.pkcs11.opening import PAUSES_S, Opening
@@ -253,6 +253,20 @@ class Pkcs11Store(KeyStore):
             if not theirs:
                 destroy_pair(objects, private)
         raise busy(key.name, self.description, "it is theirs now" if theirs else "this one is destroyed")
+
+    def begin_registration(self, key: StoredKey, environment: str) -> StoredKey:
+        """Write the environment to CKA_ID of both objects; where that is fixed, it is left out."""
+        cka_id = registering_id(key.public_key(), environment)
+        with self._changing(key, f"mark the key {key.name!r}") as (objects, private):
+            if read_mark(read(private, Attribute.ID)).api_key_id is not None:
+                raise busy(key.name, self.description, "nothing was changed")
+            try:
+                write_id(objects, private, cka_id)
+            except ckr.PKCS11Error as error:
+                if is_gone(error):
+                    raise
+                return key
+        return Pkcs11Key(self, key.name, cka_id, key.public_key())
 
     def bind(self, key: StoredKey, api_key_id: str, environment: str) -> StoredKey:
         """Write the API key id and its environment to CKA_ID of both objects; that makes the key ours."""

@@ -36,7 +36,7 @@ class Record:
         transit_key: The name of the Transit key.
         version: The version of the Transit key that is the pair.
         api_key_id: The API key id of a registered key.
-        environment: The environment in which it is registered, or for which it is being imported.
+        environment: The environment in which it is registered, or was about to be, or for which it is being imported.
         phase: What has been begun with it; None for a key that is whole.
         key_type: The type that is being made or imported.
         run: Stands for the run that is making it.
@@ -58,7 +58,8 @@ class Record:
         if self.environment is not None and not is_environment(self.environment):
             return FOREIGN
         if self.api_key_id is None:
-            return Mark(ours=True, environment=self.environment)
+            registering = self.environment is not None and self.phase is not Phase.IMPORTING
+            return Mark(ours=True, environment=self.environment, registering=registering)
         try:
             known = check_api_key_id(self.api_key_id)
         except UsageError:

@@ -9,7 +9,7 @@ from base64 import b64encode
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from hsm_keys.errors import KeyExistsError, StoreUnavailableError, UsageError
+from hsm_keys.errors import KeyBusyError, KeyExistsError, StoreUnavailableError, UsageError
 from hsm_keys.forks import ProcessLock, fork_generation
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.api_key_ids import check_api_key_id
@@ -246,6 +246,29 @@ class VaultStore(KeyStore):
 
         self.entries.change(base_of(key.name), write)
         return self._key(key.name, bound[0], vault_key.found)
+
+    def begin_registration(self, key: StoredKey, environment: str) -> VaultKey:
+        """Write the environment into the entry.
+
+        Raises:
+            KeyNotFoundError: If the entry doesn't name the key any more.
+            KeyBusyError: If it names an API key id for it.
+            VaultError: If the server refuses.
+        """
+        vault_key = self._changeable(key)
+        begun: list[Record] = []
+
+        def write(records: Records) -> None:
+            label = label_of(records, vault_key.transit_key)
+            if label is None:
+                raise VaultKeyNotFoundError(f"the entry of {key.name!r} doesn't name {vault_key.transit_key} any more")
+            if records[label].api_key_id is not None:
+                raise KeyBusyError(f"somebody else registered {key.name!r} meanwhile", hint="run it again")
+            records[label] = replace(records[label], environment=environment)
+            begun[:] = [records[label]]
+
+        self.entries.change(base_of(key.name), write)
+        return self._key(key.name, begun[0], vault_key.found)
 
     def rename(self, key: StoredKey, name: str) -> VaultKey:
         """Give the key another label: in one step where both belong to one name, else the new entry first."""

@@ -46,6 +46,20 @@ def test_a_key_is_made_found_and_bound(opened: Opened) -> None:
         assert can_sign(key)
 
 
+def test_a_key_says_where_it_is_about_to_be_registered_until_it_is(opened: Opened) -> None:
+    with opened() as store:
+        made = store.generate("prod", KeyType.ED25519)
+        begun = store.begin_registration(made, "demo")
+        for key in (begun, store.key("prod")):
+            assert (key.state, key.environment, key.registering) == (KeyState.MINTED, "demo", True)
+        again = store.begin_registration(begun, "prod")
+        assert (again.environment, again.registering) == ("prod", True)
+        store.bind(again, ID, "prod")
+        key = store.key("prod")
+        assert (key.state, key.environment, key.registering) == (KeyState.REGISTERED, "prod", False)
+        assert can_sign(key)
+
+
 def test_a_name_is_given_once(opened: Opened) -> None:
     with opened() as store, opened() as other:
         made = store.generate("prod", KeyType.ED25519)
