@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from hsm_keys.signing.environments import websocket_url
     from hsm_keys.signing.signer import RequestSigner
     from hsm_keys.stores import open_store
-    from hsm_keys.stores.base import KeyState, KeyStore, StoredKey
-    from hsm_keys.stores.registered import RegisteredKey
+    from hsm_keys.stores.base import KeyState, KeyStore, RegisteredKey, StoredKey
 
 __all__ = [
     "AsyncKalshiClient",
@@ -51,7 +50,7 @@ _HOMES: Final = {
     "KeyState": "hsm_keys.stores.base",
     "KeyStore": "hsm_keys.stores.base",
     "KeyType": "hsm_keys.signing.algorithms",
-    "RegisteredKey": "hsm_keys.stores.registered",
+    "RegisteredKey": "hsm_keys.stores.base",
     "RequestSigner": "hsm_keys.signing.signer",
     "StoredKey": "hsm_keys.stores.base",
     "open_store": "hsm_keys.stores",

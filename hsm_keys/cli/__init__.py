@@ -16,7 +16,7 @@ from hsm_keys.cli.options import settings_options
 from hsm_keys.cli.output import fail, fail_interrupted, fail_usage, wants_json
 from hsm_keys.cli.streams import SIGPIPE_EXIT, claim_streams, end_streams
 from hsm_keys.stores import backends
-from hsm_keys.stores.backend import PrintsPolicies
+from hsm_keys.stores.policies import PrintsPolicies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -140,7 +140,7 @@ def _ahead(key: StoredKey, seconds: float, report: Callable[[str], None]) -> Res
 @contextmanager
 def _raw_loop(store: KeyStore, key: StoredKey) -> Iterator[tuple[str, Callable[[bytes], bytes]] | None]:
     """Give the name and the signing call of the store's own library; None where there is none in this process."""
-    from hsm_keys.stores.backend import RawSigning
+    from hsm_keys.stores.abilities import RawSigning
 
     if isinstance(store, RawSigning):
         with store.raw(key) as call:

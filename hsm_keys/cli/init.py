@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from hsm_keys.cli.session import Connector
     from hsm_keys.lifecycle.enroll import Enrollment
     from hsm_keys.onboarding.first_key import WantedKey
-    from hsm_keys.onboarding.person import Person
     from hsm_keys.onboarding.profile_of_key import PlannedProfile
     from hsm_keys.onboarding.softhsm_token import NewToken
+    from hsm_keys.person import Person
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = ["fields_of_key", "init"]

@@ -18,7 +18,8 @@ from hsm_keys.values import describe, may_be_shown
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hsm_keys.stores.backend import Option, PrintsPolicies
+    from hsm_keys.stores.backend import Option
+    from hsm_keys.stores.policies import PrintsPolicies
 
 __all__ = [
     "Settings",

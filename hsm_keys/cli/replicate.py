@@ -22,10 +22,10 @@ def replicate(settings: Settings, *, name: str, target: str) -> None:
 
     Afterwards name both Regions, the preferred one first: --region us-east-1,us-west-2.
     """
-    from hsm_keys.stores.backend import as_replicating
+    from hsm_keys.stores.abilities import ReplicatesKeys
 
     with reporting(settings) as report, opened_store(settings, report) as store:
-        key = as_replicating(store).replicate(name, target)
+        key = ReplicatesKeys.of(store).replicate(name, target)
         attributes = key.attributes()
         report(f"the key {name!r} is usable in {target} too")
         if settings.as_json:

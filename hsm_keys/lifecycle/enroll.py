@@ -22,7 +22,7 @@ from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.base import KeyState
 from hsm_keys.stores.key_names import check_new_name, is_marked
-from hsm_keys.stores.marks import name_in_use
+from hsm_keys.stores.ownership import name_in_use
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

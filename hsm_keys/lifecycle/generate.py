@@ -28,9 +28,9 @@ from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.made_by_kalshi import KALSHI, GeneratedPair, KalshiGenerator, called
 from hsm_keys.lifecycle.registering import bind
 from hsm_keys.signing.environments import check_environment
-from hsm_keys.stores.backend import as_importing
+from hsm_keys.stores.abilities import ImportsKeys
 from hsm_keys.stores.key_names import IMPORTING, check_new_name
-from hsm_keys.stores.marks import name_in_use
+from hsm_keys.stores.ownership import name_in_use
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +58,7 @@ class Generator:
     def __init__(self, store: KeyStore, kalshi: KalshiGenerator) -> None:
         self._name = check_new_name(kalshi.name)
         self._store = store
-        self._imports = as_importing(store).imports()
+        self._imports = ImportsKeys.of(store).imports()
         self._kalshi = kalshi
         self._report = kalshi.report
 

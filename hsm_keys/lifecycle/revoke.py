@@ -23,9 +23,9 @@ from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.rights import check_manages, manages_keys, may_manage
 from hsm_keys.lifecycle.targets import Target, check_not_foreign, find_target, keys_named
 from hsm_keys.signing.environments import check_environment
-from hsm_keys.stores.backend import as_renaming
+from hsm_keys.stores.abilities import RenamesKeys
 from hsm_keys.stores.key_names import ENDING, SUCCESSOR
-from hsm_keys.stores.marks import ours
+from hsm_keys.stores.ownership import ours
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -195,7 +195,7 @@ class Revoker:
         return key
 
     def _rename(self, key: StoredKey, name: str) -> StoredKey:
-        return as_renaming(self._store).rename(key, name)
+        return RenamesKeys.of(self._store).rename(key, name)
 
     def _target(self, word: str, keys: Sequence[StoredKey]) -> tuple[Target, Sequence[ApiKey]]:
         for key in keys_named(word, keys):  # before anything is asked: Kalshi's answers here say nothing of it

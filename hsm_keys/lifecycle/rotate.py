@@ -32,9 +32,9 @@ from hsm_keys.lifecycle.registering import Registrar
 from hsm_keys.lifecycle.rights import check_manages
 from hsm_keys.lifecycle.successor_rights import check_same_rights, listing_of, wanted_like
 from hsm_keys.signing.environments import check_environment
-from hsm_keys.stores.backend import as_renaming
+from hsm_keys.stores.abilities import RenamesKeys
 from hsm_keys.stores.key_names import RETIRED, SUCCESSOR, check_new_name
-from hsm_keys.stores.marks import check_ours, why_not_ours
+from hsm_keys.stores.ownership import check_ours, why_not_ours
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -220,7 +220,7 @@ class Rotator:
             if stage.retired is not None:
                 settle()  # somebody may have begun to end it: a deletion is carried out, or known, a moment later
                 prove_registration(self._connect, old, _id_of(old))
-                old, new = self._store.hand_over(name, taker=old, leaver=new, mark=SUCCESSOR)
+                old, new = RenamesKeys.of(self._store).hand_over(name, taker=old, leaver=new, mark=SUCCESSOR)
                 self._report(f"gave {name!r} back to API key {old.api_key_id}")
             self._end_successor(new)
             return Rotation(old, prove_custody(old), None, "aborted")
@@ -257,7 +257,7 @@ class Rotator:
         else:
             prove_registration(self._connect, new, _id_of(new))
         check_same_rights(name, old, new, self._management.api_keys.list().api_keys)
-        taken, left = self._store.hand_over(name, taker=new, leaver=old, mark=RETIRED)
+        taken, left = RenamesKeys.of(self._store).hand_over(name, taker=new, leaver=old, mark=RETIRED)
         self._report(f"{name!r} is now API key {taken.api_key_id}; the old one, {left.api_key_id}, still works")
         return Stage(taken, None, left)
 
@@ -327,7 +327,7 @@ class Rotator:
             end_api_key(self._management, self._connect, old.api_key_id, old, self._report)
         if keep_old:
             name_of_kept = f"{name}+kept-{(old.api_key_id or 'unknown')[:_KEPT_ID_LENGTH]}"
-            kept = as_renaming(self._store).rename(old, name_of_kept)
+            kept = RenamesKeys.of(self._store).rename(old, name_of_kept)
             self._report(f"kept the old private half as {kept.name!r}")
         else:
             self._destroy(old, "the old private half")

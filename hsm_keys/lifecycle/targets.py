@@ -9,7 +9,7 @@ from uuid import UUID
 from hsm_keys.errors import ForeignKeyError, KeyAmbiguousError, KeyNotFoundError, KeyProblemError, UsageError
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.stores.key_names import ENDING, RETIRED, SUCCESSOR
-from hsm_keys.stores.marks import why_not_ours
+from hsm_keys.stores.ownership import why_not_ours
 from hsm_keys.values import shown
 
 if TYPE_CHECKING:

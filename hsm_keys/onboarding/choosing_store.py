@@ -11,8 +11,8 @@ from hsm_keys.onboarding.softhsm_token import offer_token, unfinished_label
 from hsm_keys.values import shown_path
 
 if TYPE_CHECKING:
-    from hsm_keys.onboarding.person import Person
     from hsm_keys.onboarding.softhsm_token import NewToken
+    from hsm_keys.person import Person
 
 __all__ = ["choose_store"]
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.inspecting.proof_of_possession import Connect
     from hsm_keys.kalshi.client import KalshiClient
-    from hsm_keys.onboarding.person import Person
+    from hsm_keys.person import Person
     from hsm_keys.signing.signer import RequestSigner
     from hsm_keys.stores.base import KeyStore, StoredKey
 

@@ -20,7 +20,7 @@ from hsm_keys.stores.pkcs11.new_token import TokenState, make_token, state_of_to
 from hsm_keys.values import Secret, hides_its_arguments, shown_path
 
 if TYPE_CHECKING:
-    from hsm_keys.onboarding.person import Person
+    from hsm_keys.person import Person
 
 __all__ = ["NewToken", "offer_token", "unfinished_label"]
 

@@ -3,42 +3,28 @@
 A back-end is a package whose module ``backend`` has a ``Backend`` named ``BACKEND``, and one line in
 ``hsm_keys.stores``. ``--help`` reads these descriptions: nothing heavy is imported before a store is opened.
 
-What only some stores can do is a protocol here: ``isinstance`` tells whether a store has it, and ``as_...`` refuses one
-that hasn't.
+What only some stores can do is in ``hsm_keys.stores.abilities``, what only some back-ends can in ``policies`` and
+``new_store``.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hsm_keys.errors import UsageError
 from hsm_keys.stores.checks import Check, checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from contextlib import AbstractContextManager
 
-    from hsm_keys.stores.base import KeyStore, StoredKey
-    from hsm_keys.stores.key_imports import KeyImports
+    from hsm_keys.stores.abilities import Ability
+    from hsm_keys.stores.base import KeyStore
+    from hsm_keys.stores.candidates import Candidate
     from hsm_keys.values import Secret
 
-__all__ = [
-    "PURPOSES",
-    "Backend",
-    "ImportsKeys",
-    "Option",
-    "PolicyText",
-    "PrintsPolicies",
-    "RawSigning",
-    "RenamesKeys",
-    "ReplicatesKeys",
-    "as_importing",
-    "as_renaming",
-    "as_replicating",
-    "refuse_two",
-]
+__all__ = ["Backend", "Option", "refuse_two"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +81,7 @@ class Backend(ABC):
         creation_options: What commands that make keys take for it beside.
         has_pin: Whether a person may be asked for a PIN when a store is opened.
         bills_signatures: Whether whoever runs the store bills each signature.
-        abilities: The protocols of this module that its stores have.
+        abilities: What its stores can do that not every store can.
     """
 
     scheme: ClassVar[str]
@@ -105,7 +91,7 @@ class Backend(ABC):
     creation_options: ClassVar[tuple[Option, ...]] = ()
     has_pin: ClassVar[bool] = False
     bills_signatures: ClassVar[bool] = False
-    abilities: ClassVar[tuple[type, ...]] = ()
+    abilities: ClassVar[tuple[type[Ability], ...]] = ()
 
     def has(self, uri: str) -> bool:
         """Tell whether a URI names a store of this kind."""
@@ -160,6 +146,26 @@ class Backend(ABC):
         """
         return []
 
+    def candidates(
+        self,
+        options: Mapping[str, Any],  # noqa: ARG002 - for those that look
+        env: Mapping[str, str],  # noqa: ARG002
+        report: Callable[[str], None],  # noqa: ARG002
+    ) -> list[Candidate]:
+        """Return the stores of this kind that this machine or its environment names, to be proposed to a person.
+
+        Nothing is opened that needs a PIN, and nobody is asked over a network.
+
+        Args:
+            options: This back-end's options; a store that they don't mean is left out.
+            env: The environment.
+            report: Called with a line for people.
+
+        Raises:
+            StoreError: If an option names what isn't there.
+        """
+        return []
+
     @abstractmethod
     def open(
         self,
@@ -194,145 +200,6 @@ class Backend(ABC):
         """
         del uri, options, env  # for those that look from outside
         return checked("store", opened)
-
-
-PURPOSES: Final = ("sign", "enroll", "generate", "rotate", "revoke")
-"""What a policy can be for: the workflows."""
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyText:
-    """A policy, to be given to whoever rules over a store.
-
-    Args:
-        as_dict: As it goes into JSON output.
-        text: In its own syntax; None where that is the JSON output.
-    """
-
-    as_dict: Mapping[str, Any]
-    text: str | None = None
-
-
-class PrintsPolicies(Backend):
-    """A back-end whose stores are ruled by policies, and that prints the least ones.
-
-    Attributes:
-        command: The command group under which ``policy`` stands.
-        policy_options: What the command takes beside purpose, name and the shared options.
-        policy_help: What the command prints, for its help.
-        policy_example: A command line.
-    """
-
-    command: ClassVar[str]
-    policy_options: ClassVar[tuple[Option, ...]] = ()
-    policy_help: ClassVar[str]
-    policy_example: ClassVar[str]
-
-    @abstractmethod
-    def policy(
-        self, purpose: str, name: str | None, uri: str | None, options: Mapping[str, Any], env: Mapping[str, str]
-    ) -> PolicyText:
-        """Return the policy with what a workflow calls and no more; nothing is sent.
-
-        Args:
-            purpose: One of ``PURPOSES``.
-            name: The key's name; None for every key of hsm-keys.
-            uri: Names the store; None where none was named.
-            options: This back-end's options, those for policies among them.
-            env: The environment.
-
-        Raises:
-            UsageError: If something lacks, or can't be.
-        """
-
-
-@runtime_checkable
-class RenamesKeys(Protocol):
-    """A store that gives keys other names."""
-
-    def rename(self, key: StoredKey, name: str) -> StoredKey:
-        """Give a key another name, and return it. Killed half way, it can be called again.
-
-        Raises:
-            KeyExistsError: If another key has that name.
-            StoreError: If the store doesn't let it be changed.
-        """
-
-
-@runtime_checkable
-class ImportsKeys(Protocol):
-    """A store that takes private halves in that were made elsewhere."""
-
-    def imports(self) -> KeyImports:
-        """Return what puts them in."""
-
-
-@runtime_checkable
-class ReplicatesKeys(Protocol):
-    """A store that makes a key usable in a further place."""
-
-    def replicate(self, name: str, region: str) -> StoredKey:
-        """Make the key usable there too, and return it. Safe to repeat.
-
-        Its ``attributes()`` name ``primary_region`` and ``replica_regions``.
-        """
-
-
-@runtime_checkable
-class RawSigning(Protocol):
-    """A store whose library has a signing call of its own, to be measured beside ours.
-
-    Attributes:
-        raw_call: What that call is named.
-    """
-
-    raw_call: ClassVar[str]
-
-    def raw(self, key: StoredKey) -> AbstractContextManager[Callable[[bytes], bytes]]:
-        """Give that call, for one thread."""
-
-
-def as_renaming(store: KeyStore) -> RenamesKeys:
-    """Return the store as one that renames keys.
-
-    Raises:
-        UsageError: If it doesn't.
-    """
-    if isinstance(store, RenamesKeys):
-        return store
-    raise _lacking(store, RenamesKeys, "rename keys")
-
-
-def as_importing(store: KeyStore) -> ImportsKeys:
-    """Return the store as one that takes keys in.
-
-    Raises:
-        UsageError: If it doesn't.
-    """
-    if isinstance(store, ImportsKeys):
-        return store
-    raise _lacking(store, ImportsKeys, "take in keys that were made elsewhere")
-
-
-def as_replicating(store: KeyStore) -> ReplicatesKeys:
-    """Return the store as one that makes keys usable in further places.
-
-    Raises:
-        UsageError: If it doesn't.
-    """
-    if isinstance(store, ReplicatesKeys):
-        return store
-    raise _lacking(store, ReplicatesKeys, "replicate keys")
-
-
-def _lacking(store: KeyStore, ability: type, what: str) -> UsageError:
-    from hsm_keys.stores import backends
-
-    able = [backend for backend in backends() if ability in backend.abilities]
-    return UsageError(
-        f"{store.describe()} can't {what}; {' and '.join(backend.title for backend in able) or 'no other store'} can",
-        hint=f"name a store there: {' or '.join(backend.example for backend in able)}" if able else "",
-    )
 
 
 def refuse_two(option: str, value: object, in_uri: object) -> None:

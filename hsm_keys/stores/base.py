@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast, overload
 from hsm_keys.errors import SigningError
 from hsm_keys.signing.algorithms import KeyType, PublicKey, key_type_of, public_key_pem
 from hsm_keys.signing.signer import RequestSigner, not_registered
-from hsm_keys.stores.backend import as_renaming
 from hsm_keys.stores.condition import Condition
 from hsm_keys.stores.marks import FOREIGN, Mark
 
@@ -18,12 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
+    from hsm_keys.errors import UsageError
     from hsm_keys.signing.private_key import Ed25519KeyInStore, RSAKeyInStore
     from hsm_keys.stores.checks import Check
     from hsm_keys.stores.custody_verdicts import CustodyFact
-    from hsm_keys.stores.registered import RegisteredKey
 
-__all__ = ["Contents", "KeyState", "KeyStore", "StoredKey", "Unusable"]
+__all__ = ["Contents", "KeyState", "KeyStore", "RegisteredKey", "StoredKey", "Unusable"]
 
 
 class KeyState(StrEnum):
@@ -179,6 +178,17 @@ class StoredKey(ABC):
         return f"{type(self).__name__}(name={self.name!r}, api_key_id={self.api_key_id!r})"
 
 
+if TYPE_CHECKING:
+
+    class RegisteredKey(StoredKey):
+        """A ``StoredKey`` that has an API key id: what ``StoredKey.registered`` returns, to type checkers."""
+
+        api_key_id: str
+
+else:
+    RegisteredKey = StoredKey
+
+
 @dataclass(frozen=True, slots=True)
 class Unusable:
     """A private half that a store holds, and that can't be used.
@@ -219,6 +229,10 @@ class KeyStore(ABC):
     uri: str
     deletion_days: ClassVar[int] = 0
     cancels_deletion: ClassVar[str] = ""
+
+    def refusal(self) -> UsageError | None:
+        """Return what to say of a store that changes no keys at all; None for any other."""
+        return None
 
     def software(self) -> str:
         """Return what runs the store, with its version; empty where that isn't told."""
@@ -276,28 +290,6 @@ class KeyStore(ABC):
             StoreError: If the store can't make such a key.
         """
         return self.generate(name, model.key_type)
-
-    def hand_over(self, name: str, taker: StoredKey, leaver: StoredKey, mark: str) -> tuple[StoredKey, StoredKey]:
-        """Give a name that one key has to another key. Killed half way, it can be called again.
-
-        ``key(name)`` finds one of the two at every instant.
-
-        Args:
-            name: The name to hand over.
-            taker: The key that gets it.
-            leaver: The key that has it, or that is called ``name + mark`` already.
-            mark: What the leaver's name ends in from now on: ``RETIRED`` or ``SUCCESSOR``.
-
-        Returns:
-            The taker and the leaver, under their new names.
-
-        Raises:
-            UsageError: If the store can't rename keys.
-            StoreError: If it doesn't let this name be changed.
-        """
-        names = as_renaming(self)
-        left = names.rename(leaver, name + mark)
-        return names.rename(taker, name), left
 
     def begin_registration(self, key: StoredKey, environment: str) -> StoredKey:  # noqa: ARG002 - where it can be kept
         """Write beside a minted key in which environment it is about to be registered, and return it so marked.

@@ -1,21 +1,11 @@
-"""What a store's mark says of a key: whether it is ours, and what it is registered as.
-
-A store may hold keys of other programs. One that isn't ours signs where an API key id is given, and is never ended,
-renamed or bound: only ``adopt`` makes it ours.
-"""
+"""What a store's mark says of a key: whether it is ours, and what it is registered as."""
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from hsm_keys.errors import ForeignKeyError
-
-if TYPE_CHECKING:
-    from hsm_keys.stores.base import KeyStore, StoredKey
-
-__all__ = ["FOREIGN", "MINTED", "Mark", "check_ours", "name_in_use", "not_ours", "ours", "why_not_ours"]
+__all__ = ["FOREIGN", "MINTED", "Mark"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,47 +30,3 @@ class Mark:
 
 FOREIGN: Final = Mark(ours=False)
 MINTED: Final = Mark(ours=True)
-
-
-def ours(store: KeyStore) -> list[StoredKey]:
-    """Return the keys of a store that hsm-keys made or adopted."""
-    return [key for key in store.keys() if key.ours]
-
-
-def check_ours(key: StoredKey, where: str) -> None:
-    """Make sure that a key may be changed.
-
-    Args:
-        key: The key.
-        where: What people call its store.
-
-    Raises:
-        ForeignKeyError: If it is somebody else's.
-    """
-    if not key.ours:
-        raise not_ours(key, where)
-
-
-def not_ours(key: StoredKey, where: str) -> ForeignKeyError:
-    """Return the error for a key that only its owner may change."""
-    return ForeignKeyError(
-        f"the key {key.name!r} in {where} isn't ours: {why_not_ours(key)}; it was left alone",
-        hint=f"if it is yours to change, adopt it first: {_adopting(key)}",
-    )
-
-
-def name_in_use(key: StoredKey, where: str) -> ForeignKeyError:
-    """Return the error for a name that a key of our own was to get, and that somebody else's has."""
-    return ForeignKeyError(
-        f"a key called {key.name!r} is in {where} already, and isn't ours: {why_not_ours(key)}; nothing was done",
-        hint=f"choose another name; or, if that key is registered at Kalshi, {_adopting(key)}",
-    )
-
-
-def why_not_ours(key: StoredKey) -> str:
-    """Return why a key isn't ours; a clause."""
-    return key.doubt or "hsm-keys has neither made nor adopted it"
-
-
-def _adopting(key: StoredKey) -> str:
-    return f"hsm-keys adopt {shlex.quote(key.name)} --api-key-id ID"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hsm_keys import KeyType, open_store
-from hsm_keys.stores.backend import as_renaming
+from hsm_keys.stores.abilities import RenamesKeys
 from hsm_keys.stores.pins import Pin
 from hsm_keys.stores.pkcs11.fresh_process import private_keys_labelled
 from hsm_keys.stores.uri import Pkcs11Uri
@@ -89,7 +89,7 @@ def test_an_unreadable_object_restarts_nothing(
     with open_store(token.uri) as store:
         for name in ("a", "b"):
             store.generate(name, KeyType.ED25519).sign(b"m")
-        as_renaming(store).rename(store.key("a"), "c")
+        RenamesKeys.of(store).rename(store.key("a"), "c")
         store.destroy(store.key("b"))
         assert [key.name for key in store.keys()] == ["c"]
         assert len(store.contents().unusable) == 1

@@ -8,7 +8,7 @@ import pytest
 
 from hsm_keys import open_store
 from hsm_keys.sandbox import parse_fault
-from hsm_keys.stores.backend import as_renaming
+from hsm_keys.stores.abilities import RenamesKeys
 from tests.support.cli import failed_json, run_cli, run_json
 from tests.support.ministack import REGION, account
 from tests.support.terminal import answer
@@ -112,7 +112,7 @@ def test_the_only_key_of_the_store_that_was_about_to_end_itself_goes_on(
     for name in ("KALSHI_KEY_ID", "KALSHI_PRIVATE_KEY"):
         monkeypatch.delenv(name)
     with open_store(token.uri) as store:
-        as_renaming(store).rename(store.key("prod"), "prod+ending")  # what a killed run leaves
+        RenamesKeys.of(store).rename(store.key("prod"), "prod+ending")  # what a killed run leaves
     sandbox.state.delete_key(prod["api_key_id"])
     done = run_json("revoke", "prod", "--destroy", "--yes")
     assert (done["revoked"], done["private_half"]) == (True, "destroyed")

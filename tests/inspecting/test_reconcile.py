@@ -17,7 +17,7 @@ from hsm_keys.lifecycle.repairing import fix
 from hsm_keys.lifecycle.rotate import Rotator
 from hsm_keys.sandbox import parse_fault
 from hsm_keys.signing.environments import environment_name
-from hsm_keys.stores.backend import as_renaming
+from hsm_keys.stores.abilities import RenamesKeys
 from tests.lifecycle.person import Person
 from tests.support.ministack import account
 from tests.support.oddkeys import make_decrypting, make_twin
@@ -224,7 +224,7 @@ def test_a_rotation_killed_within_the_handover_is_found(
     person.add("prod")
     with person.management() as management:
         rotator = Rotator(store, management, person.connect, person.said.append)
-        rename = as_renaming(store).rename
+        rename = RenamesKeys.of(store).rename
         renamed: list[str] = []
 
         def die_second(key: StoredKey, name: str) -> StoredKey:

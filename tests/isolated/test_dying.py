@@ -12,7 +12,7 @@ import pytest
 
 from hsm_keys import open_store
 from hsm_keys.errors import KeyNotFoundError, PinIncorrectError, PinMissingError, StoreUnavailableError
-from hsm_keys.stores.backend import as_renaming
+from hsm_keys.stores.abilities import RenamesKeys
 from hsm_keys.stores.isolated import connection, process
 from hsm_keys.stores.isolated.wire import FrameKind, frame_bytes
 from hsm_keys.stores.pins import Pin
@@ -65,7 +65,7 @@ def test_a_key_is_found_again_by_its_public_half(
     monkeypatch.setattr(process, "_APART_S", 0)
     key = isolated.key("prod")
     with open_store(stocked.uri) as plain:
-        as_renaming(plain).rename(plain.key("prod"), "prod+retired")
+        RenamesKeys.of(plain).rename(plain.key("prod"), "prod+retired")
         other = plain.generate("prod")
         kill(isolated)
         signature = key.sign(b"x")

@@ -24,7 +24,7 @@ from hsm_keys import HsmKeysError, KeyType, open_store
 from hsm_keys import errors as all_errors
 from hsm_keys.errors import KeyNotFoundError, PinIncorrectError, StoreError, StoreUnavailableError, UsageError
 from hsm_keys.signing.algorithms import verifies
-from hsm_keys.stores.backend import as_renaming
+from hsm_keys.stores.abilities import ImportsKeys, RenamesKeys
 from hsm_keys.stores.isolated import wire
 from hsm_keys.stores.isolated.store import IsolatedStore
 from hsm_keys.stores.isolated.wire import Frame, FrameKind, SignerWireError
@@ -105,10 +105,10 @@ def test_it_changes_nothing(store: IsolatedStore) -> None:
     key = store.key("ed")
     refused: list[Any] = [
         lambda: store.generate("new"),
-        lambda: store.rename(key, "new"),
+        lambda: RenamesKeys.of(store).rename(key, "new"),
         lambda: store.bind(key, "id", "prod"),
         lambda: store.destroy(key),
-        store.imports,
+        lambda: ImportsKeys.of(store).imports(),
     ]
     for attempt in refused:
         with pytest.raises(UsageError, match="only signs"):
@@ -298,8 +298,8 @@ def test_a_rotation_is_followed(made: TestToken, store: IsolatedStore) -> None:
     key = store.key("ed")
     with open_store(made.uri) as plain:
         old = plain.key("ed")
-        as_renaming(plain).rename(old, "ed+retired")
-        new = as_renaming(plain).rename(plain.generate("ed+next", KeyType.ED25519), "ed")
+        RenamesKeys.of(plain).rename(old, "ed+retired")
+        new = RenamesKeys.of(plain).rename(plain.generate("ed+next", KeyType.ED25519), "ed")
         assert key.sign(b"m")  # the old one, under its new name
         assert key.current().public_key() == new.public_key()
 

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from hsm_keys import open_store
 from hsm_keys.errors import SigningError, StoreUnavailableError
+from hsm_keys.stores.abilities import RenamesKeys
 from hsm_keys.stores.isolated.store import IsolatedKey
 from hsm_keys.stores.isolated.wire import MAX_MESSAGE, Frame, FrameKind
 from tests.support.isolated import API_KEY_ID, in_child, served_by, signer_of
@@ -54,7 +55,7 @@ def test_signers_private_keys_and_rotations(isolated: IsolatedStore, stocked: Te
     successor_id = "11111111-2222-4333-8444-555555555555"
     with open_store(stocked.uri) as plain:
         successor = plain.bind(plain.generate("prod+next"), successor_id, "prod")
-        plain.hand_over("prod", successor, plain.key("prod"), "+retired")
+        RenamesKeys.of(plain).hand_over("prod", successor, plain.key("prod"), "+retired")
     assert signer.moved_on(API_KEY_ID)
     assert signer.headers("GET", "/trade-api/v2/portfolio/balance")["KALSHI-ACCESS-KEY"] == successor_id
     assert key.current().public_key() == successor.public_key()

@@ -16,7 +16,7 @@ import pytest
 from hsm_keys.stores.awskms import open_kms
 from hsm_keys.stores.awskms.errors import AwsAccessDeniedError, AwsCredentialsError
 from hsm_keys.stores.awskms.policy import Scope, iam_policy
-from hsm_keys.stores.backend import PURPOSES
+from hsm_keys.stores.policies import PURPOSES
 from tests.support import ministack
 from tests.support.ministack import REGION
 

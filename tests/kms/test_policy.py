@@ -22,7 +22,7 @@ from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.awskms import open_kms
 from hsm_keys.stores.awskms.policy import Scope, iam_policy, key_policy
 from hsm_keys.stores.awskms.tags import KeyCreation
-from hsm_keys.stores.backend import PURPOSES
+from hsm_keys.stores.policies import PURPOSES
 from tests.lifecycle.person import Person
 from tests.support import ministack
 from tests.support.iam import ACCOUNT, allows

@@ -27,7 +27,7 @@ from hsm_keys.lifecycle.registering import ApiKeyRequest
 from hsm_keys.lifecycle.repairing import fix
 from hsm_keys.lifecycle.revoke import Revoked, Revoker
 from hsm_keys.lifecycle.rotate import Rotator, Stage
-from hsm_keys.stores.backend import as_renaming
+from hsm_keys.stores.abilities import RenamesKeys
 from tests.lifecycle.person import Person
 from tests.support.foreign import ED25519, LIKE_OURS, make_pair, objects_of, pkcs11_tool
 from tests.support.oddkeys import import_pair, session_of
@@ -171,7 +171,7 @@ def test_no_store_call_changes_them(person: Sharing, softhsm: SoftHsm) -> None:
     with pytest.raises(ForeignKeyError, match="alpha"):
         person.store.destroy(key)
     with pytest.raises(ForeignKeyError, match="alpha"):
-        as_renaming(person.store).rename(key, "other")
+        RenamesKeys.of(person.store).rename(key, "other")
     person.store.mend("alpha")
     assert not person.store.clear("alpha")
     assert objects_of(softhsm) == before

@@ -32,7 +32,7 @@ from hsm_keys.errors import (
 )
 from hsm_keys.inspecting.custody import prove_custody
 from hsm_keys.signing.algorithms import verifies
-from hsm_keys.stores.backend import as_renaming
+from hsm_keys.stores.abilities import RenamesKeys
 from hsm_keys.stores.pins import PinWanted, resolve_pin
 from hsm_keys.stores.pkcs11.attributes import Mapper
 from hsm_keys.stores.pkcs11.key_pairs import make_pair
@@ -128,7 +128,7 @@ def test_a_label_and_an_id_that_another_process_sees(subject: Subject, store: Ke
     key = store.generate(name, quick_type(subject))
     try:
         bound = store.bind(key, API_KEY_ID, "prod")
-        renamed = as_renaming(store).rename(bound, f"{name}-new")
+        renamed = RenamesKeys.of(store).rename(bound, f"{name}-new")
     except StoreError as refused:
         assert store.key(name).sign(b"m")
         if "doesn't let" not in refused.message:

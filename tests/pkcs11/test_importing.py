@@ -13,7 +13,7 @@ from pkcs11.constants import Attribute, ObjectClass
 
 from hsm_keys import KeyType
 from hsm_keys.errors import KeyBusyError, KeyExistsError, StoreError, StoreUnavailableError
-from hsm_keys.stores.backend import as_importing
+from hsm_keys.stores.abilities import ImportsKeys
 from hsm_keys.stores.pkcs11 import importing
 from tests.support.oddkeys import session_of
 from tests.support.verify import openssl_verifies
@@ -54,7 +54,7 @@ def test_an_imported_key_signs_and_does_not_come_out(
 ) -> None:
     if wrapped:
         refuse_plain_creation(monkeypatch, ckr.TemplateInconsistent)
-    made, imports = pair(key_type), as_importing(store).imports()
+    made, imports = pair(key_type), ImportsKeys.of(store).imports()
     throwaway = imports.prepare("ci", key_type, "demo")
     key = imports.put("ci", made, API_KEY_ID, "prod")
     imports.end("ci")
@@ -77,7 +77,7 @@ def test_a_module_that_takes_the_key_neither_plain_nor_wrapped_says_both(
 ) -> None:
     refuse_plain_creation(monkeypatch, ckr.AttributeReadOnly)
     with pytest.raises(StoreError, match="AttributeReadOnly; wrapped: FunctionFailed"):  # SoftHSM unwraps no Ed25519
-        as_importing(store).imports().prepare("ci", KeyType.ED25519, "demo")
+        ImportsKeys.of(store).imports().prepare("ci", KeyType.ED25519, "demo")
     assert objects(store) == []
 
 
@@ -86,12 +86,12 @@ def test_a_token_that_is_gone_is_not_taken_for_one_that_refuses(
 ) -> None:
     refuse_plain_creation(monkeypatch, ckr.DeviceRemoved)
     with pytest.raises(StoreUnavailableError):
-        as_importing(store).imports().prepare("ci", KeyType.RSA_2048, "demo")
+        ImportsKeys.of(store).imports().prepare("ci", KeyType.RSA_2048, "demo")
     assert objects(store) == []
 
 
 def test_an_import_is_pending_until_it_is_ended(store: KeyStore) -> None:
-    imports = as_importing(store).imports()
+    imports = ImportsKeys.of(store).imports()
     assert imports.pending("ci") is None
     imports.end("ci")
     for key_type in (KeyType.RSA_2048, KeyType.ED25519, KeyType.ED25519):
@@ -111,7 +111,7 @@ def test_an_import_is_pending_until_it_is_ended(store: KeyStore) -> None:
 
 
 def test_a_mark_without_its_public_half_is_still_a_mark(store: KeyStore) -> None:
-    imports = as_importing(store).imports()
+    imports = ImportsKeys.of(store).imports()
     imports.prepare("ci", KeyType.ED25519, "demo")
     (public,) = [obj for obj in objects(store) if obj[Attribute.CLASS] is ObjectClass.PUBLIC_KEY]
     public.destroy()
@@ -123,9 +123,9 @@ def test_a_mark_without_its_public_half_is_still_a_mark(store: KeyStore) -> None
 def test_a_name_that_is_taken_is_refused_and_its_key_is_left_alone(store: KeyStore) -> None:
     kept = store.generate("ci", KeyType.ED25519)
     with pytest.raises(KeyExistsError):
-        as_importing(store).imports().prepare("ci", KeyType.ED25519, "demo")
+        ImportsKeys.of(store).imports().prepare("ci", KeyType.ED25519, "demo")
     with pytest.raises(KeyExistsError):
-        as_importing(store).imports().put("ci", pair(KeyType.ED25519), API_KEY_ID, "prod")
+        ImportsKeys.of(store).imports().put("ci", pair(KeyType.ED25519), API_KEY_ID, "prod")
     assert len(objects(store)) == 2
     assert store.key("ci").public_key() == kept.public_key()
 
@@ -133,10 +133,10 @@ def test_a_name_that_is_taken_is_refused_and_its_key_is_left_alone(store: KeySto
 def test_of_two_that_import_at_once_the_one_that_sees_both_gives_way(
     store: KeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = as_importing(store).imports().put("ci", pair(KeyType.ED25519), API_KEY_ID, "prod")
+    other = ImportsKeys.of(store).imports().put("ci", pair(KeyType.ED25519), API_KEY_ID, "prod")
     monkeypatch.setattr(importing, "_check_free", lambda *_: None)  # it came a moment too late to be seen
     with pytest.raises(KeyBusyError, match="destroyed"):
-        as_importing(store).imports().put("ci", pair(KeyType.ED25519), "7" + API_KEY_ID[1:], "prod")
+        ImportsKeys.of(store).imports().put("ci", pair(KeyType.ED25519), "7" + API_KEY_ID[1:], "prod")
     assert store.key("ci").public_key() == other.public_key()
     assert len(objects(store)) == 2
 
@@ -146,6 +146,6 @@ def test_the_public_half_of_a_key_with_another_label_is_no_orphan(store: KeyStor
     kept = store.generate("old", KeyType.ED25519)
     (public,) = [obj for obj in objects(store) if obj[Attribute.CLASS] is ObjectClass.PUBLIC_KEY]
     public[Attribute.LABEL] = "ci"
-    as_importing(store).imports().put("ci", pair(KeyType.ED25519), API_KEY_ID, "prod")
+    ImportsKeys.of(store).imports().put("ci", pair(KeyType.ED25519), API_KEY_ID, "prod")
     assert store.key("old").public_key() == kept.public_key()
     assert len(store.key("old").sign(b"m")) == 64

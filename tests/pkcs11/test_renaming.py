@@ -9,7 +9,7 @@ from pkcs11.constants import Attribute, ObjectClass
 
 from hsm_keys import KeyType, open_store
 from hsm_keys.errors import KeyExistsError, KeyNotFoundError
-from hsm_keys.stores.backend import as_renaming
+from hsm_keys.stores.abilities import RenamesKeys
 from hsm_keys.stores.key_names import RETIRED, SUCCESSOR
 from hsm_keys.stores.pkcs11.marks import read_mark
 from tests.support.oddkeys import session_of
@@ -37,7 +37,7 @@ def labels(store: KeyStore) -> dict[str, str | None]:
 @pytest.mark.parametrize("key_type", [KeyType.RSA_2048, KeyType.ED25519])
 def test_the_successor_gets_the_name_and_both_go_on_signing(store: KeyStore, key_type: KeyType) -> None:
     old, new = pair(store, key_type)
-    taken, left = store.hand_over("prod", taker=new, leaver=old, mark=RETIRED)
+    taken, left = RenamesKeys.of(store).hand_over("prod", taker=new, leaver=old, mark=RETIRED)
     assert (taken.name, taken.api_key_id, taken.key_type) == ("prod", NEW_ID, key_type)
     assert (left.name, left.api_key_id) == ("prod+retired", OLD_ID)
     assert labels(store) == {"prod": NEW_ID, "prod+retired": OLD_ID}
@@ -55,7 +55,7 @@ def test_a_key_opened_before_is_found_by_its_public_half_in_a_new_session(token:
     old, new = pair(store)
     with open_store(token.uri) as elsewhere:
         opened_before = elsewhere.key("prod")
-        store.hand_over("prod", taker=new, leaver=old, mark=RETIRED)
+        RenamesKeys.of(store).hand_over("prod", taker=new, leaver=old, mark=RETIRED)
         assert opened_before.sign(b"message")  # its first signature: looked up now
         assert opened_before.current().api_key_id == NEW_ID
 
@@ -83,19 +83,19 @@ def test_killed_at_any_write_the_name_is_found_and_the_rest_can_be_done(
     with monkeypatch.context() as patched:
         patched.setattr("hsm_keys.stores.pkcs11.store.write_label", write_label)
         with pytest.raises(KeyboardInterrupt):
-            store.hand_over("prod", taker=new, leaver=old, mark=RETIRED)
+            RenamesKeys.of(store).hand_over("prod", taker=new, leaver=old, mark=RETIRED)
     assert store.key("prod").api_key_id in {OLD_ID, NEW_ID}
     assert store.key("prod").sign(b"message")
     by_id = {key.api_key_id: key for key in store.keys()}
     assert set(by_id) == {OLD_ID, NEW_ID}
-    store.hand_over("prod", taker=by_id[NEW_ID], leaver=by_id[OLD_ID], mark=RETIRED)
+    RenamesKeys.of(store).hand_over("prod", taker=by_id[NEW_ID], leaver=by_id[OLD_ID], mark=RETIRED)
     assert labels(store) == {"prod": NEW_ID, "prod+retired": OLD_ID}
 
 
 def test_the_way_back(store: KeyStore) -> None:
     old, new = pair(store)
-    taken, left = store.hand_over("prod", taker=new, leaver=old, mark=RETIRED)
-    store.hand_over("prod", taker=left, leaver=taken, mark=SUCCESSOR)
+    taken, left = RenamesKeys.of(store).hand_over("prod", taker=new, leaver=old, mark=RETIRED)
+    RenamesKeys.of(store).hand_over("prod", taker=left, leaver=taken, mark=SUCCESSOR)
     assert labels(store) == {"prod": OLD_ID, "prod+next": NEW_ID}
 
 
@@ -103,7 +103,7 @@ def test_a_name_that_is_taken_is_refused(store: KeyStore) -> None:
     store.generate("taken")
     key = store.generate("prod")
     with pytest.raises(KeyExistsError):
-        as_renaming(store).rename(key, "taken")
+        RenamesKeys.of(store).rename(key, "taken")
     assert set(labels(store)) == {"prod", "taken"}
 
 

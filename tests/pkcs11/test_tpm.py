@@ -8,7 +8,7 @@ import pytest
 
 from hsm_keys import KeyState, open_store
 from hsm_keys.errors import ForeignKeyError, StoreError
-from hsm_keys.stores.backend import as_renaming
+from hsm_keys.stores.abilities import RenamesKeys
 from hsm_keys.stores.pkcs11.key import Pkcs11Key
 from tests.support import tpm
 from tests.support.terminal import answer
@@ -66,7 +66,7 @@ def test_a_key_of_its_own_tool_is_not_ours_and_signs(running: tpm.Tpm, pin_file:
         signer = key.signer(api_key_id="0f8fad5b-d9cb-469f-a165-70867728950e")
         assert signer.headers("GET", "/trade-api/v2/portfolio/balance")
         assert openssl_verifies(tmp_path, key.public_pem(), b"m", key.sign(b"m"))
-        for change in (store.destroy, lambda key: as_renaming(store).rename(key, "beta")):
+        for change in (store.destroy, lambda key: RenamesKeys.of(store).rename(key, "beta")):
             with pytest.raises(ForeignKeyError):
                 change(key)
 

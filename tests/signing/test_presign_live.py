@@ -21,7 +21,7 @@ from hsm_keys.signing.algorithms import verifies
 from hsm_keys.signing.environments import environment_name
 from hsm_keys.signing.headers import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from hsm_keys.signing.signer import now_ms
-from hsm_keys.stores.backend import as_renaming
+from hsm_keys.stores.abilities import RenamesKeys
 from tests.support.orders import order_body
 from tests.support.presigning import BALANCE, ORDERS, CountingKey
 from tests.support.verify import openssl_verifies
@@ -285,7 +285,7 @@ def test_a_key_that_was_rotated_away_costs_no_request(
     signer: PresigningSigner, store: KeyStore, sandbox: SandboxServer
 ) -> None:
     old = signer.api_key_id
-    as_renaming(store).rename(store.key("prod"), "prod+retired")
+    RenamesKeys.of(store).rename(store.key("prod"), "prod+retired")
     successor = store.generate("prod")
     successor_id = sandbox.add_key("prod 2", successor.public_pem()).api_key_id
     store.bind(successor, successor_id, environment_name(sandbox.base_url))

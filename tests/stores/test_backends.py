@@ -16,20 +16,10 @@ from hsm_keys.cli.policy import policy_group
 from hsm_keys.cli.store_uri import check_options, store_uri, store_uris
 from hsm_keys.errors import UsageError
 from hsm_keys.stores import backend_of, backends, open_store
-from hsm_keys.stores.backend import (
-    PURPOSES,
-    Backend,
-    ImportsKeys,
-    Option,
-    PrintsPolicies,
-    RawSigning,
-    RenamesKeys,
-    ReplicatesKeys,
-    as_importing,
-    as_renaming,
-    as_replicating,
-)
+from hsm_keys.stores.abilities import ImportsKeys, RawSigning, RenamesKeys, ReplicatesKeys
+from hsm_keys.stores.backend import Backend, Option
 from hsm_keys.stores.base import KeyStore
+from hsm_keys.stores.policies import PURPOSES, PrintsPolicies
 from tests.support.cli import failed_json, run_cli
 
 if TYPE_CHECKING:
@@ -195,13 +185,13 @@ def test_a_further_back_end_is_opened_named_and_refused_as_the_others(bare: Back
 def test_what_a_store_cannot_do_is_refused_with_who_can() -> None:
     bare, nobody = Bare(), cast("StoredKey", None)
     with pytest.raises(UsageError, match="the bare store can't replicate keys; AWS KMS can"):
-        as_replicating(bare)
+        ReplicatesKeys.of(bare)
     with pytest.raises(UsageError, match="can't rename keys"):
-        as_renaming(bare)
+        RenamesKeys.of(bare)
     with pytest.raises(UsageError, match="can't take in keys"):
-        as_importing(bare)
+        ImportsKeys.of(bare)
     with pytest.raises(UsageError, match="can't rename keys"):
-        bare.hand_over("prod", nobody, nobody, "+retired")
+        RenamesKeys.of(bare).hand_over("prod", nobody, nobody, "+retired")
 
 
 # What tells a kind of store from another: the schemes of URIs, at the beginning of a text.

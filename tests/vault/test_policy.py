@@ -9,7 +9,7 @@ import pytest
 
 from hsm_keys import open_store
 from hsm_keys.errors import UsageError
-from hsm_keys.stores.backend import PURPOSES
+from hsm_keys.stores.policies import PURPOSES
 from hsm_keys.stores.vault.policy import policy
 from tests.support.cli import run_cli, run_json
 

@@ -7,15 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.errors import UsageError
-from hsm_keys.stores.backend import (
-    ImportsKeys,
-    Option,
-    PolicyText,
-    PrintsPolicies,
-    RenamesKeys,
-    ReplicatesKeys,
-    refuse_two,
-)
+from hsm_keys.stores.abilities import ImportsKeys, RenamesKeys, ReplicatesKeys
+from hsm_keys.stores.backend import Option, refuse_two
+from hsm_keys.stores.policies import PolicyText, PrintsPolicies
 from hsm_keys.values import shown_path
 
 if TYPE_CHECKING:

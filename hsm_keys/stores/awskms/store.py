@@ -14,6 +14,7 @@ from hsm_keys.errors import KeyBusyError, KeyExistsError, StoreError, StoreUnava
 from hsm_keys.forks import ProcessLock, fork_generation
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.api_key_ids import check_api_key_id
+from hsm_keys.stores.abilities import ImportsKeys, RenamesKeys, ReplicatesKeys
 from hsm_keys.stores.awskms import alias_handover, creation, replicas
 from hsm_keys.stores.awskms.calls import RegionalCaller
 from hsm_keys.stores.awskms.error_mapping import KmsCall, ask
@@ -41,7 +42,8 @@ from hsm_keys.stores.awskms.tags import (
 from hsm_keys.stores.awskms.uri import AwsKmsUri, in_region, is_key_reference, key_id_of, region_of
 from hsm_keys.stores.base import KeyStore, StoredKey
 from hsm_keys.stores.key_names import check_label
-from hsm_keys.stores.marks import Mark, check_ours
+from hsm_keys.stores.marks import Mark
+from hsm_keys.stores.ownership import check_ours
 from hsm_keys.values import describe, shown
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ _ALIAS_NAME = re.compile(r"[A-Za-z0-9/_+-]{1,200}")
 _TAG_VALUE = re.compile(r"[A-Za-z0-9 _.:/=+@-]{1,256}")
 
 
-class AwsKmsStore(KeyStore):
+class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
     """The keys of an account, in one or several Regions.
 
     Args:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
     from hsm_keys.stores.isolated.process import SignerProcess
     from hsm_keys.stores.isolated.wire import Frame
-    from hsm_keys.stores.key_imports import KeyImports
 
 __all__ = ["IsolatedKey", "IsolatedStore"]
 
@@ -205,11 +204,11 @@ class IsolatedStore(KeyStore):
         answer, instance = self.run(ask)
         return _expected(answer, FrameKind.ANSWER).json(), instance
 
-    def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> NoReturn:  # noqa: ARG002 - the store's shape
-        """Refuse: an isolated store signs, and changes nothing."""
-        raise _signs_only()
+    def refusal(self) -> UsageError:
+        """Return that it only signs."""
+        return _signs_only()
 
-    def rename(self, key: StoredKey, name: str) -> NoReturn:  # noqa: ARG002
+    def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> NoReturn:  # noqa: ARG002 - the store's shape
         """Refuse: an isolated store signs, and changes nothing."""
         raise _signs_only()
 
@@ -218,10 +217,6 @@ class IsolatedStore(KeyStore):
         raise _signs_only()
 
     def destroy(self, key: StoredKey) -> NoReturn:  # noqa: ARG002
-        """Refuse: an isolated store signs, and changes nothing."""
-        raise _signs_only()
-
-    def imports(self) -> KeyImports:
         """Refuse: an isolated store signs, and changes nothing."""
         raise _signs_only()
 

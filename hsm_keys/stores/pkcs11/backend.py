@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.errors import UsageError
-from hsm_keys.stores.backend import Backend, ImportsKeys, Option, RawSigning, RenamesKeys, refuse_two
+from hsm_keys.stores.abilities import ImportsKeys, RawSigning, RenamesKeys
+from hsm_keys.stores.backend import Backend, Option, refuse_two
 from hsm_keys.stores.checks import Check, checked
 
 if TYPE_CHECKING:

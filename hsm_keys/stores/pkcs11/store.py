@@ -22,10 +22,11 @@ from hsm_keys.errors import (
 from hsm_keys.forks import ProcessLock, fork_generation
 from hsm_keys.logs import log_request
 from hsm_keys.signing.algorithms import KeyType
+from hsm_keys.stores.abilities import ImportsKeys, RawSigning, RenamesKeys
 from hsm_keys.stores.base import Contents, KeyStore, StoredKey, Unusable
 from hsm_keys.stores.checks import Check
 from hsm_keys.stores.key_names import RETIRED, SUCCESSOR, check_label
-from hsm_keys.stores.marks import not_ours
+from hsm_keys.stores.ownership import not_ours
 from hsm_keys.stores.pkcs11 import fresh_process
 from hsm_keys.stores.pkcs11.attributes import read
 from hsm_keys.stores.pkcs11.errors import KEY_REFUSED, LOGIN_LOST, is_gone, mapped_errors, reason
@@ -64,7 +65,7 @@ _T = TypeVar("_T")
 _reopening = ProcessLock()
 
 
-class Pkcs11Store(KeyStore):
+class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
     """A token, logged in.
 
     Args:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from hsm_keys.stores.backend import ImportsKeys, PolicyText, PrintsPolicies, RenamesKeys
+from hsm_keys.stores.abilities import ImportsKeys, RenamesKeys
+from hsm_keys.stores.policies import PolicyText, PrintsPolicies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -13,9 +13,11 @@ from hsm_keys.errors import KeyBusyError, KeyExistsError, StoreUnavailableError,
 from hsm_keys.forks import ProcessLock, fork_generation
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.api_key_ids import check_api_key_id
+from hsm_keys.stores.abilities import ImportsKeys, RenamesKeys
 from hsm_keys.stores.base import Contents, KeyStore, StoredKey, Unusable
 from hsm_keys.stores.key_names import check_label
-from hsm_keys.stores.marks import FOREIGN, check_ours
+from hsm_keys.stores.marks import FOREIGN
+from hsm_keys.stores.ownership import check_ours
 from hsm_keys.stores.succession import statement_about
 from hsm_keys.stores.vault import creation
 from hsm_keys.stores.vault.connection import VaultConnection
@@ -46,7 +48,7 @@ __all__ = ["VaultStore"]
 _reopening = ProcessLock()
 
 
-class VaultStore(KeyStore):
+class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
     """The keys of a Transit engine that have their entries in a KV v2 engine.
 
     Args:
