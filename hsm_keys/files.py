@@ -20,6 +20,7 @@ __all__ = [
     "check_nobody_else_writes",
     "check_private_folder",
     "open_private",
+    "private_folder",
     "runtime_folder",
     "sync_folder",
     "try_lock",
@@ -48,6 +49,18 @@ def open_private(path: Path, flags: int = 0) -> int:
         OSError: If it can't be opened.
     """
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600)
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder that nobody else can enter, if it isn't there.
+
+    Raises:
+        UsageError: If it can't be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise UsageError(f"{shown_path(path)} can't be made: {error.strerror}", hint="see XDG_CONFIG_HOME") from None
 
 
 def try_lock(descriptor: int) -> bool:

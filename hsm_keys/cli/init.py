@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
@@ -28,14 +27,11 @@ if TYPE_CHECKING:
     from hsm_keys.lifecycle.enroll import Enrollment
     from hsm_keys.onboarding.first_key import WantedKey
     from hsm_keys.onboarding.profile_of_key import PlannedProfile
-    from hsm_keys.onboarding.softhsm_token import NewToken
     from hsm_keys.person import Person
     from hsm_keys.stores.base import KeyStore, StoredKey
+    from hsm_keys.stores.new_store import NewStore
 
 __all__ = ["fields_of_key", "init"]
-
-_OF_A_TOKEN_TO_BE: Final = frozenset({"token", "module", "pin_file", "force_pin"})
-"""Options that don't say by themselves which store is meant: the token may not be there yet."""
 
 
 @command(uses_profile=False, epilog="Example: hsm-keys init prod --env demo")
@@ -80,8 +76,8 @@ def init(
         person = TerminalPerson(report, yes=yes)
         bootstrap = bootstrap_signer(settings.exchange) if auth is None else None
         check_kalshi(connect.base_url, bootstrap, connect, report)
-        new_token = _choose_store(settings, person)
-        with _opened(settings, new_token, report) as store:
+        new_store = _choose_store(settings, person)
+        with _opened(settings, new_store, report) as store:
             plan = plan_profile(profile or name, fields_of_key(settings, store, connect))
             there = find_key(store, name)
             if there is None:
@@ -93,42 +89,36 @@ def init(
             done = _enroll(store, wanted, connect, person, auth=auth, api_key_id=api_key_id)
             plan = plan.write(done, report)
             send_first_request(connect, done, report)
-        if new_token is not None:
-            new_token.finish()
+        if new_store is not None:
+            new_store.finish()
         _print(settings, done, plan, report)
 
 
-def _choose_store(settings: Settings, person: Person) -> NewToken | None:
-    """Put the store into the settings, unless options, variables or a profile name it; return a token that was made."""
-    from hsm_keys.onboarding.choosing_store import choose_store
+def _choose_store(settings: Settings, person: Person) -> NewStore | None:
+    """Put the store into the settings, unless options, variables or a profile name it; return one that was made."""
+    from hsm_keys.onboarding.choosing_store import choose_store, name_a_store
     from hsm_keys.profiles.file import config_path
 
     options = settings.store_options
-    if settings.stores or os.environ.get("HSM_KEYS_STORE") or options.keys() - _OF_A_TOKEN_TO_BE:
+    if settings.stores or os.environ.get("HSM_KEYS_STORE") or name_a_store(options):
         return None
-    pin_file = options.get("pin_file") or os.environ.get("HSM_KEYS_PIN_FILE")
-    module = options.get("module") or os.environ.get("HSM_KEYS_MODULE")
-    uri, new_token = choose_store(
-        module, options.get("token"), config_path().parent, Path(pin_file) if pin_file else None, person
-    )
-    settings.stores = (uri,)
-    settings.store_options = {name: value for name, value in options.items() if name not in {"token", "module"}}
-    if new_token is not None and new_token.pin_file:
-        settings.store_options["pin_file"] = str(new_token.pin_file)
-    return new_token
+    chosen = choose_store(options, config_path().parent, person)
+    settings.stores = (chosen.uri,)
+    settings.store_options = dict(chosen.options)
+    return chosen.new
 
 
 @contextmanager
-def _opened(settings: Settings, new_token: NewToken | None, report: Callable[[str], None]) -> Iterator[KeyStore]:
-    """Open the store; the PIN of a token that was made with one that was typed isn't asked for again."""
-    if new_token is None or new_token.pin is None:
+def _opened(settings: Settings, new_store: NewStore | None, report: Callable[[str], None]) -> Iterator[KeyStore]:
+    """Open the store; the PIN of one that was made with a PIN that was typed isn't asked for again."""
+    if new_store is None or new_store.pin is None:
         with opened_store(settings, report) as store:
             yield store
         return
     from hsm_keys import open_store
 
     with open_store(
-        settings.stores[0], ask_pin=lambda _prompt: new_token.pin.reveal() if new_token.pin else ""
+        settings.stores[0], ask_pin=lambda _prompt: new_store.pin.reveal() if new_store.pin else ""
     ) as store:
         yield store
 

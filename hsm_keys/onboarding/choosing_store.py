@@ -1,80 +1,115 @@
-"""Where the first key will live: the store that is there, one of several, or a new token in SoftHSM."""
+"""Where the first key will live: the store that is there, one of several, or a new one."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from hsm_keys.errors import StoreNotFoundError, UsageError
-from hsm_keys.onboarding.candidates import find_candidates, modules_here
-from hsm_keys.onboarding.softhsm_token import offer_token, unfinished_label
-from hsm_keys.values import shown_path
+from hsm_keys.errors import StoreNotFoundError
+from hsm_keys.stores import backends
+from hsm_keys.stores.new_store import MakesStores
 
 if TYPE_CHECKING:
-    from hsm_keys.onboarding.softhsm_token import NewToken
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
     from hsm_keys.person import Person
+    from hsm_keys.stores.backend import Backend
+    from hsm_keys.stores.candidates import Candidate
+    from hsm_keys.stores.new_store import NewStore
 
-__all__ = ["choose_store"]
+__all__ = ["ChosenStore", "choose_store", "name_a_store"]
 
-_LABEL: Final = "kalshi"
+
+@dataclass(frozen=True, slots=True)
+class ChosenStore:
+    """Where a key will live.
+
+    Args:
+        uri: The store's URI.
+        options: What opens it beside the URI.
+        new: What was made for this; None for a store that was there.
+    """
+
+    uri: str
+    options: Mapping[str, Any]
+    new: NewStore | None = None
+
+
+def name_a_store(options: Mapping[str, Any]) -> bool:
+    """Tell whether options name a store that is there; those of a store to be made may still be looked for.
+
+    Args:
+        options: The options of all back-ends.
+    """
+    of_new = [maker.options_of_new for maker in backends() if isinstance(maker, MakesStores)]
+    return bool(options.keys() - frozenset().union(*of_new))
 
 
 def choose_store(
-    module: str | None, label: str | None, folder: Path, pin_file: Path | None, person: Person
-) -> tuple[str, NewToken | None]:
-    """Return the URI of the store, and the token if it was made for this.
+    options: Mapping[str, Any], folder: Path, person: Person, env: Mapping[str, str] = os.environ
+) -> ChosenStore:
+    """Return where the key will live.
 
     Args:
-        module: The PKCS#11 module that an option or a variable names.
-        label: The label of the token that an option names.
+        options: The options of all back-ends; they say what is looked for, and what a new store is to be.
         folder: Where notes and PIN files go.
-        pin_file: The file with the PIN of a token to be.
         person: Who is asked.
+        env: The environment.
 
     Raises:
-        StoreNotFoundError: If there is no store, and no SoftHSM to make a token in.
+        StoreNotFoundError: If there is no store, and nothing to make one with.
         UsageError: If there are several and nobody to ask, or the answer is no.
-        StoreError: If SoftHSM refuses.
+        StoreError: If none can be made.
     """
-    modules = modules_here(module)
-    unfinished = unfinished_label(folder)
-    if unfinished is None:
-        tokens = find_candidates(modules, person.report)
-        if label is not None:
-            tokens = [each for each in tokens if each.label == label]
-        if tokens:
-            place = (
-                0 if len(tokens) == 1 else person.choose("Where is the key to live?", [str(each) for each in tokens])
-            )
-            return tokens[place].uri, None
-    softhsm = next((path for path in modules if "softhsm" in Path(path).resolve().name.lower()), None)
-    if softhsm is None and module:
-        raise StoreNotFoundError(
-            f"there is no token that can be used in {shown_path(module)}",
-            hint="plug its token in, or initialise one with its vendor's program; without --module and "
-            "HSM_KEYS_MODULE, the usual places are looked at",
-        )
-    if softhsm is None:
-        raise StoreNotFoundError(
-            "there is no token, no AWS KMS and no Vault that this machine or its environment names, and no SoftHSM",
-            hint="plug a token in, or install SoftHSM: apt install softhsm2, dnf install softhsm, brew install softhsm",
-        )
-    _configure(person)
-    new_token = offer_token(softhsm, label or unfinished or _LABEL, folder, pin_file, person)
-    from hsm_keys.stores.uri import Pkcs11Uri
-
-    return str(Pkcs11Uri(token=new_token.label, module_path=softhsm)), new_token
+    makers = [backend for backend in backends() if isinstance(backend, MakesStores)]
+    unfinished = [maker for maker in makers if maker.is_making(folder)]
+    if not unfinished:
+        candidates = [
+            candidate
+            for backend in _meant(options)
+            for candidate in backend.candidates(_own(backend, options), env, person.report)
+        ]
+        if candidates:
+            return ChosenStore(_one_of(candidates, person).uri, _beside_uri(options))
+    for maker in unfinished or makers:
+        new = maker.make_store(_own(maker, options), env, folder, person)
+        if new is not None:
+            return ChosenStore(new.uri, {**_beside_uri(options), **new.options}, new)
+    kinds = ", ".join(f"no {backend.title}" for backend in backends())
+    raise StoreNotFoundError(
+        f"this machine and its environment name no store ({kinds}), and there is nothing to make one with",
+        hint="; ".join(maker.remedy for maker in makers),
+    )
 
 
-def _configure(person: Person) -> None:
-    """Give this user a configuration of SoftHSM's, where the system's is for others."""
-    from hsm_keys.stores.pkcs11.softhsm_conf import own_configuration, tokens_folder, write_own_configuration
+def _one_of(candidates: Sequence[Candidate], person: Person) -> Candidate:
+    if len(candidates) == 1:
+        return candidates[0]
+    return candidates[person.choose("Where is the key to live?", [each.description for each in candidates])]
 
-    if tokens_folder() is not None:
-        return
-    person.agree(f"SoftHSM isn't configured for this user. Write {own_configuration()}?")
-    try:
-        path = write_own_configuration()
-    except OSError as error:
-        raise UsageError(f"{shown_path(error.filename)} can't be written: {error.strerror}") from None
-    person.report(f"wrote {path}")
+
+def _meant(options: Mapping[str, Any]) -> list[Backend]:
+    """Return the back-ends that are meant: those of options that name stores, else all."""
+    named = [
+        backend
+        for backend in backends()
+        if any(option.names_store and option.name in options for option in backend.options)
+    ]
+    return named or list(backends())
+
+
+def _own(backend: Backend, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {option.name: options[option.name] for option in backend.options if option.name in options}
+
+
+def _beside_uri(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options without those that a store's URI says."""
+    in_uri = {
+        option.name
+        for backend in backends()
+        for option in backend.options
+        if option.names_store or (option.uri_attribute and not option.is_secret_file)
+    }
+    return {name: value for name, value in options.items() if name not in in_uri}

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from hsm_keys.errors import UsageError
-from hsm_keys.files import write_whole
+from hsm_keys.files import private_folder, write_whole
 from hsm_keys.profiles.file import is_profile_name, parse_profiles, read_profiles
 from hsm_keys.values import describe, shown_path
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.profiles.file import Profiles
 
-__all__ = ["add_profile_to_file", "check_profile", "private_folder"]
+__all__ = ["add_profile_to_file", "check_profile"]
 
 
 def add_profile_to_file(path: Path, name: str, fields: Mapping[str, str]) -> bool:
@@ -72,18 +72,6 @@ def check_profile(known: Profiles | None, name: str, fields: Mapping[str, str]) 
             f"the profile {name} of {known.path} says something else; it was left as it is",
             hint="choose another name with --profile, or take that profile out of the file",
         )
-
-
-def private_folder(path: Path) -> None:
-    """Make a folder that nobody else can enter, if it isn't there.
-
-    Raises:
-        UsageError: If it can't be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise UsageError(f"{shown_path(path)} can't be made: {error.strerror}", hint="see XDG_CONFIG_HOME") from None
 
 
 def _write(path: Path, text: str) -> None:

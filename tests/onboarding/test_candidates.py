@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hsm_keys.errors import StoreError, StoreNotFoundError
-from hsm_keys.onboarding import candidates
-from hsm_keys.onboarding.candidates import find_candidates, modules_here
 from hsm_keys.onboarding.choosing_store import choose_store
-from hsm_keys.stores.pkcs11 import softhsm_conf
+from hsm_keys.stores import backends
+from hsm_keys.stores.pkcs11 import candidates, softhsm_conf
+from hsm_keys.stores.pkcs11.candidates import modules_here, tokens_here
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,8 @@ class _Nobody:
 
 def test_kms_and_vault_are_found_by_their_own_variables(home: Path) -> None:
     def uris(**env: str) -> list[str]:
-        return [each.uri for each in find_candidates([], lambda _: None, env)]
+        others = [backend for backend in backends() if backend.scheme != "pkcs11"]
+        return [each.uri for backend in others for each in backend.candidates({}, env, lambda _: None)]
 
     assert uris() == []
     assert uris(AWS_REGION="eu-west-1") == [], "a Region alone is no account"
@@ -57,8 +58,9 @@ def test_a_module_that_cannot_be_used_hides_no_other(token: TestToken, tmp_path:
     broken = tmp_path / "broken.so"
     broken.write_text("no library")
     heard: list[str] = []
-    found = find_candidates([str(broken), token.module], heard.append, {})
-    assert [each.label for each in found] == [token.label]
+    (found,) = tokens_here([str(broken), token.module], None, heard.append)
+    assert f'token "{token.label}"' in found.description
+    assert tokens_here([token.module], "another", heard.append) == []
     assert any("can't be used" in line for line in heard)
 
 
@@ -73,9 +75,9 @@ def test_a_module_that_is_named_is_the_only_one(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_without_softhsm_the_error_says_how_to_get_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hsm_keys.onboarding.choosing_store.modules_here", lambda _: [])
+    monkeypatch.setattr("hsm_keys.stores.pkcs11.candidates.modules_here", lambda _: [])
     with pytest.raises(StoreNotFoundError) as error:
-        choose_store(None, None, home, None, _Nobody())  # type: ignore[arg-type]
+        choose_store({}, home, _Nobody(), {})  # type: ignore[arg-type]
     assert "apt install softhsm2" in error.value.hint
 
 

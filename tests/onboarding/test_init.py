@@ -12,9 +12,9 @@ import pytest
 
 from hsm_keys.cli.asking import TerminalPerson
 from hsm_keys.errors import StoreError
-from hsm_keys.onboarding import softhsm_token
 from hsm_keys.profiles.file import config_path, read_profiles
 from hsm_keys.sandbox.server import SandboxServer
+from hsm_keys.stores.pkcs11 import softhsm_token
 from tests.sandbox.client import Caller
 from tests.support.canaries import run
 from tests.support.cli import ROOT, failed_json, run_cli, run_json
@@ -254,7 +254,7 @@ def test_a_token_that_somebody_left_without_a_pin_is_left_alone(softhsm: SoftHsm
     next(config_path().parent.glob("making-*")).unlink()
     person = TerminalPerson(lambda _: None, yes=True)
     with pytest.raises(StoreError, match="without a user PIN"):
-        softhsm_token.offer_token(softhsm.module, "kalshi", config_path().parent, None, person)
+        softhsm_token.make_softhsm_token(softhsm.module, "kalshi", config_path().parent, None, person)
 
 
 def test_a_note_that_is_damaged_is_not_guessed_at(softhsm: SoftHsm, sandbox: SandboxServer) -> None:

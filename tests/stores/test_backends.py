@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import sys
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -14,18 +16,21 @@ from hsm_keys import stores
 from hsm_keys.cli.options import Settings
 from hsm_keys.cli.policy import policy_group
 from hsm_keys.cli.store_uri import check_options, store_uri, store_uris
-from hsm_keys.errors import UsageError
+from hsm_keys.errors import StoreNotFoundError, UsageError
+from hsm_keys.onboarding.choosing_store import choose_store, name_a_store
 from hsm_keys.stores import backend_of, backends, open_store
-from hsm_keys.stores.abilities import ImportsKeys, RawSigning, RenamesKeys, ReplicatesKeys
+from hsm_keys.stores.abilities import Ability, ImportsKeys, RenamesKeys, ReplicatesKeys
 from hsm_keys.stores.backend import Backend, Option
 from hsm_keys.stores.base import KeyStore
+from hsm_keys.stores.candidates import Candidate
 from hsm_keys.stores.policies import PURPOSES, PrintsPolicies
 from tests.support.cli import failed_json, run_cli
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from hsm_keys import KeyType, StoredKey
+    from hsm_keys.person import Person
     from hsm_keys.values import Secret
 
 URIS = {"pkcs11": "pkcs11:token=x", "awskms": "awskms:///?region=us-east-1", "vault": "vault:///transit"}
@@ -34,6 +39,7 @@ CLASSES = {
     "awskms": "hsm_keys.stores.awskms.store.AwsKmsStore",
     "vault": "hsm_keys.stores.vault.store.VaultStore",
 }
+ABILITIES = Ability.__subclasses__()
 VALUES = {str: "x", int: 0, bool: True}
 
 ELSEWHERE = [
@@ -113,10 +119,15 @@ def test_the_help_has_what_the_back_end_offers(backend: Backend) -> None:
 def test_its_stores_have_the_abilities_that_it_says(backend: Backend) -> None:
     module, _, name = CLASSES[backend.scheme].rpartition(".")
     kind = getattr(import_module(module), name)
-    for ability in (RenamesKeys, ImportsKeys, ReplicatesKeys, RawSigning):
-        missing = [member for member in vars(ability) if not member.startswith("_") and not hasattr(kind, member)]
-        annotated = [member for member in ability.__annotations__ if not hasattr(kind, member)]
-        assert (ability in backend.abilities) == (not missing and not annotated), ability
+    assert {ability for ability in ABILITIES if issubclass(kind, ability)} == set(backend.abilities)
+
+
+def test_an_isolated_store_has_none() -> None:
+    from hsm_keys.stores.isolated.store import IsolatedStore
+
+    assert not [ability for ability in ABILITIES if issubclass(IsolatedStore, ability)]
+    members = {member for ability in ABILITIES for member in ability.__abstractmethods__}
+    assert not members & set(dir(IsolatedStore))
 
 
 class Bare(KeyStore):
@@ -152,6 +163,12 @@ class _Bare(Backend):
     example = "--bare"
     options = (Option("--bare", "The keys are bare.", bool, names_store=True), Option("--colour", "Which."))
 
+    def candidates(
+        self, options: Mapping[str, object], env: Mapping[str, str], report: Callable[[str], None]
+    ) -> list[Candidate]:
+        report("looking for bare stores")
+        return [Candidate("bare:///", "the bare store")] if env.get("BARE") else []
+
     def open(
         self,
         uri: str | Secret,
@@ -165,11 +182,11 @@ class _Bare(Backend):
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> Backend:
     """A fourth back-end: nothing else knows of it."""
-    found = _Bare()
-    known = backends()
-    monkeypatch.setattr(stores, "backends", lambda: (*known, found))
-    monkeypatch.setattr("hsm_keys.cli.store_uri.backends", stores.backends)
-    return found
+    described = ModuleType("hsm_keys.stores.bare.backend")
+    described.BACKEND = _Bare()  # type: ignore[attr-defined]
+    monkeypatch.setattr(stores, "_BACKENDS", (*stores._BACKENDS, "bare"))
+    monkeypatch.setitem(sys.modules, described.__name__, described)
+    return backends()[-1]
 
 
 def test_a_further_back_end_is_opened_named_and_refused_as_the_others(bare: Backend) -> None:
@@ -180,6 +197,36 @@ def test_a_further_back_end_is_opened_named_and_refused_as_the_others(bare: Back
         store_uri(Settings(stores=(URIS["awskms"],), store_options={"colour": "red"}), silent)
     with pytest.raises(UsageError, match=r"--region is for AWS KMS, and the keys are in a bare store"):
         store_uri(Settings(store_options={**options, "region": "us-east-1"}), silent)
+
+
+class _Chooser:
+    """Takes the last of what is proposed."""
+
+    answers = True
+
+    def __init__(self) -> None:
+        self.proposed: list[str] = []
+
+    def report(self, line: str) -> None:
+        self.proposed.append(line)
+
+    def choose(self, _question: str, choices: Sequence[str]) -> int:
+        self.proposed += choices
+        return len(choices) - 1
+
+
+def test_a_further_back_end_is_offered_to_who_sets_up_a_first_key(
+    bare: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hsm_keys.stores.pkcs11.candidates.modules_here", lambda _: [])
+    person = _Chooser()
+    chosen = choose_store({}, tmp_path, cast("Person", person), {"BARE": "1", "VAULT_ADDR": "http://vault.example"})
+    assert (chosen.uri, chosen.new) == ("bare:///", None)
+    assert person.proposed == ["looking for bare stores", "the Vault that VAULT_ADDR names", "the bare store"]
+    assert name_a_store({"colour": "red"})
+    assert not name_a_store({"token": "kalshi", "module": "/m.so"})
+    with pytest.raises(StoreNotFoundError, match="a bare store"):
+        choose_store({"token": "x"}, tmp_path, cast("Person", _Chooser()), {"BARE": "1"})
 
 
 def test_what_a_store_cannot_do_is_refused_with_who_can() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.errors import UsageError
 from hsm_keys.stores.abilities import ImportsKeys, RenamesKeys, ReplicatesKeys
 from hsm_keys.stores.backend import Option, refuse_two
+from hsm_keys.stores.candidates import Candidate
 from hsm_keys.stores.policies import PolicyText, PrintsPolicies
 from hsm_keys.values import shown_path
 
@@ -19,6 +21,16 @@ if TYPE_CHECKING:
     from hsm_keys.values import Secret
 
 __all__ = ["BACKEND"]
+
+_AWS_CREDENTIALS: Final = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_PROFILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+)
+
+_AWS_FILE: Final = ".aws/credentials"
 
 
 class _AwsKms(PrintsPolicies):
@@ -65,6 +77,17 @@ class _AwsKms(PrintsPolicies):
             refuse_two("--region", regions, parsed.regions)
             parsed = replace(parsed, regions=regions)
         return str(AwsKmsUri.parse(str(parsed)))  # once more: the options are checked as the URI was
+
+    def candidates(
+        self, options: Mapping[str, Any], env: Mapping[str, str], report: Callable[[str], None]
+    ) -> list[Candidate]:
+        """Return the account whose credentials and Region the environment names, where boto3 is installed."""
+        del options, report
+        region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION")
+        has_credentials = any(env.get(name) for name in _AWS_CREDENTIALS) or (Path.home() / _AWS_FILE).exists()
+        if not region or not has_credentials or find_spec("boto3") is None:
+            return []
+        return [Candidate(f"{self.scheme}:///?region={region}", f"{self.title} in {region}")]
 
     def open(
         self,

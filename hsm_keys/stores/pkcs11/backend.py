@@ -7,27 +7,36 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hsm_keys.errors import UsageError
+from hsm_keys.errors import StoreNotFoundError, UsageError
 from hsm_keys.stores.abilities import ImportsKeys, RawSigning, RenamesKeys
-from hsm_keys.stores.backend import Backend, Option, refuse_two
+from hsm_keys.stores.backend import Option, refuse_two
 from hsm_keys.stores.checks import Check, checked
+from hsm_keys.stores.new_store import MakesStores
+from hsm_keys.values import shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from hsm_keys.person import Person
     from hsm_keys.stores.base import KeyStore
+    from hsm_keys.stores.candidates import Candidate
+    from hsm_keys.stores.new_store import NewStore
     from hsm_keys.stores.uri import Pkcs11Uri
     from hsm_keys.values import Secret
 
 __all__ = ["BACKEND"]
 
+_NEW_LABEL: Final = "kalshi"
 
-class _Tokens(Backend):
+
+class _Tokens(MakesStores):
     scheme = "pkcs11"
     title = "PKCS#11 tokens"
     example = "--token LABEL"
     has_pin = True
     abilities = (RenamesKeys, ImportsKeys, RawSigning)
+    options_of_new = frozenset({"token", "module", "pin_file", "force_pin"})
+    remedy = "plug a token in, or install SoftHSM: apt install softhsm2, dnf install softhsm, brew install softhsm"
     options = (
         Option("--slot", "The token in slot N, or the Nth token (from 0).", int, "N", names_store=True),
         Option("--token", "The token with this label.", metavar="LABEL", names_store=True),
@@ -59,7 +68,7 @@ class _Tokens(Backend):
         from hsm_keys.stores.pkcs11.tokens import choose_slot
         from hsm_keys.stores.uri import Pkcs11Uri
 
-        module_path = find_module(options.get("module") or os.environ.get("HSM_KEYS_MODULE") or None)
+        module_path = find_module(_module(options, os.environ))
         slot, token = options.get("slot"), options.get("token")
         if slot is None:
             if token and not token.isprintable():  # also bytes that this locale has no letters for
@@ -111,6 +120,41 @@ class _Tokens(Backend):
 
         return names_without_login(_parsed(uri))
 
+    def candidates(
+        self, options: Mapping[str, Any], env: Mapping[str, str], report: Callable[[str], None]
+    ) -> list[Candidate]:
+        """Return the initialised tokens of the module that is named, else of those in usual places."""
+        from hsm_keys.stores.pkcs11.candidates import modules_here, tokens_here
+
+        return tokens_here(modules_here(_module(options, env)), options.get("token"), report)
+
+    def is_making(self, folder: Path) -> bool:
+        """Tell whether an earlier run was making a token in SoftHSM."""
+        from hsm_keys.stores.pkcs11.softhsm_token import unfinished_label
+
+        return unfinished_label(folder) is not None
+
+    def make_store(
+        self, options: Mapping[str, Any], env: Mapping[str, str], folder: Path, person: Person
+    ) -> NewStore | None:
+        """Make a token in SoftHSM."""
+        from hsm_keys.stores.pkcs11.candidates import modules_here
+        from hsm_keys.stores.pkcs11.softhsm_token import make_softhsm_token, unfinished_label
+
+        module = _module(options, env)
+        softhsm = next((path for path in modules_here(module) if "softhsm" in Path(path).resolve().name.lower()), None)
+        if softhsm is None and module:
+            raise StoreNotFoundError(
+                f"there is no token that can be used in {shown_path(module)}",
+                hint="plug its token in, or initialise one with its vendor's program; without --module and "
+                "HSM_KEYS_MODULE, the usual places are looked at",
+            )
+        if softhsm is None:
+            return None
+        label = options.get("token") or unfinished_label(folder) or _NEW_LABEL
+        pin_file = options.get("pin_file") or env.get("HSM_KEYS_PIN_FILE")
+        return make_softhsm_token(softhsm, label, folder, Path(pin_file) if pin_file else None, person)
+
     def open(
         self,
         uri: str | Secret,
@@ -142,6 +186,11 @@ class _Tokens(Backend):
         if any(check.name == "login" for check in checks):
             return checks
         return checks + checked("login", opened)
+
+
+def _module(options: Mapping[str, Any], env: Mapping[str, str]) -> str | None:
+    """Return the module that an option or a variable names."""
+    return options.get("module") or env.get("HSM_KEYS_MODULE") or None
 
 
 def _parsed(uri: str) -> Pkcs11Uri:

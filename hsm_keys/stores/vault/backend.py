@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.stores.abilities import ImportsKeys, RenamesKeys
+from hsm_keys.stores.candidates import Candidate
 from hsm_keys.stores.policies import PolicyText, PrintsPolicies
 
 if TYPE_CHECKING:
@@ -28,6 +29,14 @@ class _Vault(PrintsPolicies):
     Nothing is sent. The mounts are those of --store or HSM_KEYS_STORE, else transit and secret.
     """
     policy_example = "hsm-keys vault policy --for sign --name prod | bao policy write prod-sign -"
+
+    def candidates(
+        self, options: Mapping[str, Any], env: Mapping[str, str], report: Callable[[str], None]
+    ) -> list[Candidate]:
+        """Return the server that the environment names."""
+        del options, report
+        variable = next((name for name in ("BAO_ADDR", "VAULT_ADDR") if env.get(name)), None)
+        return [Candidate(f"{self.scheme}:///transit", f"the Vault that {variable} names")] if variable else []
 
     def open(
         self,

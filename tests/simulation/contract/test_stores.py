@@ -9,6 +9,7 @@ import pytest
 from hsm_keys.errors import KeyExistsError, KeyNotFoundError
 from hsm_keys.inspecting.proof_of_possession import can_sign
 from hsm_keys.signing.algorithms import KeyType
+from hsm_keys.stores.abilities import RenamesKeys
 from hsm_keys.stores.base import KeyState
 from hsm_keys.stores.key_names import RETIRED, SUCCESSOR
 from tests.simulation.pairs import Pair
@@ -134,15 +135,15 @@ def test_a_name_is_handed_over_and_back(opened: Opened) -> None:
     with opened() as store:
         old = store.bind(store.generate("prod", KeyType.ED25519), ID, "prod")
         new = store.bind(store.generate_like(old, "prod" + SUCCESSOR), OTHER_ID, "prod")
-        taken, left = store.hand_over("prod", taker=new, leaver=old, mark=RETIRED)
+        taken, left = RenamesKeys.of(store).hand_over("prod", taker=new, leaver=old, mark=RETIRED)
         assert (taken.name, taken.api_key_id) == ("prod", OTHER_ID)
         assert (left.name, left.api_key_id) == ("prod" + RETIRED, ID)
         with opened() as other:
             assert other.key("prod").public_key() == new.public_key()
             assert [key.name for key in other.keys()] == ["prod", "prod" + RETIRED]
-        again = store.hand_over("prod", taker=taken, leaver=left, mark=RETIRED)
+        again = RenamesKeys.of(store).hand_over("prod", taker=taken, leaver=left, mark=RETIRED)
         assert [key.name for key in again] == ["prod", "prod" + RETIRED]  # what is done stays done
-        store.hand_over("prod", taker=left, leaver=taken, mark=SUCCESSOR)
+        RenamesKeys.of(store).hand_over("prod", taker=left, leaver=taken, mark=SUCCESSOR)
         assert read(store) == [
             ("prod", ID, "prod", KeyState.REGISTERED),
             ("prod" + SUCCESSOR, OTHER_ID, "prod", KeyState.REGISTERED),
@@ -153,7 +154,7 @@ def test_a_key_that_was_handed_over_is_destroyed_alone(opened: Opened) -> None:
     with opened() as store:
         old = store.bind(store.generate("prod", KeyType.ED25519), ID, "prod")
         new = store.bind(store.generate_like(old, "prod" + SUCCESSOR), OTHER_ID, "prod")
-        _, left = store.hand_over("prod", taker=new, leaver=old, mark=RETIRED)
+        _, left = RenamesKeys.of(store).hand_over("prod", taker=new, leaver=old, mark=RETIRED)
         store.destroy(left)
         for mark in ("", SUCCESSOR, RETIRED):
             store.mend("prod" + mark)

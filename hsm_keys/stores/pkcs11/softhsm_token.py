@@ -14,39 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import StoreError, UsageError
-from hsm_keys.files import sync_folder, write_whole
-from hsm_keys.profiles.writing import private_folder
+from hsm_keys.files import private_folder, sync_folder, write_whole
+from hsm_keys.stores.new_store import NewStore
 from hsm_keys.stores.pkcs11.new_token import TokenState, make_token, state_of_token
+from hsm_keys.stores.pkcs11.softhsm_conf import own_configuration, tokens_folder, write_own_configuration
+from hsm_keys.stores.uri import Pkcs11Uri
 from hsm_keys.values import Secret, hides_its_arguments, shown_path
 
 if TYPE_CHECKING:
     from hsm_keys.person import Person
 
-__all__ = ["NewToken", "offer_token", "unfinished_label"]
+__all__ = ["make_softhsm_token", "unfinished_label"]
 
 _RANDOM_BYTES: Final = 16
 _PREFIX: Final = "making-"
-
-
-@dataclass(frozen=True, slots=True)
-class NewToken:
-    """A token that was made.
-
-    Args:
-        label: Its label.
-        pin_file: The file that holds its user PIN; None where a person has it.
-        pin: The user PIN that a person has just typed; None otherwise.
-        note: What the next run would go on by; ``finish`` ends it.
-    """
-
-    label: str
-    pin_file: Path | None
-    pin: Secret | None
-    note: Path
-
-    def finish(self) -> None:
-        """Forget the security officer's PIN: the token and its profile are there."""
-        self.note.unlink(missing_ok=True)
 
 
 def unfinished_label(folder: Path) -> str | None:
@@ -55,8 +36,10 @@ def unfinished_label(folder: Path) -> str | None:
     return None if note is None else note.stem.removeprefix(_PREFIX)
 
 
-def offer_token(module_path: str, label: str, folder: Path, pin_file: Path | None, person: Person) -> NewToken:
+def make_softhsm_token(module_path: str, label: str, folder: Path, pin_file: Path | None, person: Person) -> NewStore:
     """Make a token, if a person agrees; go on with one that an earlier run began.
+
+    Its note, which has the security officer's PIN, is gone when it is finished.
 
     Args:
         module_path: SoftHSM.
@@ -72,6 +55,7 @@ def offer_token(module_path: str, label: str, folder: Path, pin_file: Path | Non
     """
     if "/" in label or label.startswith("."):
         raise UsageError("the label of a new token is part of a file's name", hint="choose letters and digits")
+    _configure(person)
     note = folder / f"{_PREFIX}{label}.json"
     noted = _read(note)
     if noted is None:
@@ -79,7 +63,7 @@ def offer_token(module_path: str, label: str, folder: Path, pin_file: Path | Non
     state = state_of_token(module_path, label)
     if noted is not None and state is TokenState.READY:
         person.report(f"the token {label!r} is there: an earlier run made it")
-        return NewToken(label, noted.pin_file, None, note)
+        return _new_store(module_path, label, noted.pin_file, None, note)
     if noted is None and state is not TokenState.ABSENT:
         raise StoreError(
             f"there is a token {label!r} without a user PIN, and nobody knows its security officer's",
@@ -92,7 +76,25 @@ def offer_token(module_path: str, label: str, folder: Path, pin_file: Path | Non
     make_token(module_path, label, noted.so_pin, pin)
     where = f"its user PIN is in {kept}, which you alone can read" if kept else "its user PIN is the one that you typed"
     person.report(f"made the token {label!r}; {where}")
-    return NewToken(label, kept, None if kept else pin, note)
+    return _new_store(module_path, label, kept, None if kept else pin, note)
+
+
+def _new_store(module_path: str, label: str, pin_file: Path | None, pin: Secret | None, note: Path) -> NewStore:
+    uri = Pkcs11Uri(token=label, module_path=module_path)
+    options = {"pin_file": str(pin_file)} if pin_file else {}
+    return NewStore(str(uri), lambda: note.unlink(missing_ok=True), options, pin)
+
+
+def _configure(person: Person) -> None:
+    """Give this user a configuration of SoftHSM's, where the system's is for others."""
+    if tokens_folder() is not None:
+        return
+    person.agree(f"SoftHSM isn't configured for this user. Write {own_configuration()}?")
+    try:
+        path = write_own_configuration()
+    except OSError as error:
+        raise UsageError(f"{shown_path(error.filename)} can't be written: {error.strerror}") from None
+    person.report(f"wrote {path}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,6 @@ def _pin(
 
 def _pin_in(file: Path) -> Secret:
     from hsm_keys.stores.pins import PinWanted, resolve_pin
-    from hsm_keys.stores.uri import Pkcs11Uri
 
     pin = resolve_pin(PinWanted("the new token"), pin_file=file, uri=Pkcs11Uri(), ask=None, env={})
     if pin is None:
