@@ -191,6 +191,9 @@ def serve(options: dict[str, Any]) -> None:
     private = load_private_key(os.environ["KALSHI_PRIVATE_KEY"].encode())
 
     hangs_while = Path(options.pop("hangs_while", os.devnull + ".none"))
+    asked_at = options.pop("asked_at", None)
+    if asked_at is not None:
+        _note_when_it_is_asked(Path(asked_at))
 
     class Key:
         name = "prod"
@@ -211,7 +214,7 @@ def serve(options: dict[str, Any]) -> None:
     files = options.pop("files", None)
     if files is not None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (files // 2, files))
-    for name in ("policy", "clients", "socket"):
+    for name in ("policy", "clients", "socket", "audit"):
         if name in options:
             options[name] = Path(options[name])
     if "tls" in options:
@@ -222,6 +225,19 @@ def serve(options: dict[str, Any]) -> None:
         check_options(Options(name="prod", **options)),
         lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201 - what the command line does
     )
+
+
+def _note_when_it_is_asked(path: Path) -> None:
+    """Write to a file when the control socket was asked last (``time.monotonic``)."""
+    from hsm_keys.proxy.control import Control
+
+    answer = Control.answer
+
+    def noted(control: Control, request: Any) -> Any:
+        path.write_text(str(time.monotonic()))
+        return answer(control, request)
+
+    Control.answer = noted  # type: ignore[assignment, method-assign]
 
 
 if __name__ == "__main__":
