@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hsm_keys.cli.commands import group
 from hsm_keys.cli.extras import import_extra
-from hsm_keys.cli.options import Settings, settings_options
+from hsm_keys.cli.options import settings_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.errors import UsageError
 from hsm_keys.values import shown_path
+
+if TYPE_CHECKING:
+    from hsm_keys.cli.settings import Settings
 
 __all__ = ["audit"]
 

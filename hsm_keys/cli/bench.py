@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hsm_keys.cli.commands import command
-from hsm_keys.cli.options import Settings, key_name, settings_options
+from hsm_keys.cli.options import key_name, settings_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.cli.pages import check_folder, write_page
 from hsm_keys.cli.progress import progress
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from hsm_keys.bench.measure import Result
+    from hsm_keys.cli.settings import Settings
     from hsm_keys.signing.signer import RequestSigner
     from hsm_keys.stores.base import KeyStore, StoredKey
 

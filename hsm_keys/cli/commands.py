@@ -100,8 +100,8 @@ class Command(_Page, click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         if self._uses_profile:
-            from hsm_keys.cli.options import Settings
             from hsm_keys.cli.profile import add_profile
+            from hsm_keys.cli.settings import Settings
 
             add_profile(ctx.ensure_object(Settings))
         return super().invoke(ctx)

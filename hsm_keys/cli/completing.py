@@ -45,7 +45,7 @@ def _end_soon() -> None:
 
 
 def _names(ctx: click.Context) -> list[str]:
-    from hsm_keys.cli.options import Settings
+    from hsm_keys.cli.settings import Settings
     from hsm_keys.cli.store_uri import store_uri
     from hsm_keys.stores import backend_of
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from hsm_keys.cli.commands import command
-from hsm_keys.cli.options import Settings, given_options, settings_options
+from hsm_keys.cli.options import given_options, settings_options
 from hsm_keys.cli.output import print_json, print_line, print_table
 
 if TYPE_CHECKING:
+    from hsm_keys.cli.settings import Settings
     from hsm_keys.profiles.file import Profile
     from hsm_keys.profiles.order import Setting
 

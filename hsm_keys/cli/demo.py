@@ -10,13 +10,14 @@ import click
 
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.extras import import_extra
-from hsm_keys.cli.options import Settings, settings_options
+from hsm_keys.cli.options import settings_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.cli.session import opened_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from hsm_keys.cli.settings import Settings
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.signing.signer import RequestSigner
     from hsm_keys.stores.base import KeyStore, StoredKey

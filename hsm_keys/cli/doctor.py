@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hsm_keys.cli.commands import command
-from hsm_keys.cli.options import Settings, settings_options
+from hsm_keys.cli.options import settings_options
 from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.session import bootstrap_signer, connector, kalshi_base_url, opened_store, reporting
 from hsm_keys.cli.store_uri import store_uri
@@ -17,6 +17,7 @@ from hsm_keys.stores import backend_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hsm_keys.cli.settings import Settings
     from hsm_keys.stores.base import KeyStore
     from hsm_keys.stores.checks import Check
 

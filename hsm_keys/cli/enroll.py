@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hsm_keys.cli.commands import command
-from hsm_keys.cli.options import Settings, creation_options, key_name, new_key_options, settings_options
+from hsm_keys.cli.options import creation_options, key_name, new_key_options, settings_options
 from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.session import connector, management_client, opened_store, reporting
 from hsm_keys.errors import CloudError
@@ -16,6 +16,7 @@ from hsm_keys.errors import CloudError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hsm_keys.cli.settings import Settings
     from hsm_keys.inspecting.custody import CustodyReport
     from hsm_keys.lifecycle.enroll import Enrollment
     from hsm_keys.stores.base import KeyStore, StoredKey

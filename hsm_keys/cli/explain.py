@@ -9,7 +9,7 @@ import click
 
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.explanations import KALSHI, OURS, PROXY, find
-from hsm_keys.cli.options import Settings, settings_options
+from hsm_keys.cli.options import settings_options
 from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.errors import UsageError
 from hsm_keys.values import shown_word
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hsm_keys.cli.explanations.explanation import Explanation
+    from hsm_keys.cli.settings import Settings
 
 __all__ = ["explain"]
 

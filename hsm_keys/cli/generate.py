@@ -9,13 +9,14 @@ import click
 
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.enroll import print_enrollment
-from hsm_keys.cli.options import Settings, key_name, new_key_options, settings_options
+from hsm_keys.cli.options import key_name, new_key_options, settings_options
 from hsm_keys.cli.session import Connector, bootstrap_signer, connector, management_client, opened_store, reporting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from hsm_keys.cli.session import Connector
+    from hsm_keys.cli.settings import Settings
     from hsm_keys.kalshi.client import KalshiClient
 
 __all__ = ["generate"]

@@ -13,7 +13,7 @@ from hsm_keys.cli.asking import TerminalPerson
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.confirming import require_consent, yes_option
 from hsm_keys.cli.enroll import KEY_TYPES, key_object
-from hsm_keys.cli.options import Settings, api_key_id_option, key_name, new_key_options, settings_options
+from hsm_keys.cli.options import api_key_id_option, key_name, new_key_options, settings_options
 from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.profile import add_profile_of
 from hsm_keys.cli.session import bootstrap_signer, connector, management_signer, opened_store, reporting
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from hsm_keys.cli.session import Connector
+    from hsm_keys.cli.settings import Settings
     from hsm_keys.lifecycle.enroll import Enrollment
     from hsm_keys.onboarding.first_key import WantedKey
     from hsm_keys.onboarding.profile_of_key import PlannedProfile

@@ -8,13 +8,14 @@ import click
 
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.enroll import key_object
-from hsm_keys.cli.options import Settings, api_key_id_option, auth_option, key_name, settings_options
+from hsm_keys.cli.options import api_key_id_option, auth_option, key_name, settings_options
 from hsm_keys.cli.output import print_json, print_line, print_table, report_attestation
 from hsm_keys.cli.session import account_to_look_at, connector, opened_store, opened_stores, reporting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hsm_keys.cli.settings import Settings
     from hsm_keys.inspecting.inventory import InventoryEntry, UnusableObject
 
 __all__ = ["list_keys", "public_key", "show"]

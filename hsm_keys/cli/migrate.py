@@ -13,7 +13,7 @@ from hsm_keys.cli.commands import command
 from hsm_keys.cli.confirming import confirm, require_consent, yes_option
 from hsm_keys.cli.enroll import KEY_TYPES, key_object
 from hsm_keys.cli.init import fields_of_key
-from hsm_keys.cli.options import Settings, api_key_id_option, key_name, rights_options, settings_options
+from hsm_keys.cli.options import api_key_id_option, key_name, rights_options, settings_options
 from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.session import bootstrap_signer, connector, opened_store, reporting
 from hsm_keys.errors import UsageError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from hsm_keys.cli.session import Connector
+    from hsm_keys.cli.settings import Settings
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.lifecycle.enroll import Enrollment
     from hsm_keys.signing.pem import PemKey

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -11,6 +10,7 @@ import click
 
 from hsm_keys.cli.completing import complete_key_names, complete_scopes
 from hsm_keys.cli.help_pages import SharedOption, show_shared_options
+from hsm_keys.cli.settings import Settings
 from hsm_keys.errors import UsageError
 from hsm_keys.stores import backends
 from hsm_keys.values import describe, may_be_shown
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from hsm_keys.stores.policies import PrintsPolicies
 
 __all__ = [
-    "Settings",
     "api_key_id_option",
     "auth_option",
     "check_printable_name",
@@ -39,34 +38,6 @@ __all__ = [
 ]
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
-
-
-@dataclass(slots=True)
-class Settings:
-    """What the shared options said, then what the profile adds; None where neither says anything.
-
-    ``policy`` and ``api_key_id`` are a profile's alone: the options of those names are some commands' own.
-    """
-
-    stores: tuple[str, ...] = ()
-    store_options: dict[str, Any] = field(default_factory=dict)
-    """The options of back-ends that were given, by ``Option.name``."""
-    creation_options: dict[str, Any] = field(default_factory=dict)
-    """Those for making keys."""
-    profile: str | None = None
-    env: str | None = None
-    base_url: str | None = None
-    ws_url: str | None = None
-    exchange: str | None = None
-    output: str | None = None
-    verbose: bool | None = None
-    policy: str | None = None
-    api_key_id: str | None = None
-
-    @property
-    def as_json(self) -> bool:
-        """Whether stdout is for a program."""
-        return self.output == "json"
 
 
 def given_options(settings: Settings) -> dict[str, str]:

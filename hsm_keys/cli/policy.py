@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hsm_keys.cli.commands import Group, command
-from hsm_keys.cli.options import Settings, check_printable_name, key_name, policy_options, settings_options
+from hsm_keys.cli.options import check_printable_name, key_name, policy_options, settings_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.cli.store_uri import check_options
 from hsm_keys.stores.policies import PURPOSES
@@ -16,6 +16,7 @@ from hsm_keys.stores.policies import PURPOSES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hsm_keys.cli.settings import Settings
     from hsm_keys.stores.policies import PrintsPolicies
 
 __all__ = ["policy_group"]

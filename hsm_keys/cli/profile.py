@@ -11,7 +11,7 @@ from hsm_keys.profiles.file import chosen_profile, config_path, read_profiles
 from hsm_keys.profiles.order import Origin, settings_in_order
 
 if TYPE_CHECKING:
-    from hsm_keys.cli.options import Settings
+    from hsm_keys.cli.settings import Settings
     from hsm_keys.profiles.file import Profile
 
 __all__ = ["add_profile", "add_profile_of"]

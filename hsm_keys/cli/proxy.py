@@ -10,11 +10,12 @@ import click
 
 from hsm_keys.cli.commands import Group
 from hsm_keys.cli.extras import import_extra
-from hsm_keys.cli.options import Settings, settings_options
+from hsm_keys.cli.options import settings_options
 from hsm_keys.cli.profile import add_profile
 from hsm_keys.cli.proxy_check import check, policy
 from hsm_keys.cli.proxy_control import cancel_all, freeze, limits, status, thaw
 from hsm_keys.cli.proxy_install import install
+from hsm_keys.cli.settings import Settings
 from hsm_keys.errors import UsageError
 from hsm_keys.processes import keep_to_itself
 

@@ -9,13 +9,14 @@ import click
 
 from hsm_keys.cli.commands import command, group
 from hsm_keys.cli.extras import import_extra
-from hsm_keys.cli.options import Settings, settings_options
+from hsm_keys.cli.options import settings_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.errors import HsmKeysError, UsageError
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from hsm_keys.cli.settings import Settings
     from hsm_keys.proxy.differing import Difference
     from hsm_keys.proxy.judge import Verdict
     from hsm_keys.proxy.ledgers import Ledger

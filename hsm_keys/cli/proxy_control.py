@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 import click
 
 from hsm_keys.cli.commands import command
-from hsm_keys.cli.options import Settings, key_name, settings_options
+from hsm_keys.cli.options import key_name, settings_options
 from hsm_keys.cli.output import print_json, print_rows, print_table
 from hsm_keys.errors import HsmKeysError, StoreNotFoundError, UsageError
 from hsm_keys.proxy.controlling import ProxyChoice, ask_all, ask_one
@@ -19,6 +19,7 @@ from hsm_keys.proxy.controlling import ProxyChoice, ask_all, ask_one
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hsm_keys.cli.settings import Settings
     from hsm_keys.proxy.controlling import ControlAnswer
 
 __all__ = ["cancel_all", "freeze", "limits", "status", "thaw"]

@@ -11,7 +11,7 @@ import click
 from hsm_keys.cli.accepting import accept_option, report_unused
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.confirming import confirm, require_consent, yes_option
-from hsm_keys.cli.options import Settings, auth_option, settings_options
+from hsm_keys.cli.options import auth_option, settings_options
 from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.session import account_to_look_at, connector, no_manager, opened_stores, reporting
 from hsm_keys.errors import KeyProblemError
@@ -19,6 +19,7 @@ from hsm_keys.errors import KeyProblemError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hsm_keys.cli.settings import Settings
     from hsm_keys.inspecting.findings import Finding
 
 __all__ = ["reconcile"]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from hsm_keys.cli.commands import command
-from hsm_keys.cli.options import Settings, key_name, settings_options
+from hsm_keys.cli.options import key_name, settings_options
 from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.session import opened_store, reporting
+
+if TYPE_CHECKING:
+    from hsm_keys.cli.settings import Settings
 
 __all__ = ["replicate"]
 

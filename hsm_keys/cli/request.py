@@ -10,7 +10,7 @@ import click
 
 from hsm_keys.cli.answers import TimedAnswer, answers_object, refusal_text, timing
 from hsm_keys.cli.commands import command
-from hsm_keys.cli.options import Settings, settings_options, signing_key_options
+from hsm_keys.cli.options import settings_options, signing_key_options
 from hsm_keys.cli.request_body import read_body
 from hsm_keys.cli.request_headers import read_headers
 from hsm_keys.cli.session import connector, opened_store, reporting, signing_key
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     import httpx2
 
+    from hsm_keys.cli.settings import Settings
     from hsm_keys.kalshi.client import KalshiClient
 
 __all__ = ["request"]

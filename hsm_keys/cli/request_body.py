@@ -13,7 +13,7 @@ from hsm_keys.errors import UsageError
 from hsm_keys.values import shown_path
 
 if TYPE_CHECKING:
-    from hsm_keys.cli.options import Settings
+    from hsm_keys.cli.settings import Settings
 
 __all__ = ["read_body"]
 

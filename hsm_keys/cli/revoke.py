@@ -8,11 +8,12 @@ import click
 
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.confirming import confirm, require_consent, yes_option
-from hsm_keys.cli.options import Settings, auth_option, key_name, settings_options
+from hsm_keys.cli.options import auth_option, key_name, settings_options
 from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.session import connector, management_client, opened_store, reporting
 
 if TYPE_CHECKING:
+    from hsm_keys.cli.settings import Settings
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.lifecycle.revoke import Revocation

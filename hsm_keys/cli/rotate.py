@@ -12,7 +12,7 @@ import click
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.confirming import confirm, yes_option
 from hsm_keys.cli.enroll import key_object
-from hsm_keys.cli.options import Settings, auth_option, key_name, settings_options
+from hsm_keys.cli.options import auth_option, key_name, settings_options
 from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.progress import count_down
 from hsm_keys.cli.session import connector, management_client, opened_store, reporting
@@ -21,6 +21,7 @@ from hsm_keys.values import describe
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hsm_keys.cli.settings import Settings
     from hsm_keys.lifecycle.rotate import Rotation, Rotator, Stage
 
 __all__ = ["rotate"]

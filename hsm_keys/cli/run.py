@@ -14,7 +14,7 @@ import click
 
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.extras import import_extra
-from hsm_keys.cli.options import Settings, secret_files, settings_options
+from hsm_keys.cli.options import secret_files, settings_options
 from hsm_keys.cli.output import fail
 from hsm_keys.errors import UsageError
 from hsm_keys.processes import be_private, keep_to_itself
@@ -22,6 +22,7 @@ from hsm_keys.processes import be_private, keep_to_itself
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hsm_keys.cli.settings import Settings
     from hsm_keys.running.containing.container import Container
     from hsm_keys.running.front import OnProxyExit
     from hsm_keys.running.noting import Note

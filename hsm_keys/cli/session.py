@@ -16,7 +16,7 @@ from hsm_keys.errors import KeyNotFoundError, KeyNotRegisteredError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from hsm_keys.cli.options import Settings
+    from hsm_keys.cli.settings import Settings
     from hsm_keys.kalshi.account import Account
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.lifecycle.managing import Manager

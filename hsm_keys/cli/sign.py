@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from hsm_keys.cli.commands import command
-from hsm_keys.cli.options import Settings, settings_options, shared_options, signing_key_options
+from hsm_keys.cli.options import settings_options, shared_options, signing_key_options
 from hsm_keys.cli.output import print_json
 from hsm_keys.cli.session import kalshi_base_url, opened_store, reporting, signing_key
 from hsm_keys.cli.target import checked_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from hsm_keys.cli.settings import Settings
 
 __all__ = ["fix_logon", "sign"]
 

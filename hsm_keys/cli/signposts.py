@@ -8,13 +8,15 @@ import click
 
 from hsm_keys._version import __version__
 from hsm_keys.cli.commands import command
-from hsm_keys.cli.options import Settings, settings_options
+from hsm_keys.cli.options import settings_options
 from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.errors import UsageError
 from hsm_keys.values import shown_word
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from hsm_keys.cli.settings import Settings
 
 __all__ = ["import_key", "show_help", "version"]
 

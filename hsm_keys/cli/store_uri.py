@@ -12,7 +12,7 @@ from hsm_keys.stores import backend_of, backends
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from hsm_keys.cli.options import Settings
+    from hsm_keys.cli.settings import Settings
     from hsm_keys.stores.backend import Backend, Option
 
 __all__ = ["check_options", "chosen_backend", "store_uri", "store_uris"]

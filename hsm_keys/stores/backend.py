@@ -19,7 +19,6 @@ from hsm_keys.stores.checks import Check, checked
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from hsm_keys.stores.abilities import Ability
     from hsm_keys.stores.base import KeyStore
     from hsm_keys.stores.candidates import Candidate
     from hsm_keys.values import Secret
@@ -91,7 +90,7 @@ class Backend(ABC):
     creation_options: ClassVar[tuple[Option, ...]] = ()
     has_pin: ClassVar[bool] = False
     bills_signatures: ClassVar[bool] = False
-    abilities: ClassVar[tuple[type[Ability], ...]] = ()
+    abilities: ClassVar[tuple[type, ...]] = ()
 
     def has(self, uri: str) -> bool:
         """Tell whether a URI names a store of this kind."""

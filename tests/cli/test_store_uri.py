@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hsm_keys.cli.options import Settings
+from hsm_keys.cli.settings import Settings
 from hsm_keys.cli.store_uri import store_uri, store_uris
 from hsm_keys.errors import UsageError
 

@@ -16,7 +16,8 @@ from hsm_keys.errors import StoreAmbiguousError, StoreError, StoreNotFoundError,
 from hsm_keys.stores.pkcs11.module import acquire_module
 from hsm_keys.stores.pkcs11.probing import look_at
 from hsm_keys.stores.pkcs11.store import Pkcs11Store
-from hsm_keys.stores.pkcs11.tokens import all_tokens, choose_slot, initialised, serial_of
+from hsm_keys.stores.pkcs11.token_names import serial_of
+from hsm_keys.stores.pkcs11.tokens import all_tokens, choose_slot, initialised
 from hsm_keys.stores.uri import Pkcs11Uri
 from tests.support import shim
 

@@ -13,8 +13,8 @@ import pytest
 
 import hsm_keys
 from hsm_keys import stores
-from hsm_keys.cli.options import Settings
 from hsm_keys.cli.policy import policy_group
+from hsm_keys.cli.settings import Settings
 from hsm_keys.cli.store_uri import check_options, store_uri, store_uris
 from hsm_keys.errors import StoreNotFoundError, UsageError
 from hsm_keys.onboarding.choosing_store import choose_store, name_a_store

@@ -6,17 +6,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.stores.awskms.creation import aliases, give_alias
 from hsm_keys.stores.awskms.error_mapping import KmsCall, ask
+from hsm_keys.stores.awskms.errors import KmsKeyStateError
 from hsm_keys.stores.awskms.replicas import regions_of, replicate
 from hsm_keys.stores.awskms.response_fields import field
+from hsm_keys.stores.awskms.succession import voucher_tags
 from hsm_keys.stores.awskms.tags import NAME_TAG, KeyCreation, alias_of
 from hsm_keys.stores.awskms.uri import in_region, key_id_of, region_of
+from hsm_keys.stores.succession import statement_about
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+
+    from hsm_keys.stores.awskms.key import AwsKmsKey
 
     ClientOf = Callable[[str], Any]
 
-__all__ = ["creation_like", "hand_over", "rename"]
+__all__ = ["creation_like", "hand_over", "rename", "vouch"]
 
 _DEFAULT_POLICY: Final = "default"  # the only name that a key policy can have
 
@@ -46,6 +51,32 @@ def rename(client_of: ClientOf, metadata: Mapping[str, Any], old: str, new: str)
         give_alias(client_of(region), region, new, in_region(arn, region))
         _tag(client_of(region), region, new, arn)
         _remove_alias(client_of(region), region, old, arn)
+
+
+def vouch(client_of: ClientOf, leaver: AwsKmsKey, taker: AwsKmsKey, regions: Iterable[str]) -> None:
+    """Let the key that leaves a name sign for the one that takes it. Safe to repeat.
+
+    Args:
+        client_of: Gives the client of a Region.
+        leaver: The key that has the name.
+        taker: The key that gets it.
+        regions: Where the taker is.
+
+    Raises:
+        AwsError: If AWS or KMS refuses.
+        NetworkError: If KMS doesn't answer.
+    """
+    try:
+        signature = leaver.sign(statement_about(taker.public_key()))
+    except KmsKeyStateError:
+        return  # a disabled key signs nothing, for running programs as little as here
+    for region in regions:
+        ask(
+            KmsCall("TagResource", taker.name, region),
+            client_of(region).tag_resource,
+            KeyId=in_region(taker.arn, region),
+            Tags=voucher_tags(signature),
+        )
 
 
 def hand_over(

@@ -27,7 +27,7 @@ from hsm_keys.stores.awskms.errors import (
 )
 from hsm_keys.stores.awskms.key import AwsKmsKey, Found
 from hsm_keys.stores.awskms.response_fields import field, key_type_of_spec, public_key_in
-from hsm_keys.stores.awskms.succession import fingerprint, vouch
+from hsm_keys.stores.awskms.succession import fingerprint
 from hsm_keys.stores.awskms.tags import (
     ALIAS_PREFIX,
     ENVIRONMENT_TAG,
@@ -387,7 +387,7 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
         """Point the name's alias from one key to another, in every Region, once the old key has vouched for the new."""
         taking, leaving = self._changeable(taker), self._changeable(leaver)
         described = self.describe_key(taking)
-        vouch(self.caller().manage, leaving, taking, replicas.regions_of(described))
+        alias_handover.vouch(self.caller().manage, leaving, taking, replicas.regions_of(described))
         alias_handover.hand_over(
             self.caller().manage,
             name,

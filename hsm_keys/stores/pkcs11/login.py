@@ -22,7 +22,7 @@ from hsm_keys.stores.pkcs11.attributes import Mapper
 from hsm_keys.stores.pkcs11.codes import check
 from hsm_keys.stores.pkcs11.cryptoki import CKU_CONTEXT_SPECIFIC, CKU_USER
 from hsm_keys.stores.pkcs11.errors import mapped_errors, pin_problem
-from hsm_keys.stores.pkcs11.tokens import describe_token, serial_of
+from hsm_keys.stores.pkcs11.token_names import describe_token, serial_of
 
 if TYPE_CHECKING:
     from hsm_keys.stores.pins import Pin

@@ -18,6 +18,7 @@ from hsm_keys.errors import StoreAmbiguousError, StoreNotFoundError, UsageError
 from hsm_keys.stores.pkcs11.errors import mapped_errors
 from hsm_keys.stores.pkcs11.library import find_module
 from hsm_keys.stores.pkcs11.module import Module, acquire_module
+from hsm_keys.stores.pkcs11.token_names import describe_token, label_of, serial_of, unpadded
 from hsm_keys.stores.uri import LibraryVersion, Pkcs11Uri
 from hsm_keys.values import describe, may_be_shown
 
@@ -29,28 +30,11 @@ __all__ = [
     "SlotChoice",
     "all_tokens",
     "choose_slot",
-    "describe_token",
     "find_token",
     "initialised",
-    "serial_of",
     "usable_tokens",
     "with_its_module",
 ]
-
-
-def label_of(token: Any) -> str:
-    """Return the token's label."""
-    return _text(token.label)
-
-
-def serial_of(token: Any) -> str:
-    """Return the token's serial number as text; vendors fill the field with ASCII."""
-    return _text(bytes(token.serial).decode("ascii", errors="replace"))
-
-
-def _text(text: str) -> str:
-    """Return what a field says. It is to be padded with blanks; some modules write a C string into it."""
-    return text.partition("\0")[0].rstrip()
 
 
 _NO_PIN: Final = 1000
@@ -59,11 +43,11 @@ _NO_PIN: Final = 1000
 _MATCHERS: Final[dict[str, Callable[[Any], object]]] = {
     "token": label_of,
     "serial": serial_of,
-    "manufacturer": lambda token: _text(token.manufacturer_id),
-    "model": lambda token: _text(token.model),
+    "manufacturer": lambda token: unpadded(token.manufacturer_id),
+    "model": lambda token: unpadded(token.model),
     "slot_id": lambda token: token.slot.slot_id,
-    "slot_description": lambda token: _text(token.slot.slot_description),
-    "slot_manufacturer": lambda token: _text(token.slot.manufacturer_id),
+    "slot_description": lambda token: unpadded(token.slot.slot_description),
+    "slot_manufacturer": lambda token: unpadded(token.slot.manufacturer_id),
 }
 """Path attributes of RFC 7512 that narrow the choice of a token, and what each is compared with."""
 
@@ -144,11 +128,6 @@ class FoundToken:
     def description(self) -> str:
         """What people call it."""
         return describe_token(self.token) + (f" in slot {self.uri.slot_id}" if self.needs_slot else "")
-
-
-def describe_token(token: Any) -> str:
-    """Return what people call the token."""
-    return f'token "{label_of(token)}" (serial {serial_of(token)})'
 
 
 def _found(token: Any, tokens: Sequence[Any], module_path: str) -> FoundToken:

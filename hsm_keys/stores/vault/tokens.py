@@ -10,17 +10,18 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from hsm_keys.errors import HsmKeysError
 from hsm_keys.stores.vault.environment import read_token
 from hsm_keys.stores.vault.errors import VaultTokenError
 
 if TYPE_CHECKING:
-    from hsm_keys.stores.vault.connection import VaultConnection
+    from collections.abc import Mapping
+
     from hsm_keys.values import Secret
 
-__all__ = ["SteadyToken"]
+__all__ = ["SteadyToken", "TokenServer"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,20 +32,30 @@ _AGAIN_S: Final = 15.0
 _SHORTEST_S: Final = 0.5
 
 
+class TokenServer(Protocol):
+    """What the server is asked of a token."""
+
+    def look_up_token(self, token: Secret) -> Mapping[str, Any]:
+        """Return what the server says of it."""
+
+    def renew_token(self, token: Secret) -> float:
+        """Renew it, and return for how many seconds."""
+
+
 class SteadyToken:
     """The newest token that was had, never waited for.
 
     Args:
-        connection: Asks the server.
+        server: Asks the server.
 
     Raises:
         VaultTokenError: If there is none.
     """
 
-    def __init__(self, connection: VaultConnection) -> None:
+    def __init__(self, server: TokenServer) -> None:
         self.current: Secret = read_token()
         """Replaced as a whole; read without a lock."""
-        self._connection = connection
+        self._server = server
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._kept = False
@@ -80,7 +91,7 @@ class SteadyToken:
         token = self.current
         left_s = 0.0
         try:
-            seen = self._connection.look_up_token(token)
+            seen = self._server.look_up_token(token)
             left_s = float(seen.get("ttl") or 0)
             if left_s <= 0:
                 return None
@@ -88,7 +99,7 @@ class SteadyToken:
             if left_s > lifetime_s * (1 - _SHARE):
                 return max(_SHORTEST_S, left_s - lifetime_s * (1 - _SHARE))
             if seen.get("renewable") is True:
-                renewed_s = self._connection.renew_token(token)
+                renewed_s = self._server.renew_token(token)
                 if renewed_s > left_s:
                     return max(_SHORTEST_S, renewed_s * _SHARE)
         except VaultTokenError:
