@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from hsm_keys.sandbox import parse_fault
 from tests.crash.worlds import ENROLL, KEY_TYPES, NAME, ROTATE, names_of
 from tests.support.killing import Ended, Killer, Moment
+from tests.support.kills import unlike
 
 if TYPE_CHECKING:
     import random
@@ -141,7 +142,7 @@ class Trial:
         self._length_s = 0.0
 
     def every_place(self, faults: Sequence[str]) -> list[Case]:
-        """Return a case for each place of a run that isn't killed, under each of the faults; empty is none."""
+        """Return a case for each place of a run that isn't killed, as ``unlike`` has them; an empty fault is none."""
         cases = []
         for fault in faults:
             self._begin(fault, KEY_TYPES[0])
@@ -150,9 +151,8 @@ class Trial:
             ended = self._run(first)
             self._length_s = time.monotonic() - begun
             if not fault or self._fault_was_used():
-                places = range(1, len(ended.places) + 1)
-                cases += [Case(fault, KEY_TYPES[0], (Moment(place),)) for place in places]
-                self._places = max(self._places, *places)
+                cases += [Case(fault, KEY_TYPES[0], (Moment(place),)) for place in unlike(ended.places)]
+                self._places = max(self._places, len(ended.places))
         return cases
 
     def unkilled(self) -> list[Case]:
