@@ -5,12 +5,14 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import TYPE_CHECKING, Final
 
+from hsm_keys.stores import backends
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hsm_keys.running.throwaway import Throwaway
 
-__all__ = ["KEPT_FROM_PROGRAMS", "VARIABLES", "environment_for"]
+__all__ = ["VARIABLES", "environment_for", "kept_from_programs"]
 
 VARIABLES: Final = {
     # the base URL of REST, with /trade-api/v2
@@ -43,17 +45,8 @@ VARIABLES: Final = {
 }
 """Each variable that a known client reads, and what it is to say."""
 
-KEPT_FROM_PROGRAMS: Final = (
+_KEPT_FROM_PROGRAMS: Final = (
     "HSM_KEYS_",
-    "AWS_",
-    "BAO_",
-    "VAULT_",
-    "SOFTHSM2_",
-    "PKCS11_",
-    "P11_KIT_",
-    "OPENSC_",
-    "TPM2_PKCS11_",
-    "YKCS11_",
     "CREDENTIALS_DIRECTORY",  # systemd's, where a service's PIN lies
     "LISTEN_",
     "KALSHI_PRIVATE_KEY",
@@ -61,10 +54,15 @@ KEPT_FROM_PROGRAMS: Final = (
     "KALSHI_DEMO",  # beside a base URL it can only contradict
     "KALSHI_PERPS_DEMO",
 )
-"""What the names of variables begin with that open a store, hold a key or a PIN, or lead past the proxy."""
+"""What the names of variables begin with that hold a key or a PIN, or lead past the proxy."""
 
 _NO_PROXY: Final = ("NO_PROXY", "no_proxy")
 _OWN: Final = "127.0.0.1,localhost"
+
+
+def kept_from_programs() -> tuple[str, ...]:
+    """Return what the names of variables begin with that open a store, hold a key or a PIN, or lead past the proxy."""
+    return (*_KEPT_FROM_PROGRAMS, *(name for backend in backends() for name in backend.access.variables))
 
 
 def environment_for(environment: Mapping[str, str], *, port: int, token: str, throwaway: Throwaway) -> dict[str, str]:
@@ -86,7 +84,8 @@ def environment_for(environment: Mapping[str, str], *, port: int, token: str, th
         "pem_path": str(throwaway.path),
         "pem_base64": b64encode(throwaway.pem.encode("ascii")).decode("ascii"),
     }
-    given = {name: value for name, value in environment.items() if not name.upper().startswith(KEPT_FROM_PROGRAMS)}
+    kept = kept_from_programs()
+    given = {name: value for name, value in environment.items() if not name.upper().startswith(kept)}
     given |= {name: values[what] for name, what in VARIABLES.items()}
     for name in _NO_PROXY:  # a proxy of the network isn't on the way to loopback
         given[name] = f"{given[name]},{_OWN}" if given.get(name) else _OWN

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hsm_keys.errors import UsageError
+from hsm_keys.stores.access import Access
 from hsm_keys.stores.checks import Check, checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from hsm_keys.stores.base import KeyStore
     from hsm_keys.stores.candidates import Candidate
@@ -81,6 +83,7 @@ class Backend(ABC):
         has_pin: Whether a person may be asked for a PIN when a store is opened.
         bills_signatures: Whether whoever runs the store bills each signature.
         abilities: What its stores can do that not every store can.
+        access: What gives access to them on this machine.
     """
 
     scheme: ClassVar[str]
@@ -91,6 +94,7 @@ class Backend(ABC):
     has_pin: ClassVar[bool] = False
     bills_signatures: ClassVar[bool] = False
     abilities: ClassVar[tuple[type, ...]] = ()
+    access: ClassVar[Access] = Access()
 
     def has(self, uri: str) -> bool:
         """Tell whether a URI names a store of this kind."""
@@ -144,6 +148,15 @@ class Backend(ABC):
             StoreError: If the store isn't there, or doesn't answer.
         """
         return []
+
+    def access_paths(self, env: Mapping[str, str], home: Path) -> list[Path]:
+        """Return the files and folders that give access to its stores, whether they are there or not.
+
+        Args:
+            env: The environment.
+            home: The home folder.
+        """
+        return self.access.paths(env, home)
 
     def candidates(
         self,

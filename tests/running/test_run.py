@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hsm_keys.running.keeping import HANDED_ON
-from hsm_keys.running.variables import KEPT_FROM_PROGRAMS, VARIABLES
+from hsm_keys.running.variables import VARIABLES, kept_from_programs
 from tests.support.cli import failed_json, run_json
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def test_a_program_signs_and_holds_no_key(runs: Runs, token: TestToken) -> None:
     assert runs.sandbox.requests[-1].verified
     given = set(VARIABLES)
     assert given <= set(environment)
-    assert [name for name in environment if name.startswith(KEPT_FROM_PROGRAMS) and name not in given] == []
+    assert [name for name in environment if name.startswith(kept_from_programs()) and name not in given] == []
     shown = done.stdout + done.stderr
     assert not any(secret in shown for secret in (token.pin, str(token.pin_file), runs.sandbox.bootstrap_key_id))
     throwaway = Path(environment["KALSHI_PRIVATE_KEY_PATH"]).read_text()

@@ -6,6 +6,7 @@ import ast
 import sys
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
@@ -18,8 +19,11 @@ from hsm_keys.cli.settings import Settings
 from hsm_keys.cli.store_uri import check_options, store_uri, store_uris
 from hsm_keys.errors import StoreNotFoundError, UsageError
 from hsm_keys.onboarding.choosing_store import choose_store, name_a_store
+from hsm_keys.running.containing.hiding import hidden_paths
+from hsm_keys.running.variables import kept_from_programs
 from hsm_keys.stores import backend_of, backends, open_store
 from hsm_keys.stores.abilities import Ability, ImportsKeys, RenamesKeys, ReplicatesKeys
+from hsm_keys.stores.access import Access
 from hsm_keys.stores.backend import Backend, Option
 from hsm_keys.stores.base import KeyStore
 from hsm_keys.stores.candidates import Candidate
@@ -161,6 +165,7 @@ class _Bare(Backend):
     scheme = "bare"
     title = "a bare store"
     example = "--bare"
+    access = Access(variables=("BARE_",), path_variables=("BARE_FILE",), in_home=(".bare",))
     options = (Option("--bare", "The keys are bare.", bool, names_store=True), Option("--colour", "Which."))
 
     def candidates(
@@ -197,6 +202,15 @@ def test_a_further_back_end_is_opened_named_and_refused_as_the_others(bare: Back
         store_uri(Settings(stores=(URIS["awskms"],), store_options={"colour": "red"}), silent)
     with pytest.raises(UsageError, match=r"--region is for AWS KMS, and the keys are in a bare store"):
         store_uri(Settings(store_options={**options, "region": "us-east-1"}), silent)
+
+
+def test_what_opens_a_further_back_end_is_kept_from_programs(bare: Backend) -> None:
+    assert "BARE_" in kept_from_programs()
+    with TemporaryDirectory(dir="/tmp") as home:
+        places = {Path(home) / ".bare", Path(home) / "named"}
+        for place in places:
+            place.mkdir()
+        assert places <= set(hidden_paths({"HOME": home, "BARE_FILE": f"{home}/named"}, []))
 
 
 class _Chooser:

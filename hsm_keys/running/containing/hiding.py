@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.running.containing.kernel import MS_NODEV, MS_NOEXEC, MS_NOSUID, bind, hide_folder, mount
+from hsm_keys.stores import backends
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -18,28 +18,14 @@ __all__ = ["View", "bundles", "hidden_paths", "show"]
 _DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty", "pts", "ptmx")
 _NAMED_BY: Final = (
     "HSM_KEYS_PIN_FILE",
-    "SOFTHSM2_CONF",
     "KALSHI_PRIVATE_KEY_PATH",
     "KALSHI_PERPS_PRIVATE_KEY_PATH",
-    "AWS_CONFIG_FILE",
-    "AWS_SHARED_CREDENTIALS_FILE",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-    "TPM2_PKCS11_STORE",
     "CREDENTIALS_DIRECTORY",
 )
-"""Variables that name a file or folder which opens a store, or is one."""
+"""Variables that name a file or folder which holds a key or a PIN; those of the stores are the back-ends' own."""
 
-_OF_A_HOME: Final = (
-    ".aws",
-    ".bao-token",
-    ".vault-token",
-    ".config/hsm-keys",
-    ".config/softhsm2",
-    ".local/state/hsm-keys",
-    ".tpm2_pkcs11",
-)
-_OF_THE_SYSTEM: Final = ("/var/lib/softhsm", "/var/lib/opencryptoki", "/var/lib/hsm-keys", "/etc/hsm-keys")
+_OF_A_HOME: Final = (".config/hsm-keys", ".local/state/hsm-keys")
+_OF_THE_SYSTEM: Final = ("/var/lib/hsm-keys", "/etc/hsm-keys")
 _BUNDLES: Final = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/ssl/cert.pem",
@@ -59,22 +45,10 @@ def hidden_paths(environment: Mapping[str, str], further: Iterable[str | os.Path
     """
     home = Path(environment.get("HOME") or Path.home())
     named = [Path(environment[name]) for name in _NAMED_BY if environment.get(name)]
-    config = environment.get("SOFTHSM2_CONF")
-    found = [*named, *(home / name for name in _OF_A_HOME), *map(Path, _OF_THE_SYSTEM), *map(Path, further)]
-    if config:
-        found += _token_folders(Path(config))
-    every = dict.fromkeys(path.absolute() for path in found)
+    of_stores = [path for backend in backends() for path in backend.access_paths(environment, home)]
+    own = [*named, *(home / name for name in _OF_A_HOME), *map(Path, _OF_THE_SYSTEM), *map(Path, further)]
+    every = dict.fromkeys(path.absolute() for path in own + of_stores)
     return [path for path in every if path.exists() and path.parts[1] not in {"dev", "proc"}]
-
-
-def _token_folders(config: Path) -> list[Path]:
-    """Return where SoftHSM keeps its tokens (softhsm2.conf(5))."""
-    with suppress(OSError):
-        for line in config.read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition("=")
-            if name.strip() == "directories.tokendir":
-                return [Path(value.strip())]
-    return []
 
 
 def bundles(program: str, environment: Mapping[str, str]) -> list[Path]:

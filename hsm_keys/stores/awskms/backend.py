@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.errors import UsageError
 from hsm_keys.stores.abilities import ImportsKeys, RenamesKeys, ReplicatesKeys
+from hsm_keys.stores.access import Access
 from hsm_keys.stores.backend import Option, refuse_two
 from hsm_keys.stores.candidates import Candidate
 from hsm_keys.stores.policies import PolicyText, PrintsPolicies
@@ -38,6 +39,16 @@ class _AwsKms(PrintsPolicies):
     title = "AWS KMS"
     example = "--kms"
     bills_signatures = True
+    access = Access(
+        variables=("AWS_",),
+        path_variables=(
+            "AWS_CONFIG_FILE",
+            "AWS_SHARED_CREDENTIALS_FILE",
+            "AWS_WEB_IDENTITY_TOKEN_FILE",
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+        ),
+        in_home=(".aws",),
+    )
     abilities = (RenamesKeys, ImportsKeys, ReplicatesKeys)
     options = (
         Option("--kms", "The keys are in AWS KMS.", bool, names_store=True),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.errors import StoreNotFoundError, UsageError
 from hsm_keys.stores.abilities import ImportsKeys, RawSigning, RenamesKeys
+from hsm_keys.stores.access import Access
 from hsm_keys.stores.backend import Option, refuse_two
 from hsm_keys.stores.checks import Check, checked
 from hsm_keys.stores.new_store import MakesStores
@@ -35,6 +36,12 @@ class _Tokens(MakesStores):
     example = "--token LABEL"
     has_pin = True
     abilities = (RenamesKeys, ImportsKeys, RawSigning)
+    access = Access(
+        variables=("SOFTHSM2_", "PKCS11_", "P11_KIT_", "OPENSC_", "TPM2_PKCS11_", "YKCS11_"),
+        path_variables=("SOFTHSM2_CONF", "TPM2_PKCS11_STORE"),
+        in_home=(".config/softhsm2", ".tpm2_pkcs11"),
+        in_system=("/var/lib/softhsm", "/var/lib/opencryptoki"),
+    )
     options_of_new = frozenset({"token", "module", "pin_file", "force_pin"})
     remedy = "plug a token in, or install SoftHSM: apt install softhsm2, dnf install softhsm, brew install softhsm"
     options = (
@@ -119,6 +126,14 @@ class _Tokens(MakesStores):
         from hsm_keys.stores.pkcs11.public_names import names_without_login
 
         return names_without_login(_parsed(uri))
+
+    def access_paths(self, env: Mapping[str, str], home: Path) -> list[Path]:
+        """Return the files and folders, with the one where SoftHSM keeps its tokens."""
+        from hsm_keys.stores.pkcs11.softhsm_conf import folder_in
+
+        conf = env.get("SOFTHSM2_CONF")
+        folder = folder_in(Path(conf)) if conf else None
+        return super().access_paths(env, home) + ([folder] if folder else [])
 
     def candidates(
         self, options: Mapping[str, Any], env: Mapping[str, str], report: Callable[[str], None]

@@ -18,7 +18,7 @@ from hsm_keys.values import shown_path
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["own_configuration", "tokens_folder", "write_own_configuration"]
+__all__ = ["folder_in", "own_configuration", "tokens_folder", "write_own_configuration"]
 
 _SYSTEMS: Final = (
     "/etc/softhsm/softhsm2.conf",
@@ -43,7 +43,7 @@ def tokens_folder(env: Mapping[str, str] = os.environ) -> Path | None:
     named = env.get("SOFTHSM2_CONF")
     candidates = [Path(named)] if named else [own_configuration(), *map(Path, _SYSTEMS)]
     conf = next((path for path in candidates if _is_there(path)), candidates[0])
-    folder = _folder_in(conf)
+    folder = folder_in(conf)
     if folder is not None and os.access(folder, os.W_OK | os.X_OK):
         return folder
     if named or (conf == own_configuration() and _is_there(conf)):
@@ -61,7 +61,8 @@ def _is_there(path: Path) -> bool:
         return True
 
 
-def _folder_in(conf: Path) -> Path | None:
+def folder_in(conf: Path) -> Path | None:
+    """Return where SoftHSM keeps its tokens by a configuration (softhsm2.conf(5)); None if it can't be told."""
     try:
         match = _TOKENDIR.search(conf.read_text(encoding="utf-8", errors="replace"))
     except OSError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.stores.abilities import ImportsKeys, RenamesKeys
+from hsm_keys.stores.access import Access
 from hsm_keys.stores.candidates import Candidate
 from hsm_keys.stores.policies import PolicyText, PrintsPolicies
 
@@ -21,6 +22,7 @@ class _Vault(PrintsPolicies):
     scheme = "vault"
     title = "OpenBao or Vault"
     example = "--store vault:///transit"
+    access = Access(variables=("BAO_", "VAULT_"), in_home=(".bao-token", ".vault-token"))
     abilities = (RenamesKeys, ImportsKeys)
 
     command = "vault"
