@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 
 __all__ = [
@@ -370,6 +370,7 @@ def _tree() -> _Node:
 _TREE: Final = _tree()
 
 
+@lru_cache(maxsize=1024)  # a request is looked up several times on its way, and most have the path of an earlier one
 def find_operation(method: str, path: str) -> Operation:
     """Return the operation that a request is for.
 

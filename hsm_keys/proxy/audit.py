@@ -28,10 +28,12 @@ from hsm_keys.errors import HsmKeysError, UsageError
 from hsm_keys.files import open_private, try_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from hsm_keys.proxy.signing import ProxyKey
+
+    Members = Mapping[str, str | int | None]
 
 __all__ = [
     "CHECKPOINT_LINES",
@@ -166,12 +168,23 @@ class AuditTrail:
         Raises:
             AuditError: If it can't be written; the file is as it was before.
         """
+        return self.append_lines([(kind, members)])
+
+    def append_lines(self, lines: Iterable[tuple[str, Members]]) -> int:
+        """Write lines in one go, and return the number of the last one.
+
+        Args:
+            lines: Their kinds and members.
+
+        Raises:
+            AuditError: If they can't be written; the file is as it was before.
+        """
         with self._writing:
             if self._unsynced:
                 raise self._stopped(self._unsynced)
             if self._size >= self._largest or not os.fstat(self._file).st_nlink:  # full, or somebody removed it
                 self._open_next(self._named)
-            return self._append(kind, [_member(name, value) for name, value in members.items()])
+            return self._append([(kind, _members(members)) for kind, members in lines])
 
     def checkpoint(self) -> None:
         """Sign what there is, if there is anything new.
@@ -216,11 +229,17 @@ class AuditTrail:
         self._failed = why
         return error
 
-    def _append(self, kind: str, members: Iterable[str]) -> int:
-        own = [f'"seq":{self.seq + 1}', f'"time":"{_now()}"', f'"kind":"{kind}"', f'"prev":"{self.head}"']
-        line = f"{{{','.join([*own, *members])}}}\n".encode()
+    def _append(self, lines: Iterable[tuple[str, str]]) -> int:
+        """Write lines: their kinds, and their members as they stand in a line, each behind a comma."""
+        seq, head, now, written = self.seq, self.head, _now(), []
+        for kind, members in lines:
+            seq += 1
+            line = f'{{"seq":{seq},"time":"{now}","kind":"{kind}","prev":"{head}"{members}}}\n'.encode()
+            head = line_hash(line)
+            written.append(line)
+        rest = b"".join(written)
+        size = len(rest)
         try:
-            rest = line
             while rest:  # a write that stops half way says why when it is asked for the rest
                 rest = rest[os.write(self._file, rest) :]
         except OSError as error:
@@ -230,11 +249,12 @@ class AuditTrail:
         if self._failed:
             _log.warning("the audit trail can be written again")
         self._failed = ""
-        self._size += len(line)
-        self.seq, self.head = self.seq + 1, line_hash(line)
-        if self.seq - self._signed_seq == CHECKPOINT_LINES:
+        self._size += size
+        unsigned = self.seq - self._signed_seq
+        self.seq, self.head = seq, head
+        if unsigned < CHECKPOINT_LINES <= seq - self._signed_seq:
             self._wake.set()
-        return self.seq
+        return seq
 
     def _open_next(self, key: ProxyKey) -> None:
         """Begin the next file; an old one stays open until the new one has its first line."""
@@ -247,7 +267,7 @@ class AuditTrail:
             raise self._stopped(f"{path} can't be made: {error.strerror}") from None
         self._size = 0
         try:
-            self._append("open", [_text(name, value) for name, value in named.items()])
+            self._append([("open", "".join(f",{_text(name, value)}" for name, value in named.items()))])
         except AuditError:
             os.close(self._file)
             path.unlink(missing_ok=True)
@@ -300,14 +320,17 @@ class AuditTrail:
 # otherwise be a third of what the proxy does for it.
 
 
-def _member(name: str, value: str | int | None) -> str:
-    """Return a member as it stands in a line, and as it can be shown."""
-    return f'"{name}":{value:d}' if isinstance(value, int) else _text_member(name, value)
+def _members(members: Members) -> str:
+    """Return members as they stand in a line, each behind a comma, and as they can be shown."""
+    return "".join([
+        f',"{name}":{value:d}' if isinstance(value, int) else _text_member(name, value)
+        for name, value in members.items()
+    ])  # fmt: skip
 
 
 @lru_cache(maxsize=1024)
 def _text_member(name: str, value: str | None) -> str:
-    return _text(name, _clean(value))
+    return f",{_text(name, _clean(value))}"
 
 
 def _text(name: str, value: str | None) -> str:

@@ -46,7 +46,14 @@ class Callers:
             check_page(request.headers, self.hosts)
             return self._tokens.caller(request.headers)
         check_page(request.headers, None)
-        return local_caller(socket_of(request.transport), self._uids, self._judge.policy.client_of_uid)
+        connection, policy = request.connection, self._judge.policy
+        known = connection.caller if connection is not None and connection.transport is not None else None
+        if known is not None and known[0] is policy:
+            return known[1]
+        caller = local_caller(socket_of(request.transport), self._uids, policy.client_of_uid)
+        if connection is not None:
+            connection.caller = policy, caller
+        return caller
 
     def client_of(self, transport: asyncio.Transport) -> str:
         """Return whose a connection is; empty over TCP, where each request says so, and for strangers."""

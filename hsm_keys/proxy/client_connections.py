@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Protocol
+import sys
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from hsm_keys.proxy.client_requests import LONGEST_HEAD, ClientRequest, MalformedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
+    from hsm_keys.proxy.access import Caller
+    from hsm_keys.proxy.policy import Policy
     from hsm_keys.proxy.replies import Reply
 
     AnswerRequest = Callable[[ClientRequest], Awaitable[Reply]]
@@ -54,10 +57,14 @@ class ClientConnection(asyncio.Protocol):
         count: Counts it.
         answer: Answers a request.
         refuse: Answers what isn't a request, or couldn't be answered.
+
+    Attributes:
+        caller: Who is at the other end by a policy, where the kernel has said so: that doesn't change.
     """
 
     def __init__(self, count: ConnectionCount, answer: AnswerRequest, refuse: RefuseRequest) -> None:
         self.transport: asyncio.Transport | None = None
+        self.caller: tuple[Policy, Caller] | None = None
         self._count = count
         self._answer = answer
         self._refuse = refuse
@@ -107,9 +114,8 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - the only kind that streams are of
-        self.transport = transport
-        self._count.opened(self, transport)
+        self.transport = cast("asyncio.Transport", transport)  # the only kind that streams are of
+        self._count.opened(self, self.transport)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - its end counts, not its reason
         """End: a request that isn't signed yet will not be."""
@@ -139,14 +145,14 @@ class ClientConnection(asyncio.Protocol):
         self._buffer += data
         request = self._request
         if request is None:
-            self._next()
+            self._next(at_once=True)
         elif not request.body_is_whole:
             self._take(request)
         elif len(self._buffer) > _MOST_AHEAD and self.transport is not None:
             self.transport.pause_reading()
 
-    def _next(self) -> None:
-        """Begin the next request, if its head has come."""
+    def _next(self, *, at_once: bool) -> None:
+        """Begin the next request, if its head has come: at once, or in the loop's next turn."""
         buffer = self._buffer
         end = buffer.find(b"\r\n\r\n") + 4
         try:
@@ -165,7 +171,9 @@ class ClientConnection(asyncio.Protocol):
         self._count.busy(self)
         if not request.body_is_whole:
             self._take(request)
-        self._task = self._loop.create_task(self._serve(request))
+        task = _begin(self._serve(request), self._loop, at_once=at_once)
+        if not task.done():
+            self._task = task
 
     def _take(self, request: ClientRequest) -> None:
         try:
@@ -201,8 +209,8 @@ class ClientConnection(asyncio.Protocol):
             self._part(transport)
             return
         transport.resume_reading()
-        if self._buffer:
-            self._next()
+        if self._buffer:  # one a turn: however many requests are pipelined, other connections come in between
+            self._next(at_once=False)
 
     def _part(self, transport: asyncio.Transport) -> None:
         """Close when the client has read its answer, which it shows by closing."""
@@ -214,6 +222,15 @@ class ClientConnection(asyncio.Protocol):
             self._lingering = self._loop.call_later(_LINGER_S, transport.abort)
         else:
             transport.close()
+
+
+def _begin(
+    answering: Coroutine[None, None, None], loop: asyncio.AbstractEventLoop, *, at_once: bool
+) -> asyncio.Task[None]:
+    """Begin a task: at once, where Python can (3.12), as each turn of the loop costs as much as judging a request."""
+    if at_once and sys.version_info >= (3, 12):
+        return asyncio.Task(answering, loop=loop, eager_start=True)
+    return loop.create_task(answering)
 
 
 def _check_beginning(buffer: bytearray) -> None:

@@ -15,6 +15,9 @@ from hsm_keys.proxy.replies import Reply, head_bytes
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from hsm_keys.proxy.access import Caller
+    from hsm_keys.proxy.policy import Policy
+
 __all__ = ["BODY_LIMIT", "LONGEST_HEAD", "BodyError", "ClientRequest", "MalformedError", "RequestConnection"]
 
 BODY_LIMIT: Final = 256 * 1024
@@ -52,9 +55,11 @@ class RequestConnection(Protocol):
 
     Attributes:
         transport: Its transport; None once it is closed.
+        caller: Who is at the other end by a policy, where the kernel has said so: that doesn't change.
     """
 
     transport: asyncio.Transport | None
+    caller: tuple[Policy, Caller] | None
 
     async def drain(self) -> None:
         """Wait until the client has taken enough of what was written.
@@ -145,7 +150,14 @@ class ClientRequest:
         """
         if len(self._body) + self._left > limit:
             raise BodyError(413, f"the body has more than {limit} bytes")
-        if not self.body_is_whole and self.minor == 1 and self.headers.get("Expect", "").lower() == "100-continue":
+        if not self.body_is_whole:
+            await self._wait_for_body(limit)
+        if len(self._body) > limit:
+            raise BodyError(413, f"the body has more than {limit} bytes")
+        return bytes(self._body)
+
+    async def _wait_for_body(self, limit: int) -> None:
+        if self.minor == 1 and self.headers.get("Expect", "").lower() == "100-continue":
             self._write(_CONTINUE)  # RFC 9110, section 10.1.1
         try:
             async with asyncio.timeout(_BODY_S):
@@ -158,9 +170,6 @@ class ClientRequest:
                     await self._waiter
         except TimeoutError:
             raise BodyError(408, f"the body didn't come within {_BODY_S:.0f} seconds") from None
-        if len(self._body) > limit:
-            raise BodyError(413, f"the body has more than {limit} bytes")
-        return bytes(self._body)
 
     def take(self, buffer: bytearray) -> None:
         """Take from a buffer what belongs to the body.
@@ -241,7 +250,7 @@ class ClientRequest:
 
     def _read(self, head: bytes) -> None:
         line = _REQUEST_LINE.match(head)
-        if line is None or max(map(len, head.split(b"\r\n"))) > _LONGEST_LINE:
+        if line is None or (len(head) > _LONGEST_LINE and max(map(len, head.split(b"\r\n"))) > _LONGEST_LINE):
             raise MalformedError
         method, target, minor = line.groups()
         parser = HttpRequestParser(self)

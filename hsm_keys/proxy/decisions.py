@@ -1,5 +1,7 @@
 """What the audit trail says of each request: the decision before anything is signed, and the outcome behind the answer.
 
+Outcomes of one turn of the event loop are written together, or with the next decision, where that comes first.
+
 Lines of strangers are bounded: a full disk stops signing, and strangers must not fill it.
 """
 
@@ -15,7 +17,7 @@ from hsm_keys.proxy.limits import MinuteCap
 
 if TYPE_CHECKING:
     from hsm_keys.proxy.access import Caller
-    from hsm_keys.proxy.audit import AuditTrail
+    from hsm_keys.proxy.audit import AuditTrail, Members
     from hsm_keys.proxy.client_requests import ClientRequest
     from hsm_keys.proxy.metrics import Metrics
     from hsm_keys.proxy.orders import Request
@@ -48,6 +50,7 @@ class DecisionLog:
         self._may_fail = may_fail
         self._strangers = MinuteCap(_STRANGERS_A_MINUTE)
         self._omitted = 0
+        self._outcomes: list[tuple[str, Members]] = []
 
     def write_allowed(self, request: ClientRequest, caller: Caller, subject: Subject, orders: Request | None) -> int:
         """Write that a request is allowed.
@@ -102,17 +105,26 @@ class DecisionLog:
         except AuditError as error:
             _log.warning("%s", error)
 
-    def write_outcome(self, decision: int, status: int, latency_us: int) -> None:
-        """Write what became of an allowed request.
+    def add_outcome(self, decision: int, status: int, latency_us: int) -> None:
+        """Have it written what became of an allowed request, at the latest in the loop's next turn.
 
         Args:
             decision: The number of its decision's line; 0 for none.
             status: The answer's; 0 for none.
             latency_us: Microseconds from the request to its answer.
         """
+        if not decision:
+            return
+        if not self._outcomes:
+            asyncio.get_running_loop().call_soon(self._write_outcomes)  # the answers go out first
+        self._outcomes.append(("outcome", {"of": decision, "status": status or None, "latency_us": latency_us}))
+
+    def _write_outcomes(self) -> None:
+        outcomes, self._outcomes = self._outcomes, []
+        if not outcomes:  # they went with a decision
+            return
         try:
-            if decision:
-                self._trail.append("outcome", of=decision, status=status or None, latency_us=latency_us)
+            self._trail.append_lines(outcomes)
         except AuditError as error:
             _log.warning("%s", error)
 
@@ -147,19 +159,20 @@ class DecisionLog:
         status: int | None,
         orders: Request | None,
     ) -> int:
-        return self._trail.append(
-            "decision",
-            client=caller.client if caller else None,
-            uid=caller.uid if caller else None,
-            pid=caller.pid if caller else None,
-            method=subject.method if subject else request.method,
-            path=(subject.path if subject else request.raw_path.partition("?")[0])[:_LONGEST_PATH],
-            verdict=verdict,
-            rule=rule,
-            status=status,
+        decision: Members = {
+            "client": caller.client if caller else None,
+            "uid": caller.uid if caller else None,
+            "pid": caller.pid if caller else None,
+            "method": subject.method if subject else request.method,
+            "path": (subject.path if subject else request.raw_path.partition("?")[0])[:_LONGEST_PATH],
+            "verdict": verdict,
+            "rule": rule,
+            "status": status,
             **_money(orders),
             **({} if subject is None or subject.is_sent else _HANDED_OUT),
-        )
+        }
+        outcomes, self._outcomes = self._outcomes, []
+        return self._trail.append_lines([*outcomes, ("decision", decision)])
 
 
 def _money(orders: Request | None) -> dict[str, int | None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
@@ -123,10 +122,11 @@ class Handler:
             if refused is not None:
                 raise Refused(refused.status, refused.rule, refused.message)
         body = await self._body(request, caller, subject)
-        slow = body is not None and len(body) > _QUICK
-        async with self._one_a_round if slow else nullcontext():
-            if slow:
+        if body is not None and len(body) > _QUICK:
+            async with self._one_a_round:
                 await asyncio.sleep(0)
+                verdict = self._verdict(caller, subject, body)
+        else:
             verdict = self._verdict(caller, subject, body)
         if not verdict.allowed:
             self.decisions.write_denied(request, caller, subject, verdict.rule, verdict.status, orders=verdict.request)
@@ -145,8 +145,7 @@ class Handler:
         finally:
             status = answer.status if answer is not None else 0
             latency_us = round((time.perf_counter() - started) * 1e6)
-            # In the loop's next round: the answer goes out first.
-            asyncio.get_running_loop().call_soon(self.decisions.write_outcome, decision, status, latency_us)
+            self.decisions.add_outcome(decision, status, latency_us)
         return answer
 
     def _verdict(self, caller: Caller, subject: Subject, body: bytes | None) -> Verdict:

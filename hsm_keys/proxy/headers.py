@@ -48,9 +48,14 @@ than was judged: another address, method, path, account or coding.
 """
 
 
-def to_kalshi(headers: Iterable[tuple[str, str]]) -> CIMultiDict[str]:
+def to_kalshi(headers: CIMultiDict[str]) -> list[tuple[str, str]]:
     """Return the headers of a client's request as they go to Kalshi, but those that authenticate it and its length."""
-    return CIMultiDict((name, value) for name, value in _without_hops(headers) if name.lower() in _TO_KALSHI)
+    hops = _named_hops(headers)
+    return [
+        (name, value)
+        for name, value in headers.items()
+        if (folded := name.lower()) in _TO_KALSHI and folded not in hops
+    ]
 
 
 def from_kalshi(headers: Iterable[tuple[str, str]]) -> CIMultiDict[str]:
@@ -58,7 +63,12 @@ def from_kalshi(headers: Iterable[tuple[str, str]]) -> CIMultiDict[str]:
     passed = CIMultiDict(headers)
     if "Transfer-Encoding" in passed:  # then a length isn't the body's (RFC 9112, section 6.3)
         passed.popall("Content-Length", None)
-    return CIMultiDict(_without_hops(passed.items()))
+    for name in _named_hops(passed):
+        passed.popall(name, None)
+    for name in list(passed):
+        if name.lower() in HOP_BY_HOP:
+            passed.popall(name, None)
+    return passed
 
 
 def is_plain_json(headers: CIMultiDict[str]) -> bool:
@@ -75,10 +85,6 @@ def is_plain_json(headers: CIMultiDict[str]) -> bool:
     )
 
 
-def _without_hops(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    listed = list(headers)
-    named = {
-        token.strip().lower() for name, value in listed if name.lower() == "connection" for token in value.split(",")
-    }
-    hops = HOP_BY_HOP | named
-    return [(name, value) for name, value in listed if name.lower() not in hops]
+def _named_hops(headers: CIMultiDict[str]) -> set[str]:
+    """Return the headers that the header Connection names, in lower case."""
+    return {token.strip().lower() for value in headers.getall("Connection", ()) for token in value.split(",")}

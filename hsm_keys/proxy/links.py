@@ -230,7 +230,8 @@ class Link(asyncio.Protocol):
         self._has_head = self._ends_with_connection = self._comes_in_parts = False
         self._head_size = 0
         self._heard_at = self.loop.time()
-        self._timer = self.loop.call_later(self._links.read_s, self._look_at_the_clock)
+        if self._timer is None:
+            self._timer = self.loop.call_later(self._links.read_s, self._look_at_the_clock)
         self.transport.write(request)
         try:
             await self.more()
@@ -251,9 +252,6 @@ class Link(asyncio.Protocol):
 
     def end(self) -> None:
         """Be done with the answer, however much of it has come."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         answer, self._answer = self._answer, None
         if answer is None or not answer.is_whole:
             self._keeps_alive = False
@@ -261,6 +259,7 @@ class Link(asyncio.Protocol):
 
     def close(self) -> None:
         """Close it."""
+        self._stop_the_clock()
         self._links.forget(self)
         self._connection.close()
 
@@ -364,11 +363,14 @@ class Link(asyncio.Protocol):
             else:
                 self._fail(exc if isinstance(exc, OSError) else aiohttp.ServerDisconnectedError())
         self._keeps_alive = False
+        self._stop_the_clock()
         self._links.forget(self)
         self._former.connection_lost(exc)
         self._connection.close()
 
     def _look_at_the_clock(self) -> None:
+        """Give up an answer of which nothing has come for too long; one timer serves many requests."""
+        self._timer = None
         if self._answer is None:
             return
         left = self._heard_at + self._links.read_s - self.loop.time()
@@ -378,6 +380,11 @@ class Link(asyncio.Protocol):
             self._timer = self.loop.call_later(left, self._look_at_the_clock)
         else:
             self._fail(TimeoutError())
+
+    def _stop_the_clock(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _fail(self, error: BaseException) -> None:
         if self._failure is None:

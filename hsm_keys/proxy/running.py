@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.proxy.access import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import TracebackType
 
     from hsm_keys.proxy.access import Caller
@@ -92,6 +91,29 @@ class Running:
             await self._scope.__aexit__(kind, error, trace)
 
 
+class _Counted:
+    """Counts a request for as long as it is entered."""
+
+    __slots__ = ("_all", "_counts", "_running")
+
+    def __init__(self, running: Running, all_running: set[Running], counts: Counter[str]) -> None:
+        self._running = running
+        self._all = all_running
+        self._counts = counts
+
+    def __enter__(self) -> Running:
+        self._counts[self._running.caller.client] += 1
+        self._all.add(self._running)
+        return self._running
+
+    def __exit__(self, *_raised: object) -> None:
+        client = self._running.caller.client
+        self._all.discard(self._running)
+        self._counts[client] -= 1
+        if not self._counts[client]:
+            del self._counts[client]
+
+
 class RunningRequests:
     """All of a proxy's requests that are under way.
 
@@ -104,27 +126,16 @@ class RunningRequests:
         self._all: set[Running] = set()
         self._counts: Counter[str] = Counter()
 
-    @contextmanager
-    def counted(self, caller: Caller) -> Iterator[Running]:
-        """Count a request of a client while it is under way.
+    def counted(self, caller: Caller) -> _Counted:
+        """Return what counts a request of a client while it is under way: ``with``, as the request.
 
         Raises:
             Refused: If the client has too many.
         """
-        client = caller.client
-        self.hear(client)
-        if self._counts[client] >= MOST_AT_ONCE:
+        self.hear(caller.client)
+        if self._counts[caller.client] >= MOST_AT_ONCE:
             raise Refused(429, "busy", f"the client has {MOST_AT_ONCE} requests under way")
-        running = Running(caller)
-        self._counts[client] += 1
-        self._all.add(running)
-        try:
-            yield running
-        finally:
-            self._all.discard(running)
-            self._counts[client] -= 1
-            if not self._counts[client]:
-                del self._counts[client]
+        return _Counted(Running(caller), self._all, self._counts)
 
     def stop(self, stop: Stop, *, of: Callable[[Caller], bool] = lambda _caller: True) -> None:
         """Stop the requests of those for whom a function says so, their WebSockets too."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import aiohttp
 from aiohttp import hdrs
+from multidict import CIMultiDict
 from yarl import URL
 
 from hsm_keys.proxy.frames import FrameError
@@ -189,7 +190,7 @@ class Upstream:
             return _unreached(error, "network", "Kalshi can't be reached ({}); nothing was sent")
         started, status, answered_at = time.perf_counter(), "none", 0.0
         target = request.raw_path.removesuffix("?")
-        headers = [*to_kalshi(request.headers.items()).items(), *signed.items()]
+        headers = [*to_kalshi(request.headers), *signed.items()]
         try:
             answer = await link.exchange(request_bytes(request.method, target, self._links.host, headers, body))
             status, answered_at = str(answer.status), answer.at
@@ -305,7 +306,7 @@ class Upstream:
         _sign.set(signing.headers)
         path = request.raw_path.partition("?")[0]
         origin = self._websocket_origins.get(path, self._websocket_origins[WEBSOCKET_PATH])
-        headers = to_kalshi(request.headers.items())
+        headers = CIMultiDict(to_kalshi(request.headers))
         headers.update(_UPGRADE)
         try:
             return await self._request("GET", origin, request.raw_path, headers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from hsm_keys.proxy.access import Caller
 from hsm_keys.proxy.handler import Handler
@@ -16,7 +16,7 @@ from hsm_keys.proxy.signing import ProxySigner
 from tests.support.client_requests import client_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from hsm_keys.proxy.audit import AuditTrail
     from hsm_keys.proxy.client_requests import ClientRequest
@@ -31,8 +31,8 @@ HEADERS = {"KALSHI-ACCESS-KEY": "id"}
 def test_an_answer_does_not_wait_for_its_outcome_and_signing_waits_for_its_decision() -> None:
     done: list[str] = []
 
-    def append(kind: str, **_members: Any) -> int:
-        done.append(kind)
+    def append_lines(lines: Iterable[tuple[str, object]]) -> int:
+        done.extend(kind for kind, _members in lines)
         return 1
 
     async def headers() -> dict[str, str]:
@@ -51,7 +51,7 @@ def test_an_answer_does_not_wait_for_its_outcome_and_signing_waits_for_its_decis
             cast("Upstream", SimpleNamespace(forward=forward)),
             RunningRequests(),
             order_sent=lambda: None,
-            trail=cast("AuditTrail", SimpleNamespace(append=append)),
+            trail=cast("AuditTrail", SimpleNamespace(append_lines=append_lines)),
             metrics=Metrics(),
         )
         await handler.answer(client_request("GET", BALANCE))
