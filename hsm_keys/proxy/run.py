@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from contextlib import AsyncExitStack, suppress
@@ -169,6 +170,7 @@ class _Proxy:
             numbers = allowance.summary()
             report(f"serving {options.name!r} at {where}, for {base_url}; {numbers}")
             serving.set()
+            gc.freeze()  # what is there now stays: to look through it again and again would hold up requests
             if options.ahead:
                 cost = presign_cost(routes=options.ahead, rate=options.presign_rate).signatures_per_hour
                 report(f"signing ahead makes up to {cost:,.0f} signatures an hour that nobody uses")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import threading
@@ -75,6 +77,43 @@ def edited(folder: Path, edit: Callable[[list[bytes]], object], name: str = "000
     edit(lines)
     path.write_bytes(b"".join(lines))
     return verify(folder)
+
+
+def test_lines_of_one_go_are_one_write_and_a_chain(tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, write = tmp_path / "audit", os.write
+    written: list[bytes] = []
+    trail = AuditTrail(folder, key=lambda: key)
+
+    def noting(file: int, data: bytes) -> int:
+        written.append(data)
+        return write(file, data)
+
+    monkeypatch.setattr(os, "write", noting)
+    assert trail.append_lines([("outcome", {"of": 1, "status": 200}), ("decision", {"client": "maker"})]) == 3
+    assert [len(data.splitlines()) for data in written] == [2]
+    monkeypatch.undo()
+    trail.close()
+    assert verify(folder).findings == []
+
+
+def test_of_lines_that_cannot_all_be_written_none_is(tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, write = tmp_path / "audit", os.write
+    trail = AuditTrail(folder, key=lambda: key)
+    whole = (folder / "000001.jsonl").read_bytes()
+
+    def full(file: int, data: bytes) -> int:
+        if not data.startswith(b'{"seq":2'):  # the rest of the first write
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, data[: len(data) // 2 + 40])
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(AuditError):
+        trail.append_lines([("outcome", {"of": 1}), ("decision", {"client": "maker"})])
+    monkeypatch.undo()
+    assert (folder / "000001.jsonl").read_bytes() == whole
+    assert trail.append("decision") == 2
+    trail.close()
+    assert verify(folder).findings == []
 
 
 def test_a_whole_trail_verifies(folder: Path, key: Key) -> None:

@@ -34,7 +34,7 @@ from tests.support.client_requests import client_request
 from tests.support.judging import ORDERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from hsm_keys.proxy.client_requests import ClientRequest
@@ -171,7 +171,10 @@ class Lines(list[dict[str, Any]]):
     """An audit trail in memory."""
 
     def append(self, kind: str, **members: Any) -> int:  # type: ignore[override]
-        super().append({"kind": kind, **members})
+        return self.append_lines([(kind, members)])
+
+    def append_lines(self, lines: Iterable[tuple[str, dict[str, Any]]]) -> int:
+        self.extend({"kind": kind, **members} for kind, members in lines)
         return len(self)
 
 

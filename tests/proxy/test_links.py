@@ -218,6 +218,32 @@ def test_a_kalshi_that_says_no_more_is_given_up(begun: bytes) -> None:
     run(lambda: Kalshi(begun), use, read_s=0.05)
 
 
+def test_an_answer_on_a_connection_that_was_kept_is_given_up_as_well() -> None:
+    """One timer serves all requests of a connection."""
+
+    async def use(links: Links, kalshi: Kalshi) -> None:
+        await asked(links)
+        with pytest.raises(TimeoutError):
+            await asked(links)
+        assert kalshi.connections == 1
+
+    run(lambda: Kalshi(OK, b"HTTP/1.1 200 OK\r\n"), use, read_s=0.05)
+
+
+def test_a_timer_of_an_earlier_request_ends_no_later_one() -> None:
+    async def use(links: Links, kalshi: Kalshi) -> None:
+        link = await links.get()
+        with await link.exchange(REQUEST):
+            pass
+        again = asyncio.create_task(link.exchange(REQUEST))
+        await asyncio.sleep(0)
+        link._look_at_the_clock()  # as if it had run out, of which the second request knows nothing
+        with await again as answer:
+            assert answer.status == 200
+
+    run(lambda: Kalshi(OK, OK), use)
+
+
 def test_bytes_that_nobody_asked_for_close_an_idle_connection() -> None:
     async def use(links: Links, kalshi: Kalshi) -> None:
         link = await links.get()

@@ -7,12 +7,14 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 from hsm_keys.proxy.access import Caller
+from hsm_keys.proxy.decisions import DecisionLog
 from hsm_keys.proxy.handler import Handler
 from hsm_keys.proxy.judge import Judge
 from hsm_keys.proxy.metrics import Metrics
 from hsm_keys.proxy.replies import Reply
 from hsm_keys.proxy.running import RunningRequests
 from hsm_keys.proxy.signing import ProxySigner
+from hsm_keys.proxy.subjects import Subject
 from tests.support.client_requests import client_request
 
 if TYPE_CHECKING:
@@ -60,6 +62,28 @@ def test_an_answer_does_not_wait_for_its_outcome_and_signing_waits_for_its_decis
         assert done == ["decision", "signed", "outcome"]
 
     asyncio.run(ask())
+
+
+def test_outcomes_go_with_the_next_decision_in_one_write() -> None:
+    written: list[list[str]] = []
+
+    def append_lines(lines: Iterable[tuple[str, object]]) -> int:
+        written.append([kind for kind, _members in lines])
+        return 1
+
+    async def decide() -> None:
+        trail = cast("AuditTrail", SimpleNamespace(append_lines=append_lines))
+        decisions = DecisionLog(trail, Metrics(), may_fail=False)
+        request = client_request("GET", BALANCE)
+        for _ in range(2):
+            decisions.add_outcome(1, 200, 5)
+        decisions.write_allowed(request, Caller("default"), Subject("GET", BALANCE), None)
+        decisions.add_outcome(1, 200, 5)
+        for _ in range(2):
+            await asyncio.sleep(0)
+
+    asyncio.run(decide())
+    assert written == [["outcome", "outcome", "decision"], ["outcome"]]
 
 
 def test_headers_in_hand_are_made_anew_when_the_request_has_gone_out() -> None:
