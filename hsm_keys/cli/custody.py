@@ -111,7 +111,7 @@ def _print(entries: Sequence[CustodyEntry], *, whole: bool) -> None:
 
 def _print_entry(entry: CustodyEntry) -> None:
     from hsm_keys.inspecting.custody_report import scopes_against_use, what_scopes_allow
-    from hsm_keys.stores.custody_verdicts import Verdict
+    from hsm_keys.stores.custody_verdicts import CustodyVerdict
 
     accepted = "; accepted: it is there on purpose" if entry.accepted else ""
     print_line(f"{entry.name}  {entry.api_key_id or 'not registered'}: {entry.verdict}{accepted}")
@@ -122,7 +122,7 @@ def _print_entry(entry: CustodyEntry) -> None:
     if entry.proved_live is not None:
         print_line(f"  proved live: {'yes' if entry.proved_live else 'no'}")
     facts = entry.custody.facts if entry.custody else ()
-    plain = [f"{fact.name} {fact.value}" for fact in facts if fact.verdict is Verdict.GOOD and not fact.note]
+    plain = [f"{fact.name} {fact.value}" for fact in facts if fact.verdict is CustodyVerdict.GOOD and not fact.note]
     if plain:
         print_line(f"  the store says: {', '.join(plain)}")
     for fact in facts:

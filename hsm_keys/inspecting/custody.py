@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.errors import CustodyError, KeyUnusableError, NotPermittedError, SigningError
 from hsm_keys.signing.algorithms import verifies
-from hsm_keys.stores.custody_verdicts import CustodyFact, Topic, Verdict
+from hsm_keys.stores.custody_verdicts import CustodyFact, CustodyVerdict, Topic
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
@@ -35,23 +35,23 @@ class CustodyReport:
     @property
     def problems(self) -> list[str]:
         """Why the private half isn't in custody; empty when it is."""
-        return [_sentence(fact) for fact in self.facts if fact.verdict is Verdict.BAD]
+        return [_sentence(fact) for fact in self.facts if fact.verdict is CustodyVerdict.BAD]
 
     @property
     def unconfirmed(self) -> list[str]:
         """What the store leaves open."""
-        return [_sentence(fact) for fact in self.facts if fact.verdict is Verdict.UNKNOWN]
+        return [_sentence(fact) for fact in self.facts if fact.verdict is CustodyVerdict.UNKNOWN]
 
     @property
     def imported(self) -> bool:
         """Whether nothing speaks against custody but that the private half was made elsewhere."""
-        bad = {fact.topic for fact in self.facts if fact.verdict is Verdict.BAD}
+        bad = {fact.topic for fact in self.facts if fact.verdict is CustodyVerdict.BAD}
         return Topic.MAKING in bad and bad <= {Topic.MAKING, Topic.PAST}
 
     @property
     def made_inside(self) -> bool:
         """Whether the store says that it made the pair."""
-        return any(fact.topic is Topic.MAKING and fact.verdict is Verdict.GOOD for fact in self.facts)
+        return any(fact.topic is Topic.MAKING and fact.verdict is CustodyVerdict.GOOD for fact in self.facts)
 
     @property
     def verdict(self) -> str:
@@ -129,7 +129,7 @@ def prove_imported(key: StoredKey, public_key: PublicKey, maker: str) -> Custody
 def made_outside(maker: str) -> CustodyFact:
     """Return the fact that only the workflow knows which saw the pair come."""
     note = "the private half was made outside: copies may exist"
-    return CustodyFact(_MADE_BY, maker, Verdict.BAD, note, Topic.MAKING)
+    return CustodyFact(_MADE_BY, maker, CustodyVerdict.BAD, note, Topic.MAKING)
 
 
 def prove_possession(key: StoredKey) -> CustodyFact:
@@ -147,7 +147,7 @@ def prove_possession(key: StoredKey) -> CustodyFact:
         return _signs(key, key.public_key())
     except (KeyUnusableError, NotPermittedError) as error:
         return CustodyFact(
-            "signature_verified", value=None, verdict=Verdict.UNKNOWN, note=f"not tried: {error.message}"
+            "signature_verified", value=None, verdict=CustodyVerdict.UNKNOWN, note=f"not tried: {error.message}"
         )
 
 
@@ -159,4 +159,4 @@ def _signs(key: StoredKey, public_key: PublicKey) -> CustodyFact:
             f"what the store signs with {key.name!r} doesn't verify with its public half",
             hint="public and private object may not belong together; destroy them and enroll anew",
         )
-    return CustodyFact("signature_verified", value=True, verdict=Verdict.GOOD)
+    return CustodyFact("signature_verified", value=True, verdict=CustodyVerdict.GOOD)

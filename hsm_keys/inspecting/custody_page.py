@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from hsm_keys._version import __version__
 from hsm_keys.inspecting.custody_report import scopes_against_use, what_scopes_allow
-from hsm_keys.stores.custody_verdicts import Verdict
+from hsm_keys.stores.custody_verdicts import CustodyVerdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -174,6 +174,6 @@ def _outcome(fact: CustodyFact) -> str:
 
 
 def _row(what: str, answer: str, fact: CustodyFact) -> str:
-    shade = {Verdict.GOOD: "good", Verdict.BAD: "bad", Verdict.UNKNOWN: "unknown"}[fact.verdict]
+    shade = {CustodyVerdict.GOOD: "good", CustodyVerdict.BAD: "bad", CustodyVerdict.UNKNOWN: "unknown"}[fact.verdict]
     note = f": {escape(fact.note)}" if fact.note else ""
     return f'<tr><th>{escape(what)}</th><td><span class="{shade}">{escape(answer)}</span>{note}</td></tr>'

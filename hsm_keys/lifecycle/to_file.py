@@ -22,7 +22,7 @@ from hsm_keys.lifecycle.made_by_kalshi import KALSHI, KalshiGenerator, called
 from hsm_keys.signing.environments import check_environment, is_environment
 from hsm_keys.signing.pem import PemKey, load_private_key
 from hsm_keys.stores.base import StoredKey
-from hsm_keys.stores.custody_verdicts import CustodyFact, Verdict
+from hsm_keys.stores.custody_verdicts import CustodyFact, CustodyVerdict
 from hsm_keys.stores.key_names import check_new_name
 
 if TYPE_CHECKING:
@@ -66,7 +66,10 @@ class PemFileKey(StoredKey):
         return [
             made_outside(KALSHI),
             CustodyFact(
-                "private_half_readable", value=True, verdict=Verdict.BAD, note="whoever reads the file has the key"
+                "private_half_readable",
+                value=True,
+                verdict=CustodyVerdict.BAD,
+                note="whoever reads the file has the key",
             ),
         ]
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.proxy.caps import Caps
 
-__all__ = ["DAY_MS", "MINUTE_MS", "Account", "CapDenial", "CappedOrder", "DaySum", "Demand", "Key", "MarketSums"]
+__all__ = ["DAY_MS", "MINUTE_MS", "CapAccount", "CapDenial", "CappedOrder", "DaySum", "Demand", "Key", "MarketSums"]
 
 Key: TypeAlias = str | tuple[str, str, int, int, bool]
 """An order's name, or what it asks for."""
@@ -153,7 +153,7 @@ class MarketSums:
         self.net = self.bids = self.asks = 0
 
 
-class Account:
+class CapAccount:
     """What is taken of the caps of one client, or of all together.
 
     Attributes:

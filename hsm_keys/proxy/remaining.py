@@ -11,7 +11,7 @@ from hsm_keys.proxy.reservations import ALL
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hsm_keys.proxy.accounts import Account
+    from hsm_keys.proxy.accounts import CapAccount
     from hsm_keys.proxy.caps import Caps
     from hsm_keys.proxy.policy import Policy
     from hsm_keys.proxy.reservations import Reservations
@@ -53,7 +53,7 @@ def _capped(policy: Policy, reservations: Reservations) -> Iterator[tuple[str, C
         yield ALL, policy.together.caps
 
 
-def _rows(client: str | None, caps: Caps, account: Account, now_ms: int) -> Iterator[dict[str, Any]]:
+def _rows(client: str | None, caps: Caps, account: CapAccount, now_ms: int) -> Iterator[dict[str, Any]]:
     account.day.forget(now_ms)
     if caps.order is not None:
         yield _row(client, "max_order_dollars", caps.order, 0)

@@ -12,7 +12,7 @@ import time
 from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from hsm_keys.proxy.accounts import MINUTE_MS, Account, CapDenial, CappedOrder, Demand, MarketSums
+from hsm_keys.proxy.accounts import MINUTE_MS, CapAccount, CapDenial, CappedOrder, Demand, MarketSums
 from hsm_keys.proxy.amounts import worst_case
 from hsm_keys.proxy.caps import LONGEST_DUPLICATE_S
 from hsm_keys.proxy.journal import JournalError
@@ -108,7 +108,7 @@ class Reservations:
     clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000
     _by_id: dict[str, int] = field(default_factory=dict)
     _names: dict[str, int] = field(default_factory=dict)
-    _accounts: dict[str, Account] = field(default_factory=dict)
+    _accounts: dict[str, CapAccount] = field(default_factory=dict)
     _next: int = 1
     _now_ms: int = 0
     _compact_at: int = _COMPACT
@@ -141,11 +141,11 @@ class Reservations:
         """Tell whether an amendment of the order isn't known to be over."""
         return any(order.asked.amends == order_id and not order.order_id for order in self.orders.values())
 
-    def account(self, client: str) -> Account:
+    def account(self, client: str) -> CapAccount:
         """Return what is taken by a client, or by ``ALL``."""
         account = self._accounts.get(client)
         if account is None:
-            account = self._accounts[client] = Account()
+            account = self._accounts[client] = CapAccount()
         return account
 
     @property
@@ -252,7 +252,7 @@ class Reservations:
             reserved.append(order)
         return reserved
 
-    def _hold(self, order: ReservedOrder, accounts: Iterable[Account]) -> None:
+    def _hold(self, order: ReservedOrder, accounts: Iterable[CapAccount]) -> None:
         """Count an order that is new here."""
         self.orders[order.number] = order
         asked = order.asked
@@ -276,7 +276,7 @@ class Reservations:
                 market.asks += order.live
         self._touch(order)
 
-    def _accounts_of(self, order: ReservedOrder) -> tuple[Account, ...]:
+    def _accounts_of(self, order: ReservedOrder) -> tuple[CapAccount, ...]:
         """Return what an order counts in."""
         return () if order.asked.perps else (self.account(order.client), self.account(ALL))
 
@@ -395,7 +395,7 @@ class Reservations:
             account.day.forget(now_ms)
 
 
-def _remember(account: Account, keys: Sequence[Key], now_ms: int) -> None:
+def _remember(account: CapAccount, keys: Sequence[Key], now_ms: int) -> None:
     recent = account.recent
     while recent and next(iter(recent.values())) <= now_ms - _REMEMBERED_MS:
         recent.popitem(last=False)

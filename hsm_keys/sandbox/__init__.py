@@ -11,14 +11,14 @@ from hsm_keys.sandbox.faults import Fault, FaultKind, Faults, parse_fault
 from hsm_keys.sandbox.recording import RecordedRequest
 from hsm_keys.sandbox.run import run_forever
 from hsm_keys.sandbox.server import SandboxServer
-from hsm_keys.sandbox.state import RegisteredKey, SandboxState
+from hsm_keys.sandbox.state import SandboxKey, SandboxState
 
 __all__ = [
     "Fault",
     "FaultKind",
     "Faults",
     "RecordedRequest",
-    "RegisteredKey",
+    "SandboxKey",
     "SandboxServer",
     "SandboxState",
     "parse_fault",

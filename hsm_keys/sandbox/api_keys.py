@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 from uuid import UUID
 
 from hsm_keys.sandbox.keys import KEY_TYPES, generate_pair, parse_public_key
-from hsm_keys.sandbox.wire import Answer, WireError, flat, nested
+from hsm_keys.sandbox.wire import SandboxAnswer, WireError, flat, nested
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hsm_keys.sandbox.state import RegisteredKey
+    from hsm_keys.sandbox.state import SandboxKey
     from hsm_keys.sandbox.wire import Call
 
 __all__ = ["SCOPES", "check_scopes", "check_subaccount", "create_key", "delete_key", "generate_key", "list_keys"]
@@ -32,7 +32,7 @@ SCOPES: Final = (
 _MAX_SUBACCOUNT: Final = 63
 
 
-async def list_keys(call: Call) -> Answer:
+async def list_keys(call: Call) -> SandboxAnswer:
     """``GET /api_keys``: every key, or those bound to one FCM subtrader."""
     subtrader = call.query.get("fcm_subtrader_id")
     listed = [
@@ -43,11 +43,11 @@ async def list_keys(call: Call) -> Answer:
     expires = call.state.region_expiration_ts
     if not call.state.null_lists:
         attested = {} if expires is None else {"api_key_region_expiration_ts": expires}
-        return Answer(200, {"api_keys": listed, **attested})
-    return Answer(200, {"api_keys": listed or None, "api_key_region_expiration_ts": expires})
+        return SandboxAnswer(200, {"api_keys": listed, **attested})
+    return SandboxAnswer(200, {"api_keys": listed or None, "api_key_region_expiration_ts": expires})
 
 
-def _listed(key: RegisteredKey, *, nulls: bool) -> dict[str, Any]:
+def _listed(key: SandboxKey, *, nulls: bool) -> dict[str, Any]:
     item: dict[str, Any] = {"api_key_id": key.api_key_id, "name": key.name, "scopes": list(key.scopes)}
     if nulls and not key.scopes_given:
         item["scopes"] = None
@@ -58,7 +58,7 @@ def _listed(key: RegisteredKey, *, nulls: bool) -> dict[str, Any]:
     return item
 
 
-async def create_key(call: Call) -> Answer:
+async def create_key(call: Call) -> SandboxAnswer:
     """``POST /api_keys``: register a public key."""
     body = call.json_object()
     restrictions = _restrictions(body)
@@ -67,10 +67,10 @@ async def create_key(call: Call) -> Answer:
     except ValueError as error:
         raise _bad(str(error)) from None
     key = call.state.register(public_key=public_key, **restrictions)
-    return Answer(201, {"api_key_id": key.api_key_id, **_no_warning(call)})
+    return SandboxAnswer(201, {"api_key_id": key.api_key_id, **_no_warning(call)})
 
 
-async def generate_key(call: Call) -> Answer:
+async def generate_key(call: Call) -> SandboxAnswer:
     """``POST /api_keys/generate``: make a pair, hand the private half out, keep the public one."""
     body = call.json_object()
     restrictions = _restrictions(body)
@@ -79,13 +79,13 @@ async def generate_key(call: Call) -> Answer:
         raise _bad("key_type must be rsa or ed25519")
     private_pem, public_key = await asyncio.to_thread(generate_pair, key_type)
     key = call.state.register(public_key=public_key, **restrictions)
-    return Answer(
+    return SandboxAnswer(
         201,
         {"api_key_id": key.api_key_id, "key_type": key_type, "private_key": private_pem, **_no_warning(call)},
     )
 
 
-async def delete_key(call: Call) -> Answer:
+async def delete_key(call: Call) -> SandboxAnswer:
     """``DELETE /api_keys/{api_key}``: the key is dead when the answer leaves.
 
     Whether a key may delete itself is not documented. Here it may: a client must not lock itself out by relying
@@ -93,7 +93,7 @@ async def delete_key(call: Call) -> Answer:
     """
     api_key_id = call.path["api_key"]
     if call.state.delete_key(api_key_id):
-        return Answer(204)
+        return SandboxAnswer(204)
     if not _is_uuid(api_key_id):
         raise _bad("invalid API key ID")
     raise flat(404, "not_found", "API key not found")

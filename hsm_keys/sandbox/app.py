@@ -16,7 +16,7 @@ from hsm_keys.sandbox.auth import KEY_HEADER, TIMESTAMP_HEADER, authenticate, au
 from hsm_keys.sandbox.faults import Fault, FaultKind
 from hsm_keys.sandbox.routes import HANDLERS, SERVED
 from hsm_keys.sandbox.websocket import Sessions
-from hsm_keys.sandbox.wire import Answer, Call, WireError, of_status
+from hsm_keys.sandbox.wire import Call, SandboxAnswer, WireError, of_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
     from hsm_keys.sandbox.faults import Faults, Plan
     from hsm_keys.sandbox.recording import RecordedRequest, Recorder
-    from hsm_keys.sandbox.state import RegisteredKey, SandboxState
+    from hsm_keys.sandbox.state import SandboxKey, SandboxState
 
-__all__ = ["Exchange", "build_apps"]
+__all__ = ["SandboxParts", "build_apps"]
 
 _LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class SandboxParts:
     """What the application works on."""
 
     state: SandboxState
@@ -43,7 +43,7 @@ class Exchange:
     ping_every_s: float
 
 
-def build_apps(exchange: Exchange) -> tuple[web.Application, web.Application]:
+def build_apps(exchange: SandboxParts) -> tuple[web.Application, web.Application]:
     """Return two aiohttp applications: of the REST API, with the control endpoints beside it, and of the WebSockets.
 
     At Kalshi they have hosts of their own; here they have ports, so that a mix-up is found out.
@@ -64,7 +64,7 @@ class _Arrival:
 
     request: web.Request
     operation: Operation | None
-    caller: RegisteredKey | WireError | None
+    caller: SandboxKey | WireError | None
     plan: Plan
     record: RecordedRequest
 
@@ -77,7 +77,7 @@ class _Arrival:
 class _Front:
     """Takes requests as they come off the wire."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: SandboxParts) -> None:
         self._exchange = exchange
         self.sessions = Sessions(exchange.clock_ms, exchange.ping_every_s)
 
@@ -117,7 +117,7 @@ class _Front:
         record.fault = None if plan.fault is None else str(plan.fault.kind)
         return _Arrival(request, operation, caller, plan, record)
 
-    def _identify(self, request: web.Request, path: str, record: RecordedRequest) -> RegisteredKey | WireError:
+    def _identify(self, request: web.Request, path: str, record: RecordedRequest) -> SandboxKey | WireError:
         now_ms = self._exchange.clock_ms()
         try:
             key = authenticate(request.headers, request.method, path, now_ms, self._exchange.state.find_key)
@@ -151,7 +151,7 @@ class _Front:
                 response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
             return response
 
-    async def _work(self, arrival: _Arrival, key: RegisteredKey | None, body: bytes) -> web.StreamResponse:
+    async def _work(self, arrival: _Arrival, key: SandboxKey | None, body: bytes) -> web.StreamResponse:
         request, operation, state = arrival.request, arrival.operation, self._exchange.state
         if operation is None:
             raise _refusal(request)
@@ -222,7 +222,7 @@ def _refusal(request: web.Request) -> web.HTTPException:
     return refusal or web.HTTPNotFound()
 
 
-def _response(answer: Answer) -> web.Response:
+def _response(answer: SandboxAnswer) -> web.Response:
     if answer.body is None:
         return web.Response(status=answer.status)
     return web.json_response(answer.body, status=answer.status)

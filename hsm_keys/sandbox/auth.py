@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from hsm_keys.kalshi.operations import Operation
-    from hsm_keys.sandbox.state import RegisteredKey
+    from hsm_keys.sandbox.state import SandboxKey
 
 __all__ = ["CLOCK_WINDOW_MS", "KEY_HEADER", "SIGNATURE_HEADER", "TIMESTAMP_HEADER", "authenticate", "authorise"]
 
@@ -41,8 +41,8 @@ def authenticate(
     method: str,
     raw_path: str,
     now_ms: int,
-    find_key: Callable[[str], RegisteredKey | None],
-) -> RegisteredKey:
+    find_key: Callable[[str], SandboxKey | None],
+) -> SandboxKey:
     """Return the key that signed a request.
 
     Args:
@@ -97,7 +97,7 @@ def _strict_base64(text: str) -> bytes | None:
     return decoded if b64encode(decoded).decode("ascii") == text else None
 
 
-def authorise(key: RegisteredKey, operation: Operation, tier: str) -> None:
+def authorise(key: SandboxKey, operation: Operation, tier: str) -> None:
     """Make sure that a key may call an operation.
 
     Raises:

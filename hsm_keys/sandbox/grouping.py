@@ -11,7 +11,7 @@ from hsm_keys.sandbox.matching import OrderRefused
 if TYPE_CHECKING:
     from hsm_keys.sandbox.matching import Book, Order
 
-__all__ = ["Group", "GroupEvent", "Groups"]
+__all__ = ["GroupEvent", "Groups", "OrderGroup"]
 
 _WINDOW_MS: Final = 15_000
 
@@ -19,7 +19,7 @@ _Kind: TypeAlias = Literal["created", "triggered", "reset", "deleted", "limit_up
 
 
 @dataclass(slots=True)
-class Group:
+class OrderGroup:
     """One group.
 
     Args:
@@ -42,11 +42,11 @@ class GroupEvent:
     """What happened to a group, and when."""
 
     kind: _Kind
-    group: Group
+    group: OrderGroup
     ms: int
 
 
-class Groups(dict[str, Group]):
+class Groups(dict[str, OrderGroup]):
     """The account's groups on one exchange, by id.
 
     Args:
@@ -57,14 +57,14 @@ class Groups(dict[str, Group]):
         super().__init__()
         self._book = book
 
-    def make(self, limit: int, subaccount: int, now_ms: int) -> Group:
+    def make(self, limit: int, subaccount: int, now_ms: int) -> OrderGroup:
         """Make a group under a new id."""
-        group = Group(str(uuid4()), limit, subaccount)
+        group = OrderGroup(str(uuid4()), limit, subaccount)
         self[group.group_id] = group
         self._tell("created", group, now_ms)
         return group
 
-    def _tell(self, kind: _Kind, group: Group, now_ms: int) -> None:
+    def _tell(self, kind: _Kind, group: OrderGroup, now_ms: int) -> None:
         self._book.tell("group", GroupEvent(kind, group, now_ms))
 
     def check(self, group_id: str | None) -> None:
@@ -89,30 +89,30 @@ class Groups(dict[str, Group]):
         if sum(matched for _, matched in group.matches) >= group.limit:
             self.trigger(group, now_ms)
 
-    def set_limit(self, group: Group, limit: int, now_ms: int) -> None:
+    def set_limit(self, group: OrderGroup, limit: int, now_ms: int) -> None:
         """Let more or less match."""
         group.limit = limit
         self._tell("limit_updated", group, now_ms)
 
-    def reset(self, group: Group, now_ms: int) -> None:
+    def reset(self, group: OrderGroup, now_ms: int) -> None:
         """Forget what matched, and take orders again."""
         group.matches.clear()
         group.is_triggered = False
         self._tell("reset", group, now_ms)
 
-    def trigger(self, group: Group, now_ms: int) -> None:
+    def trigger(self, group: OrderGroup, now_ms: int) -> None:
         """End a group's orders, and take none until it is reset."""
         group.is_triggered = True
         self._end_orders(group, now_ms)
         self._tell("triggered", group, now_ms)
 
-    def delete(self, group: Group, now_ms: int) -> None:
+    def delete(self, group: OrderGroup, now_ms: int) -> None:
         """End a group's orders, and the group."""
         self._end_orders(group, now_ms)
         del self[group.group_id]
         self._tell("deleted", group, now_ms)
 
-    def _end_orders(self, group: Group, now_ms: int) -> None:
+    def _end_orders(self, group: OrderGroup, now_ms: int) -> None:
         for order in list(self._book.orders.values()):
             if order.group == group.group_id and order.status == "resting":
                 self._book.end(order, now_ms)

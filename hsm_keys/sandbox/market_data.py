@@ -9,7 +9,7 @@ from hsm_keys.sandbox.markets import DEPTH, EVENTS, MARKETS, Event, Market
 from hsm_keys.sandbox.paging import page_of
 from hsm_keys.sandbox.queries import choice, integer, names, wanted
 from hsm_keys.sandbox.shapes import iso
-from hsm_keys.sandbox.wire import Answer, Call, flat
+from hsm_keys.sandbox.wire import Call, SandboxAnswer, flat
 
 if TYPE_CHECKING:
     from hsm_keys.sandbox.matching import Book
@@ -35,7 +35,7 @@ _SHARDS = (0, 1)
 _STATUSES = ("unopened", "open", "paused", "closed", "settled")
 
 
-async def exchange_status(call: Call) -> Answer:
+async def exchange_status(call: Call) -> SandboxAnswer:
     """``GET /exchange/status``."""
     active = {"exchange_active": True, "trading_active": True, "intra_exchange_transfers_active": True}
     status: dict[str, Any] = active | {
@@ -43,17 +43,17 @@ async def exchange_status(call: Call) -> Answer:
     }
     if call.state.null_lists:
         status["exchange_estimated_resume_time"] = None
-    return Answer(200, status)
+    return SandboxAnswer(200, status)
 
 
-async def exchange_schedule(call: Call) -> Answer:  # noqa: ARG001 - a handler
+async def exchange_schedule(call: Call) -> SandboxAnswer:  # noqa: ARG001 - a handler
     """``GET /exchange/schedule``: always open."""
-    return Answer(200, {"schedule": {"standard_hours": [], "maintenance_windows": []}})
+    return SandboxAnswer(200, {"schedule": {"standard_hours": [], "maintenance_windows": []}})
 
 
-async def user_data_timestamp(call: Call) -> Answer:
+async def user_data_timestamp(call: Call) -> SandboxAnswer:
     """``GET /exchange/user_data_timestamp``."""
-    return Answer(200, {"as_of_time": iso(call.now_ms)})
+    return SandboxAnswer(200, {"as_of_time": iso(call.now_ms)})
 
 
 def _market(ticker: str) -> Market:
@@ -83,7 +83,7 @@ def _orderbook(market: Market, book: Book, depth: int | None = None) -> dict[str
     return {"yes_dollars": yes, "no_dollars": no}
 
 
-async def markets(call: Call) -> Answer:
+async def markets(call: Call) -> SandboxAnswer:
     """``GET /markets``, page by page, by event, series, status or tickers."""
     tickers, status = names(call.query, "tickers"), choice(call.query, "status", _STATUSES)
     listed = [
@@ -95,30 +95,30 @@ async def markets(call: Call) -> Answer:
         and (tickers is None or found.ticker in tickers)
     ]
     page, cursor = page_of(list(enumerate(found.as_json() for found in listed)), call.query)
-    return Answer(200, {"markets": page, "cursor": cursor})
+    return SandboxAnswer(200, {"markets": page, "cursor": cursor})
 
 
-async def market(call: Call) -> Answer:
+async def market(call: Call) -> SandboxAnswer:
     """``GET /markets/{ticker}``."""
-    return Answer(200, {"market": _market(call.path["ticker"]).as_json()})
+    return SandboxAnswer(200, {"market": _market(call.path["ticker"]).as_json()})
 
 
-async def orderbook(call: Call) -> Answer:
+async def orderbook(call: Call) -> SandboxAnswer:
     """``GET /markets/{ticker}/orderbook``: the best prices, as many as ``depth`` says; 0 is all."""
     depth = integer(call.query, "depth", 0, 100)
-    return Answer(200, {"orderbook_fp": _orderbook(_market(call.path["ticker"]), call.state.book, depth)})
+    return SandboxAnswer(200, {"orderbook_fp": _orderbook(_market(call.path["ticker"]), call.state.book, depth)})
 
 
-async def orderbooks(call: Call) -> Answer:
+async def orderbooks(call: Call) -> SandboxAnswer:
     """``GET /markets/orderbooks``: of several markets, named one by one."""
     named = [name for value in call.query.getall("tickers", []) for name in value.split(",")]
     if not named:
         raise flat(400, "invalid_parameters", "tickers is needed")
     shown = [{"ticker": name, "orderbook_fp": _orderbook(_market(name), call.state.book)} for name in named]
-    return Answer(200, {"orderbooks": shown})
+    return SandboxAnswer(200, {"orderbooks": shown})
 
 
-async def trades(call: Call) -> Answer:
+async def trades(call: Call) -> SandboxAnswer:
     """``GET /markets/trades``: those of the account, since nobody else trades."""
     which = wanted(call)
     listed = [
@@ -141,7 +141,7 @@ async def trades(call: Call) -> Answer:
         if which.takes(fill.order.market, fill.order.subaccount, fill.ms)
     ]
     page, cursor = page_of(listed, call.query)
-    return Answer(200, {"trades": page, "cursor": cursor})
+    return SandboxAnswer(200, {"trades": page, "cursor": cursor})
 
 
 def _event_json(found: Event, *, nested: bool) -> dict[str, Any]:
@@ -151,22 +151,22 @@ def _event_json(found: Event, *, nested: bool) -> dict[str, Any]:
     return shown
 
 
-async def events(call: Call) -> Answer:
+async def events(call: Call) -> SandboxAnswer:
     """``GET /events``, page by page."""
     nested = call.query.get("with_nested_markets") == "true"
     listed = [found for found in EVENTS.values() if call.query.get("series_ticker") in {None, found.series}]
     page, cursor = page_of(list(enumerate(_event_json(found, nested=nested) for found in listed)), call.query)
-    return Answer(200, {"events": page, "cursor": cursor})
+    return SandboxAnswer(200, {"events": page, "cursor": cursor})
 
 
-async def event(call: Call) -> Answer:
+async def event(call: Call) -> SandboxAnswer:
     """``GET /events/{event_ticker}``."""
     found = EVENTS.get(call.path["event_ticker"])
     if found is None:
         raise flat(404, "not_found", "event not found")
     nested = call.query.get("with_nested_markets") == "true"
     own = [market.as_json() for market in MARKETS.values() if market.event == found]
-    return Answer(200, {"event": _event_json(found, nested=nested), "markets": own})
+    return SandboxAnswer(200, {"event": _event_json(found, nested=nested), "markets": own})
 
 
 def _series_json(found: Event) -> dict[str, Any]:
@@ -186,14 +186,14 @@ def _series_json(found: Event) -> dict[str, Any]:
     }
 
 
-async def series_list(call: Call) -> Answer:  # noqa: ARG001 - a handler
+async def series_list(call: Call) -> SandboxAnswer:  # noqa: ARG001 - a handler
     """``GET /series``."""
-    return Answer(200, {"series": [_series_json(found) for found in EVENTS.values()]})
+    return SandboxAnswer(200, {"series": [_series_json(found) for found in EVENTS.values()]})
 
 
-async def series(call: Call) -> Answer:
+async def series(call: Call) -> SandboxAnswer:
     """``GET /series/{series_ticker}``."""
     found = next((known for known in EVENTS.values() if known.series == call.path["series_ticker"]), None)
     if found is None:
         raise flat(404, "not_found", "series not found")
-    return Answer(200, {"series": _series_json(found)})
+    return SandboxAnswer(200, {"series": _series_json(found)})

@@ -14,7 +14,7 @@ from hsm_keys.sandbox.matching import Order, OrderRefused
 from hsm_keys.sandbox.queries import asked_subaccount, integer
 from hsm_keys.sandbox.shapes import summary
 from hsm_keys.sandbox.subaccounts import subaccount_of
-from hsm_keys.sandbox.wire import Answer, Call, WireError, flat, nested
+from hsm_keys.sandbox.wire import Call, SandboxAnswer, WireError, flat, nested
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,10 +44,10 @@ class Desk:
         book.expire(call.now_ms)
         return book
 
-    async def create(self, call: Call) -> Answer:
+    async def create(self, call: Call) -> SandboxAnswer:
         """``POST``: an order; 201 with what became of it at once."""
         body = body_of(call, bodies.CreateMarginOrder if self._perps else bodies.CreateOrder)
-        return Answer(201, self._shown(summary(self._place(call, body))))
+        return SandboxAnswer(201, self._shown(summary(self._place(call, body))))
 
     def _shown(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Return an answer without what Kalshi leaves out below ``/margin``."""
@@ -99,7 +99,7 @@ class Desk:
             raise _refused(404, "market_not_found")
         return market
 
-    async def create_batch(self, call: Call) -> Answer:
+    async def create_batch(self, call: Call) -> SandboxAnswer:
         """``POST .../batched``: each order by itself; the answer has a summary or an error for each."""
         answers: list[dict[str, Any]] = []
         for entry in body_of(call, bodies.CreateOrders).orders:
@@ -109,9 +109,9 @@ class Desk:
                 client_order_id = entry.get("client_order_id")
                 named = {"client_order_id": client_order_id} if isinstance(client_order_id, str) else {}
                 answers.append(named | {"error": _inner(error)})
-        return Answer(201, {"orders": answers})
+        return SandboxAnswer(201, {"orders": answers})
 
-    async def amend(self, call: Call) -> Answer:
+    async def amend(self, call: Call) -> SandboxAnswer:
         """``POST .../{order_id}/amend``: another price or count for a resting order."""
         body = body_of(call, bodies.AmendMarginOrder if self._perps else bodies.AmendOrder)
         order = self._resting(call, call.path["order_id"], asked_subaccount(call), body.exchange_index, body.ticker)
@@ -137,9 +137,9 @@ class Desk:
         except OrderRefused as refusal:
             raise _refused(refusal.status, refusal.code, refusal.details) from None
         self._groups(call).matched(amended, amended.filled - order.filled, call.now_ms)
-        return Answer(200, self._shown(summary(book.orders[order.order_id])))
+        return SandboxAnswer(200, self._shown(summary(book.orders[order.order_id])))
 
-    async def decrease(self, call: Call) -> Answer:
+    async def decrease(self, call: Call) -> SandboxAnswer:
         """``POST .../{order_id}/decrease``: by so many contracts, or to so many."""
         body = body_of(call, bodies.DecreaseMarginOrder if self._perps else bodies.DecreaseOrder)
         order = self._resting(
@@ -152,13 +152,15 @@ class Desk:
             if remaining > order.remaining:
                 raise flat(400, "invalid_parameters", "reduce_to: must not be more than what remains")
         left = self._book(call).decrease(order, remaining, call.now_ms)
-        return Answer(200, _without(self._shown(summary(left)), "fill_count", "average_fill_price", "average_fee_paid"))
+        return SandboxAnswer(
+            200, _without(self._shown(summary(left)), "fill_count", "average_fill_price", "average_fee_paid")
+        )
 
-    async def cancel(self, call: Call) -> Answer:
+    async def cancel(self, call: Call) -> SandboxAnswer:
         """``DELETE .../{order_id}``: on another shard than 0 the query has to say which, or the market."""
         shard, ticker = integer(call.query, "exchange_index", _ANY_SHARD, 2**31), call.query.get("market_ticker")
         order = self._resting(call, call.path["order_id"], asked_subaccount(call), shard, ticker)
-        return Answer(200, self._shown(self._cancelled(call, order)))
+        return SandboxAnswer(200, self._shown(self._cancelled(call, order)))
 
     def _cancelled(self, call: Call, order: Order) -> dict[str, Any]:
         self._book(call).end(order, call.now_ms)
@@ -169,7 +171,7 @@ class Desk:
             "ts_ms": call.now_ms,
         }
 
-    async def cancel_batch(self, call: Call) -> Answer:
+    async def cancel_batch(self, call: Call) -> SandboxAnswer:
         """``DELETE .../batched``, with a body: each order by itself."""
         answers: list[dict[str, Any]] = []
         for entry in body_of(call, bodies.CancelOrders).orders:
@@ -178,16 +180,16 @@ class Desk:
                 answers.append(self._cancelled(call, order))
             except WireError as error:
                 answers.append({"order_id": entry.order_id, "reduced_by": count_text(0), "error": _inner(error)})
-        return Answer(200, {"orders": answers})
+        return SandboxAnswer(200, {"orders": answers})
 
-    async def cancel_all(self, call: Call) -> Answer:
+    async def cancel_all(self, call: Call) -> SandboxAnswer:
         """``DELETE``: everything that rests, on every shard."""
         only = subaccount_of(call, asked_subaccount(call))
         book = self._book(call)
         for order in list(book.orders.values()):
             if order.status == "resting" and only in {None, order.subaccount}:
                 book.end(order, call.now_ms)
-        return Answer(204)
+        return SandboxAnswer(204)
 
     def _resting(self, call: Call, order_id: str, asked: int | None, shard: int | None, ticker: str | None) -> Order:
         """Return an order that rests where the call looks for it.
@@ -235,7 +237,7 @@ def _without(answer: dict[str, Any], *fields: str) -> dict[str, Any]:
     return {name: value for name, value in answer.items() if name not in fields}
 
 
-async def gone(call: Call) -> Answer:  # noqa: ARG001 - a handler
+async def gone(call: Call) -> SandboxAnswer:  # noqa: ARG001 - a handler
     """V1's writes below ``/portfolio/orders``: gone since June 2026, in Kalshi's words, and without a look at a key."""
     instead = "https://docs.kalshi.com/api-reference/orders/create-order-v2"
     raise nested(410, "deprecated_v1_order_endpoint", "Please switch to the V2 endpoints", details=instead)

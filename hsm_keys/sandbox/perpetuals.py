@@ -10,7 +10,7 @@ from hsm_keys.sandbox.markets import DEPTH, MARKET_VERSION, PERPS, Market
 from hsm_keys.sandbox.paging import page_of
 from hsm_keys.sandbox.queries import names, wanted
 from hsm_keys.sandbox.shapes import iso
-from hsm_keys.sandbox.wire import Answer, Call, flat
+from hsm_keys.sandbox.wire import Call, SandboxAnswer, flat
 
 if TYPE_CHECKING:
     from hsm_keys.sandbox.matching import Book
@@ -48,24 +48,24 @@ def _perp(ticker: str) -> Market:
     return found
 
 
-async def status(call: Call) -> Answer:  # noqa: ARG001 - a handler
+async def status(call: Call) -> SandboxAnswer:  # noqa: ARG001 - a handler
     """``GET /margin/exchange/status``."""
-    return Answer(200, {"exchange_active": True, "trading_active": True})
+    return SandboxAnswer(200, {"exchange_active": True, "trading_active": True})
 
 
-async def enabled(call: Call) -> Answer:  # noqa: ARG001 - a handler
+async def enabled(call: Call) -> SandboxAnswer:  # noqa: ARG001 - a handler
     """``GET /margin/enabled``."""
-    return Answer(200, {"enabled": True})
+    return SandboxAnswer(200, {"enabled": True})
 
 
-async def markets(call: Call) -> Answer:  # noqa: ARG001 - a handler
+async def markets(call: Call) -> SandboxAnswer:  # noqa: ARG001 - a handler
     """``GET /margin/markets``."""
-    return Answer(200, {"markets": [_margin_json(found) for found in PERPS.values()]})
+    return SandboxAnswer(200, {"markets": [_margin_json(found) for found in PERPS.values()]})
 
 
-async def market(call: Call) -> Answer:
+async def market(call: Call) -> SandboxAnswer:
     """``GET /margin/markets/{ticker}``."""
-    return Answer(200, {"market": _margin_json(_perp(call.path["ticker"]))})
+    return SandboxAnswer(200, {"market": _margin_json(_perp(call.path["ticker"]))})
 
 
 def sides(market: Market, book: Book) -> tuple[dict[int, int], dict[int, int]]:
@@ -79,20 +79,20 @@ def _orderbook(call: Call, ticker: str) -> dict[str, Any]:
     return {"ticker": ticker, "bids": pairs(bids), "asks": pairs(asks)}
 
 
-async def orderbook(call: Call) -> Answer:
+async def orderbook(call: Call) -> SandboxAnswer:
     """``GET /margin/markets/{ticker}/orderbook``."""
-    return Answer(200, {"orderbook": _orderbook(call, call.path["ticker"])})
+    return SandboxAnswer(200, {"orderbook": _orderbook(call, call.path["ticker"])})
 
 
-async def orderbooks(call: Call) -> Answer:
+async def orderbooks(call: Call) -> SandboxAnswer:
     """``GET /margin/markets/orderbooks``: of several markets, with commas between them."""
     listed = names(call.query, "tickers")
     if listed is None:
         raise flat(400, "invalid_parameters", "tickers is needed")
-    return Answer(200, {"orderbooks": [_orderbook(call, ticker) for ticker in sorted(listed)]})
+    return SandboxAnswer(200, {"orderbooks": [_orderbook(call, ticker) for ticker in sorted(listed)]})
 
 
-async def trades(call: Call) -> Answer:
+async def trades(call: Call) -> SandboxAnswer:
     """``GET /margin/trades``, page by page: those of the account, since nobody else trades."""
     which = wanted(call)
     listed = [
@@ -111,4 +111,4 @@ async def trades(call: Call) -> Answer:
         if which.takes(fill.order.market, fill.order.subaccount, fill.ms)
     ]
     page, cursor = page_of(listed, call.query)
-    return Answer(200, {"trades": page, "cursor": cursor})
+    return SandboxAnswer(200, {"trades": page, "cursor": cursor})

@@ -17,7 +17,7 @@ from hsm_keys.sandbox.shapes import (
     order_json,
     position_json,
 )
-from hsm_keys.sandbox.wire import Answer, Call, flat
+from hsm_keys.sandbox.wire import Call, SandboxAnswer, flat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,12 +46,12 @@ _COUNT_FILTERS = frozenset({"position", "total_traded"})
 _CENT = 10_000  # in 1/1,000,000 dollar
 
 
-async def balance(call: Call) -> Answer:
+async def balance(call: Call) -> SandboxAnswer:
     """``GET /portfolio/balance``, in cents and in dollars: of the primary subaccount unless one is named."""
     subaccount, book = wanted(call).subaccount or 0, call.state.book
     money = book.money_of(subaccount)
     held = sum(position.cost for (owner, _), position in book.positions.items() if owner == subaccount)
-    return Answer(
+    return SandboxAnswer(
         200,
         {
             "balance": money // _CENT,
@@ -73,12 +73,12 @@ def _listed(call: Call, book: Book, which: Selection) -> list[tuple[int, Order]]
     ]
 
 
-def _page(call: Call, name: str, listed: Sequence[tuple[int, Any]]) -> Answer:
+def _page(call: Call, name: str, listed: Sequence[tuple[int, Any]]) -> SandboxAnswer:
     page, cursor = page_of(listed, call.query)
-    return Answer(200, {name: None if call.state.null_lists and not page else page, "cursor": cursor})
+    return SandboxAnswer(200, {name: None if call.state.null_lists and not page else page, "cursor": cursor})
 
 
-async def orders(call: Call) -> Answer:
+async def orders(call: Call) -> SandboxAnswer:
     """``GET /portfolio/orders``, page by page."""
     listed = _listed(call, call.state.book, wanted(call))
     return _page(call, "orders", [(place, order_json(kept, call.state.user_id)) for place, kept in listed])
@@ -92,18 +92,18 @@ def _found(call: Call, book: Book) -> Order:
     return kept
 
 
-async def order(call: Call) -> Answer:
+async def order(call: Call) -> SandboxAnswer:
     """``GET /portfolio/orders/{order_id}``."""
-    return Answer(200, {"order": order_json(_found(call, call.state.book), call.state.user_id)})
+    return SandboxAnswer(200, {"order": order_json(_found(call, call.state.book), call.state.user_id)})
 
 
-async def queue_position(call: Call) -> Answer:
+async def queue_position(call: Call) -> SandboxAnswer:
     """``GET /portfolio/orders/{order_id}/queue_position``: nobody else is in the queue."""
     _found(call, call.state.book)
-    return Answer(200, {"queue_position_fp": count_text(0)})
+    return SandboxAnswer(200, {"queue_position_fp": count_text(0)})
 
 
-async def queue_positions(call: Call) -> Answer:
+async def queue_positions(call: Call) -> SandboxAnswer:
     """``GET /portfolio/orders/queue_positions``."""
     listed = _listed(call, call.state.book, wanted(call, tickers="market_tickers"))
     shown = [
@@ -111,7 +111,7 @@ async def queue_positions(call: Call) -> Answer:
         for _, kept in listed
         if kept.status == "resting"
     ]
-    return Answer(200, {"queue_positions": shown})
+    return SandboxAnswer(200, {"queue_positions": shown})
 
 
 def _fills(call: Call, book: Book) -> list[tuple[int, Fill]]:
@@ -124,12 +124,12 @@ def _fills(call: Call, book: Book) -> list[tuple[int, Fill]]:
     ]
 
 
-async def fills(call: Call) -> Answer:
+async def fills(call: Call) -> SandboxAnswer:
     """``GET /portfolio/fills``, page by page."""
     return _page(call, "fills", [(place, fill_json(fill)) for place, fill in _fills(call, call.state.book)])
 
 
-async def positions(call: Call) -> Answer:
+async def positions(call: Call) -> SandboxAnswer:
     """``GET /portfolio/positions``, page by page: by market and event, of the primary subaccount unless one is named.
 
     No market of the sandbox settles.
@@ -148,7 +148,7 @@ async def positions(call: Call) -> Answer:
     events: dict[str, list[Position]] = {}
     for market, position in page:
         events.setdefault(market.event.ticker, []).append(position)
-    return Answer(
+    return SandboxAnswer(
         200,
         {
             "market_positions": [position_json(market.ticker, market.shard, held) for market, held in page],
@@ -158,10 +158,10 @@ async def positions(call: Call) -> Answer:
     )
 
 
-async def resting_value(call: Call) -> Answer:
+async def resting_value(call: Call) -> SandboxAnswer:
     """``GET /portfolio/summary/total_resting_order_value``, in cents."""
     value = sum(kept.locked for kept in call.state.book.orders.values()) // _CENT
-    return Answer(
+    return SandboxAnswer(
         200,
         {
             "total_resting_order_value": value,
@@ -170,23 +170,23 @@ async def resting_value(call: Call) -> Answer:
     )
 
 
-async def margin_orders(call: Call) -> Answer:
+async def margin_orders(call: Call) -> SandboxAnswer:
     """``GET /margin/orders``, page by page."""
     listed = _listed(call, call.state.margin, wanted(call))
     return _page(call, "orders", [(place, margin_order_json(kept, call.state.user_id)) for place, kept in listed])
 
 
-async def margin_order(call: Call) -> Answer:
+async def margin_order(call: Call) -> SandboxAnswer:
     """``GET /margin/orders/{order_id}``."""
-    return Answer(200, {"order": margin_order_json(_found(call, call.state.margin), call.state.user_id)})
+    return SandboxAnswer(200, {"order": margin_order_json(_found(call, call.state.margin), call.state.user_id)})
 
 
-async def margin_fills(call: Call) -> Answer:
+async def margin_fills(call: Call) -> SandboxAnswer:
     """``GET /margin/fills``, page by page."""
     return _page(call, "fills", [(place, margin_fill_json(fill)) for place, fill in _fills(call, call.state.margin)])
 
 
-async def margin_positions(call: Call) -> Answer:
+async def margin_positions(call: Call) -> SandboxAnswer:
     """``GET /margin/positions``."""
     which = wanted(call)
     shown = [
@@ -204,10 +204,10 @@ async def margin_positions(call: Call) -> Answer:
         for (subaccount, ticker), position in call.state.margin.positions.items()
         if which.takes(PERPS[ticker], subaccount)
     ]
-    return Answer(200, {"positions": shown})
+    return SandboxAnswer(200, {"positions": shown})
 
 
-async def margin_balance(call: Call) -> Answer:
+async def margin_balance(call: Call) -> SandboxAnswer:
     """``GET /margin/balance``."""
     money = call.state.margin.money_of(0)
     zero = money_text(0)
@@ -220,4 +220,4 @@ async def margin_balance(call: Call) -> Answer:
         "resting_orders_margin": zero,
         "available_balance": money_text(money),
     }
-    return Answer(200, {"subaccount_balances": [shown], "settled_funds": money_text(money)})
+    return SandboxAnswer(200, {"subaccount_balances": [shown], "settled_funds": money_text(money)})

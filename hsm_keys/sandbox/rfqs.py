@@ -10,7 +10,7 @@ from hsm_keys.sandbox.bodies import body_of
 from hsm_keys.sandbox.fixed_point import count_text, price_of, price_text
 from hsm_keys.sandbox.markets import MARKETS
 from hsm_keys.sandbox.shapes import iso
-from hsm_keys.sandbox.wire import Answer, Call, flat
+from hsm_keys.sandbox.wire import Call, SandboxAnswer, flat
 
 __all__ = [
     "accept_quote",
@@ -50,12 +50,12 @@ def _price(text: str, field: str) -> str:
         raise flat(400, "invalid_parameters", f"{field}: {error}") from None
 
 
-async def communications_id(call: Call) -> Answer:
+async def communications_id(call: Call) -> SandboxAnswer:
     """``GET /communications/id``."""
-    return Answer(200, {"communications_id": call.state.user_id})
+    return SandboxAnswer(200, {"communications_id": call.state.user_id})
 
 
-async def create_rfq(call: Call) -> Answer:
+async def create_rfq(call: Call) -> SandboxAnswer:
     """``POST /communications/rfqs``."""
     body = body_of(call, bodies.CreateRfq)
     if body.market_ticker not in MARKETS:
@@ -73,28 +73,28 @@ async def create_rfq(call: Call) -> Answer:
         "created_ts": iso(call.now_ms),
     }
     call.state.rfqs[made["id"]] = made
-    return Answer(201, {"id": made["id"]})
+    return SandboxAnswer(201, {"id": made["id"]})
 
 
-async def rfqs(call: Call) -> Answer:
+async def rfqs(call: Call) -> SandboxAnswer:
     """``GET /communications/rfqs``."""
     status = call.query.get("status")
     shown = [it for it in call.state.rfqs.values() if status in {None, it["status"]}]
-    return Answer(200, {"rfqs": shown, "cursor": ""})
+    return SandboxAnswer(200, {"rfqs": shown, "cursor": ""})
 
 
-async def rfq(call: Call) -> Answer:
+async def rfq(call: Call) -> SandboxAnswer:
     """``GET /communications/rfqs/{rfq_id}``."""
-    return Answer(200, {"rfq": _rfq(call, call.path["rfq_id"])})
+    return SandboxAnswer(200, {"rfq": _rfq(call, call.path["rfq_id"])})
 
 
-async def delete_rfq(call: Call) -> Answer:
+async def delete_rfq(call: Call) -> SandboxAnswer:
     """``DELETE /communications/rfqs/{rfq_id}``."""
     _rfq(call, call.path["rfq_id"])["status"] = "closed"
-    return Answer(204)
+    return SandboxAnswer(204)
 
 
-async def create_quote(call: Call) -> Answer:
+async def create_quote(call: Call) -> SandboxAnswer:
     """``POST /communications/quotes``."""
     body = body_of(call, bodies.CreateQuote)
     asked = _rfq(call, body.rfq_id)
@@ -115,21 +115,21 @@ async def create_quote(call: Call) -> Answer:
         "rest_remainder": body.rest_remainder,
     }
     call.state.quotes[made["id"]] = made
-    return Answer(201, {"id": made["id"]})
+    return SandboxAnswer(201, {"id": made["id"]})
 
 
-async def quotes(call: Call) -> Answer:
+async def quotes(call: Call) -> SandboxAnswer:
     """``GET /communications/quotes``."""
     rfq_id, status = call.query.get("rfq_id"), call.query.get("status")
     shown = [
         it for it in call.state.quotes.values() if rfq_id in {None, it["rfq_id"]} and status in {None, it["status"]}
     ]
-    return Answer(200, {"quotes": shown, "cursor": ""})
+    return SandboxAnswer(200, {"quotes": shown, "cursor": ""})
 
 
-async def quote(call: Call) -> Answer:
+async def quote(call: Call) -> SandboxAnswer:
     """``GET /communications/quotes/{quote_id}``, and the same below its rfq."""
-    return Answer(200, {"quote": _quote(call)})
+    return SandboxAnswer(200, {"quote": _quote(call)})
 
 
 def _move(call: Call, before: str, after: str, **changes: object) -> None:
@@ -139,20 +139,20 @@ def _move(call: Call, before: str, after: str, **changes: object) -> None:
     found.update(changes, status=after, updated_ts=iso(call.now_ms))
 
 
-async def accept_quote(call: Call) -> Answer:
+async def accept_quote(call: Call) -> SandboxAnswer:
     """``PUT .../quotes/{quote_id}/accept``."""
     side = body_of(call, bodies.AcceptQuote).accepted_side
     _move(call, "open", "accepted", accepted_side=side, accepted_ts=iso(call.now_ms))
-    return Answer(204)
+    return SandboxAnswer(204)
 
 
-async def confirm_quote(call: Call) -> Answer:
+async def confirm_quote(call: Call) -> SandboxAnswer:
     """``PUT .../quotes/{quote_id}/confirm``; it isn't executed."""
     _move(call, "accepted", "confirmed", confirmed_ts=iso(call.now_ms))
-    return Answer(204)
+    return SandboxAnswer(204)
 
 
-async def delete_quote(call: Call) -> Answer:
+async def delete_quote(call: Call) -> SandboxAnswer:
     """``DELETE .../quotes/{quote_id}``."""
     _move(call, "open", "cancelled", cancelled_ts=iso(call.now_ms))
-    return Answer(204)
+    return SandboxAnswer(204)

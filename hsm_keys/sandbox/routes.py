@@ -9,11 +9,11 @@ from hsm_keys.kalshi.operations import OPERATIONS, WEBSOCKETS, Operation
 from hsm_keys.sandbox import account, api_keys, market_data, perpetuals, portfolio, rfqs
 from hsm_keys.sandbox.groups import GroupDesk
 from hsm_keys.sandbox.orders import Desk, gone
-from hsm_keys.sandbox.wire import Answer, Call
+from hsm_keys.sandbox.wire import Call, SandboxAnswer
 
 __all__ = ["HANDLERS", "SERVED", "is_premier", "manages_keys"]
 
-Handler: TypeAlias = Callable[[Call], Awaitable[Answer]]
+Handler: TypeAlias = Callable[[Call], Awaitable[SandboxAnswer]]
 
 _EVENTS: Final = Desk(perps=False)
 _MARGIN: Final = Desk(perps=True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from hsm_keys.sandbox.state import RegisteredKey
+    from hsm_keys.sandbox.state import SandboxKey
 
 __all__ = ["SandboxServer"]
 
@@ -138,7 +138,7 @@ class SandboxServer:
         scopes: Sequence[str] | None = None,
         subaccount: int | None = None,
         fcm_subtrader_id: str | None = None,
-    ) -> RegisteredKey:
+    ) -> SandboxKey:
         """Register a public key by hand, as on the account page: at any tier.
 
         Args:
@@ -189,12 +189,12 @@ class SandboxServer:
 
     def _build_apps(self) -> tuple[web.Application, web.Application]:
         try:
-            from hsm_keys.sandbox.app import Exchange, build_apps
+            from hsm_keys.sandbox.app import SandboxParts, build_apps
         except ModuleNotFoundError as error:
             if error.name is None or error.name.partition(".")[0] != "aiohttp":
                 raise
             raise UsageError("the sandbox needs aiohttp", hint="pip install 'hsm-keys[sandbox]'") from None
-        return build_apps(Exchange(self.state, self.faults, self._recorder, self._clock_ms, self._ping_every_s))
+        return build_apps(SandboxParts(self.state, self.faults, self._recorder, self._clock_ms, self._ping_every_s))
 
     def stop(self) -> None:
         """Close the port and every connection; nothing happens if it doesn't run."""

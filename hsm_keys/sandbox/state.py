@@ -18,13 +18,13 @@ from hsm_keys.sandbox.shapes import order_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["TIERS", "RegisteredKey", "SandboxState"]
+__all__ = ["TIERS", "SandboxKey", "SandboxState"]
 
 TIERS: Final = ("basic", "premier")
 
 
 @dataclass(frozen=True, slots=True)
-class RegisteredKey:
+class SandboxKey:
     """One API key. ``scopes_given`` tells whether its maker named the scopes or took the default."""
 
     api_key_id: str
@@ -65,7 +65,7 @@ class SandboxState:
         self.region_expiration_ts: int | None = None
         self.user_id = str(uuid4())
         self._lock = threading.Lock()
-        self._keys: dict[str, RegisteredKey] = {}
+        self._keys: dict[str, SandboxKey] = {}
         self._listeners: list[Callable[[str, object], None]] = []
         self.book = Book(self._tell)
         self.margin = Book(lambda kind, subject: self._tell(f"margin {kind}", subject))
@@ -75,12 +75,12 @@ class SandboxState:
         self.quotes: dict[str, dict[str, Any]] = {}
 
     @property
-    def keys(self) -> dict[str, RegisteredKey]:
+    def keys(self) -> dict[str, SandboxKey]:
         """A copy of the registered keys by id, oldest first."""
         with self._lock:
             return dict(self._keys)
 
-    def find_key(self, api_key_id: str) -> RegisteredKey | None:
+    def find_key(self, api_key_id: str) -> SandboxKey | None:
         """Return the key with this id."""
         with self._lock:
             return self._keys.get(api_key_id)
@@ -93,13 +93,13 @@ class SandboxState:
         scopes: Sequence[str] | None = None,
         subaccount: int | None = None,
         fcm_subtrader_id: str | None = None,
-    ) -> RegisteredKey:
+    ) -> SandboxKey:
         """Register a key under a new id; left out, the scopes are ``read`` and ``write``, as documented.
 
         A second key of the same name, or with the same public half, is taken. What Kalshi does is not documented;
         this is the more dangerous answer for a client that repeats a request.
         """
-        key = RegisteredKey(
+        key = SandboxKey(
             api_key_id=str(uuid4()),
             name=name,
             public_key=public_key,

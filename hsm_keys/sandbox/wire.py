@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
     from multidict import MultiMapping
 
-    from hsm_keys.sandbox.state import RegisteredKey, SandboxState
+    from hsm_keys.sandbox.state import SandboxKey, SandboxState
 
-__all__ = ["Answer", "Call", "WireError", "flat", "json_object", "nested", "of_status"]
+__all__ = ["Call", "SandboxAnswer", "WireError", "flat", "json_object", "nested", "of_status"]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SandboxAnswer:
     """A status and a JSON body; None for no body."""
 
     status: int
@@ -31,7 +31,7 @@ class Call:
 
     state: SandboxState
     now_ms: int
-    key: RegisteredKey | None
+    key: SandboxKey | None
     path: Mapping[str, str]
     query: MultiMapping[str]
     content_type: str
@@ -84,9 +84,9 @@ class WireError(Exception):
         self.reason = reason
 
     @property
-    def answer(self) -> Answer:
+    def answer(self) -> SandboxAnswer:
         """What is sent."""
-        return Answer(self.status, self.body)
+        return SandboxAnswer(self.status, self.body)
 
 
 def nested(

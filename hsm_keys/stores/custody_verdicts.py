@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["CustodyFact", "Topic", "Verdict"]
+__all__ = ["CustodyFact", "CustodyVerdict", "Topic"]
 
 
-class Verdict(StrEnum):
+class CustodyVerdict(StrEnum):
     """What a fact says about custody."""
 
     GOOD = "good"
@@ -44,6 +44,6 @@ class CustodyFact:
 
     name: str
     value: bool | str | None
-    verdict: Verdict
+    verdict: CustodyVerdict
     note: str = ""
     topic: Topic = Topic.KEEPING

@@ -16,7 +16,7 @@ from hsm_keys.inspecting.custody_page import custody_page
 from hsm_keys.inspecting.custody_report import ELSEWHERE, CustodyEntry, examine_account, what_scopes_allow
 from hsm_keys.kalshi.models import ApiKey
 from hsm_keys.signing.environments import environment_name
-from hsm_keys.stores.custody_verdicts import CustodyFact, Verdict
+from hsm_keys.stores.custody_verdicts import CustodyFact, CustodyVerdict
 from tests.support.cli import failed_json, run_cli, run_json
 from tests.support.ministack import REGION, account
 from tests.support.oddkeys import make_extractable
@@ -192,9 +192,13 @@ def entry(**changes: Any) -> CustodyEntry:
 
 def test_the_page_tells_full_access_and_sets_what_was_tried_apart() -> None:
     facts = (
-        CustodyFact("extractable", value=False, verdict=Verdict.GOOD),
-        CustodyFact("private_half_readable", value=False, verdict=Verdict.GOOD, note="tried to read it: Refused"),
-        CustodyFact("private_half_wrappable", value=True, verdict=Verdict.BAD, note="tried to wrap it: given out"),
+        CustodyFact("extractable", value=False, verdict=CustodyVerdict.GOOD),
+        CustodyFact(
+            "private_half_readable", value=False, verdict=CustodyVerdict.GOOD, note="tried to read it: Refused"
+        ),
+        CustodyFact(
+            "private_half_wrappable", value=True, verdict=CustodyVerdict.BAD, note="tried to wrap it: given out"
+        ),
     )
     page = custody_page([entry(custody=CustodyReport(facts))], made_at="now", environment=None)
     assert "full access includes transfers" in page

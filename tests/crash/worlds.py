@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pytest
 
     from hsm_keys.sandbox import SandboxServer
-    from hsm_keys.sandbox.state import RegisteredKey
+    from hsm_keys.sandbox.state import SandboxKey
     from tests.support.softhsm import SoftHsm, TestToken
 
 NAME: Final = "prod"
@@ -94,7 +94,7 @@ class World(ABC):
         """Start a process in which commands are run."""
         return Killer(Effects.KALSHI, *self.effects, **environment)
 
-    def _set_keys(self, keys: dict[str, RegisteredKey]) -> None:
+    def _set_keys(self, keys: dict[str, SandboxKey]) -> None:
         self.sandbox.faults.clear()
         self.sandbox._recorder._requests.clear()
         kept = {key_id: key for key_id, key in keys.items() if not (self._alone and key_id in self._bootstrap)}
@@ -160,7 +160,7 @@ class TokenWorld(World):
         self._witness = Killer()
         self._prepared = {key_type: self._prepare(key_type) for key_type in (KEY_TYPES if stage else ("",))}
 
-    def _prepare(self, key_type: str) -> tuple[Path, dict[str, RegisteredKey]]:
+    def _prepare(self, key_type: str) -> tuple[Path, dict[str, SandboxKey]]:
         copy = self._copies / (key_type or "empty")
         if not self._copies.exists():
             shutil.copytree(self._tokens, self._copies / "new")
@@ -172,7 +172,7 @@ class TokenWorld(World):
         shutil.copytree(self._tokens, copy)
         return copy, self.sandbox.state.keys
 
-    def _put_back(self, copy: Path, keys: dict[str, RegisteredKey]) -> None:
+    def _put_back(self, copy: Path, keys: dict[str, SandboxKey]) -> None:
         _remove(self._tokens)
         shutil.copytree(copy, self._tokens)
         with self.sandbox.state._lock:

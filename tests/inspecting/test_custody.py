@@ -14,7 +14,7 @@ from pkcs11.mechanisms import KeyType as CkKeyType
 from hsm_keys import KeyType, open_store
 from hsm_keys.errors import CustodyError
 from hsm_keys.inspecting.custody import prove_custody
-from hsm_keys.stores.custody_verdicts import Verdict
+from hsm_keys.stores.custody_verdicts import CustodyVerdict
 from hsm_keys.stores.pkcs11.custody import _judge, _try_to_copy, _try_to_read
 from tests.support.oddkeys import import_pair, make_extractable
 
@@ -86,9 +86,11 @@ class _Lax:
         self.destroyed += 1
 
 
-@pytest.mark.parametrize(("copied", "verdict"), [(True, Verdict.BAD), (False, Verdict.GOOD), (None, Verdict.GOOD)])
+@pytest.mark.parametrize(
+    ("copied", "verdict"), [(True, CustodyVerdict.BAD), (False, CustodyVerdict.GOOD), (None, CustodyVerdict.GOOD)]
+)
 def test_a_copy_that_can_be_taken_out_is_no_custody_and_lives_no_longer(
-    verdict: Verdict, *, copied: bool | None
+    verdict: CustodyVerdict, *, copied: bool | None
 ) -> None:
     key = _Lax(copied=copied)
     fact = _try_to_copy(key)
@@ -98,7 +100,7 @@ def test_a_copy_that_can_be_taken_out_is_no_custody_and_lives_no_longer(
 
 def test_one_part_of_the_secret_is_the_secret() -> None:
     fact = _try_to_read(_Lax(copied=None, given=Attribute.PRIME_2))
-    assert (fact.verdict, fact.value) == (Verdict.BAD, True)
+    assert (fact.verdict, fact.value) == (CustodyVerdict.BAD, True)
     assert "CKA_PRIME_2: it was given out" in fact.note
     assert "secret" not in fact.note
 
@@ -129,18 +131,18 @@ def test_local_false_is_excused_only_where_the_key_was_never_outside(
     said = {"local": local, "always_sensitive": always, "never_extractable": never}
     verdict = _judge("local", local, said).verdict
     if local is None:
-        assert verdict is Verdict.UNKNOWN
+        assert verdict is CustodyVerdict.UNKNOWN
     elif local:
-        assert verdict is Verdict.GOOD
+        assert verdict is CustodyVerdict.GOOD
     elif always and never:
-        assert verdict is Verdict.UNKNOWN
+        assert verdict is CustodyVerdict.UNKNOWN
     else:
-        assert verdict is Verdict.BAD
+        assert verdict is CustodyVerdict.BAD
 
 
 @pytest.mark.parametrize("name", ["sensitive", "extractable", "always_sensitive", "never_extractable", "sign"])
 def test_what_the_token_does_not_say_is_unknown_and_the_wrong_answer_is_bad(name: str) -> None:
     good = name != "extractable"
-    assert _judge(name, good, {}).verdict is Verdict.GOOD
-    assert _judge(name, None, {}).verdict is Verdict.UNKNOWN
-    assert _judge(name, not good, {}).verdict is Verdict.BAD
+    assert _judge(name, good, {}).verdict is CustodyVerdict.GOOD
+    assert _judge(name, None, {}).verdict is CustodyVerdict.UNKNOWN
+    assert _judge(name, not good, {}).verdict is CustodyVerdict.BAD

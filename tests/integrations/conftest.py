@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hsm_keys.sandbox import SandboxServer
-    from hsm_keys.sandbox.state import RegisteredKey
+    from hsm_keys.sandbox.state import SandboxKey
     from tests.support.softhsm import TestToken
 
 __all__ = ["account"]  # pytest finds the fixture here
@@ -30,10 +30,10 @@ def store_uri(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def enrolled(store_uri: str, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RegisteredKey]:
+def enrolled(store_uri: str, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., SandboxKey]:
     """Make the key `prod`, and set what the recipes read."""
 
-    def enroll(key_type: KeyType = KeyType.RSA_2048, **how: Any) -> RegisteredKey:
+    def enroll(key_type: KeyType = KeyType.RSA_2048, **how: Any) -> SandboxKey:
         with open_store(store_uri) as store:
             key = store.generate("prod", key_type)
             registered = sandbox.add_key("prod", key.public_pem(), **how)
@@ -47,6 +47,6 @@ def enrolled(store_uri: str, sandbox: SandboxServer, monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture
-def prod(enrolled: Callable[..., RegisteredKey]) -> RegisteredKey:
+def prod(enrolled: Callable[..., SandboxKey]) -> SandboxKey:
     """The RSA key `prod`."""
     return enrolled()

@@ -17,7 +17,7 @@ from tests.support.sdks import need, run_recipe
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hsm_keys.sandbox.state import RegisteredKey
+    from hsm_keys.sandbox.state import SandboxKey
     from hsm_keys.signing.fix import FixLogon
 
 TIME = "20260102-03:04:05.678"
@@ -51,7 +51,7 @@ def answer_to(message: simplefix.FixMessage, gateway: FixGateway) -> simplefix.F
 
 
 @pytest.mark.parametrize("key_type", [KeyType.RSA_2048, KeyType.ED25519])
-def test_simplefix_logs_on(enrolled: Callable[..., RegisteredKey], key_type: KeyType) -> None:
+def test_simplefix_logs_on(enrolled: Callable[..., SandboxKey], key_type: KeyType) -> None:
     registered = enrolled(key_type)
     with FixGateway(registered.api_key_id, registered.public_key) as gateway:
         logon = run_recipe("another FIX engine")["logon"]
@@ -61,7 +61,7 @@ def test_simplefix_logs_on(enrolled: Callable[..., RegisteredKey], key_type: Key
 
 @pytest.mark.softhsm
 @pytest.mark.parametrize("store_uri", ["SoftHSM"], indirect=True)
-def test_every_signed_field_counts(prod: RegisteredKey, store_uri: str) -> None:
+def test_every_signed_field_counts(prod: SandboxKey, store_uri: str) -> None:
     with FixGateway(prod.api_key_id, prod.public_key) as gateway, open_store(store_uri) as store:
         signer = store.key("prod").signer()
         sent = {}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler
 
     from hsm_keys.sandbox import SandboxServer
-    from hsm_keys.sandbox.state import RegisteredKey
+    from hsm_keys.sandbox.state import SandboxKey
 
 pytestmark = pytest.mark.sdks
 
@@ -90,9 +90,7 @@ def call(package: Any, sandbox: SandboxServer | Stub, signer: RequestSigner, met
 
 
 @pytest.mark.parametrize("key_type", [KeyType.RSA_2048, KeyType.ED25519])
-def test_the_recipe(
-    sdk: str, enrolled: Callable[..., RegisteredKey], sandbox: SandboxServer, key_type: KeyType
-) -> None:
+def test_the_recipe(sdk: str, enrolled: Callable[..., SandboxKey], sandbox: SandboxServer, key_type: KeyType) -> None:
     registered = enrolled(key_type)
     space = run_recipe(sdk, USES[sdk])
     assert space["keys"].api_keys[-1].api_key_id == registered.api_key_id
@@ -105,7 +103,7 @@ def test_the_recipe(
 
 
 @pytest.mark.parametrize("store_uri", [pytest.param("SoftHSM", marks=pytest.mark.softhsm)], indirect=True)
-def test_a_store_that_fails_says_so_and_nothing_is_sent(sdk: str, prod: RegisteredKey, sandbox: SandboxServer) -> None:
+def test_a_store_that_fails_says_so_and_nothing_is_sent(sdk: str, prod: SandboxKey, sandbox: SandboxServer) -> None:
     with pytest.raises(StoreError):
         run_recipe(sdk, f"store.close()\n{inspect.cleandoc(USES[sdk])}")
     assert sandbox.requests == ()

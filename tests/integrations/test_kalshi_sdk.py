@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hsm_keys.sandbox import SandboxServer
-    from hsm_keys.sandbox.state import RegisteredKey
+    from hsm_keys.sandbox.state import SandboxKey
 
 pytestmark = pytest.mark.sdks
 
@@ -34,12 +34,12 @@ def _sdk() -> None:
     need("kalshi-sdk")
 
 
-def arrived(sandbox: SandboxServer, key: RegisteredKey) -> list[tuple[str, str, bool, int | None]]:
+def arrived(sandbox: SandboxServer, key: SandboxKey) -> list[tuple[str, str, bool, int | None]]:
     assert {seen.api_key_id for seen in sandbox.requests} == {key.api_key_id}
     return [(seen.method, seen.path, seen.verified, seen.status) for seen in sandbox.requests]
 
 
-def test_sync(prod: RegisteredKey, sandbox: SandboxServer) -> None:
+def test_sync(prod: SandboxKey, sandbox: SandboxServer) -> None:
     space = run_recipe(
         "kalshi-sdk",
         """
@@ -57,7 +57,7 @@ def test_sync(prod: RegisteredKey, sandbox: SandboxServer) -> None:
 
 
 @pytest.mark.parametrize("store_uri", [pytest.param("SoftHSM", marks=pytest.mark.softhsm)], indirect=True)
-def test_a_store_that_fails_says_so_and_nothing_is_sent(prod: RegisteredKey, sandbox: SandboxServer) -> None:
+def test_a_store_that_fails_says_so_and_nothing_is_sent(prod: SandboxKey, sandbox: SandboxServer) -> None:
     with pytest.raises(StoreError):
         run_recipe(
             "kalshi-sdk",
@@ -70,12 +70,12 @@ def test_a_store_that_fails_says_so_and_nothing_is_sent(prod: RegisteredKey, san
     assert [seen.verified for seen in sandbox.requests] == [True]
 
 
-def test_async(prod: RegisteredKey, sandbox: SandboxServer) -> None:
+def test_async(prod: SandboxKey, sandbox: SandboxServer) -> None:
     run_recipe("kalshi-sdk, asyncio", "await client.close()")
     assert arrived(sandbox, prod) == [("GET", "/trade-api/v2/portfolio/balance", True, 200)]
 
 
-def test_websocket_signs_again_when_it_reconnects(prod: RegisteredKey, sandbox: SandboxServer) -> None:
+def test_websocket_signs_again_when_it_reconnects(prod: SandboxKey, sandbox: SandboxServer) -> None:
 
     def restart() -> None:
         sandbox.stop()
@@ -104,7 +104,7 @@ def test_websocket_signs_again_when_it_reconnects(prod: RegisteredKey, sandbox: 
     assert len(set(timestamps)) == len(timestamps)
 
 
-def test_fix_session_logs_on_and_on_again(prod: RegisteredKey) -> None:
+def test_fix_session_logs_on_and_on_again(prod: SandboxKey) -> None:
     with FixGateway(prod.api_key_id, prod.public_key) as gateway:
         run_recipe(
             "kalshi-sdk, FIX",
@@ -126,7 +126,7 @@ def test_fix_session_logs_on_and_on_again(prod: RegisteredKey) -> None:
     assert gateway.verdicts == ["good", "good"]
 
 
-def test_fix_session_of_another_key_is_refused(prod: RegisteredKey) -> None:
+def test_fix_session_of_another_key_is_refused(prod: SandboxKey) -> None:
     other = rsa.generate_private_key(65537, 2048).public_key()
     with FixGateway(prod.api_key_id, other) as gateway, pytest.raises(Exception, match="logon rejected"):
         run_recipe(
@@ -142,9 +142,7 @@ def test_fix_session_of_another_key_is_refused(prod: RegisteredKey) -> None:
 
 
 @pytest.mark.parametrize("recipe", ["kalshi-sdk", "kalshi-sdk, FIX"])
-def test_ed25519_keys_are_beyond_it(
-    enrolled: Callable[..., RegisteredKey], sandbox: SandboxServer, recipe: str
-) -> None:
+def test_ed25519_keys_are_beyond_it(enrolled: Callable[..., SandboxKey], sandbox: SandboxServer, recipe: str) -> None:
     enrolled(KeyType.ED25519)
     with pytest.raises(UsageError, match="is no RSA key"):
         run_recipe(recipe)
@@ -157,7 +155,7 @@ def test_ed25519_keys_are_beyond_it(
 
 @pytest.mark.parametrize("key_type", [KeyType.RSA_2048, KeyType.ED25519])
 def test_with_a_signer_it_takes_both_kinds_of_key(
-    enrolled: Callable[..., RegisteredKey], sandbox: SandboxServer, key_type: KeyType
+    enrolled: Callable[..., SandboxKey], sandbox: SandboxServer, key_type: KeyType
 ) -> None:
     registered = enrolled(key_type)
     run_recipe("kalshi-sdk, with a signer", "client.portfolio.balance(); client.close()")
@@ -173,7 +171,7 @@ _ROTATE = """
     """
 
 
-def test_with_a_signer_it_follows_a_rotation(prod: RegisteredKey, sandbox: SandboxServer) -> None:
+def test_with_a_signer_it_follows_a_rotation(prod: SandboxKey, sandbox: SandboxServer) -> None:
     run_recipe(
         "kalshi-sdk, with a signer",
         f"client.portfolio.balance()\n{inspect.cleandoc(_ROTATE)}\nclient.portfolio.balance(); client.close()",
@@ -184,7 +182,7 @@ def test_with_a_signer_it_follows_a_rotation(prod: RegisteredKey, sandbox: Sandb
     assert (first.verified, refused.verified, second.verified) == (True, False, True)
 
 
-def test_with_a_signer_the_async_client_and_its_websocket_do_too(prod: RegisteredKey, sandbox: SandboxServer) -> None:
+def test_with_a_signer_the_async_client_and_its_websocket_do_too(prod: SandboxKey, sandbox: SandboxServer) -> None:
     run_recipe(
         "kalshi-sdk, with a signer",
         f"""
@@ -246,7 +244,7 @@ def test_what_is_no_client_of_it_is_refused(sandbox: SandboxServer) -> None:
         sign_with(object(), RequestSigner(key))
 
 
-def test_fix_with_a_signer(prod: RegisteredKey) -> None:
+def test_fix_with_a_signer(prod: SandboxKey) -> None:
     with FixGateway(prod.api_key_id, prod.public_key) as gateway:
         run_recipe(
             "kalshi-sdk, with a signer",

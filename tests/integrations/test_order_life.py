@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from hsm_keys import StoredKey
     from hsm_keys.sandbox import SandboxServer
-    from hsm_keys.sandbox.state import RegisteredKey
+    from hsm_keys.sandbox.state import SandboxKey
     from tests.support.softhsm import TestToken
 
 pytestmark = [
@@ -58,7 +58,7 @@ LIFE = [
 """What reaches the server, with 1 for the first order's id."""
 
 
-def lived(sandbox: SandboxServer, key: RegisteredKey) -> list[tuple[str, str, int | None]]:
+def lived(sandbox: SandboxServer, key: SandboxKey) -> list[tuple[str, str, int | None]]:
     """Return the requests that have arrived, each signed well with the token's key; WebSockets apart."""
     requests = [seen for seen in sandbox.requests if "/ws/" not in seen.path]
     assert {(seen.api_key_id, seen.verified) for seen in requests} == {(key.api_key_id, True)}
@@ -71,12 +71,12 @@ def all_cancelled(sandbox: SandboxServer) -> bool:
 
 
 @pytest.fixture
-def key(prod: RegisteredKey, store_uri: str) -> Iterator[StoredKey]:
+def key(prod: SandboxKey, store_uri: str) -> Iterator[StoredKey]:
     with open_store(store_uri) as store:
         yield store.key("prod").registered()
 
 
-def test_kalshi_sdk(prod: RegisteredKey, key: StoredKey, sandbox: SandboxServer) -> None:
+def test_kalshi_sdk(prod: SandboxKey, key: StoredKey, sandbox: SandboxServer) -> None:
     need("kalshi-sdk")
     kalshi, models = import_module("kalshi"), import_module("kalshi.models.orders")
     config = kalshi.KalshiConfig(base_url=sandbox.base_url, ws_base_url=sandbox.ws_url)
@@ -93,7 +93,7 @@ def test_kalshi_sdk(prod: RegisteredKey, key: StoredKey, sandbox: SandboxServer)
     assert all_cancelled(sandbox)
 
 
-def test_kalshi_sdk_hears_of_its_order(prod: RegisteredKey, key: StoredKey, sandbox: SandboxServer) -> None:
+def test_kalshi_sdk_hears_of_its_order(prod: SandboxKey, key: StoredKey, sandbox: SandboxServer) -> None:
     need("kalshi-sdk")
     kalshi, models = import_module("kalshi"), import_module("kalshi.models.orders")
     auth = kalshi.KalshiAuth(key.api_key_id, key.private_key("rsa"))
@@ -125,7 +125,7 @@ def test_kalshi_sdk_hears_of_its_order(prod: RegisteredKey, key: StoredKey, sand
 @pytest.mark.parametrize("key_type", [KeyType.RSA_2048, KeyType.ED25519])
 @pytest.mark.parametrize("name", ["kalshi-python-sync", "kalshi-python-async"])
 def test_kalshi_python(
-    enrolled: Callable[..., RegisteredKey], token: TestToken, sandbox: SandboxServer, name: str, key_type: KeyType
+    enrolled: Callable[..., SandboxKey], token: TestToken, sandbox: SandboxServer, name: str, key_type: KeyType
 ) -> None:
     need(name)
     package = import_module(name.replace("-", "_"))
@@ -163,7 +163,7 @@ def test_kalshi_python(
     assert all_cancelled(sandbox)
 
 
-def test_pykalshi(prod: RegisteredKey, key: StoredKey, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pykalshi(prod: SandboxKey, key: StoredKey, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
     need("pykalshi")
     pykalshi = import_module("pykalshi")
 
@@ -200,7 +200,7 @@ def test_pykalshi(prod: RegisteredKey, key: StoredKey, sandbox: SandboxServer, m
 
 
 def test_kalshi_mcp_server(
-    prod: RegisteredKey, key: StoredKey, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+    prod: SandboxKey, key: StoredKey, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its tools, as a program with a model calls them. It can't amend, and has no tool that cancels all."""
     need("kalshi-mcp-server")
@@ -274,7 +274,7 @@ const orders = new OrdersApi(new Configuration({ basePath }), basePath, http);
 
 
 @pytest.mark.program
-def test_kalshi_typescript(prod: RegisteredKey, token: TestToken, sandbox: SandboxServer) -> None:
+def test_kalshi_typescript(prod: SandboxKey, token: TestToken, sandbox: SandboxServer) -> None:
     """It has no WebSocket."""
     where = node.folder()
     done = subprocess.run(

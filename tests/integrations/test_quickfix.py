@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hsm_keys import RequestSigner
-    from hsm_keys.sandbox.state import RegisteredKey
+    from hsm_keys.sandbox.state import SandboxKey
 
 pytestmark = [
     pytest.mark.softhsm,
@@ -53,7 +53,7 @@ def initiator(signer: RequestSigner, gateway: FixGateway, folder: Path, logged_o
 
 @pytest.mark.parametrize("key_type", [KeyType.RSA_2048, KeyType.ED25519])
 def test_it_logs_on_and_on_again(
-    enrolled: Callable[..., RegisteredKey], store_uri: str, tmp_path: Path, key_type: KeyType
+    enrolled: Callable[..., SandboxKey], store_uri: str, tmp_path: Path, key_type: KeyType
 ) -> None:
     registered, logged_on = enrolled(key_type), threading.Event()
     with open_store(store_uri) as store, FixGateway(registered.api_key_id, registered.public_key) as gateway:
@@ -69,7 +69,7 @@ def test_it_logs_on_and_on_again(
     assert gateway.verdicts[:2] == ["good", "good"]
 
 
-def test_another_key_is_refused(enrolled: Callable[..., RegisteredKey], store_uri: str, tmp_path: Path) -> None:
+def test_another_key_is_refused(enrolled: Callable[..., SandboxKey], store_uri: str, tmp_path: Path) -> None:
     registered, logged_on = enrolled(), threading.Event()
     other = rsa.generate_private_key(65537, 2048).public_key()
     with open_store(store_uri) as store, FixGateway(registered.api_key_id, other) as gateway:

@@ -33,7 +33,7 @@ from hsm_keys.stores.awskms.errors import (
     KmsKeyUnsuitableError,
 )
 from hsm_keys.stores.awskms.tags import KeyCreation
-from hsm_keys.stores.custody_verdicts import Verdict
+from hsm_keys.stores.custody_verdicts import CustodyVerdict
 from tests.support.ministack import OTHER_REGION, REGION, account
 from tests.support.verify import openssl_verifies
 
@@ -301,27 +301,27 @@ def test_custody_of_a_key_made_in_kms(store: AwsKmsStore) -> None:
 
 
 ORIGINS = [
-    ("AWS_KMS", False, Verdict.GOOD),
-    ("EXTERNAL", False, Verdict.BAD),
-    ("EXTERNAL", True, Verdict.UNKNOWN),
-    ("AWS_CLOUDHSM", True, Verdict.UNKNOWN),
-    ("EXTERNAL_KEY_STORE", False, Verdict.UNKNOWN),
-    (None, False, Verdict.UNKNOWN),
+    ("AWS_KMS", False, CustodyVerdict.GOOD),
+    ("EXTERNAL", False, CustodyVerdict.BAD),
+    ("EXTERNAL", True, CustodyVerdict.UNKNOWN),
+    ("AWS_CLOUDHSM", True, CustodyVerdict.UNKNOWN),
+    ("EXTERNAL_KEY_STORE", False, CustodyVerdict.UNKNOWN),
+    (None, False, CustodyVerdict.UNKNOWN),
 ]
 
 
 @pytest.mark.parametrize(("origin", "accept", "verdict"), ORIGINS)
-def test_where_the_private_half_came_from_is_judged(origin: str | None, accept: bool, verdict: Verdict) -> None:
+def test_where_the_private_half_came_from_is_judged(origin: str | None, accept: bool, verdict: CustodyVerdict) -> None:
     facts = {fact.name: fact for fact in custody_facts_of({"Origin": origin}, accept_imported=accept)}
     assert facts["origin"].verdict is verdict
-    assert facts["origin"].note or verdict is Verdict.GOOD
-    assert facts["key_usage"].verdict is Verdict.UNKNOWN
+    assert facts["origin"].note or verdict is CustodyVerdict.GOOD
+    assert facts["key_usage"].verdict is CustodyVerdict.UNKNOWN
 
 
 def test_a_key_that_aws_manages_is_not_in_custody() -> None:
     facts = custody_facts_of({"KeyManager": "AWS", "KeyUsage": "ENCRYPT_DECRYPT"}, accept_imported=False)
     verdicts = {fact.name: fact.verdict for fact in facts}
-    assert (verdicts["key_manager"], verdicts["key_usage"]) == (Verdict.BAD, Verdict.BAD)
+    assert (verdicts["key_manager"], verdicts["key_usage"]) == (CustodyVerdict.BAD, CustodyVerdict.BAD)
 
 
 def test_an_imported_key_is_not_in_custody(store: AwsKmsStore, monkeypatch: pytest.MonkeyPatch) -> None:

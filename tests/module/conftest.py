@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hsm_keys import open_store
-from hsm_keys.stores.pkcs11.probing import TokenState, look_at
+from hsm_keys.stores.pkcs11.probing import TokenReport, look_at
 from hsm_keys.stores.uri import Pkcs11Uri
 from tests.support import more_modules, opencryptoki, p11kit
 
@@ -48,7 +48,7 @@ class Subject:
     existing: str = ""
     custody: bool = True
 
-    def state(self) -> TokenState:
+    def state(self) -> TokenReport:
         """Return what the token says without a login."""
         return look_at(Pkcs11Uri.parse(self.uri))
 

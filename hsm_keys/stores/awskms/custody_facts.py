@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.stores.condition import Condition, Usability
-from hsm_keys.stores.custody_verdicts import CustodyFact, Topic, Verdict
+from hsm_keys.stores.custody_verdicts import CustodyFact, CustodyVerdict, Topic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,27 +52,30 @@ def custody_facts_of(metadata: Mapping[str, Any], *, accept_imported: bool) -> l
         _judged(metadata, "key_usage", "KeyUsage", "SIGN_VERIFY", "a key for something else can't sign"),
         _judged(metadata, "key_manager", "KeyManager", "CUSTOMER", "a key that AWS manages isn't yours to control"),
         CustodyFact(
-            "private_half_readable", value=False, verdict=Verdict.GOOD, note="no KMS API returns a private key"
+            "private_half_readable", value=False, verdict=CustodyVerdict.GOOD, note="no KMS API returns a private key"
         ),
     ]
 
 
 def _origin(origin: str | None, *, accept_imported: bool) -> CustodyFact:
-    verdict, note = Verdict.UNKNOWN, "the private half is in a key store outside of KMS"
+    verdict, note = CustodyVerdict.UNKNOWN, "the private half is in a key store outside of KMS"
     if origin == "AWS_KMS":
-        verdict, note = Verdict.GOOD, ""
+        verdict, note = CustodyVerdict.GOOD, ""
     elif origin == "EXTERNAL" and accept_imported:
         note = "imported, accepted as asked: copies may exist"
     elif origin == "EXTERNAL":
-        verdict, note = Verdict.BAD, "the private half was made elsewhere and imported (imported=accept takes it)"
+        verdict, note = (
+            CustodyVerdict.BAD,
+            "the private half was made elsewhere and imported (imported=accept takes it)",
+        )
     return CustodyFact("origin", origin, verdict, note, Topic.MAKING)
 
 
 def _judged(metadata: Mapping[str, Any], name: str, field: str, good: str, note: str) -> CustodyFact:
     value = metadata.get(field)
     if value == good:
-        return CustodyFact(name, value, Verdict.GOOD)
-    return CustodyFact(name, value, Verdict.UNKNOWN if value is None else Verdict.BAD, note)
+        return CustodyFact(name, value, CustodyVerdict.GOOD)
+    return CustodyFact(name, value, CustodyVerdict.UNKNOWN if value is None else CustodyVerdict.BAD, note)
 
 
 _USABILITY: Final = {

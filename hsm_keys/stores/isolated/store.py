@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from hsm_keys.errors import SigningError, StoreUnavailableError, UsageError
 from hsm_keys.signing.algorithms import KeyType, signature_length, verifies
 from hsm_keys.stores.base import KeyStore, StoredKey
-from hsm_keys.stores.custody_verdicts import CustodyFact, Topic, Verdict
+from hsm_keys.stores.custody_verdicts import CustodyFact, CustodyVerdict, Topic
 from hsm_keys.stores.isolated.connection import NotSentError, SignerConnection
 from hsm_keys.stores.isolated.wire import MAX_MESSAGE, FrameKind, error_in
 
@@ -60,7 +60,7 @@ class IsolatedKey(StoredKey):
     def custody_facts(self) -> list[CustodyFact]:
         """Return what speaks for and against custody."""
         return [
-            CustodyFact(**{**fact, "verdict": Verdict(fact["verdict"]), "topic": Topic(fact["topic"])})
+            CustodyFact(**{**fact, "verdict": CustodyVerdict(fact["verdict"]), "topic": Topic(fact["topic"])})
             for fact in self._ask("custody_facts")
         ]
 

@@ -11,7 +11,7 @@ from hsm_keys.stores.checks import Check
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hsm_keys.stores.pkcs11.probing import TokenState
+    from hsm_keys.stores.pkcs11.probing import TokenReport
 
 __all__ = ["check_token"]
 
@@ -42,7 +42,7 @@ def check_token(uri: str, *, pin_file: str | None, env: Mapping[str, str]) -> li
     return checks
 
 
-def _mechanisms(state: TokenState) -> Check:
+def _mechanisms(state: TokenReport) -> Check:
     if state.makes:
         return Check("mechanisms", "ok", f"makes and signs with {' and '.join(state.makes)}")
     if state.signs:
@@ -53,7 +53,7 @@ def _mechanisms(state: TokenState) -> Check:
     return Check("mechanisms", "problem", lacking, "use another token", StoreError.exit_code)
 
 
-def _no_login(state: TokenState, *, pin_at_hand: bool) -> list[Check]:
+def _no_login(state: TokenReport, *, pin_at_hand: bool) -> list[Check]:
     """Return why no login is made, if none is: nobody is asked here, and no try is spent."""
     if state.pin in {"low", "final", "locked", "unset"}:
         return [Check("login", "skipped", "the PIN's counter isn't clean: no try is spent")]

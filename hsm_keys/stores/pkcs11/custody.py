@@ -15,7 +15,7 @@ from pkcs11.constants import Attribute, MechanismFlag
 from pkcs11.mechanisms import KeyType as CkKeyType
 from pkcs11.mechanisms import Mechanism
 
-from hsm_keys.stores.custody_verdicts import CustodyFact, Topic, Verdict
+from hsm_keys.stores.custody_verdicts import CustodyFact, CustodyVerdict, Topic
 from hsm_keys.stores.pkcs11.attributes import NOT_SAID, read
 
 __all__ = ["custody_facts", "read_facts"]
@@ -82,13 +82,13 @@ def custody_facts(private: Any) -> list[CustodyFact]:
 def _judge(name: str, answer: bool | None, answers: dict[str, bool | None]) -> CustodyFact:
     topic = _TOPICS.get(name, Topic.KEEPING)
     if answer is None:
-        return CustodyFact(name, None, Verdict.UNKNOWN, "the token doesn't say", topic)
+        return CustodyFact(name, None, CustodyVerdict.UNKNOWN, "the token doesn't say", topic)
     if answer == _FACTS[name][1]:
-        return CustodyFact(name, answer, Verdict.GOOD, topic=topic)
+        return CustodyFact(name, answer, CustodyVerdict.GOOD, topic=topic)
     # Some modules report LOCAL false for keys that they made. A key that came from outside can't have been
     # sensitive always and extractable never, so these two overrule it.
     imported = name == "local" and not (answers["always_sensitive"] and answers["never_extractable"])
-    verdict = Verdict.BAD if name in _DECISIVE or imported else Verdict.UNKNOWN
+    verdict = CustodyVerdict.BAD if name in _DECISIVE or imported else CustodyVerdict.UNKNOWN
     return CustodyFact(name, answer, verdict, _NOTES[name], topic)
 
 
@@ -105,7 +105,10 @@ def _try_to_read(private: Any) -> CustodyFact:
     readable = _GIVEN_OUT in answers
     refusals = "; ".join(f"{', '.join(secrets)}: {answer}" for answer, secrets in answers.items())
     return CustodyFact(
-        "private_half_readable", readable, Verdict.BAD if readable else Verdict.GOOD, f"tried to read {refusals}"
+        "private_half_readable",
+        readable,
+        CustodyVerdict.BAD if readable else CustodyVerdict.GOOD,
+        f"tried to read {refusals}",
     )
 
 
@@ -126,7 +129,7 @@ def _try_to_copy(private: Any) -> CustodyFact:
     return CustodyFact(
         "private_half_copyable",
         freed,
-        Verdict.BAD if freed else Verdict.GOOD,
+        CustodyVerdict.BAD if freed else CustodyVerdict.GOOD,
         f"tried to copy it with CKA_EXTRACTABLE true: {answer}",
     )
 
@@ -153,7 +156,7 @@ def _try_to_wrap(private: Any) -> list[CustodyFact]:
     finally:
         with suppress(ckr.PKCS11Error):
             wrapping.destroy()
-    verdict = Verdict.BAD if wrapped else Verdict.GOOD
+    verdict = CustodyVerdict.BAD if wrapped else CustodyVerdict.GOOD
     return [
         CustodyFact("private_half_wrappable", wrapped, verdict, f"tried to wrap it with CKM_{mechanism.name}: {answer}")
     ]

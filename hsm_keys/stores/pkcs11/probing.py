@@ -15,7 +15,7 @@ from hsm_keys.stores.pkcs11.tokens import find_token, with_its_module
 if TYPE_CHECKING:
     from hsm_keys.stores.uri import Pkcs11Uri
 
-__all__ = ["TokenState", "look_at"]
+__all__ = ["TokenReport", "look_at"]
 
 _KINDS: Final = {
     "RSA": (Mechanism.RSA_PKCS_KEY_PAIR_GEN, (Mechanism.SHA256_RSA_PKCS_PSS, Mechanism.RSA_PKCS_PSS)),
@@ -27,7 +27,7 @@ _USER_PIN_TO_BE_CHANGED: Final = 0x80000  # CKF_USER_PIN_TO_BE_CHANGED, which py
 
 
 @dataclass(frozen=True, slots=True)
-class TokenState:
+class TokenReport:
     """What a module and a token say of themselves.
 
     Args:
@@ -52,7 +52,7 @@ class TokenState:
     write_protected: bool
 
 
-def look_at(uri: Pkcs11Uri) -> TokenState:
+def look_at(uri: Pkcs11Uri) -> TokenReport:
     """Return the state of the token that a URI names.
 
     Raises:
@@ -68,7 +68,7 @@ def look_at(uri: Pkcs11Uri) -> TokenState:
             offered = token.slot.get_mechanisms()
             flags = token.flags
         signs = tuple(kind for kind, (_, mechanisms) in _KINDS.items() if set(mechanisms) & offered)
-        return TokenState(
+        return TokenReport(
             module=module.software,
             parallel=module.parallel,
             token=found.description,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from hsm_keys.stores.custody_verdicts import CustodyFact, Topic, Verdict
+from hsm_keys.stores.custody_verdicts import CustodyFact, CustodyVerdict, Topic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,7 +80,7 @@ def custody_facts_of(
         CustodyFact(
             "as_strong_as",
             "the server's policies",
-            Verdict.UNKNOWN,
+            CustodyVerdict.UNKNOWN,
             f"whoever may write {config} and read {export} can take the private half out",
             Topic.KEEPER,
         ),
@@ -90,33 +90,33 @@ def custody_facts_of(
 def _origin(imported: object) -> CustodyFact:
     if imported is True:
         note = "the private half was made elsewhere and imported: copies may exist"
-        return CustodyFact("origin", "imported", Verdict.BAD, note, Topic.MAKING)
+        return CustodyFact("origin", "imported", CustodyVerdict.BAD, note, Topic.MAKING)
     if imported is False:
-        return CustodyFact("origin", "transit", Verdict.GOOD, topic=Topic.MAKING)
+        return CustodyFact("origin", "transit", CustodyVerdict.GOOD, topic=Topic.MAKING)
     note = "the engine doesn't say whether the key was imported"
-    return CustodyFact("origin", None, Verdict.UNKNOWN, note, Topic.MAKING)
+    return CustodyFact("origin", None, CustodyVerdict.UNKNOWN, note, Topic.MAKING)
 
 
 def _off(key: TransitKey, name: str, note: str) -> CustodyFact:
     value = key.said.get(name)
     if value is False:
-        return CustodyFact(name, value, Verdict.GOOD)
+        return CustodyFact(name, value, CustodyVerdict.GOOD)
     if value is True:
-        return CustodyFact(name, value, Verdict.BAD, f"{note}, and it can't be switched off again")
-    return CustodyFact(name, None, Verdict.UNKNOWN, "the engine doesn't say")
+        return CustodyFact(name, value, CustodyVerdict.BAD, f"{note}, and it can't be switched off again")
+    return CustodyFact(name, None, CustodyVerdict.UNKNOWN, "the engine doesn't say")
 
 
 def _deletion(allowed: object) -> CustodyFact:
     if allowed is False:
-        return CustodyFact("deletion_allowed", allowed, Verdict.GOOD)
+        return CustodyFact("deletion_allowed", allowed, CustodyVerdict.GOOD)
     value = allowed if isinstance(allowed, bool) else None
-    return CustodyFact("deletion_allowed", value, Verdict.UNKNOWN, "whoever may delete keys can delete this one")
+    return CustodyFact("deletion_allowed", value, CustodyVerdict.UNKNOWN, "whoever may delete keys can delete this one")
 
 
 def _may(
     name: str, capabilities: Mapping[str, Sequence[str]] | None, paths: Mapping[str, frozenset[str]], note: str
 ) -> CustodyFact:
     if capabilities is None:
-        return CustodyFact(name, None, Verdict.UNKNOWN, "the server doesn't say what this token may do")
+        return CustodyFact(name, None, CustodyVerdict.UNKNOWN, "the server doesn't say what this token may do")
     value = any(wanted & set(capabilities.get(path, ())) for path, wanted in paths.items())
-    return CustodyFact(name, value, Verdict.UNKNOWN if value else Verdict.GOOD, note if value else "")
+    return CustodyFact(name, value, CustodyVerdict.UNKNOWN if value else CustodyVerdict.GOOD, note if value else "")
