@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import threading
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -147,27 +146,30 @@ def _sockets_of(path: Path) -> list[Path]:
 
 def _asked(path: Path, method: str, target: str) -> ControlAnswer:
     """Ask one; raise ``_NobodyError`` if nobody listens there."""
-    from http.client import HTTPConnection, HTTPException  # where no proxy runs, nobody waits for it
-
-    connection = HTTPConnection("localhost")
-    with closing(connection), socket.socket(socket.AF_UNIX) as connection.sock:
-        connection.sock.settimeout(_ANSWER_S)
+    with socket.socket(socket.AF_UNIX) as connected:
+        connected.settimeout(_ANSWER_S)
         try:
             owner = path.stat().st_uid
-            connection.sock.connect(str(path))
-            user, process = peer_of(connection.sock)
+            connected.connect(str(path))
+            user, process = peer_of(connected)
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             raise _NobodyError from None
         except OSError as error:
             return ControlAnswer(path, error=UsageError(f"{path} can't be asked: {error.strerror or error}"))
         if user != owner or os.geteuid() not in {owner, _ROOT}:
             return ControlAnswer(path, error=_stranger(path, user))
+        from http.client import HTTPConnection, HTTPException  # where no proxy runs, nobody waits for it
+
+        connection = HTTPConnection("localhost")
+        connection.sock = connected
         try:
             connection.request(method, target)
             answer = connection.getresponse()
             reply = json.loads(answer.read())
         except (OSError, HTTPException, ValueError):
             return ControlAnswer(path, error=_silent(path, process))
+        finally:
+            connection.close()
     return ControlAnswer(path, reply, _problem(path, answer.status, reply, target))
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from hsm_keys.errors import HsmKeysError
 from hsm_keys.processes import adopt_orphans
 from hsm_keys.running.errors import ProxyEndedError
-from hsm_keys.running.keeping import END, HANDED_ON, end_children, keep
+from hsm_keys.running.keeping import END, HANDED_ON, end_children, keep, next_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,7 +133,7 @@ class Front:
         code = self._kept(self._keeper)
         self._wait_for_proxy()  # the audit trail says of every program that it ran
         self._share.revoke()
-        while self._keeper.recv(1):  # until the keeper has ended what the program left behind
+        while next_word(self._keeper):  # until the keeper has ended what the program left behind
             pass
         end_children(but={self._proxy.pid})  # what a keeper leaves that was killed
         if self._failure is None and self._noted:
@@ -152,7 +152,7 @@ class Front:
                 _tell(keeper, END)
             ready, _, _ = select.select([keeper], [], [], 0)
             if ready:
-                word = keeper.recv(1)
+                word = next_word(keeper)
                 return word[0] if word else _KILLED
 
     def _look(self, *keeper: socket.socket) -> bytes:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Collection
 
-__all__ = ["END", "HANDED_ON", "end_children", "exit_code_of", "keep"]
+__all__ = ["END", "HANDED_ON", "end_children", "exit_code_of", "keep", "next_word"]
 
 HANDED_ON: Final = (
     signal.SIGINT,
@@ -46,6 +46,17 @@ def exit_code_of(status: int) -> int:
     """Return the exit code that shells give for what waitpid(2) says: 128 and the signal's number, if one ended it."""
     code = os.waitstatus_to_exitcode(status)
     return _SIGNALLED - code if code < 0 else code
+
+
+def next_word(peer: socket.socket) -> bytes:
+    """Return the next byte that a run or its keeper was sent; none at the end.
+
+    Who ends before it has read everything resets the connection: that is an end, too. What it had sent comes first.
+    """
+    try:
+        return peer.recv(1)
+    except ConnectionResetError:
+        return b""
 
 
 def keep(run: socket.socket, become: Callable[[], NoReturn]) -> NoReturn:
@@ -90,7 +101,7 @@ def _kept(run: socket.socket, waking: int, program: int) -> int:
             if pid == program:
                 return exit_code_of(status)
         if run.fileno() in ready:
-            word = run.recv(1)
+            word = next_word(run)
             if not word:
                 return _NO_CODE
             if word[0] == END:

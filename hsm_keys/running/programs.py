@@ -48,7 +48,7 @@ def find_program(word: str, environment: Mapping[str, str]) -> str:
             if isinstance(error, PermissionError):
                 refused = refused or path
             continue
-        if stat.S_ISREG(mode) and os.access(path, os.X_OK):
+        if stat.S_ISREG(mode) and os.access(path, os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             return path
         if "/" in word or stat.S_ISREG(mode):
             refused = refused or path

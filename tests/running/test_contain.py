@@ -133,6 +133,23 @@ def test_a_host_that_is_allowed_is_relayed_and_written_down(runs: Runs, outside:
     assert relayed == [host.lower()]
 
 
+NOBODY = 65534
+AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+READING = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")  # where this Python is root's alone
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the other tests are an ordinary user's then")
+def test_an_ordinary_user_contains_programs_too(runs: Runs) -> None:
+    curl = 'curl -sS -o /dev/null -w "%{http_code}" -H "KALSHI-ACCESS-KEY: $KALSHI_KEY_ID"'
+    ask = f"id -u; {curl} {KALSHI}/portfolio/balance"
+    with tempfile.TemporaryDirectory() as runtime:
+        subprocess.run(["chown", "-R", str(NOBODY), runs.folder, runtime], check=True)
+        environment = {"HOME": str(runs.folder), "XDG_RUNTIME_DIR": runtime}
+        done = runs.run("sh", "-c", ask, options=CONTAIN, through=(*AS_NOBODY, *READING), environment=environment)
+    assert (done.stdout, done.returncode) == (f"{NOBODY}\n200", 0), done.stderr
+    assert runs.sandbox.requests[-1].verified
+
+
 def test_exit_codes_and_signals_are_the_programs(runs: Runs) -> None:
     assert runs.run("sh", "-c", "exit 7", options=CONTAIN).returncode == 7
     assert runs.run("sh", "-c", "kill -TERM $$", options=CONTAIN).returncode == 143

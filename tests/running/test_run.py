@@ -7,20 +7,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from base64 import b64decode
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from hsm_keys.running.keeping import HANDED_ON
 from hsm_keys.running.variables import VARIABLES, kept_from_programs
 from tests.support.cli import failed_json, run_json
+from tests.support.runs import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.support.runs import Runs
     from tests.support.softhsm import TestToken
 
@@ -36,14 +34,6 @@ def ask(path="/portfolio/balance", token=os.environ["KALSHI_KEY_ID"]):
     except urllib.error.HTTPError as error:
         return error.code
 """
-
-
-def until(true: Callable[[], Any], within_s: float = 20.0) -> None:
-    """Wait for what another process does: it tells nobody."""
-    end = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def kinds(runs: Runs) -> list[str]:

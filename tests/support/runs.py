@@ -6,15 +6,26 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.cli import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hsm_keys.sandbox import SandboxServer
 
 WITHIN_S = 60
+
+
+def until(true: Callable[[], Any], within_s: float = 20.0) -> None:
+    """Wait for what another process does: it tells nobody."""
+    end = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 class Runs:
@@ -30,9 +41,12 @@ class Runs:
         self.sandbox = sandbox
 
     def start(self, *words: str, options: tuple[str, ...] = (), **more: Any) -> subprocess.Popen[str]:
-        """Start a program, and return its run; what is given more goes to ``Popen``."""
+        """Start a program, and return its run; what is given more goes to ``Popen``, but for ``through``: a command
+        that starts the run.
+        """
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **more.pop("environment", {})}
-        command = [sys.executable, "-m", "hsm_keys", "run", "--name", "prod", *options, "--", *words]
+        through = more.pop("through", ())
+        command = [*through, sys.executable, "-m", "hsm_keys", "run", "--name", "prod", *options, "--", *words]
         given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
         return subprocess.Popen(command, env=environment, text=True, **given)
 

@@ -1,0 +1,117 @@
+"""A program on a terminal, started by a shell with job control: Ctrl-C, Ctrl-Z, fg and bg are as without the run."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import shlex
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.cli import ROOT
+from tests.support.runs import WITHIN_S, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.runs import Runs
+
+pytestmark = [pytest.mark.program, pytest.mark.softhsm]
+
+RUN = f"{shlex.quote(sys.executable)} -m hsm_keys run --name prod"
+CTRL_C, CTRL_Z, CTRL_BACKSLASH = "\x03", "\x1a", "\x1c"
+
+
+def nothing_is_left(runs: Runs) -> bool:
+    return [line for line in runs.processes() if not line.startswith("bash")] == []
+
+
+class Shell:
+    """An interactive bash on a terminal of its own; what is typed isn't shown."""
+
+    def __init__(self) -> None:
+        self.process, self._terminal = pty.fork()
+        if self.process == 0:  # pragma: no cover - another process
+            os.chdir(ROOT)
+            environment = {**os.environ, "TERM": "dumb", "PS1": "", "PS2": "", "HISTFILE": "", "ENV": ""}
+            os.execvpe("bash", ["bash", "--norc", "--noprofile", "-i"], environment)  # noqa: S606
+        self.shown = ""
+        self.type("stty -echo; echo be''gins\n")
+        self.sees("begins")
+
+    def type(self, text: str) -> None:
+        os.write(self._terminal, text.encode())
+
+    def sees(self, text: str) -> None:
+        """Read until the text is shown; what came before it is forgotten."""
+        while text not in self.shown:
+            ready, _, _ = select.select([self._terminal], [], [], WITHIN_S)
+            assert ready, f"{text!r} was never shown: {self.shown}"
+            self.shown += os.read(self._terminal, 4096).decode()
+        self.shown = self.shown.partition(text)[2]
+
+    def close(self) -> None:
+        os.kill(self.process, signal.SIGKILL)
+        os.waitpid(self.process, 0)
+        os.close(self._terminal)
+
+
+@pytest.fixture
+def shell() -> Iterator[Shell]:
+    started = Shell()
+    yield started
+    started.close()
+
+
+@pytest.mark.parametrize("options", ["", "--contain"])
+def test_ctrl_z_stops_all_of_it_and_fg_goes_on(runs: Runs, shell: Shell, options: str) -> None:
+    program = "echo ready; read line; echo got $line; read line"
+    shell.type(f"{RUN} {options} -- sh -c '{program}'; echo co''de $?\n")
+    shell.sees("ready")
+    shell.type(CTRL_Z)
+    shell.sees("Stopped")
+    shell.sees("code 148")  # 128 and SIGTSTP, bash's own
+    shell.type("fg; echo co''de $?\n")
+    shell.sees("hsm_keys run")
+    shell.type("word\n")
+    shell.sees("got word")
+    shell.type(CTRL_C)
+    shell.sees("code 130")
+    until(lambda: nothing_is_left(runs))
+
+
+@pytest.mark.parametrize(("key", "code"), [(CTRL_C, 130), (CTRL_BACKSLASH, 131)])
+def test_a_key_that_ends_programs_ends_it_and_its_proxy(runs: Runs, shell: Shell, key: str, code: int) -> None:
+    shell.type(f"{RUN} -- sh -c 'echo ready; cat'; echo co''de $?\n")
+    shell.sees("ready")
+    shell.type(key)
+    shell.sees(f"code {code}")
+    until(lambda: nothing_is_left(runs))
+
+
+def test_a_program_that_handles_ctrl_c_hears_of_it_once(runs: Runs, shell: Shell) -> None:
+    program = "trap 'echo heard' INT; echo ready; read line; read line; echo got $line"
+    shell.type(f"{RUN} -- sh -c {shlex.quote(program)}; echo co''de $?\n")
+    shell.sees("ready")
+    shell.type(CTRL_C)
+    shell.sees("heard")
+    shell.type("word\n")
+    shell.sees("got word")
+    assert "heard" not in shell.shown
+    shell.sees("code 0")
+    until(lambda: nothing_is_left(runs))
+
+
+def test_a_program_in_the_background_goes_on(runs: Runs, shell: Shell) -> None:
+    shell.type(f"{RUN} -- sh -c 'echo ready; read line; echo got $line' &\n")
+    shell.sees("ready")
+    shell.type("sleep 0; jobs\n")
+    shell.type("fg\n")
+    shell.sees("hsm_keys run")
+    shell.type("word\n")
+    shell.sees("got word")
+    until(lambda: nothing_is_left(runs))
