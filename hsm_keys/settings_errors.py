@@ -52,23 +52,23 @@ def not_toml(error: tomllib.TOMLDecodeError) -> str:
     return text if text.startswith(_PLAIN) else f"an error{place[0] if place else ''}"
 
 
-def wrong_settings(error: ValidationError, known: Collection[str]) -> str:
+def wrong_settings(error: ValidationError, names: Collection[str]) -> str:
     """Return what is wrong with settings.
 
     Args:
         error: What pydantic found.
-        known: The names of all settings.
+        names: The names of all settings.
     """
     problems = error.errors(include_url=False, include_input=False)
-    said = [_said(problem["loc"], problem["type"], problem.get("ctx", {}), known) for problem in problems[:_MOST]]
+    said = [_said(problem["loc"], problem["type"], problem.get("ctx", {}), names) for problem in problems[:_MOST]]
     more = len(problems) - len(said)
     return "; ".join(said) + (f"; and {more} more" if more else "")
 
 
-def _said(loc: tuple[int | str, ...], kind: str, context: dict[str, Any], known: Collection[str]) -> str:
+def _said(loc: tuple[int | str, ...], kind: str, context: dict[str, Any], names: Collection[str]) -> str:
     if kind == "extra_forbidden":
         name = str(loc[-1])
-        return f"{_place(loc[:-1])}there is no setting {shown_word(name, known)}"
+        return f"{_place(loc[:-1])}there is no setting {shown_word(name, names)}"
     return f"{_place(loc)}{_wrong(kind, context)}"
 
 

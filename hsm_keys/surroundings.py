@@ -27,10 +27,10 @@ def surroundings(software: Iterable[str]) -> list[str]:
 
 
 def _packages() -> list[str]:
-    found = []
+    versions = []
     for name in ("python-pkcs11", "cryptography"):
         try:
-            found.append(f"{name} {version(name)}")
+            versions.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -80,7 +80,7 @@ def measure(what: str, sign: Callable[[bytes], object], *, threads: int, seconds
     for _ in range(_WARM_UP):  # sessions, look-ups and the first verification aren't what a running program sees
         sign(_message())
     barrier = threading.Barrier(threads + 1)
-    taken: list[list[float]] = [[] for _ in range(threads)]
+    latencies: list[list[float]] = [[] for _ in range(threads)]
     failures: list[BaseException] = []
 
     def work(mine: list[float]) -> None:
@@ -93,7 +93,7 @@ def measure(what: str, sign: Callable[[bytes], object], *, threads: int, seconds
         except Exception as error:  # noqa: BLE001 - told by whoever waits
             failures.append(error)
 
-    workers = [threading.Thread(target=work, args=(mine,), daemon=True) for mine in taken]
+    workers = [threading.Thread(target=work, args=(mine,), daemon=True) for mine in latencies]
     for worker in workers:
         worker.start()
     barrier.wait()
@@ -102,7 +102,9 @@ def measure(what: str, sign: Callable[[bytes], object], *, threads: int, seconds
         worker.join(seconds + _JOIN_S)
     if failures:
         raise failures[0]
-    return Result(what, threads, time.perf_counter() - begun, tuple(sorted(took for mine in taken for took in mine)))
+    return Result(
+        what, threads, time.perf_counter() - begun, tuple(sorted(took for mine in latencies for took in mine))
+    )
 
 
 def measure_in_turns(calls: dict[str, Callable[[bytes], object]], *, seconds: float) -> list[Result]:
@@ -118,17 +120,17 @@ def measure_in_turns(calls: dict[str, Callable[[bytes], object]], *, seconds: fl
     for sign in calls.values():
         for _ in range(_WARM_UP):
             sign(_message())
-    taken: dict[str, list[float]] = {what: [] for what in calls}
+    latencies: dict[str, list[float]] = {what: [] for what in calls}
     spent = dict.fromkeys(calls, 0.0)
     while min(spent.values()) < seconds:
         for what, sign in calls.items():
             began = at = time.perf_counter()
             while at < began + _TURN_S:
                 sign(_message())
-                taken[what].append(((after := time.perf_counter()) - at) * 1e6)
+                latencies[what].append(((after := time.perf_counter()) - at) * 1e6)
                 at = after
             spent[what] += at - began
-    return [Result(what, 1, spent[what], tuple(sorted(times))) for what, times in taken.items()]
+    return [Result(what, 1, spent[what], tuple(sorted(times))) for what, times in latencies.items()]
 
 
 def order_headers(signer: RequestSigner) -> Callable[[bytes], object]:

@@ -73,15 +73,15 @@ class _Axis:
         self._span = max(math.log(high) - self._low, 1e-9)
         self.ticks = [tick for tick in takewhile(lambda tick: tick <= high, _round_numbers()) if tick >= low]
 
-    def place(self, taken: float) -> float:
+    def place(self, latency: float) -> float:
         """Return how far to the right a time is."""
-        return (math.log(taken) - self._low) / self._span * _WIDTH
+        return (math.log(latency) - self._low) / self._span * _WIDTH
 
     def counts(self, result: Result) -> list[int]:
         """Return how many times are in each of the axis's buckets."""
         counts = [0] * _BUCKETS
-        for taken in result.latencies_us:
-            counts[min(_BUCKETS - 1, int(self.place(taken) / _WIDTH * _BUCKETS))] += 1
+        for latency in result.latencies_us:
+            counts[min(_BUCKETS - 1, int(self.place(latency) / _WIDTH * _BUCKETS))] += 1
         return counts
 
 
@@ -119,10 +119,10 @@ def _svg(label: str, box: str, content: str) -> str:
 
 
 def _mark(axis: _Axis, result: Result, percent: int, height: float) -> str:
-    taken = result.percentile(percent)
-    place = axis.place(taken)
+    latency = result.percentile(percent)
+    place = axis.place(latency)
     anchor, gap = ("end", -4) if place > _WIDTH / 2 else ("start", 4)
-    label = f"p{percent} {microseconds(taken)}"
+    label = f"p{percent} {microseconds(latency)}"
     return (
         f'<line x1="{place:.1f}" y1="{height}" x2="{place:.1f}" y2="{_HEIGHT}"/>'
         f'<text x="{place + gap:.1f}" y="{height + 4}" text-anchor="{anchor}">{label}</text>'

@@ -49,9 +49,9 @@ def cells(result: Result) -> list[str]:
     return [result.what, str(result.threads), f"{result.rate:,.0f}", *map(microseconds, times)]
 
 
-def microseconds(taken: float) -> str:
+def microseconds(latency: float) -> str:
     """Return a time as it is shown: in whole microseconds, but for short ones."""
-    return f"{taken:,.0f}" if taken >= _WHOLE_US else f"{taken:,.1f}"
+    return f"{latency:,.0f}" if latency >= _WHOLE_US else f"{latency:,.1f}"
 
 
 def table(results: Sequence[Result]) -> list[str]:
@@ -64,8 +64,8 @@ def _counts(result: Result) -> list[tuple[float, float, int]]:
     low, high = math.log(result.latencies_us[0]), math.log(result.latencies_us[-1])
     step = max((high - low) / _BUCKETS, 1e-9)
     counts = [0] * _BUCKETS
-    for taken in result.latencies_us:
-        counts[min(_BUCKETS - 1, int((math.log(taken) - low) / step))] += 1
+    for latency in result.latencies_us:
+        counts[min(_BUCKETS - 1, int((math.log(latency) - low) / step))] += 1
     return [(math.exp(low + step * i), math.exp(low + step * (i + 1)), count) for i, count in enumerate(counts)]
 
 
@@ -118,13 +118,13 @@ def ratios(results: Sequence[Result]) -> dict[str, float]:
         Those of ``headers_to_c_sign``, ``store_to_in_memory``, ``two_threads_to_one``, ``headers_to_ahead`` and
         ``in_memory_to_ahead`` that were measured.
     """
-    known = {(result.what, result.threads): result for result in results}
+    by_use = {(result.what, result.threads): result for result in results}
 
     def p50(one: str, other: str) -> float | None:
-        pair = known.get((one, 1)), known.get((other, 1))
+        pair = by_use.get((one, 1)), by_use.get((other, 1))
         return pair[0].percentile(50) / pair[1].percentile(50) if pair[0] and pair[1] else None
 
-    alone, together = known.get(("store", 1)), known.get(("store", 2))
+    alone, together = by_use.get(("store", 1)), by_use.get(("store", 2))
     quotients = {
         "headers_to_c_sign": p50("headers", "C_Sign"),
         "store_to_in_memory": p50("store", "in memory"),

@@ -65,13 +65,13 @@ def bench(
                 show(f"measuring headers that are signed ahead, {seconds:g} s")
                 results.append(_ahead(key, seconds, report))
         described, key_type = store.describe(), key.key_type.value
-        made = [datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), *surroundings([store.software()])]
+        circumstances = [datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), *surroundings([store.software()])]
         billed = backend_of(store.uri).bills_signatures
     words = [f"{described}, {key_type}", presentation.orders(results), *presentation.compared(results)]
     if presign:
         words.append(presentation.cost(billed=billed))
     if html_path:
-        write_page(Path(html_path), page("hsm-keys bench", results, words, surroundings=made))
+        write_page(Path(html_path), page("hsm-keys bench", results, words, surroundings=circumstances))
         report(f"wrote {html_path}")
     if settings.as_json:
         print_json(presentation.as_object(described, key_type, results))
@@ -90,8 +90,8 @@ def _chosen(store: KeyStore, name: str | None) -> StoredKey:
         return store.key(name)
     keys = store.keys()
     if len(keys) != 1:
-        known = ", ".join(key.name for key in keys) or "none"
-        raise UsageError(f"{store.describe()} has {len(keys)} keys: {known}", hint="say which: --name NAME")
+        names = ", ".join(key.name for key in keys) or "none"
+        raise UsageError(f"{store.describe()} has {len(keys)} keys: {names}", hint="say which: --name NAME")
     return keys[0]
 
 

@@ -110,7 +110,7 @@ def _enroll(story: _Story, store: KeyStore, name: str, sandbox: Any) -> StoredKe
     from hsm_keys.lifecycle.enroll import enroll
 
     with _management(sandbox) as management:
-        done = enroll(
+        enrollment = enroll(
             store,
             name,
             key_type=None,
@@ -120,7 +120,7 @@ def _enroll(story: _Story, store: KeyStore, name: str, sandbox: Any) -> StoredKe
             connect=lambda signer: _connect(sandbox, signer),
             report=story.report,
         )
-    return done.key
+    return enrollment.key
 
 
 def _use(story: _Story, client: KalshiClient) -> None:

@@ -79,10 +79,10 @@ def _store(settings: Settings, report: Callable[[str], None]) -> list[Check]:
     from hsm_keys.inspecting.doctor import check_own_key, check_store
     from hsm_keys.stores.checks import checked
 
-    found: list[str] = []
+    uris: list[str] = []
 
     def name() -> list[Check]:
-        found.append(store_uri(settings, report))
+        uris.append(store_uri(settings, report))
         return []
 
     def opened() -> list[Check]:
@@ -97,7 +97,7 @@ def _store(settings: Settings, report: Callable[[str], None]) -> list[Check]:
         return check_own_key(store, connect, connect.environment)
 
     checks = checked("store", name)
-    if not found:
+    if not uris:
         return checks
-    uri = found[0]
+    uri = uris[0]
     return checks + backend_of(uri).look(uri, settings.store_options, os.environ, opened)

@@ -48,12 +48,12 @@ def _public_pem(key: StoredKey) -> str | None:
         return None
 
 
-def print_enrollment(settings: Settings, done: Enrollment) -> None:
+def print_enrollment(settings: Settings, enrollment: Enrollment) -> None:
     """Print the key as enroll, adopt and generate do."""
     if settings.as_json:
-        print_json(key_object(done.key, done.custody, done.api_key_id))
+        print_json(key_object(enrollment.key, enrollment.custody, enrollment.api_key_id))
     else:
-        print_line(f"{done.key.name}  {done.api_key_id}  {done.key.uri}")
+        print_line(f"{enrollment.key.name}  {enrollment.api_key_id}  {enrollment.key.uri}")
 
 
 @command(epilog="Example: hsm-keys enroll --slot 0 --name prod")
@@ -90,7 +90,7 @@ def enroll(
             _print_offline(settings, store, lifecycle.enroll_offline(store, name, kind, report), report)
             return
         with management_client(connect, [store], auth, report) as management:
-            done = lifecycle.enroll(
+            enrollment = lifecycle.enroll(
                 store,
                 name,
                 key_type=kind,
@@ -100,7 +100,7 @@ def enroll(
                 connect=connect,
                 report=report,
             )
-        print_enrollment(settings, done)
+        print_enrollment(settings, enrollment)
 
 
 def _print_offline(settings: Settings, store: KeyStore, minted: Enrollment, report: Callable[[str], None]) -> None:
@@ -123,5 +123,7 @@ def adopt(settings: Settings, *, name: str, api_key_id: str) -> None:
 
     connect = connector(settings)
     with reporting(settings) as report, opened_store(settings, report) as store:
-        done = lifecycle.adopt(store, name, api_key_id, environment=connect.environment, connect=connect, report=report)
-        print_enrollment(settings, done)
+        enrollment = lifecycle.adopt(
+            store, name, api_key_id, environment=connect.environment, connect=connect, report=report
+        )
+        print_enrollment(settings, enrollment)

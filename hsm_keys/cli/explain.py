@@ -85,7 +85,7 @@ def _as_object(code: str, explained: Explanation) -> dict[str, Any]:
 
 
 def _unknown(word: str) -> UsageError:
-    known = [code for _, codes, _ in _LISTS for code in codes]
-    near = get_close_matches(word, known, n=3)
+    codes_in_lists = [code for _, codes, _ in _LISTS for code in codes]
+    near = get_close_matches(word, codes_in_lists, n=3)
     hint = f"near it: {', '.join(near)}" if near else "`hsm-keys explain` lists all codes"
-    return UsageError(f"there is no error code {shown_word(word, known)}", hint=hint)
+    return UsageError(f"there is no error code {shown_word(word, codes_in_lists)}", hint=hint)

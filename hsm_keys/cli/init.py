@@ -87,12 +87,12 @@ def init(
                 wanted = replace(wanted, key_type=kind)
             if there is None or there.api_key_id is None or not plan.is_there:
                 person.agree(_question(name, store, connect, plan, there))
-            done = _enroll(store, wanted, connect, person, auth=auth, api_key_id=api_key_id)
-            plan = plan.write(done, report)
-            send_first_request(connect, done, report)
+            enrollment = _enroll(store, wanted, connect, person, auth=auth, api_key_id=api_key_id)
+            plan = plan.write(enrollment, report)
+            send_first_request(connect, enrollment, report)
         if new_store is not None:
             new_store.finish()
-        _print(settings, done, plan, report)
+        _print(settings, enrollment, plan, report)
 
 
 def _choose_store(settings: Settings, person: Person) -> NewStore | None:
@@ -179,15 +179,15 @@ def _enroll(
         )
 
 
-def _print(settings: Settings, done: Enrollment, plan: PlannedProfile, report: Callable[[str], None]) -> None:
+def _print(settings: Settings, enrollment: Enrollment, plan: PlannedProfile, report: Callable[[str], None]) -> None:
     from hsm_keys.onboarding.bot_lines import python_lines, request_line
 
-    lines = python_lines(done.key.name, plan.fields)
+    lines = python_lines(enrollment.key.name, plan.fields)
     if settings.as_json:
         profile = {"profile": plan.name, "config": str(plan.path), "python": lines}
-        print_json(key_object(done.key, done.custody, done.api_key_id) | profile)
+        print_json(key_object(enrollment.key, enrollment.custody, enrollment.api_key_id) | profile)
         return
     report("for your bot, in Python:")
     for line in lines:
         print_line(line)
-    report(f"from a shell: {request_line(done.key.name, plan.name)}")
+    report(f"from a shell: {request_line(enrollment.key.name, plan.name)}")

@@ -80,8 +80,8 @@ def migrate(
         report(CUSTODY_BEGINS)
         move = _Move(store, name, connect, management, pem)
         rights = (list(scopes) or None, subaccount)
-        done = _begin(move, key_type, rights, api_key_id, TerminalPerson(report, yes=yes))
-        _print_change(settings, move, done, report)
+        enrollment = _begin(move, key_type, rights, api_key_id, TerminalPerson(report, yes=yes))
+        _print_change(settings, move, enrollment, report)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,16 +147,16 @@ def _begin(
     )
 
 
-def _print_change(settings: Settings, move: _Move, done: Enrollment, report: Callable[[str], None]) -> None:
+def _print_change(settings: Settings, move: _Move, enrollment: Enrollment, report: Callable[[str], None]) -> None:
     """Print what to change in the bot."""
     from hsm_keys.onboarding.bot_lines import python_lines
 
     fields = fields_of_key(settings, move.store, move.connect)
-    if done.key.api_key_id is None:
-        fields["api-key-id"] = str(done.api_key_id)
+    if enrollment.key.api_key_id is None:
+        fields["api-key-id"] = str(enrollment.api_key_id)
     lines = python_lines(move.name, fields)
     if settings.as_json:
-        print_json(key_object(done.key, done.custody, done.api_key_id) | {"python": lines})
+        print_json(key_object(enrollment.key, enrollment.custody, enrollment.api_key_id) | {"python": lines})
         return
     report("in your bot, these lines take the PEM's place (docs/bots.md has others):")
     for line in lines:

@@ -63,12 +63,12 @@ def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         setattr(settings, param.name, value)
 
 
-def _offered(option: Option, kept: str, cls: type[click.Option] = click.Option) -> Callable[[_F], _F]:
+def _offered(option: Option, mapping: str, cls: type[click.Option] = click.Option) -> Callable[[_F], _F]:
     """Return what adds an option of a back-end, and keeps its value in a mapping of the settings."""
 
     def remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:  # noqa: ARG001 - click's signature
         if value not in (None, ()):
-            getattr(ctx.ensure_object(Settings), kept)[option.name] = value
+            getattr(ctx.ensure_object(Settings), mapping)[option.name] = value
 
     attributes: dict[str, Any] = {"metavar": option.metavar} if option.metavar else {}
     attributes |= {"is_flag": True, "default": None} if option.kind is bool else {"type": option.kind}

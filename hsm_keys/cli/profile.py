@@ -42,14 +42,14 @@ def add_profile_of(settings: Settings, name: str | None) -> str | None:
     Raises:
         UsageError: If the file can't be used.
     """
-    known = read_profiles(config_path())
+    profiles = read_profiles(config_path())
     wanted = settings.profile or os.environ.get("HSM_KEYS_PROFILE") or name
-    if known is None:
+    if profiles is None:
         return wanted
-    if wanted is None and known.default and _agrees(settings, known.profiles[known.default]):
-        wanted = known.default
-    if wanted is not None and wanted in known.profiles:
-        _add(settings, known.profiles[wanted])
+    if wanted is None and profiles.default and _agrees(settings, profiles.profiles[profiles.default]):
+        wanted = profiles.default
+    if wanted is not None and wanted in profiles.profiles:
+        _add(settings, profiles.profiles[wanted])
     return wanted
 
 

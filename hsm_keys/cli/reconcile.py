@@ -49,22 +49,22 @@ def reconcile(settings: Settings, *, fixing: bool, accepted: frozenset[str], aut
         with account_to_look_at(connect, stores, auth, report) as account:
             if account is None:
                 raise no_manager(connect)
-            found = judge(observe(stores, account, report))
-        findings = [_in_environment(settings, each) for each in found if not _is_accepted(each, accepted)]
-        elsewhere = [each for each in found if _is_accepted(each, accepted)]
+            judgement = judge(observe(stores, account, report))
+        findings = [_in_environment(settings, each) for each in judgement if not _is_accepted(each, accepted)]
+        elsewhere = [each for each in judgement if _is_accepted(each, accepted)]
         repairs = [f"will {each.repair}" for each in findings if each.repair]
         fixed: list[Finding] = []
         if fixing and repairs:
             confirm(repairs, yes=yes, report=report)
             fixed = fix(findings, stores, connect.environment, connect, report)
-        left = [each for each in findings if each not in fixed]
+        unfixed = [each for each in findings if each not in fixed]
         if settings.as_json:
-            shown = {"findings": left, "fixed": fixed} | ({"accepted": elsewhere} if accepted else {})
+            shown = {"findings": unfixed, "fixed": fixed} | ({"accepted": elsewhere} if accepted else {})
             print_json({kind: [each.as_dict() for each in some] for kind, some in shown.items()})
         else:
-            _print(left, fixed, elsewhere)
+            _print(unfixed, fixed, elsewhere)
         report_unused(accepted, {str(each.api_key_id) for each in elsewhere}, report)
-    return KeyProblemError.exit_code if left else 0
+    return KeyProblemError.exit_code if unfixed else 0
 
 
 def _is_accepted(finding: Finding, accepted: frozenset[str]) -> bool:
@@ -80,16 +80,16 @@ def _in_environment(settings: Settings, finding: Finding) -> Finding:
     return replace(finding, command=f"{finding.command} {shlex.join(words)}")
 
 
-def _print(left: Sequence[Finding], fixed: Sequence[Finding], accepted: Sequence[Finding]) -> None:
+def _print(unfixed: Sequence[Finding], fixed: Sequence[Finding], accepted: Sequence[Finding]) -> None:
     for finding in fixed:
         print_line(f"fixed {finding.code}: {finding.repair}")
     for finding in accepted:
         print_line(f"accepted: API key {finding.api_key_id} ({finding.name}) is elsewhere on purpose")
-    for finding in left:
+    for finding in unfixed:
         print_line(f"{finding.code}: {finding.message}")
         if finding.repair:
             print_line(f"  --fix can {finding.repair}")
         if finding.command:
             print_line(f"  next: {finding.command}")
-    if not left:
+    if not unfixed:
         click.echo("all is as it should be")

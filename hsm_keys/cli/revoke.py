@@ -43,18 +43,20 @@ def revoke(settings: Settings, *, name: str, destroy: bool, force: bool, auth: s
     require_consent(yes=yes)
     connect = connector(settings)
     with reporting(settings) as report, opened_store(settings, report) as store:
-        done = finish_scheduled(store, name, connect.environment, report) if destroy else None
-        if done is None:
+        outcome = finish_scheduled(store, name, connect.environment, report) if destroy else None
+        if outcome is None:
             with management_client(connect, [store], auth, report, avoid=name) as management:
                 revoker = Revoker(store, management, connect, report)
                 plan = revoker.plan(name, destroy=destroy, force=force)
                 confirm(_consequences(plan, store, management), yes=yes, report=report)
-                done = revoker.carry_out(plan)
+                outcome = revoker.carry_out(plan)
         if settings.as_json:
-            print_json(done.as_dict())
+            print_json(outcome.as_dict())
         else:
-            ended = "revoked" if done.revoked else "never registered"
-            print_line(f"{done.name or '-'}  {done.api_key_id or '-'}  {ended}  private half: {done.private_half}")
+            ended = "revoked" if outcome.revoked else "never registered"
+            print_line(
+                f"{outcome.name or '-'}  {outcome.api_key_id or '-'}  {ended}  private half: {outcome.private_half}"
+            )
 
 
 def _consequences(plan: Revocation, store: KeyStore, management: KalshiClient) -> list[str]:
@@ -81,12 +83,12 @@ def _api_key_lines(plan: Revocation, management: KalshiClient) -> list[str]:
     lines = [f"API key {target.api_key_id} ({target.name or 'no name'}) at {management.base_url}"]
     if listing is None:
         return [*lines, "  Kalshi doesn't list it: whether it is dead has still to be proved"]
-    bound = _bound_to(listing)
+    binding = _bound_to(listing)
     managers = ", ".join(f"{entry.name} ({entry.api_key_id})" for entry in plan.managers)
     return [
         *lines,
         f"  name at Kalshi: {listing.name or '-'}",
-        f"  scopes: {', '.join(listing.scopes) or 'not said'}{bound}",
+        f"  scopes: {', '.join(listing.scopes) or 'not said'}{binding}",
         f"  keys that can manage API keys then: {managers or 'NONE: only the account page'}",
     ]
 

@@ -89,14 +89,14 @@ def rotate(
         with management_client(connect, [store], auth, report, prefer=name, avoid=leaver) as management:
             rotator = Rotator(store, management, connect, report)
             if abort:
-                done = rotator.abort(name)
+                rotation = rotator.abort(name)
             else:
                 ending = finish or grace is not None or stage.handed_over
                 wait = partial(count_down, text="until the old API key ends", quiet=settings.as_json)
-                done = _forward(
+                rotation = _forward(
                     rotator, name, stage, report, ending=ending, grace=grace, wait=wait, keep_old=keep_old, yes=yes
                 )
-    _print(settings, done)
+    _print(settings, rotation)
 
 
 def _about_to_end(stage: Stage, *, abort: bool) -> str | None:
@@ -119,7 +119,7 @@ def _forward(
     yes: bool,
 ) -> Rotation:
     if not ending or grace is not None:
-        done = rotator.advance(name)
+        rotation = rotator.advance(name)
     if not ending:
         option = " --keep-old" if keep_old else ""
         report(
@@ -127,7 +127,7 @@ def _forward(
         )
         if keep_old:
             report("--keep-old isn't remembered: give it again then, else the old private half is destroyed")
-        return done
+        return rotation
     if grace:
         report(f"the old key works for {grace} seconds more")
         wait(grace)

@@ -29,11 +29,11 @@ def show_help(ctx: click.Context, /, words: Sequence[str]) -> None:
     about = ctx.find_root()
     for word in words:
         group = about.command
-        found = group.get_command(about, word) if isinstance(group, click.Group) else None
-        if found is None:
-            known = group.list_commands(about) if isinstance(group, click.Group) else []
-            raise UsageError(f"there is no command {shown_word(word, known)}", hint="`hsm-keys help` lists them")
-        about = click.Context(found, about, word)
+        subcommand = group.get_command(about, word) if isinstance(group, click.Group) else None
+        if subcommand is None:
+            names = group.list_commands(about) if isinstance(group, click.Group) else []
+            raise UsageError(f"there is no command {shown_word(word, names)}", hint="`hsm-keys help` lists them")
+        about = click.Context(subcommand, about, word)
     click.echo(about.get_help())
 
 

@@ -96,8 +96,8 @@ def check_options(backend: Backend, settings: Settings) -> None:
                 )
 
 
-def _flags(options: Iterable[Option], given: Mapping[str, Any]) -> list[str]:
-    return [option.flag for option in options if option.name in given]
+def _flags(options: Iterable[Option], values: Mapping[str, Any]) -> list[str]:
+    return [option.flag for option in options if option.name in values]
 
 
 def _named_by_options(settings: Settings) -> list[tuple[Backend, Option]]:

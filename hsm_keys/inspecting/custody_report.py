@@ -167,7 +167,7 @@ def examine_account(
                 entries.append(_of_key(store, key, key.api_key_id, by_id, here))
             else:
                 foreign.append((store, key))
-        entries += [_of_unusable(store, found, by_id) for found in contents.unusable if found.mark.ours]
+        entries += [_of_unusable(store, unusable, by_id) for unusable in contents.unusable if unusable.mark.ours]
     for store, key in foreign:
         ids = _signs_for(key, unclaimed(by_id.values(), (entry.api_key_id for entry in entries)), connect)
         entries += [_of_key(store, key, api_key_id, by_id, connect) for api_key_id in ids]

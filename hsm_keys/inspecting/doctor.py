@@ -234,8 +234,8 @@ def check_store(store: KeyStore) -> list[Check]:
     checks = [Check("store", "ok", f"{store.describe()} is open, with {len(keys)} keys: {names}")]
     checks += store.diagnose(keys)
     if contents.unusable:
-        found = "; ".join(f"{each.name}: {each.problem}" for each in contents.unusable)
-        counted = f"{len(contents.unusable)} private halves can't be used, and are passed over: {found}"
+        problems = "; ".join(f"{each.name}: {each.problem}" for each in contents.unusable)
+        counted = f"{len(contents.unusable)} private halves can't be used, and are passed over: {problems}"
         checks.append(Check("objects", "warning", counted, "other keys work; mend or remove these with their own tool"))
     return checks
 

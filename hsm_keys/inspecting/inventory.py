@@ -96,8 +96,8 @@ def take_inventory(stores: Sequence[KeyStore], listed: Sequence[ApiKey] | None, 
     for store in stores:
         contents = store.contents()
         for key in contents.keys:
-            asked = listed is not None and key.environment in {None, environment}
-            mine.append(_in_store(store, key, by_id, asked=asked))
+            in_scope = listed is not None and key.environment in {None, environment}
+            mine.append(_in_store(store, key, by_id, in_scope=in_scope))
         for found in contents.unusable:
             unusable.append(UnusableObject(found.name, found.problem, store.describe()))
             if found.mark.api_key_id is not None:
@@ -108,9 +108,9 @@ def take_inventory(stores: Sequence[KeyStore], listed: Sequence[ApiKey] | None, 
     return Inventory(mine + sorted(others, key=lambda entry: (entry.name, entry.api_key_id or "")), unusable)
 
 
-def _in_store(store: KeyStore, key: StoredKey, by_id: dict[str, ApiKey], *, asked: bool) -> InventoryEntry:
+def _in_store(store: KeyStore, key: StoredKey, by_id: dict[str, ApiKey], *, in_scope: bool) -> InventoryEntry:
     api_key = by_id.get(key.api_key_id) if key.api_key_id else None
-    gone = asked and key.api_key_id is not None and api_key is None
+    gone = in_scope and key.api_key_id is not None and api_key is None
     return InventoryEntry(
         name=key.name,
         api_key_id=key.api_key_id,

@@ -123,8 +123,8 @@ def _registered_twice(snapshot: Snapshot) -> Iterator[Finding]:
     """Give the API keys too many: Kalshi takes one pair's signature for several."""
     for pair, key in {key.pair: key for key in snapshot.here if key.ours}.items():
         ids = sorted(key.signs_for)
-        bound = [other.api_key_id for other in snapshot.here if other.pair == pair and other.api_key_id in ids]
-        survivor = next(iter(sorted(filter(None, bound))), next(iter(ids), None))
+        ids_of_pair = [other.api_key_id for other in snapshot.here if other.pair == pair and other.api_key_id in ids]
+        survivor = next(iter(sorted(filter(None, ids_of_pair))), next(iter(ids), None))
         for spare in ids:
             if spare != survivor:
                 message = (

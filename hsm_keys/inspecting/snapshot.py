@@ -106,11 +106,11 @@ def observe(stores: Sequence[KeyStore], account: Account, report: Callable[[str]
     """
     environment, listed, connect = account.environment, account.listed, account.connect
     contents = [(store, store.contents()) for store in stores]
-    found = [(key, _seen(store, key)) for store, held in contents for key in held.keys]
-    able = {seen.pair: key for key, seen in found if seen.stopped is None}
+    sightings = [(key, _seen(store, key)) for store, held in contents for key in held.keys]
+    able = {seen.pair: key for key, seen in sightings if seen.stopped is None}
     owned: dict[str, set[str]] = {pair: set() for pair in able}
     unknown: set[str] = set()
-    for _, seen in found:
+    for _, seen in sightings:
         key = able.get(seen.pair)
         if key and seen.api_key_id and seen.environment in {None, environment}:
             standing = standing_of(connect, key, seen.api_key_id)
@@ -126,7 +126,7 @@ def observe(stores: Sequence[KeyStore], account: Account, report: Callable[[str]
         owned[pair] |= {api_key_id for api_key_id in open_ids if accepts(connect, key, api_key_id)}
     keys = tuple(
         replace(seen, signs_for=frozenset(owned.get(seen.pair, ())), unknown=seen.api_key_id in unknown)
-        for _, seen in found
+        for _, seen in sightings
     )
     unusable = tuple(
         _seen_unusable(store, each) for store, held in contents for each in held.unusable if each.mark.ours

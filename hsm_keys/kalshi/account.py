@@ -65,5 +65,5 @@ def unclaimed(listed: Iterable[ApiKey], claimed: Iterable[str | None]) -> list[A
         listed: What Kalshi lists.
         claimed: The ids that keys at hand are bound to; None for a key that is bound to none.
     """
-    known = set(claimed)
-    return [api_key for api_key in listed if api_key.api_key_id not in known]
+    claims = set(claimed)
+    return [api_key for api_key in listed if api_key.api_key_id not in claims]

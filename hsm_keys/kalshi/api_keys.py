@@ -139,14 +139,14 @@ def _list_params(fcm_subtrader_id: str | None) -> dict[str, str] | None:
     return None if fcm_subtrader_id is None else {"fcm_subtrader_id": fcm_subtrader_id}
 
 
-def _read(model: type[_M], response: httpx2.Response, asked: dict[str, Any] | None = None) -> _M:
+def _read(model: type[_M], response: httpx2.Response, fields: dict[str, Any] | None = None) -> _M:
     """Return the model in a successful answer; ``asked`` fills in what Kalshi doesn't repeat."""
     if not response.is_success:
         raise error_of(response)
     answer = read_json(response)
     if not isinstance(answer, dict):
         raise garbled(response, "is no JSON object")
-    known = {} if asked is None else {"scopes": _DEFAULT_SCOPES, **asked}
+    known = {} if fields is None else {"scopes": _DEFAULT_SCOPES, **fields}
     try:
         return model.model_validate({**known, **answer})
     except ValidationError:

@@ -407,6 +407,6 @@ def words_in_place(before: tuple[str, ...]) -> frozenset[str]:
         if segment == "*" or segment.startswith("{"):
             nodes = [child for node in nodes for child in (*node.literal.values(), node.parameter) if child is not None]
         else:
-            found = (node.literal.get(segment, node.parameter) for node in nodes)
-            nodes = [child for child in found if child is not None]
+            branches = (node.literal.get(segment, node.parameter) for node in nodes)
+            nodes = [child for child in branches if child is not None]
     return frozenset(word for node in nodes for word in node.literal)

@@ -134,9 +134,9 @@ def enroll(
     new_key_fields(name, scopes, subaccount)
     with exclusive(store, name):
         store.mend(name)
-        left = _unregistered(store, name)
-        if left is not None:
-            check_environment(name, left.environment, management.environment)
+        remainder = _unregistered(store, name)
+        if remainder is not None:
+            check_environment(name, remainder.environment, management.environment)
         listed = management.api_keys.list().api_keys  # also shows, before anything is made, that we may ask
         check_manages(management.signer.api_key_id, listed)
         if scopes is None:

@@ -117,9 +117,9 @@ class Generator:
             return
         if not key.ours:
             raise name_in_use(key, self._store.describe())
-        known = f"as API key {key.api_key_id}" if key.api_key_id else "not registered yet"
+        registration = f"as API key {key.api_key_id}" if key.api_key_id else "not registered yet"
         raise KeyExistsError(
-            f"the store has a key {self._name!r} already ({known}); nothing was changed",
+            f"the store has a key {self._name!r} already ({registration}); nothing was changed",
             hint=f"see it with `hsm-keys show {self._name}`, or choose another name",
         )
 
@@ -174,8 +174,8 @@ class Generator:
         """Delete an API key whose private half isn't in the store, and say so; in doubt leave it to the next run."""
         outcome = f"run the same command again to finish or to delete the API key {api_key_id} that Kalshi made"
         with suppress(HsmKeysError):
-            left = self._imports.pending(self._name)
-            if left is None or left.key is None:
+            pending = self._imports.pending(self._name)
+            if pending is None or pending.key is None:
                 self._kalshi.delete(api_key_id)
                 outcome = f"the API key {api_key_id} that Kalshi made was deleted again"
                 self._imports.end(self._name)

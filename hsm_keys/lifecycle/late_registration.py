@@ -39,11 +39,11 @@ def find_late_registration(
         KalshiError: If Kalshi refuses the listing, or its answers say nothing about the key.
         NetworkError: If there is no answer.
     """
-    found = _look(management, connect, key, claimed)
-    if found is None:
+    listing = _look(management, connect, key, claimed)
+    if listing is None:
         settle()
-        found = _look(management, connect, key, claimed)
-    return found
+        listing = _look(management, connect, key, claimed)
+    return listing
 
 
 def _look(management: KalshiClient, connect: Connect, key: StoredKey, claimed: Collection[str | None]) -> ApiKey | None:

@@ -131,12 +131,12 @@ class KalshiGenerator:
 
         A request that is still under way could make its pair after the list was read.
         """
-        known = {api_key.api_key_id for api_key in before}
+        ids_before = {api_key.api_key_id for api_key in before}
         try:
             now = called(self.name, self.listed())
         except HsmKeysError:
             raise error from None  # what was unknown stays unknown; the first error says more than this one
-        lost = [api_key for api_key in now if api_key.api_key_id not in known]
+        lost = [api_key for api_key in now if api_key.api_key_id not in ids_before]
         if not lost:
             raise error
         return lost

@@ -71,7 +71,7 @@ def find_manager(
     if not candidates:
         return None
     try:
-        asked, answer = _list_with_any(candidates, connect)
+        client, answer = _list_with_any(candidates, connect)
     except UnauthorizedError:
         if not ends(candidates[-1]):
             raise
@@ -79,7 +79,7 @@ def find_manager(
             candidates[-1]
         )  # an earlier run may have ended it: whoever ends it looks at what Kalshi says of it
     if not changes:
-        return Manager(asked, answer)
+        return Manager(client, answer)
     rights = {listing.api_key_id: listing for listing in answer.api_keys}
     for can in (manages_keys, may_manage):
         for key in candidates:

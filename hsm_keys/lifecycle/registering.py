@@ -118,11 +118,11 @@ class Registrar:
             api_key_id = self._post(self._begun(key), wanted, listed)
             self._report(f"registered the public half at Kalshi, as API key {api_key_id}")
             self._yield_to_others(key, api_key_id, listed)
-        bound = self._bind(key, api_key_id)
-        prove_registration(self._connect, bound, api_key_id)
-        self._store.mend(bound.name)
+        registered = self._bind(key, api_key_id)
+        prove_registration(self._connect, registered, api_key_id)
+        self._store.mend(registered.name)
         self._report("proved it: Kalshi answered a request signed in the store")
-        return bound, api_key_id
+        return registered, api_key_id
 
     def _begun(self, key: StoredKey) -> StoredKey:
         """Write down where the key is about to be registered: after a crash that says where Kalshi may know it."""
@@ -231,11 +231,11 @@ def bind(
 ) -> StoredKey:
     """Write the id and its environment beside the private half; where the store can't, say how to go on without."""
     try:
-        bound = store.bind(key, api_key_id, environment)
+        registered = store.bind(key, api_key_id, environment)
     except StoreUnavailableError:
         raise
     except StoreError as error:
         report(f"WARNING: {error.message}. {error.hint}")
         return key
     report("bound the id to the key in the store")
-    return bound
+    return registered

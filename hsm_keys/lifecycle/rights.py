@@ -79,10 +79,10 @@ def rights_of(listing: ApiKey) -> tuple[frozenset[str], int | None, str | None]:
 
 def describe_rights(listing: ApiKey) -> str:
     """Return it in words."""
-    bound = "all subaccounts" if listing.subaccount is None else f"subaccount {listing.subaccount}"
+    restriction = "all subaccounts" if listing.subaccount is None else f"subaccount {listing.subaccount}"
     if listing.fcm_subtrader_id is not None:
-        bound = f"FCM subtrader {listing.fcm_subtrader_id}"
-    return f"the scopes {', '.join(listing.scopes) or '(none listed)'} on {bound}"
+        restriction = f"FCM subtrader {listing.fcm_subtrader_id}"
+    return f"the scopes {', '.join(listing.scopes) or '(none listed)'} on {restriction}"
 
 
 def check_asked(name: str, listing: ApiKey, scopes: Sequence[str] | None, subaccount: int | None) -> None:

@@ -198,11 +198,11 @@ class Rotator:
                 )
             if not stage.handed_over:
                 stage = self._hand_over(name, stage)
-            done = self._in_grace(stage)
-            if done.retired is not None:
-                prove_registration(self._connect, done.key, _id_of(done.key))
-                self._end(done.retired, keep_old=keep_old, name=name)
-        return Rotation(done.key, done.custody, None, "done")
+            rotation = self._in_grace(stage)
+            if rotation.retired is not None:
+                prove_registration(self._connect, rotation.key, _id_of(rotation.key))
+                self._end(rotation.retired, keep_old=keep_old, name=name)
+        return Rotation(rotation.key, rotation.custody, None, "done")
 
     def abort(self, name: str) -> Rotation:
         """Go back: the old key has its name again, the successor is ended at Kalshi and destroyed.
@@ -327,8 +327,8 @@ class Rotator:
             end_api_key(self._management, self._connect, old.api_key_id, old, self._report)
         if keep_old:
             name_of_kept = f"{name}+kept-{(old.api_key_id or 'unknown')[:_KEPT_ID_LENGTH]}"
-            kept = RenamesKeys.of(self._store).rename(old, name_of_kept)
-            self._report(f"kept the old private half as {kept.name!r}")
+            old_kept = RenamesKeys.of(self._store).rename(old, name_of_kept)
+            self._report(f"kept the old private half as {old_kept.name!r}")
         else:
             self._destroy(old, "the old private half")
 

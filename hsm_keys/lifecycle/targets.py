@@ -97,10 +97,10 @@ def find_target(word: str, keys: Sequence[StoredKey], listed: Sequence[ApiKey]) 
     if _is_uuid(word):
         return Target(check_api_key_id(word), None, None)
     names = [key.name for key in keys] + [listing.name for listing in listed]
-    known = ", ".join(repr(name) for name in dict.fromkeys(names))
+    choices = ", ".join(repr(name) for name in dict.fromkeys(names))
     raise KeyNotFoundError(
         f"neither the store nor Kalshi has a key called {shown(word)}",
-        hint=f"there are {known}" if known else "see what there is with `hsm-keys list`",
+        hint=f"there are {choices}" if choices else "see what there is with `hsm-keys list`",
     )
 
 
@@ -110,13 +110,13 @@ def _by_id(word: str, keys: Sequence[StoredKey], listed: Sequence[ApiKey]) -> Ta
     except UsageError:
         return None  # a name at Kalshi may be anything
     listing = next((listing for listing in listed if listing.api_key_id == api_key_id), None)
-    bound = [key for key in keys if key.api_key_id == api_key_id]
-    if len(bound) > 1:
-        names = ", ".join(repr(key.name) for key in bound)
+    holders = [key for key in keys if key.api_key_id == api_key_id]
+    if len(holders) > 1:
+        names = ", ".join(repr(key.name) for key in holders)
         raise KeyAmbiguousError(
             f"several keys of the store are bound to API key {api_key_id}: {names}", hint="give one of these names"
         )
-    return Target(api_key_id, bound[0] if bound else None, listing) if bound or listing else None
+    return Target(api_key_id, holders[0] if holders else None, listing) if holders or listing else None
 
 
 def _in_store(key: StoredKey, word: str, listed: Sequence[ApiKey]) -> Target:

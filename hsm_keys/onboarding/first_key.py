@@ -57,15 +57,15 @@ class WantedKey:
         new_key_fields(self.name, self.scopes, self.subaccount)
 
 
-def choose_key_type(asked: KeyType | None, bootstrap: RequestSigner | None) -> tuple[KeyType, str]:
+def choose_key_type(choice: KeyType | None, bootstrap: RequestSigner | None) -> tuple[KeyType, str]:
     """Return which type of key to make, and why, in words.
 
     Args:
-        asked: What a person asked for.
+        choice: What a person asked for.
         bootstrap: What signs with the bootstrap key; its type is one that the programs at hand can use.
     """
-    if asked is not None:
-        return asked, "as asked for"
+    if choice is not None:
+        return choice, "as asked for"
     pem = bootstrap.key if bootstrap is not None else None
     if isinstance(pem, PemKey) and pem.key_type is KeyType.ED25519:
         return KeyType.ED25519, "as your bootstrap key is: what uses that one can use this one; it signs fastest, too"
@@ -146,13 +146,13 @@ def first_key(
     return adopt(store, wanted.name, api_key_id, environment=environment, connect=connect, report=person.report)
 
 
-def send_first_request(connect: Connect, done: Enrollment, report: Callable[[str], None]) -> None:
+def send_first_request(connect: Connect, enrollment: Enrollment, report: Callable[[str], None]) -> None:
     """Send a signed request, as the program will that uses the key.
 
     Raises:
         NetworkError: If there is no answer.
     """
-    signer = done.key.signer(api_key_id=None if done.key.api_key_id else done.api_key_id)
+    signer = enrollment.key.signer(api_key_id=None if enrollment.key.api_key_id else enrollment.api_key_id)
     with connect(signer) as client:
         path = "/margin/balance" if client.exchange else "/portfolio/balance"
         response = client.request("GET", path)

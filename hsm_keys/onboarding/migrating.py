@@ -82,9 +82,9 @@ class PemInMemory(StoredKey):
         return self._pem.sign(message)
 
 
-def key_type_like(pem: PemKey, asked: KeyType | None) -> KeyType:
+def key_type_like(pem: PemKey, choice: KeyType | None) -> KeyType:
     """Return the type of the new key: what the bot signs with already, so that its library can go on."""
-    return asked or (KeyType.ED25519 if pem.key_type is KeyType.ED25519 else KeyType.RSA_2048)
+    return choice or (KeyType.ED25519 if pem.key_type is KeyType.ED25519 else KeyType.RSA_2048)
 
 
 def rights_like(api_key_id: str, listed: Sequence[ApiKey]) -> tuple[list[str] | None, int | None]:

@@ -35,15 +35,15 @@ class PlannedProfile:
     fields: Mapping[str, str]
     is_there: bool
 
-    def write(self, done: Enrollment, report: Callable[[str], None]) -> PlannedProfile:
+    def write(self, enrollment: Enrollment, report: Callable[[str], None]) -> PlannedProfile:
         """Write it, with the API key id where the store can't hold that; return it as written.
 
         Raises:
             UsageError: If it can't be written.
         """
         fields = dict(self.fields)
-        if done.key.api_key_id is None and done.api_key_id is not None:
-            fields["api-key-id"] = done.api_key_id
+        if enrollment.key.api_key_id is None and enrollment.api_key_id is not None:
+            fields["api-key-id"] = enrollment.api_key_id
         if add_profile_to_file(self.path, self.name, fields):
             report(f"wrote the profile {self.name} to {self.path}")
         return replace(self, fields=fields, is_there=True)
@@ -56,9 +56,9 @@ def plan_profile(name: str, fields: Mapping[str, str]) -> PlannedProfile:
         UsageError: If one of that name says something else, or the file can't be used.
     """
     path = config_path()
-    known = read_profiles(path)
-    is_there = known is not None and name in known.profiles
-    check_profile(known, name, fields)
+    profiles = read_profiles(path)
+    is_there = profiles is not None and name in profiles.profiles
+    check_profile(profiles, name, fields)
     return PlannedProfile(name, path, fields, is_there)
 
 

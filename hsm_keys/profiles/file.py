@@ -102,21 +102,21 @@ def chosen_profile(name: str | None, env: Mapping[str, str] = os.environ) -> Pro
     by = "--profile" if name else "HSM_KEYS_PROFILE"
     name = name or env.get("HSM_KEYS_PROFILE") or None
     path = config_path(env)
-    known = read_profiles(path)
-    if known is None:
+    profiles = read_profiles(path)
+    if profiles is None:
         if name is None:
             return None
         raise UsageError(f"{by} names a profile, and there is no file {path}", hint=_HINT)
-    name = name or known.default
+    name = name or profiles.default
     if name is None:
         return None
-    if name not in known.profiles:
-        names = ", ".join(known.profiles) or "none"
+    if name not in profiles.profiles:
+        names = ", ".join(profiles.profiles) or "none"
         raise UsageError(
-            f"{path} has no profile {shown_word(name, known.profiles)}; it has {names}",
+            f"{path} has no profile {shown_word(name, profiles.profiles)}; it has {names}",
             hint=f"see {by}, and `hsm-keys config` without it",
         )
-    return known.profiles[name]
+    return profiles.profiles[name]
 
 
 _HINT: Final = "`hsm-keys init` writes one; for a profile of AWS's own files set AWS_PROFILE"

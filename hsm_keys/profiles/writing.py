@@ -36,12 +36,12 @@ def add_profile_to_file(path: Path, name: str, fields: Mapping[str, str]) -> boo
     """
     if not is_profile_name(name):
         raise UsageError(f"a profile can't be called {describe(name)}", hint="use letters, digits, dot, - and _")
-    known = read_profiles(path)
-    check_profile(known, name, fields)
-    if known is not None and name in known.profiles:
+    profiles = read_profiles(path)
+    check_profile(profiles, name, fields)
+    if profiles is not None and name in profiles.profiles:
         return False
-    text = "" if known is None else path.read_text(encoding="utf-8")
-    if known is None or not (known.profiles or known.default):
+    text = "" if profiles is None else path.read_text(encoding="utf-8")
+    if profiles is None or not (profiles.profiles or profiles.default):
         text = f'default = "{name}"\n{text}'
     # What JSON writes for a text, TOML reads as the same one.
     lines = [f'[profiles."{name}"]' if "." in name else f"[profiles.{name}]"]
@@ -52,24 +52,24 @@ def add_profile_to_file(path: Path, name: str, fields: Mapping[str, str]) -> boo
     return True
 
 
-def check_profile(known: Profiles | None, name: str, fields: Mapping[str, str]) -> None:
+def check_profile(profiles: Profiles | None, name: str, fields: Mapping[str, str]) -> None:
     """Make sure that a profile of that name isn't there, or says the same but for an API key id.
 
     Args:
-        known: What the file holds; None if there is none.
+        profiles: What the file holds; None if there is none.
         name: The profile's name.
         fields: Its settings.
 
     Raises:
         UsageError: If it says something else.
     """
-    there = known.profiles.get(name) if known is not None else None
-    if known is None or there is None:
+    there = profiles.profiles.get(name) if profiles is not None else None
+    if profiles is None or there is None:
         return
     left_open = {} if "api-key-id" in fields else {"api-key-id": there.fields.get("api-key-id", "")}
     if dict(there.fields) | left_open != dict(fields) | left_open:
         raise UsageError(
-            f"the profile {name} of {known.path} says something else; it was left as it is",
+            f"the profile {name} of {profiles.path} says something else; it was left as it is",
             hint="choose another name with --profile, or take that profile out of the file",
         )
 

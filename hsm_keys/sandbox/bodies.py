@@ -171,8 +171,8 @@ class _GroupLimit(_Body):
 
     @model_validator(mode="after")
     def _one(self) -> _GroupLimit:
-        given = {(self.contracts_limit or 0) * 100, int(self.contracts_limit_fp or 0)} - {0}
-        if len(given) != 1:
+        limits = {(self.contracts_limit or 0) * 100, int(self.contracts_limit_fp or 0)} - {0}
+        if len(limits) != 1:
             raise ValueError("contracts_limit or contracts_limit_fp is needed; given both, they must match")
         return self
 

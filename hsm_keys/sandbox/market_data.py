@@ -57,10 +57,10 @@ async def user_data_timestamp(call: Call) -> SandboxAnswer:
 
 
 def _market(ticker: str) -> Market:
-    found = MARKETS.get(ticker)
-    if found is None:
+    market = MARKETS.get(ticker)
+    if market is None:
         raise flat(404, "not_found", "market not found")
-    return found
+    return market
 
 
 def book_levels(market: Market, book: Book) -> tuple[dict[int, int], dict[int, int]]:
@@ -87,14 +87,14 @@ async def markets(call: Call) -> SandboxAnswer:
     """``GET /markets``, page by page, by event, series, status or tickers."""
     tickers, status = names(call.query, "tickers"), choice(call.query, "status", _STATUSES)
     listed = [
-        found
-        for found in MARKETS.values()
-        if call.query.get("event_ticker") in {None, found.event.ticker}
-        and call.query.get("series_ticker") in {None, found.event.series}
+        market
+        for market in MARKETS.values()
+        if call.query.get("event_ticker") in {None, market.event.ticker}
+        and call.query.get("series_ticker") in {None, market.event.series}
         and status in {None, "open"}
-        and (tickers is None or found.ticker in tickers)
+        and (tickers is None or market.ticker in tickers)
     ]
-    page, cursor = page_of(list(enumerate(found.as_json() for found in listed)), call.query)
+    page, cursor = page_of(list(enumerate(market.as_json() for market in listed)), call.query)
     return SandboxAnswer(200, {"markets": page, "cursor": cursor})
 
 
@@ -144,36 +144,36 @@ async def trades(call: Call) -> SandboxAnswer:
     return SandboxAnswer(200, {"trades": page, "cursor": cursor})
 
 
-def _event_json(found: Event, *, nested: bool) -> dict[str, Any]:
-    shown = found.as_json() | {"settlement_sources": []}
+def _event_json(event: Event, *, nested: bool) -> dict[str, Any]:
+    shown = event.as_json() | {"settlement_sources": []}
     if nested:
-        shown["markets"] = [market.as_json() for market in MARKETS.values() if market.event == found]
+        shown["markets"] = [market.as_json() for market in MARKETS.values() if market.event == event]
     return shown
 
 
 async def events(call: Call) -> SandboxAnswer:
     """``GET /events``, page by page."""
     nested = call.query.get("with_nested_markets") == "true"
-    listed = [found for found in EVENTS.values() if call.query.get("series_ticker") in {None, found.series}]
-    page, cursor = page_of(list(enumerate(_event_json(found, nested=nested) for found in listed)), call.query)
+    listed = [event for event in EVENTS.values() if call.query.get("series_ticker") in {None, event.series}]
+    page, cursor = page_of(list(enumerate(_event_json(event, nested=nested) for event in listed)), call.query)
     return SandboxAnswer(200, {"events": page, "cursor": cursor})
 
 
 async def event(call: Call) -> SandboxAnswer:
     """``GET /events/{event_ticker}``."""
-    found = EVENTS.get(call.path["event_ticker"])
-    if found is None:
+    event = EVENTS.get(call.path["event_ticker"])
+    if event is None:
         raise flat(404, "not_found", "event not found")
     nested = call.query.get("with_nested_markets") == "true"
-    own = [market.as_json() for market in MARKETS.values() if market.event == found]
-    return SandboxAnswer(200, {"event": _event_json(found, nested=nested), "markets": own})
+    own = [market.as_json() for market in MARKETS.values() if market.event == event]
+    return SandboxAnswer(200, {"event": _event_json(event, nested=nested), "markets": own})
 
 
-def _series_json(found: Event) -> dict[str, Any]:
+def _series_json(event: Event) -> dict[str, Any]:
     return {
-        "ticker": found.series,
+        "ticker": event.series,
         "frequency": "daily",
-        "title": found.title,
+        "title": event.title,
         "category": "Climate and Weather",
         "categories": ["Climate and Weather"],
         "tags": [],
@@ -188,7 +188,7 @@ def _series_json(found: Event) -> dict[str, Any]:
 
 async def series_list(call: Call) -> SandboxAnswer:  # noqa: ARG001 - a handler
     """``GET /series``."""
-    return SandboxAnswer(200, {"series": [_series_json(found) for found in EVENTS.values()]})
+    return SandboxAnswer(200, {"series": [_series_json(event) for event in EVENTS.values()]})
 
 
 async def series(call: Call) -> SandboxAnswer:

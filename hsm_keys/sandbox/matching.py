@@ -155,7 +155,7 @@ class Book:
         Raises:
             Refused: If Kalshi would refuse it; nothing was kept.
         """
-        if any(kept.client_order_id == order.client_order_id for kept in self.orders.values()):
+        if any(resting.client_order_id == order.client_order_id for resting in self.orders.values()):
             raise OrderRefused(409, "order_already_exists")
         if reduce_only:
             order = self._reduced(order)

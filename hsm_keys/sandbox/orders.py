@@ -191,13 +191,15 @@ class Desk:
                 book.end(order, call.now_ms)
         return SandboxAnswer(204)
 
-    def _resting(self, call: Call, order_id: str, asked: int | None, shard: int | None, ticker: str | None) -> Order:
+    def _resting(
+        self, call: Call, order_id: str, subaccount: int | None, shard: int | None, ticker: str | None
+    ) -> Order:
         """Return an order that rests where the call looks for it.
 
         Raises:
             WireError: 404.
         """
-        only = subaccount_of(call, asked) or 0  # unless it is named, the primary one: so it is documented
+        only = subaccount_of(call, subaccount) or 0  # unless it is named, the primary one: so it is documented
         order = self._book(call).orders.get(order_id)
         found = order is not None and order.status == "resting" and only == order.subaccount
         if order is None or not found or not _looks_at(order.market, shard, ticker):

@@ -18,34 +18,34 @@ if TYPE_CHECKING:
 __all__ = ["enabled", "market", "markets", "orderbook", "orderbooks", "sides", "status", "trades"]
 
 
-def _margin_json(found: Market) -> dict[str, Any]:
+def _margin_json(market: Market) -> dict[str, Any]:
     return {
-        "ticker": found.ticker,
-        "title": found.event.title,
+        "ticker": market.ticker,
+        "title": market.event.title,
         "status": "active",
         "contract_size": "1.0000",
         "underlying_multiplier": "1",
-        "tick_size": price_text(found.tick),
+        "tick_size": price_text(market.tick),
         "fractional_trading_enabled": True,
         "schedule": None,
-        "exchange_index": found.shard,
+        "exchange_index": market.shard,
         "market_version": MARKET_VERSION,
         "funding_deadband": 0,
         "funding_cap": 0.01,
         "funding_limit_unit": "percentage",
         "funding_invalid_premium_handling": "dampen",
-        "bid": price_text(found.bid),
+        "bid": price_text(market.bid),
         "bid_size": count_text(DEPTH),
-        "ask": price_text(found.ask),
+        "ask": price_text(market.ask),
         "ask_size": count_text(DEPTH),
     }
 
 
 def _perp(ticker: str) -> Market:
-    found = PERPS.get(ticker)
-    if found is None:
+    market = PERPS.get(ticker)
+    if market is None:
         raise flat(404, "not_found", "market not found")
-    return found
+    return market
 
 
 async def status(call: Call) -> SandboxAnswer:  # noqa: ARG001 - a handler
@@ -60,7 +60,7 @@ async def enabled(call: Call) -> SandboxAnswer:  # noqa: ARG001 - a handler
 
 async def markets(call: Call) -> SandboxAnswer:  # noqa: ARG001 - a handler
     """``GET /margin/markets``."""
-    return SandboxAnswer(200, {"markets": [_margin_json(found) for found in PERPS.values()]})
+    return SandboxAnswer(200, {"markets": [_margin_json(market) for market in PERPS.values()]})
 
 
 async def market(call: Call) -> SandboxAnswer:

@@ -86,10 +86,10 @@ async def orders(call: Call) -> SandboxAnswer:
 
 def _found(call: Call, book: Book) -> Order:
     book.expire(call.now_ms)
-    kept = book.orders.get(call.path["order_id"])
-    if kept is None or wanted(call).subaccount not in {None, kept.subaccount}:
+    order = book.orders.get(call.path["order_id"])
+    if order is None or wanted(call).subaccount not in {None, order.subaccount}:
         raise flat(404, "not_found", "order not found")
-    return kept
+    return order
 
 
 async def order(call: Call) -> SandboxAnswer:
@@ -107,9 +107,9 @@ async def queue_positions(call: Call) -> SandboxAnswer:
     """``GET /portfolio/orders/queue_positions``."""
     listed = _listed(call, call.state.book, wanted(call, tickers="market_tickers"))
     shown = [
-        {"order_id": kept.order_id, "market_ticker": kept.market.ticker, "queue_position_fp": count_text(0)}
-        for _, kept in listed
-        if kept.status == "resting"
+        {"order_id": order.order_id, "market_ticker": order.market.ticker, "queue_position_fp": count_text(0)}
+        for _, order in listed
+        if order.status == "resting"
     ]
     return SandboxAnswer(200, {"queue_positions": shown})
 
@@ -160,7 +160,7 @@ async def positions(call: Call) -> SandboxAnswer:
 
 async def resting_value(call: Call) -> SandboxAnswer:
     """``GET /portfolio/summary/total_resting_order_value``, in cents."""
-    value = sum(kept.locked for kept in call.state.book.orders.values()) // _CENT
+    value = sum(order.locked for order in call.state.book.orders.values()) // _CENT
     return SandboxAnswer(
         200,
         {
@@ -173,7 +173,7 @@ async def resting_value(call: Call) -> SandboxAnswer:
 async def margin_orders(call: Call) -> SandboxAnswer:
     """``GET /margin/orders``, page by page."""
     listed = _listed(call, call.state.margin, wanted(call))
-    return _page(call, "orders", [(place, margin_order_json(kept, call.state.user_id)) for place, kept in listed])
+    return _page(call, "orders", [(place, margin_order_json(order, call.state.user_id)) for place, order in listed])
 
 
 async def margin_order(call: Call) -> SandboxAnswer:

@@ -28,17 +28,17 @@ __all__ = [
 
 
 def _rfq(call: Call, rfq_id: str) -> dict[str, Any]:
-    found = call.state.rfqs.get(rfq_id)
-    if found is None:
+    rfq = call.state.rfqs.get(rfq_id)
+    if rfq is None:
         raise flat(404, "not_found", "rfq not found")
-    return found
+    return rfq
 
 
 def _quote(call: Call) -> dict[str, Any]:
-    found = call.state.quotes.get(call.path["quote_id"])
-    if found is None or call.path.get("rfq_id") not in {None, found["rfq_id"]}:
+    quote = call.state.quotes.get(call.path["quote_id"])
+    if quote is None or call.path.get("rfq_id") not in {None, quote["rfq_id"]}:
         raise flat(404, "not_found", "quote not found")
-    return found
+    return quote
 
 
 def _price(text: str, field: str) -> str:
@@ -63,7 +63,7 @@ async def create_rfq(call: Call) -> SandboxAnswer:
     count = int(body.contracts_fp or 0) or (body.contracts or 0) * 100
     if not count and body.target_cost_centi_cents is None and body.target_cost_dollars is None:
         raise flat(400, "invalid_parameters", "contracts, contracts_fp or a target cost is needed")
-    made: dict[str, Any] = {
+    rfq: dict[str, Any] = {
         "id": str(uuid4()),
         "creator_id": call.state.user_id,
         "market_ticker": body.market_ticker,
@@ -72,8 +72,8 @@ async def create_rfq(call: Call) -> SandboxAnswer:
         "rest_remainder": body.rest_remainder,
         "created_ts": iso(call.now_ms),
     }
-    call.state.rfqs[made["id"]] = made
-    return SandboxAnswer(201, {"id": made["id"]})
+    call.state.rfqs[rfq["id"]] = rfq
+    return SandboxAnswer(201, {"id": rfq["id"]})
 
 
 async def rfqs(call: Call) -> SandboxAnswer:
@@ -97,16 +97,16 @@ async def delete_rfq(call: Call) -> SandboxAnswer:
 async def create_quote(call: Call) -> SandboxAnswer:
     """``POST /communications/quotes``."""
     body = body_of(call, bodies.CreateQuote)
-    asked = _rfq(call, body.rfq_id)
-    if asked["status"] != "open":
+    rfq = _rfq(call, body.rfq_id)
+    if rfq["status"] != "open":
         raise flat(409, "rfq_closed", "the rfq is closed")
-    made = {
+    quote = {
         "id": str(uuid4()),
         "rfq_id": body.rfq_id,
         "creator_id": call.state.user_id,
-        "rfq_creator_id": asked["creator_id"],
-        "market_ticker": asked["market_ticker"],
-        "contracts_fp": asked["contracts_fp"],
+        "rfq_creator_id": rfq["creator_id"],
+        "market_ticker": rfq["market_ticker"],
+        "contracts_fp": rfq["contracts_fp"],
         "yes_bid_dollars": _price(body.yes_bid, "yes_bid"),
         "no_bid_dollars": _price(body.no_bid, "no_bid"),
         "created_ts": iso(call.now_ms),
@@ -114,8 +114,8 @@ async def create_quote(call: Call) -> SandboxAnswer:
         "status": "open",
         "rest_remainder": body.rest_remainder,
     }
-    call.state.quotes[made["id"]] = made
-    return SandboxAnswer(201, {"id": made["id"]})
+    call.state.quotes[quote["id"]] = quote
+    return SandboxAnswer(201, {"id": quote["id"]})
 
 
 async def quotes(call: Call) -> SandboxAnswer:
@@ -133,10 +133,10 @@ async def quote(call: Call) -> SandboxAnswer:
 
 
 def _move(call: Call, before: str, after: str, **changes: object) -> None:
-    found = _quote(call)
-    if found["status"] != before:
+    quote = _quote(call)
+    if quote["status"] != before:
         raise flat(409, "invalid_quote_status", f"the quote isn't {before}")
-    found.update(changes, status=after, updated_ts=iso(call.now_ms))
+    quote.update(changes, status=after, updated_ts=iso(call.now_ms))
 
 
 async def accept_quote(call: Call) -> SandboxAnswer:

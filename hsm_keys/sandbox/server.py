@@ -79,7 +79,7 @@ class SandboxServer:
         for number in (port, ws_port):
             if not 0 <= number <= 65535:  # noqa: PLR2004 - TCP's ports
                 raise UsageError(f"there is no port {number}", hint="choose one from 1 to 65535, or 0 for a free one")
-        chosen = next((known for known in KEY_TYPES if known == key_type), None)
+        chosen = next((choice for choice in KEY_TYPES if choice == key_type), None)
         if chosen is None:
             raise UsageError(f"there is no key type {describe(key_type)}", hint=f"choose {' or '.join(KEY_TYPES)}")
         self.state = SandboxState(tier=tier, null_lists=null_lists)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["subaccount_of"]
 
 
-def subaccount_of(call: Call, asked: int | None) -> int | None:
+def subaccount_of(call: Call, number: int | None) -> int | None:
     """Return the subaccount that a call is about; None for a key and a call that name none.
 
     A restricted key that names none is taken to mean its own; the documents don't say.
@@ -22,7 +22,7 @@ def subaccount_of(call: Call, asked: int | None) -> int | None:
     """
     own = call.key.subaccount if call.key is not None else None
     if own is None:
-        return asked
-    if asked not in {None, own}:
+        return number
+    if number not in {None, own}:
         raise nested(403, "forbidden", f"the API key is restricted to subaccount {own}", service="sandbox")
     return own

@@ -186,11 +186,11 @@ class _Session:
                 yield _error(_Error.NO_TICKER)
             else:
                 tickers, sid = _tickers(params) or None, next(self._ids)
-                made = Subscription(channel, sid, self._state, tickers, self._perps, self._subaccount)
-                self._subscriptions[made.sid] = made
-                yield {"type": "subscribed", "msg": {"channel": channel, "sid": made.sid}}
+                subscription = Subscription(channel, sid, self._state, tickers, self._perps, self._subaccount)
+                self._subscriptions[subscription.sid] = subscription
+                yield {"type": "subscribed", "msg": {"channel": channel, "sid": subscription.sid}}
                 if channel == "orderbook_delta" or params.get("send_initial_snapshot", True):
-                    yield from made.snapshots(self._clock_ms())
+                    yield from subscription.snapshots(self._clock_ms())
 
     def _unsubscribe(self, params: dict[str, Any]) -> Iterator[Reply]:
         if not params.get("sids"):

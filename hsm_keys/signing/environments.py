@@ -273,8 +273,8 @@ def web_hosts(environment: str) -> tuple[str, ...]:
     """Return the hosts of an environment that speak HTTP, the older ones too; of all where it isn't one of Kalshi's."""
     plain = environment.partition("-")[0]
     names = [plain] if plain in ENVIRONMENTS else list(ENVIRONMENTS)
-    found = [host for name in names for host in (*_of_http(ENVIRONMENTS[name]), *_older(name))]
-    return tuple(found)
+    hosts = [host for name in names for host in (*_of_http(ENVIRONMENTS[name]), *_older(name))]
+    return tuple(hosts)
 
 
 def _of_http(hosts: Hosts) -> tuple[str, ...]:

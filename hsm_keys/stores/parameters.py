@@ -37,25 +37,25 @@ class UriText:
     safe: str
     bad: BadUri
 
-    def parameters(self, query: str, known: Collection[str]) -> dict[str, str]:
+    def parameters(self, query: str, names: Collection[str]) -> dict[str, str]:
         """Return the parameters of a query by their names.
 
         Args:
             query: What stands behind the question mark.
-            known: The names that there may be.
+            names: The names that there may be.
 
         Raises:
             UsageError: If a name isn't known or stands twice, or a value isn't text.
         """
-        given: dict[str, str] = {}
+        values: dict[str, str] = {}
         for pair in query.split("&") if query else []:
             name, equals, value = pair.partition("=")
-            if not equals or name not in known:
-                raise self.bad(f"has {shown_word(name, known)}, which is no parameter", f"known are {', '.join(known)}")
-            if name in given:
+            if not equals or name not in names:
+                raise self.bad(f"has {shown_word(name, names)}, which is no parameter", f"known are {', '.join(names)}")
+            if name in values:
                 raise self.bad(f"has the parameter {name} twice")
-            given[name] = self.decoded(name, value)
-        return given
+            values[name] = self.decoded(name, value)
+        return values
 
     def decoded(self, what: str, value: str) -> str:
         """Return a value without its percent-escapes.

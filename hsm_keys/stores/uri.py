@@ -157,8 +157,8 @@ def _unknown(name: str, *, query: bool) -> UsageError:
     plain = re.fullmatch(r"[a-z][a-z-]{0,30}", name)
     what = f"has {name!r}, which is no attribute" if plain else "has something that is no attribute"
     place = "after the '?'" if query else "before the '?'"
-    known = ", ".join(sorted(n.replace("_", "-") for n in _NAMES if (n in _QUERY_ATTRIBUTES) is query))
-    return _bad(f"{what} {place}", f"known there are {known}")
+    names = ", ".join(sorted(n.replace("_", "-") for n in _NAMES if (n in _QUERY_ATTRIBUTES) is query))
+    return _bad(f"{what} {place}", f"known there are {names}")
 
 
 def _decoded(name: str, value: bytes) -> Any:

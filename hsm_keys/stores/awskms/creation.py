@@ -73,13 +73,13 @@ def create(client: Any, region: str, name: str, key_type: KeyType, wanted: KeyCr
         KeyProblemError: If what an interrupted run left is of another type.
         OutcomeUnknownError: If the answer to CreateKey was lost; the next run finds the key by its tag.
     """
-    known = aliases(client, region)
-    if alias_of(name) in known:
+    arns = aliases(client, region)
+    if alias_of(name) in arns:
         raise KeyExistsError(
             f"KMS in {region} already has the alias {alias_of(name)}",
             hint=f"choose another name, or see it: hsm-keys show {name}",
         )
-    leftover = left_over(client, region, name, set(known.values()))
+    leftover = left_over(client, region, name, set(arns.values()))
     if leftover is not None:
         _check_left_over(leftover, name, key_type, wanted)
         return str(leftover["Arn"])

@@ -102,14 +102,14 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
         if self._uri.key:
             return [self.key("")]
         listed = self.caller().look(creation.aliases, "")
-        found: list[StoredKey] = []
+        keys: list[StoredKey] = []
         for alias, key_id in sorted(listed.items()):
             if alias.startswith(ALIAS_PREFIX):
                 try:
-                    found.append(self._look_up(key_id, name_of_alias(alias)))
+                    keys.append(self._look_up(key_id, name_of_alias(alias)))
                 except (KmsKeyNotFoundError, KmsKeyUnsuitableError):
                     continue  # deleted meanwhile, or not a key for Kalshi
-        return found
+        return keys
 
     def key(self, name: str) -> AwsKmsKey:
         """Return a key.
@@ -180,16 +180,16 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
         """Return the key that a reference leads to; without a name it gets its tag's, else the reference itself."""
         label = name or reference
         try:
-            found = self._fetch(reference, label)
+            key = self._fetch(reference, label)
         except KmsKeyStateError:
-            found = self._found_by_description(reference, label)
-        tags = self._tags(found.arn, label, foreign=name is None and region_of(reference) is not None)
+            key = self._found_by_description(reference, label)
+        tags = self._tags(key.arn, label, foreign=name is None and region_of(reference) is not None)
         return AwsKmsKey(
             self,
             name or tags.get(NAME_TAG) or reference,
             mark_of(tags),
             str(replace(self._uri, key=alias_of(name) if name else reference)),
-            found,
+            key,
         )
 
     def _fetch(self, reference: str, label: str) -> Found:
@@ -430,10 +430,10 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
     def _let_go(self, name: str, state: str) -> bool:
         region = self._uri.regions[0]
         client = self.caller().manage(region)
-        found = creation.left_over(client, region, name, set(creation.aliases(client, region).values()), state)
-        if found is not None:
-            replicas.destroy(self.caller().manage, found, name)
-        return found is not None
+        leftovers = creation.left_over(client, region, name, set(creation.aliases(client, region).values()), state)
+        if leftovers is not None:
+            replicas.destroy(self.caller().manage, leftovers, name)
+        return leftovers is not None
 
     def close(self) -> None:
         """Let go of the clients. Signing with the store's keys ends here."""

@@ -165,11 +165,11 @@ class SignerProcess:
                 hint="check the PIN, then open the store anew; another wrong try may lock the token",
             )
 
-        left = began + min(_APART_S * 2**failed, _AT_MOST_APART_S) - time.monotonic()
-        if left > 0:
+        pause_s = began + min(_APART_S * 2**failed, _AT_MOST_APART_S) - time.monotonic()
+        if pause_s > 0:
             raise StoreUnavailableError(
                 "the signer process has ended, and was started a moment ago",
-                hint=f"it is started again by a request in {left:.1f} s or later",
+                hint=f"it is started again by a request in {pause_s:.1f} s or later",
             )
 
     def _start(self) -> None:

@@ -149,7 +149,7 @@ class IsolatedStore(KeyStore):
         while True:
             connection, fresh = self._taken()
             try:
-                done = work(connection)
+                outcome = work(connection)
             except NotSentError:
                 self._discard(connection)
                 if fresh:
@@ -163,7 +163,7 @@ class IsolatedStore(KeyStore):
             self._idle.append(connection)
             if self._closed:
                 self._close_idle()
-            return done
+            return outcome
 
     def _taken(self) -> tuple[SignerConnection, bool]:
         if self._closed:

@@ -67,9 +67,9 @@ class KeyRefusedError(ckr.PKCS11Error):
 
 def exception_of(result: int) -> ckr.PKCS11Error:
     """Return python-pkcs11's exception for a CKR_ code, as its own calls raise it."""
-    known = _ERRORS.get(result)
-    if known is not None:
-        return known()
+    error = _ERRORS.get(result)
+    if error is not None:
+        return error()
     if result in _KEY_REFUSED:
         return KeyRefusedError(_KEY_REFUSED[result])
     if result == _CKR_CRYPTOKI_NOT_INITIALIZED:

@@ -298,9 +298,9 @@ def sign_mechanism(mechanism: Mechanism, *, pss: bool) -> Any:
     if not pss:
         return _Mechanism(mechanism, None, 0)
     parameters = _PssParameters(_CKM_SHA256, _CKG_MGF1_SHA256, SALT_LENGTH)
-    made = _Mechanism(mechanism, ctypes.addressof(parameters), ctypes.sizeof(parameters))
-    made.keeps_alive = parameters
-    return made
+    structure = _Mechanism(mechanism, ctypes.addressof(parameters), ctypes.sizeof(parameters))
+    structure.keeps_alive = parameters
+    return structure
 
 
 def functions_of(library: Any) -> Functions:

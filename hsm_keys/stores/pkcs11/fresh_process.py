@@ -78,7 +78,7 @@ def _looked(*arguments: str, pin: Pin | None = None) -> bytes:
     from hsm_keys.stores.environment import without_secrets
 
     with suppress(OSError, ValueError, subprocess.TimeoutExpired):
-        seen = subprocess.run(  # noqa: S603 - this interpreter, and no shell
+        process = subprocess.run(  # noqa: S603 - this interpreter, and no shell
             [sys.executable, "-I", "-S", __file__, *arguments],
             input=pin.reveal().encode() if pin else b"",
             env=without_secrets(),
@@ -86,7 +86,7 @@ def _looked(*arguments: str, pin: Pin | None = None) -> bytes:
             timeout=_TIMEOUT_S,
             check=False,
         )
-        return seen.stdout
+        return process.stdout
     return b""
 
 

@@ -86,11 +86,11 @@ def read_mark(cka_id: bytes | None) -> Mark:
     if cka_id.startswith(_MINTED) and len(cka_id) == len(_MINTED) + _DIGEST_LENGTH:
         return MINTED
     under_way, registered = _UNDER_WAY.fullmatch(cka_id), _REGISTERED.fullmatch(cka_id)
-    found = under_way or registered
-    environment = found["environment"].decode() if found else ""
-    if found is None or not is_environment(environment):
+    mark = under_way or registered
+    environment = mark["environment"].decode() if mark else ""
+    if mark is None or not is_environment(environment):
         return FOREIGN
     if under_way:
         return Mark(ours=True, environment=environment, registering=under_way["what"] == b"registering")
-    api_key_id = found["text"].decode() if found["text"] else str(UUID(bytes=found["uuid"]))
+    api_key_id = mark["text"].decode() if mark["text"] else str(UUID(bytes=mark["uuid"]))
     return Mark(ours=True, api_key_id=api_key_id, environment=environment)

@@ -91,19 +91,19 @@ class Opening:
         module = acquire_module(str(self.uri.module_path))
         try:
             try:
-                found = self._found(module)
+                token = self._found(module)
             except StoreNotFoundError:
                 if not (anew and sees_new_tokens(module)):
                     raise
-                found = self._found(module)
-            connection = self._logged_in(module, found)
+                token = self._found(module)
+            connection = self._logged_in(module, token)
         except BaseException:
             module.release()
             raise
-        if found.needs_slot:
+        if token.needs_slot:
             _log.warning(
                 "another token has label and serial of %s too; only its slot tells it apart, and slot ids can change",
-                found.description,
+                token.description,
             )
         return connection
 
@@ -115,12 +115,12 @@ class Opening:
                 raise
             return find_token(module, replace(self.uri, slot_id=self._slot))
 
-    def _logged_in(self, module: Module, found: FoundToken) -> TokenConnection:
-        self.description = found.description
-        connection = TokenConnection.open(module, found.token, found.description, self._pin_once, force=self._force_pin)
+    def _logged_in(self, module: Module, token: FoundToken) -> TokenConnection:
+        self.description = token.description
+        connection = TokenConnection.open(module, token.token, token.description, self._pin_once, force=self._force_pin)
         self.times += 1
-        self.uri = found.uri
-        self._slot = found.token.slot.slot_id
+        self.uri = token.uri
+        self._slot = token.token.slot.slot_id
         return connection
 
     def _pin_once(self, wanted: PinWanted) -> Pin | None:

@@ -57,23 +57,23 @@ def make_softhsm_token(module_path: str, label: str, folder: Path, pin_file: Pat
         raise UsageError("the label of a new token is part of a file's name", hint="choose letters and digits")
     _configure(person)
     note = folder / f"{_PREFIX}{label}.json"
-    noted = _read(note)
-    if noted is None:
+    last = _read(note)
+    if last is None:
         person.agree(f"Make a token in SoftHSM ({module_path}), called {label}?")
     state = state_of_token(module_path, label)
-    if noted is not None and state is TokenState.READY:
+    if last is not None and state is TokenState.READY:
         person.report(f"the token {label!r} is there: an earlier run made it")
-        return _new_store(module_path, label, noted.pin_file, None, note)
-    if noted is None and state is not TokenState.ABSENT:
+        return _new_store(module_path, label, last.pin_file, None, note)
+    if last is None and state is not TokenState.ABSENT:
         raise StoreError(
             f"there is a token {label!r} without a user PIN, and nobody knows its security officer's",
             hint="choose another label with --token",
         )
-    pin, kept = _pin(label, folder, pin_file, noted, person)
-    if noted is None or noted.pin_file != kept:
-        noted = _Note(Secret(secrets.token_hex(_RANDOM_BYTES)) if noted is None else noted.so_pin, kept)
-        _write_private(note, noted.as_text())
-    make_token(module_path, label, noted.so_pin, pin)
+    pin, kept = _pin(label, folder, pin_file, last, person)
+    if last is None or last.pin_file != kept:
+        last = _Note(Secret(secrets.token_hex(_RANDOM_BYTES)) if last is None else last.so_pin, kept)
+        _write_private(note, last.as_text())
+    make_token(module_path, label, last.so_pin, pin)
     where = f"its user PIN is in {kept}, which you alone can read" if kept else "its user PIN is the one that you typed"
     person.report(f"made the token {label!r}; {where}")
     return _new_store(module_path, label, kept, None if kept else pin, note)
@@ -120,20 +120,20 @@ def _read(note: Path) -> _Note | None:
 
 
 def _pin(
-    label: str, folder: Path, pin_file: Path | None, noted: _Note | None, person: Person
+    label: str, folder: Path, pin_file: Path | None, last: _Note | None, person: Person
 ) -> tuple[Secret, Path | None]:
     """Return the user PIN to be, and the file that holds it."""
     if pin_file is not None:
         return _pin_in(pin_file), pin_file
-    if noted is not None and noted.pin_file is not None:
-        return _pin_in(noted.pin_file), noted.pin_file
-    kept = _free_name(folder / f"pin-{label}")
-    chosen = person.new_pin(f"New user PIN of the token {label}, or nothing for a random one in {kept}")
+    if last is not None and last.pin_file is not None:
+        return _pin_in(last.pin_file), last.pin_file
+    path = _free_name(folder / f"pin-{label}")
+    chosen = person.new_pin(f"New user PIN of the token {label}, or nothing for a random one in {path}")
     if chosen:
         return chosen, None
     pin = Secret(secrets.token_hex(_RANDOM_BYTES // 2))
-    _write_private(kept, Secret(pin.reveal() + "\n"))
-    return pin, kept
+    _write_private(path, Secret(pin.reveal() + "\n"))
+    return pin, path
 
 
 def _pin_in(file: Path) -> Secret:

@@ -167,10 +167,10 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
                 f"{self.description} has {len(pair)} private keys called {shown(name)}, with the ids {ids}",
                 hint="rename or remove all but one with the vendor's tool (pkcs11-tool --delete-object --id)",
             )
-        known = ", ".join(repr(key.name) for key in self.keys())
+        names = ", ".join(repr(key.name) for key in self.keys())
         raise KeyNotFoundError(
             f"{self.description} has no key called {shown(name)}",
-            hint=f"it has {known}" if known else "make one: hsm-keys enroll --name NAME",
+            hint=f"it has {names}" if names else "make one: hsm-keys enroll --name NAME",
         )
 
     def holds(self, name: str) -> bool:

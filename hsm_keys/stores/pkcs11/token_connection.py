@@ -286,12 +286,12 @@ class TokenConnection:
         """Return the mechanism for a message or for its digest; some tokens have PSS only over a digest."""
         if self.offered is None:
             self.offered = self.token.slot.get_mechanisms()
-        known = (Mechanism.RSA_PKCS_PSS,) if digest else (Mechanism.SHA256_RSA_PKCS_PSS, Mechanism.RSA_PKCS_PSS)
-        for mechanism in known:
+        mechanisms = (Mechanism.RSA_PKCS_PSS,) if digest else (Mechanism.SHA256_RSA_PKCS_PSS, Mechanism.RSA_PKCS_PSS)
+        for mechanism in mechanisms:
             if mechanism in self.offered:
                 return mechanism
         raise StoreError(
-            f"{self.description} has no {known[0].name}, which this signature needs",
+            f"{self.description} has no {mechanisms[0].name}, which this signature needs",
             hint="use an Ed25519 key, or another token",
         )
 

@@ -256,8 +256,8 @@ class VaultConnection:
 
     def _denied(self, server: _Server, call: VaultCall, budget: _Budget, token: Secret) -> VaultError:
         """Return what a 403 means: the server answers alike where the token is bad and where a policy forbids."""
-        seen = self._exchange(server, _LOOK_UP, b"", budget, token)
-        if isinstance(seen, VaultAnswer) and seen.status == HTTPStatus.FORBIDDEN:
+        answer = self._exchange(server, _LOOK_UP, b"", budget, token)
+        if isinstance(answer, VaultAnswer) and answer.status == HTTPStatus.FORBIDDEN:
             return VaultTokenError(
                 f"Vault at {server.address} doesn't take the token: it is wrong, has expired, or mayn't look itself up",
                 hint="log in again (bao login, vault login), or set BAO_TOKEN; programs that run for long need a token "

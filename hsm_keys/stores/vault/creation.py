@@ -33,9 +33,9 @@ def make(entries: Entries, transit: Transit, name: str, key_type: KeyType) -> tu
         OutcomeUnknownError: If it isn't known what the server did; the next run finds out.
     """
     base = base_of(name)
-    seen = entries.read(base)
-    begun = _to_make(transit, seen, name, key_type)
-    written = entries.write(base, seen, {**seen.records, name: begun})
+    entry = entries.read(base)
+    begun = _to_make(transit, entry, name, key_type)
+    written = entries.write(base, entry, {**entry.records, name: begun})
     transit.create(begun.transit_key, name, key_type)
     record = Record(begun.transit_key)
     entries.write(base, written, {**written.records, name: record})
@@ -45,7 +45,7 @@ def make(entries: Entries, transit: Transit, name: str, key_type: KeyType) -> tu
     return record, transit_key
 
 
-def _to_make(transit: Transit, seen: KvEntry, name: str, key_type: KeyType) -> Record:
+def _to_make(transit: Transit, entry: KvEntry, name: str, key_type: KeyType) -> Record:
     """Return the record of a key that is to be made; one that an interrupted run began to make is taken over.
 
     Raises:
@@ -53,7 +53,7 @@ def _to_make(transit: Transit, seen: KvEntry, name: str, key_type: KeyType) -> R
         KeyProblemError: If an interrupted run left a key of another type.
     """
     fresh = Record(new_transit_key(base_of(name)), phase=Phase.MAKING, key_type=str(key_type), run=secrets.token_hex(8))
-    left = seen.records.get(name)
+    left = entry.records.get(name)
     if left is None:
         return fresh
     transit_key = transit.read(left.transit_key, name)

@@ -35,8 +35,8 @@ _READING: Final = frozenset({"root", "sudo", "read"})
 def attributes_of(key: TransitKey) -> dict[str, bool | str | int | None]:
     """Return what the engine says of a key; dates in ISO 8601."""
     attributes = {name: key.said.get(name) for name in _SAID}
-    known = {name: value if isinstance(value, bool | str | int) else None for name, value in attributes.items()}
-    return {"transit_key": key.name, "key_version": key.version, "creation_date": key.created, **known}
+    facts = {name: value if isinstance(value, bool | str | int) else None for name, value in attributes.items()}
+    return {"transit_key": key.name, "key_version": key.version, "creation_date": key.created, **facts}
 
 
 def watched_paths(mount: str, transit_key: str) -> tuple[str, str, str]:

@@ -116,15 +116,15 @@ class Entries:
         records = (
             {label: Record.parse(each) for label, each in content.items()} if isinstance(content, dict) else {"": None}
         )
-        known = {label: record for label, record in records.items() if record is not None and base_of(label) == base}
-        if len(known) < len(records):
+        own = {label: record for label, record in records.items() if record is not None and base_of(label) == base}
+        if len(own) < len(records):
             raise VaultGarbledAnswerError(
                 f"the entry {self._mount}/{FOLDER}/{base} isn't one that hsm-keys has written",
                 hint="somebody has changed it: bring back an earlier version (bao kv rollback)",
             )
-        return KvEntry(version, known)
+        return KvEntry(version, own)
 
-    def write(self, base: str, seen: KvEntry, records: Mapping[str, Record]) -> KvEntry:
+    def write(self, base: str, entry: KvEntry, records: Mapping[str, Record]) -> KvEntry:
         """Write an entry in the place of the one that was seen, and return it. A lost answer is settled by looking.
 
         Raises:
@@ -135,12 +135,12 @@ class Entries:
         call = VaultCall(f"write the entry of {shown(base)}", "POST", self._path(base), changes=True)
         keys = {label: record.as_dict() for label, record in sorted(records.items())}
         try:
-            answer = self._connection().ask(call, {"options": {"cas": seen.version}, "data": {"keys": keys}})
+            answer = self._connection().ask(call, {"options": {"cas": entry.version}, "data": {"keys": keys}})
         except OutcomeUnknownError:
             now = self.read(base)
-            if now.version == seen.version + 1 and dict(now.records) == dict(records):
+            if now.version == entry.version + 1 and dict(now.records) == dict(records):
                 return now
-            if now.version == seen.version:
+            if now.version == entry.version:
                 raise  # it may still be under way
             raise _changed(base) from None
         if answer.status == HTTPStatus.BAD_REQUEST and answer.says(_CONFLICT):
@@ -160,13 +160,13 @@ class Entries:
             KeyBusyError: If somebody else is faster again and again, or ``change`` says so.
         """
         for left in reversed(range(_ATTEMPTS)):
-            seen = self.read(base)
-            records = dict(seen.records)
+            entry = self.read(base)
+            records = dict(entry.records)
             change(records)
-            if records == dict(seen.records):
-                return seen
+            if records == dict(entry.records):
+                return entry
             try:
-                return self.write(base, seen, records)
+                return self.write(base, entry, records)
             except KeyBusyError:
                 if not left:
                     raise

@@ -231,7 +231,7 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
         known = check_api_key_id(api_key_id)
         if not key.ours:
             check_label(key.name)
-        bound: list[Record] = []
+        new_records: list[Record] = []
 
         def write(records: Records) -> None:
             label = label_of(records, vault_key.transit_key)
@@ -244,10 +244,10 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
             records[label] = replace(
                 record, api_key_id=known, environment=environment, phase=None, key_type=None, run=None
             )
-            bound[:] = [records[label]]
+            new_records[:] = [records[label]]
 
         self.entries.change(base_of(key.name), write)
-        return self._key(key.name, bound[0], vault_key.found)
+        return self._key(key.name, new_records[0], vault_key.found)
 
     def begin_registration(self, key: StoredKey, environment: str) -> VaultKey:
         """Write the environment into the entry.

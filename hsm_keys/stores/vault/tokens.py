@@ -91,14 +91,14 @@ class SteadyToken:
         token = self.current
         left_s = 0.0
         try:
-            seen = self._server.look_up_token(token)
-            left_s = float(seen.get("ttl") or 0)
+            facts = self._server.look_up_token(token)
+            left_s = float(facts.get("ttl") or 0)
             if left_s <= 0:
                 return None
-            lifetime_s = float(seen.get("creation_ttl") or left_s)
+            lifetime_s = float(facts.get("creation_ttl") or left_s)
             if left_s > lifetime_s * (1 - _SHARE):
                 return max(_SHORTEST_S, left_s - lifetime_s * (1 - _SHARE))
-            if seen.get("renewable") is True:
+            if facts.get("renewable") is True:
                 renewed_s = self._server.renew_token(token)
                 if renewed_s > left_s:
                     return max(_SHORTEST_S, renewed_s * _SHARE)
