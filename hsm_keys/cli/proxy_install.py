@@ -11,12 +11,16 @@ import click
 
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import key_name
+from hsm_keys.cli.output import print_line
 from hsm_keys.errors import UsageError
+from hsm_keys.stores import backend_of
 
 __all__ = ["install"]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _STORE = "pkcs11:token=LABEL?module-path=/path/module.so"
+_QUOTES = frozenset("'\"\\ ")
+_HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108 - by ProtectHome= and PrivateTmp=
 
 
 @command(epilog="Example: hsm-keys proxy install prod --systemd --print > install.sh")
@@ -36,14 +40,26 @@ def install(*, name: str, store: str | None, systemd: bool, prints: bool) -> Non
             "the name can't be that of a systemd unit", hint="use a key whose name has letters, digits, dots and dashes"
         )
     uri = store or _STORE
-    if "pin-value" in uri or not uri.isprintable() or not uri.isascii():
-        raise UsageError("the store's URI can't stand in a file that others read", hint="leave the PIN out of it")
+    backend = backend_of(uri)
+    backend.check_public(uri)
+    if not uri.isprintable() or not uri.isascii() or _QUOTES & set(uri):
+        raise UsageError(
+            "the store's URI can't stand in a file that others read", hint="percent-encode what is no letter of a URI"
+        )
+    program = _program()
+    if program.startswith(_HIDDEN):
+        print_line(
+            f"WARNING: the service can't see {program}: install hsm-keys in /opt/hsm-keys, and print this by that one",
+            err=True,
+        )
+    secret = "pin.sh" if backend.wants_secret(uri) else "no-pin.sh"
     parts = {
         "NAME": name,
+        "SECRET": _text(secret),
         "ENV": f"HSM_KEYS_STORE={uri}",
         "POLICY": _text("policy.toml"),
         "SOCKET": _text("hsm-keys-proxy@.socket"),
-        "SERVICE": _text("hsm-keys-proxy@.service").replace("/opt/hsm-keys/bin/hsm-keys", _program()),
+        "SERVICE": _text("hsm-keys-proxy@.service").replace("/opt/hsm-keys/bin/hsm-keys", program),
     }
     click.echo(re.sub(r"@([A-Z]+)@", lambda match: parts[match[1]], _text("install.sh")))
 

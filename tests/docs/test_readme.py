@@ -51,6 +51,7 @@ STORY = (
 )
 ELSEWHERE = {
     "docs/agents": "tests/docs/test_agents_page.py",
+    "docs/containers": "its examples run containers",
     "docs/disaster": "its examples wait, or need what is broken",
     "docs/fix": "tests/integrations/test_quickfix.py",
     "docs/modules": "its examples need a module of the reader's",
@@ -58,6 +59,7 @@ ELSEWHERE = {
     "docs/sandbox": "tests/docs/test_sandbox_page.py",
     "docs/sdks": "tests/integrations",
     "docs/start": "tests/docs/test_start_page.py",
+    "docs/systemd": "tests/proxy/test_installing.py runs the script that it prints",
     "docs/vault": "tests/vault",
 }
 PAGES = {

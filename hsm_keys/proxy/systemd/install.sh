@@ -6,16 +6,7 @@ install -d -m 755 "$etc/hsm-keys" "$etc/systemd/system"
 write() { # FILE MODE, the content from stdin
     [ -e "$1" ] || install -m "$2" /dev/stdin "$1"
 }
-if [ ! -e "$etc/hsm-keys/$name.pin" ]; then
-    printf 'PIN of the token: ' >&2
-    if [ -t 0 ]; then
-        trap 'stty echo' EXIT
-        stty -echo
-    fi
-    IFS= read -r pin
-    printf '\n' >&2
-    printf %s "$pin" | write "$etc/hsm-keys/$name.pin" 600
-fi
+@SECRET@
 write "$etc/hsm-keys/$name.env" 644 <<'FILE'
 @ENV@
 FILE
@@ -28,5 +19,7 @@ FILE
 write "$etc/systemd/system/hsm-keys-proxy@.service" 644 <<'FILE'
 @SERVICE@
 FILE
-[ -n "${DESTDIR:-}" ] || systemctl daemon-reload
-[ -n "${DESTDIR:-}" ] || systemctl enable --now "hsm-keys-proxy@$name.socket"
+[ -z "${DESTDIR:-}" ] || exit 0
+systemctl daemon-reload
+systemctl enable --now "hsm-keys-proxy@$name.socket"
+printf '%s\n' "look at $etc/hsm-keys/$name.env and $name.toml, then: systemctl start hsm-keys-proxy@$name" >&2
