@@ -11,6 +11,7 @@ where 100 % is the target. ``--scale 0.1`` is a quick run that shows that everyt
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
 import os
@@ -26,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+import aiohttp
 import httpx2
 
 from hsm_keys.proxy.audit import AuditTrail
@@ -178,13 +180,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--requests", type=int, default=0, help="also look whether memory grows over so many requests")
+    parser.add_argument("--sessions", type=int, default=0, help="the same over so many WebSocket sessions")
     given = parser.parse_args()
     SCALE = given.scale
     folder = Path(tempfile.mkdtemp(prefix="hsm-"))
     folder.chmod(0o711)  # nginx's worker is another user
     bench = Bench(folder)
     try:
-        measure(bench, given.requests)
+        measure(bench, given.requests, given.sessions)
     finally:
         for process in list(bench.running):
             bench.stop(process)
@@ -194,13 +197,14 @@ def main() -> None:
         print(f"{share:6.0%}  {what}")
 
 
-def measure(bench: Bench, requests: int) -> None:
+def measure(bench: Bench, requests: int, sessions: int) -> None:
     softhsm = SoftHsm(bench.folder)
     os.environ["SOFTHSM2_CONF"] = str(softhsm.conf)
     token = softhsm.init_token()
     with SandboxServer() as sandbox:
         os.environ |= {
             "KALSHI_API_BASE_URL": f"http://127.0.0.1:{bench.port}/trade-api/v2",
+            "KALSHI_WS_URL": sandbox.ws_url,
             "HSM_KEYS_STORE": token.uri,
             "KALSHI_KEY_ID": sandbox.bootstrap_key_id,
             "KALSHI_PRIVATE_KEY": sandbox.bootstrap_pem,
@@ -212,7 +216,7 @@ def measure(bench: Bench, requests: int) -> None:
             command = [sys.executable, "-m", "hsm_keys", "enroll", "--name", name, "--key-type", kind]
             subprocess.run(command, check=True, capture_output=True)
         at_once(bench, token.uri)
-        ahead(bench, forward, requests)
+        ahead(bench, forward, requests, sessions)
     verify_a_million(bench.folder, load_private_key(sandbox.bootstrap_pem))
 
 
@@ -237,7 +241,7 @@ def at_once(bench: Bench, uri: str) -> None:
     bench.stop(proxy)
 
 
-def ahead(bench: Bench, forward, requests: int) -> None:
+def ahead(bench: Bench, forward, requests: int, sessions: int) -> None:
     """Measure a key that signs ahead (Ed25519 on SoftHSM) beside nginx as a plain forward."""
     proxy = bench.proxy("ed", "--presign", "4", "--presign-rate", "2500", *bench.policy)
     plain, signed = bench.folder / "plain", bench.folder / "ed"
@@ -258,8 +262,8 @@ def ahead(bench: Bench, forward, requests: int) -> None:
     full = bench.load("proxy, signed ahead, 16 clients", signed, process=proxy, connections=16)
     at_least("throughput, signed ahead (Ed25519)", full.rate, 1800, "requests a second")
     bench.load("nginx, 16 clients", plain, process=forward, connections=16)
-    if requests:
-        memory(bench, proxy, requests)
+    if requests or sessions:
+        memory(bench, proxy, requests, sessions)
     bench.stop(proxy)
     proxy = bench.proxy("ed", "--presign", "4", "--presign-rate", "2500")  # no policy: judged orders go with no /sign
     wanted = f"/sign?method=POST&path={ORDERS}"
@@ -268,17 +272,37 @@ def ahead(bench: Bench, forward, requests: int) -> None:
     bench.stop(proxy)
 
 
-def memory(bench: Bench, proxy, requests: int) -> None:
-    """Look at the proxy's memory before and after many requests."""
+def memory(bench: Bench, proxy, requests: int, sessions: int) -> None:
+    """Look at the proxy's memory before and after many requests and many WebSocket sessions."""
 
     def resident_mb() -> float:
         return int(Path(f"/proc/{proxy.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
 
     bench.load("warming up", bench.folder / "ed", process=proxy, connections=16, seconds=20)
-    before, done = resident_mb(), 0.0
+    asyncio.run(websockets(bench.folder / "ed", min(sessions, 200)))
+    before, done, seconds = resident_mb(), 0.0, 60.0
+    print(f"memory: {before:.1f} MB")
     while done < requests:
-        done += bench.load("for memory", bench.folder / "ed", process=proxy, connections=16, seconds=60).rate * 60
-    print(f"memory after {done:,.0f} requests: {before:.1f} MB before, {resident_mb():.1f} MB after")
+        load = bench.load("for memory", bench.folder / "ed", process=proxy, connections=16, seconds=seconds)
+        done += load.rate * max(1.0, seconds * SCALE)
+        print(f"memory after {done:,.0f} requests: {resident_mb():.1f} MB")
+    for number in range(0, sessions, 1000):
+        asyncio.run(websockets(bench.folder / "ed", min(1000, sessions - number)))
+        print(f"memory after {min(number + 1000, sessions):,} sessions: {resident_mb():.1f} MB")
+    target("memory after requests and sessions", resident_mb(), before * 1.05, "MB")
+
+
+async def websockets(path: Path, count: int) -> None:
+    """Open and close so many WebSocket sessions, 16 at a time."""
+    left = iter(range(count))
+
+    async def some(session: aiohttp.ClientSession) -> None:
+        for _ in left:
+            async with session.ws_connect("http://localhost/trade-api/ws/v2") as opened:
+                await opened.ping()
+
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path), limit=16)) as session:
+        await asyncio.gather(*(some(session) for _ in range(16)))
 
 
 def freeze(bench: Bench) -> None:

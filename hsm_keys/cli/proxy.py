@@ -60,6 +60,7 @@ class _NamedGroup(Group):
     metavar="RATE",
     help="Signatures a second that are made ahead, at most; a cloud's service bills each.  [default: 50]",
 )
+@click.option("--isolated", is_flag=True, help="Sign in a process of its own, for many clients at once on a token.")
 @click.option("--metrics", metavar="HOST:PORT", help="Serve /metrics, /healthz and /readyz on loopback.")
 @settings_options
 @click.pass_context
@@ -77,6 +78,7 @@ def proxy(ctx: click.Context, /, **arguments: Any) -> None:
     add_profile(settings)
     if arguments["policy"] is None and settings.policy:
         arguments["policy"] = Path(settings.policy)
+    isolated = arguments.pop("isolated")
     options = _options(arguments)
     keep_to_itself()
     base_url = kalshi_base_url(settings)
@@ -86,7 +88,7 @@ def proxy(ctx: click.Context, /, **arguments: Any) -> None:
     checked = import_extra("proxy", "hsm_keys.proxy.options").check_options(options)
     report = _report_json if settings.as_json else _report
     import_extra("proxy", "hsm_keys.proxy.logs").report_libraries(report)
-    with opened_store(settings, report) as store:
+    with opened_store(settings, report, isolated=isolated) as store:
         runner.run(signing_key(store, options.name, settings), base_url, checked, report, ws_url=settings.ws_url)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -53,16 +54,19 @@ def reporting(settings: Settings) -> Iterator[Reporter]:
 
 
 @contextmanager
-def opened_store(settings: Settings, report: Callable[[str], None], *, asks: bool = True) -> Iterator[KeyStore]:
+def opened_store(
+    settings: Settings, report: Callable[[str], None], *, asks: bool = True, isolated: bool = False
+) -> Iterator[KeyStore]:
     """Open the store that options and environment name, and close it after the command.
 
     Args:
         settings: The shared options.
         report: Hears what people should know.
         asks: Whether somebody at a terminal may be asked for a PIN.
+        isolated: Sign in a process of its own; such a store changes no keys.
     """
     _report_warnings(report)
-    with _open(settings, store_uri(settings, report), asks=asks) as store:
+    with _open(settings, store_uri(settings, report), asks=asks, isolated=isolated) as store:
         yield store
 
 
@@ -91,10 +95,14 @@ def opened_stores(settings: Settings, report: Callable[[str], None]) -> Iterator
         yield stores
 
 
-def _open(settings: Settings, uri: str, *, asks: bool = True) -> KeyStore:
-    from hsm_keys.stores import backend_of
+def _open(settings: Settings, uri: str, *, asks: bool = True, isolated: bool = False) -> KeyStore:
+    from hsm_keys.stores import backend_of, open_store
 
     ask = _ask_secret if asks and sys.stdin.isatty() else None
+    if isolated:
+        pin_file, force_pin = (settings.store_options.get(name) for name in ("pin_file", "force_pin"))
+        given = Path(pin_file) if pin_file else None
+        return open_store(uri, pin_file=given, ask_pin=ask, force_pin=bool(force_pin), isolated=True)
     return backend_of(uri).open(uri, settings.store_options, ask, settings.creation_options)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import signal
+import sys
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 _WATCH_S: Final = 0.2
+_SWITCH_S: Final = 0.0002
+"""After how long a thread that waits for the interpreter gets it: threads that sign wait for it on every return."""
+
 _RELOADED: Final = Stop(403, "policy", "the client's rules were changed meanwhile")
 _REVOKED: Final = Stop(401, "token", "the client's token was revoked meanwhile")
 
@@ -71,6 +75,7 @@ def run(
         AuditError: If the audit trail can't be written.
     """
     options = settings.options
+    sys.setswitchinterval(_SWITCH_S)
     state = state_folder(options.name)
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)

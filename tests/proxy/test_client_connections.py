@@ -242,6 +242,42 @@ def test_what_has_no_single_reading_is_refused_and_nothing_behind_it_is_read(nam
         assert served.wire.ended
 
 
+GADGETS = (
+    b"Transfer-Encoding:%bchunked", b"Transfer-Encoding%b: chunked", b"%bTransfer-Encoding: chunked",
+    b"Transfer-Encoding: chunked%b", b"X: X%bTransfer-Encoding: chunked", b"Transfer-Encoding: chunked%bX: X",
+    b"X: X\r%bTransfer-Encoding: chunked", b"X: X%b\nTransfer-Encoding: chunked", b"Transfer-Encoding: chunked\r%bX: X",
+    b"Transfer-Encoding: chunked%b\nX: X", b"Content-Length%b: 0", b"Content-Length: %b0", b"Transfer-Encoding: %bcow",
+)  # fmt: skip
+"""Where request smugglers put a byte that one server skips and another one doesn't."""
+
+
+@pytest.mark.parametrize("gadget", GADGETS)
+def test_no_byte_that_servers_read_differently_smuggles_a_request(gadget: bytes) -> None:
+    for byte in b"\x00\x01\x04\x08\x09\x0a\x0b\x0c\x0d\x1f\x20\x2c\x3b\x7f\x85\xa0\xff":
+        for body, length in ((b"0\r\n\r\n", 5), (b"0\r\n\r\nX", 6), (b"1\r\nA\r\n0\r\n\r\n", 4)):
+            line = gadget % bytes([byte])
+            data = b"POST /b HTTP/1.1\r\n%b\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (line, length, body) + LAST
+            served = read(data)
+            assert served.seen == as_h11_reads(data)[: len(served.seen)]
+            assert not served.refused or served.wire.ended
+
+
+def test_pipelined_requests_are_begun_one_a_turn() -> None:
+    """However many there are, others have their turns, and the interpreter's stack doesn't grow."""
+
+    async def run() -> None:
+        served = Served()
+        served.connection.data_received(GET * 2000)
+        for turn in range(1, 20):
+            assert len(served.seen) <= turn
+            await asyncio.sleep(0)
+        for _ in range(2 * 2000):
+            await asyncio.sleep(0)
+        assert len(served.seen) == 2000
+
+    asyncio.run(run())
+
+
 def test_a_body_that_is_too_long_is_refused_and_its_rest_is_no_request() -> None:
     for request in (
         b"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n" + GET,

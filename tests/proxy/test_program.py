@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ import pytest
 
 from hsm_keys.cli import main
 from hsm_keys.errors import UsageError
+from hsm_keys.processes import children_of
 from tests.docs.test_readme import PAGES
 from tests.support import node
 from tests.support.cli import run_cli, run_json
@@ -207,6 +209,32 @@ def test_freeze_ends_signing_at_full_load(store: str, sandbox: SandboxServer, tm
 
 @pytest.mark.softhsm
 @pytest.mark.parametrize("store", ["token"], indirect=True)
+def test_a_signer_in_a_process_of_its_own(store: str, sandbox: SandboxServer, tmp_path: Path) -> None:
+    """It ends with the proxy, a freeze holds, and a signer that is gone costs answers and repeats no order."""
+    run_json("enroll", "--name", "prod")
+    orders = f"{V2}/portfolio/events/orders"
+    send = (f"http://localhost{orders}", "-H", "Content-Type: application/json", "-d")
+    with Door(tmp_path, program([*PROXY, "--isolated"])) as door:
+        assert curl(door, *send, json.dumps(ORDER))[0] == 201
+        (signer,) = children_of(door.process.pid)
+        assert b"hsm_keys.stores.isolated" in Path(f"/proc/{signer}/cmdline").read_bytes()
+        assert run_cli("proxy", "freeze", "--name", "prod", **door.environment).returncode == 0
+        assert curl(door, *send, json.dumps(ORDER))[0] == 403
+        assert run_cli("proxy", "thaw", "--name", "prod", **door.environment).returncode == 0
+        os.kill(signer, signal.SIGKILL)
+        statuses = [curl(door, *send, json.dumps({**ORDER, "client_order_id": "after"}))[0]]
+        while statuses[-1] == 503 and len(statuses) < 200:  # it isn't started again at once
+            time.sleep(0.1)
+            statuses.append(curl(door, *send, json.dumps({**ORDER, "client_order_id": "after"}))[0])
+        assert (statuses[-1], set(statuses[:-1]) - {503}) == (201, set())
+        (signer,) = children_of(door.process.pid)
+        door.stop()
+    assert not Path(f"/proc/{signer}").exists()
+    assert len([seen for seen in sandbox.requests if seen.path == orders and seen.verified]) == 2
+
+
+@pytest.mark.softhsm
+@pytest.mark.parametrize("store", ["token"], indirect=True)
 def test_its_log_is_json_where_that_is_asked_for(store: str, sandbox: SandboxServer, tmp_path: Path) -> None:
     run_json("enroll", "--name", "prod")
     policy = tmp_path / "policy.toml"
@@ -246,7 +274,7 @@ def test_nobody_can_trace_it_once_it_has_a_pin(monkeypatch: pytest.MonkeyPatch) 
 
     calls: list[str] = []
 
-    def opened_store(*_: object) -> None:
+    def opened_store(*_: object, **__: object) -> None:
         calls.append("opened_store")
         raise UsageError("the store")
 
