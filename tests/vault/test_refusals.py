@@ -56,6 +56,7 @@ def make(vault: Vault) -> None:
         (SEALED, VaultSealedError),
         ((307, None), VaultStandbyError),
         ((500, {"errors": ["local node not active but active cluster node not found"]}), VaultStandbyError),
+        ((412, {"errors": ["required index state not present"]}), VaultStandbyError),
         ((429, {"errors": ["rate limit quota exceeded"]}), VaultThrottledError),
         ((500, {"errors": ["1 error occurred: internal error"]}), VaultDownError),
         ((502, b"<html>bad gateway</html>"), VaultDownError),
@@ -96,7 +97,40 @@ def test_a_redirect_is_not_followed(vault: Vault, way: FaultyVault) -> None:
         assert elsewhere.seen == []
 
 
-@pytest.mark.parametrize("fault", [SEALED, (307, None), "drop", (502, b"")])
+HEALTH = {"initialized": True, "sealed": False, "standby": False, "version": "1.21.0+ent", "replication_dr_mode": ""}
+"""As HashiCorp's API documentation shows it for /sys/health."""
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "verdict", "words"),
+    [
+        (200, {}, "ok", "unsealed and active"),
+        (429, {"standby": True, "ha_connection_healthy": True}, "ok", "is a standby"),
+        (473, {"standby": True, "performance_standby": True}, "ok", "is a standby"),
+        (472, {"replication_dr_mode": "secondary"}, "warning", "secondary for disaster recovery"),
+        (474, {"standby": True, "ha_connection_healthy": False}, "warning", "can't reach the active server"),
+        (501, {"initialized": False, "sealed": True}, "warning", "is sealed"),
+        (503, {"sealed": True}, "warning", "is sealed"),
+        (530, {"removed_from_cluster": True}, "warning", "removed from its cluster"),
+    ],
+)
+def test_doctor_tells_what_a_server_says_of_itself(
+    vault: Vault, way: FaultyVault, *, status: int, body: dict[str, Any], verdict: str, words: str
+) -> None:
+    with open_store(uri_of(vault, way.address)) as store:
+        way.faults = [("sys/health", (status, HEALTH | body))]
+        check = store.diagnose([])[0]
+    assert (check.name, check.verdict) == ("server", verdict)
+    assert words in check.message
+
+
+def test_what_changes_something_goes_to_the_next_server_where_one_lags_behind(vault: Vault, way: FaultyVault) -> None:
+    way.always = (412, {"errors": ["required index state not present"]})
+    with open_store(uri_of(vault, way.address, vault.address)) as store:
+        assert store.generate("prod", KeyType.ED25519).ours
+
+
+@pytest.mark.parametrize("fault", [SEALED, (307, None), (412, {"errors": []}), "drop", (502, b"")])
 def test_the_next_server_is_asked_and_stays_in_front(vault: Vault, way: FaultyVault, fault: Any) -> None:
     make(vault)
     with FaultyVault(vault.address) as second, open_store(uri_of(vault, way.address, second.address)) as store:

@@ -184,7 +184,7 @@ EXPLANATIONS: Final = {
         3,
     ),
     "vault_standby": Explanation(
-        "The server is a standby and doesn't pass requests on to the active one.",
+        "The server is a standby: it doesn't pass requests on to the active one, or lags behind it.",
         "Name the active server, or all of them, in address=.",
         "bao operator members",
         3,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.errors import HsmKeysError, StoreError
 from hsm_keys.stores.checks import Check
@@ -10,7 +10,7 @@ from hsm_keys.stores.vault.key import VaultKey
 from hsm_keys.values import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from hsm_keys.stores.base import StoredKey
     from hsm_keys.stores.vault.connection import VaultConnection
@@ -30,11 +30,24 @@ def servers(connection: VaultConnection) -> list[Check]:
         version = shown(str(answer.body.get("version")))
         if answer.body.get("sealed") is not False:
             checks.append(Check("server", "warning", f"{address} (version {version}) is sealed", "have it unsealed"))
+        elif trouble := _out_of_order(answer.body):
+            checks.append(Check("server", "warning", f"{address} (version {version}) {trouble[0]}", trouble[1]))
         elif answer.body.get("standby"):
             checks.append(Check("server", "ok", f"{address} (version {version}) is a standby"))
         else:
             checks.append(Check("server", "ok", f"{address} (version {version}) is unsealed and active"))
     return checks
+
+
+def _out_of_order(health: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return why an unsealed server serves no requests, and what to do; the fields are HashiCorp Vault's."""
+    if health.get("removed_from_cluster"):
+        return "was removed from its cluster", "take it out of address="
+    if health.get("replication_dr_mode") == "secondary":
+        return "is a secondary for disaster recovery, and serves no requests", "name the primary in address="
+    if health.get("standby") and health.get("ha_connection_healthy") is False:
+        return "is a standby that can't reach the active server", "have its operators look at the cluster"
+    return None
 
 
 def token(connection: VaultConnection) -> Check:

@@ -139,6 +139,11 @@ def refusal_of(answer: VaultAnswer, call: VaultCall) -> HsmKeysError | None:
             f"{where} is a standby, and passes nothing on to the active server",
             hint="name the active server or the load balancer in address=, or several servers, separated by commas",
         )
+    if status == HTTPStatus.PRECONDITION_FAILED:  # Vault Enterprise: nothing was done, and it says to ask again
+        return VaultStandbyError(
+            f"{where} hasn't got the active server's newest data yet (412)",
+            hint="try again; or name the active server or the load balancer in address=",
+        )
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return VaultThrottledError(
             f"{where} throttles: a rate limit quota is used up (asked to {call.what})",

@@ -77,7 +77,7 @@ class VaultSealedError(VaultDownError):
 
 
 class VaultStandbyError(VaultDownError):
-    """The server is a standby, and doesn't pass requests on to the active one."""
+    """The server is a standby: it doesn't pass requests on to the active one, or lags behind it."""
 
     code = "vault_standby"
 
