@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_core import to_json
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["Journal", "JournalError", "read_journal"]
+
+_LOOK_EVERY_S: Final = 0.1
+"""Seconds after which it is looked again whether the file is still there: that takes as long as to write a line."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -62,6 +67,7 @@ class Journal:
                 f"{folder} can't be used: {error.strerror}", hint="one proxy at a time signs with a key"
             ) from None
         self.size = os.fstat(self._file).st_size
+        self._looked_at = -inf
 
     def read(self) -> list[list[Any]]:
         """Return what its lines say, and cut off the end of one that was never whole.
@@ -85,18 +91,25 @@ class Journal:
         """
         content = to_json(line) + b"\n"
         try:
-            info = os.fstat(self._file)
-            if not info.st_nlink:
-                raise self._failed("it was removed; a restart begins anew with full caps")
-            if info.st_size != self.size:  # what a failed write left there, and couldn't be cut off then
-                os.ftruncate(self._file, self.size)
+            if time.monotonic() - self._looked_at > _LOOK_EVERY_S:
+                self._look()
             if os.write(self._file, content) != len(content):  # a full disk, or a limit of the file's size
                 raise self._failed("it takes no whole line")
         except OSError as error:
             raise self._failed(error.strerror or str(error)) from None
         self.size += len(content)
 
+    def _look(self) -> None:
+        """Look whether the file is still there, and as it was left."""
+        info = os.fstat(self._file)
+        if not info.st_nlink:
+            raise self._failed("it was removed; a restart begins anew with full caps")
+        if info.st_size != self.size:  # what a failed write left there, and couldn't be cut off then
+            os.ftruncate(self._file, self.size)
+        self._looked_at = time.monotonic()
+
     def _failed(self, why: str) -> JournalError:
+        self._looked_at = -inf
         with suppress(OSError):
             os.ftruncate(self._file, self.size)
         return JournalError(
