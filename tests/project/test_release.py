@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from hsm_keys._version import __version__
 from tests.docs.test_readme import blocks_of
 from tests.support.cli import ROOT
 
@@ -51,6 +52,12 @@ def _build(folder: Path, *, umask: int, time: int) -> dict[str, str]:
         capture_output=True,
     )
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (folder / "dist").iterdir()}
+
+
+def test_the_changelog_has_the_version_that_is_next_or_out_below_what_is_not_released() -> None:
+    sections = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sections[0] == "Unreleased"
+    assert re.fullmatch(re.escape(__version__) + r" - \d{4}-\d\d-\d\d", sections[1])
 
 
 @pytest.mark.program
