@@ -18,6 +18,7 @@ from hsm_keys.sandbox.server import SandboxServer
 from tests.support import kills, sdks
 from tests.support import shim as shim_support
 from tests.support import softhsm as softhsm_support
+from tests.support.fork_server import SETTLE_S
 from tests.support.shim import Shim
 from tests.support.softhsm import SoftHsm, TestToken
 
@@ -121,10 +122,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(autouse=True, scope="session")
 def _made_once() -> Iterator[None]:
-    """Make once a process what takes longer than most tests: the sandboxes' bootstrap keys, and AWS's models read."""
+    """Make once a process what takes longer than most tests: the sandboxes' bootstrap keys, and AWS's models read.
+
+    And wait less for Kalshi than a workflow does.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hsm_keys.sandbox.server.generate_pair", cache(generate_pair))
         patch.setattr("botocore.session.create_loader", cache(create_loader))
+        patch.setattr("hsm_keys.lifecycle.ending.SETTLE_S", SETTLE_S)
         yield
 
 

@@ -44,11 +44,11 @@ if TYPE_CHECKING:
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.stores.base import StoredKey
 
-__all__ = ["end_api_key", "settle"]
+__all__ = ["SETTLE_S", "end_api_key", "settle"]
 
 _ATTEMPTS: Final = 4  # a key that was deleted a moment ago may still be known somewhere
 _PATIENCE_S: Final = 10.0
-_SETTLE_S: Final = 2.0
+SETTLE_S: Final = 2.0
 """Seconds between two looks, where Kalshi may not have carried out yet what it was asked for."""
 
 
@@ -58,7 +58,7 @@ class _StillThere(Exception):  # noqa: N818 - a state, not an error
 
 def settle() -> None:
     """Wait until Kalshi has carried out what it was asked for a moment ago, and all of it knows that."""
-    time.sleep(_SETTLE_S)
+    time.sleep(SETTLE_S)
 
 
 def end_api_key(

@@ -8,9 +8,8 @@ of the name may be anybody's. The mark goes last.
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from hsm_keys.errors import (
     HsmKeysError,
@@ -23,6 +22,7 @@ from hsm_keys.errors import (
 from hsm_keys.inspecting.custody import examine_custody, prove_imported
 from hsm_keys.inspecting.proof_of_possession import find_registration, prove_registration, signs
 from hsm_keys.kalshi.account import unclaimed
+from hsm_keys.lifecycle.ending import SETTLE_S, settle
 from hsm_keys.lifecycle.enroll import Enrollment
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.made_by_kalshi import KALSHI, GeneratedPair, KalshiGenerator, called
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = ["Generator"]
-
-_SETTLE_S: Final = 2.0
-"""Kalshi may still be making the pair that a killed run asked for: it can't be deleted before it is listed."""
 
 
 class Generator:
@@ -82,8 +79,8 @@ class Generator:
             else:
                 check_environment(self._name, pending.environment, self._kalshi.environment)
             if pending is not None and pending.key is None:
-                self._report(f"an earlier run was interrupted: waiting {_SETTLE_S:.0f} s for what it asked of Kalshi")
-                time.sleep(_SETTLE_S)
+                self._report(f"an earlier run was interrupted: waiting {SETTLE_S:.0f} s for what it asked of Kalshi")
+                settle()  # Kalshi may still be making a pair, and it can't be deleted before it is listed
             listed = self._kalshi.listed()  # also shows, before anything is made, that we may ask
             namesakes = self._namesakes(listed)
             if pending is None or pending.environment is None:  # such a mark doesn't say where it was to be made

@@ -53,11 +53,6 @@ def traces_of(pem: str) -> list[bytes]:
     return [*lines, *(form for secret in secrets for form in (secret, secret.hex().encode(), repr(secret).encode()))]
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hsm_keys.lifecycle.generate._SETTLE_S", 0.1)  # the sandbox is quicker than Kalshi may be
-
-
 def test_the_object_of_the_contract_and_the_other_commands(pin: str, sandbox: SandboxServer) -> None:
     given = run_json("generate", "ci", "--slot", "0", "--scope", "read", "--subaccount", "3")
     assert list(given) == ["name", "api_key_id", "key_type", "state", "uri", "public_key_pem", "custody"]

@@ -94,7 +94,7 @@ class Answers:
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     stamina.set_testing(True, attempts=1)
-    monkeypatch.setattr(ending, "_SETTLE_S", 0)
+    monkeypatch.setattr(ending, "SETTLE_S", 0)
     yield
     stamina.set_testing(False)
 

@@ -82,11 +82,6 @@ def person(store: KeyStore, sandbox: SandboxServer) -> Generating:
     return Generating(sandbox, store)
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hsm_keys.lifecycle.generate._SETTLE_S", 0.1)  # the sandbox is quicker than Kalshi may be
-
-
 @pytest.mark.parametrize("key_type", [KeyType.RSA_2048, KeyType.ED25519])
 def test_from_nothing_to_imported_bound_and_proved(person: Generating, key_type: KeyType, tmp_path: Path) -> None:
     done = person.generate(key_type=key_type, scopes=["read", "write::trade"], subaccount=7)

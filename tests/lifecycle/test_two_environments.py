@@ -14,7 +14,6 @@ from hsm_keys.inspecting.inventory import take_inventory
 from hsm_keys.inspecting.reconcile import judge
 from hsm_keys.inspecting.snapshot import observe
 from hsm_keys.kalshi.account import Account
-from hsm_keys.lifecycle import ending, generate
 from hsm_keys.lifecycle.enroll import adopt, enroll
 from hsm_keys.lifecycle.generate import Generator
 from hsm_keys.lifecycle.made_by_kalshi import KalshiGenerator
@@ -57,12 +56,6 @@ def sides(store: KeyStore) -> Iterator[tuple[Side, Side]]:
     """The environments A and B, and one store for both."""
     with SandboxServer(key_type="ed25519") as one, SandboxServer(key_type="ed25519") as other:
         yield Side(one, store), Side(other, store)
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ending, "_SETTLE_S", 0.01)
-    monkeypatch.setattr(generate, "_SETTLE_S", 0.01)
 
 
 def contents(store: KeyStore) -> list[tuple[str, str | None, str | None]]:

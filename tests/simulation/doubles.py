@@ -7,11 +7,12 @@ import time
 from contextlib import contextmanager
 from functools import cache
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import stamina
 
+import hsm_keys.lifecycle.ending
 import hsm_keys.lifecycle.locking
 import hsm_keys.signing.algorithms
 import hsm_keys.signing.flow
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.simulation.world import World
+
+_SETTLE_S: Final = hsm_keys.lifecycle.ending.SETTLE_S
 
 
 class Stage:
@@ -123,6 +126,7 @@ def doubles() -> Iterator[None]:
         _everywhere(patch, "wrap", hsm_keys.signing.wrapping.wrap, wrap)
         patch.setattr(stamina, "retry_context", _retry_context)
         patch.setattr(time, "sleep", _sleep)
+        patch.setattr(hsm_keys.lifecycle.ending, "SETTLE_S", _SETTLE_S)  # other tests wait for less
         patch.setattr(hsm_keys.signing.signer, "time", _Time)
         patch.setattr(hsm_keys.signing.flow, "time", _Time)
         threads = SimpleNamespace(Thread=_Thread)

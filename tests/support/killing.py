@@ -361,8 +361,6 @@ def _answer(function: str, arguments: list[Any]) -> Any:
 
 def serve(effects: list[str]) -> None:
     """Fork for each order that comes on stdin, and answer on stdout."""
-    for waiting in ("generate", "ending"):  # the sandbox is quicker
-        import_module(f"hsm_keys.lifecycle.{waiting}")._SETTLE_S = 0.3  # type: ignore[attr-defined]
     run: _Run | None = None
     for line in sys.stdin:
         order = json.loads(line)
