@@ -76,9 +76,10 @@ def pytest_configure(config: pytest.Config) -> None:
     _hear_signals()
     if _runs_everything(config):
         if not _IN_CI:
-            config.option.markexpr = "not crash"  # an option reaches xdist's workers
+            config.option.markexpr = "not crash and not program"  # an option reaches xdist's workers
             config.stash[_LEFT_OUT] = (
-                "the commands that are killed at every step; `./softhsm-setup.sh pytest -m crash` runs them"
+                "commands that are killed at every step, and programs from their start to their end; "
+                "`./softhsm-setup.sh pytest -m 'crash or program'` runs them"
             )
         elif not kills.AT_RANDOM:
             config.stash[_LEFT_OUT] = (
