@@ -45,8 +45,10 @@ _BOUNDS: Final = {
 }
 
 
-def not_toml(error: tomllib.TOMLDecodeError) -> str:
+def not_toml(error: tomllib.TOMLDecodeError | RecursionError) -> str:
     """Return where a text stops to be TOML, and what stands there as far as that is harmless."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
     text = str(error)
     place = _POSITION.search(text)
     return text if text.startswith(_PLAIN) else f"an error{place[0] if place else ''}"

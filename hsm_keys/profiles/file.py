@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,9 @@ def read_profiles(path: Path) -> Profiles | None:
             holds, such as a secret.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UsageError(f"{shown_path(path)} is no regular file", hint="mend that, or move it")
             check_nobody_else_writes(path, file.fileno())
             content = file.read(_MAX_LENGTH + 1)
     except (FileNotFoundError, NotADirectoryError):
@@ -142,6 +145,10 @@ def read_profiles(path: Path) -> Profiles | None:
             return None
         raise UsageError(f"{shown_path(path)} can't be read: {error.strerror}", hint="mend that, or move it") from None
     return parse_profiles(path, content)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a FIFO would wait for somebody who writes
 
 
 def _is_of_this_user(path: Path) -> bool:
@@ -165,7 +172,7 @@ def parse_profiles(path: Path, content: bytes) -> Profiles:
         table = tomllib.loads(content.decode())
     except UnicodeDecodeError:
         raise UsageError(f"{path} isn't UTF-8", hint=hint) from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is no TOML: {not_toml(error)}", hint=hint) from None
     problem, profiles = _profiles(path, table)
     default = table.get("default")

@@ -235,7 +235,7 @@ def parse_policy(text: str, *, source: str = "the policy") -> Policy:
     """
     try:
         return Policy.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(
             f"{source} is no TOML: {not_toml(error)}", hint="mend it; `hsm-keys proxy check` reads it too"
         ) from None

@@ -40,6 +40,7 @@ _NO_CODE: Final = -1
 
 _GRACE_S: Final = 2.0
 _SIGNALLED: Final = 128
+_KILLED: Final = _SIGNALLED + signal.SIGKILL
 
 
 def exit_code_of(status: int) -> int:
@@ -106,14 +107,22 @@ def _kept(run: socket.socket, waking: int, program: int) -> int:
                 return _NO_CODE
             if word[0] == END:
                 kill_at = time.monotonic() + _GRACE_S
-                _signal(program, signal.SIGTERM)
-                _signal(program, signal.SIGCONT)
-            elif word[0] in signal.sigpending():
-                signal.sigwait({word[0]})  # the whole group got it, and so has the program
-            else:
-                _signal(program, word[0])
+            _obey(program, word[0])
         if time.monotonic() >= kill_at:
-            _signal(program, signal.SIGKILL)
+            if not _signal(program, signal.SIGKILL):
+                return _KILLED
+            kill_at = time.monotonic() + _GRACE_S
+
+
+def _obey(program: int, number: int) -> None:
+    """Hand a signal on, or ask the program to end."""
+    if number == END:
+        _signal(program, signal.SIGTERM)
+        _signal(program, signal.SIGCONT)
+    elif number in signal.sigpending():
+        signal.sigwait({number})  # the whole group got it, and so has the program
+    else:
+        _signal(program, number)
 
 
 def _ended() -> list[tuple[int, int]]:
@@ -144,7 +153,8 @@ def end_children(*, but: Collection[int] = (), grace_s: float = 0.0) -> None:
         late = time.monotonic() >= until
         for child in left:
             if late:
-                _signal(child, signal.SIGKILL)
+                if not _signal(child, signal.SIGKILL):
+                    but = {*but, child}  # another user's, as sudo's are: this user can't end it
             elif child not in told:
                 told.add(child)
                 _signal(child, signal.SIGTERM)
@@ -152,6 +162,12 @@ def end_children(*, but: Collection[int] = (), grace_s: float = 0.0) -> None:
         time.sleep(0.01)
 
 
-def _signal(process: int, number: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
+def _signal(process: int, number: int) -> bool:
+    """Send a signal; tell whether this user may."""
+    try:
         os.kill(process, number)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return True

@@ -108,6 +108,7 @@ def test_a_profile_that_is_not_there_is_an_error_that_names_the_near_one(write: 
         ('[profiles."a b"]', "can't be a profile"),
         ('default = "demo"\n[profiles.prod]', "default has to name a profile"),
         ("[profiles.prod", "is no TOML"),
+        ("a = " + "[" * 5_000, "is no TOML"),
         ("default = 'prod'\n" + "#" * 70_000, "too long"),
     ],
 )
@@ -161,6 +162,14 @@ def test_a_file_that_others_can_write_is_refused(write: Callable[[str], Path]) -
     assert read_profiles(path) is not None
     path.parent.chmod(0o777)
     with pytest.raises(UsageError, match="another file in the place"):
+        read_profiles(path)
+
+
+def test_a_file_that_is_none_is_refused_at_once(write: Callable[[str], Path]) -> None:
+    path = write(ALL)
+    path.unlink()
+    os.mkfifo(path, 0o600)
+    with pytest.raises(UsageError, match="no regular file"):
         read_profiles(path)
 
 

@@ -300,6 +300,7 @@ def test_rules_match_segments() -> None:
         ("[clients.a]", r"version: is missing"),
         ("version = 1\nclients = 5", r"clients: has to be a table"),
         ("version = 1\n[clients.a]\nmax_count = 1.5", r"max_count: has to be a whole number"),
+        ("version = " + "[" * 5_000, r"is no TOML"),
         ("version = 1\n[clients.a]\n[clients.a]", r"is no TOML: an error \(at line 3, column \d+\)"),
     ],
 )

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from hsm_keys.errors import HsmKeysError, OutcomeUnknownError
+from hsm_keys.processes import children_of
 from hsm_keys.running.errors import ProxyEndedError
 from hsm_keys.running.front import Front
-from hsm_keys.running.keeping import next_word
+from hsm_keys.running.keeping import end_children, next_word
 from hsm_keys.running.proxy_process import ProxyProcess
 
 if TYPE_CHECKING:
@@ -37,6 +38,23 @@ def test_who_ends_with_something_unread_has_ended_all_the_same() -> None:
         theirs.send(b"\x82")
         theirs.close()
         assert [next_word(ours), next_word(ours)] == [b"\x82", b""]
+
+
+def test_a_child_of_another_user_is_left_where_it_cant_be_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen(["sleep", "600"]) as child:
+        kill = os.kill
+
+        def refuse(process: int, number: int) -> None:
+            if process == child.pid:
+                raise PermissionError
+            kill(process, number)
+
+        monkeypatch.setattr(os, "kill", refuse)
+        others = set(children_of(os.getpid())) - {child.pid}
+        end_children(but=others)
+        monkeypatch.undo()
+        assert child.poll() is None
+        child.kill()
 
 
 class Shared:
