@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.stores.base import KeyStore
     from hsm_keys.stores.candidates import Candidate
+    from hsm_keys.stores.pins import Pin, PinWanted
     from hsm_keys.values import Secret
 
 __all__ = ["Backend", "Option", "refuse_two"]
@@ -177,6 +178,37 @@ class Backend(ABC):
             StoreError: If an option names what isn't there.
         """
         return []
+
+    def pin_apart(
+        self, uri: Secret, pin_file: Path | None, ask: Callable[[str], str] | None
+    ) -> tuple[Secret, Callable[[PinWanted], Pin | None]]:
+        """Return a URI without its PIN, and what finds the PIN here for a process that has none of its sources.
+
+        Args:
+            uri: Names the store.
+            pin_file: A file or pipe that holds the PIN.
+            ask: Asks a person for it; None where nobody can be asked.
+
+        Raises:
+            UsageError: If the URI is malformed.
+        """
+        del pin_file, ask  # for stores that have a PIN
+        return uri, lambda _wanted: None
+
+    def open_with(self, uri: str, get_pin: Callable[[PinWanted], Pin | None], *, force_pin: bool) -> KeyStore:
+        """Open a store with a PIN from anywhere, as the process does that ``pin_apart`` is for.
+
+        Args:
+            uri: Names it, without a PIN.
+            get_pin: Gets the PIN.
+            force_pin: Log in also where one more wrong PIN locks the store.
+
+        Raises:
+            UsageError: If the URI can't be used.
+            StoreError: If the store isn't there, or can't be used.
+        """
+        del get_pin  # for stores that have a PIN
+        return self.open(uri, {"force_pin": force_pin}, None, {})
 
     @abstractmethod
     def open(

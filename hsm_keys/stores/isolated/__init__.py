@@ -6,13 +6,11 @@ threads and forked children share its one login and its pool of sessions.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from hsm_keys.stores import backend_of
 from hsm_keys.stores.isolated.process import SignerProcess
 from hsm_keys.stores.isolated.store import IsolatedStore
-from hsm_keys.stores.pins import resolve_pin
-from hsm_keys.stores.uri import Pkcs11Uri
 from hsm_keys.values import Secret
 
 if TYPE_CHECKING:
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hsm_keys.stores.base import KeyStore
-    from hsm_keys.stores.pins import Pin, PinWanted
 
 __all__ = ["open_isolated"]
 
@@ -38,11 +35,5 @@ def open_isolated(
     """
     hidden = uri if isinstance(uri, Secret) else Secret(uri)
     del uri  # errors take this frame home, and there may be a PIN in it
-    is_token = hidden.reveal().lower().startswith("pkcs11:")
-    parsed = Pkcs11Uri.parse(hidden) if is_token else Pkcs11Uri()
-
-    def get_pin(wanted: PinWanted) -> Pin | None:
-        return resolve_pin(wanted, pin_file=pin_file, uri=parsed, ask=ask_pin)
-
-    without_pin = Secret(str(replace(parsed, pin_source=None, pin_value=None))) if is_token else hidden
+    without_pin, get_pin = backend_of(hidden).pin_apart(hidden, pin_file, ask_pin)
     return IsolatedStore(SignerProcess(without_pin, get_pin, force_pin=force_pin))

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 
 from hsm_keys.errors import KeyNotFoundError, PinMissingError, StoreUnavailableError, UsageError
 from hsm_keys.processes import keep_to_itself, peer_is_me
-from hsm_keys.stores import open_store
+from hsm_keys.stores import backend_of
 from hsm_keys.stores.isolated.folder import PrivateFolder
 from hsm_keys.stores.isolated.wire import (
     MAX_ANSWER,
@@ -31,7 +31,6 @@ from hsm_keys.stores.isolated.wire import (
     receive,
 )
 from hsm_keys.stores.pins import Pin, PinGetter, PinWanted
-from hsm_keys.stores.uri import Pkcs11Uri
 
 if TYPE_CHECKING:
     from hsm_keys.stores.base import KeyStore, StoredKey
@@ -221,13 +220,9 @@ def _sign_for(owner: socket.socket, uri: str, folder: PrivateFolder, *, force_pi
 
 
 def _opened(uri: str, owner: socket.socket, *, force_pin: bool) -> KeyStore:
-    if not uri.lower().startswith("pkcs11:"):
-        return open_store(uri)
-    from hsm_keys.stores.pkcs11 import open_with
-
     opening = threading.Event()
     opening.set()
-    store = open_with(Pkcs11Uri.parse(uri), _asking(owner, opening), force_pin=force_pin)
+    store = backend_of(uri).open_with(uri, _asking(owner, opening), force_pin=force_pin)
     opening.clear()
     return store
 

@@ -13,7 +13,7 @@ from hsm_keys.stores.access import Access
 from hsm_keys.stores.backend import Option, refuse_two
 from hsm_keys.stores.checks import Check, checked
 from hsm_keys.stores.new_store import MakesStores
-from hsm_keys.values import shown_path
+from hsm_keys.values import Secret, shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from hsm_keys.stores.base import KeyStore
     from hsm_keys.stores.candidates import Candidate
     from hsm_keys.stores.new_store import NewStore
+    from hsm_keys.stores.pins import Pin, PinWanted
     from hsm_keys.stores.uri import Pkcs11Uri
-    from hsm_keys.values import Secret
 
 __all__ = ["BACKEND"]
 
@@ -134,6 +134,26 @@ class _Tokens(MakesStores):
         conf = env.get("SOFTHSM2_CONF")
         folder = folder_in(Path(conf)) if conf else None
         return super().access_paths(env, home) + ([folder] if folder else [])
+
+    def pin_apart(
+        self, uri: Secret, pin_file: Path | None, ask: Callable[[str], str] | None
+    ) -> tuple[Secret, Callable[[PinWanted], Pin | None]]:
+        """Return the URI without pin-source and pin-value, and what reads or asks for the PIN."""
+        from hsm_keys.stores.pins import resolve_pin
+        from hsm_keys.stores.uri import Pkcs11Uri
+
+        parsed = Pkcs11Uri.parse(uri)
+
+        def get_pin(wanted: PinWanted) -> Pin | None:
+            return resolve_pin(wanted, pin_file=pin_file, uri=parsed, ask=ask)
+
+        return Secret(str(replace(parsed, pin_source=None, pin_value=None))), get_pin
+
+    def open_with(self, uri: str, get_pin: Callable[[PinWanted], Pin | None], *, force_pin: bool) -> KeyStore:
+        """Open the token with a PIN from anywhere."""
+        from hsm_keys.stores.pkcs11 import open_with
+
+        return open_with(_parsed(uri), get_pin, force_pin=force_pin)
 
     def candidates(
         self, options: Mapping[str, Any], env: Mapping[str, str], report: Callable[[str], None]
