@@ -27,7 +27,7 @@ _STYLE: Final = (
     "td:first-child,th:first-child{text-align:left}svg{width:100%;height:auto}rect{fill:#3a7bd5}"
     "line{stroke:currentColor;stroke-dasharray:3 3}.axis{stroke-dasharray:none;opacity:.5}"
     "text{fill:currentColor;font-size:11px}"
-    "@media(max-width:44rem){td,th{padding:.2rem .4rem;font-size:.85rem}text{font-size:17px}}"
+    "@media(max-width:44rem){td,th{padding:.2rem .1rem;font-size:.66rem}text{font-size:17px}}"
     "@media print{body{margin:0;max-width:none;font-size:10pt}h2{break-after:avoid}svg,tr{break-inside:avoid}}"
 )
 
