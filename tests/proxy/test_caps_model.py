@@ -1,12 +1,14 @@
 """Whatever happens in between, an account never spends more than its caps: against an exchange that knows the truth.
 
 The exchange below is written from the docs. It keeps what it was really sent, whether or not the proxy has heard of it.
+``HSM_KEYS_TEST_EXAMPLES=5000`` tries more than CI does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -46,7 +48,11 @@ SIDES = st.sampled_from(["bid", "ask"])
 COUNTS = st.integers(1, 400)
 PRICES = st.integers(1, 99)
 PARTS = st.integers(0, 100)
-OUTCOMES = st.sampled_from(["answered", "answered", "answered", "refused", "lost", "never arrived", "unsent"])
+OUTCOMES = st.sampled_from(["answered", "answered", "answered", "late", "refused", "lost", "never arrived", "unsent"])
+DONE = {"answered", "late", "lost"}
+"""Outcomes after which the exchange has done it."""
+
+EXAMPLES = int(os.environ.get("HSM_KEYS_TEST_EXAMPLES", "60"))
 
 
 @dataclass
@@ -97,7 +103,7 @@ class Fill(NamedTuple):
 
 
 class Exchange(RuleBasedStateMachine):
-    """Orders, answers, lost answers, fills, kills, freezes, reloads, and the passing of time."""
+    """Orders, answers, late and lost ones, fills, kills, freezes, reloads, and the passing of time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,6 +116,7 @@ class Exchange(RuleBasedStateMachine):
         self.went_out: dict[object, int] = {}
         self.frozen = False
         self.policy = WIDE
+        self.under_way: list[tuple[Any, bytes]] = []
         self.start()
 
     def start(self) -> None:
@@ -119,6 +126,8 @@ class Exchange(RuleBasedStateMachine):
         self.looking = Reconciler(reservations, self.get, self.journal, lambda: True)
 
     def teardown(self) -> None:
+        for hold, _ in self.under_way:
+            hold.end(was_sent=True)
         for _ in range(4):
             self.reconcile(1_000)
         for client in CAPS:
@@ -167,6 +176,9 @@ class Exchange(RuleBasedStateMachine):
         return verdict.hold if verdict.allowed else None
 
     def answer(self, hold: Any, outcome: str, said: dict[str, Any]) -> None:
+        if outcome == "late":
+            self.under_way.append((hold, json.dumps(said).encode()))
+            return
         if outcome == "answered":
             hold.hear(200, "", json.dumps(said).encode())
         if outcome == "refused":
@@ -190,7 +202,7 @@ class Exchange(RuleBasedStateMachine):
             if refuse and len(orders) > 1:
                 said.append({"client_order_id": order.name, "error": {"code": "no"}})
                 continue
-            if outcome in {"answered", "lost"}:
+            if outcome in DONE:
                 self.orders[order_id] = order
                 self.fill(order_id, part)
             counts = {"fill_count": text(order.filled), "remaining_count": text(order.live)}
@@ -250,7 +262,7 @@ class Exchange(RuleBasedStateMachine):
         hold = self.request(client, "POST", f"{ORDERS}/{order_id}/amend", body)
         if hold is None:
             return
-        if outcome in {"answered", "lost"}:
+        if outcome in DONE:
             order.client, order.price, order.live = client, price * 100, count
             self.fill(order_id, part)
         said = {"order_id": order_id, "fill_count": text(order.filled), "remaining_count": text(order.live)}
@@ -263,7 +275,7 @@ class Exchange(RuleBasedStateMachine):
         order = self.orders[order_id]
         hold = self.request("maker", "DELETE", f"{ORDERS}/{order_id}", None)
         reduced = order.live
-        if outcome in {"answered", "lost"}:
+        if outcome in DONE:
             order.live = 0
         if hold is not None:
             self.answer(hold, outcome, {"order_id": order_id, "reduced_by": text(reduced)})
@@ -276,7 +288,7 @@ class Exchange(RuleBasedStateMachine):
         hold = self.request("maker", "POST", f"{ORDERS}/{order_id}/decrease", {"reduce_by": text(by)})
         if hold is None:
             return
-        reduced = min(by, order.live) if outcome in {"answered", "lost"} else 0
+        reduced = min(by, order.live) if outcome in DONE else 0
         order.live -= reduced
         said = {"order_id": order_id, "remaining_count": text(order.live)}
         self.answer(hold, outcome, said | ({"reduced_by": text(reduced)} if says_by else {}))
@@ -285,6 +297,14 @@ class Exchange(RuleBasedStateMachine):
     @rule(data=st.data(), part=PARTS)
     def trade(self, data: st.DataObject, part: int) -> None:
         self.fill(data.draw(st.sampled_from([key for key, order in self.orders.items() if order.live])), part)
+
+    @precondition(lambda self: self.under_way)
+    @rule(data=st.data(), is_lost=st.booleans())
+    def late_answer(self, data: st.DataObject, *, is_lost: bool) -> None:
+        hold, said = self.under_way.pop(data.draw(st.integers(0, len(self.under_way) - 1)))
+        if not is_lost:
+            hold.hear(200, "", said)
+        hold.end(was_sent=True)
 
     @rule()
     def freeze_or_thaw(self) -> None:
@@ -297,6 +317,7 @@ class Exchange(RuleBasedStateMachine):
 
     @rule()
     def kill(self) -> None:
+        self.under_way.clear()
         self.journal.close()
         self.start()
 
@@ -326,5 +347,5 @@ def text(count: int) -> str:
 
 TestExchange = Exchange.TestCase
 TestExchange.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=EXAMPLES, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
