@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hsm_keys.inspecting.findings import Finding, about_key
 from hsm_keys.stores.condition import Usability
-from hsm_keys.stores.key_names import ENDING, IMPORTING, RETIRED, SUCCESSOR
+from hsm_keys.stores.key_names import ABORTING, ENDING, FINISHING, IMPORTING, RETIRED, SUCCESSOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -65,18 +65,34 @@ def _rotation(members: Sequence[Seen]) -> Iterator[Finding]:
     name = name_of(members[0])
     by_name = {key.name: key for key in members}
     current, new, old = (by_name.get(name + mark) for mark in ("", SUCCESSOR, RETIRED))
-    if new and old:
-        yield _handing_over(name, current, new, old)
+    old = old or by_name.get(name + FINISHING)
+    aborting = by_name.get(name + ABORTING)
+    taker = new or aborting
+    if taker and old:
+        yield _handing_over(name, current, taker, old)
+    elif aborting:
+        yield _aborting(name, current, aborting)
     elif new:
         yield _successor(name, current, new)
     elif old:
         yield _retired(name, current, old)
 
 
+def _aborting(name: str, current: Seen | None, new: Seen) -> Finding:
+    message = f"`rotate --abort` of {name!r} was interrupted: its successor is to end, and is still in {new.store}"
+    if current is None and new.api_key_id in new.signs_for:
+        alone = f"{new.name} still works, and nothing else has its name"
+        return about_key("rotation-orphan", new, alone, "rotate", name)
+    if current is None or current.api_key_id not in current.signs_for:
+        return about_key("rotation-orphan", new, message, "revoke", new.name, "--destroy")
+    return about_key("rotation-begun", new, message, "rotate", name, "--abort")
+
+
 def _handing_over(name: str, current: Seen | None, new: Seen, old: Seen) -> Finding:
     if current is None or current.pair in {new.pair, old.pair}:
         message = f"the rotation of {name!r} was interrupted while the name was handed over"
-        return about_key("rotation-handover", new, message, "rotate", name)
+        back = ["--abort"] if new.name.endswith(ABORTING) and not old.name.endswith(FINISHING) else []
+        return about_key("rotation-handover", new, message, "rotate", name, *back)
     return about_key(
         "rotation-inconsistent",
         new,
@@ -93,7 +109,8 @@ def _successor(name: str, current: Seen | None, new: Seen) -> Finding:
         return about_key("rotation-orphan", new, message, "revoke", new.name, "--destroy")
     if new.api_key_id is not None:
         message = f"the rotation of {name!r} was interrupted: the successor is registered, and hasn't got the name yet"
-        return about_key("rotation-registered", new, message, "rotate", name)
+        back = ["--abort"] if new.unknown else []  # its API key is dead, as after an abort that was killed
+        return about_key("rotation-registered", new, message, "rotate", name, *back)
     known = next(iter(sorted(new.signs_for)), None)
     state = f"is known to Kalshi as API key {known}, and isn't bound to it" if known else "isn't registered yet"
     message = f"the rotation of {name!r} was interrupted: the successor {state}"
@@ -106,9 +123,12 @@ def _successor(name: str, current: Seen | None, new: Seen) -> Finding:
 def _retired(name: str, current: Seen | None, old: Seen) -> Finding:
     if current is None:
         message = f"{old.name} was replaced by a key called {name!r}, which isn't there any more"
+        if old.api_key_id in old.signs_for and old.name.endswith(RETIRED):
+            return about_key("rotation-orphan", old, f"{message}; the old one still works", "rotate", name)
         return about_key("rotation-orphan", old, message, "revoke", old.name, "--destroy")
     if old.api_key_id in old.signs_for:
-        if current.api_key_id is not None and current.api_key_id not in current.signs_for:
+        back = not old.name.endswith(FINISHING)
+        if back and current.api_key_id is not None and current.api_key_id not in current.signs_for:
             message = f"{name!r} was rotated, and its new API key is dead while the old one still works: go back"
             return about_key("rotation-grace", old, message, "rotate", name, "--abort")
         message = f"{name!r} was rotated, and its old API key still works"

@@ -36,9 +36,9 @@ class Seen:
         signs_for: The API keys that Kalshi took its signature for.
         stopped: Why it can't sign at all: its state, or the store's refusal; None if it can.
         environment: The environment that it belongs to; None where its store doesn't say.
-        registering: Whether it was about to be registered there, and isn't bound yet.
         unknown: Whether Kalshi answered to its signature that it doesn't know the API key that it is bound to.
         ours: Whether hsm-keys has made or adopted it; what another program made is looked at, and not judged.
+        registering: Whether it was about to be registered in its environment, and isn't bound yet.
     """
 
     name: str
@@ -49,9 +49,9 @@ class Seen:
     signs_for: frozenset[str] = frozenset()
     stopped: Condition | None = None
     environment: str | None = None
-    registering: bool = False
     unknown: bool = False
     ours: bool = True
+    registering: bool = False
 
 
 @dataclass(frozen=True, slots=True)

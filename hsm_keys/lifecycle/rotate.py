@@ -6,8 +6,12 @@ What the store holds says how far it has come, and nothing else is kept::
     NAME, NAME+next           the successor is made; with an API key id, it is registered
     NAME+next, NAME+retired   the name is being handed over
     NAME, NAME+retired        the successor has the name; the old key works until it is ended
+    NAME, NAME+finishing      the old key's end has begun: nobody goes back to it
+    NAME, NAME+aborting       the successor's end has begun: it doesn't get the name any more
 
-The old API key is deleted only after Kalshi has answered a request signed by the new one.
+The old API key is deleted only after Kalshi has answered a request signed by the new one. Whichever of the two is to
+end loses its name first, and then it is looked whether the other one still has its own: so where one machine finishes
+and another one aborts, at most one goes on, and neither ends what the other one keeps.
 """
 
 from __future__ import annotations
@@ -33,11 +37,11 @@ from hsm_keys.lifecycle.rights import check_manages
 from hsm_keys.lifecycle.successor_rights import check_same_rights, listing_of, wanted_like
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.abilities import RenamesKeys
-from hsm_keys.stores.key_names import RETIRED, SUCCESSOR, check_new_name
+from hsm_keys.stores.key_names import ABORTING, FINISHING, RETIRED, ROTATION, SUCCESSOR, check_new_name
 from hsm_keys.stores.ownership import check_ours, why_not_ours
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from hsm_keys.inspecting.proof_of_possession import Connect
     from hsm_keys.kalshi.client import KalshiClient
@@ -78,9 +82,13 @@ class Stage:
                     f"{store.describe()} has two keys called {key.name!r}", hint="see them with `hsm-keys reconcile`"
                 )
             keys[key.name] = key
-        current, successor, retired = keys.get(name), keys.get(name + SUCCESSOR), keys.get(name + RETIRED)
+        current, successor, retired = _parts(keys, name)
         if successor is not None and _is_surplus(current, successor, retired):
             successor = None
+        if current is None and retired is None:
+            current, successor = _left_alone(successor, ABORTING)
+        elif current is None and successor is None:
+            current, retired = _left_alone(retired, RETIRED)
         if current is None and (successor is None or retired is None):
             store.key(name)  # says which keys there are
             raise KeyNotFoundError(f"{store.describe()} has no key called {name!r}")
@@ -97,6 +105,16 @@ class Stage:
         return self.successor is not None or self.retired is not None
 
     @property
+    def finishing(self) -> bool:
+        """Whether the old key's end has begun."""
+        return self.retired is not None and self.retired.name.endswith(FINISHING)
+
+    @property
+    def aborting(self) -> bool:
+        """Whether the successor's end has begun."""
+        return self.successor is not None and self.successor.name.endswith(ABORTING)
+
+    @property
     def handed_over(self) -> bool:
         """Whether the successor has the name, and nothing is left to do but to end the old key."""
         return self.successor is None and self.retired is not None
@@ -108,7 +126,7 @@ def _in_hand(store: KeyStore, name: str) -> list[StoredKey]:
     Raises:
         ForeignKeyError: If one of them isn't ours.
     """
-    keys = [key for key in store.keys() if key.name in {name, name + SUCCESSOR, name + RETIRED}]
+    keys = [key for key in store.keys() if key.name in {name + mark for mark in ("", *ROTATION)}]
     for key in keys:
         if key.name == name and len(keys) == 1:
             check_ours(key, store.describe())
@@ -119,6 +137,17 @@ def _in_hand(store: KeyStore, name: str) -> list[StoredKey]:
                 hint="give that key another label with the vendor's tool, or enroll a key under another name",
             )
     return keys
+
+
+def _parts(keys: Mapping[str, StoredKey], name: str) -> tuple[StoredKey | None, StoredKey | None, StoredKey | None]:
+    """Return the key that has the name, its successor, and the one that had it."""
+    successor = keys.get(name + SUCCESSOR) or keys.get(name + ABORTING)
+    return keys.get(name), successor, keys.get(name + RETIRED) or keys.get(name + FINISHING)
+
+
+def _left_alone(key: StoredKey | None, mark: str) -> tuple[StoredKey | None, StoredKey | None]:
+    """Return a key as the one of the name, where the one that was to get the name from it has ended; else as it is."""
+    return (key, None) if key is not None and key.name.endswith(mark) else (None, key)
 
 
 def _same(one: StoredKey | None, other: StoredKey | None) -> bool:
@@ -201,8 +230,31 @@ class Rotator:
             rotation = self._in_grace(stage)
             if rotation.retired is not None:
                 prove_registration(self._connect, rotation.key, _id_of(rotation.key))
-                self._end(rotation.retired, keep_old=keep_old, name=name)
+                old = self._condemned(name, rotation.retired, FINISHING, keeps=rotation.key)
+                self._end(old, keep_old=keep_old, name=name)
         return Rotation(rotation.key, rotation.custody, None, "done")
+
+    def _condemned(self, name: str, key: StoredKey, mark: str, *, keeps: StoredKey) -> StoredKey:
+        """Begin a key's end, so that no other machine gives it the name any more.
+
+        Args:
+            name: The name.
+            key: The key that is to end.
+            mark: What its name ends in from now on.
+            keeps: The key that has the name, and keeps it.
+
+        Raises:
+            KeyBusyError: If another machine is about to give the name away; nothing was done.
+        """
+        names = RenamesKeys.of(self._store)
+        condemned = key if key.name == name + mark else names.rename(key, name + mark)
+        keys = {each.name: each for each in self._store.keys()}
+        others = [keys.get(name + other) for other in ROTATION if other != mark]
+        if _same(keys.get(name), keeps) and not any(others):
+            return condemned
+        if key.name != condemned.name:
+            names.rename(condemned, key.name)
+        raise _overtaken(name)
 
     def abort(self, name: str) -> Rotation:
         """Go back: the old key has its name again, the successor is ended at Kalshi and destroyed.
@@ -215,23 +267,28 @@ class Rotator:
             if stage.current is not None and not stage.under_way and self._store.clear(name + SUCCESSOR):
                 self._report(f"ended a successor of {name!r} that had not got its name yet")
                 return Rotation(stage.current, prove_custody(stage.current), None, "aborted")
+            if stage.finishing:
+                raise KeyProblemError(
+                    f"`hsm-keys rotate {name} --finish` has begun to end the old key: there is nothing to go back to",
+                    hint=f"run it again: hsm-keys rotate {name} --finish",
+                )
             old, new = self._ends_of(name, stage)
             prove_registration(self._connect, old, _id_of(old))  # else nothing would be left that works
             if stage.retired is not None:
                 settle()  # somebody may have begun to end it: a deletion is carried out, or known, a moment later
                 prove_registration(self._connect, old, _id_of(old))
-                old, new = RenamesKeys.of(self._store).hand_over(name, taker=old, leaver=new, mark=SUCCESSOR)
+                old, new = RenamesKeys.of(self._store).hand_over(name, taker=old, leaver=new, mark=ABORTING)
                 self._report(f"gave {name!r} back to API key {old.api_key_id}")
-            self._end_successor(new)
+            self._end_successor(self._condemned(name, new, ABORTING, keeps=old))
             return Rotation(old, prove_custody(old), None, "aborted")
 
     def _stage(self, name: str) -> Stage:
         for key in _in_hand(self._store, name):
             check_environment(key.name, key.environment, self._management.environment)
-        for mark in ("", SUCCESSOR, RETIRED):
+        for mark in ("", *ROTATION):
             self._store.mend(name + mark)
         keys = {key.name: key for key in self._store.keys()}
-        current, successor, retired = keys.get(name), keys.get(name + SUCCESSOR), keys.get(name + RETIRED)
+        current, successor, retired = _parts(keys, name)
         if successor is not None and _is_surplus(current, successor, retired):
             self._end_successor(successor)
         elif successor is not None and is_going(successor):  # an abort was killed: all that is left of it is the name
@@ -250,6 +307,11 @@ class Rotator:
         old = stage.retired or stage.current
         if old is None:  # Stage.read doesn't give this
             raise KeyNotFoundError(f"there is no key {name!r} to rotate")
+        if stage.aborting and not stage.finishing:
+            raise KeyProblemError(
+                f"`hsm-keys rotate {name} --abort` has begun to end the successor; nothing was done",
+                hint=f"run it again: hsm-keys rotate {name} --abort",
+            )
         self._check_names_free(name, stage)
         new = stage.successor
         if new is None or new.api_key_id is None:
@@ -257,7 +319,8 @@ class Rotator:
         else:
             prove_registration(self._connect, new, _id_of(new))
         check_same_rights(name, old, new, self._management.api_keys.list().api_keys)
-        taken, left = RenamesKeys.of(self._store).hand_over(name, taker=new, leaver=old, mark=RETIRED)
+        mark = FINISHING if stage.finishing else RETIRED
+        taken, left = RenamesKeys.of(self._store).hand_over(name, taker=new, leaver=old, mark=mark)
         self._report(f"{name!r} is now API key {taken.api_key_id}; the old one, {left.api_key_id}, still works")
         return Stage(taken, None, left)
 
@@ -307,7 +370,7 @@ class Rotator:
     def _check_alone(self, name: str, old: StoredKey, new: StoredKey, *, made: bool) -> None:
         """Give way to a rotation of another machine that came past this one: its keys must not be mixed with ours."""
         keys = {key.name: key for key in self._store.keys()}
-        current, successor, retired = keys.get(name), keys.get(name + SUCCESSOR), keys.get(name + RETIRED)
+        current, successor, retired = _parts(keys, name)
         if retired is None and _same(current, old) and _same(successor, new):
             return
         if made and successor is not None and _same(successor, new) and _is_surplus(current, successor, retired):

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from hsm_keys.errors import ForeignKeyError, KeyAmbiguousError, KeyNotFoundError, KeyProblemError, UsageError
 from hsm_keys.signing.api_key_ids import check_api_key_id
-from hsm_keys.stores.key_names import ENDING, RETIRED, SUCCESSOR
+from hsm_keys.stores.key_names import ENDING, ROTATION
 from hsm_keys.stores.ownership import why_not_ours
 from hsm_keys.values import shown
 
@@ -132,7 +132,7 @@ def _in_store(key: StoredKey, word: str, listed: Sequence[ApiKey]) -> Target:
 
 
 def _check_not_handed_over(word: str, keys: Sequence[StoredKey]) -> None:
-    marked = [key for key in keys if key.name in {word + SUCCESSOR, word + RETIRED}]
+    marked = [key for key in keys if key.name in {word + mark for mark in ROTATION}]
     if marked:
         names = ", ".join(f"{key.name} ({key.api_key_id or 'no API key id'})" for key in marked)
         handing_over = len(marked) > 1  # one alone is what was left when the key of the name was taken away
@@ -145,7 +145,7 @@ def _check_not_handed_over(word: str, keys: Sequence[StoredKey]) -> None:
 
 def _check_not_rotating(key: StoredKey, keys: Sequence[StoredKey]) -> None:
     """Make sure that nobody ends one key of a name and believes that the other one ended too."""
-    marked = [other for other in keys if other.name in {key.name + SUCCESSOR, key.name + RETIRED}]
+    marked = [other for other in keys if other.name in {key.name + mark for mark in ROTATION}]
     if marked:
         names = ", ".join(f"{other.name} ({other.api_key_id or 'no API key id'})" for other in marked)
         raise KeyAmbiguousError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from hsm_keys.errors import UsageError
+from hsm_keys.errors import KeyBusyError, KeyNotFoundError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +48,7 @@ class RenamesKeys(Ability):
         """Give a key another name, and return it. Killed half way, it can be called again.
 
         Raises:
+            KeyBusyError: If it hasn't got the name any more that it was seen with: somebody else has renamed it.
             KeyExistsError: If another key has that name.
             StoreError: If the store doesn't let it be changed.
         """
@@ -61,16 +62,26 @@ class RenamesKeys(Ability):
             name: The name to hand over.
             taker: The key that gets it.
             leaver: The key that has it, or that is called ``name + mark`` already.
-            mark: What the leaver's name ends in from now on: ``RETIRED`` or ``SUCCESSOR``.
+            mark: What the leaver's name ends in from now on: ``RETIRED`` or ``ABORTING``.
 
         Returns:
             The taker and the leaver, under their new names.
 
         Raises:
+            KeyBusyError: If somebody else has renamed one of the two, or ended the taker; then the name stays where it
+                was.
             StoreError: If the store doesn't let this name be changed.
         """
         left = self.rename(leaver, name + mark)
-        return self.rename(taker, name), left
+        try:
+            return self.rename(taker, name), left
+        except (KeyBusyError, KeyNotFoundError):
+            if leaver.name == name:
+                self.rename(left, name)
+            raise KeyBusyError(
+                f"somebody else has the key {taker.name!r} in hand; {name!r} stays where it was",
+                hint="look with `hsm-keys list`, then run the same command again",
+            ) from None
 
 
 class ImportsKeys(Ability):

@@ -8,7 +8,19 @@ from typing import Final
 from hsm_keys.errors import UsageError
 from hsm_keys.values import NAME, describe
 
-__all__ = ["ENDING", "IMPORTING", "MARKS", "RETIRED", "SUCCESSOR", "check_label", "check_new_name", "is_marked"]
+__all__ = [
+    "ABORTING",
+    "ENDING",
+    "FINISHING",
+    "IMPORTING",
+    "MARKS",
+    "RETIRED",
+    "ROTATION",
+    "SUCCESSOR",
+    "check_label",
+    "check_new_name",
+    "is_marked",
+]
 
 IMPORTING: Final = "+importing"
 """What follows NAME in the name of a throwaway key, while a key made elsewhere is on its way into the store."""
@@ -19,10 +31,19 @@ SUCCESSOR: Final = "+next"
 RETIRED: Final = "+retired"
 """What follows NAME in the name of the key that it replaced, until that is destroyed."""
 
+FINISHING: Final = "+finishing"
+"""What follows NAME in the name of the key that it replaced, once its end has begun: nobody goes back to it."""
+
+ABORTING: Final = "+aborting"
+"""What follows NAME in the name of a successor whose end has begun: it doesn't get the name any more."""
+
 ENDING: Final = "+ending"
 """What follows NAME in the name of a key that deletes its own API key, since no other one can: it had been listed."""
 
-MARKS: Final = "next|retired|importing|ending|kept-[A-Za-z0-9]{1,20}"
+ROTATION: Final = (SUCCESSOR, RETIRED, FINISHING, ABORTING)
+"""The marks of the keys that a rotation of NAME has in hand, beside NAME itself."""
+
+MARKS: Final = "next|retired|finishing|aborting|importing|ending|kept-[A-Za-z0-9]{1,20}"
 """A regular expression for what may follow NAME and a ``+``: a workflow has the key in hand, or has had."""
 
 _MARK = re.compile(MARKS)

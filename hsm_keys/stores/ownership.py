@@ -9,12 +9,20 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from hsm_keys.errors import ForeignKeyError
+from hsm_keys.errors import ForeignKeyError, KeyBusyError
 
 if TYPE_CHECKING:
     from hsm_keys.stores.base import KeyStore, StoredKey
 
-__all__ = ["check_ours", "name_in_use", "not_ours", "ours", "why_not_ours"]
+__all__ = ["check_ours", "name_in_use", "not_ours", "ours", "renamed_meanwhile", "why_not_ours"]
+
+
+def renamed_meanwhile(name: str, where: str) -> KeyBusyError:
+    """Return the error for a key that somebody else has given another name."""
+    return KeyBusyError(
+        f"somebody else has given the key {name!r} in {where} another name meanwhile; it was left alone",
+        hint="look with `hsm-keys list`, then run the same command again",
+    )
 
 
 def ours(store: KeyStore) -> list[StoredKey]:

@@ -217,7 +217,7 @@ CASES = [
         "an old key whose successor is gone",
         (good("prod+retired", "A"),),
         KALSHI_HAS_A,
-        (("rotation-orphan", "prod+retired", "A", "revoke prod+retired --destroy", False),),
+        (("rotation-orphan", "prod+retired", "A", "rotate prod", False),),
     ),
     Case("the old key of a rotation that was to be kept", (PROD, key("prod+kept-1", "B")), KALSHI_HAS_A, ()),
     Case(

@@ -109,7 +109,7 @@ def _token_hex(length: int) -> str:
     return STAGE.world.source.randbytes(length).hex()
 
 
-def _everywhere(patch: pytest.MonkeyPatch, name: str, real: object, double: object) -> None:
+def everywhere(patch: pytest.MonkeyPatch, name: str, real: object, double: object) -> None:
     """Replace a function in every module that has imported it."""
     for module in list(sys.modules.values()):
         if module.__name__.startswith("hsm_keys") and vars(module).get(name) is real:
@@ -122,8 +122,8 @@ def doubles() -> Iterator[None]:
     locking = hsm_keys.lifecycle.locking
     searched = hsm_keys.stores.pkcs11.objects._searched
     with pytest.MonkeyPatch.context() as patch:
-        _everywhere(patch, "verifies", hsm_keys.signing.algorithms.verifies, verifies)
-        _everywhere(patch, "wrap", hsm_keys.signing.wrapping.wrap, wrap)
+        everywhere(patch, "verifies", hsm_keys.signing.algorithms.verifies, verifies)
+        everywhere(patch, "wrap", hsm_keys.signing.wrapping.wrap, wrap)
         patch.setattr(stamina, "retry_context", _retry_context)
         patch.setattr(time, "sleep", _sleep)
         patch.setattr(hsm_keys.lifecycle.ending, "SETTLE_S", _SETTLE_S)  # other tests wait for less

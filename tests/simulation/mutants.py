@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.simulation.doubles import everywhere
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -48,6 +50,7 @@ def planted(mutant: Mutant) -> Iterator[None]:
     code = compile(f"from __future__ import annotations\n{changed}", str(module.__file__), "exec")
     exec(code, vars(module), made)  # noqa: S102 - it is our own source, changed in one place
     with pytest.MonkeyPatch.context() as patch:
+        everywhere(patch, name, getattr(owner, name), made[name])
         patch.setattr(owner, name, made[name])
         yield
 
@@ -68,7 +71,7 @@ MUTANTS = (
     Mutant(
         "lifecycle.registering",
         "Registrar.register",
-        "prove_registration(self._connect, bound, api_key_id)",
+        "prove_registration(self._connect, registered, api_key_id)",
         "",
     ),
     Mutant(
@@ -86,31 +89,31 @@ MUTANTS = (
     Mutant(
         "lifecycle.rotate",
         "Rotator.finish",
-        "prove_registration(self._connect, done.key, _id_of(done.key))",
+        "prove_registration(self._connect, rotation.key, _id_of(rotation.key))",
         "",
     ),
     Mutant(
         "lifecycle.rotate",
         "Rotator.finish",
-        "self._end(done.retired, keep_old=keep_old, name=name)",
-        "self._end(done.key, keep_old=keep_old, name=name)",
+        "self._end(old, keep_old=keep_old, name=name)",
+        "self._end(rotation.key, keep_old=keep_old, name=name)",
     ),
     Mutant(
         "lifecycle.rotate",
         "Rotator.finish",
-        "self._end(done.retired, keep_old=keep_old, name=name)",
+        "self._end(old, keep_old=keep_old, name=name)",
         "",
     ),
     Mutant(
         "lifecycle.rotate",
         "Rotator.abort",
-        "self._end_successor(new)",
+        "self._end_successor(self._condemned(name, new, ABORTING, keeps=old))",
         "",
     ),
     Mutant(
         "lifecycle.rotate",
         "Rotator.abort",
-        "self._end_successor(new)",
+        "self._end_successor(self._condemned(name, new, ABORTING, keeps=old))",
         "self._end_successor(old)",
     ),
     Mutant(
@@ -214,5 +217,203 @@ MUTANTS = (
         "_bound",
         "return bind(store, key, repair.api_key_id, environment, report).api_key_id == repair.api_key_id",
         "return True",
+    ),
+    Mutant(
+        "lifecycle.registering",
+        "Registrar.register",
+        "any(kept.api_key_id and kept.public_key() == key.public_key() for kept in kept_keys)",
+        "False",
+    ),
+    Mutant(
+        "lifecycle.registering",
+        "Registrar._begun",
+        "return self._store.begin_registration(key, self._environment)",
+        "return key",
+    ),
+    Mutant(
+        "lifecycle.registering",
+        "Registrar._bind",
+        "ending = self._delete(api_key_id)",
+        'ending = "was deleted again"',
+    ),
+    Mutant(
+        "lifecycle.registering",
+        "Registrar._yield_to_others",
+        "ending = self._delete(api_key_id)",
+        'ending = "was deleted again"',
+    ),
+    Mutant(
+        "lifecycle.rotate",
+        "Rotator._condemned",
+        "if _same(keys.get(name), keeps) and not any(others):",
+        "if True:",
+    ),
+    Mutant(
+        "lifecycle.rotate",
+        "Rotator._condemned",
+        "condemned = key if key.name == name + mark else names.rename(key, name + mark)",
+        "condemned = key",
+    ),
+    Mutant(
+        "lifecycle.rotate",
+        "Rotator._hand_over",
+        "if stage.aborting and not stage.finishing:",
+        "if False:",
+    ),
+    Mutant(
+        "lifecycle.rotate",
+        "Rotator._hand_over",
+        "taken, left = RenamesKeys.of(self._store).hand_over(name, taker=new, leaver=old, mark=mark)",
+        "taken, left = RenamesKeys.of(self._store).hand_over(name, taker=old, leaver=new, mark=mark)",
+    ),
+    Mutant(
+        "lifecycle.rotate",
+        "Rotator._check_alone",
+        "raise _overtaken(name)",
+        "",
+    ),
+    Mutant(
+        "lifecycle.rotate",
+        "Rotator._end",
+        'self._destroy(old, "the old private half")',
+        "",
+    ),
+    Mutant(
+        "lifecycle.rotate",
+        "Rotator._end",
+        "if old.api_key_id is not None:",
+        "if old.api_key_id is None:",
+    ),
+    Mutant(
+        "lifecycle.rotate",
+        "Rotator._end_successor",
+        'self._destroy(new, f"the successor {new.name!r}")',
+        "",
+    ),
+    Mutant(
+        "lifecycle.rotate",
+        "Rotator._successor",
+        "bound, _ = registrar.register(new, wanted, listed, new=minted is None)",
+        "bound, _ = registrar.register(new, wanted, listed, new=True)",
+    ),
+    Mutant(
+        "lifecycle.revoke",
+        "Revoker._end",
+        'if key and own and destroy and target.listing and "+" not in name:',
+        "if False:",
+    ),
+    Mutant(
+        "lifecycle.revoke",
+        "Revoker._target",
+        "check_environment(key.name, key.environment, self._management.environment)",
+        "",
+    ),
+    Mutant(
+        "lifecycle.revoke",
+        "Revoker._end",
+        "end_api_key(self._management, self._connect, api_key_id, key, self._report, begun=begun)",
+        "",
+    ),
+    Mutant(
+        "lifecycle.revoke",
+        "Revoker._private_half",
+        "if not destroy:",
+        "if destroy:",
+    ),
+    Mutant(
+        "lifecycle.ending",
+        "end_api_key",
+        "end.prove(lived=lived)",
+        "",
+    ),
+    Mutant(
+        "lifecycle.ending",
+        "end_api_key",
+        "lived = begun or bool(listed)",
+        "lived = True",
+    ),
+    Mutant(
+        "lifecycle.ending",
+        "_End.is_listed",
+        "return self._api_key_id in ids",
+        "return self._api_key_id not in ids",
+    ),
+    Mutant(
+        "lifecycle.ending",
+        "_End.prove",
+        "self.prove_by_list()",
+        "",
+    ),
+    Mutant(
+        "lifecycle.ending",
+        "_End.delete",
+        "except NotFoundError:\n            return False",
+        "except NotFoundError:\n            return True",
+    ),
+    Mutant(
+        "lifecycle.late_registration",
+        "_look",
+        "unclaimed(management.api_keys.list().api_keys, claimed)",
+        "[]",
+    ),
+    Mutant(
+        "inspecting.proof_of_possession",
+        "accepts",
+        "is Standing.TAKEN",
+        "is not Standing.TAKEN",
+    ),
+    Mutant(
+        "inspecting.proof_of_possession",
+        "find_registration",
+        "if accepts(connect, key, candidate.api_key_id):",
+        "if candidate.name == key.name:",
+    ),
+    Mutant(
+        "lifecycle.generate",
+        "Generator.run",
+        "self._kalshi.delete_lost(self._lost(namesakes))",
+        "",
+    ),
+    Mutant(
+        "lifecycle.generate",
+        "Generator.run",
+        "self._check_not_stored()",
+        "",
+    ),
+    Mutant(
+        "lifecycle.generate",
+        "Generator._import",
+        "self._undo(pair.api_key_id, error)",
+        "",
+    ),
+    Mutant(
+        "lifecycle.generate",
+        "Generator._conclude",
+        "key = bind(self._store, key, api_key_id, self._kalshi.environment, self._report)",
+        "",
+    ),
+    Mutant(
+        "lifecycle.made_by_kalshi",
+        "KalshiGenerator.make",
+        "self.delete_lost(self._new_since(before, error))",
+        "",
+    ),
+    Mutant(
+        "lifecycle.enroll",
+        "enroll",
+        "check_environment(name, remainder.environment, management.environment)",
+        "",
+    ),
+    Mutant(
+        "lifecycle.enroll",
+        "_unregistered",
+        "if key.state is KeyState.REGISTERED:",
+        "if False:",
+    ),
+    Mutant(
+        "lifecycle.rights",
+        "scopes_of",
+        "*listing.scopes",
+        '"write", *listing.scopes',
     ),
 )

@@ -95,6 +95,18 @@ FOUND = {
         )
         for store, at in (("token", 7), ("kms", 4), ("vault", 5))
     },
+    **{
+        f"finish and abort on two machines ended both keys in {store}": Script(
+            1,
+            store,
+            ("enroll", "rotate"),
+            (
+                Step(0, "finish", faults=(Fault(Kind.TURN, first, changes=False),)),
+                Step(1, "abort", faults=(Fault(Kind.TURN, second, changes=False),)),
+            ),
+        )
+        for store, first, second in (("vault", 1, 29), ("kms", 1, 49), ("token", 1, 49), ("vault", 26, 0))
+    },
     "reconcile said finish where only the old key of a rotation still lived": Script(
         1, "vault", ("enroll", "rotate"), (Step(0, "abort"),), yesterday=0
     ),

@@ -27,7 +27,7 @@ def _begun_anew() -> Iterator[None]:
 
 
 @pytest.mark.crash
-@pytest.mark.parametrize("mutant", [MUTANTS[0], MUTANTS[1], MUTANTS[3]], ids=str)
+@pytest.mark.parametrize("mutant", [MUTANTS[0], MUTANTS[3]], ids=str)
 def test_a_planted_fault_is_found(mutant: Mutant) -> None:
     with planted(mutant), doubles():
         assert any(Life(script_of(seed)).live().violation for seed in range(_LIVES))

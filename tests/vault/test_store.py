@@ -314,7 +314,7 @@ def test_a_name_is_not_handed_over_where_somebody_has_changed_its_keys(missing: 
     for now in (records, {label: each for label, each in records.items() if each.transit_key != missing}):
         before = dict(now)
         with pytest.raises(KeyBusyError):
-            hand_over(now, "prod", "prod+retired", taker="new", leaver="old", vouched="x")
+            hand_over(now, "prod", "prod+retired", {"new": "prod+next", "old": "prod"}, "x")
         assert now == before
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from hsm_keys.errors import KeyBusyError
 from hsm_keys.stores.awskms.creation import aliases, give_alias
 from hsm_keys.stores.awskms.error_mapping import KmsCall, ask
 from hsm_keys.stores.awskms.errors import KmsKeyStateError
@@ -12,6 +13,7 @@ from hsm_keys.stores.awskms.response_fields import field
 from hsm_keys.stores.awskms.succession import voucher_tags
 from hsm_keys.stores.awskms.tags import NAME_TAG, KeyCreation, alias_of
 from hsm_keys.stores.awskms.uri import in_region, key_id_of, region_of
+from hsm_keys.stores.ownership import renamed_meanwhile
 from hsm_keys.stores.succession import statement_about
 
 if TYPE_CHECKING:
@@ -44,9 +46,11 @@ def rename(client_of: ClientOf, metadata: Mapping[str, Any], old: str, new: str)
     """Give a key another alias and name tag in all its Regions, then remove the old alias.
 
     Raises:
-        KeyExistsError: If the alias belongs to another key.
+        KeyBusyError: If the old alias doesn't lead to it any more.
+        KeyExistsError: If the new alias belongs to another key.
     """
     arn = str(metadata["Arn"])
+    _check_called(client_of, old, new, arn)
     for region in regions_of(metadata):
         give_alias(client_of(region), region, new, in_region(arn, region))
         _tag(client_of(region), region, new, arn)
@@ -94,6 +98,9 @@ def hand_over(
         leaver: ``KeyMetadata`` of the key that has it.
         left: The name that the leaver keeps.
         taken: The name that the taker had until now.
+
+    Raises:
+        KeyBusyError: If somebody else has renamed one of the two; then the name stays where it was.
     """
     regions = regions_of(leaver)
     for region in regions:
@@ -101,6 +108,12 @@ def hand_over(
             replicate(client_of, taker, taken, region)
     for region in reversed(regions):
         give_alias(client_of(region), region, left, in_region(str(leaver["Arn"]), region))
+    try:
+        _check_called(client_of, taken, name, str(taker["Arn"]))
+    except KeyBusyError:
+        for region in regions:
+            _remove_alias(client_of(region), region, left, str(leaver["Arn"]))
+        raise
     for region in reversed(regions):
         _point(client_of(region), region, name, str(taker["Arn"]))
     for region in reversed(regions):
@@ -108,6 +121,14 @@ def hand_over(
         _tag(client_of(region), region, name, str(taker["Arn"]))
         if taken != name:  # it has the name since an earlier call
             _remove_alias(client_of(region), region, taken, str(taker["Arn"]))
+
+
+def _check_called(client_of: ClientOf, name: str, other: str, arn: str) -> None:
+    """Make sure that a key has one of two names, in its first Region."""
+    region = str(region_of(arn))
+    known = aliases(client_of(region), region)
+    if key_id_of(arn) not in {known.get(alias_of(name)), known.get(alias_of(other))}:
+        raise renamed_meanwhile(name, f"AWS KMS in {region}")
 
 
 def _point(client: Any, region: str, name: str, arn: str) -> None:

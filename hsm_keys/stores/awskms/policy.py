@@ -27,7 +27,7 @@ from hsm_keys.stores.awskms.tags import (
     alias_of,
 )
 from hsm_keys.stores.awskms.uri import check_region
-from hsm_keys.stores.key_names import ENDING, RETIRED, SUCCESSOR
+from hsm_keys.stores.key_names import ENDING, ROTATION
 from hsm_keys.values import describe
 
 __all__ = ["Scope", "iam_policy", "key_policy"]
@@ -62,7 +62,7 @@ _ADMINISTRATION: Final = (
 
 
 # Only what a rotation has retired, or made and given up again.
-_TO_LET_GO: Final = [f"{ALIAS_PREFIX}*/retired", f"{ALIAS_PREFIX}*/next"]
+_TO_LET_GO: Final = [f"{ALIAS_PREFIX}*{mark.replace('+', '/')}" for mark in ROTATION]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class Scope:
     @property
     def labels(self) -> list[str]:
         """The names that the key and its successor have in the course of a rotation; none stands for every key."""
-        return [self.name + mark for mark in ("", SUCCESSOR, RETIRED)] if self.name else []
+        return [self.name + mark for mark in ("", *ROTATION, ENDING)] if self.name else []
 
     def aliases(self, labels: list[str]) -> list[str]:
         """Return the aliases of these names, or the pattern of all aliases where there are none."""
@@ -222,7 +222,7 @@ def _to_rotate(scope: Scope) -> list[dict[str, Any]]:
 
 def _to_revoke(scope: Scope) -> list[dict[str, Any]]:
     """What ends a key, under the name too that it has while it deletes its own API key."""
-    labels = [*scope.labels, scope.name + ENDING] if scope.name else []
+    labels = scope.labels
     keys, held = scope.arns("key/*"), _held(labels)
     named = [arn for alias in scope.aliases(labels) for arn in scope.arns(alias)]
     renaming = {"ForAllValues:StringEquals": {"aws:TagKeys": [NAME_TAG]}, **_named("aws:RequestTag", labels)}

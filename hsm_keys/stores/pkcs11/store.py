@@ -25,8 +25,8 @@ from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.abilities import ImportsKeys, RawSigning, RenamesKeys
 from hsm_keys.stores.base import Contents, KeyStore, StoredKey, Unusable
 from hsm_keys.stores.checks import Check
-from hsm_keys.stores.key_names import RETIRED, SUCCESSOR, check_label
-from hsm_keys.stores.ownership import not_ours
+from hsm_keys.stores.key_names import ABORTING, FINISHING, RETIRED, SUCCESSOR, check_label
+from hsm_keys.stores.ownership import not_ours, renamed_meanwhile
 from hsm_keys.stores.pkcs11 import fresh_process
 from hsm_keys.stores.pkcs11.attributes import read
 from hsm_keys.stores.pkcs11.errors import KEY_REFUSED, LOGIN_LOST, is_gone, mapped_errors, reason
@@ -224,11 +224,16 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
         return connection
 
     def _handed_over(self, name: str) -> list[Pkcs11Key]:
-        """Return the successor, where a rotation has renamed the old key and not yet the new one."""
+        """Return the key that gets the name, where a rotation has renamed one of the two and not yet the other one."""
         if "+" in name:
             return []
-        successor = self._ours_called(name + SUCCESSOR) if self._ours_called(name + RETIRED) else []
-        return successor or self._called(name)  # by now it may be done
+        retired, aborting = self._ours_called(name + RETIRED), self._ours_called(name + ABORTING)
+        if retired and aborting:
+            return retired
+        old = retired or self._ours_called(name + FINISHING)
+        new = (aborting or self._ours_called(name + SUCCESSOR)) if old else []
+        # By now it may be done; or the key that was to get the name has ended.
+        return new or self._called(name) or retired or aborting
 
     def _ours_called(self, name: str) -> list[Pkcs11Key]:
         return [key for key in self._called(name) if key.ours]
@@ -288,7 +293,10 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
         """Write the label of both objects, the public one first: the private one's counts."""
         check_label(name)
         with self._changing(key, f"rename the key {key.name!r}") as (objects, private):
-            if read(private, Attribute.LABEL) != name and objects.private_keys(name):
+            label = read(private, Attribute.LABEL)
+            if label not in {key.name, name}:
+                raise renamed_meanwhile(key.name, self.description)
+            if label != name and objects.private_keys(name):
                 raise KeyExistsError(f"{self.description} already has a key called {name!r}")
             try:
                 write_label(objects, private, name)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hsm_keys.errors import KeyBusyError, UsageError
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.signing.environments import is_environment
 from hsm_keys.stores.marks import FOREIGN, Mark
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["Phase", "Record", "Records", "hand_over", "is_transit_name", "label_of", "take_out"]
 
@@ -109,25 +112,24 @@ def take_out(records: Records, *transit_keys: str) -> None:
         del records[label]
 
 
-def hand_over(records: Records, name: str, left: str, *, taker: str, leaver: str, vouched: str) -> None:
+def hand_over(records: Records, name: str, left: str, keys: Mapping[str, str], vouched: str) -> None:
     """Give a name to another key. Nothing is changed if an earlier run has done it.
 
     Args:
         records: The records.
         name: The name to hand over.
         left: The label that the leaver has from now on.
-        taker: The Transit key that gets it.
-        leaver: The Transit key that has it.
+        keys: The Transit key that gets it, then the one that has it, each with the label that it was seen with.
         vouched: What the leaver signed about the taker, in base64.
 
     Raises:
         KeyBusyError: If somebody else has changed the keys of that name.
     """
-    labels = [label_of(records, key) for key in (taker, leaver)]
+    labels = [label_of(records, key) for key in keys]
     if labels == [name, left]:
         return
     others = [label for label in (name, left) if label in records and label not in labels]
-    if None in labels or others:
+    if labels != list(keys.values()) or others:
         raise KeyBusyError(
             f"somebody else has changed the keys of {name!r} at the same moment",
             hint="look with `hsm-keys list`, then run the same command again",

@@ -17,7 +17,7 @@ from hsm_keys.stores.abilities import ImportsKeys, RenamesKeys
 from hsm_keys.stores.base import Contents, KeyStore, StoredKey, Unusable
 from hsm_keys.stores.key_names import check_label
 from hsm_keys.stores.marks import FOREIGN
-from hsm_keys.stores.ownership import check_ours
+from hsm_keys.stores.ownership import check_ours, renamed_meanwhile
 from hsm_keys.stores.succession import statement_about
 from hsm_keys.stores.vault import creation
 from hsm_keys.stores.vault.connection import VaultConnection
@@ -283,6 +283,8 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
             label = label_of(records, vault_key.transit_key)
             if label is None and old == new:
                 raise VaultKeyNotFoundError(f"the entry of {key.name!r} doesn't name {vault_key.transit_key} any more")
+            if label not in {None, key.name, name}:
+                raise renamed_meanwhile(key.name, self.describe())
             if name in records and label != name:
                 raise KeyExistsError(f"{self.describe()} already has a key {name!r}")
             records[name] = records.pop(label) if label is not None else _record_of(vault_key)
@@ -297,9 +299,9 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
         """Give the name to another key in one step, once the old key has vouched for the new."""
         taking, leaving = self._changeable(taker), self._changeable(leaver)
         vouched = b64encode(leaving.sign(statement_about(taking.public_key()))).decode()
-        keys = {"taker": taking.transit_key, "leaver": leaving.transit_key}
+        keys = {taking.transit_key: taker.name, leaving.transit_key: leaver.name}
         after = self.entries.change(
-            base_of(name), lambda records: hand_over(records, name, name + mark, **keys, vouched=vouched)
+            base_of(name), lambda records: hand_over(records, name, name + mark, keys, vouched)
         ).records
         return self._key(name, after[name], taking.found), self._key(name + mark, after[name + mark], leaving.found)
 
