@@ -327,7 +327,8 @@ class Rotator:
     def _check_names_free(self, name: str, stage: Stage) -> None:
         """Make sure, before anything is made, that the keys can get their names: something else may have them."""
         for key, mark in ((stage.successor, SUCCESSOR), (stage.retired, RETIRED)):
-            if key is None and self._store.holds(name + mark):
+            left_alone = stage.current is not None and stage.current.name == name + mark
+            if key is None and not left_alone and self._store.holds(name + mark):
                 raise KeyExistsError(
                     f"something else in {self._store.describe()} is called {name + mark!r}, a name that a rotation of "
                     f"{name!r} takes; nothing was done",

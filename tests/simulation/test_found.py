@@ -107,6 +107,9 @@ FOUND = {
         )
         for store, first, second in (("vault", 1, 29), ("kms", 1, 49), ("token", 1, 49), ("vault", 26, 0))
     },
+    "a key that finish had been about to mark, and that got no name back, couldn't be rotated": Script(
+        1, "token", ("enroll", "rotate"), (Step(0, "finish", faults=turn(2)), Step(1, "abort"))
+    ),
     "reconcile said finish where only the old key of a rotation still lived": Script(
         1, "vault", ("enroll", "rotate"), (Step(0, "abort"),), yesterday=0
     ),
