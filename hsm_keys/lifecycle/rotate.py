@@ -293,6 +293,10 @@ class Rotator:
             self._end_successor(successor)
         elif successor is not None and is_going(successor):  # an abort was killed: all that is left of it is the name
             self._destroy(successor, f"the successor {successor.name!r}")
+        stage = Stage.read(self._store, name)
+        if stage.current is None or stage.current.name == name:
+            return stage
+        RenamesKeys.of(self._store).rename(stage.current, name)  # the key that was to get its name has ended
         return Stage.read(self._store, name)
 
     def _ends_of(self, name: str, stage: Stage) -> tuple[StoredKey, StoredKey]:
@@ -327,8 +331,7 @@ class Rotator:
     def _check_names_free(self, name: str, stage: Stage) -> None:
         """Make sure, before anything is made, that the keys can get their names: something else may have them."""
         for key, mark in ((stage.successor, SUCCESSOR), (stage.retired, RETIRED)):
-            left_alone = stage.current is not None and stage.current.name == name + mark
-            if key is None and not left_alone and self._store.holds(name + mark):
+            if key is None and self._store.holds(name + mark):
                 raise KeyExistsError(
                     f"something else in {self._store.describe()} is called {name + mark!r}, a name that a rotation of "
                     f"{name!r} takes; nothing was done",
