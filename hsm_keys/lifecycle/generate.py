@@ -27,6 +27,7 @@ from hsm_keys.lifecycle.enroll import Enrollment
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.made_by_kalshi import KALSHI, GeneratedPair, KalshiGenerator, called
 from hsm_keys.lifecycle.registering import bind
+from hsm_keys.lifecycle.targets import check_no_end_begun
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.abilities import ImportsKeys
 from hsm_keys.stores.key_names import IMPORTING, check_new_name
@@ -108,6 +109,7 @@ class Generator:
         return [api_key for api_key in namesakes if api_key.api_key_id not in used]
 
     def _check_not_stored(self) -> None:
+        check_no_end_begun(self._store, self._name)
         try:
             key = self._store.key(self._name)
         except KeyNotFoundError:

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hsm_keys.inspecting.proof_of_possession import find_registration
+from hsm_keys.errors import KeyProblemError
+from hsm_keys.inspecting.proof_of_possession import can_sign, find_registration
 from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.lifecycle.ending import settle
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from hsm_keys.inspecting.proof_of_possession import Connect
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.stores.base import StoredKey
 
-__all__ = ["find_late_registration"]
+__all__ = ["check_no_other_registration", "find_late_registration"]
 
 
 def find_late_registration(
@@ -50,3 +51,27 @@ def _look(management: KalshiClient, connect: Connect, key: StoredKey, claimed: C
     candidates = unclaimed(management.api_keys.list().api_keys, claimed)
     api_key_id = find_registration(connect, key, candidates)
     return next((listing for listing in candidates if listing.api_key_id == api_key_id), None)
+
+
+def check_no_other_registration(connect: Connect, key: StoredKey, listed: Sequence[ApiKey], known: str | None) -> None:
+    """Make sure that no other API key hangs on a pair that is to be destroyed: nobody could tell whose it is then.
+
+    Kalshi may have carried a registration out twice, or somebody has registered the public half again.
+
+    Args:
+        connect: Makes a client of the same environment for another signer.
+        key: The pair.
+        listed: Kalshi's list, without the API keys that other keys of the store are bound to.
+        known: The API key that ends with the pair; None if there is none.
+
+    Raises:
+        KeyProblemError: If there is another one; nothing was done.
+        KalshiError: If Kalshi's answers say nothing about the key.
+        NetworkError: If there is no answer.
+    """
+    other = find_registration(connect, key, unclaimed(listed, [known])) if can_sign(key) else None
+    if other is not None:
+        raise KeyProblemError(
+            f"the pair of {key.name!r} is registered twice at Kalshi, also as API key {other}: it is not destroyed",
+            hint=f"run `hsm-keys revoke {other}` first, then the same command again",
+        )

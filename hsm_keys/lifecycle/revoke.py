@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hsm_keys.errors import EndNotProvedError, KeyBusyError, KeyNotFoundError, KeyProblemError, UsageError
-from hsm_keys.inspecting.proof_of_possession import can_sign, find_registration, is_going, says_unknown
+from hsm_keys.inspecting.proof_of_possession import can_sign, is_going, says_unknown
 from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.kalshi.errors import RefusedError, UnauthorizedError
 from hsm_keys.lifecycle.ending import end_api_key
-from hsm_keys.lifecycle.late_registration import find_late_registration
+from hsm_keys.lifecycle.late_registration import check_no_other_registration, find_late_registration
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.rights import check_manages, manages_keys, may_manage
 from hsm_keys.lifecycle.targets import Target, check_not_foreign, find_target, keys_named
@@ -154,9 +154,8 @@ class Revoker:
                 hint="enroll another key first; or give --force: from then on only Kalshi's account page can make one",
             )
         if destroy and target.key is not None:
-            self._check_no_other_registration(
-                target.key, target.api_key_id, unclaimed(listed, (key.api_key_id for key in keys))
-            )
+            others = unclaimed(listed, (key.api_key_id for key in keys))
+            check_no_other_registration(self._connect, target.key, others, target.api_key_id)
         return Revocation(target, destroy, tuple(managers))
 
     def carry_out(self, plan: Revocation) -> Revoked:
@@ -250,16 +249,6 @@ class Revoker:
                     f"used: {unusable.problem}; nothing was done",
                     hint="leave --destroy out to end the API key; its private half goes with the vendor's tool",
                 )
-
-    def _check_no_other_registration(self, key: StoredKey, api_key_id: str | None, listed: Sequence[ApiKey]) -> None:
-        """Make sure that no other API key hangs on the pair: it would stay behind, with nobody to tell whose it is."""
-        others = unclaimed(listed, [api_key_id])
-        other = find_registration(self._connect, key, others) if can_sign(key) else None
-        if other is not None:
-            raise KeyProblemError(
-                f"the pair of {key.name!r} is registered twice at Kalshi, also as API key {other}; nothing was done",
-                hint=f"run `hsm-keys revoke {other}` first",
-            )
 
     def _unchanged(self, target: Target) -> StoredKey | None:
         """Return the key as the store has it now.

@@ -28,9 +28,10 @@ from hsm_keys.errors import (
     KeyProblemError,
 )
 from hsm_keys.inspecting.custody import CustodyReport, prove_custody
-from hsm_keys.inspecting.proof_of_possession import is_going, prove_registration
+from hsm_keys.inspecting.proof_of_possession import can_sign, find_registration, is_going, prove_registration
+from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.lifecycle.ending import end_api_key, settle
-from hsm_keys.lifecycle.late_registration import find_late_registration
+from hsm_keys.lifecycle.late_registration import check_no_other_registration, find_late_registration
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.registering import Registrar
 from hsm_keys.lifecycle.rights import check_manages
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.inspecting.proof_of_possession import Connect
     from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = ["Rotation", "Rotator", "Stage"]
@@ -390,6 +392,8 @@ class Rotator:
         return Rotation(current, prove_custody(current), stage.retired, "grace")
 
     def _end(self, old: StoredKey, *, keep_old: bool, name: str) -> None:
+        if not keep_old:
+            check_no_other_registration(self._connect, old, self._unclaimed(), old.api_key_id)
         if old.api_key_id is not None:
             end_api_key(self._management, self._connect, old.api_key_id, old, self._report)
         if keep_old:
@@ -405,9 +409,17 @@ class Rotator:
             claimed = {key.api_key_id for key in self._store.keys()}
             listing = find_late_registration(self._management, self._connect, new, claimed)
             api_key_id = listing.api_key_id if listing else None
+        if can_sign(new):  # Kalshi may have carried the registration out twice; first the id that is kept nowhere
+            while other := find_registration(self._connect, new, unclaimed(self._unclaimed(), [api_key_id])):
+                end_api_key(self._management, self._connect, other, new, self._report)
         if api_key_id is not None:
             end_api_key(self._management, self._connect, api_key_id, new, self._report)
         self._destroy(new, f"the successor {new.name!r}")
+
+    def _unclaimed(self) -> list[ApiKey]:
+        """Return Kalshi's list without the API keys that the store's keys are bound to."""
+        listed = self._management.api_keys.list().api_keys
+        return unclaimed(listed, (key.api_key_id for key in self._store.keys()))
 
     def _destroy(self, key: StoredKey, what: str) -> None:
         self._store.destroy(key)

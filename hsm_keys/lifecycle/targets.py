@@ -6,19 +6,27 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from hsm_keys.errors import ForeignKeyError, KeyAmbiguousError, KeyNotFoundError, KeyProblemError, UsageError
+from hsm_keys.errors import (
+    ForeignKeyError,
+    KeyAmbiguousError,
+    KeyExistsError,
+    KeyNotFoundError,
+    KeyProblemError,
+    UsageError,
+)
+from hsm_keys.inspecting.proof_of_possession import is_going
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.stores.key_names import ENDING, ROTATION
-from hsm_keys.stores.ownership import why_not_ours
+from hsm_keys.stores.ownership import ours, why_not_ours
 from hsm_keys.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hsm_keys.kalshi.models import ApiKey
-    from hsm_keys.stores.base import StoredKey
+    from hsm_keys.stores.base import KeyStore, StoredKey
 
-__all__ = ["Target", "check_not_foreign", "find_target", "keys_named"]
+__all__ = ["Target", "check_no_end_begun", "check_not_foreign", "find_target", "keys_named"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,20 @@ def keys_named(word: str, keys: Sequence[StoredKey]) -> list[StoredKey]:
     except UsageError:
         api_key_id = ""  # a name at Kalshi may be anything
     return [key for key in keys if key.name in {word, word + ENDING} or (api_key_id and key.api_key_id == api_key_id)]
+
+
+def check_no_end_begun(store: KeyStore, name: str) -> None:
+    """Make sure that no API key of a name is half ended: it may live, and a second one would stand beside it.
+
+    Raises:
+        KeyExistsError: If a killed ``revoke`` left one whose private half isn't going yet.
+    """
+    for key in ours(store):
+        if key.name == name + ENDING and not is_going(key):
+            raise KeyExistsError(
+                f"a `revoke` of {name!r} was interrupted, and its API key {key.api_key_id} may live; nothing was done",
+                hint=f"let it come to its end first: hsm-keys revoke {name} --destroy",
+            )
 
 
 def check_not_foreign(word: str, keys: Sequence[StoredKey], where: str) -> None:

@@ -31,6 +31,7 @@ from hsm_keys.lifecycle.registering import ApiKeyRequest
 from hsm_keys.sandbox import SandboxServer, parse_fault
 from hsm_keys.signing.environments import environment_name
 from hsm_keys.signing.pem import PemKey
+from hsm_keys.stores.abilities import RenamesKeys
 from hsm_keys.stores.pkcs11 import importing
 from tests.lifecycle.person import Person
 from tests.support.oddkeys import OUR_MARK, session_of
@@ -93,6 +94,15 @@ def test_from_nothing_to_imported_bound_and_proved(person: Generating, key_type:
     assert openssl_verifies(tmp_path, made.public_pem, b"by other hands", key.sign(b"by other hands"))
     last = person.sandbox.requests[-1]
     assert (last.path, last.api_key_id, last.verified) == ("/trade-api/v2/portfolio/balance", key.api_key_id, True)
+    assert person.posts() == 1
+
+
+def test_beside_a_key_that_a_killed_revoke_left_nothing_is_made(person: Generating) -> None:
+    done = person.generate()
+    RenamesKeys.of(person.store).rename(done.key, "ci+ending")
+    with pytest.raises(KeyExistsError, match="interrupted") as caught:
+        person.generate()
+    assert "revoke ci --destroy" in caught.value.hint
     assert person.posts() == 1
 
 

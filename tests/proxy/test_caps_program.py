@@ -7,6 +7,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
+from hsm_keys.proxy.journal import _LOOK_EVERY_S
 from hsm_keys.sandbox.faults import parse_fault
 from tests.support.cli import run_cli, run_json
 from tests.support.orders import ORDERS, order_body
@@ -94,6 +95,7 @@ def test_a_journal_that_takes_nothing_stops_orders_and_nothing_else(start: Start
     door = start(POLICY)
     assert send(door, "a", "1")[0] == 201
     (door.state / "caps" / "journal").unlink()
+    time.sleep(_LOOK_EVERY_S)  # sooner it needn't notice
     status, said = send(door, "b", "1")
     assert (status, said["error"]["code"]) == (503, "caps")
     assert door.request("GET", "/trade-api/v2/portfolio/balance")[0] == 200

@@ -110,6 +110,12 @@ FOUND = {
     "a key that finish had been about to mark, and that got no name back, couldn't be rotated": Script(
         1, "token", ("enroll", "rotate"), (Step(0, "finish", faults=turn(2)), Step(1, "abort"))
     ),
+    "abort destroyed a pair for which Kalshi had carried the registration out twice": life(
+        "vault", ("enroll",), Step(0, "rotate", faults=(Fault(Kind.TWICE, 5, seconds=4.0),)), Step(0, "abort")
+    ),
+    "enroll made a second living key beside one that a killed revoke had left": life(
+        "token", ("enroll",), Step(0, "revoke-destroy", faults=after(2)), Step(0, "enroll"), bootstrap=False
+    ),
     "reconcile said finish where only the old key of a rotation still lived": Script(
         1, "vault", ("enroll", "rotate"), (Step(0, "abort"),), yesterday=0
     ),
