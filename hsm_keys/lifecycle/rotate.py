@@ -251,8 +251,9 @@ class Rotator:
         names = RenamesKeys.of(self._store)
         condemned = key if key.name == name + mark else names.rename(key, name + mark)
         keys = {each.name: each for each in self._store.keys()}
-        others = [keys.get(name + other) for other in ROTATION if other != mark]
-        if _same(keys.get(name), keeps) and not any(others):
+        others = [each for other in ROTATION if other != mark and (each := keys.get(name + other)) is not None]
+        # A store may still show the key under the name that it had: another run was killed before it took that away.
+        if _same(keys.get(name), keeps) and all(_same(each, condemned) for each in others):
             return condemned
         if key.name != condemned.name:
             names.rename(condemned, key.name)

@@ -60,7 +60,7 @@ def _price(value: object) -> int:
 
 _Ticker = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
 # An order is looked up by its name, so it has to come back as it was sent: nothing that may be trimmed or normalised.
-_OrderName = Annotated[str, Field(pattern=r"^[!-~]{0,200}$")]
+_OrderName = Annotated[str, Field(pattern=r"^([!-~]([ -~]{0,198}[!-~])?)?$")]
 _Count = Annotated[int, BeforeValidator(_count)]
 _CountOrNone = Annotated[int, BeforeValidator(_count_or_none_at_all)]
 _Price = Annotated[int, BeforeValidator(_price)]

@@ -15,7 +15,7 @@ from hsm_keys.stores.awskms.errors import (
     KmsKeyUnsuitableError,
 )
 from hsm_keys.stores.awskms.response_fields import field
-from hsm_keys.stores.awskms.tags import TAGS, alias_of
+from hsm_keys.stores.awskms.tags import ALIAS_PREFIX, TAGS, alias_of, name_of_alias
 from hsm_keys.stores.awskms.uri import check_region, in_region, region_of
 
 if TYPE_CHECKING:
@@ -128,9 +128,10 @@ def _wait_until_ready(client: Any, region: str, name: str, arn: str) -> None:
 
 
 def destroy(client_of: ClientOf, metadata: Mapping[str, Any], name: str) -> None:
-    """Schedule a key's deletion in all its Regions, replicas first; then remove its alias there.
+    """Schedule a key's deletion in all its Regions, replicas first; then remove its aliases of hsm-keys there.
 
-    Killed half way, it can be run again: the alias stays until the deletion is scheduled.
+    Killed half way, it can be run again: the aliases stay until the deletion is scheduled, and that of its name goes
+    last. A run that was killed between two names has left two.
     """
     arn, key_id = str(metadata["Arn"]), str(metadata["KeyId"])
     for region in reversed(regions_of(metadata)):
@@ -142,5 +143,10 @@ def destroy(client_of: ClientOf, metadata: Mapping[str, Any], name: str) -> None
                 KeyId=in_region(arn, region),
                 PendingWindowInDays=DELETION_DAYS,
             )
-        if aliases(client, region).get(alias_of(name)) == key_id:
-            ask(KmsCall("DeleteAlias", name, region), client.delete_alias, AliasName=alias_of(name))
+        ours = [
+            alias
+            for alias, target in aliases(client, region).items()
+            if target == key_id and alias.startswith(ALIAS_PREFIX)
+        ]
+        for alias in sorted(ours, key=alias_of(name).__eq__):
+            ask(KmsCall("DeleteAlias", name_of_alias(alias), region), client.delete_alias, AliasName=alias)
