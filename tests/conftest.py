@@ -83,7 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
             )
         elif not kills.AT_RANDOM:
             config.stash[_LEFT_OUT] = (
-                f"kills at random moments; `{kills.VARIABLE}=1000 ./softhsm-setup.sh pytest -m crash` runs them"
+                f"two thirds of the kills; `{kills.VARIABLE}=100 ./softhsm-setup.sh pytest -m crash` runs all"
             )
 
 
