@@ -1,6 +1,6 @@
 """Clients that others have published, unmodified, each in an environment of its own; made once, and kept.
 
-``HSM_KEYS_TEST_CLIENTS=1`` has them installed and run; ``HSM_KEYS_TEST_BOT`` names a checkout of the bot.
+``HSM_KEYS_TEST_CLIENTS=1`` has them installed and run.
 """
 
 from __future__ import annotations
