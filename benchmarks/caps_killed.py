@@ -20,7 +20,7 @@ from benchmarks.exchange import Exchange
 from benchmarks.traders import CLIENTS, Traders
 from hsm_keys.proxy.amounts import worst_case
 from tests.support.cli import run_json
-from tests.support.door import Door, with_key_in_memory
+from tests.support.running_proxy import RunningProxy, with_key_in_memory
 
 EACH: Final = worst_case(101, 3300)
 SPENT_AT: Final = 0.8
@@ -29,9 +29,9 @@ SPENT_AT: Final = 0.8
 LATE_S: Final = 125
 
 
-def taken(door: Door, cap: int) -> int:
+def taken(proxy: RunningProxy, cap: int) -> int:
     """Return what the proxy holds taken."""
-    said: Any = run_json("proxy", "limits", "--name", "prod", **door.environment)
+    said: Any = run_json("proxy", "limits", "--name", "prod", **proxy.environment)
     return cap - int(Decimal(said["limits"][0]["left"]) * 10_000)
 
 
@@ -48,7 +48,7 @@ def main() -> None:
         policy.write_text(f'version = 1\n[clients.default]\nmax_dollars_a_day = "{Decimal(cap) / 10_000}"\n')
         policy.chmod(0o600)
 
-        def start() -> Door:
+        def start() -> RunningProxy:
             shutil.rmtree(folder / "audit", ignore_errors=True)  # of a million requests it would fill the disk
             return with_key_in_memory(folder, policy=policy, audit=folder / "audit")
 
@@ -60,17 +60,17 @@ def main() -> None:
                 time.sleep(0.01)
             traders.is_up.clear()
             killed = time.monotonic()
-            with traders.door as door:
-                door.process.kill()
-                door.process.wait(20)
+            with traders.proxy as proxy:
+                proxy.process.kill()
+                proxy.process.wait(20)
             if exchange.counted()["spent"] > cap:
                 raise SystemExit("the cap was exceeded")
-            traders.door = start()
+            traders.proxy = start()
             traders.is_up.set()
             down += time.monotonic() - killed
         traders.join()
         took = time.monotonic() - started
-        spent, held = exchange.counted()["spent"], taken(traders.door, cap)
+        spent, held = exchange.counted()["spent"], taken(traders.proxy, cap)
         print(f"{options.requests:,} requests of {CLIENTS} clients, {options.kills} kills, {took:.0f} s", end=", ")
         print(f"{down:.0f} s of that without a proxy")
         hours = ((took - down) / options.requests * 1e6 + down / options.kills * 1000) / 3600
@@ -78,8 +78,8 @@ def main() -> None:
         print(f"reached {spent} of {cap} hundredths of a cent; exceeded: {'yes' if spent > cap else 'no'}")
         print(f"held for what never came to be: {(held - spent) / cap:.4%}, {(held - spent) // EACH} orders")
         time.sleep(LATE_S)
-        print(f"{LATE_S} s later: {(taken(traders.door, cap) - spent) / cap:.4%}")
-        traders.door.stop()
+        print(f"{LATE_S} s later: {(taken(traders.proxy, cap) - spent) / cap:.4%}")
+        traders.proxy.stop()
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.exchange import Exchange
 from benchmarks.traders import Traders
-from tests.support.door import Door, with_key_in_memory
+from tests.support.running_proxy import RunningProxy, with_key_in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,12 +34,12 @@ READY_S: Final = 0.6
 """Headers of the cancel are made ahead twice a second at most."""
 
 
-def control(door: Door, path: str) -> dict[str, Any]:
+def control(proxy: RunningProxy, path: str) -> dict[str, Any]:
     """Ask the control socket."""
     connection = http.client.HTTPConnection("localhost", timeout=30)
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.settimeout(30)
-    connection.sock.connect(str(door.socket.with_name("prod.control.sock")))
+    connection.sock.connect(str(proxy.socket.with_name("prod.control.sock")))
     with closing(connection):
         connection.request("POST", path)
         said: dict[str, Any] = json.loads(connection.getresponse().read())
@@ -62,8 +62,8 @@ def main() -> None:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as name, Exchange() as exchange:
         hang, stamp = Path(name) / "hang", Path(name) / "stamp"
-        door = with_key_in_memory(Path(name), hangs_while=hang, asked_at=stamp)
-        traders = Traders(door)
+        proxy = with_key_in_memory(Path(name), hangs_while=hang, asked_at=stamp)
+        traders = Traders(proxy)
         for number in range(freezes):
             before, thawed = traders.sent, time.monotonic()
             while traders.sent < before + BUSY_ORDERS or time.monotonic() - thawed < READY_S:
@@ -74,17 +74,17 @@ def main() -> None:
                 hang.touch()
                 threading.Timer(HANG_S, hang.unlink).start()
             asked = time.monotonic()
-            undone += bool(control(door, "/freeze/cancel-all")["cancelled"]["problem"])
+            undone += bool(control(proxy, "/freeze/cancel-all")["cancelled"]["problem"])
             read = float(stamp.read_text())
             moments = exchange.counted()["moments"]
             cancelled = next((at for at, method in moments if method == "DELETE"), None)
             if cancelled is not None:
                 took[hangs].append(((cancelled - asked) * 1000, (cancelled - read) * 1000))
                 late += sum(at > cancelled and method == "POST" for at, method in moments)
-            control(door, "/thaw")
+            control(proxy, "/thaw")
         traders.is_over.set()
         traders.join()
-        door.stop()
+        proxy.stop()
     for hangs, times in took.items():
         print(
             f"{len(times)} freezes {'with a token that hangs' if hangs else 'at full load'}, cancel on the wire after"

@@ -13,7 +13,7 @@ from benchmarks.exchange import ORDERS
 if TYPE_CHECKING:
     import socket
 
-    from tests.support.door import Door
+    from tests.support.running_proxy import RunningProxy
 
 CLIENTS: Final = 8
 MARKETS: Final = 1000
@@ -28,17 +28,17 @@ class Traders:
     """Clients that send an order after the other, whatever becomes of them.
 
     Args:
-        door: The proxy.
+        proxy: The proxy.
         orders: How many they send together; infinity for as many as there is time for.
 
     Attributes:
-        door: The proxy that they send to; another one may take its place.
+        proxy: The proxy that they send to; another one may take its place.
         sent: How many orders there were.
         is_up: Set while there is a proxy.
     """
 
-    def __init__(self, door: Door, orders: float = inf) -> None:
-        self.door = door
+    def __init__(self, proxy: RunningProxy, orders: float = inf) -> None:
+        self.proxy = proxy
         self.sent = 0
         self.is_up, self.is_over = threading.Event(), threading.Event()
         self.is_up.set()
@@ -60,7 +60,7 @@ class Traders:
             body = _BODY % (number % MARKETS, number)
             try:
                 if connection is None:
-                    connection = self.door.connect()
+                    connection = self.proxy.connect()
                 connection.sendall((_HEAD % len(body) + body).encode())
                 if _status(connection) == b"403":  # frozen: nobody asks a thousand times a second
                     self.is_over.wait(0.05)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.door import Door, with_key_in_memory
+from tests.support.running_proxy import RunningProxy, with_key_in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def start(sandbox: SandboxServer, tmp_path: Path) -> Iterator[Callable[..., Door]]:
+def start(sandbox: SandboxServer, tmp_path: Path) -> Iterator[Callable[..., RunningProxy]]:
     """Starts a proxy before the sandbox, with such options; what they name as a policy is its text."""
     with ExitStack() as stack:
 
-        def start(policy: str | None = None, **options: Any) -> Door:
+        def start(policy: str | None = None, **options: Any) -> RunningProxy:
             if policy is not None:
                 (tmp_path / "policy.toml").write_text("version = 1\n" + policy)
                 options["policy"] = tmp_path / "policy.toml"
@@ -31,6 +31,6 @@ def start(sandbox: SandboxServer, tmp_path: Path) -> Iterator[Callable[..., Door
 
 
 @pytest.fixture
-def door(start: Callable[..., Door]) -> Door:
+def proxy(start: Callable[..., RunningProxy]) -> RunningProxy:
     """A proxy without options, at its Unix socket."""
     return start()

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from hsm_keys.proxy.asking import OwnRequests
     from hsm_keys.sandbox import SandboxServer
-    from tests.support.door import Door
+    from tests.support.running_proxy import RunningProxy
 
-    Start = Callable[..., Door]
+    Start = Callable[..., RunningProxy]
 
 JSON = {"Content-Type": "application/json"}
 COSTS, LIMITS = "/account/endpoint_costs", "/account/limits"
@@ -268,14 +268,14 @@ def test_what_two_clients_read_is_what_is_read_here() -> None:
 
 def test_a_proxy_asks_the_sandbox_with_its_own_key(start: Start, sandbox: SandboxServer) -> None:
     sandbox.state.tier = "basic"
-    door = start("[clients.default]\nwrite_tokens_per_second = 1000")
+    proxy = start("[clients.default]\nwrite_tokens_per_second = 1000")
     asked = [seen for seen in sandbox.requests if "/account/" in seen.path]
     assert [(seen.path, seen.status) for seen in asked] == [(f"{V2}{COSTS}", 200), (f"{V2}{LIMITS}", 200)]
     assert all(seen.api_key_id for seen in asked)  # signed, though the first one is public
     assert asked[1].verified
-    assert door.request("POST", ORDERS, json.dumps(order_body()), JSON)[0] == 201
-    assert door.request("POST", f"{ORDERS}/batched", json.dumps({"orders": [ORDER] * 11}))[0] == 403
-    told = run_json("proxy", "status", "--name", "prod", **door.environment)
+    assert proxy.request("POST", ORDERS, json.dumps(order_body()), JSON)[0] == 201
+    assert proxy.request("POST", f"{ORDERS}/batched", json.dumps({"orders": [ORDER] * 11}))[0] == 403
+    told = run_json("proxy", "status", "--name", "prod", **proxy.environment)
     assert told["costs"]["from"] == "kalshi"
     assert {name: told["limits"][name] for name in ("from", "usage_tier", "write")} == {
         "from": "kalshi",
@@ -283,9 +283,9 @@ def test_a_proxy_asks_the_sandbox_with_its_own_key(start: Start, sandbox: Sandbo
         "write": BASIC["write"],
     }
     assert told["denied_by"] == {"tier": 1}
-    assert "usage_tier: basic" in run_cli("proxy", "status", "--name", "prod", **door.environment).stdout
-    door.stop()
-    said = "".join(door.said)
+    assert "usage_tier: basic" in run_cli("proxy", "status", "--name", "prod", **proxy.environment).stdout
+    proxy.stop()
+    said = "".join(proxy.said)
     assert "; costs are Kalshi's own (10, " in said
     assert "limits are Kalshi's own (tier basic; read: 200 a second, 200 at once; write: 100 a second, " in said
     assert "from now on" not in said  # it isn't said twice
@@ -304,12 +304,12 @@ def test_the_sandboxs_costs_are_the_tables() -> None:
 def test_a_proxy_that_cant_ask_serves_all_the_same(start: Start, sandbox: SandboxServer) -> None:
     for path in (COSTS, LIMITS):
         sandbox.faults.add(parse_fault(f"GET {path}:status=503"))
-    door = start()
-    assert door.request("GET", f"{V2}/portfolio/balance")[0] == 200
-    told = run_json("proxy", "status", "--name", "prod", **door.environment)
+    proxy = start()
+    assert proxy.request("GET", f"{V2}/portfolio/balance")[0] == 200
+    told = run_json("proxy", "status", "--name", "prod", **proxy.environment)
     assert (told["costs"], told["limits"]) == ({"from": "table"}, {"from": "table"})
-    door.stop()
-    log = "".join(door.said)
+    proxy.stop()
+    log = "".join(proxy.said)
     assert f"GET {COSTS}: Kalshi answers 503; the program's own hold" in log
     assert f"GET {LIMITS}: Kalshi answers 503; the program's own hold" in log
-    assert "serving" in door.said[0]
+    assert "serving" in proxy.said[0]

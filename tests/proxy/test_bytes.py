@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from hsm_keys.signing.algorithms import verifies
 from hsm_keys.signing.pem import load_private_key
-from tests.support.door import Door, asks_for_itself, with_key_in_memory
 from tests.support.judging import ORDER, ORDERS
+from tests.support.running_proxy import RunningProxy, asks_for_itself, with_key_in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,15 +91,17 @@ def kalshi() -> Iterator[Kalshi]:
 
 
 @pytest.fixture
-def door(sandbox: SandboxServer, kalshi: Kalshi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
+def proxy(
+    sandbox: SandboxServer, kalshi: Kalshi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[RunningProxy]:
     monkeypatch.setenv("KALSHI_API_BASE_URL", kalshi.base_url)
     with with_key_in_memory(tmp_path) as running:
         yield running
 
 
-def received(door: Door, request: bytes) -> bytes:
+def received(proxy: RunningProxy, request: bytes) -> bytes:
     """Send a request that closes its connection, and return every byte of the answer."""
-    with door.connect() as connection:
+    with proxy.connect() as connection:
         connection.sendall(request)
         answer = b""
         while chunk := connection.recv(65536):
@@ -107,7 +109,7 @@ def received(door: Door, request: bytes) -> bytes:
         return answer
 
 
-def test_what_goes_there(door: Door, kalshi: Kalshi) -> None:
+def test_what_goes_there(proxy: RunningProxy, kalshi: Kalshi) -> None:
     kalshi.answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
     body = b'{"count" :5,  "b": "\xc3\xa9\\u00e9"}'
     target = f"{ORDERS}?b=%2f&a=1&a=1&c=x+y%20z&d".encode()
@@ -115,7 +117,7 @@ def test_what_goes_there(door: Door, kalshi: Kalshi) -> None:
         b"Host: localhost\r\nConnection: close\r\nX-Request-Id: 1\r\nX-Request-Id: 2\r\nContent-Length: %d\r\n\r\n"
         % len(body)
     )
-    received(door, b"POST " + target + b" HTTP/1.1\r\n" + head + body)
+    received(proxy, b"POST " + target + b" HTTP/1.1\r\n" + head + body)
     (asked,) = kalshi.asked
     sent_head, _, sent_body = asked.partition(b"\r\n\r\n")
     assert sent_head.split(b"\r\n")[0] == b"POST " + target + b" HTTP/1.1"
@@ -126,10 +128,10 @@ def test_what_goes_there(door: Door, kalshi: Kalshi) -> None:
     assert not {b"user-agent", b"accept-encoding", b"accept"} & set(names)
 
 
-def test_a_body_that_was_streamed(door: Door, kalshi: Kalshi) -> None:
+def test_a_body_that_was_streamed(proxy: RunningProxy, kalshi: Kalshi) -> None:
     kalshi.answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
     head = b"POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n" % ORDERS.encode()
-    received(door, head + b"3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n")
+    received(proxy, head + b"3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n")
     (asked,) = kalshi.asked
     sent_head, _, body = asked.partition(b"\r\n\r\n")
     assert b"content-length: 7" in sent_head.lower()  # it was read to its end before it was judged
@@ -147,11 +149,11 @@ COMPRESSED = gzip.compress(b'{"orders": []}' * 100, mtime=0)
     ],
     ids=["whole", "chunked"],
 )
-def test_what_comes_back(door: Door, kalshi: Kalshi, head: bytes, sent: bytes) -> None:
+def test_what_comes_back(proxy: RunningProxy, kalshi: Kalshi, head: bytes, sent: bytes) -> None:
     kalshi.answer = (
         b"HTTP/1.1 200 Fine\r\nContent-Encoding: gzip\r\nX-Kalshi: 1\r\nX-Kalshi: 2\r\n" + head + b"\r\n\r\n" + sent
     )
-    answer = received(door, b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % ORDERS.encode())
+    answer = received(proxy, b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % ORDERS.encode())
     got_head, _, body = answer.partition(b"\r\n\r\n")
     assert got_head.split(b"\r\n")[0] == b"HTTP/1.1 200 Fine"
     assert got_head.count(b"X-Kalshi: ") == 2
@@ -167,11 +169,11 @@ CUT = (
 )
 
 
-def test_an_answer_that_was_cut_is_never_taken_for_whole(door: Door, kalshi: Kalshi) -> None:
+def test_an_answer_that_was_cut_is_never_taken_for_whole(proxy: RunningProxy, kalshi: Kalshi) -> None:
     for number, cut in enumerate(CUT, start=1):
         kalshi.answer = cut
         try:
-            answer = received(door, b"DELETE %s/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % ORDERS.encode())
+            answer = received(proxy, b"DELETE %s/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % ORDERS.encode())
         except ConnectionError:
             answer = b""
         assert not answer.startswith(b"HTTP/1.1 200") or not answer.endswith(b"0\r\n\r\n"), cut
@@ -210,45 +212,45 @@ UNREADABLE = {
 }
 
 
-def test_what_can_be_read_in_two_ways_is_refused_and_written_down(door: Door, kalshi: Kalshi) -> None:
+def test_what_can_be_read_in_two_ways_is_refused_and_written_down(proxy: RunningProxy, kalshi: Kalshi) -> None:
     for name, request in UNREADABLE.items():
-        answer = door.raw(request.replace(b"%s", ORDERS.encode()))
+        answer = proxy.raw(request.replace(b"%s", ORDERS.encode()))
         assert answer[:3] in {b"400", b"403"}, name
         assert b"CANARY" not in answer, name
         assert b"hsm-keys proxy" in answer, name
-    door.stop()
+    proxy.stop()
     assert kalshi.asked == []
-    decisions = [line for line in door.lines() if line["kind"] == "decision"]
+    decisions = [line for line in proxy.lines() if line["kind"] == "decision"]
     assert [line["verdict"] for line in decisions] == ["denied"] * len(UNREADABLE)
     assert {line["uid"] for line in decisions} == {os.getuid()}
-    log = "".join(door.said)
-    assert "CANARY" not in log + door.trail()
+    log = "".join(proxy.said)
+    assert "CANARY" not in log + proxy.trail()
     assert "Traceback" not in log
 
 
-def test_pipelined_requests_are_judged_each(door: Door, kalshi: Kalshi) -> None:
+def test_pipelined_requests_are_judged_each(proxy: RunningProxy, kalshi: Kalshi) -> None:
     kalshi.answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
     paths = (ORDERS, "/trade-api/v2/api_keys", f"{ORDERS}/x")
     last = "GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     answer = received(
-        door, "".join(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n" for path in paths).encode() + last.encode()
+        proxy, "".join(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n" for path in paths).encode() + last.encode()
     )
     assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"204", b"403", b"204", b"400"]
     assert [asked.split()[1] for asked in kalshi.asked] == [ORDERS.encode(), f"{ORDERS}/x".encode()]
 
 
-def test_another_protocol_is_not_spoken(door: Door, kalshi: Kalshi) -> None:
+def test_another_protocol_is_not_spoken(proxy: RunningProxy, kalshi: Kalshi) -> None:
     """curl asks for HTTP/2 like this; what comes behind is no request that anybody judged."""
     kalshi.answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
     upgrade = "Connection: upgrade, http2-settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
     request = f"GET {ORDERS} HTTP/1.1\r\nHost: x\r\n{upgrade}\r\n"
     for behind in (b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", request.encode()):
-        assert received(door, request.encode() + behind).count(b"HTTP/1.1 204") == 1
+        assert received(proxy, request.encode() + behind).count(b"HTTP/1.1 204") == 1
     assert len(kalshi.asked) == 3
     assert not any(b"h2c" in asked or b"http2-settings" in asked.lower() for asked in kalshi.asked)
 
 
-def test_headers_that_mislead_end_at_the_door(door: Door, kalshi: Kalshi) -> None:
+def test_headers_that_mislead_end_at_the_proxy(proxy: RunningProxy, kalshi: Kalshi) -> None:
     kalshi.answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
     misleading = ("X-HTTP-Method-Override", "X_HTTP_Method", "X-Method-Override", "X-Original-URL", "X-Rewrite-URL",
                   "X-Forwarded-Host", "X-Host", "X-HTTP-Path-Override", "X-Envoy-Original-Path", "Forwarded", "Via",
@@ -259,20 +261,20 @@ def test_headers_that_mislead_end_at_the_door(door: Door, kalshi: Kalshi) -> Non
                   "Date", "Priority")  # fmt: skip
     head = "".join(f"{name}: canary\r\n" for name in misleading)
     named = "Connection: close, X-Named, KALSHI-ACCESS-SIGNATURE, KALSHI-ACCESS-KEY, Content-Length\r\n"
-    received(door, f"POST {ORDERS} HTTP/1.1\r\nHost: x\r\n{named}{head}Content-Length: 2\r\n\r\n{{}}".encode())
+    received(proxy, f"POST {ORDERS} HTTP/1.1\r\nHost: x\r\n{named}{head}Content-Length: 2\r\n\r\n{{}}".encode())
     (asked,) = kalshi.asked
     assert b"canary" not in asked
     assert len(re.findall(rb"\r\nKALSHI-ACCESS-[A-Z]+: ", asked)) == 3
     assert asked.endswith(b"\r\n\r\n{}")
 
 
-def test_headers_of_clients_go_through(door: Door, kalshi: Kalshi) -> None:
+def test_headers_of_clients_go_through(proxy: RunningProxy, kalshi: Kalshi) -> None:
     kalshi.answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
     names = ("Accept", "Accept-Encoding", "Accept-Language", "Cache-Control", "Content-Type", "Content-Encoding",
              "If-None-Match", "If-Modified-Since", "User-Agent", "X-Request-ID", "traceparent")  # fmt: skip
     head = "".join(f"{name}: canary-{number}\r\n" for number, name in enumerate(names))
     head = f"POST {ORDERS} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{head}Content-Length: 2\r\n\r\n"
-    received(door, f"{head}{{}}".encode())
+    received(proxy, f"{head}{{}}".encode())
     (asked,) = kalshi.asked
     for number, name in enumerate(names):
         assert f"\r\n{name}: canary-{number}\r\n".encode() in asked
@@ -296,12 +298,12 @@ ODD_ANSWERS = {
 }
 
 
-def test_odd_answers(door: Door, kalshi: Kalshi) -> None:
+def test_odd_answers(proxy: RunningProxy, kalshi: Kalshi) -> None:
     """Two requests on one connection: whatever the first one's answer is, the second one gets its own."""
     request = f"GET {ORDERS} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
     kalshi.stays = True  # one that closes, and doesn't say so, may meet the second request
     for name, (answer, status, body) in ODD_ANSWERS.items():
-        with door.connect() as connection:
+        with proxy.connect() as connection:
             kalshi.answer = answer
             connection.sendall(request)
             first = http.client.HTTPResponse(connection, method="GET")
@@ -316,13 +318,13 @@ def test_odd_answers(door: Door, kalshi: Kalshi) -> None:
             assert second.read() == b"second", name
 
 
-def test_a_client_that_waits_to_be_asked_for_its_body(door: Door, kalshi: Kalshi) -> None:
+def test_a_client_that_waits_to_be_asked_for_its_body(proxy: RunningProxy, kalshi: Kalshi) -> None:
     kalshi.answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
     for path, words in (
         (ORDERS, b"HTTP/1.1 100 Continue\r\n\r\n"),
         ("/trade-api/v2/api_keys", b"HTTP/1.1 403 Forbidden"),
     ):
-        with door.connect() as connection:
+        with proxy.connect() as connection:
             head = f"POST {path} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
             connection.sendall(head.encode())
             assert connection.recv(1000).startswith(words)
@@ -343,7 +345,7 @@ def test_an_order_that_says_it_is_something_else_is_not_judged_as_json(
     policy = tmp_path / "policy.toml"
     policy.write_text("version = 1\n[clients.default]\nmax_count = 5\n")
     kalshi.answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
-    with with_key_in_memory(tmp_path, policy=policy) as door:
+    with with_key_in_memory(tmp_path, policy=policy) as proxy:
         for header, allowed in (
             ("Content-Type: application/json", True),
             ("Content-Type: application/json; charset=UTF-8", True),
@@ -357,14 +359,14 @@ def test_an_order_that_says_it_is_something_else_is_not_judged_as_json(
             ("Connection: content-encoding\r\nContent-Encoding: br", False),
         ):
             head = f"POST {ORDERS} HTTP/1.1\r\nHost: x\r\n{header}\r\nContent-Length: {len(JUDGED)}\r\n\r\n"
-            assert door.raw(head.encode() + JUDGED)[:3] in ({b"204"} if allowed else {b"400", b"403"}), header
+            assert proxy.raw(head.encode() + JUDGED)[:3] in ({b"204"} if allowed else {b"400", b"403"}), header
             assert bool(kalshi.asked) is allowed, header
             kalshi.asked.clear()
         head = f"POST {ORDERS}?price=0.9900 HTTP/1.1\r\nHost: x\r\nContent-Length: {len(JUDGED)}\r\n\r\n"
-        assert door.raw(head.encode() + JUDGED)[:3] == b"403"
+        assert proxy.raw(head.encode() + JUDGED)[:3] == b"403"
         gzipped = gzip.compress(JUDGED)
         head = f"POST {ORDERS} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(gzipped)}\r\n\r\n"
-        assert door.raw(head.encode() + gzipped)[:3] == b"403"
+        assert proxy.raw(head.encode() + gzipped)[:3] == b"403"
 
 
 PIECES = st.one_of(
@@ -385,11 +387,11 @@ def as_a_lenient_server_reads(target: str) -> str:
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(PIECES | st.text(max_size=2), max_size=7).map("".join), st.sampled_from(["GET", "POST", "DELETE"]))
 @example("@ ", "GET")
-def test_what_kalshi_sees_is_what_was_judged(door: Door, kalshi: Kalshi, rest: str, method: str) -> None:
+def test_what_kalshi_sees_is_what_was_judged(proxy: RunningProxy, kalshi: Kalshi, rest: str, method: str) -> None:
     kalshi.answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
     kalshi.asked.clear()
     target = f"/trade-api/v2/{rest}"
-    received(door, f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode("utf-8", "replace"))
+    received(proxy, f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode("utf-8", "replace"))
     target = target.rstrip(" ")  # the spaces before the version only part the two
     for asked in kalshi.asked:
         line, *fields = asked.partition(b"\r\n\r\n")[0].decode("ascii").split("\r\n")

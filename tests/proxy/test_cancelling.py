@@ -16,8 +16,8 @@ from hsm_keys.proxy.cancelling import Cancelling
 from hsm_keys.proxy.judge import Judge
 from hsm_keys.sandbox import parse_fault
 from tests.support.cli import run_cli
-from tests.support.door import Door, with_key_in_memory
 from tests.support.orders import order_body
+from tests.support.running_proxy import RunningProxy, with_key_in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,55 +34,55 @@ HELD = {"KALSHI-ACCESS-KEY": "held"}
 
 
 @pytest.fixture
-def door(sandbox: SandboxServer, tmp_path: Path) -> Iterator[Door]:
+def proxy(sandbox: SandboxServer, tmp_path: Path) -> Iterator[RunningProxy]:
     with with_key_in_memory(tmp_path) as running:
         yield running
 
 
-def rest(door: Door, number: int) -> None:
+def rest(proxy: RunningProxy, number: int) -> None:
     body = order_body(client_order_id=f"order-{number}", price="0.0100")
-    status, answer = door.request("POST", ORDERS, json.dumps(body), {"Content-Type": "application/json"})
+    status, answer = proxy.request("POST", ORDERS, json.dumps(body), {"Content-Type": "application/json"})
     assert (status, answer["remaining_count"] != "0.00") == (201, True)
 
 
-def resting(door: Door) -> int:
-    return len(door.request("GET", RESTING)[1]["orders"])
+def resting(proxy: RunningProxy) -> int:
+    return len(proxy.request("GET", RESTING)[1]["orders"])
 
 
-def command(door: Door, *arguments: str) -> tuple[int, dict[str, Any]]:
-    done = run_cli("proxy", *arguments, "--name", "prod", "--output", "json", **door.environment)
+def command(proxy: RunningProxy, *arguments: str) -> tuple[int, dict[str, Any]]:
+    done = run_cli("proxy", *arguments, "--name", "prod", "--output", "json", **proxy.environment)
     return done.returncode, json.loads(done.stdout or done.stderr)
 
 
-def test_freeze_and_cancel_all(door: Door, sandbox: SandboxServer) -> None:
+def test_freeze_and_cancel_all(proxy: RunningProxy, sandbox: SandboxServer) -> None:
     for number in range(3):
-        rest(door, number)
-    assert resting(door) == 3
-    status, told = command(door, "freeze", "--cancel-all")
+        rest(proxy, number)
+    assert resting(proxy) == 3
+    status, told = command(proxy, "freeze", "--cancel-all")
     assert (status, told) == (0, {"frozen": True, "cancelled": {"status": 204, "problem": "", "resting": 0}})
-    assert door.request("GET", RESTING)[0] == 403
+    assert proxy.request("GET", RESTING)[0] == 403
     cancels = [seen for seen in sandbox.requests if seen.method == "DELETE"]
     assert [(seen.path, seen.status) for seen in cancels] == [(ORDERS, 204)]
-    door.stop()
-    assert [line["resting"] for line in door.lines() if line["kind"] == "cancel_all"] == [0]
+    proxy.stop()
+    assert [line["resting"] for line in proxy.lines() if line["kind"] == "cancel_all"] == [0]
 
 
-def test_cancel_all_lets_the_clients_go_on(door: Door) -> None:
-    rest(door, 1)
-    status, told = command(door, "cancel-all")
+def test_cancel_all_lets_the_clients_go_on(proxy: RunningProxy) -> None:
+    rest(proxy, 1)
+    status, told = command(proxy, "cancel-all")
     assert (status, told["frozen"], told["cancelled"]["resting"]) == (0, False, 0)
-    rest(door, 2)
-    assert resting(door) == 1
+    rest(proxy, 2)
+    assert resting(proxy) == 1
 
 
-def test_what_kalshi_refuses_isnt_called_cancelled(door: Door, sandbox: SandboxServer) -> None:
-    rest(door, 1)
+def test_what_kalshi_refuses_isnt_called_cancelled(proxy: RunningProxy, sandbox: SandboxServer) -> None:
+    rest(proxy, 1)
     sandbox.faults.add(parse_fault("DELETE /portfolio/events/orders:status=503"))
-    status, told = command(door, "freeze", "--cancel-all")
+    status, told = command(proxy, "freeze", "--cancel-all")
     assert (status, told["error"]["code"]) == (7, "not_cancelled")
     assert "status 503" in told["error"]["message"]
     assert "frozen" in told["error"]["message"]
-    assert door.request("GET", RESTING)[0] == 403
+    assert proxy.request("GET", RESTING)[0] == 403
 
 
 class Kalshi:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hsm_keys.sandbox import SandboxServer
-    from tests.support.door import Door
+    from tests.support.running_proxy import RunningProxy
 
-    Start = Callable[..., Door]
+    Start = Callable[..., RunningProxy]
 
 KILLS = 6
 CLIENTS = 4
@@ -33,8 +33,8 @@ def reached(sandbox: SandboxServer) -> int:
 class Traders:
     """Clients that send orders and batches, each as fast as it can, until it is over."""
 
-    def __init__(self, door: Door) -> None:
-        self.door = door
+    def __init__(self, proxy: RunningProxy) -> None:
+        self.proxy = proxy
         self.is_up, self.is_over = threading.Event(), threading.Event()
         self.is_up.set()
         self.denied: set[str] = set()
@@ -49,7 +49,7 @@ class Traders:
             orders = [order_body(count="1.01", price="0.3300", client_order_id=name) for name in names]
             path, body = (ORDERS, orders[0]) if count == 1 else (f"{ORDERS}/batched", {"orders": orders})
             try:
-                status, said = self.door.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+                status, said = self.proxy.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
             except (OSError, HTTPException, ValueError):  # it was killed
                 self.is_up.wait(60)
                 continue
@@ -68,10 +68,10 @@ def test_no_kill_lets_more_through_than_the_cap(start: Start, sandbox: SandboxSe
         while reached(sandbox) < kill * CAP // (KILLS + 2):
             traders.pause()
         traders.is_up.clear()
-        traders.door.process.kill()
-        traders.door.process.wait(20)
+        traders.proxy.process.kill()
+        traders.proxy.process.wait(20)
         assert reached(sandbox) <= CAP
-        traders.door = start(POLICY)
+        traders.proxy = start(POLICY)
         traders.is_up.set()
     while not traders.denied:
         traders.pause()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.support.door import Door
+    from tests.support.running_proxy import RunningProxy
 
 BALANCE = "/trade-api/v2/portfolio/balance"
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
@@ -107,14 +107,14 @@ def test_it_is_refused_before_a_store_is_opened(tmp_path: Path) -> None:
         check_options(Options(name="prod", listen="127.0.0.1:0", clients=tmp_path, tls=tls))
 
 
-def test_a_policy_that_others_could_change_meanwhile_stays_as_it_was(start: Callable[..., Door]) -> None:
-    door = start("[clients.default]\nread_only = true")
-    path = door.folder / "policy.toml"
+def test_a_policy_that_others_could_change_meanwhile_stays_as_it_was(start: Callable[..., RunningProxy]) -> None:
+    proxy = start("[clients.default]\nread_only = true")
+    path = proxy.folder / "policy.toml"
     path.write_text("version = 1\n[clients.default]\n")
     path.chmod(0o666)
-    door.reload()
+    proxy.reload()
     deadline = time.monotonic() + 10
-    while not any("wasn't reloaded" in line and "others can write" in line for line in door.said):
-        assert time.monotonic() < deadline, door.said
+    while not any("wasn't reloaded" in line and "others can write" in line for line in proxy.said):
+        assert time.monotonic() < deadline, proxy.said
         time.sleep(0.01)
-    assert door.request("POST", BALANCE, "{}")[1]["error"]["code"] == "read_only"
+    assert proxy.request("POST", BALANCE, "{}")[1]["error"]["code"] == "read_only"

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from hsm_keys.proxy.audit import AuditTrail
     from hsm_keys.sandbox import SandboxServer
-    from tests.support.door import Door
+    from tests.support.running_proxy import RunningProxy
 
-    Start = Callable[..., Door]
+    Start = Callable[..., RunningProxy]
 
 WS = "/trade-api/ws/v2"
 DEFLATE = "permessage-deflate"
@@ -252,8 +252,8 @@ def test_whose_commands_are_judged(rules: str, narrows: bool) -> None:
     assert parse_policy(f"version = 1\n[clients.default]\n{rules}").clients["default"].narrows is narrows
 
 
-def session(door: Door, **options: Any) -> ClientConnection:
-    opened: ClientConnection = unix_connect(str(door.socket), f"ws://localhost{WS}", **options)
+def session(proxy: RunningProxy, **options: Any) -> ClientConnection:
+    opened: ClientConnection = unix_connect(str(proxy.socket), f"ws://localhost{WS}", **options)
     return opened
 
 
@@ -262,8 +262,8 @@ def session(door: Door, **options: Any) -> ClientConnection:
 def test_a_client_that_only_reads_may_subscribe_and_nothing_else(
     compression: str | None, start: Start, sandbox: SandboxServer
 ) -> None:
-    door = start("[clients.default]\nread_only = true")
-    with session(door, compression=compression) as bot:
+    proxy = start("[clients.default]\nread_only = true")
+    with session(proxy, compression=compression) as bot:
         assert bool(bot.protocol.extensions) is bool(compression)  # the sandbox's server agrees on it
         bot.send([LIST[:7].decode(), LIST[7:].decode()])  # in two frames
         assert json.loads(bot.recv(timeout=20))["type"] == "ok"
@@ -274,8 +274,8 @@ def test_a_client_that_only_reads_may_subscribe_and_nothing_else(
         with pytest.raises(ConnectionClosed):
             list(bot)
         assert (bot.close_code, bot.close_reason) == (1008, "the command isn't known")
-    door.stop()
-    [line] = [line for line in door.lines() if line["kind"] == "websocket_refused"]
+    proxy.stop()
+    [line] = [line for line in proxy.lines() if line["kind"] == "websocket_refused"]
     assert (line["client"], line["path"], line["status"], line["rule"]) == (
         "default",
         WS,

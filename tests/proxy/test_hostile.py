@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from hsm_keys.proxy.client_requests import ClientRequest
     from hsm_keys.proxy.signing import RequestSigning
     from hsm_keys.sandbox import SandboxServer
-    from tests.support.door import Door
+    from tests.support.running_proxy import RunningProxy
 
 pytestmark = pytest.mark.program
 
@@ -48,21 +48,23 @@ BALANCE = "/trade-api/v2/portfolio/balance"
 TOKEN = "t" * 40
 
 
-def test_whoever_holds_all_connections_keeps_no_freeze_away(start: Callable[..., Door], sandbox: SandboxServer) -> None:
-    door = start(files=256)
+def test_whoever_holds_all_connections_keeps_no_freeze_away(
+    start: Callable[..., RunningProxy], sandbox: SandboxServer
+) -> None:
+    proxy = start(files=256)
     held = []
     try:
         for _ in range(400):
-            held.append(door.connect())
+            held.append(proxy.connect())
             with suppress(OSError):  # closed for a newer one
                 held[-1].sendall(b"GET / HTTP/1.1\r\nX: ")
-        assert door.request("GET", BALANCE)[0] == 200
-        assert run_cli("proxy", "freeze", "--name", "prod", **door.environment).returncode == 0
-        assert door.request("GET", BALANCE)[0] == 403
+        assert proxy.request("GET", BALANCE)[0] == 200
+        assert run_cli("proxy", "freeze", "--name", "prod", **proxy.environment).returncode == 0
+        assert proxy.request("GET", BALANCE)[0] == 403
     finally:
         for connection in held:
             connection.close()
-    assert not any("out of system resource" in line for line in door.said)
+    assert not any("out of system resource" in line for line in proxy.said)
 
 
 class StubbornKey:
@@ -186,7 +188,7 @@ class SigningOnly:
         return Reply(204)
 
 
-def door_before(lines: Lines, signs: object, judge: Judge | None = None) -> Handler:
+def proxy_before(lines: Lines, signs: object, judge: Judge | None = None) -> Handler:
     given = (judge or Judge(), signs, SigningOnly(), RunningRequests())
     parts = {"order_sent": lambda: None, "trail": lines, "metrics": Metrics()}
     return Handler(lambda request: Caller("bot"), *cast("Any", given), **cast("Any", parts))
@@ -198,7 +200,7 @@ def test_nothing_is_signed_for_a_client_that_has_gone() -> None:
     signer = mock.Mock()
     request = client_request("GET", BALANCE, transport=None)
     signs = ProxySigner(signer, Judge(), Metrics())
-    asyncio.run(door_before(lines, signs).answer(request))
+    asyncio.run(proxy_before(lines, signs).answer(request))
     assert signer.mock_calls == []
     assert [line.get("status") for line in lines] == [None, 499]
 
@@ -218,8 +220,8 @@ def test_long_bodies_leave_turns_to_the_others(monkeypatch: pytest.MonkeyPatch) 
 
     async def run() -> None:
         nonlocal rounds
-        door = door_before(Lines(), mock.Mock(), judge)
-        asked = asyncio.gather(*(door.answer(client_request("POST", ORDERS)) for _ in range(20)))
+        proxy = proxy_before(Lines(), mock.Mock(), judge)
+        asked = asyncio.gather(*(proxy.answer(client_request("POST", ORDERS)) for _ in range(20)))
         while not asked.done():
             rounds += 1
             await asyncio.sleep(0)
@@ -230,7 +232,7 @@ def test_long_bodies_leave_turns_to_the_others(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_defect_is_answered_and_written_down(caplog: pytest.LogCaptureFixture) -> None:
     lines = Lines()
-    answer = door_before(lines, mock.Mock()).refuse_unanswered(
+    answer = proxy_before(lines, mock.Mock()).refuse_unanswered(
         client_request("GET", BALANCE), 500, RuntimeError("of this program")
     )
     assert (answer.status, lines[0]["verdict"], lines[0]["rule"]) == (500, "denied", "defect")
@@ -239,24 +241,24 @@ def test_a_defect_is_answered_and_written_down(caplog: pytest.LogCaptureFixture)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
-def test_another_user_is_refused_and_written_down(start: Callable[..., Door], sandbox: SandboxServer) -> None:
+def test_another_user_is_refused_and_written_down(start: Callable[..., RunningProxy], sandbox: SandboxServer) -> None:
     """Where the socket lets others knock: by ``--allow-uid`` for somebody else, say."""
-    door = start()
-    door.socket.chmod(0o666)
-    door.socket.parent.chmod(0o755)
+    proxy = start()
+    proxy.socket.chmod(0o666)
+    proxy.socket.parent.chmod(0o755)
     request = f"GET {BALANCE} HTTP/1.1\r\nHost: x\r\n\r\n"
     ask = "import os, socket; os.setuid(4321); s = socket.socket(socket.AF_UNIX); s.connect('prod.sock')"
     done = subprocess.run(
         [sys.executable, "-c", f"{ask}; s.sendall({request.encode()!r}); print(s.recv(12))"],
-        cwd=door.socket.parent,
+        cwd=proxy.socket.parent,
         capture_output=True,
         text=True,
         check=False,
     )
     assert "HTTP/1.1 403" in done.stdout, done.stderr
     assert not any(seen.path == BALANCE for seen in sandbox.requests)
-    door.stop()
-    (line,) = [line for line in door.lines() if line["kind"] == "decision"]
+    proxy.stop()
+    (line,) = [line for line in proxy.lines() if line["kind"] == "decision"]
     assert (line["verdict"], line["rule"], line["status"]) == ("denied", "uid", 403)
 
 
@@ -341,15 +343,15 @@ def test_tokens_while_it_runs(clients: Path, caplog: pytest.LogCaptureFixture) -
     assert not is_maker(tokens)
 
 
-def test_an_order_is_read_before_it_is_signed(start: Callable[..., Door], sandbox: SandboxServer) -> None:
+def test_an_order_is_read_before_it_is_signed(start: Callable[..., RunningProxy], sandbox: SandboxServer) -> None:
     """A client that says half of it and dies, or waits, leaves nothing signed that grows old."""
-    door = start()
-    with door.connect() as connection:
+    proxy = start()
+    with proxy.connect() as connection:
         connection.sendall(f"POST {ORDERS} HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{{".encode())
-    with door.connect() as connection:
+    with proxy.connect() as connection:
         connection.sendall(f"POST {ORDERS} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
-    assert door.request("GET", BALANCE)[0] == 200
-    door.stop()
+    assert proxy.request("GET", BALANCE)[0] == 200
+    proxy.stop()
     assert not any(seen.path == ORDERS for seen in sandbox.requests)
-    decisions = [line for line in door.lines() if line["kind"] == "decision"]
+    decisions = [line for line in proxy.lines() if line["kind"] == "decision"]
     assert sorted(line["status"] or 200 for line in decisions) == [200, 400, 400]

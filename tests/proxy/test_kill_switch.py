@@ -20,12 +20,12 @@ from hsm_keys.errors import StoreAmbiguousError, StoreNotFoundError, UsageError
 from hsm_keys.proxy import controlling, locations
 from hsm_keys.proxy.controlling import ProxyChoice, ask_all, ask_one
 from tests.support.cli import run_cli, run_json
-from tests.support.door import with_key_in_memory
+from tests.support.running_proxy import with_key_in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.support.door import Door
+    from tests.support.running_proxy import RunningProxy
 
 BALANCE = "/trade-api/v2/portfolio/balance"
 
@@ -124,8 +124,8 @@ def test_every_proxy_of_the_name_is_frozen_and_one_alone_is_thawed(machine: Path
 
 def test_a_socket_of_clients_that_was_chosen_freely_names_its_proxy(machine: Path, listen: Callable[..., Path]) -> None:
     listen(machine / PLACES["login"] / "other.control.sock", serves_at="the socket /x/y.sock")
-    path = listen(machine / PLACES["login"] / "prod.control.sock", serves_at=f"the socket {machine}/door")
-    assert [one.socket for one in ask_all(ProxyChoice(socket=machine / "door"), "POST", "/freeze")] == [path]
+    path = listen(machine / PLACES["login"] / "prod.control.sock", serves_at=f"the socket {machine}/proxy")
+    assert [one.socket for one in ask_all(ProxyChoice(socket=machine / "proxy"), "POST", "/freeze")] == [path]
     with pytest.raises(StoreNotFoundError):
         ask_all(ProxyChoice(socket=machine / "window"), "POST", "/freeze")
 
@@ -152,11 +152,11 @@ def open_folder() -> Iterator[Path]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 @pytest.mark.usefixtures("sandbox")
 def test_root_reaches_a_proxy_of_another_user_and_nobody_else_does(open_folder: Path) -> None:
-    with with_key_in_memory(open_folder) as door:
-        _check_who_reaches(door, open_folder / "hsm-keys" / "prod.control.sock")
+    with with_key_in_memory(open_folder) as proxy:
+        _check_who_reaches(proxy, open_folder / "hsm-keys" / "prod.control.sock")
 
 
-def _check_who_reaches(door: Door, control: Path) -> None:
+def _check_who_reaches(proxy: RunningProxy, control: Path) -> None:
     as_other = "import os; os.setgroups([]); os.setgid(65534); os.setuid(65534); "
     imports = "import http.client, sys, hsm_keys.cli.answers, hsm_keys.cli.proxy; from hsm_keys.cli import main; "
     code = "main(['proxy', 'freeze', '--socket', sys.argv[1]])"
@@ -171,7 +171,7 @@ def _check_who_reaches(door: Door, control: Path) -> None:
         env={**os.environ, "HOME": "/nonexistent"},
     )
     assert (done.returncode, "the user 0 answers" in done.stderr) == (2, True), done.stderr
-    assert door.request("GET", BALANCE)[0] == 200
+    assert proxy.request("GET", BALANCE)[0] == 200
     ask = "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); "
     send = "s.sendall(b'POST /freeze HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n'); print(s.recv(12))"
     done = subprocess.run(
@@ -181,7 +181,7 @@ def _check_who_reaches(door: Door, control: Path) -> None:
         check=True,
     )
     assert done.stdout == "b'HTTP/1.1 403'\n"
-    assert door.request("GET", BALANCE)[0] == 200
+    assert proxy.request("GET", BALANCE)[0] == 200
 
 
 def test_a_proxy_that_hangs_delays_no_other_and_is_named(
@@ -203,30 +203,30 @@ def test_a_proxy_that_hangs_delays_no_other_and_is_named(
     assert len(ask_all(ProxyChoice("prod"), "POST", "/freeze")) == 1
 
 
-def test_from_a_shell_without_the_proxys_environment(start: Callable[..., Door], tmp_path: Path) -> None:
-    door = start()
+def test_from_a_shell_without_the_proxys_environment(start: Callable[..., RunningProxy], tmp_path: Path) -> None:
+    proxy = start()
     elsewhere = {"XDG_RUNTIME_DIR": str(tmp_path / "nowhere"), "XDG_STATE_HOME": str(tmp_path / "none")}
-    found = {"XDG_STATE_HOME": door.environment["XDG_STATE_HOME"], "XDG_RUNTIME_DIR": ""}
+    found = {"XDG_STATE_HOME": proxy.environment["XDG_STATE_HOME"], "XDG_RUNTIME_DIR": ""}
     for options, environment in (
         (["--name", "prod"], found),
         (["--all"], found),
-        (["--socket", str(door.socket)], elsewhere),
-        (["--socket", str(door.socket.with_name("prod.control.sock"))], elsewhere),
+        (["--socket", str(proxy.socket)], elsewhere),
+        (["--socket", str(proxy.socket.with_name("prod.control.sock"))], elsewhere),
     ):
         done = run_cli("proxy", "freeze", *options, **environment)
         assert (done.returncode, "frozen: nothing is signed" in done.stdout) == (0, True), done.stderr
-        assert door.request("GET", BALANCE)[1]["error"]["code"] == "frozen"
+        assert proxy.request("GET", BALANCE)[1]["error"]["code"] == "frozen"
         assert run_cli("proxy", "thaw", *options, **environment).returncode == 0
-        assert door.request("GET", BALANCE)[0] == 200
+        assert proxy.request("GET", BALANCE)[0] == 200
     told = run_json("proxy", "freeze", "--all", **found)
     assert (told["frozen"], [one["name"] for one in told["proxies"]]) == (True, ["prod"])
     assert [one["frozen"] for one in run_json("proxy", "status", "--all", **found)["proxies"]] == [True]
 
 
-def test_a_socket_that_was_chosen_is_one_to_freeze_by(start: Callable[..., Door], tmp_path: Path) -> None:
-    door = start(socket=tmp_path / "chosen")
-    assert run_cli("proxy", "freeze", "--socket", str(tmp_path / "chosen"), **door.environment).returncode == 0
-    told = run_json("proxy", "status", "--name", "prod", **door.environment)
+def test_a_socket_that_was_chosen_is_one_to_freeze_by(start: Callable[..., RunningProxy], tmp_path: Path) -> None:
+    proxy = start(socket=tmp_path / "chosen")
+    assert run_cli("proxy", "freeze", "--socket", str(tmp_path / "chosen"), **proxy.environment).returncode == 0
+    told = run_json("proxy", "status", "--name", "prod", **proxy.environment)
     assert (told["frozen"], told["serves_at"]) == (True, f"the socket {tmp_path}/chosen")
 
 
@@ -260,7 +260,7 @@ def test_status_waits_until_the_proxy_serves(
         proxy_control._wait(ProxyChoice("none"))
 
 
-def test_status_wait_prints_once(start: Callable[..., Door]) -> None:
-    door = start()
-    done = run_cli("proxy", "status", "--name", "prod", "--wait", **door.environment)
+def test_status_wait_prints_once(start: Callable[..., RunningProxy]) -> None:
+    proxy = start()
+    done = run_cli("proxy", "status", "--name", "prod", "--wait", **proxy.environment)
     assert (done.returncode, "serves at" in done.stdout) == (0, True)

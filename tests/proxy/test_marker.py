@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.support.door import Door
+    from tests.support.running_proxy import RunningProxy
 
 BALANCE = "/trade-api/v2/portfolio/balance"
 
@@ -76,42 +76,42 @@ def test_what_the_disk_does_not_keep_is_an_error(tmp_path: Path, monkeypatch: py
     marker.close()
 
 
-def full_disk(door: Door, left: int) -> None:
+def full_disk(proxy: RunningProxy, left: int) -> None:
     """Let the proxy write nothing beyond so many bytes of a file."""
-    resource.prlimit(door.process.pid, resource.RLIMIT_FSIZE, (left, resource.RLIM_INFINITY))
+    resource.prlimit(proxy.process.pid, resource.RLIMIT_FSIZE, (left, resource.RLIM_INFINITY))
 
 
-def test_a_full_disk_keeps_a_freeze(start: Callable[..., Door]) -> None:
-    door = start()
-    full_disk(door, len(b"thawed\n"))
-    assert run_cli("proxy", "freeze", "--name", "prod", **door.environment).returncode == 0
-    door.stop()
+def test_a_full_disk_keeps_a_freeze(start: Callable[..., RunningProxy]) -> None:
+    proxy = start()
+    full_disk(proxy, len(b"thawed\n"))
+    assert run_cli("proxy", "freeze", "--name", "prod", **proxy.environment).returncode == 0
+    proxy.stop()
     assert start().request("GET", BALANCE)[1]["error"]["code"] == "frozen"
 
 
-def test_a_freeze_that_cannot_be_kept_says_so(start: Callable[..., Door]) -> None:
-    door = start()
-    full_disk(door, 0)
-    done = run_cli("proxy", "freeze", "--name", "prod", **door.environment)
+def test_a_freeze_that_cannot_be_kept_says_so(start: Callable[..., RunningProxy]) -> None:
+    proxy = start()
+    full_disk(proxy, 0)
+    done = run_cli("proxy", "freeze", "--name", "prod", **proxy.environment)
     assert (done.returncode, done.stdout) == (1, "")
     assert "frozen, but that can't be kept (File too large): a restart would thaw" in done.stderr
-    assert door.request("GET", BALANCE)[1]["error"]["code"] == "frozen"
-    told = run_json("proxy", "status", "--name", "prod", **door.environment)
+    assert proxy.request("GET", BALANCE)[1]["error"]["code"] == "frozen"
+    told = run_json("proxy", "status", "--name", "prod", **proxy.environment)
     assert (told["frozen"], told["not_saved"]) == (True, "File too large")
-    done = run_cli("proxy", "freeze", "--all", "--output", "json", **door.environment)
+    done = run_cli("proxy", "freeze", "--all", "--output", "json", **proxy.environment)
     assert (done.stdout, json.loads(done.stderr)["error"]["code"]) == ("", "not_saved")
-    full_disk(door, resource.RLIM_INFINITY)
-    assert run_cli("proxy", "freeze", "--name", "prod", **door.environment).returncode == 0
-    assert run_json("proxy", "status", "--name", "prod", **door.environment)["not_saved"] == ""
+    full_disk(proxy, resource.RLIM_INFINITY)
+    assert run_cli("proxy", "freeze", "--name", "prod", **proxy.environment).returncode == 0
+    assert run_json("proxy", "status", "--name", "prod", **proxy.environment)["not_saved"] == ""
 
 
-def test_a_thaw_that_cannot_be_kept_leaves_it_frozen(start: Callable[..., Door]) -> None:
-    door = start()
-    assert run_cli("proxy", "freeze", "--name", "prod", **door.environment).returncode == 0
-    full_disk(door, 3)
-    done = run_cli("proxy", "thaw", "--name", "prod", **door.environment)
+def test_a_thaw_that_cannot_be_kept_leaves_it_frozen(start: Callable[..., RunningProxy]) -> None:
+    proxy = start()
+    assert run_cli("proxy", "freeze", "--name", "prod", **proxy.environment).returncode == 0
+    full_disk(proxy, 3)
+    done = run_cli("proxy", "thaw", "--name", "prod", **proxy.environment)
     assert done.returncode == 1
     assert "not thawed, for a restart would freeze" in done.stderr
-    assert door.request("GET", BALANCE)[1]["error"]["code"] == "frozen"
-    door.stop()
+    assert proxy.request("GET", BALANCE)[1]["error"]["code"] == "frozen"
+    proxy.stop()
     assert start().request("GET", BALANCE)[1]["error"]["code"] == "frozen"

@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from hsm_keys.proxy.cancelling import Cancelling
     from hsm_keys.sandbox import SandboxServer
     from hsm_keys.signing.signer import RequestSigner
-    from tests.support.door import Door
+    from tests.support.running_proxy import RunningProxy
 
-    Start = Callable[..., Door]
+    Start = Callable[..., RunningProxy]
 
 pytestmark = pytest.mark.program
 
@@ -100,24 +100,24 @@ def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
 
 def test_a_client_cannot_make_metrics_grow(start: Start) -> None:
     address = free_address()
-    door = start('[clients.default]\nallow = ["GET /portfolio/balance"]', metrics=address)
-    door.request("GET", BALANCE)
-    door.request("GET", f"{V2}/portfolio/0")
+    proxy = start('[clients.default]\nallow = ["GET /portfolio/balance"]', metrics=address)
+    proxy.request("GET", BALANCE)
+    proxy.request("GET", f"{V2}/portfolio/0")
     before = read(address, "/metrics")[1].count("\n")
     for number in range(20):
-        assert door.request("GET", f"{V2}/portfolio/{number}?{number}", headers={"X-Id": str(number)})[0] == 403
-    door.raw(f"GET {V2}/../{V2} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert proxy.request("GET", f"{V2}/portfolio/{number}?{number}", headers={"X-Id": str(number)})[0] == 403
+    proxy.raw(f"GET {V2}/../{V2} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     assert read(address, "/metrics")[1].count("\n") - before <= 2  # one rule more: a count, and when it began
 
 
 def test_readiness(start: Start, sandbox: SandboxServer) -> None:
-    door = start(metrics=(address := free_address()))
+    proxy = start(metrics=(address := free_address()))
     assert read(address, "/readyz") == (200, "ready\n")
-    assert run_cli("proxy", "freeze", "--name", "prod", **door.environment).returncode == 0
+    assert run_cli("proxy", "freeze", "--name", "prod", **proxy.environment).returncode == 0
     assert read(address, "/readyz") == (503, "signing is frozen\n")
     assert read(address, "/healthz") == (200, "ok\n")
     assert read(address, "/status")[0] == 404  # what steers it is on the control socket alone
-    assert run_cli("proxy", "thaw", "--name", "prod", **door.environment).returncode == 0
+    assert run_cli("proxy", "thaw", "--name", "prod", **proxy.environment).returncode == 0
     assert read(address, "/readyz")[0] == 200
 
 
@@ -174,20 +174,20 @@ class Counted(Key):
 
 
 def test_status(start: Start, sandbox: SandboxServer) -> None:
-    door = start(ahead=2)
+    proxy = start(ahead=2)
     for _ in range(3):
-        assert door.request("GET", BALANCE)[0] == 200
-    door.request("GET", f"{V2}/api_keys")
+        assert proxy.request("GET", BALANCE)[0] == 200
+    proxy.request("GET", f"{V2}/api_keys")
     sandbox.stop()
-    assert door.request("GET", BALANCE)[0] == 502
-    told = run_json("proxy", "status", "--name", "prod", **door.environment)
+    assert proxy.request("GET", BALANCE)[0] == 502
+    told = run_json("proxy", "status", "--name", "prod", **proxy.environment)
     assert (told["allowed"], told["denied"], told["denied_by"]) == (4, 1, {"api_keys": 1})
     assert (told["upstream"]["200"]["count"], told["upstream"]["none"]["count"]) == (3, 1)
     assert 0 < told["upstream"]["200"]["p50_ms"] <= told["upstream"]["200"]["p99_ms"]
     signed = told["signing"]["count"] + told["presign"].get("hit", 0)
     assert signed == 3  # nothing is signed for a Kalshi that can't be reached
     assert (told["store_healthy"], told["signing_queue"], told["websockets"]) == (True, 0, 0)
-    shown = run_cli("proxy", "status", "--name", "prod", **door.environment).stdout
+    shown = run_cli("proxy", "status", "--name", "prod", **proxy.environment).stdout
     assert re.search(r"denied by +api_keys: 1 *\n", shown)
     assert re.search(r"upstream +200: 3, p50 [\d.]+ ms, p99 [\d.]+ ms *\n", shown)
     assert told["audit_head"] in shown  # whole, to be copied
@@ -205,44 +205,46 @@ def test_times_are_estimated_as_prometheus_does() -> None:
 
 def test_a_stop_drains(start: Start, sandbox: SandboxServer) -> None:
     """What is under way gets its answer, WebSockets a going away, new connections nothing."""
-    door = start()
+    proxy = start()
     sandbox.faults.add(parse_fault("GET /portfolio/balance:latency=1500"))
-    with unix_connect(str(door.socket), "ws://localhost/trade-api/ws/v2") as websocket:
+    with unix_connect(str(proxy.socket), "ws://localhost/trade-api/ws/v2") as websocket:
         with ThreadPoolExecutor(1) as pool:
-            under_way = pool.submit(door.request, "GET", BALANCE)
-            while not any(line["kind"] == "decision" and line["path"] == BALANCE for line in door.lines()):
+            under_way = pool.submit(proxy.request, "GET", BALANCE)
+            while not any(line["kind"] == "decision" and line["path"] == BALANCE for line in proxy.lines()):
                 assert not under_way.done()
-            door.process.terminate()
+            proxy.process.terminate()
             assert under_way.result(20)[0] == 200
         with pytest.raises(ConnectionClosed):
             websocket.recv(timeout=20)
         assert websocket.close_code == 1001
-    assert door.process.wait(20) == 0
-    assert not door.socket.exists()
-    assert [line["kind"] for line in door.lines()][-2:] == ["close", "checkpoint"]
+    assert proxy.process.wait(20) == 0
+    assert not proxy.socket.exists()
+    assert [line["kind"] for line in proxy.lines()][-2:] == ["close", "checkpoint"]
     assert (
-        next(line for line in door.lines() if line["kind"] == "outcome" and line["status"] == 200)["latency_us"] > 1e6
+        next(line for line in proxy.lines() if line["kind"] == "outcome" and line["status"] == 200)["latency_us"] > 1e6
     )
 
 
-def test_a_proxy_that_was_killed_leaves_every_decision(door: Door, start: Start, sandbox: SandboxServer) -> None:
+def test_a_proxy_that_was_killed_leaves_every_decision(
+    proxy: RunningProxy, start: Start, sandbox: SandboxServer
+) -> None:
     """And the next one goes on with its trail."""
     answers = []
 
     def load() -> None:
         with suppress(OSError, HTTPException):
             while True:
-                answers.append(door.request("GET", BALANCE)[0])
+                answers.append(proxy.request("GET", BALANCE)[0])
 
     with ThreadPoolExecutor(4) as pool:
         for _ in range(4):
             pool.submit(load)
         while len(answers) < 20:
             time.sleep(0.01)
-        door.process.kill()
-        door.process.wait(20)
+        proxy.process.kill()
+        proxy.process.wait(20)
     signed = sum(seen.verified and seen.path == BALANCE for seen in sandbox.requests)
-    decided = [line for line in door.lines() if line["kind"] == "decision" and line["verdict"] == "allowed"]
+    decided = [line for line in proxy.lines() if line["kind"] == "decision" and line["verdict"] == "allowed"]
     assert len(decided) >= signed >= len(answers)
     again = start()
     assert again.request("GET", BALANCE)[0] == 200
@@ -255,13 +257,13 @@ ACTIVATED = """
 import os, sys
 os.environ["LISTEN_PID"], os.environ["LISTEN_FDS"] = str(os.getpid()), "1"
 os.dup2(int(sys.argv[1]), 3)
-os.execv(sys.executable, [sys.executable, "-m", "tests.support.door", "{}"])
+os.execv(sys.executable, [sys.executable, "-m", "tests.support.running_proxy", "{}"])
 """
 
 
 def test_a_socket_that_systemd_hands_over(sandbox: SandboxServer, tmp_path: Path) -> None:
     """It is served, and stays where it is when the proxy ends: the next one gets it again."""
-    from tests.support.door import Door, program
+    from tests.support.running_proxy import RunningProxy, program
 
     path = tmp_path / "by-systemd.sock"
     with socket.socket(socket.AF_UNIX) as listener:
@@ -270,12 +272,12 @@ def test_a_socket_that_systemd_hands_over(sandbox: SandboxServer, tmp_path: Path
         for _ in range(2):
             waiting = socket.socket(socket.AF_UNIX)  # before there is a proxy, as the one that starts it
             waiting.connect(str(path))
-            with Door(
+            with RunningProxy(
                 tmp_path, program([sys.executable, "-c", ACTIVATED, str(listener.fileno())], (listener.fileno(),))
-            ) as door:
-                assert f"serving 'prod' at the socket {path}" in door.said[0]
-                door.socket = path
-                assert door.request("GET", BALANCE)[0] == 200
+            ) as proxy:
+                assert f"serving 'prod' at the socket {path}" in proxy.said[0]
+                proxy.socket = path
+                assert proxy.request("GET", BALANCE)[0] == 200
                 waiting.sendall(f"GET {BALANCE} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
                 assert waiting.recv(12) == b"HTTP/1.1 200"
                 waiting.close()
@@ -303,10 +305,10 @@ EXPIRES = "hsm_keys_proxy_region_expiration_timestamp_seconds"
 def test_metrics_and_status_tell_when_the_accounts_attestation_ends(start: Start, sandbox: SandboxServer) -> None:
     ends = int(time.time()) + 3 * 86400
     sandbox.state.region_expiration_ts = ends
-    door = start(metrics=(address := free_address()))
+    proxy = start(metrics=(address := free_address()))
     shown = [line for line in read(address, "/metrics")[1].splitlines() if line.startswith(f"{EXPIRES} ")]
     assert [float(line.split()[1]) for line in shown] == [ends]
-    told = run_json("proxy", "status", "--name", "prod", **door.environment)
+    told = run_json("proxy", "status", "--name", "prod", **proxy.environment)
     assert told["attested_until"].startswith(time.strftime("%Y-%m-%d", time.gmtime(ends)))
     asked = [seen for seen in sandbox.requests if seen.path == f"{V2}/api_keys"]
     assert [(seen.status, seen.verified) for seen in asked] == [(200, True)]  # once an hour
@@ -315,11 +317,11 @@ def test_metrics_and_status_tell_when_the_accounts_attestation_ends(start: Start
 def test_nothing_is_signed_for_an_attestation_while_frozen_or_out_of_reach(
     start: Start, sandbox: SandboxServer
 ) -> None:
-    door = start(metrics=(address := free_address()))
-    assert run_cli("proxy", "freeze", "--name", "prod", **door.environment).returncode == 0
+    proxy = start(metrics=(address := free_address()))
+    assert run_cli("proxy", "freeze", "--name", "prod", **proxy.environment).returncode == 0
     assert f"\n{EXPIRES} NaN\n" in read(address, "/metrics")[1]
     assert not [seen for seen in sandbox.requests if seen.path == f"{V2}/api_keys"]
-    assert run_json("proxy", "status", "--name", "prod", **door.environment)["attested_until"] is None
+    assert run_json("proxy", "status", "--name", "prod", **proxy.environment)["attested_until"] is None
 
 
 def test_a_disk_that_is_slow_holds_up_no_cancel_and_thaws_nothing(

@@ -22,9 +22,9 @@ from hsm_keys.processes import children_of
 from tests.docs.test_readme import PAGES
 from tests.support import node
 from tests.support.cli import run_cli, run_json
-from tests.support.door import Door, program
 from tests.support.judging import ORDER
 from tests.support.ministack import REGION, account
+from tests.support.running_proxy import RunningProxy, program
 
 if TYPE_CHECKING:
     from hsm_keys.sandbox import SandboxServer
@@ -52,11 +52,11 @@ def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     return ""
 
 
-def curl(door: Door, *arguments: str) -> tuple[int, Any]:
+def curl(proxy: RunningProxy, *arguments: str) -> tuple[int, Any]:
     program = shutil.which("curl")
     assert program is not None, "curl is needed"
     done = subprocess.run(
-        [program, "-sS", "--unix-socket", str(door.socket), "-w", "\n%{http_code}", *arguments],
+        [program, "-sS", "--unix-socket", str(proxy.socket), "-w", "\n%{http_code}", *arguments],
         capture_output=True,
         text=True,
         check=True,
@@ -69,26 +69,26 @@ def test_curl_trades_without_a_key(store: str, sandbox: SandboxServer, tmp_path:
     enrolled = run_json("enroll", "--name", "prod")
     policy = tmp_path / "policy.toml"
     policy.write_text("version = 1\n[clients.default]\nmax_count = 5\norders_per_minute = 2\n")
-    with Door(tmp_path, program([*PROXY, "--policy", str(policy), "--presign", "4"])) as door:
-        assert re.search(r"Max core file size +0 +0 ", Path(f"/proc/{door.process.pid}/limits").read_text())
+    with RunningProxy(tmp_path, program([*PROXY, "--policy", str(policy), "--presign", "4"])) as proxy:
+        assert re.search(r"Max core file size +0 +0 ", Path(f"/proc/{proxy.process.pid}/limits").read_text())
         url = f"http://localhost{V2}/portfolio"
-        assert curl(door, f"{url}/balance")[0] == 200
+        assert curl(proxy, f"{url}/balance")[0] == 200
         send = ("-H", "Content-Type: application/json", "-d")
         orders = f"{url}/events/orders"
-        assert curl(door, orders, *send, json.dumps(ORDER))[0] == 201
-        assert curl(door, orders, *send, json.dumps({**ORDER, "count": "6"}))[0] == 403
-        assert curl(door, f"http://localhost{V2}/api_keys")[0] == 403
-        status = run_json("proxy", "status", "--name", "prod", **door.environment)
+        assert curl(proxy, orders, *send, json.dumps(ORDER))[0] == 201
+        assert curl(proxy, orders, *send, json.dumps({**ORDER, "count": "6"}))[0] == 403
+        assert curl(proxy, f"http://localhost{V2}/api_keys")[0] == 403
+        status = run_json("proxy", "status", "--name", "prod", **proxy.environment)
         assert (status["allowed"], status["denied"], status["not_ready"]) == (2, 2, "")
         assert status["api_key_id"] == enrolled["api_key_id"]
-        door.stop()
+        proxy.stop()
     assert [seen.verified for seen in sandbox.requests if seen.api_key_id == enrolled["api_key_id"]][-2:] == [True] * 2
     pem = tmp_path / "prod.pem"
     pem.write_text(enrolled["public_key_pem"])
-    report = run_json("audit", "verify", str(door.audit), "--public-key", str(pem))
+    report = run_json("audit", "verify", str(proxy.audit), "--public-key", str(pem))
     assert (report["findings"], report["closed"]) == ([], True)
     assert report["checkpoints"] > 0
-    assert not store or store not in "".join(door.said) + door.trail()
+    assert not store or store not in "".join(proxy.said) + proxy.trail()
 
 
 TYPESCRIPT = """
@@ -111,7 +111,7 @@ const status = (asked) => asked.then((answer) => answer.status, (error) => error
 """
 
 
-def with_tokens(folder: Path) -> Door:
+def with_tokens(folder: Path) -> RunningProxy:
     """Start a proxy on loopback for a client with a token and a throwaway PEM, as docs/proxy.md says."""
     (folder / "policy.toml").write_text("version = 1\n[clients.bot]\nmax_count = 5\n")
     (folder / "clients").mkdir()
@@ -119,18 +119,18 @@ def with_tokens(folder: Path) -> Door:
     (folder / "clients" / "bot").write_text(TOKEN)
     subprocess.run(["openssl", "genrsa", "-out", folder / "throwaway.pem", "2048"], check=True, capture_output=True)
     tcp = ["--listen", "127.0.0.1:0", "--clients", str(folder / "clients"), "--policy", str(folder / "policy.toml")]
-    return Door(folder, program([*PROXY, *tcp]))
+    return RunningProxy(folder, program([*PROXY, *tcp]))
 
 
-def recipe(door: Door, language: str, *command: str, **environment: str) -> Any:
+def recipe(proxy: RunningProxy, language: str, *command: str, **environment: str) -> Any:
     """Run what docs/proxy.md gives for a client that takes a PEM, and return what it printed."""
     codes = [
         block.code for block in PAGES["docs/proxy"] if block.language == language and "throwaway.pem" in block.code
     ]
-    code = codes[-1].replace("127.0.0.1:8090", f"127.0.0.1:{door.port}")
+    code = codes[-1].replace("127.0.0.1:8090", f"127.0.0.1:{proxy.port}")
     done = subprocess.run(
         [*command, code],
-        cwd=door.folder,
+        cwd=proxy.folder,
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -145,9 +145,9 @@ def test_kalshi_typescript_with_a_throwaway_pem(store: str, sandbox: SandboxServ
     """As it comes from npm: it has a token for a key id, and signs in vain."""
     where = node.folder()
     enrolled = run_json("enroll", "--name", "prod")
-    with with_tokens(tmp_path) as door:
+    with with_tokens(tmp_path) as proxy:
         done = subprocess.run(
-            ["node", "-e", TYPESCRIPT, f"http://127.0.0.1:{door.port}{V2}", TOKEN, tmp_path / "throwaway.pem"],
+            ["node", "-e", TYPESCRIPT, f"http://127.0.0.1:{proxy.port}{V2}", TOKEN, tmp_path / "throwaway.pem"],
             cwd=where,
             capture_output=True,
             text=True,
@@ -155,7 +155,7 @@ def test_kalshi_typescript_with_a_throwaway_pem(store: str, sandbox: SandboxServ
             timeout=60,
         )
         modules = str(where / "node_modules")
-        assert "balance:" in recipe(door, "js", "node", "-e", NODE_PATH=modules, PROXY_TOKEN=TOKEN)
+        assert "balance:" in recipe(proxy, "js", "node", "-e", NODE_PATH=modules, PROXY_TOKEN=TOKEN)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [200, 200, 201, 403, 403]
     signed = [
@@ -172,9 +172,9 @@ def test_kalshi_typescript_with_a_throwaway_pem(store: str, sandbox: SandboxServ
 def test_a_client_that_takes_only_a_pem(store: str, sandbox: SandboxServer, tmp_path: Path) -> None:
     """openssl signs with the throwaway and curl sends: what reaches Kalshi is signed with the key of the store."""
     enrolled = run_json("enroll", "--name", "prod")
-    with with_tokens(tmp_path) as door:
-        assert "balance" in json.loads(recipe(door, "sh", "bash", "-euo", "pipefail", "-c"))
-        assert TOKEN not in door.trail()
+    with with_tokens(tmp_path) as proxy:
+        assert "balance" in json.loads(recipe(proxy, "sh", "bash", "-euo", "pipefail", "-c"))
+        assert TOKEN not in proxy.trail()
     seen = sandbox.requests[-1]
     assert (seen.api_key_id, seen.verified, seen.status) == (enrolled["api_key_id"], True, 200)
 
@@ -184,18 +184,18 @@ def test_a_client_that_takes_only_a_pem(store: str, sandbox: SandboxServer, tmp_
 def test_freeze_ends_signing_at_full_load(store: str, sandbox: SandboxServer, tmp_path: Path) -> None:
     """No request is signed once freeze has returned; how long it takes is for the benchmark."""
     run_json("enroll", "--name", "prod")
-    with Door(tmp_path, program(PROXY)) as door:
+    with RunningProxy(tmp_path, program(PROXY)) as proxy:
         stop = threading.Event()
 
         def load() -> None:
             while not stop.is_set():
-                door.request("GET", f"{V2}/portfolio/balance")
+                proxy.request("GET", f"{V2}/portfolio/balance")
 
         threads = [threading.Thread(target=load) for _ in range(4)]
         for thread in threads:
             thread.start()
         time.sleep(0.3)
-        assert run_cli("proxy", "freeze", "--name", "prod", **door.environment).returncode == 0
+        assert run_cli("proxy", "freeze", "--name", "prod", **proxy.environment).returncode == 0
         signed = {seen.timestamp for seen in sandbox.requests if seen.verified}
         frozen_at = time.time_ns() // 1_000_000
         time.sleep(0.3)
@@ -214,21 +214,21 @@ def test_a_signer_in_a_process_of_its_own(store: str, sandbox: SandboxServer, tm
     run_json("enroll", "--name", "prod")
     orders = f"{V2}/portfolio/events/orders"
     send = (f"http://localhost{orders}", "-H", "Content-Type: application/json", "-d")
-    with Door(tmp_path, program([*PROXY, "--isolated"])) as door:
-        assert curl(door, *send, json.dumps(ORDER))[0] == 201
-        (signer,) = children_of(door.process.pid)
+    with RunningProxy(tmp_path, program([*PROXY, "--isolated"])) as proxy:
+        assert curl(proxy, *send, json.dumps(ORDER))[0] == 201
+        (signer,) = children_of(proxy.process.pid)
         assert b"hsm_keys.stores.isolated" in Path(f"/proc/{signer}/cmdline").read_bytes()
-        assert run_cli("proxy", "freeze", "--name", "prod", **door.environment).returncode == 0
-        assert curl(door, *send, json.dumps(ORDER))[0] == 403
-        assert run_cli("proxy", "thaw", "--name", "prod", **door.environment).returncode == 0
+        assert run_cli("proxy", "freeze", "--name", "prod", **proxy.environment).returncode == 0
+        assert curl(proxy, *send, json.dumps(ORDER))[0] == 403
+        assert run_cli("proxy", "thaw", "--name", "prod", **proxy.environment).returncode == 0
         os.kill(signer, signal.SIGKILL)
-        statuses = [curl(door, *send, json.dumps({**ORDER, "client_order_id": "after"}))[0]]
+        statuses = [curl(proxy, *send, json.dumps({**ORDER, "client_order_id": "after"}))[0]]
         while statuses[-1] == 503 and len(statuses) < 200:  # it isn't started again at once
             time.sleep(0.1)
-            statuses.append(curl(door, *send, json.dumps({**ORDER, "client_order_id": "after"}))[0])
+            statuses.append(curl(proxy, *send, json.dumps({**ORDER, "client_order_id": "after"}))[0])
         assert (statuses[-1], set(statuses[:-1]) - {503}) == (201, set())
-        (signer,) = children_of(door.process.pid)
-        door.stop()
+        (signer,) = children_of(proxy.process.pid)
+        proxy.stop()
     assert not Path(f"/proc/{signer}").exists()
     assert len([seen for seen in sandbox.requests if seen.path == orders and seen.verified]) == 2
 
@@ -239,13 +239,13 @@ def test_its_log_is_json_where_that_is_asked_for(store: str, sandbox: SandboxSer
     run_json("enroll", "--name", "prod")
     policy = tmp_path / "policy.toml"
     policy.write_text("version = 1\n[clients.default]\n")
-    with Door(tmp_path, program([*PROXY, "--output", "json", "--policy", str(policy)])) as door:
+    with RunningProxy(tmp_path, program([*PROXY, "--output", "json", "--policy", str(policy)])) as proxy:
         for header in (b"KALSHI-ACCESS-KEY: tok\x00en", b"Content-Length: token"):
-            assert door.raw(b"GET / HTTP/1.1\r\nHost: x\r\n" + header + b"\r\n\r\n").startswith(b"400")
+            assert proxy.raw(b"GET / HTTP/1.1\r\nHost: x\r\n" + header + b"\r\n\r\n").startswith(b"400")
         policy.write_text("version = 2\n")
-        door.reload()
-        door.stop()
-    said = [json.loads(line) for line in door.said]
+        proxy.reload()
+        proxy.stop()
+    said = [json.loads(line) for line in proxy.said]
     assert [(line["level"], line["message"].split()[0]) for line in said if line["level"] == "info"] == [
         ("info", "serving"),
         ("info", "stopping:"),

@@ -11,7 +11,7 @@ import pytest
 
 from hsm_keys.errors import UsageError
 from hsm_keys.proxy.reaching import network_proxy
-from tests.support.door import with_key_in_memory
+from tests.support.running_proxy import with_key_in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,10 +72,10 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base_url: str) -> tupl
     """Return the status, code and message that a client gets, and the proxy's log."""
     monkeypatch.setenv("KALSHI_API_BASE_URL", base_url)
     monkeypatch.delenv("KALSHI_WS_URL")
-    with with_key_in_memory(tmp_path) as door:
-        status, body = door.request("GET", BALANCE)[:2]
-        door.stop()
-        return status, body["error"]["code"], body["error"]["message"], "".join(door.said)
+    with with_key_in_memory(tmp_path) as proxy:
+        status, body = proxy.request("GET", BALANCE)[:2]
+        proxy.stop()
+        return status, body["error"]["code"], body["error"]["message"], "".join(proxy.said)
 
 
 @pytest.mark.usefixtures("sandbox")
@@ -149,8 +149,8 @@ def test_which_proxy_a_url_has(
         monkeypatch.delenv(name.lower(), raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    proxy = network_proxy(url)
-    assert (proxy and str(proxy).rstrip("/")) == expected
+    found = network_proxy(url)
+    assert (found and str(found).rstrip("/")) == expected
 
 
 def test_a_proxy_that_isnt_spoken_to_over_http_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

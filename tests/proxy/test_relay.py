@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.door import Door, with_key_in_memory
 from tests.support.http_heads import head_of
+from tests.support.running_proxy import RunningProxy, with_key_in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,7 +96,9 @@ def kalshi() -> Iterator[Kalshi]:
 
 
 @pytest.fixture
-def door(sandbox: SandboxServer, kalshi: Kalshi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
+def proxy(
+    sandbox: SandboxServer, kalshi: Kalshi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[RunningProxy]:
     monkeypatch.setenv("KALSHI_API_BASE_URL", kalshi.base_url)
     monkeypatch.delenv("KALSHI_WS_URL")  # it serves both on one port
     with with_key_in_memory(tmp_path) as running:
@@ -104,10 +106,10 @@ def door(sandbox: SandboxServer, kalshi: Kalshi, tmp_path: Path, monkeypatch: py
 
 
 @pytest.fixture
-def bot(door: Door) -> Iterator[socket.socket]:
+def bot(proxy: RunningProxy) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(20)
-        connection.connect(str(door.socket))
+        connection.connect(str(proxy.socket))
         yield connection
 
 
@@ -211,12 +213,12 @@ def test_a_client_that_drops_its_connection_drops_kalshis(bot: socket.socket, ka
     ids=["between two frames", "inside a payload", "inside a head", "after a close"],
 )
 def test_a_proxy_that_stops_says_so_where_a_frame_may_stand(
-    bot: socket.socket, kalshi: Kalshi, door: Door, sent: bytes, *, told: bool
+    bot: socket.socket, kalshi: Kalshi, proxy: RunningProxy, sent: bytes, *, told: bool
 ) -> None:
     _, there = opened(bot, kalshi)
     there.sendall(sent)
     assert exactly(bot, len(sent)) == sent
-    stopping = threading.Thread(target=door.stop)
+    stopping = threading.Thread(target=proxy.stop)
     stopping.start()
     assert exactly(bot, 100) == (frame(8, b"\x03\xe9") if told else b"")
     bot.close()

@@ -14,8 +14,8 @@ import pytest
 from hsm_keys.proxy.access import Caller, Refused
 from hsm_keys.proxy.running import MOST_AT_ONCE, RunningRequests
 from tests.support.cli import run_cli
-from tests.support.door import Door, asks_for_itself, with_key_in_memory
 from tests.support.http_heads import head_of
+from tests.support.running_proxy import RunningProxy, asks_for_itself, with_key_in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,20 +90,20 @@ def kalshi(monkeypatch: pytest.MonkeyPatch, sandbox: SandboxServer) -> Iterator[
 
 
 @contextmanager
-def proxy(folder: Path, policy: str = "[clients.default]", **options: Any) -> Iterator[Door]:
+def served(folder: Path, policy: str = "[clients.default]", **options: Any) -> Iterator[RunningProxy]:
     (folder / "policy.toml").write_text(f"version = 1\n{policy}")
-    with with_key_in_memory(folder, policy=folder / "policy.toml", **options) as door:
-        yield door
+    with with_key_in_memory(folder, policy=folder / "policy.toml", **options) as proxy:
+        yield proxy
 
 
-def freeze(door: Door) -> None:
-    assert run_cli("proxy", "freeze", "--name", "prod", **door.environment).returncode == 0
+def freeze(proxy: RunningProxy) -> None:
+    assert run_cli("proxy", "freeze", "--name", "prod", **proxy.environment).returncode == 0
 
 
-def to_read_only(door: Door) -> None:
-    (door.folder / "policy.toml").write_text("version = 1\n[clients.default]\nread_only = true")
-    door.reload()
-    door.wait_for_words("was reloaded")
+def to_read_only(proxy: RunningProxy) -> None:
+    (proxy.folder / "policy.toml").write_text("version = 1\n[clients.default]\nread_only = true")
+    proxy.reload()
+    proxy.wait_for_words("was reloaded")
 
 
 STOPS = {"freeze": (freeze, 403, "frozen"), "reload": (to_read_only, 403, "policy")}
@@ -119,9 +119,9 @@ def answer_to(connection: socket.socket) -> tuple[int, dict[str, Any]]:
 @pytest.mark.parametrize("how", STOPS)
 def test_a_body_that_comes_late_is_judged_late(tmp_path: Path, kalshi: Kalshi, framing: str, how: str) -> None:
     stop, status, _ = STOPS[how]
-    with proxy(tmp_path) as door, door.connect() as connection:
+    with served(tmp_path) as proxy, proxy.connect() as connection:
         connection.sendall(f"POST {ORDERS} HTTP/1.1\r\nHost: x\r\n{framing}".encode())
-        stop(door)
+        stop(proxy)
         connection.sendall(b"1\r\n}\r\n0\r\n\r\n" if "chunked" in framing else b"}")
         assert answer_to(connection)[0] == status
         assert kalshi.heads == []
@@ -129,10 +129,10 @@ def test_a_body_that_comes_late_is_judged_late(tmp_path: Path, kalshi: Kalshi, f
 
 @pytest.mark.parametrize("how", STOPS)
 def test_a_request_on_its_way_is_given_up_and_may_have_gone_out(tmp_path: Path, kalshi: Kalshi, how: str) -> None:
-    with proxy(tmp_path) as door, door.connect() as connection:
+    with served(tmp_path) as proxy, proxy.connect() as connection:
         connection.sendall(f"POST {ORDERS} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}".encode())
         assert kalshi.arrived.acquire(timeout=20)
-        STOPS[how][0](door)
+        STOPS[how][0](proxy)
         status, error = answer_to(connection)
         assert (status, error["code"]) == (502, "outcome_unknown")
         assert "Kalshi may have done the work" in error["message"]
@@ -140,22 +140,22 @@ def test_a_request_on_its_way_is_given_up_and_may_have_gone_out(tmp_path: Path, 
 
 @pytest.mark.parametrize("how", STOPS)
 def test_a_websocket_is_closed(tmp_path: Path, kalshi: Kalshi, how: str) -> None:
-    with proxy(tmp_path) as door, door.connect() as connection:
+    with served(tmp_path) as proxy, proxy.connect() as connection:
         connection.sendall(f"GET {WS} HTTP/1.1\r\nHost: x\r\n{UPGRADE}\r\n".encode())
         assert kalshi.arrived.acquire(timeout=20)
         assert connection.recv(12) == b"HTTP/1.1 101"
-        STOPS[how][0](door)
+        STOPS[how][0](proxy)
         rest = b"".join(iter(lambda: connection.recv(4096), b""))
         assert rest.endswith(b"\r\n\r\n\x88\x02\x03\xe9")  # 1001
 
 
 def test_a_reload_that_changes_nothing_for_a_client_stops_nothing_of_it(tmp_path: Path, kalshi: Kalshi) -> None:
-    with proxy(tmp_path) as door, door.connect() as connection:
+    with served(tmp_path) as proxy, proxy.connect() as connection:
         connection.sendall(f"POST {ORDERS} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}".encode())
         assert kalshi.arrived.acquire(timeout=20)
         (tmp_path / "policy.toml").write_text("version = 1\n[clients.default]\n[clients.other]\nread_only = true")
-        door.reload()
-        door.wait_for_words("was reloaded")
+        proxy.reload()
+        proxy.wait_for_words("was reloaded")
         kalshi.may_answer.set()
         assert connection.recv(12) == b"HTTP/1.1 204"
 
@@ -168,12 +168,14 @@ def test_a_token_that_is_revoked_ends_what_its_client_has_open(tmp_path: Path, k
     (tokens / "other").touch(mode=0o600)
     (tokens / "other").write_text(TOKEN[::-1])
     with (
-        proxy(tmp_path, "[clients.maker]\n[clients.other]", listen="127.0.0.1:0", clients=tokens) as door,
-        closing(socket.create_connection(("127.0.0.1", door.port), timeout=20)) as connection,
-        closing(socket.create_connection(("127.0.0.1", door.port), timeout=20)) as others,
+        served(tmp_path, "[clients.maker]\n[clients.other]", listen="127.0.0.1:0", clients=tokens) as proxy,
+        closing(socket.create_connection(("127.0.0.1", proxy.port), timeout=20)) as connection,
+        closing(socket.create_connection(("127.0.0.1", proxy.port), timeout=20)) as others,
     ):
         for each, token in ((connection, TOKEN), (others, TOKEN[::-1])):
-            head = f"GET {WS} HTTP/1.1\r\nHost: 127.0.0.1:{door.port}\r\nAuthorization: Bearer {token}\r\n{UPGRADE}\r\n"
+            head = (
+                f"GET {WS} HTTP/1.1\r\nHost: 127.0.0.1:{proxy.port}\r\nAuthorization: Bearer {token}\r\n{UPGRADE}\r\n"
+            )
             each.sendall(head.encode())
             assert kalshi.arrived.acquire(timeout=20)
             assert head_of(each).startswith(b"HTTP/1.1 101")
@@ -185,8 +187,8 @@ def test_a_token_that_is_revoked_ends_what_its_client_has_open(tmp_path: Path, k
 
 
 def test_a_body_beyond_the_limit_is_refused(tmp_path: Path, kalshi: Kalshi) -> None:
-    with proxy(tmp_path) as door:
-        assert door.request("POST", ORDERS, b" " * (256 * 1024 + 1))[0] == 413
+    with served(tmp_path) as proxy:
+        assert proxy.request("POST", ORDERS, b" " * (256 * 1024 + 1))[0] == 413
         assert kalshi.heads == []
 
 
@@ -210,7 +212,7 @@ def test_half_sent_requests_of_one_client_reset_none_of_another(tmp_path: Path, 
         (tokens / name).touch(mode=0o600)
         (tokens / name).write_text(token)
     policy = "[clients.maker]\n[clients.reader]\nread_only = true"
-    with proxy(tmp_path, policy, listen="127.0.0.1:0", clients=tokens, files=600) as door, ExitStack() as stack:
+    with served(tmp_path, policy, listen="127.0.0.1:0", clients=tokens, files=600) as proxy, ExitStack() as stack:
 
         def ask(connection: http.client.HTTPConnection) -> int:
             connection.request("GET", BALANCE, headers={"Authorization": f"Bearer {TOKEN}"})
@@ -218,13 +220,13 @@ def test_half_sent_requests_of_one_client_reset_none_of_another(tmp_path: Path, 
                 answer.read()
                 return answer.status
 
-        maker = stack.enter_context(closing(http.client.HTTPConnection("127.0.0.1", door.port, timeout=20)))
+        maker = stack.enter_context(closing(http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=20)))
         assert ask(maker) == 200
         assert maker.sock is not None
         port = maker.sock.getsockname()[1]
         for _ in range(420):
-            half = stack.enter_context(closing(socket.create_connection(("127.0.0.1", door.port), timeout=20)))
-            half.sendall(f"GET {BALANCE} HTTP/1.1\r\nHost: 127.0.0.1:{door.port}\r\nX".encode())
+            half = stack.enter_context(closing(socket.create_connection(("127.0.0.1", proxy.port), timeout=20)))
+            half.sendall(f"GET {BALANCE} HTTP/1.1\r\nHost: 127.0.0.1:{proxy.port}\r\nX".encode())
         for _ in range(20):
             assert ask(maker) == 200
             assert maker.sock.getsockname()[1] == port  # it is the same connection all along

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hsm_keys.sandbox import SandboxServer
-    from tests.support.door import Door
+    from tests.support.running_proxy import RunningProxy
 
 BALANCE = f"{V2}/portfolio/balance"
 
@@ -35,8 +35,10 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "headers")
 
 
-def test_a_client_in_c_sends_what_it_signs_by_the_proxy(client: str, door: Door, sandbox: SandboxServer) -> None:
-    asked = [client, str(door.socket), "GET", BALANCE]
+def test_a_client_in_c_sends_what_it_signs_by_the_proxy(
+    client: str, proxy: RunningProxy, sandbox: SandboxServer
+) -> None:
+    asked = [client, str(proxy.socket), "GET", BALANCE]
     lines = subprocess.run(asked, capture_output=True, check=True).stdout.decode()
     where = urlsplit(sandbox.base_url)
     with socket.create_connection((where.hostname, where.port or 0), timeout=10) as kalshi:
@@ -49,22 +51,22 @@ def test_a_client_in_c_sends_what_it_signs_by_the_proxy(client: str, door: Door,
     assert '"api_keys"' in denied.stderr
 
 
-def lines_of(door: Door, method: str = "GET", path: str = BALANCE) -> bytes:
-    return door.raw(f"GET /sign?method={method}&path={path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+def lines_of(proxy: RunningProxy, method: str = "GET", path: str = BALANCE) -> bytes:
+    return proxy.raw(f"GET /sign?method={method}&path={path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
 
 
 def test_it_is_judged_counted_and_written_down_like_a_request(
-    start: Callable[..., Door], sandbox: SandboxServer
+    start: Callable[..., RunningProxy], sandbox: SandboxServer
 ) -> None:
-    door = start("[clients.default]\ndeny = ['DELETE /**']\norders_per_minute = 1")
-    assert lines_of(door, "POST", quote(ORDERS, safe=""))[:3] == b"200"
-    assert lines_of(door, "POST", ORDERS)[:3] == b"429"
-    assert lines_of(door, "POST", f"{ORDERS}/batched")[:3] == b"403"  # how many there are stands in its body
-    assert lines_of(door, "DELETE", f"{ORDERS}/x")[:3] == b"403"
-    assert run_cli("proxy", "freeze", "--name", "prod", **door.environment).returncode == 0
-    assert b'"frozen"' in lines_of(door)
-    door.stop()
-    lines = door.lines()
+    proxy = start("[clients.default]\ndeny = ['DELETE /**']\norders_per_minute = 1")
+    assert lines_of(proxy, "POST", quote(ORDERS, safe=""))[:3] == b"200"
+    assert lines_of(proxy, "POST", ORDERS)[:3] == b"429"
+    assert lines_of(proxy, "POST", f"{ORDERS}/batched")[:3] == b"403"  # how many there are stands in its body
+    assert lines_of(proxy, "DELETE", f"{ORDERS}/x")[:3] == b"403"
+    assert run_cli("proxy", "freeze", "--name", "prod", **proxy.environment).returncode == 0
+    assert b'"frozen"' in lines_of(proxy)
+    proxy.stop()
+    lines = proxy.lines()
     decisions = [line for line in lines if line["kind"] == "decision"]
     assert [(line["method"], line["path"], line["rule"], line["sent_by"]) for line in decisions] == [
         ("POST", ORDERS, "allowed", "client"),
@@ -75,7 +77,7 @@ def test_it_is_judged_counted_and_written_down_like_a_request(
     ]
     (outcome,) = [line for line in lines if line["kind"] == "outcome"]
     assert (outcome["of"], outcome["status"]) == (decisions[0]["seq"], 200)
-    assert "KALSHI-ACCESS-SIGNATURE" not in door.trail()
+    assert "KALSHI-ACCESS-SIGNATURE" not in proxy.trail()
     assert not any(seen.path == ORDERS for seen in sandbox.requests)
 
 
@@ -90,24 +92,24 @@ def test_it_is_judged_counted_and_written_down_like_a_request(
         "cancel_after_silence_seconds = 10",
     ],
 )
-def test_a_client_whose_rules_look_at_what_is_sent_is_refused(start: Callable[..., Door], rules: str) -> None:
-    door = start(f"[clients.default]\n{rules}")
+def test_a_client_whose_rules_look_at_what_is_sent_is_refused(start: Callable[..., RunningProxy], rules: str) -> None:
+    proxy = start(f"[clients.default]\n{rules}")
     for method, path in (("POST", ORDERS), ("GET", BALANCE)):
-        assert b'"sign"' in lines_of(door, method, path)
+        assert b'"sign"' in lines_of(proxy, method, path)
 
 
-def test_a_client_whose_commands_are_judged_opens_no_websocket_of_its_own(start: Callable[..., Door]) -> None:
-    door = start("[clients.default]\nread_only = true")
-    assert lines_of(door)[:3] == b"200"
+def test_a_client_whose_commands_are_judged_opens_no_websocket_of_its_own(start: Callable[..., RunningProxy]) -> None:
+    proxy = start("[clients.default]\nread_only = true")
+    assert lines_of(proxy)[:3] == b"200"
     for path in ("/trade-api/ws/v2", "/trade-api/ws/v2/margin"):
-        assert b'"sign"' in lines_of(door, "GET", path)
+        assert b'"sign"' in lines_of(proxy, "GET", path)
 
 
-def test_caps_of_all_clients_together_count_too(start: Callable[..., Door]) -> None:
+def test_caps_of_all_clients_together_count_too(start: Callable[..., RunningProxy]) -> None:
     assert b'"sign"' in lines_of(start("[clients.default]\n[all]\nmax_dollars_a_day = '5'"))
 
 
-def test_what_is_no_question_for_headers(door: Door, sandbox: SandboxServer) -> None:
+def test_what_is_no_question_for_headers(proxy: RunningProxy, sandbox: SandboxServer) -> None:
     for request in (
         "POST /sign?method=GET&path={} HTTP/1.1\r\nContent-Length: 0",
         "GET /sign?method=GET&path={} HTTP/1.1\r\nContent-Length: 2\r\n\r\n{{}}",
@@ -116,9 +118,9 @@ def test_what_is_no_question_for_headers(door: Door, sandbox: SandboxServer) -> 
         "GET /SIGN?method=GET&path={} HTTP/1.1",
     ):
         head, _, body = request.format(BALANCE).partition("\r\n\r\n")
-        assert door.raw(f"{head}\r\nHost: x\r\n\r\n{body}".encode())[:3] == b"400", request
-    door.stop()
-    assert {line["verdict"] for line in door.lines() if line["kind"] == "decision"} == {"denied"}
+        assert proxy.raw(f"{head}\r\nHost: x\r\n\r\n{body}".encode())[:3] == b"400", request
+    proxy.stop()
+    assert {line["verdict"] for line in proxy.lines() if line["kind"] == "decision"} == {"denied"}
 
 
 @pytest.mark.parametrize(
@@ -149,9 +151,9 @@ def test_targets_that_have_no_single_reading(query: str) -> None:
         read_sign_target(f"/sign{query}")
 
 
-def test_a_method_that_is_none_is_denied(door: Door) -> None:
+def test_a_method_that_is_none_is_denied(proxy: RunningProxy) -> None:
     for method in ("get", "TRACE", "GET%0D%0A", ""):
-        assert lines_of(door, method)[:3] == b"403", method
+        assert lines_of(proxy, method)[:3] == b"403", method
 
 
 def test_other_targets_are_requests() -> None:

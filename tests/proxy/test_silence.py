@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from hsm_keys.proxy.asking import OwnRequests
     from hsm_keys.proxy.audit import AuditTrail
     from hsm_keys.sandbox import RecordedRequest, SandboxServer
-    from tests.support.door import Door
+    from tests.support.running_proxy import RunningProxy
 
-    Start = Callable[..., Door]
+    Start = Callable[..., RunningProxy]
 
 AFTER = "cancel_after_silence_seconds = 1"
 POLICY = f"[clients.maker]\n{AFTER}\n[clients.other]\n"
@@ -51,15 +51,15 @@ def cancels(sandbox: SandboxServer) -> list[RecordedRequest]:
     return [seen for seen in sandbox.requests if seen.method == "DELETE"]
 
 
-def place(door: Door, name: str, path: str = ORDERS, **changes: Any) -> str:
+def place(proxy: RunningProxy, name: str, path: str = ORDERS, **changes: Any) -> str:
     body = order_body(client_order_id=name, price="0.0100", **changes)
-    status, said = door.request("POST", path, json.dumps(body), JSON)
+    status, said = proxy.request("POST", path, json.dumps(body), JSON)
     assert status == 201, said
     return str(said["order_id"])
 
 
-def as_client(door: Door, client: str, body: dict[str, Any]) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", door.port, timeout=20)
+def as_client(proxy: RunningProxy, client: str, body: dict[str, Any]) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=20)
     with closing(connection):
         headers = {**JSON, "Authorization": f"Bearer {TOKENS[client]}"}
         connection.request("POST", ORDERS, json.dumps(body), headers)
@@ -70,15 +70,15 @@ def as_client(door: Door, client: str, body: dict[str, Any]) -> tuple[int, Any]:
 @pytest.mark.program
 def test_the_orders_of_a_silent_client_are_cancelled_and_no_other_ones(start: Start, sandbox: SandboxServer) -> None:
     foreign = set(add_orders(sandbox, 2))
-    door = start(f"[clients.default]\n{AFTER}")
-    mine = {place(door, "one"), place(door, "two", subaccount=3), place(door, "three", PERPS, ticker="KXPERPTEST")}
+    proxy = start(f"[clients.default]\n{AFTER}")
+    mine = {place(proxy, "one"), place(proxy, "two", subaccount=3), place(proxy, "three", PERPS, ticker="KXPERPTEST")}
     assert resting(sandbox) == foreign | mine
-    door.wait_for_words("orders of the silent client default are over")
+    proxy.wait_for_words("orders of the silent client default are over")
     assert resting(sandbox) == foreign
     assert {seen.path.rpartition("/")[2] for seen in cancels(sandbox)} == mine
-    told = next(line for line in door.lines() if line["kind"] == "silence")
+    told = next(line for line in proxy.lines() if line["kind"] == "silence")
     assert told["client"] == "default"
-    ends = [line for line in door.lines() if line["kind"] == "silence_cancel"]
+    ends = [line for line in proxy.lines() if line["kind"] == "silence_cancel"]
     assert {(line["order_id"], line["status"]) for line in ends} == {(order_id, 200) for order_id in mine}
 
 
@@ -92,34 +92,34 @@ def test_it_fires_for_whom_it_is_set_also_while_frozen_and_after_a_restart(
         (clients / name).touch(mode=0o600)
         (clients / name).write_text(token)
     sandbox.faults.add(parse_fault("POST /portfolio/events/orders:drop-after:1"))
-    door = start(POLICY.replace("1\n", "60\n", 1), listen="127.0.0.1:0", clients=clients)
+    proxy = start(POLICY.replace("1\n", "60\n", 1), listen="127.0.0.1:0", clients=clients)
     lost = order_body(client_order_id="lost", price="0.0100")
-    assert as_client(door, "maker", lost)[0] == 502
-    assert as_client(door, "maker", order_body(client_order_id="m", price="0.0100"))[0] == 201
-    others = as_client(door, "other", order_body(client_order_id="o", price="0.0100"))[1]["order_id"]
+    assert as_client(proxy, "maker", lost)[0] == 502
+    assert as_client(proxy, "maker", order_body(client_order_id="m", price="0.0100"))[0] == 201
+    others = as_client(proxy, "other", order_body(client_order_id="o", price="0.0100"))[1]["order_id"]
     assert len(resting(sandbox)) == 3
-    door.process.kill()
-    door.process.wait(20)
+    proxy.process.kill()
+    proxy.process.wait(20)
     (tmp_path / "state" / "hsm-keys" / "prod" / "frozen").write_text("frozen\n")
-    door = start(POLICY, listen="127.0.0.1:0", clients=clients)
-    assert as_client(door, "other", order_body(client_order_id="x"))[1]["error"]["code"] == "frozen"
-    door.wait_for_words("orders of the silent client maker are over")
+    proxy = start(POLICY, listen="127.0.0.1:0", clients=clients)
+    assert as_client(proxy, "other", order_body(client_order_id="x"))[1]["error"]["code"] == "frozen"
+    proxy.wait_for_words("orders of the silent client maker are over")
     assert resting(sandbox) == {others}
 
 
 @pytest.mark.program
 def test_status_and_metrics_tell(start: Start, sandbox: SandboxServer) -> None:
     sandbox.faults.add(parse_fault("DELETE /portfolio/events/orders/{order_id}:status=503"))
-    door = start(f"[clients.default]\n{AFTER}")
-    place(door, "one")
-    door.wait_for_words("its 1 orders are cancelled")
-    said = run_json("proxy", "status", "--name", "prod", **door.environment)["silence"]["default"]
+    proxy = start(f"[clients.default]\n{AFTER}")
+    place(proxy, "one")
+    proxy.wait_for_words("its 1 orders are cancelled")
+    said = run_json("proxy", "status", "--name", "prod", **proxy.environment)["silence"]["default"]
     assert (said["after_s"], said["orders"], said["to_cancel"], said["fired"]) == (1, 1, 1, 1)
-    metrics = run_cli("proxy", "status", "--name", "prod", **door.environment).stdout
+    metrics = run_cli("proxy", "status", "--name", "prod", **proxy.environment).stdout
     assert "to_cancel: 1" in metrics
     assert len(resting(sandbox)) == 1  # what Kalshi refuses isn't called cancelled
     sandbox.faults.clear()
-    door.wait_for_words("orders of the silent client default are over")
+    proxy.wait_for_words("orders of the silent client default are over")
     assert resting(sandbox) == set()
 
 

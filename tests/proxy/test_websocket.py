@@ -1,4 +1,4 @@
-"""WebSockets through the door, to a Kalshi that says and closes what the test wants."""
+"""WebSockets through the proxy, to a Kalshi that says and closes what the test wants."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from websockets.sync.client import ClientConnection, unix_connect
 from websockets.sync.server import serve
 from websockets.typing import Subprotocol
 
-from tests.support.door import Door, with_key_in_memory
+from tests.support.running_proxy import RunningProxy, with_key_in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,21 +90,23 @@ def kalshi() -> Iterator[Kalshi]:
 
 
 @pytest.fixture
-def door(sandbox: SandboxServer, kalshi: Kalshi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
+def proxy(
+    sandbox: SandboxServer, kalshi: Kalshi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[RunningProxy]:
     monkeypatch.setenv("KALSHI_API_BASE_URL", kalshi.base_url)
     monkeypatch.delenv("KALSHI_WS_URL")  # it serves both on one port
     with with_key_in_memory(tmp_path) as running:
         yield running
 
 
-def session(door: Door, **options: Any) -> ClientConnection:
-    opened: ClientConnection = unix_connect(str(door.socket), f"ws://localhost{WS}", max_size=None, **options)
+def session(proxy: RunningProxy, **options: Any) -> ClientConnection:
+    opened: ClientConnection = unix_connect(str(proxy.socket), f"ws://localhost{WS}", max_size=None, **options)
     return opened
 
 
-def test_messages_pings_and_headers_go_both_ways(door: Door, kalshi: Kalshi) -> None:
+def test_messages_pings_and_headers_go_both_ways(proxy: RunningProxy, kalshi: Kalshi) -> None:
     own = {"KALSHI-ACCESS-KEY": "bot", "Authorization": "Bearer x", "X-Request-Id": "1", "X-Client": "1"}
-    with session(door, additional_headers=own, subprotocols=["other", "kalshi"]) as bot:
+    with session(proxy, additional_headers=own, subprotocols=["other", "kalshi"]) as bot:
         assert bot.subprotocol == "kalshi"
         for message in ("text \u00e9", b"\x00\xff", "", "x" * 3_000_000):
             bot.send(message)
@@ -118,14 +120,14 @@ def test_messages_pings_and_headers_go_both_ways(door: Door, kalshi: Kalshi) -> 
     assert "Authorization" not in handshake.headers
     assert handshake.headers["X-Request-Id"] == "1"
     assert "X-Client" not in handshake.headers
-    door.stop()
-    ended = [line for line in door.lines() if line["kind"] in {"decision", "outcome"}]
+    proxy.stop()
+    ended = [line for line in proxy.lines() if line["kind"] in {"decision", "outcome"}]
     assert [(line["kind"], line["status"]) for line in ended] == [("decision", None), ("outcome", 101)]
 
 
-def test_whoever_closes_tells_why(door: Door, kalshi: Kalshi) -> None:
+def test_whoever_closes_tells_why(proxy: RunningProxy, kalshi: Kalshi) -> None:
     for code, reason in ((1000, "done"), (1008, "policy"), (1011, "broken"), (4001, "our own"), (3999, "another")):
-        with session(door) as bot:
+        with session(proxy) as bot:
             bot.send(f"close {code} {reason}")
             with pytest.raises(ConnectionClosed):
                 bot.recv(timeout=20)
@@ -133,16 +135,16 @@ def test_whoever_closes_tells_why(door: Door, kalshi: Kalshi) -> None:
         assert kalshi.closed.wait(20)
         kalshi.closed.clear()
         kalshi.closed_with.clear()
-        with session(door) as bot:
+        with session(proxy) as bot:
             bot.close(code, reason)
         assert kalshi.closed.wait(20)
         assert kalshi.closed_with == [(code, reason)]
         kalshi.closed.clear()
 
 
-def test_a_client_that_reads_nothing_stops_kalshi_from_sending(door: Door, kalshi: Kalshi) -> None:
+def test_a_client_that_reads_nothing_stops_kalshi_from_sending(proxy: RunningProxy, kalshi: Kalshi) -> None:
     """What Kalshi can send is what fits into the buffers on the way, however long it goes on."""
-    with session(door, max_queue=1) as bot:
+    with session(proxy, max_queue=1) as bot:
         bot.send("flood")
         seen, still = -1, 0
         pause = threading.Event()
@@ -154,12 +156,12 @@ def test_a_client_that_reads_nothing_stops_kalshi_from_sending(door: Door, kalsh
         assert kalshi.closed.wait(20)
 
 
-def test_a_handshake_that_kalshi_refuses(door: Door, kalshi: Kalshi) -> None:
+def test_a_handshake_that_kalshi_refuses(proxy: RunningProxy, kalshi: Kalshi) -> None:
     for status, told in ((401, 401), (429, 429), (200, 502), (302, 502)):
         kalshi.refuse_with = status
         with pytest.raises(InvalidStatus, match=str(told)):
-            session(door)
-    assert door.request("GET", WS)[0] == 302  # no handshake, then: an ordinary GET
+            session(proxy)
+    assert proxy.request("GET", WS)[0] == 302  # no handshake, then: an ordinary GET
     assert len(kalshi.handshakes) == 5
 
 
@@ -168,10 +170,10 @@ def test_each_websocket_goes_to_the_host_that_serves_it(
 ) -> None:
     """REST stays with the base URL, and both WebSockets are where ``KALSHI_WS_URL`` says."""
     monkeypatch.setenv("KALSHI_WS_URL", kalshi.base_url.replace("http:", "ws:").replace("/trade-api/v2", WS))
-    with with_key_in_memory(tmp_path) as door:
-        assert door.request("GET", "/trade-api/v2/portfolio/balance")[0] == 200
+    with with_key_in_memory(tmp_path) as proxy:
+        assert proxy.request("GET", "/trade-api/v2/portfolio/balance")[0] == 200
         for path in (WS, f"{WS}/margin"):
-            with unix_connect(str(door.socket), f"ws://localhost{path}") as bot:
+            with unix_connect(str(proxy.socket), f"ws://localhost{path}") as bot:
                 bot.send("hello")
                 assert bot.recv(timeout=20) == "hello"
     assert [handshake.path for handshake in kalshi.handshakes] == [WS, f"{WS}/margin"]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.support.door import Door
+    from tests.support.running_proxy import RunningProxy
 
 BALANCE = f"{V2}/portfolio/balance"
 POLICY = """version = 1
@@ -123,9 +123,9 @@ def test_one_request_or_a_file_of_them(policy: Path, tmp_path: Path) -> None:
         assert run_cli("proxy", "check", str(policy), *arguments).returncode == 2, arguments
 
 
-def test_a_file_is_judged_as_the_proxy_judges(start: Callable[..., Door], tmp_path: Path) -> None:
+def test_a_file_is_judged_as_the_proxy_judges(start: Callable[..., RunningProxy], tmp_path: Path) -> None:
     """Each verdict is what a proxy with that policy answers."""
-    door = start("[clients.default]\nmax_count = 5\norders_per_minute = 1\ndeny = ['GET /portfolio/fills']")
+    proxy = start("[clients.default]\nmax_count = 5\norders_per_minute = 1\ndeny = ['GET /portfolio/fills']")
     asked: list[dict[str, Any]] = [
         {"method": "GET", "path": BALANCE},
         {"method": "GET", "path": f"{V2}/portfolio/fills"},
@@ -135,12 +135,12 @@ def test_a_file_is_judged_as_the_proxy_judges(start: Callable[..., Door], tmp_pa
         {"method": "GET", "path": f"{V2}/portfolio/a%3Ab"},
         {"method": "POST", "path": f"{V2}/api_keys", "body": {}},
     ]
-    policy = str(door.folder / "policy.toml")
+    policy = str(proxy.folder / "policy.toml")
     said = denied_json("proxy", "check", policy, "--requests", lines_of(tmp_path, *asked))
     for request, verdict in zip(asked, said["verdicts"], strict=True):
         body = json.dumps(request["body"]) if "body" in request else None
         headers = {"Content-Type": "application/json"} if body else {}
-        status, answer = door.request(request["method"], request["path"], body, headers)
+        status, answer = proxy.request(request["method"], request["path"], body, headers)
         if verdict["allowed"]:
             assert status < 300
         else:
@@ -189,16 +189,16 @@ def test_reasons_without_a_setting() -> None:
     assert explain({"clients": {"other": {}}}, asked, verdict)["rules_of"] is None
 
 
-def test_what_a_proxy_that_runs_has_left(start: Callable[..., Door]) -> None:
+def test_what_a_proxy_that_runs_has_left(start: Callable[..., RunningProxy]) -> None:
     rules = "max_count = 5\norders_per_minute = 7\nread_tokens_per_second = 100\nmax_dollars_a_day = 50"
-    door = start(f"[clients.default]\n{rules}\n[all]\nmax_open_dollars = 40")
+    proxy = start(f"[clients.default]\n{rules}\n[all]\nmax_open_dollars = 40")
     for number in range(2):
         order = json.dumps({**ORDER, "client_order_id": f"n{number}"})
-        assert door.request("POST", ORDERS, order, {"Content-Type": "application/json"})[0] == 201
-    policy = str(door.folder / "policy.toml")
+        assert proxy.request("POST", ORDERS, order, {"Content-Type": "application/json"})[0] == 201
+    policy = str(proxy.folder / "policy.toml")
     order = json.dumps({**ORDER, "count": "6", "client_order_id": "last"})
     given = ("proxy", "check", policy, "POST", ORDERS, "--body", order, "--explain")
-    done = run_cli(*given, **door.environment)
+    done = run_cli(*given, **proxy.environment)
     assert (done.returncode, done.stderr) == (1, "")
     assert [line.strip() for line in done.stdout.splitlines()] == [
         "denied (403), by max_count: the order is for more than 5 contracts",
@@ -210,21 +210,21 @@ def test_what_a_proxy_that_runs_has_left(start: Callable[..., Door]) -> None:
         "left in proxy prod: max_dollars_a_day 46.0000 of 50.0000",
         "left in proxy prod: max_open_dollars of all 36.0000 of 40.0000",
     ]
-    said = denied_json(*given, **door.environment)
+    said = denied_json(*given, **proxy.environment)
     assert said["left"]["prod"]["rates"]["orders_per_minute"] == {"limit": 7, "left": 5}
     assert said["left"]["prod"]["from"] == "proxy"
-    door.stop()
-    journal = door.state / "caps" / "journal"
+    proxy.stop()
+    journal = proxy.state / "caps" / "journal"
     kept = journal.read_bytes() + b'["torn'
     journal.write_bytes(kept)
-    done = run_cli(*given, **door.environment)
+    done = run_cli(*given, **proxy.environment)
     assert [line.strip() for line in done.stdout.splitlines() if "left" in line] == [
         "left by the ledger of prod, which doesn't run: max_dollars_a_day 46.0000 of 50.0000",
         "left by the ledger of prod, which doesn't run: max_open_dollars of all 36.0000 of 40.0000",
     ]
-    other = denied_json(*given, "--client", "another", **door.environment)["left"]["prod"]
+    other = denied_json(*given, "--client", "another", **proxy.environment)["left"]["prod"]
     assert (other["from"], [row["left"] for row in other["caps"]]) == ("ledger", ["50.0000", "36.0000"])
     assert journal.read_bytes() == kept
-    elsewhere = {"XDG_RUNTIME_DIR": str(door.folder / "none"), "XDG_STATE_HOME": str(door.folder / "none")}
+    elsewhere = {"XDG_RUNTIME_DIR": str(proxy.folder / "none"), "XDG_STATE_HOME": str(proxy.folder / "none")}
     assert denied_json(*given, **elsewhere)["left"] == {}
     assert "left: not known" in run_cli(*given, **elsewhere).stdout

@@ -1,4 +1,4 @@
-"""A proxy as a process of its own, with a key in memory: what is tested is the door, not the store."""
+"""A proxy as a process of its own, with a key in memory: what is tested is the proxy, not the store."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def asks_for_itself(head: bytes) -> bool:
     return any(f" /trade-api/v2{path} ".encode() in head for path in _OWN)
 
 
-class Door:
+class RunningProxy:
     """A running proxy.
 
     Args:
@@ -155,16 +155,16 @@ class Door:
         self._stderr.close()
 
 
-def with_key_in_memory(folder: Path, **options: Any) -> Door:
+def with_key_in_memory(folder: Path, **options: Any) -> RunningProxy:
     """Start a proxy that signs with the bootstrap key of the environment."""
     given = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
 
     def start(environment: dict[str, str], stderr: int) -> Process:
         with open(os.devnull, "r+b") as null:  # noqa: PTH123
             files = (null.fileno(), null.fileno(), stderr)
-            return Forked("tests.support.door:serve", given, environment=environment, files=files)
+            return Forked("tests.support.running_proxy:serve", given, environment=environment, files=files)
 
-    return Door(folder, start)
+    return RunningProxy(folder, start)
 
 
 def program(command: list[str], pass_fds: tuple[int, ...] = ()) -> Start:
