@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ProxyProcess"]
 
+_FROM_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP)
 _STOPPED_WITHIN_S: Final = 12.0
 _ENDS_WITHIN_S: Final = 1.0
 _ROUND_S: Final = 0.02
@@ -55,8 +56,10 @@ class ProxyProcess:
         self.serves = False
         self._ready, ready = os.pipe()
         self._words, words = os.pipe()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _FROM_TERMINAL)
         self.pid = os.fork()
         if self.pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _FROM_TERMINAL)
             os.close(ready)
             os.close(words)
             return
@@ -70,19 +73,25 @@ class ProxyProcess:
 
     def _be(self, ready: int, words: int, *, asks: bool) -> int:
         """Be the proxy."""
-        signal.set_wakeup_fd(-1)
-        for number in (*HANDED_ON, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
         nowhere = os.open(os.devnull, os.O_RDWR)
+
+        def leave_terminal() -> None:
+            os.dup2(nowhere, 0)
+            os.setsid()
+
+        signal.set_wakeup_fd(-1)
+        if not asks:
+            leave_terminal()
+            for number in _FROM_TERMINAL:  # what came before that was the program's, and is dropped here
+                signal.signal(number, signal.SIG_IGN)
+        for number in (*HANDED_ON, *_FROM_TERMINAL, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FROM_TERMINAL)
         for stream in (1, sys.stdout.fileno()):  # the program's alone
             os.dup2(nowhere, stream)
         for stream in (2, sys.stderr.fileno()):
             os.dup2(words, stream)
         self._share.serve()
-
-        def leave_terminal() -> None:
-            os.dup2(nowhere, 0)
-            os.setsid()
 
         def began() -> None:
             if asks:
@@ -90,8 +99,6 @@ class ProxyProcess:
             os.write(ready, b"1")
             os.close(ready)
 
-        if not asks:
-            leave_terminal()
         return self._serve(began)
 
     @property

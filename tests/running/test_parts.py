@@ -122,6 +122,24 @@ def test_a_proxy_that_lives_and_cant_note_a_program_is_no_proxy_that_ended(
     assert begun(proxy, note) is silent
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP])
+def test_a_key_of_the_terminal_that_comes_before_the_proxy_has_left_it_ends_no_proxy(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setsid = os.setsid
+
+    def leave() -> None:
+        os.kill(os.getpid(), number)
+        setsid()
+
+    monkeypatch.setattr(os, "setsid", leave)
+    process = ProxyProcess(cast("Share", Shared()), lambda _: 3)
+    process.start(asks=False, closed=[])
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    process.pid = 0
+    assert os.waitstatus_to_exitcode(status) == 3
+
+
 def test_a_program_waits_for_no_library(tmp_path: Path) -> None:
     """What the run does before its first fork is all that its program waits for."""
     code = f"""
