@@ -147,8 +147,8 @@ MUTANTS = (
         "",
     ),
     Mutant(
-        "lifecycle.revoke",
-        "Revoker._check_no_other_registration",
+        "lifecycle.late_registration",
+        "check_no_other_registration",
         "if other is not None:",
         "if False:",
     ),
@@ -245,7 +245,7 @@ MUTANTS = (
     Mutant(
         "lifecycle.rotate",
         "Rotator._condemned",
-        "if _same(keys.get(name), keeps) and not any(others):",
+        "if _same(keys.get(name), keeps) and all(_same(each, condemned) for each in others):",
         "if True:",
     ),
     Mutant(
