@@ -17,7 +17,7 @@ from hsm_keys.errors import (
 from hsm_keys.inspecting.proof_of_possession import is_going
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.stores.key_names import ENDING, ROTATION
-from hsm_keys.stores.ownership import ours, why_not_ours
+from hsm_keys.stores.ownership import why_not_ours
 from hsm_keys.values import shown
 
 if TYPE_CHECKING:
@@ -66,12 +66,15 @@ def check_no_end_begun(store: KeyStore, name: str) -> None:
     Raises:
         KeyExistsError: If a killed ``revoke`` left one whose private half isn't going yet.
     """
-    for key in ours(store):
-        if key.name == name + ENDING and not is_going(key):
-            raise KeyExistsError(
-                f"a `revoke` of {name!r} was interrupted, and its API key {key.api_key_id} may live; nothing was done",
-                hint=f"let it come to its end first: hsm-keys revoke {name} --destroy",
-            )
+    try:
+        key = store.key(name + ENDING)
+    except KeyNotFoundError:
+        return
+    if key.ours and not is_going(key):
+        raise KeyExistsError(
+            f"a `revoke` of {name!r} was interrupted, and its API key {key.api_key_id} may live; nothing was done",
+            hint=f"let it come to its end first: hsm-keys revoke {name} --destroy",
+        )
 
 
 def check_not_foreign(word: str, keys: Sequence[StoredKey], where: str) -> None:
