@@ -1,13 +1,19 @@
 """The clients of docs/clients.md that CI doesn't run, unmodified, each in its own environment::
 
 HSM_KEYS_TEST_CLIENTS=1 ./softhsm-setup.sh pytest tests/running/test_published_clients.py
+
+The bot among them is no package: ``HSM_KEYS_TEST_BOT`` names its built ``apps/mm/dist/main.js``.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +23,7 @@ from tests.support.mcp import Mcp
 from tests.support.order_life import LIFE, TERMS, in_table, lived
 from tests.support.orders import TICKER
 from tests.support.published import environment
+from tests.support.runs import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -199,3 +206,33 @@ def test_a_client_written_by_hand_in_c(runs: Runs) -> None:
     done = runs.run(str(program), json.dumps(TERMS))
     assert done.stdout.split() == ["resting", "2.00"], (done.returncode, done.stderr)
     assert lived(runs) == LIFE
+
+
+BOT = os.environ.get("HSM_KEYS_TEST_BOT", "")
+BOTS_KEY = 'KALSHI_PRIVATE_KEY="$(cat "$KALSHI_PRIVATE_KEY_PATH")" exec node "$1"'
+BOTS_CONFIG = f"""
+api: {{enabled: false}}
+kalshi: {{demo: true}}
+strategy: {{name: symmetric, symmetric: {{spreadCents: 4, sizePerSide: 2}}}}
+markets: [{TICKER}]
+"""
+
+
+@pytest.mark.skipif(not BOT, reason="HSM_KEYS_TEST_BOT names no bot")
+def test_a_market_maker_that_others_wrote(runs: Runs) -> None:
+    assert in_table("kalshi-mm", json.loads((Path(BOT).parents[1] / "package.json").read_text())["version"])
+    orders = runs.sandbox.state.book.orders
+    command = ("sh", "-c", BOTS_KEY, "sh", str(Path(BOT).absolute()))
+    with tempfile.TemporaryDirectory() as folder:  # the tests' own are in /dev/shm, which is empty to it
+        (Path(folder) / "config.yaml").write_text(BOTS_CONFIG)
+        with runs.start(*command, options=("--contain",), cwd=folder) as bot:
+            until(lambda: len(orders) == 2 or bot.poll() is not None)  # it quotes what its WebSocket says of the book
+            bot.send_signal(signal.SIGINT)
+            out, err = bot.communicate(timeout=60)
+    assert (bot.returncode, "Cancelled 2 orders" in out) == (0, True), err
+    assert sorted((order.side, order.price, order.remaining) for order in orders.values()) == [
+        ("ask", 5200, 0),
+        ("bid", 4800, 0),
+    ]
+    assert [what for what in lived(runs) if what[0] != "GET"] == [("POST", 201), ("DELETE", 200)]
+    assert ("GET", 200) in lived(runs)
