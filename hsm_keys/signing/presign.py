@@ -121,7 +121,8 @@ class PresigningSigner(RequestSigner):
         max_age: Seconds after which headers aren't handed out any more; 3 at most.
         rate: Signatures a second that are made ahead in each process, at most. Those made at once aren't counted.
         learn: How many further routes are learned from use at most: those asked for twice, until they weren't asked
-            for in a minute.
+            for in a minute. As many headers of each are kept as are asked for in 50 milliseconds: ``depth`` at least,
+            32 at most.
         elapsed: Gives the time in nanoseconds, on a clock that isn't set.
 
     Raises:
@@ -189,7 +190,7 @@ class PresigningSigner(RequestSigner):
         pool = self._by_route.get((method, path)) or self._find(method, path)
         if pool is None:
             return None
-        pool.drawn = True
+        pool.drawn += 1
         entries = pool.entries
         try:
             # popleft is atomic: no lock, however many threads draw. The clocks are read after it, or a thread that

@@ -35,6 +35,13 @@ _STEP_NS: Final = 100_000_000
 _STAMPS_AHEAD_MS: Final = 20
 """How far timestamps may run ahead of the clock so that no two are alike; harmless as well."""
 
+_COUNTED_NS: Final = 20_000_000
+"""For how long it is counted at least how often a route is asked for."""
+
+_IN_HAND_S: Final = 0.05
+_DEEPEST: Final = 32
+"""The most that is kept of a learned route; more of them would have timestamps that are further apart."""
+
 _PREFIX: Final = "/trade-api/"
 _REMEMBERED: Final = 256
 _bookkeeping = ProcessLock()  # held for microseconds: never while something is signed
@@ -51,23 +58,60 @@ class RoutePool:
 
     Attributes:
         worker_knows: The worker knows that something is missing, or has been told to look.
-        drawn: Something was asked for since the worker's last look.
+        drawn: How often something was asked for since ``counted_at``; about as often, if threads draw at one time.
+        counted_at: The elapsed time since which that is counted, in nanoseconds.
+        least: How many entries are kept however seldom they are asked for.
         gone: The route was discarded.
         low: How many entries are left when the worker is told. With half of them in hand it may sleep on.
         stamped: The last timestamp that was signed for, in milliseconds.
     """
 
-    __slots__ = ("depth", "drawn", "entries", "gone", "learned", "low", "route", "stamped", "used_at", "worker_knows")
+    __slots__ = (
+        "counted_at",
+        "depth",
+        "drawn",
+        "entries",
+        "gone",
+        "learned",
+        "least",
+        "low",
+        "route",
+        "stamped",
+        "used_at",
+        "worker_knows",
+    )
 
     def __init__(self, route: Route, depth: int, used_at: int, *, learned: bool) -> None:
         self.route = route
-        self.depth = depth
-        self.low = depth // 2
-        self.learned = learned
-        self.used_at = used_at
+        self.keep(depth, learned=learned)
+        self.used_at = self.counted_at = used_at
         self.entries: deque[PoolEntry] = deque()
-        self.stamped = 0
-        self.worker_knows = self.drawn = self.gone = False
+        self.stamped = self.drawn = 0
+        self.worker_knows = self.gone = False
+
+    def keep(self, depth: int, *, learned: bool) -> None:
+        """Keep so many entries: of a route that is learned at least so many."""
+        self.learned = learned
+        self.least = self.depth = depth
+        self.low = depth // 2
+
+    def follow_use(self, now: int, fastest: float) -> None:
+        """Keep what is asked for in 50 milliseconds, if the route is learned: a burst finds some, an idle one few.
+
+        Args:
+            now: The elapsed time, in nanoseconds.
+            fastest: Entries a second that can be made.
+        """
+        counted_ns = now - self.counted_at
+        if counted_ns < _COUNTED_NS:
+            return
+        drawn, self.drawn, self.counted_at = self.drawn, 0, now
+        if drawn:
+            self.used_at = now
+        if self.learned:
+            rate = min(drawn * 1_000_000_000 / counted_ns, fastest)
+            self.depth = max(self.least, min(int(rate * _IN_HAND_S), _DEEPEST))
+            self.low = self.depth // 2
 
 
 class HeaderPools:
@@ -167,7 +211,7 @@ class HeaderPools:
             pool = self.by_route.get(route)
             if pool is None:
                 pool = self.by_route[route] = RoutePool(route, depth, self.elapsed(), learned=False)
-            pool.depth, pool.low, pool.learned = depth, depth // 2, False
+            pool.keep(depth, learned=False)
         return pool
 
     def discard(self, method: str, path: str) -> None:
@@ -203,7 +247,7 @@ class HeaderPools:
             learned = [pool for pool in self.by_route.values() if pool.learned]
             pool = self.by_route[route] = RoutePool(route, depth, self.elapsed(), learned=True)
         if len(learned) >= self._learn:
-            self.discard(*min(learned, key=lambda one: (one.drawn, one.used_at)).route)
+            self.discard(*min(learned, key=lambda one: (one.drawn > 0, one.used_at)).route)
         return pool
 
     def in_hand(self) -> int:

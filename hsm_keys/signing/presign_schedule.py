@@ -49,6 +49,7 @@ class PresignSchedule:
         self._pools = pools
         self._young_ns = int(max_age * REPLACED_AT * _SECOND_NS)
         self._max_age = max_age
+        self._rate = rate
         self._gap_ns = int(_SECOND_NS / rate) + 1
         self._next_at: float = 0
         self._rests_until: float = 0
@@ -64,9 +65,8 @@ class PresignSchedule:
         pool.worker_knows = pool in self._queued  # nobody needs to wake the worker for what it knows
         now = self._pools.elapsed()
         self._look_of.pop(pool, None)
-        if pool.drawn:
-            pool.drawn, pool.used_at = False, now
-        elif pool.learned and now - pool.used_at > _FORGOTTEN_AFTER_NS:
+        pool.follow_use(now, self._rate)
+        if not pool.drawn and pool.learned and now - pool.used_at > _FORGOTTEN_AFTER_NS:
             self._pools.discard(*pool.route)
         self._pools.tidy(pool, api_key_id)
         if pool.gone:

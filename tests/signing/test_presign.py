@@ -238,6 +238,31 @@ def test_what_is_learned_is_bounded_and_forgotten(make: Callable[..., Presigning
     assert list(signer._pools.by_route) == [ORDERS]  # what was named stays
 
 
+@pytest.mark.parametrize(
+    ("a_second", "rate", "in_hand"), [(400, 2500, 20), (1000, 2500, 32), (60, 2500, 4), (400, 200, 10)]
+)
+def test_a_learned_route_has_as_many_in_hand_as_are_asked_for_in_50_ms(
+    make: Callable[..., PresigningSigner], clocks: Clocks, a_second: int, rate: int, in_hand: int
+) -> None:
+    signer = make(learn=1, rate=rate)
+
+    def ask(number: int) -> None:
+        for _ in range(number):
+            signer.headers(*BALANCE)
+            signer.take(*ORDERS)
+            work(signer, clocks, 1 / a_second)
+
+    ask(a_second)
+    pools = signer._pools.by_route
+    assert pools[BALANCE].depth == pytest.approx(in_hand, abs=1)
+    assert pools[ORDERS].depth == 4  # as it was named
+    missed = signer.stats.missed
+    ask(40)
+    assert rate < a_second or signer.stats.missed == missed
+    work(signer, clocks, 2)
+    assert (pools[BALANCE].depth, len(pools[BALANCE].entries)) == (4, 4)
+
+
 def test_closed_it_is_a_plain_signer(make: Callable[..., PresigningSigner], clocks: Clocks, key: CountingKey) -> None:
     with make() as signer:
         work(signer, clocks, 0.1)
