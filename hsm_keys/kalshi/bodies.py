@@ -21,7 +21,17 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["OUR_PROXY", "Said", "clean", "is_html", "read_json", "said_by_kalshi", "sender_of", "shown_body"]
+__all__ = [
+    "OUR_PROXY",
+    "Said",
+    "clean",
+    "is_html",
+    "json_in",
+    "read_json",
+    "said_by_kalshi",
+    "sender_of",
+    "shown_body",
+]
 
 OUR_PROXY: Final = "hsm-keys proxy"
 """The service that errors of our own signing proxy name: they have Kalshi's form, and aren't Kalshi's words."""
@@ -53,8 +63,13 @@ def clean(text: str, limit: int = _MAX_TEXT) -> str:
 
 def read_json(response: httpx2.Response) -> Any:
     """Return the JSON of the body; None if it is no JSON."""
+    return json_in(response.content)
+
+
+def json_in(content: bytes) -> Any:
+    """Return the JSON that a body holds; None if it is no JSON."""
     try:
-        return json.loads(response.content)
+        return json.loads(content)
     except (ValueError, RecursionError):
         return None
 

@@ -125,6 +125,8 @@ class ClientRequest:
     def is_websocket(self) -> bool:
         """Whether it opens a WebSocket (RFC 6455, section 4.1)."""
         headers = self.headers
+        if headers.get("Upgrade", "").lower() != "websocket":
+            return False
         try:
             key = b64decode(headers.get("Sec-WebSocket-Key", ""), validate=True)
         except ValueError:
@@ -133,7 +135,6 @@ class ClientRequest:
             self.method == "GET"
             and self.minor == 1
             and not self.body_exists
-            and headers.get("Upgrade", "").lower() == "websocket"
             and "upgrade" in self._connection_options()
             and headers.get("Sec-WebSocket-Version") == "13"
             and len(key) == _KEY_BYTES

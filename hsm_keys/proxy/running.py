@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.proxy.access import Refused
@@ -96,13 +95,14 @@ class _Counted:
 
     __slots__ = ("_all", "_counts", "_running")
 
-    def __init__(self, running: Running, all_running: set[Running], counts: Counter[str]) -> None:
+    def __init__(self, running: Running, all_running: set[Running], counts: dict[str, int]) -> None:
         self._running = running
         self._all = all_running
         self._counts = counts
 
     def __enter__(self) -> Running:
-        self._counts[self._running.caller.client] += 1
+        client = self._running.caller.client
+        self._counts[client] = self._counts.get(client, 0) + 1
         self._all.add(self._running)
         return self._running
 
@@ -124,7 +124,7 @@ class RunningRequests:
     def __init__(self) -> None:
         self.hear: Callable[[str], None] = lambda _client: None
         self._all: set[Running] = set()
-        self._counts: Counter[str] = Counter()
+        self._counts: dict[str, int] = {}
 
     def counted(self, caller: Caller) -> _Counted:
         """Return what counts a request of a client while it is under way: ``with``, as the request.
@@ -133,7 +133,7 @@ class RunningRequests:
             Refused: If the client has too many.
         """
         self.hear(caller.client)
-        if self._counts[caller.client] >= MOST_AT_ONCE:
+        if self._counts.get(caller.client, 0) >= MOST_AT_ONCE:
             raise Refused(429, "busy", f"the client has {MOST_AT_ONCE} requests under way")
         return _Counted(Running(caller), self._all, self._counts)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import httpx2
 
-from hsm_keys.kalshi.bodies import read_json, said_by_kalshi
+from hsm_keys.kalshi.bodies import json_in, said_by_kalshi
 from hsm_keys.proxy.amounts import whole
 from hsm_keys.proxy.exchanges import EVENTS, PERPETUALS
 from hsm_keys.proxy.reservations import State
@@ -77,17 +77,18 @@ class Hold:
             encoding: The body's Content-Encoding; empty for none.
             body: The body as it came.
         """
-        try:
-            answer = httpx2.Response(status, headers={"Content-Encoding": encoding}, content=body)
-            refused = status in _REFUSED and said_by_kalshi(answer) is not None
-            said = read_json(answer)
-        except httpx2.DecodingError:
-            return
-        if refused:
-            self.release()
+        if encoding:
+            try:
+                body = httpx2.Response(status, headers={"Content-Encoding": encoding}, content=body).content
+            except httpx2.DecodingError:
+                return
+        if status in _REFUSED:
+            if said_by_kalshi(httpx2.Response(status, content=body)) is not None:
+                self.release()
         elif HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             self._heard = True
-            states = _READERS[self._operation](_Answer(self._reservations, self._order_id, self._orders, said))
+            answer = _Answer(self._reservations, self._order_id, self._orders, json_in(body))
+            states = _READERS[self._operation](answer)
             self._reservations.settle(states)
 
     def release(self) -> None:

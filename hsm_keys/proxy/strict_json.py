@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["UnclearJsonError", "strict_object"]
 
@@ -20,7 +20,7 @@ def strict_object(text: bytes) -> dict[str, Any]:
             half of a surrogate pair (RFC 8259, section 8.2).
     """
     try:
-        parsed = json.loads(text.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_refuse)
+        parsed = _DECODER.decode(text.decode("utf-8"))
         if b"\\u" in text:
             json.dumps(parsed, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
@@ -40,3 +40,6 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(_constant: str) -> Any:
     raise UnclearJsonError("isn't JSON: it holds NaN or Infinity")
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_distinct, parse_constant=_refuse)
