@@ -42,7 +42,7 @@ _PIN_SOURCE: Final = re.compile(r"\bpin-source=(?:file:)?([^&;]+)")  # RFC 7512
 @click.option(
     "--policy", type=click.Path(path_type=Path), help="What the program may do (TOML); as for `hsm-keys proxy`."
 )
-@click.option("--client", metavar="NAME", default="run", show_default=True, help="The client that it is to the policy.")
+@click.option("--client", metavar="NAME", show_default="run", help="The client that it is to the policy.")
 @click.option(
     "--on-proxy-exit",
     type=click.Choice(["kill", "restart"]),
@@ -74,7 +74,7 @@ def run(
     *,
     name: str | None,
     policy: Path | None,
-    client: str,
+    client: str | None,
     on_proxy_exit: OnProxyExit,
     pem_type: PemType,
     contain: bool,
@@ -113,7 +113,13 @@ def run(
     pins = _pin_files(settings)
     with ExitStack() as stack:
         share = stack.enter_context(Share(name, client, terms))
-        note = Note(share.proxy, client, path, arguments=len(words) - 1)
+        if share.socket is not None:
+            from hsm_keys.running.socket_bridge import SocketBridge
+
+            share.port = stack.enter_context(SocketBridge(share.socket, share.token)).port
+        if share.is_frozen:
+            _report(f"warning: signing is frozen: `hsm-keys proxy thaw --name {name}` resumes it")
+        note = Note(share.proxy, share.client, path, arguments=len(words) - 1)
         container = None
         if contain:
             container = stack.enter_context(_container(share, terms.base_url, allowed, pins, note))
@@ -138,7 +144,8 @@ def _container(share: Share, base_url: str, allowed: tuple[str, ...], pins: list
     from hsm_keys.running.containing.container import Container, check_system
 
     check_system()
-    hidden: list[str | Path] = [*pins, share.clients, share.folder.parent, state_folder(share.name).parent]
+    tokens = [] if share.clients is None else [share.clients]
+    hidden: list[str | Path] = [*pins, *tokens, share.folder.parent, state_folder(share.name).parent]
     return Container(share.folder, base_url, share.port, allowed, hidden=hidden, note=note.relayed)
 
 

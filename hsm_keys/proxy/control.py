@@ -56,6 +56,7 @@ class Control:
     Attributes:
         serves_at: Where clients are served; empty until they are.
         token_folder: The folder with the clients' tokens; empty at a Unix socket.
+        base_url: Kalshi's.
         attestation: Learns when the account's location attestation ends; None while Kalshi can't be asked.
         cancelling: Cancels all orders; None while Kalshi can't be asked.
         silence: Watches for clients that are silent; None likewise.
@@ -85,6 +86,7 @@ class Control:
         self._saving = asyncio.Lock()
         self.serves_at = ""
         self.token_folder = ""
+        self.base_url = ""
         self.attestation: AttestationWatch | None = None
         self.allowance: AllowanceWatch | None = None
         self.cancelling: Cancelling | None = None
@@ -158,6 +160,8 @@ class Control:
             "pid": os.getpid(),
             "serves_at": self.serves_at,
             "token_folder": self.token_folder,
+            "client_of_user": "" if self.token_folder else self._judge.policy.client_of_uid(os.geteuid()),
+            "base_url": self.base_url,
             "frozen": self._judge.frozen,
         }
 

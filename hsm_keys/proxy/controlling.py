@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["ControlAnswer", "NotCancelledError", "NotSavedError", "ProxyChoice", "ask_all", "ask_one"]
+__all__ = ["ControlAnswer", "NotCancelledError", "NotSavedError", "ProxyChoice", "ask_all", "ask_one", "find_one"]
 
 _ANSWER_S: Final = 10.0
 _OK: Final = 200
@@ -81,6 +81,23 @@ def ask_one(wanted: ProxyChoice, method: str, target: str) -> dict[str, Any]:
         StoreAmbiguousError: If there are several; none was asked then.
         HsmKeysError: If it doesn't answer, or refuses.
     """
+    try:
+        answer = _asked(find_one(wanted).socket, method, target)
+    except _NobodyError:
+        raise _not_found(wanted, "it has just ended") from None
+    if answer.error is not None:
+        raise answer.error
+    return answer.said
+
+
+def find_one(wanted: ProxyChoice) -> ControlAnswer:
+    """Return what the one proxy that is meant says of itself.
+
+    Raises:
+        StoreNotFoundError: If there is none.
+        StoreAmbiguousError: If there are several.
+        HsmKeysError: If it doesn't answer.
+    """
     alive = ask_all(wanted, "GET", "/identity")
     if len(alive) > 1:
         raise StoreAmbiguousError(
@@ -89,13 +106,7 @@ def ask_one(wanted: ProxyChoice, method: str, target: str) -> dict[str, Any]:
         )
     if alive[0].error is not None:
         raise alive[0].error
-    try:
-        answer = _asked(alive[0].socket, method, target)
-    except _NobodyError:
-        raise _not_found(wanted, "it has just ended") from None
-    if answer.error is not None:
-        raise answer.error
-    return answer.said
+    return alive[0]
 
 
 def ask_all(wanted: ProxyChoice, method: str, target: str) -> list[ControlAnswer]:

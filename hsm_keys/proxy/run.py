@@ -92,6 +92,7 @@ def run(
         running = RunningRequests()
         control = Control(options.name, judge, signs, trail, metrics=metrics, marker=marker, running=running)
         control.token_folder = str(options.clients.absolute()) if options.clients else ""
+        control.base_url = base_url
         proxy = _Proxy(options, judge, signs, trail, control, metrics, running, settings.tokens, journal)
         asyncio.run(proxy.serve(base_url, ws_url, signer.environment, report))
     finally:

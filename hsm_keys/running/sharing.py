@@ -16,19 +16,23 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
-from hsm_keys.errors import HsmKeysError, KeyBusyError, UsageError
+from hsm_keys.errors import HsmKeysError, KeyBusyError, UsageError, WrongEnvironmentError
 from hsm_keys.files import open_private, try_lock
 from hsm_keys.proxy.controlling import ProxyChoice, ask_one
 from hsm_keys.proxy.locations import control_socket
+from hsm_keys.running.joining import find_proxy
+from hsm_keys.signing.environments import environment_name
 from hsm_keys.values import NAME, describe
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
-__all__ = ["Share", "Terms"]
+__all__ = ["DEFAULT_CLIENT", "Share", "Terms"]
+
+DEFAULT_CLIENT: Final = "run"
 
 _LOCK: Final = "lock"
 _STARTING: Final = "starting"
@@ -59,7 +63,7 @@ class Share:
 
     Args:
         name: The key's name.
-        client: The client that the run's program is to the proxy.
+        client: The client that the run's program is to the proxy; None if nobody has said.
         terms: What the proxy is to be started with; one that runs is joined if it was started with the same.
 
     Attributes:
@@ -67,31 +71,39 @@ class Share:
         token: The program's; it ends with the share.
         listener: The socket, for the proxy that this run is to start; None if it has joined one.
         process: The process of a proxy that was joined; 0 otherwise.
-        clients: The folder with the clients' tokens.
+        clients: The folder with the clients' tokens; None for a proxy at a Unix socket, which has none.
+        client: The client that the program is.
+        socket: The Unix socket of a proxy that was joined, to which a port has to lead; None if the proxy has a port.
+        is_frozen: Whether a proxy that was joined signs nothing.
         proxy: Which proxy it is, to be asked.
         name: The key's name.
         folder: The runs' folder.
 
     Raises:
         UsageError: If the client's name is none, or it has a token already; or a proxy runs that can't be joined.
+        WrongEnvironmentError: If the proxy that runs is for another environment.
         KeyBusyError: If other runs are starting or ending for too long.
+        HsmKeysError: As of ``find_proxy``.
     """
 
     port: int
     token: str
     listener: socket.socket | None
     process: int
-    clients: Path
+    clients: Path | None
 
-    def __init__(self, name: str, client: str, terms: Terms) -> None:
-        if not NAME.fullmatch(client):
+    def __init__(self, name: str, client: str | None, terms: Terms) -> None:
+        if client is not None and not NAME.fullmatch(client):
             raise UsageError(
                 f"{describe(client)} is no name for a client",
                 hint="letters, digits, dots, dashes and underscores, such as: --client maker",
             )
         self.name = name
         self.proxy = ProxyChoice(socket=control_socket(name))
-        self._client = client
+        self._named = client
+        self.client = client or DEFAULT_CLIENT
+        self.socket: Path | None = None
+        self.is_frozen = False
         self._terms = terms
         self.folder = _private(control_socket(name).with_name(f"{name}.run"))
         self._lock = -1
@@ -102,7 +114,7 @@ class Share:
             _wait_for(starting, fcntl.LOCK_EX, self.name)
             self._lock = open_private(self.folder / _LOCK)
             self._begin()
-            self._token_file().write_text(self.token, encoding="ascii")
+            self._write_token()
         except BaseException:
             self._close()
             raise
@@ -139,25 +151,36 @@ class Share:
 
     def _join_another(self) -> bool:
         """Join a proxy that no run has started, if there is one."""
-        wanted = ProxyChoice(name=self.name)
-        try:
-            known: dict[str, Any] = ask_one(wanted, "GET", "/identity")
-        except HsmKeysError:
+        found = find_proxy(self.name)
+        if found is None:
             return False
-        place = str(known["serves_at"])
-        if not known.get("token_folder") or not place.startswith("http://127.0.0.1:"):
-            raise UsageError(
-                f"a proxy for {self.name!r} runs already, and a program can't get a token of it",
-                hint="start that proxy with --listen 127.0.0.1:PORT and --clients, or end it: `run` starts one",
+        ours, others = environment_name(self._terms.base_url), environment_name(found.base_url)
+        if ours != others:
+            raise WrongEnvironmentError(
+                f"a proxy for {self.name!r} runs already, for {others}, and the program is to trade on {ours}",
+                hint=f"say the same as that proxy (--env or --base-url: {found.base_url}), or end it",
             )
         if self._terms.policy:
             raise UsageError(
                 f"a proxy for {self.name!r} runs already, with a policy of its own", hint="leave out --policy"
             )
-        self.port, self.process = int(place.partition("127.0.0.1:")[2].partition("/")[0]), known["pid"]
-        self.proxy = wanted
-        self.clients = Path(known["token_folder"])
+        if found.socket is None:
+            self.port, self.clients = found.port, found.tokens
+        else:
+            self._be_client_of_socket(found.client)
+            self.port, self.clients = 0, None
+        self.proxy, self.process = ProxyChoice(name=self.name), found.process
+        self.socket, self.is_frozen = found.socket, found.is_frozen
         return True
+
+    def _be_client_of_socket(self, client: str) -> None:
+        """Be the client that a policy knows this user as: at a Unix socket it goes by users."""
+        if self._named not in {None, client}:
+            raise UsageError(
+                f"at the socket of the proxy for {self.name!r} this user's programs are the client {client!r}",
+                hint=f"give --client {client}, or none; `uids` in the proxy's policy says which user is which client",
+            )
+        self.client = client
 
     def _prepare(self) -> None:
         """Make what a new proxy needs; clients' tokens that a kill left behind go."""
@@ -171,18 +194,20 @@ class Share:
         text = json.dumps({**asdict(self._terms), "port": self.port})
         (self.folder / _TERMS).write_text(text, encoding="utf-8")
 
-    def _token_file(self) -> Path:
-        """Make the file of the client's token, empty."""
-        path = self.clients / self._client
+    def _write_token(self) -> None:
+        """Put the program's token where the proxy looks for it, if it goes by tokens."""
+        if self.clients is None:
+            return
         try:
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            descriptor = os.open(self.clients / self.client, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except FileExistsError:
             raise UsageError(
-                f"the client {self._client!r} has a token of the proxy already",
+                f"the client {self.client!r} has a token of the proxy already",
                 hint="give another one: --client NAME; a file that a kill left behind in the proxy's folder of clients "
                 "can be removed",
             ) from None
-        return path
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(self.token)
 
     def serve(self) -> None:
         """Be the proxy's process, right after it was forked: end in good order when no run is left."""
@@ -199,9 +224,9 @@ class Share:
 
     def revoke(self) -> None:
         """End the program's token."""
-        if self.token:
+        if self.token and self.clients is not None:
             with suppress(FileNotFoundError):
-                (self.clients / self._client).unlink()
+                (self.clients / self.client).unlink()
         self.token = ""
 
     def is_last(self) -> bool:

@@ -9,10 +9,11 @@ import asyncio
 import os
 import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from hsm_keys.errors import HsmKeysError
 from hsm_keys.processes import die_with_parent
+from hsm_keys.running.bridging import bridge
 
 if TYPE_CHECKING:
     import socket
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from hsm_keys.running.containing.hosts import Place
 
 __all__ = ["relay"]
-
-_PIECE: Final = 65536
 
 
 def relay(
@@ -52,7 +51,7 @@ async def _serve(
     for place, listener in listeners:
         to = (place.host, place.port) if place.host else ("127.0.0.1", proxy_port)
 
-        async def bridge(
+        async def relayed(
             reader: asyncio.StreamReader,
             writer: asyncio.StreamWriter,
             to: tuple[str, int] = to,
@@ -61,37 +60,8 @@ async def _serve(
             with suppress(OSError, HsmKeysError):
                 if noted:
                     await asyncio.to_thread(note, noted)
-                await _bridged(reader, writer, *await asyncio.open_connection(*to))
+                await bridge(reader, writer, *await asyncio.open_connection(*to))
             writer.close()
 
-        await asyncio.start_server(bridge, sock=listener, ssl=context if place.is_tls else None)
+        await asyncio.start_server(relayed, sock=listener, ssl=context if place.is_tls else None)
     await asyncio.Event().wait()
-
-
-async def _bridged(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    far_reader: asyncio.StreamReader,
-    far_writer: asyncio.StreamWriter,
-) -> None:
-    """Pass on what comes, both ways, until one end is gone."""
-    ways = [
-        asyncio.create_task(_passed_on(reader, far_writer)),
-        asyncio.create_task(_passed_on(far_reader, writer)),
-    ]
-    try:
-        await asyncio.gather(*ways)
-    finally:
-        for way in ways:
-            way.cancel()
-        far_writer.close()
-
-
-async def _passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while piece := await reader.read(_PIECE):
-        writer.write(piece)
-        await writer.drain()
-    if writer.can_write_eof():
-        writer.write_eof()
-    else:
-        writer.close()
