@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final, Literal
 from hsm_keys.errors import HsmKeysError
 from hsm_keys.processes import adopt_orphans
 from hsm_keys.running.errors import ProxyEndedError
-from hsm_keys.running.keeping import END, HANDED_ON, end_children, keep, next_word
+from hsm_keys.running.keeping import END, ENDED, HANDED_ON, STOPS, WORD_SIZE, end_children, keep, next_word
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from hsm_keys.running.containing.container import Container
     from hsm_keys.running.proxy_process import ProxyProcess
@@ -103,9 +103,7 @@ class Front:
             os.set_blocking(end, False)
         signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        for number in HANDED_ON:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) leaves it
-                signal.signal(number, lambda *_: None)
+        _hear(HANDED_ON)
 
     def _wait_for_proxy(self) -> int:
         """Wait until the proxy serves or has failed; return the number of a signal that came instead, else 0."""
@@ -117,6 +115,7 @@ class Front:
 
     def _beside(self, program: Program) -> int:
         """Run the program until it has ended, or the proxy has; return its exit code."""
+        _hear(STOPS)
         self._keeper, theirs = socket.socketpair()
         if os.fork() == 0:
             signal.set_wakeup_fd(-1)
@@ -141,7 +140,10 @@ class Front:
         return code
 
     def _kept(self, keeper: socket.socket) -> int:
-        """Hand signals on until the keeper tells the program's exit code; a killed keeper tells none."""
+        """Hand signals on, and stop when the program does, until it has ended; return its exit code.
+
+        A killed keeper tells none.
+        """
         failed = False
         while True:
             for number in self._look(keeper):
@@ -152,8 +154,14 @@ class Front:
                 _tell(keeper, END)
             ready, _, _ = select.select([keeper], [], [], 0)
             if ready:
-                word = next_word(keeper)
-                return word[0] if word else _KILLED
+                word = next_word(keeper, WORD_SIZE)
+                if not word:
+                    return _KILLED
+                kind, number = word
+                if kind == ENDED:
+                    return number
+                _stop(number)
+                _tell(keeper, signal.SIGCONT)
 
     def _look(self, *keeper: socket.socket) -> bytes:
         """Wait until something happens, and deal with it; return the numbers of signals that came."""
@@ -219,6 +227,22 @@ class Front:
                 f"the proxy ended while the program ran (exit code {code}), and so was the program",
                 hint="--on-proxy-exit restart starts it again; what it was asked last may have been sent",
             )
+
+
+def _hear(numbers: Iterable[signal.Signals]) -> None:
+    """Let signals wake this process and do nothing else, but for those that are ignored, as nohup(1) leaves them."""
+    for number in numbers:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+
+
+def _stop(number: int) -> None:
+    """Stop this process by a signal, as its program was; return once it goes on."""
+    handled = number in STOPS
+    before = signal.signal(number, signal.SIG_DFL) if handled else None
+    os.kill(os.getpid(), number)
+    if handled:
+        signal.signal(number, before)
 
 
 def _tell(keeper: socket.socket, number: int) -> None:

@@ -3,6 +3,9 @@
 The run and its keeper look after each other: whichever is killed, the other one ends the program and what it started.
 Both are in the program's process group, so what a terminal sends to one it sends to all (Ctrl-C, Ctrl-Z, fg). What was
 sent to the run alone, the run hands on; the keeper tells the two apart, since it gets what the whole group gets.
+
+Ctrl-Z stops the program alone. The run stops once the program has: a shell takes the terminal back when the run stops,
+and an editor may still be restoring it then. A keeper is never stopped.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -17,10 +21,20 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from hsm_keys.processes import adopt_orphans, children_of
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Collection
 
-__all__ = ["END", "HANDED_ON", "end_children", "exit_code_of", "keep", "next_word"]
+__all__ = [
+    "END",
+    "ENDED",
+    "HANDED_ON",
+    "STOPPED",
+    "STOPS",
+    "WORD_SIZE",
+    "end_children",
+    "exit_code_of",
+    "keep",
+    "next_word",
+]
 
 HANDED_ON: Final = (
     signal.SIGINT,
@@ -31,6 +45,18 @@ HANDED_ON: Final = (
     signal.SIGUSR2,
 )
 """Signals that are the program's, if the run gets them."""
+
+STOPS: Final = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+"""Signals of the terminal that stop the program, and the run after it."""
+
+ENDED: Final = 0
+"""A keeper's word: the program has ended; its exit code follows."""
+
+STOPPED: Final = 1
+"""A keeper's word: the program was stopped; the signal's number follows."""
+
+WORD_SIZE: Final = 2
+"""Bytes of a keeper's word and what follows it."""
 
 END: Final = 0
 """What a run writes to its keeper instead of a signal's number: the program has to end."""
@@ -49,13 +75,13 @@ def exit_code_of(status: int) -> int:
     return _SIGNALLED - code if code < 0 else code
 
 
-def next_word(peer: socket.socket) -> bytes:
-    """Return the next byte that a run or its keeper was sent; none at the end.
+def next_word(peer: socket.socket, size: int = 1) -> bytes:
+    """Return the next bytes that a run or its keeper was sent; none at the end.
 
     Who ends before it has read everything resets the connection: that is an end, too. What it had sent comes first.
     """
     try:
-        return peer.recv(1)
+        return peer.recv(size, socket.MSG_WAITALL)
     except ConnectionResetError:
         return b""
 
@@ -64,13 +90,14 @@ def keep(run: socket.socket, become: Callable[[], NoReturn]) -> NoReturn:
     """Be the keeper of a program, in a process of its own; it ends with the program.
 
     Args:
-        run: Tells of signals, a byte each; its end is that of the run. Is told the program's exit code.
+        run: Tells of signals, a byte each; its end is that of the run. Is told when the program stops, and its exit
+            code.
         become: Turns a process into the program.
     """
     code = _NO_CODE
     try:
         adopt_orphans()
-        signal.pthread_sigmask(signal.SIG_BLOCK, HANDED_ON)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {*HANDED_ON, *STOPS, signal.SIGCONT})
         waking, woken = os.pipe()
         os.set_blocking(woken, False)
         os.set_blocking(waking, False)
@@ -83,7 +110,7 @@ def keep(run: socket.socket, become: Callable[[], NoReturn]) -> NoReturn:
         code = _kept(run, waking, program)
         if code != _NO_CODE:
             with suppress(OSError):
-                run.sendall(bytes([code]))
+                run.sendall(bytes([ENDED, code]))
         end_children(grace_s=_GRACE_S)
     finally:
         os._exit(0)
@@ -98,9 +125,11 @@ def _kept(run: socket.socket, waking: int, program: int) -> int:
         if waking in ready:
             with suppress(BlockingIOError):
                 os.read(waking, 4096)
-        for pid, status in _ended():
-            if pid == program:
+        for status in _changes(program):
+            if not os.WIFSTOPPED(status):
                 return exit_code_of(status)
+            with suppress(OSError):
+                run.sendall(bytes([STOPPED, os.WSTOPSIG(status)]))
         if run.fileno() in ready:
             word = next_word(run)
             if not word:
@@ -125,13 +154,13 @@ def _obey(program: int, number: int) -> None:
         _signal(program, number)
 
 
-def _ended() -> list[tuple[int, int]]:
-    """Return the children that have ended, and what waitpid(2) says of each."""
-    children = []
+def _changes(program: int) -> list[int]:
+    """Return what waitpid(2) says of a program that has stopped or ended; other children that have ended go, too."""
+    changes = []
     with suppress(ChildProcessError):
-        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            children.append(ended)
-    return children
+        while (change := os.waitpid(-1, os.WNOHANG | os.WUNTRACED))[0]:
+            changes.append(change)
+    return [status for pid, status in changes if pid == program]
 
 
 def end_children(*, but: Collection[int] = (), grace_s: float = 0.0) -> None:

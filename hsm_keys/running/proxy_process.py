@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from hsm_keys.running.keeping import HANDED_ON, exit_code_of
+from hsm_keys.running.keeping import HANDED_ON, STOPS, exit_code_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -84,7 +84,7 @@ class ProxyProcess:
             leave_terminal()
             for number in _FROM_TERMINAL:  # what came before that was the program's, and is dropped here
                 signal.signal(number, signal.SIG_IGN)
-        for number in (*HANDED_ON, *_FROM_TERMINAL, signal.SIGCHLD):
+        for number in (*HANDED_ON, *STOPS, *_FROM_TERMINAL, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _FROM_TERMINAL)
         for stream in (1, sys.stdout.fileno()):  # the program's alone

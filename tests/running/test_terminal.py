@@ -84,6 +84,49 @@ def test_ctrl_z_stops_all_of_it_and_fg_goes_on(runs: Runs, shell: Shell, options
     until(lambda: nothing_is_left(runs))
 
 
+TIDIES = """
+import os, signal
+def tidy(*_):
+    print("tidies", flush=True)
+    print("tidied", os.read(0, 99).decode(), flush=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+signal.signal(signal.SIGTSTP, tidy)
+signal.signal(signal.SIGCONT, lambda *_: print("goes on", flush=True))
+print("ready", flush=True)
+print("got", os.read(0, 99).decode(), flush=True)
+"""
+
+
+@pytest.mark.parametrize("options", ["", "--contain"])
+def test_the_shell_gets_the_terminal_once_the_program_has_restored_it(runs: Runs, shell: Shell, options: str) -> None:
+    shell.type(f"{RUN} {options} -- {sys.executable} -c {shlex.quote(TIDIES)}; echo co''de $?\n")
+    shell.sees("ready")
+    shell.type(CTRL_Z)
+    shell.sees("tidies")
+    shell.type("word\n")  # the program's: a shell would look for a command
+    shell.sees("tidied word")
+    shell.sees("code 147")  # 128 and SIGSTOP: the program's own
+    shell.type("fg; echo co''de $?\n")
+    shell.sees("goes on")
+    shell.type("more\n")
+    shell.sees("got more")
+    assert "goes on" not in shell.shown
+    shell.sees("code 0")
+    until(lambda: nothing_is_left(runs))
+
+
+def test_a_run_that_is_continued_alone_continues_its_program(runs: Runs) -> None:
+    program = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP); print('goes on')"
+    run = runs.start(sys.executable, "-c", program)
+    try:
+        until(lambda: os.WIFSTOPPED(os.waitpid(run.pid, os.WNOHANG | os.WUNTRACED)[1]))
+        os.kill(run.pid, signal.SIGCONT)
+        out, _ = run.communicate(timeout=WITHIN_S)
+    finally:
+        run.kill()
+    assert (run.returncode, out) == (0, "goes on\n")
+
+
 def test_ctrl_c_ends_the_program_and_its_proxy(runs: Runs, shell: Shell) -> None:
     # The shell's own `read`: one that has forked and not yet become another program loses the signal.
     shell.type(f"{RUN} -- sh -c 'echo ready; read line'; echo co''de $?\n")
