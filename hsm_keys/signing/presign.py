@@ -319,7 +319,7 @@ class PresigningSigner(RequestSigner):
         for one in wake_ups:
             if one is not None:
                 self._schedule.look_at(one, self._live[0])
-        return self._schedule.tick(super().headers, self._live[0])
+        return self._schedule.tick(self._headers_of, self._live[0])
 
     def __enter__(self) -> Self:
         return self

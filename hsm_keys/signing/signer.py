@@ -19,7 +19,7 @@ from hsm_keys.signing.headers import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEA
 from hsm_keys.signing.message import WEBSOCKET_PATH, signing_message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from hsm_keys.signing.auth import KalshiAuth
     from hsm_keys.signing.presign import PresigningSigner
@@ -156,27 +156,36 @@ class RequestSigner:
             HsmKeysError: Whatever the store raises when it can't sign.
         """
         begun = time.monotonic()
-        if begun >= self._look_at:
-            self._look_aside()
-        api_key_id, sign, _ = self._live
         stamp = self._stamp(method, path) if timestamp_ms is None else timestamp_ms
-        message = signing_message(stamp, method, path)
-        try:
-            signature = sign(message)
-        except (KeyProblemError, StoreError, CloudError):  # its private half may have been destroyed since
-            if not self.moved_on(api_key_id):
-                raise
-            return RequestSigner.headers(self, method, path, timestamp_ms=timestamp_ms)  # at once, in a subclass too
+        headers = self._headers_of(method, path, (stamp,))[0]
         if timestamp_ms is None and (
             time.monotonic() - begun > _SLOW_S  # the token was away, say
             or abs(self._clock() - stamp) > _SLOW_S * 1000  # the clock was set meanwhile, or the machine slept
         ):
             return RequestSigner.headers(self, method, path, timestamp_ms=self._stamp(method, path))
-        return {
-            KEY_HEADER: api_key_id,
-            TIMESTAMP_HEADER: str(stamp),
-            SIGNATURE_HEADER: b64encode(signature).decode("ascii"),
-        }
+        return headers
+
+    def _headers_of(self, method: str, path: str, stamps: Sequence[int]) -> list[dict[str, str]]:
+        """Return the headers of requests for one route, one of each timestamp; see ``headers``."""
+        if time.monotonic() >= self._look_at:
+            self._look_aside()
+        api_key_id, sign, key = self._live
+        sign_all = getattr(key, "sign_all", None) if len(stamps) > 1 else None
+        messages = [signing_message(stamp, method, path) for stamp in stamps]
+        try:
+            signatures = [sign(message) for message in messages] if sign_all is None else sign_all(messages)
+        except (KeyProblemError, StoreError, CloudError):  # its private half may have been destroyed since
+            if not self.moved_on(api_key_id):
+                raise
+            return self._headers_of(method, path, stamps)
+        return [
+            {
+                KEY_HEADER: api_key_id,
+                TIMESTAMP_HEADER: str(stamp),
+                SIGNATURE_HEADER: b64encode(signature).decode("ascii"),
+            }
+            for stamp, signature in zip(stamps, signatures, strict=True)
+        ]
 
     def take(self, method: str, path: str) -> dict[str, str] | None:  # noqa: ARG002 - for signers that sign ahead
         """Return headers that were made ahead, without signing or blocking; this signer has none."""

@@ -10,10 +10,10 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from hsm_keys import open_store
-from hsm_keys.errors import SigningError, StoreUnavailableError
+from hsm_keys.errors import SigningError, StoreUnavailableError, UsageError
 from hsm_keys.stores.abilities import RenamesKeys
 from hsm_keys.stores.isolated.store import IsolatedKey
-from hsm_keys.stores.isolated.wire import MAX_MESSAGE, Frame, FrameKind
+from hsm_keys.stores.isolated.wire import MAX_MESSAGE, Frame, FrameKind, pack
 from tests.support.isolated import API_KEY_ID, in_child, served_by, signer_of
 from tests.support.verify import openssl_verifies
 
@@ -101,3 +101,22 @@ def test_what_is_no_signature_of_the_key_is_not_passed_on(isolated: IsolatedStor
     with pytest.raises(SigningError, match="doesn't verify"):
         key.sign(b"x")
     assert key.sign(b"x") == right.payload
+
+
+def test_several_messages_are_signed_with_one_answer(isolated: IsolatedStore, tmp_path: Path) -> None:
+    key = isolated.key("ed")
+    assert isinstance(key, IsolatedKey)
+    messages = [b"%d" % number for number in range(8)]
+    signatures = key.sign_all(messages)
+    assert all(openssl_verifies(tmp_path, key.public_pem(), *pair) for pair in zip(messages, signatures, strict=True))
+    assert key.sign_all([]) == []
+    with pytest.raises(UsageError, match="at most 65536 bytes"):
+        key.sign_all([bytes(8192)] * 8)
+    short, fewer = pack([signatures[0], signatures[1][:-1]]), pack(signatures[:1])
+    key._store = Liar(*(Frame(FrameKind.SIGNATURES, 0, payload) for payload in (short, fewer, b"\0\0\0\5x")))  # type: ignore[assignment]  # it stands for one
+    with pytest.raises(SigningError, match="63 bytes instead of 64"):
+        key.sign_all(messages[:2])
+    with pytest.raises(SigningError, match="1 signatures instead of 2"):
+        key.sign_all(messages[:2])
+    with pytest.raises(StoreUnavailableError, match="isn't one"):
+        key.sign_all(messages[:1])

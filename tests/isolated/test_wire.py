@@ -21,8 +21,10 @@ from hsm_keys.stores.isolated.wire import (
     error_in,
     frame_bytes,
     json_frame,
+    pack,
     parse,
     receive,
+    unpack,
 )
 
 _numbers = st.integers(0, 2**32 - 1)
@@ -55,3 +57,13 @@ def test_what_tells_no_error_is_refused(told: object) -> None:
 def test_a_code_that_nobody_knows_is_a_problem_of_the_store() -> None:
     told = {"code": "from the future", "message": "m", "hint": ""}
     assert type(error_in(parse(json_frame(FrameKind.ERROR, told)))) is StoreError
+
+
+@given(st.lists(st.binary(max_size=20)), st.integers(1, 30))
+def test_parts_that_were_put_together_come_apart(parts: list[bytes], cut: int) -> None:
+    payload = pack(parts)
+    assert unpack(payload) == parts
+    try:
+        assert pack(unpack(payload[:-cut])) == payload[:-cut]
+    except SignerWireError:
+        assert payload

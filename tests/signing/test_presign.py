@@ -17,11 +17,23 @@ from hsm_keys.signing.presign import PresigningSigner, presign_cost
 from tests.support.presigning import BALANCE, ORDERS, Clocks, CountingKey, clocks, key, make, no_worker, work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = ["clocks", "key", "make", "no_worker"]  # pytest finds the fixtures here
 
 CANCEL = ("DELETE", "/trade-api/v2/portfolio/events/orders/1")
+
+
+class TogetherKey(CountingKey):
+    """Signs several messages at once, and remembers how many."""
+
+    def __init__(self, *, before: Callable[[], object]) -> None:
+        super().__init__(before=before)
+        self.together: list[int] = []
+
+    def sign_all(self, messages: Sequence[bytes], /) -> list[bytes]:
+        self.together.append(len(messages))
+        return [self.sign(message) for message in messages]
 
 
 def test_what_is_in_hand_is_handed_out_once_the_oldest_first(
@@ -261,6 +273,20 @@ def test_a_learned_route_has_as_many_in_hand_as_are_asked_for_in_50_ms(
     assert rate < a_second or signer.stats.missed == missed
     work(signer, clocks, 2)
     assert (pools[BALANCE].depth, len(pools[BALANCE].entries)) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("rate", "each_ms", "most"), [(2500, 0.4, 8), (2500, 2, 2), (2500, 50, 1), (500, 0.4, 2), (50, 0.4, 1)]
+)
+def test_what_is_signed_together_takes_no_longer_than_5_ms_nor_goes_far_ahead_of_the_rate(
+    make: Callable[..., PresigningSigner], clocks: Clocks, rate: int, each_ms: float, most: int
+) -> None:
+    key = TogetherKey(before=lambda: clocks.go_on(each_ms / 1000))
+    signer = make(depth=20, rate=rate, key=key)
+    work(signer, clocks, 2)
+    assert max(key.together, default=1) == most
+    assert len(key.messages) == len(set(key.messages))
+    assert len(key.messages) <= 2 * rate + most
 
 
 def test_closed_it_is_a_plain_signer(make: Callable[..., PresigningSigner], clocks: Clocks, key: CountingKey) -> None:

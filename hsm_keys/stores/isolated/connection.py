@@ -27,7 +27,7 @@ from hsm_keys.stores.isolated.wire import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["SIGNING_S", "NotSentError", "SignerConnection", "StuckError"]
+__all__ = ["SIGNING_S", "NotSentError", "SignerConnection", "StuckError", "garbled"]
 
 SIGNING_S: Final = 10.0
 """Seconds in which a signature must come. A store that signs over a network keeps a shorter budget of its own."""
@@ -103,7 +103,7 @@ class SignerConnection:
         try:
             frame = receive(self._socket, MAX_MESSAGE)
         except SignerWireError as error:
-            raise _garbled(error) from None
+            raise garbled(error) from None
         if frame is None:
             raise NotSentError
         if frame.kind is FrameKind.ERROR:
@@ -135,7 +135,7 @@ class SignerConnection:
         except ConnectionError:
             answer = None
         except SignerWireError as error:
-            raise _garbled(error) from None
+            raise garbled(error) from None
         if answer is None:
             raise StoreUnavailableError(
                 "the signer process ended before it answered; no signature is known of",
@@ -169,7 +169,8 @@ def _late() -> StoreUnavailableError:
     )
 
 
-def _garbled(error: SignerWireError) -> StoreUnavailableError:
+def garbled(error: SignerWireError) -> StoreUnavailableError:
+    """Return the error that stands for an answer which can't be read."""
     return StoreUnavailableError(
         f"the signer process gave an answer that isn't one: {error}", hint="was hsm-keys updated? restart the program"
     )

@@ -28,7 +28,9 @@ from hsm_keys.stores.isolated.wire import (
     error_frame,
     frame_bytes,
     json_frame,
+    pack,
     receive,
+    unpack,
 )
 from hsm_keys.stores.pins import Pin, PinGetter, PinWanted
 
@@ -167,6 +169,8 @@ class _Server:
                 return frame_bytes(FrameKind.SIGNATURE, self._keys[frame.number].sign(frame.payload))
             if frame.kind is FrameKind.SIGN_DIGEST:
                 return frame_bytes(FrameKind.SIGNATURE, self._keys[frame.number].sign_digest(frame.payload))
+            if frame.kind is FrameKind.SIGN_ALL:
+                return frame_bytes(FrameKind.SIGNATURES, pack(self._keys[frame.number].sign_all(unpack(frame.payload))))
             if frame.kind is FrameKind.CALL:
                 answer = json_frame(FrameKind.ANSWER, self._keys.answer(frame.json()))
                 if len(answer) <= MAX_ANSWER:

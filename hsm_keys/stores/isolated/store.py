@@ -14,11 +14,11 @@ from hsm_keys.errors import SigningError, StoreUnavailableError, UsageError
 from hsm_keys.signing.algorithms import KeyType, signature_length, verifies
 from hsm_keys.stores.base import KeyStore, StoredKey
 from hsm_keys.stores.custody_verdicts import CustodyFact, CustodyVerdict, Topic
-from hsm_keys.stores.isolated.connection import NotSentError, SignerConnection
-from hsm_keys.stores.isolated.wire import MAX_MESSAGE, FrameKind, error_in
+from hsm_keys.stores.isolated.connection import NotSentError, SignerConnection, garbled
+from hsm_keys.stores.isolated.wire import MAX_MESSAGE, FrameKind, SignerWireError, error_in, pack, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from hsm_keys.signing.algorithms import PublicKey
     from hsm_keys.stores.isolated.process import SignerProcess
@@ -85,26 +85,53 @@ class IsolatedKey(StoredKey):
         """
         return self._signed(FrameKind.SIGN_DIGEST, digest)
 
+    def sign_all(self, messages: Sequence[bytes], /) -> list[bytes]:
+        """Return the signatures over messages, in their order, with one wait for the signer's process.
+
+        Raises:
+            UsageError: If the messages are longer than 64 KiB together.
+            StoreError: If the signer can't be reached, or its store can't.
+            SigningError: If it refuses, or gives something that doesn't verify.
+        """
+        payload, instance = self._answered(FrameKind.SIGN_ALL, pack(messages), FrameKind.SIGNATURES)
+        try:
+            signatures = unpack(payload)
+        except SignerWireError as error:
+            raise garbled(error) from None
+        if len(signatures) != len(messages):
+            raise SigningError(f"the signer gave {len(signatures)} signatures instead of {len(messages)}")
+        for message, signature in zip(messages, signatures, strict=True):
+            self._check(instance, message, signature)
+        return signatures
+
     def _signed(self, kind: FrameKind, message: bytes) -> bytes:
         if not isinstance(message, bytes):
             raise TypeError(f"a message to sign is bytes, not {type(message).__name__}")
-        if len(message) > MAX_MESSAGE:
-            raise UsageError(f"an isolated signer takes messages of at most {MAX_MESSAGE} bytes, not {len(message)}")
+        signature, instance = self._answered(kind, message, FrameKind.SIGNATURE)
+        self._check(instance, message, signature, digest=kind is FrameKind.SIGN_DIGEST)
+        return signature
+
+    def _answered(self, kind: FrameKind, payload: bytes, wanted: FrameKind) -> tuple[bytes, int]:
+        """Return what the signer answers to something that is to be signed, and which run of it that was."""
+        if len(payload) > MAX_MESSAGE:
+            raise UsageError(f"an isolated signer takes messages of at most {MAX_MESSAGE} bytes, not {len(payload)}")
 
         def ask(connection: SignerConnection) -> tuple[int, Frame]:
-            return connection.instance, self._on(connection, lambda number: connection.ask(kind, message, number))
+            return connection.instance, self._on(connection, lambda number: connection.ask(kind, payload, number))
 
         instance, answer = self._store.run(ask)
-        signature = _expected(answer, FrameKind.SIGNATURE).payload
+        return _expected(answer, wanted).payload, instance
+
+    def _check(self, instance: int, message: bytes, signature: bytes, *, digest: bool = False) -> None:
+        """Check a signature: the first one of each run of the signer is verified."""
         if len(signature) != self._signature_length:
             raise SigningError(
                 f"the signer gave a signature of {len(signature)} bytes instead of {self._signature_length}"
             )
         if self._proved_by != instance:
-            if not verifies(self._public_key, message, signature, digest=kind is FrameKind.SIGN_DIGEST):
+            if not verifies(self._public_key, message, signature, digest=digest):
                 raise SigningError(f"the signer's signature with the key {self.name!r} doesn't verify")
             self._proved_by = instance
-        return signature
 
     def _ask(self, call: str) -> Any:
         def ask(connection: SignerConnection) -> Frame:

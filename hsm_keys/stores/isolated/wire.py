@@ -13,6 +13,7 @@ from hsm_keys.errors import HsmKeysError, StoreError
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterable
 
 __all__ = [
     "MAX_MESSAGE",
@@ -22,14 +23,18 @@ __all__ = [
     "error_frame",
     "frame_bytes",
     "json_frame",
+    "pack",
     "parse",
     "receive",
     "still_to_come",
+    "unpack",
 ]
 
 VERSION: Final = 1
 HEADER: Final = struct.Struct("!BBII")
 """Version, kind, a number that the kind gives a meaning, and the length of what follows."""
+
+_LENGTH: Final = struct.Struct("!I")
 
 MAX_MESSAGE: Final = 64 * 1024
 """Bytes of a request; Kalshi's messages have some hundred."""
@@ -47,9 +52,13 @@ class FrameKind(IntEnum):
     """A message, to be signed by the key of that number."""
     SIGN_DIGEST = 2
     CALL = 3
+    SIGN_ALL = 4
+    """Several messages, as ``pack`` puts them together, to be signed by the key of that number."""
     SIGNATURE = 16
     ANSWER = 17
     ERROR = 18
+    SIGNATURES = 19
+    """The signatures of several messages, in their order."""
     GREETING = 32
     """What a connection begins with: the number that this run of the signer made up for itself."""
     OPEN = 48
@@ -99,6 +108,29 @@ def frame_bytes(kind: FrameKind, payload: bytes = b"", number: int = 0) -> bytes
 def json_frame(kind: FrameKind, content: object) -> bytes:
     """Return a frame that holds JSON."""
     return frame_bytes(kind, json.dumps(content).encode())
+
+
+def pack(parts: Iterable[bytes]) -> bytes:
+    """Return parts put together, each behind its length."""
+    return b"".join([_LENGTH.pack(len(part)) + part for part in parts])
+
+
+def unpack(payload: bytes) -> list[bytes]:
+    """Return the parts that were put together.
+
+    Raises:
+        SignerWireError: If they weren't.
+    """
+    parts, at = [], 0
+    while at < len(payload):
+        begin = at + _LENGTH.size
+        if begin > len(payload):
+            raise SignerWireError("the payload ends inside a length")
+        at = begin + _LENGTH.unpack_from(payload, at)[0]
+        if at > len(payload):
+            raise SignerWireError("the payload ends inside a part")
+        parts.append(payload[begin:at])
+    return parts
 
 
 def still_to_come(data: bytes | bytearray, limit: int) -> int:
