@@ -1,7 +1,8 @@
 /* Sends one request again and again over a Unix socket or to a port of this machine, and says how long answers took:
  * load ADDRESS CONNECTIONS SECONDS RATE METHOD TARGET [BODY], where ADDRESS is a path or a port, and RATE is requests a
  * second of all connections (0: each as soon as its last one is answered; else each at its time, and what waits for a
- * late one counts as late). Prints: all requests, those counted, answers that aren't 2xx, requests a second, p50, p99 and the longest, in
+ * late one counts as late; -RATE: the same, but a thread that spins until then, and time counts from the sending, so
+ * that neither the timer nor a cold client is in it). Prints: all requests, those counted, answers that aren't 2xx, requests a second, p50, p99 and the longest, in
  * microseconds. ######## in the body is another number each time. A thread a connection; the first tenth isn't counted. Built by benchmarks/proxy.py. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -21,7 +22,7 @@ static char request[LONGEST];
 static size_t request_size;
 static const char *address;
 static double rate;
-static int connections;
+static int connections, spins;
 static int64_t begin, counted_from, end;
 static float *taken;
 static uint32_t all, count, bad;
@@ -81,11 +82,14 @@ static void *ask(void *number)
     int64_t step = rate > 0 ? (int64_t)(1e9 * connections / rate) : 0;
     int64_t due = begin + step * (intptr_t)number / connections;
     for (;;) {
-        if (step) {
+        if (spins)
+            while (now() < due)
+                ;
+        else if (step) {
             struct timespec at = {due / 1000000000, due % 1000000000};
             clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
         }
-        int64_t from = step ? due : now();
+        int64_t from = step && !spins ? due : now();
         if (from >= end)
             break;
         int status = asked(it);
@@ -121,6 +125,8 @@ int main(int argc, char **argv)
     address = argv[1];
     connections = atoi(argv[2]);
     rate = atof(argv[4]);
+    spins = rate < 0;
+    rate = spins ? -rate : rate;
     const char *body = argc > 7 ? argv[7] : "";
     request_size = snprintf(request, sizeof request,
                             "%s %s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: load\r\nAccept: application/json\r\n%s",

@@ -3,9 +3,12 @@
 
 Needs nginx and a C compiler (Debian: nginx, gcc, libc6-dev). nginx forwards the same requests, of the same client in C
 (``load.c``), to the same Kalshi, which is an nginx too and verifies nothing. All of them share the processors.
-Processor time is the kernel's word (user and system, /proc/PID/stat), of a program with all its threads and children;
-noise touches it least. The last lines hold each target against what was measured: the share of it that was used up,
-where 100 % is the target. ``--scale 0.1`` is a quick run that shows that everything works, and measures nothing.
+Processor time is the kernel's word (user and system, /proc/PID/task/*/schedstat), of a program with all its threads and
+children; noise touches it least. The last lines hold each target against what was measured: the share of it that was
+used up, where 100 % is the target. Below a target that was missed stands the limit of this machine in the same run:
+what is left without anything of the product (a bare Python forward or answer, ``floors.py``; the module's own C_Sign),
+and the share of that limit that was reached. ``--scale 0.1`` is a quick run that shows that everything works, and
+measures nothing.
 """
 
 from __future__ import annotations
@@ -29,12 +32,12 @@ from types import SimpleNamespace
 
 import aiohttp
 import httpx2
+from limits import TARGETS, Limit, at_least, openssl_speed, signatures, target
 
 from hsm_keys.proxy.audit import AuditTrail
 from hsm_keys.proxy.verifying import verify
 from hsm_keys.sandbox import SandboxServer
 from hsm_keys.signing.pem import load_private_key
-from hsm_keys.stores import open_store
 from tests.support.softhsm import SoftHsm
 
 HERE = Path(__file__).parent
@@ -71,41 +74,32 @@ FORWARD = """upstream kalshi {{ server 127.0.0.1:{port}; keepalive 256; }}
 server {{ listen unix:{socket}; location / {{ proxy_pass http://kalshi; proxy_http_version 1.1;
 proxy_set_header Connection ""; }} }}"""
 SCALE = 1.0
-TARGETS: list[tuple[float, str]] = []
 
 
 @dataclass
 class Load:
-    """What a run of ``load`` says; ``cpu_us`` is of the program that was asked, for each request."""
+    """What a run of ``load`` says; of each request the processor time of who was asked, and of the client."""
 
     rate: float
     p50: float
     p99: float
     bad: int
     cpu_us: float = 0.0
-
-
-def target(what: str, measured: float, most: float, unit: str) -> None:
-    """Note what was measured of a target, and the most that it may be."""
-    TARGETS.append((measured / most, f"{what}: {measured:.4g} of at most {most:.4g} {unit}"))
-
-
-def at_least(what: str, measured: float, least: float, unit: str) -> None:
-    """Note what was measured of a target, and the least that it may be."""
-    TARGETS.append((least / measured, f"{what}: {measured:.4g} of at least {least:.4g} {unit}"))
+    client_us: float = 0.0
 
 
 def cpu_s(pid: int) -> float:
     """Processor time of a process and those that it has started, in seconds."""
-    ticks = 0
+    ran_ns = 0
     family = {pid}
     for entry in sorted(int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()):
         with contextlib.suppress(OSError):
             fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
             if entry in family or int(fields[1]) in family:
                 family.add(entry)
-                ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+                for thread in Path(f"/proc/{entry}/task").iterdir():
+                    ran_ns += int((thread / "schedstat").read_text().split()[0])
+    return ran_ns / 1e9
 
 
 class Bench:
@@ -147,32 +141,36 @@ class Bench:
         threading.Thread(target=process.stderr.read, daemon=True).start()
         return process
 
+    def floor(self, kind: str, *arguments: object) -> tuple[Path, subprocess.Popen[str]]:
+        """Start what Python costs by itself; return its socket."""
+        path = self.folder / f"floor-{kind}"
+        process = subprocess.Popen([sys.executable, HERE / "floors.py", kind, path, *map(str, arguments)], text=True)
+        self.running.append(process)
+        wait_for(path)
+        return path, process
+
     def load(self, what, address, *, process=None, connections=1, rate=0.0, seconds=8.0, method="GET", path=BALANCE,
              body="") -> Load:  # fmt: skip
         before = cpu_s(process.pid) if process else 0.0
         given = (address, connections, max(1.0, seconds * SCALE), rate, method, path, *([body] if body else []))
+        clients = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([self.load_program, *map(str, given)], check=True, capture_output=True, text=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        client_s = after.ru_utime + after.ru_stime - clients.ru_utime - clients.ru_stime
         total, _, bad, reached, p50, p99, longest = (float(number) for number in done.stdout.split())
         used = (cpu_s(process.pid) - before) * 1e6 / total if process else 0.0
-        print(f"{what:62} {reached:6.0f}/s  p50 {p50:6.0f}  p99 {p99:6.0f}  longest {longest:7.0f}  cpu {used:5.0f} us")
+        times = f"p50 {p50:6.0f}  p99 {p99:6.0f}  longest {longest:7.0f}"
+        sys.stdout.write(
+            f"{what:62} {reached:6.0f}/s  {times}  cpu {used:5.0f} us\n"
+        )  # whole lines, of two threads too
         if bad:
             print(f"  {bad:.0f} answers weren't 2xx")
-        return Load(reached, p50, p99, int(bad), used)
+        return Load(reached, p50, p99, int(bad), used, client_s * 1e6 / total)
 
     def stop(self, process: subprocess.Popen[str]) -> None:
         self.running.remove(process)
         process.terminate()
         process.wait()
-
-
-def signature_us(signer) -> float:
-    """The middle time of a signature on one thread."""
-    taken = []
-    for number in range(int(3000 * SCALE) + 100):
-        begun = time.perf_counter()
-        signer.headers("GET", f"{BALANCE}/{number}")
-        taken.append(time.perf_counter() - begun)
-    return sorted(taken)[len(taken) // 2] * 1e6
 
 
 def main() -> None:
@@ -193,8 +191,10 @@ def main() -> None:
             bench.stop(process)
         shutil.rmtree(folder)
     print("\ntarget used up")
-    for share, what in TARGETS:
-        print(f"{share:6.0%}  {what}")
+    for one in TARGETS:
+        print(f"{one.used:6.0%}  {one.said}")
+        if one.used > 1 and one.limit:
+            print(f"        {one.limit}")
 
 
 def measure(bench: Bench, requests: int, sessions: int) -> None:
@@ -209,14 +209,16 @@ def measure(bench: Bench, requests: int, sessions: int) -> None:
             "KALSHI_KEY_ID": sandbox.bootstrap_key_id,
             "KALSHI_PRIVATE_KEY": sandbox.bootstrap_pem,
         }
-        bench.nginx("kalshi", KALSHI.format(port=bench.port, sandbox=sandbox.base_url.removesuffix("/trade-api/v2")))
+        bench.kalshi = bench.nginx(
+            "kalshi", KALSHI.format(port=bench.port, sandbox=sandbox.base_url.removesuffix("/trade-api/v2"))
+        )
         forward = bench.nginx("forward", FORWARD.format(port=bench.port, socket=bench.folder / "plain"))
         wait_for(bench.folder / "plain")
-        for name, kind in (("rsa", "rsa-2048"), ("ed", "ed25519")):
+        for name, kind in (("rsa", "rsa-2048"), ("ed", "ed25519"), ("ed2", "ed25519")):
             command = [sys.executable, "-m", "hsm_keys", "enroll", "--name", name, "--key-type", kind]
             subprocess.run(command, check=True, capture_output=True)
         at_once(bench, token.uri)
-        ahead(bench, forward, requests, sessions)
+        ahead(bench, token.uri, forward, requests, sessions)
     verify_a_million(bench.folder, load_private_key(sandbox.bootstrap_pem))
 
 
@@ -227,22 +229,28 @@ def wait_for(path: Path) -> None:
 
 def at_once(bench: Bench, uri: str) -> None:
     """Measure a key that signs each request when it comes: RSA-2048 on SoftHSM."""
-    with open_store(uri) as store:
-        signature = signature_us(store.key("rsa").signer())
-    print(f"a signature on one thread: {signature:.0f} us, {1e6 / signature:.0f}/s")
+    openssl_speed()
+    signature = signatures(uri, "rsa", SCALE)
+    floor, forward = bench.floor("forward", bench.port)
     proxy = bench.proxy("rsa", *bench.policy)
     direct = bench.load("direct, unsigned", bench.port)
+    bare = bench.load("bare Python forward", floor, process=forward)
     through = bench.load("proxy, signing at once (RSA-2048)", bench.folder / "rsa", process=proxy)
-    added = (through.p50 - direct.p50) / signature
-    target("p50 added to a direct request when signing at once", added, 1.15, "signatures")
+    added = (through.p50 - direct.p50) / signature.us
+    target("p50 added to a direct request when signing at once", added, 1.15, "signatures",
+           Limit(1 + (bare.p50 - direct.p50) / signature.us, "a signature and a bare Python forward"))  # fmt: skip
     full = bench.load("proxy, signing at once, 16 clients", bench.folder / "rsa", process=proxy, connections=16)
-    at_least("throughput, signing at once", full.rate * signature / 1e6, 0.7, "of the token's rate on one thread")
+    at_least("throughput, signing at once", full.rate * signature.us / 1e6, 0.7, "of the token's rate on one thread",
+             Limit(signature.rates[2] * signature.us / 1e6, "the module alone on two threads"))  # fmt: skip
     freeze(bench)
     bench.stop(proxy)
+    bench.stop(forward)
 
 
-def ahead(bench: Bench, forward, requests: int, sessions: int) -> None:
+def ahead(bench: Bench, uri: str, forward, requests: int, sessions: int) -> None:
     """Measure a key that signs ahead (Ed25519 on SoftHSM) beside nginx as a plain forward."""
+    signature = signatures(uri, "ed", SCALE)
+    floor, python = bench.floor("forward", bench.port)
     proxy = bench.proxy("ed", "--presign", "4", "--presign-rate", "2500", *bench.policy)
     plain, signed = bench.folder / "plain", bench.folder / "ed"
     for what, more, target_applies in (
@@ -253,23 +261,71 @@ def ahead(bench: Bench, forward, requests: int, sessions: int) -> None:
     ):  # fmt: skip
         direct = bench.load(f"direct: {what}", bench.port, **more)
         nginx = bench.load(f"nginx: {what}", plain, process=forward, **more)
+        bare = bench.load(f"bare Python forward: {what}", floor, process=python, **more)
         ours = bench.load(f"proxy, signed ahead: {what}", signed, process=proxy, **more)
         if target_applies:
-            target(f"processor time, {what}", ours.cpu_us / nginx.cpu_us, 4, "times nginx's")
-            target(f"added p50, {what}", (ours.p50 - direct.p50) / (nginx.p50 - direct.p50), 4, "times nginx's")
-    steady = bench.load("proxy, signed ahead, 16 clients, 1,000/s", signed, process=proxy, connections=16, rate=1000.0)
-    target("p99 at 1,000 requests a second", steady.p99 / 1000, 3, "ms")
+            least = (bare.cpu_us + signature.cpu_us) / nginx.cpu_us
+            target(f"processor time, {what}", ours.cpu_us / nginx.cpu_us, 4, "times nginx's",
+                   Limit(least, "C_Sign alone and a bare Python forward"))  # fmt: skip
+            per_hop = nginx.p50 - direct.p50
+            target(f"added p50, {what}", (ours.p50 - direct.p50) / per_hop, 4, "times nginx's",
+                   Limit((bare.p50 - direct.p50) / per_hop, "a bare Python forward"))  # fmt: skip
+    many = {"connections": 16, "rate": 1000.0}
+    direct = bench.load("direct, 16 clients, 1,000/s", bench.port, **many)
+    bare = bench.load("bare Python forward, 16 clients, 1,000/s", floor, process=python, **many)
+    steady = bench.load("proxy, signed ahead, 16 clients, 1,000/s", signed, process=proxy, **many)
+    target("p99 at 1,000 requests a second", steady.p99 / 1000, 3, "ms",
+           Limit(bare.p99 / 1000, f"a bare Python forward; without any, {direct.p99 / 1000:.2g}"))  # fmt: skip
+    bare = bench.load("bare Python forward, 16 clients", floor, process=python, connections=16)
     full = bench.load("proxy, signed ahead, 16 clients", signed, process=proxy, connections=16)
-    at_least("throughput, signed ahead (Ed25519)", full.rate, 1800, "requests a second")
     bench.load("nginx, 16 clients", plain, process=forward, connections=16)
+    kalshi = bench.load("direct, 16 clients", bench.port, process=bench.kalshi, connections=16)
+    needed = signature.cpu_us + bare.cpu_us + full.client_us + kalshi.cpu_us
+    at_least("throughput, signed ahead (Ed25519)", full.rate, 1800, "requests a second",
+             Limit(min(signature.rates[1], 1e6 * (os.cpu_count() or 1) / needed),
+                   "C_Sign alone, a bare Python forward, client and Kalshi on all processors"))  # fmt: skip
     if requests or sessions:
         memory(bench, proxy, requests, sessions)
+    two_proxies(bench, full.rate)
     bench.stop(proxy)
+    bench.stop(python)
+    headers_in_hand(bench)
+
+
+def two_proxies(bench: Bench, one: float) -> None:
+    """Measure two proxies at once, each with a key of its own, beside the one that runs already."""
+    other = bench.proxy("ed2", "--presign", "4", "--presign-rate", "2500", *bench.policy)
+    bench.load("second proxy, 16 clients, to warm up", bench.folder / "ed2", connections=16)
+    rates: list[float] = []
+    loads = [
+        threading.Thread(
+            target=lambda name: rates.append(
+                bench.load(f"one of two proxies ({name}), 8 clients", bench.folder / name, connections=8).rate
+            ),
+            args=(name,),
+        )
+        for name in ("ed", "ed2")
+    ]
+    for load in loads:
+        load.start()
+    for load in loads:
+        load.join()
+    print(f"two proxies: {sum(rates):.0f}/s, {sum(rates) / one:.2f} times one ({one:.0f}/s)")
+    bench.stop(other)
+
+
+def headers_in_hand(bench: Bench) -> None:
+    """Measure /sign for a warm client in C, which spins until it asks, beside a bare answer over such a socket."""
     proxy = bench.proxy("ed", "--presign", "4", "--presign-rate", "2500")  # no policy: judged orders go with no /sign
-    wanted = f"/sign?method=POST&path={ORDERS}"
-    alone = bench.load("/sign, signed ahead, 1 client, 200/s", signed, process=proxy, path=wanted, rate=200.0)
-    target("p50 of /sign with headers in hand", alone.p50, 60, "us")
+    floor, python = bench.floor("answer")
+    wanted = {"path": f"/sign?method=POST&path={ORDERS}", "rate": -500.0}
+    bench.load("/sign, signed ahead, to warm up", bench.folder / "ed", **wanted)
+    bare = bench.load("bare Python answer, 1 client, 500/s", floor, process=python, **wanted)
+    alone = bench.load("/sign, signed ahead, 1 client, 500/s", bench.folder / "ed", process=proxy, **wanted)
+    target("p50 of /sign with headers in hand", alone.p50, 60, "us", Limit(bare.p50, "a bare Python answer"))
+    bench.load("/sign, signed ahead, closed loop", bench.folder / "ed", process=proxy, path=wanted["path"])
     bench.stop(proxy)
+    bench.stop(python)
 
 
 def memory(bench: Bench, proxy, requests: int, sessions: int) -> None:
