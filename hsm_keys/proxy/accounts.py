@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from hsm_keys.proxy.amounts import contracts, dollars, worst_case
@@ -54,50 +54,49 @@ class CappedOrder(NamedTuple):
         return self.client_order_id, self[:5]
 
 
-class Demand(NamedTuple):
-    """What orders that go out together ask for, summed up once for all accounts.
+class Demand:
+    """Orders that go out together, and what they ask for, summed up once for all accounts.
+
+    Args:
+        orders: The orders.
 
     Attributes:
-        most: Hundredths of a cent that the dearest may cost.
+        orders: The same.
+        costs: Hundredths of a cent that each may cost.
+        most: The same of the dearest.
         total: The same of all.
         resting: The same of those that rest.
         sizes: Hundredths of a contract, by market and side; without what can only reduce a position.
-        keys: Of each order that is new what is the same for one that is sent twice: its name, and its likeness.
-        repeated: Those that stand there twice.
+        keys: Of each order that is new and counted, what is the same for one that is sent twice: name, and likeness.
     """
 
-    most: int
-    total: int
-    resting: int
-    sizes: dict[tuple[str, str], int]
-    keys: list[Key]
-    repeated: frozenset[Key]
+    __slots__ = ("costs", "keys", "most", "orders", "resting", "sizes", "total")
 
-    @classmethod
-    def of(cls, orders: Sequence[CappedOrder]) -> Demand:
-        """Sum up orders."""
-        most = total = resting = 0
+    def __init__(self, orders: Sequence[CappedOrder]) -> None:
+        total = resting = 0
         sizes: dict[tuple[str, str], int] = {}
+        costs: list[int] = []
         keys: list[Key] = []
         for order in orders:
-            cost = worst_case(order.size, order.cost)
-            most, total = max(most, cost), total + cost
-            if order.rests:
+            market, side, size, each, rests, reduces, name, amends, perps, _ = order
+            cost = worst_case(size, each)
+            costs.append(cost)
+            total += cost
+            if rests:
                 resting += cost
-            if not order.reduces:
-                place = order.market, order.side
-                sizes[place] = sizes.get(place, 0) + order.size
-            if not order.amends:
-                keys += order.keys
-        distinct = len(orders) == 1 or len(set(keys)) == len(keys)
-        return cls(most, total, resting, sizes, keys, _NONE if distinct else _repeated(keys))
+            if not reduces:
+                sizes[market, side] = sizes.get((market, side), 0) + size
+            if not (amends or perps):
+                keys += name, order[:5]
+        self.orders, self.costs, self.most, self.total, self.resting = orders, costs, max(costs), total, resting
+        self.sizes, self.keys = sizes, keys
 
-
-_NONE: Final[frozenset[Key]] = frozenset()
-
-
-def _repeated(keys: Sequence[Key]) -> frozenset[Key]:
-    return frozenset(key for key, times in Counter(keys).items() if times > 1)
+    @property
+    def repeated(self) -> Key | None:
+        """One of the keys that stands there twice; None if there is none."""
+        if len(self.costs) == 1:
+            return None
+        return next((key for key, times in Counter(self.keys).items() if times > 1), None)
 
 
 class CapDenial(NamedTuple):
@@ -161,17 +160,14 @@ class CapAccount:
         open: The same of those that rest.
         day: What was spent.
         markets: Positions, by ticker.
-        recent: When an order of that name, and one just like it, went out; in Unix milliseconds, the latest last.
     """
 
-    __slots__ = ("day", "live", "markets", "open", "recent")
+    __slots__ = ("day", "live", "markets", "open")
 
     def __init__(self) -> None:
         self.live = self.open = 0
         self.day = DaySum()
         self.markets: dict[str, MarketSums] = {}
-        # To find the first one, a dict passes over all that were deleted before it: this one doesn't.
-        self.recent: OrderedDict[Key, int] = OrderedDict()
 
     def against(self, caps: Caps, whose: str, demand: Demand, now_ms: int) -> CapDenial | None:
         """Return the cap that is against orders that go out together; None if none is.
@@ -198,9 +194,7 @@ class CapAccount:
                 f"{dollars(left)} of {dollars(caps.open)} is left to {whose} for orders that rest, and "
                 f"{dollars(demand.resting)} is asked for; what is cancelled or filled makes room",
             )
-        if caps.market is not None and (denial := self._against_markets(caps.market, whose, demand)):
-            return denial
-        return None if caps.duplicate_ms is None else self._against_duplicates(caps.duplicate_ms, demand, now_ms)
+        return None if caps.market is None else self._against_markets(caps.market, whose, demand)
 
     def _against_day(self, most: int, whose: str, amount: int, now_ms: int) -> CapDenial:
         surplus = self.live + self.day.total + amount - most
@@ -230,12 +224,3 @@ class CapAccount:
         if market is None:
             return most
         return most - market.net - market.bids if side == "bid" else most + market.net - market.asks
-
-    def _against_duplicates(self, duplicate_ms: int, demand: Demand, now_ms: int) -> CapDenial | None:
-        for key in demand.keys:
-            at = now_ms if key in demand.repeated else self.recent.get(key)
-            if at is not None and now_ms - at < duplicate_ms:
-                seconds = -(-(at + duplicate_ms - now_ms) // 1000)
-                what = "that client_order_id" if isinstance(key, str) else "that order"
-                return CapDenial("duplicate_seconds", f"{what} went out already; again in {seconds} s", max(1, seconds))
-        return None

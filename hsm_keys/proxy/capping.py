@@ -60,9 +60,19 @@ def _new(exposure: Exposure) -> CappedOrder:
     name = exposure.client_order_id
     if not name:
         raise CapError("client_order_id", "the order needs a client_order_id: it is looked up by it")
-    cost, reduces = exposure.cost or 0, not exposure.cost
-    kind = exposure.perps, exposure.subaccount
-    return CappedOrder(exposure.market, exposure.side, exposure.count, cost, exposure.rests, reduces, name, "", *kind)
+    cost = exposure.cost or 0
+    return CappedOrder(
+        exposure.market,
+        exposure.side,
+        exposure.count,
+        cost,
+        exposure.rests,
+        not cost,
+        name,
+        "",
+        exposure.perps,
+        exposure.subaccount,
+    )
 
 
 def _amendment(reservations: Reservations, exposure: Exposure, path: str) -> CappedOrder | None:
@@ -93,4 +103,4 @@ def hold_of(
     """
     if not orders and (operation.name not in SETTLED or not reservations.orders):
         return None
-    return Hold(reservations, operation.name, order_id_of(path), orders)
+    return Hold(reservations, operation.name, path, orders)

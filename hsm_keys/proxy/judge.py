@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.kalshi.operations import WEBSOCKETS, Kind, find_operation
+from hsm_keys.proxy.accounts import Demand
 from hsm_keys.proxy.capping import CapError, hold_of, orders_of
 from hsm_keys.proxy.caps import Caps
 from hsm_keys.proxy.costs import Costs
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from hsm_keys.kalshi.operations import Operation
-    from hsm_keys.proxy.accounts import CappedOrder
     from hsm_keys.proxy.settling import Hold
 
 __all__ = ["ALLOW_ALL", "Judge", "Verdict"]
@@ -166,7 +166,7 @@ class Judge:
         refused = against or self._by_rate(client, operation, request.count, now)
         if refused is not None:
             return replace(refused, request=request)
-        orders = self.reservations.reserve(client, asked, remember=rules.remembers) if asked else []
+        orders = self.reservations.reserve(client, asked, remember=rules.remembers) if asked is not None else []
         hold = hold_of(self.reservations, operation, path, orders)
         return _allowed(rules, operation, path, request=request, hold=hold)
 
@@ -193,22 +193,25 @@ class Judge:
 
     def _asked(
         self, client: str, rules: ClientPolicy, request: Request, *, method: str, path: str
-    ) -> tuple[list[CappedOrder], Verdict | None]:
+    ) -> tuple[Demand | None, Verdict | None]:
         """Return what a request asks for of the caps on money, and the refusal for what its orders are."""
         is_judged = not rules.leaves_unjudged(method, path)
         against = rules.order_limits.against(request.exposures) if is_judged else None
         is_capped = is_judged and rules.is_capped
         if against is not None or not (is_capped or rules.cancels_when_silent) or not request.exposures:
-            return [], _denied(*against) if against is not None else None
+            return None, _denied(*against) if against is not None else None
         try:
-            asked = orders_of(self.reservations, request, path, capped=is_capped)
+            orders = orders_of(self.reservations, request, path, capped=is_capped)
         except CapError as error:
-            return [], _denied(error.rule, str(error))
+            return None, _denied(error.rule, str(error))
+        if not orders:
+            return None, None
+        asked = Demand(orders)
         caps = (rules.caps, rules.together) if is_capped else (_NO_CAPS, _NO_CAPS)
         denial = self.reservations.against(client, *caps, asked)
         if denial is None:
             return asked, None
-        return [], _denied(denial.rule, f"{denial.rule}: {denial.message}", retry_after=denial.retry_after)
+        return None, _denied(denial.rule, f"{denial.rule}: {denial.message}", retry_after=denial.retry_after)
 
     def judge_route(self, client: str, method: str, path: str, *, at: datetime) -> Verdict | None:
         """Return the refusal of a request whatever its body is; None if there is none. Nothing is taken from limits."""

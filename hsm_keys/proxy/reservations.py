@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hsm_keys.proxy.accounts import MINUTE_MS, CapAccount, CapDenial, CappedOrder, Demand, MarketSums
 from hsm_keys.proxy.amounts import worst_case
-from hsm_keys.proxy.caps import LONGEST_DUPLICATE_S
+from hsm_keys.proxy.duplicates import Duplicates
 from hsm_keys.proxy.journal import JournalError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
-    from hsm_keys.proxy.accounts import Key
     from hsm_keys.proxy.caps import Caps
     from hsm_keys.proxy.journal import Journal
 
@@ -31,8 +30,6 @@ ALL: Final = ""
 
 _COMPACT: Final = 4 << 20
 """Bytes of a journal that is made smaller. One that is no smaller then is let grow to twice its size."""
-
-_REMEMBERED_MS: Final = LONGEST_DUPLICATE_S * 1000
 
 _log: Final = logging.getLogger(__name__)
 
@@ -109,6 +106,7 @@ class Reservations:
     _by_id: dict[str, int] = field(default_factory=dict)
     _names: dict[str, int] = field(default_factory=dict)
     _accounts: dict[str, CapAccount] = field(default_factory=dict)
+    _duplicates: Duplicates = field(default_factory=Duplicates)
     _next: int = 1
     _now_ms: int = 0
     _compact_at: int = _COMPACT
@@ -161,42 +159,41 @@ class Reservations:
         self._now_ms = max(self._now_ms, now_ms)
         return self._now_ms
 
-    def against(self, client: str, caps: Caps, together: Caps, orders: Sequence[CappedOrder]) -> CapDenial | None:
+    def against(self, client: str, caps: Caps, together: Caps, demand: Demand) -> CapDenial | None:
         """Return the cap that is against orders which go out together; None if none is.
 
         Args:
             client: Whose they are.
             caps: The client's.
             together: Those of all clients.
-            orders: What they ask for.
+            demand: What they ask for.
         """
         now_ms = self.now()
-        for order in orders:
-            if not order.amends and order.client_order_id in self._names:
+        for order in demand.orders:
+            if order.client_order_id in self._names and not order.amends:
                 return CapDenial("client_order_id", "an order of that client_order_id may still fill: use a new one")
-        demand = Demand.of(orders)
-        denial = self.account(client).against(caps, "the client", demand, now_ms)
-        return denial or self.account(ALL).against(together, "all clients", demand, now_ms)
+        return (
+            self.account(client).against(caps, "the client", demand, now_ms)
+            or self.account(ALL).against(together, "all clients", demand, now_ms)
+            or self._duplicates.against(client, caps.duplicate_ms, together.duplicate_ms, demand, now_ms)
+        )
 
     # What changes.
 
-    def reserve(self, client: str, orders: Sequence[CappedOrder], *, remember: bool = False) -> list[ReservedOrder]:
+    def reserve(self, client: str, demand: Demand, *, remember: bool = False) -> list[ReservedOrder]:
         """Hold what orders may cost, and write it down first; return them.
 
         Args:
             client: Whose they are.
-            orders: What they ask for.
+            demand: What they ask for.
             remember: Whether to remember them, as they may not go out twice within some seconds.
 
         Raises:
             JournalError: If it can't be written; nothing is held then.
         """
         now_ms = self.now()
-        self._write(["+", now_ms, client, self._next, remember, orders])
-        reserved = self._reserve(client, orders, now_ms, remember=remember)
-        for order in reserved:
-            order.is_under_way = True
-        return reserved
+        self._write(["+", now_ms, client, self._next, remember, demand.orders])
+        return self._reserve(client, demand, now_ms, remember=remember, is_under_way=True)
 
     def settle(self, states: Iterable[State]) -> None:
         """Note what is known of orders. What can't be written down is noted all the same: a restart looks it up."""
@@ -237,40 +234,35 @@ class Reservations:
         self._compact_at = max(_COMPACT, 2 * self.journal.size)
 
     def _reserve(
-        self, client: str, orders: Sequence[CappedOrder], now_ms: int, *, remember: bool
+        self, client: str, demand: Demand, now_ms: int, *, remember: bool, is_under_way: bool = False
     ) -> list[ReservedOrder]:
         reserved = []
-        for asked in orders:
-            order = ReservedOrder(self._next, client, now_ms, asked, asked.size)
+        accounts = self.account(client), self.account(ALL)
+        for asked, cost in zip(demand.orders, demand.costs, strict=True):
+            order = ReservedOrder(self._next, client, now_ms, asked, asked.size, is_under_way=is_under_way)
             self._next += 1
-            accounts = self._accounts_of(order)
-            self._hold(order, accounts)
-            if remember and not asked.amends:
-                keys = asked.keys
-                for account in accounts:
-                    _remember(account, keys, now_ms)
+            self._hold(order, cost, () if asked.perps else accounts)
             reserved.append(order)
+        if remember:
+            self._duplicates.note(client, demand.keys, now_ms)
         return reserved
 
-    def _hold(self, order: ReservedOrder, accounts: Iterable[CapAccount]) -> None:
-        """Count an order that is new here."""
+    def _hold(self, order: ReservedOrder, cost: int, accounts: Iterable[CapAccount]) -> None:
+        """Count an order that is new here, and what it may still cost."""
+        ticker, side, _, _, rests, _, name, amends, _, _ = order.asked
         self.orders[order.number] = order
-        asked = order.asked
-        if asked.client_order_id and not asked.amends:
-            self._names[asked.client_order_id] = order.number
+        if name and not amends:
+            self._names[name] = order.number
         if order.order_id:
             self._by_id[order.order_id] = order.number
-        cost = worst_case(order.filled + order.live, asked.cost)
-        if order.filled:
-            cost -= worst_case(order.filled, asked.cost)
         for account in accounts:
             account.live += cost
-            if asked.rests:
+            if rests:
                 account.open += cost
-            market = account.markets.get(asked.market)
+            market = account.markets.get(ticker)
             if market is None:
-                market = account.markets[asked.market] = MarketSums()
-            if asked.side == "bid":
+                market = account.markets[ticker] = MarketSums()
+            if side == "bid":
                 market.bids += order.live
             else:
                 market.asks += order.live
@@ -290,7 +282,7 @@ class Reservations:
             if order is None:
                 continue
             if not (filled or live or order.filled or order_id or order.order_id):
-                self._forget(order)
+                self._duplicates.forget(order.client, order.asked.keys, order.at_ms)  # it never came to be
             self._move(order, max(filled, order.filled), live, now_ms)
             order.base = base
             if order_id and order.order_id != order_id:
@@ -305,8 +297,7 @@ class Reservations:
         """Have another part of an order filled, and another part of it live."""
         asked = order.asked
         spent = worst_case(filled, asked.cost) - worst_case(order.filled, asked.cost)
-        before = worst_case(order.filled + order.live, asked.cost) - worst_case(order.filled, asked.cost)
-        after = worst_case(filled + live, asked.cost) - worst_case(filled, asked.cost)
+        before, after = _cost_of(order.filled, order.live, asked), _cost_of(filled, live, asked)
         for account in self._accounts_of(order):
             account.live += after - before
             if asked.rests:
@@ -332,13 +323,6 @@ class Reservations:
         if self._names.get(order.asked.client_order_id) == order.number:
             del self._names[order.asked.client_order_id]
 
-    def _forget(self, order: ReservedOrder) -> None:
-        """Let an order go out again that never came to be."""
-        for account in self._accounts_of(order):
-            for key in order.asked.keys:
-                if account.recent.get(key) == order.at_ms:
-                    del account.recent[key]
-
     def _replay_all(self, lines: Iterable[list[Any]]) -> None:
         try:
             for line in lines:
@@ -349,7 +333,8 @@ class Reservations:
     def _replay(self, line: list[Any]) -> None:
         match line:
             case ["+", now_ms, client, _, remember, orders]:
-                self._reserve(client, [CappedOrder(*asked) for asked in orders], self._until(now_ms), remember=remember)
+                demand = Demand([CappedOrder(*asked) for asked in orders])
+                self._reserve(client, demand, self._until(now_ms), remember=remember)
             case ["=", now_ms, states]:
                 self._settle([State(*state) for state in states], self._until(now_ms))
             case ["snapshot", now_ms, following, *parts]:
@@ -374,13 +359,13 @@ class Reservations:
                 for ticker, market in account.markets.items()
                 if market.net
             ],
-            [[name, key, at_ms] for name, account in clients for key, at_ms in account.recent.items()],
+            list(self._duplicates.items()),
         ]
 
     def _restore(self, now_ms: int, orders: Any, days: Any, nets: Any, recent: Any) -> None:
         for number, client, at_ms, asked, *rest in orders:
             order = ReservedOrder(number, client, at_ms, CappedOrder(*asked), *rest)
-            self._hold(order, self._accounts_of(order))
+            self._hold(order, _cost_of(order.filled, order.live, order.asked), self._accounts_of(order))
         for name, minute, spent in days:
             self.account(name).day.add(spent, minute * MINUTE_MS)
         for minute, spent in sorted((minute, spent) for _, minute, spent in days):
@@ -389,16 +374,11 @@ class Reservations:
             for account in (self.account(name), self.account(ALL)):
                 account.markets.setdefault(ticker, MarketSums()).net += net
         for name, key, at_ms in sorted(recent, key=lambda entry: entry[2]):
-            for account in (self.account(name), self.account(ALL)):
-                account.recent[key if isinstance(key, str) else tuple(key)] = at_ms
+            self._duplicates.note(name, [key if isinstance(key, str) else tuple(key)], at_ms)
         for account in self._accounts.values():
             account.day.forget(now_ms)
 
 
-def _remember(account: CapAccount, keys: Sequence[Key], now_ms: int) -> None:
-    recent = account.recent
-    while recent and next(iter(recent.values())) <= now_ms - _REMEMBERED_MS:
-        recent.popitem(last=False)
-    for key in keys:
-        recent[key] = now_ms
-        recent.move_to_end(key)
+def _cost_of(filled: int, live: int, asked: CappedOrder) -> int:
+    """Return what an order may still cost when so much of it was filled, and so much may be."""
+    return worst_case(filled + live, asked.cost) - worst_case(filled, asked.cost)

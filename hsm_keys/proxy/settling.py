@@ -9,7 +9,7 @@ import httpx2
 
 from hsm_keys.kalshi.bodies import json_in, said_by_kalshi
 from hsm_keys.proxy.amounts import whole
-from hsm_keys.proxy.exchanges import EVENTS, PERPETUALS
+from hsm_keys.proxy.exchanges import EVENTS, PERPETUALS, order_id_of
 from hsm_keys.proxy.reservations import State
 
 if TYPE_CHECKING:
@@ -56,16 +56,16 @@ class Hold:
     Args:
         reservations: Where it is held.
         operation: Name of the operation.
-        order_id: The id of the order that its path names; empty for none.
+        path: Its path.
         orders: The orders that it holds something for.
     """
 
     def __init__(
-        self, reservations: Reservations, operation: str, order_id: str = "", orders: Sequence[ReservedOrder] = ()
+        self, reservations: Reservations, operation: str, path: str, orders: Sequence[ReservedOrder] = ()
     ) -> None:
         self._reservations = reservations
         self._operation = operation
-        self._order_id = order_id
+        self._path = path
         self._orders = orders
         self._heard = False
 
@@ -87,7 +87,7 @@ class Hold:
                 self.release()
         elif HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             self._heard = True
-            answer = _Answer(self._reservations, self._order_id, self._orders, json_in(body))
+            answer = _Answer(self._reservations, order_id_of(self._path), self._orders, json_in(body))
             states = _READERS[self._operation](answer)
             self._reservations.settle(states)
 

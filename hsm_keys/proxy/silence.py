@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 import aiohttp
 
 from hsm_keys.errors import HsmKeysError
+from hsm_keys.kalshi.operations import REST_PREFIX
 from hsm_keys.proxy.audit import AuditError
 from hsm_keys.proxy.exchanges import exchange_of
 from hsm_keys.proxy.settling import Hold
@@ -173,17 +174,15 @@ class SilenceWatch:
         exchange, subaccount = exchange_of(perps=order.asked.perps), order.asked.subaccount
         query: dict[str, Any] = {} if exchange.perps else {"market_ticker": order.asked.market}  # names the shard
         query |= {} if subaccount is None else {"subaccount": subaccount}
-        status = None
+        path, status = f"{exchange.writes}/{order_id}", None
         try:
-            status, body = await self._own.send(
-                "DELETE", f"{exchange.writes}/{order_id}", urlencode(query), stops_orders=True
-            )
+            status, body = await self._own.send("DELETE", path, urlencode(query), stops_orders=True)
         except (HsmKeysError, aiohttp.ClientError, TimeoutError, OSError) as error:
             _log.warning(
                 "an order of the silent client %s isn't cancelled yet: %s", order.client, str(error) or "no answer"
             )
         else:
-            hold = Hold(self._judge.reservations, f"DELETE {exchange.writes}/{{order_id}}", order_id)
+            hold = Hold(self._judge.reservations, f"DELETE {exchange.writes}/{{order_id}}", REST_PREFIX + path)
             hold.hear(status, "", body)
             hold.end(was_sent=True)
         self._write("silence_cancel", client=order.client, order_id=order_id, status=status)

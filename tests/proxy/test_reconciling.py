@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from hsm_keys.proxy.accounts import CappedOrder
+from hsm_keys.proxy.accounts import CappedOrder, Demand
 from hsm_keys.proxy.journal import Journal
 from hsm_keys.proxy.reconciling import Reconciler
 from hsm_keys.proxy.reservations import Reservations, State
@@ -50,7 +50,7 @@ class Kalshi:
         return self.status, json.dumps(page).encode()
 
     def place(self, asked: CappedOrder = ORDER, order_id: str = "o1") -> ReservedOrder:
-        [order] = self.held.reserve("maker", [asked])
+        [order] = self.held.reserve("maker", Demand([asked]))
         order.is_under_way = False
         if order_id:
             self.held.settle([State(order.number, 0, asked.size, order_id)])

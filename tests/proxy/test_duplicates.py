@@ -1,0 +1,68 @@
+"""Orders that may not go out twice: compared with a list of all that were sent."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsm_keys.proxy.accounts import CappedOrder, Demand
+from hsm_keys.proxy.duplicates import Duplicates
+
+_ORDERS = st.builds(
+    lambda name, size: CappedOrder("KXTEST-1", "bid", size, 3300, rests=True, reduces=False, client_order_id=name),
+    st.sampled_from(["a", "b"]),
+    st.sampled_from([100, 200]),
+)
+_STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["maker", "taker"]),
+        st.lists(_ORDERS, min_size=1, max_size=2),
+        st.sampled_from([0, 1, 999, 1000, 1001, 5000, 600_000]),
+        st.booleans(),
+    ),
+    max_size=12,
+)
+_RULE = st.sampled_from([None, 1000, 6000, 600_000])
+
+
+@given(_STEPS, _RULE, _RULE)
+def test_an_order_goes_out_again_once_the_time_is_over_for_its_client_and_for_all(
+    steps: list[tuple[str, list[CappedOrder], int, bool]], own_ms: int | None, all_ms: int | None
+) -> None:
+    duplicates, sent, now_ms = Duplicates(), list[tuple[str, object, int]](), 10**12
+    for client, orders, later_ms, never_came_to_be in steps:
+        now_ms += later_ms
+        demand = Demand(orders)
+        keys: list[object] = [key for order in orders for key in (order.client_order_id, order[:5])]
+        is_early = any(
+            key == other
+            and (
+                (own_ms is not None and whose == client and now_ms - at_ms < own_ms)
+                or (all_ms is not None and now_ms - at_ms < all_ms)
+            )
+            for key in keys
+            for whose, other, at_ms in sent
+        )
+        is_twice = len(set(keys)) < len(keys) and (own_ms or all_ms) is not None
+        denial = duplicates.against(client, own_ms, all_ms, demand, now_ms)
+        assert (denial is not None) == (is_early or is_twice)
+        if denial is not None:
+            later = duplicates.against(client, own_ms, all_ms, demand, now_ms + 1000 * denial.retry_after)
+            assert (later is not None) == is_twice
+            continue
+        duplicates.note(client, demand.keys, now_ms)
+        sent = [entry for entry in sent if entry[:2] not in {(client, key) for key in keys}]
+        if never_came_to_be:
+            for order in orders:
+                duplicates.forget(client, order.keys, now_ms)
+        else:
+            sent += [(client, key, now_ms) for key in keys]
+
+
+def test_what_is_too_old_is_forgotten_however_much_there_was() -> None:
+    duplicates = Duplicates()
+    for at_ms in range(0, 5_000_000, 1000):
+        duplicates.note("maker", [f"c{at_ms}"], at_ms)
+    names = [key for _, key, _ in duplicates.items()]
+    assert names[-1] == "c4999000"
+    assert len(names) <= 1203
