@@ -1,8 +1,9 @@
 # ruff: noqa: INP001, T201 - a script
-"""A stand-in for Kalshi that only counts, for benchmarks: quick, in a process of its own, and no judge of signatures.
+"""A stand-in for Kalshi, for benchmarks: quick, in a process of its own, and no judge of signatures.
 
-Every order is filled at once. ``GET /counted`` says what came: how many orders, what they may cost in hundredths of a
-cent, and when orders and cancels of all came since it was asked the last time (``time.monotonic``).
+Every order is filled at once, unless it is told to be ``mixed``; see ``benchmarks/book.py``. ``GET /counted`` says what
+came, in hundredths of a cent, and when orders and cancels of all came since it was asked the last time
+(``time.monotonic``).
 """
 
 from __future__ import annotations
@@ -13,72 +14,28 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections import defaultdict
 from contextlib import closing
-from pathlib import Path
-from typing import Any, Final, Self
-from urllib.parse import parse_qs
+from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import parse_qsl
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from httptools import HttpRequestParser
 
-from hsm_keys.proxy.amounts import worst_case
+from benchmarks.book import Book
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PREFIX: Final = "/trade-api/v2"
 ORDERS: Final = f"{PREFIX}/portfolio/events/orders"
-PAGE: Final = 500
-
-
-class Counted:
-    """What came."""
-
-    def __init__(self) -> None:
-        self.orders = self.spent = 0
-        self.placed: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
-        self.moments: list[tuple[float, str]] = []
-
-    def place(self, body: bytes) -> dict[str, str]:
-        """Fill an order, and count it."""
-        order = json.loads(body)
-        self.orders += 1
-        self.spent += worst_case(_hundredths(order["count"], 2), _hundredths(order["price"], 4))
-        self.moments.append((time.monotonic(), "POST"))
-        self.placed[order["ticker"]].append(
-            {
-                "order_id": f"o{self.orders}",
-                "client_order_id": order["client_order_id"],
-                "ticker": order["ticker"],
-                "status": "executed",
-                "fill_count_fp": order["count"],
-                "remaining_count_fp": "0.00",
-            }
-        )
-        name = order["client_order_id"]
-        return {"order_id": f"o{self.orders}", "client_order_id": name, "fill_count": order["count"]} | {
-            "remaining_count": "0.00"
-        }
-
-    def listed(self, query: str) -> dict[str, Any]:
-        """Return a page of the orders of a market; none of them rests."""
-        asked = {name: values[0] for name, values in parse_qs(query).items()}
-        orders = [] if "status" in asked else self.placed[asked["ticker"]]
-        start = int(asked.get("cursor", 0))
-        more = str(start + PAGE) if len(orders) > start + PAGE else ""
-        return {"orders": orders[start : start + PAGE], "cursor": more}
-
-    def report(self) -> dict[str, Any]:
-        """Return the counts, and forget the moments."""
-        moments, self.moments = self.moments, []
-        return {"orders": self.orders, "spent": self.spent, "moments": moments}
 
 
 class Answering(asyncio.Protocol):
     """One connection."""
 
-    def __init__(self, counted: Counted) -> None:
-        self.counted = counted
+    def __init__(self, book: Book) -> None:
+        self.book = book
         self.parser = HttpRequestParser(self)
         self.target, self.body = b"", b""
 
@@ -103,29 +60,42 @@ class Answering(asyncio.Protocol):
         method, (path, _, query) = self.parser.get_method(), self.target.decode().partition("?")
         body, self.target, self.body = self.body, b"", b""
         status, said = self.answer(method.decode(), path, query, body)
+        if not status:
+            self.transport.close()
+            return
         content = json.dumps(said).encode()
         self.transport.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (status, len(content), content))
 
     def answer(self, method: str, path: str, query: str, body: bytes) -> tuple[int, Any]:
-        """Return the status and the body of an answer."""
-        if (method, path) == ("POST", ORDERS):
-            return 201, self.counted.place(body)
-        if (method, path) == ("DELETE", ORDERS):
-            self.counted.moments.append((time.monotonic(), "DELETE"))
-            return 200, {}
-        if path == f"{PREFIX}/portfolio/orders":
-            return 200, self.counted.listed(query)
-        if path == f"{PREFIX}/portfolio/fills":
-            return 200, {"fills": []}
-        return (200, self.counted.report()) if path == "/counted" else (404, {})
+        """Return the status and the body of an answer; status 0 for none."""
+        asked, book, last = dict(parse_qsl(query)), self.book, path.rpartition("/")[2]
+        answers: dict[tuple[str, str], Callable[[], tuple[int, Any]]] = {
+            ("POST", "orders"): lambda: book.place(body),
+            ("DELETE", "orders"): book.cancel_all,
+            ("GET", "orders"): lambda: book.orders(asked),
+            ("GET", "fills"): lambda: book.fills(asked),
+            ("GET", "counted"): lambda: (200, book.report()),
+        }
+        if answer := answers.get((method, last)):
+            return answer()
+        if path.removesuffix(last).endswith("/orders/"):
+            return book.cancel(last) if method == "DELETE" else book.order(last)
+        return 404, {}
 
 
 class Exchange:
-    """The stand-in as a process; a context manager, which sets the environment for a proxy before it."""
+    """The stand-in as a process; a context manager, which sets the environment for a proxy before it.
+
+    Args:
+        mixed: Whether some orders rest, are refused, or have no answer.
+    """
+
+    def __init__(self, *, mixed: bool = False) -> None:
+        self._mixed = mixed
 
     def __enter__(self) -> Self:
-        command = [sys.executable, str(Path(__file__))]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - this very file
+        command = [sys.executable, "-m", "benchmarks.exchange", *(["mixed"] if self._mixed else [])]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - this very module
         self.port = int(self.process.stdout.readline()) if self.process.stdout else 0
         private = Ed25519PrivateKey.generate()
         os.environ |= {
@@ -149,15 +119,10 @@ class Exchange:
         self.process.wait()
 
 
-def _hundredths(text: str, decimals: int) -> int:
-    whole, _, rest = text.partition(".")
-    return int(whole + rest.ljust(decimals, "0"))
-
-
 async def serve() -> None:
     """Serve until it is terminated."""
-    counted = Counted()
-    server = await asyncio.get_running_loop().create_server(lambda: Answering(counted), "127.0.0.1", 0)
+    book = Book(mixed="mixed" in sys.argv)
+    server = await asyncio.get_running_loop().create_server(lambda: Answering(book), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

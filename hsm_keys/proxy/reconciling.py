@@ -42,6 +42,8 @@ _LATE_MS: Final = 120_000
 
 _SKEW_MS: Final = 60_000
 _PAGE: Final = 500
+_FEW: Final = 20
+"""Markets that are asked for one by one: the fills of all of them may be thousands."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -246,22 +248,21 @@ class Reconciler:
 
     async def _placed(self, exchange: Exchange, orders: list[ReservedOrder]) -> dict[str, list[dict[str, Any]]]:
         """Return the orders in the markets of these, since the oldest of each, by market."""
-        since: dict[str, int] = {}
-        for order in orders:
-            since[order.asked.market] = min(order.at_ms, since.get(order.asked.market, order.at_ms))
         return {
-            market: await self._listed(exchange.orders, "orders", ticker=market, min_ts=(at_ms - _SKEW_MS) // 1000)
-            for market, at_ms in since.items()
+            market: await self._listed(exchange.orders, "orders", ticker=market, min_ts=since_s)
+            for market, since_s in _since(orders).items()
         }
 
     async def _fills(self, exchange: Exchange, orders: list[ReservedOrder]) -> dict[str, list[dict[str, Any]]]:
-        """Return the fills since the oldest of these orders, by order."""
-        if not orders:
-            return {}
-        since_s = (min(order.at_ms for order in orders) - _SKEW_MS) // 1000
+        """Return the fills since the oldest of these orders, by order; of their markets alone, where those are few."""
+        since = _since(orders)
+        queries: list[dict[str, Any]] = [{"ticker": market, "min_ts": since_s} for market, since_s in since.items()]
+        if len(queries) > _FEW:
+            queries = [{"min_ts": min(since.values())}]
         fills: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for fill in await self._listed(exchange.fills, "fills", min_ts=since_s):
-            fills[str(fill.get("order_id"))].append(fill)
+        for query in queries:
+            for fill in await self._listed(exchange.fills, "fills", **query):
+                fills[str(fill.get("order_id"))].append(fill)
         return fills
 
     async def _listed(self, path: str, name: str, **query: str | int) -> list[dict[str, Any]]:
@@ -280,6 +281,15 @@ class Reconciler:
             listed += page
             if not cursor:
                 return listed
+
+
+def _since(orders: Iterable[ReservedOrder]) -> dict[str, int]:
+    """Return from when on the lists of each market may name one of these orders; Unix seconds."""
+    since: dict[str, int] = {}
+    for order in orders:
+        at_s = (order.at_ms - _SKEW_MS) // 1000
+        since[order.asked.market] = min(at_s, since.get(order.asked.market, at_s))
+    return since
 
 
 def _read(body: bytes) -> dict[str, Any]:

@@ -86,8 +86,9 @@ class Hold:
             if said_by_kalshi(httpx2.Response(status, content=body)) is not None:
                 self.release()
         elif HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-            self._heard = True
-            answer = _Answer(self._reservations, order_id_of(self._path), self._orders, json_in(body))
+            said = json_in(body)
+            self._heard = said is not None
+            answer = _Answer(self._reservations, order_id_of(self._path), self._orders, said)
             states = _READERS[self._operation](answer)
             self._reservations.settle(states)
 
