@@ -87,10 +87,6 @@ class Book:
             return REFUSED
         if fate == 300:  # noqa: PLR2004
             return LOST
-        oldest = next(iter(self.resting.values()), None)
-        if oldest is not None and oldest.at < time.time() - _RESTS_S and self.mixed:
-            del self.resting[oldest.order_id]
-            self._fill(oldest, oldest.live)
         self.count += 1
         order = Placed(f"o{self.count}", asked)
         self._keep(order)
@@ -131,6 +127,13 @@ class Book:
         for order_id in list(self.resting):
             self.cancel(order_id)
         return 200, {}
+
+    def move(self) -> None:
+        """Have the market come to orders that rest for long."""
+        until = time.time() - _RESTS_S
+        for order in list(itertools.takewhile(lambda one: one.at < until, self.resting.values())):
+            del self.resting[order.order_id]
+            self._fill(order, order.live)
 
     def orders(self, asked: dict[str, str]) -> tuple[int, Any]:
         """List a page of orders."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import statistics
 import tempfile
 import time
 from decimal import Decimal
@@ -26,7 +27,8 @@ from tests.support.cli import run_json
 from tests.support.running_proxy import RunningProxy, with_key_in_memory
 
 EACH: Final = worst_case(101, 3333)
-DAY_SHARE: Final = 0.45
+DAY: Final = "max_dollars_a_day"
+DAY_SHARE: Final = 0.55
 """What may be spent between two kills, in orders for each request: a little less than would be."""
 OPEN: Final = 230 * EACH
 CONTRACTS: Final = 1500
@@ -50,7 +52,7 @@ class Run:
         self._exchange = exchange
         self._more = int(requests * DAY_SHARE) * EACH
         self.cap = 0
-        self.reached = 0
+        self.gaps: list[int] = []
         self.largest = [0, 0, 0]
 
     def start(self) -> RunningProxy:
@@ -58,7 +60,7 @@ class Run:
         self.cap = self._exchange.counted()["spent"] + self._more
         policy = self._folder / "policy.toml"
         policy.write_text(
-            f'version = 1\n[clients.default]\nmax_dollars_a_day = "{_dollars(self.cap)}"\n'
+            f'version = 1\n[clients.default]\n{DAY} = "{_dollars(self.cap)}"\n'
             f'max_open_dollars = "{_dollars(OPEN)}"\nmax_contracts_a_market = "{Decimal(CONTRACTS) / 100}"\n'
         )
         policy.chmod(0o600)
@@ -71,13 +73,13 @@ class Run:
         caps = [self.cap, OPEN, CONTRACTS]
         if any(got > cap for got, cap in zip(most, caps, strict=True)):
             raise SystemExit(f"a cap was exceeded: {most} of {caps}")
-        self.reached += most[0] > self.cap - EACH
+        self.gaps.append((self.cap - most[0]) // EACH)
         self.largest = [max(pair) for pair in zip(self.largest, most, strict=True)]
 
     def surplus(self, proxy: RunningProxy) -> int:
         """Return what the proxy holds taken beyond what came to the stand-in."""
         said: Any = run_json("proxy", "limits", "--name", "prod", **proxy.environment)
-        [left] = [row["left"] for row in said["limits"] if row["cap"] == "max_dollars_a_day"]
+        [left] = [row["left"] for row in said["limits"] if row["cap"] == DAY]
         held = self.cap - int(Decimal(left) * 10_000)
         return held - int(self._exchange.counted()["spent"])
 
@@ -96,7 +98,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, Exchange(mixed=True) as exchange:
         run = Run(Path(name), exchange, each)
         traders = Traders(run.start(), options.requests, sides=2, keeps=KEEPS, pause_s=0)
-        started, down = time.monotonic(), 0.0
+        started, down, full, refused = time.monotonic(), 0.0, 0, 0
         for kill in range(1, options.kills + 1):
             while traders.sent < kill * each:
                 time.sleep(0.01)
@@ -106,18 +108,22 @@ def main() -> None:
                 proxy.process.kill()
                 proxy.process.wait(20)
             run.check()
+            full += traders.refused[DAY] > refused
+            refused = traders.refused[DAY]
             traders.proxy = run.start()
             traders.is_up.set()
             down += time.monotonic() - killed
             if kill % max(1, options.kills // 20) == 0:
-                print(f"{kill} kills, {time.monotonic() - started:.0f} s, reached {run.reached} times", flush=True)
+                print(f"{kill} kills, {time.monotonic() - started:.0f} s", flush=True)
         traders.join()
         run.check()
         took = time.monotonic() - started
         print(f"{options.requests:,} requests of {CLIENTS} clients, {options.kills} kills, {took:.0f} s", end=", ")
         print(f"{down:.0f} s of that without a proxy; no cap was exceeded")
         print(f"orders at Kalshi: {exchange.counted()['orders']:,}; refused by the proxy: {dict(traders.refused)}")
-        print(f"the cap of the day was reached {run.reached} times; the largest sums were {run.largest}")
+        print(f"the cap of the day was full at {full} kills; what Kalshi had came", end=" ")
+        print(f"{min(run.gaps)} orders below it at least, {statistics.median(run.gaps):.0f} in half of the cases")
+        print(f"the largest sums were {run.largest}")
         whole = exchange.counted()["spent"]
         for later_s in (0, LATE_S):
             time.sleep(later_s)

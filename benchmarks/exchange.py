@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "/trade-api/v2"
 ORDERS: Final = f"{PREFIX}/portfolio/events/orders"
+_MOVES_S: Final = 0.1
 
 
 class Answering(asyncio.Protocol):
@@ -124,7 +125,10 @@ async def serve() -> None:
     book = Book(mixed="mixed" in sys.argv)
     server = await asyncio.get_running_loop().create_server(lambda: Answering(book), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
+    while True:
+        await asyncio.sleep(_MOVES_S)
+        if book.mixed:
+            book.move()
 
 
 if __name__ == "__main__":

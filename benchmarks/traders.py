@@ -74,9 +74,11 @@ class Traders:
     def _trade(self) -> None:
         connection: socket.socket | None = None
         resting: deque[str] = deque()
+        is_full = False
         while not self.is_over.is_set() and (number := next(self._numbers)) < self._requests:
             self.sent = max(self.sent, number + 1)
-            cancels = resting[0] if len(resting) > self._keeps else ""
+            cancels = resting[0] if len(resting) > (0 if is_full else self._keeps) else ""
+            is_full = False
             try:
                 if connection is None:
                     connection = self.proxy.connect()
@@ -88,6 +90,7 @@ class Traders:
                 continue
             if status in {b"403", b"429"} and b"hsm-keys proxy" in body:
                 self.refused[json.loads(body)["error"]["code"]] += 1
+                is_full = self._keeps < inf
                 self.is_over.wait(self._pause_s)
             elif cancels:
                 resting.popleft()

@@ -120,7 +120,7 @@ class Cancelling:
             return None
         try:
             return len(json.loads(body)["orders"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None
 
     async def _sent(self, method: str, target: str, body: bytearray | None = None) -> tuple[int | None, str]:

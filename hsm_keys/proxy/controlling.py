@@ -177,7 +177,7 @@ def _asked(path: Path, method: str, target: str) -> ControlAnswer:
             connection.request(method, target)
             answer = connection.getresponse()
             reply = json.loads(answer.read())
-        except (OSError, HTTPException, ValueError):
+        except (OSError, HTTPException, ValueError, RecursionError):
             return ControlAnswer(path, error=_silent(path, process))
         finally:
             connection.close()

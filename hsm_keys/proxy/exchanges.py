@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import quote, unquote
 
 from hsm_keys.kalshi.operations import REST_PREFIX
 
-__all__ = ["EVENTS", "PERPETUALS", "Exchange", "exchange_of", "order_id_of"]
+__all__ = ["EVENTS", "PERPETUALS", "Exchange", "exchange_of", "order_id_of", "order_path"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +59,15 @@ def exchange_of(*, perps: bool) -> Exchange:
     return PERPETUALS if perps else EVENTS
 
 
+def order_path(folder: str, order_id: str) -> str:
+    """Return the path of an order below a route of orders, whatever Kalshi's id of it looks like."""
+    return f"{folder}/{quote(order_id, safe='', errors='surrogatepass')}"
+
+
 def order_id_of(path: str) -> str:
     """Return the id of the order that a path of a write names; empty if it names none."""
     for exchange in (EVENTS, PERPETUALS):
         folder = f"{REST_PREFIX}{exchange.writes}/"
         if path.startswith(folder):
-            return path.removeprefix(folder).partition("/")[0]
+            return unquote(path.removeprefix(folder).partition("/")[0], errors="surrogatepass")
     return ""

@@ -14,7 +14,7 @@ from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from hsm_keys.errors import HsmKeysError, UsageError
 from hsm_keys.files import open_private, try_lock
@@ -89,7 +89,7 @@ class Journal:
         Raises:
             JournalError: If it can't be written; the journal is as it was before.
         """
-        content = to_json(line) + b"\n"
+        content = _bytes_of(line)
         try:
             if time.monotonic() - self._looked_at > _LOOK_EVERY_S:
                 self._look()
@@ -123,7 +123,7 @@ class Journal:
         Raises:
             JournalError: If it can't be written; the journal is as it was before.
         """
-        content = to_json(line) + b"\n"
+        content = _bytes_of(line)
         try:
             new = open_private(self._new, os.O_TRUNC | os.O_APPEND)
             try:
@@ -148,6 +148,14 @@ class Journal:
         """Let go of it."""
         os.close(self._file)
         os.close(self._lock)
+
+
+def _bytes_of(line: list[Any]) -> bytes:
+    """Return a line as it is written."""
+    try:
+        return to_json(line) + b"\n"
+    except PydanticSerializationError:  # half of a surrogate pair in a text of Kalshi's, which JSON can escape
+        return json.dumps(line).encode() + b"\n"
 
 
 def read_journal(path: Path) -> list[list[Any]]:
@@ -182,6 +190,6 @@ def _lines_of(path: Path, content: bytes) -> tuple[list[list[Any]], int]:
 def _parsed(line: bytes) -> list[Any] | None:
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, list) and entry else None

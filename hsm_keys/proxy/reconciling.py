@@ -20,7 +20,7 @@ import aiohttp
 
 from hsm_keys.errors import HsmKeysError
 from hsm_keys.proxy.amounts import DOLLAR, whole
-from hsm_keys.proxy.exchanges import EVENTS, PERPETUALS, exchange_of
+from hsm_keys.proxy.exchanges import EVENTS, PERPETUALS, exchange_of, order_path
 from hsm_keys.proxy.reservations import State
 from hsm_keys.proxy.signing import FrozenError
 
@@ -242,7 +242,7 @@ class Reconciler:
 
     async def _order(self, order: ReservedOrder, order_id: str) -> dict[str, Any]:
         """Return what Kalshi says of an order of that id; empty if it doesn't know it."""
-        status, body = await self._get(f"{_exchange(order).orders}/{order_id}", "")
+        status, body = await self._get(order_path(_exchange(order).orders, order_id), "")
         said = _read(body).get("order") if status == HTTPStatus.OK else None
         return said if isinstance(said, dict) else {}
 
@@ -268,9 +268,10 @@ class Reconciler:
     async def _listed(self, path: str, name: str, **query: str | int) -> list[dict[str, Any]]:
         """Return a whole list, page by page."""
         listed: list[dict[str, Any]] = []
-        cursor = ""
+        cursor, seen = "", set[str]()
         while True:
             asked = {**query, "limit": _PAGE} | ({"cursor": cursor} if cursor else {})
+            seen.add(cursor)
             status, body = await self._get(path, urlencode(asked))
             if status != HTTPStatus.OK:
                 raise UnreadableError(f"Kalshi answered GET {path} with {status}")
@@ -278,6 +279,8 @@ class Reconciler:
             page, cursor = said.get(name) or [], said.get("cursor") or ""
             if not isinstance(page, list) or not all(isinstance(one, dict) for one in page):
                 raise UnreadableError(f"the answer to GET {path} isn't a list")
+            if not isinstance(cursor, str) or (cursor and cursor in seen):
+                raise UnreadableError(f"the pages of GET {path} have no end")
             listed += page
             if not cursor:
                 return listed
@@ -295,7 +298,7 @@ def _since(orders: Iterable[ReservedOrder]) -> dict[str, int]:
 def _read(body: bytes) -> dict[str, Any]:
     try:
         said = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         said = None
     if not isinstance(said, dict):
         raise UnreadableError("an answer of Kalshi's isn't JSON")

@@ -18,7 +18,7 @@ import aiohttp
 from hsm_keys.errors import HsmKeysError
 from hsm_keys.kalshi.operations import REST_PREFIX
 from hsm_keys.proxy.audit import AuditError
-from hsm_keys.proxy.exchanges import exchange_of
+from hsm_keys.proxy.exchanges import exchange_of, order_path
 from hsm_keys.proxy.settling import Hold
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class SilenceWatch:
         exchange, subaccount = exchange_of(perps=order.asked.perps), order.asked.subaccount
         query: dict[str, Any] = {} if exchange.perps else {"market_ticker": order.asked.market}  # names the shard
         query |= {} if subaccount is None else {"subaccount": subaccount}
-        path, status = f"{exchange.writes}/{order_id}", None
+        path, status = order_path(exchange.writes, order_id), None
         try:
             status, body = await self._own.send("DELETE", path, urlencode(query), stops_orders=True)
         except (HsmKeysError, aiohttp.ClientError, TimeoutError, OSError) as error:

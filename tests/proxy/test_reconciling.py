@@ -9,8 +9,10 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from hsm_keys.kalshi.operations import REST_PREFIX
 from hsm_keys.proxy.accounts import CappedOrder, Demand
-from hsm_keys.proxy.journal import Journal
+from hsm_keys.proxy.exchanges import order_id_of, order_path
+from hsm_keys.proxy.journal import Journal, read_journal
 from hsm_keys.proxy.reconciling import Reconciler
 from hsm_keys.proxy.reservations import Reservations, State
 
@@ -34,12 +36,15 @@ class Kalshi:
         self.fills: list[dict[str, Any]] = []
         self.only_by_id: dict[str, dict[str, Any]] = {}
         self.status = 200
+        self.asked: list[tuple[str, str]] = []
         self.looking = Reconciler(self.held, self._get, journal, lambda: True)
 
     async def _get(self, path: str, query: str) -> tuple[int, bytes]:
         asked = {name: values[0] for name, values in parse_qs(query).items()}
+        self.asked.append((path, query))
         if path == "/portfolio/fills":
-            return self.status, json.dumps({"fills": self.fills, "cursor": ""}).encode()
+            fills = [one for one in self.fills if asked.get("ticker") in {None, one.get("ticker", "KXTEST-1")}]
+            return self.status, json.dumps({"fills": fills, "cursor": ""}).encode()
         if path != "/portfolio/orders":
             order_id = path.rpartition("/")[2]
             order = next((one for one in self.orders if one["order_id"] == order_id), self.only_by_id.get(order_id))
@@ -193,3 +198,42 @@ def test_an_amendment_whose_answer_was_lost(
     assert kalshi.look(2) == (0, 24)
     kalshi.now_ms += LATE_MS + 1
     assert kalshi.look() == expected
+
+
+@pytest.mark.parametrize("order_id", ["\ud800", "a/b", "?x=1", "..", "é", "a b"])
+def test_an_id_that_looks_like_nothing_else_is_an_id(order_id: str, kalshi: Kalshi, tmp_path: Path) -> None:
+    order = kalshi.place()
+    kalshi.held.settle([State(order.number, 0, 1000, order_id)])
+    assert Reservations.replayed(read_journal(tmp_path / "journal")).asked(order_id) is not None
+    path = order_path(f"{REST_PREFIX}/portfolio/events/orders", order_id)
+    assert path.isascii()
+    assert path.count("/") == REST_PREFIX.count("/") + 4
+    assert order_id_of(path) == order_id
+    kalshi.has("4.00", "6.00", order_id=order_id)
+    assert kalshi.look() == (4, 6)
+
+
+def test_an_answer_without_an_end_changes_nothing_and_the_next_one_counts(kalshi: Kalshi) -> None:
+    kalshi.place()
+    kalshi.has("4.00", "6.00")
+    get = kalshi.looking._get
+    for body in (b'{"orders": [], "cursor": "x"}', b'{"orders": [], "cursor": 1}', b"[" * 100_000):
+
+        async def get_that(_path: str, _query: str, body: bytes = body) -> tuple[int, bytes]:
+            return 200, body
+
+        kalshi.looking._get = get_that
+        assert kalshi.look() == (0, 10)
+    kalshi.looking._get = get
+    assert kalshi.look() == (4, 6)
+
+
+@pytest.mark.parametrize("markets", [2, 21])
+def test_fills_are_asked_for_by_market_where_those_are_few(markets: int, kalshi: Kalshi) -> None:
+    for number in range(markets):
+        market = f"KXTEST-{number}"
+        kalshi.place(ORDER._replace(market=market, client_order_id=market), f"o{number}")
+        kalshi.fills.append({"order_id": f"o{number}", "ticker": market, "count_fp": "1.00"})
+    assert kalshi.look(2) == (markets, 0)
+    asked = [query for path, query in kalshi.asked if path == "/portfolio/fills"]
+    assert len(asked) == 2 * (markets if markets == 2 else 1)
