@@ -17,6 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from hsm_keys.errors import SigningError, UsageError
+from hsm_keys.proxy import audit
 from hsm_keys.proxy.audit import FIRST_PREV, AuditError, AuditTrail
 from hsm_keys.proxy.verifying import TrailReport, verify
 from hsm_keys.signing.algorithms import public_key_pem
@@ -434,3 +435,32 @@ def test_a_line_that_a_power_failure_cut(folder: Path, key: Key) -> None:
     assert [(finding.file, finding.line, finding.what) for finding in report.findings] == [
         ("000003.jsonl", lines, "the line is cut")
     ]
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 64])
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"a", b"a\n", b"a\nb", b"\n\n", b"ab\ncd\r\nef\n", b"x" * 50 + b"\n", b"1\n" + b"y" * 9]
+)
+def test_whole_lines_are_read_from_the_end(
+    content: bytes, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "_BLOCK", block)
+    path = tmp_path / "lines"
+    path.write_bytes(content)
+    with path.open("rb") as file:
+        lines = [line for line in file if line.endswith(b"\n")]
+    assert list(audit._from_the_end(path)) == lines[::-1]
+
+
+def test_a_start_reads_the_end_of_the_last_file_alone(folder: Path, key: Key) -> None:
+    last = folder / "000002.jsonl"
+    line = last.read_bytes().splitlines(keepends=True)[-1]
+    with last.open("wb") as file:
+        file.truncate(1 << 40)
+        file.seek(1 << 40)
+        file.write(b"\n" + line)
+    trail = AuditTrail(folder, key=lambda: key)
+    trail.close()
+    after = json.loads((folder / "000003.jsonl").read_bytes().splitlines()[0])
+    assert after["prev"] == hashlib.sha256(line).hexdigest()
+    assert after["seq"] == json.loads(line)["seq"] + 1
