@@ -99,9 +99,14 @@ def run(
     from hsm_keys.running.proxy_process import ProxyProcess
     from hsm_keys.running.sharing import Share, Terms
     from hsm_keys.running.starting import Program
-    from hsm_keys.running.throwaway import throwaway_in
+    from hsm_keys.running.throwaway import holds_throwaway, throwaway_in
     from hsm_keys.running.variables import environment_for
 
+    if holds_throwaway(os.environ):
+        raise UsageError(
+            "this is inside of a run already, where nothing opens a store",
+            hint="start the program without `hsm-keys run`: what it has to be given is set",
+        )
     be_private()
     if policy is None and settings.policy:
         policy = Path(settings.policy)

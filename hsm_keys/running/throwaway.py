@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
-__all__ = ["PemType", "Throwaway", "throwaway_in"]
+__all__ = ["PemType", "Throwaway", "holds_throwaway", "throwaway_in"]
 
 PemType = Literal["rsa", "ed25519"]
 
@@ -25,6 +26,16 @@ class Throwaway:
     pem: str
 
 
+def holds_throwaway(environment: Mapping[str, str]) -> bool:
+    """Tell whether an environment is that of a program behind a proxy: a throwaway is where its PEM would be."""
+    names = [_file_name(pem_type) for pem_type in get_args(PemType)]
+    return Path(environment.get("KALSHI_PRIVATE_KEY_PATH", "")).name in names
+
+
+def _file_name(pem_type: PemType) -> str:
+    return f"throwaway-{pem_type}.pem"
+
+
 def throwaway_in(folder: Path, pem_type: PemType = "rsa") -> Throwaway:
     """Return the throwaway of a folder of this user alone; it is made where there is none.
 
@@ -37,7 +48,7 @@ def throwaway_in(folder: Path, pem_type: PemType = "rsa") -> Throwaway:
     Raises:
         OSError: If the folder can't be used.
     """
-    path = folder / f"throwaway-{pem_type}.pem"
+    path = folder / _file_name(pem_type)
     with suppress(FileNotFoundError):
         return Throwaway(path, path.read_text(encoding="ascii"))
     pem = _generated(pem_type)

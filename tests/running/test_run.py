@@ -236,6 +236,13 @@ def test_what_cant_be_run(word: str, exit_code: int, code: str) -> None:
     assert failed_json(exit_code, "--output", "json", "run", "--name", "prod", "--", word, "x")["code"] == code
 
 
+@pytest.mark.parametrize("options", [(), ("--client", "two"), ("--contain",)])
+def test_a_run_in_a_run_says_that_it_is_one(options: tuple[str, ...]) -> None:
+    inside = {"KALSHI_PRIVATE_KEY_PATH": "/run/user/1/hsm-keys/throwaway-ed25519.pem"}
+    refused = failed_json(2, "--output", "json", "run", "--name", "prod", *options, "--", "true", **inside)
+    assert "inside of a run" in refused["message"]
+
+
 def test_options_of_the_program_are_its_own(runs: Runs) -> None:
     assert runs.run("echo", "--output", "json", "--name").stdout == "--output json --name\n"
     assert failed_json(2, "run", "--name", "prod", "--output", "json")["code"] == "usage"
