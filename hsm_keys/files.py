@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import logging
 import os
 import stat
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -23,16 +21,17 @@ __all__ = [
     "private_folder",
     "runtime_folder",
     "sync_folder",
+    "temporary_folder",
     "try_lock",
     "warn_if_others_read",
     "write_whole",
 ]
 
 _ROOT: Final = 0
+_TMP: Final = "/tmp"  # noqa: S108 - what is made there is made for this user alone
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _OTHERS_READ: Final = stat.S_IRGRP | stat.S_IROTH | _OTHERS_WRITE
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
-_log: Final = logging.getLogger("hsm_keys")
 
 
 def open_private(path: Path, flags: int = 0) -> int:
@@ -98,6 +97,8 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         OSError: If it can't be written; nothing is left of it.
     """
+    import tempfile
+
     descriptor, part = tempfile.mkstemp(prefix=path.name, dir=path.resolve().parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -111,6 +112,15 @@ def write_whole(path: Path, text: str) -> None:
         raise
 
 
+def temporary_folder() -> Path:
+    """Return the folder for what is gone when the machine starts again: ``TMPDIR``, or /tmp.
+
+    Unlike tempfile's, nothing is written to find it: a kill switch is found on a full disk, too, and in less time.
+    """
+    named = os.environ.get("TMPDIR", "")
+    return Path(named if Path(named).is_absolute() and Path(named).is_dir() else _TMP)
+
+
 def runtime_folder() -> Path:
     """Return the folder for locks and sockets, made if it isn't there; it belongs to this user alone.
 
@@ -118,7 +128,7 @@ def runtime_folder() -> Path:
         OSError: If there is none.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    folder = Path(runtime) / "hsm-keys" if runtime else Path(tempfile.gettempdir()) / f"hsm-keys-{os.geteuid()}"
+    folder = Path(runtime) / "hsm-keys" if runtime else temporary_folder() / f"hsm-keys-{os.geteuid()}"
     with suppress(FileExistsError):
         os.mkdir(folder, 0o700)  # noqa: PTH102 - pathlib looks at what is there, through links
     # Opened once, and then looked at: in a folder like /tmp others can put a link in its place between two looks.
@@ -151,7 +161,9 @@ def warn_if_others_read(kind: str, path: str, descriptor: int) -> None:
     """
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
-        _log.warning("the %s file %s can be read by others: chmod 600 it", kind, path)
+        import logging  # it takes longer to load than to read a profile
+
+        logging.getLogger("hsm_keys").warning("the %s file %s can be read by others: chmod 600 it", kind, path)
 
 
 def check_nobody_else_writes(path: Path, file: int) -> None:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import os
 import re
-from difflib import get_close_matches
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, TypeVar
 
@@ -147,6 +146,8 @@ def shown(name: str) -> str:
 
 def shown_word(word: str, known: Iterable[str]) -> str:
     """Return a word in quotes, with the known one that was meant; its description if it comes close to none."""
+    from difflib import get_close_matches
+
     close = get_close_matches(word, [*known], n=1) if len(word) <= _LONGEST_NAME else []
     return f"{word!r} (did you mean {close[0]!r}?)" if close and word.isprintable() else describe(word)
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from hsm_keys.files import open_private, runtime_folder, try_lock, write_whole
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from hsm_keys.files import open_private, runtime_folder, temporary_folder, try_lock, write_whole
 
 
 @pytest.fixture
@@ -29,8 +26,14 @@ def test_without_a_runtime_folder_it_is_in_the_temporary_one(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("XDG_RUNTIME_DIR")
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     assert runtime_folder() == tmp_path / f"hsm-keys-{os.geteuid()}"
+
+
+@pytest.mark.parametrize("named", ["", "not/absolute", "/not/there"])
+def test_a_temporary_folder_that_is_none_isnt_used(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    monkeypatch.setenv("TMPDIR", named)
+    assert temporary_folder() == Path("/tmp")  # noqa: S108 - by the standard of file systems
 
 
 def test_a_link_a_file_and_an_open_folder_are_refused(place: Path, tmp_path: Path) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from hsm_keys.errors import UsageError
-from hsm_keys.files import runtime_folder
+from hsm_keys.files import runtime_folder, temporary_folder
 
 __all__ = [
     "Search",
@@ -104,12 +103,12 @@ def _folders() -> list[Path]:
     folders = []
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
         folders.append(Path(runtime) / "hsm-keys")
-    folders += [_RUN / "user" / str(user) / "hsm-keys", Path(tempfile.gettempdir()) / f"hsm-keys-{user}"]
+    folders += [_RUN / "user" / str(user) / "hsm-keys", temporary_folder() / f"hsm-keys-{user}"]
     folders.append(_TMP / f"hsm-keys-{user}")
     folders += (folder / "hsm-keys" for folder in sorted(_RUN.glob("hsm-keys-proxy-*")))  # hsm_keys/proxy/systemd
     if user == _ROOT:
         folders += (folder / "hsm-keys" for folder in sorted((_RUN / "user").glob("*")))
-        folders += (folder for folder in sorted(_TMP.glob("hsm-keys-*")))
+        folders += (one for one in sorted(_TMP.glob("hsm-keys-*")) if one.name.rpartition("-")[2].isdecimal())
     return folders
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
 from hsm_keys.errors import StoreNotFoundError, UsageError
-from hsm_keys.proxy.audit import AuditError
 from hsm_keys.proxy.controlling import ask_one
 
 if TYPE_CHECKING:
@@ -72,6 +71,8 @@ class Note:
         try:
             ask_one(self._proxy, "POST", f"/programs?{urlencode({**self._what, **ended})}")
         except UsageError:
+            from hsm_keys.proxy.audit import AuditError
+
             raise AuditError(
                 "the audit trail can't say which program runs, and so it was ended",
                 hint="make room where the proxy keeps its trail, then run it again",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
 import signal
 import socket
 import threading
@@ -124,7 +123,7 @@ class Share:
 
     def _begin(self) -> None:
         """Take a share: of the proxy of other runs, of one that somebody started, or of one that is to be started."""
-        self.token, self.listener, self.process = secrets.token_hex(_TOKEN_BYTES), None, 0
+        self.token, self.listener, self.process = os.urandom(_TOKEN_BYTES).hex(), None, 0
         while not try_lock(self._lock):
             _wait_for(self._lock, fcntl.LOCK_SH, self.name)
             if (self.folder / _TERMS).exists():

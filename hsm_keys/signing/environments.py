@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import os
 import re
@@ -154,6 +153,8 @@ def environment_name(base_url: str, *, exchange: str | None = None) -> str:
     name = _HOSTS.get(host) if scheme == "https" and port is None else None
     if name is None:
         origin = f"{scheme}://{f'[{host}]' if ':' in host else host}{f':{port}' if port is not None else ''}"
+        import hashlib  # it loads OpenSSL
+
         name = hashlib.sha256(origin.encode()).hexdigest()[:_DIGITS]
     return f"{name}-{PERPS}" if exchange else name
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hsm_keys import files
 from hsm_keys.errors import StoreAmbiguousError, StoreNotFoundError, UsageError
 from hsm_keys.proxy import controlling, locations
 from hsm_keys.proxy.controlling import ProxyChoice, ask_all, ask_one
@@ -40,7 +42,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(locations, "_RUN", tmp_path / "run")
     monkeypatch.setattr(locations, "_TMP", tmp_path / "tmp")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(files, "_TMP", str(tmp_path / "tmp"))
     with folder:
         yield tmp_path
 
@@ -102,6 +104,17 @@ def test_it_is_found_where_the_environment_names_nothing(
     for folder in PLACES.values():
         if "proxy-prod" not in folder or "proxy-prod" in place:
             assert str(machine / folder) in (caught.value.hint or "")
+
+
+def test_it_is_found_where_nothing_can_be_written(machine: Path, listen: Callable[..., Path]) -> None:
+    """A full disk is no reason to go on signing."""
+    path = listen(machine / PLACES["login"] / "prod.control.sock")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        assert [answer.socket for answer in ask_all(ProxyChoice("prod"), "POST", "/freeze")] == [path]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_it_is_found_by_the_link_in_the_state_folder(machine: Path, listen: Callable[..., Path]) -> None:

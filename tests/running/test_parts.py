@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 HEAVY = {
     *("aiohttp", "asyncio", "botocore", "cryptography", "http.client", "httpx2", "pkcs11", "prometheus_client"),
-    *("pydantic", "ssl", "websockets"),
+    *("hashlib", "logging", "pydantic", "random", "ssl", "tempfile", "websockets"),
 }
 
 
