@@ -8,6 +8,7 @@ connection that Kalshi closes before it has answered is an error, whatever the m
 from __future__ import annotations
 
 import asyncio
+import select
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
@@ -143,7 +144,7 @@ class Links:
         """
         while self._idle:
             link = self._idle.pop()
-            if link.is_open and link.loop.time() - link.idle_since < _KEPT_S:
+            if link.is_quiet and link.loop.time() - link.idle_since < _KEPT_S:
                 self._busy.add(link)
                 return link
             link.close()
@@ -205,6 +206,8 @@ class Link(asyncio.Protocol):
         self._head_size = 0
         self._has_head = self._is_on_the_way = self._ends_with_connection = self._comes_in_parts = False
         self._keeps_alive = True
+        self._unread = select.poll()
+        self._unread.register(self.transport.get_extra_info("socket"), select.POLLIN | select.POLLHUP)
         self.transport.set_protocol(self)
         self.transport.resume_reading()
 
@@ -214,9 +217,19 @@ class Link(asyncio.Protocol):
         return self._failure is None and not self.transport.is_closing()
 
     @property
+    def is_quiet(self) -> bool:
+        """Whether a request can be sent on it, and nothing has come that the event loop hasn't read yet.
+
+        Without that look, a request would go to a Kalshi that has just closed the connection, and its outcome would be
+        unknown; or what nobody asked for would be taken for its answer.
+        """
+        return self.is_open and not self._unread.poll(0)
+
+    @property
     def may_be_kept(self) -> bool:
-        """Whether the next request can."""
-        return self._keeps_alive and self._answer is None and self.is_open
+        """Whether the next request can; not behind an answer that came before its request was sent to the end."""
+        ended = self._answer is None and not self.transport.get_write_buffer_size()
+        return self._keeps_alive and ended and self.is_open
 
     async def exchange(self, request: bytes) -> Answer:
         """Send a request, once, and return its answer: whole if it is small and says its length, else at its head.
@@ -326,7 +339,10 @@ class Link(asyncio.Protocol):
         self._keeps_alive = version == "1.1" and answer.status >= _FINAL and self._parser.should_keep_alive()
         answer.at = time.perf_counter()
         names = {name.lower(): value for name, value in answer.headers}
-        is_chunked = names.get("transfer-encoding", "").lower().endswith("chunked")
+        codings = [value.lower() for name, value in answer.headers if name.lower() == "transfer-encoding"]
+        is_chunked = codings == ["chunked"]
+        if codings and not is_chunked:  # the client would have the coded bytes, and not know it
+            raise ValueError("nobody asked for a coding")
         self._ends_with_connection = not is_chunked and "content-length" not in names
         is_long = int(names.get("content-length", 0)) > _SMALL
         self._comes_in_parts = is_chunked or self._ends_with_connection or is_long or answer.status == _SWITCHING

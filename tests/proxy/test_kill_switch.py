@@ -22,11 +22,13 @@ from hsm_keys.errors import StoreAmbiguousError, StoreNotFoundError, UsageError
 from hsm_keys.proxy import controlling, locations
 from hsm_keys.proxy.controlling import ProxyChoice, ask_all, ask_one
 from tests.support.cli import run_cli, run_json
+from tests.support.orders import ORDERS, order_body
 from tests.support.running_proxy import with_key_in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from hsm_keys.sandbox import SandboxServer
     from tests.support.running_proxy import RunningProxy
 
 BALANCE = "/trade-api/v2/portfolio/balance"
@@ -234,6 +236,29 @@ def test_from_a_shell_without_the_proxys_environment(start: Callable[..., Runnin
     told = run_json("proxy", "freeze", "--all", **found)
     assert (told["frozen"], [one["name"] for one in told["proxies"]]) == (True, ["prod"])
     assert [one["frozen"] for one in run_json("proxy", "status", "--all", **found)["proxies"]] == [True]
+
+
+def test_one_freeze_holds_over_two_proxies_and_each_has_caps_of_its_own(
+    start: Callable[..., RunningProxy], sandbox: SandboxServer
+) -> None:
+    policy = '[clients.default]\nmax_dollars_a_day = "1"\n'
+    proxies = start(policy), start(policy, name="other")
+
+    def placed(name: str) -> list[int]:
+        bodies = [json.dumps(order_body(count="1", price="0.6000", client_order_id=f"{name}-{one}")) for one in (0, 1)]
+        json_type = {"Content-Type": "application/json"}
+        return [one.request("POST", ORDERS, body, json_type)[0] for one, body in zip(proxies, bodies, strict=True)]
+
+    assert placed("a") == [201, 201]  # 1.20 dollars together
+    assert placed("b") == [429, 429]
+    environment = proxies[0].environment
+    told = run_json("proxy", "freeze", "--all", **environment)
+    assert [(one["name"], one["frozen"]) for one in told["proxies"]] == [("other", True), ("prod", True)]
+    before = len(sandbox.requests)
+    assert [proxy.request("GET", BALANCE)[1]["error"]["code"] for proxy in proxies] == ["frozen", "frozen"]
+    assert len(sandbox.requests) == before
+    assert run_cli("proxy", "thaw", "--all", **environment).returncode == 0
+    assert [proxy.request("GET", BALANCE)[0] for proxy in proxies] == [200, 200]
 
 
 def test_a_socket_that_was_chosen_is_one_to_freeze_by(start: Callable[..., RunningProxy], tmp_path: Path) -> None:

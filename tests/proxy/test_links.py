@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+import socket
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -31,9 +32,11 @@ class Kalshi:
         self.connections = 0
         self.open = 0
         self.changed = asyncio.Event()
+        self.writers: list[asyncio.StreamWriter] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.writers.append(writer)
         self.open += 1
         try:
             while asked := await reader.read(65_536):
@@ -117,6 +120,10 @@ def test_which_connections_are_kept(name: str) -> None:
 NO_HTTP = {
     "both lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}}",
+    "a coding before chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "a coding in a line of its own": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"2\r\n{}\r\n0\r\n\r\n",
+    "a coding alone": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n{}",
     "a bare LF": b"HTTP/1.1 200 OK\nContent-Length: 2\n\n{}",
     "a bare CR": b"HTTP/1.1 200 OK\r\nX: a\rY: b\r\nContent-Length: 2\r\n\r\n{}",
     "a folded line": b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 2\r\n\r\n{}",
@@ -166,6 +173,46 @@ def test_a_connection_that_kalshi_closes_between_requests_is_not_used() -> None:
         assert kalshi.asked == [REQUEST] * 3
 
     run(lambda: Kalshi(OK, OK, OK, then_closes=True), use)
+
+
+@pytest.mark.parametrize("sent", [b"", OK.replace(b"{}", b"[]")])
+def test_what_came_on_an_idle_connection_and_wasnt_read_yet_is_no_answer(sent: bytes) -> None:
+    """Kalshi closes it, or says something, in the same turn of the loop in which the next request is to be sent."""
+
+    async def use(links: Links, kalshi: Kalshi) -> None:
+        assert await asked(links) == (200, b"{}")
+        there = kalshi.writers[0]
+        there.write(sent) if sent else there.get_extra_info("socket").shutdown(socket.SHUT_WR)
+        assert await asked(links) == (200, b"{}")
+        assert (kalshi.asked, kalshi.connections) == ([REQUEST] * 2, 2)
+
+    run(lambda: Kalshi(OK, OK), use)
+
+
+def test_a_connection_is_closed_on_which_the_answer_came_before_the_request_was_sent() -> None:
+    """What is left of the request would stand before the next one, on a connection that Kalshi may read no more."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\n{}")
+        with suppress(ConnectionError):
+            await closed.wait()
+        writer.close()
+
+    async def use() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0, limit=1024)
+        links = Links(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", None, read_s=10)
+        long = request_bytes("POST", "/x", "kalshi", [], bytes(16 << 20))
+        link = await links.get()
+        with await link.exchange(long) as answered:
+            assert (answered.status, await answered.read()) == (413, b"{}")
+        assert not link.is_open
+        closed.set()
+        await links.close()
+        server.close()
+
+    closed = asyncio.Event()
+    asyncio.run(asyncio.wait_for(use(), 20))
 
 
 @pytest.mark.parametrize(

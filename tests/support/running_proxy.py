@@ -39,14 +39,15 @@ class RunningProxy:
     Args:
         folder: Where its state is.
         start: Starts it, given its environment and a descriptor for its stderr.
+        name: Its key's name.
         environment: What its environment has besides.
     """
 
-    def __init__(self, folder: Path, start: Start, **environment: str) -> None:
+    def __init__(self, folder: Path, start: Start, *, name: str = "prod", **environment: str) -> None:
         self.folder = folder
-        self.state = folder / "state" / "hsm-keys" / "prod"
+        self.state = folder / "state" / "hsm-keys" / name
         self.audit = self.state / "audit"
-        self.socket = folder / "hsm-keys" / "prod.sock"
+        self.socket = folder / "hsm-keys" / f"{name}.sock"
         self._environment = {
             **os.environ,
             "XDG_STATE_HOME": str(folder / "state"),
@@ -164,7 +165,7 @@ def with_key_in_memory(folder: Path, **options: Any) -> RunningProxy:
             files = (null.fileno(), null.fileno(), stderr)
             return Forked("tests.support.running_proxy:serve", given, environment=environment, files=files)
 
-    return RunningProxy(folder, start)
+    return RunningProxy(folder, start, name=given.get("name", "prod"))
 
 
 def program(command: list[str], pass_fds: tuple[int, ...] = ()) -> Start:
@@ -222,7 +223,7 @@ def serve(options: dict[str, Any]) -> None:
     run(
         RequestSigner(Key()),
         os.environ["KALSHI_API_BASE_URL"],
-        check_options(Options(name="prod", **options)),
+        check_options(Options(**{"name": "prod", **options})),
         lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201 - what the command line does
     )
 
