@@ -8,7 +8,7 @@ import time
 
 from tests.simulation.doubles import doubles
 from tests.simulation.lives import live_all
-from tests.simulation.script import script_of
+from tests.simulation.script import Name, script_of
 from tests.simulation.shrinking import shrunk, told
 
 _SHOWN = 30
@@ -16,23 +16,24 @@ _SHOWN = 30
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("--seed", type=int, help="tell the story of one life, cut down to what goes wrong")
+    parser.add_argument("--seed", type=Name.parse, help="tell the story of one life, cut down to what goes wrong")
     parser.add_argument("--lives", type=int, default=20_000)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--hits", type=int, default=0, help="go on until commands were killed so often at each place")
     parser.add_argument("--places", action="store_true", help="print how often a command was killed at each place")
     options = parser.parse_args()
     if options.seed is not None:
         with doubles():
-            print(*told(shrunk(script_of(options.seed))), sep="\n")  # noqa: T201
+            print(*told(shrunk(script_of(*options.seed))), sep="\n")  # noqa: T201
         return 0
     begun = time.monotonic()
-    tally = live_all(options.first, options.lives, options.workers)
+    tally = live_all(options.first, options.lives, options.workers, options.hits)
     seconds, kills = time.monotonic() - begun, f"{tally.kills.total()} kills at {len(tally.kills)} places"
-    lines = [f"{options.lives} lives in {seconds:.0f} s: {tally.faults} faults, {kills}, {len(tally.wrong)} wrong"]
+    lines = [f"{tally.lives} lives in {seconds:.0f} s: {tally.faults} faults, {kills}, {len(tally.wrong)} wrong"]
     if options.places:
         lines += [f"{count:8}  {command}: {place}" for (command, place), count in sorted(tally.kills.items())]
-    lines += [f"seed {seed}: {violation}" for seed, violation in tally.wrong[:_SHOWN]]
+    lines += [f"seed {name}: {violation}" for name, violation in tally.wrong[:_SHOWN]]
     print(*lines, sep="\n")  # noqa: T201
     return 1 if tally.wrong else 0
 

@@ -6,7 +6,6 @@ import heapq
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable, Iterator
 
 START_S = 1_800_000_000.0
@@ -19,6 +18,11 @@ class Clock:
         self.now = START_S
         self._later: list[tuple[float, int, Callable[[], object]]] = []
         self._count = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is to happen later."""
+        return not self._later
 
     def later(self, seconds: float, act: Callable[[], object]) -> None:
         """Have something done in so many seconds."""
@@ -53,7 +57,7 @@ class Attempt:
 
 def attempts(
     clock: Clock,
-    source: random.Random,
+    jitter: Callable[[], float],
     wait: Callable[[float], None],
     *,
     on: Any,
@@ -67,7 +71,7 @@ def attempts(
     number = 0
     while True:
         number += 1
-        pause = min(wait_max, wait_initial * 2 ** (number - 1) + source.random())
+        pause = min(wait_max, wait_initial * 2 ** (number - 1) + jitter())
 
         def is_last(number: int = number, pause: float = pause) -> bool:
             spent = attempts is not None and number >= attempts

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import stamina
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 import hsm_keys.lifecycle.ending
 import hsm_keys.lifecycle.locking
@@ -20,15 +21,19 @@ import hsm_keys.signing.signer
 import hsm_keys.signing.wrapping
 import hsm_keys.stores.awskms.importing
 import hsm_keys.stores.pkcs11.importing
+import hsm_keys.stores.pkcs11.marks
 import hsm_keys.stores.pkcs11.objects
 import hsm_keys.stores.vault.creation
 import hsm_keys.stores.vault.entries
 import hsm_keys.stores.vault.importing
+from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.stores.awskms.uri import AwsKmsUri
+from hsm_keys.stores.pkcs11.marks import fingerprint, read_mark
 from hsm_keys.stores.uri import Pkcs11Uri
 from hsm_keys.stores.vault.uri import VaultUri
+from hsm_keys.values import looks_secret
 from tests.simulation.clock import attempts
-from tests.simulation.pairs import verifies
+from tests.simulation.pairs import pair_of, verifies
 from tests.simulation.wrapping import wrap
 
 if TYPE_CHECKING:
@@ -91,7 +96,8 @@ class _Locks:
 
 def _retry_context(on: Any, **options: Any) -> Iterator[Any]:
     world = STAGE.world
-    return attempts(world.clock, world.source, world.wait, on=on, **options)
+    jitter = world.process.jitter if world.process else float
+    return attempts(world.clock, jitter, world.wait, on=on, **options)
 
 
 def _sleep(seconds: float) -> None:
@@ -106,7 +112,16 @@ class _Thread:
 
 
 def _token_hex(length: int) -> str:
-    return STAGE.world.source.randbytes(length).hex()
+    return STAGE.world.unique_bytes(length).hex()
+
+
+def _random_id(length: int) -> bytes:
+    return STAGE.world.unique_bytes(length)
+
+
+@cache
+def _fingerprint(public: bytes) -> bytes:
+    return fingerprint(pair_of(public).public_key)
 
 
 def everywhere(patch: pytest.MonkeyPatch, name: str, real: object, double: object) -> None:
@@ -131,12 +146,24 @@ def doubles() -> Iterator[None]:
         patch.setattr(hsm_keys.signing.flow, "time", _Time)
         threads = SimpleNamespace(Thread=_Thread)
         patch.setattr(hsm_keys.signing.signer, "threading", threads)
+        patch.setattr(
+            hsm_keys.signing.signer, "_looking", nullcontext()
+        )  # it is one for each process, which is a thread here
         patch.setattr(locking, "_opened", _Locks.opened)
         patch.setattr(locking, "try_lock", _Locks.try_lock)
         patch.setattr(locking, "os", SimpleNamespace(close=_Locks.close))
         tokens = SimpleNamespace(token_hex=_token_hex)
         patch.setattr(hsm_keys.stores.vault.entries, "secrets", tokens)
         patch.setattr(hsm_keys.stores.vault.creation, "secrets", tokens)
+        patch.setattr(hsm_keys.stores.pkcs11.marks, "os", SimpleNamespace(urandom=_random_id))
+        for real in (
+            check_api_key_id,
+            looks_secret,
+            read_mark,
+            load_der_public_key,
+        ):  # their answers depend on nothing else
+            everywhere(patch, real.__name__, real, cache(real))
+        everywhere(patch, "fingerprint", fingerprint, lambda key: _fingerprint(key.public_bytes_raw()))
         for kind in (Pkcs11Uri, VaultUri, AwsKmsUri):  # each key has one, and a life looks at keys a hundred times
             patch.setattr(kind, "__str__", cache(kind.__str__))
         pkcs11 = hsm_keys.stores.pkcs11

@@ -6,12 +6,16 @@ before it has any effect.
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_SOURCE = random.Random(1)  # noqa: S311 - to be repeated
+_JITTER = [_SOURCE.random() for _ in range(61)]
 
 
 class Killed(BaseException):
@@ -83,26 +87,47 @@ class Process:
         what: The command, for the story and the tally.
         faults: What goes wrong.
         skew_s: How far its clock is off.
+        luck: Which jitter it has.
     """
 
-    def __init__(self, operator: str, machine: str, what: str, faults: tuple[Fault, ...], skew_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        operator: str,
+        machine: str,
+        what: str,
+        faults: tuple[Fault, ...],
+        *,
+        skew_s: float = 0.0,
+        luck: int = 0,
+    ) -> None:
         self.operator = operator
         self.machine = machine
         self.what = what
         self.skew_s = skew_s
         self.dead = False
+        self.killed_at = ""
         self.hit = 0
+        self.effects = self.changes = 0
         self._faults = faults
-        self._effects = self._changes = 0
+        self.luck = self._draws = luck
+
+    def jitter(self) -> float:
+        """Return the share of a pause that is left to chance."""
+        self._draws += 1
+        return _JITTER[self._draws % len(_JITTER)]
+
+    def is_spared(self, effects: int, changes: int) -> bool:
+        """Tell whether nothing goes wrong with it if it has so many effects, and so many of them change something."""
+        return all(fault.at > (changes if fault.changes else effects) for fault in self._faults)
 
     def due(self, call: Call) -> list[Fault]:
         """Count the call, and return what goes wrong with it."""
-        self._effects += 1
-        self._changes += call.changes
+        self.effects += 1
+        self.changes += call.changes
         if not self._faults:
             return []
         return [
             fault
             for fault in self._faults
-            if (fault.at == self._changes and call.changes if fault.changes else fault.at == self._effects)
+            if (fault.at == self.changes and call.changes if fault.changes else fault.at == self.effects)
         ]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from uuid import UUID
 
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -39,8 +40,31 @@ _TOLERANCE_S = 10.0
 _DEFAULT_SCOPES = ("read", "write")
 
 
-@dataclass
-class Registered:
+_NEVER: Final = float("inf")
+
+
+class Listing(ApiKey):
+    """What the list says of an API key; the same content is the same object, so that states can be told apart by it."""
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+@cache
+def _listing(
+    api_key_id: str, name: str, scopes: tuple[str, ...], subaccount: int | None, subtrader: str | None
+) -> Listing:
+    return Listing.model_construct(
+        api_key_id=api_key_id,
+        name=name,
+        scopes=list(scopes),
+        created_ts=None,
+        subaccount=subaccount,
+        fcm_subtrader_id=subtrader,
+    )
+
+
+class Registered(NamedTuple):
     """An API key at Kalshi, also after its end.
 
     Args:
@@ -51,11 +75,31 @@ class Registered:
         alive: Whether it lives.
     """
 
-    listing: ApiKey
+    listing: Listing
     public: bytes
     since: float
-    until: float = float("inf")
+    until: float = _NEVER
     alive: bool = True
+
+    @property
+    def api_key_id(self) -> str:
+        return self.listing.api_key_id
+
+    def seen_from(self, now: float) -> Registered:
+        """Return it with times from then on; 0 for what is past."""
+        if self.since == 0.0 and self.until in {0.0, _NEVER}:
+            return self
+        return self._replace(since=_from(now, self.since), until=_from(now, self.until))
+
+    def seen_at(self, now: float) -> Registered:
+        """Return it with times, where it has times from then on."""
+        if self.since == 0.0 and self.until in {0.0, _NEVER}:
+            return self
+        return self._replace(since=self.since and now + self.since, until=self.until and now + self.until)
+
+
+def _from(now: float, time: float) -> float:
+    return round(max(0.0, time - now), 6) if time != _NEVER else time
 
 
 @dataclass
@@ -92,50 +136,54 @@ class Kalshi:
         """Register a public half."""
         number = len(self.keys) + 1
         origin = 1 if self.environment == "prod" else 2
-        listing = ApiKey.model_construct(
-            api_key_id=str(UUID(int=(origin << 96) + (0x4000 << 64) + (0x8000 << 48) + number)),
-            name=name,
-            scopes=list(scopes or _DEFAULT_SCOPES),
-            created_ts=None,
-            subaccount=subaccount,
-            fcm_subtrader_id=subtrader,
+        listing = _listing(
+            str(UUID(int=(origin << 96) + (0x4000 << 64) + (0x8000 << 48) + number)),
+            name,
+            tuple(scopes or _DEFAULT_SCOPES),
+            subaccount,
+            subtrader,
         )
         self.keys[listing.api_key_id] = Registered(listing, public, self.world.clock.now + self.lag_s)
         return listing
 
     def snapshot(self) -> Any:
-        return {key_id: replace(key) for key_id, key in self.keys.items()}
+        now = self.world.clock.now
+        return tuple(key.seen_from(now) for key in self.keys.values())
 
     def restore(self, snapshot: Any) -> None:
-        self.keys = {key_id: replace(key) for key_id, key in snapshot.items()}
+        now = self.world.clock.now
+        self.keys = {key.api_key_id: key.seen_at(now) for key in snapshot}
+
+    def end(self, api_key_id: str, until: float) -> None:
+        """Let it be dead, and known until then."""
+        self.keys[api_key_id] = self.keys[api_key_id]._replace(alive=False, until=until)
 
     def living(self, public: bytes | None = None) -> list[Registered]:
         """Return the API keys that live; with a public half, those that are its."""
         return [key for key in self.keys.values() if key.alive and public in {None, key.public}]
 
-    def _known(self) -> dict[str, Registered]:
-        now = self.world.clock.now
-        return {key_id: key for key_id, key in self.keys.items() if key.since <= now < key.until}
+    def _known(self, api_key_id: str) -> Registered | None:
+        key = self.keys.get(api_key_id)
+        return key if key is not None and key.since <= self.world.clock.now < key.until else None
 
     # What the routes do. They answer with a status, and Kalshi's own code and details for a refusal.
 
     def answer(self, method: str, path: str, headers: dict[str, str], body: dict[str, Any]) -> tuple[int, Any]:
         """Answer a request as Kalshi does."""
-        known = self._known()
-        refusal = self._refusal(known, method, path, headers)
+        refusal = self._refusal(method, path, headers)
         if refusal is not None:
             return refusal
         if method == "DELETE":
-            return self._delete(path.rpartition("/")[2], known)
+            return self._delete(path.rpartition("/")[2])
         if method == "POST":
             return self._create(path, body)
-        return 200, {"balance": 100} if path == BALANCE else [key.listing for key in known.values()]
+        return 200, {"balance": 100} if path == BALANCE else [
+            self.keys[each].listing for each in self.keys if self._known(each)
+        ]
 
-    def _refusal(
-        self, known: dict[str, Registered], method: str, path: str, headers: dict[str, str]
-    ) -> tuple[int, Any] | None:
+    def _refusal(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, Any] | None:
         """Look at who asks: the key, the clock, the signature, the scopes."""
-        caller = known.get(headers[KEY_HEADER])
+        caller = self._known(headers[KEY_HEADER])
         stamp = headers[TIMESTAMP_HEADER]
         message = f"{stamp}{method}{PREFIX}{path}".encode()
         if caller is None:
@@ -146,11 +194,11 @@ class Kalshi:
             return 401, ("authentication_error", "INCORRECT_API_KEY_SIGNATURE")
         return None if _may(caller.listing, method, path) else (403, ("forbidden", "scope"))
 
-    def _delete(self, api_key_id: str, known: dict[str, Registered]) -> tuple[int, Any]:
-        key = self.keys.get(api_key_id)
-        if key is None or not key.alive or api_key_id not in known:
+    def _delete(self, api_key_id: str) -> tuple[int, Any]:
+        key = self._known(api_key_id)
+        if key is None or not key.alive:
             return 404, ("not_found", "")
-        key.alive, key.until = False, self.world.clock.now + self.lag_s
+        self.end(api_key_id, self.world.clock.now + self.lag_s)
         for hook in self.on_deleted:
             hook(self, key)
         return 204, None
@@ -161,7 +209,7 @@ class Kalshi:
             made = self.world.pair()
             public = made.public
         elif self.premier:
-            public = load_pem_public_key(body["public_key"].encode()).public_bytes_raw()  # type: ignore[union-attr]
+            public = _public_half(body["public_key"])
         else:
             return 403, ("forbidden", "tier")
         if "fcm_subtrader_id" in body:
@@ -173,6 +221,11 @@ class Kalshi:
         for hook in self.on_created:
             hook(self, self.keys[listing.api_key_id])
         return 201, (listing, made)
+
+
+@cache
+def _public_half(pem: str) -> bytes:
+    return load_pem_public_key(pem.encode()).public_bytes_raw()  # type: ignore[union-attr]  # it is Ed25519
 
 
 def _may(listing: ApiKey, method: str, path: str) -> bool:
@@ -205,13 +258,14 @@ def _error(status: int, code: str, details: str) -> errors.RefusedError:
     return error
 
 
-def _lost(method: str) -> Any:
+@cache
+def _call(method: str, what: str, environment: str) -> Call:
     def lost(sent: bool) -> Exception:
         if method == "GET" or not sent:
             return NetworkError(f"no answer to {method}")
         return OutcomeUnknownError(f"no answer to {method}; it may have been carried out")
 
-    return lost
+    return Call(f"{method} {what} of {environment}", method != "GET", lost, twice=True)
 
 
 class Client:
@@ -233,8 +287,8 @@ class Client:
         self._kalshi = kalshi
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        label = f"{method} {path.split('/')[1]}{'/generate' if path.endswith('/generate') else ''}"
-        call = Call(f"{label} of {self.environment}", method != "GET", _lost(method), twice=True)
+        what = path.removeprefix("/") if path.endswith("/generate") else path.split("/")[1]
+        call = _call(method, what, self.environment)
         sent = {} if body is None else json.loads(json.dumps(body))
 
         def send(headers: dict[str, str]) -> tuple[int, Any]:

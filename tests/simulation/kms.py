@@ -6,8 +6,9 @@ for its deletion.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from botocore import exceptions as boto  # type: ignore[import-untyped]  # botocore has no annotations
 
@@ -33,16 +34,20 @@ _POLICY = '{"Version":"2012-10-17","Statement":[]}'
 _SPEC = "ECC_NIST_EDWARDS25519"
 
 
-@dataclass
-class KmsKey:
+class KmsKey(NamedTuple):
     """A key."""
 
     key_id: str
     spec: str
     origin: str
-    tags: dict[str, str]
+    tags: tuple[tuple[str, str], ...]
     state: str
     pair: Pair | None
+
+    @property
+    def name(self) -> str | None:
+        """The name that its tags give it."""
+        return dict(self.tags).get("hsm-keys:name")
 
     def metadata(self) -> dict[str, Any]:
         return {
@@ -103,23 +108,26 @@ class Kms:
             if key.state == "PendingDeletion":
                 found += [f"alias {name} of a key that goes"] if name else []
             elif name is None:
-                found += [f"a key without an alias, tagged {key.tags}"] if "hsm-keys:name" in key.tags else []
-            elif key.tags.get("hsm-keys:name") not in {None, name}:
-                found.append(f"{name} is tagged {key.tags['hsm-keys:name']}")
+                found += [f"a key without an alias, tagged {key.tags}"] if key.name is not None else []
+            elif key.name not in {None, name}:
+                found.append(f"{name} is tagged {key.name}")
             elif key.state != "Enabled":
                 found.append(f"{name} is {key.state}")
         return found
 
     def snapshot(self) -> Any:
-        return {key_id: replace(key, tags=dict(key.tags)) for key_id, key in self.keys.items()}, dict(self.aliases)
+        return tuple(self.keys.values()), tuple(self.aliases.items())
 
     def restore(self, snapshot: Any) -> None:
-        self.keys = {key_id: replace(key, tags=dict(key.tags)) for key_id, key in snapshot[0].items()}
+        self.keys = {key.key_id: key for key in snapshot[0]}
         self.aliases = dict(snapshot[1])
 
     def open(self) -> AwsKmsStore:
         """Open it, as a new process does."""
         return _Store(self)
+
+    def change(self, key: KmsKey, **fields: Any) -> None:
+        self.keys[key.key_id] = key._replace(**fields)
 
     def find(self, reference: str, operation: str) -> KmsKey:
         """Return the key that a key id, an ARN or an alias leads to."""
@@ -135,6 +143,11 @@ def _lost(sent: bool) -> Exception:
     return boto.EndpointConnectionError(endpoint_url="kms")  # type: ignore[no-any-return]
 
 
+@cache
+def _passing(operation: str) -> Call:
+    return Call(operation, not operation.startswith(("List", "Describe", "Get", "Sign")), _lost)
+
+
 class Client:
     """Answers as botocore's client of KMS does."""
 
@@ -144,8 +157,7 @@ class Client:
         self._kms = kms
 
     def _call(self, operation: str, act: Callable[[], _T]) -> _T:
-        changes = not operation.startswith(("List", "Describe", "Get", "Sign"))
-        return self._kms.world.effect(Call(operation, changes, _lost), act)
+        return self._kms.world.effect(_passing(operation), act)
 
     def _key(self, operation: str, reference: str, *states: str) -> KmsKey:
         """Return a key, if it isn't in a state that forbids the call."""
@@ -168,7 +180,7 @@ class Client:
 
     def list_resource_tags(self, KeyId: str) -> dict[str, Any]:  # noqa: N803 - KMS's names
         def look() -> dict[str, Any]:
-            tags = self._kms.find(KeyId, "ListResourceTags").tags.items()
+            tags = self._kms.find(KeyId, "ListResourceTags").tags
             return {"Tags": [{"TagKey": tag, "TagValue": value} for tag, value in tags]}
 
         return self._call("ListResourceTags", look)
@@ -221,7 +233,7 @@ class Client:
                 f"key-{len(kms.keys) + 1}",
                 KeySpec,
                 Origin,
-                {tag["TagKey"]: tag["TagValue"] for tag in Tags},
+                tuple((tag["TagKey"], tag["TagValue"]) for tag in Tags),
                 "Enabled" if inside else "PendingImport",
                 kms.world.pair() if inside else None,
             )
@@ -257,14 +269,15 @@ class Client:
     def tag_resource(self, KeyId: str, Tags: list[Mapping[str, str]]) -> None:  # noqa: N803
         def act() -> None:
             key = self._key("TagResource", KeyId, "PendingImport")
-            key.tags |= {tag["TagKey"]: tag["TagValue"] for tag in Tags}
+            tags = dict(key.tags) | {tag["TagKey"]: tag["TagValue"] for tag in Tags}
+            self._kms.change(key, tags=tuple(tags.items()))
 
         self._call("TagResource", act)
 
     def schedule_key_deletion(self, KeyId: str, PendingWindowInDays: int) -> None:  # noqa: N803
         def act() -> None:
             key = self._key("ScheduleKeyDeletion", KeyId, "PendingImport")
-            key.state = "PendingDeletion"
+            self._kms.change(key, state="PendingDeletion")
             if key.pair is not None:
                 for hook in self._kms.on_destroyed:
                     hook(key.pair.public)
@@ -284,7 +297,7 @@ class Client:
             pair = pair_of(unwrapped(EncryptedKeyMaterial))
             if key.pair not in {None, pair}:
                 raise _refusal("IncorrectKeyMaterialException", "ImportKeyMaterial")
-            key.pair, key.state = pair, "Enabled"
+            self._kms.change(key, pair=pair, state="Enabled")
 
         self._call("ImportKeyMaterial", act)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from hsm_keys.errors import HsmKeysError
 from tests.simulation import commands
@@ -15,6 +14,7 @@ from tests.simulation.kalshi import Connect, Kalshi
 from tests.simulation.kms import Kms
 from tests.simulation.rest import MANY, SETTLED_S, UNDECIDED, Rest
 from tests.simulation.script import NAME, OTHER_NAME, Script, Step
+from tests.simulation.seen import SEEN
 from tests.simulation.token import Token
 from tests.simulation.vault import Vault
 from tests.simulation.world import Turns, Violated, World
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
     from hsm_keys.stores.base import KeyStore
     from tests.simulation.commands import Told
+
+
+Place: TypeAlias = "tuple[str, str]"
+"""Where a command was killed: the command and its store, and before or after what."""
 
 
 class Store(Protocol):
@@ -74,13 +78,13 @@ class Lived:
     Args:
         violation: What must not be; empty if nothing.
         story: Who did what.
-        kills: Where commands were killed.
+        kills: Where commands were killed, and in which step.
         faults: How many faults hit.
     """
 
     violation: str = ""
     story: list[str] = field(default_factory=list)
-    kills: Counter[tuple[str, str]] = field(default_factory=Counter)
+    kills: list[tuple[Place, int]] = field(default_factory=list)
     faults: int = 0
 
 
@@ -97,10 +101,6 @@ class _Bootstrap:
         return self._pair.sign(message)
 
 
-_beginnings: dict[Any, Any] = {}
-"""What the first commands of a life lead to, by all that it depends on."""
-
-
 class Life:
     """Lives a script.
 
@@ -111,7 +111,7 @@ class Life:
 
     def __init__(self, script: Script, *, telling: bool = False) -> None:
         self.script = script
-        self.world = World(script.seed, telling=telling)
+        self.world = World(telling=telling)
         self.kalshis = {
             name: Kalshi(self.world, name, unique_names=script.unique, unique_keys=script.unique)
             for name in ("prod", "demo")
@@ -122,6 +122,7 @@ class Life:
         self.ended: list[tuple[Step, Ended]] = []
         self.theirs: set[str] = set()
         self._hits = 0
+        self._kills: list[tuple[Place, int]] = []
 
     def live(self) -> Lived:
         """Live it to the end, and judge it."""
@@ -135,7 +136,7 @@ class Life:
             violation = str(wrong)
         finally:
             self.world.process = None
-        return Lived(violation, self.world.story, self.world.hits, self._hits)
+        return Lived(violation, self.world.story, self._kills, self._hits)
 
     # Before anything goes wrong.
 
@@ -143,17 +144,16 @@ class Life:
         """Run the first commands, with nothing wrong; what they lead to is kept for the next life that begins so."""
         script = self.script
         place = (script.store, script.begin, script.bootstrap, script.unique, script.bystander, script.scopes)
-        kept = _beginnings.get((*place, script.subaccount))
+        kept = SEEN.beginnings.get((*place, script.subaccount))
         if kept is None:
             self._begin_anew()
-            kept = _beginnings[*place, script.subaccount] = self._snapshot()
-        store, kalshis, pairs, now, theirs = kept
+            kept = SEEN.beginnings[*place, script.subaccount] = self._snapshot()
+        store, kalshis, pairs, uniques, now, theirs = kept
+        self.world.pairs_taken, self.world.uniques_taken, self.world.clock.now = pairs, uniques, now
         self.store.restore(store)
         for name, kalshi in self.kalshis.items():
             kalshi.restore(kalshis[name])
             kalshi.lag_s = script.lag_s
-        self.world.pairs_taken, self.world.clock.now = pairs, now
-        self.world.source.seed(f"after {script.seed}")  # the same, whether these commands were run or not
         self.world.story.clear()
         self.theirs = theirs
         self.judge.leave_alone(theirs, None)
@@ -163,7 +163,7 @@ class Life:
     def _snapshot(self) -> Any:
         kalshis = {name: kalshi.snapshot() for name, kalshi in self.kalshis.items()}
         world = self.world
-        return self.store.snapshot(), kalshis, world.pairs_taken, world.clock.now, self.theirs
+        return self.store.snapshot(), kalshis, world.pairs_taken, world.uniques_taken, world.clock.now, self.theirs
 
     def _begin_anew(self) -> None:
         script = self.script
@@ -179,8 +179,7 @@ class Life:
                 raise Violated(f"{command}, with nothing wrong, ended with {ended.message}")
         if not script.bootstrap:
             for name, bootstrap in self._bootstraps.items():
-                key = self.kalshis[name].keys[bootstrap.api_key_id]
-                key.alive, key.until = False, 0.0
+                self.kalshis[name].end(bootstrap.api_key_id, 0.0)
         self.world.clock.pass_(SETTLED_S)
 
     def again(self, step: Step) -> Ended:
@@ -235,7 +234,12 @@ class Life:
         machine = f"machine {step.operator % script.machines}"
         skew = script.skew_s if step.operator else 0.0
         process = world.process = Process(
-            f"operator {step.operator}", machine, f"{command} on {script.store}", step.faults, skew
+            f"operator {step.operator}",
+            machine,
+            f"{command} on {script.store}",
+            step.faults,
+            skew_s=skew,
+            luck=script.name.seed % 2 if script.lag_s else 0,
         )
         world.tell(f"$ {command} {step.name}" + (f" --env {step.environment}" if step.environment != "prod" else ""))
         kalshi = self.kalshis[step.environment]
@@ -250,18 +254,10 @@ class Life:
         )
         if command.startswith("revoke"):
             self.judge.released(step.name.partition("+")[0])
-        try:
-            ended = Ended(0, told=self._carry_out(command, step, session))
-        except Killed:
-            ended = Ended(-9)
-        except HsmKeysError as error:
-            ended = Ended(error.exit_code, error.code, message=error.message)
-            world.tell(f"ends with {error.exit_code}: {error.message[:150]}")
-        except Exception as error:
-            raise Violated(f"{command} raised {type(error).__name__}: {error}") from error
-        finally:
-            world.process = None
-            self._hits += process.hit
+        state = SEEN.state(self, process, command, step, bootstrap=with_bootstrap)
+        ended = SEEN.recall(self, process, state) or self._carried_out(command, step, session, process, state)
+        world.process = None
+        self._hits += process.hit
         if ended.told is not None:
             world.process = process
             world.tell(f"ends well: {ended.told.stage} {short(ended.told.api_key_id or '-')}")
@@ -269,6 +265,27 @@ class Life:
             self.judge.told(ended.told, step.name, kalshi, alone=self._alone() and step.environment == "prod")
         elif ended.status == -9:
             self._check_name(step.name)
+        return ended
+
+    def _carried_out(
+        self, command: str, step: Step, session: commands.Session, process: Process, state: int | None
+    ) -> Ended:
+        """Run a command, and return how it ended."""
+        world = self.world
+        begun = world.clock.now
+        try:
+            ended = Ended(0, told=self._carry_out(command, step, session))
+        except Killed:
+            ended = Ended(-9)
+            if process.killed_at:
+                number = next(number for number, each in enumerate(self.script.steps) if each is step)
+                self._kills.append(((process.what, process.killed_at), number))
+        except HsmKeysError as error:
+            ended = Ended(error.exit_code, error.code, message=error.message)
+            world.tell(f"ends with {error.exit_code}: {error.message[:150]}")
+        except Exception as error:
+            raise Violated(f"{command} raised {type(error).__name__}: {error}") from error
+        SEEN.remember(self, process, state, ended, begun)
         return ended
 
     def _carry_out(self, command: str, step: Step, session: commands.Session) -> Told:

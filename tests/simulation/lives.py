@@ -1,34 +1,28 @@
-"""Many lives, on all processors."""
+"""Many lives, on all processors: those of the first seeds, then those that are killed where few were."""
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from multiprocessing import get_context
+from typing import TYPE_CHECKING, Final
 
 from tests.simulation.doubles import doubles
-from tests.simulation.life import Life
-from tests.simulation.script import script_of
+from tests.simulation.life import Life, Place
+from tests.simulation.script import Name, script_of
 
-_BATCH = 500
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
-
-def live(seeds: range) -> tuple[Counter[tuple[str, str]], int, list[tuple[int, str]]]:
-    """Live the lives of some seeds; return where commands were killed, how many faults hit, and what went wrong."""
-    kills: Counter[tuple[str, str]] = Counter()
-    faults = 0
-    wrong = []
-    logging.getLogger("hsm_keys").addHandler(logging.NullHandler())  # what programs are told is no part of the story
-    with doubles():
-        for seed in seeds:
-            lived = Life(script_of(seed)).live()
-            kills.update(lived.kills)
-            faults += lived.faults
-            if lived.violation:
-                wrong.append((seed, lived.violation))
-    return kills, faults, wrong
+_BATCH: Final = 500
+_EXAMPLES: Final = 40
+_ROUNDS: Final = 6
+_GARBAGE: Final = 100_000
+"""After how many new objects Python looks for circles; a life leaves few, and looking for them took a tenth of it."""
 
 
 @dataclass
@@ -36,26 +30,74 @@ class Tally:
     """What came of lives.
 
     Args:
-        kills: Where commands were killed, and how often.
+        lives: How many there were.
         faults: How many faults hit.
-        wrong: Seeds, and what went wrong.
+        kills: Where commands were killed, and how often.
+        examples: Some lives and steps in which a command was killed there.
+        wrong: Lives, and what went wrong in them.
     """
 
-    kills: Counter[tuple[str, str]] = field(default_factory=Counter)
+    lives: int = 0
     faults: int = 0
-    wrong: list[tuple[int, str]] = field(default_factory=list)
+    kills: Counter[Place] = field(default_factory=Counter)
+    examples: dict[Place, list[Name]] = field(default_factory=dict)
+    wrong: list[tuple[Name, str]] = field(default_factory=list)
 
-    def add(self, kills: Counter[tuple[str, str]], faults: int, wrong: list[tuple[int, str]]) -> None:
-        self.kills.update(kills)
-        self.faults += faults
-        self.wrong += wrong
+    def add(self, other: Tally) -> None:
+        self.lives += other.lives
+        self.faults += other.faults
+        self.kills.update(other.kills)
+        self.wrong += other.wrong
+        for place, names in other.examples.items():
+            known = self.examples.setdefault(place, [])
+            known += names[: _EXAMPLES - len(known)]
+
+    def aims(self, hits: int) -> Iterator[Name]:
+        """Give lives in which commands are killed where they were killed less often than that."""
+        for place, count in sorted(self.kills.items()):
+            missing = max(0, hits - count)
+            for number, (seed, step, _) in enumerate(islice(cycle(self.examples[place]), missing), count):
+                yield Name(seed, step, number)
 
 
-def live_all(first: int, lives: int, workers: int) -> Tally:
-    """Live many lives, in processes of their own."""
+def live(names: Sequence[Name]) -> Tally:
+    """Live some lives."""
+    tally = Tally(len(names))
+    logging.getLogger("hsm_keys").addHandler(logging.NullHandler())  # what programs are told is no part of the story
+    with doubles():
+        for name in names:
+            lived = Life(script_of(*name)).live()
+            tally.faults += lived.faults
+            for place, step in lived.kills:
+                tally.kills[place] += 1
+                examples = tally.examples.setdefault(place, [])
+                if len(examples) < _EXAMPLES and name.step in {-1, step}:
+                    examples.append(Name(name.seed, step, name.number))
+            if lived.violation:
+                tally.wrong.append((name, lived.violation))
+    return tally
+
+
+def _prepare() -> None:
+    gc.freeze()
+    gc.set_threshold(_GARBAGE)
+
+
+def live_all(first: int, lives: int, workers: int, hits: int = 0) -> Tally:
+    """Live many lives, in processes of their own.
+
+    Args:
+        first: The first seed.
+        lives: How many seeds.
+        workers: How many processes.
+        hits: How often a command is to be killed at each place where one was killed at all.
+    """
     tally = Tally()
-    batches = [range(seed, min(seed + _BATCH, first + lives)) for seed in range(first, first + lives, _BATCH)]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for result in pool.map(live, batches):
-            tally.add(*result)
+    names = [Name(seed) for seed in range(first, first + lives)]
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_prepare) as pool:
+        for _ in range(_ROUNDS):
+            batches = [names[start : start + _BATCH] for start in range(0, len(names), _BATCH)]
+            for lived in pool.map(live, batches):
+                tally.add(lived)
+            names = list(tally.aims(hits))
     return tally

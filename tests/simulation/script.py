@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tests.simulation.effects import Fault, Kind
 
@@ -16,6 +16,7 @@ NAME = "prod"
 OTHER_NAME = "bot"
 
 _MOST_CHANGES = 14
+_PAUSES_S = (0.0, 5.0, 60.0)
 _MOST_EFFECTS = 70
 _RIGHTS = (
     (("read", "write"), None),
@@ -25,6 +26,27 @@ _RIGHTS = (
     (("read", "write::trade"), 3),
     (None, None),
 )
+
+
+class Name(NamedTuple):
+    """Names a life.
+
+    Args:
+        seed: Its seed.
+        step: Up to which step it is that seed's; -1 for all of it.
+        number: Which one of the lives that go on otherwise after that.
+    """
+
+    seed: int
+    step: int = -1
+    number: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Name:
+        return cls(*map(int, text.split(":")))
+
+    def __str__(self) -> str:
+        return str(self.seed) if self.step < 0 else ":".join(map(str, self))
 
 
 @dataclass(frozen=True)
@@ -57,7 +79,7 @@ class Script:
     """A life.
 
     Args:
-        seed: Drives what isn't said here.
+        name: What it was made from.
         store: Which kind.
         begin: The commands that are run before anything goes wrong.
         steps: What operators do.
@@ -72,7 +94,7 @@ class Script:
         yesterday: After which step the store comes back with what it held before it; -1 for never.
     """
 
-    seed: int
+    name: Name
     store: str
     begin: tuple[str, ...]
     steps: tuple[Step, ...]
@@ -134,8 +156,35 @@ def _fault(source: random.Random, *, alone: bool) -> Fault:
     return Fault(Kind.TURN, at, changes)
 
 
-def script_of(seed: int) -> Script:
-    """Make the life of a seed."""
+def script_of(seed: int, step: int = -1, number: int = 0) -> Script:
+    """Make the life of a seed, or one that is the same up to a step, and goes on otherwise."""
+    script = _script_of(seed)
+    if step < 0:
+        return script
+    source = random.Random(f"life {seed} after {step}, {number}")  # noqa: S311 - to be repeated
+    operators = 1 + max(each.operator for each in script.steps)
+    later = [
+        Step(
+            source.randrange(operators),
+            source.choice(_LATER),
+            faults=_faults(source, operators),
+            pause_s=source.choice(_PAUSES_S),
+        )
+        for _ in range(source.choice((0, 1, 1, 2)))
+    ]
+    return replace(
+        script,
+        name=Name(seed, step, number),
+        steps=(*script.steps[: step + 1], *later),
+        yesterday=script.yesterday if script.yesterday <= step else -1,
+    )
+
+
+def _faults(source: random.Random, operators: int) -> tuple[Fault, ...]:
+    return tuple(_fault(source, alone=operators == 1) for _ in range(source.choice((0, 1, 1, 1, 2, 3))))
+
+
+def _script_of(seed: int) -> Script:
     source = random.Random(f"life {seed}")  # noqa: S311 - to be repeated
     begin = source.choice(_BEGINNINGS)
     operators = 1 if source.random() < 0.6 else 2
@@ -145,7 +194,7 @@ def script_of(seed: int) -> Script:
         first = number < operators
         command = source.choice(_AFTER[begin] if first else _LATER)
         other = operators == 2 and source.random() < 0.15
-        faults = tuple(_fault(source, alone=operators == 1) for _ in range(source.choice((0, 1, 1, 1, 2, 3))))
+        faults = _faults(source, operators)
         wrong_place = source.random() < 0.04
         steps.append(
             Step(
@@ -154,14 +203,14 @@ def script_of(seed: int) -> Script:
                 OTHER_NAME if other else NAME,
                 "demo" if wrong_place else "prod",
                 faults,
-                source.choice((0.0, 5.0, 60.0)) if number >= operators else 0.0,
+                source.choice(_PAUSES_S) if number >= operators else 0.0,
             )
         )
     bootstrap = source.random() < 0.75
     scopes, subaccount = source.choice(_RIGHTS) if bootstrap else (("read", "write"), None)
     store = source.choice(STORES)
     return Script(
-        seed,
+        Name(seed),
         store,
         begin if bootstrap or begin else ("enroll",),
         tuple(steps),

@@ -37,7 +37,7 @@ def shrunk(script: Script) -> Script:
 def told(script: Script) -> list[str]:
     """Tell the story of a life, in 30 lines at most."""
     lived = Life(script, telling=True).live()
-    head = [f"seed {script.seed}: {script}", *map(str, script.steps)]
+    head = [f"seed {script.name}: {script}", *map(str, script.steps)]
     end = [lived.violation or "all is as it should be"]
     room = _MOST_LINES - len(head) - len(end)
     story = _without_repetition(lived.story)

@@ -7,7 +7,9 @@ import pytest
 from tests.simulation.doubles import doubles
 from tests.simulation.effects import Fault, Kind
 from tests.simulation.life import Life
-from tests.simulation.script import Script, Step
+from tests.simulation.script import Name, Script, Step
+
+_NAME = Name(1)
 
 
 def before(at: int) -> tuple[Fault, ...]:
@@ -23,7 +25,7 @@ def turn(at: int) -> tuple[Fault, ...]:
 
 
 def life(store: str, begin: tuple[str, ...], *steps: Step, lag_s: float = 0.0, bootstrap: bool = True) -> Script:
-    return Script(1, store, begin, steps, machines=1, lag_s=lag_s, bootstrap=bootstrap)
+    return Script(_NAME, store, begin, steps, machines=1, lag_s=lag_s, bootstrap=bootstrap)
 
 
 FOUND = {
@@ -97,7 +99,7 @@ FOUND = {
     },
     **{
         f"finish and abort on two machines ended both keys in {store}": Script(
-            1,
+            _NAME,
             store,
             ("enroll", "rotate"),
             (
@@ -108,7 +110,7 @@ FOUND = {
         for store, first, second in (("vault", 1, 29), ("kms", 1, 49), ("token", 1, 49), ("vault", 26, 0))
     },
     "a key that finish had been about to mark, and that got no name back, couldn't be rotated": Script(
-        1, "token", ("enroll", "rotate"), (Step(0, "finish", faults=turn(2)), Step(1, "abort"))
+        _NAME, "token", ("enroll", "rotate"), (Step(0, "finish", faults=turn(2)), Step(1, "abort"))
     ),
     "abort destroyed a pair for which Kalshi had carried the registration out twice": life(
         "vault", ("enroll",), Step(0, "rotate", faults=(Fault(Kind.TWICE, 5, seconds=4.0),)), Step(0, "abort")
@@ -117,7 +119,7 @@ FOUND = {
         "token", ("enroll",), Step(0, "revoke-destroy", faults=after(2)), Step(0, "enroll"), bootstrap=False
     ),
     "reconcile said finish where only the old key of a rotation still lived": Script(
-        1, "vault", ("enroll", "rotate"), (Step(0, "abort"),), yesterday=0
+        _NAME, "vault", ("enroll", "rotate"), (Step(0, "abort"),), yesterday=0
     ),
 }
 

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 
 import pytest
 
-from tests.simulation import life
 from tests.simulation.doubles import doubles
 from tests.simulation.effects import Fault, Kind
 from tests.simulation.life import Life
-from tests.simulation.lives import live_all
-from tests.simulation.script import Script, Step, script_of
+from tests.simulation.lives import Tally, live, live_all
+from tests.simulation.script import Name, Script, Step, script_of
+from tests.simulation.seen import SEEN
 from tests.simulation.shrinking import shrunk, told
 
 LIVES = int(os.environ.get("HSM_KEYS_TEST_LIVES", "0"))
@@ -36,17 +37,39 @@ def test_in_no_life_anything_is_so_that_must_never_be() -> None:
 def test_a_seed_is_the_same_life_each_time() -> None:
     with doubles():
         stories = [Life(script_of(seed), telling=True).live().story for seed in (3, 40, 77)]
-        life._beginnings.clear()
+        SEEN.clear()
         again = [Life(script_of(seed), telling=True).live().story for seed in (3, 40, 77)]
     assert all(stories)
     assert stories == again
+
+
+def test_a_command_from_a_state_that_was_seen_before_ends_as_if_it_were_run() -> None:
+    def end(seed: int, *, telling: bool) -> tuple[object, ...]:
+        lived = Life(script_of(seed), telling=telling)
+        done = lived.live()
+        ended = [(each.status, each.code) for _, each in lived.ended]
+        left = lived.store.snapshot(), *(kalshi.snapshot() for kalshi in lived.kalshis.values())
+        return done.violation, done.kills, done.faults, ended, left
+
+    with doubles():
+        SEEN.clear()
+        recalled = [end(seed % 12, telling=False) for seed in range(24)][12:]
+        run = [end(seed, telling=True) for seed in range(12)]
+    assert recalled == run
+
+
+def test_lives_are_aimed_at_where_few_were_killed() -> None:
+    tally = live([Name(seed) for seed in range(20)])
+    place, count = min(tally.kills.items(), key=lambda item: item[1])
+    rare = Tally(kills=Counter({place: count}), examples=tally.examples)
+    assert live([*rare.aims(count + 2)]).kills[place] >= 1
 
 
 def test_a_killed_process_has_no_further_effect() -> None:
     """A kill runs no ``finally``, and no ``except BaseException``."""
     kill = Step(0, "enroll", faults=(Fault(Kind.KILL_AFTER, 1),))
     with doubles():
-        lived = Life(Script(1, "token", (), (kill,)), telling=True).live()
+        lived = Life(Script(Name(1), "token", (), (kill,)), telling=True).live()
     after = lived.story[lived.story.index(next(line for line in lived.story if "killed after" in line)) + 1 :]
     assert "$ enroll" in after[0]
     assert not lived.violation
@@ -55,7 +78,7 @@ def test_a_killed_process_has_no_further_effect() -> None:
 def test_operators_take_turns() -> None:
     slow = Step(0, "rotate", faults=(Fault(Kind.TURN, 2),))
     with doubles():
-        lived = Life(Script(1, "kms", ("enroll",), (slow, Step(1, "rotate"))), telling=True).live()
+        lived = Life(Script(Name(1), "kms", ("enroll",), (slow, Step(1, "rotate"))), telling=True).live()
     who = re.findall(r"operator (\d)", " ".join(lived.story))
     assert who.index("1") < len(who) - 1 - who[::-1].index("0")
     assert not lived.violation
@@ -65,7 +88,9 @@ def test_what_goes_wrong_is_told_in_thirty_lines_and_cut_down(monkeypatch: pytes
     """Here revoke destroys before it deletes."""
     monkeypatch.setattr("hsm_keys.lifecycle.revoke.end_api_key", lambda *_, **__: None)
     faults = tuple(Fault(Kind.DELAY, number, seconds=1.0) for number in range(1, 9))
-    script = Script(1, "vault", ("enroll",), (Step(0, "revoke-destroy", faults=faults), Step(1, "fix")), lag_s=0.4)
+    script = Script(
+        Name(1), "vault", ("enroll",), (Step(0, "revoke-destroy", faults=faults), Step(1, "fix")), lag_s=0.4
+    )
     with doubles():
         small = shrunk(script)
         story = told(small)

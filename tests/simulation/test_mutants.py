@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.simulation import life
 from tests.simulation.doubles import doubles
 from tests.simulation.life import Life
 from tests.simulation.mutants import MUTANTS, Mutant, planted
 from tests.simulation.script import script_of
+from tests.simulation.seen import SEEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,9 +21,9 @@ _LIVES = 600
 @pytest.fixture(autouse=True)
 def _begun_anew() -> Iterator[None]:
     """What the first commands lead to isn't the same with a fault in them."""
-    life._beginnings.clear()
+    SEEN.clear()
     yield
-    life._beginnings.clear()
+    SEEN.clear()
 
 
 @pytest.mark.crash

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pkcs11 import exceptions as ckr
@@ -46,20 +47,37 @@ _USES = {
     Attribute.ALWAYS_AUTHENTICATE: False,
 }
 _URI = Pkcs11Uri(token="kalshi", serial="5157", module_path="/simulated.so")
+_FIND = Call("C_FindObjects")
+_SIGN = Call("C_Sign")
 _LIBRARY = SimpleNamespace(manufacturer_id="simulated")
 
 
-@dataclass
 class Kept:
-    """An object as the token keeps it."""
+    """An object as the token keeps it; it is never changed, but another one takes its place.
 
-    handle: int
-    values: dict[Attribute, Any]
-    public: bytes
+    Args:
+        handle: The number by which sessions call it.
+        values: Its attributes.
+        public: The public half of its pair.
+    """
 
-    @property
-    def is_private(self) -> bool:
-        return bool(self.values[Attribute.CLASS] == ObjectClass.PRIVATE_KEY)
+    def __init__(self, handle: int, values: dict[Attribute, Any], public: bytes) -> None:
+        self.handle: Final = handle
+        self.values: Final = values
+        self.public: Final = public
+        self.label: Final[str] = values[Attribute.LABEL]
+        self.is_private: Final = bool(values[Attribute.CLASS] == ObjectClass.PRIVATE_KEY)
+        self._hash: Final = hash((handle, public, *values.items()))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Kept) and (self.handle, self.public, self.values) == (
+            other.handle,
+            other.public,
+            other.values,
+        )
 
 
 @dataclass
@@ -80,6 +98,12 @@ class Token:
         kept = self.objects[self._handles] = Kept(self._handles, values, public)
         return kept
 
+    def change(self, handle: int, attribute: Attribute, value: Any) -> None:
+        kept = self.objects.get(handle)
+        if kept is None:
+            raise ckr.ObjectHandleInvalid
+        self.objects[handle] = Kept(handle, {**kept.values, attribute: value}, kept.public)
+
     def remove(self, handle: int) -> None:
         kept = self.objects.pop(handle, None)
         if kept is None:
@@ -94,15 +118,15 @@ class Token:
 
     def labels(self) -> dict[str, bytes]:
         """Return label and public half of each private object."""
-        return {kept.values[Attribute.LABEL]: kept.public for kept in self.objects.values() if kept.is_private}
+        return {kept.label: kept.public for kept in self.objects.values() if kept.is_private}
 
     def litter(self) -> list[str]:
         """Return what shouldn't be there: public objects without a private one."""
-        names = {(kept.values[Attribute.LABEL], kept.public) for kept in self.objects.values() if kept.is_private}
+        names = {(kept.label, kept.public) for kept in self.objects.values() if kept.is_private}
         found = [
-            f"a public object {kept.values[Attribute.LABEL]}"
+            f"a public object {kept.label}"
             for kept in self.objects.values()
-            if not kept.is_private and (kept.values[Attribute.LABEL], kept.public) not in names
+            if not kept.is_private and (kept.label, kept.public) not in names
         ]
         return found + [
             f"{label} without a public object"
@@ -111,17 +135,18 @@ class Token:
         ]
 
     def snapshot(self) -> Any:
-        return self._handles, {handle: (dict(kept.values), kept.public) for handle, kept in self.objects.items()}
+        return self._handles, tuple(self.objects.values())
 
     def restore(self, snapshot: Any) -> None:
         self._handles = max(self._handles, snapshot[0])
-        self.objects = {handle: Kept(handle, dict(values), public) for handle, (values, public) in snapshot[1].items()}
+        self.objects = {kept.handle: kept for kept in snapshot[1]}
 
     def open(self) -> Pkcs11Store:
         """Open it, as a new process does."""
         return _Store(self)
 
 
+@cache
 def _call(label: str) -> Call:
     return Call(label, changes=True)
 
@@ -150,10 +175,8 @@ class _Object:
         return values[attribute]
 
     def __setitem__(self, attribute: Attribute, value: Any) -> None:
-        def write() -> None:
-            self._kept().values[attribute] = value
-
-        self.session.held.world.effect(_call(f"C_SetAttributeValue {attribute.name} {self.half}"), write)
+        held, call = self.session.held, _call(f"C_SetAttributeValue {attribute.name} {self.half}")
+        held.world.effect(call, lambda: held.change(self.handle, attribute, value))
 
     def destroy(self) -> None:
         held = self.session.held
@@ -169,7 +192,7 @@ class _Private(_Object):
     def sign(self, message: bytes, mechanism: Mechanism | None = None) -> bytes:
         assert mechanism == Mechanism.EDDSA
         pair = pair_of(self._kept().public)
-        return self.session.held.world.effect(Call("C_Sign"), lambda: pair.sign(message))
+        return self.session.held.world.effect(_SIGN, lambda: pair.sign(message))
 
 
 class Session:
@@ -188,7 +211,7 @@ class Session:
                 if all(kept.values.get(name) == value for name, value in template.items())
             ]
 
-        return self.held.world.effect(Call("C_FindObjects"), look)
+        return self.held.world.effect(_FIND, look)
 
     def _object(self, kept: Kept) -> _Object:
         return (_Private if kept.is_private else _Object)(self, kept.handle)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from hsm_keys.errors import NetworkError, OutcomeUnknownError
 from hsm_keys.forks import fork_generation
@@ -33,8 +34,7 @@ _CONFLICT = "check-and-set parameter did not match the current version"
 _FOLDER = "secret/data/hsm-keys/"
 
 
-@dataclass
-class TransitKey:
+class TransitKey(NamedTuple):
     """A key of the engine."""
 
     pair: Pair
@@ -100,12 +100,11 @@ class Vault:
         ]
 
     def snapshot(self) -> Any:
-        keys = {name: replace(key) for name, key in self.keys.items()}
-        return dict(self.entries), keys
+        return tuple(self.entries.items()), tuple(self.keys.items())
 
     def restore(self, snapshot: Any) -> None:
         self.entries = dict(snapshot[0])
-        self.keys = {name: replace(key) for name, key in snapshot[1].items()}
+        self.keys = dict(snapshot[1])
 
     def open(self) -> VaultStore:
         """Open it, as a new process does."""
@@ -151,7 +150,7 @@ class Vault:
         if what == "config":
             if key is None:
                 return 400, [f"no existing key named {name} could be found"]
-            key.deletable = bool(body["deletion_allowed"])
+            key = self.keys[name] = key._replace(deletable=bool(body["deletion_allowed"]))
             return 200, key.said()
         if what == "import":
             if key is not None:
@@ -187,6 +186,11 @@ def _label(call: VaultCall) -> str:
     return f"{call.method} {parts[0]}/{parts[1]}{last}"
 
 
+@lru_cache(4096)
+def _passing(call: VaultCall) -> effects.Call:
+    return effects.Call(_label(call), call.changes, _lost(call))
+
+
 class Connection:
     """Stands in for ``Connection``: one attempt at each call."""
 
@@ -195,8 +199,7 @@ class Connection:
         self._vault = vault
 
     def ask(self, call: VaultCall, body: dict[str, Any] | None = None) -> VaultAnswer:
-        passing = effects.Call(_label(call), call.changes, _lost(call))
-        return self._vault.world.effect(passing, lambda: self._answer(call, body))
+        return self._vault.world.effect(_passing(call), lambda: self._answer(call, body))
 
     def _answer(self, call: VaultCall, body: Any) -> VaultAnswer:
         status, said = self._vault.answer(call.method, call.path, body)

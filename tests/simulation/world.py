@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import random
+import hashlib
 import threading
-from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tests.simulation.clock import Clock
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _EFFECT_S = 0.01
+_STUCK_S = 300.0
 _SECOND_COPY_S = 0.3
 
 
@@ -28,27 +28,30 @@ class World:
     """What all parts of a life share.
 
     Args:
-        seed: Drives what isn't in the script: jitter, and which pair is next.
         telling: Whether the story is kept.
     """
 
-    def __init__(self, seed: int, *, telling: bool = False) -> None:
+    def __init__(self, *, telling: bool = False) -> None:
         self.clock = Clock()
-        self.source = random.Random(seed)  # noqa: S311 - to be repeated
         self.process: Process | None = None
         self.story: list[str] = []
-        self.hits: Counter[tuple[str, str]] = Counter()
         self.turn: Callable[[], None] = lambda: None
-        self._telling = telling
+        self.telling = telling
         self.pairs_taken = 0
+        self.uniques_taken = 0
 
     def pair(self) -> Pair:
         """Return a pair that nobody has had yet."""
         self.pairs_taken += 1
         return pairs()[self.pairs_taken]
 
+    def unique_bytes(self, length: int) -> bytes:
+        """Return bytes that nobody has had yet, as a source of chance gives them."""
+        self.uniques_taken += 1
+        return hashlib.blake2b(b"%d" % self.uniques_taken, digest_size=length).digest()
+
     def tell(self, sentence: str) -> None:
-        if self._telling:
+        if self.telling:
             who = self.process.operator if self.process else "-"
             self.story.append(f"{self.clock.now % 1000:7.2f}  {who}: {sentence}")
 
@@ -89,7 +92,7 @@ class World:
 
     def _kill(self, process: Process, kind: Kind, call: Call) -> None:
         process.dead = True
-        self.hits[process.what, f"{kind} {call.label.partition(' of ')[0]}"] += 1
+        process.killed_at = f"{kind} {call.label.partition(' of ')[0]}"
         self.tell(f"{kind} {call.label}")
         raise Killed
 
@@ -157,7 +160,8 @@ class Turns:
         for thread in self._threads:
             thread.start()
         self._gates[0].release()
-        self._over.acquire()
+        if not self._over.acquire(timeout=_STUCK_S):
+            raise Violated("the operators wait for each other")
         self._world.turn = lambda: None
         if self._failure is not None:
             raise self._failure

@@ -41,7 +41,7 @@ _BAO: Final = pytest.param("bao", marks=pytest.mark.vault)
 @pytest.fixture
 def world() -> Iterator[World]:
     """Surroundings in which nothing goes wrong, and the doubles in their places."""
-    made = World(1)
+    made = World()
     STAGE.begin(made)
     with doubles():
         yield made
