@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from decimal import Decimal
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,9 +31,10 @@ EACH: Final = worst_case(101, 3333)
 DAY: Final = "max_dollars_a_day"
 DAY_SHARE: Final = 0.55
 """What may be spent between two kills, in orders for each request: a little less than would be."""
-OPEN: Final = 230 * EACH
+OPEN: Final = 300 * EACH
 CONTRACTS: Final = 1500
 KEEPS: Final = 20
+PAUSE_S: Final = 0.02
 
 LATE_S: Final = 190
 """Two minutes after which nothing comes any more, and the minute between two looks."""
@@ -93,15 +95,19 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--requests", type=int, default=9000)
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--minutes", type=float, default=inf, help="stop then, and report what was done")
     options = parser.parse_args()
     each = options.requests // (options.kills + 1)
     with tempfile.TemporaryDirectory() as name, Exchange(mixed=True) as exchange:
         run = Run(Path(name), exchange, each)
-        traders = Traders(run.start(), options.requests, sides=2, keeps=KEEPS, pause_s=0)
-        started, down, full, refused = time.monotonic(), 0.0, 0, 0
+        traders = Traders(run.start(), options.requests, sides=2, keeps=KEEPS, pause_s=PAUSE_S)
+        started, down, full, refused, kills = time.monotonic(), 0.0, 0, 0, 0
         for kill in range(1, options.kills + 1):
             while traders.sent < kill * each:
                 time.sleep(0.01)
+            if time.monotonic() - started > options.minutes * 60:
+                break
+            kills = kill
             traders.is_up.clear()
             killed = time.monotonic()
             with traders.proxy as proxy:
@@ -114,11 +120,13 @@ def main() -> None:
             traders.is_up.set()
             down += time.monotonic() - killed
             if kill % max(1, options.kills // 20) == 0:
-                print(f"{kill} kills, {time.monotonic() - started:.0f} s", flush=True)
+                print(f"{kill} kills, {time.monotonic() - started:.0f} s, refused {dict(traders.refused)}", flush=True)
+        if kills < options.kills:
+            traders.is_over.set()
         traders.join()
         run.check()
         took = time.monotonic() - started
-        print(f"{options.requests:,} requests of {CLIENTS} clients, {options.kills} kills, {took:.0f} s", end=", ")
+        print(f"{traders.sent:,} requests of {CLIENTS} clients, {kills} kills, {took:.0f} s", end=", ")
         print(f"{down:.0f} s of that without a proxy; no cap was exceeded")
         print(f"orders at Kalshi: {exchange.counted()['orders']:,}; refused by the proxy: {dict(traders.refused)}")
         print(f"the cap of the day was full at {full} kills; what Kalshi had came", end=" ")

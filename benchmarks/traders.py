@@ -15,6 +15,7 @@ from benchmarks.exchange import ORDERS
 if TYPE_CHECKING:
     import socket
 
+    from benchmarks.echo import Echo
     from tests.support.running_proxy import RunningProxy
 
 CLIENTS: Final = 8
@@ -43,11 +44,12 @@ class Traders:
         sent: How many requests there were.
         refused: How many of them were refused, by the code that was said.
         is_up: Set while there is a proxy.
+        goes_on: Cleared while they pause.
     """
 
     def __init__(
         self,
-        proxy: RunningProxy,
+        proxy: RunningProxy | Echo,
         requests: float = inf,
         *,
         sides: int = 1,
@@ -58,7 +60,9 @@ class Traders:
         self.sent = 0
         self.refused: Counter[str] = Counter()
         self.is_up, self.is_over = threading.Event(), threading.Event()
+        self.goes_on = threading.Event()
         self.is_up.set()
+        self.goes_on.set()
         self._requests: Final = requests
         self._sides, self._keeps, self._pause_s = sides, keeps, pause_s
         self._numbers = itertools.count()
@@ -68,6 +72,7 @@ class Traders:
 
     def join(self) -> None:
         """Wait until all is sent."""
+        self.goes_on.set()
         for thread in self._threads:
             thread.join()
 
@@ -76,6 +81,7 @@ class Traders:
         resting: deque[str] = deque()
         is_full = False
         while not self.is_over.is_set() and (number := next(self._numbers)) < self._requests:
+            self.goes_on.wait()
             self.sent = max(self.sent, number + 1)
             cancels = resting[0] if len(resting) > (0 if is_full else self._keeps) else ""
             is_full = False

@@ -127,13 +127,14 @@ class Control:
         """Stop all signing."""
         self._freezes += 1
         self._judge.frozen = True
-        self._signs.freeze()
         self._running.stop(_FROZEN)
         self._metrics.frozen.set(1)
 
     async def _keep_frozen(self) -> None:
         """Keep it over a restart; what can't be kept is frozen all the same, and ``status`` says so."""
         async with self._saving:
+            await asyncio.sleep(0)  # a cancel is on its way before a thread is begun: a busy machine takes its time
+            self._signs.freeze()
             await asyncio.to_thread(self._save, frozen=True)  # a disk that is slow doesn't hold up what cancels
             if self._unsaved:
                 _log.error("frozen, but a restart would thaw: %s", self._unsaved)
@@ -196,9 +197,9 @@ class Control:
 
     async def _changed(self, path: str) -> web.Response:
         freezes, cancels = path.startswith("/freeze"), path.endswith(_CANCEL_ALL)
+        cancelling = asyncio.create_task(self._cancelled()) if cancels else None  # before what is stopped
         if freezes:
             self._stop()
-        cancelling = asyncio.create_task(self._cancelled()) if cancels else None
         if freezes:
             await self._keep_frozen()
         elif path == "/thaw":

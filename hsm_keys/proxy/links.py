@@ -158,6 +158,11 @@ class Links:
         self._busy.add(link)
         return link
 
+    @property
+    def has_idle(self) -> bool:
+        """Whether there is a connection that needn't be opened."""
+        return any(link.is_open for link in self._idle)
+
     def put(self, link: Link) -> None:
         """Take back a connection that was got: it is kept if the next request may go on it, else closed."""
         self._busy.discard(link)

@@ -1,7 +1,7 @@
 """Looks at Kalshi for what became of the orders that hold something of the caps: at the start, and every minute.
 
-An order that rests is what ``GET /portfolio/orders?status=resting`` says. One that rests no longer, in two looks one
-after the other, is what ``GET /portfolio/fills`` says of it. One of which the answer was lost is looked up by its
+An order that rests is what ``GET /portfolio/orders?status=resting`` says. One that rests no longer, in two looks a
+second or more apart, is what ``GET /portfolio/fills`` says of it. One of which the answer was lost is looked up by its
 client_order_id; if Kalshi has neither it nor a fill in its market that is nobody's, two minutes after it was sent, it
 never came to be: by then its signature is too old to be taken.
 """
@@ -12,6 +12,7 @@ import asyncio
 import json
 import logging
 from collections import defaultdict
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
@@ -42,6 +43,7 @@ _LATE_MS: Final = 120_000
 
 _SKEW_MS: Final = 60_000
 _PAGE: Final = 500
+_AT_ONCE: Final = 8
 _FEW: Final = 20
 """Markets that are asked for one by one: the fills of all of them may be thousands."""
 
@@ -77,6 +79,7 @@ class Reconciler:
         self._journal = journal
         self._wake = asyncio.Event()
         self._gone: dict[Exchange, set[int]] = {}
+        self._has_news = False
         self._strangers: set[str] = set()
         self._told = 0
         self._is_capped = is_capped
@@ -86,14 +89,13 @@ class Reconciler:
     async def run(self) -> None:
         """Look until it is cancelled; what fails is tried again."""
         while True:
-            await self.look()
             self._wake.clear()
-            try:
-                async with asyncio.timeout(_EVERY_S):
-                    await self._wake.wait()
-                await asyncio.sleep(_SOON_S)  # one look for all that came to be doubtful together
-            except TimeoutError:
-                pass
+            await self.look()
+            if not self._has_news:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_EVERY_S):
+                        await self._wake.wait()
+            await asyncio.sleep(_SOON_S)  # one look for all that came to be doubtful together
 
     async def keep_synced(self) -> None:
         """Have the disk keep the journal, each second."""
@@ -106,6 +108,7 @@ class Reconciler:
 
     async def look(self) -> None:
         """Look once; what Kalshi doesn't say stays as it is."""
+        self._has_news = False
         for exchange in (EVENTS, PERPETUALS):
             try:
                 await self._look(exchange)
@@ -137,6 +140,7 @@ class Reconciler:
             listed_there = [*placed[order.asked.market], *listed]
             groups.append(await self._looked_up(order, listed_there, fills, is_late=order.number in late))
         self._gone[exchange] = {order.number for order in gone}
+        self._has_news |= not self._gone[exchange] <= gone_before
         states = [state for group in groups if self._is_unchanged(group, since) for state in group]
         self._tell(states)
         self._reservations.settle(states)
@@ -248,10 +252,9 @@ class Reconciler:
 
     async def _placed(self, exchange: Exchange, orders: list[ReservedOrder]) -> dict[str, list[dict[str, Any]]]:
         """Return the orders in the markets of these, since the oldest of each, by market."""
-        return {
-            market: await self._listed(exchange.orders, "orders", ticker=market, min_ts=since_s)
-            for market, since_s in _since(orders).items()
-        }
+        since = _since(orders)
+        queries = [{"ticker": market, "min_ts": since_s} for market, since_s in since.items()]
+        return dict(zip(since, await self._lists(exchange.orders, "orders", queries), strict=True))
 
     async def _fills(self, exchange: Exchange, orders: list[ReservedOrder]) -> dict[str, list[dict[str, Any]]]:
         """Return the fills since the oldest of these orders, by order; of their markets alone, where those are few."""
@@ -260,10 +263,20 @@ class Reconciler:
         if len(queries) > _FEW:
             queries = [{"min_ts": min(since.values())}]
         fills: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for query in queries:
-            for fill in await self._listed(exchange.fills, "fills", **query):
+        for listed in await self._lists(exchange.fills, "fills", queries):
+            for fill in listed:
                 fills[str(fill.get("order_id"))].append(fill)
         return fills
+
+    async def _lists(self, path: str, name: str, queries: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+        """Return a whole list for each query; some are asked for at once."""
+        turns = asyncio.Semaphore(_AT_ONCE)
+
+        async def listed(query: dict[str, Any]) -> list[dict[str, Any]]:
+            async with turns:
+                return await self._listed(path, name, **query)
+
+        return await asyncio.gather(*map(listed, queries))
 
     async def _listed(self, path: str, name: str, **query: str | int) -> list[dict[str, Any]]:
         """Return a whole list, page by page."""

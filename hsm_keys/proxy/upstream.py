@@ -222,13 +222,15 @@ class Upstream:
             method: Its method.
             target: Its path and query.
             sign: Signs it.
-            urgent: Whether it goes on a connection that is kept for such requests alone.
+            urgent: Whether it goes on a connection that is kept for such requests alone; on another one that is open,
+                if that one is in use.
 
         Raises:
             aiohttp.ClientError: If Kalshi can't be reached, doesn't answer, or answers with more than 1 MiB.
             HsmKeysError: Whatever signing raises; nothing was sent then.
         """
-        link, signed = await self._signed_link(self._urgent if urgent else self._links, sign)
+        apart = urgent and (self._urgent.has_idle or not self._links.has_idle)  # it may be busy being kept warm
+        link, signed = await self._signed_link(self._urgent if apart else self._links, sign)
         try:
             with await link.exchange(request_bytes(method, target, self._links.host, signed.items())) as answer:
                 body = bytearray()

@@ -11,7 +11,9 @@ import aiohttp
 import pytest
 
 from hsm_keys.proxy.links import Links, request_bytes
+from hsm_keys.proxy.metrics import Metrics
 from hsm_keys.proxy.reaching import NotHttpError
+from hsm_keys.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -340,3 +342,23 @@ def test_a_request_with_a_lines_end_in_a_part_is_never_written() -> None:
     ):
         with pytest.raises(ValueError, match="line's end"):
             request_bytes(method, target, host, [("A", value)])
+
+
+def test_what_is_urgent_waits_for_no_connection_while_there_is_one() -> None:
+    async def use(links: Links, kalshi: Kalshi) -> None:
+        async def signed() -> dict[str, str]:
+            return {}
+
+        async with Upstream(f"http://{links.host}/trade-api/v2", Metrics()) as upstream:
+            for links_of_it in (upstream._links, upstream._urgent):
+                links_of_it.put(await links_of_it.get())
+            before = kalshi.connections
+            link = await upstream._urgent.get()  # as if it was being kept warm
+            assert not upstream._urgent.has_idle
+            assert await upstream.own("DELETE", "/x", signed, urgent=True) == (200, b"{}")
+            assert kalshi.connections == before
+            upstream._urgent.put(link)
+            assert await upstream.own("DELETE", "/x", signed, urgent=True) == (200, b"{}")
+            assert link.idle_since == max(one.idle_since for one in upstream._urgent._idle)
+
+    run(lambda: Kalshi(*[OK] * 4), use)

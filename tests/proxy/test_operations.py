@@ -145,6 +145,31 @@ def test_many_who_ask_for_readiness_cost_one_signature(steered: tuple[Control, A
     assert key.signed == 1
 
 
+def test_a_cancel_goes_out_before_a_thread_or_the_disk_is_waited_for(
+    steered: tuple[Control, AuditTrail, Counted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control, _, _ = steered
+    steps: list[str] = []
+    monkeypatch.setattr(ProxySigner, "freeze", lambda _: steps.append("threads"))
+    monkeypatch.setattr(FreezeMarker, "write", lambda _, *, frozen: steps.append(f"disk: {frozen}"))
+
+    async def cancel_all() -> dict[str, Any]:
+        steps.append(f"cancel, frozen: {control.identity()['frozen']}")
+        await asyncio.sleep(0)
+        return {"problem": ""}
+
+    control.cancelling = cast("Cancelling", SimpleNamespace(cancel_all=cancel_all))
+
+    async def freeze_and_thaw() -> None:
+        freezing = asyncio.create_task(control.answer(make_mocked_request("POST", "/freeze/cancel-all")))
+        await asyncio.sleep(0)
+        await control.answer(make_mocked_request("POST", "/thaw"))
+        await freezing
+
+    asyncio.run(freeze_and_thaw())
+    assert steps == ["cancel, frozen: True", "threads", "disk: True", "disk: False"]
+
+
 def test_a_trail_that_cannot_be_written_is_what_status_says(
     steered: tuple[Control, AuditTrail, Counted], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from hsm_keys.kalshi.operations import REST_PREFIX
+from hsm_keys.proxy import reconciling
 from hsm_keys.proxy.accounts import CappedOrder, Demand
 from hsm_keys.proxy.exchanges import order_id_of, order_path
 from hsm_keys.proxy.journal import Journal, read_journal
@@ -237,3 +238,30 @@ def test_fills_are_asked_for_by_market_where_those_are_few(markets: int, kalshi:
     assert kalshi.look(2) == (markets, 0)
     asked = [query for path, query in kalshi.asked if path == "/portfolio/fills"]
     assert len(asked) == 2 * (markets if markets == 2 else 1)
+
+
+def test_an_order_that_is_gone_is_looked_for_again_soon_and_a_doubt_that_comes_while_it_looks_counts(
+    kalshi: Kalshi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciling, "_SOON_S", 0.0)
+    looks, seen = [0], asyncio.Event()
+    look = kalshi.looking.look
+
+    async def counted() -> None:
+        looks[0] += 1
+        if looks[0] == 2:
+            kalshi.held.on_doubt()
+        await look()
+        if looks[0] == 3:
+            seen.set()
+
+    async def run() -> None:
+        async with asyncio.timeout(20):
+            task = asyncio.create_task(kalshi.looking.run())
+            await seen.wait()
+            task.cancel()
+
+    monkeypatch.setattr(kalshi.looking, "look", counted)
+    kalshi.place()
+    asyncio.run(run())
+    assert kalshi.look() == (0, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -229,14 +230,16 @@ def serve(options: dict[str, Any]) -> None:
 
 
 def _note_when_it_is_asked(path: Path) -> None:
-    """Write to a file when the control socket was asked last (``time.monotonic``)."""
+    """Write to a file when the control socket was asked last (``time.monotonic``), once that is answered."""
     from hsm_keys.proxy.control import Control
 
     answer = Control.answer
 
-    def noted(control: Control, request: Any) -> Any:
-        path.write_text(str(time.monotonic()))
-        return answer(control, request)
+    async def noted(control: Control, request: Any) -> Any:
+        asked_at = str(time.monotonic())
+        answered = await answer(control, request)
+        await asyncio.to_thread(path.write_text, asked_at)
+        return answered
 
     Control.answer = noted  # type: ignore[assignment, method-assign]
 
