@@ -147,8 +147,10 @@ def run(
 def _container(share: Share, base_url: str, allowed: tuple[str, ...], pins: list[str], note: Note) -> Container:
     from hsm_keys.proxy.locations import state_folder
     from hsm_keys.running.containing.container import Container, check_system
+    from hsm_keys.running.containing.streams import check_streams
 
     check_system()
+    check_streams(_streams(pins))
     tokens = [] if share.clients is None else [share.clients]
     hidden: list[str | Path] = [*pins, *tokens, share.folder.parent, state_folder(share.name).parent]
     return Container(share.folder, base_url, share.port, allowed, hidden=hidden, note=note.relayed)

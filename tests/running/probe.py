@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import socket
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+FREE = "/dev/shm"  # noqa: S108 - the program's own: it may mount what it likes there
 
 given: dict[str, Any] = json.loads(sys.argv[1])
 found: dict[str, str] = {}
@@ -58,18 +61,62 @@ def unmount(path: str) -> object:
     return 0
 
 
-def syscall(number: int, *arguments: int) -> object:
+def syscall(number: int, *arguments: int) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syscall(number, *arguments) < 0:
+    result = int(libc.syscall(number, *arguments))
+    if result < 0:
         raise OSError(ctypes.get_errno(), "syscall")
+    return result
+
+
+def in_a_namespace(way: Callable[[], object]) -> object:
+    """Try it in a child with user and mount namespaces of its own, and so with all capabilities there."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    child = os.fork()
+    if child == 0:
+        try:
+            way() if libc.unshare(0x10000000 | 0x00020000) == 0 else os.stat("/nothing")  # noqa: PTH116
+            os._exit(0)
+        except OSError as error:
+            os._exit(error.errno or 1)
+    if number := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        raise OSError(number, "in a namespace")
     return 0
 
 
-def unmount_in_a_namespace(path: str) -> object:
+def mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(0x10000000 | 0x00020000) != 0:
-        raise OSError(ctypes.get_errno(), "unshare")
-    return unmount(path)
+    texts = [None if text is None else text.encode() for text in (source, target, kind)]
+    if libc.mount(*texts, ctypes.c_ulong(flags), None if options is None else options.encode()) != 0:
+        raise OSError(ctypes.get_errno(), "mount")
+
+
+def layer(hidden: str) -> object:
+    """Show the folder above a hidden one without what is mounted on it."""
+    mount("overlay", FREE, "overlay", 0, f"lowerdir={Path(hidden).parent}:/dev/pts")
+    return os.stat(f"{FREE}/{Path(hidden).name}/secret")  # noqa: PTH116
+
+
+def bind_above(hidden: str) -> object:
+    mount(str(Path(hidden).parent), FREE, None, 4096)
+    return os.stat(f"{FREE}/{Path(hidden).name}/secret")  # noqa: PTH116
+
+
+def processes_anew() -> object:
+    mount("proc", FREE, "proc", 0)
+    return writable(f"{FREE}/sys/kernel/core_pattern")
+
+
+def writable(path: str) -> object:
+    os.close(os.open(path, os.O_WRONLY))
+    return path
+
+
+def group_of_processes() -> object:
+    for folder, _, names in os.walk("/sys/fs/cgroup"):
+        if "cgroup.procs" in names:
+            return writable(f"{folder}/cgroup.procs")
+    raise FileNotFoundError(errno.ENOENT, "none")
 
 
 attempt("IPv4", lambda: tcp(given["address"], given["port"]))
@@ -101,6 +148,20 @@ attempt("ptrace of the run", lambda: trace(given["run"]))
 attempt("/proc of the run", lambda: os.stat(f"/proc/{given['run']}/environ"))  # noqa: PTH116
 attempt("shared memory", lambda: os.stat(given["shm"]))  # noqa: PTH116
 attempt("unmounting", lambda: unmount(given["hidden"]))
-attempt("unmounting in a namespace", lambda: unmount_in_a_namespace(given["hidden"]))
+attempt("unmounting in a namespace", lambda: in_a_namespace(lambda: unmount(given["hidden"])))
+attempt("a layer over what is hidden", lambda: in_a_namespace(lambda: layer(given["hidden"])))
+attempt("the folder above what is hidden", lambda: in_a_namespace(lambda: bind_above(given["hidden"])))
+attempt("another /proc", lambda: in_a_namespace(processes_anew))
+attempt("making /sys writable", lambda: in_a_namespace(lambda: mount("none", "/sys", None, 4096 | 32)))
+attempt("the folder that it was started in", lambda: os.stat("secret"))  # noqa: PTH116
+attempt("core_pattern", lambda: writable("/proc/sys/kernel/core_pattern"))
+attempt("interrupts", lambda: writable("/proc/irq/default_smp_affinity"))
+attempt("control groups", group_of_processes)
+attempt("another terminal", lambda: os.stat(given["terminal"]))  # noqa: PTH116
+attempt("typing", lambda: fcntl.ioctl(0, 0x5412, b"x"))
+attempt("pasting", lambda: fcntl.ioctl(0, 0x541C, b"\x03"))
+attempt("raw IP", lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1))
+attempt("frames", lambda: socket.socket(17, socket.SOCK_RAW, 0))
+attempt("the keeper's descriptors", lambda: syscall(438, syscall(434, 1, 0), 3, 0))
 found["processes"] = str(sum(name.isdigit() for name in os.listdir("/proc")))  # noqa: PTH208
 print(json.dumps(found))  # noqa: T201

@@ -16,6 +16,8 @@ import pytest
 
 from hsm_keys.errors import UsageError
 from hsm_keys.running.containing.hosts import Place, kalshi_hosts, places
+from hsm_keys.running.containing.kernel import ContainmentError
+from hsm_keys.running.containing.streams import check_streams
 from tests.support.cli import ROOT
 
 if TYPE_CHECKING:
@@ -85,11 +87,13 @@ def outside(tmp_path: Path) -> Iterator[Listening]:
 
 
 def test_no_way_leads_out(runs: Runs, token: TestToken, outside: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = runs.folder / "home"
-    home.mkdir()
-    (home / ".vault-token").write_text("secret")
-    monkeypatch.setenv("HOME", str(home))
-    with tempfile.NamedTemporaryFile(dir="/dev/shm") as shared:
+    terminal = os.openpty()
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as shared, tempfile.TemporaryDirectory() as home:
+        hidden = Path(home) / ".config" / "hsm-keys"
+        hidden.mkdir(parents=True)
+        for secret in (Path(home) / ".vault-token", hidden / "secret"):
+            secret.write_text("secret")
+        monkeypatch.setenv("HOME", home)
         given: dict[str, Any] = {
             "address": socket.gethostbyname(socket.gethostname()),
             "port": outside.port,
@@ -101,14 +105,31 @@ def test_no_way_leads_out(runs: Runs, token: TestToken, outside: Listening, monk
             "pin_file": str(token.pin_file),
             "run": os.getpid(),
             "shm": shared.name,
-            "hidden": str(runs.folder / "hsm-keys"),
+            "hidden": str(hidden),
+            "terminal": os.ttyname(terminal[1]),
         }
-        done = runs.run(sys.executable, PROBE, json.dumps(given), options=CONTAIN)
+        done = runs.run(sys.executable, PROBE, json.dumps(given), options=CONTAIN, cwd=hidden)
+    for end in terminal:
+        os.close(end)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert {name: said for name, said in found.items() if said.startswith("open")} == {}
     assert outside.came == 0
+    assert (found["typing"], found["pasting"]) == ("EACCES", "EACCES")  # by the filter: it has no terminal here
     assert found["processes"] == "2"  # the first one of the namespace, and itself
+
+
+def test_streams_that_lead_out_are_refused(tmp_path: Path) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    pair, datagrams = socket.socketpair(), socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with pair[0], pair[1], datagrams[0], datagrams[1], socket.socket() as network:
+        folder = os.open(tmp_path, os.O_RDONLY)
+        check_streams([pair[0].fileno(), null, 4711])  # as programs of Node.js start others; and one that is closed
+        for leading in (network.fileno(), datagrams[0].fileno(), folder):
+            with pytest.raises(ContainmentError, match="output"):
+                check_streams([null, leading, null])
+        os.close(folder)
+    os.close(null)
 
 
 def test_hosts_in_the_code_lead_to_the_proxy(runs: Runs) -> None:

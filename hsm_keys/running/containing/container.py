@@ -145,7 +145,7 @@ class Container:
             die_with_parent()
             show(self._view)
             kernel.drop_privileges()
-            kernel.filter_sockets()
+            kernel.filter_calls()
             be_private()
             self._theirs.sendall(_DONE)
             self._theirs.close()

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hsm_keys.running.containing.kernel import MS_NODEV, MS_NOEXEC, MS_NOSUID, bind, hide_folder, mount
+from hsm_keys.running.containing.kernel import (
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    bind,
+    hide_folder,
+    make_read_only,
+    mount,
+)
 from hsm_keys.stores import backends
 
 if TYPE_CHECKING:
@@ -15,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["View", "bundles", "hidden_paths", "show"]
 
-_DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty", "pts", "ptmx")
+_DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
+_WRITABLE: Final = 0o222
 _NAMED_BY: Final = (
     "HSM_KEYS_PIN_FILE",
     "KALSHI_PRIVATE_KEY_PATH",
@@ -85,14 +94,9 @@ def show(view: View) -> None:
     opened = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in [*view.shown, *view.replaced.values()]}
     devices = {name: os.open(f"/dev/{name}", os.O_PATH) for name in _DEVICES if Path("/dev", name).exists()}
     nothing = devices["null"]
-    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
-    hide_folder("/dev")
-    for name, descriptor in devices.items():
-        _place(descriptor, Path("/dev", name))
-    for name, target in (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
-        Path("/dev", name).symlink_to(target)
-    Path("/dev/shm").mkdir()  # noqa: S108 - a folder of the program's own
-    Path("/dev/shm").chmod(0o1777)  # noqa: S108
+    here = _current_folder()
+    _show_kernel(nothing)
+    _show_devices(devices)
     for path in view.hidden:
         _hide(path, nothing)
     for path, descriptor in opened.items():
@@ -103,6 +107,43 @@ def show(view: View) -> None:
             bind(f"/proc/self/fd/{opened[instead]}", str(path))
     for descriptor in (*opened.values(), *devices.values()):
         os.close(descriptor)
+    try:
+        os.chdir(here)  # the folder as it is to be seen: what was entered before shows what is hidden
+    except OSError:
+        os.chdir("/")
+
+
+def _current_folder() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        return "/"
+
+
+def _show_kernel(nothing: int) -> None:
+    """Give this process a /proc of its PID namespace. What sets the kernel is read-only there and in /sys.
+
+    Root could do that from a namespace, too: to have the kernel run a program outside, write to core_pattern (core(5)).
+    """
+    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    entries = [path for path in Path("/proc").iterdir() if not path.name.isdigit() and not path.is_symlink()]
+    for path in [*entries, Path("/sys")]:
+        if (path.is_dir() or path.stat().st_mode & _WRITABLE) and not make_read_only(str(path)):
+            _hide(path, nothing)
+
+
+def _show_devices(devices: Mapping[str, int]) -> None:
+    """Give this process a /dev with these devices, and terminals of its own: in others it could read what is typed."""
+    hide_folder("/dev")
+    for name, descriptor in devices.items():
+        _place(descriptor, Path("/dev", name))
+    Path("/dev/pts").mkdir()
+    mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620")
+    links = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "ptmx": "pts/ptmx"}
+    for name, target in links.items():
+        Path("/dev", name).symlink_to(target)
+    Path("/dev/shm").mkdir()  # noqa: S108 - a folder of the program's own
+    Path("/dev/shm").chmod(0o1777)  # noqa: S108
 
 
 def _hide(path: Path, nothing: int) -> None:

@@ -17,9 +17,10 @@ __all__ = [
     "ContainmentError",
     "bind",
     "drop_privileges",
-    "filter_sockets",
+    "filter_calls",
     "hide_folder",
     "leave_namespaces",
+    "make_read_only",
     "mount",
     "raise_loopback",
 ]
@@ -39,6 +40,11 @@ MS_NOEXEC: Final = 8
 _MS_BIND: Final = 4096
 _MS_REC: Final = 16384
 _MS_SLAVE: Final = 1 << 19
+
+_MOUNT_SETATTR: Final = 442  # on every machine; glibc has it from 2.36 on
+_AT_FDCWD: Final = -100
+_AT_RECURSIVE: Final = 0x8000
+_MOUNT_ATTR_RDONLY: Final = 1
 
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCSIFFLAGS: Final = 0x8914
@@ -128,6 +134,19 @@ def hide_folder(path: str, *, mode: str = "755") -> None:
     mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV, f"mode={mode}")
 
 
+class _MountAttributes(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd"))
+
+
+def make_read_only(path: str) -> bool:
+    """Let nothing be written at a path and in what is mounted below it; tell whether the kernel can (5.12)."""
+    bind(path, path)
+    attributes = _MountAttributes(attr_set=_MOUNT_ATTR_RDONLY)
+    size = ctypes.c_size_t(ctypes.sizeof(attributes))
+    given = (_AT_FDCWD, os.fsencode(path), _AT_RECURSIVE, ctypes.byref(attributes), size)
+    return bool(_libc().syscall(_MOUNT_SETATTR, *given) == 0)
+
+
 class _CapHeader(ctypes.Structure):
     _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
 
@@ -159,19 +178,22 @@ _UNKNOWN: Final = 0x00050000 | 38  # ENOSYS
 _NUMBER, _ARCHITECTURE, _FIRST, _SECOND = 0, 4, 16, 24
 _X32: Final = 0x40000000
 _IO_URING_SETUP: Final = 425
-_CALLS: Final = {"x86_64": (0xC000003E, 41, 53), "aarch64": (0xC00000B7, 198, 199)}
-"""By machine: AUDIT_ARCH, and the numbers of socket(2) and socketpair(2)."""
+_TIOCSTI: Final = 0x5412
+_TIOCLINUX: Final = 0x541C
+_CALLS: Final = {"x86_64": (0xC000003E, 41, 53, 16), "aarch64": (0xC00000B7, 198, 199, 29)}
+"""By machine: AUDIT_ARCH, and the numbers of socket(2), socketpair(2) and ioctl(2)."""
 
 
 class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
-def filter_sockets() -> None:
-    """Allow sockets of IPv4, IPv6 and netlink alone from now on, and pairs of connected Unix sockets.
+def filter_calls() -> None:
+    """Allow sockets of IPv4, IPv6 and netlink alone from now on, and pairs of connected Unix sockets; no typing.
 
     A network namespace doesn't hold Unix sockets that have a path, VSOCK and others: a file is reached from everywhere.
     io_uring, which makes sockets past this filter, and other ABIs, with other numbers, are as if there were none.
+    What is typed into the terminal by ioctl_tty(2) would be run by the shell that reads it when the program has ended.
 
     Raises:
         ContainmentError: If it can't be had on this machine.
@@ -182,7 +204,7 @@ def filter_sockets() -> None:
             f"programs can't be contained on {platform.machine()}; the program was not started",
             hint="run it on x86_64 or aarch64",
         )
-    architecture, make, pair = known
+    architecture, make, pair, control = known
     steps = [
         (_LOAD, 0, 0, _ARCHITECTURE),
         (_IF_EQUAL, 1, 0, architecture),
@@ -192,6 +214,12 @@ def filter_sockets() -> None:
         (_RETURN, 0, 0, _UNKNOWN),
         (_IF_EQUAL, 0, 1, _IO_URING_SETUP),
         (_RETURN, 0, 0, _UNKNOWN),
+        (_IF_EQUAL, 0, 5, control),
+        (_LOAD, 0, 0, _SECOND),
+        (_IF_EQUAL, 2, 0, _TIOCSTI),
+        (_IF_EQUAL, 1, 0, _TIOCLINUX),
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, _REFUSE),
         (_IF_EQUAL, 0, 5, make),
         (_LOAD, 0, 0, _FIRST),
         (_IF_EQUAL, 9, 0, int(socket.AF_INET)),
