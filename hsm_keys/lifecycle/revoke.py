@@ -23,8 +23,8 @@ from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.rights import check_manages, manages_keys, may_manage
 from hsm_keys.lifecycle.targets import Target, check_not_foreign, find_target, keys_named
 from hsm_keys.signing.environments import check_environment
-from hsm_keys.stores.abilities import RenamesKeys
-from hsm_keys.stores.key_names import ENDING, SUCCESSOR
+from hsm_keys.stores.abilities import ImportsKeys, RenamesKeys
+from hsm_keys.stores.key_names import ENDING, IMPORTING, SUCCESSOR
 from hsm_keys.stores.ownership import ours
 
 if TYPE_CHECKING:
@@ -170,9 +170,15 @@ class Revoker:
         with exclusive(self._store, target.name.partition("+")[0] or str(target.api_key_id)):
             key = self._unchanged(target)
             if target.api_key_id is not None:
+                self._end_import(key)
                 key = self._end(target, target.api_key_id, key, destroy=plan.destroy)
             private_half = self._private_half(key, destroy=plan.destroy)
         return Revoked(target.name, target.api_key_id, target.api_key_id is not None, private_half)
+
+    def _end_import(self, key: StoredKey | None) -> None:
+        """Remove the mark that a killed `generate` left beside the key that it had put in: nothing is to go on."""
+        if key is not None and key.api_key_id is not None and self._store.holds(key.name + IMPORTING):
+            ImportsKeys.of(self._store).imports().end(key.name)
 
     def _end(self, target: Target, api_key_id: str, key: StoredKey | None, *, destroy: bool) -> StoredKey | None:
         """End the API key; return the pair, under the name that it has then."""

@@ -86,6 +86,7 @@ class Process:
         machine: Where; locks are a machine's.
         what: The command, for the story and the tally.
         faults: What goes wrong.
+        environment: Where it is pointed at.
         skew_s: How far its clock is off.
         luck: Which jitter it has.
     """
@@ -97,12 +98,14 @@ class Process:
         what: str,
         faults: tuple[Fault, ...],
         *,
+        environment: str = "prod",
         skew_s: float = 0.0,
         luck: int = 0,
     ) -> None:
         self.operator = operator
         self.machine = machine
         self.what = what
+        self.environment = environment
         self.skew_s = skew_s
         self.dead = False
         self.killed_at = ""

@@ -238,6 +238,7 @@ class Life:
             machine,
             f"{command} on {script.store}",
             step.faults,
+            environment=step.environment,
             skew_s=skew,
             luck=script.name.seed % 2 if script.lag_s else 0,
         )
@@ -309,7 +310,8 @@ class Life:
         public = self.store.labels().get(step.name)
         kalshi = self.kalshis[step.environment]
         if public is not None and not any(other.living(public) for other in self.kalshis.values()):
-            kalshi.add(step.name, public, self.script.scopes, self.script.subaccount)
+            listing = kalshi.add(step.name, public, self.script.scopes, self.script.subaccount)
+            self.judge.by_hand.add(listing.api_key_id)
             self.world.clock.pass_(60.0)
 
     def _handed(self, step: Step) -> str:

@@ -123,10 +123,11 @@ class Rest:
 
     def _check_no_orphans(self) -> None:
         publics = self._life.store.publics()
+        known = self._life.theirs | self._life.judge.by_hand
         for kalshi in self._life.kalshis.values():
             for key in kalshi.living():
                 api_key_id = key.listing.api_key_id
-                if api_key_id not in self._life.theirs and key.public not in publics:
+                if api_key_id not in known and key.public not in publics:
                     raise Violated(f"nobody has the private half of API key {short(api_key_id)}, and it lives")
 
     def _check_name(self, name: str, kalshi: Kalshi) -> None:

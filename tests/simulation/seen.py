@@ -67,7 +67,7 @@ class Seen:
                 (script.store, script.scopes, script.subaccount, script.unique),
                 (world.pairs_taken, world.uniques_taken),
                 (process.machine, *sorted(STAGE.holders)) if STAGE.holders else (),
-                (judge.moved, frozenset(judge.proved), len(life.theirs)),
+                (judge.moved, frozenset(judge.proved), frozenset(judge.by_hand), len(life.theirs)),
                 life.store.snapshot(),
                 *((kalshi.lag_s, kalshi.snapshot()) for kalshi in life.kalshis.values()),
             )

@@ -62,6 +62,9 @@ FOUND = {
     "generate left its mark in KMS where the name was taken meanwhile": life(
         "kms", (), Step(0, "generate", faults=after(1)), Step(0, "enroll"), Step(0, "generate")
     ),
+    "reconcile said generate for a key that was revoked before the mark of its import had gone": life(
+        "token", (), Step(0, "generate", faults=before(7)), Step(0, "revoke")
+    ),
     "reconcile said enroll for what an interrupted generate had imported": life(
         "vault", (), Step(0, "generate", faults=after(3)), Step(0, "revoke")
     ),
