@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from importlib import import_module
@@ -146,6 +147,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Args:
         arguments: What follows the program's name; by default this process's, whose standard streams are claimed then.
     """
+    if "_HSM_KEYS_COMPLETE" in os.environ:
+        from hsm_keys.cli.bash_words import complete_words_with_colons
+
+        complete_words_with_colons()
     argv = list(sys.argv[1:] if arguments is None else arguments)
     as_json = wants_json(argv)
     if arguments is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -62,6 +63,46 @@ def test_every_name_of_a_key_and_every_scope_is_completed() -> None:
 def test_scopes() -> None:
     assert proposed("hsm-keys enroll --scope ") == list(SCOPES)
     assert proposed("hsm-keys generate ci --scope write::t") == ["write::trade", "write::transfer"]
+
+
+@pytest.mark.program
+def test_bash_itself_completes_what_has_colons() -> None:
+    """Bash breaks words at colons unless it is told otherwise; a terminal shows what becomes of them."""
+    program = f"{sys.executable} -m hsm_keys"
+    prepare = f"""
+bind 'set bell-style none'
+hsm-keys() {{ {program} "$@"; }}
+eval "$(_HSM_KEYS_COMPLETE=bash_source {program})"
+PS1='ready> '
+"""
+    typed = {
+        "generate ci --scope write::trad\t": "generate ci --scope write::trade ",
+        "enroll --scope=read::por\t": "enroll --scope=read::portfolio_balance ",
+        "enroll --scope rea\t": "enroll --scope read",
+    }
+    child, terminal = pty.fork()
+    if child == 0:  # pragma: no cover - another process
+        os.environ.update(PYTHONPATH=str(ROOT), TERM="dumb", COLUMNS="200")
+        os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])  # noqa: S606
+    shown = b""
+
+    def until(text: str) -> None:
+        nonlocal shown
+        while text.encode() not in shown:
+            shown += os.read(terminal, 4096)
+
+    os.write(terminal, prepare.encode())
+    until("ready> ")
+    for keys, line in typed.items():
+        shown = b""
+        os.write(terminal, f"hsm-keys {keys}".encode())
+        until(f"hsm-keys {line}")
+        os.write(terminal, b"#\x15:\n")  # a key behind it has come, too: the line is given up
+        until(f"hsm-keys {line}#")
+        until("ready> ")
+    os.write(terminal, b"exit\n")
+    os.close(terminal)
+    os.waitpid(child, 0)
 
 
 @pytest.mark.softhsm
