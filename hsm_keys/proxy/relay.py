@@ -87,6 +87,7 @@ class End(asyncio.Protocol):
         self._former = former
         self._take_over = take_over
         self._other: End | None = None
+        self._closing: asyncio.TimerHandle | None = None
         self.passed: Callable[[bytes], bytes] = bytes
         """Gives what is passed on of what came here."""
 
@@ -130,17 +131,20 @@ class End(asyncio.Protocol):
             self._other.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Close the other end, too."""
+        """Close the other end, too, and let go of it: a session must not wait for the garbage collector."""
         self.over.set()
-        if self._other is not None:
-            self._other.close()
+        if self._closing is not None:
+            self._closing.cancel()
+        other, self._other, self.passed = self._other, None, bytes
+        if other is not None:
+            other.close()
         self._former.connection_lost(exc)
 
     def close(self) -> None:
         """Close it when what was sent to it has been taken, or after a few seconds."""
         if not self.transport.is_closing():
             self.transport.close()
-            asyncio.get_running_loop().call_later(_CLOSING_S, self.transport.abort)
+            self._closing = asyncio.get_running_loop().call_later(_CLOSING_S, self.transport.abort)
 
 
 class Relay:

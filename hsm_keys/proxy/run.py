@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from hsm_keys.proxy.options import Options, ProxySettings
     from hsm_keys.signing.signer import RequestSigner
 
-__all__ = ["run"]
+__all__ = ["freeze_objects", "run"]
 
 _WATCH_S: Final = 0.2
 _SWITCH_S: Final = 0.0002
@@ -100,6 +100,17 @@ def run(
         signs.close()
         marker.close()
         journal.close()
+
+
+def freeze_objects() -> None:
+    """Have the garbage collector leave alone what is there now: to look through it again and again holds up requests.
+
+    It looks through what has grown old once that is a quarter of what it found the last time. So it looks once more,
+    at nothing: otherwise it would wait for the remains of thousands of WebSocket sessions, 5 KB each.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.collect()
 
 
 class _Proxy:
@@ -176,7 +187,7 @@ class _Proxy:
             numbers = allowance.summary()
             report(f"serving {options.name!r} at {where}, for {base_url}; {numbers}")
             serving.set()
-            gc.freeze()  # what is there now stays: to look through it again and again would hold up requests
+            freeze_objects()
             if options.ahead:
                 cost = presign_cost(routes=options.ahead, rate=options.presign_rate).signatures_per_hour
                 report(f"signing ahead makes up to {cost:,.0f} signatures an hour that nobody uses")

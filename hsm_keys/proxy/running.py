@@ -86,8 +86,9 @@ class Running:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end = None
-        if self._scope is not None:
-            await self._scope.__aexit__(kind, error, trace)
+        scope, self._scope = self._scope, None  # it holds the task, which holds this
+        if scope is not None:
+            await scope.__aexit__(kind, error, trace)
 
 
 class _Counted:

@@ -305,7 +305,7 @@ class Upstream:
 
     async def _handshake(self, request: ClientRequest, signing: RequestSigning) -> aiohttp.ClientResponse | Reply:
         """Return Kalshi's answer to the client's handshake, or a refusal in its place."""
-        _sign.set(signing.headers)
+        signs = _sign.set(signing.headers)
         path = request.raw_path.partition("?")[0]
         origin = self._websocket_origins.get(path, self._websocket_origins[WEBSOCKET_PATH])
         headers = CIMultiDict(to_kalshi(request.headers))
@@ -314,6 +314,8 @@ class Upstream:
             return await self._request("GET", origin, request.raw_path, headers)
         except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
             return _unreached(error, "network", "Kalshi can't be reached ({})")
+        finally:
+            _sign.reset(signs)
 
     async def _request(
         self,

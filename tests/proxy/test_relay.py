@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import gc
 import hashlib
 import random
 import socket
 import struct
 import threading
-from typing import TYPE_CHECKING
+import weakref
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from hsm_keys.proxy.access import Caller
+from hsm_keys.proxy.relay import End, Relay
+from hsm_keys.proxy.running import Running
 from tests.support.http_heads import head_of
 from tests.support.running_proxy import RunningProxy, with_key_in_memory
 
@@ -19,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from hsm_keys.proxy.sessions import JudgedSession
     from hsm_keys.sandbox import SandboxServer
 
 WS = "/trade-api/ws/v2"
@@ -225,3 +233,45 @@ def test_a_proxy_that_stops_says_so_where_a_frame_may_stand(
     stopping.join(20)
     assert not stopping.is_alive()
     there.close()
+
+
+class Socket(asyncio.Transport):
+    """In place of a connection: holds no protocol."""
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Nothing."""
+
+    def resume_reading(self) -> None:
+        """Nothing."""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        """Nothing: the test ends it."""
+
+    def abort(self) -> None:
+        raise AssertionError("it was closed before")
+
+
+def test_a_session_leaves_nothing_to_the_garbage_collector() -> None:
+    """It holds 5 KB, and what has grown old is looked through once in thousands of sessions."""
+
+    async def session() -> list[weakref.ref[object]]:
+        running = Running(Caller("bot"))
+        async with running:
+            here, there = (End(Socket(), asyncio.Protocol(), lambda _end: None) for _ in range(2))
+            relay = Relay(here, there, cast("JudgedSession", SimpleNamespace(passed=bytes)))
+            running.end_by(relay.part)
+            passing = asyncio.ensure_future(relay.run())
+            await asyncio.sleep(0)
+            here.connection_lost(None)
+            there.connection_lost(None)
+            await passing
+        return [weakref.ref(one) for one in (running, relay, here, there)]
+
+    gc.disable()
+    try:
+        assert [left() for left in asyncio.run(session())] == [None] * 4
+    finally:
+        gc.enable()
