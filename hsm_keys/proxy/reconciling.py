@@ -44,8 +44,7 @@ _LATE_MS: Final = 120_000
 _SKEW_MS: Final = 60_000
 _PAGE: Final = 500
 _AT_ONCE: Final = 8
-_FEW: Final = 20
-"""Markets that are asked for one by one: the fills of all of them may be thousands."""
+"""Markets of which the lists are asked for at once."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -135,7 +134,7 @@ class Reconciler:
         fills = await self._fills(exchange, gone + [order for order in lost if order.number in late])
         groups = [_resting(order, resting) for order in known if order.order_id in resting]
         groups += [await self._ended(order, fills) for order in gone if order.number in gone_before]
-        placed = await self._placed(exchange, lost)
+        placed = await self._by_market(exchange.orders, "orders", lost)
         for order in lost:
             listed_there = [*placed[order.asked.market], *listed]
             groups.append(await self._looked_up(order, listed_there, fills, is_late=order.number in late))
@@ -250,33 +249,29 @@ class Reconciler:
         said = _read(body).get("order") if status == HTTPStatus.OK else None
         return said if isinstance(said, dict) else {}
 
-    async def _placed(self, exchange: Exchange, orders: list[ReservedOrder]) -> dict[str, list[dict[str, Any]]]:
-        """Return the orders in the markets of these, since the oldest of each, by market."""
-        since = _since(orders)
-        queries = [{"ticker": market, "min_ts": since_s} for market, since_s in since.items()]
-        return dict(zip(since, await self._lists(exchange.orders, "orders", queries), strict=True))
-
     async def _fills(self, exchange: Exchange, orders: list[ReservedOrder]) -> dict[str, list[dict[str, Any]]]:
-        """Return the fills since the oldest of these orders, by order; of their markets alone, where those are few."""
-        since = _since(orders)
-        queries: list[dict[str, Any]] = [{"ticker": market, "min_ts": since_s} for market, since_s in since.items()]
-        if len(queries) > _FEW:
-            queries = [{"min_ts": min(since.values())}]
+        """Return the fills in the markets of these, since the oldest of each, by order."""
         fills: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for listed in await self._lists(exchange.fills, "fills", queries):
+        for listed in (await self._by_market(exchange.fills, "fills", orders)).values():
             for fill in listed:
                 fills[str(fill.get("order_id"))].append(fill)
         return fills
 
-    async def _lists(self, path: str, name: str, queries: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-        """Return a whole list for each query; some are asked for at once."""
+    async def _by_market(
+        self, path: str, name: str, orders: Iterable[ReservedOrder]
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Return a list for each of these orders' markets, since the oldest of each: all others may be far longer."""
+        since: dict[str, int] = {}
+        for order in orders:
+            at_s = (order.at_ms - _SKEW_MS) // 1000
+            since[order.asked.market] = min(at_s, since.get(order.asked.market, at_s))
         turns = asyncio.Semaphore(_AT_ONCE)
 
-        async def listed(query: dict[str, Any]) -> list[dict[str, Any]]:
+        async def listed(market: str, since_s: int) -> list[dict[str, Any]]:
             async with turns:
-                return await self._listed(path, name, **query)
+                return await self._listed(path, name, ticker=market, min_ts=since_s)
 
-        return await asyncio.gather(*map(listed, queries))
+        return dict(zip(since, await asyncio.gather(*map(listed, since, since.values())), strict=True))
 
     async def _listed(self, path: str, name: str, **query: str | int) -> list[dict[str, Any]]:
         """Return a whole list, page by page."""
@@ -297,15 +292,6 @@ class Reconciler:
             listed += page
             if not cursor:
                 return listed
-
-
-def _since(orders: Iterable[ReservedOrder]) -> dict[str, int]:
-    """Return from when on the lists of each market may name one of these orders; Unix seconds."""
-    since: dict[str, int] = {}
-    for order in orders:
-        at_s = (order.at_ms - _SKEW_MS) // 1000
-        since[order.asked.market] = min(at_s, since.get(order.asked.market, at_s))
-    return since
 
 
 def _read(body: bytes) -> dict[str, Any]:
