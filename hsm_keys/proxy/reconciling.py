@@ -130,7 +130,7 @@ class Reconciler:
         lost = [order for order in orders if not order.order_id and not order.is_under_way]
         gone = [order for order in known if order.order_id not in resting]
         gone_before = self._gone.get(exchange, set())
-        late = {order.number for order in lost if self._reservations.now() - order.at_ms > self._late_ms}
+        late = {order.number for order in lost if self._reservations.age_ms(order) > self._late_ms}
         fills = await self._fills(exchange, gone + [order for order in lost if order.number in late])
         groups = [_resting(order, resting) for order in known if order.order_id in resting]
         groups += [await self._ended(order, fills) for order in gone if order.number in gone_before]
@@ -186,8 +186,8 @@ class Reconciler:
         asked = order.asked
         if asked.amends:
             return await self._looked_up_amendment(order) if is_late else []
-        if (same := self._of_its_name(order, placed)) is not None:
-            return _found(order, same)
+        if same := self._of_its_name(order, placed):
+            return _found(order, *same)
         if not is_late:
             return []
         known = {str(one.get("order_id")) for one in placed}
@@ -202,15 +202,16 @@ class Reconciler:
                 return []
         return [State(order.number, 0, 0)]
 
-    def _of_its_name(self, order: ReservedOrder, placed: list[dict[str, Any]]) -> dict[str, Any] | None:
-        """Return the order that Kalshi lists under this one's name; None for none.
+    def _of_its_name(self, order: ReservedOrder, placed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the orders that Kalshi lists under this one's name.
 
-        An amendment may have given that name to another order, too: one that is held already isn't meant, and of
-        several the largest is believed.
+        There may be several: one that had the name before and is over, one that an amendment gave the name to. One that
+        is held already isn't meant.
         """
-        mine = [one for one in placed if one.get("client_order_id") == order.asked.client_order_id]
-        mine = [one for one in mine if self._reservations.asked(str(one.get("order_id"))) in (None, order)]
-        return max(mine, key=lambda one: sum(count or 0 for count in _counts(order, one)), default=None)
+        mine = {
+            str(one.get("order_id")): one for one in placed if one.get("client_order_id") == order.asked.client_order_id
+        }
+        return [one for order_id, one in mine.items() if self._reservations.asked(order_id) in (None, order)]
 
     async def _looked_up_amendment(self, order: ReservedOrder) -> list[State]:
         """Return what became of an amendment of which the answer was lost; nothing if that can't be told."""
@@ -263,7 +264,7 @@ class Reconciler:
         """Return a list for each of these orders' markets, since the oldest of each: all others may be far longer."""
         since: dict[str, int] = {}
         for order in orders:
-            at_s = (order.at_ms - _SKEW_MS) // 1000
+            at_s = (order.since_ms - _SKEW_MS) // 1000
             since[order.asked.market] = min(at_s, since.get(order.asked.market, at_s))
         turns = asyncio.Semaphore(_AT_ONCE)
 
@@ -332,10 +333,13 @@ def _resting(order: ReservedOrder, resting: dict[str, dict[str, Any]]) -> list[S
     return [] if (state.filled, state.live) == (order.filled, order.live) else [state]
 
 
-def _found(order: ReservedOrder, said: dict[str, Any]) -> list[State]:
-    """Return what became of an order that Kalshi lists."""
-    filled, remaining = _counts(order, said)
-    if filled is None or remaining is None or not said.get("order_id"):
+def _found(order: ReservedOrder, *listed: dict[str, Any]) -> list[State]:
+    """Return what became of an order that Kalshi lists; of several that it may be, the most that any says."""
+    counts = [_counts(order, said) for said in listed]
+    if any(None in pair for pair in counts) or not all(said.get("order_id") for said in listed):
         return []
-    may_rest = said.get("status", "resting") == "resting"  # of perpetual futures that isn't said
-    return [State(order.number, filled, remaining if may_rest else 0, str(said["order_id"]))]
+    rests = [said.get("status", "resting") == "resting" for said in listed]  # of perpetual futures that isn't said
+    lives = [(remaining or 0) if may_rest else 0 for (_, remaining), may_rest in zip(counts, rests, strict=True)]
+    live = max(lives)
+    order_id = str(listed[lives.index(live)]["order_id"])
+    return [State(order.number, max(filled or 0 for filled, _ in counts), live, order_id)]

@@ -47,8 +47,10 @@ class ReservedOrder:
         filled: Hundredths of a contract that were filled.
         base: What was filled of the same order at Kalshi before it was amended.
         order_id: Its id at Kalshi; empty until Kalshi has said it.
+        since_ms: The time that the clock gave then, by which Kalshi's lists name it; ``at_ms`` never goes back.
         is_under_way: Whether its request isn't answered yet.
         changed: The number of the last change; rises with each.
+        began_ms: The same time by the steady clock.
     """
 
     number: int
@@ -59,8 +61,10 @@ class ReservedOrder:
     filled: int = 0
     base: int = 0
     order_id: str = ""
+    since_ms: int = 0
     is_under_way: bool = False
     changed: int = 0
+    began_ms: int = 0
 
 
 class State(NamedTuple):
@@ -92,7 +96,8 @@ class Reservations:
         orders: The orders that hold something and may still fill, by number.
         changes: How many changes there were.
         on_doubt: Called when it isn't known what became of an order.
-        clock: Gives the time in Unix milliseconds.
+        clock: Gives the time in Unix milliseconds; it may be set while this runs.
+        steady: Gives milliseconds that go on whatever the clock is set to.
 
     Raises:
         JournalError: If the journal can't be read.
@@ -103,6 +108,7 @@ class Reservations:
     changes: int = 0
     on_doubt: Callable[[], None] = lambda: None
     clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    steady: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000
     _by_id: dict[str, int] = field(default_factory=dict)
     _names: dict[str, int] = field(default_factory=dict)
     _accounts: dict[str, CapAccount] = field(default_factory=dict)
@@ -155,6 +161,10 @@ class Reservations:
         """Return the time in Unix milliseconds; a clock that was set back gives nothing back."""
         return self._until(self.clock())
 
+    def age_ms(self, order: ReservedOrder) -> int:
+        """Return how long ago an order was reserved for, whatever the clock was set to since."""
+        return self.steady() - order.began_ms
+
     def _until(self, now_ms: int) -> int:
         self._now_ms = max(self._now_ms, now_ms)
         return self._now_ms
@@ -191,9 +201,13 @@ class Reservations:
         Raises:
             JournalError: If it can't be written; nothing is held then.
         """
-        now_ms = self.now()
-        self._write(["+", now_ms, client, self._next, remember, demand.orders])
-        return self._reserve(client, demand, now_ms, remember=remember, is_under_way=True)
+        since_ms = self.clock()
+        now_ms = self._until(since_ms)
+        self._write(["+", now_ms, client, self._next, remember, demand.orders, since_ms])
+        reserved = self._reserve(client, demand, now_ms, since_ms, remember=remember)
+        for order in reserved:
+            order.is_under_way = True
+        return reserved
 
     def settle(self, states: Iterable[State]) -> None:
         """Note what is known of orders. What can't be written down is noted all the same: a restart looks it up."""
@@ -234,12 +248,13 @@ class Reservations:
         self._compact_at = max(_COMPACT, 2 * self.journal.size)
 
     def _reserve(
-        self, client: str, demand: Demand, now_ms: int, *, remember: bool, is_under_way: bool = False
+        self, client: str, demand: Demand, now_ms: int, since_ms: int, *, remember: bool
     ) -> list[ReservedOrder]:
         reserved = []
+        began_ms = self.steady() - max(0, self.clock() - since_ms)
         accounts = self.account(client), self.account(ALL)
         for asked, cost in zip(demand.orders, demand.costs, strict=True):
-            order = ReservedOrder(self._next, client, now_ms, asked, asked.size, is_under_way=is_under_way)
+            order = ReservedOrder(self._next, client, now_ms, asked, asked.size, since_ms=since_ms, began_ms=began_ms)
             self._next += 1
             self._hold(order, cost, () if asked.perps else accounts)
             reserved.append(order)
@@ -332,9 +347,9 @@ class Reservations:
 
     def _replay(self, line: list[Any]) -> None:
         match line:
-            case ["+", now_ms, client, _, remember, orders]:
+            case ["+", now_ms, client, _, remember, orders, since_ms]:
                 demand = Demand([CappedOrder(*asked) for asked in orders])
-                self._reserve(client, demand, self._until(now_ms), remember=remember)
+                self._reserve(client, demand, self._until(now_ms), since_ms, remember=remember)
             case ["=", now_ms, states]:
                 self._settle([State(*state) for state in states], self._until(now_ms))
             case ["snapshot", now_ms, following, *parts]:
@@ -351,7 +366,7 @@ class Reservations:
             "snapshot",
             self._now_ms,
             self._next,
-            [astuple(order)[:8] for order in self.orders.values()],
+            [astuple(order)[:9] for order in self.orders.values()],
             [[name, minute, spent] for name, account in clients for minute, spent in account.day.minutes],
             [
                 [name, ticker, market.net]
@@ -365,6 +380,7 @@ class Reservations:
     def _restore(self, now_ms: int, orders: Any, days: Any, nets: Any, recent: Any) -> None:
         for number, client, at_ms, asked, *rest in orders:
             order = ReservedOrder(number, client, at_ms, CappedOrder(*asked), *rest)
+            order.began_ms = self.steady() - max(0, self.clock() - order.since_ms)
             self._hold(order, _cost_of(order.filled, order.live, order.asked), self._accounts_of(order))
         for name, minute, spent in days:
             self.account(name).day.add(spent, minute * MINUTE_MS)

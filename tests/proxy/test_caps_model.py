@@ -121,7 +121,7 @@ class Exchange(RuleBasedStateMachine):
 
     def start(self) -> None:
         self.journal = Journal(self.folder)
-        reservations = Reservations(self.journal, clock=lambda: self.now_ms)
+        reservations = Reservations(self.journal, clock=lambda: self.now_ms, steady=lambda: self.now_ms)
         self.judge = Judge(parse_policy(self.policy), frozen=self.frozen, reservations=reservations)
         self.looking = Reconciler(reservations, self.get, self.journal, lambda: True)
 

@@ -32,7 +32,8 @@ class Kalshi:
 
     def __init__(self, journal: Journal) -> None:
         self.now_ms = 1_700_000_000_000
-        self.held = Reservations(journal, clock=lambda: self.now_ms)
+        self.set_ms = 0
+        self.held = Reservations(journal, clock=lambda: self.now_ms, steady=lambda: self.now_ms - self.set_ms)
         self.orders: list[dict[str, Any]] = []
         self.fills: list[dict[str, Any]] = []
         self.only_by_id: dict[str, dict[str, Any]] = {}
@@ -68,6 +69,10 @@ class Kalshi:
             {"order_id": order_id, "client_order_id": "c1", "status": status, "yes_price_dollars": "0.500000"}
             | {"fill_count_fp": filled, "remaining_count_fp": remaining, "ticker": "KXTEST-1", **said}
         )
+
+    def set_clock(self, by_ms: int) -> None:
+        self.now_ms += by_ms
+        self.set_ms += by_ms
 
     def look(self, times: int = 1) -> tuple[int, int]:
         """Look, and return what was spent and what may still be, in contracts at half a dollar."""
@@ -124,6 +129,40 @@ def test_an_order_that_never_came_to_be_is_given_back_when_its_signature_is_too_
     assert kalshi.look() == (0, 10)
     kalshi.now_ms += 1
     assert kalshi.look() == (0, 0)
+
+
+@pytest.mark.parametrize("by_ms", [-3_600_000, 3_600_000, 90_000_000])
+def test_a_clock_that_is_set_gives_nothing_back_before_its_time(by_ms: int, kalshi: Kalshi) -> None:
+    kalshi.place(order_id="")
+    kalshi.set_clock(by_ms)
+    assert kalshi.look(2) == (0, 10)
+    kalshi.now_ms += LATE_MS
+    assert kalshi.look() == (0, 10)
+    kalshi.now_ms += 1
+    assert kalshi.look() == (0, 0)
+
+
+def test_an_order_is_looked_for_by_the_time_that_the_clock_gave(kalshi: Kalshi, tmp_path: Path) -> None:
+    kalshi.set_clock(3_600_000)  # an hour ahead,
+    kalshi.place(ORDER._replace(market="KXOTHER", client_order_id="c0"), "o0")
+    kalshi.set_clock(-3_600_000)  # and put right
+    order = kalshi.place(order_id="")
+    kalshi.look()
+    asked = parse_qs(next(query for _, query in kalshi.asked if "ticker=KXTEST-1" in query))
+    assert int(asked["min_ts"][0]) == kalshi.now_ms // 1000 - 60
+    read = read_journal(tmp_path / "journal")
+    again = Reservations(clock=lambda: kalshi.now_ms + 30_000, steady=lambda: 5)
+    again._replay_all(read)
+    assert again.orders[order.number].since_ms == kalshi.now_ms
+    assert again.age_ms(again.orders[order.number]) == 30_000
+
+
+def test_of_orders_that_had_its_name_the_most_that_any_says_is_believed(kalshi: Kalshi) -> None:
+    kalshi.place(order_id="")
+    kalshi.has("12.00", "0.00", status="executed", order_id="older")
+    kalshi.has("0.00", "10.00", order_id="o1")
+    assert kalshi.look() == (12, 10)
+    assert kalshi.held.orders[1].order_id == "o1"
 
 
 def test_a_fill_of_nobodys_order_may_be_of_the_one_that_is_lost(kalshi: Kalshi) -> None:
