@@ -145,7 +145,7 @@ def _check(answer: VaultAnswer, call: VaultCall) -> None:
     if answer.status == HTTPStatus.NOT_FOUND:
         raise VaultError(
             f"Vault at {answer.address} knows nothing at {call.path} (asked to {call.what})",
-            hint="check namespace and mount in the store's URI: `bao secrets list`; `bao secrets enable transit` makes one",
+            hint="check namespace and mount in the store's URI: `bao secrets list`; `bao secrets enable transit`",
         )
     if answer.status >= HTTPStatus.BAD_REQUEST:
         raise VaultError(f"Vault at {answer.address} refuses to {call.what} ({answer.status})")
