@@ -88,17 +88,24 @@ class Load:
     client_us: float = 0.0
 
 
-def cpu_s(pid: int) -> float:
-    """Processor time of a process and those that it has started, in seconds."""
-    ran_ns = 0
+def family_of(pid: int) -> set[int]:
+    """Return a process and those that it has started."""
     family = {pid}
     for entry in sorted(int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()):
         with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
-            if entry in family or int(fields[1]) in family:
+            parent = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
+            if parent in family:
                 family.add(entry)
-                for thread in Path(f"/proc/{entry}/task").iterdir():
-                    ran_ns += int((thread / "schedstat").read_text().split()[0])
+    return family
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time of a process and those that it has started, in seconds."""
+    ran_ns = 0
+    for one in family_of(pid):
+        for thread in Path(f"/proc/{one}/task").iterdir():
+            with contextlib.suppress(OSError):
+                ran_ns += int((thread / "schedstat").read_text().split()[0])
     return ran_ns / 1e9
 
 
@@ -282,14 +289,14 @@ def ahead(bench: Bench, uri: str, forward, requests: int, sessions: int) -> None
     kalshi = bench.load("direct, 16 clients", bench.port, process=bench.kalshi, connections=16)
     needed = signature.cpu_us + bare.cpu_us + full.client_us + kalshi.cpu_us
     at_least("throughput, signed ahead (Ed25519)", full.rate, 1800, "requests a second",
-             Limit(min(signature.rates[1], 1e6 * (os.cpu_count() or 1) / needed),
+             Limit(min(1e6 / signature.cpu_us, 1e6 * (os.cpu_count() or 1) / needed),
                    "C_Sign alone, a bare Python forward, client and Kalshi on all processors"))  # fmt: skip
-    if requests or sessions:
-        memory(bench, proxy, requests, sessions)
     two_proxies(bench, full.rate)
     bench.stop(proxy)
     bench.stop(python)
     headers_in_hand(bench)
+    if requests or sessions:
+        memory(bench, requests, sessions)
 
 
 def two_proxies(bench: Bench, one: float) -> None:
@@ -328,24 +335,31 @@ def headers_in_hand(bench: Bench) -> None:
     bench.stop(python)
 
 
-def memory(bench: Bench, proxy, requests: int, sessions: int) -> None:
-    """Look at the proxy's memory before and after many requests and many WebSocket sessions."""
+def memory(bench: Bench, requests: int, sessions: int) -> None:
+    """Look at a proxy's memory over many requests and WebSocket sessions; the module is in a process of its own."""
+    proxy = bench.proxy("ed2", "--isolated", "--presign", "4", "--presign-rate", "2500", *bench.policy)
+    address = bench.folder / "ed2"
+    (signer,) = family_of(proxy.pid) - {proxy.pid}
 
-    def resident_mb() -> float:
-        return int(Path(f"/proc/{proxy.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
+    def resident_mb(pid: int) -> float:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
 
-    bench.load("warming up", bench.folder / "ed", process=proxy, connections=16, seconds=20)
-    asyncio.run(websockets(bench.folder / "ed", min(sessions, 200)))
-    before, done, seconds = resident_mb(), 0.0, 60.0
-    print(f"memory: {before:.1f} MB")
+    def show(after: str) -> None:
+        print(f"memory after {after}: {resident_mb(proxy.pid):.1f} MB, the signer's {resident_mb(signer):.1f} MB")
+
+    bench.load("warming up", address, process=proxy, connections=16, seconds=20)
+    asyncio.run(websockets(address, min(sessions, 200)))
+    before, done, seconds = resident_mb(proxy.pid), 0.0, 60.0
+    show("warming up")
     while done < requests:
-        load = bench.load("for memory", bench.folder / "ed", process=proxy, connections=16, seconds=seconds)
+        load = bench.load("for memory", address, process=proxy, connections=16, seconds=seconds)
         done += load.rate * max(1.0, seconds * SCALE)
-        print(f"memory after {done:,.0f} requests: {resident_mb():.1f} MB")
+        show(f"{done:,.0f} requests")
     for number in range(0, sessions, 1000):
-        asyncio.run(websockets(bench.folder / "ed", min(1000, sessions - number)))
-        print(f"memory after {min(number + 1000, sessions):,} sessions: {resident_mb():.1f} MB")
-    target("memory after requests and sessions", resident_mb(), before * 1.05, "MB")
+        asyncio.run(websockets(address, min(1000, sessions - number)))
+        show(f"{min(number + 1000, sessions):,} sessions")
+    target("the proxy's memory after requests and sessions", resident_mb(proxy.pid), before * 1.05, "MB")
+    bench.stop(proxy)
 
 
 async def websockets(path: Path, count: int) -> None:
