@@ -28,7 +28,7 @@ from hsm_keys.errors import HsmKeysError, UsageError
 from hsm_keys.files import open_private, try_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from hsm_keys.proxy.signing import ProxyKey
@@ -52,7 +52,7 @@ FORMAT: Final = "hsm-keys audit v1"
 FIRST_PREV: Final = "0" * 64
 _LARGEST: Final = 64 << 20
 _BLOCK: Final = 64 << 10
-"""Bytes of the last file that are read at a start."""
+"""Bytes of the last file that are read at a start: many times the longest line."""
 CHECKPOINT_LINES: Final = 10_000
 """Lines after which a checkpoint is signed."""
 CHECKPOINT_S: Final = 60.0
@@ -378,24 +378,17 @@ def _end_of(folder: Path) -> tuple[int, str, int]:
     """Return the last line's number and hash, and the last file's number; what is wrong there is for ``verify``."""
     files = files_in(folder)
     for path in reversed(files):
-        for line in _from_the_end(path):
-            if record := parsed(line):
-                return record["seq"], line_hash(line), int(files[-1].stem)
+        size = path.stat().st_size
+        for begin in sorted({0, max(0, size - _BLOCK)}, reverse=True):  # all of it only where its end is no line
+            for line in _lines_from(path, begin):
+                if record := parsed(line):
+                    return record["seq"], line_hash(line), int(files[-1].stem)
     return 0, FIRST_PREV, int(files[-1].stem) if files else 0
 
 
-def _from_the_end(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a file, the last one first; no more of a large file is read than has to be."""
+def _lines_from(path: Path, begin: int) -> list[bytes]:
+    """Return the whole lines of a file behind that byte, the last one first."""
     with path.open("rb") as file:
-        begin, size, cut = file.seek(0, os.SEEK_END), _BLOCK, b""
-        while begin:
-            end, begin = begin, max(0, begin - size)
-            file.seek(begin)
-            content = file.read(end - begin) + cut
-            first = content.find(b"\n", 0, -1) + 1 if begin else 0  # what stands before it may be half a line
-            if begin and not first:
-                cut, size = content, 2 * size
-                continue
-            cut = content[:first]
-            *lines, _ = content[first:].split(b"\n")
-            yield from (line + b"\n" for line in reversed(lines))
+        file.seek(begin)
+        lines = file.read().split(b"\n")
+    return [line + b"\n" for line in reversed(lines[1 if begin else 0 : -1])]

@@ -12,6 +12,7 @@ import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -437,23 +438,30 @@ def test_a_line_that_a_power_failure_cut(folder: Path, key: Key) -> None:
     ]
 
 
-@pytest.mark.parametrize("block", [1, 2, 3, 7, 64])
-@pytest.mark.parametrize(
-    "content", [b"", b"\n", b"a", b"a\n", b"a\nb", b"\n\n", b"ab\ncd\r\nef\n", b"x" * 50 + b"\n", b"1\n" + b"y" * 9]
-)
-def test_whole_lines_are_read_from_the_end(
-    content: bytes, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("block", [1, 150, 151, 200, 250, 300, 10_000])
+@pytest.mark.parametrize("junk", [b"", b"half a line", b"no line\n", b"x" * 500 + b"\n", b"{}\n" * 99])
+def test_it_goes_on_behind_the_last_line_that_is_one(
+    junk: bytes, block: int, folder: Path, key: Key, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit, "_BLOCK", block)
-    path = tmp_path / "lines"
-    path.write_bytes(content)
-    with path.open("rb") as file:
-        lines = [line for line in file if line.endswith(b"\n")]
-    assert list(audit._from_the_end(path)) == lines[::-1]
+    line = (folder / "000003.jsonl").read_bytes().splitlines(keepends=True)[-1]
+    with (folder / "000003.jsonl").open("ab") as file:
+        file.write(junk)
+    AuditTrail(folder, key=lambda: key).close()
+    after = json.loads((folder / "000004.jsonl").read_bytes().splitlines()[0])
+    assert (after["prev"], after["seq"]) == (hashlib.sha256(line).hexdigest(), json.loads(line)["seq"] + 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"no line\n", b"half"])
+def test_it_goes_on_behind_an_earlier_file_if_the_last_one_has_no_line(content: bytes, folder: Path, key: Key) -> None:
+    line = (folder / "000003.jsonl").read_bytes().splitlines(keepends=True)[-1]
+    (folder / "000004.jsonl").write_bytes(content)
+    AuditTrail(folder, key=lambda: key).close()
+    assert json.loads((folder / "000005.jsonl").read_bytes().splitlines()[0])["prev"] == audit.line_hash(line)
 
 
 def test_a_start_reads_the_end_of_the_last_file_alone(folder: Path, key: Key) -> None:
-    last = folder / "000002.jsonl"
+    last = folder / "000003.jsonl"
     line = last.read_bytes().splitlines(keepends=True)[-1]
     with last.open("wb") as file:
         file.truncate(1 << 40)
@@ -461,6 +469,29 @@ def test_a_start_reads_the_end_of_the_last_file_alone(folder: Path, key: Key) ->
         file.write(b"\n" + line)
     trail = AuditTrail(folder, key=lambda: key)
     trail.close()
-    after = json.loads((folder / "000003.jsonl").read_bytes().splitlines()[0])
+    after = json.loads((folder / "000004.jsonl").read_bytes().splitlines()[0])
     assert after["prev"] == hashlib.sha256(line).hexdigest()
     assert after["seq"] == json.loads(line)["seq"] + 1
+
+
+def test_what_stops_the_trail_is_said_once_and_how_it_goes_on(
+    tmp_path: Path, key: Key, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trail = AuditTrail(tmp_path, key=lambda: key)
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+        for _ in range(2):
+            with pytest.raises(AuditError) as raised:
+                trail.append("decision")
+            assert raised.value.message == f"the audit trail in {tmp_path} can't be written: No space left on device"
+            assert raised.value.hint == "make room; signing goes on by itself as soon as lines can be written"
+            assert trail.failed == "No space left on device"
+    assert os.write is write
+    trail.append("decision")
+    assert trail.failed == ""
+    trail.close()
+    assert [record.getMessage() for record in caplog.records if record.name == audit.__name__] == [
+        str(raised.value),
+        "the audit trail can be written again",
+    ]
