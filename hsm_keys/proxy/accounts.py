@@ -66,7 +66,8 @@ class Demand:
         most: The same of the dearest.
         total: The same of all.
         resting: The same of those that rest.
-        sizes: Hundredths of a contract, by market and side; without what can only reduce a position.
+        sizes: Hundredths of a contract, by market and side, without what can only reduce a position. Tickers are in
+            upper case: a server that takes both for one market is no way round a cap.
         keys: Of each order that is new and counted, what is the same for one that is sent twice: name, and likeness.
     """
 
@@ -85,7 +86,8 @@ class Demand:
             if rests:
                 resting += cost
             if not reduces:
-                sizes[market, side] = sizes.get((market, side), 0) + size
+                place = market.upper(), side
+                sizes[place] = sizes.get(place, 0) + size
             if not (amends or perps):
                 keys += name, order[:5]
         self.orders, self.costs, self.most, self.total, self.resting = orders, costs, max(costs), total, resting
@@ -159,7 +161,7 @@ class CapAccount:
         live: Hundredths of a cent that orders may still cost.
         open: The same of those that rest.
         day: What was spent.
-        markets: Positions, by ticker.
+        markets: Positions, by ticker in upper case.
     """
 
     __slots__ = ("day", "live", "markets", "open")

@@ -193,7 +193,7 @@ class Reconciler:
         known = {str(one.get("order_id")) for one in placed}
         known |= {one.order_id for one in self._reservations.orders.values()}
         for order_id, of_it in fills.items():
-            if order_id in known or all(fill.get("ticker") != asked.market for fill in of_it):
+            if order_id in known or all(str(fill.get("ticker")).upper() != asked.market.upper() for fill in of_it):
                 continue
             said = await self._order(order, order_id)  # one that is older, and was filled since
             if said.get("client_order_id") == asked.client_order_id:

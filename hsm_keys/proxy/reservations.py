@@ -265,6 +265,7 @@ class Reservations:
     def _hold(self, order: ReservedOrder, cost: int, accounts: Iterable[CapAccount]) -> None:
         """Count an order that is new here, and what it may still cost."""
         ticker, side, _, _, rests, _, name, amends, _, _ = order.asked
+        ticker = ticker.upper()
         self.orders[order.number] = order
         if name and not amends:
             self._names[name] = order.number
@@ -313,13 +314,14 @@ class Reservations:
         asked = order.asked
         spent = worst_case(filled, asked.cost) - worst_case(order.filled, asked.cost)
         before, after = _cost_of(order.filled, order.live, asked), _cost_of(filled, live, asked)
+        ticker = asked.market.upper()
         for account in self._accounts_of(order):
             account.live += after - before
             if asked.rests:
                 account.open += after - before
             if spent:
                 account.day.add(spent, now_ms)
-            market = account.markets[asked.market]
+            market = account.markets[ticker]
             if asked.side == "bid":
                 market.bids += live - order.live
                 market.net += filled - order.filled
@@ -327,7 +329,7 @@ class Reservations:
                 market.asks += live - order.live
                 market.net -= filled - order.filled
             if not (market.net or market.bids or market.asks):
-                del account.markets[asked.market]
+                del account.markets[ticker]
         order.filled, order.live = filled, live
 
     def _drop(self, order: ReservedOrder) -> None:

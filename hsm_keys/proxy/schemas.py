@@ -65,7 +65,9 @@ _Count = Annotated[int, BeforeValidator(_count)]
 _CountOrNone = Annotated[int, BeforeValidator(_count_or_none_at_all)]
 _Price = Annotated[int, BeforeValidator(_price)]
 _AnyPrice = Annotated[int, BeforeValidator(_any_price)]
-_Subaccount = Annotated[int, Field(ge=0)]
+# Larger numbers aren't read in one way by all programs (RFC 8259, section 6).
+_Whole = Annotated[int, Field(ge=-(2**53) + 1, le=2**53 - 1)]
+_Natural = Annotated[int, Field(ge=0, le=2**53 - 1)]
 _Side = Literal["bid", "ask"]
 
 
@@ -81,11 +83,11 @@ class _NewOrder(Body):
     time_in_force: Literal["fill_or_kill", "good_till_canceled", "immediate_or_cancel"]
     self_trade_prevention_type: Literal["taker_at_cross", "maker"]
     client_order_id: _OrderName | None = None
-    expiration_time: int | None = None
+    expiration_time: _Whole | None = None
     post_only: bool | None = None
     cancel_order_on_pause: bool | None = None
     reduce_only: bool | None = None
-    subaccount: _Subaccount | None = None
+    subaccount: _Natural | None = None
     order_group_id: str | None = None
 
     @model_validator(mode="after")
@@ -100,7 +102,7 @@ class CreateOrder(_NewOrder):
 
     ticker: _Ticker
     price: _Price
-    exchange_index: int | None = None
+    exchange_index: _Whole | None = None
 
 
 class PerpsOrder(_NewOrder):
@@ -108,7 +110,7 @@ class PerpsOrder(_NewOrder):
 
     ticker: _Ticker
     price: _AnyPrice
-    market_version: int | None = None
+    market_version: _Whole | None = None
     market_id: str | None = None
 
 
@@ -118,14 +120,14 @@ class _Amend(Body):
     count: _Count
     client_order_id: _OrderName | None = None
     updated_client_order_id: _OrderName | None = None
-    expiration_time: Annotated[int, Field(ge=0)] | None = None
+    expiration_time: _Natural | None = None
 
 
 class AmendOrder(_Amend):
     """``POST /portfolio/events/orders/{order_id}/amend``."""
 
     price: _Price
-    exchange_index: int | None = None
+    exchange_index: _Whole | None = None
 
 
 class PerpsAmend(_Amend):
@@ -151,7 +153,7 @@ class PerpsDecrease(Body):
 class DecreaseOrder(PerpsDecrease):
     """``POST /portfolio/events/orders/{order_id}/decrease``: one of ``reduce_by`` and ``reduce_to``."""
 
-    exchange_index: int | None = None
+    exchange_index: _Whole | None = None
     market_ticker: _Ticker | None = None
 
 
@@ -163,8 +165,8 @@ class CreateBatch(Body):
 
 class _Cancel(Body):
     order_id: str
-    subaccount: _Subaccount | None = None
-    exchange_index: int | None = None
+    subaccount: _Natural | None = None
+    exchange_index: _Whole | None = None
     market_ticker: _Ticker | None = None
 
 

@@ -306,6 +306,15 @@ def test_an_order_that_only_reduces_costs_nothing() -> None:
     assert trader.send(trader.order("50", side="ask", reduce_only=True, time_in_force="immediate_or_cancel")).allowed
 
 
+def test_a_ticker_in_other_letters_is_no_other_market() -> None:
+    trader = Trader("[clients.default]\nmax_contracts_a_market = 2")
+    first = trader.send(trader.order("1"))
+    assert trader.send(trader.order("1", ticker=trader.order()["ticker"].lower())).allowed
+    assert trader.send(trader.order("1", ticker=trader.order()["ticker"].title())).rule == "max_contracts_a_market"
+    refused(first)
+    assert trader.send(trader.order("1", ticker=trader.order()["ticker"].title())).allowed
+
+
 @pytest.mark.parametrize("cap", CAPS)
 def test_under_any_cap_an_order_has_a_name_and_a_known_cost(cap: str) -> None:
     trader = Trader(f"[clients.default]\n{cap} = 100")
