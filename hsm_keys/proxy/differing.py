@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import product
 from math import isfinite
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.kalshi.operations import find_operation
@@ -17,9 +18,10 @@ from hsm_keys.proxy.judge import Judge
 from hsm_keys.proxy.whatif import SupposedRequest, verdict_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
+    from hsm_keys.proxy.caps import Caps
     from hsm_keys.proxy.judge import Verdict
     from hsm_keys.proxy.policy import ClientPolicy, Policy
 
@@ -151,10 +153,16 @@ def _compare_caps(pair: _Pair, rules: Sequence[ClientPolicy], at: datetime) -> N
     ticker = _ticker_of_both(rules)
     for seconds in sorted({edge for one in rules for edge in _edges_of_duplicates(one)}):
         pair.follow(_twice(ticker, at, timedelta(seconds=seconds)))
-    sums = [[(caps.day, caps.open, caps.market) for caps in (one.caps, one.together)] for one in rules]
-    if sums[0] != sums[1]:
-        for rests, spreads, moves in product((True, False), repeat=3):
+    days, resting, markets = (_differ(rules, attrgetter(cap)) for cap in ("day", "open", "market"))
+    for rests, spreads, moves in product((True, False), repeat=3):
+        if days or (resting and rests) or (markets and not moves):  # other orders reach none of the sums that differ
             pair.fill(_Filling(rules, ticker, rests=rests, spreads=spreads, moves=moves), at)
+
+
+def _differ(rules: Sequence[ClientPolicy], cap_of: Callable[[Caps], int | None]) -> bool:
+    """Tell whether a cap differs, for the client or for all together."""
+    old, new = ([cap_of(one.caps), cap_of(one.together)] for one in rules)
+    return old != new
 
 
 class _Pair:

@@ -195,6 +195,15 @@ def test_a_body_is_printed_byte_for_byte_whatever_the_locale(prod: Any, sandbox:
             assert printed.decode() == f"{object_}\n"
 
 
+def test_what_a_request_does_not_need_is_not_loaded(prod: Any, sandbox: SandboxServer) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "hsm_keys", "request", "GET", "/portfolio/balance", *NAMED]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    loaded = {line.split()[-1] for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "httpx2" in loaded
+    assert loaded & {"pydantic", "trio._core", "aiohttp", "boto3"} == set()
+
+
 def test_a_repeated_request_is_signed_anew_each_time(prod: Any, sandbox: SandboxServer) -> None:
     done = run_cli("request", "GET", "/portfolio/balance", *NAMED, "--repeat", "4")
     assert done.returncode == 0, done.stderr
