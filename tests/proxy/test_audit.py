@@ -495,3 +495,12 @@ def test_what_stops_the_trail_is_said_once_and_how_it_goes_on(
         str(raised.value),
         "the audit trail can be written again",
     ]
+
+
+def test_it_goes_on_behind_the_only_line_of_a_file(tmp_path: Path, key: Key) -> None:
+    trail = AuditTrail(tmp_path, key=lambda: key)
+    trail.close()
+    first = (tmp_path / "000001.jsonl").read_bytes().splitlines(keepends=True)[0]
+    (tmp_path / "000001.jsonl").write_bytes(first)
+    AuditTrail(tmp_path, key=lambda: key).close()
+    assert json.loads((tmp_path / "000002.jsonl").read_bytes().splitlines()[0])["prev"] == audit.line_hash(first)
