@@ -246,18 +246,16 @@ class Rotator:
             keeps: The key that has the name, and keeps it.
 
         Raises:
-            KeyBusyError: If another machine is about to give the name away; nothing was done.
+            KeyBusyError: If another machine is about to give the name away. The mark stays: by now a third run may rely
+                on it.
         """
-        names = RenamesKeys.of(self._store)
-        condemned = key if key.name == name + mark else names.rename(key, name + mark)
+        condemned = key if key.name == name + mark else RenamesKeys.of(self._store).rename(key, name + mark)
         keys = {each.name: each for each in self._store.keys()}
         others = [each for other in ROTATION if other != mark and (each := keys.get(name + other)) is not None]
         # A store may still show the key under the name that it had: another run was killed before it took that away.
-        if _same(keys.get(name), keeps) and all(_same(each, condemned) for each in others):
-            return condemned
-        if key.name != condemned.name:
-            names.rename(condemned, key.name)
-        raise _overtaken(name)
+        if not _same(keys.get(name), keeps) or not all(_same(each, condemned) for each in others):
+            raise _overtaken(name)
+        return condemned
 
     def abort(self, name: str) -> Rotation:
         """Go back: the old key has its name again, the successor is ended at Kalshi and destroyed.

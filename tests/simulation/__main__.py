@@ -7,6 +7,7 @@ import sys
 import time
 
 from tests.simulation.doubles import doubles
+from tests.simulation.hunting import hunt_all
 from tests.simulation.lives import live_all
 from tests.simulation.script import Name, script_of
 from tests.simulation.shrinking import shrunk, told
@@ -22,11 +23,14 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--hits", type=int, default=0, help="go on until commands were killed so often at each place")
     parser.add_argument("--places", action="store_true", help="print how often a command was killed at each place")
+    parser.add_argument("--mutants", action="store_true", help="look for each planted fault in so many lives")
     options = parser.parse_args()
     if options.seed is not None:
         with doubles():
             print(*told(shrunk(script_of(*options.seed))), sep="\n")  # noqa: T201
         return 0
+    if options.mutants:
+        return _hunt(options.lives, options.workers)
     begun = time.monotonic()
     tally = live_all(options.first, options.lives, options.workers, options.hits)
     seconds, kills = time.monotonic() - begun, f"{tally.kills.total()} kills at {len(tally.kills)} places"
@@ -36,6 +40,16 @@ def main() -> int:
     lines += [f"seed {name}: {violation}" for name, violation in tally.wrong[:_SHOWN]]
     print(*lines, sep="\n")  # noqa: T201
     return 1 if tally.wrong else 0
+
+
+def _hunt(lives: int, workers: int) -> int:
+    """Print after how many lives each planted fault is found."""
+    missed = 0
+    for found in hunt_all(lives, workers):
+        missed += not found.violation
+        print(f"{found.lives:8}  {found.mutant}: {found.violation or 'not found'}", flush=True)  # noqa: T201
+    print(f"{missed} of them weren't found")  # noqa: T201
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":

@@ -7,8 +7,7 @@ fails where the key isn't called any more what it was seen as, as in Vault; a na
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,9 +15,8 @@ if TYPE_CHECKING:
 NAME: Final = ""
 NEXT, RETIRED, FINISHING, ABORTING, GONE = "+next", "+retired", "+finishing", "+aborting", "gone"
 COMMANDS: Final = ("finish", "abort")
-RUNS: Final = 1
-"""How often each machine begins a command. With 2 a way of 21 steps is left: of two that finish, the one that gives way
-takes the mark back that the other one relies on."""
+RUNS: Final = 2
+"""How often each machine begins a command."""
 
 Labels: TypeAlias = "tuple[str, str]"
 """Those of the old and of the new key."""
@@ -26,8 +24,30 @@ Labels: TypeAlias = "tuple[str, str]"
 OLD, NEW = 0, 1
 
 
-@dataclass(frozen=True)
-class Machine:
+class Step(NamedTuple):
+    """A step of a way.
+
+    Args:
+        machine: Which machine takes it.
+        what: What it does, or the command that it begins.
+        begins: Whether it begins a command.
+        kills: Whether it is killed before it.
+    """
+
+    machine: int
+    what: str
+    begins: bool = False
+    kills: bool = False
+
+    def __str__(self) -> str:
+        before = "$ rotate --" if self.begins else "killed before " if self.kills else ""
+        return f"{self.machine}: {before}{self.what}"
+
+
+Way: TypeAlias = "list[tuple[Step, State]]"
+
+
+class Machine(NamedTuple):
     """A machine.
 
     Args:
@@ -43,8 +63,7 @@ class Machine:
     runs: int = RUNS
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """A state.
 
     Args:
@@ -59,10 +78,10 @@ class State:
 
     def called(self, key: int, label: str) -> State:
         labels = (label, self.labels[NEW]) if key == OLD else (self.labels[OLD], label)
-        return replace(self, labels=labels)
+        return self._replace(labels=labels)
 
     def dead(self, key: int) -> State:
-        return replace(self, lives=(False, self.lives[NEW]) if key == OLD else (self.lives[OLD], False))
+        return self._replace(lives=(False, self.lives[NEW]) if key == OLD else (self.lives[OLD], False))
 
     def by_name(self) -> int | None:
         """Return the key that the name leads to; while it is handed over, the one that gets it."""
@@ -85,14 +104,19 @@ class Rules:
     """Whether a key loses its name before its API key is deleted, and the other one is looked at then."""
     conditional = True
     """Whether a key is renamed only if it is still called what it was seen as."""
+    keeps_marks = True
+    """Whether the mark of a key that is to end stays where a machine gives way: another one may rely on it."""
 
     def step(self, state: State, machine: Machine) -> tuple[State, str, Labels]:
         """Return what one step of a machine leads to, its next step, and what it has seen."""
         if machine.at == "look":
+            if state.labels in {(GONE, ABORTING), (RETIRED, GONE)}:  # what was to get its name from it has ended
+                state = state.called(OLD if state.labels[NEW] == GONE else NEW, NAME)
             return state, self._first(machine.command, state.labels), state.labels
         ending, keeping = (OLD, NEW) if machine.command == "finish" else (NEW, OLD)
-        after = getattr(self, f"_{machine.at}")(state, machine.seen, ending, keeping)
-        return (*after, machine.seen)
+        after, at = getattr(self, f"_{machine.at}")(state, machine.seen, ending, keeping)
+        seen = after.labels if machine.at == "take" and at in {"prove", "condemn"} else machine.seen
+        return after, at, seen
 
     @staticmethod
     def _first(command: str, labels: Labels) -> str:
@@ -128,7 +152,7 @@ class Rules:
     def _prove(self, state: State, seen: Labels, ending: int, keeping: int) -> tuple[State, str]:
         if not state.lives[keeping]:
             return state, ""
-        if seen[keeping] != NAME and state.labels[keeping] != NAME:
+        if seen[keeping] != NAME:
             return state, "give"
         return state, "condemn" if self.condemns else "delete"
 
@@ -141,7 +165,11 @@ class Rules:
         return state.called(ending, mark), "check"
 
     def _check(self, state: State, seen: Labels, ending: int, keeping: int) -> tuple[State, str]:
-        return (state, "delete") if state.labels[keeping] == NAME else (state, "spare")
+        if state.labels[ending] == GONE:
+            return state, ""
+        if state.labels[keeping] == NAME:
+            return state, "delete"
+        return state, "" if self.keeps_marks else "spare"
 
     def _spare(self, state: State, seen: Labels, ending: int, keeping: int) -> tuple[State, str]:
         mark, before = (FINISHING, RETIRED) if ending == OLD else (ABORTING, NEXT)
@@ -150,29 +178,33 @@ class Rules:
         return self._renamed(state, ending, mark, before) or state, ""
 
     def _delete(self, state: State, seen: Labels, ending: int, keeping: int) -> tuple[State, str]:
-        return state.dead(ending), "destroy"
+        return (state, "") if state.labels[ending] == GONE else (state.dead(ending), "destroy")
 
     def _destroy(self, state: State, seen: Labels, ending: int, keeping: int) -> tuple[State, str]:
         return state.called(ending, GONE), ""
 
 
-def following(rules: Rules, state: State) -> Iterator[tuple[str, State]]:
+Reached: TypeAlias = "dict[State, tuple[State, Step] | None]"
+"""What comes before each state."""
+
+
+def following(rules: Rules, state: State) -> Iterator[tuple[Step, State]]:
     """Give what can come next: a machine begins, takes its next step, or is killed."""
     for number, machine in enumerate(state.machines):
 
         def put(after: State, changed: Machine, number: int = number) -> State:
             one, other = after.machines
-            return replace(after, machines=(changed, other) if number == 0 else (one, changed))
+            return after._replace(machines=(changed, other) if number == 0 else (one, changed))
 
         if not machine.at:
             if machine.runs:
                 for command in COMMANDS:
                     begun = Machine("look", command, runs=machine.runs - 1)
-                    yield f"{number}: $ rotate --{command}", put(state, begun)
+                    yield Step(number, command, begins=True), put(state, begun)
             continue
         after, at, seen = rules.step(state, machine)
-        yield f"{number}: {machine.at}", put(after, replace(machine, at=at, seen=seen))
-        yield f"{number}: killed before {machine.at}", put(state, replace(machine, at=""))
+        yield Step(number, machine.at), put(after, machine._replace(at=at, seen=seen))
+        yield Step(number, machine.at, kills=True), put(state, machine._replace(at=""))
 
 
 def wrong(rules: Rules, state: State) -> str:
@@ -197,31 +229,35 @@ def _comes_to_rest(rules: Rules, state: State) -> bool:
         machine = Machine("look", command)
         while machine.at:
             state, at, seen = rules.step(state, machine)
-            machine = replace(machine, at=at, seen=seen)
+            machine = machine._replace(at=at, seen=seen)
     key = state.by_name()
     return GONE in state.labels and key is not None and state.lives[key]
 
 
-def search(rules: Rules) -> tuple[int, list[str]]:
-    """Look at every state that can be reached; return how many there are, and the shortest way to a wrong one."""
-    before: dict[State, tuple[State, str] | None] = dict.fromkeys(BEGINNINGS)
-    queue = deque(BEGINNINGS)
+def search(rules: Rules, runs: int = RUNS) -> tuple[Reached, list[str]]:
+    """Look at every state that can be reached; return what comes before each, and the shortest way to a wrong one."""
+    machine = Machine(runs=runs)
+    beginnings = [state._replace(machines=(machine, machine)) for state in BEGINNINGS]
+    before: Reached = dict.fromkeys(beginnings)
+    queue = deque(beginnings)
     while queue:
         state = queue.popleft()
         problem = wrong(rules, state)
         if problem:
-            return len(before), [*_way_to(state, before), problem]
+            return before, [*(str(step) for step, _ in way_to(state, before)), problem]
         for what, after in following(rules, state):
             if after not in before:
                 before[after] = state, what
                 queue.append(after)
-    return len(before), []
+    return before, []
 
 
-def _way_to(state: State, before: dict[State, tuple[State, str] | None]) -> list[str]:
-    way: list[str] = []
-    step = before[state]
-    while step is not None:
-        way.append(step[1])
-        step = before[step[0]]
+def way_to(state: State, before: Reached) -> Way:
+    """Return the steps to a state, each with what it leads to."""
+    way: Way = []
+    last = before[state]
+    while last is not None:
+        earlier, step = last
+        way.append((step, state))
+        state, last = earlier, before[earlier]
     return way[::-1]

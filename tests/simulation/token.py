@@ -143,7 +143,7 @@ class Token:
 
     def open(self) -> Pkcs11Store:
         """Open it, as a new process does."""
-        return _Store(self)
+        return TokenStore(self)
 
 
 @cache
@@ -279,7 +279,7 @@ class _Connection:
         return signature
 
 
-class _Store(Pkcs11Store):
+class TokenStore(Pkcs11Store):
     def __init__(self, token: Token) -> None:
         self._opening: Any = SimpleNamespace(uri=_URI, times=1, description=_Connection.description, pin="")
         self.uri = str(_URI)
