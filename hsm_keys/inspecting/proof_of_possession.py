@@ -35,6 +35,7 @@ __all__ = [
     "accepts",
     "can_sign",
     "find_registration",
+    "is_arriving",
     "is_going",
     "prove_registration",
     "says_unknown",
@@ -126,6 +127,11 @@ def why_not(key: StoredKey) -> Condition | None:
 def is_going(key: StoredKey) -> bool:
     """Tell whether the key's deletion is scheduled, so that it signs nothing any more."""
     return not can_sign(key) and key.condition().usability is Usability.ENDING
+
+
+def is_arriving(key: StoredKey) -> bool:
+    """Tell whether the key was made elsewhere and isn't in the store yet: an import was begun, and not ended."""
+    return not can_sign(key) and key.condition().usability is Usability.ARRIVING
 
 
 def says_unknown(error: UnauthorizedError) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hsm_keys.errors import EndNotProvedError, KeyBusyError, KeyNotFoundError, KeyProblemError, UsageError
-from hsm_keys.inspecting.proof_of_possession import can_sign, is_going, says_unknown
+from hsm_keys.inspecting.proof_of_possession import can_sign, is_arriving, is_going, says_unknown
 from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.kalshi.errors import RefusedError, UnauthorizedError
 from hsm_keys.lifecycle.ending import end_api_key
@@ -234,6 +234,12 @@ class Revoker:
         return Target(listing.api_key_id, key, listing, "an interrupted enroll registered it, and didn't bind the id")
 
     def _check_something_to_do(self, target: Target, *, destroy: bool) -> None:
+        if target.key is not None and is_arriving(target.key):
+            raise KeyProblemError(
+                f"a `generate` of {target.name!r} was interrupted, and Kalshi may have made an API key for it; nothing "
+                "was done",
+                hint=f"run it again, then revoke what it has made: hsm-keys generate {target.name}",
+            )
         if target.api_key_id is None and not destroy:
             raise KeyProblemError(
                 f"the key {target.name!r} was never registered at Kalshi: there is nothing to revoke",
@@ -278,10 +284,10 @@ class Revoker:
         if not destroy:
             self._report(f"the private half of {key.name!r} stays in {self._store.describe()}")
             return "kept"
-        self._store.destroy(key)
         successor = key.name.partition("+")[0] + SUCCESSOR
         self._store.mend(successor)  # what a killed rotation left of it: nobody looks for that once the name is gone
         self._store.clear(successor)
+        self._store.destroy(key)
         days = self._store.deletion_days
         self._report(
             f"scheduled the deletion of the private half of {key.name!r}, in {days} days"

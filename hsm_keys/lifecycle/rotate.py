@@ -267,6 +267,7 @@ class Rotator:
             stage = self._stage(name)
             if stage.current is not None and not stage.under_way and self._store.clear(name + SUCCESSOR):
                 self._report(f"ended a successor of {name!r} that had not got its name yet")
+                prove_registration(self._connect, stage.current, _id_of(stage.current))
                 return Rotation(stage.current, prove_custody(stage.current), None, "aborted")
             if stage.finishing:
                 raise KeyProblemError(

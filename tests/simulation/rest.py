@@ -50,15 +50,22 @@ class Rest:
         for step, ended in list(self._life.ended):
             if ended.status in {*UNDECIDED, -9} or ended.code == "key_busy":
                 self._run_to_the_end(Step(0, step.command, step.name, step.environment))
-        for _ in range(MANY):
-            findings = self._findings()
-            if not findings:
-                return
-            self._follow(findings)
-        codes = [f"{finding.code}: {finding.message}" for finding in self._findings()]
+        environments = {"prod", *(step.environment for step in self._life.script.steps)}
+        if all([self._is_settled(environment) for environment in sorted(environments)]):  # noqa: C419 - each is run
+            return
+        codes = [f"{each.code}: {each.message}" for name in environments for each in self._findings(name)]
         if self._life.judge.moved and self._life.script.unique:
             return  # Kalshi still has the name, and the pair is gone: only a person can end that
         raise Violated(f"it doesn't come to an end: {codes}")
+
+    def _is_settled(self, environment: str) -> bool:
+        """Do what reconcile says about an environment, until it finds nothing."""
+        for _ in range(MANY):
+            findings = self._findings(environment)
+            if not findings:
+                return True
+            self._follow(findings, environment)
+        return False
 
     def _run_to_the_end(self, step: Step) -> None:
         """Run a command until it is done, or says why it can't be."""
@@ -68,9 +75,9 @@ class Rest:
         if last.status == _UNKNOWN and not (unmarked or self._life.judge.moved):
             raise Violated(f"{step.command}, run again and again, ends with {last.code}: {last.message}")
 
-    def _findings(self) -> list[Finding]:
+    def _findings(self, environment: str) -> list[Finding]:
         """Return what reconcile finds, without what is so on purpose."""
-        ended = self._life.again(Step(0, "fix"))
+        ended = self._life.again(Step(0, "fix", environment=environment))
         if ended.told is None:
             if ended.code in _NOBODY_TO_ASK_WITH:
                 self._orphaned = True
@@ -85,7 +92,7 @@ class Rest:
             and not (finding.code == "refused" and self._life.judge.moved)
         ]
 
-    def _follow(self, findings: list[Finding]) -> None:
+    def _follow(self, findings: list[Finding], environment: str) -> None:
         """Do what reconcile says about the first thing that it found."""
         finding = next((each for each in findings if each.command), findings[0])
         if finding.command is None:
@@ -93,7 +100,7 @@ class Rest:
         words = shlex.split(finding.command)[1:]
         words = words[: words.index("--store")] if "--store" in words else words
         self._life.world.tell(f"reconcile says {finding.code}: {' '.join(words)}")
-        step = _step_of(words)
+        step = _step_of(words, environment)
         script = self._life.script
         made_unseen = script.repeats and "generate" in script.commands  # by Kalshi: reconcile can only show it
         if finding.code == "elsewhere" and not (self._life.judge.moved or made_unseen):
@@ -143,11 +150,11 @@ class Rest:
             raise Violated(f"{name!r} is bound to {bound}, and is {living[0].listing.api_key_id}")
 
 
-def _step_of(words: list[str]) -> Step:
+def _step_of(words: list[str], environment: str) -> Step:
     """Return the step that a command of reconcile's stands for."""
     command, name = words[0], words[2] if words[0] == "enroll" else words[1]
     if command == "rotate":
         command = "finish" if "--finish" in words else "abort" if "--abort" in words else "rotate"
     elif command == "revoke":
         command = "revoke-destroy" if "--destroy" in words else "revoke"
-    return Step(0, command, name)
+    return Step(0, command, name, environment)

@@ -35,6 +35,27 @@ FOUND = {
     "revoke left the record of a successor that never got its Transit key": life(
         "vault", ("enroll",), Step(0, "rotate", faults=before(2)), Step(0, "revoke-destroy")
     ),
+    "revoke left the record of a successor where its own deletion had no answer": life(
+        "vault",
+        ("enroll",),
+        Step(0, "rotate", faults=after(2)),
+        Step(0, "revoke-destroy", pause_s=0.0, faults=(Fault(Kind.UNREACHABLE, 7),)),
+    ),
+    "a rotation in another environment was in grace, and nothing led to its end": life(
+        "token", (), Step(0, "generate", environment="demo"), Step(0, "rotate", environment="demo")
+    ),
+    "reconcile knew no way on from a successor whose name had been revoked while it was made": Script(
+        _NAME,
+        "token",
+        ("enroll",),
+        (Step(0, "rotate", faults=turn(2)), Step(1, "revoke-destroy", faults=before(5))),
+    ),
+    "revoke destroyed the mark of a generate whose API key nobody had ended": life(
+        "kms", (), Step(0, "generate", faults=after(3)), Step(0, "revoke-destroy")
+    ),
+    "abort said that a name has an API key that had been revoked": life(
+        "vault", ("enroll",), Step(0, "rotate", faults=after(2)), Step(0, "revoke"), Step(0, "abort")
+    ),
     "revoke left the public object of a successor that never got its private one": life(
         "token", ("enroll",), Step(0, "rotate", faults=after(1)), Step(0, "revoke-destroy")
     ),
