@@ -245,13 +245,13 @@ MUTANTS = (
     Mutant(
         "lifecycle.rotate",
         "Rotator._condemned",
-        "if _same(keys.get(name), keeps) and all(_same(each, condemned) for each in others):",
-        "if True:",
+        "if not _same(keys.get(name), keeps) or not all(_same(each, condemned) for each in others):",
+        "if False:",
     ),
     Mutant(
         "lifecycle.rotate",
         "Rotator._condemned",
-        "condemned = key if key.name == name + mark else names.rename(key, name + mark)",
+        "condemned = key if key.name == name + mark else RenamesKeys.of(self._store).rename(key, name + mark)",
         "condemned = key",
     ),
     Mutant(
