@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hsm_keys.errors import EndNotProvedError, KeyBusyError, KeyNotFoundError, KeyProblemError, UsageError
+from hsm_keys.inspecting.custody import examine_custody
 from hsm_keys.inspecting.proof_of_possession import can_sign, is_arriving, is_going, says_unknown
 from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.kalshi.errors import RefusedError, UnauthorizedError
@@ -177,7 +178,9 @@ class Revoker:
 
     def _end_import(self, key: StoredKey | None) -> None:
         """Remove the mark that a killed `generate` left beside the key that it had put in: nothing is to go on."""
-        if key is not None and key.api_key_id is not None and self._store.holds(key.name + IMPORTING):
+        if key is None or key.api_key_id is None or not self._store.holds(key.name + IMPORTING):
+            return
+        if not examine_custody(key).made_inside:  # else Kalshi may have made another one, and `generate` looks for it
             ImportsKeys.of(self._store).imports().end(key.name)
 
     def _end(self, target: Target, api_key_id: str, key: StoredKey | None, *, destroy: bool) -> StoredKey | None:

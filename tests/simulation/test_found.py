@@ -53,6 +53,9 @@ FOUND = {
     "revoke destroyed the mark of a generate whose API key nobody had ended": life(
         "kms", (), Step(0, "generate", faults=after(3)), Step(0, "revoke-destroy")
     ),
+    "revoke of an adopted key ended the mark of a generate whose API key nobody had ended": life(
+        "token", (), Step(0, "generate", faults=after(3)), Step(0, "adopt"), Step(0, "revoke")
+    ),
     "abort said that a name has an API key that had been revoked": life(
         "vault", ("enroll",), Step(0, "rotate", faults=after(2)), Step(0, "revoke"), Step(0, "abort")
     ),
