@@ -204,10 +204,7 @@ class Reservations:
         since_ms = self.clock()
         now_ms = self._until(since_ms)
         self._write(["+", now_ms, client, self._next, remember, demand.orders, since_ms])
-        reserved = self._reserve(client, demand, now_ms, since_ms, remember=remember)
-        for order in reserved:
-            order.is_under_way = True
-        return reserved
+        return self._reserve(client, demand, now_ms, since_ms, remember=remember, age_ms=0, is_under_way=True)
 
     def settle(self, states: Iterable[State]) -> None:
         """Note what is known of orders. What can't be written down is noted all the same: a restart looks it up."""
@@ -248,13 +245,22 @@ class Reservations:
         self._compact_at = max(_COMPACT, 2 * self.journal.size)
 
     def _reserve(
-        self, client: str, demand: Demand, now_ms: int, since_ms: int, *, remember: bool
+        self,
+        client: str,
+        demand: Demand,
+        now_ms: int,
+        since_ms: int,
+        *,
+        remember: bool,
+        age_ms: int,
+        is_under_way: bool = False,
     ) -> list[ReservedOrder]:
         reserved = []
-        began_ms = self.steady() - max(0, self.clock() - since_ms)
+        began_ms = self.steady() - age_ms
         accounts = self.account(client), self.account(ALL)
         for asked, cost in zip(demand.orders, demand.costs, strict=True):
-            order = ReservedOrder(self._next, client, now_ms, asked, asked.size, since_ms=since_ms, began_ms=began_ms)
+            order = ReservedOrder(self._next, client, now_ms, asked, asked.size, 0, 0, "", since_ms, is_under_way)
+            order.began_ms = began_ms
             self._next += 1
             self._hold(order, cost, () if asked.perps else accounts)
             reserved.append(order)
@@ -351,7 +357,8 @@ class Reservations:
         match line:
             case ["+", now_ms, client, _, remember, orders, since_ms]:
                 demand = Demand([CappedOrder(*asked) for asked in orders])
-                self._reserve(client, demand, self._until(now_ms), since_ms, remember=remember)
+                age_ms = max(0, self.clock() - since_ms)
+                self._reserve(client, demand, self._until(now_ms), since_ms, remember=remember, age_ms=age_ms)
             case ["=", now_ms, states]:
                 self._settle([State(*state) for state in states], self._until(now_ms))
             case ["snapshot", now_ms, following, *parts]:
