@@ -50,7 +50,9 @@ class Rest:
         for step, ended in list(self._life.ended):
             if ended.status in {*UNDECIDED, -9} or ended.code == "key_busy":
                 self._run_to_the_end(Step(0, step.command, step.name, step.environment))
-        environments = {"prod", *(step.environment for step in self._life.script.steps)}
+        script = self._life.script
+        taken = script.unique and script.bystander  # the name, in the other environment, by somebody else
+        environments = {"prod"} if taken else {"prod", *(step.environment for step in script.steps)}
         if all([self._is_settled(environment) for environment in sorted(environments)]):  # noqa: C419 - each is run
             return
         codes = [f"{each.code}: {each.message}" for name in environments for each in self._findings(name)]

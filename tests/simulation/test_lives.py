@@ -20,7 +20,7 @@ from tests.simulation.seen import SEEN
 from tests.simulation.shrinking import shrunk, told
 
 LIVES = int(os.environ.get("HSM_KEYS_TEST_LIVES", "0"))
-_USUAL = 4_000
+_USUAL = 3_000
 
 
 @pytest.mark.crash
