@@ -11,6 +11,7 @@ import asyncio
 import select
 import time
 from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING, Final, Self
 
 import aiohttp
@@ -103,11 +104,21 @@ class Answer:
             self._link.transport.resume_reading()
             yield chunk
 
-    async def read(self) -> bytes:
-        """Return the whole body; raises what ``chunks`` does."""
-        if self.is_whole:
-            return bytes(self.body)
-        return b"".join([chunk async for chunk in self.chunks()])
+    async def read(self, limit: float = inf) -> bytes:
+        """Return the body; of one that is longer than so many bytes the beginning, and ``chunks`` has the rest.
+
+        Raises what ``chunks`` does.
+        """
+        if self.is_whole and len(self.body) <= limit:
+            begun = bytes(self.body)
+            self.body.clear()
+            return begun
+        pieces = bytearray()
+        async for piece in self.chunks():
+            pieces += piece
+            if len(pieces) > limit:
+                break
+        return bytes(pieces)
 
     def __enter__(self) -> Self:
         return self

@@ -25,7 +25,7 @@ from hsm_keys.signing.environments import PERPS, websocket_url
 from hsm_keys.signing.message import MARGIN_WEBSOCKET_PATH, WEBSOCKET_PATH
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from types import TracebackType
 
     from aiohttp.client import ClientTimeout
@@ -47,6 +47,9 @@ _CONNECT_S: Final = 10.0
 _READ_S: Final = 30.0
 _WARM_S: Final = 20.0
 _OWN_LIMIT: Final = 1 << 20
+_HEARD_LIMIT: Final = 4 << 20
+"""Bytes of an answer that are read for what they say of orders; what a longer one is about is looked up."""
+
 _WARMING: Final = "/trade-api/v2/exchange/status"  # public: it needs no signature
 _ADDED_BY_ITSELF: Final = (hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE)
 _UPGRADE: Final = {hdrs.CONNECTION: "Upgrade", hdrs.UPGRADE: "websocket"}
@@ -233,12 +236,10 @@ class Upstream:
         link, signed = await self._signed_link(self._urgent if apart else self._links, sign)
         try:
             with await link.exchange(request_bytes(method, target, self._links.host, signed.items())) as answer:
-                body = bytearray()
-                async for chunk in answer.chunks():
-                    body += chunk
-                    if len(body) > _OWN_LIMIT:
-                        raise aiohttp.ClientPayloadError("the answer is too long")
-                return answer.status, bytes(body)
+                body = await answer.read(_OWN_LIMIT)
+                if len(body) > _OWN_LIMIT:
+                    raise aiohttp.ClientPayloadError("the answer is too long")
+                return answer.status, body
         except TimeoutError:
             raise aiohttp.ServerTimeoutError from None
         except OSError as error:
@@ -337,7 +338,7 @@ class Upstream:
                 with suppress(aiohttp.ClientError, TimeoutError, OSError):
                     link = await links.get()
                     with await link.exchange(request_bytes("GET", _WARMING, links.host, ())) as answer:
-                        await answer.read()
+                        await answer.read(_OWN_LIMIT)
                 links.tidy()
             await asyncio.sleep(_WARM_S)
 
@@ -358,18 +359,28 @@ def _unreached(error: BaseException, code: str, message: str) -> Reply:
     return refusal(HTTPStatus.GATEWAY_TIMEOUT if late else HTTPStatus.BAD_GATEWAY, code, message)
 
 
+async def _after(begun: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if begun:  # an empty piece would end a body in chunks
+        yield begun
+    async for piece in rest:
+        yield piece
+
+
 async def _pass_on(request: ClientRequest, answer: Answer, stalled_s: float, hear: Hear | None) -> Reply:
     reply = Reply(answer.status, answer.reason.decode("utf-8", "surrogateescape"), from_kalshi(answer.headers))
+    begun = b""
     try:
         if hear is not None or answer.is_whole:  # one write for head and body
-            reply.body = await answer.read()
-            if hear is not None:
-                hear(answer.status, reply.headers.get(hdrs.CONTENT_ENCODING, ""), reply.body)
-            return reply
+            begun = await answer.read(_HEARD_LIMIT)
+            if len(begun) <= _HEARD_LIMIT:
+                reply.body = begun
+                if hear is not None:
+                    hear(answer.status, reply.headers.get(hdrs.CONTENT_ENCODING, ""), reply.body)
+                return reply
     except (aiohttp.ClientError, TimeoutError, OSError):
         return refusal(502, "outcome_unknown", "Kalshi's answer was cut off; it may have done the work")
     try:
-        await request.stream(reply, answer.chunks(), stalled_s)
+        await request.stream(reply, _after(begun, answer.chunks()), stalled_s)
     except (aiohttp.ClientError, TimeoutError, OSError):
         if request.transport is not None:  # the client must not take what it has for the whole
             request.transport.abort()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -61,6 +63,24 @@ def refused(
     assert verdict.hold is not None
     verdict.hold.hear(status, "", said.encode())
     verdict.hold.end(was_sent=True)
+
+
+@pytest.mark.parametrize(("spaces", "gives_back"), [(1, True), (33 << 20, False)])
+def test_an_answer_that_grows_beyond_any_of_kalshis_gives_nothing_back(*, spaces: int, gives_back: bool) -> None:
+    """A refusal is one, in whatever coding; one whose end nobody reads may be anything."""
+    trader = Trader("[clients.default]\nmax_open_dollars = 1\n")
+    order = trader.send(trader.order(price="0.9000"))
+    assert order.hold is not None
+    said = zlib.compress(b'{"error":{"code":"invalid_order","message":"no"}}' + b" " * spaces)
+    tracemalloc.start()
+    try:
+        order.hold.hear(400, "deflate", said)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    order.hold.end(was_sent=True)
+    assert peak < 80 << 20
+    assert trader.send(trader.order(price="0.9000")).allowed is gives_back
 
 
 @pytest.mark.parametrize("scope", ["[clients.default]\n", "[clients.default]\n[all]\n"])

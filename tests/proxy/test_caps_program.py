@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hsm_keys.proxy.journal import _LOOK_EVERY_S
 from hsm_keys.sandbox.faults import parse_fault
 from tests.support.cli import run_cli, run_json
+from tests.support.kalshi_stub import standing_in
 from tests.support.orders import ORDERS, order_body
 
 if TYPE_CHECKING:
@@ -57,6 +58,17 @@ def test_an_order_whose_answer_was_lost_is_looked_up(start: Start, sandbox: Sand
     until = time.monotonic() + 20
     while send(proxy, f"b{time.monotonic_ns()}", "6")[0] != 201:  # the first one never rested: the day's cap held it
         assert time.monotonic() < until
+
+
+def test_an_answer_that_is_longer_than_any_of_kalshis_is_passed_on_and_believed_in_nothing(
+    start: Start, sandbox: SandboxServer
+) -> None:
+    proxy = start(POLICY)
+    ended = {"order_id": "o", "fill_count": "0.00", "remaining_count": "0.00", "more": "x" * (6 << 20)}
+    with standing_in(sandbox, (201, ended)):
+        status, placed = send(proxy, "a", "6")
+    assert (status, placed == ended) == (201, True)
+    assert send(proxy, "b", "6")[1]["error"]["code"] == "max_dollars_a_day"
 
 
 def test_an_audit_line_says_money_and_counts(start: Start) -> None:
