@@ -504,3 +504,25 @@ def test_it_goes_on_behind_the_only_line_of_a_file(tmp_path: Path, key: Key) -> 
     (tmp_path / "000001.jsonl").write_bytes(first)
     AuditTrail(tmp_path, key=lambda: key).close()
     assert json.loads((tmp_path / "000002.jsonl").read_bytes().splitlines()[0])["prev"] == audit.line_hash(first)
+
+
+@pytest.mark.parametrize("meanwhile", [0, 1, 2])
+def test_what_came_while_a_checkpoint_was_signed_is_signed_by_the_next_one(
+    meanwhile: int, tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trail = AuditTrail(tmp_path, key=lambda: key)
+    trail.append("decision")
+    with monkeypatch.context() as patch:
+        sign = key.sign
+
+        def slowly(message: bytes) -> bytes:
+            for _ in range(meanwhile):
+                trail.append("decision")
+            return sign(message)
+
+        patch.setattr(key, "sign", slowly)
+        trail.checkpoint()
+    before = trail.seq
+    trail.checkpoint()
+    assert trail.seq - before == (1 if meanwhile else 0)
+    trail.close()
