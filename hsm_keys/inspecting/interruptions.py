@@ -104,6 +104,9 @@ def _handing_over(name: str, current: Seen | None, new: Seen, old: Seen) -> Find
 def _successor(name: str, current: Seen | None, new: Seen) -> Finding:
     if current is None:
         message = f"{new.name} was to replace {name!r}, and there is no key of that name any more"
+        if new.environment is None and not new.signs_for:
+            elsewhere = "it may be registered in another environment: look with reconcile in each"
+            return about_key("rotation-orphan", new, f"{message}; {elsewhere}")
         return about_key("rotation-orphan", new, message, "revoke", new.name, "--destroy")
     if new.api_key_id is not None:
         message = f"the rotation of {name!r} was interrupted: the successor is registered, and hasn't got the name yet"

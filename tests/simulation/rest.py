@@ -97,6 +97,9 @@ class Rest:
     def _follow(self, findings: list[Finding], environment: str) -> None:
         """Do what reconcile says about the first thing that it found."""
         finding = next((each for each in findings if each.command), findings[0])
+        if finding.code == "rotation-orphan" and finding.command is None:
+            self._destroy_orphan(finding.name, environment)
+            return
         if finding.command is None:
             raise Violated(f"reconcile knows no way on: {finding.code}: {finding.message}")
         words = shlex.split(finding.command)[1:]
@@ -111,6 +114,14 @@ class Rest:
         settled = {"end_not_proved", "key_exists"} | ({"kalshi_bad_request"} if self._life.judge.moved else set())
         if last.told is None and last.code not in settled:  # then looking again must do
             raise Violated(f"reconcile says {' '.join(words)}, which ends with {last.code}: {last.message}")
+
+    def _destroy_orphan(self, name: str, environment: str) -> None:
+        """Do what a person does with a half that may live elsewhere: look in each environment, and destroy it there."""
+        public = self._life.store.labels().get(name)
+        for other, kalshi in self._life.kalshis.items():
+            if any(key.public == public for key in kalshi.living()):
+                environment = other
+        self._life.again(Step(0, "revoke-destroy", name, environment))
 
     def _check_end(self) -> None:
         store, judge = self._life.store, self._life.judge
