@@ -43,7 +43,10 @@ def interruptions(keys: Sequence[Seen]) -> Iterator[Finding]:
 
     for _, group in groupby(sorted(keys, key=place), place):
         members = list(group)
+        gone = {key.name for key in members if key.api_key_id is not None and key.unknown}
         for key in members:
+            if _is_import(key) and name_of(key) in gone:
+                continue  # a run that gave way had put it in: `revoke` ends it, and the mark beside it
             if _is_import(key):
                 yield about_key(
                     "generate-interrupted",

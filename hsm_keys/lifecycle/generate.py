@@ -4,6 +4,10 @@ Before Kalshi is asked the store is given a mark, which also shows that it takes
 the name that no key of the store is bound to can only be one whose private half got lost between Kalshi's answer and
 the store: the next run deletes it. That holds in the environment that the mark names, and in no other: there an API key
 of the name may be anybody's. The mark goes last.
+
+It belongs to the run that left it last. So whoever finds one takes it over before the API key is deleted that may be
+lost: if that belongs to a run of another machine that goes on, either this one sees its private half in the store, or
+the other one's doesn't get in any more.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from typing import TYPE_CHECKING
 from hsm_keys.errors import (
     HsmKeysError,
     KalshiError,
+    KeyBusyError,
     KeyExistsError,
     KeyNotFoundError,
     KeyProblemError,
@@ -30,6 +35,7 @@ from hsm_keys.lifecycle.registering import bind
 from hsm_keys.lifecycle.targets import check_no_end_begun
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.abilities import ImportsKeys
+from hsm_keys.stores.key_imports import taken_over
 from hsm_keys.stores.key_names import IMPORTING, check_new_name
 from hsm_keys.stores.ownership import name_in_use
 
@@ -64,7 +70,7 @@ class Generator:
         """Take the key from nothing, or from where an earlier run stopped, to imported, bound and proved.
 
         Raises:
-            KeyBusyError: If another run works on the name; nothing was done.
+            KeyBusyError: If another run works on the name; what this one had made, if anything, was deleted again.
             WrongEnvironmentError: If an interrupted run had the key made in another environment; nothing was done.
             KeyExistsError: If the store has the name, or Kalshi has it and it may be in use; nothing was done.
             ForeignKeyError: If a key of the store that isn't ours has the name.
@@ -88,10 +94,9 @@ class Generator:
                 self._check_unused(namesakes)
             elif pending.key is not None:
                 return self._finish(pending.key, namesakes, listed)
-            else:
-                self._kalshi.delete_lost(self._lost(namesakes))
             self._kalshi.tell_rights()
             self._try_out()
+            self._kalshi.delete_lost(self._lost(namesakes))
             pair = self._make(listed)
             return self._conclude(self._import(pair), pair.api_key_id)
 
@@ -104,8 +109,10 @@ class Generator:
 
         A key that isn't ours, or that an interrupted `enroll` has registered, may have been registered by that name.
         """
-        unbound = [key for key in self._store.keys() if key.api_key_id is None and signs(key)] if namesakes else []
+        keys = self._store.keys() if namesakes else []
+        unbound = [key for key in keys if key.api_key_id is None and signs(key)]
         used = {find_registration(self._kalshi.connect, key, namesakes) for key in unbound}
+        used |= {key.api_key_id for key in keys}  # one may have been bound since the namesakes were looked up
         return [api_key for api_key in namesakes if api_key.api_key_id not in used]
 
     def _check_not_stored(self) -> None:
@@ -144,7 +151,7 @@ class Generator:
 
     def _make(self, listed: Sequence[ApiKey]) -> GeneratedPair:
         try:
-            return self._kalshi.make(listed)
+            return self._kalshi.make(listed, self._check_mark)
         except OutcomeUnknownError:
             raise  # the mark stays: it tells the next run what to delete
         except HsmKeysError:
@@ -153,28 +160,37 @@ class Generator:
                     self._imports.end(self._name)
             raise
 
+    def _check_mark(self) -> None:
+        if self._imports.is_taken_over(self._name):
+            raise taken_over(self._name, self._store.describe())
+
     def _import(self, pair: GeneratedPair) -> StoredKey:
         """Put the private half into the store; if it doesn't go in, the API key is of no use and is deleted again."""
         try:
             key = self._imports.put(self._name, pair.private_key, pair.api_key_id, self._kalshi.environment)
+        except KeyBusyError:
+            self._kalshi.delete(pair.api_key_id)
+            self._imports.withdraw(self._name)
+            raise
         except HsmKeysError as error:
-            self._undo(pair.api_key_id, error)
+            self._undo(pair, error)
             raise
         try:
             prove_imported(key, pair.private_key.public_key(), KALSHI)
         except KeyProblemError as error:
             self._store.destroy(key)
-            self._undo(pair.api_key_id, error)
+            self._undo(pair, error)
             raise
         self._report(f"put the private half into {self._store.describe()}, and it signs there (verified here)")
         return key
 
-    def _undo(self, api_key_id: str, error: HsmKeysError) -> None:
+    def _undo(self, pair: GeneratedPair, error: HsmKeysError) -> None:
         """Delete an API key whose private half isn't in the store, and say so; in doubt leave it to the next run."""
+        api_key_id, public_key = pair.api_key_id, pair.private_key.public_key()
         outcome = f"run the same command again to finish or to delete the API key {api_key_id} that Kalshi made"
         with suppress(HsmKeysError):
             pending = self._imports.pending(self._name)
-            if pending is None or pending.key is None:
+            if pending is None or pending.key is None or pending.key.public_key() != public_key:
                 self._kalshi.delete(api_key_id)
                 outcome = f"the API key {api_key_id} that Kalshi made was deleted again"
                 self._imports.end(self._name)

@@ -9,9 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from hsm_keys.errors import HsmKeysError, KalshiError, KeyAmbiguousError, OutcomeUnknownError, UsageError
+from hsm_keys.errors import (
+    EndNotProvedError,
+    HsmKeysError,
+    KalshiError,
+    KeyAmbiguousError,
+    OutcomeUnknownError,
+    UsageError,
+)
 from hsm_keys.kalshi.api_keys import new_key_fields
-from hsm_keys.lifecycle.ending import end_api_key
+from hsm_keys.lifecycle.ending import end_api_key, settle
 from hsm_keys.lifecycle.rights import MOVES_MONEY, check_asked, check_manages
 from hsm_keys.signing.algorithms import KeyType, key_type_of
 from hsm_keys.signing.pem import load_private_key
@@ -110,20 +117,25 @@ class KalshiGenerator:
             if listing.api_key_id == api_key_id:
                 check_asked(self.name, listing, self._wanted.scopes, self._wanted.subaccount)
 
-    def make(self, before: Sequence[ApiKey]) -> GeneratedPair:
+    def make(self, before: Sequence[ApiKey], check_alone: Callable[[], None] = lambda: None) -> GeneratedPair:
         """Have a pair made. If the answer is lost, what Kalshi made is deleted, and one more is asked for.
 
         Args:
             before: The account's API keys as they were listed last.
+            check_alone: Makes sure that no other run has begun to have a pair of the name made; else what Kalshi lists
+                may be that one's. A file has no such runs: its lock is held.
 
         Raises:
+            HsmKeysError: What ``check_alone`` raises; nothing was deleted.
             KalshiError: If Kalshi refuses.
             OutcomeUnknownError: If it isn't known whether Kalshi made a pair.
         """
         try:
             return self._post()
         except OutcomeUnknownError as error:
-            self.delete_lost(self._new_since(before, error))
+            lost = self._new_since(before, error)
+            check_alone()  # after the list was read: who had one made by then has begun before
+            self.delete_lost(lost)
         return self._post()
 
     def _new_since(self, before: Sequence[ApiKey], error: OutcomeUnknownError) -> list[ApiKey]:
@@ -188,9 +200,13 @@ class KalshiGenerator:
             self.delete(api_key.api_key_id)
 
     def delete(self, api_key_id: str) -> None:
-        """Delete an API key; that it is gone already is as good.
+        """Delete an API key that Kalshi has made or listed; that it is gone already is as good.
 
         Raises:
             OutcomeUnknownError: If the answer was lost and Kalshi lists it still.
         """
-        end_api_key(self._management, self.connect, api_key_id, None, self.report)
+        try:
+            end_api_key(self._management, self.connect, api_key_id, None, self.report)
+        except EndNotProvedError:
+            settle()  # another run has deleted it; or it is so new that it isn't known everywhere
+            end_api_key(self._management, self.connect, api_key_id, None, self.report, begun=True)

@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hsm_keys.errors import KeyBusyError
+
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import KeyType, PrivateKey
     from hsm_keys.stores.base import StoredKey
 
-__all__ = ["KeyImports", "PendingImport"]
+__all__ = ["KeyImports", "PendingImport", "taken_over"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class KeyImports(ABC):
     """The way into a store for private halves that were made elsewhere, in steps that a crash may part.
 
     ``prepare`` leaves a lasting mark, ``put`` puts the key in, ``end`` removes the mark. Use one object for all three.
+    The mark belongs to the run that left it last, on whatever machine: the ``put`` of another run gives way.
     """
 
     @abstractmethod
@@ -42,7 +45,8 @@ class KeyImports(ABC):
     def prepare(self, name: str, key_type: KeyType, environment: str) -> StoredKey | None:
         """Leave a lasting mark that a key of that name is about to come, and that the store takes such keys.
 
-        Safe to repeat: a mark that is there already is taken, or replaced.
+        A mark that ``pending`` has shown is taken over, or replaced. So a key that wasn't there before this
+        call is put in by nobody else after it, and whatever Kalshi has made for another run is of no use any more.
 
         Args:
             name: The key's name.
@@ -55,8 +59,13 @@ class KeyImports(ABC):
         Raises:
             UsageError: If the store can't have such a name.
             KeyExistsError: If the name is taken.
+            KeyBusyError: If another run has left its mark since ``pending``, or has put its key in.
             StoreError: If the store takes no such key; nothing is left behind.
         """
+
+    @abstractmethod
+    def is_taken_over(self, name: str) -> bool:
+        """Tell whether the mark that ``prepare`` left is another run's by now, or gone."""
 
     @abstractmethod
     def put(self, name: str, private_key: PrivateKey, api_key_id: str, environment: str) -> StoredKey:
@@ -72,9 +81,26 @@ class KeyImports(ABC):
             The key; bound to the API key id already where the store does both in one step.
 
         Raises:
+            KeyBusyError: If another run has taken the import over: what was put in doesn't count. ``withdraw`` destroys
+                it, once its API key is dead.
             StoreError: If the store refuses.
         """
 
     @abstractmethod
+    def withdraw(self, name: str) -> None:
+        """Destroy what ``put`` has put in before it raised ``KeyBusyError``."""
+
+    @abstractmethod
     def end(self, name: str) -> None:
-        """Remove the mark; an imported key that is bound stays. Nothing happens if there is no mark."""
+        """Remove the mark; an imported key that is bound stays. Nothing happens if there is no mark.
+
+        After ``prepare`` it removes the mark that this left, and none of another run.
+        """
+
+
+def taken_over(name: str, where: str) -> KeyBusyError:
+    """Return the error of an import that another run has in hand too."""
+    return KeyBusyError(
+        f"somebody else generates a key {name!r} for {where} at the same moment; this run gave way",
+        hint="see it with `hsm-keys list`, or run the same command again in a while",
+    )

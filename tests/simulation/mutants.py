@@ -383,7 +383,7 @@ MUTANTS = (
     Mutant(
         "lifecycle.generate",
         "Generator._import",
-        "self._undo(pair.api_key_id, error)",
+        "self._undo(pair, error)",
         "",
     ),
     Mutant(
@@ -395,7 +395,7 @@ MUTANTS = (
     Mutant(
         "lifecycle.made_by_kalshi",
         "KalshiGenerator.make",
-        "self.delete_lost(self._new_since(before, error))",
+        "self.delete_lost(lost)",
         "",
     ),
     Mutant(

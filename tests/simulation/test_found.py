@@ -145,6 +145,41 @@ FOUND = {
     "enroll made a second living key beside one that a killed revoke had left": life(
         "token", ("enroll",), Step(0, "revoke-destroy", faults=after(2)), Step(0, "enroll"), bootstrap=False
     ),
+    **{
+        f"a generate ended what one on another machine had put into {store} ({first}, {second})": Script(
+            _NAME,
+            store,
+            (),
+            (Step(0, "generate", faults=turn(first)), Step(1, "generate", faults=turn(second))),
+        )
+        for store, first, second in (
+            ("vault", 3, 1),
+            ("vault", 3, 2),
+            ("vault", 3, 3),
+            ("kms", 4, 1),
+            ("kms", 4, 2),
+            ("token", 4, 5),
+            ("token", 5, 5),
+        )
+    },
+    "a generate left its private half without the public one, which another machine had removed": Script(
+        _NAME, "token", (), (Step(0, "generate", faults=turn(5)), Step(1, "generate", faults=turn(7)))
+    ),
+    "generate went on with what a run that gave way had put in, and whose API key was dead": Script(
+        _NAME,
+        "token",
+        (),
+        (Step(0, "generate", faults=(*turn(3), *after(6))), Step(1, "generate", faults=turn(6))),
+    ),
+    "rotate and abort on two machines gave the name to both keys": Script(
+        _NAME,
+        "token",
+        ("enroll",),
+        (
+            Step(0, "rotate", faults=turn(12)),
+            Step(1, "abort", faults=(Fault(Kind.LOSE_REQUEST, 5),)),
+        ),
+    ),
     "reconcile said finish where only the old key of a rotation still lived": Script(
         _NAME, "vault", ("enroll", "rotate"), (Step(0, "abort"),), yesterday=0
     ),

@@ -266,11 +266,7 @@ def test_a_key_made_elsewhere_is_imported(
     assert pending is not None
     assert (pending.key_type, pending.key, pending.environment) == (key_type, None, "demo")
     key = imports.put("prod", private_key, ID, "demo")
-    assert (key.api_key_id, key.environment) == (None, "demo")
-    pending = imports.pending("prod")
-    assert pending is not None
-    assert pending.key is not None
-    vault_store.bind(key, ID, "demo")
+    assert (key.api_key_id, key.environment) == (ID, "demo")
     imports.end("prod")
     assert imports.pending("prod") is None
     kept = vault_store.key("prod")

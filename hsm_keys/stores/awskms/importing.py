@@ -2,11 +2,14 @@
 
 The mark of an import under way is that key itself: Origin EXTERNAL, with the tags of its name and of the environment
 that it comes from, and not yet with an API key id. KMS takes one material a key and never another, so nothing can be
-tried with it beforehand.
+tried with it beforehand. A further tag says which run is to import it. Whoever takes the mark over writes that first,
+and then looks whether the material has come; whoever imports looks at the tag afterwards. So at least one of two runs
+sees the other one, and gives way.
 """
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,18 +33,19 @@ from hsm_keys.stores.awskms.response_fields import SPECS, key_type_of_spec
 from hsm_keys.stores.awskms.tags import (
     ENVIRONMENT_TAG,
     ID_TAG,
+    IMPORT_TAG,
     NAME_TAG,
     WRAPPING_ALGORITHM,
     WRAPPING_KEY_SPEC,
     alias_of,
     mark_of,
 )
-from hsm_keys.stores.key_imports import KeyImports, PendingImport
+from hsm_keys.stores.key_imports import KeyImports, PendingImport, taken_over
 from hsm_keys.stores.key_names import check_new_name
 from hsm_keys.values import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from hsm_keys.signing.algorithms import KeyType, PrivateKey
     from hsm_keys.stores.base import StoredKey
@@ -115,11 +119,13 @@ class _Parameters:
         arn: The key's.
         wrapping_key: What the material is wrapped with.
         token: Belongs to that wrapping key.
+        run: The run that is to import, as the key's tag says it.
     """
 
     arn: str
     wrapping_key: RSAPublicKey = field(repr=False)
     token: bytes = field(repr=False)
+    run: str
 
 
 class AwsKmsImports(KeyImports):
@@ -135,7 +141,11 @@ class AwsKmsImports(KeyImports):
         self._client = client
         self._region = region
         self._look_up = look_up
+        self._seen: dict[str, set[str | None]] = {}
+        """Name to what the tag of its mark said when it was looked at; to nothing if there was no mark."""
         self._prepared: dict[str, _Parameters] = {}
+        self._to_withdraw: dict[str, str] = {}
+        """Name to ARN of a key with this run's material, which another run had taken over."""
 
     def _place(self, name: str) -> _Place:
         check_new_name(name)
@@ -146,10 +156,11 @@ class AwsKmsImports(KeyImports):
     def pending(self, name: str) -> PendingImport | None:
         """Return what an interrupted import left: a key without an API key id, with its material or without."""
         place = self._place(name)
-        mark = place.mark()
+        mark, seen = place.mark(), self._seen.setdefault(name, set())
         if mark is None:
             return None
         metadata, tags = mark
+        seen.add(tags.get(IMPORT_TAG))
         key_type = key_type_of_spec(str(metadata.get("KeySpec")), str(metadata.get("KeyUsage")), name)
         without = metadata.get("KeyState") in _WITHOUT_MATERIAL
         key = None if without else self._look_up(str(metadata["Arn"]), name)
@@ -157,7 +168,16 @@ class AwsKmsImports(KeyImports):
 
     def prepare(self, name: str, key_type: KeyType, environment: str) -> None:
         """Make a key without material, with its alias, and get what the import needs, so that it takes one call."""
-        self._prepared[name] = _prepare(self._place(name), key_type, environment)
+        place, run = self._place(name), secrets.token_hex(8)
+        tags = {ENVIRONMENT_TAG: environment, IMPORT_TAG: run}
+        arn = _waiting(place, key_type, tags, self._seen.get(name)) or _create(place, key_type, tags)
+        replicas.settled(lambda: creation.give_alias(place.client, place.region, place.name, arn))
+        self._prepared[name] = replicas.settled(lambda: _parameters(place, arn, run))
+
+    def is_taken_over(self, name: str) -> bool:
+        """Tell whether the key's tag names another run."""
+        prepared = self._prepared[name]
+        return self._place(name).tags(prepared.arn).get(IMPORT_TAG) != prepared.run
 
     def put(  # the tags bind it afterwards
         self,
@@ -167,15 +187,29 @@ class AwsKmsImports(KeyImports):
         environment: str,  # noqa: ARG002
     ) -> StoredKey:
         """Give the key its material, wrapped with RSA_AES_KEY_WRAP_SHA_256; it isn't bound yet."""
-        prepared = self._prepared.pop(name)
-        _import_material(self._place(name), prepared, private_key)
+        prepared, place = self._prepared[name], self._place(name)
+        if self.is_taken_over(name):
+            raise taken_over(name, f"KMS in {self._region}")
+        _import_material(place, prepared, private_key)
+        if self.is_taken_over(name):
+            if self._look_up(prepared.arn, name).public_key() == private_key.public_key():
+                self._to_withdraw[name] = prepared.arn
+            raise taken_over(name, f"KMS in {self._region}")
         return replicas.settled(lambda: self._look_up(prepared.arn, name))
+
+    def withdraw(self, name: str) -> None:
+        """Schedule the deletion of the key, if the material in it is this run's."""
+        place, arn = self._place(name), self._to_withdraw.pop(name, None)
+        if arn is not None:
+            replicas.destroy(lambda _: place.client, place.describe(arn), name)
 
     def end(self, name: str) -> None:
         """Let go of a key that never got its material. One that has got an API key id is no mark any more."""
         place = self._place(name)
         mark = place.mark()
-        if mark is not None and mark[0].get("KeyState") in _WITHOUT_MATERIAL:
+        prepared = self._prepared.get(name)
+        own = mark is not None and (prepared is None or mark[1].get(IMPORT_TAG) == prepared.run)
+        if mark is not None and own and mark[0].get("KeyState") in _WITHOUT_MATERIAL:
             replicas.destroy(lambda _: place.client, mark[0], name)
 
 
@@ -184,24 +218,21 @@ def _is_mark(metadata: Mapping[str, Any], tags: Mapping[str, str], name: str) ->
     return metadata.get("Origin") == "EXTERNAL" and tags.get(NAME_TAG) == name and ID_TAG not in tags
 
 
-def _prepare(place: _Place, key_type: KeyType, environment: str) -> _Parameters:
-    """Make the key without material, or find that of an interrupted run, and get what the import needs.
+def _waiting(
+    place: _Place, key_type: KeyType, tags: Mapping[str, str], seen: Collection[str | None] | None
+) -> str | None:
+    """Take over a key that waits for an import, and return its ARN; one that can't serve any more is let go.
+
+    Args:
+        place: Where.
+        key_type: What is to be imported.
+        tags: What the key is to say from now on.
+        seen: The runs of which it may be waiting for one; None for any.
 
     Raises:
         KeyExistsError: If the name is taken.
-        OutcomeUnknownError: If the answer to CreateKey was lost; the next run finds the key by its tag.
+        KeyBusyError: If it waits for another run than was seen, or that has imported its key meanwhile, or gives way.
     """
-    arn = _waiting(place, key_type)
-    if arn is None:
-        arn = _create(place, key_type, environment)
-    else:
-        place.give_tags(arn, {ENVIRONMENT_TAG: environment})
-    replicas.settled(lambda: creation.give_alias(place.client, place.region, place.name, arn))
-    return replicas.settled(lambda: _parameters(place, arn))
-
-
-def _waiting(place: _Place, key_type: KeyType) -> str | None:
-    """Return the ARN of a key that waits for this import; one that can't serve any more is let go."""
     known = creation.aliases(place.client, place.region)
     key_id = known.get(alias_of(place.name))
     if key_id is None:
@@ -215,13 +246,21 @@ def _waiting(place: _Place, key_type: KeyType) -> str | None:
             )
     if metadata is None:
         return None
-    if metadata.get("KeySpec") == SPECS[key_type] and metadata.get("KeyState") == _PENDING:
-        return str(metadata["Arn"])
+    if metadata.get("KeyState") == _PENDING:
+        arn = str(metadata["Arn"])
+        run = place.tags(arn).get(IMPORT_TAG) if key_id and seen is not None else None
+        if run is not None and run not in (seen or ()):
+            raise taken_over(place.name, f"KMS in {place.region}")
+        place.give_tags(arn, tags)
+        if place.describe(arn).get("KeyState") != _PENDING:
+            raise taken_over(place.name, f"KMS in {place.region}")
+        if metadata.get("KeySpec") == SPECS[key_type]:
+            return arn
     replicas.destroy(lambda _: place.client, metadata, place.name)
     return None
 
 
-def _create(place: _Place, key_type: KeyType, environment: str) -> str:
+def _create(place: _Place, key_type: KeyType, tags: Mapping[str, str]) -> str:
     call = place.call("CreateKey")
     answer = ask(
         call,
@@ -230,12 +269,12 @@ def _create(place: _Place, key_type: KeyType, environment: str) -> str:
         KeyUsage="SIGN_VERIFY",
         Origin="EXTERNAL",
         Description=f"Kalshi API key {place.name}, made by Kalshi, imported by hsm-keys",
-        Tags=[{"TagKey": NAME_TAG, "TagValue": place.name}, {"TagKey": ENVIRONMENT_TAG, "TagValue": environment}],
+        Tags=[{"TagKey": tag, "TagValue": value} for tag, value in {NAME_TAG: place.name, **tags}.items()],
     )
     return str(response_fields.field(response_fields.field(answer, "KeyMetadata", dict, call), "Arn", str, call))
 
 
-def _parameters(place: _Place, arn: str) -> _Parameters:
+def _parameters(place: _Place, arn: str, run: str) -> _Parameters:
     call = place.call("GetParametersForImport")
     answer = ask(
         call,
@@ -254,7 +293,7 @@ def _parameters(place: _Place, arn: str) -> _Parameters:
             f"the answer to {call} holds no RSA key of {_WRAPPING_BITS} bits",
             hint="nothing was sent; check that the endpoint (AWS_ENDPOINT_URL_KMS, a proxy) is really KMS",
         )
-    return _Parameters(arn, wrapping_key, token)
+    return _Parameters(arn, wrapping_key, token, run)
 
 
 def _import_material(place: _Place, parameters: _Parameters, private_key: PrivateKey) -> None:
@@ -273,7 +312,7 @@ def _import_material(place: _Place, parameters: _Parameters, private_key: Privat
             if attempt.num > 1:
                 if place.describe(parameters.arn).get("KeyState") != _PENDING:
                     break  # an earlier answer was lost, and the work was done
-                parameters = _parameters(place, parameters.arn)
+                parameters = _parameters(place, parameters.arn, parameters.run)
             _send(place, parameters, private_key)
     _wait_until_enabled(place, parameters.arn)
 

@@ -20,6 +20,7 @@ __all__ = [
     "ALIAS_PREFIX",
     "ENVIRONMENT_TAG",
     "ID_TAG",
+    "IMPORT_TAG",
     "NAME_TAG",
     "REGISTERING_TAG",
     "TAGS",
@@ -39,10 +40,13 @@ ENVIRONMENT_TAG: Final = "hsm-keys:environment"
 REGISTERING_TAG: Final = "hsm-keys:registering"
 """The environment in which a minted key is about to be registered."""
 
+IMPORT_TAG: Final = "hsm-keys:import"
+"""The run that is to import the key's material; a random number."""
+
 VOUCHER_TAGS: Final = tuple(f"hsm-keys:vouched-{number}" for number in (1, 2, 3))
 """What the key before this one signed about it, in base64 and in pieces."""
 
-TAGS: Final = (NAME_TAG, ID_TAG, ENVIRONMENT_TAG, REGISTERING_TAG, *VOUCHER_TAGS)
+TAGS: Final = (NAME_TAG, ID_TAG, ENVIRONMENT_TAG, REGISTERING_TAG, IMPORT_TAG, *VOUCHER_TAGS)
 """Every tag that hsm-keys writes."""
 
 # RSA private keys are taken under RSA_AES_KEY_WRAP alone; the longest wrapping key is what KMS recommends.

@@ -2,7 +2,9 @@
 
 The mark of an import under way is a throwaway pair under the label ``NAME+importing``, imported in the same way. It
 shows that the token takes such keys before anybody relies on it. A mark is removed with its public object first, so
-that a private one alone is still a mark.
+that a private one alone is still a mark. Each run makes a throwaway pair of its own. Whoever takes the mark over puts
+its own in the place of the other one, and then looks whether the key has come; whoever imports the key looks at the
+mark afterwards. So at least one of two runs sees the other one, and gives way.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ from pkcs11.constants import DEFAULT, Attribute, MechanismFlag, ObjectClass
 from pkcs11.mechanisms import MGF, Mechanism
 from pkcs11.mechanisms import KeyType as CkKeyType
 
-from hsm_keys.errors import KeyBusyError, KeyExistsError, StoreError
+from hsm_keys.errors import KeyExistsError, StoreError
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.wrapping import wrap
-from hsm_keys.stores.key_imports import KeyImports, PendingImport
+from hsm_keys.stores.key_imports import KeyImports, PendingImport, taken_over
 from hsm_keys.stores.key_names import IMPORTING, check_new_name
 from hsm_keys.stores.pkcs11.attributes import ED25519_OID, OCTET_STRING_32, read
 from hsm_keys.stores.pkcs11.errors import reason
@@ -75,11 +77,18 @@ class Pkcs11Imports(KeyImports):
 
     def __init__(self, store: Pkcs11Store) -> None:
         self._store = store
+        self._seen: dict[str, set[bytes | None]] = {}
+        """Name to CKA_IDs of the marks that were there when they were looked at."""
+        self._marks: dict[str, bytes] = {}
+        """Name to CKA_ID of the throwaway pair of this run."""
+        self._to_withdraw: dict[str, bytes] = {}
+        """Name to CKA_ID of the key that this run has put in."""
 
     def pending(self, name: str) -> PendingImport | None:
         """Return what an interrupted import left: its throwaway key is the mark."""
         with self._store.managing(f"look up the import of {name!r}") as objects:
             marks = _ours(objects.private_keys(name + IMPORTING))
+            self._seen[name] = {read(mark, Attribute.ID) for mark in marks}
             if not marks:
                 return None
             key = self._store.key(name) if objects.private_keys(name) else None
@@ -93,36 +102,63 @@ class Pkcs11Imports(KeyImports):
         with self._store.managing("take a key that was made elsewhere") as objects:
             check_can_sign(objects.session.token, key_type)
             _check_free(objects, name)
+            marks = _marks(objects, name)
+            if not marks <= self._seen.get(name, marks):
+                raise taken_over(name, self._store.describe())
             remove_orphans(objects, label)
             earlier = _halves(objects, label)
-            _import_pair(objects, label, importing_id(pair.public_key(), environment), pair)
+            own = self._marks[name] = importing_id(pair.public_key(), environment)
+            _import_pair(objects, label, own, pair)
             for obj in earlier:
-                obj.destroy()
+                with suppress(ckr.ObjectHandleInvalid):  # the run that it belongs to has ended it itself
+                    obj.destroy()
+            if objects.private_keys(name):
+                self.end(name)
+                raise taken_over(name, self._store.describe())
             return self._store.key(label)
+
+    def is_taken_over(self, name: str) -> bool:
+        """Tell whether the throwaway pair of this run is gone."""
+        with self._store.managing(f"look up the import of {name!r}") as objects:
+            return self._marks[name] not in _marks(objects, name)
 
     def put(self, name: str, private_key: PrivateKey, api_key_id: str, environment: str) -> StoredKey:
         """Put the private half in, bound from its first moment: CKA_ID is part of what is created."""
         check_new_name(name)
+        mark = registered_id(api_key_id, environment)
         with self._store.managing("take a key that was made elsewhere") as objects:
             _check_free(objects, name)
-            private = _import_pair(objects, name, registered_id(api_key_id, environment), private_key)
-            if len(objects.private_keys(name)) > 1:  # no token refuses a second key of a label
-                destroy_pair(objects, private)
-                raise KeyBusyError(
-                    f"somebody else made a key {name!r} in the token at the same moment; this one is destroyed",
-                    hint="see it with `hsm-keys list`",
-                )
+            self._to_withdraw[name] = mark
+            _import_pair(objects, name, mark, private_key)
+            marks = _marks(objects, name)
+            # No token refuses a second key of a label. Without any mark another run has found the key, and finished it.
+            if len(objects.private_keys(name)) > 1 or (marks and self._marks.get(name) not in marks):
+                raise taken_over(name, self._store.describe())
             return self._store.key(name)
+
+    def withdraw(self, name: str) -> None:
+        """Destroy the key that this run put in."""
+        with self._store.managing(f"destroy the imported key {name!r}") as objects:
+            for private in objects.private_keys(name):
+                if read(private, Attribute.ID) == self._to_withdraw[name]:
+                    destroy_pair(objects, private)
 
     def end(self, name: str) -> None:
         """Destroy the throwaway key, its private object last."""
         with self._store.managing(f"remove the mark of the import of {name!r}") as objects:
+            own = self._marks.get(name)
             for obj in _halves(objects, name + IMPORTING):
-                obj.destroy()
+                if own in {None, read(obj, Attribute.ID)}:
+                    obj.destroy()
 
 
 def _ours(objects: Iterable[Any]) -> list[Any]:
     return [obj for obj in objects if is_ours(obj)]
+
+
+def _marks(objects: Objects, name: str) -> set[bytes | None]:
+    """Return the CKA_IDs of the throwaway keys that mark an import."""
+    return {read(obj, Attribute.ID) for obj in _ours(objects.private_keys(name + IMPORTING))}
 
 
 def _halves(objects: Objects, label: str) -> list[Any]:
@@ -167,12 +203,16 @@ def _import_pair(objects: Objects, label: str, cka_id: bytes, private_key: Priva
     common = {Attribute.TOKEN: True, Attribute.LABEL: label, Attribute.ID: cka_id}
     remove_orphans(objects, label)
     try:
-        objects.session.create_object({**common, **_public_half(private_key.public_key())})
-        return _import_private(objects.session, common, private_key)
+        public = {**common, **_public_half(private_key.public_key())}
+        objects.session.create_object(public)
+        private = _import_private(objects.session, common, private_key)
+        if not objects.find({Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.ID: cka_id}):
+            objects.session.create_object(public)  # another run has removed it, while it was alone
     except BaseException:
         with suppress(ckr.PKCS11Error):
             remove_orphans(objects, label)
         raise
+    return private
 
 
 def _import_private(session: Any, common: dict[Attribute, Any], private_key: PrivateKey) -> Any:

@@ -12,6 +12,7 @@ from pkcs11.constants import Attribute
 
 from hsm_keys.errors import (
     KeyAmbiguousError,
+    KeyBusyError,
     KeyExistsError,
     KeyNotFoundError,
     SigningError,
@@ -307,6 +308,15 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
                     f"the token doesn't let the label of {key.name!r} be changed: {reason(error)}",
                     hint="keys of this token can't be rotated in place: enroll one under another name",
                 ) from None
+            if label != name and len(objects.private_keys(name)) > 1:
+                # Another machine has given the name to another key since it was looked at. Of two that write, the later
+                # one sees both, and gives way; should both see both, then both do, and the name is free again.
+                write_label(objects, private, label)
+                raise KeyBusyError(
+                    f"somebody else gave the name {name!r} in {self.description} to another key at the same moment; "
+                    f"the key {label!r} keeps its own",
+                    hint="look with `hsm-keys list`, then run the same command again",
+                )
             return Pkcs11Key(self, name, read(private, Attribute.ID), key.public_key())
 
     def destroy(self, key: StoredKey) -> None:

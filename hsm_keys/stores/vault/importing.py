@@ -1,6 +1,8 @@
 """Putting a private key that was made elsewhere into the engine: first a record in the entry, then the key, wrapped.
 
 The mark of an import under way is the record in the phase ``importing``, with the environment that the key comes from.
+Each run writes a Transit key's name of its own into it, and binds by check-and-set what it has imported: so where a
+second run takes the mark over, either that is refused, or the first run's key is no part of the entry, and goes.
 The key is wrapped with RSA_AES_KEY_WRAP (``signing/wrapping.py``) for the engine's own wrapping key.
 """
 
@@ -15,11 +17,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from hsm_keys.errors import KeyExistsError
 from hsm_keys.signing.algorithms import KeyType, key_type_of
 from hsm_keys.signing.wrapping import wrap
-from hsm_keys.stores.key_imports import KeyImports, PendingImport
+from hsm_keys.stores.key_imports import KeyImports, PendingImport, taken_over
 from hsm_keys.stores.key_names import check_new_name
 from hsm_keys.stores.vault.entries import Entries, new_transit_key
 from hsm_keys.stores.vault.errors import VaultGarbledAnswerError, VaultKeyNotFoundError
-from hsm_keys.stores.vault.records import Phase, Record, Records
+from hsm_keys.stores.vault.records import Phase, Record, Records, label_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["VaultImports"]
 
 _WRAPPING_BITS: Final = 4096
+_WHERE: Final = "the Transit engine"
 
 
 class VaultImports(KeyImports):
@@ -47,6 +50,8 @@ class VaultImports(KeyImports):
         self._transit = transit
         self._key = key
         self._wrapping_keys: dict[str, RSAPublicKey] = {}
+        self._seen: dict[str, Record | None] = {}
+        self._prepared: dict[str, Record] = {}
 
     def _pending(self, name: str) -> Record | None:
         record = self._entries.read(check_new_name(name)).records.get(name)
@@ -54,7 +59,7 @@ class VaultImports(KeyImports):
 
     def pending(self, name: str) -> PendingImport | None:
         """Return what an interrupted import left: a record, with its Transit key or without."""
-        record = self._pending(name)
+        record = self._seen[name] = self._pending(name)
         if record is None:
             return None
         transit_key = self._transit.read(record.transit_key, name, record.version)
@@ -63,21 +68,29 @@ class VaultImports(KeyImports):
 
     def prepare(self, name: str, key_type: KeyType, environment: str) -> None:
         """Leave the record, and get the wrapping key, so that the import takes one call."""
-        left = self._pending(name)
-        taken = left is not None and self._transit.read(left.transit_key, name) is not None
+        own = Record(new_transit_key(name), environment=environment, phase=Phase.IMPORTING, key_type=str(key_type))
 
         def begin(records: Records) -> None:
             record = records.get(name)
-            if record is not None and (taken or record.phase is not Phase.IMPORTING):
+            if record is not None and record.phase is Phase.IMPORTING and record != self._seen.get(name, record):
+                raise taken_over(name, _WHERE)
+            if record is not None and (record.phase is not Phase.IMPORTING or self._is_there(record, name)):
                 raise KeyExistsError(
                     f"there is an entry for {name!r} already",
                     hint=f"choose another name, or see it: hsm-keys show {name}",
                 )
-            transit_key = record.transit_key if record is not None else new_transit_key(name)
-            records[name] = Record(transit_key, environment=environment, phase=Phase.IMPORTING, key_type=str(key_type))
+            records[name] = own
 
         self._wrapping_keys[name] = self._wrapping_key()  # before anything is left: an engine may take no imports
+        self._prepared[name] = own  # should the answer be lost, the entry says it
         self._entries.change(name, begin)
+
+    def _is_there(self, record: Record, name: str) -> bool:
+        return self._transit.read(record.transit_key, name) is not None
+
+    def is_taken_over(self, name: str) -> bool:
+        """Tell whether the entry has another record in its place."""
+        return self._pending(name) != self._prepared[name]
 
     def _wrapping_key(self) -> RSAPublicKey:
         try:
@@ -91,29 +104,43 @@ class VaultImports(KeyImports):
             )
         return key
 
-    def put(  # the entry binds it afterwards
-        self,
-        name: str,
-        private_key: PrivateKey,
-        api_key_id: str,  # noqa: ARG002
-        environment: str,  # noqa: ARG002
-    ) -> StoredKey:
-        """Import the key; it isn't bound yet."""
-        record = self._pending(name)
-        if record is None:
-            raise VaultKeyNotFoundError(f"somebody else has ended the import of {name!r}")
+    def put(self, name: str, private_key: PrivateKey, api_key_id: str, environment: str) -> StoredKey:
+        """Import the key, and bind it if the mark is this run's still."""
+        record = self._prepared[name]
+        if self.is_taken_over(name):
+            raise taken_over(name, _WHERE)
         key_type = key_type_of(private_key.public_key())
         wrapped = wrap(private_key, self._wrapping_keys.pop(name), hashes.SHA256())
         self._transit.import_key(record.transit_key, name, key_type, wrapped.aes_key + wrapped.private_key)
         transit_key = self._transit.read(record.transit_key, name, record.version)
         if transit_key is None:
             raise VaultKeyNotFoundError(f"the imported key {name!r} is gone")
-        return self._key(name, record, transit_key)
+        return self._key(name, self._bound(name, api_key_id, environment), transit_key)
+
+    def _bound(self, name: str, api_key_id: str, environment: str) -> Record:
+        """Write the API key id into the record of this run; another one may have found the key, and done the same."""
+        own = self._prepared[name]
+        bound = Record(own.transit_key, api_key_id=api_key_id, environment=environment)
+
+        def write(records: Records) -> None:
+            record = records.get(name)
+            if record not in {own, bound}:
+                raise taken_over(name, _WHERE)
+            records[name] = bound
+
+        self._entries.change(name, write)
+        return bound
+
+    def withdraw(self, name: str) -> None:
+        """Delete the Transit key, unless the entry names it; if it doesn't, nobody writes it there again."""
+        own = self._prepared[name].transit_key
+        if label_of(dict(self._entries.read(name).records), own) is None:
+            self._transit.delete(own, name)
 
     def end(self, name: str) -> None:
         """Remove the record of a key that never came. One that is bound is no mark any more."""
-        record = self._pending(name)
-        if record is None or self._transit.read(record.transit_key, name) is not None:
+        record = self._prepared.get(name) or self._pending(name)
+        if record is None or self._is_there(record, name):
             return
 
         def remove(records: Records) -> None:

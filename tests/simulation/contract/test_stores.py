@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hsm_keys.errors import KeyExistsError, KeyNotFoundError
+from hsm_keys.errors import KeyBusyError, KeyExistsError, KeyNotFoundError
 from hsm_keys.inspecting.proof_of_possession import can_sign
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.abilities import RenamesKeys
@@ -179,7 +179,8 @@ def test_what_was_made_elsewhere_is_put_in_under_a_mark(opened: Opened) -> None:
         key = imports.put("prod", imported, ID, "demo")
         assert key.public_key() == imported.public_key()
         assert can_sign(key)
-        assert imports.pending("prod").key.public_key() == imported.public_key()
+        pending = imports.pending("prod")
+        assert (pending.key if pending else store.key("prod")).public_key() == imported.public_key()
         bound = store.bind(key, ID, "demo")
         imports.end("prod")
         assert imports.pending("prod") is None
@@ -188,3 +189,41 @@ def test_what_was_made_elsewhere_is_put_in_under_a_mark(opened: Opened) -> None:
             imports.prepare("prod", KeyType.ED25519, "demo")
         store.destroy(bound)
         assert store.keys() == []
+
+
+def test_the_mark_of_an_import_belongs_to_the_run_that_took_it_over_last(opened: Opened) -> None:
+    with opened() as store:
+        first, second, third = (store.imports() for _ in range(3))  # type: ignore[attr-defined]
+        assert third.pending("prod") is None
+        first.prepare("prod", KeyType.ED25519, "demo")
+        with pytest.raises(KeyBusyError):
+            third.prepare("prod", KeyType.ED25519, "demo")
+        assert not first.is_taken_over("prod")
+        assert second.pending("prod").key is None
+        second.prepare("prod", KeyType.ED25519, "demo")
+        assert first.is_taken_over("prod")
+        assert not second.is_taken_over("prod")
+        first.end("prod")
+        assert second.pending("prod").key is None
+        with pytest.raises(KeyBusyError):
+            first.put("prod", Pair(1).private_key, ID, "demo")
+        first.withdraw("prod")
+        key = store.bind(second.put("prod", Pair(2).private_key, OTHER_ID, "demo"), OTHER_ID, "demo")
+        second.end("prod")
+        assert read(store) == [("prod", OTHER_ID, "demo", KeyState.REGISTERED)]
+        assert key.public_key() == Pair(2).private_key.public_key()
+        assert can_sign(store.key("prod"))
+
+
+def test_a_mark_isnt_taken_over_once_the_key_is_in(opened: Opened) -> None:
+    with opened() as store:
+        first, second = (store.imports() for _ in range(2))  # type: ignore[attr-defined]
+        first.prepare("prod", KeyType.ED25519, "demo")
+        assert second.pending("prod").key is None
+        key = first.put("prod", Pair(1).private_key, ID, "demo")
+        with pytest.raises((KeyBusyError, KeyExistsError)):
+            second.prepare("prod", KeyType.ED25519, "demo")
+        store.bind(key, ID, "demo")
+        first.end("prod")
+        assert read(store) == [("prod", ID, "demo", KeyState.REGISTERED)]
+        assert can_sign(store.key("prod"))
