@@ -33,6 +33,7 @@ from hsm_keys.signing.environments import environment_name
 from hsm_keys.signing.pem import PemKey
 from hsm_keys.stores.abilities import RenamesKeys
 from hsm_keys.stores.pkcs11 import importing
+from hsm_keys.stores.pkcs11.halves import public_template
 from tests.lifecycle.person import Person
 from tests.support.oddkeys import OUR_MARK, session_of
 from tests.support.verify import openssl_verifies
@@ -424,7 +425,7 @@ def test_a_key_that_was_enrolled_over_an_interrupted_run_is_not_called_imported(
 
 def test_half_a_pair_that_a_crash_left_is_in_nobodys_way(person: Generating) -> None:
     for label in ("ci", "ci+importing"):
-        public = importing._public_half(importing._throwaway(KeyType.ED25519).public_key())
+        public = public_template(importing._throwaway(KeyType.ED25519).public_key())
         session_of(person.store).create_object(
             {**public, Attribute.TOKEN: True, Attribute.LABEL: label, Attribute.ID: OUR_MARK}
         )

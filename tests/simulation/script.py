@@ -119,6 +119,14 @@ class Script:
         kinds = {fault.kind for step in self.steps for fault in step.faults}
         return bool(kinds & {Kind.LATE, Kind.TWICE})
 
+    @property
+    def overtaken(self) -> bool:
+        """Whether a generate may have been killed while it went on after another machine's had come to its end."""
+        killed = {Kind.KILL_BEFORE, Kind.KILL_AFTER}
+        generates = [step for step in self.steps if step.command == "generate"]
+        operators = {step.operator for step in generates}
+        return len(operators) > 1 and any(fault.kind in killed for step in generates for fault in step.faults)
+
     def __str__(self) -> str:
         words = [self.store, "with a bootstrap key" if self.bootstrap else "without a bootstrap key"]
         words += [f"{self.machines} machines", f"scopes {self.scopes}"]

@@ -171,6 +171,9 @@ FOUND = {
         (),
         (Step(0, "generate", faults=(*turn(3), *after(6))), Step(1, "generate", faults=turn(6))),
     ),
+    "enroll removed the public half of a key that generate on another machine was putting in": Script(
+        _NAME, "token", (), (Step(0, "generate", faults=turn(5)), Step(1, "enroll", faults=turn(1)))
+    ),
     "rotate and abort on two machines gave the name to both keys": Script(
         _NAME,
         "token",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.signing.algorithms import PublicKey
 
-__all__ = ["NO_HALF", "Unpaired", "proved_half", "public_half", "said_half"]
+__all__ = ["NO_HALF", "Unpaired", "big_integer", "proved_half", "public_half", "public_template", "said_half"]
 
 _DOMAIN: Final = b"hsm-keys pairing\0"  # Kalshi's messages begin with a digit: this can't be taken for a request
 NO_HALF: Final = "the token holds no public half of it"
@@ -59,6 +59,26 @@ def public_half(obj: Any) -> PublicKey | None:
     if read(obj, Attribute.CLASS) == ObjectClass.CERTIFICATE:
         return _of_certificate(read(obj, Attribute.VALUE))
     return said_half(obj)
+
+
+def public_template(public_key: PublicKey) -> dict[Attribute, Any]:
+    """Return what a public object is created with, but for its names."""
+    half: dict[Attribute, Any] = {Attribute.CLASS: ObjectClass.PUBLIC_KEY}
+    if isinstance(public_key, Ed25519PublicKey):
+        half |= {Attribute.KEY_TYPE: CkKeyType.EC_EDWARDS, Attribute.EC_PARAMS: ED25519_OID}
+        return {**half, Attribute.EC_POINT: OCTET_STRING_32 + public_key.public_bytes_raw()}
+    numbers = public_key.public_numbers()
+    return {
+        **half,
+        Attribute.KEY_TYPE: CkKeyType.RSA,
+        Attribute.MODULUS: big_integer(numbers.n),
+        Attribute.PUBLIC_EXPONENT: big_integer(numbers.e),
+    }
+
+
+def big_integer(number: int) -> bytes:
+    """Return a Big integer of PKCS#11: most significant byte first, no leading zeros."""
+    return number.to_bytes((number.bit_length() + 7) // 8, "big")
 
 
 def said_half(obj: Any) -> PublicKey | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pkcs11 import exceptions as ckr
 from pkcs11.constants import DEFAULT, Attribute, MechanismFlag, ObjectClass
 from pkcs11.mechanisms import MGF, Mechanism
@@ -25,8 +25,9 @@ from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.wrapping import wrap
 from hsm_keys.stores.key_imports import KeyImports, PendingImport, taken_over
 from hsm_keys.stores.key_names import IMPORTING, check_new_name
-from hsm_keys.stores.pkcs11.attributes import ED25519_OID, OCTET_STRING_32, read
+from hsm_keys.stores.pkcs11.attributes import ED25519_OID, read
 from hsm_keys.stores.pkcs11.errors import reason
+from hsm_keys.stores.pkcs11.halves import big_integer, public_template
 from hsm_keys.stores.pkcs11.key_pairs import check_can_sign, destroy_pair, remove_orphans
 from hsm_keys.stores.pkcs11.marks import importing_id, read_mark, registered_id
 from hsm_keys.stores.pkcs11.objects import is_ours
@@ -34,7 +35,7 @@ from hsm_keys.stores.pkcs11.objects import is_ours
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from hsm_keys.signing.algorithms import PrivateKey, PublicKey
+    from hsm_keys.signing.algorithms import PrivateKey
     from hsm_keys.stores.base import StoredKey
     from hsm_keys.stores.pkcs11.objects import Objects
     from hsm_keys.stores.pkcs11.store import Pkcs11Store
@@ -203,7 +204,7 @@ def _import_pair(objects: Objects, label: str, cka_id: bytes, private_key: Priva
     common = {Attribute.TOKEN: True, Attribute.LABEL: label, Attribute.ID: cka_id}
     remove_orphans(objects, label)
     try:
-        public = {**common, **_public_half(private_key.public_key())}
+        public = {**common, **public_template(private_key.public_key())}
         objects.session.create_object(public)
         private = _import_private(objects.session, common, private_key)
         if not objects.find({Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.ID: cka_id}):
@@ -289,20 +290,6 @@ def _unwrap(session: Any, common: dict[Attribute, Any], private_key: PrivateKey)
                     passing.destroy()
 
 
-def _public_half(public_key: PublicKey) -> dict[Attribute, Any]:
-    half: dict[Attribute, Any] = {Attribute.CLASS: ObjectClass.PUBLIC_KEY}
-    if isinstance(public_key, Ed25519PublicKey):
-        half |= {Attribute.KEY_TYPE: CkKeyType.EC_EDWARDS, Attribute.EC_PARAMS: ED25519_OID}
-        return {**half, Attribute.EC_POINT: OCTET_STRING_32 + public_key.public_bytes_raw()}
-    numbers = public_key.public_numbers()
-    return {
-        **half,
-        Attribute.KEY_TYPE: CkKeyType.RSA,
-        Attribute.MODULUS: _big(numbers.n),
-        Attribute.PUBLIC_EXPONENT: _big(numbers.e),
-    }
-
-
 def _private_half(private_key: PrivateKey) -> dict[Attribute, Any]:
     if isinstance(private_key, Ed25519PrivateKey):
         return {
@@ -313,17 +300,12 @@ def _private_half(private_key: PrivateKey) -> dict[Attribute, Any]:
     numbers = private_key.private_numbers()
     return {
         Attribute.KEY_TYPE: CkKeyType.RSA,
-        Attribute.MODULUS: _big(numbers.public_numbers.n),
-        Attribute.PUBLIC_EXPONENT: _big(numbers.public_numbers.e),
-        Attribute.PRIVATE_EXPONENT: _big(numbers.d),
-        Attribute.PRIME_1: _big(numbers.p),
-        Attribute.PRIME_2: _big(numbers.q),
-        Attribute.EXPONENT_1: _big(numbers.dmp1),
-        Attribute.EXPONENT_2: _big(numbers.dmq1),
-        Attribute.COEFFICIENT: _big(numbers.iqmp),
+        Attribute.MODULUS: big_integer(numbers.public_numbers.n),
+        Attribute.PUBLIC_EXPONENT: big_integer(numbers.public_numbers.e),
+        Attribute.PRIVATE_EXPONENT: big_integer(numbers.d),
+        Attribute.PRIME_1: big_integer(numbers.p),
+        Attribute.PRIME_2: big_integer(numbers.q),
+        Attribute.EXPONENT_1: big_integer(numbers.dmp1),
+        Attribute.EXPONENT_2: big_integer(numbers.dmq1),
+        Attribute.COEFFICIENT: big_integer(numbers.iqmp),
     }
-
-
-def _big(number: int) -> bytes:
-    """Return a Big integer of PKCS#11: most significant byte first, no leading zeros."""
-    return number.to_bytes((number.bit_length() + 7) // 8, "big")

@@ -13,7 +13,7 @@ from pkcs11.mechanisms import Mechanism
 from hsm_keys.errors import StoreError
 from hsm_keys.stores.pkcs11.attributes import ED25519_OID, read
 from hsm_keys.stores.pkcs11.errors import mapped_errors
-from hsm_keys.stores.pkcs11.halves import public_half
+from hsm_keys.stores.pkcs11.halves import public_half, public_template
 from hsm_keys.stores.pkcs11.objects import is_ours
 
 if TYPE_CHECKING:
@@ -175,7 +175,16 @@ def remove_orphans(objects: Objects, label: str) -> None:
         privates = objects.private_keys()
         for public in orphans:
             if not _belongs(objects, public, privates):
+                half, cka_id = public_half(public), read(public, Attribute.ID)
                 public.destroy()
+                _put_back(objects, label, cka_id, half)
+
+
+def _put_back(objects: Objects, label: str, cka_id: bytes | None, half: PublicKey | None) -> None:
+    """Create a public object again whose private one has come meanwhile: an import begins with this half."""
+    if half is not None and any(read(private, Attribute.ID) == cka_id for private in objects.private_keys(label)):
+        names = {Attribute.TOKEN: True, Attribute.LABEL: label, Attribute.ID: cka_id}
+        objects.session.create_object({**names, **public_template(half)})
 
 
 def _belongs(objects: Objects, public: Any, privates: Sequence[Any]) -> bool:
