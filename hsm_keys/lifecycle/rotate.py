@@ -414,7 +414,15 @@ class Rotator:
                 end_api_key(self._management, self._connect, other, new, self._report)
         if api_key_id is not None:
             end_api_key(self._management, self._connect, api_key_id, new, self._report)
+        else:
+            self._check_not_registered(new)
         self._destroy(new, f"the successor {new.name!r}")
+
+    def _check_not_registered(self, new: StoredKey) -> None:
+        """Make sure that no other machine has begun to register a pair since Kalshi was asked about it."""
+        now = next((key for key in self._store.keys() if key.ours and _same(key, new)), new)
+        if now.api_key_id is not None or now.registering != new.registering:
+            raise _overtaken(new.name.partition("+")[0])
 
     def _unclaimed(self) -> list[ApiKey]:
         """Return Kalshi's list without the API keys that the store's keys are bound to."""

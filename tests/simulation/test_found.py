@@ -174,6 +174,12 @@ FOUND = {
     "enroll removed the public half of a key that generate on another machine was putting in": Script(
         _NAME, "token", (), (Step(0, "generate", faults=turn(5)), Step(1, "enroll", faults=turn(1)))
     ),
+    "abort destroyed a successor that rotate on another machine had registered since it was looked for": Script(
+        _NAME,
+        "token",
+        ("enroll",),
+        (Step(0, "rotate", faults=turn(3)), Step(1, "abort", faults=(Fault(Kind.TURN, 49, changes=False),))),
+    ),
     "rotate and abort on two machines gave the name to both keys": Script(
         _NAME,
         "token",
