@@ -192,6 +192,8 @@ def _same_name_in_stores(snapshot: Snapshot) -> Iterator[Finding]:
         if len({key.pair for key in keys}) > 1 and any(key.ours for key in keys):
             places = ", ".join(f"{_known_as(key)} in {key.store}" for key in keys)
             message = f"{len(keys)} keys are called {name!r}: {places}. A name that leads to one key is safer"
+            if len({key.store for key in keys}) == 1 and all(key.ours and key.api_key_id for key in keys):
+                message += ": end the one that nobody uses, by its id (hsm-keys revoke ID --destroy)"
             yield Finding("same-name-in-stores", name, None, keys[0].store, message)
 
 

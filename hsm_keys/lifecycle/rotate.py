@@ -81,7 +81,8 @@ class Stage:
         for key in _in_hand(store, name):
             if key.name in keys:
                 raise KeyProblemError(
-                    f"{store.describe()} has two keys called {key.name!r}", hint="see them with `hsm-keys reconcile`"
+                    f"{store.describe()} has two keys called {key.name!r}",
+                    hint="see them with `hsm-keys reconcile`, and end one by its id: hsm-keys revoke ID --destroy",
                 )
             keys[key.name] = key
         current, successor, retired = _parts(keys, name)
