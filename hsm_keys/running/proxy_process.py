@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.running.keeping import HANDED_ON, STOPS, exit_code_of
+from hsm_keys.running.leaving import drop_terminal_signals, fork_aside, hear_terminal_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ProxyProcess"]
 
-_FROM_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP)
 _STOPPED_WITHIN_S: Final = 12.0
 _ENDS_WITHIN_S: Final = 1.0
 _ROUND_S: Final = 0.02
@@ -56,10 +56,8 @@ class ProxyProcess:
         self.serves = False
         self._ready, ready = os.pipe()
         self._words, words = os.pipe()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _FROM_TERMINAL)
-        self.pid = os.fork()
+        self.pid = fork_aside()
         if self.pid:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _FROM_TERMINAL)
             os.close(ready)
             os.close(words)
             return
@@ -82,11 +80,10 @@ class ProxyProcess:
         signal.set_wakeup_fd(-1)
         if not asks:
             leave_terminal()
-            for number in _FROM_TERMINAL:  # what came before that was the program's, and is dropped here
-                signal.signal(number, signal.SIG_IGN)
-        for number in (*HANDED_ON, *STOPS, *_FROM_TERMINAL, signal.SIGCHLD):
+            drop_terminal_signals()
+        for number in (*HANDED_ON, *STOPS, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FROM_TERMINAL)
+        hear_terminal_signals()
         for stream in (1, sys.stdout.fileno()):  # the program's alone
             os.dup2(nowhere, stream)
         for stream in (2, sys.stderr.fileno()):

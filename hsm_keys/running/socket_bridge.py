@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 from hsm_keys.processes import die_with_parent
+from hsm_keys.running.leaving import drop_terminal_signals, fork_aside, hear_terminal_signals
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,6 @@ _BACKLOG: Final = 2048
 _LONGEST_HEAD: Final = 32 * 1024
 _HEAD_WITHIN_S: Final = 30.0
 _LINGER_S: Final = 2.0
-_FROM_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP)
 
 
 class SocketBridge:
@@ -52,12 +52,10 @@ class SocketBridge:
         listener.listen(_BACKLOG)
         self.port = int(listener.getsockname()[1])
         run_ended, self._open = os.pipe()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _FROM_TERMINAL)
-        self._process = os.fork()
+        self._process = fork_aside()
         if self._process == 0:
             os.close(self._open)
             _be_bridge(listener, self._path, self._token, run_ended)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FROM_TERMINAL)
         os.close(run_ended)
         listener.close()
         return self
@@ -76,7 +74,8 @@ def _be_bridge(listener: socket.socket, path: Path, token: str, run_ended: int) 
     try:
         die_with_parent()
         os.setsid()  # the terminal's signals are the program's
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FROM_TERMINAL)
+        drop_terminal_signals()
+        hear_terminal_signals()
         asyncio.run(_serve(listener, path, token, run_ended))
     finally:
         os._exit(0)
