@@ -124,6 +124,7 @@ class DaySum:
         if self.minutes and self.minutes[-1][0] >= minute:
             self.minutes[-1][1] += amount
         else:
+            self.forget(now_ms)
             self.minutes.append([minute, amount])
         self.total += amount
 
@@ -185,7 +186,7 @@ class CapAccount:
             return CapDenial(
                 "max_order_dollars", f"an order may cost {most}; {dollars(caps.order)} is allowed to {whose}"
             )
-        if caps.day is not None and demand.total:
+        if caps.day is not None and demand.total and self.live + self.day.total + demand.total > caps.day:
             self.day.forget(now_ms)
             if self.live + self.day.total + demand.total > caps.day:
                 return self._against_day(caps.day, whose, demand.total, now_ms)

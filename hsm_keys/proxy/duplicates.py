@@ -46,12 +46,15 @@ class Duplicates:
             return None
         if (repeated := demand.repeated) is not None:
             return _denial(repeated, max(own_ms or 0, all_ms or 0))
+        recent, older = self._recent, self._older
+        seen = [(key, sent) for key in demand.keys if (sent := recent.get(key) or older.get(key))]
+        if not seen:
+            return None
         waits: list[tuple[float, Key]] = []
-        for key in demand.keys:
-            if sent := self._sent(key):
-                own = max((at_ms for whose, at_ms in sent if whose == client), default=-inf) + (own_ms or 0)
-                waits.append((max(own, sent[0][1] + (all_ms or 0)) - now_ms, key))
-        wait_ms, key = max(waits, key=lambda wait: wait[0], default=(0, ""))
+        for key, sent in seen:
+            own = max((at_ms for whose, at_ms in sent if whose == client), default=-inf) + (own_ms or 0)
+            waits.append((max(own, sent[0][1] + (all_ms or 0)) - now_ms, key))
+        wait_ms, key = max(waits, key=lambda wait: wait[0])
         return _denial(key, wait_ms) if wait_ms > 0 else None
 
     def note(self, client: str, keys: Collection[Key], now_ms: int) -> None:
@@ -78,7 +81,7 @@ class Duplicates:
                 yield client, key, at_ms
 
     def _sent(self, key: Key) -> tuple[tuple[str, int], ...]:
-        return self._recent.get(key) or (self._older.get(key) if self._older else None) or ()
+        return self._recent.get(key) or self._older.get(key) or ()
 
 
 def _denial(key: Key, wait_ms: float) -> CapDenial:

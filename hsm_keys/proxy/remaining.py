@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hsm_keys.proxy.accounts import CapAccount
+    from hsm_keys.proxy.cap_clock import CapClock
     from hsm_keys.proxy.caps import Caps
     from hsm_keys.proxy.policy import Policy
     from hsm_keys.proxy.reservations import Reservations
@@ -32,7 +33,7 @@ def remaining(policy: Policy, reservations: Reservations) -> list[dict[str, Any]
     return [
         row
         for client, caps in _capped(policy, reservations)
-        for row in _rows(client or None, caps, reservations.account(client), reservations.now())
+        for row in _rows(client or None, caps, reservations.account(client), reservations.clock)
     ]
 
 
@@ -53,14 +54,14 @@ def _capped(policy: Policy, reservations: Reservations) -> Iterator[tuple[str, C
         yield ALL, policy.together.caps
 
 
-def _rows(client: str | None, caps: Caps, account: CapAccount, now_ms: int) -> Iterator[dict[str, Any]]:
-    account.day.forget(now_ms)
+def _rows(client: str | None, caps: Caps, account: CapAccount, clock: CapClock) -> Iterator[dict[str, Any]]:
+    account.day.forget(clock.now_ms())
     if caps.order is not None:
         yield _row(client, "max_order_dollars", caps.order, 0)
     if caps.day is not None:
         back_at = account.day.back_at(1)
         yield _row(client, "max_dollars_a_day", caps.day, account.day.total + account.live) | {
-            "back_at": None if back_at is None else datetime.fromtimestamp(back_at / 1000, UTC).isoformat()
+            "back_at": None if back_at is None else _as_text(clock.wall_at(back_at))
         }
     if caps.open is not None:
         yield _row(client, "max_open_dollars", caps.open, account.open)
@@ -84,6 +85,10 @@ def _row(client: str | None, cap: str, most: int, taken: int) -> dict[str, Any]:
         "most": _decimal(most, DOLLAR),
         "left": _decimal(max(0, most - taken), DOLLAR),
     }
+
+
+def _as_text(wall_ms: int) -> str:
+    return datetime.fromtimestamp(round(wall_ms / 1000), UTC).isoformat()
 
 
 def _decimal(amount: int, unit: int) -> str:

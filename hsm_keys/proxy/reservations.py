@@ -8,12 +8,12 @@ lines before it.
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hsm_keys.proxy.accounts import MINUTE_MS, CapAccount, CapDenial, CappedOrder, Demand, MarketSums
 from hsm_keys.proxy.amounts import worst_case
+from hsm_keys.proxy.cap_clock import CapClock, ClockReading
 from hsm_keys.proxy.duplicates import Duplicates
 from hsm_keys.proxy.journal import JournalError
 
@@ -41,16 +41,15 @@ class ReservedOrder:
     Attributes:
         number: Its number in the journal.
         client: Whose it is.
-        at_ms: When it was reserved for; Unix milliseconds.
+        at_ms: When it was reserved for, by the caps' clock.
         asked: What it asks for.
         live: Hundredths of a contract that may still fill.
         filled: Hundredths of a contract that were filled.
         base: What was filled of the same order at Kalshi before it was amended.
         order_id: Its id at Kalshi; empty until Kalshi has said it.
-        since_ms: The time that the clock gave then, by which Kalshi's lists name it; ``at_ms`` never goes back.
+        since_ms: What the wall clock said then, by which Kalshi's lists name it.
         is_under_way: Whether its request isn't answered yet.
         changed: The number of the last change; rises with each.
-        began_ms: The same time by the steady clock.
     """
 
     number: int
@@ -64,7 +63,6 @@ class ReservedOrder:
     since_ms: int = 0
     is_under_way: bool = False
     changed: int = 0
-    began_ms: int = 0
 
 
 class State(NamedTuple):
@@ -96,8 +94,7 @@ class Reservations:
         orders: The orders that hold something and may still fill, by number.
         changes: How many changes there were.
         on_doubt: Called when it isn't known what became of an order.
-        clock: Gives the time in Unix milliseconds; it may be set while this runs.
-        steady: Gives milliseconds that go on whatever the clock is set to.
+        clock: Gives the time that counts for caps.
 
     Raises:
         JournalError: If the journal can't be read.
@@ -107,14 +104,12 @@ class Reservations:
     orders: dict[int, ReservedOrder] = field(default_factory=dict)
     changes: int = 0
     on_doubt: Callable[[], None] = lambda: None
-    clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000
-    steady: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000
+    clock: CapClock = field(default_factory=CapClock)
     _by_id: dict[str, int] = field(default_factory=dict)
     _names: dict[str, int] = field(default_factory=dict)
-    _accounts: dict[str, CapAccount] = field(default_factory=dict)
+    _accounts: dict[str, CapAccount] = field(default_factory=lambda: {ALL: CapAccount()})
     _duplicates: Duplicates = field(default_factory=Duplicates)
     _next: int = 1
-    _now_ms: int = 0
     _compact_at: int = _COMPACT
 
     def __post_init__(self) -> None:
@@ -157,17 +152,9 @@ class Reservations:
         """Whose orders there were."""
         return sorted(self._accounts.keys() - {ALL})
 
-    def now(self) -> int:
-        """Return the time in Unix milliseconds; a clock that was set back gives nothing back."""
-        return self._until(self.clock())
-
     def age_ms(self, order: ReservedOrder) -> int:
-        """Return how long ago an order was reserved for, whatever the clock was set to since."""
-        return self.steady() - order.began_ms
-
-    def _until(self, now_ms: int) -> int:
-        self._now_ms = max(self._now_ms, now_ms)
-        return self._now_ms
+        """Return how long ago an order was reserved for, whatever the wall clock was set to since."""
+        return self.clock.now_ms() - order.at_ms
 
     def against(self, client: str, caps: Caps, together: Caps, demand: Demand) -> CapDenial | None:
         """Return the cap that is against orders which go out together; None if none is.
@@ -178,13 +165,13 @@ class Reservations:
             together: Those of all clients.
             demand: What they ask for.
         """
-        now_ms = self.now()
+        now_ms = self.clock.now_ms()
         for order in demand.orders:
             if order.client_order_id in self._names and not order.amends:
                 return CapDenial("client_order_id", "an order of that client_order_id may still fill: use a new one")
         return (
             self.account(client).against(caps, "the client", demand, now_ms)
-            or self.account(ALL).against(together, "all clients", demand, now_ms)
+            or self._accounts[ALL].against(together, "all clients", demand, now_ms)
             or self._duplicates.against(client, caps.duplicate_ms, together.duplicate_ms, demand, now_ms)
         )
 
@@ -201,14 +188,13 @@ class Reservations:
         Raises:
             JournalError: If it can't be written; nothing is held then.
         """
-        since_ms = self.clock()
-        now_ms = self._until(since_ms)
-        self._write(["+", now_ms, client, self._next, remember, demand.orders, since_ms])
-        return self._reserve(client, demand, now_ms, since_ms, remember=remember, age_ms=0, is_under_way=True)
+        now_ms, wall_ms = self.clock.now_ms(), self.clock.wall_ms()
+        self._write(["+", now_ms, client, self._next, remember, demand.orders, wall_ms])
+        return self._reserve(client, demand, now_ms, wall_ms, remember=remember, is_under_way=True)
 
     def settle(self, states: Iterable[State]) -> None:
         """Note what is known of orders. What can't be written down is noted all the same: a restart looks it up."""
-        now_ms = self.now()
+        now_ms = self.clock.now_ms()
         known = [state for state in states if state.number in self.orders]
         if not known:
             return
@@ -249,18 +235,15 @@ class Reservations:
         client: str,
         demand: Demand,
         now_ms: int,
-        since_ms: int,
+        wall_ms: int,
         *,
         remember: bool,
-        age_ms: int,
         is_under_way: bool = False,
     ) -> list[ReservedOrder]:
         reserved = []
-        began_ms = self.steady() - age_ms
-        accounts = self.account(client), self.account(ALL)
+        accounts = self.account(client), self._accounts[ALL]
         for asked, cost in zip(demand.orders, demand.costs, strict=True):
-            order = ReservedOrder(self._next, client, now_ms, asked, asked.size, 0, 0, "", since_ms, is_under_way)
-            order.began_ms = began_ms
+            order = ReservedOrder(self._next, client, now_ms, asked, asked.size, 0, 0, "", wall_ms, is_under_way)
             self._next += 1
             self._hold(order, cost, () if asked.perps else accounts)
             reserved.append(order)
@@ -292,7 +275,7 @@ class Reservations:
 
     def _accounts_of(self, order: ReservedOrder) -> tuple[CapAccount, ...]:
         """Return what an order counts in."""
-        return () if order.asked.perps else (self.account(order.client), self.account(ALL))
+        return () if order.asked.perps else (self.account(order.client), self._accounts[ALL])
 
     def _touch(self, order: ReservedOrder) -> None:
         self.changes += 1
@@ -347,33 +330,41 @@ class Reservations:
             del self._names[order.asked.client_order_id]
 
     def _replay_all(self, lines: Iterable[list[Any]]) -> None:
+        """Have what lines of a journal say is held, and go on at its time."""
+        last, last_ms = ClockReading(0, 0, 0, ""), 0
         try:
             for line in lines:
-                self._replay(line)
+                last, last_ms = self._replay(line, last), max(last_ms, line[1])
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise JournalError("the journal of the caps isn't one that this program wrote") from error
+        if last_ms:
+            self.clock.go_on_from(last, last_ms)
 
-    def _replay(self, line: list[Any]) -> None:
+    def _replay(self, line: list[Any], before: ClockReading) -> ClockReading:
+        """Do what a line says; return what the clocks said then, or before where it says nothing of them."""
         match line:
-            case ["+", now_ms, client, _, remember, orders, since_ms]:
+            case ["+", now_ms, client, _, remember, orders, wall_ms]:
                 demand = Demand([CappedOrder(*asked) for asked in orders])
-                age_ms = max(0, self.clock() - since_ms)
-                self._reserve(client, demand, self._until(now_ms), since_ms, remember=remember, age_ms=age_ms)
+                self._reserve(client, demand, now_ms, wall_ms, remember=remember)
+                return before.later(now_ms, wall_ms)
             case ["=", now_ms, states]:
-                self._settle([State(*state) for state in states], self._until(now_ms))
-            case ["snapshot", now_ms, following, *parts]:
+                self._settle([State(*state) for state in states], now_ms)
+                return before
+            case ["snapshot", now_ms, clocks, following, *parts]:
                 self._next = following
-                self._restore(self._until(now_ms), *parts)
-            case _:
-                raise ValueError("there is no such line")
+                self._restore(now_ms, *parts)
+                return ClockReading(now_ms, *clocks)
+        raise ValueError("there is no such line")
 
     def _snapshot(self) -> list[Any]:
         clients = [(name, account) for name, account in self._accounts.items() if name != ALL]
+        now_ms, *clocks = self.clock.reading()
         for account in self._accounts.values():
-            account.day.forget(self._now_ms)
+            account.day.forget(now_ms)
         return [
             "snapshot",
-            self._now_ms,
+            now_ms,
+            clocks,
             self._next,
             [astuple(order)[:9] for order in self.orders.values()],
             [[name, minute, spent] for name, account in clients for minute, spent in account.day.minutes],
@@ -389,14 +380,13 @@ class Reservations:
     def _restore(self, now_ms: int, orders: Any, days: Any, nets: Any, recent: Any) -> None:
         for number, client, at_ms, asked, *rest in orders:
             order = ReservedOrder(number, client, at_ms, CappedOrder(*asked), *rest)
-            order.began_ms = self.steady() - max(0, self.clock() - order.since_ms)
             self._hold(order, _cost_of(order.filled, order.live, order.asked), self._accounts_of(order))
         for name, minute, spent in days:
             self.account(name).day.add(spent, minute * MINUTE_MS)
         for minute, spent in sorted((minute, spent) for _, minute, spent in days):
-            self.account(ALL).day.add(spent, minute * MINUTE_MS)
+            self._accounts[ALL].day.add(spent, minute * MINUTE_MS)
         for name, ticker, net in nets:
-            for account in (self.account(name), self.account(ALL)):
+            for account in (self.account(name), self._accounts[ALL]):
                 account.markets.setdefault(ticker, MarketSums()).net += net
         for name, key, at_ms in sorted(recent, key=lambda entry: entry[2]):
             self._duplicates.note(name, [key if isinstance(key, str) else tuple(key)], at_ms)

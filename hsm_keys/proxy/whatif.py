@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from hsm_keys.errors import UsageError
 from hsm_keys.kalshi.operations import find_operation
+from hsm_keys.proxy.cap_clock import CapClock
 from hsm_keys.proxy.judge import Verdict
 from hsm_keys.proxy.orders import JUDGED_LIMIT
 from hsm_keys.proxy.paths import UnclearPathError, split_target, whole_path
@@ -100,7 +101,7 @@ def verdict_of(judge: Judge, request: SupposedRequest, *, at: datetime) -> Verdi
     judged = judge.needs_body(request.client, request.method, path)
     if judged and len(request.body or b"") > JUDGED_LIMIT:
         return Verdict(allowed=False, rule="body", message=f"a body that is judged has {JUDGED_LIMIT} bytes at most")
-    judge.reservations.clock = lambda: int(at.timestamp() * 1000)
+    judge.reservations.clock = CapClock(lambda: int(at.timestamp() * 1_000_000) * 1000, lambda: 0)
     return judge.judge(request.client, request.method, path, request.body, at=at, now=at.timestamp(), query=query)
 
 

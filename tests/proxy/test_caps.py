@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hsm_keys.errors import UsageError
+from hsm_keys.proxy.cap_clock import CapClock
 from hsm_keys.proxy.judge import Judge
 from hsm_keys.proxy.policy import parse_policy
 from tests.support.judging import NOON, V2
@@ -17,6 +18,8 @@ from tests.support.orders import ORDERS, order_body
 
 if TYPE_CHECKING:
     from hsm_keys.proxy.judge import Verdict
+
+MS = 1_000_000  # nanoseconds
 
 CAPS = (
     "max_order_dollars",
@@ -32,8 +35,8 @@ class Trader:
 
     def __init__(self, policy: str) -> None:
         self.judge = Judge(parse_policy(f"version = 1\n{policy}"))
-        self.judge.reservations.clock = lambda: self.now_ms
         self.now_ms = int(NOON.timestamp() * 1000)
+        self.judge.reservations.clock = CapClock(lambda: self.now_ms * MS, lambda: self.now_ms * MS)
         self._sent = 0
 
     def send(self, *orders: dict[str, Any], client: str = "default", path: str = "") -> Verdict:

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from hsm_keys.proxy.cap_clock import CapClock
 from hsm_keys.proxy.journal import Journal
 from hsm_keys.proxy.judge import Judge
 from hsm_keys.proxy.policy import parse_policy
@@ -29,6 +30,7 @@ from tests.support.judging import NOON
 from tests.support.orders import ORDERS, order_body
 
 DAY_MS = 86_400_000
+MS = 1_000_000  # nanoseconds
 POLICY = """version = 1
 [clients.maker]
 max_dollars_a_day = {}
@@ -121,7 +123,7 @@ class Exchange(RuleBasedStateMachine):
 
     def start(self) -> None:
         self.journal = Journal(self.folder)
-        reservations = Reservations(self.journal, clock=lambda: self.now_ms, steady=lambda: self.now_ms)
+        reservations = Reservations(self.journal, clock=CapClock(lambda: self.now_ms * MS, lambda: self.now_ms * MS))
         self.judge = Judge(parse_policy(self.policy), frozen=self.frozen, reservations=reservations)
         self.looking = Reconciler(reservations, self.get, self.journal, lambda: True)
 

@@ -12,6 +12,7 @@ import pytest
 from hsm_keys.kalshi.operations import REST_PREFIX
 from hsm_keys.proxy import reconciling
 from hsm_keys.proxy.accounts import CappedOrder, Demand
+from hsm_keys.proxy.cap_clock import CapClock
 from hsm_keys.proxy.exchanges import order_id_of, order_path
 from hsm_keys.proxy.journal import Journal, read_journal
 from hsm_keys.proxy.reconciling import Reconciler
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 ORDER = CappedOrder("KXTEST-1", "bid", 1000, 5000, rests=True, reduces=False, client_order_id="c1")
 LATE_MS = 120_000
+MS = 1_000_000  # nanoseconds
 
 
 class Kalshi:
@@ -33,7 +35,9 @@ class Kalshi:
     def __init__(self, journal: Journal) -> None:
         self.now_ms = 1_700_000_000_000
         self.set_ms = 0
-        self.held = Reservations(journal, clock=lambda: self.now_ms, steady=lambda: self.now_ms - self.set_ms)
+        self.held = Reservations(
+            journal, clock=CapClock(lambda: self.now_ms * MS, lambda: (self.now_ms - self.set_ms) * MS)
+        )
         self.orders: list[dict[str, Any]] = []
         self.fills: list[dict[str, Any]] = []
         self.only_by_id: dict[str, dict[str, Any]] = {}
@@ -151,7 +155,7 @@ def test_an_order_is_looked_for_by_the_time_that_the_clock_gave(kalshi: Kalshi, 
     asked = parse_qs(next(query for _, query in kalshi.asked if "ticker=KXTEST-1" in query))
     assert int(asked["min_ts"][0]) == kalshi.now_ms // 1000 - 60
     read = read_journal(tmp_path / "journal")
-    again = Reservations(clock=lambda: kalshi.now_ms + 30_000, steady=lambda: 5)
+    again = Reservations(clock=CapClock(lambda: (kalshi.now_ms + 30_000) * MS, lambda: 5, "the next boot"))
     again._replay_all(read)
     assert again.orders[order.number].since_ms == kalshi.now_ms
     assert again.age_ms(again.orders[order.number]) == 30_000
