@@ -62,9 +62,9 @@ class Duplicates:
         if now_ms - self._began_ms > _REMEMBERED_MS:
             self._older, self._recent, self._began_ms = self._recent, {}, now_ms
         entry = ((client, now_ms),)
-        recent = self._recent
+        recent, older = self._recent, self._older
         for key in keys:
-            sent = self._sent(key)
+            sent = recent.get(key) or older.get(key)
             recent[key] = (*entry, *(one for one in sent if one[0] != client)) if sent else entry
 
     def forget(self, client: str, keys: Collection[Key], at_ms: int) -> None:

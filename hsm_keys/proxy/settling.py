@@ -64,6 +64,8 @@ class Hold:
         orders: The orders that it holds something for.
     """
 
+    __slots__ = ("_heard", "_operation", "_orders", "_path", "_reservations")
+
     def __init__(
         self, reservations: Reservations, operation: str, path: str, orders: Sequence[ReservedOrder] = ()
     ) -> None:
