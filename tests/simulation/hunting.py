@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import count, islice
 from multiprocessing import get_context
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tests.simulation.doubles import doubles
 from tests.simulation.life import Life
+from tests.simulation.lives import answers
 from tests.simulation.mutants import MUTANTS, Mutant, planted
 from tests.simulation.script import script_of
 from tests.simulation.seen import SEEN
@@ -63,8 +63,8 @@ def hunt(mutant: Mutant, lives: int) -> Hunt:
 
 def hunt_all(lives: int, workers: int) -> Iterator[Hunt]:
     """Hunt all of them, in processes of their own."""
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        yield from pool.map(partial(hunt, lives=lives), MUTANTS)
+    with get_context("spawn").Pool(workers) as pool:
+        yield from answers(pool, partial(hunt, lives=lives), MUTANTS)
 
 
 def _concerned(mutant: Mutant) -> Iterator[Script]:

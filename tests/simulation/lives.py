@@ -5,22 +5,27 @@ from __future__ import annotations
 import gc
 import logging
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from tests.simulation.doubles import doubles
 from tests.simulation.life import Life, Place
 from tests.simulation.script import Name, script_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from multiprocessing.pool import Pool
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 _BATCH: Final = 500
 _EXAMPLES: Final = 40
 _ROUNDS: Final = 6
+_PATIENCE_S: Final = 600.0
+"""How long one batch may take; else a process of ours was killed, or hangs."""
 _GARBAGE: Final = 100_000
 """After how many new objects Python looks for circles; a life leaves few, and looking for them took a tenth of it."""
 
@@ -91,13 +96,26 @@ def live_all(first: int, lives: int, workers: int, hits: int = 0) -> Tally:
         lives: How many seeds.
         workers: How many processes.
         hits: How often a command is to be killed at each place where one was killed at all.
+
+    Raises:
+        multiprocessing.TimeoutError: If a process doesn't answer; all of them are ended then.
     """
     tally = Tally()
     names = [Name(seed) for seed in range(first, first + lives)]
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_prepare) as pool:
+    with get_context("spawn").Pool(workers, _prepare) as pool:
         for _ in range(_ROUNDS):
             batches = [names[start : start + _BATCH] for start in range(0, len(names), _BATCH)]
-            for lived in pool.map(live, batches):
+            for lived in answers(pool, live, batches):
                 tally.add(lived)
             names = list(tally.aims(hits))
     return tally
+
+
+def answers(pool: Pool, work: Callable[[_In], _Out], given: Iterable[_In]) -> Iterator[_Out]:
+    """Give what processes answer, in order; none of them is waited for without end."""
+    coming = pool.imap(work, given)
+    while True:
+        try:
+            yield coming.next(_PATIENCE_S)
+        except StopIteration:
+            return

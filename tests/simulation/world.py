@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _EFFECT_S = 0.01
-_STUCK_S = 300.0
+_STUCK_S = 60.0
 _SECOND_COPY_S = 0.3
 
 
