@@ -94,7 +94,9 @@ def _aborting(name: str, current: Seen | None, new: Seen) -> Finding:
 def _handing_over(name: str, current: Seen | None, new: Seen, old: Seen) -> Finding:
     if current is None or current.pair in {new.pair, old.pair}:
         message = f"the rotation of {name!r} was interrupted while the name was handed over"
-        back = ["--abort"] if new.name.endswith(ABORTING) and not old.name.endswith(FINISHING) else []
+        only_old_lives = new.unknown and old.api_key_id in old.signs_for
+        goes_back = new.name.endswith(ABORTING) and (only_old_lives or not old.name.endswith(FINISHING))
+        back = ["--abort"] if goes_back else []
         return about_key("rotation-handover", new, message, "rotate", name, *back)
     return about_key(
         "rotation-inconsistent",
@@ -131,7 +133,7 @@ def _retired(name: str, current: Seen | None, old: Seen) -> Finding:
             return about_key("rotation-orphan", old, f"{message}; the old one still works", "rotate", name)
         return about_key("rotation-orphan", old, message, "revoke", old.name, "--destroy")
     if old.api_key_id in old.signs_for:
-        back = not old.name.endswith(FINISHING)
+        back = current.unknown or not old.name.endswith(FINISHING)
         if back and current.api_key_id is not None and current.api_key_id not in current.signs_for:
             message = f"{name!r} was rotated, and its new API key is dead while the old one still works: go back"
             return about_key("rotation-grace", old, message, "rotate", name, "--abort")

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.stores.base import StoredKey
 
-__all__ = ["SETTLE_S", "end_api_key", "settle"]
+__all__ = ["SETTLE_S", "end_api_key", "end_unused", "settle"]
 
 _ATTEMPTS: Final = 4  # a key that was deleted a moment ago may still be known somewhere
 _PATIENCE_S: Final = 10.0
@@ -118,6 +118,26 @@ def end_api_key(
     end.prove_by_list()
     if key is not None:
         report(f"{key.name!r} signs nothing any more, so there is no proof but Kalshi's word")
+
+
+def end_unused(management: KalshiClient, connect: Connect, api_key_id: str, report: Callable[[str], None]) -> None:
+    """Delete an API key that Kalshi has just made or listed, and nobody uses; that it is gone already is as good.
+
+    Args:
+        management: Signs the deletion.
+        connect: Makes a client of the same environment for another signer.
+        api_key_id: What to delete.
+        report: Called with a line for people.
+
+    Raises:
+        KalshiError: If Kalshi refuses, or lists it still.
+        OutcomeUnknownError: If the answer was lost and Kalshi lists it still.
+    """
+    try:
+        end_api_key(management, connect, api_key_id, None, report)
+    except EndNotProvedError:
+        settle()  # another run has deleted it; or it is so new that it isn't known everywhere
+        end_api_key(management, connect, api_key_id, None, report, begun=True)
 
 
 class _End:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import (
-    EndNotProvedError,
     HsmKeysError,
     KalshiError,
     KeyAmbiguousError,
@@ -18,7 +17,7 @@ from hsm_keys.errors import (
     UsageError,
 )
 from hsm_keys.kalshi.api_keys import new_key_fields
-from hsm_keys.lifecycle.ending import end_api_key, settle
+from hsm_keys.lifecycle.ending import end_unused
 from hsm_keys.lifecycle.rights import MOVES_MONEY, check_asked, check_manages
 from hsm_keys.signing.algorithms import KeyType, key_type_of
 from hsm_keys.signing.pem import load_private_key
@@ -205,8 +204,4 @@ class KalshiGenerator:
         Raises:
             OutcomeUnknownError: If the answer was lost and Kalshi lists it still.
         """
-        try:
-            end_api_key(self._management, self.connect, api_key_id, None, self.report)
-        except EndNotProvedError:
-            settle()  # another run has deleted it; or it is so new that it isn't known everywhere
-            end_api_key(self._management, self.connect, api_key_id, None, self.report, begun=True)
+        end_unused(self._management, self.connect, api_key_id, self.report)

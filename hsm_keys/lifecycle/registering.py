@@ -20,7 +20,7 @@ from hsm_keys.errors import (
 from hsm_keys.inspecting.proof_of_possession import find_registration, prove_registration
 from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.kalshi.errors import BadRequestError, ConflictError, TierError
-from hsm_keys.lifecycle.ending import end_api_key
+from hsm_keys.lifecycle.ending import end_unused
 from hsm_keys.lifecycle.late_registration import find_late_registration
 from hsm_keys.lifecycle.rights import check_asked, describe_rights
 
@@ -150,7 +150,7 @@ class Registrar:
     def _delete(self, api_key_id: str) -> str:
         """Delete what this run registered, and return what became of it."""
         try:
-            end_api_key(self._management, self._connect, api_key_id, None, self._report)
+            end_unused(self._management, self._connect, api_key_id, self._report)
         except HsmKeysError as error:
             return f"may still be there ({error.message}): end it with `hsm-keys revoke {api_key_id}`"
         return "was deleted again"

@@ -27,8 +27,16 @@ from hsm_keys.errors import (
     KeyNotRegisteredError,
     KeyProblemError,
 )
-from hsm_keys.inspecting.custody import CustodyReport, prove_custody
-from hsm_keys.inspecting.proof_of_possession import can_sign, find_registration, is_going, prove_registration
+from hsm_keys.inspecting.custody import CustodyReport, examine_custody, prove_custody
+from hsm_keys.inspecting.proof_of_possession import (
+    Standing,
+    accepts,
+    can_sign,
+    find_registration,
+    is_going,
+    prove_registration,
+    standing_of,
+)
 from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.lifecycle.ending import end_api_key, settle
 from hsm_keys.lifecycle.late_registration import check_no_other_registration, find_late_registration
@@ -269,8 +277,8 @@ class Rotator:
             if stage.current is not None and not stage.under_way and self._store.clear(name + SUCCESSOR):
                 self._report(f"ended a successor of {name!r} that had not got its name yet")
                 prove_registration(self._connect, stage.current, _id_of(stage.current))
-                return Rotation(stage.current, prove_custody(stage.current), None, "aborted")
-            if stage.finishing:
+                return Rotation(stage.current, examine_custody(stage.current), None, "aborted")
+            if stage.finishing and not self._only_old_lives(stage):
                 raise KeyProblemError(
                     f"`hsm-keys rotate {name} --finish` has begun to end the old key: there is nothing to go back to",
                     hint=f"run it again: hsm-keys rotate {name} --finish",
@@ -283,7 +291,18 @@ class Rotator:
                 old, new = RenamesKeys.of(self._store).hand_over(name, taker=old, leaver=new, mark=ABORTING)
                 self._report(f"gave {name!r} back to API key {old.api_key_id}")
             self._end_successor(self._condemned(name, new, ABORTING, keeps=old))
-            return Rotation(old, prove_custody(old), None, "aborted")
+            return Rotation(old, examine_custody(old), None, "aborted")
+
+    def _only_old_lives(self, stage: Stage) -> bool:
+        """Tell whether the newer API key has ended since the old key's end began.
+
+        An abort on another machine has ended it, right before the old key got its mark; or somebody did at Kalshi.
+        """
+        old, new = stage.retired, stage.successor or stage.current
+        if old is None or new is None or _same(old, new) or not can_sign(new):
+            return False
+        dead = standing_of(self._connect, new, _id_of(new)) is Standing.UNKNOWN
+        return dead and accepts(self._connect, old, _id_of(old))
 
     def _stage(self, name: str) -> Stage:
         for key in _in_hand(self._store, name):

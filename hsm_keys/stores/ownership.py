@@ -13,8 +13,17 @@ from hsm_keys.errors import ForeignKeyError, KeyBusyError
 
 if TYPE_CHECKING:
     from hsm_keys.stores.base import KeyStore, StoredKey
+    from hsm_keys.stores.marks import Mark
 
-__all__ = ["check_ours", "name_in_use", "not_ours", "ours", "renamed_meanwhile", "why_not_ours"]
+__all__ = [
+    "check_not_registered_since",
+    "check_ours",
+    "name_in_use",
+    "not_ours",
+    "ours",
+    "renamed_meanwhile",
+    "why_not_ours",
+]
 
 
 def renamed_meanwhile(name: str, where: str) -> KeyBusyError:
@@ -42,6 +51,24 @@ def check_ours(key: StoredKey, where: str) -> None:
     """
     if not key.ours:
         raise not_ours(key, where)
+
+
+def check_not_registered_since(key: StoredKey, now: Mark, where: str) -> None:
+    """Make sure, right before a key is destroyed, that nobody has begun to register it since it was looked at.
+
+    Args:
+        key: The key as it was looked at.
+        now: What its store says of it now.
+        where: What people call its store.
+
+    Raises:
+        KeyBusyError: If somebody has: Kalshi may know it by now.
+    """
+    if now.api_key_id not in {None, key.api_key_id} or (now.registering and not key.registering):
+        raise KeyBusyError(
+            f"somebody else has registered the key {key.name!r} in {where} meanwhile; nothing was destroyed",
+            hint="look with `hsm-keys list`, then run the same command again",
+        )
 
 
 def not_ours(key: StoredKey, where: str) -> ForeignKeyError:

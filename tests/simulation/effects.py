@@ -32,6 +32,7 @@ class Kind(StrEnum):
     LOSE_ANSWER = "answer lost"
     LATE = "carried out late, no answer"
     TWICE = "carried out twice"
+    EARLY = "answered, and carried out late"
     DELAY = "slow"
     TURN = "another operator's turn"
 
@@ -70,12 +71,14 @@ class Call:
         changes: Whether it changes something.
         lost: Gives the error of a call without an answer, told whether it was sent; None where none can be lost.
         twice: Whether it may be carried out twice.
+        promise: What is answered where it is carried out later; None where that can't be.
     """
 
     label: str
     changes: bool = False
     lost: Callable[[bool], Exception] | None = None
     twice: bool = False
+    promise: object = None
 
 
 class Process:

@@ -4,32 +4,41 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from itertools import count, islice
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from tests.simulation.aiming import aimed_at
 from tests.simulation.doubles import doubles
 from tests.simulation.life import Life
 from tests.simulation.lives import answers
 from tests.simulation.mutants import MUTANTS, Mutant, planted
-from tests.simulation.script import script_of
 from tests.simulation.seen import SEEN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tests.simulation.script import Script
 
+_ENDS: Final = ("finish", "abort", "revoke", "revoke-destroy")
 _COMMANDS: Final = {
-    "lifecycle.rotate": {"rotate", "finish", "abort"},
-    "lifecycle.successor_rights": {"rotate"},
-    "lifecycle.rights": {"rotate"},
-    "lifecycle.revoke": {"revoke", "revoke-destroy"},
-    "lifecycle.generate": {"generate"},
-    "lifecycle.made_by_kalshi": {"generate"},
-    "lifecycle.enroll": {"enroll", "adopt"},
+    "inspecting.proof_of_possession": ("enroll", "rotate", "fix"),
+    "lifecycle.ending": _ENDS,
+    "lifecycle.enroll": ("enroll", "adopt"),
+    "lifecycle.generate": ("generate",),
+    "lifecycle.late_registration": (*_ENDS, "enroll"),
+    "lifecycle.made_by_kalshi": ("generate",),
+    "lifecycle.registering": ("enroll", "rotate"),
+    "lifecycle.repairing": ("fix",),
+    "lifecycle.revoke": ("revoke", "revoke-destroy"),
+    "lifecycle.rights": ("rotate",),
+    "lifecycle.rotate": ("rotate", "finish", "abort"),
+    "lifecycle.rotate.Rotator.abort": ("abort",),
+    "lifecycle.rotate.Rotator.finish": ("finish",),
+    "lifecycle.rotate.Rotator._end": ("finish",),
+    "lifecycle.rotate.Rotator._end_successor": ("abort",),
+    "lifecycle.successor_rights": ("rotate",),
 }
-"""In which commands the code of a module runs; where it isn't said, in all."""
+"""In which commands the code of a module runs, or that of one of its functions."""
 
 
 class Hunt(NamedTuple):
@@ -37,7 +46,7 @@ class Hunt(NamedTuple):
 
     Args:
         mutant: The planted fault.
-        lives: How many lives in which its code may run were lived.
+        lives: How many lives were lived that are aimed at its commands.
         violation: What gave it away; empty if nothing did.
     """
 
@@ -47,28 +56,40 @@ class Hunt(NamedTuple):
 
 
 def hunt(mutant: Mutant, lives: int) -> Hunt:
-    """Live lives with a planted fault until it is found."""
+    """Live lives with a planted fault until it is found: until one goes wrong that goes right without it."""
     logging.getLogger("hsm_keys").addHandler(logging.NullHandler())
+    begun = 0
+    while True:
+        found = _first_wrong(mutant, begun, lives)
+        if not found.violation:
+            return found
+        with doubles():
+            violation = Life(_script(mutant, found.lives - 1)).live().violation
+        SEEN.clear()
+        if not violation:
+            return found
+        begun = found.lives
+
+
+def _first_wrong(mutant: Mutant, begun: int, lives: int) -> Hunt:
     SEEN.clear()
     try:
         with planted(mutant), doubles():
-            for number, script in enumerate(islice(_concerned(mutant), lives), 1):
-                violation = Life(script).live().violation
+            for number in range(begun, lives):
+                violation = Life(_script(mutant, number)).live().violation
                 if violation:
-                    return Hunt(mutant, number, violation)
-        return Hunt(mutant, lives, "")
+                    return Hunt(mutant, number + 1, violation)
     finally:
         SEEN.clear()
+    return Hunt(mutant, lives, "")
 
 
-def hunt_all(lives: int, workers: int) -> Iterator[Hunt]:
+def _script(mutant: Mutant, number: int) -> Script:
+    place = f"{mutant.module}.{mutant.place}"
+    return aimed_at(_COMMANDS.get(place) or _COMMANDS[mutant.module], number)
+
+
+def hunt_all(lives: int, workers: int, mutants: Sequence[Mutant] = MUTANTS) -> Iterator[Hunt]:
     """Hunt all of them, in processes of their own."""
     with get_context("spawn").Pool(workers) as pool:
-        yield from answers(pool, partial(hunt, lives=lives), MUTANTS)
-
-
-def _concerned(mutant: Mutant) -> Iterator[Script]:
-    commands = _COMMANDS.get(mutant.module)
-    for script in map(script_of, count()):
-        if commands is None or commands.intersection(script.commands):
-            yield script
+        yield from answers(pool, partial(hunt, lives=lives), mutants)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from tests.simulation.world import Violated
 
 if TYPE_CHECKING:
+    from hsm_keys.inspecting.findings import Finding
     from tests.simulation.commands import Told
     from tests.simulation.kalshi import Kalshi, Registered
-    from tests.simulation.life import Store
-    from tests.simulation.script import Script
+    from tests.simulation.life import Ended, Store
+    from tests.simulation.script import Script, Step
 
 
 class Judge:
@@ -59,6 +60,9 @@ class Judge:
                 f"API key {short(listing.api_key_id)} has {sorted(listing.scopes)} on {listing.subaccount}, and "
                 f"{sorted(wanted)} on {self._script.subaccount} were asked for"
             )
+        for other in self._kalshis.values():
+            if other is not kalshi and not self.moved and other.living(key.public):
+                raise Violated(f"the pair of API key {short(listing.api_key_id)} lives in {other.environment}, too")
 
     def _on_deleted(self, kalshi: Kalshi, key: Registered) -> None:
         if key.listing.api_key_id in self._theirs:
@@ -94,18 +98,34 @@ class Judge:
     def told(self, told: Told, name: str, kalshi: Kalshi, *, alone: bool) -> None:
         """Check that what a command said is so. With others at work, only what nobody can undo is looked at."""
         labels = self._store.labels()
-        self.by_hand.discard(str(told.api_key_id))
+        if alone:
+            self.by_hand.discard(str(told.api_key_id))
         if told.stage in {"enrolled", "adopted", "grace", "done", "aborted"}:
             self._check_living(told, name, kalshi, labels, alone=alone)
         if told.stage in {"done", "aborted"} and told.retired and told.retired != told.api_key_id:
             self._check_dead(told.retired, kalshi, destroyed=told.destroyed)
         if told.stage == "revoked" and told.api_key_id:
             self._check_dead(told.api_key_id, kalshi, destroyed=told.destroyed)
-        for finding in told.fixed:
-            assert finding.repair is not None
-            key = kalshi.keys[finding.repair.api_key_id]
-            if alone and key.public not in self._store.publics():
-                raise Violated(f"reconcile bound API key {short(finding.repair.api_key_id)} to another pair")
+        for finding in told.fixed if alone else ():
+            self._check_fixed(finding, kalshi)
+
+    def refused(self, ended: Ended, step: Step, kalshi: Kalshi, *, alone: bool) -> None:
+        """Check that what a command gave as its reason is so."""
+        if not alone or self.moved or self._script.repeats:
+            return
+        if ended.code == "key_busy":
+            raise Violated(f"{step.command} says that somebody else is at work, and nobody is: {ended.message}")
+        public = self._store.labels().get(step.name)
+        if "never registered" in ended.message and public is not None and kalshi.living(public):
+            raise Violated(f"{step.command} says that {step.name!r} was never registered, and it was")
+
+    def _check_fixed(self, finding: Finding, kalshi: Kalshi) -> None:
+        assert finding.repair is not None
+        api_key_id = finding.repair.api_key_id
+        if kalshi.keys[api_key_id].public not in self._store.publics():
+            raise Violated(f"reconcile bound API key {short(api_key_id)} to another pair")
+        if self._store.open().key(finding.name).api_key_id != api_key_id:
+            raise Violated(f"reconcile said that it bound {finding.name!r} to {short(api_key_id)}, and it didn't")
 
     def _check_living(self, told: Told, name: str, kalshi: Kalshi, labels: dict[str, bytes], *, alone: bool) -> None:
         key = kalshi.keys.get(str(told.api_key_id))
@@ -117,6 +137,8 @@ class Judge:
             self.proved[name] = kalshi
         if not alone:
             return
+        if told.stage != "done" and key.alive and not kalshi.knows(key.api_key_id):
+            raise Violated(f"{told.stage}: Kalshi doesn't take API key {short(key.api_key_id)} yet: it isn't proved")
         if not key.alive or labels.get(name) != key.public:
             raise Violated(f"{told.stage}: {name!r} was said to be API key {short(str(told.api_key_id))}, and isn't")
         others = [each for each in kalshi.living() if called(each, name) and each is not key]

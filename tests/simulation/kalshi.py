@@ -158,6 +158,10 @@ class Kalshi:
         """Let it be dead, and known until then."""
         self.keys[api_key_id] = self.keys[api_key_id]._replace(alive=False, until=until)
 
+    def knows(self, api_key_id: str) -> bool:
+        """Tell whether it takes requests of that API key now."""
+        return self._known(api_key_id) is not None
+
     def living(self, public: bytes | None = None) -> list[Registered]:
         """Return the API keys that live; with a public half, those that are its."""
         return [key for key in self.keys.values() if key.alive and public in {None, key.public}]
@@ -265,7 +269,8 @@ def _call(method: str, what: str, environment: str) -> Call:
             return NetworkError(f"no answer to {method}")
         return OutcomeUnknownError(f"no answer to {method}; it may have been carried out")
 
-    return Call(f"{method} {what} of {environment}", method != "GET", lost, twice=True)
+    promise = (204, None) if method == "DELETE" else None
+    return Call(f"{method} {what} of {environment}", method != "GET", lost, twice=True, promise=promise)
 
 
 class Client:

@@ -9,7 +9,7 @@ from hsm_keys.errors import HsmKeysError
 from tests.simulation import commands
 from tests.simulation.doubles import STAGE
 from tests.simulation.effects import Killed, Process
-from tests.simulation.judge import Judge, short
+from tests.simulation.judge import Judge, called, short
 from tests.simulation.kalshi import Connect, Kalshi
 from tests.simulation.kms import Kms
 from tests.simulation.rest import MANY, SETTLED_S, UNDECIDED, Rest
@@ -122,6 +122,8 @@ class Life:
         self.ended: list[tuple[Step, Ended]] = []
         self.theirs: set[str] = set()
         self._hits = 0
+        self._under_way = 0
+        """How many commands run, or wait for others' turns."""
         self._kills: list[tuple[Place, int]] = []
 
     def live(self) -> Lived:
@@ -157,7 +159,7 @@ class Life:
         self.world.story.clear()
         self.theirs = theirs
         self.judge.leave_alone(theirs, None)
-        if script.begin:
+        if script.begin not in {(), ("mint",)}:
             self.judge.proved[NAME] = self.kalshis["prod"]
 
     def _snapshot(self) -> Any:
@@ -187,7 +189,7 @@ class Life:
         for _ in range(MANY):
             self.world.clock.pass_(60.0)
             ended = self._run(step)
-            if ended.status not in {*UNDECIDED, -9}:
+            if ended.status not in {*UNDECIDED, -9} and ended.code != "key_busy":
                 break
         return ended
 
@@ -221,6 +223,9 @@ class Life:
 
     def _run(self, step: Step, *, bootstrap: bool | None = None) -> Ended:
         """Run a command, to its end or until it is killed."""
+        if step.command == "page":
+            self._delete_by_hand(step)
+            return Ended(0)
         if step.command == "adopt":
             ended = self._process(step, "mint", bootstrap=bootstrap)
             if ended.status == -9:
@@ -256,7 +261,9 @@ class Life:
         if command.startswith("revoke"):
             self.judge.released(step.name.partition("+")[0])
         state = SEEN.state(self, process, command, step, bootstrap=with_bootstrap)
+        self._under_way += 1
         ended = SEEN.recall(self, process, state) or self._carried_out(command, step, session, process, state)
+        self._under_way -= 1
         world.process = None
         self._hits += process.hit
         if ended.told is not None:
@@ -266,6 +273,8 @@ class Life:
             self.judge.told(ended.told, step.name, kalshi, alone=self._alone() and step.environment == "prod")
         elif ended.status == -9:
             self._check_name(step.name)
+        else:
+            self.judge.refused(ended, step, kalshi, alone=self._alone())
         return ended
 
     def _carried_out(
@@ -313,6 +322,20 @@ class Life:
             listing = kalshi.add(step.name, public, self.script.scopes, self.script.subaccount)
             self.judge.by_hand.add(listing.api_key_id)
             self.world.clock.pass_(60.0)
+
+    def _delete_by_hand(self, step: Step) -> None:
+        """Do what a person does on Kalshi's account page: delete the newer one of two API keys of a name.
+
+        Whoever does that while a command runs gets what it asks for.
+        """
+        if self._under_way:
+            return
+        kalshi, publics = self.kalshis[step.environment], self.store.publics()
+        living = [key for key in kalshi.living() if called(key, step.name) and key.public in publics]
+        for key in living if len(living) > 1 else ():
+            if key.public == self.store.labels().get(step.name):
+                kalshi.end(key.api_key_id, self.world.clock.now)
+                self.world.tell(f"a person deletes API key {short(key.api_key_id)}")
 
     def _handed(self, step: Step) -> str:
         public = self.store.labels().get(step.name)

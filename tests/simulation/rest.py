@@ -97,6 +97,8 @@ class Rest:
     def _follow(self, findings: list[Finding], environment: str) -> None:
         """Do what reconcile says about the first thing that it found."""
         finding = next((each for each in findings if each.command), findings[0])
+        if finding.code == "registered-twice" and self._life.script.is_plain and not self._life.judge.by_hand:
+            raise Violated(f"nothing was sent twice, and {finding.message}")
         if finding.code == "rotation-orphan" and finding.command is None:
             self._destroy_orphan(finding.name, environment)
             return

@@ -55,7 +55,8 @@ class Step:
 
     Args:
         operator: Which one, from 0.
-        command: What.
+        command: What; ``page`` is what a person does on Kalshi's account page: delete the API key that has the name,
+            while another one of the name lives.
         name: The key's name.
         environment: Where it is pointed at.
         faults: What goes wrong.
@@ -120,6 +121,12 @@ class Script:
         return bool(kinds & {Kind.LATE, Kind.TWICE})
 
     @property
+    def is_plain(self) -> bool:
+        """Whether operators do nothing but wait for each other, and Kalshi knows all at once."""
+        kinds = {fault.kind for step in self.steps for fault in step.faults}
+        return kinds <= {Kind.TURN, Kind.DELAY} and not self.lag_s and self.yesterday < 0
+
+    @property
     def overtaken(self) -> bool:
         """Whether a generate may have been killed while it went on after another machine's had come to its end."""
         killed = {Kind.KILL_BEFORE, Kind.KILL_AFTER}
@@ -139,14 +146,37 @@ class Script:
         return "; ".join([*words, f"before: {', '.join(self.begin) or 'nothing'}"])
 
 
-_AFTER = {
+AFTER = {
     (): ("enroll", "enroll", "generate", "adopt"),
+    ("mint",): ("enroll", "enroll", "enroll", "adopt", "revoke-destroy", "fix"),
     ("enroll",): ("rotate", "rotate", "abort", "finish", "revoke", "revoke-destroy", "fix"),
-    ("enroll", "rotate"): ("finish", "finish", "abort", "abort", "rotate", "revoke-destroy", "fix"),
+    ("enroll", "rotate"): ("finish", "finish", "abort", "abort", "rotate", "revoke-destroy", "fix", "page"),
     ("generate",): ("rotate", "revoke-destroy", "generate", "fix"),
 }
-_LATER = ("enroll", "rotate", "rotate", "finish", "abort", "revoke", "revoke-destroy", "fix", "generate", "adopt")
-_BEGINNINGS = ((), (), ("enroll",), ("enroll",), ("enroll",), ("enroll", "rotate"), ("enroll", "rotate"), ("generate",))
+LATER = (
+    "enroll",
+    "rotate",
+    "rotate",
+    "finish",
+    "abort",
+    "revoke",
+    "revoke-destroy",
+    "fix",
+    "generate",
+    "adopt",
+    "page",
+)
+_BEGINNINGS = (
+    (),
+    (),
+    ("mint",),
+    ("enroll",),
+    ("enroll",),
+    ("enroll",),
+    ("enroll", "rotate"),
+    ("enroll", "rotate"),
+    ("generate",),
+)
 
 
 def _fault(source: random.Random, *, alone: bool) -> Fault:
@@ -160,7 +190,8 @@ def _fault(source: random.Random, *, alone: bool) -> Fault:
         kind = source.choice((Kind.UNREACHABLE, Kind.LOSE_REQUEST, Kind.LOSE_ANSWER, Kind.LOSE_ANSWER, Kind.LATE))
         return Fault(kind, at, changes, source.choice((0.1, 0.5, 1.5)) if kind is Kind.LATE else 0.0)
     if draw < 0.8:
-        return Fault(source.choice((Kind.DELAY, Kind.TWICE)), at, changes, 4.0)
+        kind = source.choice((Kind.DELAY, Kind.TWICE, Kind.EARLY))
+        return Fault(kind, at, changes, source.choice((0.5, 1.5)) if kind is Kind.EARLY else 4.0)
     return Fault(Kind.TURN, at, changes)
 
 
@@ -174,7 +205,7 @@ def script_of(seed: int, step: int = -1, number: int = 0) -> Script:
     later = [
         Step(
             source.randrange(operators),
-            source.choice(_LATER),
+            source.choice(LATER),
             faults=_faults(source, operators),
             pause_s=source.choice(_PAUSES_S),
         )
@@ -200,7 +231,7 @@ def _script_of(seed: int) -> Script:
     steps = []
     for number in range(count):
         first = number < operators
-        command = source.choice(_AFTER[begin] if first else _LATER)
+        command = source.choice(AFTER[begin] if first else LATER)
         other = operators == 2 and source.random() < 0.15
         faults = _faults(source, operators)
         wrong_place = source.random() < 0.04
@@ -220,7 +251,7 @@ def _script_of(seed: int) -> Script:
     return Script(
         Name(seed),
         store,
-        begin if bootstrap or begin else ("enroll",),
+        begin if bootstrap or begin not in {(), ("mint",)} else ("enroll",),
         tuple(steps),
         bootstrap=bootstrap,
         machines=source.choice((1, 2)),

@@ -189,6 +189,18 @@ FOUND = {
             Step(1, "abort", faults=(Fault(Kind.LOSE_REQUEST, 5),)),
         ),
     ),
+    **{
+        f"abort in {store} took a successor for a remainder that rotate on another machine was making": Script(
+            _NAME, store, ("enroll",), (Step(0, "rotate", faults=turn(2)), Step(1, "abort", faults=turn(1)))
+        )
+        for store in ("token", "kms", "vault")
+    },
+    "finish marked the old key behind the back of an abort that was killed, and there was no way on": Script(
+        _NAME,
+        "token",
+        ("enroll", "rotate"),
+        (Step(0, "finish", faults=turn(1)), Step(1, "abort", faults=(*turn(5), *after(6)))),
+    ),
     "reconcile said finish where only the old key of a rotation still lived": Script(
         _NAME, "vault", ("enroll", "rotate"), (Step(0, "abort"),), yesterday=0
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tests.simulation.clock import Clock
 from tests.simulation.effects import LOSSES, Call, Fault, Killed, Kind, Process
@@ -81,6 +81,10 @@ class World:
             self.process = process
         if Kind.KILL_BEFORE in kinds:
             self._kill(process, Kind.KILL_BEFORE, call)
+        if Kind.EARLY in kinds and call.promise is not None:
+            self.tell(f"{call.label}: {kinds[Kind.EARLY]}")
+            self.clock.later(kinds[Kind.EARLY].seconds, lambda: _quietly(act))
+            return cast("_T", call.promise)
         loss = next((fault for fault in due if fault.kind in LOSSES), None)
         if loss is not None and call.lost is not None:
             return self._lost(call, act, loss)

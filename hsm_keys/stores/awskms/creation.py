@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from hsm_keys.errors import KeyExistsError, KeyProblemError
+from hsm_keys.errors import KeyBusyError, KeyExistsError, KeyProblemError
 from hsm_keys.stores.awskms.error_mapping import KmsCall, ask
 from hsm_keys.stores.awskms.errors import AwsAccessDeniedError, KmsKeyNotFoundError
 from hsm_keys.stores.awskms.response_fields import SPECS, field
 from hsm_keys.stores.awskms.tags import ID_TAG, NAME_TAG, alias_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from hsm_keys.signing.algorithms import KeyType
     from hsm_keys.stores.awskms.tags import KeyCreation
 
-__all__ = ["aliases", "create", "give_alias", "left_over", "read_tags"]
+__all__ = ["aliases", "create", "give_alias", "is_set_aside", "left_over", "read_tags", "set_aside"]
+
+_SET_ASIDE: Final = "+cleared"
+"""What the name in the tag of a key without an alias ends in, once it is about to be let go."""
 
 
 def pages(call: KmsCall, function: Callable[..., Any], items: str, **parameters: Any) -> Iterator[Any]:
@@ -41,14 +44,19 @@ def read_tags(client: Any, call: KmsCall, arn: str) -> dict[str, str]:
     return {tag["TagKey"]: tag["TagValue"] for tag in tags}
 
 
-def left_over(client: Any, region: str, name: str, aliased: set[str], state: str = "Enabled") -> Any | None:
+def left_over(
+    client: Any, region: str, name: str, aliased: set[str], state: str = "Enabled", *, set_aside: bool = False
+) -> Any | None:
     """Return the metadata of a key in that state that carries the name as its tag, and has no alias and no API key id.
+
+    With ``set_aside`` it may also be one that a run was killed over which was about to let it go.
 
     One that has an API key id was in use, and somebody took its alias away: it may live, and is left alone.
 
     Costs one ListKeys a thousand keys of the account and Region, and one ListResourceTags for each key that no
     alias points to; in most accounts that is none.
     """
+    names = {name, name + _SET_ASIDE} if set_aside else {name}
     for listed in pages(KmsCall("ListKeys", "", region), client.list_keys, "Keys", Limit=1000):
         key_id = listed["KeyId"]
         if key_id in aliased:
@@ -57,12 +65,40 @@ def left_over(client: Any, region: str, name: str, aliased: set[str], state: str
             tags = read_tags(client, KmsCall("ListResourceTags", key_id, region), key_id)
         except (AwsAccessDeniedError, KmsKeyNotFoundError):
             continue  # a key that this caller made, this caller could read
-        if tags.get(NAME_TAG) == name and ID_TAG not in tags:
+        if tags.get(NAME_TAG) in names and ID_TAG not in tags:
             call = KmsCall("DescribeKey", key_id, region)
             metadata = field(ask(call, client.describe_key, KeyId=key_id), "KeyMetadata", dict, call)
             if metadata.get("KeyState") == state:
                 return metadata
     return None
+
+
+def set_aside(client: Any, region: str, name: str, key_id: str) -> None:
+    """Say in a key's tag that it is about to be let go, and make sure then that it still has no alias.
+
+    Whoever makes the key gives it its alias, and looks at the tag then. So at least one of the two sees the other one,
+    and gives way.
+
+    Raises:
+        KeyBusyError: If it has got an alias meanwhile; it keeps its name.
+    """
+    _tag_name(client, region, name, key_id, name + _SET_ASIDE)
+    if key_id in aliases(client, region).values():
+        _tag_name(client, region, name, key_id, name)
+        raise KeyBusyError(
+            f"somebody else is making the key {name!r} in KMS at this moment; nothing was ended",
+            hint="look with `hsm-keys list`, then run the same command again",
+        )
+
+
+def is_set_aside(tags: Mapping[str, str]) -> bool:
+    """Tell whether a key's tags say that it is about to be let go."""
+    return tags.get(NAME_TAG, "").endswith(_SET_ASIDE)
+
+
+def _tag_name(client: Any, region: str, name: str, key_id: str, value: str) -> None:
+    call = KmsCall("TagResource", name, region)
+    ask(call, client.tag_resource, KeyId=key_id, Tags=[{"TagKey": NAME_TAG, "TagValue": value}])
 
 
 def create(client: Any, region: str, name: str, key_type: KeyType, wanted: KeyCreation) -> str:

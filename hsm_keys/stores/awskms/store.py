@@ -22,6 +22,7 @@ from hsm_keys.stores.awskms.errors import (
     AwsAccessDeniedError,
     KmsKeyNotFoundError,
     KmsKeyNotPinnedError,
+    KmsKeyPendingDeletionError,
     KmsKeyStateError,
     KmsKeyUnsuitableError,
 )
@@ -43,7 +44,7 @@ from hsm_keys.stores.awskms.uri import AwsKmsUri, in_region, is_key_reference, k
 from hsm_keys.stores.base import KeyStore, StoredKey
 from hsm_keys.stores.key_names import check_label
 from hsm_keys.stores.marks import Mark
-from hsm_keys.stores.ownership import check_ours
+from hsm_keys.stores.ownership import check_not_registered_since, check_ours
 from hsm_keys.values import describe, shown
 
 if TYPE_CHECKING:
@@ -272,7 +273,13 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
         except KeyExistsError:
             self._give_way(name, arn)
         # By its ARN: an alias can take seconds to be known everywhere.
-        return replicas.settled(lambda: self._look_up(arn, name))
+        key = replicas.settled(lambda: self._look_up(arn, name))
+        if creation.is_set_aside(self.tags_of(key)):
+            raise KeyBusyError(
+                f"somebody else is ending the key {name!r} in {self.describe()} at this moment",
+                hint="run the same command again in a while: it goes on from what is there",
+            )
+        return key
 
     def _give_way(self, name: str, arn: str) -> NoReturn:
         """Let go of a key whose name somebody else took: an alias leads to one key, so this one is of no use."""
@@ -354,6 +361,8 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
                     KeyId=in_region(kms_key.arn, region),
                     Tags=[{"TagKey": tag, "TagValue": value} for tag, value in tags.items()],
                 )
+            except KmsKeyPendingDeletionError as error:
+                raise KmsKeyNotFoundError(f"somebody else has destroyed it: {error.message}", hint=error.hint) from None
             except KmsKeyNotFoundError:
                 if region == region_of(kms_key.arn):
                     raise  # elsewhere it hasn't been replicated yet; a replica is given the tags
@@ -405,6 +414,7 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
         ``aws kms cancel-key-deletion`` saves it.
         """
         kms_key = self._changeable(key)
+        check_not_registered_since(key, mark_of(self.tags_of(kms_key)), self.describe())
         replicas.destroy(self.caller().manage, self.describe_key(kms_key), key.name)
 
     def _changeable(self, key: StoredKey) -> AwsKmsKey:
@@ -430,8 +440,10 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
     def _let_go(self, name: str, state: str) -> bool:
         region = self._uri.regions[0]
         client = self.caller().manage(region)
-        leftovers = creation.left_over(client, region, name, set(creation.aliases(client, region).values()), state)
+        aliased = set(creation.aliases(client, region).values())
+        leftovers = creation.left_over(client, region, name, aliased, state, set_aside=True)
         if leftovers is not None:
+            creation.set_aside(client, region, name, leftovers["KeyId"])
             replicas.destroy(self.caller().manage, leftovers, name)
         return leftovers is not None
 

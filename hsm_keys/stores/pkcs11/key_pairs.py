@@ -13,11 +13,11 @@ from pkcs11.mechanisms import Mechanism
 from hsm_keys.errors import StoreError
 from hsm_keys.stores.pkcs11.attributes import ED25519_OID, read
 from hsm_keys.stores.pkcs11.errors import mapped_errors
-from hsm_keys.stores.pkcs11.halves import public_half, public_template
+from hsm_keys.stores.pkcs11.halves import Unpaired, public_half, public_template
 from hsm_keys.stores.pkcs11.objects import is_ours
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from hsm_keys.signing.algorithms import KeyType, PublicKey
     from hsm_keys.stores.pkcs11.objects import Objects
@@ -175,16 +175,28 @@ def remove_orphans(objects: Objects, label: str) -> None:
         privates = objects.private_keys()
         for public in orphans:
             if not _belongs(objects, public, privates):
-                half, cka_id = public_half(public), read(public, Attribute.ID)
+                half = public_half(public)
                 public.destroy()
-                _put_back(objects, label, cka_id, half)
+                if half is not None:
+                    _put_back(objects, half, {private.handle for private in privates})
 
 
-def _put_back(objects: Objects, label: str, cka_id: bytes | None, half: PublicKey | None) -> None:
-    """Create a public object again whose private one has come meanwhile: an import begins with this half."""
-    if half is not None and any(read(private, Attribute.ID) == cka_id for private in objects.private_keys(label)):
-        names = {Attribute.TOKEN: True, Attribute.LABEL: label, Attribute.ID: cka_id}
-        objects.session.create_object({**names, **public_template(half)})
+def _put_back(objects: Objects, half: PublicKey, known: Collection[int]) -> None:
+    """Create a public object again whose private one has come meanwhile, and may have got another name since.
+
+    Another machine's generation or import begins with this half. Without it nobody finds an Ed25519 key again.
+    """
+    for private in objects.private_keys():
+        if private.handle not in known and not objects.public_objects(private, half) and _is_of(objects, private, half):
+            names = {name: read(private, name) for name in (Attribute.LABEL, Attribute.ID)}
+            objects.session.create_object({Attribute.TOKEN: True, **names, **public_template(half)})
+
+
+def _is_of(objects: Objects, private: Any, half: PublicKey) -> bool:
+    try:
+        return objects.fits(private, half)
+    except Unpaired:
+        return False
 
 
 def _belongs(objects: Objects, public: Any, privates: Sequence[Any]) -> bool:

@@ -27,7 +27,7 @@ from hsm_keys.stores.abilities import ImportsKeys, RawSigning, RenamesKeys
 from hsm_keys.stores.base import Contents, KeyStore, StoredKey, Unusable
 from hsm_keys.stores.checks import Check
 from hsm_keys.stores.key_names import ABORTING, FINISHING, RETIRED, SUCCESSOR, check_label
-from hsm_keys.stores.ownership import not_ours, renamed_meanwhile
+from hsm_keys.stores.ownership import check_not_registered_since, not_ours, renamed_meanwhile
 from hsm_keys.stores.pkcs11 import fresh_process
 from hsm_keys.stores.pkcs11.attributes import read
 from hsm_keys.stores.pkcs11.errors import KEY_REFUSED, LOGIN_LOST, is_gone, mapped_errors, reason
@@ -322,6 +322,7 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
     def destroy(self, key: StoredKey) -> None:
         """Destroy the private object, then the public one."""
         with self._changing(key, f"destroy the key {key.name!r}") as (objects, private):
+            check_not_registered_since(key, read_mark(read(private, Attribute.ID)), self.description)
             destroy_pair(objects, private)
 
     def mend(self, name: str) -> None:

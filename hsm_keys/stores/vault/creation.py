@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hsm_keys.errors import KeyBusyError, KeyExistsError, KeyProblemError
 from hsm_keys.stores.vault.entries import base_of, new_transit_key
-from hsm_keys.stores.vault.records import Phase, Record, take_out
+from hsm_keys.stores.vault.records import Phase, Record, label_of, take_out
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import KeyType
@@ -38,7 +38,12 @@ def make(entries: Entries, transit: Transit, name: str, key_type: KeyType) -> tu
     written = entries.write(base, entry, {**entry.records, name: begun})
     transit.create(begun.transit_key, name, key_type)
     record = Record(begun.transit_key)
-    entries.write(base, written, {**written.records, name: record})
+    try:
+        entries.write(base, written, {**written.records, name: record})
+    except KeyBusyError:
+        if label_of(dict(entries.read(base).records), begun.transit_key) is None:
+            transit.delete(begun.transit_key, name)  # it was cleared away before it had come
+        raise
     transit_key = transit.read(record.transit_key, name, record.version)
     if transit_key is None:
         raise KeyBusyError(f"somebody else has deleted the key {name!r} at the same moment", hint="run it again")
@@ -90,15 +95,24 @@ def mend(entries: Entries, transit: Transit, name: str) -> None:
 def clear(entries: Entries, transit: Transit, name: str) -> bool:
     """Delete a key that was made for a name, and never got it.
 
+    The entry says first that the key is being destroyed: then a run that still makes it gives way.
+
     Returns:
         Whether there was one.
+
+    Raises:
+        KeyBusyError: If somebody else has changed the entry at the same moment; nothing was deleted.
     """
     mend(entries, transit, name)
-    record = entries.read(base_of(name)).records.get(name)
-    if record is None or record.phase is not Phase.MAKING:
+    base = base_of(name)
+    entry = entries.read(base)
+    record = entry.records.get(name)
+    if record is None or record.run is None or record.phase not in {Phase.MAKING, Phase.DESTROYING}:
         return False
+    if record.phase is Phase.MAKING:
+        entries.write(base, entry, {**entry.records, name: replace(record, phase=Phase.DESTROYING)})
     there = transit.read(record.transit_key, name) is not None
     if there:
         transit.delete(record.transit_key, name)
-    entries.change(base_of(name), lambda records: take_out(records, record.transit_key))
+    entries.change(base, lambda records: take_out(records, record.transit_key))
     return there

@@ -17,7 +17,7 @@ from hsm_keys.stores.abilities import ImportsKeys, RenamesKeys
 from hsm_keys.stores.base import Contents, KeyStore, StoredKey, Unusable
 from hsm_keys.stores.key_names import check_label
 from hsm_keys.stores.marks import FOREIGN
-from hsm_keys.stores.ownership import check_ours, renamed_meanwhile
+from hsm_keys.stores.ownership import check_not_registered_since, check_ours, renamed_meanwhile
 from hsm_keys.stores.succession import statement_about
 from hsm_keys.stores.vault import creation
 from hsm_keys.stores.vault.connection import VaultConnection
@@ -316,6 +316,7 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
         def begin(records: Records) -> None:
             label = label_of(records, vault_key.transit_key)
             if label is not None:
+                check_not_registered_since(key, records[label].mark, self.describe())
                 records[label] = replace(records[label], phase=Phase.DESTROYING)
 
         self.entries.change(base, begin)
