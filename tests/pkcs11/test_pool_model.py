@@ -42,6 +42,10 @@ class Token:
         return SimpleNamespace(number=number, close=lambda: self.open.remove(number))
 
 
+def _module(*, parallel: bool) -> Any:
+    return SimpleNamespace(mutex=threading.RLock(), signing=nullcontext(), parallel=parallel, pools=set())
+
+
 class Pool(RuleBasedStateMachine):
     """A pool, and who has which of its sessions. Nobody waits for one: who would have to, gets an error at once."""
 
@@ -58,9 +62,7 @@ class Pool(RuleBasedStateMachine):
     def begin(self, *, parallel: bool, most: int) -> None:
         self.parallel = parallel
         self.token.most = most
-        self.module: Any = SimpleNamespace(
-            mutex=threading.RLock(), signing=nullcontext(), parallel=parallel, pools=set()
-        )
+        self.module = _module(parallel=parallel)
         self.pool = SessionPool(self.module, self.token.open_session, self.token.managing)
 
     @rule(times=st.integers(1, 3))
