@@ -77,7 +77,7 @@ def _new(exposure: Exposure) -> CappedOrder:
 
 def _amendment(reservations: Reservations, exposure: Exposure, path: str) -> CappedOrder | None:
     order_id = order_id_of(path)
-    old = reservations.asked(order_id)
+    old = reservations.by_order_id(order_id)
     if old is None:
         return None
     if (exposure.market, exposure.side) != (old.asked.market, old.asked.side):

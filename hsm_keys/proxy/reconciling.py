@@ -80,7 +80,7 @@ class Reconciler:
         self._gone: dict[Exchange, set[int]] = {}
         self._has_news = False
         self._strangers: set[str] = set()
-        self._told = 0
+        self._strangers_logged = 0
         self._is_capped = is_capped
         self._late_ms = late_ms
         reservations.on_doubt = self._wake.set
@@ -170,9 +170,9 @@ class Reconciler:
     def _tell_strangers(self, strangers: set[str]) -> None:
         """Log how many orders rest that aren't held here, in two looks one after the other, if that has changed."""
         count = len(strangers & self._strangers)
-        if count != self._told:
+        if count != self._strangers_logged:
             _log.warning("%d orders rest at Kalshi that no cap of this proxy counts", count)
-        self._strangers, self._told = strangers, count
+        self._strangers, self._strangers_logged = strangers, count
 
     async def _looked_up(
         self,
@@ -211,11 +211,11 @@ class Reconciler:
         mine = {
             str(one.get("order_id")): one for one in placed if one.get("client_order_id") == order.asked.client_order_id
         }
-        return [one for order_id, one in mine.items() if self._reservations.asked(order_id) in (None, order)]
+        return [one for order_id, one in mine.items() if self._reservations.by_order_id(order_id) in (None, order)]
 
     async def _looked_up_amendment(self, order: ReservedOrder) -> list[State]:
         """Return what became of an amendment of which the answer was lost; nothing if that can't be told."""
-        order_id, old = order.asked.amends, self._reservations.asked(order.asked.amends)
+        order_id, old = order.asked.amends, self._reservations.by_order_id(order.asked.amends)
         if old is None:  # it was cancelled meanwhile: what of it was filled at which price can't be told
             return [State(order.number, order.live, 0)]
         said = await self._order(order, order_id)

@@ -131,7 +131,7 @@ class Reservations:
 
     # What is asked.
 
-    def asked(self, order_id: str) -> ReservedOrder | None:
+    def by_order_id(self, order_id: str) -> ReservedOrder | None:
         """Return the order that has this id at Kalshi, if it is one of these."""
         number = self._by_id.get(order_id)
         return None if number is None else self.orders[number]

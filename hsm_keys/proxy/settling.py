@@ -64,7 +64,7 @@ class Hold:
         orders: The orders that it holds something for.
     """
 
-    __slots__ = ("_heard", "_operation", "_orders", "_path", "_reservations")
+    __slots__ = ("_is_answered", "_operation", "_orders", "_path", "_reservations")
 
     def __init__(
         self, reservations: Reservations, operation: str, path: str, orders: Sequence[ReservedOrder] = ()
@@ -73,7 +73,7 @@ class Hold:
         self._operation = operation
         self._path = path
         self._orders = orders
-        self._heard = False
+        self._is_answered = False
 
     def hear(self, status: int, encoding: str, body: bytes) -> None:
         """Settle by Kalshi's answer; what it doesn't say clearly is looked up.
@@ -91,7 +91,7 @@ class Hold:
                 self.release()
         elif HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             answer_json = json_in(said)
-            self._heard = answer_json is not None
+            self._is_answered = answer_json is not None
             answer = _Answer(self._reservations, order_id_of(self._path), self._orders, answer_json)
             states = _READERS[self._operation](answer)
             self._reservations.settle(states)
@@ -109,7 +109,7 @@ class Hold:
         if not was_sent:
             self.release()
         self._reservations.end(self._orders)
-        if was_sent and self._operation in SETTLED and (not self._heard or self._operation in _UNCLEAR):
+        if was_sent and self._operation in SETTLED and (not self._is_answered or self._operation in _UNCLEAR):
             self._reservations.on_doubt()
 
 
@@ -150,7 +150,7 @@ def _batch(answer: _Answer) -> list[State]:
 
 def _amended(answer: _Answer) -> list[State]:
     """Have the amendment take the place of the order; what was filled since counts by the price that is higher."""
-    new, old = answer.orders[0], answer.reservations.asked(answer.order_id)
+    new, old = answer.orders[0], answer.reservations.by_order_id(answer.order_id)
     remaining = _count(answer.said, "remaining_count")
     if old is None or remaining is None or remaining > new.asked.size:
         return []
@@ -163,7 +163,7 @@ def _amended(answer: _Answer) -> list[State]:
 
 
 def _cancelled(answer: _Answer) -> list[State]:
-    return _reduced(answer.reservations.asked(answer.order_id), answer.said, is_over=True)
+    return _reduced(answer.reservations.by_order_id(answer.order_id), answer.said, is_over=True)
 
 
 def _cancelled_batch(answer: _Answer) -> list[State]:
@@ -172,12 +172,12 @@ def _cancelled_batch(answer: _Answer) -> list[State]:
         state
         for one in (listed if isinstance(listed, list) else [])
         if isinstance(one, dict) and not one.get("error")
-        for state in _reduced(answer.reservations.asked(str(one.get("order_id"))), one, is_over=True)
+        for state in _reduced(answer.reservations.by_order_id(str(one.get("order_id"))), one, is_over=True)
     ]
 
 
 def _decreased(answer: _Answer) -> list[State]:
-    return _reduced(answer.reservations.asked(answer.order_id), answer.said, is_over=False)
+    return _reduced(answer.reservations.by_order_id(answer.order_id), answer.said, is_over=False)
 
 
 def _unsaid(_answer: _Answer) -> list[State]:

@@ -107,8 +107,8 @@ def verify(
     reader = _Reader(public_keys, head, allow_unsigned_tail=allow_unsigned_tail)
     for number, path in enumerate(files, int(files[0].stem)):
         reader.begin(path.name)
-        if int(path.stem) != number and not reader.told_missing:
-            reader.told_missing = True
+        if int(path.stem) != number and not reader.found_missing_file:
+            reader.found_missing_file = True
             reader.find("a file before this one is missing")
         try:
             for line in _lines(path):
@@ -134,7 +134,7 @@ class _Reader:
     def __init__(self, public_keys: Sequence[PublicKey], head: str | None, *, allow_unsigned_tail: bool) -> None:
         self.report = TrailReport()
         self._doubts = Doubts(self._find_at, wants_signature=bool(public_keys), allow_unsigned_tail=allow_unsigned_tail)
-        self.told_missing = False
+        self.found_missing_file = False
         self._given = public_keys
         self._awaited = head
         self._key: PublicKey | None = None

@@ -87,16 +87,32 @@ def test_a_trail_that_has_just_begun(chain: Chain) -> None:
     assert "no line is signed" in chain.found()[0][2]
     assert chain.found(allow_unsigned_tail=True) == []
     assert verify(chain.folder).findings == []
-    chain.more(9995)
-    chain.save()
+    chain.more(9994).save()
+    assert verify(chain.folder).findings == []
+    chain.more(1).save()
     assert ["no line is signed" in finding.what for finding in verify(chain.folder).findings] == [True]
 
 
 def test_a_trail_that_began_too_long_ago(chain: Chain) -> None:
-    chain.more(2, after=59).save()
+    chain.more(2, after=60).save()
     assert verify(chain.folder).findings == []
-    chain.more(1, after=59).save()
+    chain.more(1).save()
     assert ["no line is signed" in finding.what for finding in verify(chain.folder).findings] == [True]
+
+
+def test_a_trail_of_which_the_beginning_is_none(chain: Chain) -> None:
+    """The first line counts as when it began, whatever it is."""
+    chain.seq, chain.prev, chain.lines = 0, FIRST_PREV, []
+    chain.more(3, after=61).save()
+    assert ["no line is signed" in finding.what for finding in verify(chain.folder).findings] == [True]
+
+
+def test_lines_that_came_while_the_token_signed_are_signed_soon(chain: Chain) -> None:
+    chain.more(2).sign(of=2).add("decision", after=119).sign().more(1).sign(of=chain.seq - 1)
+    assert chain.found() == []
+    chain.more(1, after=121).sign()
+    (found,) = chain.found()
+    assert "lines 7 to 9 of the trail aren't signed" in found[2]
 
 
 def test_what_a_proxy_makes(chain: Chain) -> None:
@@ -170,7 +186,7 @@ def test_a_time_that_is_none(tmp_path: Path, time: str, monkeypatch: pytest.Monk
     monkeypatch.setattr("hsm_keys.proxy.audit._now", lambda: time)
     key = Key()
     AuditTrail(tmp_path, key=lambda: key).close()
-    assert "the line's time isn't one" in verify(tmp_path).findings[0].what
+    assert verify(tmp_path).findings[0].what == "the line's time isn't one"
 
 
 def test_a_trail_that_is_written_is_verified_with_an_option(tmp_path: Path) -> None:

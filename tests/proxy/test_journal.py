@@ -59,7 +59,7 @@ def test_a_restart_reads_what_was_held(journal: Journal, tmp_path: Path) -> None
     before.settle([State(second.number, 0, 0)])
     after = restarted(journal, tmp_path)
     assert taken(after) == taken(before) != taken(Reservations())
-    assert list(after.orders.values()) == [after.asked("o1")]
+    assert list(after.orders.values()) == [after.by_order_id("o1")]
     assert (tmp_path / "journal").read_bytes().count(b"\n") == 1, "it is made smaller at a start"
     again = restarted(journal, tmp_path)
     assert taken(again) == taken(before)

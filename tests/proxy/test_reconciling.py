@@ -248,7 +248,7 @@ def test_an_amendment_whose_answer_was_lost(
 def test_an_id_that_looks_like_nothing_else_is_an_id(order_id: str, kalshi: Kalshi, tmp_path: Path) -> None:
     order = kalshi.place()
     kalshi.held.settle([State(order.number, 0, 1000, order_id)])
-    assert Reservations.replayed(read_journal(tmp_path / "journal")).asked(order_id) is not None
+    assert Reservations.replayed(read_journal(tmp_path / "journal")).by_order_id(order_id) is not None
     path = order_path(f"{REST_PREFIX}/portfolio/events/orders", order_id)
     assert path.isascii()
     assert path.count("/") == REST_PREFIX.count("/") + 4
