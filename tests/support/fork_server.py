@@ -264,6 +264,7 @@ def _warm_up() -> None:
     import_module("hsm_keys.lifecycle.ending").SETTLE_S = SETTLE_S  # type: ignore[attr-defined]
     gc.collect()
     gc.freeze()  # what is here stays: no fork looks through it again
+    gc.set_threshold(20_000, 20, 20)  # nor often through what a short command makes
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How often the crash tests kill a workflow.
 
-Unless something else is said, after every third effect, and each run takes another third: the simulator has been at
+Unless something else is said, after every sixth effect, and each run takes another sixth: the simulator has been at
 all of them by then. ``HSM_KEYS_TEST_KILLS=1000`` is how many kills each workflow takes at random on each store; it is
 killed after every effect too then, and, of 100 and more, at every place under every fault. ``HSM_KEYS_TEST_SEED``
 repeats what a run that failed chose.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 VARIABLE: Final = "HSM_KEYS_TEST_KILLS"
 AT_RANDOM: Final = int(os.environ.get(VARIABLE, "0"))
 THOROUGH: Final = AT_RANDOM >= 100
-_SHARE: Final = 3
+_SHARE: Final = 6
 SEED: Final = os.environ.get("HSM_KEYS_TEST_SEED") or os.urandom(4).hex()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,13 +68,33 @@ class SoftHsm:
         self.conf.write_text(f"directories.tokendir = {self.tokens}\nobjectstore.backend = file\nlog.level = ERROR\n")
 
     def init_token(self, label: str = "kalshi", pin: str = "pin-canary-4711") -> TestToken:
-        subprocess.run(
-            ["softhsm2-util", "--init-token", "--free", "--label", label, "--so-pin", SO_PIN, "--pin", pin],
-            env={**os.environ, "SOFTHSM2_CONF": str(self.conf)},
-            check=True,
-            capture_output=True,
-        )
+        """Make a token; the first one here is a copy of one that this process made before with that label and PIN."""
+        if any(self.tokens.iterdir()):
+            _make_token(self.conf, label, pin)
+        else:
+            for name, content in _token_files(label, pin).items():
+                (self.tokens / name).parent.mkdir(mode=0o700, exist_ok=True)
+                (self.tokens / name).write_bytes(content)
         pin_file = self.folder / f"pin-{label}"
         pin_file.touch(mode=0o600)
         pin_file.write_text(pin + "\n")
         return TestToken(label, pin, pin_file, self.module)
+
+
+@functools.cache
+def _token_files(label: str, pin: str) -> dict[str, bytes]:
+    """Return the files of a new token, to be copied: the program that makes one takes longer than many tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        hsm = SoftHsm(Path(folder))
+        _make_token(hsm.conf, label, pin)
+        files = [path for path in hsm.tokens.rglob("*") if path.is_file()]
+        return {str(path.relative_to(hsm.tokens)): path.read_bytes() for path in files}
+
+
+def _make_token(conf: Path, label: str, pin: str) -> None:
+    subprocess.run(
+        ["softhsm2-util", "--init-token", "--free", "--label", label, "--so-pin", SO_PIN, "--pin", pin],
+        env={**os.environ, "SOFTHSM2_CONF": str(conf)},
+        check=True,
+        capture_output=True,
+    )

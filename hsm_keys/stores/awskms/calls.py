@@ -52,23 +52,19 @@ _LOOKING_S: Final = 30.0
 
 
 class _Budget:
-    """How long a call may take, and the clients that keep to it.
+    """How long a call may take.
 
     Args:
         total_s: Seconds for all attempts together.
         attempts: How often the call is tried.
-        client: Makes the client of a Region.
-        regions: The Regions of the store.
     """
 
-    def __init__(
-        self, total_s: float, attempts: int, client: Callable[[str, Patience], Any], regions: tuple[str, ...]
-    ) -> None:
+    def __init__(self, total_s: float, attempts: int) -> None:
         self.total_s: Final = total_s
         self.attempts: Final = attempts
         self.attempt_s: Final = total_s * _ATTEMPTS_SHARE / attempts
-        patience = Patience(connect_s=self.attempt_s * _CONNECT_SHARE, read_s=self.attempt_s * (1 - _CONNECT_SHARE))
-        self.clients: Final = {region: client(region, patience) for region in regions}
+        connect_s = self.attempt_s * _CONNECT_SHARE
+        self.patience: Final = Patience(connect_s=connect_s, read_s=self.attempt_s - connect_s)
 
 
 class RegionalCaller:
@@ -88,8 +84,10 @@ class RegionalCaller:
             self.regions: Final = uri.regions or (self._connection.default_region(),)
             attempts = max(uri.attempts, len(self.regions))
             signing_s = uri.budget_ms / 1000
-            self._signing = _Budget(signing_s, attempts, self._connection.client, self.regions)
-            self._looking = _Budget(max(signing_s, _LOOKING_S), attempts, self._connection.client, self.regions)
+            self._signing = _Budget(signing_s, attempts)
+            self._looking = _Budget(max(signing_s, _LOOKING_S), attempts)
+            # One now, for what is wrong with it to be told now; others when they are wanted, as each takes 15 ms.
+            self._connection.client(self.regions[0], self._looking.patience)
         except BaseException:
             self._connection.release()
             raise
@@ -127,7 +125,7 @@ class RegionalCaller:
             attempts += 1
             credentials = self._connection.credentials.get_frozen_credentials()
             try:
-                return call(budget.clients[region], region)
+                return call(self._connection.client(region, budget.patience), region)
             except (AwsCredentialsError, AwsThrottledError, *_DOWN) as error:
                 failure = error
             if len(order) > 1 and isinstance(failure, _DOWN):
@@ -152,7 +150,7 @@ class RegionalCaller:
         try:
             ask(
                 KmsCall("GetPublicKey", "", region),
-                self._signing.clients[region].get_public_key,
+                self._connection.client(region, self._signing.patience).get_public_key,
                 KeyId=in_region(reference, region),
             )
         except _DOWN:

@@ -45,6 +45,10 @@ class Patience:
     renew_s: float = 0.0
 
 
+_ANY: Final = Config()
+_NONE: Final = Config(proxies={})
+"""What a client is told of the network's proxies."""
+
 MANAGEMENT: Final = Patience(connect_s=3.0, read_s=20.0, renew_s=20.0)
 """For calls that make or change a key: RSA-4096 takes KMS its time, and nobody trades meanwhile."""
 
@@ -78,6 +82,7 @@ class KmsConnection:
         )
         self.session.register_component("credential_provider", _Fixed(self.credentials))
         self._clients: dict[tuple[str, Patience], Any] = {}
+        self._proxies = _ANY
         self._lock = threading.Lock()
 
     def default_region(self) -> str:
@@ -118,10 +123,12 @@ class KmsConnection:
             user_agent=f"hsm-keys/{__version__} {self.session.user_agent()}",
         )
 
-        client = self._create(region, config)
+        client = self._create(region, config.merge(self._proxies))
         if urlsplit(client.meta.endpoint_url).scheme != "https":
             _check_loopback(client.meta.endpoint_url)
-            client = self._create(region, config.merge(Config(proxies={})))  # a proxy would get requests in plain text
+            if self._proxies is not _NONE:  # one would get requests in plain text
+                self._proxies = _NONE
+                client = self._create(region, config.merge(self._proxies))
         if patience.renew_s:
             client.meta.events.register("needs-retry.kms", partial(self._send_again, patience.renew_s))
         return client
