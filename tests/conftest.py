@@ -116,7 +116,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Keep garbage collection from looking through thousands of collected tests while they run: a tenth of their time."""
+    """Keep garbage collection from looking through thousands of collected tests: a tenth of their time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

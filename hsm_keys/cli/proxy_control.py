@@ -231,4 +231,6 @@ def _said(value: Any) -> str:
         return "\n".join(f"{name}: {_said(part)}" for name, part in value.items())
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if value is None:
+        return ""
     return ", ".join(value) if isinstance(value, list) else str(value)

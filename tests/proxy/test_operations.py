@@ -347,6 +347,9 @@ def test_nothing_is_signed_for_an_attestation_while_frozen_or_out_of_reach(
     assert f"\n{EXPIRES} NaN\n" in read(address, "/metrics")[1]
     assert not [seen for seen in sandbox.requests if seen.path == f"{V2}/api_keys"]
     assert run_json("proxy", "status", "--name", "prod", **proxy.environment)["attested_until"] is None
+    shown = run_cli("proxy", "status", "--name", "prod", **proxy.environment).stdout
+    assert "None" not in shown
+    assert re.search(r"^attested until +-$", shown, re.MULTILINE)
 
 
 def test_a_disk_that_is_slow_holds_up_no_cancel_and_thaws_nothing(
