@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from hsm_keys.errors import KeyBusyError, KeyExistsError, KeyProblemError
 from hsm_keys.stores.awskms.error_mapping import KmsCall, ask
 from hsm_keys.stores.awskms.errors import AwsAccessDeniedError, KmsKeyNotFoundError
 from hsm_keys.stores.awskms.response_fields import SPECS, field
-from hsm_keys.stores.awskms.tags import ID_TAG, NAME_TAG, alias_of
+from hsm_keys.stores.awskms.tags import CLEARING_TAG, ID_TAG, NAME_TAG, alias_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from hsm_keys.stores.awskms.tags import KeyCreation
 
 __all__ = ["aliases", "create", "give_alias", "is_set_aside", "left_over", "read_tags", "set_aside"]
-
-_SET_ASIDE: Final = "+cleared"
-"""What the name in the tag of a key without an alias ends in, once it is about to be let go."""
 
 
 def pages(call: KmsCall, function: Callable[..., Any], items: str, **parameters: Any) -> Iterator[Any]:
@@ -56,7 +53,6 @@ def left_over(
     Costs one ListKeys a thousand keys of the account and Region, and one ListResourceTags for each key that no
     alias points to; in most accounts that is none.
     """
-    names = {name, name + _SET_ASIDE} if set_aside else {name}
     for listed in pages(KmsCall("ListKeys", "", region), client.list_keys, "Keys", Limit=1000):
         key_id = listed["KeyId"]
         if key_id in aliased:
@@ -65,7 +61,7 @@ def left_over(
             tags = read_tags(client, KmsCall("ListResourceTags", key_id, region), key_id)
         except (AwsAccessDeniedError, KmsKeyNotFoundError):
             continue  # a key that this caller made, this caller could read
-        if tags.get(NAME_TAG) in names and ID_TAG not in tags:
+        if tags.get(NAME_TAG) == name and ID_TAG not in tags and (set_aside or not is_set_aside(tags)):
             call = KmsCall("DescribeKey", key_id, region)
             metadata = field(ask(call, client.describe_key, KeyId=key_id), "KeyMetadata", dict, call)
             if metadata.get("KeyState") == state:
@@ -82,9 +78,9 @@ def set_aside(client: Any, region: str, name: str, key_id: str) -> None:
     Raises:
         KeyBusyError: If it has got an alias meanwhile; it keeps its name.
     """
-    _tag_name(client, region, name, key_id, name + _SET_ASIDE)
+    _set_clearing(client, region, name, key_id, "yes")
     if key_id in aliases(client, region).values():
-        _tag_name(client, region, name, key_id, name)
+        _set_clearing(client, region, name, key_id, "no")
         raise KeyBusyError(
             f"somebody else is making the key {name!r} in KMS at this moment; nothing was ended",
             hint="look with `hsm-keys list`, then run the same command again",
@@ -93,12 +89,12 @@ def set_aside(client: Any, region: str, name: str, key_id: str) -> None:
 
 def is_set_aside(tags: Mapping[str, str]) -> bool:
     """Tell whether a key's tags say that it is about to be let go."""
-    return tags.get(NAME_TAG, "").endswith(_SET_ASIDE)
+    return tags.get(CLEARING_TAG) == "yes"
 
 
-def _tag_name(client: Any, region: str, name: str, key_id: str, value: str) -> None:
+def _set_clearing(client: Any, region: str, name: str, key_id: str, value: str) -> None:
     call = KmsCall("TagResource", name, region)
-    ask(call, client.tag_resource, KeyId=key_id, Tags=[{"TagKey": NAME_TAG, "TagValue": value}])
+    ask(call, client.tag_resource, KeyId=key_id, Tags=[{"TagKey": CLEARING_TAG, "TagValue": value}])
 
 
 def create(client: Any, region: str, name: str, key_type: KeyType, wanted: KeyCreation) -> str:

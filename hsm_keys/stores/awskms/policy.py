@@ -20,6 +20,7 @@ from hsm_keys.errors import UsageError
 from hsm_keys.stores.awskms.response_fields import SPECS
 from hsm_keys.stores.awskms.tags import (
     ALIAS_PREFIX,
+    CLEARING_TAG,
     NAME_TAG,
     TAGS,
     WRAPPING_ALGORITHM,
@@ -225,11 +226,15 @@ def _to_revoke(scope: Scope) -> list[dict[str, Any]]:
     labels = scope.labels
     keys, held = scope.arns("key/*"), _held(labels)
     named = [arn for alias in scope.aliases(labels) for arn in scope.arns(alias)]
-    renaming = {"ForAllValues:StringEquals": {"aws:TagKeys": [NAME_TAG]}, **_named("aws:RequestTag", labels)}
+    own_tags = {
+        "ForAllValues:StringEquals": {"aws:TagKeys": [NAME_TAG, CLEARING_TAG]},
+        "Null": {"aws:TagKeys": "false"},
+    }
+    renamed = {"StringEqualsIfExists": {f"aws:RequestTag/{NAME_TAG}": labels}} if labels else {}
     return [
         *_to_find(keys),
         _allow("ProveKey", ["kms:Sign"], keys, _all_of(held, {"StringEquals": _SIGNATURES})),
-        _allow("TagKey", ["kms:TagResource"], keys, _all_of(held, renaming)),
+        _allow("TagKey", ["kms:TagResource"], keys, _all_of(held, own_tags, renamed)),
         _allow("ChangeName", ["kms:CreateAlias", "kms:DeleteAlias"], named, {}),
         _allow("ChangeNameOfKey", ["kms:CreateAlias", "kms:DeleteAlias"], keys, held),
         _allow("LetGo", ["kms:ScheduleKeyDeletion"], keys, held),

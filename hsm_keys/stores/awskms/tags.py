@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALIAS_PREFIX",
+    "CLEARING_TAG",
     "ENVIRONMENT_TAG",
     "ID_TAG",
     "IMPORT_TAG",
@@ -43,10 +44,13 @@ REGISTERING_TAG: Final = "hsm-keys:registering"
 IMPORT_TAG: Final = "hsm-keys:import"
 """The run that is to import the key's material; a random number."""
 
+CLEARING_TAG: Final = "hsm-keys:clearing"
+"""``yes`` once a key that never got an alias is about to be let go; ``no`` where it has got one meanwhile."""
+
 VOUCHER_TAGS: Final = tuple(f"hsm-keys:vouched-{number}" for number in (1, 2, 3))
 """What the key before this one signed about it, in base64 and in pieces."""
 
-TAGS: Final = (NAME_TAG, ID_TAG, ENVIRONMENT_TAG, REGISTERING_TAG, IMPORT_TAG, *VOUCHER_TAGS)
+TAGS: Final = (NAME_TAG, ID_TAG, ENVIRONMENT_TAG, REGISTERING_TAG, IMPORT_TAG, CLEARING_TAG, *VOUCHER_TAGS)
 """Every tag that hsm-keys writes."""
 
 # RSA private keys are taken under RSA_AES_KEY_WRAP alone; the longest wrapping key is what KMS recommends.
