@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hsm_keys.proxy.judge import Judge
 from hsm_keys.proxy.policy import parse_policy
 from hsm_keys.proxy.tiers import AccountLimits
 from tests.support.judging import AMENDMENT, NOON, ORDER, ORDERS, V2, ask, judge
 
 if TYPE_CHECKING:
-    from hsm_keys.proxy.judge import Judge, Verdict
+    from hsm_keys.proxy.judge import Verdict
 
 BALANCE = f"{V2}/portfolio/balance"
 NAMED = {**ORDER, "client_order_id": "c1"}
@@ -71,6 +72,21 @@ def test_headers_alone_count_and_are_frozen_and_nobody_elses() -> None:
     assert (stranger.allowed, stranger.message) == (False, "the policy has no rules for 'x', nor default")
     in_the_evening = judge('hours = ["Mon 00:00-01:00 UTC"]').judge_headers("default", "GET", BALANCE, at=NOON, now=0)
     assert in_the_evening.rule == "hours"
+
+
+def test_headers_alone_are_judged_by_the_rules_of_the_client_that_asks() -> None:
+    """Neither by those of default, nor out of its limits."""
+    policy = "version = 1\n[clients.maker]\n{maker}\n[clients.default]\n{default}\n"
+    asked = Judge(parse_policy(policy.format(maker="max_count = 5", default="")))
+    assert asked.judge_headers("maker", "GET", BALANCE, at=NOON, now=0).rule == "sign"
+    assert asked.judge_headers("x", "GET", BALANCE, at=NOON, now=0).rule == "allowed"
+    asked = Judge(parse_policy(policy.format(maker="read_tokens_per_second = 10", default="")))
+    assert [asked.judge_headers("maker", "GET", BALANCE, at=NOON, now=0).allowed for _ in range(2)] == [True, False]
+
+
+def test_the_rule_that_allows_an_order_is_named() -> None:
+    verdict = ask(judge('allow = ["GET /**", "POST /portfolio/events/*"]\nmax_count = 100'), "POST", ORDERS, ORDER)
+    assert verdict.rule == "allow POST /portfolio/events/*"
 
 
 def test_what_is_left_of_each_limit() -> None:
