@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hsm_keys.proxy.orders import Exposure, Request
 from tests.support.judging import AMENDMENT, MONEY, NOON, ORDER, ORDERS, V2, ask, judge
 
 PERPS = f"{V2}/margin/orders"
@@ -267,3 +269,14 @@ def test_old_orders_are_refused_under_limits_with_what_to_send() -> None:
     assert "send POST /portfolio/events/orders" in denied.message
     assert ask(asked, "DELETE", f"{V2}/portfolio/orders/x").allowed  # Kalshi says itself that it is gone
     assert ask(judge(""), "POST", f"{V2}/portfolio/orders").allowed
+
+
+def test_what_several_orders_may_cost_at_most() -> None:
+    """An ask that can only reduce a position costs nothing. Where it can't be told of one, it can't be of all."""
+    bid = Exposure("KXTEST-1", 250, 4000, 4000, "bid", rests=True)
+    reducing, unknown = replace(bid, cost=0), replace(bid, cost=None)
+    assert Request(1, (bid,)).worst_case == 10_000
+    assert Request(2, (bid, reducing)).worst_case == 10_000
+    assert Request(1, (reducing,)).worst_case == 0
+    assert Request(2, (bid, unknown)).worst_case is None
+    assert Request(2, (bid, bid)).contracts == 500

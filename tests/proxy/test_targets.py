@@ -31,6 +31,17 @@ def test_a_target_is_split_at_its_first_question_mark(target: str, expected: tup
         (f"{PATH}?{'a' * (8001 - len(PATH) - 1)}", "the path and query are longer than 8000 characters"),
         (f"{PATH}?a=%zz", "the query holds a character that has to be percent-encoded"),
         (f"{PATH}?a=b#c", "the query holds a character that has to be percent-encoded"),
+        ("/", "only paths below /trade-api/ are forwarded"),
+        ("/trade-apis/v2/markets", "only paths below /trade-api/ are forwarded"),
+        (
+            f"{PATH}/..",
+            "the path holds a character that has to be percent-encoded, a broken escape, or a segment of dots",
+        ),
+        (f"{PATH}/", "the path ends in a slash, or has an escape in lower case"),
+        (f"{PATH}/%c3%a9", "the path ends in a slash, or has an escape in lower case"),
+        (f"{PATH}/a%3Ab", "the path holds %3A, which servers may decode: it has another spelling"),
+        ("/trade-api//v2/markets", "the path has an empty segment"),
+        (f"{PATH};a=b", "the path holds a semicolon, which some servers cut a segment at"),
     ],
 )
 def test_a_target_that_can_be_read_in_two_ways_is_refused_with_the_reason(target: str, reason: str) -> None:
