@@ -186,7 +186,10 @@ class AuditTrail:
                 raise self._stopped(self._unsynced)
             if self._size >= self._largest or not os.fstat(self._file).st_nlink:  # full, or somebody removed it
                 self._open_next(self._named)
-            return self._append([(kind, _members(members)) for kind, members in lines])
+            return self._append([
+                (kind, _members_again(*members.items()) if kind == "decision" else _members(members))
+                for kind, members in lines
+            ])  # fmt: skip
 
     def checkpoint(self) -> None:
         """Sign what there is, if there is anything new.
@@ -328,6 +331,12 @@ def _members(members: Members) -> str:
         f',"{name}":{value:d}' if isinstance(value, int) else _text_member(name, value)
         for name, value in members.items()
     ])  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def _members_again(*members: tuple[str, str | int | None]) -> str:
+    """Return the members of a decision, of which a client's next one has the same."""
+    return _members(dict(members))
 
 
 @lru_cache(maxsize=1024)

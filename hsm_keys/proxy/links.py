@@ -18,6 +18,7 @@ import aiohttp
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from yarl import URL
 
+from hsm_keys.proxy.prompt_future import PromptFuture
 from hsm_keys.proxy.reaching import NotHttpError
 
 if TYPE_CHECKING:
@@ -215,12 +216,13 @@ class Link(asyncio.Protocol):
         self._former = former
         self._parser = HttpResponseParser(self)
         self._answer: Answer | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: PromptFuture | None = None
         self._failure: BaseException | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
         self._head_size = 0
         self._has_head = self._is_on_the_way = self._ends_with_connection = self._comes_in_parts = False
+        self._has_news = False
         self._keeps_alive = True
         self._unread = select.poll()
         self._unread.register(self.transport.get_extra_info("socket"), select.POLLIN | select.POLLHUP)
@@ -273,7 +275,7 @@ class Link(asyncio.Protocol):
         """Wait until more of the answer has come than was there when it was asked."""
         if self._failure is not None:
             raise self._failure
-        self._waiter = self.loop.create_future()
+        self._waiter = PromptFuture(loop=self.loop)
         try:
             await self._waiter
         finally:
@@ -316,6 +318,7 @@ class Link(asyncio.Protocol):
             self._fail(NotHttpError())
         elif len(answer.body) > _SMALL:
             self.transport.pause_reading()
+        self._tell()
 
     def on_message_begin(self) -> None:
         """Notice what comes behind an answer."""
@@ -363,14 +366,14 @@ class Link(asyncio.Protocol):
         is_long = int(names.get("content-length", 0)) > _SMALL
         self._comes_in_parts = is_chunked or self._ends_with_connection or is_long or answer.status == _SWITCHING
         if self._comes_in_parts:
-            self._wake()
+            self._has_news = True
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body."""
         if self._answer is not None and self._has_head:
             self._answer.body += body
             if self._comes_in_parts:
-                self._wake()
+                self._has_news = True
 
     def on_message_complete(self) -> None:
         """Note that all has come."""
@@ -378,7 +381,7 @@ class Link(asyncio.Protocol):
             return
         self._answer.is_whole = True
         self._keeps_alive = self._keeps_alive and self._parser.should_keep_alive()  # trailers count there too
-        self._wake()
+        self._has_news = True
 
     def eof_received(self) -> None:
         """Nothing: ``connection_lost`` follows."""
@@ -388,8 +391,7 @@ class Link(asyncio.Protocol):
         answer = self._answer
         if answer is not None and not answer.is_whole:
             if self._has_head and self._ends_with_connection and exc is None:
-                answer.is_whole = True
-                self._wake()
+                answer.is_whole = self._has_news = True
             elif self._has_head:
                 self._fail(aiohttp.ClientPayloadError("the answer was cut off"))
             else:
@@ -399,6 +401,7 @@ class Link(asyncio.Protocol):
         self._links.forget(self)
         self._former.connection_lost(exc)
         self._connection.close()
+        self._tell()
 
     def _look_at_the_clock(self) -> None:
         """Give up an answer of which nothing has come for too long; one timer serves many requests."""
@@ -422,10 +425,12 @@ class Link(asyncio.Protocol):
         if self._failure is None:
             self._failure = error
         self._keeps_alive = False
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(error)
+        if self._waiter is not None:
+            self._waiter.fail(error)
         self.transport.abort()
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    def _tell(self) -> None:
+        """Let whoever waits go on, if there is something new; last of all, as the next request may go out in here."""
+        has_news, self._has_news = self._has_news, False
+        if has_news and self._waiter is not None:
+            self._waiter.arrive()

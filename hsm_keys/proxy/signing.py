@@ -241,7 +241,7 @@ class RequestSigning:
         signs: Signs.
         method: HTTP method.
         path: The path as it goes to Kalshi.
-        check: Raises if the request may not go out any more; called right before it is signed, and right after.
+        check: Raises if the request may not go out any more; called right before it is signed, and again after a wait.
 
     Attributes:
         is_done: Whether headers were given out: the request may be on its way.
@@ -264,20 +264,24 @@ class RequestSigning:
             Exception: Whatever the check raises.
         """
         self._check()
-        headers = await self._next()
-        self._check()
+        headers = self._in_hand()
+        if headers is None:
+            headers = await self._signs.signed(self._flow or self._begin(None))
+            self._check()
         self.is_done = True
         return headers
 
-    async def _next(self) -> dict[str, str]:
-        if self._again is not None:
+    def _in_hand(self) -> dict[str, str] | None:
+        """Return headers that needn't be waited for, so that nothing comes between the check and their use."""
+        if self._flow is not None:
             headers, self._again = self._again, None
             return headers
-        if self._flow is not None:
-            return await self._signs.signed(self._flow)
         taken = self._signs.taken(*self._target)
+        return None if taken is None else next(self._begin(taken))
+
+    def _begin(self, taken: dict[str, str] | None) -> Flow:
         self._flow = signing_flow(self._signs, *self._target, taken=taken)
-        return await self._signs.signed(self._flow) if taken is None else next(self._flow)
+        return self._flow
 
     async def is_worth_another(self, status: int) -> bool:
         """Tell whether the request may be sent once more after an answer of that status: with headers made for it."""

@@ -17,6 +17,7 @@ from hsm_keys.signing.environments import check_origin
 from hsm_keys.signing.flow import in_thread
 from hsm_keys.signing.headers import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from hsm_keys.signing.message import WEBSOCKET_PATH, signing_message
+from hsm_keys.signing.together import SignsTogether
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -170,10 +171,12 @@ class RequestSigner:
         if time.monotonic() >= self._look_at:
             self._look_aside()
         api_key_id, sign, key = self._live
-        sign_all = getattr(key, "sign_all", None) if len(stamps) > 1 else None
         messages = [signing_message(stamp, method, path) for stamp in stamps]
         try:
-            signatures = [sign(message) for message in messages] if sign_all is None else sign_all(messages)
+            if len(messages) > 1 and isinstance(key, SignsTogether):
+                signatures = key.sign_all(messages)
+            else:
+                signatures = [sign(message) for message in messages]
         except (KeyProblemError, StoreError, CloudError):  # its private half may have been destroyed since
             if not self.moved_on(api_key_id):
                 raise

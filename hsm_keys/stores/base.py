@@ -109,14 +109,6 @@ class StoredKey(ABC):
             SigningError: If it refuses, or answers with something that isn't a signature.
         """
 
-    def sign_all(self, messages: Sequence[bytes], /) -> list[bytes]:
-        """Return the signatures over messages, in their order; all or none.
-
-        Raises:
-            HsmKeysError: Whatever ``sign`` raises.
-        """
-        return [self.sign(message) for message in messages]
-
     def sign_digest(self, digest: bytes, /) -> bytes:
         """Return the RSASSA-PSS signature over a SHA-256 digest of 32 bytes that was made outside.
 

@@ -14,6 +14,7 @@ from hsm_keys.errors import UsageError
 from hsm_keys.signing import presign
 from hsm_keys.signing.headers import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from hsm_keys.signing.presign import PresigningSigner, presign_cost
+from hsm_keys.signing.together import SignsTogether
 from tests.support.presigning import BALANCE, ORDERS, Clocks, CountingKey, clocks, key, make, no_worker, work
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ __all__ = ["clocks", "key", "make", "no_worker"]  # pytest finds the fixtures he
 CANCEL = ("DELETE", "/trade-api/v2/portfolio/events/orders/1")
 
 
-class TogetherKey(CountingKey):
+class TogetherKey(CountingKey, SignsTogether):
     """Signs several messages at once, and remembers how many."""
 
     def __init__(self, *, before: Callable[[], object]) -> None:

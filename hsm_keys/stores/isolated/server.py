@@ -170,7 +170,8 @@ class _Server:
             if frame.kind is FrameKind.SIGN_DIGEST:
                 return frame_bytes(FrameKind.SIGNATURE, self._keys[frame.number].sign_digest(frame.payload))
             if frame.kind is FrameKind.SIGN_ALL:
-                return frame_bytes(FrameKind.SIGNATURES, pack(self._keys[frame.number].sign_all(unpack(frame.payload))))
+                key = self._keys[frame.number]
+                return frame_bytes(FrameKind.SIGNATURES, pack([key.sign(message) for message in unpack(frame.payload)]))
             if frame.kind is FrameKind.CALL:
                 answer = json_frame(FrameKind.ANSWER, self._keys.answer(frame.json()))
                 if len(answer) <= MAX_ANSWER:

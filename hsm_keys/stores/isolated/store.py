@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import serialization
 
 from hsm_keys.errors import SigningError, StoreUnavailableError, UsageError
 from hsm_keys.signing.algorithms import KeyType, signature_length, verifies
+from hsm_keys.signing.together import SignsTogether
 from hsm_keys.stores.base import KeyStore, StoredKey
 from hsm_keys.stores.custody_verdicts import CustodyFact, CustodyVerdict, Topic
 from hsm_keys.stores.isolated.connection import NotSentError, SignerConnection, garbled
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["IsolatedKey", "IsolatedStore"]
 
 
-class IsolatedKey(StoredKey):
+class IsolatedKey(StoredKey, SignsTogether):
     """A key pair that the signer's process signs with."""
 
     def __init__(self, store: IsolatedStore, facts: dict[str, Any], instance: int) -> None:
