@@ -315,10 +315,21 @@ class Rotator:
             self._end_successor(successor)
         elif successor is not None and is_going(successor):  # an abort was killed: all that is left of it is the name
             self._destroy(successor, f"the successor {successor.name!r}")
-        stage = Stage.read(self._store, name)
+        stage = self._without_twin(name, Stage.read(self._store, name))
         if stage.current is None or stage.current.name == name:
             return stage
         RenamesKeys.of(self._store).rename(stage.current, name)  # the key that was to get its name has ended
+        return Stage.read(self._store, name)
+
+    def _without_twin(self, name: str, stage: Stage) -> Stage:
+        """Take away a further name of the key that has the name: KMS may carry a request out long after it was sent."""
+        twin = stage.successor or stage.retired
+        if twin is None or (stage.successor and stage.retired) or stage.current is None:
+            return stage
+        if not _same(stage.current, twin) or stage.current.name == twin.name:
+            return stage
+        RenamesKeys.of(self._store).rename(twin, name)
+        self._report(f"took the name {twin.name!r} away again: it led to the key of {name!r}")
         return Stage.read(self._store, name)
 
     def _ends_of(self, name: str, stage: Stage) -> tuple[StoredKey, StoredKey]:

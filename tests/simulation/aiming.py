@@ -55,6 +55,7 @@ def aimed_at(commands: Collection[str], seed: int) -> Script:
         bootstrap=bootstrap,
         lag_s=source.choice((0.0, 0.4, 1.5)),
         skew_s=0.0,
+        bystander=False,
         yesterday=-1,
     )
 

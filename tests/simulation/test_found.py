@@ -201,6 +201,13 @@ FOUND = {
         ("enroll", "rotate"),
         (Step(0, "finish", faults=turn(1)), Step(1, "abort", faults=(*turn(5), *after(6)))),
     ),
+    "abort ended the only key of a name, which had got a further alias late": life(
+        "kms",
+        ("enroll", "rotate"),
+        Step(0, "abort", faults=(Fault(Kind.LATE, 2, seconds=0.5),)),
+        Step(0, "rotate", pause_s=0.0),
+        Step(0, "abort"),
+    ),
     "reconcile said finish where only the old key of a rotation still lived": Script(
         _NAME, "vault", ("enroll", "rotate"), (Step(0, "abort"),), yesterday=0
     ),
