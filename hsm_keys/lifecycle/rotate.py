@@ -299,7 +299,7 @@ class Rotator:
         An abort on another machine has ended it, right before the old key got its mark; or somebody did at Kalshi.
         """
         old, new = stage.retired, stage.successor or stage.current
-        if old is None or new is None or _same(old, new) or not can_sign(new):
+        if old is None or new is None or not can_sign(old) or not can_sign(new) or _same(old, new):
             return False
         dead = standing_of(self._connect, new, _id_of(new)) is Standing.UNKNOWN
         return dead and accepts(self._connect, old, _id_of(old))
@@ -326,7 +326,7 @@ class Rotator:
         twin = stage.successor or stage.retired
         if twin is None or (stage.successor and stage.retired) or stage.current is None:
             return stage
-        if not _same(stage.current, twin) or stage.current.name == twin.name:
+        if not can_sign(twin) or not _same(stage.current, twin) or stage.current.name == twin.name:
             return stage
         RenamesKeys.of(self._store).rename(twin, name)
         self._report(f"took the name {twin.name!r} away again: it led to the key of {name!r}")

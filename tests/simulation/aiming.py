@@ -17,53 +17,59 @@ if TYPE_CHECKING:
 
     from tests.simulation.script import Script
 
-_MOST: Final = {True: 10, False: 45}
+_MOST: Final = {True: 8, False: 40}
 """Up to which change, and up to which effect, something goes wrong."""
 
+_WRONG_PLACE: Final = 0.1
+"""How often a command is pointed at the other environment."""
+
+_CHANGES: Final = 0.7
+"""How often something goes wrong at a change."""
+
 _KINDS: Final = (
-    *(Kind.KILL_BEFORE, Kind.KILL_AFTER, Kind.KILL_AFTER),
+    *(Kind.KILL_BEFORE, Kind.KILL_AFTER, Kind.KILL_AFTER, Kind.KILL_AFTER),
     *(Kind.LATE, Kind.TWICE, Kind.EARLY, Kind.LOSE_ANSWER, Kind.LOSE_REQUEST),
 )
 
 
 def aimed_at(commands: Collection[str], seed: int) -> Script:
-    """Make a life that begins with one of the commands, wherever a life can begin with it."""
+    """Make a life that begins with one of the commands, wherever a life can begin with it.
+
+    In half of those with two operators, they do nothing but wait for each other.
+    """
     source = random.Random(f"aimed at {sorted(commands)}, {seed}")  # noqa: S311 - to be repeated
-    begins = [begin for begin, follow in AFTER.items() if set(follow).intersection(commands)]
-    begin = source.choice(begins or [*AFTER])
-    wanted = [command for command in AFTER[begin] if command in commands] or [*AFTER[begin]]
+    begin = source.choice([begin for begin, follow in AFTER.items() if set(follow).intersection(commands)])
+    first = [command for command in AFTER[begin] if command in commands]
+    later = [*commands] * 6 + [*AFTER[begin], *LATER]
     operators = source.choice((1, 2))
-    count = source.choice((2, 2, 3))
+    kinds = (Kind.TURN,) if operators == 2 and source.choice((True, False)) else _KINDS
     steps = tuple(
         Step(
             number % operators,
-            source.choice(wanted if number == 0 else (*commands, *AFTER[begin], *LATER)),
+            source.choice(first if number == 0 else later),
             NAME,
-            "demo" if source.random() < 0.1 else "prod",
-            tuple(_fault(source, operators) for _ in range(source.choice((0, 1, 1, 1, 2)))),
+            "demo" if kinds is _KINDS and source.random() < _WRONG_PLACE else "prod",
+            tuple(_fault(source, kinds) for _ in range(source.choice((0, 1, 1, 1, 2)))),
             source.choice((0.0, 0.0, 5.0)),
         )
-        for number in range(count)
+        for number in range(source.choice((2, 2, 3)))
     )
     plain = script_of(seed)
-    bootstrap = plain.bootstrap or begin in {(), ("mint",)}
     return replace(
         plain,
         name=Name(seed),
         begin=begin,
         steps=steps,
-        bootstrap=bootstrap,
-        lag_s=source.choice((0.0, 0.4, 1.5)),
+        bootstrap=plain.bootstrap or begin in {(), ("mint",)},
+        lag_s=source.choice((0.0, 0.4, 1.5)) if kinds is _KINDS else 0.0,
         skew_s=0.0,
         bystander=False,
         yesterday=-1,
     )
 
 
-def _fault(source: random.Random, operators: int) -> Fault:
-    changes = source.random() < 0.6
-    at = source.randint(1, _MOST[changes])
-    if operators > 1 and source.random() < 0.6:
-        return Fault(Kind.TURN, at, changes)
-    kind = source.choice(_KINDS)
-    return Fault(kind, at, changes, source.choice((0.5, 1.5)) if kind in {Kind.LATE, Kind.EARLY, Kind.TWICE} else 0.0)
+def _fault(source: random.Random, kinds: tuple[Kind, ...]) -> Fault:
+    changes = source.random() < _CHANGES
+    kind = source.choice(kinds)
+    seconds = source.choice((0.5, 1.5)) if kind in {Kind.LATE, Kind.EARLY, Kind.TWICE} else 0.0
+    return Fault(kind, source.randint(1, _MOST[changes]), changes, seconds)

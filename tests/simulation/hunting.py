@@ -23,22 +23,27 @@ _ENDS: Final = ("finish", "abort", "revoke", "revoke-destroy")
 _COMMANDS: Final = {
     "inspecting.proof_of_possession": ("enroll", "rotate", "fix"),
     "lifecycle.ending": _ENDS,
+    "lifecycle.ending._End.delete": ("enroll", "revoke-destroy"),
     "lifecycle.enroll": ("enroll", "adopt"),
     "lifecycle.generate": ("generate",),
-    "lifecycle.late_registration": (*_ENDS, "enroll"),
+    "lifecycle.late_registration": ("enroll", "revoke-destroy"),
     "lifecycle.made_by_kalshi": ("generate",),
-    "lifecycle.registering": ("enroll", "rotate"),
-    "lifecycle.repairing": ("fix",),
-    "lifecycle.revoke": ("revoke", "revoke-destroy"),
+    "lifecycle.registering": ("enroll",),
+    "lifecycle.registering.Registrar._begun": ("enroll", "revoke-destroy"),
+    "lifecycle.registering.Registrar._bind": ("enroll", "revoke-destroy"),
+    "lifecycle.repairing": ("enroll", "fix"),
+    "lifecycle.revoke": ("enroll", "revoke", "revoke-destroy"),
+    "lifecycle.revoke.Revoker._private_half": ("rotate", "revoke-destroy"),
     "lifecycle.rights": ("rotate",),
     "lifecycle.rotate": ("rotate", "finish", "abort"),
-    "lifecycle.rotate.Rotator.abort": ("abort",),
-    "lifecycle.rotate.Rotator.finish": ("finish",),
+    "lifecycle.rotate.Rotator.abort": ("finish", "abort"),
+    "lifecycle.rotate.Rotator.finish": ("finish", "page"),
     "lifecycle.rotate.Rotator._end": ("finish",),
-    "lifecycle.rotate.Rotator._end_successor": ("abort",),
+    "lifecycle.rotate.Rotator._end_successor": ("rotate", "abort"),
+    "lifecycle.rotate.Rotator._stage": ("rotate", "abort"),
     "lifecycle.successor_rights": ("rotate",),
 }
-"""In which commands the code of a module runs, or that of one of its functions."""
+"""In which commands the code of a module runs, or that of one of its functions; and what leads there."""
 
 
 class Hunt(NamedTuple):

@@ -34,6 +34,8 @@ class Judge:
         """The names that were told to be done, with their environment."""
         self.by_hand: set[str] = set()
         """The API keys that a person has registered by hand, until adopt has been told of them."""
+        self.ended_by_hand: set[str] = set()
+        """The API keys that a person has deleted on Kalshi's account page."""
         self.moved = False
         """Whether the store came back with what it held before: what was destroyed since, is there again, and the
         other way round."""
@@ -116,7 +118,7 @@ class Judge:
         if ended.code == "key_busy":
             raise Violated(f"{step.command} says that somebody else is at work, and nobody is: {ended.message}")
         public = self._store.labels().get(step.name)
-        if "never registered" in ended.message and public is not None and kalshi.living(public):
+        if "never registered at Kalshi" in ended.message and public is not None and kalshi.living(public):
             raise Violated(f"{step.command} says that {step.name!r} was never registered, and it was")
 
     def _check_fixed(self, finding: Finding, kalshi: Kalshi) -> None:

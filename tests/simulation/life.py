@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from hsm_keys.errors import HsmKeysError
+from hsm_keys.stores.key_names import RETIRED
 from tests.simulation import commands
 from tests.simulation.doubles import STAGE
 from tests.simulation.effects import Killed, Process
-from tests.simulation.judge import Judge, called, short
+from tests.simulation.judge import Judge, short
 from tests.simulation.kalshi import Connect, Kalshi
 from tests.simulation.kms import Kms
 from tests.simulation.rest import MANY, SETTLED_S, UNDECIDED, Rest
@@ -328,14 +329,15 @@ class Life:
 
         Whoever does that while a command runs gets what it asks for.
         """
-        if self._under_way:
+        labels, kalshi = self.store.labels(), self.kalshis[step.environment]
+        retired = labels.get(step.name + RETIRED)
+        marked = [label for label in labels if label.startswith(step.name + "+")]
+        if self._under_way or retired is None or len(marked) > 1 or not kalshi.living(retired):
             return
-        kalshi, publics = self.kalshis[step.environment], self.store.publics()
-        living = [key for key in kalshi.living() if called(key, step.name) and key.public in publics]
-        for key in living if len(living) > 1 else ():
-            if key.public == self.store.labels().get(step.name):
-                kalshi.end(key.api_key_id, self.world.clock.now)
-                self.world.tell(f"a person deletes API key {short(key.api_key_id)}")
+        for key in kalshi.living(labels.get(step.name, b"")):
+            kalshi.end(key.api_key_id, self.world.clock.now)
+            self.judge.ended_by_hand.add(key.api_key_id)
+            self.world.tell(f"a person deletes API key {short(key.api_key_id)}")
 
     def _handed(self, step: Step) -> str:
         public = self.store.labels().get(step.name)
@@ -352,5 +354,5 @@ class Life:
         except HsmKeysError as error:
             raise Violated(f"{name!r} can't be used after a kill: {error.message}") from None
         living = {each.listing.api_key_id for each in kalshi.living()}
-        if key.api_key_id not in living and self._alone():
+        if key.api_key_id not in living | self.judge.ended_by_hand and self._alone():
             raise Violated(f"{name!r} leads to API key {key.api_key_id} after a kill, which doesn't live")

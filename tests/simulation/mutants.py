@@ -340,8 +340,8 @@ MUTANTS = (
     ),
     Mutant(
         "lifecycle.ending",
-        "_End.prove",
-        "self.prove_by_list()",
+        "end_api_key",
+        "end.prove_by_list()",
         "",
     ),
     Mutant(

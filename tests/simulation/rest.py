@@ -133,7 +133,7 @@ class Rest:
         for name in {step.name for step in self._life.script.steps} if store.litter() else ():
             self._life.again(Step(0, "enroll", name))  # whatever works on a name next tidies up
         litter = store.litter()
-        if self._life.script.overtaken:
+        if self._life.script.overtaken or self._life.script.repeats:
             # What is imported into Vault and named by no entry: nothing signs with it, and its API key is shown.
             litter = [each for each in litter if not each.endswith("without a record")]
         if litter:

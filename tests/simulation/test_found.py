@@ -201,6 +201,9 @@ FOUND = {
         ("enroll", "rotate"),
         (Step(0, "finish", faults=turn(1)), Step(1, "abort", faults=(*turn(5), *after(6)))),
     ),
+    "finish asked a key in KMS for its public half whose deletion was scheduled": life(
+        "kms", ("enroll", "rotate"), Step(0, "finish", faults=after(5)), Step(0, "abort")
+    ),
     "abort ended the only key of a name, which had got a further alias late": life(
         "kms",
         ("enroll", "rotate"),
