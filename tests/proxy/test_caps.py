@@ -203,14 +203,14 @@ def test_what_was_filled_no_longer_rests() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "body", "said", "room"),
+    ("method", "path", "body", "said", "room", "rests"),
     [
-        ("DELETE", f"{ORDERS}/o1", None, {"order_id": "o1", "reduced_by": "6"}, "6"),
-        ("DELETE", f"{ORDERS}/o1", None, {"order_id": "o1", "reduced_by": "2"}, "2"),
-        ("DELETE", f"{ORDERS}/o1", None, {"order_id": "o1"}, "0"),
-        ("DELETE", f"{ORDERS}/another", None, {"order_id": "another", "reduced_by": "6"}, "0"),
-        ("POST", f"{ORDERS}/o1/decrease", {"reduce_by": "3"}, {"order_id": "o1", "reduced_by": "3"}, "3"),
-        ("POST", f"{ORDERS}/o1/decrease", {"reduce_by": "3"}, {"order_id": "o1", "remaining_count": "3"}, "0"),
+        ("DELETE", f"{ORDERS}/o1", None, {"order_id": "o1", "reduced_by": "6"}, "6", 0),
+        ("DELETE", f"{ORDERS}/o1", None, {"order_id": "o1", "reduced_by": "2"}, "2", 0),
+        ("DELETE", f"{ORDERS}/o1", None, {"order_id": "o1"}, "0", 6),
+        ("DELETE", f"{ORDERS}/another", None, {"order_id": "another", "reduced_by": "6"}, "0", 6),
+        ("POST", f"{ORDERS}/o1/decrease", {"reduce_by": "3"}, {"order_id": "o1", "reduced_by": "3"}, "3", 3),
+        ("POST", f"{ORDERS}/o1/decrease", {"reduce_by": "3"}, {"order_id": "o1", "remaining_count": "3"}, "0", 6),
         (
             "DELETE",
             f"{ORDERS}/batched",
@@ -222,11 +222,24 @@ def test_what_was_filled_no_longer_rests() -> None:
                 ]
             },
             "6",
+            0,
         ),
-        ("DELETE", ORDERS, None, None, "0"),
+        (
+            "DELETE",
+            f"{ORDERS}/batched",
+            {"orders": [{"order_id": "o1"}]},
+            {"orders": [{"order_id": "o1", "reduced_by": "6", "error": {"code": "x"}}]},
+            "0",
+            6,
+        ),
+        ("DELETE", f"{ORDERS}/batched", {"orders": [{"order_id": "o1"}]}, ["no object"], "0", 6),
+        ("DELETE", ORDERS, None, None, "0", 6),
     ],
 )
-def test_what_is_taken_away_is_given_back(method: str, path: str, body: Any, said: Any, room: str) -> None:
+def test_what_is_taken_away_is_given_back(
+    method: str, path: str, body: Any, said: Any, room: str, *, rests: int
+) -> None:
+    """What wasn't taken away by a cancel was filled meanwhile; what a decrease leaves rests on."""
     trader = Trader("[clients.default]\nmax_dollars_a_day = 5")
     answered(trader.send(trader.order("10")), filled="4", remaining="6")
     content = json.dumps(body).encode() if body else None
@@ -234,6 +247,7 @@ def test_what_is_taken_away_is_given_back(method: str, path: str, body: Any, sai
     assert verdict.hold is not None
     verdict.hold.hear(200, "", json.dumps(said).encode())
     verdict.hold.end(was_sent=True)
+    assert trader.judge.reservations.account("default").open == rests * 5000
     assert not trader.send(trader.order(f"{float(room) + 0.01:.2f}")).allowed
     assert room == "0" or trader.send(trader.order(room)).allowed
 

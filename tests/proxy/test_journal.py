@@ -130,3 +130,20 @@ def test_a_journal_that_was_removed_takes_nothing(journal: Journal, tmp_path: Pa
 def test_two_proxies_do_not_share_a_journal(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="another proxy"):
         Journal(tmp_path)
+
+
+def test_what_two_clients_hold_in_one_market_is_summed_up(journal: Journal, tmp_path: Path) -> None:
+    """Asks, bids and positions, of each client and of both; over a restart and a second one, from a snapshot."""
+    before = Reservations(journal)
+    ask = ORDER._replace(side="ask", client_order_id="c2")
+    for client in ("maker", "taker", "maker"):
+        for asked in (ORDER, ask):
+            filled, _, resting = (before.reserve(client, Demand([asked]))[0] for _ in range(3))
+            before.settle([State(filled.number, 300 if asked is ask else 100, 0, f"o{filled.number}")])
+            before.settle([State(resting.number, 0, 1000, f"o{resting.number}")])
+    [of_maker], [of_all] = ([*before.account(client).markets.values()] for client in ("maker", ALL))
+    assert (of_maker.net, of_maker.bids, of_maker.asks) == (-400, 4000, 4000)
+    assert (of_all.net, of_all.bids, of_all.asks) == (-600, 6000, 6000)
+    after = restarted(journal, tmp_path)
+    assert taken(after) == taken(before)
+    assert taken(restarted(journal, tmp_path)) == taken(before)
