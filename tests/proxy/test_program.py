@@ -25,6 +25,7 @@ from tests.support.cli import run_cli, run_json
 from tests.support.judging import ORDER
 from tests.support.ministack import REGION, account
 from tests.support.running_proxy import RunningProxy, program
+from tests.support.seen import latest
 
 if TYPE_CHECKING:
     from hsm_keys.sandbox import SandboxServer
@@ -175,7 +176,7 @@ def test_a_client_that_takes_only_a_pem(store: str, sandbox: SandboxServer, tmp_
     with with_tokens(tmp_path) as proxy:
         assert "balance" in json.loads(recipe(proxy, "sh", "bash", "-euo", "pipefail", "-c"))
         assert TOKEN not in proxy.trail()
-    seen = sandbox.requests[-1]
+    seen = latest(sandbox)
     assert (seen.api_key_id, seen.verified, seen.status) == (enrolled["api_key_id"], True, 200)
 
 

@@ -19,6 +19,7 @@ from hsm_keys.running.containing.hosts import Place, kalshi_hosts, places
 from hsm_keys.running.containing.kernel import ContainmentError
 from hsm_keys.running.containing.streams import check_streams
 from tests.support.cli import ROOT
+from tests.support.seen import latest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,7 +136,7 @@ def test_streams_that_lead_out_are_refused(tmp_path: Path) -> None:
 def test_hosts_in_the_code_lead_to_the_proxy(runs: Runs) -> None:
     done = runs.python(ASK, options=CONTAIN)
     assert (done.returncode, done.stdout) == (0, "200\n"), done.stderr
-    assert runs.sandbox.requests[-1].verified
+    assert latest(runs.sandbox).verified
     curl = 'curl -sS -o /dev/null -w "%{http_code}" -H "KALSHI-ACCESS-KEY: $KALSHI_KEY_ID" '
     assert runs.run("sh", "-c", f"{curl} {KALSHI}/portfolio/balance", options=CONTAIN).stdout == "200"
 
@@ -168,7 +169,7 @@ def test_an_ordinary_user_contains_programs_too(runs: Runs) -> None:
         environment = {"HOME": str(runs.folder), "XDG_RUNTIME_DIR": runtime}
         done = runs.run("sh", "-c", ask, options=CONTAIN, through=(*AS_NOBODY, *READING), environment=environment)
     assert (done.stdout, done.returncode) == (f"{NOBODY}\n200", 0), done.stderr
-    assert runs.sandbox.requests[-1].verified
+    assert latest(runs.sandbox).verified
 
 
 def test_exit_codes_and_signals_are_the_programs(runs: Runs) -> None:

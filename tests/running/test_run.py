@@ -17,6 +17,7 @@ from hsm_keys.running.keeping import HANDED_ON
 from hsm_keys.running.variables import VARIABLES, kept_from_programs
 from tests.support.cli import failed_json, run_json
 from tests.support.runs import until
+from tests.support.seen import latest
 
 if TYPE_CHECKING:
     from tests.support.runs import Runs
@@ -53,7 +54,7 @@ def test_a_program_signs_and_holds_no_key(runs: Runs, token: TestToken) -> None:
     assert done.returncode == 7, done.stderr
     balance, keys, stranger, environment = json.loads(done.stdout)
     assert (balance, keys, stranger) == (200, 403, 401)
-    assert runs.sandbox.requests[-1].verified
+    assert latest(runs.sandbox).verified
     given = set(VARIABLES)
     assert given <= set(environment)
     assert [name for name in environment if name.startswith(kept_from_programs()) and name not in given] == []

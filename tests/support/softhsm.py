@@ -9,6 +9,8 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
+from uuid import uuid4
 
 _MODULES = (
     "/usr/lib/softhsm/libsofthsm2.so",
@@ -72,23 +74,40 @@ class SoftHsm:
         if any(self.tokens.iterdir()):
             _make_token(self.conf, label, pin)
         else:
-            for name, content in _token_files(label, pin).items():
-                (self.tokens / name).parent.mkdir(mode=0o700, exist_ok=True)
-                (self.tokens / name).write_bytes(content)
+            _NewToken.of(label, pin).copy_to(self.tokens)
         pin_file = self.folder / f"pin-{label}"
         pin_file.touch(mode=0o600)
         pin_file.write_text(pin + "\n")
         return TestToken(label, pin, pin_file, self.module)
 
 
-@functools.cache
-def _token_files(label: str, pin: str) -> dict[str, bytes]:
-    """Return the files of a new token, to be copied: the program that makes one takes longer than many tests."""
-    with tempfile.TemporaryDirectory() as folder:
-        hsm = SoftHsm(Path(folder))
-        _make_token(hsm.conf, label, pin)
-        files = [path for path in hsm.tokens.rglob("*") if path.is_file()]
-        return {str(path.relative_to(hsm.tokens)): path.read_bytes() for path in files}
+@dataclass(frozen=True)
+class _NewToken:
+    """The files of a new token, to be copied: the program that makes one takes longer than many tests.
+
+    A token's serial number is the end of its folder's name, and stands in its files.
+    """
+
+    folder: str
+    files: dict[str, bytes]
+
+    @classmethod
+    @functools.cache
+    def of(cls, label: str, pin: str) -> Self:
+        """Make one, once a process."""
+        with tempfile.TemporaryDirectory() as folder:
+            hsm = SoftHsm(Path(folder))
+            _make_token(hsm.conf, label, pin)
+            (token,) = hsm.tokens.iterdir()
+            return cls(token.name, {file.name: file.read_bytes() for file in token.iterdir()})
+
+    def copy_to(self, tokens: Path) -> None:
+        """Put a copy there, with a serial number of its own."""
+        name = str(uuid4())
+        mine, its = (of.replace("-", "")[-16:].encode() for of in (self.folder, name))
+        (tokens / name).mkdir(mode=0o700)
+        for file, content in self.files.items():
+            (tokens / name / file).write_bytes(content.replace(mine, its))
 
 
 def _make_token(conf: Path, label: str, pin: str) -> None:
