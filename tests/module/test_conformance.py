@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.module, pytest.mark.timeout(0 if "HSM_KEYS_TEST_SIGNATURES" in os.environ else 300)]
 
 API_KEY_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
-KEYS = int(os.environ.get("HSM_KEYS_TEST_KEYS", "100"))
-SIGNATURES = int(os.environ.get("HSM_KEYS_TEST_SIGNATURES", "20000"))
+KEYS = int(os.environ.get("HSM_KEYS_TEST_KEYS", "30"))
+SIGNATURES = int(os.environ.get("HSM_KEYS_TEST_SIGNATURES", "4000"))
 SESSIONS = int(os.environ.get("HSM_KEYS_TEST_SESSIONS", "100"))
 NOISE = 64  # bytes a signature: less in a short loop is no leak of the module's
 WARMING_UP = max(1, SIGNATURES // 10)

@@ -1,19 +1,21 @@
 """How often the crash tests kill a workflow.
 
-Unless something else is said, after every sixth effect, and each run takes another sixth: the simulator has been at
-all of them by then. ``HSM_KEYS_TEST_KILLS=1000`` is how many kills each workflow takes at random on each store; it is
-killed after every effect too then, and, of 100 and more, at every place under every fault. ``HSM_KEYS_TEST_SEED``
-repeats what a run that failed chose.
+Unless something else is said, after every sixth effect, and by every sixth fault at Kalshi; each run takes another
+sixth. The simulator has been at all of them by then. ``HSM_KEYS_TEST_KILLS=1000`` is how many kills each workflow
+takes at random on each store; it is killed after every effect too then, and, of 100 and more, at every place under
+every fault. ``HSM_KEYS_TEST_SEED`` repeats what a run that failed chose.
 """
 
 from __future__ import annotations
 
 import os
 import random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_T = TypeVar("_T")
 
 VARIABLE: Final = "HSM_KEYS_TEST_KILLS"
 AT_RANDOM: Final = int(os.environ.get(VARIABLE, "0"))
@@ -35,7 +37,12 @@ def unlike(places: Sequence[str], side: str = "after") -> list[int]:
         return [*range(1, len(places) + 1)]
     edge = 1 if side == "after" else len(places)
     numbers = [number for number, place in enumerate(places, 1) if number == edge or place.startswith(side)]
+    return few(numbers)
+
+
+def few(cases: Sequence[_T]) -> list[_T]:
+    """Return a share of cases, in their order, of which each run takes another one; all if the run is thorough."""
     if AT_RANDOM:
-        return numbers
+        return [*cases]
     first = random.Random(SEED).randrange(_SHARE)  # noqa: S311 - to be repeated
-    return numbers[first % len(numbers) :: _SHARE]
+    return [*cases[first % max(1, len(cases)) :: _SHARE]]
