@@ -288,7 +288,7 @@ def test_a_token_is_renewed_beside_the_signatures(
     vault: Vault, way: FaultyVault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(vault)
-    token = vault.token('path "*" { capabilities = ["create", "read", "update", "list"] }', ttl="3s")
+    token = vault.token('path "*" { capabilities = ["create", "read", "update", "list"] }', ttl="6s")
     monkeypatch.setenv("BAO_TOKEN", token)
     renewed = threading.Event()
 
