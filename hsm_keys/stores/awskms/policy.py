@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.errors import UsageError
 from hsm_keys.stores.awskms.response_fields import SPECS
@@ -30,6 +30,9 @@ from hsm_keys.stores.awskms.tags import (
 from hsm_keys.stores.awskms.uri import check_region
 from hsm_keys.stores.key_names import ENDING, ROTATION
 from hsm_keys.values import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["Scope", "iam_policy", "key_policy"]
 
@@ -176,14 +179,12 @@ def _to_make(scope: Scope, labels: list[str], origin: str) -> list[dict[str, Any
         "kms:KeyUsage": "SIGN_VERIFY",
         "kms:KeyOrigin": origin,
     }
-    own_tags = {"ForAllValues:StringEquals": {"aws:TagKeys": list(TAGS)}, "Null": {"aws:TagKeys": "false"}}
-    renamed = {"StringEqualsIfExists": {f"aws:RequestTag/{NAME_TAG}": labels}} if labels else {}
     return [
         *_to_find(keys),
         _allow(
             "MakeKey", ["kms:CreateKey"], ["*"], _all_of(_named("aws:RequestTag", labels), {"StringEquals": conditions})
         ),
-        _allow("TagKey", ["kms:TagResource"], keys, _all_of(held, own_tags, renamed)),
+        _allow("TagKey", ["kms:TagResource"], keys, _all_of(held, *_writing(TAGS, labels))),
         _allow("GiveKeyItsName", ["kms:CreateAlias"], keys, held),
         _allow("ProveKey", ["kms:Sign"], keys, _all_of(held, {"StringEquals": _SIGNATURES})),
     ]
@@ -226,15 +227,10 @@ def _to_revoke(scope: Scope) -> list[dict[str, Any]]:
     labels = scope.labels
     keys, held = scope.arns("key/*"), _held(labels)
     named = [arn for alias in scope.aliases(labels) for arn in scope.arns(alias)]
-    own_tags = {
-        "ForAllValues:StringEquals": {"aws:TagKeys": [NAME_TAG, CLEARING_TAG]},
-        "Null": {"aws:TagKeys": "false"},
-    }
-    renamed = {"StringEqualsIfExists": {f"aws:RequestTag/{NAME_TAG}": labels}} if labels else {}
     return [
         *_to_find(keys),
         _allow("ProveKey", ["kms:Sign"], keys, _all_of(held, {"StringEquals": _SIGNATURES})),
-        _allow("TagKey", ["kms:TagResource"], keys, _all_of(held, own_tags, renamed)),
+        _allow("TagKey", ["kms:TagResource"], keys, _all_of(held, *_writing((NAME_TAG, CLEARING_TAG), labels))),
         _allow("ChangeName", ["kms:CreateAlias", "kms:DeleteAlias"], named, {}),
         _allow("ChangeNameOfKey", ["kms:CreateAlias", "kms:DeleteAlias"], keys, held),
         _allow("LetGo", ["kms:ScheduleKeyDeletion"], keys, held),
@@ -252,6 +248,13 @@ def _to_find(keys: list[str]) -> list[dict[str, Any]]:
 def _held(labels: list[str]) -> dict[str, Any]:
     """Return the condition that a key carries one of these names as its tag, or any where there are none."""
     return _named("aws:ResourceTag", labels)
+
+
+def _writing(tags: Sequence[str], labels: list[str]) -> list[dict[str, Any]]:
+    """Return the conditions that only these tags are written, and that of the name, if it is, one of these names."""
+    own_tags = {"ForAllValues:StringEquals": {"aws:TagKeys": list(tags)}, "Null": {"aws:TagKeys": "false"}}
+    renamed = {"StringEqualsIfExists": {f"aws:RequestTag/{NAME_TAG}": labels}} if labels else {}
+    return [own_tags, renamed]
 
 
 def _named(condition_key: str, labels: list[str]) -> dict[str, Any]:
