@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from pkcs11 import exceptions as ckr
@@ -20,8 +18,7 @@ from pkcs11 import exceptions as ckr
 from hsm_keys.errors import StoreUnavailableError
 from hsm_keys.stores.pkcs11 import pool as pool_module
 from hsm_keys.stores.pkcs11.pool import PoolClosedError, PoolMember, SessionPool
-
-EXAMPLES = int(os.environ.get("HSM_KEYS_TEST_EXAMPLES", "25"))
+from tests.support.models import model_settings
 
 
 class Token:
@@ -149,6 +146,4 @@ class Pool(RuleBasedStateMachine):
 
 
 TestPool = Pool.TestCase
-TestPool.settings = settings(
-    max_examples=EXAMPLES, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestPool.settings = model_settings(25, steps=25)

@@ -6,13 +6,11 @@ again; and once the token is as it was, the next call signs. ``HSM_KEYS_TEST_EXA
 
 from __future__ import annotations
 
-import os
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from pkcs11 import exceptions as ckr
@@ -28,11 +26,11 @@ from hsm_keys.stores.pkcs11.store import Pkcs11Store
 from hsm_keys.stores.pkcs11.token_connection import TokenConnection
 from hsm_keys.stores.pkcs11.tokens import FoundToken
 from hsm_keys.stores.uri import Pkcs11Uri
+from tests.support.models import model_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-EXAMPLES = int(os.environ.get("HSM_KEYS_TEST_EXAMPLES", "30"))
 RIGHT = "1234"
 OK, PIN_INCORRECT, DEVICE_REMOVED = 0, 0xA0, 0x32
 SIGNATURE = b"s" * 64
@@ -221,6 +219,4 @@ class Recovery(RuleBasedStateMachine):
 
 
 TestRecovery = Recovery.TestCase
-TestRecovery.settings = settings(
-    max_examples=EXAMPLES, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestRecovery.settings = model_settings(30, steps=20)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -27,6 +25,7 @@ from hsm_keys.proxy.policy import parse_policy
 from hsm_keys.proxy.reconciling import Reconciler
 from hsm_keys.proxy.reservations import ALL, Reservations
 from tests.support.judging import NOON
+from tests.support.models import model_settings
 from tests.support.orders import ORDERS, order_body
 
 DAY_MS = 86_400_000
@@ -53,8 +52,6 @@ PARTS = st.integers(0, 100)
 OUTCOMES = st.sampled_from(["answered", "answered", "answered", "late", "refused", "lost", "never arrived", "unsent"])
 DONE = {"answered", "late", "lost"}
 """Outcomes after which the exchange has done it."""
-
-EXAMPLES = int(os.environ.get("HSM_KEYS_TEST_EXAMPLES", "60"))
 
 
 @dataclass
@@ -348,6 +345,4 @@ def text(count: int) -> str:
 
 
 TestExchange = Exchange.TestCase
-TestExchange.settings = settings(
-    max_examples=EXAMPLES, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestExchange.settings = model_settings(60, steps=30)

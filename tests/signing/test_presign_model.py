@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -17,6 +15,7 @@ from hsm_keys.errors import StoreUnavailableError
 from hsm_keys.signing import presign
 from hsm_keys.signing.headers import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from hsm_keys.signing.presign import PresigningSigner
+from tests.support.models import model_settings
 from tests.support.presigning import BALANCE, ORDERS, Clocks, CountingKey, work
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 ROUTES = st.sampled_from([ORDERS, BALANCE, ("DELETE", "/trade-api/v2/portfolio/events/orders/1")])
 AHEAD_MS = 100
 """How far a timestamp may run ahead: a rounded clock, and the 20 milliseconds by which no two are alike."""
-
-EXAMPLES = int(os.environ.get("HSM_KEYS_TEST_EXAMPLES", "25"))
 
 
 class Ahead(RuleBasedStateMachine):
@@ -150,6 +147,4 @@ class Ahead(RuleBasedStateMachine):
 
 
 TestAhead = Ahead.TestCase
-TestAhead.settings = settings(
-    max_examples=EXAMPLES, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestAhead.settings = model_settings(25, steps=25)
