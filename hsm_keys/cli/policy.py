@@ -10,6 +10,7 @@ import click
 from hsm_keys.cli.commands import Group, command
 from hsm_keys.cli.options import check_printable_name, key_name, policy_options, settings_options
 from hsm_keys.cli.output import print_json
+from hsm_keys.cli.profile import add_profile
 from hsm_keys.cli.store_uri import check_options
 from hsm_keys.stores.policies import PURPOSES
 
@@ -35,6 +36,7 @@ def policy_group(backend: PrintsPolicies) -> Group:
 def _policy_command(backend: PrintsPolicies) -> click.Command:
     def policy(settings: Settings, *, purpose: str, name: str | None) -> None:
         check_printable_name(name)
+        add_profile(settings, backend)
         check_options(backend, settings)
         inherited = os.environ.get("HSM_KEYS_STORE", "")
         uri = next(iter(settings.stores), inherited if backend.has(inherited) else None)
@@ -54,4 +56,5 @@ def _policy_command(backend: PrintsPolicies) -> click.Command:
     function: Callable[..., None] = policy
     for add in added:
         function = add(function)
-    return command("policy", help=backend.policy_help, epilog=f"Example: {backend.policy_example}")(function)
+    example = f"Example: {backend.policy_example}"
+    return command("policy", uses_profile=False, help=backend.policy_help, epilog=example)(function)

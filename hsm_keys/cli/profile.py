@@ -13,18 +13,23 @@ from hsm_keys.profiles.order import Origin, settings_in_order
 if TYPE_CHECKING:
     from hsm_keys.cli.settings import Settings
     from hsm_keys.profiles.file import Profile
+    from hsm_keys.stores.backend import Backend
 
 __all__ = ["add_profile", "add_profile_of"]
 
 
-def add_profile(settings: Settings) -> None:
+def add_profile(settings: Settings, backend: Backend | None = None) -> None:
     """Put into the settings what the chosen profile says, where neither an option nor a variable says anything.
+
+    Args:
+        settings: The shared options.
+        backend: The one back-end that the command is for: a profile for another store says nothing then.
 
     Raises:
         UsageError: If the profile, or the file that it stands in, can't be used.
     """
     profile = chosen_profile(settings.profile)
-    if profile is not None:
+    if profile is not None and (backend is None or backend.has(profile.fields.get("store", ""))):
         _add(settings, profile)
 
 

@@ -115,3 +115,18 @@ def test_an_api_key_id_stands_in_where_the_store_has_none(profile: str, sandbox:
     assert failed_json(5, *request)["code"] == "key_not_registered"
     config_path().write_text(config_path().read_text() + f'api-key-id = "{made.json["api_key_id"]}"\n')
     assert run_cli(*request).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "words", [("vault",), ("kms", "--region", "us-east-1", "--role", "arn:aws:iam::111122223333:role/a")]
+)
+def test_a_policy_is_printed_beside_a_profile_for_another_kind_of_store(profile: str, words: tuple[str, ...]) -> None:
+    group, *options = words
+    printed = run_cli(group, "policy", "--for", "sign", "--name", "prod", *options, "--profile", profile)
+    assert (printed.returncode, printed.stderr) == (0, "")
+    assert "prod" in printed.stdout
+
+
+def test_a_policy_takes_its_mounts_from_the_profile_of_a_vault() -> None:
+    _write('default = "prod"\n[profiles.prod]\nstore = "vault:///desk?kv=papers"\n')
+    assert 'path "papers/data/hsm-keys/prod"' in run_cli("vault", "policy", "--for", "sign", "--name", "prod").stdout
