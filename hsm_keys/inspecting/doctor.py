@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 from hsm_keys._version import __version__
 from hsm_keys.errors import HsmKeysError, KalshiError, NetworkError
+from hsm_keys.kalshi.bodies import clean
+from hsm_keys.network_errors import why_not_reached
 from hsm_keys.stores.checks import Check
 
 if TYPE_CHECKING:
@@ -112,7 +114,7 @@ def check_clock(base_url: str, now: Callable[[], float] = time.time) -> list[Che
         response = httpx2.get(f"{base_url}/exchange/status", timeout=10, **client_options(base_url))
     except httpx2.HTTPError as error:
         raise NetworkError(
-            f"{base_url} can't be reached: {type(error).__name__}",
+            f"{base_url} can't be reached: {_why(error)}",
             hint=why_not_trusted(error) or "check the network, and --env or --base-url",
         ) from None
     answered = now()
@@ -148,10 +150,14 @@ def check_websocket(url: str) -> Check:
         with httpx2.stream("GET", address, headers=handshake, timeout=10, **client_options(address)) as response:
             status = response.status_code
     except httpx2.HTTPError as error:
-        return Check("websocket", "warning", f"{url} can't be reached: {type(error).__name__}", remedy)
+        return Check("websocket", "warning", f"{url} can't be reached: {_why(error)}", remedy)
     if status in _OF_A_WEBSOCKET:
         return Check("websocket", "ok", f"{url} answered an unsigned handshake with {status}")
     return Check("websocket", "warning", f"{url} answered {status}, and that is no WebSocket's answer", remedy)
+
+
+def _why(error: httpx2.HTTPError) -> str:
+    return why_not_reached(error) or clean(str(error)) or type(error).__name__
 
 
 def _speaks_for_kalshi(response: httpx2.Response) -> bool:

@@ -19,6 +19,7 @@ from hsm_keys.kalshi.errors import error_of, garbled
 from hsm_keys.kalshi.surroundings import client_options, why_not_trusted
 from hsm_keys.kalshi.whole_answer import AnswerTooLargeError, read_whole, read_whole_async
 from hsm_keys.logs import log_request
+from hsm_keys.network_errors import why_not_reached
 from hsm_keys.network_proxies import network_proxy
 from hsm_keys.signing.environments import check_environment, environment_name, resolve
 from hsm_keys.signing.flow import asend_signed, send_signed, signing_flow
@@ -143,7 +144,8 @@ class _Base:
         """Return our error for one of httpx2's: was anything sent, and could it have been carried out?"""
         what = f"{method} {path}: {type(error).__name__}"
         if isinstance(error, _NOT_SENT):
-            why = clean(str(error))  # nothing was sent, so that nothing of it can be in there
+            # Nothing was sent, so that nothing of it can be in there.
+            why = why_not_reached(error) or clean(str(error))
             proxy = network_proxy(self.base_url)
             hint = "check the network and the base URL"
             if proxy is not None:

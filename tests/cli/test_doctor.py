@@ -75,6 +75,8 @@ def test_one_failure_hides_no_other_and_the_first_gives_the_exit_code(token: Tes
     )
     assert code == 7
     assert checks["kalshi"]["verdict"] == checks["bootstrap"]["verdict"] == checks["login"]["verdict"] == "problem"
+    assert checks["kalshi"]["message"].endswith("can't be reached: connection refused")
+    assert checks["websocket"]["message"].endswith("can't be reached: connection refused")
     assert "refused the PIN" in checks["login"]["message"]
     assert checks["mechanisms"]["verdict"] == "ok"
     assert "0000" not in json.dumps(checks)

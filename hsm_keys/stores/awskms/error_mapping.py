@@ -11,6 +11,7 @@ from botocore import exceptions as boto  # type: ignore[import-untyped]  # botoc
 
 from hsm_keys.errors import AwsError, HsmKeysError, NetworkError, OutcomeUnknownError
 from hsm_keys.logs import log_request
+from hsm_keys.network_errors import why_not_reached
 from hsm_keys.stores.awskms.errors import (
     AwsAccessDeniedError,
     AwsCredentialsError,
@@ -193,9 +194,11 @@ def _no_credentials(error: Exception, call: KmsCall | None = None) -> HsmKeysErr
 
 
 def _unreachable(error: Exception, call: KmsCall) -> HsmKeysError:
-    how = "didn't accept a connection in time" if isinstance(error, boto.ConnectTimeoutError) else "can't be reached"
-    if isinstance(error, boto.SSLError):
-        how = "can't be trusted: the TLS handshake failed"
+    why = why_not_reached(error)
+    how = "can't be trusted" if isinstance(error, boto.SSLError) else "can't be reached"
+    how += f" ({why})" if why else ""
+    if isinstance(error, boto.ConnectTimeoutError):
+        how = "didn't accept a connection in time"
     return NetworkError(
         f"KMS in {call.region} {how}; {call.operation} was not sent",
         hint="check the network, the VPC endpoint, AWS_ENDPOINT_URL_KMS and AWS_CA_BUNDLE",

@@ -10,6 +10,7 @@ from typing import Any, Final
 import httpx2
 
 from hsm_keys.errors import HsmKeysError, NetworkError, OutcomeUnknownError
+from hsm_keys.network_errors import why_not_reached
 from hsm_keys.stores.vault.errors import (
     VaultDownError,
     VaultError,
@@ -103,12 +104,15 @@ def read_answer(response: httpx2.Response, call: VaultCall, address: str) -> Vau
 def failure_of(error: Exception, call: VaultCall, address: str) -> HsmKeysError:
     """Return what stands for an exception of the HTTP client; request and token hang on its frames."""
     if isinstance(error, _NOT_SENT):
-        how = "didn't accept a connection in time" if isinstance(error, httpx2.TimeoutException) else "can't be reached"
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             return NetworkError(
                 f"Vault at {address} isn't trusted: its certificate can't be verified; nothing was sent",
                 hint="name the authority that signed it in BAO_CACERT or VAULT_CACERT, and check the address",
             )
+        why = why_not_reached(error)
+        how = f"can't be reached ({why})" if why else "can't be reached"
+        if isinstance(error, httpx2.TimeoutException):
+            how = "didn't accept a connection in time"
         return NetworkError(
             f"Vault at {address} {how}; nothing was sent",
             hint="check BAO_ADDR, VAULT_ADDR or address= in the store's URI, and the network",
