@@ -44,6 +44,7 @@ class Told:
         destroyed: Whether a private half was said to be destroyed.
         findings: What reconcile found and didn't repair.
         fixed: What it repaired.
+        notes: Which API keys of the same name it named that it left alone.
     """
 
     stage: str
@@ -52,6 +53,7 @@ class Told:
     destroyed: bool = False
     findings: list[Finding] = field(default_factory=list)
     fixed: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass

@@ -114,6 +114,10 @@ class Process:
         self.killed_at = ""
         self.hit = 0
         self.effects = self.changes = 0
+        self.said: list[str] = []
+        """Its lines for people."""
+        self.made: list[str] = []
+        """The API keys of which Kalshi told it that they were made."""
         self._faults = faults
         self.luck = self._draws = luck
 

@@ -30,6 +30,8 @@ class Judge:
         self._theirs: set[str] = set()
         self._their_half: bytes | None = None
         self._released: set[str] = set()
+        self._named: set[str] = set()
+        """Others' API keys that somebody revokes by the name that only Kalshi has for them."""
         self.proved: dict[str, Kalshi] = {}
         """The names that were told to be done, with their environment."""
         self.by_hand: set[str] = set()
@@ -48,10 +50,13 @@ class Judge:
         """Remember what belongs to others."""
         self._theirs, self._their_half = api_key_ids, half
 
-    def released(self, name: str) -> None:
-        """Somebody began to revoke it."""
+    def released(self, word: str, kalshi: Kalshi) -> None:
+        """Somebody began to revoke what a word means: the store's key, else the API key that Kalshi calls so."""
+        name = word.partition("+")[0]
         self.proved.pop(name, None)
         self._released.add(name)
+        if all(label.partition("+")[0] != name for label in self._store.labels()):
+            self._named |= {key.api_key_id for key in kalshi.living() if key.listing.name == word}
 
     def _on_created(self, kalshi: Kalshi, key: Registered) -> None:
         """Check that no API key may do more, or something else, than what was asked for."""
@@ -63,11 +68,14 @@ class Judge:
                 f"{sorted(wanted)} on {self._script.subaccount} were asked for"
             )
         for other in self._kalshis.values():
-            if other is not kalshi and not self.moved and other.living(key.public):
+            lives = {
+                each.api_key_id for each in other.living(key.public)
+            } - self.by_hand  # of those only a person knows
+            if other is not kalshi and not self.moved and lives:
                 raise Violated(f"the pair of API key {short(listing.api_key_id)} lives in {other.environment}, too")
 
     def _on_deleted(self, kalshi: Kalshi, key: Registered) -> None:
-        if key.listing.api_key_id in self._theirs:
+        if key.listing.api_key_id in self._theirs - self._named:
             raise Violated(f"somebody else's API key {short(key.listing.api_key_id)} was deleted")
         self._check_names_work()
 
@@ -105,17 +113,34 @@ class Judge:
         if told.stage in {"enrolled", "adopted", "grace", "done", "aborted"}:
             self._check_living(told, name, kalshi, labels, alone=alone)
         if told.stage in {"done", "aborted"} and told.retired and told.retired != told.api_key_id:
-            self._check_dead(told.retired, kalshi, destroyed=told.destroyed)
+            self._check_dead(told.retired, destroyed=told.destroyed)
         if told.stage == "revoked" and told.api_key_id:
-            self._check_dead(told.api_key_id, kalshi, destroyed=told.destroyed)
+            self._check_dead(told.api_key_id, destroyed=told.destroyed)
         for finding in told.fixed if alone else ():
             self._check_fixed(finding, kalshi)
 
-    def refused(self, ended: Ended, step: Step, kalshi: Kalshi, *, alone: bool) -> None:
-        """Check that what a command gave as its reason is so."""
-        if not alone or self.moved or self._script.repeats:
+    def refused(self, ended: Ended, step: Step, kalshi: Kalshi, made: list[str], *, alone: bool) -> None:
+        """Check that what a command gave as its reason is so, and that it leaves nothing behind in silence.
+
+        Args:
+            ended: How it ended.
+            step: The command.
+            kalshi: Where it was pointed at.
+            made: The API keys of which Kalshi told it that they were made.
+            alone: Whether nobody else is at work.
+        """
+        if self.moved:
             return
-        if ended.code == "key_busy":
+        for api_key_id in made:
+            key = kalshi.keys[api_key_id]
+            if key.alive and key.public not in self._store.publics() and api_key_id not in ended.message:
+                raise Violated(
+                    f"{step.command} leaves API key {short(api_key_id)}, which nobody can sign for, and doesn't say "
+                    f"so: {ended.message}"
+                )
+        if not alone:
+            return
+        if ended.code == "key_busy" and not self._script.repeats():  # else its own request may have come late
             raise Violated(f"{step.command} says that somebody else is at work, and nobody is: {ended.message}")
         public = self._store.labels().get(step.name)
         if "never registered at Kalshi" in ended.message and public is not None and kalshi.living(public):
@@ -145,19 +170,20 @@ class Judge:
             raise Violated(f"{told.stage}: {name!r} was said to be API key {short(str(told.api_key_id))}, and isn't")
         others = [each for each in kalshi.living() if called(each, name) and each is not key]
         others = [each for each in others if each.listing.api_key_id not in self._theirs]
-        if self._script.repeats:
+        if self._script.repeats():
             others = [each for each in others if each.public != key.public]  # registered twice: reconcile shows it
         left = [each for each in others if not (told.stage == "grace" and each.listing.api_key_id == told.retired)]
-        generates = any(command == "generate" for command in self._script.commands)  # reconcile shows what it left
-        if left and told.stage != "adopted" and not generates:
+        left = [each for each in left if not any(each.api_key_id in note for note in told.notes)]
+        if left and told.stage != "adopted":
             raise Violated(
                 f"{told.stage}: {name!r} has a further API key {short(left[0].listing.api_key_id)} that lives"
             )
 
-    def _check_dead(self, api_key_id: str, kalshi: Kalshi, *, destroyed: bool) -> None:
-        key = kalshi.keys.get(api_key_id)
+    def _check_dead(self, api_key_id: str, *, destroyed: bool) -> None:
+        """Check that an API key is dead, in whichever environment it lived; Kalshi may never have had it."""
+        key = next((kalshi.keys[api_key_id] for kalshi in self._kalshis.values() if api_key_id in kalshi.keys), None)
         if key is None:
-            return  # Kalshi never had it here
+            return
         if key.alive:
             raise Violated(f"API key {short(api_key_id)} was said to be dead, and lives")
         if destroyed and key.public in self._store.publics() and not self.moved:

@@ -304,6 +304,13 @@ class Client:
             raise _error(status, *answer)
         return answer
 
+    def _made(self, path: str, body: dict[str, Any]) -> Any:
+        answer = self._send("POST", path, body)
+        process = self._kalshi.world.process
+        if process is not None:
+            process.made.append(answer[0].api_key_id)
+        return answer
+
     def get_json(self, path: str) -> Any:
         return self._send("GET", path)
 
@@ -321,7 +328,7 @@ class Client:
         as_listed: bool = False,
     ) -> CreateApiKeyResponse:
         fields = new_key_fields(name, scopes, subaccount, fcm_subtrader_id, as_listed=as_listed)
-        listing, _ = self._send("POST", "/api_keys", {**fields, "public_key": public_key})
+        listing, _ = self._made("/api_keys", {**fields, "public_key": public_key})
         return CreateApiKeyResponse.model_construct(api_key=listing)
 
     def generate(
@@ -333,7 +340,7 @@ class Client:
         subaccount: int | None = None,
     ) -> GenerateApiKeyResponse:
         fields = new_key_fields(name, scopes, subaccount)
-        listing, made = self._send("POST", "/api_keys/generate", {**fields, "key_type": key_type})
+        listing, made = self._made("/api_keys/generate", {**fields, "key_type": key_type})
         return GenerateApiKeyResponse.model_construct(
             api_key=listing, private_key=SecretStr(made.pem), key_type=key_type
         )

@@ -255,12 +255,12 @@ class Life:
             self.store.open,
             Connect(kalshi),
             self._bootstraps[step.environment] if with_bootstrap else None,
-            lambda _: None,
+            process.said.append,
             list(script.scopes) if script.scopes else None,
             script.subaccount,
         )
         if command.startswith("revoke"):
-            self.judge.released(step.name.partition("+")[0])
+            self.judge.released(step.name, kalshi)
         state = SEEN.state(self, process, command, step, bootstrap=with_bootstrap)
         self._under_way += 1
         ended = SEEN.recall(self, process, state) or self._carried_out(command, step, session, process, state)
@@ -275,7 +275,7 @@ class Life:
         elif ended.status == -9:
             self._check_name(step.name)
         else:
-            self.judge.refused(ended, step, kalshi, alone=self._alone())
+            self.judge.refused(ended, step, kalshi, process.made, alone=self._alone())
         return ended
 
     def _carried_out(
@@ -285,7 +285,9 @@ class Life:
         world = self.world
         begun = world.clock.now
         try:
-            ended = Ended(0, told=self._carry_out(command, step, session))
+            told = self._carry_out(command, step, session)
+            told.notes = [line for line in process.said if line.startswith("note: ")]
+            ended = Ended(0, told=told)
         except Killed:
             ended = Ended(-9)
             if process.killed_at:

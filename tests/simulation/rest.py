@@ -74,6 +74,7 @@ class Rest:
         last = self._life.again(step)
         # Without --destroy nothing marks a key that deletes itself, so nothing proves later that it did.
         unmarked = "revoke" in self._life.script.commands and not self._life.script.bootstrap
+        unmarked &= step.command.startswith("revoke") and last.code == "end_not_proved"
         if last.status == _UNKNOWN and not (unmarked or self._life.judge.moved):
             raise Violated(f"{step.command}, run again and again, ends with {last.code}: {last.message}")
 
@@ -108,10 +109,9 @@ class Rest:
         words = words[: words.index("--store")] if "--store" in words else words
         self._life.world.tell(f"reconcile says {finding.code}: {' '.join(words)}")
         step = _step_of(words, environment)
-        script = self._life.script
-        # By Kalshi, and reconcile can only show it.
-        made_unseen = (script.repeats and "generate" in script.commands) or script.overtaken
-        if finding.code == "elsewhere" and not (self._life.judge.moved or made_unseen):
+        made_unseen = self._life.script.repeats("generate")  # by Kalshi, and reconcile can only show it
+        by_hand = finding.api_key_id in self._life.judge.by_hand  # by a person, for a pair that was destroyed elsewhere
+        if finding.code == "elsewhere" and not (self._life.judge.moved or made_unseen or by_hand):
             raise Violated(f"nobody has the private half of API key {short(str(finding.api_key_id))}, and it lives")
         last = self._life.again(step)
         settled = {"end_not_proved", "key_exists"} | ({"kalshi_bad_request"} if self._life.judge.moved else set())
@@ -133,7 +133,7 @@ class Rest:
         for name in {step.name for step in self._life.script.steps} if store.litter() else ():
             self._life.again(Step(0, "enroll", name))  # whatever works on a name next tidies up
         litter = store.litter()
-        if self._life.script.overtaken or self._life.script.repeats:
+        if self._life.script.repeats("generate"):
             # What is imported into Vault and named by no entry: nothing signs with it, and its API key is shown.
             litter = [each for each in litter if not each.endswith("without a record")]
         if litter:

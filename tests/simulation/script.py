@@ -114,25 +114,17 @@ class Script:
         """All commands, also those before anything goes wrong."""
         return [*self.begin, *(step.command for step in self.steps)]
 
-    @property
-    def repeats(self) -> bool:
-        """Whether the network carries something out behind somebody's back: a pair may be registered twice then."""
-        kinds = {fault.kind for step in self.steps for fault in step.faults}
-        return bool(kinds & {Kind.LATE, Kind.TWICE})
+    def repeats(self, *commands: str) -> bool:
+        """Tell whether the network carries something out behind the back of one of the commands; of any, if none is
+        given."""
+        steps = [step for step in self.steps if not commands or step.command in commands]
+        return any(fault.kind in {Kind.LATE, Kind.TWICE} for step in steps for fault in step.faults)
 
     @property
     def is_plain(self) -> bool:
         """Whether operators do nothing but wait for each other, and Kalshi knows all at once."""
         kinds = {fault.kind for step in self.steps for fault in step.faults}
         return kinds <= {Kind.TURN, Kind.DELAY} and not self.lag_s and self.yesterday < 0
-
-    @property
-    def overtaken(self) -> bool:
-        """Whether a generate may have been killed while it went on after another machine's had come to its end."""
-        killed = {Kind.KILL_BEFORE, Kind.KILL_AFTER}
-        generates = [step for step in self.steps if step.command == "generate"]
-        operators = {step.operator for step in generates}
-        return len(operators) > 1 and any(fault.kind in killed for step in generates for fault in step.faults)
 
     def __str__(self) -> str:
         words = [self.store, "with a bootstrap key" if self.bootstrap else "without a bootstrap key"]

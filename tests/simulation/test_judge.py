@@ -1,0 +1,74 @@
+"""What the judge lets pass, since somebody asked for it or only a person could know; and that it lets no more pass."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.simulation.doubles import doubles
+from tests.simulation.effects import Fault, Kind
+from tests.simulation.life import Life
+from tests.simulation.script import Name, Script, Step
+from tests.simulation.seen import SEEN
+
+
+def _violation(script: Script) -> str:
+    with doubles():
+        return Life(script).live().violation
+
+
+def _script(store: str, begin: tuple[str, ...], *steps: Step, bystander: bool = False) -> Script:
+    return Script(Name(1), store, begin, steps, machines=1, bystander=bystander)
+
+
+def _fault(kind: Kind, at: int, *, changes: bool = True) -> tuple[Fault, ...]:
+    return (Fault(kind, at, changes),)
+
+
+PASSES = {
+    "whoever revokes a name that only Kalshi has for an API key asks for its end": _script(
+        "token", (), Step(0, "revoke", environment="demo"), bystander=True
+    ),
+    "nobody but a person knows that a pair was registered by hand in another environment": _script(
+        "vault", ("mint",), Step(0, "adopt", environment="demo", faults=_fault(Kind.UNREACHABLE, 1)), Step(1, "enroll")
+    ),
+    "nor that it was before the pair was destroyed there": _script(
+        "vault",
+        ("mint",),
+        Step(0, "adopt", faults=_fault(Kind.KILL_BEFORE, 8, changes=False)),
+        Step(0, "revoke-destroy", environment="demo"),
+    ),
+    "enroll names the API key of an interrupted generate that it leaves alone": _script(
+        "token", (), Step(0, "generate", faults=_fault(Kind.KILL_AFTER, 4)), Step(0, "enroll")
+    ),
+}
+
+
+@pytest.mark.parametrize("what", PASSES)
+def test_the_judge_lets_pass(what: str) -> None:
+    assert not _violation(PASSES[what])
+
+
+def test_the_store_s_key_wins_over_the_one_that_kalshi_calls_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here revoke ends a namesake in the other environment, where the store has a key of that name."""
+    monkeypatch.setattr("hsm_keys.lifecycle.revoke.check_environment", lambda *_: None)
+    monkeypatch.setattr("hsm_keys.lifecycle.revoke.ours", lambda _: [])
+    script = _script("token", ("enroll",), Step(0, "revoke", environment="demo"), bystander=True)
+    assert "somebody else's API key" in _violation(script)
+
+
+def test_enroll_has_to_name_what_it_leaves_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hsm_keys.lifecycle.registering.unclaimed", lambda *_: [])
+    SEEN.clear()
+    script = PASSES["enroll names the API key of an interrupted generate that it leaves alone"]
+    assert "has a further API key" in _violation(replace(script, name=Name(2)))
+    SEEN.clear()
+
+
+def test_a_command_that_fails_names_the_api_key_that_it_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hsm_keys.lifecycle.generate.Generator._undo", lambda *_: None)
+    SEEN.clear()
+    wrong = _violation(_script("vault", (), Step(0, "generate", faults=_fault(Kind.UNREACHABLE, 3))))
+    SEEN.clear()
+    assert "which nobody can sign for" in wrong
