@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hsm_keys.inspecting.findings import Finding, about_key
 from hsm_keys.stores.condition import Usability
-from hsm_keys.stores.key_names import ABORTING, ENDING, FINISHING, IMPORTING, RETIRED, SUCCESSOR
+from hsm_keys.stores.key_names import ABORTING, ENDING, FINISHING, IMPORTING, RETIRED, ROTATION, SUCCESSOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,9 +44,12 @@ def interruptions(keys: Sequence[Seen]) -> Iterator[Finding]:
     for _, group in groupby(sorted(keys, key=place), place):
         members = list(group)
         gone = {key.name for key in members if key.api_key_id is not None and key.unknown}
+        rotating = any(key.name in {name_of(key) + mark for mark in ROTATION} for key in members)
         for key in members:
-            if _is_import(key) and name_of(key) in gone:
-                continue  # a run that gave way had put it in: `revoke` ends it, and the mark beside it
+            if _is_import(key) and (rotating or name_of(key) in gone):
+                # The rotation comes to its end first. Where the key is gone, a run that gave way had put it in:
+                # `revoke` ends it, and the mark beside it.
+                continue
             if _is_import(key):
                 yield about_key(
                     "generate-interrupted",

@@ -32,7 +32,7 @@ from hsm_keys.lifecycle.enroll import Enrollment
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.made_by_kalshi import KALSHI, GeneratedPair, KalshiGenerator, called
 from hsm_keys.lifecycle.registering import bind
-from hsm_keys.lifecycle.targets import check_no_end_begun
+from hsm_keys.lifecycle.targets import check_no_end_begun, check_no_rotation_begun
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.abilities import ImportsKeys
 from hsm_keys.stores.key_imports import taken_over
@@ -79,6 +79,7 @@ class Generator:
             OutcomeUnknownError: If it isn't known whether Kalshi made a pair; the next run finds out.
         """
         with exclusive(self._store, self._name):
+            check_no_rotation_begun(self._store, self._name)
             self._store.mend(self._name + IMPORTING)
             pending = self._imports.pending(self._name)
             if pending is None:

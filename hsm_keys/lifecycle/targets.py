@@ -26,7 +26,14 @@ if TYPE_CHECKING:
     from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.stores.base import KeyStore, StoredKey
 
-__all__ = ["Target", "check_no_end_begun", "check_not_foreign", "find_target", "keys_named"]
+__all__ = [
+    "Target",
+    "check_no_end_begun",
+    "check_no_rotation_begun",
+    "check_not_foreign",
+    "find_target",
+    "keys_named",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,20 @@ def check_no_end_begun(store: KeyStore, name: str) -> None:
         raise KeyExistsError(
             f"a `revoke` of {name!r} was interrupted, and its API key {key.api_key_id} may live; nothing was done",
             hint=f"let it come to its end first: hsm-keys revoke {name} --destroy",
+        )
+
+
+def check_no_rotation_begun(store: KeyStore, name: str) -> None:
+    """Make sure that no rotation of a name is under way: a token has no key of the name while it hands the name over.
+
+    Raises:
+        KeyExistsError: If one is.
+    """
+    marked = [key.name for key in store.keys() if key.ours and key.name in {name + mark for mark in ROTATION}]
+    if marked:
+        raise KeyExistsError(
+            f"a rotation of {name!r} is under way: {store.describe()} has {', '.join(marked)}; nothing was done",
+            hint=f"let it come to its end first: hsm-keys rotate {name}",
         )
 
 

@@ -214,6 +214,13 @@ FOUND = {
     "reconcile said finish where only the old key of a rotation still lived": Script(
         _NAME, "vault", ("enroll", "rotate"), (Step(0, "abort"),), yesterday=0
     ),
+    "generate took a name that a killed rotation was handing over": life(
+        "token",
+        (),
+        Step(0, "generate", faults=after(5)),
+        Step(0, "rotate", faults=after(12)),
+        Step(0, "generate"),
+    ),
 }
 
 
