@@ -309,6 +309,7 @@ class Rotator:
             check_environment(key.name, key.environment, self._management.environment)
         for mark in ("", *ROTATION):
             self._store.mend(name + mark)
+        self._finish_renames(name)
         keys = {key.name: key for key in self._store.keys()}
         current, successor, retired = _parts(keys, name)
         if successor is not None and _is_surplus(current, successor, retired):
@@ -320,6 +321,14 @@ class Rotator:
             return stage
         RenamesKeys.of(self._store).rename(stage.current, name)  # the key that was to get its name has ended
         return Stage.read(self._store, name)
+
+    def _finish_renames(self, name: str) -> None:
+        """Take a key's former name away, where a run that began its end was killed between the two: KMS shows both."""
+        keys = {key.name: key for key in self._store.keys()}
+        for before, after in ((SUCCESSOR, ABORTING), (RETIRED, FINISHING)):
+            key, condemned = keys.get(name + before), keys.get(name + after)
+            if key is not None and condemned is not None and can_sign(key) and _same(key, condemned):
+                RenamesKeys.of(self._store).rename(key, name + after)
 
     def _without_twin(self, name: str, stage: Stage) -> Stage:
         """Take away a further name of the key that has the name: KMS may carry a request out long after it was sent."""

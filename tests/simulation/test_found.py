@@ -221,6 +221,12 @@ FOUND = {
         Step(0, "rotate", faults=after(12)),
         Step(0, "generate"),
     ),
+    **{
+        f"abort didn't say that finish had begun, where {command} was killed between two aliases": life(
+            "kms", ("enroll", "rotate"), Step(0, command, faults=before(2)), Step(0, "abort")
+        )
+        for command in ("finish", "rotate")
+    },
 }
 
 
