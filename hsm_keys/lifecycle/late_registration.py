@@ -54,7 +54,7 @@ def _look(management: KalshiClient, connect: Connect, key: StoredKey, claimed: C
 
 
 def check_no_other_registration(connect: Connect, key: StoredKey, listed: Sequence[ApiKey], known: str | None) -> None:
-    """Make sure that no other API key hangs on a pair that is to be destroyed: nobody could tell whose it is then.
+    """Make sure that no other API key hangs on a pair that is to end: it would stay, and nobody could tell whose it is.
 
     Kalshi may have carried a registration out twice, or somebody has registered the public half again.
 
@@ -72,6 +72,6 @@ def check_no_other_registration(connect: Connect, key: StoredKey, listed: Sequen
     other = find_registration(connect, key, unclaimed(listed, [known])) if can_sign(key) else None
     if other is not None:
         raise KeyProblemError(
-            f"the pair of {key.name!r} is registered twice at Kalshi, also as API key {other}: it is not destroyed",
+            f"the pair of {key.name!r} is registered twice at Kalshi, also as API key {other}; nothing was done",
             hint=f"run `hsm-keys revoke {other}` first, then the same command again",
         )

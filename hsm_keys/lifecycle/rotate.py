@@ -359,6 +359,7 @@ class Rotator:
                 hint=f"run it again: hsm-keys rotate {name} --abort",
             )
         self._check_names_free(name, stage)
+        check_no_other_registration(self._connect, old, self._unclaimed(), old.api_key_id)
         new = stage.successor
         if new is None or new.api_key_id is None:
             new = self._successor(name, old, new)

@@ -227,6 +227,12 @@ FOUND = {
         )
         for command in ("finish", "rotate")
     },
+    "rotate replaced a key whose pair Kalshi had registered twice": life(
+        "vault",
+        (),
+        Step(0, "enroll", faults=(Fault(Kind.TWICE, 21, changes=False, seconds=4.0),)),
+        Step(0, "rotate"),
+    ),
 }
 
 
