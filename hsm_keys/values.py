@@ -65,9 +65,11 @@ _KINDS: Final = (
     (re.compile(r"(?:~|\.{1,2})?/[^\n]*"), "a path"),
     (re.compile(r"[A-Za-z0-9+/_\s-]{40,}={0,2}\s*"), "base64"),
 )
-# Base64 or hex of 30 bytes and more has no place in a name, and "pin-value" has none outside a URI.
+# Base64 or hex of 30 bytes and more has no place in a name, and "pin-value" has none outside a URI. Tokens of Vault
+# begin with hvs., hvb. or hvr., those of OpenBao (and of Vault before 1.10) with s., b. or r.
 _LIKE_A_SECRET: Final = re.compile(
-    r"-----BEGIN|PRIVATE KEY|pin-value|://[^/]*@|[A-Za-z0-9+/]{40,}|\bhvs\.|\beyJ", re.IGNORECASE
+    r"-----BEGIN|PRIVATE KEY|pin-value|://[^/]*@|[A-Za-z0-9+/]{40,}|\bhv[sbr]\.|\b[sbr]\.[a-z0-9]{24}|\beyJ",
+    re.IGNORECASE,
 )
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _ESCAPED: Final = range(0xDC80, 0xDD00)
