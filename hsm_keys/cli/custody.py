@@ -59,7 +59,7 @@ def custody(
         else:
             with account_to_look_at(connect, stores, auth, report) as account:
                 if account is None:
-                    raise no_manager(connect)
+                    raise no_manager(connect, stores)
                 base_url, listed, attestation = connect.base_url, account.listed, attestation_of(account.answer)
             entries = examine_account(stores, listed, connect, environment=connect.environment, accepted=accepted)
         made_at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -48,7 +48,7 @@ def reconcile(settings: Settings, *, fixing: bool, accepted: frozenset[str], aut
     with reporting(settings) as report, opened_stores(settings, report) as stores:
         with account_to_look_at(connect, stores, auth, report) as account:
             if account is None:
-                raise no_manager(connect)
+                raise no_manager(connect, stores)
             judgement = judge(observe(stores, account, report))
         findings = [_in_environment(settings, each) for each in judgement if not _is_accepted(each, accepted)]
         elsewhere = [each for each in judgement if _is_accepted(each, accepted)]

@@ -304,7 +304,7 @@ def management_client(
     """
     signer = management_signer(connect, stores, auth, report, prefer=prefer, avoid=avoid)
     if signer is None:
-        raise no_manager(connect)
+        raise no_manager(connect, stores)
     with connect(signer) as client:
         yield client
 
@@ -338,11 +338,21 @@ def account_to_look_at(
         yield Account(client, connect, answer)
 
 
-def no_manager(connect: Connector) -> KeyNotRegisteredError:
-    """Return the error that there is no key to sign management calls with."""
-    return KeyNotRegisteredError(
+def no_manager(connect: Connector, stores: Sequence[KeyStore]) -> KeyNotRegisteredError:
+    """Return the error that there is no key to sign management calls with; it names the environments of those there."""
+    message = (
         "there is no key to sign management calls with: neither a bootstrap key nor one in the store that is "
-        f"registered in the environment {connect.environment}",
-        hint="set KALSHI_KEY_ID and KALSHI_PRIVATE_KEY_PATH, or use --offline and paste the public key on "
-        "Kalshi's account page",
+        f"registered in the environment {connect.environment}"
+    )
+    others = sorted({key.environment for store in stores for key in store.keys() if key.environment})
+    if others:
+        return KeyNotRegisteredError(
+            f"{message}; the keys that are there belong to {' and '.join(others)}",
+            hint="point the command at their environment with --env or --base-url, or set KALSHI_KEY_ID and "
+            "KALSHI_PRIVATE_KEY_PATH",
+        )
+    return KeyNotRegisteredError(
+        message,
+        hint="set KALSHI_KEY_ID and KALSHI_PRIVATE_KEY_PATH, or begin with `hsm-keys enroll NAME --offline` and paste "
+        "the public key on Kalshi's account page",
     )

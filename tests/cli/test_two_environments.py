@@ -107,8 +107,11 @@ def test_what_looks_in_the_wrong_environment_calls_nothing_dead(sides: tuple[Sid
 def test_without_a_key_of_this_environment_nothing_is_made(sides: tuple[Side, Side]) -> None:
     a, b = sides
     run_json("enroll", "--name", "live", "--key-type", "ed25519", **a.variables)
-    error = failed_json(5, "enroll", "--name", "second", **b.variables | WITHOUT_BOOTSTRAP)
-    assert (error["code"], b.environment in error["message"]) == ("key_not_registered", True)
+    for command in (["enroll", "second"], ["revoke", "live", "--yes"], ["reconcile"]):
+        error = failed_json(5, *command, **b.variables | WITHOUT_BOOTSTRAP)
+        assert (error["code"], "--offline" in error["hint"]) == ("key_not_registered", False)
+        assert a.environment in error["message"]
+        assert b.environment in error["message"]
     assert [key.name for key in a.store.keys()] == ["live"]
     assert run_json("list", **b.variables | WITHOUT_BOOTSTRAP)["keys"][0]["state"] == "registered"
 
