@@ -2,56 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from collections import Counter, defaultdict, deque
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hsm_keys.proxy.amounts import contracts, dollars, worst_case
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hsm_keys.proxy.cap_clock import CapClock
     from hsm_keys.proxy.caps import Caps
+    from hsm_keys.proxy.exposures import Exposure, Key
 
-__all__ = ["DAY_MS", "MINUTE_MS", "CapAccount", "CapDenial", "CappedOrder", "DaySum", "Demand", "Key", "MarketSums"]
-
-Key: TypeAlias = str | tuple[str, str, int, int, bool]
-"""An order's name, or what it asks for."""
+__all__ = ["DAY_MS", "MINUTE_MS", "CapAccount", "CapDenial", "DaySum", "Demand", "MarketSums"]
 
 MINUTE_MS: Final = 60_000
 DAY_MS: Final = 86_400_000
-
-
-class CappedOrder(NamedTuple):
-    """An order, or an amendment of one, as the caps look at it.
-
-    Attributes:
-        market: The market's ticker.
-        side: ``bid`` or ``ask``, of the YES leg.
-        size: Hundredths of a contract.
-        cost: Hundredths of a cent that a contract may cost at most; 0 if the order can only reduce a position.
-        rests: Whether it stays in the book until it is filled or cancelled.
-        reduces: Whether it can only reduce a position.
-        client_order_id: Its name, by which it is looked up.
-        amends: The id at Kalshi of the order that it changes; empty for a new one.
-        perps: Whether it is for a perpetual future: no cap counts it, since what it may cost can't be told.
-        subaccount: The subaccount that it names; None if it names none.
-    """
-
-    market: str
-    side: str
-    size: int
-    cost: int
-    rests: bool
-    reduces: bool
-    client_order_id: str
-    amends: str = ""
-    perps: bool = False
-    subaccount: int | None = None
-
-    @property
-    def keys(self) -> tuple[Key, Key]:
-        """What is the same for an order that is sent twice: its name, and what it asks for, whatever its name is."""
-        return self.client_order_id, self[:5]
 
 
 class Demand:
@@ -73,24 +39,25 @@ class Demand:
 
     __slots__ = ("costs", "keys", "most", "orders", "resting", "sizes", "total")
 
-    def __init__(self, orders: Sequence[CappedOrder]) -> None:
-        total = resting = 0
+    def __init__(self, orders: Sequence[Exposure]) -> None:
+        most = total = resting = 0
         sizes: dict[tuple[str, str], int] = {}
         costs: list[int] = []
         keys: list[Key] = []
         for order in orders:
-            market, side, size, each, rests, reduces, name, amends, perps, _ = order
+            market, side, size, each, rests, name, amends, perps, _, _ = order
             cost = worst_case(size, each)
             costs.append(cost)
+            most = max(most, cost)
             total += cost
             if rests:
                 resting += cost
-            if not reduces:
+            if each:
                 place = market.upper(), side
                 sizes[place] = sizes.get(place, 0) + size
             if not (amends or perps):
                 keys += name, order[:5]
-        self.orders, self.costs, self.most, self.total, self.resting = orders, costs, max(costs), total, resting
+        self.orders, self.costs, self.most, self.total, self.resting = orders, costs, most, total, resting
         self.sizes, self.keys = sizes, keys
 
     @property
@@ -170,16 +137,16 @@ class CapAccount:
     def __init__(self) -> None:
         self.live = self.open = 0
         self.day = DaySum()
-        self.markets: dict[str, MarketSums] = {}
+        self.markets: defaultdict[str, MarketSums] = defaultdict(MarketSums)
 
-    def against(self, caps: Caps, whose: str, demand: Demand, now_ms: int) -> CapDenial | None:
+    def against(self, caps: Caps, whose: str, demand: Demand, clock: CapClock) -> CapDenial | None:
         """Return the cap that is against orders that go out together; None if none is.
 
         Args:
             caps: What is allowed.
             whose: What messages call this account.
             demand: What they ask for.
-            now_ms: Unix milliseconds.
+            clock: Gives the time; it is asked where a day's cap is reached.
         """
         if caps.order is not None and demand.most > caps.order:
             most = dollars(demand.most)
@@ -187,6 +154,7 @@ class CapAccount:
                 "max_order_dollars", f"an order may cost {most}; {dollars(caps.order)} is allowed to {whose}"
             )
         if caps.day is not None and demand.total and self.live + self.day.total + demand.total > caps.day:
+            now_ms = clock.now_ms()
             self.day.forget(now_ms)
             if self.live + self.day.total + demand.total > caps.day:
                 return self._against_day(caps.day, whose, demand.total, now_ms)
@@ -197,7 +165,11 @@ class CapAccount:
                 f"{dollars(left)} of {dollars(caps.open)} is left to {whose} for orders that rest, and "
                 f"{dollars(demand.resting)} is asked for; what is cancelled or filled makes room",
             )
-        return None if caps.market is None else self._against_markets(caps.market, whose, demand)
+        if caps.market is not None:
+            for (ticker, side), size in demand.sizes.items():
+                if size > self.room(ticker, side, caps.market):
+                    return self._against_market(caps.market, whose, ticker, side, size)
+        return None
 
     def _against_day(self, most: int, whose: str, amount: int, now_ms: int) -> CapDenial:
         surplus = self.live + self.day.total + amount - most
@@ -209,17 +181,14 @@ class CapAccount:
         seconds = -(-(back_at - now_ms) // 1000)
         return CapDenial("max_dollars_a_day", f"{reason}; there is room in {seconds} seconds", max(1, seconds))
 
-    def _against_markets(self, most: int, whose: str, demand: Demand) -> CapDenial | None:
-        for (ticker, side), count in demand.sizes.items():
-            left = self.room(ticker, side, most)
-            if count > left:
-                verb = "bought" if side == "bid" else "sold"
-                return CapDenial(
-                    "max_contracts_a_market",
-                    f"{contracts(max(0, left))} contracts more may be {verb} by {whose} in this market, and "
-                    f"{contracts(count)} are asked for; the cap is {contracts(most)} net",
-                )
-        return None
+    def _against_market(self, most: int, whose: str, ticker: str, side: str, size: int) -> CapDenial:
+        left = contracts(max(0, self.room(ticker, side, most)))
+        verb = "bought" if side == "bid" else "sold"
+        return CapDenial(
+            "max_contracts_a_market",
+            f"{left} contracts more may be {verb} by {whose} in this market, and {contracts(size)} are asked for; "
+            f"the cap is {contracts(most)} net",
+        )
 
     def room(self, ticker: str, side: str, most: int) -> int:
         """Return how many hundredths of a contract more may be bought ("bid") or sold ("ask") in a market."""

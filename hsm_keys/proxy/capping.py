@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hsm_keys.proxy.accounts import CappedOrder
 from hsm_keys.proxy.amounts import DOLLAR
-from hsm_keys.proxy.exchanges import order_id_of
 from hsm_keys.proxy.settling import SETTLED, Hold
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hsm_keys.kalshi.operations import Operation
-    from hsm_keys.proxy.orders import Exposure, Request
+    from hsm_keys.proxy.exposures import Exposure
+    from hsm_keys.proxy.orders import Request
     from hsm_keys.proxy.reservations import Reservations, ReservedOrder
 
 __all__ = ["CapError", "hold_of", "orders_of"]
@@ -32,13 +31,12 @@ class CapError(Exception):
         self.rule = rule
 
 
-def orders_of(reservations: Reservations, request: Request, path: str, *, capped: bool) -> list[CappedOrder]:
+def orders_of(reservations: Reservations, request: Request, *, capped: bool) -> list[Exposure]:
     """Return what a request's orders ask for; nothing for an amendment of an order that isn't held, if none is capped.
 
     Args:
         reservations: Knows the order that is amended.
         request: What the body says.
-        path: The request's.
         capped: Whether caps hold for it.
 
     Raises:
@@ -46,9 +44,11 @@ def orders_of(reservations: Reservations, request: Request, path: str, *, capped
     """
     orders = []
     for one in request.exposures:
-        if capped and one.cost is None:
+        if capped and one.perps:
             raise CapError("caps", "what a perpetual future may cost can't be told: name its route in allow_unjudged")
-        order = _amendment(reservations, one, path) if one.amends else _new(one)
+        if not (one.client_order_id or one.amends):
+            raise CapError("client_order_id", "the order needs a client_order_id: it is looked up by it")
+        order = _amendment(reservations, one) if one.amends else one
         if order is not None:
             orders.append(order)
         elif capped:
@@ -56,37 +56,17 @@ def orders_of(reservations: Reservations, request: Request, path: str, *, capped
     return orders
 
 
-def _new(exposure: Exposure) -> CappedOrder:
-    name = exposure.client_order_id
-    if not name:
-        raise CapError("client_order_id", "the order needs a client_order_id: it is looked up by it")
-    cost = exposure.cost or 0
-    return CappedOrder(
-        exposure.market,
-        exposure.side,
-        exposure.count,
-        cost,
-        exposure.rests,
-        not cost,
-        name,
-        "",
-        exposure.perps,
-        exposure.subaccount,
-    )
-
-
-def _amendment(reservations: Reservations, exposure: Exposure, path: str) -> CappedOrder | None:
-    order_id = order_id_of(path)
-    old = reservations.by_order_id(order_id)
+def _amendment(reservations: Reservations, exposure: Exposure) -> Exposure | None:
+    old = reservations.by_order_id(exposure.amends)
     if old is None:
         return None
     if (exposure.market, exposure.side) != (old.asked.market, old.asked.side):
         raise CapError("amend", "the order is of another market or side")
-    if reservations.is_amended(order_id):
+    if reservations.is_amended(exposure.amends):
         raise CapError("amend", "an earlier amendment of that order isn't known to be over")
     cost = 0 if exposure.perps else exposure.price if exposure.side == "bid" else DOLLAR - exposure.price
     return old.asked._replace(
-        size=exposure.count, cost=cost, rests=True, reduces=not cost, client_order_id="", amends=order_id
+        size=exposure.size, cost=cost, rests=True, client_order_id="", amends=exposure.amends, price=exposure.price
     )
 
 

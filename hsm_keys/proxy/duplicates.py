@@ -11,7 +11,9 @@ from hsm_keys.proxy.caps import LONGEST_DUPLICATE_S
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from hsm_keys.proxy.accounts import Demand, Key
+    from hsm_keys.proxy.accounts import Demand
+    from hsm_keys.proxy.cap_clock import CapClock
+    from hsm_keys.proxy.exposures import Key
 
 __all__ = ["Duplicates"]
 
@@ -31,7 +33,7 @@ class Duplicates:
         self._began_ms = 0
 
     def against(
-        self, client: str, own_ms: int | None, all_ms: int | None, demand: Demand, now_ms: int
+        self, client: str, own_ms: int | None, all_ms: int | None, demand: Demand, clock: CapClock
     ) -> CapDenial | None:
         """Return why orders may not go out yet; None if they may.
 
@@ -40,21 +42,21 @@ class Duplicates:
             own_ms: Milliseconds in which an order of this client doesn't go out twice; None for no such rule.
             all_ms: The same of an order of any client.
             demand: What they ask for.
-            now_ms: Unix milliseconds.
+            clock: Gives the time; it is asked where such an order went out.
         """
         if own_ms is None and all_ms is None:
             return None
         if (repeated := demand.repeated) is not None:
             return _denial(repeated, max(own_ms or 0, all_ms or 0))
-        recent, older = self._recent, self._older
-        seen = [(key, sent) for key in demand.keys if (sent := recent.get(key) or older.get(key))]
-        if not seen:
+        if self._recent.keys().isdisjoint(demand.keys) and self._older.keys().isdisjoint(demand.keys):
             return None
+        now_ms = clock.now_ms()
         waits: list[tuple[float, Key]] = []
-        for key, sent in seen:
-            own = max((at_ms for whose, at_ms in sent if whose == client), default=-inf) + (own_ms or 0)
-            waits.append((max(own, sent[0][1] + (all_ms or 0)) - now_ms, key))
-        wait_ms, key = max(waits, key=lambda wait: wait[0])
+        for key in demand.keys:
+            if sent := self._sent(key):
+                own = max((at_ms for whose, at_ms in sent if whose == client), default=-inf) + (own_ms or 0)
+                waits.append((max(own, sent[0][1] + (all_ms or 0)) - now_ms, key))
+        wait_ms, key = max(waits, key=lambda wait: wait[0], default=(0, ""))
         return _denial(key, wait_ms) if wait_ms > 0 else None
 
     def note(self, client: str, keys: Collection[Key], now_ms: int) -> None:
@@ -62,10 +64,9 @@ class Duplicates:
         if now_ms - self._began_ms > _REMEMBERED_MS:
             self._older, self._recent, self._began_ms = self._recent, {}, now_ms
         entry = ((client, now_ms),)
-        recent, older = self._recent, self._older
         for key in keys:
-            sent = recent.get(key) or older.get(key)
-            recent[key] = (*entry, *(one for one in sent if one[0] != client)) if sent else entry
+            sent = self._sent(key)
+            self._recent[key] = (*entry, *(one for one in sent if one[0] != client)) if sent else entry
 
     def forget(self, client: str, keys: Collection[Key], at_ms: int) -> None:
         """Forget an order that this client sent then: it never came to be."""

@@ -159,7 +159,7 @@ class Judge:
             refused = self._by_rate(client, operation, 1, now)
             return refused or _allowed(rules, operation, path, hold=hold_of(self.reservations, operation, path))
         try:
-            request = _read(operation, body or b"", query)
+            request = _read(operation, path, body or b"", query)
         except UnclearBodyError as error:
             return _denied("body", f"the body can't be judged: {error}")
         asked, against = self._asked(client, rules, request, method=method, path=path)
@@ -201,7 +201,7 @@ class Judge:
         if against is not None or not (is_capped or rules.cancels_when_silent) or not request.exposures:
             return None, _denied(*against) if against is not None else None
         try:
-            orders = orders_of(self.reservations, request, path, capped=is_capped)
+            orders = orders_of(self.reservations, request, capped=is_capped)
         except CapError as error:
             return None, _denied(error.rule, str(error))
         if not orders:
@@ -294,10 +294,10 @@ def _looks_at_body(rules: ClientPolicy, operation: Operation, path: str) -> bool
     return rules.cancels_when_silent or (is_limited and not rules.leaves_unjudged(operation.method, path))
 
 
-def _read(operation: Operation, body: bytes, query: str) -> Request:
+def _read(operation: Operation, path: str, body: bytes, query: str) -> Request:
     if not (body or query) and operation.kind is Kind.REDUCE:  # Kalshi refuses it, or takes it for nothing
         return Request()
-    return read_request(operation, body, query)
+    return read_request(operation, path, body, query)
 
 
 def _bucket(old: TokenBucket | None, rate: float | None) -> TokenBucket | None:

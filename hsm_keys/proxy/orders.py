@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final, assert_never
 from pydantic import ValidationError
 
 from hsm_keys.proxy.amounts import DOLLAR, worst_case
+from hsm_keys.proxy.exchanges import order_id_of
+from hsm_keys.proxy.exposures import Exposure
 from hsm_keys.proxy.schemas import (
     QUERIES,
     SCHEMAS,
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.kalshi.operations import Operation
 
-__all__ = ["JUDGED_LIMIT", "Exposure", "OrderLimits", "Request", "UnclearBodyError", "read_request"]
+__all__ = ["JUDGED_LIMIT", "OrderLimits", "Request", "UnclearBodyError", "read_request"]
 
 JUDGED_LIMIT: Final = 32 * 1024
 """Bytes of a body that is judged: a hundred orders. Judging it takes some milliseconds of the event loop."""
@@ -37,36 +39,6 @@ JUDGED_LIMIT: Final = 32 * 1024
 
 class UnclearBodyError(ValueError):
     """A body that can be read in two ways, or not at all; the message says why and quotes nothing of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Exposure:
-    """What an order may come to: all that the limits look at.
-
-    Attributes:
-        market: The market's ticker.
-        count: Hundredths of a contract.
-        cost: What a contract may cost at most, in hundredths of a cent; 0 if the order can only reduce a position. None
-            where that can't be told: a perpetual future has no dollar at the end.
-        price: The price of the YES leg, in hundredths of a cent.
-        side: ``bid`` or ``ask``, of the YES leg.
-        rests: Whether it stays in the book until it is filled or cancelled.
-        client_order_id: Its name; None if it has none.
-        amends: Whether it changes an order that there is.
-        perps: Whether it is for a perpetual future.
-        subaccount: The subaccount that it names; None if it names none.
-    """
-
-    market: str
-    count: int
-    cost: int | None
-    price: int = 0
-    side: str = "bid"
-    rests: bool = True
-    client_order_id: str | None = None
-    amends: bool = False
-    perps: bool = False
-    subaccount: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +56,14 @@ class Request:
     @property
     def contracts(self) -> int:
         """Hundredths of a contract, of all orders together."""
-        return sum(exposure.count for exposure in self.exposures)
+        return sum(exposure.size for exposure in self.exposures)
 
     @property
     def worst_case(self) -> int | None:
         """Hundredths of a cent that all orders together may cost; None where that can't be told."""
-        costs = [None if one.cost is None else worst_case(one.count, one.cost) for one in self.exposures]
-        return None if None in costs else sum(cost or 0 for cost in costs)
+        if any(one.perps for one in self.exposures):
+            return None
+        return sum(worst_case(one.size, one.cost) for one in self.exposures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,22 +94,23 @@ class OrderLimits:
     def _against(self, asked: Exposure) -> tuple[str, str] | None:
         if not self.takes_market(asked.market):
             return "markets", "the order isn't for one of the markets that are allowed"
-        if self.max_count is not None and asked.count > self.max_count:
+        if self.max_count is not None and asked.size > self.max_count:
             return "max_count", f"the order is for more than {Decimal(self.max_count) / 100} contracts"
         if self.max_price is None:
             return None
-        if asked.cost is None:
+        if asked.perps:
             return "max_price", "what a perpetual future may cost can't be told: name its route in allow_unjudged"
         if asked.cost > self.max_price:
             return "max_price", f"a contract may cost more than {Decimal(self.max_price) / 100} cents"
         return None
 
 
-def read_request(operation: Operation, body: bytes, query: str = "") -> Request:
+def read_request(operation: Operation, path: str, body: bytes, query: str = "") -> Request:
     """Return what the body of a request asks for.
 
     Args:
         operation: One that has a schema.
+        path: The request's, which names the order that is amended.
         body: The body.
         query: What follows the path's question mark; a field that stands there might be taken for the body's.
 
@@ -146,30 +120,30 @@ def read_request(operation: Operation, body: bytes, query: str = "") -> Request:
     if query and not (operation.name in QUERIES and QUERIES[operation.name].fullmatch(query)):
         raise UnclearBodyError("the route doesn't take what the query says")
     try:
-        return _understood(SCHEMAS[operation.name].model_validate(strict_object(body)))
+        return _understood(SCHEMAS[operation.name].model_validate(strict_object(body)), path)
     except UnclearJsonError as error:
         raise UnclearBodyError(f"the body {error}") from None
     except ValidationError as error:
         raise UnclearBodyError(_problem(error)) from None
 
 
-def _understood(body: Body) -> Request:
+def _understood(body: Body, path: str) -> Request:
     match body:
         case CreateBatch(orders=orders):
-            return Request(len(orders), tuple(_exposure(order) for order in orders))
+            return Request(len(orders), tuple(_exposure(order, path) for order in orders))
         case CancelBatch(orders=orders):
             return Request(len(orders))
         case PerpsDecrease():
             return Request()
         case CreateOrder() | PerpsOrder() | AmendOrder() | PerpsAmend():
-            return Request(exposures=(_exposure(body),))
+            return Request(exposures=(_exposure(body, path),))
     raise UnclearBodyError("the route has no body that this program knows")
 
 
-def _exposure(order: CreateOrder | PerpsOrder | AmendOrder | PerpsAmend) -> Exposure:
+def _exposure(order: CreateOrder | PerpsOrder | AmendOrder | PerpsAmend, path: str) -> Exposure:
     match order:
         case CreateOrder(side="ask", reduce_only=True):
-            cost: int | None = 0
+            cost = 0
         case CreateOrder(side="ask", price=price):
             cost = DOLLAR - price
         case CreateOrder(price=price):
@@ -177,22 +151,22 @@ def _exposure(order: CreateOrder | PerpsOrder | AmendOrder | PerpsAmend) -> Expo
         case AmendOrder(price=price):  # whether the order that is amended is a bid or an ask isn't known here
             cost = max(price, DOLLAR - price)
         case PerpsOrder(market_id=None) | PerpsAmend(market_id=None):
-            cost = None
+            cost = 0
         case PerpsOrder() | PerpsAmend():
             raise UnclearBodyError("market_id and ticker both name the market")
         case _:
             assert_never(order)
     return Exposure(
         order.ticker,
+        order.side,
         order.count,
         cost,
+        getattr(order, "time_in_force", "good_till_canceled") == "good_till_canceled",
+        order.client_order_id or "",
+        order_id_of(path) if isinstance(order, AmendOrder | PerpsAmend) else "",
+        isinstance(order, PerpsOrder | PerpsAmend),
+        getattr(order, "subaccount", None),
         order.price,
-        order.side,
-        rests=getattr(order, "time_in_force", "good_till_canceled") == "good_till_canceled",
-        client_order_id=order.client_order_id,
-        amends=isinstance(order, AmendOrder | PerpsAmend),
-        perps=isinstance(order, PerpsOrder | PerpsAmend),
-        subaccount=getattr(order, "subaccount", None),
     )
 
 

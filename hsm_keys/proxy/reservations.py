@@ -8,13 +8,15 @@ lines before it.
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from hsm_keys.proxy.accounts import MINUTE_MS, CapAccount, CapDenial, CappedOrder, Demand, MarketSums
+from hsm_keys.proxy.accounts import MINUTE_MS, CapAccount, CapDenial, Demand
 from hsm_keys.proxy.amounts import worst_case
 from hsm_keys.proxy.cap_clock import CapClock, ClockReading
 from hsm_keys.proxy.duplicates import Duplicates
+from hsm_keys.proxy.exposures import Exposure
 from hsm_keys.proxy.journal import JournalError
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ class ReservedOrder:
     number: int
     client: str
     at_ms: int
-    asked: CappedOrder
+    asked: Exposure
     live: int
     filled: int = 0
     base: int = 0
@@ -107,7 +109,7 @@ class Reservations:
     clock: CapClock = field(default_factory=CapClock)
     _by_id: dict[str, int] = field(default_factory=dict)
     _names: dict[str, int] = field(default_factory=dict)
-    _accounts: dict[str, CapAccount] = field(default_factory=lambda: {ALL: CapAccount()})
+    _accounts: defaultdict[str, CapAccount] = field(default_factory=lambda: defaultdict(CapAccount))
     _duplicates: Duplicates = field(default_factory=Duplicates)
     _next: int = 1
     _compact_at: int = _COMPACT
@@ -142,10 +144,7 @@ class Reservations:
 
     def account(self, client: str) -> CapAccount:
         """Return what is taken by a client, or by ``ALL``."""
-        account = self._accounts.get(client)
-        if account is None:
-            account = self._accounts[client] = CapAccount()
-        return account
+        return self._accounts[client]
 
     @property
     def clients(self) -> list[str]:
@@ -165,14 +164,13 @@ class Reservations:
             together: Those of all clients.
             demand: What they ask for.
         """
-        now_ms = self.clock.now_ms()
         for order in demand.orders:
             if order.client_order_id in self._names and not order.amends:
                 return CapDenial("client_order_id", "an order of that client_order_id may still fill: use a new one")
         return (
-            self.account(client).against(caps, "the client", demand, now_ms)
-            or self._accounts[ALL].against(together, "all clients", demand, now_ms)
-            or self._duplicates.against(client, caps.duplicate_ms, together.duplicate_ms, demand, now_ms)
+            self._accounts[client].against(caps, "the client", demand, self.clock)
+            or self._accounts[ALL].against(together, "all clients", demand, self.clock)
+            or self._duplicates.against(client, caps.duplicate_ms, together.duplicate_ms, demand, self.clock)
         )
 
     # What changes.
@@ -189,7 +187,7 @@ class Reservations:
             JournalError: If it can't be written; nothing is held then.
         """
         now_ms, wall_ms = self.clock.now_ms(), self.clock.wall_ms()
-        self._write(["+", now_ms, client, self._next, remember, demand.orders, wall_ms])
+        self._write(["+", now_ms, client, self._next, remember, [list(order) for order in demand.orders], wall_ms])
         return self._reserve(client, demand, now_ms, wall_ms, remember=remember, is_under_way=True)
 
     def settle(self, states: Iterable[State]) -> None:
@@ -241,7 +239,7 @@ class Reservations:
         is_under_way: bool = False,
     ) -> list[ReservedOrder]:
         reserved = []
-        accounts = self.account(client), self._accounts[ALL]
+        accounts = self._accounts[client], self._accounts[ALL]
         for asked, cost in zip(demand.orders, demand.costs, strict=True):
             order = ReservedOrder(self._next, client, now_ms, asked, asked.size, 0, 0, "", wall_ms, is_under_way)
             self._next += 1
@@ -253,7 +251,7 @@ class Reservations:
 
     def _hold(self, order: ReservedOrder, cost: int, accounts: Iterable[CapAccount]) -> None:
         """Count an order that is new here, and what it may still cost."""
-        ticker, side, _, _, rests, _, name, amends, _, _ = order.asked
+        ticker, side, _, _, rests, name, amends, _, _, _ = order.asked
         ticker = ticker.upper()
         self.orders[order.number] = order
         if name and not amends:
@@ -264,9 +262,7 @@ class Reservations:
             account.live += cost
             if rests:
                 account.open += cost
-            market = account.markets.get(ticker)
-            if market is None:
-                market = account.markets[ticker] = MarketSums()
+            market = account.markets[ticker]
             if side == "bid":
                 market.bids += order.live
             else:
@@ -275,7 +271,7 @@ class Reservations:
 
     def _accounts_of(self, order: ReservedOrder) -> tuple[CapAccount, ...]:
         """Return what an order counts in."""
-        return () if order.asked.perps else (self.account(order.client), self._accounts[ALL])
+        return () if order.asked.perps else (self._accounts[order.client], self._accounts[ALL])
 
     def _touch(self, order: ReservedOrder) -> None:
         self.changes += 1
@@ -344,7 +340,7 @@ class Reservations:
         """Do what a line says; return what the clocks said then, or before where it says nothing of them."""
         match line:
             case ["+", now_ms, client, _, remember, orders, wall_ms]:
-                demand = Demand([CappedOrder(*asked) for asked in orders])
+                demand = Demand([Exposure(*asked) for asked in orders])
                 self._reserve(client, demand, now_ms, wall_ms, remember=remember)
                 return before.later(now_ms, wall_ms)
             case ["=", now_ms, states]:
@@ -379,21 +375,21 @@ class Reservations:
 
     def _restore(self, now_ms: int, orders: Any, days: Any, nets: Any, recent: Any) -> None:
         for number, client, at_ms, asked, *rest in orders:
-            order = ReservedOrder(number, client, at_ms, CappedOrder(*asked), *rest)
+            order = ReservedOrder(number, client, at_ms, Exposure(*asked), *rest)
             self._hold(order, _cost_of(order.filled, order.live, order.asked), self._accounts_of(order))
         for name, minute, spent in days:
-            self.account(name).day.add(spent, minute * MINUTE_MS)
+            self._accounts[name].day.add(spent, minute * MINUTE_MS)
         for minute, spent in sorted((minute, spent) for _, minute, spent in days):
             self._accounts[ALL].day.add(spent, minute * MINUTE_MS)
         for name, ticker, net in nets:
-            for account in (self.account(name), self._accounts[ALL]):
-                account.markets.setdefault(ticker, MarketSums()).net += net
+            for account in (self._accounts[name], self._accounts[ALL]):
+                account.markets[ticker].net += net
         for name, key, at_ms in sorted(recent, key=lambda entry: entry[2]):
             self._duplicates.note(name, [key if isinstance(key, str) else tuple(key)], at_ms)
         for account in self._accounts.values():
             account.day.forget(now_ms)
 
 
-def _cost_of(filled: int, live: int, asked: CappedOrder) -> int:
+def _cost_of(filled: int, live: int, asked: Exposure) -> int:
     """Return what an order may still cost when so much of it was filled, and so much may be."""
     return worst_case(filled + live, asked.cost) - worst_case(filled, asked.cost)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hsm_keys.proxy.accounts import DAY_MS, MINUTE_MS, CappedOrder, Demand
+from hsm_keys.proxy.accounts import DAY_MS, MINUTE_MS, Demand
 from hsm_keys.proxy.cap_clock import CapClock
 from hsm_keys.proxy.caps import Caps
+from hsm_keys.proxy.exposures import Exposure
 from hsm_keys.proxy.journal import Journal
 from hsm_keys.proxy.policy import parse_policy
 from hsm_keys.proxy.remaining import remaining
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 HOUR_MS = 3_600_000
 MS = 1_000_000  # nanoseconds
-ORDER = CappedOrder("KXTEST-1", "bid", 1000, 5000, rests=False, reduces=False, client_order_id="c1")
+ORDER = Exposure("KXTEST-1", "bid", 1000, 5000, rests=False, client_order_id="c1")
 POLICY = parse_policy('version = 1\n[clients.maker]\nmax_dollars_a_day = "5"\n')
 
 

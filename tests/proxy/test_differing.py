@@ -138,7 +138,7 @@ def test_bodies_are_of_the_operations_schema(operation: str) -> None:
     """An operation of which no body could be read would look alike under every limit."""
     known = next(one for one in OPERATIONS if one.name == operation)
     rules = policy("max_count = 5\nmax_price_cents = 60\norders_per_minute = 3\nmax_order_dollars = 2").clients.values()
-    read = [read_request(known, body) for body in bodies(operation, rules) if len(body) > 2]
+    read = [read_request(known, known.path, body) for body in bodies(operation, rules) if len(body) > 2]
     assert read
 
 

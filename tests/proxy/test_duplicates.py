@@ -5,11 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_keys.proxy.accounts import CappedOrder, Demand
+from hsm_keys.proxy.accounts import Demand
+from hsm_keys.proxy.cap_clock import CapClock
 from hsm_keys.proxy.duplicates import Duplicates
+from hsm_keys.proxy.exposures import Exposure
 
 _ORDERS = st.builds(
-    lambda name, size: CappedOrder("KXTEST-1", "bid", size, 3300, rests=True, reduces=False, client_order_id=name),
+    lambda name, size: Exposure("KXTEST-1", "bid", size, 3300, rests=True, client_order_id=name),
     st.sampled_from(["a", "b"]),
     st.sampled_from([100, 200]),
 )
@@ -27,9 +29,11 @@ _RULE = st.sampled_from([None, 1000, 6000, 600_000])
 
 @given(_STEPS, _RULE, _RULE)
 def test_an_order_goes_out_again_once_the_time_is_over_for_its_client_and_for_all(
-    steps: list[tuple[str, list[CappedOrder], int, bool]], own_ms: int | None, all_ms: int | None
+    steps: list[tuple[str, list[Exposure], int, bool]], own_ms: int | None, all_ms: int | None
 ) -> None:
-    duplicates, sent, now_ms = Duplicates(), list[tuple[str, object, int]](), 10**12
+    duplicates, sent, now_ms = Duplicates(), list[tuple[str, object, int]](), 0
+    clock = CapClock(lambda: 0, lambda: now_ms * 1_000_000)
+    now_ms = 10**12
     for client, orders, later_ms, never_came_to_be in steps:
         now_ms += later_ms
         demand = Demand(orders)
@@ -44,11 +48,13 @@ def test_an_order_goes_out_again_once_the_time_is_over_for_its_client_and_for_al
             for whose, other, at_ms in sent
         )
         is_twice = len(set(keys)) < len(keys) and (own_ms or all_ms) is not None
-        denial = duplicates.against(client, own_ms, all_ms, demand, now_ms)
+        denial = duplicates.against(client, own_ms, all_ms, demand, clock)
         assert (denial is not None) == (is_early or is_twice)
         if denial is not None:
-            later = duplicates.against(client, own_ms, all_ms, demand, now_ms + 1000 * denial.retry_after)
+            now_ms += 1000 * denial.retry_after
+            later = duplicates.against(client, own_ms, all_ms, demand, clock)
             assert (later is not None) == is_twice
+            now_ms -= 1000 * denial.retry_after
             continue
         duplicates.note(client, demand.keys, now_ms)
         sent = [entry for entry in sent if entry[:2] not in {(client, key) for key in keys}]

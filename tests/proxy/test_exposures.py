@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from hsm_keys.kalshi.operations import find_operation
-from hsm_keys.proxy.orders import Exposure, OrderLimits, Request, UnclearBodyError, read_request
+from hsm_keys.proxy.exposures import Exposure
+from hsm_keys.proxy.orders import OrderLimits, Request, UnclearBodyError, read_request
 from tests.support.judging import AMENDMENT, ORDER, ORDERS, V2
 
 PERPS = f"{V2}/margin/orders"
@@ -17,40 +18,40 @@ IMMEDIATE = {"time_in_force": "immediate_or_cancel"}
 
 
 def read(path: str, body: Any, method: str = "POST") -> Request:
-    return read_request(find_operation(method, path), json.dumps(body).encode())
+    return read_request(find_operation(method, path), path, json.dumps(body).encode())
 
 
 @pytest.mark.parametrize(
     ("path", "body", "understood"),
     [
-        (ORDERS, ORDER, Exposure("KXTEST-1", 500, 4000, 4000, "bid")),
-        (ORDERS, {**ORDER, "side": "ask"}, Exposure("KXTEST-1", 500, 6000, 4000, "ask")),
+        (ORDERS, ORDER, Exposure("KXTEST-1", "bid", 500, 4000, price=4000)),
+        (ORDERS, {**ORDER, "side": "ask"}, Exposure("KXTEST-1", "ask", 500, 6000, price=4000)),
         (
             ORDERS,
             {**ORDER, **IMMEDIATE, "side": "ask", "reduce_only": True},
-            Exposure("KXTEST-1", 500, 0, 4000, "ask", rests=False),
+            Exposure("KXTEST-1", "ask", 500, 0, price=4000, rests=False),
         ),
         (
             ORDERS,
             {**ORDER, **IMMEDIATE, "reduce_only": True},
-            Exposure("KXTEST-1", 500, 4000, 4000, "bid", rests=False),
+            Exposure("KXTEST-1", "bid", 500, 4000, price=4000, rests=False),
         ),
         (
             ORDERS,
             {**ORDER, "client_order_id": "c1", "subaccount": 3, "reduce_only": False},
-            Exposure("KXTEST-1", 500, 4000, 4000, "bid", client_order_id="c1", subaccount=3),
+            Exposure("KXTEST-1", "bid", 500, 4000, price=4000, client_order_id="c1", subaccount=3),
         ),
-        (f"{ORDERS}/o1/amend", AMENDMENT, Exposure("KXTEST-1", 500, 5000, 5000, "bid", amends=True)),
+        (f"{ORDERS}/o1/amend", AMENDMENT, Exposure("KXTEST-1", "bid", 500, 5000, price=5000, amends="o1")),
         (
             f"{ORDERS}/o1/amend",
             {**AMENDMENT, "side": "ask", "price": "0.1000"},
-            Exposure("KXTEST-1", 500, 9000, 1000, "ask", amends=True),
+            Exposure("KXTEST-1", "ask", 500, 9000, price=1000, amends="o1"),
         ),
-        (PERPS, {**ORDER, "price": "12.50"}, Exposure("KXTEST-1", 500, None, 125_000, "bid", perps=True)),
+        (PERPS, {**ORDER, "price": "12.50"}, Exposure("KXTEST-1", "bid", 500, 0, price=125_000, perps=True)),
         (
             f"{PERPS}/o1/amend",
             {**AMENDMENT, "price": "12.50"},
-            Exposure("KXTEST-1", 500, None, 125_000, "bid", amends=True, perps=True),
+            Exposure("KXTEST-1", "bid", 500, 0, price=125_000, amends="o1", perps=True),
         ),
     ],
 )
@@ -83,7 +84,7 @@ def test_why_a_body_is_unclear(path: str, body: Any, why: str) -> None:
         read(path, body)
     assert str(error.value) == why
     with pytest.raises(UnclearBodyError, match=r"^the route doesn't take what the query says$"):
-        read_request(find_operation("POST", path), json.dumps(body).encode(), "x=1")
+        read_request(find_operation("POST", path), path, json.dumps(body).encode(), "x=1")
 
 
 @pytest.mark.parametrize(
@@ -99,12 +100,12 @@ def test_why_a_body_is_unclear(path: str, body: Any, why: str) -> None:
     ],
 )
 def test_which_limit_is_against_an_order(limits: OrderLimits, against: tuple[str, str] | None) -> None:
-    assert limits.against([Exposure("KXTEST-1", 500, 4000)]) == against
+    assert limits.against([Exposure("KXTEST-1", "bid", 500, 4000)]) == against
     assert bool(limits) is (limits != OrderLimits(None, None, None))
 
 
 def test_no_limit_of_prices_can_judge_a_perpetual_future() -> None:
-    unknown = [Exposure("KXTEST-1", 1, None)]
+    unknown = [Exposure("KXTEST-1", "bid", 1, 0, perps=True)]
     assert OrderLimits(5, None, None).against(unknown) is None
     why = "what a perpetual future may cost can't be told: name its route in allow_unjudged"
     assert OrderLimits(None, 4000, None).against(unknown) == ("max_price", why)

@@ -11,7 +11,8 @@ from unittest.mock import Mock
 import pytest
 
 from hsm_keys.errors import UsageError
-from hsm_keys.proxy.accounts import CappedOrder, Demand
+from hsm_keys.proxy.accounts import Demand
+from hsm_keys.proxy.exposures import Exposure
 from hsm_keys.proxy.journal import Journal, JournalError
 from hsm_keys.proxy.reservations import ALL, Reservations, State
 
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from hsm_keys.proxy.accounts import Key
+    from hsm_keys.proxy.exposures import Key
 
-ORDER = CappedOrder("KXTEST-1", "bid", 1000, 5000, rests=True, reduces=False, client_order_id="c1")
+ORDER = Exposure("KXTEST-1", "bid", 1000, 5000, rests=True, client_order_id="c1")
 
 
 @pytest.fixture

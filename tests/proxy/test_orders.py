@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -11,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_keys.proxy.orders import Exposure, Request
+from hsm_keys.proxy.exposures import Exposure
+from hsm_keys.proxy.orders import Request
 from tests.support.judging import AMENDMENT, MONEY, NOON, ORDER, ORDERS, V2, ask, judge
 
 PERPS = f"{V2}/margin/orders"
@@ -273,8 +273,8 @@ def test_old_orders_are_refused_under_limits_with_what_to_send() -> None:
 
 def test_what_several_orders_may_cost_at_most() -> None:
     """An ask that can only reduce a position costs nothing. Where it can't be told of one, it can't be of all."""
-    bid = Exposure("KXTEST-1", 250, 4000, 4000, "bid", rests=True)
-    reducing, unknown = replace(bid, cost=0), replace(bid, cost=None)
+    bid = Exposure("KXTEST-1", "bid", 250, 4000)
+    reducing, unknown = bid._replace(cost=0), bid._replace(cost=0, perps=True)
     assert Request(1, (bid,)).worst_case == 10_000
     assert Request(2, (bid, reducing)).worst_case == 10_000
     assert Request(1, (reducing,)).worst_case == 0

@@ -11,9 +11,10 @@ import pytest
 
 from hsm_keys.kalshi.operations import REST_PREFIX
 from hsm_keys.proxy import reconciling
-from hsm_keys.proxy.accounts import CappedOrder, Demand
+from hsm_keys.proxy.accounts import Demand
 from hsm_keys.proxy.cap_clock import CapClock
 from hsm_keys.proxy.exchanges import order_id_of, order_path
+from hsm_keys.proxy.exposures import Exposure
 from hsm_keys.proxy.journal import Journal, read_journal
 from hsm_keys.proxy.reconciling import Reconciler
 from hsm_keys.proxy.reservations import Reservations, State
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.proxy.reservations import ReservedOrder
 
-ORDER = CappedOrder("KXTEST-1", "bid", 1000, 5000, rests=True, reduces=False, client_order_id="c1")
+ORDER = Exposure("KXTEST-1", "bid", 1000, 5000, rests=True, client_order_id="c1")
 LATE_MS = 120_000
 MS = 1_000_000  # nanoseconds
 
@@ -60,7 +61,7 @@ class Kalshi:
         page = {"orders": listed[at : at + 1], "cursor": str(at + 1) if at + 1 < len(listed) else ""}
         return self.status, json.dumps(page).encode()
 
-    def place(self, asked: CappedOrder = ORDER, order_id: str = "o1") -> ReservedOrder:
+    def place(self, asked: Exposure = ORDER, order_id: str = "o1") -> ReservedOrder:
         [order] = self.held.reserve("maker", Demand([asked]))
         order.is_under_way = False
         if order_id:
