@@ -168,12 +168,17 @@ class Successor:
         api_key_id = str(pem.api_key_id)
         if standing is Standing.TAKEN:
             Revoker(store, management, self._connect, self._report).plan(api_key_id, destroy=False, force=False)
-        else:
-            self._report(
-                f"Kalshi doesn't know API key {api_key_id} in the environment {pem.environment}: it has ended already, "
-                "or was never one of this environment"
-            )
-        end_api_key(management, self._connect, api_key_id, pem, self._report)
+            end_api_key(management, self._connect, api_key_id, pem, self._report)
+            return
+        end_api_key(management, self._connect, api_key_id, pem, _say_nothing)  # it would say that the key lived here
+        self._report(
+            f"Kalshi doesn't know API key {api_key_id} in the environment {pem.environment}: it has ended already, or "
+            "belongs to another environment, where it lives on; --env or --base-url names that"
+        )
+
+
+def _say_nothing(line: str) -> None:
+    """Report nothing."""
 
 
 def where_copies_lie(places: Sequence[str], copies: Sequence[Path]) -> list[str]:

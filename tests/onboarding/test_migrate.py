@@ -126,6 +126,20 @@ def test_in_another_environment_nothing_ends(sandbox: SandboxServer) -> None:
     assert sandbox.bootstrap_key_id in _listed(sandbox)
 
 
+def test_a_pem_of_another_environment_is_not_called_dead(sandbox: SandboxServer) -> None:
+    run_json("migrate", "bot", "--yes")
+    with SandboxServer(tier="premier", key_type="ed25519") as other:
+        foreign = {"KALSHI_KEY_ID": other.bootstrap_key_id, "KALSHI_PRIVATE_KEY": other.bootstrap_pem}
+        said = run_cli(*FINISH, **foreign)
+        assert run_json(*FINISH, **foreign)["ended"] is None
+        assert Caller.bootstrap(other).call("GET", "/trade-api/v2/api_keys").status == 200
+    assert "or belongs to another environment, where it lives on" in said.stderr
+    assert "proved it" not in said.stderr
+    assert "worth nothing now" not in said.stderr
+    assert "unknown in the environment" in said.stdout
+    assert sandbox.bootstrap_key_id in _listed(sandbox)
+
+
 def test_a_person_is_asked_before_the_pems_key_ends(sandbox: SandboxServer) -> None:
     run_json("migrate", "bot", "--yes")
     code, shown = converse([(b"Go on?", b"n")], "migrate", "bot", "--finish")
