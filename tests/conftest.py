@@ -139,7 +139,8 @@ def _made_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hsm_keys.sandbox.server.generate_pair", cache(generate_pair))
         patch.setattr("botocore.session.create_loader", cache(create_loader))
-        patch.setattr("hsm_keys.lifecycle.ending.SETTLE_S", SETTLE_S)
+        for seconds in ("SETTLE_S", "LATE_S"):
+            patch.setattr(f"hsm_keys.lifecycle.ending.{seconds}", SETTLE_S)
         yield
 
 

@@ -44,12 +44,15 @@ if TYPE_CHECKING:
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.stores.base import StoredKey
 
-__all__ = ["SETTLE_S", "end_api_key", "end_unused", "settle"]
+__all__ = ["LATE_S", "SETTLE_S", "end_api_key", "end_unused", "outwait", "settle"]
 
 _ATTEMPTS: Final = 4  # a key that was deleted a moment ago may still be known somewhere
 _PATIENCE_S: Final = 10.0
 SETTLE_S: Final = 2.0
 """Seconds between two looks, where Kalshi may not have carried out yet what it was asked for."""
+LATE_S: Final = 60.0
+"""Seconds after which Kalshi carries out no request any more: it refuses one whose time is off by that much (401,
+``header_timestamp_expired``). How much less is too much isn't documented."""
 
 
 class _StillThere(Exception):  # noqa: N818 - a state, not an error
@@ -59,6 +62,12 @@ class _StillThere(Exception):  # noqa: N818 - a state, not an error
 def settle() -> None:
     """Wait until Kalshi has carried out what it was asked for a moment ago, and all of it knows that."""
     time.sleep(SETTLE_S)
+
+
+def outwait(what: str, report: Callable[[str], None]) -> None:
+    """Wait until Kalshi doesn't carry out any more what it was asked for until now, however long that is under way."""
+    report(f"{what} was begun, and Kalshi may still carry it out: waiting {LATE_S:.0f} s before anything is destroyed")
+    time.sleep(LATE_S)
 
 
 def end_api_key(

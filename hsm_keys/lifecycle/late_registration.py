@@ -3,6 +3,13 @@
 Kalshi may carry a request out, or know everywhere that it has, a moment after the run that sent it was killed. So one
 look that finds nothing proves nothing: a pair that is destroyed then leaves an API key that nobody can sign for, and
 one that is registered again has two.
+
+Nor do two looks prove it, with two seconds between: the network may hold a request up for longer. A pair that is
+registered twice can still be put right. One that is destroyed can't, so before that the time is waited out in which
+Kalshi takes the request, where the pair's mark says that a registration was begun. That nobody begins one meanwhile is
+for the name to say: whoever destroys a pair first gives it a name that says so, and then reads the mark. Whoever
+registers it first writes the mark, and then looks at the name (``KeyStore.begin_registration``). So at least one of two
+that do both at the same moment sees the other one.
 """
 
 from __future__ import annotations
@@ -12,17 +19,17 @@ from typing import TYPE_CHECKING
 from hsm_keys.errors import KeyProblemError
 from hsm_keys.inspecting.proof_of_possession import can_sign, find_registration
 from hsm_keys.kalshi.account import unclaimed
-from hsm_keys.lifecycle.ending import settle
+from hsm_keys.lifecycle.ending import outwait, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from hsm_keys.inspecting.proof_of_possession import Connect
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.stores.base import StoredKey
 
-__all__ = ["check_no_other_registration", "find_late_registration"]
+__all__ = ["check_no_other_registration", "find_last_registration", "find_late_registration"]
 
 
 def find_late_registration(
@@ -44,6 +51,33 @@ def find_late_registration(
     if listing is None:
         settle()
         listing = _look(management, connect, key, claimed)
+    return listing
+
+
+def find_last_registration(
+    management: KalshiClient,
+    connect: Connect,
+    key: StoredKey,
+    claimed: Collection[str | None],
+    report: Callable[[str], None],
+) -> ApiKey | None:
+    """Return what Kalshi lists for a pair that is to be destroyed; None if it lists nothing, and won't any more.
+
+    Args:
+        management: Signs the listing.
+        connect: Makes a client of the same environment for another signer.
+        key: The pair, read after it got the name that says that it is to end.
+        claimed: The API keys that the store's keys are bound to: it is none of them.
+        report: Called with a line for people.
+
+    Raises:
+        KalshiError: If Kalshi refuses the listing, or its answers say nothing about the key.
+        NetworkError: If there is no answer.
+    """
+    listing = find_late_registration(management, connect, key, claimed)
+    if listing is None and key.registering:
+        outwait(f"a registration of {key.name!r}", report)
+        listing = find_late_registration(management, connect, key, claimed)
     return listing
 
 

@@ -125,9 +125,10 @@ class Registrar:
         return registered, api_key_id
 
     def _begun(self, key: StoredKey) -> StoredKey:
-        """Write down where the key is about to be registered: after a crash that says where Kalshi may know it."""
-        if key.registering and key.environment == self._environment:
-            return key
+        """Write down where the key is about to be registered: after a crash that says where Kalshi may know it.
+
+        Also where an earlier run has written that already: somebody may have begun to end the key since.
+        """
         try:
             return self._store.begin_registration(key, self._environment)
         except KeyNotFoundError:

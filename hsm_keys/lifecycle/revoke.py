@@ -5,27 +5,41 @@ never destroyed while Kalshi may still take its signature, here or in another en
 that it doesn't).
 
 A key that no other one can delete deletes itself, and then nobody can read the account's list any more. So while Kalshi
-lists it still, it gets the name ``NAME+ending``, by which the next run knows that it lived there and was to end.
+lists it still, it gets the name ``NAME+ending``, by which the next run knows that it lived there and was to end. A pair
+that isn't registered gets it too before it is destroyed, and a successor ``NAME+aborting``: by that another machine
+knows that it must not register it (``late_registration``).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hsm_keys.errors import EndNotProvedError, KeyBusyError, KeyNotFoundError, KeyProblemError, UsageError
+from hsm_keys.errors import (
+    EndNotProvedError,
+    KeyBusyError,
+    KeyNotFoundError,
+    KeyProblemError,
+    StoreError,
+    StoreUnavailableError,
+    UsageError,
+)
 from hsm_keys.inspecting.custody import examine_custody
 from hsm_keys.inspecting.proof_of_possession import can_sign, is_arriving, is_going, says_unknown
 from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.kalshi.errors import RefusedError, UnauthorizedError
 from hsm_keys.lifecycle.ending import end_api_key
-from hsm_keys.lifecycle.late_registration import check_no_other_registration, find_late_registration
+from hsm_keys.lifecycle.late_registration import (
+    check_no_other_registration,
+    find_last_registration,
+    find_late_registration,
+)
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.rights import check_manages, manages_keys, may_manage
 from hsm_keys.lifecycle.targets import Target, check_not_foreign, find_target, keys_named
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.abilities import ImportsKeys, RenamesKeys
-from hsm_keys.stores.key_names import ENDING, IMPORTING, SUCCESSOR
+from hsm_keys.stores.key_names import ABORTING, ENDING, IMPORTING, SUCCESSOR
 from hsm_keys.stores.ownership import ours
 
 if TYPE_CHECKING:
@@ -97,8 +111,9 @@ def finish_scheduled(store: KeyStore, word: str, environment: str, report: Calla
             check_environment(key.name, key.environment, environment)
             with exclusive(store, key.name.removesuffix(ENDING)):
                 store.destroy(key)
-            report(f"an earlier run ended API key {key.api_key_id} and scheduled the deletion of its private half")
-            return Revoked(key.name, key.api_key_id, revoked=True, private_half="deletion scheduled")
+            ended = f"ended API key {key.api_key_id} and " if key.api_key_id else ""
+            report(f"an earlier run {ended}scheduled the deletion of its private half")
+            return Revoked(key.name, key.api_key_id, key.api_key_id is not None, "deletion scheduled")
     return None
 
 
@@ -170,11 +185,49 @@ class Revoker:
         target = plan.target
         with exclusive(self._store, target.name.partition("+")[0] or str(target.api_key_id)):
             key = self._unchanged(target)
+            if key is not None and key.api_key_id is None and plan.destroy and not is_going(key):
+                key = self._condemned(key)
+                target = self._looked_up(target, key)
             if target.api_key_id is not None:
                 self._end_import(key)
                 key = self._end(target, target.api_key_id, key, destroy=plan.destroy)
             private_half = self._private_half(key, destroy=plan.destroy)
         return Revoked(target.name, target.api_key_id, target.api_key_id is not None, private_half)
+
+    def _condemned(self, key: StoredKey) -> StoredKey:
+        """Give a pair that isn't registered the name that says that it is to end, so that nobody registers it any more.
+
+        Raises:
+            KeyBusyError: If somebody has registered it meanwhile; it keeps its name.
+        """
+        name, _, mark = key.name.partition("+")
+        if mark not in {"", SUCCESSOR.removeprefix("+")}:
+            return key  # it says so already
+        try:
+            condemned = self._rename(key, name + (ABORTING if mark else ENDING))
+        except StoreUnavailableError:
+            raise
+        except StoreError:
+            return key  # the names in this token are fixed
+        if condemned.api_key_id is not None:
+            self._rename(condemned, key.name)
+            raise _changed_meanwhile(key.name)
+        return condemned
+
+    def _looked_up(self, target: Target, key: StoredKey) -> Target:
+        """Return a pair that is to end with the API key that it has by now: its registration may have been under way.
+
+        Raises:
+            KeyProblemError: If it has more than one.
+        """
+        if target.api_key_id is None and can_sign(key):
+            claimed = {kept.api_key_id for kept in self._store.keys()}
+            listing = find_last_registration(self._management, self._connect, key, claimed, self._report)
+            if listing is not None:
+                target = replace(target, api_key_id=listing.api_key_id, listing=listing)
+                others = unclaimed(self._management.api_keys.list().api_keys, claimed)
+                check_no_other_registration(self._connect, key, others, listing.api_key_id)
+        return replace(target, key=key)
 
     def _end_import(self, key: StoredKey | None) -> None:
         """Remove the mark that a killed `generate` left beside the key that it had put in: nothing is to go on."""
@@ -277,9 +330,7 @@ class Revoker:
         for key in ours(self._store):
             if (key.name, key.api_key_id) == seen:
                 return key
-        raise KeyBusyError(
-            f"the key {target.name!r} was changed by somebody else meanwhile; nothing was done", hint="run it again"
-        )
+        raise _changed_meanwhile(target.name)
 
     def _private_half(self, key: StoredKey | None, *, destroy: bool) -> str:
         if key is None:
@@ -298,3 +349,9 @@ class Revoker:
             else f"destroyed the private half of {key.name!r}"
         )
         return "deletion scheduled" if days else "destroyed"
+
+
+def _changed_meanwhile(name: str) -> KeyBusyError:
+    return KeyBusyError(
+        f"the key {name!r} was changed by somebody else meanwhile; nothing was done", hint="run it again"
+    )

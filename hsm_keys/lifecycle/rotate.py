@@ -39,7 +39,7 @@ from hsm_keys.inspecting.proof_of_possession import (
 )
 from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.lifecycle.ending import end_api_key, settle
-from hsm_keys.lifecycle.late_registration import check_no_other_registration, find_late_registration
+from hsm_keys.lifecycle.late_registration import check_no_other_registration, find_last_registration
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.registering import Registrar
 from hsm_keys.lifecycle.rights import check_manages
@@ -258,13 +258,16 @@ class Rotator:
             KeyBusyError: If another machine is about to give the name away. The mark stays: by now a third run may rely
                 on it.
         """
-        condemned = key if key.name == name + mark else RenamesKeys.of(self._store).rename(key, name + mark)
+        condemned = self._renamed(key, name + mark)
         keys = {each.name: each for each in self._store.keys()}
         others = [each for other in ROTATION if other != mark and (each := keys.get(name + other)) is not None]
         # A store may still show the key under the name that it had: another run was killed before it took that away.
         if not _same(keys.get(name), keeps) or not all(_same(each, condemned) for each in others):
             raise _overtaken(name)
         return condemned
+
+    def _renamed(self, key: StoredKey, name: str) -> StoredKey:
+        return key if key.name == name else RenamesKeys.of(self._store).rename(key, name)
 
     def abort(self, name: str) -> Rotation:
         """Go back: the old key has its name again, the successor is ended at Kalshi and destroyed.
@@ -313,7 +316,7 @@ class Rotator:
         keys = {key.name: key for key in self._store.keys()}
         current, successor, retired = _parts(keys, name)
         if successor is not None and _is_surplus(current, successor, retired):
-            self._end_successor(successor)
+            self._end_successor(self._renamed(successor, name + ABORTING))
         elif successor is not None and is_going(successor):  # an abort was killed: all that is left of it is the name
             self._destroy(successor, f"the successor {successor.name!r}")
         stage = self._without_twin(name, Stage.read(self._store, name))
@@ -445,25 +448,18 @@ class Rotator:
             self._destroy(old, "the old private half")
 
     def _end_successor(self, new: StoredKey) -> None:
+        """End a successor whose name says so: nobody registers it any more, or gives it the name."""
         api_key_id = new.api_key_id
         if api_key_id is None:  # its registration may have been on its way
             claimed = {key.api_key_id for key in self._store.keys()}
-            listing = find_late_registration(self._management, self._connect, new, claimed)
+            listing = find_last_registration(self._management, self._connect, new, claimed, self._report)
             api_key_id = listing.api_key_id if listing else None
         if can_sign(new):  # Kalshi may have carried the registration out twice; first the id that is kept nowhere
             while other := find_registration(self._connect, new, unclaimed(self._unclaimed(), [api_key_id])):
                 end_api_key(self._management, self._connect, other, new, self._report)
         if api_key_id is not None:
             end_api_key(self._management, self._connect, api_key_id, new, self._report)
-        else:
-            self._check_not_registered(new)
         self._destroy(new, f"the successor {new.name!r}")
-
-    def _check_not_registered(self, new: StoredKey) -> None:
-        """Make sure that no other machine has begun to register a pair since Kalshi was asked about it."""
-        now = next((key for key in self._store.keys() if key.ours and _same(key, new)), new)
-        if now.api_key_id is not None or now.registering != new.registering:
-            raise _overtaken(new.name.partition("+")[0])
 
     def _unclaimed(self) -> list[ApiKey]:
         """Return Kalshi's list without the API keys that the store's keys are bound to."""

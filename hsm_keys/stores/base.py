@@ -295,10 +295,11 @@ class KeyStore(ABC):
         """Write beside a minted key in which environment it is about to be registered, and return it so marked.
 
         So whoever finds it after a crash knows where Kalshi may know it. A store that can't keep it leaves it out.
+        Once it is written, the key's name is looked at: whoever is about to destroy a key changes that first.
 
         Raises:
             KeyNotFoundError: If somebody destroyed the key meanwhile.
-            KeyBusyError: If somebody registered it meanwhile.
+            KeyBusyError: If somebody registered it meanwhile, or gave it another name: it must not be registered then.
         """
         return key
 

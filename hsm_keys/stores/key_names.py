@@ -38,7 +38,8 @@ ABORTING: Final = "+aborting"
 """What follows NAME in the name of a successor whose end has begun: it doesn't get the name any more."""
 
 ENDING: Final = "+ending"
-"""What follows NAME in the name of a key that deletes its own API key, since no other one can: it had been listed."""
+"""What follows NAME in the name of a key whose end has begun: one that wasn't registered, so that nobody does that any
+more; or one that deletes its own API key, since no other one can: it had been listed."""
 
 ROTATION: Final = (SUCCESSOR, RETIRED, FINISHING, ABORTING)
 """The marks of the keys that a rotation of NAME has in hand, beside NAME itself."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from tests.simulation.world import World
 
-_SETTLE_S: Final = hsm_keys.lifecycle.ending.SETTLE_S
+_PATIENCE: Final = {name: getattr(hsm_keys.lifecycle.ending, name) for name in ("SETTLE_S", "LATE_S")}
 
 
 class Stage:
@@ -141,7 +141,8 @@ def doubles() -> Iterator[None]:
         everywhere(patch, "wrap", hsm_keys.signing.wrapping.wrap, wrap)
         patch.setattr(stamina, "retry_context", _retry_context)
         patch.setattr(time, "sleep", _sleep)
-        patch.setattr(hsm_keys.lifecycle.ending, "SETTLE_S", _SETTLE_S)  # other tests wait for less
+        for name, seconds in _PATIENCE.items():  # other tests wait for less
+            patch.setattr(hsm_keys.lifecycle.ending, name, seconds)
         patch.setattr(hsm_keys.signing.signer, "time", _Time)
         patch.setattr(hsm_keys.signing.flow, "time", _Time)
         threads = SimpleNamespace(Thread=_Thread)

@@ -131,8 +131,14 @@ MUTANTS = (
     Mutant(
         "lifecycle.rotate",
         "Rotator._end_successor",
-        "find_late_registration(self._management, self._connect, new, claimed)",
+        "find_last_registration(self._management, self._connect, new, claimed, self._report)",
         "None",
+    ),
+    Mutant(
+        "lifecycle.revoke",
+        "Revoker.carry_out",
+        "key = self._condemned(key)",
+        "",
     ),
     Mutant(
         "lifecycle.rotate",
@@ -251,7 +257,7 @@ MUTANTS = (
     Mutant(
         "lifecycle.rotate",
         "Rotator._condemned",
-        "condemned = key if key.name == name + mark else RenamesKeys.of(self._store).rename(key, name + mark)",
+        "condemned = self._renamed(key, name + mark)",
         "condemned = key",
     ),
     Mutant(

@@ -233,6 +233,40 @@ FOUND = {
         Step(0, "enroll", faults=(Fault(Kind.TWICE, 21, changes=False, seconds=4.0),)),
         Step(0, "rotate"),
     ),
+    **{
+        f"revoke destroyed a pair in {store} whose registration was carried out {seconds:g} s late": life(
+            store,
+            ("mint",),
+            Step(0, "enroll", faults=(Fault(Kind.LATE, at, seconds=seconds),)),
+            Step(0, "revoke-destroy", pause_s=0.0),
+            lag_s=1.5,
+        )
+        for store, at, seconds in (("kms", 2, 1.5), ("token", 3, 8.0), ("vault", 2, 8.0))
+    },
+    "abort destroyed a successor whose registration was carried out 8 s late": life(
+        "vault",
+        ("enroll",),
+        Step(0, "rotate", faults=(Fault(Kind.LATE, 5, seconds=8.0),)),
+        Step(0, "abort", pause_s=0.0),
+    ),
+    **{
+        f"revoke destroyed a pair in {store} that enroll on another machine registered": Script(
+            _NAME, store, ("mint",), (Step(0, "revoke-destroy", faults=turn(at)), Step(1, "enroll"))
+        )
+        for store, at in (("token", 2), ("kms", 1), ("vault", 2))
+    },
+    **{
+        f"enroll registered a pair in {store} that revoke on another machine was about to destroy": Script(
+            _NAME, store, ("mint",), (Step(0, "enroll", faults=turn(1)), Step(1, "revoke-destroy", faults=turn(at)))
+        )
+        for store, at in (("token", 4), ("kms", 4), ("vault", 3))
+    },
+    **{
+        f"abort in {store} destroyed a successor that rotate on another machine went on to register": Script(
+            _NAME, store, ("enroll",), (Step(0, "rotate", faults=turn(first)), Step(1, "abort", faults=turn(at)))
+        )
+        for store, first, at in (("token", 4, 4), ("kms", 3, 4), ("vault", 4, 3))
+    },
 }
 
 

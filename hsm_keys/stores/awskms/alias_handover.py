@@ -13,6 +13,7 @@ from hsm_keys.stores.awskms.response_fields import field
 from hsm_keys.stores.awskms.succession import voucher_tags
 from hsm_keys.stores.awskms.tags import NAME_TAG, KeyCreation, alias_of
 from hsm_keys.stores.awskms.uri import in_region, key_id_of, region_of
+from hsm_keys.stores.key_names import ABORTING, ENDING
 from hsm_keys.stores.ownership import renamed_meanwhile
 from hsm_keys.stores.succession import statement_about
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     ClientOf = Callable[[str], Any]
 
-__all__ = ["creation_like", "hand_over", "rename", "vouch"]
+__all__ = ["check_not_ending", "creation_like", "hand_over", "rename", "vouch"]
 
 _DEFAULT_POLICY: Final = "default"  # the only name that a key policy can have
 
@@ -55,6 +56,18 @@ def rename(client_of: ClientOf, metadata: Mapping[str, Any], old: str, new: str)
         give_alias(client_of(region), region, new, in_region(arn, region))
         _tag(client_of(region), region, new, arn)
         _remove_alias(client_of(region), region, old, arn)
+
+
+def check_not_ending(client: Any, region: str, key: AwsKmsKey) -> None:
+    """Make sure that no alias says that somebody is ending a key: whoever does that gives it the alias first.
+
+    Raises:
+        KeyBusyError: If one does.
+    """
+    name = key.name.partition("+")[0]
+    known = aliases(client, region)
+    if key_id_of(key.arn) in {known.get(alias_of(name + mark)) for mark in (ABORTING, ENDING)}:
+        raise renamed_meanwhile(key.name, f"AWS KMS in {region}")
 
 
 def vouch(client_of: ClientOf, leaver: AwsKmsKey, taker: AwsKmsKey, regions: Iterable[str]) -> None:

@@ -343,9 +343,16 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
         return self._marked(kms_key, mark)
 
     def begin_registration(self, key: StoredKey, environment: str) -> AwsKmsKey:
-        """Write the environment as a tag, as ``bind`` does; once the key is bound, it says nothing any more."""
+        """Write the environment as a tag, as ``bind`` does; once the key is bound, it says nothing any more.
+
+        Raises:
+            KmsKeyNotFoundError: If its deletion is scheduled.
+            KeyBusyError: If an alias says that somebody is ending it.
+        """
         kms_key = self._changeable(key)
         self._tag(kms_key, {REGISTERING_TAG: environment})
+        region = self._uri.regions[0]
+        alias_handover.check_not_ending(self.caller().manage(region), region, kms_key)
         return self._marked(kms_key, Mark(ours=True, environment=environment, registering=True))
 
     def _marked(self, key: AwsKmsKey, mark: Mark) -> AwsKmsKey:

@@ -273,6 +273,8 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
                 if is_gone(error):
                     raise
                 return key
+            if read(private, Attribute.LABEL) != key.name:
+                raise renamed_meanwhile(key.name, self.description)
         return Pkcs11Key(self, key.name, cka_id, key.public_key())
 
     def bind(self, key: StoredKey, api_key_id: str, environment: str) -> StoredKey:

@@ -254,7 +254,7 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
 
         Raises:
             KeyNotFoundError: If the entry doesn't name the key any more.
-            KeyBusyError: If it names an API key id for it.
+            KeyBusyError: If it names an API key id for it, or another label.
             VaultError: If the server refuses.
         """
         vault_key = self._changeable(key)
@@ -266,6 +266,8 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
                 raise VaultKeyNotFoundError(f"the entry of {key.name!r} doesn't name {vault_key.transit_key} any more")
             if records[label].api_key_id is not None:
                 raise KeyBusyError(f"somebody else registered {key.name!r} meanwhile", hint="run it again")
+            if label != key.name:
+                raise renamed_meanwhile(key.name, self.describe())
             records[label] = replace(records[label], environment=environment)
             begun[:] = [records[label]]
 
