@@ -7,10 +7,15 @@ import signal
 import subprocess
 import sys
 
+from pathlib import Path
+
 import pytest
 
 from tests.support import fork_server
 from tests.support.cli import run_cli, run_new_cli
+from tests.support.forked_command import forked_command
+
+__all__ = ["forked_command"]  # pytest finds the fixture here
 
 HERE = "tests.test_fork_server"
 
@@ -77,3 +82,28 @@ def test_what_takes_too_long_is_killed() -> None:
         fork_server.run(f"{HERE}:wait", environment={}, timeout=0.2)
     done = fork_server.run(f"{HERE}:end", 0, environment={})
     assert done.returncode == 0
+
+
+def run_in_shell(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+    return subprocess.run(
+        ["bash", "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_a_shell_gets_its_words_and_its_exit_code(forked_command: Path) -> None:
+    done = run_in_shell(
+        forked_command, "hsm-keys --version | tr h H; hsm-keys show 2>/dev/null; echo $?; exec hsm-keys x"
+    )
+    words = run_cli("--version").stdout.replace("h", "H")
+    assert (done.returncode, done.stdout) == (2, f"{words}2\n")
+    assert "There is no command 'x'" in done.stderr
+
+
+def test_a_shell_s_signal_reaches_it(forked_command: Path, tmp_path: Path) -> None:
+    script = f"""
+        cd {tmp_path}; export XDG_STATE_HOME=$PWD
+        hsm-keys sandbox --port 0 > said & until [ -s said ] || ! kill -0 $!; do sleep 0.01; done
+        kill $! && wait $!; echo $?
+    """
+    assert run_in_shell(forked_command, script).stdout == "0\n"

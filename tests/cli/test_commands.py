@@ -20,7 +20,7 @@ from hsm_keys import open_store
 from hsm_keys.cli.sandbox import DEFAULT_PORT
 from hsm_keys.sandbox import SandboxServer
 from hsm_keys.signing.environments import environment_name
-from tests.support.cli import ROOT, failed_json, run_cli, run_json
+from tests.support.cli import ED25519, ROOT, failed_json, run_cli, run_json
 from tests.support.oddkeys import make_extractable
 from tests.support.verify import openssl_verifies
 
@@ -68,7 +68,7 @@ def test_enroll_gives_the_object_of_the_contract_and_nothing_else_on_stdout(pin:
 
 
 def test_signed_headers_for_scripts_in_any_language(pin: str, sandbox: SandboxServer) -> None:
-    prod = run_json("enroll", "--name", "prod")
+    prod = run_json("enroll", "--name", "prod", *ED25519)
     signing = ("sign", "GET", "/portfolio/orders?limit=5&x=%22", "--name", "prod", "--output")
     lines = run_cli(*signing, "headers").stdout.splitlines()
     assert [line.split(": ")[0] for line in lines] == [
@@ -96,7 +96,7 @@ def test_signed_headers_for_scripts_in_any_language(pin: str, sandbox: SandboxSe
 
 
 def test_a_fix_logon_is_signed_in_the_token(pin: str, sandbox: SandboxServer, tmp_path: Path) -> None:
-    prod = run_json("enroll", "--name", "prod")
+    prod = run_json("enroll", "--name", "prod", *ED25519)
     chosen = ("--name", "prod", "--target", "KalshiNR", "--seq", "1")
     logon = run_json("fix-logon", *chosen, "--sending-time", "20260102-03:04:05.678")
     assert logon["SenderCompID"] == prod["api_key_id"]
@@ -108,8 +108,8 @@ def test_a_fix_logon_is_signed_in_the_token(pin: str, sandbox: SandboxServer, tm
 
 
 def test_list_joins_both_sides(pin: str, sandbox: SandboxServer) -> None:
-    prod = run_json("enroll", "--name", "prod")
-    run_json("enroll", "--name", "by-hand", "--offline")
+    prod = run_json("enroll", "--name", "prod", *ED25519)
+    run_json("enroll", "--name", "by-hand", *ED25519, "--offline")
     gone = run_json("enroll", "--name", "gone", "--key-type", "ed25519")
     sandbox.state.delete_key(gone["api_key_id"])
     by_name = {key["name"]: key for key in run_json("list")["keys"]}
@@ -132,13 +132,13 @@ def test_list_joins_both_sides(pin: str, sandbox: SandboxServer) -> None:
 def test_without_a_bootstrap_key_a_registered_key_of_the_store_manages(
     pin: str, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prod = run_json("enroll", "--name", "prod")
+    prod = run_json("enroll", "--name", "prod", *ED25519)
     for name in ("KALSHI_KEY_ID", "KALSHI_PRIVATE_KEY"):
         monkeypatch.delenv(name)
-    run_json("enroll", "--name", "second")
+    run_json("enroll", "--name", "second", *ED25519)
     post = [seen for seen in sandbox.requests if seen.method == "POST"][-1]
     assert post.api_key_id == prod["api_key_id"]
-    run_json("enroll", "--name", "third", "--auth", "second")
+    run_json("enroll", "--name", "third", *ED25519, "--auth", "second")
 
 
 def test_without_any_key_enroll_says_where_to_get_one_and_makes_nothing(pin: str) -> None:
@@ -156,7 +156,7 @@ def test_below_premier(pin: str, monkeypatch: pytest.MonkeyPatch) -> None:
         error = failed_json(6, "enroll", "--name", "prod")
         assert error["code"] == "kalshi_tier"
         assert "--offline" in error["hint"]
-        offline = run_cli("enroll", "--name", "prod", "--offline")
+        offline = run_cli("enroll", "--name", "prod", *ED25519, "--offline")
         assert offline.stdout.startswith("-----BEGIN PUBLIC KEY-----")
         assert "hsm-keys adopt prod --api-key-id ID" in offline.stderr
         pasted = basic.add_key("prod", offline.stdout).api_key_id
@@ -169,7 +169,7 @@ def test_below_premier(pin: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_exit_codes(pin: str, sandbox: SandboxServer, token: TestToken) -> None:
     with open_store(token.uri) as store:
         make_extractable(store, "leaky")
-    run_json("enroll", "--name", "prod")
+    run_json("enroll", "--name", "prod", *ED25519)
     assert failed_json(3, "list", "--token", "nope")["code"] == "store_not_found"
     assert failed_json(3, "list", "--module", "/nope.so")["code"] == "store_not_found"
     other = {"HSM_KEYS_STORE": token.uri_without_pin}
@@ -192,7 +192,7 @@ def test_the_exit_codes(pin: str, sandbox: SandboxServer, token: TestToken) -> N
 
 
 def test_an_id_given_by_hand_stands_in_for_one_in_the_store(pin: str, sandbox: SandboxServer) -> None:
-    run_json("enroll", "--name", "loose", "--offline")
+    run_json("enroll", "--name", "loose", *ED25519, "--offline")
     pasted = sandbox.add_key("loose", run_cli("public-key", "loose").stdout).api_key_id
     chosen = ("--name", "loose", "--api-key-id", pasted)
     assert run_json("sign", "GET", "/trade-api/v2/x", *chosen)["KALSHI-ACCESS-KEY"] == pasted
@@ -251,13 +251,13 @@ def test_a_terminal_is_asked_for_the_pin_by_the_name_of_the_token(token: TestTok
 def test_no_secret_shows_anywhere(pin: str, sandbox: SandboxServer, token: TestToken) -> None:
     secrets = [token.pin, sandbox.bootstrap_pem.splitlines()[1]]
     outputs = [
-        run_cli("enroll", "--name", "prod"),
+        run_cli("enroll", "--name", "prod", *ED25519),
         run_cli("show", "prod", "--output", "json"),
         run_cli("list"),
         run_cli("list", HSM_KEYS_PIN_FILE="", HSM_KEYS_PIN=token.pin[:-1]),
-        run_cli("enroll", "--name", "x", KALSHI_KEY_ID="nope"),
-        run_cli("enroll", "--name", "x", KALSHI_PRIVATE_KEY=sandbox.bootstrap_pem[:-40]),
-        run_cli("enroll", "--name", "x", KALSHI_API_BASE_URL="http://127.0.0.1:9/trade-api/v2"),
+        run_cli("enroll", "--name", "x", *ED25519, KALSHI_KEY_ID="nope"),
+        run_cli("enroll", "--name", "x", *ED25519, KALSHI_PRIVATE_KEY=sandbox.bootstrap_pem[:-40]),
+        run_cli("enroll", "--name", "x", *ED25519, KALSHI_API_BASE_URL="http://127.0.0.1:9/trade-api/v2"),
     ]
     for done in outputs:
         shown = done.stdout + done.stderr

@@ -17,7 +17,7 @@ from hsm_keys.inspecting.custody_report import ELSEWHERE, CustodyEntry, examine_
 from hsm_keys.kalshi.models import ApiKey
 from hsm_keys.signing.environments import environment_name
 from hsm_keys.stores.custody_verdicts import CustodyFact, CustodyVerdict
-from tests.support.cli import failed_json, run_cli, run_json
+from tests.support.cli import ED25519, failed_json, run_cli, run_json
 from tests.support.ministack import REGION, account
 from tests.support.oddkeys import make_extractable
 
@@ -51,7 +51,7 @@ def report(*arguments: str) -> tuple[int, dict[str, Any]]:
 @pytest.mark.softhsm
 @pytest.mark.usefixtures("_token")
 def test_a_key_in_the_token_is_in_custody_and_a_pem_is_not(sandbox: SandboxServer) -> None:
-    enrolled = run_json("enroll", "--name", "prod", "--scope", "read", "--scope", "write::trade")
+    enrolled = run_json("enroll", "--name", "prod", *ED25519, "--scope", "read", "--scope", "write::trade")
     before = set(sandbox.state.keys)
     code, keys = report()
     assert code == 5
@@ -104,9 +104,13 @@ def test_what_kalshi_made_was_imported_and_says_so(sandbox: SandboxServer) -> No
 @pytest.mark.usefixtures("_token")
 def test_an_id_of_another_pair_and_one_that_is_gone_are_found(sandbox: SandboxServer, token: TestToken) -> None:
     with open_store(token.uri) as store:
-        other = sandbox.add_key("other", store.generate("other").public_pem())
-        store.bind(store.generate("wrong"), other.api_key_id, environment_name(sandbox.base_url))
-        store.bind(store.generate("gone"), "0f8fad5b-d9cb-469f-a165-70867728950e", environment_name(sandbox.base_url))
+        other = sandbox.add_key("other", store.generate("other", KeyType.ED25519).public_pem())
+        store.bind(store.generate("wrong", KeyType.ED25519), other.api_key_id, environment_name(sandbox.base_url))
+        store.bind(
+            store.generate("gone", KeyType.ED25519),
+            "0f8fad5b-d9cb-469f-a165-70867728950e",
+            environment_name(sandbox.base_url),
+        )
     _, keys = report()
     assert "another one" in keys["wrong"]["verdict"]
     assert "doesn't list" in keys["gone"]["verdict"]
@@ -116,8 +120,8 @@ def test_an_id_of_another_pair_and_one_that_is_gone_are_found(sandbox: SandboxSe
 @pytest.mark.kms
 @pytest.mark.usefixtures("_token")
 def test_an_account_over_a_token_and_kms(sandbox: SandboxServer, account: str) -> None:
-    run_json("enroll", "--name", "prod")
-    run_json("enroll", "--name", "cloud", "--store", f"awskms:///?region={REGION}")
+    run_json("enroll", "--name", "prod", *ED25519)
+    run_json("enroll", "--name", "cloud", *ED25519, "--store", f"awskms:///?region={REGION}")
     _, keys = report("--token", "kalshi", "--store", f"awskms:///?region={REGION}")
     assert keys["prod"]["in_custody"] is keys["cloud"]["in_custody"] is True
     assert keys["cloud"]["location"] == f"AWS KMS in {REGION}"
@@ -151,7 +155,7 @@ def test_a_key_of_any_of_several_stores_asks_kalshi(
 @pytest.mark.softhsm
 @pytest.mark.usefixtures("_token")
 def test_the_page_is_written_whole_and_loads_nothing(sandbox: SandboxServer, tmp_path: Path) -> None:
-    run_json("enroll", "--name", "prod")
+    run_json("enroll", "--name", "prod", *ED25519)
     path = tmp_path / "custody.html"
     path.write_text("old")
     done = run_cli("custody", "--html", str(path))

@@ -10,7 +10,7 @@ import pytest
 
 from hsm_keys import KeyType, open_store
 from hsm_keys.signing.environments import PERPS, environment_name
-from tests.support.cli import failed_json, run_cli, run_json
+from tests.support.cli import ED25519, failed_json, run_cli, run_json
 
 if TYPE_CHECKING:
     from hsm_keys.sandbox import SandboxServer
@@ -29,7 +29,7 @@ def _token(token: TestToken, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_handshake_for_curl_goes_where_the_websocket_is(sandbox: SandboxServer) -> None:
-    run_json("enroll", "--name", "prod")
+    run_json("enroll", "--name", "prod", *ED25519)
     for path in (WS, WS_MARGIN):
         done = run_cli("sign", "GET", path, "--name", "prod", "--output", "curl")
         assert f'url = "{sandbox.ws_url.removesuffix(WS)}{path}"' in done.stdout.splitlines(), done.stderr
@@ -80,7 +80,7 @@ def _perps(sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_perps")
 def test_a_key_for_perpetual_futures_is_enrolled_and_listed(sandbox: SandboxServer) -> None:
     assert "KALSHI_KEY_ID" in failed_json(5, "enroll", "--name", "perps")["hint"]
-    enrolled = run_json("enroll", "--name", "perps", "--exchange", "perps")
+    enrolled = run_json("enroll", "--name", "perps", *ED25519, "--exchange", "perps")
     assert enrolled["state"] == "registered"
     environment = environment_name(sandbox.base_url, exchange=PERPS)
     assert environment.endswith("-perps")
@@ -97,7 +97,7 @@ def test_a_key_for_perpetual_futures_is_enrolled_and_listed(sandbox: SandboxServ
 def test_one_that_kalshi_makes_or_that_is_pasted_is_marked_too(sandbox: SandboxServer) -> None:
     environment = environment_name(sandbox.base_url, exchange=PERPS)
     run_json("generate", "made", "--exchange", "perps")
-    minted = run_cli("enroll", "--name", "pasted", "--offline", "--exchange", "perps")
+    minted = run_cli("enroll", "--name", "pasted", *ED25519, "--offline", "--exchange", "perps")
     registered = sandbox.add_key("pasted", minted.stdout)
     run_json("adopt", "pasted", "--api-key-id", registered.api_key_id, "--exchange", "perps")
     assert {run_json("show", name)["environment"] for name in ("made", "pasted")} == {environment}

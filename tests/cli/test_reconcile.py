@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hsm_keys import open_store
-from tests.support.cli import failed_json, run_cli, run_json
+from hsm_keys import KeyType, open_store
+from tests.support.cli import ED25519, failed_json, run_cli, run_json
 from tests.support.ministack import REGION, account
 from tests.support.terminal import answer
 
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.softhsm, pytest.mark.program]
 @pytest.fixture
 def lost(pin: str, sandbox: SandboxServer) -> str:
     """A key ``prod`` that an enroll registered and didn't bind; the API key's id."""
-    pem = run_json("enroll", "--name", "prod", "--offline")["public_key_pem"]
+    pem = run_json("enroll", "--name", "prod", *ED25519, "--offline")["public_key_pem"]
     return sandbox.add_key("prod", pem).api_key_id
 
 
@@ -36,7 +36,7 @@ def looked(exit_code: int, *arguments: str) -> Any:
 
 
 def test_nothing_wrong_exits_with_0(pin: str, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_json("enroll", "--name", "prod")
+    run_json("enroll", "--name", "prod", *ED25519)
     run_json("revoke", "bootstrap", "--yes", "--auth", "prod")
     for name in ("KALSHI_KEY_ID", "KALSHI_PRIVATE_KEY"):
         monkeypatch.delenv(name)
@@ -99,8 +99,8 @@ def test_fix_tells_what_it_fixed_and_what_is_left(lost: str) -> None:
 @pytest.mark.kms
 def test_a_token_and_kms_together(pin: str, account: str, sandbox: SandboxServer, token: TestToken) -> None:
     kms = f"awskms:///?region={REGION}"
-    run_json("enroll", "--name", "in-hsm")
-    run_json("enroll", "--name", "in-kms", "--store", kms)
+    run_json("enroll", "--name", "in-hsm", *ED25519)
+    run_json("enroll", "--name", "in-kms", *ED25519, "--store", kms)
     assert {found["name"] for found in looked(5)["findings"]} == {"bootstrap", "in-kms"}
     assert {found["name"] for found in looked(5, "--store", token.uri_without_pin, "--store", kms)["findings"]} == {
         "bootstrap"
@@ -116,7 +116,7 @@ def test_list_joins_several_stores_and_other_commands_refuse_them(
     monkeypatch.setenv("HSM_KEYS_PIN_FILE", str(one.pin_file))
     for token in (one, two):
         with open_store(token.uri) as store:
-            store.generate(f"in-{token.label}")
+            store.generate(f"in-{token.label}", KeyType.ED25519)
     both = ("--store", one.uri_without_pin, "--store", two.uri)
     listed = {key["name"]: key["location"] for key in run_json("list", *both)["keys"]}
     assert set(listed) == {"in-one", "in-two", "bootstrap"}
@@ -144,7 +144,7 @@ def test_the_pin_of_one_token_is_never_tried_on_another(
     assert refused.returncode == 2
     assert "canary" not in refused.stdout + refused.stderr
     with open_store(two.uri) as store:
-        store.generate("in-two")
+        store.generate("in-two", KeyType.ED25519)
     found = looked(5, "--token", "one", "--store", two.uri)["findings"]
     assert [(each["code"], each["name"]) for each in found] == [
         ("not-registered", "in-two"),

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from hsm_keys.sandbox import parse_fault
-from tests.support.cli import ROOT, failed_json, run_cli, run_json
+from tests.support.cli import ED25519, ROOT, failed_json, run_cli, run_json
 from tests.support.kalshi_stub import send, standing_in
 from tests.support.orders import add_orders, order_body
 
@@ -34,7 +34,7 @@ ORDERS = "/trade-api/v2/portfolio/orders"
 NAMED = ("--name", "prod")
 
 
-@pytest.fixture(params=["rsa-2048"])
+@pytest.fixture(params=["ed25519"])
 def prod(
     request: pytest.FixtureRequest, token: TestToken, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> Any:
@@ -109,7 +109,7 @@ def test_a_content_type_of_ones_own_stands_alone(prod: Any, sandbox: SandboxServ
 
 
 def test_an_id_given_by_hand_stands_in_for_one_in_the_store(prod: Any, sandbox: SandboxServer) -> None:
-    run_json("enroll", "--name", "loose", "--offline")
+    run_json("enroll", "--name", "loose", *ED25519, "--offline")
     pasted = sandbox.add_key("loose", run_cli("public-key", "loose").stdout).api_key_id
     run_json("request", "GET", "/portfolio/balance", "--name", "loose", "--api-key-id", pasted.upper())
     assert (sandbox.requests[-1].api_key_id, sandbox.requests[-1].verified) == (pasted, True)

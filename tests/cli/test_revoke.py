@@ -9,7 +9,7 @@ import pytest
 from hsm_keys import open_store
 from hsm_keys.sandbox import parse_fault
 from hsm_keys.stores.abilities import RenamesKeys
-from tests.support.cli import failed_json, run_cli, run_json
+from tests.support.cli import ED25519, failed_json, run_cli, run_json
 from tests.support.ministack import REGION, account
 from tests.support.terminal import answer
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.softhsm, pytest.mark.program]
 
 
 def test_the_object_of_the_contract(pin: str, sandbox: SandboxServer) -> None:
-    prod = run_json("enroll", "--name", "prod")
+    prod = run_json("enroll", "--name", "prod", *ED25519)
     assert run_json("revoke", "prod", "--yes") == {
         "name": "prod",
         "api_key_id": prod["api_key_id"],
@@ -37,7 +37,7 @@ def test_the_object_of_the_contract(pin: str, sandbox: SandboxServer) -> None:
 
 
 def test_without_a_terminal_and_without_yes_nothing_is_done(pin: str, sandbox: SandboxServer) -> None:
-    prod = run_json("enroll", "--name", "prod")
+    prod = run_json("enroll", "--name", "prod", *ED25519)
     before = len(sandbox.requests)
     error = failed_json(2, "revoke", "prod", "--destroy")
     assert "nothing was done" in error["message"]
@@ -48,7 +48,7 @@ def test_without_a_terminal_and_without_yes_nothing_is_done(pin: str, sandbox: S
 
 
 def test_a_person_is_told_what_will_stop_working_and_may_say_no(pin: str, sandbox: SandboxServer) -> None:
-    prod = run_json("enroll", "--name", "prod", "--scope", "read", "--subaccount", "7")
+    prod = run_json("enroll", "--name", "prod", *ED25519, "--scope", "read", "--subaccount", "7")
     exit_code, shown = answer(b"Go on?", b"n", "revoke", "prod", "--destroy")
     assert exit_code == 2
     for told in (
@@ -78,7 +78,7 @@ def test_the_last_manager_and_force(pin: str, sandbox: SandboxServer) -> None:
 
 
 def test_the_exit_codes(pin: str, sandbox: SandboxServer) -> None:
-    run_json("enroll", "--name", "prod")
+    run_json("enroll", "--name", "prod", *ED25519)
     assert failed_json(5, "revoke", "nope", "--yes")["code"] == "key_not_found"
     assert failed_json(2, "revoke", "bootstrap", "--destroy", "--yes", "--force")["code"] == "usage"
     sandbox.faults.add(parse_fault("DELETE /api_keys/{api_key}:drop-before:1"))
@@ -91,7 +91,7 @@ def test_the_exit_codes(pin: str, sandbox: SandboxServer) -> None:
 def test_the_only_key_of_the_store_that_kalshi_does_not_know_proves_nothing_of_itself(
     pin: str, sandbox: SandboxServer, token: TestToken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prod = run_json("enroll", "--name", "prod")
+    prod = run_json("enroll", "--name", "prod", *ED25519)
     for name in ("KALSHI_KEY_ID", "KALSHI_PRIVATE_KEY"):
         monkeypatch.delenv(name)
     sandbox.state.delete_key(prod["api_key_id"])  # by somebody else, or the sandbox was started anew
@@ -108,7 +108,7 @@ def test_the_only_key_of_the_store_that_kalshi_does_not_know_proves_nothing_of_i
 def test_the_only_key_of_the_store_that_was_about_to_end_itself_goes_on(
     pin: str, sandbox: SandboxServer, token: TestToken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prod = run_json("enroll", "--name", "prod")
+    prod = run_json("enroll", "--name", "prod", *ED25519)
     for name in ("KALSHI_KEY_ID", "KALSHI_PRIVATE_KEY"):
         monkeypatch.delenv(name)
     with open_store(token.uri) as store:
@@ -123,7 +123,7 @@ def test_the_only_key_of_the_store_that_was_about_to_end_itself_goes_on(
 @pytest.mark.kms
 def test_on_kms(account: str, sandbox: SandboxServer) -> None:
     here = ("--kms", "--region", REGION)
-    prod = run_json("enroll", "--name", "prod", *here)
+    prod = run_json("enroll", "--name", "prod", *ED25519, *here)
     done = run_cli("revoke", "prod", "--destroy", "--yes", *here)
     assert done.returncode == 0, done.stderr
     assert "deletion scheduled" in done.stdout

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.cli import failed_json, run_cli, run_json
+from tests.support.cli import ED25519, failed_json, run_cli, run_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ def test_twice_the_same_command_and_the_old_key_is_gone(sandbox: SandboxServer) 
 
 
 def test_a_grace_of_nothing_does_all_at_once(sandbox: SandboxServer) -> None:
-    old = run_json("enroll", "--name", "prod")
+    old = run_json("enroll", "--name", "prod", *ED25519)
     done = run_json("rotate", "prod", "--grace", "0s")
     assert done["rotation"]["stage"] == "done"
     assert old["api_key_id"] not in sandbox.state.keys
@@ -52,8 +52,8 @@ def test_a_grace_of_nothing_does_all_at_once(sandbox: SandboxServer) -> None:
 def test_the_key_itself_signs_where_there_is_no_bootstrap_key(
     sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_json("enroll", "--name", "prod")
-    run_json("enroll", "--name", "a-key-that-only-reads", "--scope", "read")
+    run_json("enroll", "--name", "prod", *ED25519)
+    run_json("enroll", "--name", "a-key-that-only-reads", *ED25519, "--scope", "read")
     monkeypatch.delenv("KALSHI_KEY_ID")
     monkeypatch.delenv("KALSHI_PRIVATE_KEY")
     done = run_cli("rotate", "prod", "--grace", "0s")
@@ -63,14 +63,14 @@ def test_the_key_itself_signs_where_there_is_no_bootstrap_key(
 
 
 def test_keep_old_is_said_to_be_forgotten(sandbox: SandboxServer) -> None:
-    run_json("enroll", "--name", "prod")
+    run_json("enroll", "--name", "prod", *ED25519)
     first = run_cli("rotate", "prod", "--keep-old")
     assert "rotate prod --finish --keep-old" in first.stderr
     assert "isn't remembered" in first.stderr
 
 
 def test_abort(sandbox: SandboxServer) -> None:
-    old = run_json("enroll", "--name", "prod")
+    old = run_json("enroll", "--name", "prod", *ED25519)
     run_json("rotate", "prod")
     back = run_json("rotate", "prod", "--abort")
     assert (back["api_key_id"], back["rotation"]["stage"]) == (old["api_key_id"], "aborted")
@@ -93,7 +93,7 @@ def test_abort(sandbox: SandboxServer) -> None:
     ],
 )
 def test_what_cannot_be_changes_nothing(sandbox: SandboxServer, arguments: list[str], exit_code: int) -> None:
-    run_json("enroll", "--name", "prod")
+    run_json("enroll", "--name", "prod", *ED25519)
     before = set(sandbox.state.keys)
     failed_json(exit_code, "rotate", *arguments)
     assert set(sandbox.state.keys) == before
@@ -105,7 +105,7 @@ def test_asked_on_a_terminal_no_is_an_answer(sandbox: SandboxServer, tmp_path: P
     import subprocess
     import sys
 
-    run_json("enroll", "--name", "prod")
+    run_json("enroll", "--name", "prod", *ED25519)
     run_json("rotate", "prod")
     ours, theirs = pty.openpty()
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hsm_keys import open_store
+from hsm_keys import KeyType, open_store
 from hsm_keys.sandbox import SandboxServer
 from tests.support.cli import failed_json, run_cli, run_json
 from tests.support.ministack import REGION, account
@@ -119,7 +119,7 @@ def test_without_a_key_of_this_environment_nothing_is_made(sides: tuple[Side, Si
 def test_an_id_that_is_unknown_here_is_not_called_revoked(sides: tuple[Side, Side]) -> None:
     """Its private half is in no store, so that nothing says which environment it belongs to."""
     a, b = sides
-    leaked = a.sandbox.add_key("leaked", a.store.generate("other").public_pem()).api_key_id
+    leaked = a.sandbox.add_key("leaked", a.store.generate("other", KeyType.ED25519).public_pem()).api_key_id
     error = failed_json(7, "revoke", leaked, "--yes", **b.variables)
     assert (error["code"], "another environment" in error["message"]) == ("end_not_proved", True)
     assert leaked in a.living()
@@ -194,7 +194,7 @@ def found_by(*arguments: str) -> tuple[int, Any]:
 def test_what_is_elsewhere_on_purpose_can_be_accepted(side: Side, command: str) -> None:
     run_json("enroll", "--name", "prod", "--key-type", "ed25519")
     boss = side.sandbox.bootstrap_key_id
-    leaked = side.sandbox.add_key("leaked", side.store.generate("other").public_pem()).api_key_id
+    leaked = side.sandbox.add_key("leaked", side.store.generate("other", KeyType.ED25519).public_pem()).api_key_id
     side.store.destroy(side.store.key("other"))
     assert found_by(command)[0] == 5
     assert found_by(command, "--accept", boss)[0] == 5  # the other one is a problem all the same

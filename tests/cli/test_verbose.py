@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.cli import run_cli, run_json
+from tests.support.cli import ED25519, run_cli, run_json
 
 if TYPE_CHECKING:
     from hsm_keys.sandbox import SandboxServer
@@ -21,7 +21,7 @@ SIGNATURE = re.compile(r"[A-Za-z0-9+/=]{64}")
 
 
 def test_it_says_what_is_asked_and_no_secret(pin: str, token: TestToken, sandbox: SandboxServer) -> None:
-    said = run_cli("enroll", "prod", "-v").stderr
+    said = run_cli("enroll", "prod", *ED25519, "-v").stderr
     for line in ("token: log in", "token: make the key 'prod'", "token: sign with the key 'prod'"):
         assert f"\n  {line}\n" in f"\n{said}"
     assert "\n  Kalshi: POST /trade-api/v2/api_keys\n  Kalshi: answered 201 after " in said
@@ -43,7 +43,7 @@ def test_it_says_what_is_asked_and_no_secret(pin: str, token: TestToken, sandbox
 
 
 def test_without_it_nothing_is_said_and_json_gets_it_after_the_object(pin: str, sandbox: SandboxServer) -> None:
-    assert "token:" not in run_cli("enroll", "prod").stderr
+    assert "token:" not in run_cli("enroll", "prod", *ED25519).stderr
     done = run_cli("show", "prod", "--output", "json", "--verbose")
     assert json.loads(done.stdout)["name"] == "prod"
     assert "token: log in" in done.stderr

