@@ -6,14 +6,16 @@ import os
 import signal
 import subprocess
 import sys
-
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support import fork_server
 from tests.support.cli import run_cli, run_new_cli
 from tests.support.forked_command import forked_command
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["forked_command"]  # pytest finds the fixture here
 
