@@ -112,11 +112,33 @@ def test_an_unknown_name_says_which_there_are(store: KeyStore) -> None:
 def test_two_private_keys_of_one_name_are_an_error_that_lists_them(store: KeyStore) -> None:
     key = store.generate("prod")
     assert isinstance(key, Pkcs11Key)
-    make_twin(store, "prod")
+    twin = make_twin(store, "prod")
     with pytest.raises(KeyAmbiguousError) as caught:
         store.key("prod")
     assert key.fingerprint.hex() in caught.value.message
-    assert OUR_MARK.hex() in caught.value.message
+    assert twin.hex() in caught.value.message
+
+
+def test_a_pair_whose_maker_was_killed_before_it_gave_way_is_in_nobodys_way_and_goes(store: KeyStore) -> None:
+    make_twin(store, "prod", OUR_MARK)
+    assert [key.name for key in store.keys()] == ["prod"]  # alone it is what an interrupted run has made
+    settled = make_twin(store, "prod")
+    key = store.key("prod")
+    assert isinstance(key, Pkcs11Key)
+    assert key.cka_id == settled
+    assert len(store.keys()) == 1
+    store.mend("prod")
+    privates = session_of(store).get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY})
+    assert [private[Attribute.ID] for private in privates] == [settled]
+
+
+def test_of_pairs_that_may_all_be_in_use_none_goes(store: KeyStore) -> None:
+    for _ in range(2):
+        make_twin(store, "prod", OUR_MARK)
+    store.mend("prod")
+    assert len(list(session_of(store).get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY}))) == 2
+    with pytest.raises(KeyAmbiguousError):
+        store.key("prod")
 
 
 def test_of_two_private_keys_of_one_name_the_one_that_is_ours_is_meant(store: KeyStore) -> None:

@@ -267,6 +267,18 @@ FOUND = {
         )
         for store, first, at in (("token", 4, 4), ("kms", 3, 4), ("vault", 4, 3))
     },
+    "abort in Vault left a successor whose record went while rotate on another machine made it": Script(
+        _NAME, "vault", ("enroll",), (Step(0, "rotate", faults=turn(2)), Step(1, "abort", faults=turn(2)))
+    ),
+    "enroll was killed before it gave way, and the token had two keys of a name": Script(
+        _NAME, "token", (), (Step(0, "enroll", faults=(*turn(1), *before(4))), Step(1, "enroll"))
+    ),
+    "rotate was killed before it gave way, and the token had two successors of a name": Script(
+        _NAME,
+        "token",
+        ("enroll",),
+        (Step(0, "rotate", faults=(*turn(1), *before(4))), Step(1, "rotate", faults=after(5))),
+    ),
 }
 
 

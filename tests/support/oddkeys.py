@@ -10,6 +10,8 @@ from pkcs11.constants import Attribute, MechanismFlag
 from pkcs11.mechanisms import KeyType
 from pkcs11.util.rsa import decode_rsa_private_key, decode_rsa_public_key
 
+from hsm_keys.stores.pkcs11.halves import public_half
+from hsm_keys.stores.pkcs11.marks import minted_id
 from hsm_keys.stores.pkcs11.store import Pkcs11Store
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 
 OUR_MARK = b"kalshi:minted:" + b"x" * 20
-"""What makes a key ours."""
+"""What makes a key ours, while it is being made; where CKA_ID is fixed, for good."""
 
 
 def session_of(store: KeyStore) -> Any:
@@ -37,10 +39,17 @@ def make_extractable(store: KeyStore, name: str) -> None:
     )
 
 
-def make_twin(store: KeyStore, name: str, mark: bytes = OUR_MARK) -> None:
-    session_of(store).generate_keypair(
-        KeyType.RSA, 2048, store=True, label=name, id=mark, capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY
+def make_twin(store: KeyStore, name: str, mark: bytes | None = None) -> bytes:
+    """Make a further pair, and return its CKA_ID; without one, that of a pair that hsm-keys has made."""
+    pair = session_of(store).generate_keypair(
+        KeyType.RSA, 2048, store=True, label=name, id=OUR_MARK, capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY
     )
+    half = public_half(pair[0])
+    assert half is not None
+    cka_id = mark or minted_id(half)
+    for each in pair:
+        each[Attribute.ID] = cka_id
+    return cka_id
 
 
 def make_decrypting(store: KeyStore, name: str) -> None:

@@ -8,7 +8,7 @@ from hsm_keys.errors import SigningError
 from hsm_keys.signing.algorithms import signature_length, verifies
 from hsm_keys.stores.base import StoredKey
 from hsm_keys.stores.pkcs11.custody import custody_facts, read_facts
-from hsm_keys.stores.pkcs11.marks import fingerprint, read_mark
+from hsm_keys.stores.pkcs11.marks import fingerprint, is_passing, read_mark
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
@@ -39,6 +39,8 @@ class Pkcs11Key(StoredKey):
         self.cka_id = cka_id or b""
         self.fingerprint: Final = fingerprint(public_key)
         """SHA-1 of the public key's bits: the key's identity, whatever its label and id say."""
+        self.passing: Final = is_passing(cka_id, self.fingerprint)
+        """Whether it is being made still; it says no more of a key where the module fixes CKA_ID."""
         self._store = store
         self._public_key = public_key
         self.signature_length: Final = signature_length(public_key)

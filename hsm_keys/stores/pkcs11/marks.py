@@ -23,7 +23,16 @@ from hsm_keys.values import describe
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
 
-__all__ = ["fingerprint", "importing_id", "minted_id", "passing_id", "read_mark", "registered_id", "registering_id"]
+__all__ = [
+    "fingerprint",
+    "importing_id",
+    "is_passing",
+    "minted_id",
+    "passing_id",
+    "read_mark",
+    "registered_id",
+    "registering_id",
+]
 
 _OURS: Final = b"kalshi:"
 _MINTED: Final = _OURS + b"minted:"
@@ -50,6 +59,16 @@ def minted_id(public_key: PublicKey) -> bytes:
 def passing_id() -> bytes:
     """Return a CKA_ID that says "minted" as well, and that no other object has: for a pair that is being made."""
     return _MINTED + os.urandom(_DIGEST_LENGTH)
+
+
+def is_passing(cka_id: bytes | None, digest: bytes) -> bool:
+    """Tell whether a CKA_ID is that of a pair that is being made, or whose maker was killed before it was done.
+
+    Args:
+        cka_id: The CKA_ID.
+        digest: The fingerprint of the pair's public half.
+    """
+    return cka_id is not None and read_mark(cka_id) is MINTED and cka_id != _MINTED + digest
 
 
 def importing_id(public_key: PublicKey, environment: str) -> bytes:

@@ -18,14 +18,15 @@ from hsm_keys.errors import KeyBusyError, KeyExistsError, StoreError
 from hsm_keys.stores.pkcs11.attributes import read
 from hsm_keys.stores.pkcs11.errors import mapped_errors
 from hsm_keys.stores.pkcs11.key_pairs import destroy_pair, make_pair, write_id
-from hsm_keys.stores.pkcs11.marks import minted_id, passing_id
+from hsm_keys.stores.pkcs11.marks import fingerprint, is_passing, minted_id, passing_id
+from hsm_keys.stores.pkcs11.objects import is_ours
 
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import KeyType, PublicKey
     from hsm_keys.stores.pkcs11.module import Module
     from hsm_keys.stores.pkcs11.objects import Objects
 
-__all__ = ["Mint", "busy", "shows_others_late"]
+__all__ = ["Mint", "busy", "remove_surplus", "shows_others_late"]
 
 _SHOWS_OTHERS_LATE: Final = "SoftHSM"  # see ``fresh_process``
 
@@ -100,6 +101,27 @@ def _destroy_what_is_left(objects: Objects, private: Any) -> None:
     with suppress(ckr.PKCS11Error):
         if read(private, Attribute.KEY_TYPE) == CkKeyType.EC_EDWARDS and not objects.public_objects(private):
             private.destroy()
+
+
+def remove_surplus(objects: Objects, name: str) -> None:
+    """Destroy the pairs too many of a name that are being made: their makers give way, or were killed before they did.
+
+    A maker writes the usual CKA_ID once it has seen that its pair is the only one. So where one pair has it, those that
+    don't are of no use. Where none has, all stay: in a token that fixes CKA_ID one of them may be in use.
+
+    Raises:
+        PKCS11Error: If the module refuses.
+    """
+    pairs = [private for private in objects.private_keys(name) if is_ours(private)]
+    if len(pairs) > 1:
+        surplus = [private for private in pairs if _is_passing(objects, private)]
+        for private in surplus if len(surplus) < len(pairs) else ():
+            destroy_pair(objects, private)
+
+
+def _is_passing(objects: Objects, private: Any) -> bool:
+    public_key = objects.public_key_of(private)
+    return public_key is not None and is_passing(read(private, Attribute.ID), fingerprint(public_key))
 
 
 def shows_others_late(module: Module) -> bool:

@@ -41,7 +41,7 @@ from hsm_keys.stores.pkcs11.key_pairs import (
     write_label,
 )
 from hsm_keys.stores.pkcs11.marks import minted_id, read_mark, registered_id, registering_id
-from hsm_keys.stores.pkcs11.minting import Mint, busy, shows_others_late
+from hsm_keys.stores.pkcs11.minting import Mint, busy, remove_surplus, shows_others_late
 from hsm_keys.stores.pkcs11.objects import NO_LABEL, Pair, is_ours, required
 from hsm_keys.stores.pkcs11.opening import PAUSES_S, Opening
 from hsm_keys.stores.pkcs11.patience import PATIENCE_S, wait_if_ending
@@ -143,7 +143,9 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
     def contents(self) -> Contents:
         """Return every labelled RSA and Ed25519 pair of the token, sorted by name, and what can't be used."""
         pairs = self._reading("list its keys", lambda token: token.objects.pairs())
-        keys = [self._key_of(pair, required(pair, str(pair.label))) for pair in pairs if pair.label and pair.public_key]
+        keys = _without_surplus(
+            [self._key_of(pair, required(pair, str(pair.label))) for pair in pairs if pair.label and pair.public_key]
+        )
         return Contents(
             sorted(keys, key=lambda key: (key.name, key.api_key_id or "")),
             [Unusable(it.name, it.problem or NO_LABEL, it.mark) for it in pairs if it.problem or it.is_nameless],
@@ -193,7 +195,7 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
             time.sleep(pause)
             pairs = self._reading(what, look)
         whole = [pair for pair in pairs if pair.public_key] or pairs
-        return [self._key_of(pair, required(pair, name)) for pair in whole]
+        return _without_surplus([self._key_of(pair, required(pair, name)) for pair in whole])
 
     def _reading(self, what: str, look: Callable[[TokenConnection], _T]) -> _T:
         """Return what ``look`` finds; if the back-end went away, bring it back, and look once more."""
@@ -328,9 +330,14 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
             destroy_pair(objects, private)
 
     def mend(self, name: str) -> None:
-        """Give the public object of that key the private one's label and CKA_ID again; one of no key is destroyed."""
+        """Give the public object of that key the private one's label and CKA_ID again; one of no key is destroyed.
+
+        So is a pair that was made at the same moment as another one of the name, and whose maker was killed before it
+        gave way.
+        """
         with self.managing(f"mend the key {name!r}") as objects:
             remove_orphans(objects, name)
+            remove_surplus(objects, name)
             for private in objects.private_keys(name):
                 if is_ours(private):
                     mend_pair(objects, private)
@@ -430,6 +437,12 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
         if self._connection.generation == fork_generation():
             self._connection.close()
             self._connection.module.release()
+
+
+def _without_surplus(keys: list[Pkcs11Key]) -> list[Pkcs11Key]:
+    """Leave out a pair whose name another one has: its maker gives way, or was killed before it did."""
+    taken = {key.name for key in keys if key.ours and not key.passing}
+    return [key for key in keys if not (key.ours and key.passing and key.name in taken)]
 
 
 def _of_token(key: StoredKey) -> Pkcs11Key:

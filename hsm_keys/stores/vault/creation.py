@@ -41,7 +41,9 @@ def make(entries: Entries, transit: Transit, name: str, key_type: KeyType) -> tu
     try:
         entries.write(base, written, {**written.records, name: record})
     except KeyBusyError:
-        if label_of(dict(entries.read(base).records), begun.transit_key) is None:
+        now = dict(entries.read(base).records)
+        label = label_of(now, begun.transit_key)
+        if label is None or now[label].phase is Phase.DESTROYING:
             transit.delete(begun.transit_key, name)  # it was cleared away before it had come
         raise
     transit_key = transit.read(record.transit_key, name, record.version)
