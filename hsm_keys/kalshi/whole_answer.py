@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 import httpx2
@@ -11,13 +12,16 @@ import httpx2
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["LARGEST", "LONGEST_S", "AnswerTooLargeError", "read_whole", "read_whole_async"]
+__all__ = ["LARGEST", "LONGEST_S", "AnswerTooLargeError", "decode", "read_whole", "read_whole_async"]
 
 LARGEST: Final = 32 << 20
 """Bytes of a body, decoded. Kalshi's longest lists have some 3 MB."""
 
 LONGEST_S: Final = 60.0
 """Seconds from the request to the end of the answer."""
+
+_DECODED_AT_ONCE: Final = 4096
+"""Bytes that are decoded at a time: they become a thousand times as many at most."""
 
 _ABOUT_CODING: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
@@ -58,16 +62,43 @@ async def read_whole_async(response: httpx2.Response, began: float) -> httpx2.Re
     return with_limits.answer()
 
 
-class _Body:
-    def __init__(self, response: httpx2.Response, began: float) -> None:
-        self._response = response
-        self._began = began
-        self._content = bytearray()
+def decode(body: bytes, coding: str) -> bytes:
+    """Return a body that is here already, decoded.
+
+    Args:
+        body: As it came.
+        coding: Its Content-Encoding.
+
+    Raises:
+        AnswerTooLargeError: If it is larger than ``LARGEST`` then.
+        DecodingError: If it hasn't that coding.
+    """
+    pieces = (body[at : at + _DECODED_AT_ONCE] for at in range(0, len(body), _DECODED_AT_ONCE))
+    response = httpx2.Response(HTTPStatus.OK, headers={"Content-Encoding": coding}, content=pieces)
+    decoded = _Decoded()
+    for chunk in response.iter_bytes():
+        decoded.add(chunk)
+    return bytes(decoded.content)
+
+
+class _Decoded:
+    def __init__(self) -> None:
+        self.content = bytearray()
 
     def add(self, chunk: bytes) -> None:
-        self._content += chunk
-        if len(self._content) > LARGEST:
-            raise AnswerTooLargeError(f"larger than {LARGEST >> 20} MiB", request=self._response.request)
+        self.content += chunk
+        if len(self.content) > LARGEST:
+            raise AnswerTooLargeError(f"larger than {LARGEST >> 20} MiB")
+
+
+class _Body(_Decoded):
+    def __init__(self, response: httpx2.Response, began: float) -> None:
+        super().__init__()
+        self._response = response
+        self._began = began
+
+    def add(self, chunk: bytes) -> None:
+        super().add(chunk)
         if time.monotonic() > self._began + LONGEST_S:
             raise httpx2.ReadTimeout(f"longer than {LONGEST_S:.0f} s", request=self._response.request)
 
@@ -76,7 +107,7 @@ class _Body:
         answer = httpx2.Response(
             response.status_code,
             headers=_without(response.headers.multi_items(), _ABOUT_CODING),
-            content=bytes(self._content),
+            content=bytes(self.content),
             request=response.request,
             extensions=response.extensions,
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import httpx2
 
 from hsm_keys.kalshi.bodies import json_in, said_by_kalshi
-from hsm_keys.kalshi.whole_answer import LARGEST
+from hsm_keys.kalshi.whole_answer import decode
 from hsm_keys.proxy.amounts import whole
 from hsm_keys.proxy.exchanges import EVENTS, PERPETUALS, order_id_of
 from hsm_keys.proxy.reservations import State
@@ -47,9 +47,6 @@ SETTLED: Final = _names(_DECREASE, _CANCEL, _CANCEL_BATCH, _CANCEL_ALL)
 _UNCLEAR: Final = _names(_DECREASE, _CANCEL_ALL)
 """Those of which the answer doesn't say all."""
 
-_DECODED_AT_ONCE: Final = 4096
-"""Bytes that are decoded at a time: they become a thousand times as many at most."""
-
 _REFUSED: Final = frozenset(range(400, 500)) - {408}
 """Statuses that say that nothing was done, in Kalshi's words."""
 
@@ -83,8 +80,9 @@ class Hold:
             encoding: The body's Content-Encoding; empty for none.
             body: The body as it came.
         """
-        said = _decoded(encoding, body) if encoding else body
-        if said is None:
+        try:
+            said = decode(body, encoding) if encoding else body
+        except httpx2.DecodingError:
             return
         if status in _REFUSED:
             if said_by_kalshi(httpx2.Response(status, content=said)) is not None:
@@ -111,21 +109,6 @@ class Hold:
         self._reservations.end(self._orders)
         if was_sent and self._operation in SETTLED and (not self._is_answered or self._operation in _UNCLEAR):
             self._reservations.on_doubt()
-
-
-def _decoded(encoding: str, body: bytes) -> bytes | None:
-    """Return a body without its Content-Encoding; None if it hasn't that one, or is larger than any of Kalshi's."""
-    pieces = (body[at : at + _DECODED_AT_ONCE] for at in range(0, len(body), _DECODED_AT_ONCE))
-    response = httpx2.Response(HTTPStatus.OK, headers={"Content-Encoding": encoding}, content=pieces)
-    decoded = bytearray()
-    try:
-        for piece in response.iter_bytes():
-            decoded += piece
-            if len(decoded) > LARGEST:
-                return None
-    except httpx2.DecodingError:
-        return None
-    return bytes(decoded)
 
 
 class _Answer(NamedTuple):
