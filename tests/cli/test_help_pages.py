@@ -61,3 +61,13 @@ def test_no_short_help_is_cut() -> None:
     assert groups
     for words in groups:
         assert "..." not in run(*words, "--help").text.split("Options:")[0].split("Commands:")[1]
+
+
+@pytest.mark.parametrize("group", ["kms", "vault"])
+def test_a_policy_is_printed_by_the_line_of_its_help_page(group: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "HSM_KEYS_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    [example] = examples_of(run(group, "policy", "--help").text)
+    program, *words = shlex.split(example.partition("|")[0])
+    assert program == "hsm-keys"
+    assert run(*words).code == 0

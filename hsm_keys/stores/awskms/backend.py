@@ -75,7 +75,9 @@ class _AwsKms(PrintsPolicies):
 
     Nothing is sent to AWS. The key policy goes to `hsm-keys --kms enroll --key-policy FILE`.
     """
-    policy_example = "hsm-keys kms policy --for sign --name prod --role arn:aws:iam::111122223333:role/trader"
+    policy_example = (
+        "hsm-keys kms policy --for sign --name prod --role arn:aws:iam::111122223333:role/trader --region us-east-1"
+    )
 
     def with_options(self, uri: str, options: Mapping[str, Any]) -> str:
         """Return the URI with --region worked in."""
