@@ -36,7 +36,7 @@ __all__ = ["fields_of_key", "init"]
 
 
 @command(uses_profile=False, epilog="Example: hsm-keys init prod --env demo")
-@key_name("What to call the key; by default as the profile, or prod or demo.", required=False)
+@key_name("What to call the key; by default as the profile; else prod, demo, or kalshi.", required=False)
 @click.option("--key-type", type=click.Choice(KEY_TYPES), help="What to make; init says what it chooses, and why.")
 @new_key_options
 @api_key_id_option

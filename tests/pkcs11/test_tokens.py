@@ -58,7 +58,7 @@ def test_an_unknown_label_lists_what_is_there(softhsm: SoftHsm) -> None:
 
 
 def test_a_module_without_tokens_says_so(softhsm: SoftHsm) -> None:
-    with pytest.raises(StoreNotFoundError, match="matches any token") as caught:
+    with pytest.raises(StoreNotFoundError, match="has no token yet") as caught:
         open_store(f"pkcs11:?module-path={softhsm.module}")
     assert "softhsm2-util --init-token --free --label" in caught.value.hint
 

@@ -177,8 +177,8 @@ def _what_there_is(tokens: Sequence[Any], module: Module) -> str:
         return f"it has {_listing(tokens)}"
     if "softhsm" in module.file.lower():
         return (
-            "SoftHSM has no token yet; make one, and choose its two PINs: softhsm2-util --init-token --free --label "
-            "kalshi; one that you have is elsewhere if SOFTHSM2_CONF is"
+            "`hsm-keys init` makes one; or choose its two PINs yourself: softhsm2-util --init-token --free --label "
+            "kalshi. If you have one, let SOFTHSM2_CONF name the configuration of SoftHSM that it was made with"
         )
     path = shlex.quote(module.file)
     return (
@@ -210,17 +210,17 @@ def find_token(module: Module, uri: Pkcs11Uri) -> FoundToken:
         matches = [token for token in tokens if _fits(token, wanted) and _is_named(token)]
     if len(matches) == 1:
         return _found(matches[0], tokens, str(uri.module_path))
-    criteria = (
-        ", ".join(f"{name.replace('_', '-')}={_said(name, value)}" for name, value in wanted.items()) or "any token"
-    )
+    criteria = ", ".join(f"{name.replace('_', '-')}={_said(name, value)}" for name, value in wanted.items())
     if not matches:
         raise StoreNotFoundError(
-            f"no token of {uri.module_path} matches {criteria}", hint=_what_there_is(ready, module)
+            f"no token of {uri.module_path} matches {criteria}" if criteria else f"{uri.module_path} has no token yet",
+            hint=_what_there_is(ready, module),
         )
     first = _found(matches[0], tokens, str(uri.module_path))
     by = "its slot: --slot N, or pkcs11:slot-id=N" if first.needs_slot else "its serial: pkcs11:serial=..."
     raise StoreAmbiguousError(
-        f"{len(matches)} tokens of {uri.module_path} match {criteria}: {_listing(matches)}", hint=f"name one by {by}"
+        f"{len(matches)} tokens of {uri.module_path} match {criteria or 'the URI'}: {_listing(matches)}",
+        hint=f"name one by {by}",
     )
 
 
