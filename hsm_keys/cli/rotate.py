@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hsm_keys.cli.settings import Settings
-    from hsm_keys.lifecycle.rotate import Rotation, Rotator, Stage
+    from hsm_keys.lifecycle.rotate import Rotation, Rotator
+    from hsm_keys.lifecycle.rotation_marks import Stage
 
 __all__ = ["rotate"]
 
@@ -78,7 +79,8 @@ def rotate(
         raise click.UsageError("--abort goes back: it can't be combined with --finish, --grace or --keep-old")
     if finish and grace is not None:
         raise click.UsageError("--finish ends the old key now, --grace later: give one of them")
-    from hsm_keys.lifecycle.rotate import Rotator, Stage
+    from hsm_keys.lifecycle.rotate import Rotator
+    from hsm_keys.lifecycle.rotation_marks import Stage
     from hsm_keys.stores.key_names import check_new_name
 
     check_new_name(name)

@@ -1,13 +1,6 @@
 """Rotating: a new key takes the name, the old one dies; killed anywhere, the same command goes on.
 
-What the store holds says how far it has come, and nothing else is kept::
-
-    NAME                      no rotation under way
-    NAME, NAME+next           the successor is made; with an API key id, it is registered
-    NAME+next, NAME+retired   the name is being handed over
-    NAME, NAME+retired        the successor has the name; the old key works until it is ended
-    NAME, NAME+finishing      the old key's end has begun: nobody goes back to it
-    NAME, NAME+aborting       the successor's end has begun: it doesn't get the name any more
+What the store holds says how far it has come (``rotation_marks``).
 
 The old API key is deleted only after Kalshi has answered a request signed by the new one. Whichever of the two is to
 end loses its name first, and then it is looked whether the other one still has its own: so where one machine finishes
@@ -20,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import (
-    ForeignKeyError,
     KeyBusyError,
     KeyExistsError,
     KeyNotFoundError,
@@ -43,128 +35,23 @@ from hsm_keys.lifecycle.late_registration import check_no_other_registration, fi
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.registering import Registrar
 from hsm_keys.lifecycle.rights import check_manages
+from hsm_keys.lifecycle.rotation_marks import Stage, finish_renames, in_hand, is_surplus, parts, same
 from hsm_keys.lifecycle.successor_rights import check_same_rights, listing_of, wanted_like
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.abilities import RenamesKeys
 from hsm_keys.stores.key_names import ABORTING, FINISHING, RETIRED, ROTATION, SUCCESSOR, check_new_name
-from hsm_keys.stores.ownership import check_ours, why_not_ours
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from hsm_keys.inspecting.proof_of_possession import Connect
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.stores.base import KeyStore, StoredKey
 
-__all__ = ["Rotation", "Rotator", "Stage"]
+__all__ = ["Rotation", "Rotator"]
 
 _KEPT_ID_LENGTH: Final = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """How far the rotation of a name has come, read off the store.
-
-    Args:
-        current: The key that has the name; None for the instant in which it is handed over.
-        successor: The key that is to get it.
-        retired: The key that had it.
-    """
-
-    current: StoredKey | None
-    successor: StoredKey | None
-    retired: StoredKey | None
-
-    @classmethod
-    def read(cls, store: KeyStore, name: str) -> Stage:
-        """Read it off the store.
-
-        Raises:
-            KeyNotFoundError: If the store has no such key.
-            ForeignKeyError: If a key that isn't ours has a name that the rotation goes by.
-            KeyProblemError: If it holds more than one rotation of the name leaves behind.
-        """
-        keys: dict[str, StoredKey] = {}
-        for key in _in_hand(store, name):
-            if key.name in keys:
-                raise KeyProblemError(
-                    f"{store.describe()} has two keys called {key.name!r}",
-                    hint="see them with `hsm-keys reconcile`, and end one by its id: hsm-keys revoke ID --destroy",
-                )
-            keys[key.name] = key
-        current, successor, retired = _parts(keys, name)
-        if successor is not None and _is_surplus(current, successor, retired):
-            successor = None
-        if current is None and retired is None:
-            current, successor = _left_alone(successor, ABORTING)
-        elif current is None and successor is None:
-            current, retired = _left_alone(retired, RETIRED)
-        if current is None and (successor is None or retired is None):
-            store.key(name)  # says which keys there are
-            raise KeyNotFoundError(f"{store.describe()} has no key called {name!r}")
-        if current and successor and retired and not (_same(current, successor) or _same(current, retired)):
-            raise KeyProblemError(
-                f"{store.describe()} holds {name}, {successor.name} and {retired.name}: more than one rotation leaves",
-                hint="see them with `hsm-keys list`, and end the one that is not used (hsm-keys revoke --destroy)",
-            )
-        return cls(current, successor, retired)
-
-    @property
-    def under_way(self) -> bool:
-        """Whether a rotation was begun and not ended."""
-        return self.successor is not None or self.retired is not None
-
-    @property
-    def finishing(self) -> bool:
-        """Whether the old key's end has begun."""
-        return self.retired is not None and self.retired.name.endswith(FINISHING)
-
-    @property
-    def aborting(self) -> bool:
-        """Whether the successor's end has begun."""
-        return self.successor is not None and self.successor.name.endswith(ABORTING)
-
-    @property
-    def handed_over(self) -> bool:
-        """Whether the successor has the name, and nothing is left to do but to end the old key."""
-        return self.successor is None and self.retired is not None
-
-
-def _in_hand(store: KeyStore, name: str) -> list[StoredKey]:
-    """Return the keys that a rotation of the name goes by.
-
-    Raises:
-        ForeignKeyError: If one of them isn't ours.
-    """
-    keys = [key for key in store.keys() if key.name in {name + mark for mark in ("", *ROTATION)}]
-    for key in keys:
-        if key.name == name and len(keys) == 1:
-            check_ours(key, store.describe())
-        if not key.ours:
-            raise ForeignKeyError(
-                f"a key called {key.name!r} is in {store.describe()}, a name that a rotation of {name!r} goes by, and "
-                f"isn't ours: {why_not_ours(key)}; nothing was done",
-                hint="give that key another label with the vendor's tool, or enroll a key under another name",
-            )
-    return keys
-
-
-def _parts(keys: Mapping[str, StoredKey], name: str) -> tuple[StoredKey | None, StoredKey | None, StoredKey | None]:
-    """Return the key that has the name, its successor, and the one that had it."""
-    successor = keys.get(name + SUCCESSOR) or keys.get(name + ABORTING)
-    return keys.get(name), successor, keys.get(name + RETIRED) or keys.get(name + FINISHING)
-
-
-def _left_alone(key: StoredKey | None, mark: str) -> tuple[StoredKey | None, StoredKey | None]:
-    """Return a key as the one of the name, where the one that was to get the name from it has ended; else as it is."""
-    return (key, None) if key is not None and key.name.endswith(mark) else (None, key)
-
-
-def _same(one: StoredKey | None, other: StoredKey | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return one.public_key() == other.public_key()
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +149,7 @@ class Rotator:
         keys = {each.name: each for each in self._store.keys()}
         others = [each for other in ROTATION if other != mark and (each := keys.get(name + other)) is not None]
         # A store may still show the key under the name that it had: another run was killed before it took that away.
-        if not _same(keys.get(name), keeps) or not all(_same(each, condemned) for each in others):
+        if not same(keys.get(name), keeps) or not all(same(each, condemned) for each in others):
             raise _overtaken(name)
         return condemned
 
@@ -302,46 +189,32 @@ class Rotator:
         An abort on another machine has ended it, right before the old key got its mark; or somebody did at Kalshi.
         """
         old, new = stage.retired, stage.successor or stage.current
-        if old is None or new is None or not can_sign(old) or not can_sign(new) or _same(old, new):
+        if old is None or new is None or not can_sign(old) or not can_sign(new) or same(old, new):
             return False
         dead = standing_of(self._connect, new, _id_of(new)) is Standing.UNKNOWN
         return dead and accepts(self._connect, old, _id_of(old))
 
     def _stage(self, name: str) -> Stage:
-        for key in _in_hand(self._store, name):
+        for key in in_hand(self._store, name):
             check_environment(key.name, key.environment, self._management.environment)
         for mark in ("", *ROTATION):
             self._store.mend(name + mark)
-        self._finish_renames(name)
+        finish_renames(self._store, name)
         keys = {key.name: key for key in self._store.keys()}
-        current, successor, retired = _parts(keys, name)
-        if successor is not None and _is_surplus(current, successor, retired):
+        current, successor, retired = parts(keys, name)
+        if successor is not None and is_surplus(current, successor, retired):
             self._end_successor(self._renamed(successor, name + ABORTING))
         elif successor is not None and is_going(successor):  # an abort was killed: all that is left of it is the name
             self._destroy(successor, f"the successor {successor.name!r}")
-        stage = self._without_twin(name, Stage.read(self._store, name))
+        stage = Stage.read(self._store, name)
+        twin = stage.twin
+        if twin is not None:
+            RenamesKeys.of(self._store).rename(twin, name)
+            self._report(f"took the name {twin.name!r} away again: it led to the key of {name!r}")
+            stage = Stage.read(self._store, name)
         if stage.current is None or stage.current.name == name:
             return stage
         RenamesKeys.of(self._store).rename(stage.current, name)  # the key that was to get its name has ended
-        return Stage.read(self._store, name)
-
-    def _finish_renames(self, name: str) -> None:
-        """Take a key's former name away, where a run that began its end was killed between the two: KMS shows both."""
-        keys = {key.name: key for key in self._store.keys()}
-        for before, after in ((SUCCESSOR, ABORTING), (RETIRED, FINISHING)):
-            key, condemned = keys.get(name + before), keys.get(name + after)
-            if key is not None and condemned is not None and can_sign(key) and _same(key, condemned):
-                RenamesKeys.of(self._store).rename(key, name + after)
-
-    def _without_twin(self, name: str, stage: Stage) -> Stage:
-        """Take away a further name of the key that has the name: KMS may carry a request out long after it was sent."""
-        twin = stage.successor or stage.retired
-        if twin is None or (stage.successor and stage.retired) or stage.current is None:
-            return stage
-        if not can_sign(twin) or not _same(stage.current, twin) or stage.current.name == twin.name:
-            return stage
-        RenamesKeys.of(self._store).rename(twin, name)
-        self._report(f"took the name {twin.name!r} away again: it led to the key of {name!r}")
         return Stage.read(self._store, name)
 
     def _ends_of(self, name: str, stage: Stage) -> tuple[StoredKey, StoredKey]:
@@ -420,10 +293,10 @@ class Rotator:
     def _check_alone(self, name: str, old: StoredKey, new: StoredKey, *, made: bool) -> None:
         """Give way to a rotation of another machine that came past this one: its keys must not be mixed with ours."""
         keys = {key.name: key for key in self._store.keys()}
-        current, successor, retired = _parts(keys, name)
-        if retired is None and _same(current, old) and _same(successor, new):
+        current, successor, retired = parts(keys, name)
+        if retired is None and same(current, old) and same(successor, new):
             return
-        if made and successor is not None and _same(successor, new) and _is_surplus(current, successor, retired):
+        if made and successor is not None and same(successor, new) and is_surplus(current, successor, retired):
             self._store.destroy(new)
         raise _overtaken(name)
 
@@ -470,12 +343,6 @@ class Rotator:
         self._store.destroy(key)
         days = self._store.deletion_days
         self._report(f"scheduled the deletion of {what}, in {days} days" if days else f"destroyed {what}")
-
-
-def _is_surplus(current: StoredKey | None, successor: StoredKey, retired: StoredKey | None) -> bool:
-    """Tell whether a machine made a successor while another one's got the name."""
-    handed_over = current is not None and retired is not None and not _same(current, retired)
-    return handed_over and successor.api_key_id is None and not _same(current, successor)
 
 
 def _overtaken(name: str) -> KeyBusyError:

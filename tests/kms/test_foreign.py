@@ -10,7 +10,7 @@ import pytest
 from hsm_keys import KeyState
 from hsm_keys.errors import ForeignKeyError, KeyNotRegisteredError
 from hsm_keys.lifecycle.enroll import adopt, enroll_offline
-from hsm_keys.lifecycle.rotate import Stage
+from hsm_keys.lifecycle.rotation_marks import Stage
 from hsm_keys.stores.awskms import open_kms
 from tests.lifecycle.person import Person
 from tests.support.ministack import REGION, account

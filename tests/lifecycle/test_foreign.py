@@ -26,7 +26,8 @@ from hsm_keys.lifecycle.made_by_kalshi import KalshiGenerator
 from hsm_keys.lifecycle.registering import ApiKeyRequest
 from hsm_keys.lifecycle.repairing import fix
 from hsm_keys.lifecycle.revoke import Revoked, Revoker
-from hsm_keys.lifecycle.rotate import Rotator, Stage
+from hsm_keys.lifecycle.rotate import Rotator
+from hsm_keys.lifecycle.rotation_marks import Stage
 from hsm_keys.stores.abilities import RenamesKeys
 from tests.lifecycle.person import Person
 from tests.support.foreign import ED25519, LIKE_OURS, make_pair, objects_of, pkcs11_tool

@@ -17,7 +17,8 @@ from hsm_keys.lifecycle.managing import find_manager
 from hsm_keys.lifecycle.registering import ApiKeyRequest
 from hsm_keys.lifecycle.repairing import fix
 from hsm_keys.lifecycle.revoke import Revoker, finish_scheduled
-from hsm_keys.lifecycle.rotate import Rotator, Stage
+from hsm_keys.lifecycle.rotate import Rotator
+from hsm_keys.lifecycle.rotation_marks import Stage
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.signer import RequestSigner
 

@@ -251,7 +251,7 @@ MUTANTS = (
     Mutant(
         "lifecycle.rotate",
         "Rotator._condemned",
-        "if not _same(keys.get(name), keeps) or not all(_same(each, condemned) for each in others):",
+        "if not same(keys.get(name), keeps) or not all(same(each, condemned) for each in others):",
         "if False:",
     ),
     Mutant(

@@ -1,0 +1,161 @@
+"""How far the rotation of a name has come, read off the names that keys have in the store.
+
+Nothing else is kept::
+
+    NAME                      no rotation under way
+    NAME, NAME+next           the successor is made; with an API key id, it is registered
+    NAME+next, NAME+retired   the name is being handed over
+    NAME, NAME+retired        the successor has the name; the old key works until it is ended
+    NAME, NAME+finishing      the old key's end has begun: nobody goes back to it
+    NAME, NAME+aborting       the successor's end has begun: it doesn't get the name any more
+
+KMS shows a key under two names where a run was killed that gave it another one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hsm_keys.errors import ForeignKeyError, KeyNotFoundError, KeyProblemError
+from hsm_keys.inspecting.proof_of_possession import can_sign
+from hsm_keys.stores.abilities import RenamesKeys
+from hsm_keys.stores.key_names import ABORTING, FINISHING, RETIRED, ROTATION, SUCCESSOR
+from hsm_keys.stores.ownership import check_ours, why_not_ours
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hsm_keys.stores.base import KeyStore, StoredKey
+
+__all__ = ["Stage", "finish_renames", "in_hand", "is_surplus", "parts", "same"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """How far the rotation of a name has come, read off the store.
+
+    Args:
+        current: The key that has the name; None for the instant in which it is handed over.
+        successor: The key that is to get it.
+        retired: The key that had it.
+    """
+
+    current: StoredKey | None
+    successor: StoredKey | None
+    retired: StoredKey | None
+
+    @classmethod
+    def read(cls, store: KeyStore, name: str) -> Stage:
+        """Read it off the store.
+
+        Raises:
+            KeyNotFoundError: If the store has no such key.
+            ForeignKeyError: If a key that isn't ours has a name that the rotation goes by.
+            KeyProblemError: If it holds more than one rotation of the name leaves behind.
+        """
+        keys: dict[str, StoredKey] = {}
+        for key in in_hand(store, name):
+            if key.name in keys:
+                raise KeyProblemError(
+                    f"{store.describe()} has two keys called {key.name!r}",
+                    hint="see them with `hsm-keys reconcile`, and end one by its id: hsm-keys revoke ID --destroy",
+                )
+            keys[key.name] = key
+        current, successor, retired = parts(keys, name)
+        if successor is not None and is_surplus(current, successor, retired):
+            successor = None
+        if current is None and retired is None:
+            current, successor = _left_alone(successor, ABORTING)
+        elif current is None and successor is None:
+            current, retired = _left_alone(retired, RETIRED)
+        if current is None and (successor is None or retired is None):
+            store.key(name)  # says which keys there are
+            raise KeyNotFoundError(f"{store.describe()} has no key called {name!r}")
+        if current and successor and retired and not (same(current, successor) or same(current, retired)):
+            raise KeyProblemError(
+                f"{store.describe()} holds {name}, {successor.name} and {retired.name}: more than one rotation leaves",
+                hint="see them with `hsm-keys list`, and end the one that is not used (hsm-keys revoke --destroy)",
+            )
+        return cls(current, successor, retired)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a rotation was begun and not ended."""
+        return self.successor is not None or self.retired is not None
+
+    @property
+    def finishing(self) -> bool:
+        """Whether the old key's end has begun."""
+        return self.retired is not None and self.retired.name.endswith(FINISHING)
+
+    @property
+    def aborting(self) -> bool:
+        """Whether the successor's end has begun."""
+        return self.successor is not None and self.successor.name.endswith(ABORTING)
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether the successor has the name, and nothing is left to do but to end the old key."""
+        return self.successor is None and self.retired is not None
+
+    @property
+    def twin(self) -> StoredKey | None:
+        """A further name of the key that has the name: KMS may carry a request out long after it was sent."""
+        twin = self.successor or self.retired
+        if twin is None or (self.successor and self.retired) or self.current is None:
+            return None
+        there = can_sign(twin) and same(self.current, twin) and self.current.name != twin.name
+        return twin if there else None
+
+
+def in_hand(store: KeyStore, name: str) -> list[StoredKey]:
+    """Return the keys that a rotation of the name goes by.
+
+    Raises:
+        ForeignKeyError: If one of them isn't ours.
+    """
+    keys = [key for key in store.keys() if key.name in {name + mark for mark in ("", *ROTATION)}]
+    for key in keys:
+        if key.name == name and len(keys) == 1:
+            check_ours(key, store.describe())
+        if not key.ours:
+            raise ForeignKeyError(
+                f"a key called {key.name!r} is in {store.describe()}, a name that a rotation of {name!r} goes by, and "
+                f"isn't ours: {why_not_ours(key)}; nothing was done",
+                hint="give that key another label with the vendor's tool, or enroll a key under another name",
+            )
+    return keys
+
+
+def parts(keys: Mapping[str, StoredKey], name: str) -> tuple[StoredKey | None, StoredKey | None, StoredKey | None]:
+    """Return the key that has the name, its successor, and the one that had it."""
+    successor = keys.get(name + SUCCESSOR) or keys.get(name + ABORTING)
+    return keys.get(name), successor, keys.get(name + RETIRED) or keys.get(name + FINISHING)
+
+
+def _left_alone(key: StoredKey | None, mark: str) -> tuple[StoredKey | None, StoredKey | None]:
+    """Return a key as the one of the name, where the one that was to get the name from it has ended; else as it is."""
+    return (key, None) if key is not None and key.name.endswith(mark) else (None, key)
+
+
+def same(one: StoredKey | None, other: StoredKey | None) -> bool:
+    """Tell whether two names lead to the same pair, or neither to any."""
+    if one is None or other is None:
+        return one is other
+    return one.public_key() == other.public_key()
+
+
+def is_surplus(current: StoredKey | None, successor: StoredKey, retired: StoredKey | None) -> bool:
+    """Tell whether a machine made a successor while another one's got the name."""
+    handed_over = current is not None and retired is not None and not same(current, retired)
+    return handed_over and successor.api_key_id is None and not same(current, successor)
+
+
+def finish_renames(store: KeyStore, name: str) -> None:
+    """Take a key's former name away, where a run that began its end was killed between the two."""
+    keys = {key.name: key for key in store.keys()}
+    for before, after in ((SUCCESSOR, ABORTING), (RETIRED, FINISHING)):
+        key, condemned = keys.get(name + before), keys.get(name + after)
+        if key is not None and condemned is not None and can_sign(key) and same(key, condemned):
+            RenamesKeys.of(store).rename(key, name + after)
