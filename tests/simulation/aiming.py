@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 _MOST: Final = {True: 8, False: 40}
 """Up to which change, and up to which effect, something goes wrong."""
 
-_WRONG_PLACE: Final = 0.1
+_AFTER: Final = {**AFTER, ("enroll", "rotate"): (*AFTER["enroll", "rotate"], "page-old")}
+
+_WRONG_PLACE: Final = 0.2
 """How often a command is pointed at the other environment."""
+
+_BYSTANDER: Final = 0.1
+"""How often somebody else has an API key of that name."""
 
 _CHANGES: Final = 0.7
 """How often something goes wrong at a change."""
@@ -38,9 +43,9 @@ def aimed_at(commands: Collection[str], seed: int) -> Script:
     In half of those with two operators, they do nothing but wait for each other.
     """
     source = random.Random(f"aimed at {sorted(commands)}, {seed}")  # noqa: S311 - to be repeated
-    begin = source.choice([begin for begin, follow in AFTER.items() if set(follow).intersection(commands)])
-    first = [command for command in AFTER[begin] if command in commands]
-    later = [*commands] * 6 + [*AFTER[begin], *LATER]
+    begin = source.choice([begin for begin, follow in _AFTER.items() if set(follow).intersection(commands)])
+    first = [command for command in _AFTER[begin] if command in commands]
+    later = [*commands] * 6 + [*_AFTER[begin], *LATER]
     operators = source.choice((1, 2))
     kinds = (Kind.TURN,) if operators == 2 and source.choice((True, False)) else _KINDS
     steps = tuple(
@@ -63,7 +68,7 @@ def aimed_at(commands: Collection[str], seed: int) -> Script:
         bootstrap=plain.bootstrap or begin in {(), ("mint",)},
         lag_s=source.choice((0.0, 0.4, 1.5)) if kinds is _KINDS else 0.0,
         skew_s=0.0,
-        bystander=False,
+        bystander=source.random() < _BYSTANDER,
         yesterday=-1,
     )
 

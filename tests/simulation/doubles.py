@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import stamina
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 import hsm_keys.lifecycle.ending
@@ -30,6 +31,7 @@ from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.stores.awskms.uri import AwsKmsUri
 from hsm_keys.stores.pkcs11.marks import fingerprint, read_mark
 from hsm_keys.stores.uri import Pkcs11Uri
+from hsm_keys.stores.vault.records import Record
 from hsm_keys.stores.vault.uri import VaultUri
 from hsm_keys.values import looks_secret
 from tests.simulation.clock import attempts
@@ -124,6 +126,19 @@ def _fingerprint(public: bytes) -> bytes:
     return fingerprint(pair_of(public).public_key)
 
 
+_parse_record = Record.parse
+_records: dict[frozenset[Any], Record | None] = {}
+
+
+def _parse(content: dict[str, Any]) -> Record | None:
+    """Stand in for ``Record.parse``: its answer depends on nothing else."""
+    content_key = frozenset(content.items())
+    record = _records.get(content_key)
+    if record is None:
+        record = _records[content_key] = _parse_record(content)
+    return record
+
+
 def everywhere(patch: pytest.MonkeyPatch, name: str, real: object, double: object) -> None:
     """Replace a function in every module that has imported it."""
     for module in list(sys.modules.values()):
@@ -164,6 +179,9 @@ def doubles() -> Iterator[None]:
             load_der_public_key,
         ):  # their answers depend on nothing else
             everywhere(patch, real.__name__, real, cache(real))
+        read_point = cache(Ed25519PublicKey.from_public_bytes)
+        patch.setattr(Ed25519PublicKey, "from_public_bytes", staticmethod(read_point))
+        patch.setattr(Record, "parse", staticmethod(_parse))
         everywhere(patch, "fingerprint", fingerprint, lambda key: _fingerprint(key.public_bytes_raw()))
         for kind in (Pkcs11Uri, VaultUri, AwsKmsUri):  # each key has one, and a life looks at keys a hundred times
             patch.setattr(kind, "__str__", cache(kind.__str__))

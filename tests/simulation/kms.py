@@ -118,6 +118,8 @@ class Kms:
     def snapshot(self) -> Any:
         return tuple(self.keys.values()), tuple(self.aliases.items())
 
+    state = snapshot
+
     def restore(self, snapshot: Any) -> None:
         self.keys = {key.key_id: key for key in snapshot[0]}
         self.aliases = dict(snapshot[1])

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.stores.base import KeyStore
     from tests.simulation.commands import Told
+    from tests.simulation.seen import State
 
 
 Place: TypeAlias = "tuple[str, str]"
@@ -47,6 +48,9 @@ class Store(Protocol):
 
     def litter(self) -> list[str]:
         """Return what shouldn't be there."""
+
+    def state(self) -> Any:
+        """Return what commands can see of it."""
 
     def snapshot(self) -> Any:
         """Return what it holds."""
@@ -224,8 +228,8 @@ class Life:
 
     def _run(self, step: Step, *, bootstrap: bool | None = None) -> Ended:
         """Run a command, to its end or until it is killed."""
-        if step.command == "page":
-            self._delete_by_hand(step)
+        if step.command.startswith("page"):
+            self._delete_by_hand(step, older=step.command == "page-old")
             return Ended(0)
         if step.command == "adopt":
             ended = self._process(step, "mint", bootstrap=bootstrap)
@@ -279,7 +283,7 @@ class Life:
         return ended
 
     def _carried_out(
-        self, command: str, step: Step, session: commands.Session, process: Process, state: int | None
+        self, command: str, step: Step, session: commands.Session, process: Process, state: State | None
     ) -> Ended:
         """Run a command, and return how it ended."""
         world = self.world
@@ -326,8 +330,8 @@ class Life:
             self.judge.by_hand.add(listing.api_key_id)
             self.world.clock.pass_(60.0)
 
-    def _delete_by_hand(self, step: Step) -> None:
-        """Do what a person does on Kalshi's account page: delete the newer one of two API keys of a name.
+    def _delete_by_hand(self, step: Step, *, older: bool) -> None:
+        """Do what a person does on Kalshi's account page: delete one of two API keys of a name.
 
         Whoever does that while a command runs gets what it asks for.
         """
@@ -336,8 +340,8 @@ class Life:
         marked = [label for label in labels if label.startswith(step.name + "+")]
         if self._under_way or retired is None or len(marked) > 1 or not kalshi.living(retired):
             return
-        for key in kalshi.living(labels.get(step.name, b"")):
-            kalshi.end(key.api_key_id, self.world.clock.now)
+        for key in kalshi.living(retired if older else labels.get(step.name, b"")):
+            kalshi.end(key.api_key_id, self.world.clock.now + (kalshi.lag_s if older else 0.0))
             self.judge.ended_by_hand.add(key.api_key_id)
             self.world.tell(f"a person deletes API key {short(key.api_key_id)}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from multiprocessing import get_context
@@ -69,7 +70,7 @@ def live(names: Sequence[Name]) -> Tally:
     """Live some lives."""
     tally = Tally(len(names))
     logging.getLogger("hsm_keys").addHandler(logging.NullHandler())  # what programs are told is no part of the story
-    with doubles():
+    with doubles(), _little_garbage():
         for name in names:
             lived = Life(script_of(*name)).live()
             tally.faults += lived.faults
@@ -83,9 +84,12 @@ def live(names: Sequence[Name]) -> Tally:
     return tally
 
 
-def _prepare() -> None:
-    gc.freeze()
+@contextmanager
+def _little_garbage() -> Iterator[None]:
+    before = gc.get_threshold()
     gc.set_threshold(_GARBAGE)
+    yield
+    gc.set_threshold(*before)
 
 
 def live_all(first: int, lives: int, workers: int, hits: int = 0) -> Tally:
@@ -102,7 +106,7 @@ def live_all(first: int, lives: int, workers: int, hits: int = 0) -> Tally:
     """
     tally = Tally()
     names = [Name(seed) for seed in range(first, first + lives)]
-    with get_context("spawn").Pool(workers, _prepare) as pool:
+    with get_context("spawn").Pool(workers, gc.freeze) as pool:
         for _ in range(_ROUNDS):
             batches = [names[start : start + _BATCH] for start in range(0, len(names), _BATCH)]
             for lived in answers(pool, live, batches):

@@ -274,12 +274,6 @@ MUTANTS = (
     ),
     Mutant(
         "lifecycle.rotate",
-        "Rotator._check_alone",
-        "raise _overtaken(name)",
-        "",
-    ),
-    Mutant(
-        "lifecycle.rotate",
         "Rotator._end",
         'self._destroy(old, "the old private half")',
         "",

@@ -56,7 +56,7 @@ class Step:
     Args:
         operator: Which one, from 0.
         command: What; ``page`` is what a person does on Kalshi's account page: delete the API key that has the name,
-            while another one of the name lives.
+            while another one of the name lives; ``page-old`` that it deletes the other one instead.
         name: The key's name.
         environment: Where it is pointed at.
         faults: What goes wrong.

@@ -28,7 +28,7 @@ class Outcome(NamedTuple):
         changes: How many of them change something.
         seconds: How long it took.
         parts: The store and Kalshi's environments.
-        taken: How many pairs and unique bytes had been taken.
+        taken: How many pairs and unique bytes it took.
     """
 
     ended: Ended
@@ -36,6 +36,18 @@ class Outcome(NamedTuple):
     changes: int
     seconds: float
     parts: tuple[Any, ...]
+    taken: tuple[int, int]
+
+
+class State(NamedTuple):
+    """What stands for a command and all that it can see.
+
+    Args:
+        visible: For what it can see.
+        taken: How many pairs and unique bytes have been taken: which ones it would get.
+    """
+
+    visible: int
     taken: tuple[int, int]
 
 
@@ -47,7 +59,8 @@ class Seen:
     """The outcomes of commands, for all lives of this process."""
 
     def __init__(self) -> None:
-        self._outcomes: dict[int, Outcome] = {}
+        self._outcomes: dict[int | State, Outcome] = {}
+        """By what is visible, for a command that takes neither pairs nor unique bytes; else by the whole state."""
         self.beginnings: dict[Any, Any] = {}
         """What the first commands of a life lead to, by all that it depends on."""
 
@@ -56,49 +69,53 @@ class Seen:
         self._outcomes.clear()
         self.beginnings.clear()
 
-    def state(self, life: Life, process: Process, command: str, step: Step, *, bootstrap: bool) -> int | None:
+    def state(self, life: Life, process: Process, command: str, step: Step, *, bootstrap: bool) -> State | None:
         """Return what stands for a command and all that it can see; None if something is to happen while it runs."""
         world, script, judge = life.world, life.script, life.judge
         if world.telling or not world.clock.idle:
             return None
-        return hash(
+        visible = hash(
             (
                 (command, step.name, step.environment, bootstrap, process.skew_s, process.luck),
                 (script.store, script.scopes, script.subaccount, script.unique),
-                (world.pairs_taken, world.uniques_taken),
                 (process.machine, *sorted(STAGE.holders)) if STAGE.holders else (),
                 (judge.moved, frozenset(judge.proved), frozenset(judge.by_hand), len(life.theirs)),
-                life.store.snapshot(),
+                life.store.state(),
                 *((kalshi.lag_s, kalshi.snapshot()) for kalshi in life.kalshis.values()),
             )
         )
+        return State(visible, (world.pairs_taken, world.uniques_taken))
 
-    def recall(self, life: Life, process: Process, state: int | None) -> Ended | None:
+    def recall(self, life: Life, process: Process, state: State | None) -> Ended | None:
         """Let a command have ended as it did before; return how, or None if it has to be run."""
-        outcome = None if state is None else self._outcomes.get(state)
+        if state is None:
+            return None
+        outcome = self._outcomes.get(state.visible) or self._outcomes.get(state)
         if outcome is None or not process.is_spared(outcome.effects, outcome.changes):
             return None
         world = life.world
         world.clock.pass_(outcome.seconds)
         for part, snapshot in zip(_parts(life), outcome.parts, strict=True):
             part.restore(snapshot)
-        world.pairs_taken, world.uniques_taken = outcome.taken
+        world.pairs_taken += outcome.taken[0]
+        world.uniques_taken += outcome.taken[1]
         return outcome.ended
 
-    def remember(self, life: Life, process: Process, state: int | None, ended: Ended, begun: float) -> None:
+    def remember(self, life: Life, process: Process, state: State | None, ended: Ended, begun: float) -> None:
         """Keep how a command ended that nothing befell."""
         if state is None or process.hit:
             return
         world = life.world
         if len(self._outcomes) >= _MOST:
             self._outcomes.clear()
-        self._outcomes[state] = Outcome(
+        taken = world.pairs_taken - state.taken[0], world.uniques_taken - state.taken[1]
+        self._outcomes[state if any(taken) else state.visible] = Outcome(
             ended,
             process.effects,
             process.changes,
             world.clock.now - begun,
             tuple(part.snapshot() for part in _parts(life)),
-            (world.pairs_taken, world.uniques_taken),
+            taken,
         )
 
 

@@ -67,7 +67,7 @@ class Kept:
         self.public: Final = public
         self.label: Final[str] = values[Attribute.LABEL]
         self.is_private: Final = bool(values[Attribute.CLASS] == ObjectClass.PRIVATE_KEY)
-        self._hash: Final = hash((handle, public, *values.items()))
+        self._hash: Final = hash((public, *values.items()))  # no command depends on the number
 
     def __hash__(self) -> int:
         return self._hash
@@ -133,6 +133,9 @@ class Token:
             for label, public in names
             if not any(kept.public == public and not kept.is_private for kept in self.objects.values())
         ]
+
+    def state(self) -> Any:
+        return tuple(self.objects.values())
 
     def snapshot(self) -> Any:
         return self._handles, tuple(self.objects.values())
@@ -206,9 +209,7 @@ class Session:
     def search(self, template: dict[Attribute, Any]) -> list[_Object]:
         def look() -> list[_Object]:
             return [
-                self._object(kept)
-                for kept in self.held.objects.values()
-                if all(kept.values.get(name) == value for name, value in template.items())
+                self._object(kept) for kept in self.held.objects.values() if template.items() <= kept.values.items()
             ]
 
         return self.held.world.effect(_FIND, look)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from tests.simulation.clock import Clock
 from tests.simulation.effects import LOSSES, Call, Fault, Killed, Kind, Process
@@ -139,8 +140,31 @@ def _closed() -> threading.Lock:
     return gate
 
 
+class _Helper:
+    """A thread that does one thing after the other: to start one takes longer than most commands."""
+
+    idle: ClassVar[list[_Helper]] = []
+
+    def __init__(self) -> None:
+        self._gate = _closed()
+        self._work: Callable[[], None] = lambda: None
+        threading.Thread(target=self._live, daemon=True).start()
+
+    @classmethod
+    def do(cls, work: Callable[[], None]) -> None:
+        helper = cls.idle.pop() if cls.idle else cls()
+        helper._work = work
+        helper._gate.release()
+
+    def _live(self) -> None:
+        while True:
+            self._gate.acquire()
+            self._work()
+            self.idle.append(self)
+
+
 class Turns:
-    """Lets one operator go on at a time: each has a thread, and one of them has the turn.
+    """Lets one operator go on at a time: each but the first has a thread, and one of them has the turn.
 
     Args:
         world: Where they work.
@@ -154,16 +178,15 @@ class Turns:
         self._now = 0
         self._over = _closed()
         self._failure: BaseException | None = None
-        self._threads = [
-            threading.Thread(target=self._run, args=(number, life), daemon=True) for number, life in enumerate(lives)
-        ]
+        self._lives = lives
 
     def run(self) -> None:
         """Let all come to their end; what one of them raises is raised."""
         self._world.turn = self._hand_on
-        for thread in self._threads:
-            thread.start()
+        for number, life in enumerate(self._lives[1:], 1):
+            _Helper.do(partial(self._run, number, life))
         self._gates[0].release()
+        self._run(0, self._lives[0])
         if not self._over.acquire(timeout=_STUCK_S):
             raise Violated("the operators wait for each other")
         self._world.turn = lambda: None
@@ -191,6 +214,7 @@ class Turns:
             return
         self._now = next((number for number in others if number > mine), others[0])
         self._gates[self._now].release()
-        self._gates[mine].acquire()
+        if not self._gates[mine].acquire(timeout=_STUCK_S):
+            raise Violated("the operators wait for each other")
         if self._failure is not None:
             raise Killed
