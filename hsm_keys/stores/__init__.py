@@ -37,12 +37,19 @@ def backend_of(uri: str | Secret) -> Backend:
     """
     uri = uri if isinstance(uri, Secret) else Secret(uri)  # errors take this frame home, and there may be a PIN in it
     backend_found = next((backend for backend in backends() if backend.has(uri.reveal())), None)
+    if _has_something_round_it(uri):
+        raise UsageError("the store's URI has quotes or white space round it", hint="give the URI alone")
     if backend_found is None:
         raise UsageError(
             f"a store is named by a URI, and {describe(uri)} is none that is known",
             hint="use " + " or ".join(f"{backend.scheme}:..." for backend in backends()),
         )
     return backend_found
+
+
+def _has_something_round_it(uri: Secret) -> bool:
+    bare = uri.reveal().strip(" \t\r\n\"'")
+    return bare != uri.reveal() and any(backend.has(bare) for backend in backends())
 
 
 def open_store(

@@ -63,6 +63,13 @@ def given(option: Option) -> dict[str, object]:
     return {option.name: VALUES[option.kind]}
 
 
+@pytest.mark.parametrize("shape", ['"{}"', "'{}'", " {}", "{}\n", "{}\r\n"])
+def test_a_uri_with_something_round_it_is_told_so(shape: str) -> None:
+    for uri in URIS.values():
+        with pytest.raises(UsageError, match="has quotes or white space round it"):
+            backend_of(shape.format(uri))
+
+
 def test_every_scheme_leads_to_its_back_end() -> None:
     assert {backend.scheme for backend in backends()} == set(URIS)
     for backend in backends():
