@@ -185,6 +185,11 @@ def _no_credentials(error: Exception, call: KmsCall | None = None) -> HsmKeysErr
             "AWS's configuration has no such profile",
             hint="check AWS_PROFILE, and profile= in the URI: aws configure list-profiles",
         )
+    if isinstance(error, boto.PartialCredentialsError):
+        return AwsCredentialsError(
+            f"only a part of AWS's credentials is there: {shown(str(error.kwargs.get('cred_var')))} is missing",
+            hint="give both parts, in variables or in AWS's files",
+        )
     if isinstance(error, boto.NoCredentialsError):
         return AwsCredentialsError("there are no AWS credentials", hint="set AWS_PROFILE, log in, or attach a role")
     return AwsCredentialsError(
