@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from hsm_keys import open_store
-from hsm_keys.errors import StoreAmbiguousError, StoreError, StoreNotFoundError, UsageError
+from hsm_keys.errors import PinIncorrectError, StoreAmbiguousError, StoreError, StoreNotFoundError, UsageError
 from hsm_keys.stores.pkcs11.module import acquire_module
 from hsm_keys.stores.pkcs11.probing import look_at
 from hsm_keys.stores.pkcs11.store import Pkcs11Store
@@ -61,6 +61,37 @@ def test_a_module_without_tokens_says_so(softhsm: SoftHsm) -> None:
     with pytest.raises(StoreNotFoundError, match="has no token yet") as caught:
         open_store(f"pkcs11:?module-path={softhsm.module}")
     assert "softhsm2-util --init-token --free --label" in caught.value.hint
+
+
+def test_a_configuration_that_cannot_be_read_leads_to_no_other_token(
+    softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    token = softhsm.init_token("kalshi")
+    for named in (tmp_path / "nowhere.conf", tmp_path):
+        monkeypatch.setenv("SOFTHSM2_CONF", str(named))
+        with pytest.raises(StoreNotFoundError, match=r"SOFTHSM2_CONF names .* would take another"):
+            open_store(f"pkcs11:token=kalshi?module-path={softhsm.module}&pin-source=file:{token.pin_file}")
+
+
+@pytest.mark.parametrize(
+    ("shape", "doubt"),
+    [
+        ('"{}"', "; what was tried has quotes round it"),
+        ("{} ", "; what was tried has white space at its beginning or end"),
+        ("{}\\n", "; what was tried ends in \\n, written out"),
+        ("{}1", "HSM_KEYS_PIN"),
+    ],
+)
+def test_a_refused_pin_is_told_by_what_is_round_it(softhsm: SoftHsm, tmp_path: Path, shape: str, doubt: str) -> None:
+    token = softhsm.init_token("kalshi")
+    pin = token.pin_file.read_text().strip()
+    wrong = tmp_path / "wrong"
+    wrong.write_text(shape.format(pin))
+    wrong.chmod(0o600)
+    with pytest.raises(PinIncorrectError) as caught:
+        open_store(f"pkcs11:token=kalshi?module-path={softhsm.module}&pin-source=file:{wrong}")
+    assert str(caught.value.hint).endswith(doubt)
+    assert pin not in f"{caught.value.message}{caught.value.hint}"
 
 
 def test_the_only_token_needs_no_name(softhsm: SoftHsm) -> None:

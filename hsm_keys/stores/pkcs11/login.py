@@ -126,7 +126,7 @@ class Login:
             _refused.add(fingerprint)
             raise PinIncorrectError(
                 f"{describe_token(token)} refused the PIN{self._tries_left()}; it will not be tried again",
-                hint="check the PIN source: --pin-file, pin-source, HSM_KEYS_PIN_FILE, HSM_KEYS_PIN",
+                hint=f"check the PIN source: --pin-file, pin-source, HSM_KEYS_PIN_FILE, HSM_KEYS_PIN{_doubt(pin)}",
             ) from None
         except ckr.PKCS11Error as error:
             if pin is None and isinstance(error, _NOT_ENTERED):
@@ -162,6 +162,16 @@ class Login:
                 self._module.library.functions.logout(self.session.handle)
         with suppress(ckr.PKCS11Error):
             self.session.close()
+
+
+def _doubt(pin: Pin | None) -> str:
+    """Return what a refused PIN has round it that a PIN rarely has: a paste or a shell may have put it there."""
+    text = pin.reveal() if pin else ""
+    if text != text.strip():
+        return "; what was tried has white space at its beginning or end"
+    if text[:1] in {"'", '"'} and text[-1:] == text[:1]:
+        return "; what was tried has quotes round it"
+    return "; what was tried ends in \\n, written out" if text.endswith("\\n") else ""
 
 
 def log_in(module: Module, token: Any, get_pin: PinGetter, *, force: bool = False) -> Login:

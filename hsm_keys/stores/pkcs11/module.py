@@ -19,6 +19,7 @@ from hsm_keys.errors import StoreError, StoreUnavailableError
 from hsm_keys.forks import ProcessLock
 from hsm_keys.stores.pkcs11.library import Library, find_module, load_library, renewed
 from hsm_keys.stores.pkcs11.patience import PatientLock, end_of_program
+from hsm_keys.stores.pkcs11.softhsm_conf import check_configuration
 
 if TYPE_CHECKING:
     from hsm_keys.stores.pkcs11.login import Login
@@ -218,7 +219,7 @@ def acquire_module(path: str) -> Module:
     """Return the module at the path, loaded and initialised; call ``release`` when done.
 
     Raises:
-        StoreNotFoundError: If there is no such file.
+        StoreNotFoundError: If there is no such file, or SoftHSM's configuration can't be read.
         StoreUnavailableError: If it doesn't initialise, or was in use when this process was forked.
         StoreError: If it isn't a PKCS#11 module, or this is a sub-interpreter.
     """
@@ -233,6 +234,8 @@ def acquire_module(path: str) -> Module:
     with _lock:
         module = _modules.get(file)
         if module is None:
+            if "softhsm" in file.lower():
+                check_configuration()
             library = _libraries.get(file)
             library = _libraries[file] = load_library(file, path) if library is None else renewed(library, path)
             module = _modules[file] = Module(file, library)

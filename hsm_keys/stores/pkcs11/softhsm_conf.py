@@ -11,14 +11,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hsm_keys.errors import StoreError
+from hsm_keys.errors import StoreError, StoreNotFoundError
 from hsm_keys.files import write_whole
 from hsm_keys.values import shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["folder_in", "own_configuration", "tokens_folder", "write_own_configuration"]
+__all__ = ["check_configuration", "folder_in", "own_configuration", "tokens_folder", "write_own_configuration"]
 
 _SYSTEMS: Final = (
     "/etc/softhsm/softhsm2.conf",
@@ -27,6 +27,28 @@ _SYSTEMS: Final = (
     "/opt/homebrew/etc/softhsm/softhsm2.conf",
 )
 _TOKENDIR: Final = re.compile(r"^\s*directories\.tokendir\s*=\s*(\S.*?)\s*$", re.MULTILINE)
+
+
+def check_configuration(env: Mapping[str, str] = os.environ) -> None:
+    """Make sure that the configuration that was named can be read: SoftHSM would take another one in silence.
+
+    A PIN would go to another token then, which may have the same label, and count as a wrong one there.
+
+    Raises:
+        StoreNotFoundError: If ``SOFTHSM2_CONF`` names no file that can be read.
+    """
+    named = env.get("SOFTHSM2_CONF")
+    if not named:
+        return
+    try:
+        Path(named).read_bytes()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "that is no path"
+        raise StoreNotFoundError(
+            f"SOFTHSM2_CONF names {shown_path(named)}, which can't be read: {why}; SoftHSM would take another "
+            "configuration, and other tokens",
+            hint="mend SOFTHSM2_CONF, or leave it out",
+        ) from None
 
 
 def own_configuration() -> Path:
