@@ -81,7 +81,7 @@ def check_no_end_begun(store: KeyStore, name: str) -> None:
         lives = f"its API key {key.api_key_id} may live" if key.api_key_id else "its private half is still there"
         raise KeyExistsError(
             f"a `revoke` of {name!r} was interrupted, and {lives}; nothing was done",
-            hint=f"let it come to its end first: hsm-keys revoke {name} --destroy",
+            hint=f"let it come to its end first: hsm-keys revoke {key.name if store.holds(name) else name} --destroy",
         )
 
 

@@ -279,6 +279,15 @@ FOUND = {
         ("enroll",),
         (Step(0, "rotate", faults=(*turn(1), *before(4))), Step(1, "rotate", faults=after(5))),
     ),
+    "generate in Vault gave way and couldn't delete its API key, and its private half had no entry": Script(
+        _NAME,
+        "vault",
+        (),
+        (Step(0, "generate", faults=(*turn(3), Fault(Kind.UNREACHABLE, 5))), Step(1, "generate")),
+    ),
+    "generate in Vault gave way and was killed before its private half had gone": Script(
+        _NAME, "vault", (), (Step(0, "generate", faults=(*turn(3), *before(5))), Step(1, "generate"))
+    ),
 }
 
 

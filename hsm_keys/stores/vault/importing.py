@@ -2,26 +2,28 @@
 
 The mark of an import under way is the record in the phase ``importing``, with the environment that the key comes from.
 Each run writes a Transit key's name of its own into it, and binds by check-and-set what it has imported: so where a
-second run takes the mark over, either that is refused, or the first run's key is no part of the entry, and goes.
+second run takes the mark over, either that is refused, or the first run's key doesn't count, and goes. Until it has
+gone, the entry names it ``NAME+ending``: `revoke` ends it where the run that put it in couldn't.
 The key is wrapped with RSA_AES_KEY_WRAP (``signing/wrapping.py``) for the engine's own wrapping key.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from hsm_keys.errors import KeyExistsError
+from hsm_keys.errors import HsmKeysError, KeyBusyError, KeyExistsError
 from hsm_keys.signing.algorithms import KeyType, key_type_of
 from hsm_keys.signing.wrapping import wrap
 from hsm_keys.stores.key_imports import KeyImports, PendingImport, taken_over
-from hsm_keys.stores.key_names import check_new_name
+from hsm_keys.stores.key_names import ENDING, check_new_name
 from hsm_keys.stores.vault.entries import Entries, new_transit_key
 from hsm_keys.stores.vault.errors import VaultGarbledAnswerError, VaultKeyNotFoundError
-from hsm_keys.stores.vault.records import Phase, Record, Records, label_of
+from hsm_keys.stores.vault.records import Phase, Record, Records, label_of, take_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,7 +117,13 @@ class VaultImports(KeyImports):
         transit_key = self._transit.read(record.transit_key, name, record.version)
         if transit_key is None:
             raise VaultKeyNotFoundError(f"the imported key {name!r} is gone")
-        return self._key(name, self._bound(name, api_key_id, environment), transit_key)
+        try:
+            bound = self._bound(name, api_key_id, environment)
+        except KeyBusyError:
+            with suppress(HsmKeysError):  # that this run gave way says more
+                self._set_aside(name, api_key_id, environment)
+            raise
+        return self._key(name, bound, transit_key)
 
     def _bound(self, name: str, api_key_id: str, environment: str) -> Record:
         """Write the API key id into the record of this run; another one may have found the key, and done the same."""
@@ -131,11 +139,22 @@ class VaultImports(KeyImports):
         self._entries.change(name, write)
         return bound
 
-    def withdraw(self, name: str) -> None:
-        """Delete the Transit key, unless the entry names it; if it doesn't, nobody writes it there again."""
+    def _set_aside(self, name: str, api_key_id: str, environment: str) -> None:
+        """Let the entry name this run's key as one whose end has begun, unless another run has found it."""
         own = self._prepared[name].transit_key
-        if label_of(dict(self._entries.read(name).records), own) is None:
+
+        def write(records: Records) -> None:
+            if label_of(records, own) is None and name + ENDING not in records:
+                records[name + ENDING] = Record(own, api_key_id=api_key_id, environment=environment)
+
+        self._entries.change(name, write)
+
+    def withdraw(self, name: str) -> None:
+        """Delete the Transit key, unless another run has found it; if it hasn't, nobody writes it into the entry."""
+        own = self._prepared[name].transit_key
+        if label_of(dict(self._entries.read(name).records), own) in {None, name + ENDING}:
             self._transit.delete(own, name)
+            self._entries.change(name, lambda records: take_out(records, own))
 
     def end(self, name: str) -> None:
         """Remove the record of a key that never came. One that is bound is no mark any more."""
