@@ -1,17 +1,25 @@
 # ruff: noqa: INP001, D102 - a script that other benchmarks start
-"""What Python costs on the way of a request without the product: ``floors.py answer|forward SOCKET [PORT]``.
+"""What Python costs on the way of a request without the product: ``floors.py KIND SOCKET [PORT [STORE NAME]]``.
 
 ``answer`` answers each request with three signed headers that are always the same. ``forward`` parses each request and
 each answer with httptools, and passes both on as they are: a connection to the port for each client's connection.
+``sign`` does so once a thread has signed with the store's key of that name, once for each request; ``ahead`` passes the
+request on at once, and the thread signs meanwhile. Nothing is judged, written down or kept in either.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from typing import cast
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, cast
 
 from httptools import HttpRequestParser, HttpResponseParser
+
+from hsm_keys import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _HEADERS = (
     b"KALSHI-ACCESS-KEY: 00000000-0000-0000-0000-000000000000\r\nKALSHI-ACCESS-TIMESTAMP: 1790000000000\r\n"
@@ -80,10 +88,39 @@ class Client(End):
             cast("asyncio.Transport", self.other.transport).write(message)
 
 
-async def main(kind: str, path: str, port: str = "0") -> None:
+class Signing(Client):
+    """A client's end that has each request signed in a thread; one a signature ahead of it where that is enough."""
+
+    def __init__(self, port: int, sign: Callable[[], bytes], threads: ThreadPoolExecutor, *, waits: bool) -> None:
+        super().__init__(port)
+        self._sign = sign
+        self._threads = threads
+        self._waits = waits
+
+    def on_message_complete(self) -> None:
+        signed = asyncio.get_running_loop().run_in_executor(self._threads, self._sign)
+        if self._waits:
+            signed.add_done_callback(lambda _: super(Signing, self).on_message_complete())
+        else:
+            super().on_message_complete()
+
+
+def ends(kind: str, port: str, uri: str, name: str) -> Callable[[], asyncio.Protocol]:
+    """Return what makes a client's end."""
+    if kind == "answer":
+        return Answering
+    if kind == "forward":
+        return lambda: Client(int(port))
+    key, threads = open_store(uri).key(name), ThreadPoolExecutor(8 if kind == "sign" else 1)
+    message = b"1703123456789GET/trade-api/v2/portfolio/balance"
+    sys.setswitchinterval(0.0002)  # the proxy's
+    return lambda: Signing(int(port), lambda: key.sign(message), threads, waits=kind == "sign")
+
+
+async def main(kind: str, path: str, port: str = "0", uri: str = "", name: str = "") -> None:
     """Serve until it is killed."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_unix_server(Answering if kind == "answer" else lambda: Client(int(port)), path)
+    server = await loop.create_unix_server(ends(kind, port, uri, name), path)
     await server.serve_forever()
 
 
