@@ -285,9 +285,12 @@ FOUND = {
         (),
         (Step(0, "generate", faults=(*turn(3), Fault(Kind.UNREACHABLE, 5))), Step(1, "generate")),
     ),
-    "generate in Vault gave way and was killed before its private half had gone": Script(
-        _NAME, "vault", (), (Step(0, "generate", faults=(*turn(3), *before(5))), Step(1, "generate"))
-    ),
+    **{
+        f"generate in {store} gave way and was killed before its private half had gone": Script(
+            _NAME, store, (), (Step(0, "generate", faults=(*turn(first), *before(at))), Step(1, "generate"))
+        )
+        for store, first, at in (("token", 5, 9), ("vault", 3, 5))
+    },
 }
 
 

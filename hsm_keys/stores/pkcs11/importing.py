@@ -4,7 +4,8 @@ The mark of an import under way is a throwaway pair under the label ``NAME+impor
 shows that the token takes such keys before anybody relies on it. A mark is removed with its public object first, so
 that a private one alone is still a mark. Each run makes a throwaway pair of its own. Whoever takes the mark over puts
 its own in the place of the other one, and then looks whether the key has come; whoever imports the key looks at the
-mark afterwards. So at least one of two runs sees the other one, and gives way.
+mark afterwards. So at least one of two runs sees the other one, and gives way. What it has put in is ``NAME+ending``
+until it has gone: `revoke` ends it where the run couldn't.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from hsm_keys.errors import KeyExistsError, StoreError
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.wrapping import wrap
 from hsm_keys.stores.key_imports import KeyImports, PendingImport, taken_over
-from hsm_keys.stores.key_names import IMPORTING, check_new_name
+from hsm_keys.stores.key_names import ENDING, IMPORTING, check_new_name
 from hsm_keys.stores.pkcs11.attributes import ED25519_OID, read
 from hsm_keys.stores.pkcs11.errors import reason
 from hsm_keys.stores.pkcs11.halves import big_integer, public_template
-from hsm_keys.stores.pkcs11.key_pairs import check_can_sign, destroy_pair, remove_orphans
+from hsm_keys.stores.pkcs11.key_pairs import check_can_sign, destroy_pair, remove_orphans, write_label
 from hsm_keys.stores.pkcs11.marks import importing_id, read_mark, registered_id
 from hsm_keys.stores.pkcs11.objects import is_ours
 
@@ -130,17 +131,20 @@ class Pkcs11Imports(KeyImports):
         with self._store.managing("take a key that was made elsewhere") as objects:
             _check_free(objects, name)
             self._to_withdraw[name] = mark
-            _import_pair(objects, name, mark, private_key)
+            private = _import_pair(objects, name, mark, private_key)
             marks = _marks(objects, name)
             # No token refuses a second key of a label. Without any mark another run has found the key, and finished it.
             if len(objects.private_keys(name)) > 1 or (marks and self._marks.get(name) not in marks):
+                if not objects.private_keys(name + ENDING):
+                    with suppress(ckr.PKCS11Error):  # where labels are fixed, it is left as it is
+                        write_label(objects, private, name + ENDING)
                 raise taken_over(name, self._store.describe())
             return self._store.key(name)
 
     def withdraw(self, name: str) -> None:
         """Destroy the key that this run put in."""
         with self._store.managing(f"destroy the imported key {name!r}") as objects:
-            for private in objects.private_keys(name):
+            for private in [*objects.private_keys(name), *objects.private_keys(name + ENDING)]:
                 if read(private, Attribute.ID) == self._to_withdraw[name]:
                     destroy_pair(objects, private)
 
