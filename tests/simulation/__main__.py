@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("--lives", type=int, default=20_000)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--hits", type=int, default=0, help="go on until commands were killed so often at each place")
+    parser.add_argument("--hits", type=int, default=0, help="aim further lives where commands were killed less often")
     parser.add_argument("--places", action="store_true", help="print how often a command was killed at each place")
     parser.add_argument("--mutants", action="store_true", help="look for each planted fault in so many lives")
     options = parser.parse_args()
@@ -37,6 +37,7 @@ def main() -> int:
     lines = [f"{tally.lives} lives in {seconds:.0f} s: {tally.faults} faults, {kills}, {len(tally.wrong)} wrong"]
     if options.places:
         lines += [f"{count:8}  {command}: {place}" for (command, place), count in sorted(tally.kills.items())]
+        lines += [f"{count:8}  {command}: the least" for command, count in tally.least().items()]
     lines += [f"seed {name}: {violation}" for name, violation in tally.wrong[:_SHOWN]]
     print(*lines, sep="\n")  # noqa: T201
     return 1 if tally.wrong else 0

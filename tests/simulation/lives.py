@@ -58,6 +58,13 @@ class Tally:
             known = self.examples.setdefault(place, [])
             known += names[: _EXAMPLES - len(known)]
 
+    def least(self) -> dict[str, int]:
+        """Return, for each command and store, how often commands were killed at the place where they were least."""
+        found: dict[str, int] = {}
+        for (command, _), count in self.kills.items():
+            found[command] = min(count, found.get(command, count))
+        return dict(sorted(found.items()))
+
     def aims(self, hits: int) -> Iterator[Name]:
         """Give lives in which commands are killed where they were killed less often than that."""
         for place, count in sorted(self.kills.items()):

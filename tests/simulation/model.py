@@ -40,7 +40,7 @@ class Step(NamedTuple):
     kills: bool = False
 
     def __str__(self) -> str:
-        before = "$ rotate --" if self.begins else "killed before " if self.kills else ""
+        before = "$ " if self.begins else "killed before " if self.kills else ""
         return f"{self.machine}: {before}{self.what}"
 
 

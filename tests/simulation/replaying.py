@@ -28,11 +28,13 @@ from tests.simulation.world import Violated
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from tests.simulation.effects import Fault
+
 _STUCK_S: Final = 60.0
 
 
-class _Machine(Process):
-    """Runs a command, and stops before each step.
+class Machine(Process):
+    """Runs a command on one machine, and stops before each step.
 
     Args:
         number: Which machine.
@@ -58,6 +60,10 @@ class _Machine(Process):
         STAGE.world.process = None
         if self._failure is not None:
             raise self._failure
+
+    def lose(self, fault: Fault) -> None:
+        """Let something go wrong with a later call."""
+        self._faults = (fault,)
 
     def kill(self) -> None:
         """Kill it where it stands."""
@@ -86,9 +92,9 @@ class _Machine(Process):
         self._stopped.release()
 
 
-def _stop_before(step: str) -> None:
+def stop_before(step: str) -> None:
     machine = STAGE.world.process
-    if isinstance(machine, _Machine) and not machine.dead:
+    if isinstance(machine, Machine) and not machine.dead:
         machine.stop_before(step)
 
 
@@ -106,7 +112,7 @@ class _Names:
         rename = type(self._store).rename
 
         def stopping(store: Any, key: Any, label: str) -> Any:
-            _stop_before(next(steps))
+            stop_before(next(steps))
             return rename(store, key, label)
 
         with pytest.MonkeyPatch.context() as patch:
@@ -114,9 +120,9 @@ class _Names:
             return type(self._store).hand_over(self._store, name, taker, leaver, mark)
 
 
-def _stopping(step: str, real: Callable[..., Any]) -> Callable[..., Any]:
+def stopping(step: str, real: Callable[..., Any]) -> Callable[..., Any]:
     def first(*arguments: Any, **options: Any) -> Any:
-        _stop_before(step)
+        stop_before(step)
         return real(*arguments, **options)
 
     return first
@@ -129,18 +135,18 @@ def stops() -> Iterator[None]:
     condemned, keys = Rotator._condemned, TokenStore.keys
 
     def condemn(self: Any, *arguments: Any, **options: Any) -> Any:
-        _stop_before("condemn")
+        stop_before("condemn")
         with pytest.MonkeyPatch.context() as patch:
-            look = _stopping("check", lambda: keys(self._store))
+            look = stopping("check", lambda: keys(self._store))
             patch.setattr(self._store, "keys", look, raising=False)
             return condemned(self, *arguments, **options)
 
     with doubles(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Rotator, "_stage", _stopping("look", Rotator._stage))
+        patch.setattr(Rotator, "_stage", stopping("look", Rotator._stage))
         patch.setattr(Rotator, "_condemned", condemn)
-        patch.setattr(Rotator, "_destroy", _stopping("destroy", Rotator._destroy))
-        patch.setattr(module, "prove_registration", _stopping("prove", module.prove_registration))
-        patch.setattr(module, "end_api_key", _stopping("delete", module.end_api_key))
+        patch.setattr(Rotator, "_destroy", stopping("destroy", Rotator._destroy))
+        patch.setattr(module, "prove_registration", stopping("prove", module.prove_registration))
+        patch.setattr(module, "end_api_key", stopping("delete", module.end_api_key))
         patch.setattr(module, "RenamesKeys", type("Names", (), {"of": staticmethod(_Names)}))
         yield
 
@@ -157,7 +163,7 @@ class Walk:
         self._life = Life(Script(Name(1), "token", ("enroll",) if unfinished else ("enroll", "rotate"), ()))
         STAGE.begin(self._life.world)
         self._life._begin()
-        self._machines: dict[int, _Machine] = {}
+        self._machines: dict[int, Machine] = {}
         if unfinished:
             self._begin(0, "")
             while self._machines[0].at != "give":
@@ -203,7 +209,7 @@ class Walk:
         session = commands.Session(
             self._life.store.open, Connect(kalshi), self._life._bootstraps["prod"], lambda _: None
         )
-        self._machines[number] = _Machine(
+        self._machines[number] = Machine(
             number,
             lambda: commands.rotate(session, NAME, finish=command == "finish", abort=command == "abort"),
         )

@@ -28,11 +28,13 @@ _USUAL = 3_000
 def test_in_no_life_anything_is_so_that_must_never_be() -> None:
     """Few lives are lived in this process: others would first have to load all that lives need."""
     lives = LIVES or _USUAL
-    tally = live_all(0, lives, os.cpu_count() or 1) if LIVES else live([Name(seed) for seed in range(lives)])
+    hits = lives // 1000
+    tally = live_all(0, lives, os.cpu_count() or 1, hits) if LIVES else live([Name(seed) for seed in range(lives)])
     print(f"{lives} lives, {tally.faults} faults, {tally.kills.total()} kills")  # noqa: T201 - for pytest -rP
     for (command, place), count in sorted(tally.kills.items()):
         print(f"{count:8}  {command}: {place}")  # noqa: T201
     assert tally.wrong == []
+    assert not LIVES or min(tally.least().values()) >= hits
 
 
 def test_a_seed_is_the_same_life_each_time() -> None:
