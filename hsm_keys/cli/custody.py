@@ -10,7 +10,7 @@ import click
 from hsm_keys.cli.accepting import accept_option, report_unused
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import auth_option, settings_options
-from hsm_keys.cli.output import print_json, print_line, print_table, report_attestation
+from hsm_keys.cli.output import print_json, print_line, print_table, print_verdict, report_attestation
 from hsm_keys.cli.pages import check_folder, write_page
 from hsm_keys.cli.session import account_to_look_at, connector, no_manager, opened_stores, reporting
 from hsm_keys.errors import KeyProblemError
@@ -106,7 +106,11 @@ def _print(entries: Sequence[CustodyEntry], *, whole: bool) -> None:
         click.echo()
         _print_entry(entry)
     accepted = ", but those that are accepted elsewhere" if any(entry.accepted for entry in entries) else ""
-    click.echo(f"\nevery key is in custody{accepted}" if whole else "\nnot every key is in custody")
+    click.echo()
+    if whole:
+        print_verdict("every key is in custody", accepted, colour="green")
+    else:
+        print_verdict("not every key is in custody", colour="red")
 
 
 def _print_entry(entry: CustodyEntry) -> None:

@@ -9,7 +9,7 @@ import click
 
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import settings_options
-from hsm_keys.cli.output import print_json, print_line
+from hsm_keys.cli.output import print_json, print_line, print_verdict
 from hsm_keys.cli.session import bootstrap_signer, connector, kalshi_base_url, opened_store, reporting
 from hsm_keys.cli.store_uri import store_uri
 from hsm_keys.stores import backend_of
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["doctor"]
 
+_COLOURS = {"ok": "green", "warning": "yellow", "problem": "red", "skipped": "white"}
 _SUMMARY = {"ok": "all is well", "warning": "it works, with warnings", "problem": "there are problems"}
 
 
@@ -44,10 +45,10 @@ def doctor(settings: Settings) -> int:
             print_json({"checks": [check.as_dict() for check in checks], "verdict": verdict})
         else:
             for check in checks:
-                print_line(f"{check.verdict:<8} {check.name}: {check.message}")
+                print_verdict(f"{check.verdict:<8}", f" {check.name}: {check.message}", colour=_COLOURS[check.verdict])
                 if check.remedy:
                     print_line(f"         {check.remedy}")
-            click.echo(_SUMMARY[verdict])
+            print_verdict(_SUMMARY[verdict], colour=_COLOURS[verdict])
     return exit_code
 
 

@@ -14,6 +14,7 @@ from hsm_keys.errors import HsmKeysError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from typing import TextIO
 
     from hsm_keys.kalshi.attestation import Attestation
 
@@ -26,6 +27,7 @@ __all__ = [
     "print_line",
     "print_rows",
     "print_table",
+    "print_verdict",
     "report_attestation",
     "wants_json",
 ]
@@ -60,6 +62,11 @@ def _encodable(value: Any) -> Any:
 def print_line(line: str, *, err: bool = False) -> None:
     """Print one line, in which a key's name can't write over others: Kalshi takes any characters in one."""
     click.echo(_visible(line), err=err)
+
+
+def print_verdict(verdict: str, rest: str = "", *, colour: str) -> None:
+    """Print one line that begins with a verdict; on a terminal that shows colours the verdict has one."""
+    click.echo(_coloured(verdict, colour, sys.stdout) + _visible(rest))
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -175,17 +182,17 @@ def _tell(code: str, message: str, hint: str, *, as_json: bool, exit_code: int) 
 
         _last_words(json.dumps(_encodable({"error": {"code": code, "message": message, "hint": hint}})))
     else:
-        _last_words(_in_red("error:") + _visible(f" {message} [{code}]"))
+        _last_words(_coloured("error:", "red", sys.stderr) + _visible(f" {message} [{code}]"))
         if hint:
             _last_words(_visible(f"hint: {hint}"))
     return exit_code
 
 
-def _in_red(text: str) -> str:
-    """Return a text in red where stderr is a terminal that shows colours, and nobody asked for none (no-color.org)."""
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stderr.isatty():
+def _coloured(text: str, colour: str, stream: TextIO | None) -> str:
+    """Return a text in a colour if a terminal shows it that has some, and nobody asked for none (no-color.org)."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or stream is None or not stream.isatty():
         return text
-    return click.style(text, fg="red", bold=True)
+    return click.style(text, fg=colour, bold=True)
 
 
 def _last_words(text: str) -> None:

@@ -12,7 +12,7 @@ from hsm_keys.cli.accepting import accept_option, report_unused
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.confirming import confirm, require_consent, yes_option
 from hsm_keys.cli.options import auth_option, settings_options
-from hsm_keys.cli.output import print_json, print_line
+from hsm_keys.cli.output import print_json, print_line, print_verdict
 from hsm_keys.cli.session import account_to_look_at, connector, no_manager, opened_stores, reporting
 from hsm_keys.errors import KeyProblemError
 
@@ -82,14 +82,14 @@ def _in_environment(settings: Settings, finding: Finding) -> Finding:
 
 def _print(unfixed: Sequence[Finding], fixed: Sequence[Finding], accepted: Sequence[Finding]) -> None:
     for finding in fixed:
-        print_line(f"fixed {finding.code}: {finding.repair}")
+        print_verdict("fixed", f" {finding.code}: {finding.repair}", colour="green")
     for finding in accepted:
         print_line(f"accepted: API key {finding.api_key_id} ({finding.name}) is elsewhere on purpose")
     for finding in unfixed:
-        print_line(f"{finding.code}: {finding.message}")
+        print_verdict(f"{finding.code}:", f" {finding.message}", colour="yellow")
         if finding.repair:
             print_line(f"  --fix can {finding.repair}")
         if finding.command:
             print_line(f"  next: {finding.command}")
     if not unfixed:
-        click.echo("all is as it should be")
+        print_verdict("all is as it should be", colour="green")

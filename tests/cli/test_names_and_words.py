@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -12,7 +13,7 @@ import click
 import pytest
 
 from hsm_keys import __version__
-from hsm_keys.cli.output import print_table
+from hsm_keys.cli.output import print_table, print_verdict
 from tests.support.canaries import commands, run
 from tests.support.cli import ROOT, run_json
 
@@ -120,3 +121,25 @@ def test_colour_is_for_terminals_that_want_it(environment: dict[str, str], *, co
     shown = _on_a_terminal(**environment)
     assert b"there is no error code" in shown
     assert (b"\x1b[" in shown) is coloured
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "coloured"),
+    [("TERM", "xterm", True), ("NO_COLOR", "1", False), ("TERM", "dumb", False)],
+)
+def test_a_verdict_has_a_colour_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, *, coloured: bool
+) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, value)
+    for stdout, shown in ((_Terminal(), coloured), (io.StringIO(), False)):
+        monkeypatch.setattr(sys, "stdout", stdout)
+        print_verdict("problem ", " pin: \x1b[2J", colour="red")
+        line = "\x1b[31m\x1b[1mproblem \x1b[0m" if shown else "problem "
+        assert stdout.getvalue() == line + " pin: \\x1b[2J\n", "what isn't ours can't steer the terminal"
