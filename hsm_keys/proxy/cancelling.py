@@ -98,7 +98,11 @@ class Cancelling:
         if status is not None and not done:
             problem = f"Kalshi refused to cancel, with status {status}"
         report = {"status": status, "problem": problem, "resting": resting}
-        _log.warning("cancelled all orders: %s", report)
+        rest = "not known" if resting is None else resting
+        if done:
+            _log.warning("Kalshi cancelled all orders; resting now: %s", rest)
+        else:
+            _log.error("it isn't confirmed that all orders are cancelled: %s; resting now: %s", problem, rest)
         try:
             self._trail.append("cancel_all", status=status, resting=resting)
         except AuditError as error:

@@ -158,8 +158,12 @@ def test_a_token_that_hangs_delays_nothing() -> None:
     asyncio.run(run())
 
 
-@pytest.mark.parametrize(("breaks", "status"), [(1, 204), (2, None)])
-def test_a_connection_that_breaks_costs_no_further_signature(breaks: int, status: int | None) -> None:
+@pytest.mark.parametrize(
+    ("breaks", "status", "said"), [(1, 204, "Kalshi cancelled all"), (2, None, "it isn't confirmed that all")]
+)
+def test_a_connection_that_breaks_costs_no_further_signature(
+    breaks: int, status: int | None, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async def run() -> None:
         kalshi, token = Kalshi(), Token(HELD)
         token.goes_on.set()
@@ -169,6 +173,7 @@ def test_a_connection_that_breaks_costs_no_further_signature(breaks: int, status
         assert (kalshi.cancels, kalshi.urgent[:2]) == ([HELD, HELD], [True, False])
 
     asyncio.run(run())
+    assert [record.message.split(" orders")[0] for record in caplog.records] == [said]
 
 
 def test_what_comes_late_is_cancelled_too_while_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
