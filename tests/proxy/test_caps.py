@@ -123,6 +123,10 @@ def test_what_kalshi_refused_is_given_back(said: str) -> None:
         (201, '{"order_id":"o1","fill_count":1,"remaining_count":2}'),
         (201, '{"order_id":"o1","client_order_id":"another","fill_count":"0","remaining_count":"0"}'),
         (201, '{"fill_count":"0","remaining_count":"0"}'),
+        (201, '{"order_id":"o1","fill_count":"0"}'),
+        (201, '{"order_id":"o1","remaining_count":"0"}'),
+        (201, '{"order_id":5,"fill_count":"0","remaining_count":"0"}'),
+        (201, '{"order_id":"","fill_count":"0","remaining_count":"0"}'),
     ],
 )
 def test_what_kalshi_did_not_say_is_kept(status: int, said: str) -> None:
@@ -319,5 +323,5 @@ def test_under_any_cap_an_order_has_a_name_and_a_known_cost(cap: str) -> None:
 @pytest.mark.parametrize("value", ["0", '"0"', '"-1"', "1.5", '"1.00001"', '"1e3"', "true", '""', '" 1"', "-1"])
 @pytest.mark.parametrize("cap", ["max_order_dollars", "max_dollars_a_day", "max_open_dollars"])
 def test_dollars_are_whole_or_decimal_strings(cap: str, value: str) -> None:
-    with pytest.raises(UsageError, match=cap):
+    with pytest.raises(UsageError, match=rf'{cap}.*a whole number, or a string such as "50.25", and more than nothing'):
         parse_policy(f"version = 1\n[clients.default]\n[all]\n{cap} = {value}")

@@ -50,6 +50,28 @@ def test_an_order_is_amended_again_once_the_amendment_is_answered() -> None:
     assert trader.amend("5").allowed
 
 
+@pytest.mark.parametrize("other", [{"ticker": "KXTEST-2"}, {"side": "ask"}])
+def test_an_amendment_names_the_market_and_the_side_of_its_order(other: dict[str, str]) -> None:
+    trader = Trader("[clients.default]\nmax_open_dollars = 500")
+    answered(trader.send(trader.order("10")), filled="0", remaining="10")
+    assert reason(trader.amend("10", **other)) == ("amend", "the order is of another market or side")
+
+
+def test_an_ask_is_amended_at_what_it_may_cost() -> None:
+    trader = Trader("[clients.default]\nmax_open_dollars = 500")
+    answered(trader.send(trader.order("10", side="ask")), filled="0", remaining="10")
+    answered(trader.amend("10", "0.2000", side="ask"), filled="0", remaining="10", status=200)
+    assert trader.judge.reservations.account("default").open == 10 * 8000
+
+
+@pytest.mark.parametrize("said", ["[]", '{"order_id":"o1"}', '{"order_id":"o1","remaining_count":"21"}'])
+def test_an_amendment_of_which_too_little_is_said_is_held_beside_its_order(said: str) -> None:
+    trader = Trader("[clients.default]\nmax_open_dollars = 500")
+    answered(trader.send(trader.order("10")), filled="0", remaining="10")
+    refused(trader.amend("20"), 200, said)
+    assert trader.judge.reservations.account("default").open == 30 * 5000
+
+
 @pytest.mark.parametrize(("cap", "is_allowed"), [("22", True), ("21.99", False)])
 def test_what_an_amendment_may_fill_counts_in_its_market(cap: str, *, is_allowed: bool) -> None:
     trader = Trader(f'[clients.default]\nmax_contracts_a_market = "{cap}"')
@@ -108,6 +130,7 @@ def test_what_a_batch_of_cancels_did_not_take_away_was_filled() -> None:
         ([{"fill_count": "2", "remaining_count": "8", "order_id": "o1"}], 0, 15),
         ([{"error": {"code": "x"}, "order_id": "o1"}, {"error": {"code": "x"}}], 0, 10),
         ({}, 0, 15),
+        (None, 0, 15),
         ("no list", 0, 15),
     ],
 )
@@ -115,7 +138,7 @@ def test_each_order_of_a_batch_has_its_own_answer(said: Any, spent: int, live: i
     trader = Trader("[clients.default]\nmax_dollars_a_day = 50")
     verdict = trader.send(trader.order("10"), trader.order("5"))
     assert verdict.hold is not None
-    verdict.hold.hear(201, "", json.dumps({"orders": said}).encode())
+    verdict.hold.hear(201, "", json.dumps([said] if said is None else {"orders": said}).encode())
     verdict.hold.end(was_sent=True)
     account = trader.judge.reservations.account("default")
     assert (account.day.total, account.live) == (spent * 5000, live * 5000)
@@ -138,6 +161,32 @@ def test_a_cancel_is_looked_up_if_its_answer_does_not_say_all(path: str, method:
     doubts.clear()
     verdict.hold.end(was_sent=True)
     assert doubts
+
+
+def test_whether_anything_has_to_be_looked_up() -> None:
+    """One order of a batch is enough; what Kalshi has said clearly isn't asked for again."""
+    trader = Trader("[clients.default]\nmax_dollars_a_day = 50")
+    doubts: list[str] = []
+    trader.judge.reservations.on_doubt = lambda: doubts.append("!")
+    answered(trader.send(trader.order("1")), filled="0", remaining="1", order_id="o0")
+    assert not doubts
+    said = [{}, {"fill_count": "0", "remaining_count": "5", "order_id": "o2"}]
+    refused(trader.send(trader.order("10"), trader.order("5")), 201, json.dumps({"orders": said}))
+    assert doubts
+    doubts.clear()
+    cancel = trader.judge.judge("default", "DELETE", f"{V2}/portfolio/events/orders/o2", None, at=NOON, now=0)
+    assert cancel.hold is not None
+    cancel.hold.end(was_sent=True)
+    assert doubts, "its answer never came"
+
+
+def test_an_order_that_is_over_is_cancelled_once_more_without_harm() -> None:
+    trader = Trader("[clients.default]\nmax_open_dollars = 50")
+    for name in ("o1", "o2"):
+        answered(trader.send(trader.order("10")), filled="0", remaining="10", order_id=name)
+    for _ in range(2):
+        trader.cancel("/o1", {"order_id": "o1", "reduced_by": "10"})
+    assert trader.judge.reservations.account("default").open == 10 * 5000
 
 
 @pytest.mark.parametrize(
@@ -185,6 +234,16 @@ def test_what_a_denial_says(rules: str, order: dict[str, Any], why: str) -> None
     assert reason(denied) == (rules.partition(" ")[0], why)
 
 
+def test_what_a_denial_says_of_a_name_and_of_all_clients() -> None:
+    trader = Trader("[clients.default]\n[all]\nmax_order_dollars = 5")
+    order = trader.order("10")
+    assert trader.send(order).allowed
+    named = ("client_order_id", "an order of that client_order_id may still fill: use a new one")
+    assert reason(trader.send(order)) == named
+    why = "an order may cost $5.5000; $5.0000 is allowed to all clients"
+    assert reason(trader.send(trader.order("11"))) == ("max_order_dollars", why)
+
+
 def test_where_a_cap_was_lowered_nothing_is_left_of_it() -> None:
     trader = Trader("[clients.default]\nmax_open_dollars = 50\nmax_dollars_a_day = 50\nmax_contracts_a_market = 50")
     answered(trader.send(trader.order("20")), filled="0", remaining="20")
@@ -214,4 +273,6 @@ def test_a_batch_that_holds_an_order_twice_says_after_which_time_it_goes_out_aga
         ("[clients.default]\nduplicate_seconds = 5\n[all]\nduplicate_seconds = 6", 6),
     ):
         trader = Trader(rules)
-        assert trader.send(trader.order(), trader.order()).retry_after == seconds
+        denied = trader.send(trader.order(), trader.order())
+        assert denied.retry_after == seconds
+        assert reason(denied)[1] == f"that order went out already; again in {seconds} s"
