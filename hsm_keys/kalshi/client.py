@@ -102,6 +102,7 @@ class _Base:
         return cls(RequestSigner(key), base_url=base_url, environment=environment, exchange=exchange)
 
     @classmethod
+    @hides_its_arguments
     def from_env(
         cls,
         env: Mapping[str, str] = os.environ,

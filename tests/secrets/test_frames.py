@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from hsm_keys import KalshiClient, open_store
-from hsm_keys.errors import HsmKeysError
+from hsm_keys.errors import HsmKeysError, NetworkError
 from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
 from hsm_keys.signing.environments import resolve
 from hsm_keys.signing.pem import PemKey, load_private_key
@@ -16,6 +16,7 @@ from hsm_keys.stores.awskms.uri import AwsKmsUri
 from hsm_keys.stores.isolated.process import _environment
 from hsm_keys.stores.pins import PinWanted, resolve_pin
 from hsm_keys.stores.uri import Pkcs11Uri
+from tests.support import ministack
 from tests.support.canaries import CANARIES, PEM, PIN, pieces
 
 if TYPE_CHECKING:
@@ -132,7 +133,19 @@ def test_a_private_key_in_the_wrong_place(tmp_path: Path) -> None:
         {"KALSHI_KEY_ID": ID, "KALSHI_PRIVATE_KEY": PEM, "KALSHI_PRIVATE_KEY_PATH": "x"},
     ):
         check(partial(bootstrap_key_from_env, env), PEM)
+        check(partial(KalshiClient.from_env, env), PEM)
     check(lambda: resolve(env={"KALSHI_DEMO": "perhaps", "KALSHI_PRIVATE_KEY": PEM}), PEM)
+
+
+def test_aws_credentials_when_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = f"secret-{PIN}"
+    ministack.credentials(monkeypatch, "http://127.0.0.1:9", secret=secret)
+    with open_store("awskms:///?region=us-east-1&attempts=1") as store, pytest.raises(NetworkError) as caught:
+        store.key("prod")
+    frames = [frame for error in _chain(caught.value) for frame in _frames(error.__traceback__)]
+    shown = [repr(frame.f_locals) for frame in frames if "/hsm_keys/" in frame.f_code.co_filename]
+    assert shown
+    assert not [each for each in shown if secret in each]
 
 
 def test_no_child_gets_a_pin_or_a_key_by_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:

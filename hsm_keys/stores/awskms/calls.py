@@ -123,7 +123,7 @@ class RegionalCaller:
         while True:
             region = order[attempts % len(order)]
             attempts += 1
-            credentials = self._connection.credentials.get_frozen_credentials()
+            renewed = self._connection.credentials.renewal()
             try:
                 return call(self._connection.client(region, budget.patience), region)
             except (AwsCredentialsError, AwsThrottledError, *_DOWN) as error:
@@ -134,7 +134,7 @@ class RegionalCaller:
             if attempts >= budget.attempts or spare_s < 0:
                 raise _counted(failure, attempts, time.monotonic() - started)
             if isinstance(failure, AwsCredentialsError):
-                if not self._connection.credentials.renewed(credentials, spare_s):
+                if not renewed(spare_s):
                     raise _counted(failure, attempts, time.monotonic() - started)
             elif len(order) == 1:
                 time.sleep(min(spare_s, budget.total_s * _PAUSE_SHARE * random.uniform(0.5, 1.0)))  # noqa: S311 - jitter

@@ -149,8 +149,7 @@ class KmsConnection:
         """Answer botocore's event ``needs-retry``: 0 sends the call again at once, signed anew; None doesn't."""
         if attempts > 1 or response is None or not refuses_credentials(response[1]):
             return None
-        used = self.credentials.get_frozen_credentials()
-        return 0.0 if self.credentials.renewed(used, timeout_s) else None
+        return 0.0 if self.credentials.renewal()(timeout_s) else None
 
     def release(self) -> None:
         """Give the connection back; the last user closes it."""

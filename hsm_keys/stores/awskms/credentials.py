@@ -99,6 +99,11 @@ class SteadyCredentials(Credentials):  # type: ignore[misc]  # botocore has no a
         """Return the snapshot; botocore asks before each request."""
         return self._frozen
 
+    def renewal(self) -> Callable[[float], bool]:
+        """Return ``renewed`` for the credentials of now: a frame that goes home with an error can hold it."""
+        used = self._frozen
+        return lambda timeout_s: self.renewed(used, timeout_s)
+
     def renewed(self, refused: Any, timeout_s: float) -> bool:
         """Have credentials looked up now, and tell whether there are others than those that AWS refused.
 
