@@ -147,10 +147,9 @@ def test_what_went_out_is_remembered_for_ten_minutes_whatever_goes_out_meanwhile
     for at_ms in range(10**12, 10**12 + 600_000, 100_000):
         duplicates.note("maker", [f"c{at_ms}"], at_ms)
         duplicates.note("maker", ["again"], at_ms)
-    now_ms = 10**12
-    demand = Demand([ORDER._replace(client_order_id=f"c{now_ms}")])
+    demand, now_ms = Demand([ORDER._replace(client_order_id=f"c{10**12}")]), 0
     clock = CapClock(lambda: 0, lambda: now_ms * MS)
-    clock.now_ms = lambda: 10**12 + 599_999  # type: ignore[method-assign]
+    now_ms = 10**12 + 599_999
     assert duplicates.against("maker", 600_000, None, demand, clock) is not None
     assert [key for _, key, _ in duplicates.items()].count("again") == 1
 
