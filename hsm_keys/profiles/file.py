@@ -87,6 +87,7 @@ def _home() -> Path:
         raise UsageError("this user has no home folder to look for profiles in", hint="set XDG_CONFIG_HOME") from None
 
 
+@hides_its_arguments
 def chosen_profile(name: str | None, env: Mapping[str, str] = os.environ) -> Profile | None:
     """Return the profile that counts: the one named, else that of ``HSM_KEYS_PROFILE``, else the file's default.
 

@@ -10,11 +10,13 @@ import pytest
 from hsm_keys import KalshiClient, open_store
 from hsm_keys.errors import HsmKeysError, NetworkError
 from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
+from hsm_keys.profiles.file import chosen_profile
 from hsm_keys.signing.environments import resolve
 from hsm_keys.signing.pem import PemKey, load_private_key
 from hsm_keys.stores.awskms.uri import AwsKmsUri
 from hsm_keys.stores.isolated.process import _environment
 from hsm_keys.stores.pins import PinWanted, resolve_pin
+from hsm_keys.stores.pkcs11.softhsm_conf import tokens_folder
 from hsm_keys.stores.uri import Pkcs11Uri
 from tests.support import ministack
 from tests.support.canaries import CANARIES, PEM, PIN, pieces
@@ -146,6 +148,17 @@ def test_aws_credentials_when_nobody_answers(monkeypatch: pytest.MonkeyPatch) ->
     shown = [repr(frame.f_locals) for frame in frames if "/hsm_keys/" in frame.f_code.co_filename]
     assert shown
     assert not [each for each in shown if secret in each]
+
+
+def test_the_environment_when_a_variable_of_it_leads_nowhere(
+    monkeypatch: pytest.MonkeyPatch, token_variables: dict[str, str]
+) -> None:
+    monkeypatch.setenv("SOFTHSM2_CONF", "/nowhere/softhsm2.conf")
+    monkeypatch.setenv("HSM_KEYS_PROFILE", "nobody")
+    monkeypatch.setenv("HSM_KEYS_PIN", PIN)
+    check(lambda: open_store(token_variables["HSM_KEYS_STORE"]), PIN)
+    check(tokens_folder, PIN)
+    check(lambda: chosen_profile(None), PIN)
 
 
 def test_no_child_gets_a_pin_or_a_key_by_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:

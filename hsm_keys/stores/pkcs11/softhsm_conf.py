@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import StoreError, StoreNotFoundError
 from hsm_keys.files import write_whole
-from hsm_keys.values import shown_path
+from hsm_keys.values import hides_its_arguments, shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +29,7 @@ _SYSTEMS: Final = (
 _TOKENDIR: Final = re.compile(r"^\s*directories\.tokendir\s*=\s*(\S.*?)\s*$", re.MULTILINE)
 
 
+@hides_its_arguments
 def check_configuration(env: Mapping[str, str] = os.environ) -> None:
     """Make sure that the configuration that was named can be read: SoftHSM would take another one in silence.
 
@@ -56,6 +57,7 @@ def own_configuration() -> Path:
     return Path.home() / ".config" / "softhsm2" / "softhsm2.conf"
 
 
+@hides_its_arguments
 def tokens_folder(env: Mapping[str, str] = os.environ) -> Path | None:
     """Return the folder in which this user can make tokens, as SoftHSM is configured; None if there is none.
 
