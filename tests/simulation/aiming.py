@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 _MOST: Final = {True: 8, False: 40}
 """Up to which change, and up to which effect, something goes wrong."""
 
-_AFTER: Final = {**AFTER, ("enroll", "rotate"): (*AFTER["enroll", "rotate"], "page-old")}
+_AFTER: Final = {
+    **AFTER,
+    (): (*AFTER[()], "revoke"),
+    ("enroll", "rotate"): (*AFTER["enroll", "rotate"], "page-old"),
+}
 
 _WRONG_PLACE: Final = 0.2
 """How often a command is pointed at the other environment."""
@@ -60,6 +64,9 @@ def aimed_at(commands: Collection[str], seed: int) -> Script:
         for number in range(source.choice((2, 2, 3)))
     )
     plain = script_of(seed)
+    elsewhere = begin == () and steps[0].command == "revoke"  # there is nothing to revoke but what Kalshi alone has
+    if elsewhere:
+        steps = (replace(steps[0], environment="demo"), *steps[1:])
     return replace(
         plain,
         name=Name(seed),
@@ -68,7 +75,7 @@ def aimed_at(commands: Collection[str], seed: int) -> Script:
         bootstrap=plain.bootstrap or begin in {(), ("mint",)},
         lag_s=source.choice((0.0, 0.4, 1.5)) if kinds is _KINDS else 0.0,
         skew_s=0.0,
-        bystander=source.random() < _BYSTANDER,
+        bystander=elsewhere or source.random() < _BYSTANDER,
         yesterday=-1,
     )
 

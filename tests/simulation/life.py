@@ -83,7 +83,7 @@ class Lived:
     Args:
         violation: What must not be; empty if nothing.
         story: Who did what.
-        kills: Where commands were killed, and in which step.
+        kills: Where commands were killed, and which was the last step that had begun by then.
         faults: How many faults hit.
     """
 
@@ -127,6 +127,8 @@ class Life:
         self.ended: list[tuple[Step, Ended]] = []
         self.theirs: set[str] = set()
         self._hits = 0
+        self._begun = 0
+        """The last of the steps that were begun."""
         self._under_way = 0
         """How many commands run, or wait for others' turns."""
         self._kills: list[tuple[Place, int]] = []
@@ -216,6 +218,7 @@ class Life:
     def _operate(self, steps: list[tuple[int, Step]]) -> None:
         for number, step in steps:
             self.world.clock.pass_(step.pause_s)
+            self._begun = max(self._begun, number)
             snapshot = self.store.snapshot() if self.script.yesterday == number else None
             self.ended.append((step, self._run(step)))
             if snapshot is not None:
@@ -295,8 +298,7 @@ class Life:
         except Killed:
             ended = Ended(-9)
             if process.killed_at:
-                number = next(number for number, each in enumerate(self.script.steps) if each is step)
-                self._kills.append(((process.what, process.killed_at), number))
+                self._kills.append(((process.what, process.killed_at), self._begun))
         except HsmKeysError as error:
             ended = Ended(error.exit_code, error.code, message=error.message)
             world.tell(f"ends with {error.exit_code}: {error.message[:150]}")

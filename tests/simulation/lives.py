@@ -24,7 +24,7 @@ _Out = TypeVar("_Out")
 
 _BATCH: Final = 500
 _EXAMPLES: Final = 40
-_ROUNDS: Final = 6
+_ROUNDS: Final = 10
 _PATIENCE_S: Final = 600.0
 """How long one batch may take; else a process of ours was killed, or hangs."""
 _GARBAGE: Final = 100_000
@@ -69,8 +69,8 @@ class Tally:
         """Give lives in which commands are killed where they were killed less often than that."""
         for place, count in sorted(self.kills.items()):
             missing = max(0, hits - count)
-            for number, (seed, step, _) in enumerate(islice(cycle(self.examples[place]), missing), count):
-                yield Name(seed, step, number)
+            for number, example in enumerate(islice(cycle(self.examples[place]), missing), count):
+                yield example.going_on(number)
 
 
 def live(names: Sequence[Name]) -> Tally:
@@ -84,8 +84,9 @@ def live(names: Sequence[Name]) -> Tally:
             for place, step in lived.kills:
                 tally.kills[place] += 1
                 examples = tally.examples.setdefault(place, [])
-                if len(examples) < _EXAMPLES and name.step in {-1, step}:
-                    examples.append(Name(name.seed, step, name.number))
+                example = name.up_to(step)
+                if len(examples) < _EXAMPLES and example is not None:
+                    examples.append(example)
             if lived.violation:
                 tally.wrong.append((name, lived.violation))
     return tally

@@ -35,18 +35,33 @@ class Name(NamedTuple):
         seed: Its seed.
         step: Up to which step it is that seed's; -1 for all of it.
         number: Which one of the lives that go on otherwise after that.
+        later: Up to which later step it is that life; -1 for all of it.
+        again: Which one of the lives that go on otherwise after that one.
     """
 
     seed: int
     step: int = -1
     number: int = 0
+    later: int = -1
+    again: int = 0
+
+    def up_to(self, step: int) -> Name | None:
+        """Return the name of those lives that are the same up to a step; None if there is none."""
+        if self.step in {-1, step}:
+            return Name(self.seed, step)
+        return self._replace(later=step, again=0) if self.later in {-1, step} and step > self.step else None
+
+    def going_on(self, number: int) -> Name:
+        """Return the name of the life that goes on in another way after the step up to which it is given."""
+        return self._replace(number=number) if self.later < 0 else self._replace(again=number)
 
     @classmethod
     def parse(cls, text: str) -> Name:
         return cls(*map(int, text.split(":")))
 
     def __str__(self) -> str:
-        return str(self.seed) if self.step < 0 else ":".join(map(str, self))
+        parts = self[:1] if self.step < 0 else self[:3] if self.later < 0 else self
+        return ":".join(map(str, parts))
 
 
 @dataclass(frozen=True)
@@ -187,12 +202,18 @@ def _fault(source: random.Random, *, alone: bool) -> Fault:
     return Fault(Kind.TURN, at, changes)
 
 
-def script_of(seed: int, step: int = -1, number: int = 0) -> Script:
-    """Make the life of a seed, or one that is the same up to a step, and goes on otherwise."""
+def script_of(seed: int, step: int = -1, number: int = 0, later: int = -1, again: int = 0) -> Script:
+    """Make the life of a seed, or one that is the same up to a step, and goes on otherwise; see ``Name``."""
     script = _script_of(seed)
-    if step < 0:
-        return script
-    source = random.Random(f"life {seed} after {step}, {number}")  # noqa: S311 - to be repeated
+    if step >= 0:
+        script = _otherwise(script, step, f"life {seed} after {step}, {number}")
+    if later >= 0:
+        script = _otherwise(script, later, f"life {seed} after {step}, {number} and {later}, {again}")
+    return replace(script, name=Name(seed, step, number, later, again))
+
+
+def _otherwise(script: Script, step: int, chance: str) -> Script:
+    source = random.Random(chance)  # noqa: S311 - to be repeated
     operators = 1 + max(each.operator for each in script.steps)
     later = [
         Step(
@@ -205,7 +226,6 @@ def script_of(seed: int, step: int = -1, number: int = 0) -> Script:
     ]
     return replace(
         script,
-        name=Name(seed, step, number),
         steps=(*script.steps[: step + 1], *later),
         yesterday=script.yesterday if script.yesterday <= step else -1,
     )
