@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 from functools import cache
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.loaders import create_loader  # type: ignore[import-untyped]  # botocore has no annotations
@@ -24,8 +25,9 @@ from tests.support.shim import Shim
 from tests.support.softhsm import SoftHsm, TestToken
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
+    from ssl import SSLContext
 
     from hsm_keys import KeyStore
 
@@ -130,6 +132,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line("deselected: tests of Kalshi's SDKs, none of which runs on this Python")
 
 
+def _once_for_each_bundle(create: Callable[..., SSLContext]) -> Callable[..., SSLContext]:
+    """Read a bundle of certificates once, and not for each client of a test: it takes longer than most tests."""
+    once = cache(lambda _bundles, arguments, keywords: create(*arguments, **dict(keywords)))
+    names = ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")
+
+    def created(*arguments: Any, **keywords: Any) -> SSLContext:
+        bundles = tuple(os.environ.get(name) for name in names)
+        try:
+            return once(bundles, arguments, tuple(keywords.items()))
+        except TypeError:  # given with something that can't be compared
+            return create(*arguments, **keywords)
+
+    return created
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _made_once() -> Iterator[None]:
     """Make once a process what takes longer than most tests: the sandboxes' bootstrap keys, and AWS's models read.
@@ -139,6 +156,9 @@ def _made_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hsm_keys.sandbox.server.generate_pair", cache(generate_pair))
         patch.setattr("botocore.session.create_loader", cache(create_loader))
+        for name in ("httpx._transports.default", "httpx2._transports.default"):
+            transports = import_module(name)
+            patch.setattr(transports, "create_ssl_context", _once_for_each_bundle(transports.create_ssl_context))
         for seconds in ("SETTLE_S", "LATE_S"):
             patch.setattr(f"hsm_keys.lifecycle.ending.{seconds}", SETTLE_S)
         yield

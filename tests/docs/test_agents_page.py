@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.cli import ROOT, run_cli, run_json
+from tests.support.cli import ED25519, ROOT, run_cli, run_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +84,7 @@ def test_its_commands_run_an_agent_and_stop_it(
 ) -> None:
     monkeypatch.setenv("HSM_KEYS_STORE", token.uri_without_pin)
     monkeypatch.setenv("HSM_KEYS_PIN_FILE", str(token.pin_file))
-    run_json("enroll", "--name", "prod")
+    run_json("enroll", "--name", "prod", *ED25519)
     words = shlex.split(_block("sh", "hsm-keys run"))
     assert words[-2:] == ["python", "agent.py"]
     command = [sys.executable, "-m", "hsm_keys", *words[1:-2], sys.executable, "-c", AGENT]

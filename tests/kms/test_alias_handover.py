@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hsm_keys import KeyType
 from hsm_keys.errors import KeyExistsError
 from hsm_keys.stores.awskms import open_kms
 from hsm_keys.stores.awskms.tags import KeyCreation, alias_of, name_of_alias
@@ -52,7 +53,7 @@ def test_an_alias_with_a_folder_of_its_own_keeps_its_name() -> None:
 
 
 def test_the_alias_moves_and_both_keys_go_on_signing(store: AwsKmsStore) -> None:
-    old = store.bind(store.generate("prod"), OLD_ID, "prod")
+    old = store.bind(store.generate("prod", KeyType.ED25519), OLD_ID, "prod")
     new = store.bind(store.generate_like(old, "prod" + SUCCESSOR), NEW_ID, "prod")
     taken, left = store.hand_over("prod", taker=new, leaver=old, mark=RETIRED)
     assert (taken.name, taken.api_key_id, left.name, left.api_key_id) == ("prod", NEW_ID, "prod+retired", OLD_ID)
@@ -80,7 +81,7 @@ def test_killed_between_any_two_calls_the_name_leads_somewhere_and_the_rest_can_
 
         return ask
 
-    old: StoredKey = store.bind(store.generate("prod"), OLD_ID, "prod")
+    old: StoredKey = store.bind(store.generate("prod", KeyType.ED25519), OLD_ID, "prod")
     stopped = 0
     new: StoredKey
     while True:
@@ -108,7 +109,7 @@ def test_killed_between_any_two_calls_the_name_leads_somewhere_and_the_rest_can_
 
 def test_a_multi_region_key_is_handed_over_everywhere(account: str) -> None:
     with open_kms(URI, creation=KeyCreation(multi_region=True)) as store:
-        old = store.bind(store.generate("prod"), OLD_ID, "prod")
+        old = store.bind(store.generate("prod", KeyType.ED25519), OLD_ID, "prod")
         store.replicate("prod", OTHER_REGION)
         new = store.bind(store.generate_like(old, "prod" + SUCCESSOR), NEW_ID, "prod")
         assert new.attributes()["multi_region"] is True
@@ -122,15 +123,15 @@ def test_a_multi_region_key_is_handed_over_everywhere(account: str) -> None:
 def test_the_successor_has_the_same_key_policy(store: AwsKmsStore) -> None:
     policy = '{"Version": "2012-10-17", "Statement": []}'
     with open_kms(URI, creation=KeyCreation(policy=policy)) as creating:
-        old = creating.generate("prod")
+        old = creating.generate("prod", KeyType.ED25519)
     new = store.generate_like(old, "prod" + SUCCESSOR)
     client = store.caller().manage(REGION)
     assert client.get_key_policy(KeyId=new.arn)["Policy"] == policy
 
 
 def test_an_alias_that_is_taken_is_refused(store: AwsKmsStore) -> None:
-    store.generate("taken")
-    key = store.generate("prod")
+    store.generate("taken", KeyType.ED25519)
+    key = store.generate("prod", KeyType.ED25519)
     with pytest.raises(KeyExistsError):
         store.rename(key, "taken")
     assert [found.name for found in store.keys()] == ["prod", "taken"]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import botocore.session  # type: ignore[import-untyped]  # botocore has no annotations
 import pytest
 
+from hsm_keys import KeyType
 from hsm_keys.stores.awskms import open_kms
 from hsm_keys.stores.awskms.errors import AwsAccessDeniedError, AwsCredentialsError
 from hsm_keys.stores.awskms.policy import Scope, iam_policy
@@ -61,7 +62,7 @@ def become(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, str]]:
 def test_the_actions_of_the_policies_are_enough(become: Callable[[str], dict[str, str]]) -> None:
     become("enroll")
     with open_kms(URI) as store:
-        store.bind(store.generate("enough"), "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d", "prod")
+        store.bind(store.generate("enough", KeyType.ED25519), "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d", "prod")
         assert store.key("enough").custody_facts()
     become("sign")
     with open_kms(URI) as store:
@@ -71,7 +72,7 @@ def test_the_actions_of_the_policies_are_enough(become: Callable[[str], dict[str
 def test_a_denial_names_action_and_caller(become: Callable[[str], dict[str, str]]) -> None:
     become("sign")
     with open_kms(URI) as store, pytest.raises(AwsAccessDeniedError) as caught:
-        store.generate("denied")
+        store.generate("denied", KeyType.ED25519)
     assert caught.value.exit_code == 8
     assert "kms:ListAliases" in caught.value.message
     assert "user/sign-" in caught.value.message

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import boto3  # type: ignore[import-untyped]  # boto3 has no annotations
 import pytest
 
-from hsm_keys import KeyState
+from hsm_keys import KeyState, KeyType
 from hsm_keys.errors import ForeignKeyError, KeyNotRegisteredError
 from hsm_keys.lifecycle.enroll import adopt, enroll_offline
 from hsm_keys.lifecycle.rotation_marks import Stage
@@ -69,7 +69,7 @@ CHANGES: dict[str, Callable[[AwsKmsStore, StoredKey], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_it_is_never_ended_renamed_or_bound(store: AwsKmsStore, client: Any, foreign: str, change: str) -> None:
-    store.generate("prod")
+    store.generate("prod", KeyType.ED25519)
     before, key = seen(client, foreign), store.key("alpha")
     with pytest.raises(ForeignKeyError, match="alpha"):
         CHANGES[change](store, key)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hsm_keys import KeyType
 from hsm_keys.errors import HsmKeysError, KeyBusyError, NetworkError, OutcomeUnknownError
 from hsm_keys.stores.awskms import open_kms
 from hsm_keys.stores.awskms.errors import (
@@ -72,13 +73,13 @@ def test_wherever_making_a_key_stops_the_next_run_goes_on_with_that_key(
 ) -> None:
     real_kms.always(operation, fault)
     with pytest.raises(kind):
-        store.generate("prod")
+        store.generate("prod", KeyType.ED25519)
     real_kms.always(operation, None)
     (made,) = key_ids(store)
     try:  # as the enroll workflow does it: what has a name is used, what hasn't is made
         key = store.key("prod")
     except HsmKeysError:
-        store.generate("prod")
+        store.generate("prod", KeyType.ED25519)
         key = store.key("prod")
     assert key.arn.endswith(made)
     assert key_ids(store) == [made]
@@ -89,7 +90,7 @@ def test_wherever_making_a_key_stops_the_next_run_goes_on_with_that_key(
 def test_what_cannot_be_looked_up_first_is_not_made(store: AwsKmsStore, real_kms: FaultyKms, operation: str) -> None:
     real_kms.always(operation, Refuse("AccessDeniedException"))
     with pytest.raises(AwsAccessDeniedError, match=operation) as caught:
-        store.generate("prod")
+        store.generate("prod", KeyType.ED25519)
     assert "--for enroll" in caught.value.hint
     assert real_kms.of("CreateKey") == []
 
@@ -97,7 +98,7 @@ def test_what_cannot_be_looked_up_first_is_not_made(store: AwsKmsStore, real_kms
 def test_a_key_whose_tags_are_secret_does_not_hinder(store: AwsKmsStore, real_kms: FaultyKms) -> None:
     store.caller().manage(REGION).create_key()
     real_kms.fault("ListResourceTags", Refuse("AccessDeniedException"))
-    assert store.generate("prod").name == "prod"
+    assert store.generate("prod", KeyType.ED25519).name == "prod"
 
 
 def test_listings_are_read_to_their_last_page(store: AwsKmsStore, real_kms: FaultyKms) -> None:
@@ -123,7 +124,7 @@ def test_an_alias_that_somebody_else_took_meanwhile_is_left_alone(store: AwsKmsS
     by_hand.create_alias(AliasName="alias/hsm-keys/prod", TargetKeyId=theirs["KeyId"])
     real_kms.fault("ListAliases", Body(b'{"Aliases": []}'))
     with pytest.raises(KeyBusyError, match="somebody else made a key 'prod'"):
-        store.generate("prod")
+        store.generate("prod", KeyType.ED25519)
     assert store.key("prod").arn == theirs["Arn"]
     ours = {key["KeyId"] for key in by_hand.list_keys()["Keys"]} - {theirs["KeyId"]}
     states = [by_hand.describe_key(KeyId=key_id)["KeyMetadata"]["KeyState"] for key_id in ours]
@@ -139,7 +140,7 @@ def test_a_name_is_waited_for_until_all_of_kms_knows_it(store: AwsKmsStore, real
 
 @pytest.mark.parametrize("fault", [Lost(), Reset()])
 def test_binding_can_be_run_again(store: AwsKmsStore, real_kms: FaultyKms, fault: Fault) -> None:
-    key = store.generate("prod")
+    key = store.generate("prod", KeyType.ED25519)
     real_kms.fault("TagResource", fault)
     with pytest.raises(NetworkError):
         store.bind(key, API_KEY_ID, "prod")
@@ -148,7 +149,7 @@ def test_binding_can_be_run_again(store: AwsKmsStore, real_kms: FaultyKms, fault
 
 
 def test_a_key_that_is_gone_is_not_taken_for_bound(store: AwsKmsStore, real_kms: FaultyKms) -> None:
-    key = store.generate("prod")
+    key = store.generate("prod", KeyType.ED25519)
     real_kms.fault("TagResource", Refuse("NotFoundException"))
     with pytest.raises(KmsKeyNotFoundError):
         store.bind(key, API_KEY_ID, "prod")
@@ -157,7 +158,7 @@ def test_a_key_that_is_gone_is_not_taken_for_bound(store: AwsKmsStore, real_kms:
 def test_a_replica_that_is_not_there_yet_does_not_hinder_binding(real_kms: FaultyKms) -> None:
     creation = KeyCreation(multi_region=True)
     with open_kms(f"awskms:///?region={REGION},{OTHER_REGION}", creation=creation) as store:
-        store.bind(store.generate("prod"), API_KEY_ID, "prod")
+        store.bind(store.generate("prod", KeyType.ED25519), API_KEY_ID, "prod")
         assert store.key("prod").api_key_id == API_KEY_ID
     assert [seen.region for seen in real_kms.of("TagResource")] == [REGION, OTHER_REGION]
 
@@ -166,7 +167,7 @@ def test_a_replica_that_is_not_there_yet_does_not_hinder_binding(real_kms: Fault
 @pytest.mark.parametrize("fault", [Lost(), Reset()], ids=["lost", "reset"])
 def test_replicating_can_be_run_again(real_kms: FaultyKms, operation: str, fault: Fault) -> None:
     with open_kms(f"{URI}&attempts=1", creation=KeyCreation(multi_region=True)) as store:
-        store.bind(store.generate("prod"), API_KEY_ID, "prod")
+        store.bind(store.generate("prod", KeyType.ED25519), API_KEY_ID, "prod")
         real_kms.fault(operation, fault)
         with pytest.raises(NetworkError):
             store.replicate("prod", OTHER_REGION)
@@ -177,7 +178,7 @@ def test_replicating_can_be_run_again(real_kms: FaultyKms, operation: str, fault
 
 
 def test_a_deletion_that_is_scheduled_already_is_finished(store: AwsKmsStore, real_kms: FaultyKms) -> None:
-    key = store.generate("prod")
+    key = store.generate("prod", KeyType.ED25519)
     real_kms.fault("ScheduleKeyDeletion", Refuse("KMSInvalidStateException", "arn is pending deletion."))
     store.destroy(key)
     assert store.keys() == []
@@ -186,7 +187,7 @@ def test_a_deletion_that_is_scheduled_already_is_finished(store: AwsKmsStore, re
 @pytest.mark.parametrize("operation", ["ScheduleKeyDeletion", "ListAliases", "DeleteAlias"])
 @pytest.mark.parametrize("fault", [Lost(), Reset()], ids=["lost", "reset"])
 def test_destroying_can_be_run_again(store: AwsKmsStore, real_kms: FaultyKms, operation: str, fault: Fault) -> None:
-    key = store.generate("prod")
+    key = store.generate("prod", KeyType.ED25519)
     real_kms.fault(operation, fault)
     with pytest.raises(NetworkError):
         store.destroy(key)

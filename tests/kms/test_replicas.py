@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import botocore.session  # type: ignore[import-untyped]  # botocore has no annotations
 import pytest
 
+from hsm_keys import KeyType
 from hsm_keys.errors import KeyExistsError
 from hsm_keys.stores.awskms import open_kms
 from hsm_keys.stores.awskms.errors import KmsKeyUnsuitableError
@@ -31,7 +32,7 @@ POLICY = json.dumps({"Version": "2012-10-17", "Statement": []})
 
 def multi_region_key() -> None:
     with open_kms(URI, creation=KeyCreation(multi_region=True, policy=POLICY)) as store:
-        store.bind(store.generate("prod"), API_KEY_ID, "prod")
+        store.bind(store.generate("prod", KeyType.ED25519), API_KEY_ID, "prod")
         store.replicate("prod", OTHER_REGION)
 
 
@@ -64,9 +65,9 @@ def test_replicating_again_repairs_what_is_missing(account: str) -> None:
 
 def test_a_replica_is_not_made_where_the_alias_is_taken(account: str) -> None:
     with open_kms(f"awskms:///?region={OTHER_REGION}") as other:
-        other.generate("prod")
+        other.generate("prod", KeyType.ED25519)
     with open_kms(URI, creation=KeyCreation(multi_region=True)) as store:
-        key = store.generate("prod")
+        key = store.generate("prod", KeyType.ED25519)
         with pytest.raises(KeyExistsError, match="belongs to another key"):
             store.replicate("prod", OTHER_REGION)
         assert key.attributes()["replica_regions"] is None
@@ -74,7 +75,7 @@ def test_a_replica_is_not_made_where_the_alias_is_taken(account: str) -> None:
 
 def test_a_key_of_one_region_cannot_be_replicated_or_stand_in_several(account: str) -> None:
     with open_kms(URI) as store:
-        store.generate("prod")
+        store.generate("prod", KeyType.ED25519)
         with pytest.raises(KmsKeyUnsuitableError, match="made for one Region") as caught:
             store.replicate("prod", OTHER_REGION)
     assert "--multi-region" in caught.value.hint

@@ -97,7 +97,7 @@ def test_a_new_key_is_minted_with_alias_tag_and_description(store: AwsKmsStore, 
 
 
 def test_binding_tags_the_key_and_any_machine_reads_it(store: AwsKmsStore, by_hand: Any) -> None:
-    bound = store.bind(store.generate("prod"), API_KEY_ID, "prod")
+    bound = store.bind(store.generate("prod", KeyType.ED25519), API_KEY_ID, "prod")
     assert (bound.state, bound.api_key_id) == (KeyState.REGISTERED, API_KEY_ID)
     store.close()
     with open_kms(URI) as again:
@@ -106,7 +106,7 @@ def test_binding_tags_the_key_and_any_machine_reads_it(store: AwsKmsStore, by_ha
 
 
 def test_an_id_that_no_tag_can_hold_is_refused_before_anything_is_sent(store: AwsKmsStore) -> None:
-    key = store.generate("prod")
+    key = store.generate("prod", KeyType.ED25519)
     with pytest.raises(StoreError, match="tag"):
         store.bind(key, "id#1", "prod")
     assert store.key("prod").api_key_id is None
@@ -125,15 +125,15 @@ def test_keys_are_sorted_and_only_ours_that_can_sign(store: AwsKmsStore, by_hand
 
 
 def test_a_uri_of_a_key_opens_that_key_alone(store: AwsKmsStore) -> None:
-    store.generate("prod")
-    store.generate("staging")
+    store.generate("prod", KeyType.ED25519)
+    store.generate("staging", KeyType.ED25519)
     with open_kms(store.key("prod").uri) as one:
         assert [key.name for key in one.keys()] == ["prod"]
         assert one.key("").name == one.key("prod").name == one.key("alias/hsm-keys/prod").name == "prod"
         with pytest.raises(KeyNotFoundError, match="names the key 'prod'"):
             one.key("staging")
         with pytest.raises(UsageError):
-            one.generate("third")
+            one.generate("third", KeyType.ED25519)
 
 
 def test_a_key_made_elsewhere_is_found_by_alias_id_and_arn(store: AwsKmsStore, by_hand: Any, tmp_path: Path) -> None:
@@ -187,14 +187,14 @@ def test_a_name_that_cannot_be_is_refused_before_anything_is_made(store: AwsKmsS
 
 
 def test_a_taken_name_is_refused_and_nothing_is_made(store: AwsKmsStore, by_hand: Any) -> None:
-    store.generate("prod")
+    store.generate("prod", KeyType.ED25519)
     with pytest.raises(KeyExistsError, match="already has the alias"):
-        store.generate("prod")
+        store.generate("prod", KeyType.ED25519)
     assert len(by_hand.list_keys()["Keys"]) == 1
 
 
 def test_a_disabled_key_says_so_and_still_shows_its_state(store: AwsKmsStore, by_hand: Any) -> None:
-    key = store.generate("prod")
+    key = store.generate("prod", KeyType.ED25519)
     by_hand.disable_key(KeyId="alias/hsm-keys/prod")
     with pytest.raises(KmsKeyDisabledError, match="disabled"):
         key.sign(MESSAGE)
@@ -218,7 +218,7 @@ def test_attributes_tell_state_origin_dates_and_regions(store: AwsKmsStore, by_h
 
 
 def test_destroy_schedules_the_deletion_and_frees_the_name(store: AwsKmsStore, by_hand: Any) -> None:
-    key = store.generate("prod")
+    key = store.generate("prod", KeyType.ED25519)
     old = store.key("prod")
     store.destroy(key)
     metadata = by_hand.describe_key(KeyId=old.arn)["KeyMetadata"]
@@ -229,11 +229,11 @@ def test_destroy_schedules_the_deletion_and_frees_the_name(store: AwsKmsStore, b
         old.sign(MESSAGE)
     assert "cancel-key-deletion" in caught.value.hint
     assert store.key(old.arn).attributes()["deletion_date"] == metadata["DeletionDate"].astimezone(UTC).isoformat()
-    assert store.key(store.generate("prod").name).public_pem() != old.public_pem()
+    assert store.key(store.generate("prod", KeyType.ED25519).name).public_pem() != old.public_pem()
 
 
 def test_destroy_can_be_run_again(store: AwsKmsStore, by_hand: Any) -> None:
-    key = store.generate("prod")
+    key = store.generate("prod", KeyType.ED25519)
     by_hand.schedule_key_deletion(KeyId="alias/hsm-keys/prod", PendingWindowInDays=7)  # killed before the alias went
     store.destroy(key)
     assert by_hand.list_aliases()["Aliases"] == []
@@ -259,7 +259,7 @@ def test_a_left_over_key_of_another_type_is_not_taken_and_nothing_is_made(store:
     mine = {"TagKey": "hsm-keys:name", "TagValue": "prod"}
     left = by_hand.create_key(KeySpec="RSA_3072", KeyUsage="SIGN_VERIFY", Tags=[mine])["KeyMetadata"]["KeyId"]
     with pytest.raises(KeyProblemError, match="RSA_3072") as caught:
-        store.generate("prod")
+        store.generate("prod", KeyType.ED25519)
     assert left in caught.value.hint
     assert len(by_hand.list_keys()["Keys"]) == 1
 
@@ -274,14 +274,14 @@ def test_a_registered_key_that_lost_its_alias_is_neither_picked_up_nor_cleared(
         Tags=[{"TagKey": tag, "TagValue": value} for tag, value in tags.items()],
     )["KeyMetadata"]["KeyId"]
     assert not store.clear("prod")
-    assert store.generate("prod").arn.rpartition("/")[2] != living
+    assert store.generate("prod", KeyType.ED25519).arn.rpartition("/")[2] != living
     assert by_hand.describe_key(KeyId=living)["KeyMetadata"]["KeyState"] == "Enabled"
 
 
 def test_a_key_policy_and_multi_region_reach_the_key(account: str, by_hand: Any) -> None:
     policy = json.dumps({"Version": "2012-10-17", "Statement": []})
     with open_kms(URI, creation=KeyCreation(multi_region=True, policy=policy)) as store:
-        shown = store.generate("prod").attributes()
+        shown = store.generate("prod", KeyType.ED25519).attributes()
     assert (shown["multi_region"], shown["multi_region_type"], shown["primary_region"]) == (True, "PRIMARY", REGION)
     assert by_hand.get_key_policy(KeyId="alias/hsm-keys/prod")["Policy"] == policy
 
@@ -293,7 +293,7 @@ def test_what_is_no_key_policy_is_refused_before_anything_is_opened(policy: str)
 
 
 def test_custody_of_a_key_made_in_kms(store: AwsKmsStore) -> None:
-    report = prove_custody(store.generate("prod")).as_dict()
+    report = prove_custody(store.generate("prod", KeyType.ED25519)).as_dict()
     assert (report["verdict"], report["problems"]) == ("in custody", [])
     assert (report["origin"], report["key_usage"], report["key_manager"]) == ("AWS_KMS", "SIGN_VERIFY", "CUSTOMER")
     assert report["private_half_readable"] is False
@@ -325,7 +325,7 @@ def test_a_key_that_aws_manages_is_not_in_custody() -> None:
 
 
 def test_an_imported_key_is_not_in_custody(store: AwsKmsStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = store.generate("prod")
+    key = store.generate("prod", KeyType.ED25519)
     said = store.describe_key(store.key("prod"))
     monkeypatch.setattr(store, "describe_key", lambda _: {**said, "Origin": "EXTERNAL"})
     with pytest.raises(CustodyError, match="origin=EXTERNAL"):
@@ -375,7 +375,7 @@ def test_an_endpoint_that_is_no_url_is_a_usage_error(account: str, monkeypatch: 
 
 
 def test_a_closed_store_signs_nothing_and_closes_twice(store: AwsKmsStore) -> None:
-    key = store.generate("prod")
+    key = store.generate("prod", KeyType.ED25519)
     store.close()
     store.close()
     with pytest.raises(StoreUnavailableError, match="closed"):

@@ -183,7 +183,7 @@ def test_reconcile_and_custody_pass_over_them(person: Sharing, softhsm: SoftHsm)
     before = objects_of(softhsm)
     assert person.find() == []
     assert person.custody() == {}
-    elsewhere = person.sandbox.add_key("alpha", person.store.generate("gone").public_pem()).api_key_id
+    elsewhere = person.sandbox.add_key("alpha", person.store.generate("gone", KeyType.ED25519).public_pem()).api_key_id
     person.store.destroy(person.store.key("gone"))
     assert [(finding.code, finding.api_key_id) for finding in person.find()] == [("elsewhere", elsewhere)]
     assert objects_of(softhsm) == before

@@ -293,7 +293,7 @@ def test_what_cannot_be_rotated_says_why(person: Rotating) -> None:
         person.advance("prod+next")
     with pytest.raises(KeyNotFoundError):
         person.advance()
-    person.store.generate("minted")
+    person.store.generate("minted", KeyType.ED25519)
     with pytest.raises(KeyNotRegisteredError):
         person.advance("minted")
     old = person.enroll()

@@ -25,7 +25,7 @@ OLD_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 NEW_ID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 
 
-def pair(store: KeyStore, key_type: KeyType = KeyType.RSA_2048) -> tuple[StoredKey, StoredKey]:
+def pair(store: KeyStore, key_type: KeyType = KeyType.ED25519) -> tuple[StoredKey, StoredKey]:
     old = store.bind(store.generate("prod", key_type), OLD_ID, "prod")
     return old, store.bind(store.generate_like(old, "prod" + SUCCESSOR), NEW_ID, "prod")
 
@@ -100,8 +100,8 @@ def test_the_way_back(store: KeyStore) -> None:
 
 
 def test_a_name_that_is_taken_is_refused(store: KeyStore) -> None:
-    store.generate("taken")
-    key = store.generate("prod")
+    store.generate("taken", KeyType.ED25519)
+    key = store.generate("prod", KeyType.ED25519)
     with pytest.raises(KeyExistsError):
         RenamesKeys.of(store).rename(key, "taken")
     assert set(labels(store)) == {"prod", "taken"}

@@ -55,7 +55,7 @@ def test_the_salt_is_exactly_32_bytes(store: KeyStore, tmp_path: Path) -> None:
 
 
 def test_a_new_key_is_minted_and_carries_the_sha1_of_its_public_bits(store: KeyStore) -> None:
-    key = store.generate("prod")
+    key = store.generate("prod", KeyType.ED25519)
     assert isinstance(key, Pkcs11Key)
     assert key.state is KeyState.MINTED
     assert key.api_key_id is None
@@ -71,7 +71,7 @@ def test_a_new_key_is_minted_and_carries_the_sha1_of_its_public_bits(store: KeyS
 def test_binding_writes_the_api_key_id_beside_the_private_half(
     store: KeyStore, token: TestToken, api_key_id: str
 ) -> None:
-    bound = store.bind(store.generate("prod"), api_key_id, "prod")
+    bound = store.bind(store.generate("prod", KeyType.ED25519), api_key_id, "prod")
     assert (bound.state, bound.api_key_id, bound.environment) == (KeyState.REGISTERED, api_key_id, "prod")
     store.close()
     with open_store(token.uri) as again:
@@ -82,16 +82,16 @@ def test_binding_writes_the_api_key_id_beside_the_private_half(
 
 
 def test_where_a_crash_left_two_ids_the_private_one_counts(store: KeyStore) -> None:
-    store.bind(store.generate("prod"), "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d", "prod")
+    store.bind(store.generate("prod", KeyType.ED25519), "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d", "prod")
     (public,) = session_of(store).get_objects({Attribute.CLASS: ObjectClass.PUBLIC_KEY})
     public[Attribute.ID] = b"left over"
     assert store.key("prod").api_key_id == "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d"
 
 
 def test_a_taken_name_is_refused_and_nothing_is_made(store: KeyStore) -> None:
-    before = store.generate("prod").public_pem()
+    before = store.generate("prod", KeyType.ED25519).public_pem()
     with pytest.raises(KeyExistsError, match="already has a key called 'prod'"):
-        store.generate("prod")
+        store.generate("prod", KeyType.ED25519)
     assert [key.public_pem() for key in store.keys()] == [before]
 
 
@@ -103,14 +103,14 @@ def test_a_name_that_cannot_be_is_refused_before_anything_is_made(store: KeyStor
 
 
 def test_an_unknown_name_says_which_there_are(store: KeyStore) -> None:
-    store.generate("prod")
+    store.generate("prod", KeyType.ED25519)
     with pytest.raises(KeyNotFoundError) as caught:
         store.key("prud")
     assert "'prod'" in caught.value.hint
 
 
 def test_two_private_keys_of_one_name_are_an_error_that_lists_them(store: KeyStore) -> None:
-    key = store.generate("prod")
+    key = store.generate("prod", KeyType.ED25519)
     assert isinstance(key, Pkcs11Key)
     twin = make_twin(store, "prod")
     with pytest.raises(KeyAmbiguousError) as caught:
@@ -142,21 +142,21 @@ def test_of_pairs_that_may_all_be_in_use_none_goes(store: KeyStore) -> None:
 
 
 def test_of_two_private_keys_of_one_name_the_one_that_is_ours_is_meant(store: KeyStore) -> None:
-    key = store.generate("prod")
+    key = store.generate("prod", KeyType.ED25519)
     make_twin(store, "prod", b"\x01")
     assert store.key("prod").public_key() == key.public_key()
     assert [(each.name, each.ours) for each in store.keys()] == [("prod", True), ("prod", False)]
 
 
 def test_a_key_that_is_doubled_meanwhile_still_signs_with_its_own_half(store: KeyStore, tmp_path: Path) -> None:
-    key = store.generate("prod")
+    key = store.generate("prod", KeyType.ED25519)
     make_twin(store, "prod")
     store.bind(key, "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d", "prod")
     assert openssl_verifies(tmp_path, key.public_pem(), b"m", key.sign(b"m"))
 
 
 def test_an_orphan_public_object_is_in_nobodys_way_and_goes_when_the_key_is_mended(store: KeyStore) -> None:
-    store.generate("prod")
+    store.generate("prod", KeyType.ED25519)
     (private,) = session_of(store).get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY})
     private.destroy()
     key = store.generate("prod", KeyType.ED25519)
@@ -179,17 +179,17 @@ def test_an_rsa_key_without_its_public_object_is_still_whole(store: KeyStore, tm
 def test_a_failed_generate_leaves_nothing_behind(store: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Objects, "public_key_of", lambda *_: None)
     with pytest.raises(Exception, match="doesn't show its public half"):
-        store.generate("prod")
+        store.generate("prod", KeyType.ED25519)
     assert list(session_of(store).get_objects()) == []
 
 
 def test_destroy_removes_both_halves(store: KeyStore) -> None:
-    store.destroy(store.generate("prod"))
+    store.destroy(store.generate("prod", KeyType.ED25519))
     assert list(session_of(store).get_objects()) == []
 
 
 def test_a_destroyed_key_says_so_when_it_is_asked_to_sign(store: KeyStore) -> None:
-    key = store.generate("prod")
+    key = store.generate("prod", KeyType.ED25519)
     store.destroy(store.key("prod"))
     with pytest.raises(KeyNotFoundError, match="no longer in"):
         key.sign(b"m")
@@ -223,13 +223,13 @@ def test_a_first_signature_that_does_not_verify_is_never_handed_out(
 def test_pss_over_a_digest_where_the_token_cannot_hash(
     store: KeyStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    key = store.generate("prod")
+    key = store.generate("prod", KeyType.ED25519)
     monkeypatch.setattr(store._connection, "offered", {Mechanism.RSA_PKCS_PSS})  # type: ignore[attr-defined]  # of PKCS#11
     assert openssl_verifies(tmp_path, key.public_pem(), b"m", key.sign(b"m"))
 
 
 def test_a_closed_store_signs_nothing_and_closes_twice(store: KeyStore) -> None:
-    key = store.generate("prod")
+    key = store.generate("prod", KeyType.ED25519)
     key.sign(b"m")
     store.close()
     store.close()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import published
-from tests.support.cli import run_json
+from tests.support.cli import ED25519, run_json
 from tests.support.runs import Runs
 
 if TYPE_CHECKING:
@@ -24,5 +24,5 @@ def runs(token: TestToken, sandbox: SandboxServer, tmp_path: Path, monkeypatch: 
     """Runs programs with the key `prod`, which is registered."""
     monkeypatch.setenv("HSM_KEYS_STORE", token.uri_without_pin)
     monkeypatch.setenv("HSM_KEYS_PIN_FILE", str(token.pin_file))
-    run_json("enroll", "--name", "prod")
+    run_json("enroll", "--name", "prod", *ED25519)
     return Runs(tmp_path, sandbox)

@@ -50,7 +50,7 @@ def next_line(process: subprocess.Popen[str]) -> str:
 def test_a_program_signs_and_holds_no_key(runs: Runs, token: TestToken) -> None:
     code = ASK + "print(json.dumps([ask(), ask('/api_keys'), ask(token='0' * 64), dict(os.environ)])); sys.exit(7)"
     secrets = {"AWS_SECRET_ACCESS_KEY": "a", "VAULT_TOKEN": "b", "BAO_TOKEN": "c", "HSM_KEYS_PIN": token.pin}
-    done = runs.python(code, environment=secrets)
+    done = runs.python(code, environment=secrets, stdin=subprocess.DEVNULL)  # a new interpreter, see ``processes``
     assert done.returncode == 7, done.stderr
     balance, keys, stranger, environment = json.loads(done.stdout)
     assert (balance, keys, stranger) == (200, 403, 401)

@@ -33,16 +33,23 @@ _FOLDER = Path(__file__).parents[2] / ".venv-ministack"
 _STARTS_WITHIN_S = 60.0
 
 
-def program() -> Path:
+def program() -> list[str]:
+    """Return what starts it: a program that was named, or its own Python and a file."""
     named = os.environ.get("HSM_KEYS_TEST_MINISTACK")
-    return Path(named) if named else _FOLDER / "bin" / "ministack"
+    own = [str(_FOLDER / "bin" / "python"), "-P", str(Path(__file__).with_name("ministack_server.py"))]
+    return [named] if named else own
+
+
+def _is_there() -> bool:
+    named = os.environ.get("HSM_KEYS_TEST_MINISTACK")
+    return Path(named or _FOLDER / "bin" / "ministack").is_file()
 
 
 @cache
 def endpoint() -> str:
     """Start the server, once a process, and return its URL; in CI a missing server is a failure."""
-    if not program().is_file():
-        pytest.skip(f"ministack is needed: {program()} isn't there; run: python -m tests.support.ministack")
+    if not _is_there():
+        pytest.skip(f"ministack is needed: {program()[0]} isn't there; run: python -m tests.support.ministack")
     return start()
 
 
@@ -50,7 +57,7 @@ def start(**environment: str) -> str:
     """Start a server that ends with this process, and return its URL once it is healthy."""
     port = free_port()
     server = subprocess.Popen(
-        [program()],
+        program(),
         env={
             "PATH": os.environ["PATH"],
             "GATEWAY_PORT": str(port),
@@ -120,7 +127,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def main() -> None:
     """Make the virtual environment, unless it is there."""
-    if program().is_file():
+    if _is_there():
         return
     venv.create(_FOLDER, with_pip=True, clear=True)
     subprocess.run(

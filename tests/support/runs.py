@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.support.cli import ROOT
+from tests.support.cli import ROOT, run_cli
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,13 @@ class Runs:
         return subprocess.Popen(command, env=environment, text=True, **given)
 
     def run(self, *words: str, options: tuple[str, ...] = (), **more: Any) -> subprocess.CompletedProcess[str]:
-        """Run a program to its end."""
+        """Run a program to its end.
+
+        The run is forked unless something is given that a fork can't have; ``processes`` doesn't see what is forked.
+        """
+        if set(more) <= {"input", "environment"}:
+            environment = {**os.environ, "PYTHONPATH": str(ROOT), **more.get("environment", {})}
+            return run_cli("run", "--name", "prod", *options, "--", *words, stdin=more.get("input", ""), **environment)
         stdin = more.pop("input", None)
         if stdin is not None:
             more["stdin"] = subprocess.PIPE
