@@ -153,7 +153,7 @@ def test_below_premier(pin: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("KALSHI_API_BASE_URL", basic.base_url)
         monkeypatch.setenv("KALSHI_KEY_ID", basic.bootstrap_key_id)
         monkeypatch.setenv("KALSHI_PRIVATE_KEY", basic.bootstrap_pem)
-        error = failed_json(6, "enroll", "--name", "prod")
+        error = failed_json(6, "enroll", "--name", "prod", *ED25519)
         assert error["code"] == "kalshi_tier"
         assert "--offline" in error["hint"]
         offline = run_cli("enroll", "--name", "prod", *ED25519, "--offline")

@@ -36,7 +36,7 @@ from hsm_keys.stores.abilities import RenamesKeys
 from hsm_keys.stores.pins import PinWanted, resolve_pin
 from hsm_keys.stores.pkcs11.attributes import Mapper
 from hsm_keys.stores.pkcs11.key_pairs import make_pair
-from hsm_keys.stores.pkcs11.marks import passing_id
+from hsm_keys.stores.pkcs11.marks import minted_id, passing_id
 from hsm_keys.stores.pkcs11.module import acquire_module
 from hsm_keys.stores.pkcs11.objects import Objects
 from hsm_keys.stores.pkcs11.store import Pkcs11Key, Pkcs11Store
@@ -156,7 +156,10 @@ def test_duplicates(subject: Subject, store: KeyStore, name: str) -> None:
         store.generate(name, key_type)
     assert isinstance(store, Pkcs11Store)
     with store.managing("make a second key of that label") as objects:
-        make_pair(objects, name, key_type, passing_id())  # as somebody else's tool would
+        mark = passing_id()
+        _, public_key = make_pair(objects, name, key_type, mark)
+        for each in list(objects.find({Attribute.ID: mark})):  # it is whole: one that is being made would be left out
+            each[Attribute.ID] = minted_id(public_key)
     with pytest.raises(KeyAmbiguousError, match="2 private keys"):
         store.key(name)
 

@@ -7,6 +7,8 @@ import pty
 import sys
 from typing import TYPE_CHECKING
 
+import click
+
 from tests.support.cli import ROOT
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def answer(question: bytes, typed: bytes, *arguments: str) -> tuple[int, str]:
-    """Run a command on a terminal, answer its question, and return its exit code and what it showed."""
+    """Run a command on a terminal, answer its question, and return its exit code and its words, without colours."""
     child, terminal = pty.fork()
     if child == 0:  # pragma: no cover - another process
         os.chdir(ROOT)
@@ -29,7 +31,7 @@ def answer(question: bytes, typed: bytes, *arguments: str) -> tuple[int, str]:
     except OSError:  # the terminal ends with its program
         pass
     os.close(terminal)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), shown.decode()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), click.unstyle(shown.decode())
 
 
 def converse(dialogue: list[tuple[bytes, bytes | Callable[[str], bytes]]], *arguments: str) -> tuple[int, str]:
