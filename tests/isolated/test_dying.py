@@ -17,6 +17,7 @@ from hsm_keys.stores.isolated import connection, process
 from hsm_keys.stores.isolated.wire import FrameKind, frame_bytes
 from hsm_keys.stores.pins import Pin
 from tests.support.isolated import in_child, signer_of, socket_of, wait_for_end
+from tests.support.stopping import stop
 from tests.support.verify import openssl_verifies
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def test_a_signer_that_hangs_is_replaced(isolated: IsolatedStore, monkeypatch: p
     monkeypatch.setattr(connection, "_GREETING_S", 0.3)
     isolated._close_idle()
     key, stopped = isolated.key("prod"), signer_of(isolated)
-    stopped.send_signal(signal.SIGSTOP)
+    stop(stopped.pid)
     isolated._idle[0]._patience(0.3)
     with pytest.raises(StoreUnavailableError, match="no answer in time"):
         key.sign(b"x")

@@ -29,6 +29,7 @@ from hsm_keys.stores.isolated import wire
 from hsm_keys.stores.isolated.store import IsolatedStore
 from hsm_keys.stores.isolated.wire import Frame, FrameKind, SignerWireError
 from tests.support.load import Load
+from tests.support.stopping import stop
 from tests.support.verify import openssl_verifies
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def test_killed_under_load_it_comes_back(store: IsolatedStore, monkeypatch: pyte
         for _ in range(3):
             load.signs()
             first, failed = pid_of(store), load.errors.total()
-            os.kill(first, signal.SIGSTOP)
+            stop(first)
             time.sleep(
                 0.05
             )  # by now requests are under way: one that isn't is served by the next signer, and none fails
@@ -276,7 +277,7 @@ def test_a_hanging_signer_fails_within_its_time(made: TestToken, monkeypatch: py
         assert isinstance(second, IsolatedStore)
         key = second.key("ed")
         key.sign(b"m")
-        os.kill(pid_of(second), signal.SIGSTOP)
+        stop(pid_of(second))
         monkeypatch.setattr("hsm_keys.stores.isolated.connection.SIGNING_S", 0.2)
         with pytest.raises(StoreUnavailableError, match="no answer in time"):
             key.sign(b"m")

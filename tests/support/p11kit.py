@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from tests.support.stopping import stop_group
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -79,7 +81,7 @@ class P11KitServer:
 
     def hang(self) -> None:
         assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGSTOP)
+        stop_group(self._process.pid)
 
     def go_on(self) -> None:
         assert self._process is not None
