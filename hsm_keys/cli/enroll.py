@@ -10,7 +10,7 @@ import click
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import creation_options, key_name, new_key_options, settings_options
 from hsm_keys.cli.output import print_json, print_line
-from hsm_keys.cli.session import connector, management_client, opened_store, reporting
+from hsm_keys.cli.session import connector, is_environment_named, management_client, opened_store, reporting
 from hsm_keys.errors import CloudError
 
 if TYPE_CHECKING:
@@ -87,7 +87,10 @@ def enroll(
     connect = connector(settings)
     with reporting(settings) as report, opened_store(settings, report) as store:
         if offline:
-            _print_offline(settings, store, lifecycle.enroll_offline(store, name, kind, report), report)
+            minted = lifecycle.enroll_offline(
+                store, name, kind, report, environment=connect.environment, named=is_environment_named(settings)
+            )
+            _print_offline(settings, store, minted, report)
             return
         with management_client(connect, [store], auth, report) as management:
             enrollment = lifecycle.enroll(
@@ -108,7 +111,10 @@ def _print_offline(settings: Settings, store: KeyStore, minted: Enrollment, repo
         print_json(key_object(minted.key, minted.custody, None))
     else:
         click.echo(minted.key.public_pem(), nl=False)
-    report("next: paste the PEM on Kalshi's account page (API keys, own public key), copy the API key id, and run")
+    where = f" in the environment {minted.key.environment}" if minted.key.environment else ""
+    report(
+        f"next: paste the PEM on Kalshi's account page{where} (API keys, own public key), copy the API key id, and run"
+    )
     report(f"  hsm-keys adopt {minted.key.name} --api-key-id ID --store {shlex.quote(store.uri)}")
 
 

@@ -10,7 +10,8 @@ from hsm_keys.cli.commands import command
 from hsm_keys.cli.confirming import confirm, require_consent, yes_option
 from hsm_keys.cli.options import auth_option, key_name, settings_options
 from hsm_keys.cli.output import print_json, print_line
-from hsm_keys.cli.session import connector, management_client, opened_store, reporting
+from hsm_keys.cli.session import connector, management_signer, no_manager, opened_store, reporting
+from hsm_keys.errors import UsageError
 
 if TYPE_CHECKING:
     from hsm_keys.cli.settings import Settings
@@ -28,28 +29,52 @@ __all__ = ["revoke"]
     "--destroy", is_flag=True, help="Destroy the private half in the store too, at once or after the days that it says."
 )
 @click.option("--force", is_flag=True, help="Also if it is the last key that can manage API keys.")
+@click.option(
+    "--never-registered",
+    is_flag=True,
+    help="With --destroy: nobody ever registered the pair, in any environment; its store doesn't say.",
+)
 @auth_option
 @yes_option
 @settings_options
 @click.pass_obj
-def revoke(settings: Settings, *, name: str, destroy: bool, force: bool, auth: str | None, yes: bool) -> None:
+def revoke(
+    settings: Settings,
+    *,
+    name: str,
+    destroy: bool,
+    force: bool,
+    never_registered: bool,
+    auth: str | None,
+    yes: bool,
+) -> None:
     """End an API key at Kalshi, and prove that it is dead.
 
     The key is named by its name in the store, its API key id, or its name at Kalshi. Killed half way, the same command
     goes on from there.
     """
-    from hsm_keys.lifecycle.revoke import Revoker, finish_scheduled
+    from hsm_keys.lifecycle.revoke import Revoker, discard, finish_scheduled
 
+    if never_registered and not destroy:
+        raise UsageError("--never-registered goes with --destroy: there is no API key to revoke")
     require_consent(yes=yes)
     connect = connector(settings)
     with reporting(settings) as report, opened_store(settings, report) as store:
         outcome = finish_scheduled(store, name, connect.environment, report) if destroy else None
         if outcome is None:
-            with management_client(connect, [store], auth, report, avoid=name) as management:
-                revoker = Revoker(store, management, connect, report)
-                plan = revoker.plan(name, destroy=destroy, force=force)
-                confirm(_consequences(plan, store, management), yes=yes, report=report)
-                outcome = revoker.carry_out(plan)
+            signer = management_signer(connect, [store], auth, report, avoid=name)
+            if signer is None and never_registered:
+                lines = [f"the pair {name!r} in {store.describe()}, of which Kalshi isn't asked", _destruction(store)]
+                confirm(lines, yes=yes, report=report)
+                outcome = discard(store, name, connect.environment, report)
+            elif signer is None:
+                raise no_manager(connect, [store])
+            else:
+                with connect(signer) as management:
+                    revoker = Revoker(store, management, connect, report)
+                    plan = revoker.plan(name, destroy=destroy, force=force, never_registered=never_registered)
+                    confirm(_consequences(plan, store, management), yes=yes, report=report)
+                    outcome = revoker.carry_out(plan)
         if settings.as_json:
             print_json(outcome.as_dict())
         else:

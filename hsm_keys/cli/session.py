@@ -29,6 +29,7 @@ __all__ = [
     "account_to_look_at",
     "bootstrap_signer",
     "connector",
+    "is_environment_named",
     "kalshi_base_url",
     "management_client",
     "management_signer",
@@ -146,6 +147,13 @@ def kalshi_base_url(settings: Settings) -> str:
     if settings.base_url is not None and settings.env is not None:
         raise UsageError("--env and --base-url both name an environment", hint="give one of them")
     return resolve(base_url=settings.base_url, environment=settings.env, exchange=settings.exchange)
+
+
+def is_environment_named(settings: Settings) -> bool:
+    """Tell whether an option, a profile or a variable names the environment, rather than that production is taken."""
+    from hsm_keys.signing.environments import is_named
+
+    return is_named(base_url=settings.base_url, environment=settings.env, exchange=settings.exchange)
 
 
 def connector(settings: Settings) -> Connector:

@@ -62,6 +62,12 @@ def _about(key: Seen, listed: dict[str, ApiKey]) -> Iterator[Finding]:
             "dead, or not known everywhere yet, and then `generate` goes on"
         )
         yield about_key("generate-interrupted", key, message, "revoke", key.name, "--destroy")
+    elif key.api_key_id is None and key.offered:
+        message = (
+            f"the public half of {key.name!r} in {key.store} was printed, to be registered by hand, and Kalshi doesn't "
+            "know it here. ID is what Kalshi's account page shows"
+        )
+        yield about_key("not-registered", key, message, "adopt", key.name, "--api-key-id", "ID")
     elif key.api_key_id is None:
         message = f"{key.name!r} is in {key.store} and isn't registered at Kalshi"
         yield about_key("not-registered", key, message, "enroll", "--name", key.name)

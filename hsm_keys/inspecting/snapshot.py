@@ -39,6 +39,7 @@ class Seen:
         unknown: Whether Kalshi answered to its signature that it doesn't know the API key that it is bound to.
         ours: Whether hsm-keys has made or adopted it; what another program made is looked at, and not judged.
         registering: Whether it was about to be registered in its environment, and isn't bound yet.
+        offered: Whether a person was given its public half to register it, and nobody said in which environment.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Seen:
     unknown: bool = False
     ours: bool = True
     registering: bool = False
+    offered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,7 @@ def _seen(store: KeyStore, key: StoredKey) -> Seen:
         stopped=stopped,
         environment=key.environment,
         registering=key.registering,
+        offered=key.offered,
         ours=key.ours,
     )
 

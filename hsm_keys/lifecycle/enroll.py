@@ -7,7 +7,7 @@ command can be killed anywhere and run again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import KeyExistsError, KeyNotFoundError, KeyProblemError, UsageError
@@ -23,6 +23,7 @@ from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.base import KeyState
 from hsm_keys.stores.key_names import check_new_name, is_marked
+from hsm_keys.stores.marks import UNNAMED
 from hsm_keys.stores.ownership import name_in_use
 
 if TYPE_CHECKING:
@@ -55,26 +56,45 @@ class Enrollment:
     api_key_id: str | None
 
 
-def enroll_offline(store: KeyStore, name: str, key_type: KeyType | None, report: Callable[[str], None]) -> Enrollment:
+def enroll_offline(
+    store: KeyStore,
+    name: str,
+    key_type: KeyType | None,
+    report: Callable[[str], None],
+    *,
+    environment: str,
+    named: bool = True,
+) -> Enrollment:
     """Make the pair in the store, or pick up one that was made before, and prove custody; nothing is sent to Kalshi.
+
+    From then on a person may register the public half, so the store says where: else a command in another environment,
+    where Kalshi doesn't know it, would destroy a pair that lives.
 
     Args:
         store: Where the private half will live.
         name: The key's name.
         key_type: What to make; None makes RSA-2048, and takes what is there if a key is picked up.
+        environment: The environment of Kalshi at hand.
+        named: Whether somebody named that environment: else the key may be registered in any.
         report: Called with a line for people after each step.
 
     Raises:
         KeyBusyError: If another run works on the name.
         UsageError: If the name can't be one.
         KeyExistsError: If a registered key has the name.
+        WrongEnvironmentError: If it was to be registered in another environment.
         ForeignKeyError: If a key that isn't ours has it.
         CustodyError: If the private half isn't in custody.
         StoreError: If the store can't make it.
     """
     with exclusive(store, check_new_name(name)):
         store.mend(name)
-        return _mint(store, name, key_type, report)[0]
+        _picked_up(store, name, environment)
+        minted = _mint(store, name, key_type, report)[0]
+        key = minted.key
+        if key.offered or key.environment is not None:
+            return minted
+        return replace(minted, key=store.begin_registration(key, environment if named else UNNAMED))
 
 
 def _mint(
@@ -135,9 +155,7 @@ def enroll(
     new_key_fields(name, scopes, subaccount)
     with exclusive(store, name):
         store.mend(name)
-        remainder = _unregistered(store, name)
-        if remainder is not None:
-            check_environment(name, remainder.environment, management.environment)
+        _picked_up(store, name, management.environment)
         listed = management.api_keys.list().api_keys  # also shows, before anything is made, that we may ask
         check_manages(management.signer.api_key_id, listed)
         if scopes is None:
@@ -195,6 +213,13 @@ def adopt(
             report(f"it was bound to API key {other}, for which Kalshi doesn't take its signature")
         key = bind(store, key, api_key_id, environment, report)
     return Enrollment(key, custody, api_key_id)
+
+
+def _picked_up(store: KeyStore, name: str, environment: str) -> None:
+    """Make sure that what an earlier run left of a name, if it left anything, isn't for another environment."""
+    remainder = _unregistered(store, name)
+    if remainder is not None:
+        check_environment(name, remainder.environment, environment)
 
 
 def _unregistered(store: KeyStore, name: str) -> StoredKey | None:

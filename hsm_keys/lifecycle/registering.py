@@ -13,6 +13,7 @@ from hsm_keys.errors import (
     HsmKeysError,
     KeyBusyError,
     KeyNotFoundError,
+    KeyProblemError,
     OutcomeUnknownError,
     StoreError,
     StoreUnavailableError,
@@ -93,7 +94,8 @@ class Registrar:
 
         Raises:
             KeyBusyError: If somebody else registered the same key meanwhile; what this run registered is deleted.
-            KeyProblemError: If it is registered, and may do something else than what is asked for.
+            KeyProblemError: If it is registered, and may do something else than what is asked for; or a person may have
+                registered it in another environment.
             KalshiError: If Kalshi refuses; the key stays in the store, and the next run picks it up.
             OutcomeUnknownError: If it isn't known whether Kalshi registered the key; the next run finds out.
         """
@@ -111,6 +113,8 @@ class Registrar:
                 check_asked(key.name, listing, wanted.scopes, wanted.subaccount)
             self._report(f"found it registered at Kalshi, as API key {api_key_id}, with {describe_rights(listing)}")
         else:
+            if key.offered:
+                raise _offered(key, self._environment)
             namesakes = [each.api_key_id for each in unclaimed(listed, claimed) if each.name == wanted.name]
             if namesakes:
                 ids = ", ".join(namesakes)
@@ -218,6 +222,15 @@ class Registrar:
             f"the one of this run ({api_key_id}) {ending}",
             hint="run the same command again in a while: it goes on from what is there",
         )
+
+
+def _offered(key: StoredKey, environment: str) -> KeyProblemError:
+    return KeyProblemError(
+        f"the public half of {key.name!r} was printed, to be registered by hand, and nobody said in which environment; "
+        f"Kalshi doesn't know it in the environment {environment}. Nothing was registered",
+        hint=f"if it was registered: hsm-keys adopt {key.name} --api-key-id ID, with --env or --base-url; if it never "
+        f"was: hsm-keys revoke {key.name} --destroy --never-registered, then the same command again",
+    )
 
 
 def _kept(error: HsmKeysError, key: StoredKey, next_step: str) -> HsmKeysError:

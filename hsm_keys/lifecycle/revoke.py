@@ -40,7 +40,7 @@ from hsm_keys.lifecycle.targets import Target, check_not_foreign, find_target, k
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.abilities import ImportsKeys, RenamesKeys
 from hsm_keys.stores.key_names import ABORTING, ENDING, IMPORTING, SUCCESSOR
-from hsm_keys.stores.ownership import ours
+from hsm_keys.stores.ownership import check_ours, ours
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.stores.base import KeyStore, StoredKey
 
-__all__ = ["Revocation", "Revoked", "Revoker", "finish_scheduled"]
+__all__ = ["Revocation", "Revoked", "Revoker", "discard", "finish_scheduled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,21 +135,23 @@ class Revoker:
         self._connect = connect
         self._report = report
 
-    def plan(self, word: str, *, destroy: bool, force: bool) -> Revocation:
+    def plan(self, word: str, *, destroy: bool, force: bool, never_registered: bool = False) -> Revocation:
         """Find out what is meant, and whether it may end; nothing is changed but what a crash left of it.
 
         Args:
             word: A name in the store, an API key id, or a name at Kalshi.
             destroy: Whether the private half is to end too.
             force: Whether the last key that can manage keys may end.
+            never_registered: Whether a person says that a pair, of which its store doesn't say where it was to be
+                registered, never was.
 
         Raises:
             KeyAmbiguousError: If it could mean several.
             KeyNotFoundError: If it means none.
             ForeignKeyError: If it is a key of the store that isn't ours.
             WrongEnvironmentError: If it is a key of the store that belongs to another environment.
-            KeyProblemError: If it is the last key that can manage keys, there is nothing to end, or the key that signs
-                can't manage keys.
+            KeyProblemError: If it is the last key that can manage keys, there is nothing to end, the key that signs
+                can't manage keys, or a pair that is to be destroyed may be registered in another environment.
             EndNotProvedError: If it is the key that signs, and Kalshi doesn't know it.
             UsageError: If there is nothing to destroy.
         """
@@ -162,6 +164,8 @@ class Revoker:
                 self._report(f"ended a key that was made for {word!r}, and had not got its name yet")
             raise
         self._check_something_to_do(target, destroy=destroy)
+        if destroy and target.key is not None and target.api_key_id is None and not never_registered:
+            _check_not_elsewhere(target.key, self._management.environment)
         managers = [entry for entry in listed if entry.api_key_id != target.api_key_id and manages_keys(entry)]
         if not managers and not force and target.listing is not None and may_manage(target.listing):
             raise KeyProblemError(
@@ -342,13 +346,65 @@ class Revoker:
         self._store.mend(successor)  # what a killed rotation left of it: nobody looks for that once the name is gone
         self._store.clear(successor)
         self._store.destroy(key)
-        days = self._store.deletion_days
-        self._report(
-            f"scheduled the deletion of the private half of {key.name!r}, in {days} days"
-            if days
-            else f"destroyed the private half of {key.name!r}"
-        )
-        return "deletion scheduled" if days else "destroyed"
+        return _end_of(self._store, key, self._report)
+
+
+def _check_not_elsewhere(key: StoredKey, environment: str) -> None:
+    """Make sure that a pair without an API key here has none elsewhere: its store says where it was to be registered.
+
+    Where it doesn't, its public half may have been printed and registered by hand, or the store can't keep an API key
+    id. What a workflow has given its name was never printed for that.
+
+    Raises:
+        KeyProblemError: If nobody knows where it may be registered.
+    """
+    if key.environment is not None or "+" in key.name:
+        return
+    raise KeyProblemError(
+        f"Kalshi doesn't know {key.name!r} in the environment {environment}, and its store doesn't say in which one it "
+        "was to be registered: it may be registered in another one, by hand. Nothing was done",
+        hint=f"if it is: hsm-keys adopt {key.name} --api-key-id ID, with --env or --base-url; if nobody ever "
+        "registered it, give --never-registered with --destroy",
+    )
+
+
+def discard(store: KeyStore, name: str, environment: str, report: Callable[[str], None]) -> Revoked:
+    """Destroy a pair of which a person says that it never was registered, where no key is there to ask Kalshi with.
+
+    Args:
+        store: Where it is.
+        name: Its name.
+        environment: The environment at hand.
+        report: Called with a line for people.
+
+    Raises:
+        ForeignKeyError: If it isn't ours.
+        KeyBusyError: If another run works on it.
+        KeyNotFoundError: If there is none.
+        KeyProblemError: If it is registered, or its `generate` was interrupted.
+        WrongEnvironmentError: If it was to be registered in another environment.
+    """
+    with exclusive(store, name):
+        key = store.key(name)
+        check_ours(key, store.describe())
+        check_environment(name, key.environment, environment)
+        if key.api_key_id is not None or is_arriving(key) or (key.environment is not None and not key.registering):
+            raise KeyProblemError(
+                f"{name!r} is registered, or was made by Kalshi; nothing was destroyed",
+                hint="set KALSHI_KEY_ID and KALSHI_PRIVATE_KEY_PATH: the end of its API key has to be proved",
+            )
+        store.destroy(key)
+    return Revoked(name, None, revoked=False, private_half=_end_of(store, key, report))
+
+
+def _end_of(store: KeyStore, key: StoredKey, report: Callable[[str], None]) -> str:
+    days = store.deletion_days
+    report(
+        f"scheduled the deletion of the private half of {key.name!r}, in {days} days"
+        if days
+        else f"destroyed the private half of {key.name!r}"
+    )
+    return "deletion scheduled" if days else "destroyed"
 
 
 def _changed_meanwhile(name: str) -> KeyBusyError:

@@ -141,7 +141,7 @@ def first_key(
             )
         except TierError as error:
             person.report(f"{error.message}: so it is registered by hand")
-    minted = enroll_offline(store, wanted.name, wanted.key_type, person.report)
+    minted = enroll_offline(store, wanted.name, wanted.key_type, person.report, environment=environment)
     api_key_id = api_key_id or _registered_by_hand(minted.key, person)
     return adopt(store, wanted.name, api_key_id, environment=environment, connect=connect, report=person.report)
 

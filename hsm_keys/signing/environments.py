@@ -25,6 +25,7 @@ __all__ = [
     "environment_name",
     "is_environment",
     "is_loopback",
+    "is_named",
     "resolve",
     "web_hosts",
     "websocket_path",
@@ -129,6 +130,17 @@ def resolve(
     if environment not in ENVIRONMENTS:
         raise UsageError(f"Kalshi has no environment {describe(environment)}", hint="use " + " or ".join(ENVIRONMENTS))
     return ENVIRONMENTS[environment].base_url
+
+
+def is_named(
+    *,
+    base_url: str | None = None,
+    environment: str | None = None,
+    exchange: str | None = None,
+    env: Mapping[str, str] = os.environ,
+) -> bool:
+    """Tell whether anything names the environment, rather than that ``resolve`` takes production."""
+    return any(name is not None for name in (base_url, environment, *_from_variables(exchange, env)))
 
 
 def environment_name(base_url: str, *, exchange: str | None = None) -> str:

@@ -45,6 +45,8 @@ class StoredKey(ABC):
         ours: Whether hsm-keys has marked the key, by making or by adopting it. One that isn't ours signs where an API
             key id is given, and is never changed, renamed or ended.
         doubt: Why a mark of ours that the key carries isn't believed; empty if it carries none, or it is.
+        offered: Whether its public half was printed, to be registered by hand in an environment that nobody named, and
+            it isn't bound yet: Kalshi may know it in any.
         registering: Whether it was about to be registered, and isn't bound yet: Kalshi may know it.
         uri: Where the key lives; never holds a PIN.
     """
@@ -54,6 +56,7 @@ class StoredKey(ABC):
     environment: str | None
     ours: bool
     doubt: str = ""
+    offered: bool = False
     registering: bool = False
     uri: str
 
@@ -295,7 +298,8 @@ class KeyStore(ABC):
         """Write beside a minted key in which environment it is about to be registered, and return it so marked.
 
         So whoever finds it after a crash knows where Kalshi may know it. A store that can't keep it leaves it out.
-        Once it is written, the key's name is looked at: whoever is about to destroy a key changes that first.
+        ``UNNAMED`` stands for an environment that nobody named. Once it is written, the key's name is looked at:
+        whoever is about to destroy a key changes that first.
 
         Raises:
             KeyNotFoundError: If somebody destroyed the key meanwhile.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["FOREIGN", "MINTED", "Mark"]
+__all__ = ["FOREIGN", "MINTED", "OFFERED", "UNNAMED", "Mark"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,8 @@ class Mark:
         environment: The environment in which it is registered, as ``environment_name`` gives it; without an API key
             id, the one for which a key is being imported, or in which it was about to be registered.
         registering: Whether it is a minted key that was about to be registered: Kalshi may know it by now.
+        offered: Whether it is a minted key whose public half was printed, to be registered by hand in an environment
+            that nobody named: Kalshi may know it in any.
         doubt: Why a mark of ours that the key carries isn't believed; empty if it carries none, or it is.
     """
 
@@ -26,7 +28,12 @@ class Mark:
     environment: str | None = None
     doubt: str = ""
     registering: bool = False
+    offered: bool = False
 
 
 FOREIGN: Final = Mark(ours=False)
 MINTED: Final = Mark(ours=True)
+OFFERED: Final = Mark(ours=True, offered=True)
+
+UNNAMED: Final = "unnamed"
+"""What stands in the place of the environment in the mark of a key that is offered so."""

@@ -64,7 +64,9 @@ def check_not_registered_since(key: StoredKey, now: Mark, where: str) -> None:
     Raises:
         KeyBusyError: If somebody has: Kalshi may know it by now.
     """
-    if now.api_key_id not in {None, key.api_key_id} or (now.registering and not key.registering):
+    if now.api_key_id not in {None, key.api_key_id} or (
+        (now.registering or now.offered) and not (key.registering or key.offered)
+    ):
         raise KeyBusyError(
             f"somebody else has registered the key {key.name!r} in {where} meanwhile; nothing was destroyed",
             hint="look with `hsm-keys list`, then run the same command again",

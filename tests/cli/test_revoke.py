@@ -120,6 +120,40 @@ def test_the_only_key_of_the_store_that_was_about_to_end_itself_goes_on(
         assert store.keys() == []
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_pair_that_was_never_pasted_is_thrown_away_without_any_api_key(
+    pin: str, token: TestToken, monkeypatch: pytest.MonkeyPatch, *, named: bool
+) -> None:
+    for name in ("KALSHI_KEY_ID", "KALSHI_PRIVATE_KEY", "KALSHI_API_BASE_URL", "KALSHI_DEMO"):
+        monkeypatch.delenv(name, raising=False)
+    here = ("--env", "demo") if named else ()
+    said = run_cli("enroll", "by-hand", *ED25519, "--offline", *here).stderr
+    assert ("in the environment demo" in said) is named
+    assert run_json("show", "by-hand")["environment"] == ("demo" if named else None)
+    thrown = ("revoke", "by-hand", "--destroy", "--yes", *here)
+    assert failed_json(5, *thrown)["code"] == "key_not_registered"
+    assert failed_json(2, "revoke", "by-hand", "--never-registered", "--yes")["code"] == "usage"
+    if named:
+        elsewhere = failed_json(5, *thrown[:4], "--never-registered", "--env", "prod")
+        assert elsewhere["code"] == "wrong_environment"
+    done = run_json(*thrown, "--never-registered")
+    assert done == {"name": "by-hand", "api_key_id": None, "revoked": False, "private_half": "destroyed"}
+    with open_store(token.uri) as store:
+        assert store.keys() == []
+
+
+def test_what_is_registered_is_not_thrown_away_by_a_word(
+    pin: str, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_json("enroll", "prod", *ED25519)
+    sandbox.faults.add(parse_fault("GET /api_keys:status=500"))
+    for name in ("KALSHI_KEY_ID", "KALSHI_PRIVATE_KEY"):
+        monkeypatch.delenv(name)
+    other = "http://127.0.0.1:9/trade-api/v2"
+    error = failed_json(5, "revoke", "prod", "--destroy", "--never-registered", "--yes", KALSHI_API_BASE_URL=other)
+    assert error["code"] == "wrong_environment"
+
+
 @pytest.mark.kms
 def test_on_kms(account: str, sandbox: SandboxServer) -> None:
     here = ("--kms", "--region", REGION)

@@ -62,7 +62,7 @@ CHANGES: dict[str, Callable[[AwsKmsStore, StoredKey], object]] = {
         "alpha", taker=store.key("prod"), leaver=key, mark="+retired"
     ),
     "replicate": lambda store, key: store.replicate(key.name, "us-west-2"),
-    "enroll": lambda store, key: enroll_offline(store, key.name, None, lambda _: None),
+    "enroll": lambda store, key: enroll_offline(store, key.name, None, lambda _: None, environment="demo"),
     "rotate": lambda store, key: Stage.read(store, key.name),
 }
 

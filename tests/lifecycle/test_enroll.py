@@ -147,7 +147,7 @@ def test_below_premier_the_key_is_kept_and_the_way_out_is_told(store: KeyStore) 
         key = store.key("prod")
         assert key.state is KeyState.MINTED
 
-        offline = enroll_offline(store, "prod", None, person.said.append)
+        offline = enroll_offline(store, "prod", None, person.said.append, environment=person.environment)
         assert offline.key.public_pem() == key.public_pem()
         by_hand = basic.add_key("pasted", key.public_pem()).api_key_id
         adopted = person.adopt("prod", by_hand)

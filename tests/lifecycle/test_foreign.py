@@ -150,7 +150,7 @@ def test_no_workflow_changes_them_or_does_anything_at_kalshi(person: Sharing, so
     before = objects_of(softhsm)
     attempts: list[Callable[[], object]] = [
         lambda: person.enroll("alpha"),
-        lambda: enroll_offline(person.store, "alpha", None, person.said.append),
+        lambda: enroll_offline(person.store, "alpha", None, person.said.append, environment=person.environment),
         lambda: person.generate("alpha"),
         lambda: Stage.read(person.store, "alpha"),
         lambda: person.rotate("alpha"),

@@ -58,11 +58,19 @@ class Revoking(Person):
         return self.store.bind(key, registered.api_key_id, self.environment)
 
     def revoke(
-        self, word: str, *, destroy: bool = False, force: bool = False, signer: RequestSigner | None = None
+        self,
+        word: str,
+        *,
+        destroy: bool = False,
+        force: bool = False,
+        never_registered: bool = False,
+        signer: RequestSigner | None = None,
     ) -> Revoked:
         with self.connect(signer or self.bootstrap) as management:
             revoker = Revoker(self.store, management, self.connect, self.said.append)
-            return revoker.carry_out(revoker.plan(word, destroy=destroy, force=force))
+            return revoker.carry_out(
+                revoker.plan(word, destroy=destroy, force=force, never_registered=never_registered)
+            )
 
     def deletes(self) -> list[int | None]:
         return [seen.status for seen in self.sandbox.requests if seen.method == "DELETE"]
@@ -336,7 +344,7 @@ def test_a_minted_key_has_nothing_to_revoke_and_a_pair_to_destroy(person: Revoki
     with pytest.raises(KeyProblemError, match="never registered") as caught:
         person.revoke("prod")
     assert "--destroy" in caught.value.hint
-    done = person.revoke("prod", destroy=True)
+    done = person.revoke("prod", destroy=True, never_registered=True)
     assert (done.api_key_id, done.revoked, done.private_half) == (None, False, "destroyed")
     assert person.deletes() == []
 
@@ -356,7 +364,7 @@ def test_a_key_that_changed_after_the_question_is_left_alone(person: Revoking) -
     key = person.store.generate("prod", KeyType.ED25519)
     with person.management() as management:
         revoker = Revoker(person.store, management, person.connect, person.said.append)
-        plan = revoker.plan("prod", destroy=True, force=False)
+        plan = revoker.plan("prod", destroy=True, force=False, never_registered=True)
         person.store.bind(
             key, person.sandbox.add_key("prod", key.public_pem()).api_key_id, environment_name(person.sandbox.base_url)
         )  # an enroll, meanwhile

@@ -14,7 +14,7 @@ from hsm_keys.inspecting.inventory import take_inventory
 from hsm_keys.inspecting.reconcile import judge
 from hsm_keys.inspecting.snapshot import observe
 from hsm_keys.kalshi.account import Account
-from hsm_keys.lifecycle.enroll import adopt, enroll
+from hsm_keys.lifecycle.enroll import adopt, enroll, enroll_offline
 from hsm_keys.lifecycle.generate import Generator
 from hsm_keys.lifecycle.made_by_kalshi import KalshiGenerator
 from hsm_keys.lifecycle.managing import find_manager
@@ -70,9 +70,9 @@ def rotator(side: Side, client: KalshiClient) -> Rotator:
     return Rotator(side.store, client, side.connect, side.said.append)
 
 
-def revoke(side: Side, word: str, *, destroy: bool) -> None:
+def revoke(side: Side, word: str, *, destroy: bool, never_registered: bool = False) -> None:
     with side.management() as client:
-        plan = revoker(side, client).plan(word, destroy=destroy, force=True)
+        plan = revoker(side, client).plan(word, destroy=destroy, force=True, never_registered=never_registered)
         revoker(side, client).carry_out(plan)
 
 
@@ -336,3 +336,83 @@ def test_a_sandbox_that_was_started_anew_ends_nothing_by_itself(sides: tuple[Sid
     with pytest.raises(KeyProblemError):
         _generate(a, "live")
     assert contents(a.store) == before
+
+
+def offer(side: Side, *, named: bool = True) -> StoredKey:
+    """Print the public half of a new key, to be pasted on Kalshi's account page."""
+    kind, say = KeyType.ED25519, side.said.append
+    return enroll_offline(side.store, "pasted", kind, say, environment=side.environment, named=named).key
+
+
+def enrolled(side: Side, name: str) -> StoredKey:
+    with side.management() as client:
+        return enroll(
+            side.store,
+            name,
+            key_type=None,
+            scopes=None,
+            subaccount=None,
+            management=client,
+            connect=side.connect,
+            report=side.said.append,
+        ).key
+
+
+def test_a_pair_that_was_offered_by_hand_is_not_destroyed_from_another_environment(sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    key = offer(a)
+    a.sandbox.add_key("pasted", key.public_pem())
+    for refused in (
+        lambda: revoke(b, "pasted", destroy=True),
+        lambda: revoke(b, "pasted", destroy=True, never_registered=True),
+        lambda: enrolled(b, "pasted"),
+        lambda: offer(b),
+    ):
+        with pytest.raises(WrongEnvironmentError) as caught:
+            refused()
+        assert a.environment in caught.value.message
+        assert b.environment in caught.value.message
+    assert b.writes() == []
+    assert offer(a).public_key() == key.public_key()
+    (pasted,) = a.living()
+    revoke(a, "pasted", destroy=True)
+    assert (a.store.keys(), a.living()) == ([], set())
+    assert pasted not in a.sandbox.state.keys
+
+
+@pytest.mark.parametrize("named", [False, None])
+def test_a_pair_that_may_be_registered_anywhere_is_destroyed_by_a_persons_word_alone(
+    sides: tuple[Side, Side], *, named: bool | None
+) -> None:
+    """Without a named environment, or with a PEM that ``public-key`` printed, nobody knows where it was pasted."""
+    a, b = sides
+    key = offer(a, named=named) if named is not None else a.store.generate("pasted", KeyType.ED25519)
+    api_key_id = a.sandbox.add_key("pasted", key.public_pem()).api_key_id
+    with pytest.raises(KeyProblemError, match="by hand") as caught:
+        revoke(b, "pasted", destroy=True)
+    assert "adopt pasted" in caught.value.hint
+    assert "--never-registered" in caught.value.hint
+    assert contents(a.store) == [("pasted", None, None)]
+    if named is False:
+        with pytest.raises(KeyProblemError, match="by hand") as caught:
+            enrolled(b, "pasted")
+        assert "adopt pasted" in caught.value.hint
+        assert b.living() == set()
+        offer(b)  # says nothing of where the PEM went before
+        assert contents(a.store) == [("pasted", None, None)]
+        with b.management() as client:
+            (finding,) = (
+                each
+                for each in judge(observe([b.store], Account(client, b.connect), b.said.append))
+                if each.name == "pasted"
+            )
+        assert shlex.split(finding.command or "")[1:4] == ["adopt", "pasted", "--api-key-id"]
+    assert enrolled(a, "pasted").api_key_id == api_key_id  # Kalshi's word is better than a mark
+    assert contents(a.store) == [("pasted", api_key_id, a.environment)]
+
+
+def test_a_pair_that_was_never_registered_can_be_thrown_away(sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    offer(a, named=False)
+    revoke(b, "pasted", destroy=True, never_registered=True)
+    assert a.store.keys() == []

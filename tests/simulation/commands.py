@@ -114,7 +114,7 @@ def enroll(session: Session, name: str) -> Told:
 
 def mint(session: Session, name: str) -> Told:
     with session.open() as store:
-        enrolling.enroll_offline(store, name, KeyType.ED25519, session.say)
+        enrolling.enroll_offline(store, name, KeyType.ED25519, session.say, environment=session.connect.environment)
         return Told("minted")
 
 
@@ -164,7 +164,7 @@ def revoke(session: Session, word: str, *, destroy: bool) -> Told:
         if done is None:
             management = session.managed(store, stack, avoid=word)
             revoker = Revoker(store, management, session.connect, session.say)
-            done = revoker.carry_out(revoker.plan(word, destroy=destroy, force=True))
+            done = revoker.carry_out(revoker.plan(word, destroy=destroy, force=True, never_registered=True))
         return _revoked(done)
 
 

@@ -394,8 +394,8 @@ MUTANTS = (
     ),
     Mutant(
         "lifecycle.enroll",
-        "enroll",
-        "check_environment(name, remainder.environment, management.environment)",
+        "_picked_up",
+        "check_environment(name, remainder.environment, environment)",
         "",
     ),
     Mutant(

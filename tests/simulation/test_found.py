@@ -259,8 +259,18 @@ FOUND = {
         f"enroll registered a pair in {store} that revoke on another machine was about to destroy": Script(
             _NAME, store, ("mint",), (Step(0, "enroll", faults=turn(1)), Step(1, "revoke-destroy", faults=turn(at)))
         )
-        for store, at in (("token", 4), ("kms", 4), ("vault", 3))
+        for store, at in (("token", 4), ("kms", 4))
     },
+    "enroll registered a pair in vault that revoke on another machine was about to destroy": Script(
+        _NAME,
+        "vault",
+        (),
+        (
+            Step(0, "enroll", faults=before(4)),
+            Step(0, "enroll", faults=turn(1)),
+            Step(1, "revoke-destroy", faults=turn(3)),
+        ),
+    ),
     **{
         f"abort in {store} destroyed a successor that rotate on another machine went on to register": Script(
             _NAME, store, ("enroll",), (Step(0, "rotate", faults=turn(first)), Step(1, "abort", faults=turn(at)))

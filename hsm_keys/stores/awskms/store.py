@@ -353,7 +353,7 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
         self._tag(kms_key, {REGISTERING_TAG: environment})
         region = self._uri.regions[0]
         alias_handover.check_not_ending(self.caller().manage(region), region, kms_key)
-        return self._marked(kms_key, Mark(ours=True, environment=environment, registering=True))
+        return self._marked(kms_key, mark_of({NAME_TAG: key.name, REGISTERING_TAG: environment}))
 
     def _marked(self, key: AwsKmsKey, mark: Mark) -> AwsKmsKey:
         return AwsKmsKey(self, key.name, mark, key.uri, Found(key.arn, key.key_type, key.public_key()))

@@ -11,7 +11,7 @@ from hsm_keys.errors import UsageError
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.signing.environments import is_environment
 from hsm_keys.stores.key_names import MARKS
-from hsm_keys.stores.marks import FOREIGN, MINTED, Mark
+from hsm_keys.stores.marks import FOREIGN, MINTED, OFFERED, UNNAMED, Mark
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +39,7 @@ NAME_TAG: Final = "hsm-keys:name"
 ID_TAG: Final = "hsm-keys:api-key-id"
 ENVIRONMENT_TAG: Final = "hsm-keys:environment"
 REGISTERING_TAG: Final = "hsm-keys:registering"
-"""The environment in which a minted key is about to be registered."""
+"""The environment in which a minted key is about to be registered; ``unnamed`` where nobody said it."""
 
 IMPORT_TAG: Final = "hsm-keys:import"
 """The run that is to import the key's material; a random number."""
@@ -78,16 +78,23 @@ def mark_of(tags: Mapping[str, str]) -> Mark:
         return FOREIGN
     if api_key_id is None and environment is not None and is_environment(environment):
         return Mark(ours=True, environment=environment)  # it is being imported
-    if api_key_id is None or environment is None:
-        registering = tags.get(REGISTERING_TAG)
-        if api_key_id is not None or registering is None or not is_environment(registering):
-            return MINTED
-        return Mark(ours=True, environment=registering, registering=True)
+    if api_key_id is None:
+        return _minted(tags.get(REGISTERING_TAG))
+    if environment is None:
+        return MINTED
     try:
         known = check_api_key_id(api_key_id)
     except UsageError:
         return FOREIGN
     return Mark(ours=True, api_key_id=known, environment=environment) if is_environment(environment) else FOREIGN
+
+
+def _minted(registering: str | None) -> Mark:
+    if registering == UNNAMED:
+        return OFFERED
+    if registering is None or not is_environment(registering):
+        return MINTED
+    return Mark(ours=True, environment=registering, registering=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ A token may hold keys of other programs, whose CKA_ID can be any bytes: 16 of th
 a hash. So ours begin with a word of our own. A key that is only minted has ``kalshi:minted:`` and the SHA-1 of its
 public key's bits; a registered one ``kalshi:``, the environment, ``:``, and the UUID's 16 bytes, or for an id that is
 no UUID ``id:`` and its text. In between, a key that is about to be registered has ``kalshi:registering:``, the
-environment, ``:`` and that SHA-1; and the throwaway key that marks an import has ``kalshi:importing:`` and the same.
+environment, ``:`` and that SHA-1 (``unnamed`` for the environment where a person was given the public half to register
+it, and nobody said where); and the throwaway key that marks an import has ``kalshi:importing:`` and the same.
 Whatever else a CKA_ID says, the key is somebody else's.
 """
 
@@ -17,7 +18,7 @@ from uuid import UUID
 
 from hsm_keys.errors import UsageError
 from hsm_keys.signing.environments import is_environment
-from hsm_keys.stores.marks import FOREIGN, MINTED, Mark
+from hsm_keys.stores.marks import FOREIGN, MINTED, OFFERED, UNNAMED, Mark
 from hsm_keys.values import describe
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def read_mark(cka_id: bytes | None) -> Mark:
     under_way, registered = _UNDER_WAY.fullmatch(cka_id), _REGISTERED.fullmatch(cka_id)
     mark = under_way or registered
     environment = mark["environment"].decode() if mark else ""
+    if under_way and under_way["what"] == b"registering" and environment == UNNAMED:
+        return OFFERED
     if mark is None or not is_environment(environment):
         return FOREIGN
     if under_way:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hsm_keys.errors import KeyBusyError, UsageError
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.signing.environments import is_environment
-from hsm_keys.stores.marks import FOREIGN, Mark
+from hsm_keys.stores.marks import FOREIGN, OFFERED, UNNAMED, Mark
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,6 +58,8 @@ class Record:
     @property
     def mark(self) -> Mark:
         """What it says of the key; with values that we never write, the key isn't ours."""
+        if self.environment == UNNAMED and self.api_key_id is None:
+            return OFFERED
         if self.environment is not None and not is_environment(self.environment):
             return FOREIGN
         if self.api_key_id is None:

@@ -12,6 +12,7 @@ from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.abilities import RenamesKeys
 from hsm_keys.stores.base import KeyState
 from hsm_keys.stores.key_names import RETIRED, SUCCESSOR
+from hsm_keys.stores.marks import UNNAMED
 from tests.simulation.pairs import Pair
 
 if TYPE_CHECKING:
@@ -59,6 +60,16 @@ def test_a_key_says_where_it_is_about_to_be_registered_until_it_is(opened: Opene
         key = store.key("prod")
         assert (key.state, key.environment, key.registering) == (KeyState.REGISTERED, "prod", False)
         assert can_sign(key)
+
+
+def test_a_key_says_that_nobody_said_where_it_is_to_be_registered(opened: Opened) -> None:
+    with opened() as store:
+        offered = store.begin_registration(store.generate("prod", KeyType.ED25519), UNNAMED)
+        for key in (offered, store.key("prod")):
+            assert (key.state, key.environment, key.registering, key.offered) == (KeyState.MINTED, None, False, True)
+        store.bind(offered, ID, "prod")
+        key = store.key("prod")
+        assert (key.state, key.environment, key.offered) == (KeyState.REGISTERED, "prod", False)
 
 
 def test_a_name_is_given_once(opened: Opened) -> None:
