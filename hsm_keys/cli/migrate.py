@@ -176,24 +176,22 @@ def _finish(
     successor = Successor(move.store.key(move.name), move.connect, move.connect.environment, report)
     pem = PemInMemory(move.pem, move.connect.environment)
     standing = successor.check_end(pem)
-    lived = standing is Standing.TAKEN
     with move.connect(successor.key.signer()) as own:
         management = successor.manager(move.management, own)
         lines = [
             f"API key {pem.api_key_id}, the PEM's, is going to end at {management.base_url}",
             f"every program that signs with the PEM gets 401 from then on; {move.name!r} signs, which was just proved",
         ]
-        if lived:
+        if standing is Standing.TAKEN:
             confirm(lines, yes=yes, report=report)
         successor.end(pem, standing, move.store, management)
     copied = where_copies_lie(bootstrap_places(exchange=settings.exchange), copies)
     if settings.as_json:
-        ended = pem.api_key_id if lived else None
-        print_json({"name": move.name, "api_key_id": successor.key.api_key_id, "ended": ended, "copies": copied})
+        own_id = successor.key.api_key_id
+        print_json({"name": move.name, "api_key_id": own_id, "ended": pem.api_key_id, "copies": copied})
         return
-    state = "ended" if lived else f"unknown in the environment {pem.environment}"
-    print_line(f"{pem.api_key_id}  {state}; {move.name!r} ({successor.key.api_key_id}) takes its place")
-    report(f"the PEM is worth nothing {'now' if lived else 'in this environment'}; copies of it may lie in:")
+    print_line(f"{pem.api_key_id}  ended; {move.name!r} ({successor.key.api_key_id}) takes its place")
+    report("the PEM is worth nothing now; copies of it may lie in:")
     for place in copied:
         report(f"  {place}")
     report("take KALSHI_KEY_ID and the PEM's variable out of the environment: Kalshi refuses what is signed with them")

@@ -128,27 +128,27 @@ def _print_frozen(settings: Settings, state: dict[str, Any], *, of: str = "") ->
 @click.option("--wait", is_flag=True, help="Wait until the proxy serves its clients, for a minute at most.")
 @settings_options
 @click.pass_obj
-def status(settings: Settings, *, name: str | None, socket: Path | None, everyone: bool, wait: bool) -> None:
+def status(settings: Settings, *, name: str | None, socket: Path | None, everyone: bool, wait: bool) -> int:
     """Show what a running proxy does; in a terminal, live until Ctrl-C, unless it is waited for."""
     wanted = _wanted(name, socket, everyone=everyone)
     if wait:
         _wait(wanted)
     if everyone:
-        _show_all(settings, ask_all(wanted, "GET", "/status"))
-        return
+        return _show_all(settings, ask_all(wanted, "GET", "/status"))
     if settings.as_json:
         print_json(ask_one(wanted, "GET", "/status"))
-        return
+        return 0
     answer = ask_one(wanted, "GET", "/status")
     if wait or not sys.stdout.isatty():
         print_rows(_rows(answer))
-        return
+        return 0
     with suppress(KeyboardInterrupt):
         while True:
             click.clear()
             print_rows(_rows(answer))
             time.sleep(1)
             answer = ask_one(wanted, "GET", "/status")
+    return 0
 
 
 @command(epilog="Example: hsm-keys proxy limits --name prod")
@@ -199,18 +199,21 @@ def _wait(wanted: ProxyChoice) -> None:
         time.sleep(_LOOK_EVERY_S)
 
 
-def _show_all(settings: Settings, answers: list[ControlAnswer]) -> None:
+def _show_all(settings: Settings, answers: list[ControlAnswer]) -> int:
+    """Show the status of each proxy; one that can't be asked is named, and the exit code is its error's."""
     shown = [{**answer.said, "socket": str(answer.socket)} for answer in answers if answer.error is None]
-    errors = [answer.error for answer in answers if answer.error is not None]
+    errors = [(answer.socket, answer.error) for answer in answers if answer.error is not None]
     if errors and not shown:
-        raise errors[0]
+        raise errors[0][1]
     if settings.as_json:
-        print_json({"proxies": shown})
-        return
-    for error in errors:
-        click.echo(f"error: {error}", err=True)
-    for one in shown:
-        print_rows(_rows(one))
+        silent = [{"socket": str(path), "code": error.code, "message": error.message} for path, error in errors]
+        print_json({"proxies": shown} | ({"errors": silent} if silent else {}))
+    else:
+        for _, error in errors:
+            click.echo(f"error: {error}", err=True)
+        for one in shown:
+            print_rows(_rows(one))
+    return errors[0][1].exit_code if errors else 0
 
 
 def _rows(status: dict[str, Any]) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from hsm_keys.errors import KeyNotRegisteredError, KeyProblemError
+from hsm_keys.errors import EndNotProvedError, KeyNotRegisteredError, KeyProblemError
 from hsm_keys.inspecting.proof_of_possession import Standing, prove_registration, standing_of
 from hsm_keys.kalshi.errors import ForbiddenError
 from hsm_keys.lifecycle.ending import end_api_key
@@ -163,6 +163,7 @@ class Successor:
 
         Raises:
             KeyProblemError: If it is the last key that can manage API keys; nothing was done.
+            EndNotProvedError: If Kalshi doesn't know it here: it may live in another environment.
             HsmKeysError: As ``end_api_key`` does.
         """
         api_key_id = str(pem.api_key_id)
@@ -171,9 +172,11 @@ class Successor:
             end_api_key(management, self._connect, api_key_id, pem, self._report)
             return
         end_api_key(management, self._connect, api_key_id, pem, _say_nothing)  # it would say that the key lived here
-        self._report(
-            f"Kalshi doesn't know API key {api_key_id} in the environment {pem.environment}: it has ended already, or "
-            "belongs to another environment, where it lives on; --env or --base-url names that"
+        raise EndNotProvedError(
+            f"Kalshi doesn't know API key {api_key_id}, the PEM's, in the environment {pem.environment}: it has ended "
+            "already, or belongs to another environment, where it lives on",
+            hint="if an earlier run has ended it, all is done: take the PEM and its variables away. Else point the "
+            "command at its environment, with --env or --base-url",
         )
 
 

@@ -21,6 +21,8 @@ from hsm_keys import files
 from hsm_keys.errors import StoreAmbiguousError, StoreNotFoundError, UsageError
 from hsm_keys.proxy import controlling, locations
 from hsm_keys.proxy.controlling import ProxyChoice, ask_all, ask_one
+from hsm_keys.proxy.locations import Search
+from tests.support.canaries import run
 from tests.support.cli import run_cli, run_json
 from tests.support.orders import ORDERS, order_body
 from tests.support.running_proxy import with_key_in_memory
@@ -216,6 +218,23 @@ def test_a_proxy_that_hangs_delays_no_other_and_is_named(
     assert (error.exit_code, f"kill -9 {os.getpid()} ends it" in (error.hint or "")) == (7, True)
     assert ask_all(ProxyChoice("prod"), "POST", "/freeze")[0].socket == good  # what nobody listens at is no proxy
     assert len(ask_all(ProxyChoice("prod"), "POST", "/freeze")) == 1
+
+
+def test_the_status_of_all_says_which_proxy_gives_no_answer(
+    listen: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A timer that reads the exit code, or the JSON, isn't told that all is well."""
+    monkeypatch.setattr(controlling, "_ANSWER_S", 0.3)
+    good, hung = listen(tmp_path / "good.control.sock"), tmp_path / "hung.control.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(hung))
+        listener.listen()
+        monkeypatch.setattr(controlling, "search", lambda _: Search([good, hung]))
+        for words in ((), ("--output", "json")):
+            done = run("proxy", "status", "--all", *words)
+            assert done.code == 7
+            assert str(good) in done.text
+            assert str(hung) in done.text
 
 
 def test_from_a_shell_without_the_proxys_environment(start: Callable[..., RunningProxy], tmp_path: Path) -> None:
