@@ -3,7 +3,7 @@
 
     python benchmarks/kms.py
 
-Needs the extra ``kms``, boto3, and ministack (``python -m tests.support.ministack``). The rates are taken on a
+Needs the extra ``kms``, boto3, and ministack (``python -m tests.support.install_ministack``). The rates are taken on a
 server that answers after 10 ms with a signature that it made before: what is measured is the client.
 """
 

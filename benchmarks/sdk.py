@@ -4,7 +4,8 @@
     python benchmarks/sdk.py
 
 Needs the extras ``kms`` and ``sandbox``, the dependency group ``sdks``, SoftHSM, and ministack
-(``python -m tests.support.ministack``). Whole requests go to the sandbox on loopback, which verifies each of them.
+(``python -m tests.support.install_ministack``). Whole requests go to the sandbox on loopback, which verifies each of
+them.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
 """A real KMS server for tests: ministack, in a virtual environment of its own, over HTTP.
 
-It pins an older botocore than the one under test, so it can't be installed beside it. Make the environment once::
-
-    python -m tests.support.ministack
-
-``HSM_KEYS_TEST_MINISTACK`` names another ``ministack`` program. Its access keys of 12 digits are account ids:
+``python -m tests.support.install_ministack`` makes the environment, once. ``HSM_KEYS_TEST_MINISTACK`` names another
+``ministack`` program. Its access keys of 12 digits are account ids:
 each test has an account to itself.
 """
 
@@ -15,9 +12,7 @@ import os
 import secrets
 import socket
 import subprocess
-import sys
 import time
-import venv
 from functools import cache
 from pathlib import Path
 from urllib.error import URLError
@@ -25,31 +20,26 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.support.install_ministack import FOLDER, is_there
+
 REGION = "us-east-1"
 OTHER_REGION = "us-west-2"
 
-_VERSION = "1.5.33"
-_FOLDER = Path(__file__).parents[2] / ".venv-ministack"
 _STARTS_WITHIN_S = 60.0
 
 
 def program() -> list[str]:
     """Return what starts it: a program that was named, or its own Python and a file."""
     named = os.environ.get("HSM_KEYS_TEST_MINISTACK")
-    own = [str(_FOLDER / "bin" / "python"), "-P", str(Path(__file__).with_name("ministack_server.py"))]
+    own = [str(FOLDER / "bin" / "python"), "-P", str(Path(__file__).with_name("ministack_server.py"))]
     return [named] if named else own
-
-
-def _is_there() -> bool:
-    named = os.environ.get("HSM_KEYS_TEST_MINISTACK")
-    return Path(named or _FOLDER / "bin" / "ministack").is_file()
 
 
 @cache
 def endpoint() -> str:
     """Start the server, once a process, and return its URL; in CI a missing server is a failure."""
-    if not _is_there():
-        pytest.skip(f"ministack is needed: {program()[0]} isn't there; run: python -m tests.support.ministack")
+    if not is_there():
+        pytest.skip(f"ministack is needed: {program()[0]} isn't there; run: python -m tests.support.install_ministack")
     return start()
 
 
@@ -123,19 +113,3 @@ def credentials(monkeypatch: pytest.MonkeyPatch, url: str, *, access_key: str = 
 def account(monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty account on the server, and AWS's variables pointing to it."""
     return credentials(monkeypatch, endpoint())
-
-
-def main() -> None:
-    """Make the virtual environment, unless it is there."""
-    if _is_there():
-        return
-    venv.create(_FOLDER, with_pip=True, clear=True)
-    subprocess.run(
-        [_FOLDER / "bin" / "python", "-m", "pip", "install", "--quiet", f"ministack=={_VERSION}", "cryptography"],
-        check=True,
-        stdout=sys.stderr,
-    )
-
-
-if __name__ == "__main__":
-    main()
