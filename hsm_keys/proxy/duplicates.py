@@ -82,7 +82,8 @@ class Duplicates:
                 yield client, key, at_ms
 
     def _sent(self, key: Key) -> tuple[tuple[str, int], ...]:
-        return self._recent.get(key) or self._older.get(key) or ()
+        sent = self._recent.get(key)  # empty where what went out last never came to be
+        return self._older.get(key, ()) if sent is None else sent
 
 
 def _denial(key: Key, wait_ms: float) -> CapDenial:

@@ -1,7 +1,8 @@
 """The journal of what the caps hold: one JSON array a line, written to the system before anything is signed.
 
 ``write`` gives a line to the system, which keeps it whatever becomes of this process; ``sync`` has the disk keep it,
-too. A line that was cut off at the end was never acted on, and is dropped. One proxy at a time writes a journal.
+too. A line that was cut off at the end was never acted on, and is dropped; but not one that stands for all lines before
+it, which takes their place when the disk has it. One proxy at a time writes a journal.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ __all__ = ["Journal", "JournalError", "read_journal"]
 
 _LOOK_EVERY_S: Final = 0.1
 """Seconds after which it is looked again whether the file is still there: that takes as long as to write a line."""
+
+_RESERVES: Final = b'["+"'
+"""How a line begins that may be cut off though it is the first one."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -178,13 +182,19 @@ def _lines_of(path: Path, content: bytes) -> tuple[list[list[Any]], int]:
         if parsed is None and number == len(lines):  # a power failure may keep a line's end and not its beginning
             torn += len(line) + 1
         elif parsed is None:
-            raise JournalError(
-                f"line {number} of {path} can't be read",
-                hint="what is left of the caps isn't known: move the file away to begin anew with full caps",
-            )
+            raise _unreadable(path, number)
         else:
             entries.append(parsed)
+    if torn and not entries and not content.startswith(_RESERVES):
+        raise _unreadable(path, 1)
     return entries, torn
+
+
+def _unreadable(path: Path, number: int) -> JournalError:
+    return JournalError(
+        f"line {number} of {path} can't be read",
+        hint="what is left of the caps isn't known: move the file away to begin anew with full caps",
+    )
 
 
 def _parsed(line: bytes) -> list[Any] | None:

@@ -2,8 +2,8 @@
 
 An order that rests is what ``GET /portfolio/orders?status=resting`` says. One that rests no longer, in two looks a
 second or more apart, is what ``GET /portfolio/fills`` says of it. One of which the answer was lost is looked up by its
-client_order_id; if Kalshi has neither it nor a fill in its market that is nobody's, two minutes after it was sent, it
-never came to be: by then its signature is too old to be taken.
+client_order_id; if Kalshi has neither it nor a fill in its market that is nobody's, two minutes after its request was
+over, it never came to be: by then its signature is too old to be taken.
 """
 
 from __future__ import annotations

@@ -52,6 +52,7 @@ class ReservedOrder:
         since_ms: What the wall clock said then, by which Kalshi's lists name it.
         is_under_way: Whether its request isn't answered yet.
         changed: The number of the last change; rises with each.
+        over_ms: When its request was over, by the caps' clock; a restart ends all.
     """
 
     number: int
@@ -65,6 +66,7 @@ class ReservedOrder:
     since_ms: int = 0
     is_under_way: bool = False
     changed: int = 0
+    over_ms: int = 0
 
 
 class State(NamedTuple):
@@ -118,6 +120,8 @@ class Reservations:
         if self.journal is None:
             return
         self._replay_all(self.journal.read())
+        for order in self.orders.values():
+            order.over_ms = self.clock.now_ms()
         self._compact()
 
     @classmethod
@@ -152,8 +156,11 @@ class Reservations:
         return sorted(self._accounts.keys() - {ALL})
 
     def age_ms(self, order: ReservedOrder) -> int:
-        """Return how long ago an order was reserved for, whatever the wall clock was set to since."""
-        return self.clock.now_ms() - order.at_ms
+        """Return how long ago an order went out at the latest, whatever the wall clock was set to since.
+
+        It is reserved for before it is signed, and a token may take its time.
+        """
+        return self.clock.now_ms() - max(order.at_ms, order.over_ms)
 
     def against(self, client: str, caps: Caps, together: Caps, demand: Demand) -> CapDenial | None:
         """Return the cap that is against orders which go out together; None if none is.
@@ -164,14 +171,21 @@ class Reservations:
             together: Those of all clients.
             demand: What they ask for.
         """
-        for order in demand.orders:
-            if order.client_order_id in self._names and not order.amends:
-                return CapDenial("client_order_id", "an order of that client_order_id may still fill: use a new one")
         return (
-            self._accounts[client].against(caps, "the client", demand, self.clock)
+            self._against_names(demand)
+            or self._accounts[client].against(caps, "the client", demand, self.clock)
             or self._accounts[ALL].against(together, "all clients", demand, self.clock)
             or self._duplicates.against(client, caps.duplicate_ms, together.duplicate_ms, demand, self.clock)
         )
+
+    def _against_names(self, demand: Demand) -> CapDenial | None:
+        """Refuse a name that two orders would have: neither could be looked up by it."""
+        names = [order.client_order_id for order in demand.orders if order.client_order_id and not order.amends]
+        if not self._names.keys().isdisjoint(names):
+            return CapDenial("client_order_id", "an order of that client_order_id may still fill: use a new one")
+        if len(set(names)) < len(names):
+            return CapDenial("client_order_id", "two orders of the batch have one client_order_id")
+        return None
 
     # What changes.
 
@@ -206,9 +220,9 @@ class Reservations:
 
     def end(self, orders: Iterable[ReservedOrder]) -> None:
         """Note that the requests of these orders are over: what isn't known of them has to be looked up."""
-        doubtful = False
+        doubtful, now_ms = False, self.clock.now_ms()
         for order in orders:
-            order.is_under_way = False
+            order.is_under_way, order.over_ms = False, now_ms
             doubtful |= order.number in self.orders and not order.order_id
         if doubtful:
             self.on_doubt()

@@ -244,6 +244,16 @@ def test_what_a_denial_says_of_a_name_and_of_all_clients() -> None:
     assert reason(trader.send(trader.order("11"))) == ("max_order_dollars", why)
 
 
+def test_no_two_orders_of_a_batch_have_one_name() -> None:
+    """Both would be looked up by it, and the larger one be taken for both: what ends that one would end both."""
+    trader = Trader("[clients.default]\nmax_open_dollars = 500")
+    denied = trader.send(trader.order("1", client_order_id="c"), trader.order("2", client_order_id="c"))
+    assert reason(denied) == ("client_order_id", "two orders of the batch have one client_order_id")
+    assert trader.send(trader.order("1", client_order_id="c"), trader.order("2")).allowed
+    taken = trader.send(trader.order("3"), trader.order("1", client_order_id="c"))
+    assert reason(taken)[1].startswith("an order of that client_order_id may still fill")
+
+
 def test_where_a_cap_was_lowered_nothing_is_left_of_it() -> None:
     trader = Trader("[clients.default]\nmax_open_dollars = 50\nmax_dollars_a_day = 50\nmax_contracts_a_market = 50")
     answered(trader.send(trader.order("20")), filled="0", remaining="20")

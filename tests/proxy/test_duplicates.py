@@ -72,3 +72,39 @@ def test_what_is_too_old_is_forgotten_however_much_there_was() -> None:
     names = [key for _, key, _ in duplicates.items()]
     assert names[-1] == "c4999000"
     assert len(names) <= 1203
+
+
+def test_an_order_that_never_came_to_be_is_forgotten_however_much_went_out_since() -> None:
+    """Whether it came to be is known two minutes later: by then others may have begun another ten minutes."""
+    duplicates, now_ms = Duplicates(), 0
+    clock = CapClock(lambda: 0, lambda: now_ms * 1_000_000)
+    now_ms = 10**12
+    demand = Demand([Exposure("KXTEST-1", "bid", 100, 3300, client_order_id="a")])
+    duplicates.note("taker", ["begins"], now_ms - 600_000)
+    duplicates.note("maker", demand.keys, now_ms)
+    duplicates.note("taker", ["begins another"], now_ms + 1)
+    assert duplicates.against("maker", 600_000, None, demand, clock) is not None
+    duplicates.forget("maker", demand.keys, now_ms)
+    assert duplicates.against("maker", 600_000, None, demand, clock) is None
+    assert [name for name, _, _ in duplicates.items()] == ["taker", "taker"]
+
+
+def test_a_rule_for_a_client_holds_up_no_other_one_and_one_for_all_ends_to_the_millisecond() -> None:
+    duplicates, now_ms = Duplicates(), 0
+    clock = CapClock(lambda: 0, lambda: now_ms * 1_000_000)
+    now_ms = 10**12
+    demand = Demand([Exposure("KXTEST-1", "bid", 100, 3300, client_order_id="a")])
+    duplicates.note("maker", demand.keys, now_ms)
+    assert duplicates.against("taker", 1000, None, demand, clock) is None, "in the same millisecond"
+    now_ms += 999
+    assert duplicates.against("maker", None, 1000, demand, clock) is not None
+    now_ms += 1
+    assert duplicates.against("maker", None, 1000, demand, clock) is None
+
+
+def test_a_batch_with_one_name_twice_is_told_so() -> None:
+    duplicates, clock = Duplicates(), CapClock(lambda: 0, lambda: 0)
+    order = Exposure("KXTEST-1", "bid", 100, 3300, client_order_id="a")
+    denial = duplicates.against("maker", 1000, None, Demand([order, order._replace(size=200)]), clock)
+    assert denial is not None
+    assert denial.message == "that client_order_id went out already; again in 1 s"

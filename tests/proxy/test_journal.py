@@ -13,7 +13,7 @@ import pytest
 from hsm_keys.errors import UsageError
 from hsm_keys.proxy.accounts import Demand
 from hsm_keys.proxy.exposures import Exposure
-from hsm_keys.proxy.journal import Journal, JournalError
+from hsm_keys.proxy.journal import Journal, JournalError, read_journal
 from hsm_keys.proxy.reservations import ALL, Reservations, State
 
 if TYPE_CHECKING:
@@ -78,6 +78,25 @@ def test_a_line_that_was_cut_off_is_dropped(cut: int, journal: Journal, tmp_path
     os.truncate(tmp_path / "journal", journal.size - cut)
     assert taken(restarted(journal, tmp_path)) == kept
     assert size
+
+
+def test_what_stands_for_all_that_is_held_is_not_dropped_wherever_it_was_cut_off(
+    journal: Journal, tmp_path: Path
+) -> None:
+    """No kill and no power failure cuts it, as it takes its place whole: without it, the caps would be full again."""
+    before = Reservations(journal)
+    before.reserve("maker", Demand([ORDER]))
+    before._compact()
+    for size in range(1, journal.size):
+        os.truncate(tmp_path / "journal", journal.size - size)
+        with pytest.raises(JournalError, match=r"^line 1 of .* can't be read"):
+            read_journal(tmp_path / "journal")
+
+
+def test_a_first_line_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
+    """A proxy whose disk was full at its start has none that stands for others."""
+    (tmp_path / "journal").write_bytes(b'["+",1700000000000,"ma')
+    assert read_journal(tmp_path / "journal") == []
 
 
 @pytest.mark.parametrize("line", [b"{}\n", b"[]\n", b"\0\0\0\n", b'["?"]\n', b'["=",1,[["x"]]]\n'])

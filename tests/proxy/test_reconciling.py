@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -33,8 +34,8 @@ MS = 1_000_000  # nanoseconds
 class Kalshi:
     """Kalshi's lists, and a proxy that looks at them."""
 
-    def __init__(self, journal: Journal) -> None:
-        self.now_ms = 1_700_000_000_000
+    def __init__(self, journal: Journal, now_ms: int = 1_700_000_000_000) -> None:
+        self.now_ms = now_ms
         self.set_ms = 0
         self.held = Reservations(
             journal, clock=CapClock(lambda: self.now_ms * MS, lambda: (self.now_ms - self.set_ms) * MS)
@@ -134,6 +135,34 @@ def test_an_order_that_never_came_to_be_is_given_back_when_its_signature_is_too_
     assert kalshi.look() == (0, 10)
     kalshi.now_ms += 1
     assert kalshi.look() == (0, 0)
+
+
+def test_an_order_that_waited_for_its_signature_is_late_two_minutes_after_its_request_was_over(kalshi: Kalshi) -> None:
+    """A token may take its time."""
+    order = kalshi.place(order_id="")
+    order.is_under_way = True
+    kalshi.now_ms += LATE_MS + 1
+    kalshi.held.end([order])
+    assert kalshi.look(2) == (0, 10)
+    kalshi.now_ms += LATE_MS
+    assert kalshi.look() == (0, 10)
+    kalshi.now_ms += 1
+    assert kalshi.look() == (0, 0)
+
+
+def test_an_order_is_late_two_minutes_after_a_restart_whenever_it_was_reserved_for(
+    kalshi: Kalshi, tmp_path: Path
+) -> None:
+    """The proxy may have been killed right behind the signature."""
+    kalshi.place(order_id="")
+    kalshi.now_ms += LATE_MS + 1
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    journal = Journal(tmp_path / "copy")
+    again = Kalshi(journal, kalshi.now_ms)
+    for later_ms, expected in ((LATE_MS, (0, 10)), (1, (0, 0))):
+        again.now_ms += later_ms
+        assert again.look() == expected
+    journal.close()
 
 
 @pytest.mark.parametrize("by_ms", [-3_600_000, 3_600_000, 90_000_000])
