@@ -13,6 +13,7 @@ from hsm_keys.cli.output import print_json
 from hsm_keys.cli.profile import add_profile
 from hsm_keys.cli.store_uri import check_options
 from hsm_keys.stores.policies import PURPOSES
+from hsm_keys.values import hides_its_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +41,7 @@ def _policy_command(backend: PrintsPolicies) -> click.Command:
         check_options(backend, settings)
         inherited = os.environ.get("HSM_KEYS_STORE", "")
         uri = next(iter(settings.stores), inherited if backend.has(inherited) else None)
-        printed = backend.policy(purpose, name, uri, settings.store_options, os.environ)
+        printed = hides_its_arguments(backend.policy)(purpose, name, uri, settings.store_options, os.environ)
         if settings.as_json or printed.text is None:
             print_json(dict(printed.as_dict))
         else:

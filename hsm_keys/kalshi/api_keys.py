@@ -17,7 +17,7 @@ from hsm_keys.errors import UsageError
 from hsm_keys.kalshi.bodies import read_json
 from hsm_keys.kalshi.errors import error_of, garbled
 from hsm_keys.signing.algorithms import key_type_of, public_key_pem
-from hsm_keys.values import describe, shown_word
+from hsm_keys.values import describe, shown_word, takes_no_private_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -196,6 +196,7 @@ class ApiKeysResource:
     def __init__(self, client: _Sender) -> None:
         self._client = client
 
+    @takes_no_private_key
     def list(self, *, fcm_subtrader_id: str | None = None) -> ListApiKeysResponse:
         """Return the account's API keys (``GET /api_keys``)."""
         from hsm_keys.kalshi.models import ListApiKeysResponse
@@ -203,6 +204,7 @@ class ApiKeysResource:
         params = _list_params(fcm_subtrader_id)
         return _read(ListApiKeysResponse, self._client.request("GET", _PATH, params=params))
 
+    @takes_no_private_key
     def create(
         self,
         name: str,
@@ -223,6 +225,7 @@ class ApiKeysResource:
         body = _create_body(public_key, fields)
         return _read(CreateApiKeyResponse, self._client.request("POST", _PATH, json=body), body)
 
+    @takes_no_private_key
     def generate(
         self,
         name: str,
@@ -238,6 +241,7 @@ class ApiKeysResource:
         body = _generate_body(key_type, new_key_fields(name, scopes, subaccount, fcm_subtrader_id))
         return _read(GenerateApiKeyResponse, self._client.request("POST", f"{_PATH}/generate", json=body), body)
 
+    @takes_no_private_key
     def delete(self, api_key_id: str) -> None:
         """Delete an API key (``DELETE /api_keys/{api_key}``); it is dead at once, and there is no way back."""
         _check_deleted(self._client.request("DELETE", _key_path(api_key_id)))
@@ -249,6 +253,7 @@ class AsyncApiKeysResource:
     def __init__(self, client: _AsyncSender) -> None:
         self._client = client
 
+    @takes_no_private_key
     async def list(self, *, fcm_subtrader_id: str | None = None) -> ListApiKeysResponse:
         """Return the account's API keys (``GET /api_keys``)."""
         from hsm_keys.kalshi.models import ListApiKeysResponse
@@ -256,6 +261,7 @@ class AsyncApiKeysResource:
         params = _list_params(fcm_subtrader_id)
         return _read(ListApiKeysResponse, await self._client.request("GET", _PATH, params=params))
 
+    @takes_no_private_key
     async def create(
         self,
         name: str,
@@ -276,6 +282,7 @@ class AsyncApiKeysResource:
         body = _create_body(public_key, fields)
         return _read(CreateApiKeyResponse, await self._client.request("POST", _PATH, json=body), body)
 
+    @takes_no_private_key
     async def generate(
         self,
         name: str,
@@ -291,6 +298,7 @@ class AsyncApiKeysResource:
         body = _generate_body(key_type, new_key_fields(name, scopes, subaccount, fcm_subtrader_id))
         return _read(GenerateApiKeyResponse, await self._client.request("POST", f"{_PATH}/generate", json=body), body)
 
+    @takes_no_private_key
     async def delete(self, api_key_id: str) -> None:
         """Delete an API key (``DELETE /api_keys/{api_key}``); it is dead at once, and there is no way back."""
         _check_deleted(await self._client.request("DELETE", _key_path(api_key_id)))

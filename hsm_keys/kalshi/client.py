@@ -27,7 +27,7 @@ from hsm_keys.signing.headers import SIGNED_HEADERS
 from hsm_keys.signing.message import canonical_method, canonical_path
 from hsm_keys.signing.pem import PemKey
 from hsm_keys.signing.signer import RequestSigner
-from hsm_keys.values import describe, hides_its_arguments, shown_path
+from hsm_keys.values import describe, hides_its_arguments, shown_path, takes_no_private_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -244,6 +244,7 @@ class KalshiClient(_Base):
         WrongEnvironmentError: If the signer's key is registered in another environment.
     """
 
+    @takes_no_private_key
     def __init__(
         self,
         signer: RequestSigner,
@@ -259,6 +260,7 @@ class KalshiClient(_Base):
         self._http = httpx2.Client(transport=transport, **self._options(timeout), **way)
         self.api_keys = ApiKeysResource(self)
 
+    @takes_no_private_key
     def request(
         self,
         method: str,
@@ -310,6 +312,7 @@ class KalshiClient(_Base):
 
         return send_signed(signing_flow(self.signer, request.method, signed), send, _status)
 
+    @takes_no_private_key
     def get_json(self, path: str) -> Any:
         """Return the JSON of a GET that must succeed.
 
@@ -338,6 +341,7 @@ class AsyncKalshiClient(_Base):
     Arguments, attributes and errors are those of ``KalshiClient``.
     """
 
+    @takes_no_private_key
     def __init__(
         self,
         signer: RequestSigner,
@@ -353,6 +357,7 @@ class AsyncKalshiClient(_Base):
         self._http = httpx2.AsyncClient(transport=transport, **self._options(timeout), **way)
         self.api_keys = AsyncApiKeysResource(self)
 
+    @takes_no_private_key
     async def request(
         self,
         method: str,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hsm_keys.errors import StoreNotFoundError
 from hsm_keys.stores import backends
 from hsm_keys.stores.new_store import MakesStores
+from hsm_keys.values import hides_its_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,6 +48,7 @@ def name_a_store(options: Mapping[str, Any]) -> bool:
     return bool(options.keys() - frozenset().union(*of_new))
 
 
+@hides_its_arguments
 def choose_store(
     options: Mapping[str, Any], folder: Path, person: Person, env: Mapping[str, str] = os.environ
 ) -> ChosenStore:

@@ -7,7 +7,7 @@ import stat
 from typing import TYPE_CHECKING, ClassVar
 
 from hsm_keys.errors import HsmKeysError
-from hsm_keys.values import shown, shown_path
+from hsm_keys.values import hides_its_arguments, shown, shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +29,7 @@ class ProgramNotExecutableError(HsmKeysError):
     exit_code: ClassVar[int] = 126
 
 
+@hides_its_arguments
 def find_program(word: str, environment: Mapping[str, str]) -> str:
     """Return the path of the program that a word means: the word itself if it has a slash, else found along ``PATH``.
 

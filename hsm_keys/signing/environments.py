@@ -132,6 +132,7 @@ def resolve(
     return ENVIRONMENTS[environment].base_url
 
 
+@hides_its_arguments
 def is_named(
     *,
     base_url: str | None = None,

@@ -18,6 +18,7 @@ from hsm_keys.signing.flow import in_thread
 from hsm_keys.signing.headers import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from hsm_keys.signing.message import WEBSOCKET_PATH, signing_message
 from hsm_keys.signing.together import SignsTogether
+from hsm_keys.values import takes_no_private_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -105,6 +106,7 @@ class RequestSigner:
 
     __slots__ = ("_clock", "_environment", "_follow", "_fruitless", "_left_alone", "_live", "_look_at", "_looked_at")
 
+    @takes_no_private_key
     def __init__(
         self,
         key: MessageSigner,
@@ -142,6 +144,7 @@ class RequestSigner:
         """What signs."""
         return self._live[2]
 
+    @takes_no_private_key
     def headers(self, method: str, path: str, *, timestamp_ms: int | None = None) -> dict[str, str]:
         """Return the three headers that authenticate one request.
 
@@ -210,6 +213,7 @@ class RequestSigner:
             return taken
         return await in_thread(self.headers, method, path)
 
+    @takes_no_private_key
     def websocket_headers(self, path: str = WEBSOCKET_PATH) -> dict[str, str]:
         """Return the three headers of a WebSocket handshake; make them anew for each connection.
 
@@ -265,6 +269,7 @@ class RequestSigner:
             learn=learn,
         )
 
+    @takes_no_private_key
     def auth(self, *, base_url: str | None = None, environment: str | None = None) -> KalshiAuth:
         """Return an authentication object for requests, niquests, httpx and httpx2, sync and async.
 

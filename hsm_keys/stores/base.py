@@ -12,6 +12,7 @@ from hsm_keys.signing.algorithms import KeyType, PublicKey, key_type_of, public_
 from hsm_keys.signing.signer import RequestSigner, not_registered
 from hsm_keys.stores.condition import Condition
 from hsm_keys.stores.marks import FOREIGN, Mark
+from hsm_keys.values import takes_no_private_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,6 +157,7 @@ class StoredKey(ABC):
             return private_key_of(self)
         return RSAKeyInStore(self) if kind == "rsa" else Ed25519KeyInStore(self)
 
+    @takes_no_private_key
     def signer(self, *, api_key_id: str | None = None) -> RequestSigner:
         """Return what signs Kalshi requests with this key, or with the one that has its name after a rotation.
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+import httpx2
 import pytest
 
-from hsm_keys import KalshiClient, open_store
-from hsm_keys.errors import HsmKeysError, NetworkError
+from hsm_keys import AsyncKalshiClient, KalshiClient, RequestSigner, open_store
+from hsm_keys.cli.asking import TerminalPerson
+from hsm_keys.errors import HsmKeysError, NetworkError, UsageError
 from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
+from hsm_keys.onboarding.choosing_store import choose_store
 from hsm_keys.profiles.file import chosen_profile
-from hsm_keys.signing.environments import resolve
+from hsm_keys.running.programs import find_program
+from hsm_keys.signing.environments import is_named, resolve
 from hsm_keys.signing.pem import PemKey, load_private_key
 from hsm_keys.stores.awskms.uri import AwsKmsUri
 from hsm_keys.stores.isolated.process import _environment
@@ -22,7 +27,7 @@ from tests.support import ministack
 from tests.support.canaries import CANARIES, PEM, PIN, pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -137,6 +142,71 @@ def test_a_private_key_in_the_wrong_place(tmp_path: Path) -> None:
         check(partial(bootstrap_key_from_env, env), PEM)
         check(partial(KalshiClient.from_env, env), PEM)
     check(lambda: resolve(env={"KALSHI_DEMO": "perhaps", "KALSHI_PRIVATE_KEY": PEM}), PEM)
+
+
+def test_a_private_key_where_a_name_an_id_or_a_path_belongs(token_variables: dict[str, str]) -> None:
+    """It is refused before anything is sent or looked up, and no frame of ours holds it."""
+    sent: list[str] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        sent.append(str(request.url))
+        return httpx2.Response(500)
+
+    with open_store(token_variables["HSM_KEYS_STORE"]) as store:
+        signer = RequestSigner(PemKey(ID, PEM))
+        client = KalshiClient(signer, base_url="http://127.0.0.1:9", transport=httpx2.MockTransport(answer))
+        keys = client.api_keys
+        for wrong in (
+            lambda: keys.create("x", PEM),
+            lambda: keys.create("x", public_key=PEM.encode()),
+            lambda: keys.create(PEM, "x"),
+            lambda: keys.generate(PEM),
+            lambda: keys.delete(PEM),
+            lambda: keys.list(fcm_subtrader_id=PEM),
+            lambda: client.request("GET", PEM),
+            lambda: client.request(PEM, "/x"),
+            lambda: client.request("GET", "/x", params={"id": PEM}),
+            lambda: client.request("POST", "/api_keys", json={"public_key": PEM}),
+            lambda: client.request("POST", "/api_keys", content=PEM.encode()),
+            lambda: client.get_json(PEM),
+            lambda: KalshiClient(signer, base_url=PEM),
+            lambda: KalshiClient(signer, environment=PEM),
+            lambda: RequestSigner(PemKey(ID, PEM), api_key_id=PEM),
+            lambda: signer.headers("GET", PEM),
+            lambda: signer.websocket_headers(PEM),
+            lambda: signer.auth(base_url=PEM),
+            lambda: store.key(PEM),
+            lambda: store.generate(PEM),
+        ):
+            with pytest.raises(UsageError, match="PRIVATE key"):
+                wrong()
+            check(wrong, PEM)
+    assert sent == []
+
+
+def test_a_private_key_in_the_wrong_place_of_an_asynchronous_client() -> None:
+    signer = RequestSigner(PemKey(ID, PEM))
+
+    async def use(call: Callable[[AsyncKalshiClient], Awaitable[object]]) -> None:
+        async with AsyncKalshiClient(signer, base_url="http://127.0.0.1:9") as client:
+            await call(client)
+
+    calls: list[Callable[[AsyncKalshiClient], Awaitable[object]]] = [
+        lambda client: client.api_keys.create("x", PEM),
+        lambda client: client.api_keys.delete(PEM),
+        lambda client: client.request("GET", PEM),
+    ]
+    for call in calls:
+        with pytest.raises(UsageError, match="PRIVATE key"):
+            asyncio.run(use(call))
+        check(lambda it=call: asyncio.run(use(it)), PEM)  # type: ignore[misc]
+
+
+def test_the_environment_when_no_store_can_be_chosen(tmp_path: Path) -> None:
+    env = {"HSM_KEYS_PIN": PIN, "AWS_SECRET_ACCESS_KEY": PIN, "PATH": "/nowhere", "KALSHI_DEMO": "perhaps"}
+    check(lambda: choose_store({"module": "/no/such.so"}, tmp_path, TerminalPerson(print, yes=True), env), PIN)
+    check(lambda: find_program("nothing-like-it", env), PIN)
+    check(lambda: is_named(env=env), PIN)
 
 
 def test_aws_credentials_when_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ from hsm_keys.stores.base import KeyStore, StoredKey
 from hsm_keys.stores.key_names import check_label
 from hsm_keys.stores.marks import Mark
 from hsm_keys.stores.ownership import check_not_registered_since, check_ours
-from hsm_keys.values import describe, shown
+from hsm_keys.values import describe, shown, takes_no_private_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -112,6 +112,7 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
                     continue  # deleted meanwhile, or not a key for Kalshi
         return keys
 
+    @takes_no_private_key
     def key(self, name: str) -> AwsKmsKey:
         """Return a key.
 
@@ -239,6 +240,7 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
 
         return self.caller().look(attempt, reference)
 
+    @takes_no_private_key
     def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> AwsKmsKey:
         """Make a pair in KMS; see ``generate_as``."""
         return self.generate_as(name, key_type, self._wanted)
@@ -320,6 +322,7 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
         region = self._uri.regions[0]
         return AwsKmsImports(lambda: self.caller().manage(region), region, self._look_up)
 
+    @takes_no_private_key
     def bind(self, key: StoredKey, api_key_id: str, environment: str) -> AwsKmsKey:
         """Write API key id and environment as tags, in one call for each Region of the store that has the key.
 

@@ -17,6 +17,7 @@ from hsm_keys.stores.base import KeyStore, StoredKey
 from hsm_keys.stores.custody_verdicts import CustodyFact, CustodyVerdict, Topic
 from hsm_keys.stores.isolated.connection import NotSentError, SignerConnection, garbled
 from hsm_keys.stores.isolated.wire import MAX_MESSAGE, FrameKind, SignerWireError, error_in, pack, unpack
+from hsm_keys.values import takes_no_private_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -220,6 +221,7 @@ class IsolatedStore(KeyStore):
         facts, instance = self._told(_call("keys"))
         return [IsolatedKey(self, each, instance) for each in facts]
 
+    @takes_no_private_key
     def key(self, name: str) -> StoredKey:
         """Return the key of that name."""
         facts, instance = self._told(_call("key", name=name))

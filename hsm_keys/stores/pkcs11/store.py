@@ -47,7 +47,7 @@ from hsm_keys.stores.pkcs11.opening import PAUSES_S, Opening
 from hsm_keys.stores.pkcs11.patience import PATIENCE_S, wait_if_ending
 from hsm_keys.stores.pkcs11.pool import PoolClosedError
 from hsm_keys.stores.pkcs11.restart import restart
-from hsm_keys.values import shown
+from hsm_keys.values import shown, takes_no_private_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -158,6 +158,7 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
     def _key_of(self, pair: Pair, public_key: PublicKey) -> Pkcs11Key:
         return Pkcs11Key(self, str(pair.label), pair.cka_id, public_key, pair.mark)
 
+    @takes_no_private_key
     def key(self, name: str) -> StoredKey:
         """Return the key of that label; of several the one that is ours, if one alone is."""
         pair = self._called(name) or self._handed_over(name)
@@ -241,6 +242,7 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
     def _ours_called(self, name: str) -> list[Pkcs11Key]:
         return [key for key in self._called(name) if key.ours]
 
+    @takes_no_private_key
     def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> StoredKey:
         """Make a pair that only signs: sensitive, not extractable, and usable after login alone."""
         check_label(name)
@@ -279,6 +281,7 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
                 raise renamed_meanwhile(key.name, self.description)
         return Pkcs11Key(self, key.name, cka_id, key.public_key())
 
+    @takes_no_private_key
     def bind(self, key: StoredKey, api_key_id: str, environment: str) -> StoredKey:
         """Write the API key id and its environment to CKA_ID of both objects; that makes the key ours."""
         cka_id = registered_id(api_key_id, environment)

@@ -33,7 +33,7 @@ from hsm_keys.stores.vault.errors import (
 from hsm_keys.stores.vault.key import VaultKey
 from hsm_keys.stores.vault.records import Phase, Record, Records, hand_over, is_transit_name, label_of, take_out
 from hsm_keys.stores.vault.transit import Transit
-from hsm_keys.values import shown
+from hsm_keys.values import shown, takes_no_private_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,6 +120,7 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
     def _key(self, label: str, record: Record, transit_key: TransitKey) -> VaultKey:
         return VaultKey(self, label, record.mark, str(replace(self._uri, key=label)), transit_key)
 
+    @takes_no_private_key
     def key(self, name: str) -> VaultKey:
         """Return a key.
 
@@ -193,6 +194,7 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
         """Return what the token may do on the paths that let a private half out; None where the server won't say."""
         return self.connection().capabilities(watched_paths(self._uri.mount, transit_key))
 
+    @takes_no_private_key
     def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> VaultKey:
         """Make a key in the engine; see ``creation.make``."""
         check_label(name)
@@ -219,6 +221,7 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
             raise UsageError(f"the store's URI names the key {self._uri.key!r}", hint="leave the key out of the URI")
         return VaultImports(self.entries, self.transit, self._key)
 
+    @takes_no_private_key
     def bind(self, key: StoredKey, api_key_id: str, environment: str) -> VaultKey:
         """Write API key id and environment into the entry; a key that was made elsewhere gets one.
 
