@@ -13,14 +13,14 @@ from urllib.parse import unquote_to_bytes
 
 from hsm_keys.errors import PinMissingError, UsageError
 from hsm_keys.files import warn_if_others_read
-from hsm_keys.values import Secret, hides_its_arguments, shown_path
+from hsm_keys.values import Secret, describe, hides_its_arguments, shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hsm_keys.stores.uri import Pkcs11Uri
 
-__all__ = ["PROMPT", "Pin", "PinGetter", "PinWanted", "is_named", "resolve_pin"]
+__all__ = ["PROMPT", "Pin", "PinGetter", "PinWanted", "is_named", "resolve_pin", "what_to_check"]
 
 PROMPT: Final = "User PIN of "
 """What a prompt begins with; the token's description follows."""
@@ -39,9 +39,27 @@ _read_files: dict[str, Pin] = {}
 
 
 class Pin(Secret):
-    """A PIN that shows nothing of itself, in ``repr``, ``str`` and formatting, and can't be pickled."""
+    """A PIN that shows nothing of itself, in ``repr``, ``str`` and formatting, and can't be pickled.
 
-    __slots__ = ()
+    Args:
+        value: The PIN.
+        source: Where it came from, as people are told; empty if that isn't known.
+    """
+
+    __slots__ = ("source",)
+
+    def __init__(self, value: str, source: str = "") -> None:
+        super().__init__(value)
+        self.source = source
+
+
+def what_to_check(pin: Pin | None) -> str:
+    """Return what to look at after a PIN was refused: where it came from; None is one that was entered on a pad."""
+    if pin is None:
+        return "check the PIN: it was entered on the token's own pad"
+    if pin.source:
+        return f"check the PIN: it came from {pin.source}"
+    return "check the PIN source: --pin-file, pin-source, HSM_KEYS_PIN_FILE, HSM_KEYS_PIN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +113,13 @@ def resolve_pin(
     file_by_env = Secret(env.get("HSM_KEYS_PIN_FILE", ""))
     del env  # it goes home with an error, and with it all that it holds
     if pin_file is not None:
-        return _from_file(Secret(str(pin_file)), wanted)
+        return _from_file(Secret(str(pin_file)), "--pin-file", wanted)
     if uri.pin_source is not None:
-        return _from_file(_source_path(uri.pin_source), wanted)
+        return _from_file(_source_path(uri.pin_source), "the URI's pin-source", wanted)
     if uri.pin_value is not None:
         return _checked(uri.pin_value, "the URI's pin-value", wanted)
     if file_by_env:
-        return _from_file(file_by_env, wanted)
+        return _from_file(file_by_env, "HSM_KEYS_PIN_FILE", wanted)
     if by_env or (by_env is not None and wanted.takes_empty):
         return _checked(by_env, "HSM_KEYS_PIN", wanted)
     return None if wanted.has_pad else _from_person(wanted, ask)
@@ -112,7 +130,7 @@ def _from_person(wanted: PinWanted, ask: Callable[[str], str] | None) -> Pin | N
         return None
     if ask is None:
         raise PinMissingError(f"{wanted.token} wants its user PIN, and none was given", hint=_WAYS)
-    return _checked(Secret(ask(PROMPT + wanted.token)), "the answer", wanted)
+    return _checked(Secret(ask(PROMPT + wanted.token)), "the answer to the prompt", wanted)
 
 
 def is_named(*, pin_file: str | None, uri: Pkcs11Uri, env: Mapping[str, str] = os.environ) -> bool:
@@ -135,18 +153,37 @@ def _source_path(source: str) -> Secret:
 
 
 @hides_its_arguments
-def _from_file(path: Secret, wanted: PinWanted) -> Pin:
-    """Return the PIN in a file; the path is hidden, as it may be a PIN in the place of one."""
+def _from_file(path: Secret, by: str, wanted: PinWanted) -> Pin:
+    """Return the PIN in a file; the path is hidden, as it may be a PIN in the place of one.
+
+    Args:
+        path: The file.
+        by: What names it.
+        wanted: Which PIN.
+    """
     named = path.reveal()
+    called = f"the PIN file {_shown_file(named)}, which {by} names"
     place = str(Path(named).absolute())  # the same words mean another file once the working folder has changed
     pin = _read_files.get(place)
     if pin is None:
-        pin = _read_files[place] = _read(named)
-    return _checked(pin, f"the PIN file {shown_path(named)}", wanted)
+        pin = _read_files[place] = _read(named, called)
+    return _checked(pin, called, wanted)
 
 
-def _read(path: str) -> Pin:
-    called = f"the PIN file {shown_path(path)}"
+def _shown_file(path: str) -> str:
+    """Return a path to be repeated: a PIN in the place of one may begin with a slash, and has no folder that is there.
+
+    That ``/`` is there, and the folder at work, says nothing.
+    """
+    folder = Path(path).parent
+    try:
+        is_path = os.path.lexists(path) or (folder not in {Path(), Path("/")} and folder.is_dir())
+    except ValueError:
+        is_path = False
+    return shown_path(path) if is_path else f"({describe(path)})"
+
+
+def _read(path: str, called: str) -> Pin:
     try:
         with Path(path).open("rb") as file:
             warn_if_others_read("PIN", path, file.fileno())
@@ -170,4 +207,4 @@ def _checked(pin: Secret, source: str, wanted: PinWanted) -> Pin:
         raise PinMissingError(f"{source} is empty, and {wanted.token} takes no empty PIN", hint=_WAYS)
     if _NOT_ONE_LINE.search(pin.reveal()):  # trying it would only use up one of the token's tries
         raise PinMissingError(f"{source} isn't one line of text, so it wasn't tried", hint="give the PIN alone")
-    return Pin(pin.reveal())
+    return Pin(pin.reveal(), source)

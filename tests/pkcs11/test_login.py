@@ -40,6 +40,7 @@ def test_a_wrong_pin_is_refused_once_and_never_tried_again(
         assert caught.value.exit_code == 4
         shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + caught.value.hint
         assert WRONG not in shown
+        assert "it came from HSM_KEYS_PIN" in caught.value.hint
     assert tried == [Pin(WRONG)]
     with open_store(token.uri) as store:  # the right PIN still works, in the same process
         assert store.keys() == []

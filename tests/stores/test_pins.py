@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hsm_keys.errors import HsmKeysError, PinMissingError, UsageError
-from hsm_keys.stores.pins import Pin, PinWanted, resolve_pin
+from hsm_keys.stores.pins import Pin, PinWanted, resolve_pin, what_to_check
 from hsm_keys.stores.uri import Pkcs11Uri
 from hsm_keys.values import Secret
 
@@ -111,7 +111,7 @@ def test_what_is_not_one_line_never_costs_a_try(tmp_path: Path, pin: str) -> Non
 
 
 def test_an_empty_answer_is_no_pin() -> None:
-    with pytest.raises(PinMissingError, match="answer is empty"):
+    with pytest.raises(PinMissingError, match="answer to the prompt is empty"):
         resolve_pin(PinWanted("t"), pin_file=None, uri=Pkcs11Uri(), ask=lambda prompt: "", env={})
 
 
@@ -155,6 +155,44 @@ def test_a_file_that_cannot_be_read_is_an_error_and_no_other_source_is_tried(tmp
     for path in (tmp_path / "missing", tmp_path):
         with pytest.raises(PinMissingError, match="can't be read"):
             resolved(pin_file=path, env={"HSM_KEYS_PIN": "never tried"})
+
+
+@pytest.mark.parametrize("pin", ["/s3cret", "/s3cret/", "./s3cret", "s3cret.pin", "~s3cret/x", "/s3/cret"])
+def test_a_pin_in_the_place_of_its_file_is_not_taken_for_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pin: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for source, by in (
+        ({"pin_file": Path(pin)}, "--pin-file"),
+        ({"env": {"HSM_KEYS_PIN_FILE": pin}}, "HSM_KEYS_PIN_FILE"),
+        ({"uri": Pkcs11Uri(pin_source=f"file:/{pin.lstrip('./~')}")}, "pin-source"),
+    ):
+        with pytest.raises(PinMissingError, match="can't be read") as caught:
+            resolved(**source)
+        assert "s3" not in str(caught.value)
+        assert by in caught.value.message
+
+
+def test_a_file_beside_which_something_is_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PinMissingError, match=str(tmp_path / "pim")):
+        resolved(pin_file=tmp_path / "pim")
+
+
+def test_a_pin_says_where_it_came_from(tmp_path: Path) -> None:
+    path = file_with(tmp_path / "pin", CANARY.encode())
+    sources: dict[str, dict[str, Any]] = {
+        f"the PIN file {path}, which --pin-file names": {"pin_file": path},
+        f"the PIN file {path}, which the URI's pin-source names": {"uri": Pkcs11Uri(pin_source=str(path))},
+        f"the PIN file {path}, which HSM_KEYS_PIN_FILE names": {"env": {"HSM_KEYS_PIN_FILE": str(path)}},
+        "the URI's pin-value": {"uri": Pkcs11Uri(pin_value=Secret(CANARY))},
+        "HSM_KEYS_PIN": {"env": {"HSM_KEYS_PIN": CANARY}},
+        "the answer to the prompt": {"ask": lambda _: CANARY},
+    }
+    for source, given in sources.items():
+        pin = resolve_pin(PinWanted("t"), **({"pin_file": None, "uri": Pkcs11Uri(), "ask": None, "env": {}} | given))
+        assert pin is not None
+        assert (pin.source, what_to_check(pin)) == (source, f"check the PIN: it came from {source}")
+    assert "pad" in what_to_check(None)
 
 
 def test_spaces_belong_to_the_pin(tmp_path: Path) -> None:

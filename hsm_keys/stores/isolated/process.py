@@ -40,7 +40,7 @@ from hsm_keys.stores.isolated.wire import (
     json_frame,
     receive,
 )
-from hsm_keys.stores.pins import PinWanted
+from hsm_keys.stores.pins import PinWanted, what_to_check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -229,9 +229,9 @@ class SignerProcess:
         if self._fingerprint() in _refused:
             raise PinIncorrectError(
                 "the token refused this PIN before; it was not tried again",
-                hint="check the PIN source; another wrong try may lock the token",
+                hint=f"{what_to_check(self._pin)}; another wrong try may lock the token",
             )
-        return frame_bytes(FrameKind.PIN, self._pin.reveal().encode())
+        return frame_bytes(FrameKind.PIN, f"{self._pin.source}\0{self._pin.reveal()}".encode())
 
     def _fingerprint(self) -> bytes:
         pin = self._pin.reveal().encode() if self._pin else b""

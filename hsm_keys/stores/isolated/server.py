@@ -247,6 +247,8 @@ def _asking(owner: socket.socket, opening: threading.Event) -> PinGetter:
         answer = receive(owner, MAX_MESSAGE)
         if answer is None:  # the owner has no PIN, or is gone
             os._exit(0)
-        return None if answer.kind is FrameKind.NO_PIN else Pin(answer.payload.decode())
+        if answer.kind is FrameKind.NO_PIN:
+            return None
+        return Pin(answer.payload.decode().partition("\0")[2], answer.payload.decode().partition("\0")[0])
 
     return ask

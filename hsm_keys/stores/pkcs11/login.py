@@ -17,7 +17,7 @@ from pkcs11.constants import TokenFlag
 
 from hsm_keys.errors import PinIncorrectError, PinLockedError, PinMissingError
 from hsm_keys.logs import log_request
-from hsm_keys.stores.pins import PinGetter, PinWanted
+from hsm_keys.stores.pins import PinGetter, PinWanted, what_to_check
 from hsm_keys.stores.pkcs11.attributes import Mapper
 from hsm_keys.stores.pkcs11.codes import check
 from hsm_keys.stores.pkcs11.cryptoki import CKU_CONTEXT_SPECIFIC, CKU_USER
@@ -116,7 +116,7 @@ class Login:
         if fingerprint in _refused:
             raise PinIncorrectError(
                 f"{describe_token(token)} refused this PIN before; it was not tried again",
-                hint="check the PIN source; another wrong try may lock the token",
+                hint=f"{what_to_check(pin)}; another wrong try may lock the token",
             )
         try:
             check(functions.login(session, user, pin))
@@ -126,7 +126,7 @@ class Login:
             _refused.add(fingerprint)
             raise PinIncorrectError(
                 f"{describe_token(token)} refused the PIN{self._tries_left()}; it will not be tried again",
-                hint=f"check the PIN source: --pin-file, pin-source, HSM_KEYS_PIN_FILE, HSM_KEYS_PIN{_doubt(pin)}",
+                hint=f"{what_to_check(pin)}{_doubt(pin)}",
             ) from None
         except ckr.PKCS11Error as error:
             if pin is None and isinstance(error, _NOT_ENTERED):
