@@ -59,6 +59,7 @@ class Cancelling:
         self._trail = trail
         self._quiet: asyncio.TimerHandle | None = None
         self._following: asyncio.Task[None] | None = None
+        self._follows_until = 0.0
 
     @property
     def _paths(self) -> tuple[str, str]:
@@ -85,6 +86,7 @@ class Cancelling:
             are ``resting`` (None if that isn't known).
         """
         report = await self._cancel()
+        self._follows_until = asyncio.get_running_loop().time() + _LATE_S
         if self._judge.frozen and self._following is None:
             self._following = asyncio.create_task(self._follow())
             self._following.add_done_callback(lambda _: setattr(self, "_following", None))
@@ -111,8 +113,7 @@ class Cancelling:
 
     async def _follow(self) -> None:
         """Look for orders that came late, and cancel them."""
-        end = asyncio.get_running_loop().time() + _LATE_S
-        while self._judge.frozen and asyncio.get_running_loop().time() < end:
+        while self._judge.frozen and asyncio.get_running_loop().time() < self._follows_until:
             await asyncio.sleep(_LOOK_EVERY_S)
             if await self._resting() != 0 and self._judge.frozen:
                 await self._cancel()

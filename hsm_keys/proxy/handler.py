@@ -163,15 +163,23 @@ class Handler:
         """Return the whole body, before it is judged and signed: what comes late was judged by a policy of the past."""
         if not subject.is_sent:
             return None
-        judged = self._judge.needs_body(caller.client, subject.method, subject.path)
-        if judged and not is_plain_json(request.headers):
-            raise Refused(403, "body", "an order that is judged is JSON in UTF-8, and not compressed")
+        judged = self._is_judged(request, caller, subject)
         if not judged and not request.body_exists:
             return None
         try:
-            return await request.whole_body(JUDGED_LIMIT if judged else BODY_LIMIT)
+            body = await request.whole_body(JUDGED_LIMIT if judged else BODY_LIMIT)
+            if not judged and self._is_judged(request, caller, subject):  # by a policy that came meanwhile
+                body = await request.whole_body(JUDGED_LIMIT)
         except BodyError as error:
             raise Refused(error.status, "body", error.message) from None
+        return body
+
+    def _is_judged(self, request: ClientRequest, caller: Caller, subject: Subject) -> bool:
+        """Tell whether the body is judged, and refuse one that may be read in another way than it is judged."""
+        judged = self._judge.needs_body(caller.client, subject.method, subject.path)
+        if judged and not is_plain_json(request.headers):
+            raise Refused(403, "body", "an order that is judged is JSON in UTF-8, and not compressed")
+        return judged
 
     async def _signed(
         self,

@@ -193,7 +193,9 @@ class Reconciler:
         known = {str(one.get("order_id")) for one in placed}
         known |= {one.order_id for one in self._reservations.orders.values()}
         for order_id, of_it in fills.items():
-            if order_id in known or all(str(fill.get("ticker")).upper() != asked.market.upper() for fill in of_it):
+            if order_id in known or self._reservations.has_ended(order_id):
+                continue
+            if all(str(fill.get("ticker")).upper() != asked.market.upper() for fill in of_it):
                 continue
             said = await self._order(order, order_id)  # one that is older, and was filled since
             if said.get("client_order_id") == asked.client_order_id:
@@ -206,12 +208,17 @@ class Reconciler:
         """Return the orders that Kalshi lists under this one's name.
 
         There may be several: one that had the name before and is over, one that an amendment gave the name to. One that
-        is held already isn't meant.
+        is held already isn't meant, nor is one that was, and is over: this one may still come.
         """
         mine = {
             str(one.get("order_id")): one for one in placed if one.get("client_order_id") == order.asked.client_order_id
         }
-        return [one for order_id, one in mine.items() if self._reservations.by_order_id(order_id) in (None, order)]
+        held = self._reservations
+        return [
+            one
+            for order_id, one in mine.items()
+            if held.by_order_id(order_id) in (None, order) and not held.has_ended(order_id)
+        ]
 
     async def _looked_up_amendment(self, order: ReservedOrder) -> list[State]:
         """Return what became of an amendment of which the answer was lost; nothing if that can't be told."""

@@ -33,6 +33,9 @@ ALL: Final = ""
 _COMPACT: Final = 4 << 20
 """Bytes of a journal that is made smaller. One that is no smaller then is let grow to twice its size."""
 
+_ENDED_KEPT_MS: Final = 600_000
+"""For how long the ids of orders that are over are kept: an order that has the name of one of them isn't that one."""
+
 _log: Final = logging.getLogger(__name__)
 
 
@@ -111,6 +114,7 @@ class Reservations:
     clock: CapClock = field(default_factory=CapClock)
     _by_id: dict[str, int] = field(default_factory=dict)
     _names: dict[str, int] = field(default_factory=dict)
+    _ended: dict[str, int] = field(default_factory=dict)
     _accounts: defaultdict[str, CapAccount] = field(default_factory=lambda: defaultdict(CapAccount))
     _duplicates: Duplicates = field(default_factory=Duplicates)
     _next: int = 1
@@ -141,6 +145,10 @@ class Reservations:
         """Return the order that has this id at Kalshi, if it is one of these."""
         number = self._by_id.get(order_id)
         return None if number is None else self.orders[number]
+
+    def has_ended(self, order_id: str) -> bool:
+        """Tell whether an order that has this id at Kalshi was over in the last ten minutes."""
+        return order_id in self._ended
 
     def is_amended(self, order_id: str) -> bool:
         """Tell whether an amendment of the order isn't known to be over."""
@@ -306,6 +314,8 @@ class Reservations:
                 self._by_id[order.order_id] = number
             if not live:
                 self._drop(order)
+                if order.order_id:
+                    self._keep_ended(order.order_id, now_ms)
             self._touch(order)
 
     def _move(self, order: ReservedOrder, filled: int, live: int, now_ms: int) -> None:
@@ -326,7 +336,9 @@ class Reservations:
                 market.net += filled - order.filled
             else:
                 market.asks += live - order.live
-                market.net -= filled - order.filled
+                sold = filled - order.filled
+                # What only reduces closes what is counted here, or else what was held before, which isn't.
+                market.net -= sold if asked.cost else min(sold, max(0, market.net))
             if not (market.net or market.bids or market.asks):
                 del account.markets[ticker]
         order.filled, order.live = filled, live
@@ -338,6 +350,12 @@ class Reservations:
             del self._by_id[order.order_id]
         if self._names.get(order.asked.client_order_id) == order.number:
             del self._names[order.asked.client_order_id]
+
+    def _keep_ended(self, order_id: str, now_ms: int) -> None:
+        self._ended.pop(order_id, None)
+        self._ended[order_id] = now_ms
+        while now_ms - next(iter(self._ended.values())) > _ENDED_KEPT_MS:
+            del self._ended[next(iter(self._ended))]
 
     def _replay_all(self, lines: Iterable[list[Any]]) -> None:
         """Have what lines of a journal say is held, and go on at its time."""
@@ -380,7 +398,7 @@ class Reservations:
             [[name, minute, spent] for name, account in clients for minute, spent in account.day.minutes],
             [
                 [name, ticker, market.net]
-                for name, account in clients
+                for name, account in self._accounts.items()
                 for ticker, market in account.markets.items()
                 if market.net
             ],
@@ -396,8 +414,7 @@ class Reservations:
         for minute, spent in sorted((minute, spent) for _, minute, spent in days):
             self._accounts[ALL].day.add(spent, minute * MINUTE_MS)
         for name, ticker, net in nets:
-            for account in (self._accounts[name], self._accounts[ALL]):
-                account.markets[ticker].net += net
+            self._accounts[name].markets[ticker].net += net
         for name, key, at_ms in sorted(recent, key=lambda entry: entry[2]):
             self._duplicates.note(name, [key if isinstance(key, str) else tuple(key)], at_ms)
         for account in self._accounts.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -51,6 +52,9 @@ _REFUSED: Final = frozenset(range(400, 500)) - {408}
 """Statuses that say that nothing was done, in Kalshi's words."""
 
 
+_THERE_ALREADY: Final = re.compile("already|duplicate", re.IGNORECASE)
+
+
 class Hold:
     """What a request holds of the caps until it is over.
 
@@ -85,7 +89,8 @@ class Hold:
         except httpx2.DecodingError:
             return
         if status in _REFUSED:
-            if said_by_kalshi(httpx2.Response(status, content=said)) is not None:
+            refusal = said_by_kalshi(httpx2.Response(status, content=said))
+            if refusal is not None and not (status == HTTPStatus.CONFLICT and _is_of_its_name(*refusal)):
                 self.release()
         elif HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             answer_json = json_in(said)
@@ -200,8 +205,9 @@ def _created(order: ReservedOrder, answer: Any) -> list[State]:
         order.asked.client_order_id,
     }:
         return []
-    if answer.get("error") and not answer.get("order_id"):  # one of a batch
-        return [State(order.number, 0, 0)]
+    if (error := answer.get("error")) and not answer.get("order_id"):  # one of a batch
+        said = error.values() if isinstance(error, dict) else [error]
+        return [] if _is_of_its_name(*said) else [State(order.number, 0, 0)]
     filled, remaining = _count(answer, "fill_count"), _count(answer, "remaining_count")
     if filled is None or remaining is None or filled + remaining > order.asked.size:
         return []
@@ -209,6 +215,14 @@ def _created(order: ReservedOrder, answer: Any) -> list[State]:
     if not isinstance(order_id, str) or not order_id:
         return []
     return [State(order.number, filled, remaining if order.asked.rests else 0, order_id)]
+
+
+def _is_of_its_name(*said: object) -> bool:
+    """Tell whether a refusal says that there is an order of that client_order_id.
+
+    It may be this very one, where a server before Kalshi's exchange sent it twice.
+    """
+    return any(_THERE_ALREADY.search(str(part)) for part in said)
 
 
 def _count(value: Any, name: str) -> int | None:

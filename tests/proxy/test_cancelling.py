@@ -196,6 +196,29 @@ def test_what_comes_late_is_cancelled_too_while_frozen(monkeypatch: pytest.Monke
     asyncio.run(run())
 
 
+def test_each_freeze_is_followed_for_its_own_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second freeze, while the first one is followed, may have late orders for a minute of its own."""
+    monkeypatch.setattr(cancelling, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(cancelling, "_LATE_S", 0.3)
+
+    async def run() -> None:
+        kalshi, token, judge = Kalshi(), Token(HELD), Judge(frozen=True)
+        token.goes_on.set()
+        switch = made(kalshi, token, judge)
+        await switch.cancel_all()
+        await asyncio.sleep(0.02)
+        monkeypatch.setattr(cancelling, "_LATE_S", 30.0)
+        await switch.cancel_all()
+        await asyncio.sleep(0.4)  # the first one's is over
+        kalshi.cancelled.clear()
+        kalshi.resting = 1
+        async with asyncio.timeout(5):
+            await kalshi.cancelled.wait()
+        await switch.close()
+
+    asyncio.run(run())
+
+
 def test_headers_are_kept_while_orders_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cancelling, "_QUIET_S", 0.05)
 

@@ -109,6 +109,25 @@ def test_what_kalshi_refused_is_given_back(said: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "said", ['{"error":{"code":"order_already_exists","message":"no"}}', '{"code":"x","message":"Duplicate order"}']
+)
+def test_an_order_of_which_kalshi_says_that_it_is_there_already_is_looked_up(said: str) -> None:
+    """A server before the exchange may have sent it twice: then it is this one that is there."""
+    trader = Trader("[clients.default]\nmax_dollars_a_day = 5")
+    refused(trader.send(trader.order("10")), 409, said)
+    assert trader.send(trader.order("0.01")).rule == "max_dollars_a_day"
+    assert [order.is_under_way for order in trader.judge.reservations.orders.values()] == [False]
+
+
+@pytest.mark.parametrize("status", [400, 409])
+def test_any_other_conflict_is_a_refusal(status: int) -> None:
+    trader = Trader("[clients.default]\nmax_dollars_a_day = 5")
+    code = "order_already_exists" if status != 409 else "fill_or_kill_insufficient_resting_volume"
+    refused(trader.send(trader.order("10")), status, json.dumps({"error": {"code": code, "message": "no"}}))
+    assert trader.send(trader.order("10")).allowed
+
+
+@pytest.mark.parametrize(
     ("status", "said"),
     [
         (500, '{"error":{"code":"internal","message":"no"}}'),

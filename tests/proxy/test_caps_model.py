@@ -44,12 +44,15 @@ max_contracts_a_market = 14
 WIDE, NARROW = POLICY.format(10, 14), POLICY.format(5, 7)
 CAPS = {"maker": (100_000, 60_000, 1200), ALL: (140_000, None, 1400)}
 DUPLICATE_MS = 5_000
+LATE_MS = 120_000
 CLIENTS = st.sampled_from(["maker", "taker"])
 SIDES = st.sampled_from(["bid", "ask"])
 COUNTS = st.integers(1, 400)
 PRICES = st.integers(1, 99)
 PARTS = st.integers(0, 100)
-OUTCOMES = st.sampled_from(["answered", "answered", "answered", "late", "refused", "lost", "never arrived", "unsent"])
+OUTCOMES = st.sampled_from(
+    ["answered", "answered", "answered", "late", "refused", "lost", "never arrived", "slow", "unsent"]
+)
 DONE = {"answered", "late", "lost"}
 """Outcomes after which the exchange has done it."""
 
@@ -116,6 +119,7 @@ class Exchange(RuleBasedStateMachine):
         self.frozen = False
         self.policy = WIDE
         self.under_way: list[tuple[Any, bytes]] = []
+        self.on_the_way: list[tuple[int, str, Real]] = []
         self.start()
 
     def start(self) -> None:
@@ -197,13 +201,15 @@ class Exchange(RuleBasedStateMachine):
             self.check_duplicates(orders, outcome)
         said = []
         for order, part, refuse in zip(orders, parts, refused, strict=True):
-            order_id = f"o{order.name}"
+            order_id = f"o{len(self.orders) + len(said)}{order.name}"
             if refuse and len(orders) > 1:
                 said.append({"client_order_id": order.name, "error": {"code": "no"}})
                 continue
             if outcome in DONE:
                 self.orders[order_id] = order
                 self.fill(order_id, part)
+            if outcome == "slow":
+                self.on_the_way.append((self.now_ms, order_id, order))
             counts = {"fill_count": text(order.filled), "remaining_count": text(order.live)}
             said.append({"order_id": order_id, **counts})
             self.placed.append(order)
@@ -241,10 +247,11 @@ class Exchange(RuleBasedStateMachine):
         self.place(orders, outcome, parts, [data.draw(st.booleans()) for _ in orders])
 
     @precondition(lambda self: self.placed)
-    @rule(data=st.data(), outcome=OUTCOMES, same_name=st.booleans())
-    def again(self, *, data: st.DataObject, outcome: str, same_name: bool) -> None:
+    @rule(data=st.data(), outcome=OUTCOMES, same_name=st.booleans(), is_taken=st.booleans())
+    def again(self, *, data: st.DataObject, outcome: str, same_name: bool, is_taken: bool) -> None:
         old = data.draw(st.sampled_from(self.placed))
-        if same_name and f"o{old.name}" in self.orders:  # the exchange knows that name, and refuses it
+        known = [order.live for order in self.orders.values() if order.name == old.name]
+        if same_name and known and (any(known) or not is_taken):  # whether a name is refused for ever isn't known
             outcome = "refused"
         count = data.draw(st.sampled_from([max(1, old.live), 7]))
         order = self.new(old.client, old.side, count, old.price // 100, rests=old.rests, reduces=False)
@@ -304,6 +311,14 @@ class Exchange(RuleBasedStateMachine):
         if not is_lost:
             hold.hear(200, "", said)
         hold.end(was_sent=True)
+
+    @precondition(lambda self: self.on_the_way)
+    @rule(data=st.data())
+    def arrive(self, data: st.DataObject) -> None:
+        """Have an order come that was given up for lost, unless its signature is too old."""
+        sent_ms, order_id, order = self.on_the_way.pop(data.draw(st.integers(0, len(self.on_the_way) - 1)))
+        if order.live and self.now_ms - sent_ms <= LATE_MS:
+            self.orders[order_id] = order
 
     @rule()
     def freeze_or_thaw(self) -> None:

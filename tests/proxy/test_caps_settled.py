@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hsm_keys.proxy.reservations import ALL
 from tests.support.capped_trader import Trader, answered, refused
 from tests.support.judging import NOON, V2
 
@@ -128,6 +129,8 @@ def test_what_a_batch_of_cancels_did_not_take_away_was_filled() -> None:
         ([{"fill_count": "2", "remaining_count": "8", "order_id": "o1"}, {"error": {"code": "x"}}], 2, 8),
         ([{"error": {"code": "x"}}, {"fill_count": "0", "remaining_count": "5", "order_id": "o2"}], 0, 5),
         ([{"fill_count": "2", "remaining_count": "8", "order_id": "o1"}], 0, 15),
+        ([{"error": {"code": "order_already_exists"}}, {"error": {"code": "x"}}], 0, 10),
+        ([{"error": "it exists already"}, {"error": "no"}], 0, 10),
         ([{"error": {"code": "x"}, "order_id": "o1"}, {"error": {"code": "x"}}], 0, 10),
         ({}, 0, 15),
         (None, 0, 15),
@@ -242,6 +245,23 @@ def test_what_a_denial_says_of_a_name_and_of_all_clients() -> None:
     assert reason(trader.send(order)) == named
     why = "an order may cost $5.5000; $5.0000 is allowed to all clients"
     assert reason(trader.send(trader.order("11"))) == ("max_order_dollars", why)
+
+
+def test_what_was_held_before_makes_no_room_when_it_is_sold() -> None:
+    """The account holds what no cap counts; a bot that sells it may not buy it back beyond its cap."""
+    policy = "[clients.maker]\nmax_contracts_a_market = 10\n[clients.taker]\n[all]\nmax_contracts_a_market = 12"
+    trader = Trader(policy)
+    sale: dict[str, Any] = {"side": "ask", "time_in_force": "immediate_or_cancel", "reduce_only": True}
+    answered(trader.send(trader.order("4"), client="maker"), filled="4", remaining="0")
+    for sold in ("3", "20"):
+        answered(trader.send(trader.order("20", **sale), client="maker"), filled=sold, remaining="0")
+    assert reason(trader.send(trader.order("10.01"), client="maker"))[0] == "max_contracts_a_market"
+    answered(trader.send(trader.order("10"), client="maker"), filled="10", remaining="0")
+    answered(trader.send(trader.order("20", **sale), client="taker"), filled="6", remaining="0")
+    nets = [trader.judge.reservations.account(name).markets["KXTEST-1"].net for name in ("maker", "taker", ALL)]
+    assert nets == [1000, 0, 400]
+    assert trader.send(trader.order("20", side="ask"), client="maker").rule == "max_contracts_a_market"
+    assert trader.send(trader.order("16", side="ask"), client="maker").allowed
 
 
 def test_no_two_orders_of_a_batch_have_one_name() -> None:

@@ -153,6 +153,19 @@ def test_two_proxies_do_not_share_a_journal(tmp_path: Path) -> None:
         Journal(tmp_path)
 
 
+def test_what_only_reduces_closes_what_each_account_has_and_a_restart_knows_it(
+    journal: Journal, tmp_path: Path
+) -> None:
+    before = Reservations(journal)
+    sale = ORDER._replace(side="ask", cost=0, rests=False, client_order_id="c2")
+    for client, asked in (("taker", ORDER), ("maker", sale)):
+        [order] = before.reserve(client, Demand([asked]))
+        before.settle([State(order.number, 600, 0, asked.client_order_id)])
+    nets = [("taker", 600), ("maker", 0), (ALL, 0)]
+    for held in (before, restarted(journal, tmp_path), restarted(journal, tmp_path)):
+        assert [(name, held.account(name).markets["KXTEST-1"].net) for name, _ in nets] == nets
+
+
 def test_what_two_clients_hold_in_one_market_is_summed_up(journal: Journal, tmp_path: Path) -> None:
     """Asks, bids and positions, of each client and of both; over a restart and a second one, from a snapshot."""
     before = Reservations(journal)

@@ -199,6 +199,34 @@ def test_of_orders_that_had_its_name_the_most_that_any_says_is_believed(kalshi: 
     assert kalshi.held.orders[1].order_id == "o1"
 
 
+def test_an_order_that_had_the_name_before_and_is_over_says_nothing_of_a_lost_one(kalshi: Kalshi) -> None:
+    """Else an order that comes late, or that Kalshi lists late, would rest without being held."""
+    first = kalshi.place(order_id="older")
+    kalshi.has("4.00", "0.00", status="canceled", order_id="older")
+    kalshi.held.settle([State(first.number, 400, 0, "older")])
+    kalshi.place(order_id="")
+    kalshi.fills = [{"order_id": "older", "count_fp": "4.00"}]
+    kalshi.only_by_id = {"older": kalshi.orders[0]}
+    assert kalshi.look(2) == (4, 10)
+    kalshi.has("1.00", "9.00")
+    assert kalshi.look() == (5, 9)
+    kalshi.place(order_id="")
+    kalshi.orders = []
+    kalshi.now_ms += LATE_MS + 1
+    assert kalshi.look(3) == (5, 0)
+
+
+def test_an_id_of_an_order_that_is_over_is_kept_for_ten_minutes(kalshi: Kalshi) -> None:
+    for name in ("o1", "o2"):
+        order = kalshi.place(ORDER._replace(client_order_id=name), name)
+        kalshi.held.settle([State(order.number, 0, 0, name)])
+        kalshi.now_ms += 1
+    kalshi.now_ms += 600_000 - 1
+    order = kalshi.place(ORDER._replace(client_order_id="o3"), "o3")
+    kalshi.held.settle([State(order.number, 0, 0, "o3")])
+    assert [kalshi.held.has_ended(name) for name in ("o1", "o2", "o3")] == [False, True, True]
+
+
 def test_a_fill_of_nobodys_order_may_be_of_the_one_that_is_lost(kalshi: Kalshi) -> None:
     kalshi.place(order_id="")
     kalshi.now_ms += LATE_MS + 1

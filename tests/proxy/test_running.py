@@ -15,6 +15,7 @@ from hsm_keys.proxy.access import Caller, Refused
 from hsm_keys.proxy.running import MOST_AT_ONCE, RunningRequests
 from tests.support.cli import run_cli
 from tests.support.http_heads import head_of
+from tests.support.orders import order_body
 from tests.support.running_proxy import RunningProxy, asks_for_itself, with_key_in_memory
 
 if TYPE_CHECKING:
@@ -125,6 +126,29 @@ def test_a_body_that_comes_late_is_judged_late(tmp_path: Path, kalshi: Kalshi, f
         connection.sendall(b"1\r\n}\r\n0\r\n\r\n" if "chunked" in framing else b"}")
         assert answer_to(connection)[0] == status
         assert kalshi.heads == []
+
+
+@pytest.mark.parametrize(
+    ("header", "size", "status"),
+    [("Content-Type: text/plain", 0, 403), ("Content-Encoding: gzip", 0, 403), ("X: y", 40_000, 413), ("X: y", 0, 204)],
+)
+def test_a_body_that_a_policy_comes_to_judge_while_it_comes_is_held_to_the_same(
+    tmp_path: Path, kalshi: Kalshi, header: str, size: int, status: int
+) -> None:
+    """It is JSON as it stands, of 32 KiB at most: Kalshi must not read another order in it than was judged."""
+    body = json.dumps(order_body()) + size * " "
+    kalshi.may_answer.set()
+    with served(tmp_path) as proxy, proxy.connect() as connection:
+        head = f"POST {ORDERS} HTTP/1.1\r\nHost: x\r\n{header}\r\nContent-Length: {len(body)}\r\n"
+        connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")  # the head was looked at
+        (proxy.folder / "policy.toml").write_text("version = 1\n[clients.default]\nmax_order_dollars = 50")
+        proxy.reload()
+        proxy.wait_for_words("was reloaded")
+        connection.sendall(body.encode())
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert (answer.status, len(kalshi.heads)) == (status, int(status == 204))
 
 
 @pytest.mark.parametrize("how", STOPS)
