@@ -21,7 +21,7 @@ from hsm_keys.signing.environments import PERPS
 from hsm_keys.stores.condition import Condition, Usability
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.kalshi.models import ApiKey
@@ -35,6 +35,7 @@ __all__ = [
     "accepts",
     "can_sign",
     "find_registration",
+    "find_registrations",
     "is_arriving",
     "is_going",
     "prove_registration",
@@ -217,7 +218,11 @@ def find_registration(connect: Connect, key: StoredKey, candidates: Iterable[Api
         KalshiError: If Kalshi's answers say nothing about the key.
         NetworkError: If there is no answer.
     """
+    return next(find_registrations(connect, key, candidates), None)
+
+
+def find_registrations(connect: Connect, key: StoredKey, candidates: Iterable[ApiKey]) -> Iterator[str]:
+    """Give all ids under which Kalshi knows this key; arguments and errors are those of ``find_registration``."""
     for candidate in sorted(candidates, key=lambda listed: listed.name != key.name):
         if accepts(connect, key, candidate.api_key_id):
-            return candidate.api_key_id
-    return None
+            yield candidate.api_key_id

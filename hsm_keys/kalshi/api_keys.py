@@ -20,7 +20,7 @@ from hsm_keys.signing.algorithms import key_type_of, public_key_pem
 from hsm_keys.values import describe, shown_word, takes_no_private_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import httpx2
     from pydantic import BaseModel
@@ -173,6 +173,8 @@ class _Sender(Protocol):
         self, method: str, path: str, *, params: Mapping[str, str] | None = None, json: Any = None
     ) -> httpx2.Response: ...
 
+    def prepare(self, method: str, path: str, *, json: Any = None) -> Callable[[], httpx2.Response]: ...
+
 
 class _AsyncSender(Protocol):
     """The same in an asynchronous program."""
@@ -226,6 +228,28 @@ class ApiKeysResource:
         return _read(CreateApiKeyResponse, self._client.request("POST", _PATH, json=body), body)
 
     @takes_no_private_key
+    def prepare_create(
+        self,
+        name: str,
+        public_key: str | bytes,
+        *,
+        scopes: Sequence[str] | None = None,
+        subaccount: int | None = None,
+        fcm_subtrader_id: str | None = None,
+        as_listed: bool = False,
+    ) -> Callable[[], CreateApiKeyResponse]:
+        """Sign what ``create`` sends, and return what sends it: once, and never signed again.
+
+        Kalshi refuses it if that is much later. Arguments and errors are those of ``create``.
+        """
+        from hsm_keys.kalshi.models import CreateApiKeyResponse
+
+        fields = new_key_fields(name, scopes, subaccount, fcm_subtrader_id, as_listed=as_listed)
+        body = _create_body(public_key, fields)
+        send = self._client.prepare("POST", _PATH, json=body)
+        return lambda: _read(CreateApiKeyResponse, send(), body)
+
+    @takes_no_private_key
     def generate(
         self,
         name: str,
@@ -245,6 +269,11 @@ class ApiKeysResource:
     def delete(self, api_key_id: str) -> None:
         """Delete an API key (``DELETE /api_keys/{api_key}``); it is dead at once, and there is no way back."""
         _check_deleted(self._client.request("DELETE", _key_path(api_key_id)))
+
+    def prepare_delete(self, api_key_id: str) -> Callable[[], None]:
+        """Sign what ``delete`` sends, and return what sends it: once, and never signed again."""
+        send = self._client.prepare("DELETE", _key_path(api_key_id))
+        return lambda: _check_deleted(send())
 
 
 class AsyncApiKeysResource:

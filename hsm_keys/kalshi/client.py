@@ -304,13 +304,42 @@ class KalshiClient(_Base):
             raise self._explained(error, method, signed) from None
         return response
 
+    def prepare(self, method: str, path: str, *, json: Any = None) -> Callable[[], httpx2.Response]:
+        """Sign a request now, and return what sends it: once, as it is, and never signed again.
+
+        So Kalshi refuses it (401) if it is sent much later, whatever held its sender up.
+
+        Args:
+            method: HTTP method.
+            path: As for ``request``.
+            json: A body to send as JSON.
+
+        Raises:
+            UsageError: If the method or path can't be signed.
+        """
+        method = canonical_method(method)
+        url, signed = self._url(path, None)
+        request = self._http.build_request(method, url, json=json)
+        request.headers.update(self.signer.headers(method, signed))
+
+        def send() -> httpx2.Response:
+            try:
+                return self._send_once(request, signed)
+            except httpx2.HTTPError as error:
+                raise self._explained(error, method, signed) from None
+
+        return send
+
     def _send(self, request: httpx2.Request, signed: str) -> httpx2.Response:
         def send(headers: dict[str, str]) -> httpx2.Response:
             request.headers.update(headers)
-            began = _begun(request, signed)
-            return _logged(read_whole(self._http.send(request, stream=True), began), began)
+            return self._send_once(request, signed)
 
         return send_signed(signing_flow(self.signer, request.method, signed), send, _status)
+
+    def _send_once(self, request: httpx2.Request, signed: str) -> httpx2.Response:
+        began = _begun(request, signed)
+        return _logged(read_whole(self._http.send(request, stream=True), began), began)
 
     @takes_no_private_key
     def get_json(self, path: str) -> Any:

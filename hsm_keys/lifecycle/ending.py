@@ -64,9 +64,15 @@ def settle() -> None:
     time.sleep(SETTLE_S)
 
 
-def outwait(what: str, report: Callable[[str], None]) -> None:
-    """Wait until Kalshi doesn't carry out any more what it was asked for until now, however long that is under way."""
-    report(f"{what} was begun, and Kalshi may still carry it out: waiting {LATE_S:.0f} s before anything is destroyed")
+def outwait(what: str, before: str, report: Callable[[str], None]) -> None:
+    """Wait until Kalshi doesn't carry out any more what it was asked for until now, however long that is under way.
+
+    Args:
+        what: What it was asked for.
+        before: What happens then.
+        report: Called with a line for people.
+    """
+    report(f"{what} was begun, and Kalshi may still carry it out: waiting {LATE_S:.0f} s before {before}")
     time.sleep(LATE_S)
 
 

@@ -76,7 +76,7 @@ def find_last_registration(
     """
     listing = find_late_registration(management, connect, key, claimed)
     if listing is None and key.registering:
-        outwait(f"a registration of {key.name!r}", report)
+        outwait(f"a registration of {key.name!r}", "anything is destroyed", report)
         listing = find_late_registration(management, connect, key, claimed)
     return listing
 

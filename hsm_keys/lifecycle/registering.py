@@ -1,7 +1,9 @@
 """Registering: a minted key gets its API key id, once, whatever becomes of the answers, and proves it.
 
 ``POST /api_keys`` is sent at most once a run, and never while it isn't known what became of an earlier one: Kalshi's
-list is searched first for an API key that this private half signs for.
+list is searched first for an API key that this private half signs for. It is signed before the pair's mark says so, and
+never again: a run that was held up between the two sends what Kalshi refuses. ``contention`` says what happens where
+two machines register one pair.
 """
 
 from __future__ import annotations
@@ -18,15 +20,16 @@ from hsm_keys.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from hsm_keys.inspecting.proof_of_possession import find_registration, prove_registration
+from hsm_keys.inspecting.proof_of_possession import find_registration, find_registrations, prove_registration
 from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.kalshi.errors import BadRequestError, ConflictError, TierError
+from hsm_keys.lifecycle.contention import Contention
 from hsm_keys.lifecycle.ending import end_unused
 from hsm_keys.lifecycle.late_registration import find_late_registration
 from hsm_keys.lifecycle.rights import check_asked, describe_rights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from hsm_keys.inspecting.proof_of_possession import Connect
     from hsm_keys.kalshi.client import KalshiClient
@@ -77,6 +80,7 @@ class Registrar:
         self._connect = connect
         self._report = report
         self._environment = management.environment
+        self._contention = Contention(store, management, connect, report)
 
     def register(
         self, key: StoredKey, wanted: ApiKeyRequest, listed: Sequence[ApiKey], *, new: bool
@@ -93,7 +97,8 @@ class Registrar:
             The key, with the API key id beside it where the store can hold one, and the id.
 
         Raises:
-            KeyBusyError: If somebody else registered the same key meanwhile; what this run registered is deleted.
+            KeyBusyError: If somebody else registers the same key; what this run registered is deleted if nobody takes
+                it.
             KeyProblemError: If it is registered, and may do something else than what is asked for; or a person may have
                 registered it in another environment.
             KalshiError: If Kalshi refuses; the key stays in the store, and the next run picks it up.
@@ -106,40 +111,33 @@ class Registrar:
                 f"somebody else registered {key.name!r} meanwhile",
                 hint="see it with `hsm-keys list`, then run this again",
             )
-        listing = None if new else find_late_registration(self._management, self._connect, key, claimed)
-        if listing is not None:
-            api_key_id = listing.api_key_id
-            if not wanted.as_listed:
-                check_asked(key.name, listing, wanted.scopes, wanted.subaccount)
-            self._report(f"found it registered at Kalshi, as API key {api_key_id}, with {describe_rights(listing)}")
-        else:
+        api_key_id = None if new else self._picked_up(key, wanted, claimed)
+        if api_key_id is None:
             if key.offered:
                 raise _offered(key, self._environment)
             namesakes = [each.api_key_id for each in unclaimed(listed, claimed) if each.name == wanted.name]
             if namesakes:
                 ids = ", ".join(namesakes)
                 self._report(f"note: Kalshi has another API key called {wanted.name!r}, not in this store: {ids}")
-            api_key_id = self._post(self._begun(key), wanted, listed)
-            self._report(f"registered the public half at Kalshi, as API key {api_key_id}")
-            self._yield_to_others(key, api_key_id, listed)
+            api_key_id = self._post(key, wanted, listed)
         registered = self._bind(key, api_key_id)
         prove_registration(self._connect, registered, api_key_id)
         self._store.mend(registered.name)
         self._report("proved it: Kalshi answered a request signed in the store")
         return registered, api_key_id
 
-    def _begun(self, key: StoredKey) -> StoredKey:
-        """Write down where the key is about to be registered: after a crash that says where Kalshi may know it.
-
-        Also where an earlier run has written that already: somebody may have begun to end the key since.
-        """
-        try:
-            return self._store.begin_registration(key, self._environment)
-        except KeyNotFoundError:
-            raise KeyBusyError(
-                f"somebody else destroyed the pair of {key.name!r} meanwhile; nothing was registered",
-                hint="run the same command again in a while: it goes on from what is there",
-            ) from None
+    def _picked_up(self, key: StoredKey, wanted: ApiKeyRequest, claimed: Collection[str | None]) -> str | None:
+        """Return the API key that an earlier run has registered for the key, and that nobody deletes; None if none."""
+        self._contention.outwait_leaving(key)
+        listing = find_late_registration(self._management, self._connect, key, claimed)
+        if listing is None:
+            return None
+        if not wanted.as_listed:
+            check_asked(key.name, listing, wanted.scopes, wanted.subaccount)
+        api_key_id = listing.api_key_id
+        self._report(f"found it registered at Kalshi, as API key {api_key_id}, with {describe_rights(listing)}")
+        self._contention.take(key, api_key_id)
+        return api_key_id
 
     def _bind(self, key: StoredKey, api_key_id: str) -> StoredKey:
         """Bind the id; if somebody destroyed the pair meanwhile, leave no API key that nobody can sign for."""
@@ -161,20 +159,32 @@ class Registrar:
         return "was deleted again"
 
     def _post(self, key: StoredKey, wanted: ApiKeyRequest, before: Sequence[ApiKey]) -> str:
-        """Post the public half once. If the answer is lost, look for the key among those that are new."""
+        """Post the public half once. If the answer is lost, look for the key among those that are new.
+
+        What is found then may be another run's: it is never deleted.
+        """
         try:
-            return self._create(key, wanted)
+            api_key_id = self._create(key, wanted)
+        except KeyBusyError:
+            raise
         except TierError as error:
             raise _kept(error.amend(hint=""), key, wanted.by_hand) from None
         except OutcomeUnknownError as error:
-            api_key_id = self._look_again(key, before)
-            if api_key_id is None:
-                raise _kept(
-                    error, key, "run the same command again: it looks for the key before it posts anything"
-                ) from None
-            return api_key_id
+            found = self._look_again(key, before)
+            if len(found) == 1:
+                self._report(f"found it registered at Kalshi, as API key {found[0]}")
+                return found[0]
+            several = f"; Kalshi lists {', '.join(found)} for it, and one may be another run's" if found else ""
+            raise _kept(
+                error.amend(message=f"{error.message}{several}"),
+                key,
+                "run the same command again: it looks for the key before it posts anything",
+            ) from None
         except HsmKeysError as error:
             raise _kept(error, key, "run the same command again once that is mended") from None
+        self._report(f"registered the public half at Kalshi, as API key {api_key_id}")
+        self._yield_to_others(key, api_key_id, before)
+        return api_key_id
 
     def _create(self, key: StoredKey, wanted: ApiKeyRequest) -> str:
         try:
@@ -187,7 +197,7 @@ class Registrar:
             return self._create_as(key, wanted, wanted.spare_name)
 
     def _create_as(self, key: StoredKey, wanted: ApiKeyRequest, name: str) -> str:
-        created = self._management.api_keys.create(
+        create = self._management.api_keys.prepare_create(
             name=name,
             public_key=key.public_pem(),
             scopes=wanted.scopes,
@@ -195,13 +205,22 @@ class Registrar:
             fcm_subtrader_id=wanted.fcm_subtrader_id,
             as_listed=wanted.as_listed,
         )
-        return created.api_key.api_key
+        self._contention.begin(key)
+        return create().api_key.api_key
 
-    def _look_again(self, key: StoredKey, before: Sequence[ApiKey]) -> str | None:
+    def _look_again(self, key: StoredKey, before: Sequence[ApiKey]) -> list[str]:
+        """Return the API keys that the key has now; where it is one, nobody deletes it. It may be another run's."""
         try:
-            return find_registration(self._connect, key, self._new_since(before))
+            self._contention.outwait_leaving(key)
+            found = self._new_registrations(key, before)
+            if len(found) == 1:
+                self._contention.take(key, found[0])
         except HsmKeysError:
-            return None  # what was unknown stays unknown; the first error says more than this one
+            return []  # what was unknown stays unknown; the first error says more than this one
+        return found
+
+    def _new_registrations(self, key: StoredKey, before: Sequence[ApiKey]) -> list[str]:
+        return list(find_registrations(self._connect, key, self._new_since(before)))
 
     def _new_since(self, before: Sequence[ApiKey]) -> list[ApiKey]:
         return unclaimed(self._management.api_keys.list().api_keys, (listing.api_key_id for listing in before))
@@ -209,14 +228,13 @@ class Registrar:
     def _yield_to_others(self, key: StoredKey, api_key_id: str, before: Sequence[ApiKey]) -> None:
         """Give way if another machine registered the same pair meanwhile.
 
-        Of two that posted, the later one sees both in this list, and gives way; should both see both, then both
-        do. So at most one goes on, whatever the order, and what the others registered is gone.
+        Of two that posted, the later one sees both in this list, and gives way.
         """
         others = [listed for listed in self._new_since(before) if listed.api_key_id != api_key_id]
         other = find_registration(self._connect, key, others)
         if other is None:
             return
-        ending = self._delete(api_key_id)
+        ending = self._contention.give_way(key, api_key_id)
         raise KeyBusyError(
             f"somebody else registered {key.name!r} at the same moment, as API key {other}; "
             f"the one of this run ({api_key_id}) {ending}",

@@ -11,7 +11,7 @@ from hsm_keys.errors import SigningError
 from hsm_keys.signing.algorithms import KeyType, PublicKey, key_type_of, public_key_pem
 from hsm_keys.signing.signer import RequestSigner, not_registered
 from hsm_keys.stores.condition import Condition
-from hsm_keys.stores.marks import FOREIGN, Mark
+from hsm_keys.stores.marks import FOREIGN, Claim, Mark
 from hsm_keys.values import takes_no_private_key
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class StoredKey(ABC):
         offered: Whether its public half was printed, to be registered by hand in an environment that nobody named, and
             it isn't bound yet: Kalshi may know it in any.
         registering: Whether it was about to be registered, and isn't bound yet: Kalshi may know it.
+        claim: What the last run was about to do with an API key of such a key; None if it was about to register it.
         uri: Where the key lives; never holds a PIN.
     """
 
@@ -59,6 +60,7 @@ class StoredKey(ABC):
     doubt: str = ""
     offered: bool = False
     registering: bool = False
+    claim: Claim | None = None
     uri: str
 
     @property
@@ -296,12 +298,22 @@ class KeyStore(ABC):
         """
         return self.generate(name, model.key_type)
 
-    def begin_registration(self, key: StoredKey, environment: str) -> StoredKey:  # noqa: ARG002 - where it can be kept
+    def begin_registration(
+        self,
+        key: StoredKey,
+        environment: str,  # noqa: ARG002 - for stores that can keep it
+        claim: Claim | None = None,  # noqa: ARG002 - as the environment
+    ) -> StoredKey:
         """Write beside a minted key in which environment it is about to be registered, and return it so marked.
 
         So whoever finds it after a crash knows where Kalshi may know it. A store that can't keep it leaves it out.
         ``UNNAMED`` stands for an environment that nobody named. Once it is written, the key's name is looked at:
         whoever is about to destroy a key changes that first.
+
+        Args:
+            key: The key.
+            environment: The environment.
+            claim: What else this run is about to do: bind an API key that it has found, or delete its own.
 
         Raises:
             KeyNotFoundError: If somebody destroyed the key meanwhile.

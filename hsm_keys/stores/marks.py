@@ -3,9 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
-__all__ = ["FOREIGN", "MINTED", "OFFERED", "UNNAMED", "Mark"]
+__all__ = ["FOREIGN", "MINTED", "OFFERED", "UNNAMED", "Claim", "Intent", "Mark"]
+
+
+class Intent(StrEnum):
+    """What a run is about to do with an API key of a pair that isn't bound yet."""
+
+    TAKES = "taking"
+    """It binds one that it has found."""
+    LEAVES = "leaving"
+    """It deletes its own one, and leaves the pair to another run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a run has written beside a pair that it was about to do.
+
+    Args:
+        intent: What.
+        api_key_id: With which API key.
+    """
+
+    intent: Intent
+    api_key_id: str
+
+    def __str__(self) -> str:
+        return f"{self.intent}:{self.api_key_id}"
+
+    @classmethod
+    def parse(cls, text: str | None) -> Claim | None:
+        """Return the claim that a text stands for; None if it stands for none."""
+        intent, _, api_key_id = (text or "").partition(":")
+        return cls(Intent(intent), api_key_id) if intent in set(Intent) and api_key_id else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +52,7 @@ class Mark:
         registering: Whether it is a minted key that was about to be registered: Kalshi may know it by now.
         offered: Whether it is a minted key whose public half was printed, to be registered by hand in an environment
             that nobody named: Kalshi may know it in any.
+        claim: What the last run was about to do with an API key of such a key; None if it was about to register it.
         doubt: Why a mark of ours that the key carries isn't believed; empty if it carries none, or it is.
     """
 
@@ -29,6 +62,7 @@ class Mark:
     doubt: str = ""
     registering: bool = False
     offered: bool = False
+    claim: Claim | None = None
 
 
 FOREIGN: Final = Mark(ours=False)

@@ -223,3 +223,14 @@ def test_no_log_traceback_or_repr_shows_a_secret(
     secrets = [PASSPHRASE, *sealed.splitlines()[1:-1], *bare.splitlines()[1:-1]]
     secrets += [seen.headers["KALSHI-ACCESS-SIGNATURE"][:30] for seen in stub.arrived]
     assert [secret for secret in secrets if secret in shown] == []
+
+
+def test_what_was_signed_before_it_is_sent_goes_as_it_is_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Stub((401, "{}")) as stub, KalshiClient(signer_of(), base_url=stub.base_url) as client:
+        send_it = client.prepare("DELETE", "/api_keys/id")
+        assert stub.arrived == []
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now + 3600)
+        assert send_it().status_code == 401
+        (arrived,) = stub.arrived
+        assert arrived.headers["KALSHI-ACCESS-TIMESTAMP"] == "1700000000000"

@@ -11,8 +11,16 @@ from hypothesis import strategies as st
 
 from hsm_keys.errors import UsageError
 from hsm_keys.signing.api_key_ids import check_api_key_id
-from hsm_keys.stores.marks import FOREIGN, MINTED, Mark
-from hsm_keys.stores.pkcs11.marks import fingerprint, importing_id, minted_id, passing_id, read_mark, registered_id
+from hsm_keys.stores.marks import FOREIGN, MINTED, Claim, Intent, Mark
+from hsm_keys.stores.pkcs11.marks import (
+    fingerprint,
+    importing_id,
+    minted_id,
+    passing_id,
+    read_mark,
+    registered_id,
+    registering_id,
+)
 
 PRINTABLE = st.characters(min_codepoint=0x21, max_codepoint=0x7E)
 API_KEY_IDS = st.uuids().map(str) | st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,38}", fullmatch=True)
@@ -44,6 +52,13 @@ def test_the_mark_of_an_import_names_its_environment(environment: str) -> None:
     assert read_mark(mark) == Mark(ours=True, environment=environment)
     assert read_mark(mark[:-1]) == FOREIGN
     assert read_mark(importing_id(public_key, "nowhere")) == FOREIGN
+
+
+@given(API_KEY_IDS, ENVIRONMENTS, st.sampled_from(Intent))
+def test_a_claim_survives_the_token(api_key_id: str, environment: str, intent: Intent) -> None:
+    claim = Claim(intent, check_api_key_id(api_key_id))
+    mark = registering_id(Ed25519PrivateKey.generate().public_key(), environment, claim)
+    assert read_mark(mark) == Mark(ours=True, environment=environment, registering=True, claim=claim)
 
 
 def test_a_uuid_that_begins_like_a_text_is_not_taken_for_one() -> None:

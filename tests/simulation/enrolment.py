@@ -3,8 +3,7 @@
 A state is how far the pair and its API keys have come, and each machine. A request without an answer was carried out,
 never arrived, or is under way: then it is carried out before whoever waits for it has waited long enough.
 
-The rules are those of the code. Where an answer is lost, or a machine that was killed runs again while the other one
-stands between its list and its deletion, they don't keep a bound API key alive: the model's test names both ways.
+The rules are those of the code. The planted faults of the model's own test show what each of them is for.
 """
 
 from __future__ import annotations
@@ -23,8 +22,12 @@ RUNS: Final = 1
 UNDER_WAY, LIVES, DEAD = "under way", "lives", "dead"
 NONE, MINTED, MARKED = "no pair", "minted", "marked"
 ANSWERS: Final = ("post", "post, answer lost", "post, request lost", "post, late")
-POSTS: Final = 2
+POSTS: Final = 4
 """How many requests are sent at most; a machine that would send one more stops."""
+
+
+_SIGNED: Final = frozenset({"say so", "check", "delete"})
+"""Where a machine has signed a deletion that it hasn't sent."""
 
 
 class Machine(NamedTuple):
@@ -32,16 +35,20 @@ class Machine(NamedTuple):
 
     Args:
         at: The next step of the command that it runs; empty between commands.
+        then: What follows once it has read the mark.
         new: Whether it made the pair.
         before: The API keys that lived when it listed them.
         own: Which API key is the one of this run; -1 while there is none.
+        late: Whether Kalshi doesn't take any more what it has signed.
         runs: How many commands it may still begin.
     """
 
     at: str = ""
+    then: str = ""
     new: bool = False
     before: tuple[int, ...] = ()
     own: int = -1
+    late: bool = False
     runs: int = RUNS
 
 
@@ -50,26 +57,40 @@ class State(NamedTuple):
 
     Args:
         pair: ``no pair``, ``minted`` or ``marked``.
+        taking: Which API key the mark says is about to be bound; -1 for none.
+        yielding: Which one it says is to be deleted; -1 for none.
         bound: Which API key it is bound to; -1 for none.
         sent: What became of each request to register it.
-        plain: Whether nothing was killed after it had sent a request, and no answer was lost.
+        listed: Those that were carried out, in that order.
+        plain: Whether nothing was killed after it had sent a request, no answer was lost, and no run waited for others:
+            one that does names the API keys that are left.
         machines: Both machines.
     """
 
     pair: str = NONE
+    taking: int = -1
+    yielding: int = -1
     bound: int = -1
     sent: tuple[str, ...] = ()
+    listed: tuple[int, ...] = ()
     plain: bool = True
     machines: tuple[Machine, Machine] = (Machine(), Machine())
 
     def living(self) -> tuple[int, ...]:
-        return tuple(number for number, each in enumerate(self.sent) if each == LIVES)
+        return tuple(number for number in self.listed if self.sent[number] == LIVES)
 
     def carried_out(self) -> State:
-        return self._replace(sent=tuple(LIVES if each == UNDER_WAY else each for each in self.sent))
+        sent = tuple(LIVES if each == UNDER_WAY else each for each in self.sent)
+        late = tuple(number for number, each in enumerate(self.sent) if each == UNDER_WAY)
+        return self._replace(sent=sent, listed=self.listed + late)
 
     def dead(self, number: int) -> State:
         return self._replace(sent=(*self.sent[:number], DEAD, *self.sent[number + 1 :]))
+
+    def outwaited(self) -> State:
+        """Return it once Kalshi takes nothing any more that was signed by now."""
+        one, other = (each._replace(late=each.late or each.at in _SIGNED) for each in self.machines)
+        return self.carried_out()._replace(machines=(one, other), plain=False)
 
 
 Reached: TypeAlias = "dict[State, tuple[State, Step] | None]"
@@ -79,12 +100,22 @@ Reached: TypeAlias = "dict[State, tuple[State, Step] | None]"
 class Rules:
     """What the command does, step by step; the planted faults of the model's own test change one of them."""
 
+    answers: tuple[str, ...] = ANSWERS
+    """What may become of a request."""
+    posts = POSTS
+    """How many requests are sent at most; a machine that would send one more stops."""
     yields = True
     """Whether a machine that finds another one's API key beside its own deletes its own."""
-    answers: tuple[str, ...] = ("post", "post, request lost")
-    """What may become of a request."""
     waits = True
     """Whether a machine that finds no API key of a pair that it picked up waits, and looks again."""
+    claims = True
+    """Whether a machine writes the mark before it takes an API key that it finds."""
+    outwaits = True
+    """Whether it waits where it finds several, or the mark says that somebody gives way."""
+    checks = True
+    """Whether a machine reads the mark before it deletes its API key."""
+    believes = False
+    """Whether a machine without an answer deletes what it takes for its own."""
 
     def steps(self, state: State, machine: Machine) -> Iterator[tuple[str, State, Machine]]:
         """Give what one step of a machine can lead to."""
@@ -106,52 +137,102 @@ class Rules:
     def _register(self, state: State, machine: Machine, _: str) -> tuple[State, Machine]:
         if state.bound >= 0:
             return state, machine._replace(at="")
-        return state, machine._replace(at="mark" if machine.new else "search")
+        if machine.new:
+            return state, machine._replace(at="mark", then="post")
+        return state, machine._replace(at="read", then="search")
 
-    def _search(self, state: State, machine: Machine, _: str) -> tuple[State, Machine]:
-        found = state.living()
-        if found:
-            return state, machine._replace(at="bind", own=found[0])
-        return state, machine._replace(at="search again" if self.waits else "mark")
+    def _read(self, state: State, machine: Machine, _: str) -> tuple[State, Machine]:
+        if state.yielding < 0:
+            return state, machine._replace(at=machine.then)
+        return state, machine._replace(at="outwait" if self.outwaits else machine.then)
 
-    def _search_again(self, state: State, machine: Machine, _: str) -> tuple[State, Machine]:
-        after = state.carried_out()
-        found = after.living()
-        return after, machine._replace(at="bind" if found else "mark", own=found[0] if found else -1)
+    def _outwait(self, state: State, machine: Machine, _: str) -> tuple[State, Machine]:
+        return state.outwaited(), machine._replace(at=machine.then)
 
     def _mark(self, state: State, machine: Machine, _: str) -> tuple[State, Machine]:
         if state.bound >= 0:
             return state, machine._replace(at="")
-        return state._replace(pair=MARKED), machine._replace(at="post")
+        return state._replace(pair=MARKED, taking=-1, yielding=-1), machine._replace(at="post")
+
+    def _search(self, state: State, machine: Machine, _: str) -> tuple[State, Machine]:
+        return state, self._found(state, machine, "search again" if self.waits else "mark")
+
+    def _search_again(self, state: State, machine: Machine, _: str) -> tuple[State, Machine]:
+        after = state.carried_out()
+        return after, self._found(after, machine, "mark")
+
+    def _found(self, state: State, machine: Machine, otherwise: str) -> Machine:
+        found = state.living()
+        if found:
+            return machine._replace(at="take" if self.claims else "bind", own=found[0])
+        return machine._replace(at=otherwise)
+
+    def _take(self, state: State, machine: Machine, _: str) -> tuple[State, Machine]:
+        if state.bound >= 0:
+            return state, machine._replace(at="")
+        return state._replace(pair=MARKED, taking=machine.own, yielding=-1), machine._replace(at="make sure")
+
+    def _make_sure(self, state: State, machine: Machine, _: str) -> tuple[State, Machine]:
+        found = state.living()
+        alone = found == (machine.own,)
+        return state, machine._replace(at="bind" if alone or not self.outwaits else "outwait others")
+
+    def _outwait_others(self, state: State, machine: Machine, _: str) -> tuple[State, Machine]:
+        after = state.outwaited()
+        sure = machine.own in after.living() and after.taking == machine.own and after.bound < 0
+        return after, machine._replace(at="bind" if sure else "")
 
     def _post(self, state: State, machine: Machine, what: str) -> tuple[State, Machine]:
-        if len(state.sent) == POSTS:
+        if len(state.sent) == self.posts:
             return state, machine._replace(at="")
         became = {"post, request lost": DEAD, "post, late": UNDER_WAY}.get(what, LIVES)
-        after = state._replace(sent=(*state.sent, became), plain=state.plain and what == "post")
+        listed = (*state.listed, len(state.sent)) if became == LIVES else state.listed
+        after = state._replace(sent=(*state.sent, became), listed=listed, plain=state.plain and what == "post")
         if what == "post":
             return after, machine._replace(at="yield", own=len(state.sent))
-        return after, machine._replace(at="look again")
+        if self.believes:
+            return after, machine._replace(at="look again")
+        return after, machine._replace(at="read", then="look again")
 
     def _look_again(self, state: State, machine: Machine, _: str) -> tuple[State, Machine]:
         found = [number for number in state.living() if number not in machine.before]
-        return state, machine._replace(at="yield" if found else "", own=found[0] if found else -1)
+        if self.believes:
+            return state, machine._replace(at="yield" if found else "", own=found[0] if found else -1)
+        if len(found) != 1:
+            return state, machine._replace(at="")
+        return state, machine._replace(at="take", own=found[0])
+
+    def _others(self, state: State, machine: Machine) -> list[int]:
+        return [number for number in state.living() if number not in {*machine.before, machine.own}]
 
     def _yield(self, state: State, machine: Machine, _: str) -> tuple[State, Machine]:
-        others = [number for number in state.living() if number not in {*machine.before, machine.own}]
-        return state, machine._replace(at="delete" if others and self.yields else "bind")
+        if not (self._others(state, machine) and self.yields):
+            return state, machine._replace(at="bind")
+        return state, machine._replace(at="give way" if self.checks else "delete")
+
+    def _give_way(self, state: State, machine: Machine, _: str) -> tuple[State, Machine]:
+        first = state.bound < 0 and state.yielding < 0 and state.taking != machine.own
+        return state, machine._replace(at="say so" if first else "check")
+
+    def _say_so(self, state: State, machine: Machine, _: str) -> tuple[State, Machine]:
+        after = state if state.bound >= 0 else state._replace(pair=MARKED, taking=-1, yielding=machine.own)
+        return after, machine._replace(at="check")
+
+    def _check(self, state: State, machine: Machine, _: str) -> tuple[State, Machine]:
+        deletes = state.yielding == machine.own if state.bound < 0 else state.bound != machine.own
+        return state, machine._replace(at="delete" if deletes else "")
 
     def _delete(self, state: State, machine: Machine, _: str) -> tuple[State, Machine]:
-        return state.dead(machine.own), machine._replace(at="")
+        return state if machine.late else state.dead(machine.own), machine._replace(at="", late=False)
 
     def _bind(self, state: State, machine: Machine, _: str) -> tuple[State, Machine]:
-        return state._replace(bound=machine.own), machine._replace(at="prove")
+        return state._replace(bound=machine.own, taking=-1, yielding=-1), machine._replace(at="prove")
 
     def _prove(self, state: State, machine: Machine, _: str) -> tuple[State, Machine]:
         return state, machine._replace(at="")
 
 
-_SENT: Final = frozenset({"yield", "delete", "look again"})
+_SENT: Final = frozenset({"yield", "give way", "say so", "check", "delete", "look again"})
 """Where a machine has an API key of its own that it hasn't bound."""
 
 
@@ -172,7 +253,8 @@ def following(rules: Rules, state: State) -> Iterator[tuple[Step, State]]:
             continue
         for what, after, changed in rules.steps(state, machine):
             yield Step(number, what), put(after, changed)
-        lost = state._replace(plain=state.plain and machine.at not in _SENT)
+        sent = machine.at in _SENT or (machine.own >= 0 and (machine.runs > 0 or machine.then != ""))
+        lost = state._replace(plain=state.plain and not sent)
         yield Step(number, machine.at, kills=True), put(lost, machine._replace(at=""))
 
 
@@ -184,7 +266,7 @@ def wrong(rules: Rules, state: State) -> str:
         return "the pair is bound to an API key that is dead"
     if state.plain and len(state.living()) > 1:
         return "the pair has two API keys, and nothing was lost"
-    if len(state.sent) < POSTS and not _comes_to_rest(rules, state):
+    if len(state.sent) < rules.posts and not _comes_to_rest(rules, state):
         return "it doesn't come to an end"
     return ""
 

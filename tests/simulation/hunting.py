@@ -30,7 +30,7 @@ _COMMANDS: Final = {
     "lifecycle.late_registration": ("enroll", "revoke-destroy"),
     "lifecycle.made_by_kalshi": ("generate",),
     "lifecycle.registering": ("enroll",),
-    "lifecycle.registering.Registrar._begun": ("enroll", "revoke-destroy"),
+    "lifecycle.contention": ("enroll", "revoke-destroy"),
     "lifecycle.registering.Registrar._bind": ("enroll", "revoke-destroy"),
     "lifecycle.repairing": ("enroll", "fix"),
     "lifecycle.revoke": ("enroll", "revoke", "revoke-destroy"),

@@ -10,7 +10,7 @@ import json
 from base64 import b64decode
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeAlias
 from uuid import UUID
 
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -27,7 +27,7 @@ from tests.simulation.effects import Call
 from tests.simulation.pairs import pair_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.signing.signer import RequestSigner
@@ -41,6 +41,7 @@ _DEFAULT_SCOPES = ("read", "write")
 
 
 _NEVER: Final = float("inf")
+_Answer: TypeAlias = "tuple[int, Any]"
 
 
 class Listing(ApiKey):
@@ -262,6 +263,13 @@ def _error(status: int, code: str, details: str) -> errors.RefusedError:
     return error
 
 
+def _read(said: _Answer) -> Any:
+    status, answer = said
+    if status >= 400:
+        raise _error(status, *answer)
+    return answer
+
+
 @cache
 def _call(method: str, what: str, environment: str) -> Call:
     def lost(sent: bool) -> Exception:
@@ -291,21 +299,23 @@ class Client:
         self.api_keys = self
         self._kalshi = kalshi
 
-    def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    def _sends(self, method: str, path: str, body: dict[str, Any] | None) -> Callable[[dict[str, str]], _Answer]:
         what = path.removeprefix("/") if path.endswith("/generate") else path.split("/")[1]
         call = _call(method, what, self.environment)
         sent = {} if body is None else json.loads(json.dumps(body))
+        return lambda headers: self._kalshi.world.effect(call, lambda: self._kalshi.answer(method, path, headers, sent))
 
-        def send(headers: dict[str, str]) -> tuple[int, Any]:
-            return self._kalshi.world.effect(call, lambda: self._kalshi.answer(method, path, headers, sent))
+    def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        send = self._sends(method, path, body)
+        flow = signing_flow(self.signer, method, PREFIX + path)
+        return _read(send_signed(flow, send, lambda said: said[0]))
 
-        status, answer = send_signed(signing_flow(self.signer, method, PREFIX + path), send, lambda said: said[0])
-        if status >= 400:
-            raise _error(status, *answer)
-        return answer
+    def _prepare(self, method: str, path: str, body: dict[str, Any] | None = None) -> Callable[[], Any]:
+        headers = self.signer.headers(method, PREFIX + path)
+        send = self._sends(method, path, body)
+        return lambda: _read(send(headers))
 
-    def _made(self, path: str, body: dict[str, Any]) -> Any:
-        answer = self._send("POST", path, body)
+    def _made(self, answer: Any) -> Any:
         process = self._kalshi.world.process
         if process is not None:
             process.made.append(answer[0].api_key_id)
@@ -328,8 +338,22 @@ class Client:
         as_listed: bool = False,
     ) -> CreateApiKeyResponse:
         fields = new_key_fields(name, scopes, subaccount, fcm_subtrader_id, as_listed=as_listed)
-        listing, _ = self._made("/api_keys", {**fields, "public_key": public_key})
+        listing, _ = self._made(self._send("POST", "/api_keys", {**fields, "public_key": public_key}))
         return CreateApiKeyResponse.model_construct(api_key=listing)
+
+    def prepare_create(
+        self,
+        name: str,
+        public_key: str,
+        *,
+        scopes: Sequence[str] | None = None,
+        subaccount: int | None = None,
+        fcm_subtrader_id: str | None = None,
+        as_listed: bool = False,
+    ) -> Callable[[], CreateApiKeyResponse]:
+        fields = new_key_fields(name, scopes, subaccount, fcm_subtrader_id, as_listed=as_listed)
+        send = self._prepare("POST", "/api_keys", {**fields, "public_key": public_key})
+        return lambda: CreateApiKeyResponse.model_construct(api_key=self._made(send())[0])
 
     def generate(
         self,
@@ -340,13 +364,16 @@ class Client:
         subaccount: int | None = None,
     ) -> GenerateApiKeyResponse:
         fields = new_key_fields(name, scopes, subaccount)
-        listing, made = self._made("/api_keys/generate", {**fields, "key_type": key_type})
+        listing, made = self._made(self._send("POST", "/api_keys/generate", {**fields, "key_type": key_type}))
         return GenerateApiKeyResponse.model_construct(
             api_key=listing, private_key=SecretStr(made.pem), key_type=key_type
         )
 
     def delete(self, api_key_id: str) -> None:
         self._send("DELETE", f"/api_keys/{api_key_id}")
+
+    def prepare_delete(self, api_key_id: str) -> Callable[[], None]:
+        return self._prepare("DELETE", f"/api_keys/{api_key_id}")
 
     def close(self) -> None:
         """Nothing is open."""

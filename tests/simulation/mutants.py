@@ -59,13 +59,13 @@ MUTANTS = (
     Mutant(
         "lifecycle.registering",
         "Registrar.register",
-        "None if new else find_late_registration(self._management, self._connect, key, claimed)",
+        "None if new else self._picked_up(key, wanted, claimed)",
         "None",
     ),
     Mutant(
         "lifecycle.registering",
-        "Registrar.register",
-        "self._yield_to_others(key, api_key_id, listed)",
+        "Registrar._post",
+        "self._yield_to_others(key, api_key_id, before)",
         "",
     ),
     Mutant(
@@ -225,9 +225,9 @@ MUTANTS = (
         "return True",
     ),
     Mutant(
-        "lifecycle.registering",
-        "Registrar._begun",
-        "return self._store.begin_registration(key, self._environment)",
+        "lifecycle.contention",
+        "Contention.begin",
+        "return self._store.begin_registration(key, self._management.environment, claim)",
         "return key",
     ),
     Mutant(
@@ -239,7 +239,7 @@ MUTANTS = (
     Mutant(
         "lifecycle.registering",
         "Registrar._yield_to_others",
-        "ending = self._delete(api_key_id)",
+        "ending = self._contention.give_way(key, api_key_id)",
         'ending = "was deleted again"',
     ),
     Mutant(
@@ -358,7 +358,7 @@ MUTANTS = (
     ),
     Mutant(
         "inspecting.proof_of_possession",
-        "find_registration",
+        "find_registrations",
         "if accepts(connect, key, candidate.api_key_id):",
         "if candidate.name == key.name:",
     ),

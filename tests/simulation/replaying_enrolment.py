@@ -11,12 +11,13 @@ import hsm_keys.lifecycle.enroll
 import hsm_keys.lifecycle.late_registration
 import hsm_keys.lifecycle.registering
 from hsm_keys.errors import KeyNotFoundError
+from hsm_keys.lifecycle.contention import Contention
 from hsm_keys.lifecycle.registering import Registrar
 from tests.simulation import commands
 from tests.simulation.doubles import STAGE, doubles
 from tests.simulation.effects import Fault, Kind
 from tests.simulation.enrolment import MARKED, MINTED, NONE
-from tests.simulation.kalshi import Connect
+from tests.simulation.kalshi import Client, Connect
 from tests.simulation.life import Life
 from tests.simulation.replaying import Machine, stop_before, stopping
 from tests.simulation.script import NAME, Name, Script
@@ -47,17 +48,42 @@ def stops() -> Iterator[None]:
         stop_before("search")
         return look(*arguments)
 
+    write = Contention.begin
+
+    def begin(self: Any, key: Any, claim: Any = None) -> Any:
+        if claim is None:
+            stop_before("mark")
+        return write(self, key, claim)
+
+    wait = Contention._outwait
+
+    def outwait(self: Any, key: Any) -> None:
+        if STAGE.world.process is not None and STAGE.world.process.at != "outwait others":  # type: ignore[attr-defined]
+            stop_before("outwait")
+        wait(self, key)
+
+    def prepared(step: str, prepare: Any) -> Any:
+        return lambda *arguments, **options: stopping(step, prepare(*arguments, **options))
+
     with doubles(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(enrolling, "new_key_fields", stopping("look", enrolling.new_key_fields))
         patch.setattr(enrolling, "_mint", stopping("mint", enrolling._mint))
         patch.setattr(Registrar, "register", stopping("register", Registrar.register))
         patch.setattr(registering, "find_late_registration", search)
         patch.setattr(late, "settle", stopping("search again", late.settle))
-        patch.setattr(Registrar, "_begun", stopping("mark", Registrar._begun))
-        patch.setattr(Registrar, "_create", stopping("post", Registrar._create))
-        patch.setattr(Registrar, "_look_again", stopping("look again", Registrar._look_again))
+        patch.setattr(Contention, "outwait_leaving", stopping("read", Contention.outwait_leaving))
+        patch.setattr(Contention, "_outwait", outwait)
+        patch.setattr(Contention, "begin", begin)
+        patch.setattr(Client, "prepare_create", prepared("post", Client.prepare_create))
+        patch.setattr(Registrar, "_new_registrations", stopping("look again", Registrar._new_registrations))
+        patch.setattr(Contention, "take", stopping("take", Contention.take))
+        patch.setattr(Contention, "_is_alone", stopping("make sure", Contention._is_alone))
+        patch.setattr(Contention, "_wait_for_others", stopping("outwait others", Contention._wait_for_others))
         patch.setattr(Registrar, "_yield_to_others", stopping("yield", Registrar._yield_to_others))
-        patch.setattr(Registrar, "_delete", stopping("delete", Registrar._delete))
+        patch.setattr(Contention, "give_way", stopping("give way", Contention.give_way))
+        patch.setattr(Contention, "_say_so", stopping("say so", Contention._say_so))
+        patch.setattr(Contention, "_may_delete", stopping("check", Contention._may_delete))
+        patch.setattr(Client, "prepare_delete", prepared("delete", Client.prepare_delete))
         patch.setattr(Registrar, "_bind", stopping("bind", Registrar._bind))
         patch.setattr(registering, "prove_registration", stopping("prove", registering.prove_registration))
         yield

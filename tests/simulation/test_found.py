@@ -301,6 +301,16 @@ FOUND = {
         )
         for store, first, at in (("token", 5, 9), ("vault", 3, 5))
     },
+    "rotate signed its request anew which had been held up, and registered a pair that abort had destroyed": Script(
+        _NAME,
+        "vault",
+        ("enroll",),
+        (
+            Step(0, "rotate", faults=(Fault(Kind.LOSE_REQUEST, 4),)),
+            Step(1, "abort", faults=turn(5)),
+            Step(0, "rotate", faults=turn(2), pause_s=60.0),
+        ),
+    ),
 }
 
 

@@ -52,7 +52,7 @@ class AwsKmsKey(StoredKey):
     def __init__(self, store: AwsKmsStore, name: str, mark: Mark, uri: str, found: Found) -> None:
         self.name = name
         self.ours, self.api_key_id, self.environment = mark.ours, mark.api_key_id, mark.environment
-        self.registering, self.offered = mark.registering, mark.offered
+        self.registering, self.offered, self.claim = mark.registering, mark.offered, mark.claim
         self.uri = uri
         self.arn: Final = found.arn
         self.algorithm: Final = _ALGORITHMS[found.key_type]

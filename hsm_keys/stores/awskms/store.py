@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import PublicKey
     from hsm_keys.stores.awskms.importing import AwsKmsImports
     from hsm_keys.stores.checks import Check
+    from hsm_keys.stores.marks import Claim
 
 __all__ = ["AwsKmsKey", "AwsKmsStore"]
 
@@ -345,18 +346,19 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
         mark = Mark(ours=True, api_key_id=tags[ID_TAG], environment=environment)
         return self._marked(kms_key, mark)
 
-    def begin_registration(self, key: StoredKey, environment: str) -> AwsKmsKey:
-        """Write the environment as a tag, as ``bind`` does; once the key is bound, it says nothing any more.
+    def begin_registration(self, key: StoredKey, environment: str, claim: Claim | None = None) -> AwsKmsKey:
+        """Write the environment and the claim as a tag, as ``bind`` does; it says nothing once the key is bound.
 
         Raises:
             KmsKeyNotFoundError: If its deletion is scheduled.
             KeyBusyError: If an alias says that somebody is ending it.
         """
         kms_key = self._changeable(key)
-        self._tag(kms_key, {REGISTERING_TAG: environment})
+        tags = {REGISTERING_TAG: f"{environment}:{claim}" if claim else environment}
+        self._tag(kms_key, tags)
         region = self._uri.regions[0]
         alias_handover.check_not_ending(self.caller().manage(region), region, kms_key)
-        return self._marked(kms_key, mark_of({NAME_TAG: key.name, REGISTERING_TAG: environment}))
+        return self._marked(kms_key, mark_of({NAME_TAG: key.name, **tags}))
 
     def _marked(self, key: AwsKmsKey, mark: Mark) -> AwsKmsKey:
         return AwsKmsKey(self, key.name, mark, key.uri, Found(key.arn, key.key_type, key.public_key()))

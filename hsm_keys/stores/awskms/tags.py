@@ -11,7 +11,7 @@ from hsm_keys.errors import UsageError
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.signing.environments import is_environment
 from hsm_keys.stores.key_names import MARKS
-from hsm_keys.stores.marks import FOREIGN, MINTED, OFFERED, UNNAMED, Mark
+from hsm_keys.stores.marks import FOREIGN, MINTED, OFFERED, UNNAMED, Claim, Mark
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +39,8 @@ NAME_TAG: Final = "hsm-keys:name"
 ID_TAG: Final = "hsm-keys:api-key-id"
 ENVIRONMENT_TAG: Final = "hsm-keys:environment"
 REGISTERING_TAG: Final = "hsm-keys:registering"
-"""The environment in which a minted key is about to be registered; ``unnamed`` where nobody said it."""
+"""The environment in which a minted key is about to be registered, ``unnamed`` where nobody said it; after a colon what
+a run was about to do with an API key of it: ``taking:ID`` or ``leaving:ID``."""
 
 IMPORT_TAG: Final = "hsm-keys:import"
 """The run that is to import the key's material; a random number."""
@@ -90,11 +91,12 @@ def mark_of(tags: Mapping[str, str]) -> Mark:
 
 
 def _minted(registering: str | None) -> Mark:
-    if registering == UNNAMED:
+    environment, _, claim = (registering or "").partition(":")
+    if environment == UNNAMED:
         return OFFERED
-    if registering is None or not is_environment(registering):
+    if not is_environment(environment):
         return MINTED
-    return Mark(ours=True, environment=registering, registering=True)
+    return Mark(ours=True, environment=environment, registering=True, claim=Claim.parse(claim))
 
 
 @dataclass(frozen=True, slots=True)

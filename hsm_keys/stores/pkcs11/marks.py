@@ -5,8 +5,9 @@ a hash. So ours begin with a word of our own. A key that is only minted has ``ka
 public key's bits; a registered one ``kalshi:``, the environment, ``:``, and the UUID's 16 bytes, or for an id that is
 no UUID ``id:`` and its text. In between, a key that is about to be registered has ``kalshi:registering:``, the
 environment, ``:`` and that SHA-1 (``unnamed`` for the environment where a person was given the public half to register
-it, and nobody said where); and the throwaway key that marks an import has ``kalshi:importing:`` and the same.
-Whatever else a CKA_ID says, the key is somebody else's.
+it, and nobody said where); or, where one of its API keys is to be bound or deleted, ``kalshi:taking:`` or
+``kalshi:leaving:``, and then what a registered one has after its first word. The throwaway key that marks an import has
+``kalshi:importing:``, the environment, ``:`` and the SHA-1. Whatever else a CKA_ID says, the key is somebody else's.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from uuid import UUID
 
 from hsm_keys.errors import UsageError
 from hsm_keys.signing.environments import is_environment
-from hsm_keys.stores.marks import FOREIGN, MINTED, OFFERED, UNNAMED, Mark
+from hsm_keys.stores.marks import FOREIGN, MINTED, OFFERED, UNNAMED, Claim, Intent, Mark
 from hsm_keys.values import describe
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ _TEXT: Final = b"id:"
 _DIGEST_LENGTH: Final = 20
 _UNDER_WAY = re.compile(rb"kalshi:(?P<what>importing|registering):(?P<environment>[a-z0-9-]{1,32}):.{20}", re.DOTALL)
 _REGISTERED = re.compile(
-    rb"kalshi:(?P<environment>[a-z0-9-]{1,32}):(?:id:(?P<text>[\x21-\x7e]+)|(?P<uuid>.{16}))", re.DOTALL
+    rb"kalshi:(?:(?P<intent>taking|leaving):)?(?P<environment>[a-z0-9-]{1,32}):"
+    rb"(?:id:(?P<text>[\x21-\x7e]+)|(?P<uuid>.{16}))",
+    re.DOTALL,
 )
 
 
@@ -77,8 +80,11 @@ def importing_id(public_key: PublicKey, environment: str) -> bytes:
     return _OURS + b"importing:" + environment.encode() + b":" + fingerprint(public_key)
 
 
-def registering_id(public_key: PublicKey, environment: str) -> bytes:
-    """Return the CKA_ID of a minted key that is about to be registered in an environment of Kalshi's."""
+def registering_id(public_key: PublicKey, environment: str, claim: Claim | None = None) -> bytes:
+    """Return the CKA_ID of a minted key that is about to be registered in an environment of Kalshi's, or claimed."""
+    if claim is not None:
+        registered = registered_id(claim.api_key_id, environment)
+        return _OURS + claim.intent.encode() + b":" + registered.removeprefix(_OURS)
     return _OURS + b"registering:" + environment.encode() + b":" + fingerprint(public_key)
 
 
@@ -115,4 +121,6 @@ def read_mark(cka_id: bytes | None) -> Mark:
     if under_way:
         return Mark(ours=True, environment=environment, registering=under_way["what"] == b"registering")
     api_key_id = mark["text"].decode() if mark["text"] else str(UUID(bytes=mark["uuid"]))
-    return Mark(ours=True, api_key_id=api_key_id, environment=environment)
+    claim = Claim(Intent(mark["intent"].decode()), api_key_id) if mark["intent"] else None
+    known = None if claim else api_key_id
+    return Mark(ours=True, api_key_id=known, environment=environment, registering=claim is not None, claim=claim)

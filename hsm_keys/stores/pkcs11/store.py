@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from hsm_keys.signing.algorithms import PublicKey
+    from hsm_keys.stores.marks import Claim
     from hsm_keys.stores.pins import PinGetter
     from hsm_keys.stores.pkcs11.importing import Pkcs11Imports
     from hsm_keys.stores.pkcs11.objects import Objects
@@ -265,9 +266,9 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
                 destroy_pair(objects, private)
         raise busy(key.name, self.description, "it is theirs now" if theirs else "this one is destroyed")
 
-    def begin_registration(self, key: StoredKey, environment: str) -> StoredKey:
+    def begin_registration(self, key: StoredKey, environment: str, claim: Claim | None = None) -> StoredKey:
         """Write the environment to CKA_ID of both objects; where that is fixed, it is left out."""
-        cka_id = registering_id(key.public_key(), environment)
+        cka_id = registering_id(key.public_key(), environment, claim)
         with self._changing(key, f"mark the key {key.name!r}") as (objects, private):
             if read_mark(read(private, Attribute.ID)).api_key_id is not None:
                 raise busy(key.name, self.description, "nothing was changed")

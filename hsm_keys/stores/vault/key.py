@@ -34,7 +34,7 @@ class VaultKey(StoredKey):
     def __init__(self, store: VaultStore, name: str, mark: Mark, uri: str, found: TransitKey) -> None:
         self.name = name
         self.ours, self.api_key_id, self.environment = mark.ours, mark.api_key_id, mark.environment
-        self.registering, self.offered = mark.registering, mark.offered
+        self.registering, self.offered, self.claim = mark.registering, mark.offered, mark.claim
         self.uri = uri
         self.transit_key: Final = found.name
         self.version: Final = found.version

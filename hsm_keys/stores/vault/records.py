@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hsm_keys.errors import KeyBusyError, UsageError
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.signing.environments import is_environment
-from hsm_keys.stores.marks import FOREIGN, OFFERED, UNNAMED, Mark
+from hsm_keys.stores.marks import FOREIGN, OFFERED, UNNAMED, Claim, Mark
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +44,7 @@ class Record:
         key_type: The type that is being made or imported.
         run: Stands for the run that is making it.
         vouched: What the key before it signed about it, in base64.
+        claim: What a run was about to do with an API key of a minted key.
     """
 
     transit_key: str
@@ -54,6 +55,7 @@ class Record:
     key_type: str | None = None
     run: str | None = None
     vouched: str | None = None
+    claim: str | None = None
 
     @property
     def mark(self) -> Mark:
@@ -64,7 +66,8 @@ class Record:
             return FOREIGN
         if self.api_key_id is None:
             registering = self.environment is not None and self.phase is not Phase.IMPORTING
-            return Mark(ours=True, environment=self.environment, registering=registering)
+            claim = Claim.parse(self.claim) if registering else None
+            return Mark(ours=True, environment=self.environment, registering=registering, claim=claim)
         try:
             known = check_api_key_id(self.api_key_id)
         except UsageError:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hsm_keys.stores.checks import Check
+    from hsm_keys.stores.marks import Claim
     from hsm_keys.stores.vault.importing import VaultImports
     from hsm_keys.stores.vault.transit import TransitKey
     from hsm_keys.stores.vault.uri import VaultUri
@@ -245,15 +246,15 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
             label = label or key.name
             record = records.get(label, Record(vault_key.transit_key, vault_key.version))
             records[label] = replace(
-                record, api_key_id=known, environment=environment, phase=None, key_type=None, run=None
+                record, api_key_id=known, environment=environment, phase=None, key_type=None, run=None, claim=None
             )
             new_records[:] = [records[label]]
 
         self.entries.change(base_of(key.name), write)
         return self._key(key.name, new_records[0], vault_key.found)
 
-    def begin_registration(self, key: StoredKey, environment: str) -> VaultKey:
-        """Write the environment into the entry.
+    def begin_registration(self, key: StoredKey, environment: str, claim: Claim | None = None) -> VaultKey:
+        """Write the environment and the claim into the entry.
 
         Raises:
             KeyNotFoundError: If the entry doesn't name the key any more.
@@ -271,7 +272,7 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
                 raise KeyBusyError(f"somebody else registered {key.name!r} meanwhile", hint="run it again")
             if label != key.name:
                 raise renamed_meanwhile(key.name, self.describe())
-            records[label] = replace(records[label], environment=environment)
+            records[label] = replace(records[label], environment=environment, claim=str(claim) if claim else None)
             begun[:] = [records[label]]
 
         self.entries.change(base_of(key.name), write)

@@ -12,7 +12,7 @@ from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.abilities import RenamesKeys
 from hsm_keys.stores.base import KeyState
 from hsm_keys.stores.key_names import RETIRED, SUCCESSOR
-from hsm_keys.stores.marks import UNNAMED
+from hsm_keys.stores.marks import UNNAMED, Claim, Intent
 from tests.simulation.pairs import Pair
 
 if TYPE_CHECKING:
@@ -56,9 +56,20 @@ def test_a_key_says_where_it_is_about_to_be_registered_until_it_is(opened: Opene
             assert (key.state, key.environment, key.registering) == (KeyState.MINTED, "demo", True)
         again = store.begin_registration(begun, "prod")
         assert (again.environment, again.registering) == ("prod", True)
+        for claim in (Claim(Intent.TAKES, ID), Claim(Intent.LEAVES, "key-1"), None):
+            claimed = store.begin_registration(again, "prod", claim)
+            for key in (claimed, store.key("prod")):
+                assert (key.state, key.environment, key.registering, key.claim) == (
+                    KeyState.MINTED,
+                    "prod",
+                    True,
+                    claim,
+                )
+        store.begin_registration(again, "prod", Claim(Intent.TAKES, ID))
         store.bind(again, ID, "prod")
         key = store.key("prod")
         assert (key.state, key.environment, key.registering) == (KeyState.REGISTERED, "prod", False)
+        assert key.claim is None
         assert can_sign(key)
 
 

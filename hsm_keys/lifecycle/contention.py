@@ -1,0 +1,168 @@
+"""Two runs that register one pair at the same time, on two machines: which API key stays.
+
+Stores have no lock and, but for Vault, no write on a condition; and Kalshi doesn't say which API key is the oldest. So
+whoever binds an API key that it has found, and whoever deletes its own one since it has found another, first writes
+that beside the pair, and then looks again:
+
+* Whoever gives way signs the deletion, then writes ``leaving`` beside the pair, then reads it. It deletes its API key
+  if that is what it reads, or if the pair is bound to another one by then. It writes nothing where somebody else has
+  written that he takes this very API key, or gives way himself. Only its own API key does it ever delete: one of which
+  Kalshi told it that it is its own.
+* Whoever takes writes ``taking`` beside the pair, then lists Kalshi's API keys. If that is the pair's only one, nobody
+  had reason to give way by then, and whoever has it later reads the mark. If there are several, it waits until Kalshi
+  takes no deletion any more that was signed by then, and goes on if the API key lives and the mark is still its own.
+  So it waits before it writes over a mark that says ``leaving``.
+
+Neither relies on how long anything takes, but for one thing: Kalshi refuses what was signed a minute ago. A run that
+finds no way to be sure says so, and leaves its API key alone: then the same command, run again, takes it.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from hsm_keys.errors import HsmKeysError, KeyBusyError, KeyNotFoundError
+from hsm_keys.inspecting.proof_of_possession import find_registrations
+from hsm_keys.kalshi.account import unclaimed
+from hsm_keys.kalshi.errors import NotFoundError
+from hsm_keys.lifecycle.ending import outwait
+from hsm_keys.stores.marks import Claim, Intent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hsm_keys.inspecting.proof_of_possession import Connect
+    from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.stores.base import KeyStore, StoredKey
+
+__all__ = ["Contention"]
+
+_AGAIN = "run the same command again in a while: it goes on from what is there"
+
+
+class Contention:
+    """Keeps runs on several machines from ending each other's API keys.
+
+    Args:
+        store: Where the private halves are.
+        management: Signs the management calls.
+        connect: Makes a client of the same environment for another signer.
+        report: Called with a line for people.
+    """
+
+    def __init__(
+        self, store: KeyStore, management: KalshiClient, connect: Connect, report: Callable[[str], None]
+    ) -> None:
+        self._store = store
+        self._management = management
+        self._connect = connect
+        self._report = report
+
+    def begin(self, key: StoredKey, claim: Claim | None = None) -> StoredKey:
+        """Write down where the key is about to be registered: after a crash that says where Kalshi may know it.
+
+        Also where an earlier run has written that already: somebody may have begun to end the key since.
+
+        Raises:
+            KeyBusyError: If somebody has, or has registered it.
+        """
+        try:
+            return self._store.begin_registration(key, self._management.environment, claim)
+        except KeyNotFoundError:
+            raise KeyBusyError(
+                f"somebody else destroyed the pair of {key.name!r} meanwhile; nothing was registered", hint=_AGAIN
+            ) from None
+
+    def outwait_leaving(self, key: StoredKey) -> None:
+        """Where somebody has begun to give way, wait until Kalshi doesn't delete an API key of the pair any more.
+
+        To be called before one is looked for.
+        """
+        now = self._now(key)
+        if now is not None and now.claim is not None and now.claim.intent is Intent.LEAVES:
+            self._outwait(key)
+
+    def _outwait(self, key: StoredKey) -> None:
+        outwait(f"the deletion of an API key of {key.name!r}", "one is bound", self._report)
+
+    def take(self, key: StoredKey, api_key_id: str) -> None:
+        """Make sure that nobody deletes an API key that was found for the pair: then it can be bound.
+
+        Args:
+            key: The pair.
+            api_key_id: The API key.
+
+        Raises:
+            KeyBusyError: If somebody may delete it, has bound another one, or has ended the pair.
+            KalshiError: If Kalshi's answers say nothing about the key.
+            NetworkError: If there is no answer.
+        """
+        claim = Claim(Intent.TAKES, api_key_id)
+        self.begin(key, claim)
+        if not self._is_alone(key, api_key_id):
+            self._wait_for_others(key, claim)
+
+    def _is_alone(self, key: StoredKey, api_key_id: str) -> bool:
+        return self._registrations(key) == [api_key_id]
+
+    def _wait_for_others(self, key: StoredKey, claim: Claim) -> None:
+        self._outwait(key)
+        living, now = self._registrations(key), self._now(key)
+        if claim.api_key_id not in living or now is None or now.claim != claim:
+            raise KeyBusyError(f"somebody else is registering {key.name!r} at this moment", hint=_AGAIN)
+        others = ", ".join(each for each in living if each != claim.api_key_id)
+        if others:
+            self._report(
+                f"note: the pair of {key.name!r} is registered twice at Kalshi, also as {others}, which nobody needs: "
+                f"`hsm-keys reconcile` says how to end it"
+            )
+
+    def _registrations(self, key: StoredKey) -> list[str]:
+        public_key = key.public_key()
+        others = (kept.api_key_id for kept in self._store.keys() if kept.public_key() != public_key)
+        candidates = unclaimed(self._management.api_keys.list().api_keys, others)
+        return list(find_registrations(self._connect, key, candidates))
+
+    def give_way(self, key: StoredKey, api_key_id: str) -> str:
+        """Delete an API key that this run has made, if nobody takes it; return what became of it, a clause.
+
+        Args:
+            key: The pair; Kalshi lists another API key of it.
+            api_key_id: The API key.
+        """
+        send = self._management.api_keys.prepare_delete(api_key_id)
+        claim = Claim(Intent.LEAVES, api_key_id)
+        if not self._is_claimed(key, api_key_id):
+            self._say_so(key, claim)
+        if not self._may_delete(key, claim):
+            return "was left alone"
+        try:
+            send()
+        except NotFoundError:
+            return "is gone"
+        except HsmKeysError as error:
+            return f"may still be there ({error.message}): see `hsm-keys reconcile`"
+        return "was deleted again"
+
+    def _is_claimed(self, key: StoredKey, api_key_id: str) -> bool:
+        """Tell whether somebody takes the API key, or gives way; or the pair is bound or gone."""
+        now = self._now(key)
+        if now is None or now.api_key_id is not None:
+            return True
+        return now.claim is not None and (now.claim.intent is Intent.LEAVES or now.claim.api_key_id == api_key_id)
+
+    def _say_so(self, key: StoredKey, claim: Claim) -> None:
+        with suppress(KeyBusyError):  # bound or ended meanwhile: what there is then says whether it may be deleted
+            self.begin(key, claim)
+
+    def _may_delete(self, key: StoredKey, claim: Claim) -> bool:
+        now = self._now(key)
+        if now is None:
+            return True
+        return now.claim == claim if now.api_key_id is None else now.api_key_id != claim.api_key_id
+
+    def _now(self, key: StoredKey) -> StoredKey | None:
+        """Return the pair as the store has it now; None if it is gone."""
+        public_key = key.public_key()
+        return next((kept for kept in self._store.keys() if kept.public_key() == public_key), None)
