@@ -17,7 +17,7 @@ from hsm_keys.kalshi.api_keys import new_key_fields
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.registering import ApiKeyRequest, Registrar, bind
 from hsm_keys.lifecycle.rights import MOVES_MONEY, check_manages
-from hsm_keys.lifecycle.targets import check_no_end_begun
+from hsm_keys.lifecycle.targets import check_no_end_begun, check_no_import_begun
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.signing.environments import check_environment
@@ -226,11 +226,12 @@ def _unregistered(store: KeyStore, name: str) -> StoredKey | None:
     """Return the key of that name if an earlier run left it unregistered; None if there is no such key.
 
     Raises:
-        KeyExistsError: If it is registered, or a key of the name is half ended.
+        KeyExistsError: If it is registered, or a key of the name is half ended or half generated.
         ForeignKeyError: If it isn't ours.
     """
     check_new_name(name)
     check_no_end_begun(store, name)
+    check_no_import_begun(store, name)
     try:
         key = store.key(name)
     except KeyNotFoundError:

@@ -16,7 +16,7 @@ from hsm_keys.errors import (
 )
 from hsm_keys.inspecting.proof_of_possession import is_going
 from hsm_keys.signing.api_key_ids import check_api_key_id
-from hsm_keys.stores.key_names import ENDING, ROTATION
+from hsm_keys.stores.key_names import ENDING, IMPORTING, ROTATION
 from hsm_keys.stores.ownership import why_not_ours
 from hsm_keys.values import shown
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Target",
     "check_no_end_begun",
+    "check_no_import_begun",
     "check_no_rotation_begun",
     "check_not_foreign",
     "find_target",
@@ -82,6 +83,20 @@ def check_no_end_begun(store: KeyStore, name: str) -> None:
         raise KeyExistsError(
             f"a `revoke` of {name!r} was interrupted, and {lives}; nothing was done",
             hint=f"let it come to its end first: hsm-keys revoke {key.name if store.holds(name) else name} --destroy",
+        )
+
+
+def check_no_import_begun(store: KeyStore, name: str) -> None:
+    """Make sure that no `generate` of a name is half done: Kalshi may have made an API key of the name already.
+
+    Raises:
+        KeyExistsError: If a killed one left its mark.
+    """
+    if store.holds(name + IMPORTING):
+        raise KeyExistsError(
+            f"a `generate` of {name!r} was begun and hasn't ended: Kalshi may have made an API key for it; nothing was "
+            "done",
+            hint=f"let it come to its end first: hsm-keys generate {name}; or choose another name",
         )
 
 

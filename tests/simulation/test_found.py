@@ -301,6 +301,9 @@ FOUND = {
         )
         for store, first, at in (("token", 5, 9), ("vault", 3, 5))
     },
+    "enroll made a second living key beside the one that a killed generate had asked for": life(
+        "token", (), Step(0, "generate", faults=after(3)), Step(0, "enroll", pause_s=0.0), lag_s=0.4
+    ),
     "rotate signed its request anew which had been held up, and registered a pair that abort had destroyed": Script(
         _NAME,
         "vault",
