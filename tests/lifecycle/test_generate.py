@@ -401,22 +401,32 @@ def test_a_mark_of_another_type_is_replaced(person: Generating) -> None:
     assert done.key.key_type is KeyType.ED25519
 
 
-def test_a_key_that_was_enrolled_over_an_interrupted_run_is_not_called_imported(person: Generating) -> None:
+def test_a_key_that_was_enrolled_over_an_interrupted_run_is_not_called_imported(
+    person: Generating, monkeypatch: pytest.MonkeyPatch
+) -> None:
     person.fault(f"{GENERATE}:drop-after:2")
     with pytest.raises(OutcomeUnknownError):
         person.generate()
     signer = RequestSigner(PemKey(person.sandbox.bootstrap_key_id, person.sandbox.bootstrap_pem))
-    with person.connect(signer) as management:
-        done = enroll(
-            person.store,
-            "ci",
-            key_type=KeyType.ED25519,
-            scopes=None,
-            subaccount=None,
-            management=management,
-            connect=person.connect,
-            report=person.said.append,
-        )
+
+    def enrolled() -> Enrollment:
+        with person.connect(signer) as management:
+            return enroll(
+                person.store,
+                "ci",
+                key_type=KeyType.ED25519,
+                scopes=None,
+                subaccount=None,
+                management=management,
+                connect=person.connect,
+                report=person.said.append,
+            )
+
+    with pytest.raises(KeyExistsError, match="hasn't ended"):
+        enrolled()
+    # One that looked right before the mark was left:
+    monkeypatch.setattr("hsm_keys.lifecycle.enroll.check_no_import_begun", lambda *_: None)
+    done = enrolled()
     assert len(person.registered("ci")) == 2
     with pytest.raises(KeyExistsError, match="made in the store"):
         person.generate()
