@@ -41,6 +41,7 @@ __all__ = [
     "shown_path",
     "shown_word",
     "takes_no_private_key",
+    "what_is_round",
     "without_frames",
 ]
 
@@ -83,6 +84,7 @@ _ESCAPED: Final = range(0xDC80, 0xDD00)
 _CO_COROUTINE: Final = 0x80
 """``inspect.CO_COROUTINE``: that module takes longer to load than all of this."""
 
+_QUOTES: Final = "'\""
 _NO_SECRET: Final = 3
 _LONGEST_NAME: Final = 128
 _LONGEST_PATH: Final = 300
@@ -124,12 +126,22 @@ def describe(value: str | Secret) -> str:
         return repr(text)
     if not text.strip():
         return "blank text" if text else "an empty text"
-    kind, lines = _kind(text.strip()), len(text.strip().splitlines())
-    length = f"{len(text)} characters"
+    kind, lines = _kind(text.strip().strip(_QUOTES)), len(text.strip().splitlines())
+    length, pasted = f"{len(text)} characters", what_is_round(text)
     if kind:
-        return f"{kind} ({length})"
-    spaced = ", with white space round it" if text != text.strip() else ""
-    return f"text of {length}" + (f" in {lines} lines" if lines > 1 else "") + spaced
+        return f"{kind} ({length}{f', with {pasted} round it' if pasted else ''})"
+    return (
+        f"text of {length}"
+        + (f" in {lines} lines" if lines > 1 else "")
+        + (f" (with {pasted} round it)" if pasted else "")
+    )
+
+
+def what_is_round(text: str) -> str:
+    """Return what a text has round it that a paste or a shell may have put there; empty if nothing."""
+    if text != text.strip():
+        return "white space"
+    return "quotes" if len(text) > 1 and text[0] in _QUOTES and text[-1] == text[0] else ""
 
 
 def _kind(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hsm_keys.cli.commands import command
-from hsm_keys.cli.options import creation_options, key_name, new_key_options, settings_options
+from hsm_keys.cli.options import check_new_key, creation_options, key_name, new_key_options, settings_options
 from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.session import connector, is_environment_named, management_client, opened_store, reporting
 from hsm_keys.errors import CloudError
@@ -84,6 +84,7 @@ def enroll(
     kind = KeyType(key_type) if key_type else None
     if offline and (scopes or subaccount is not None or auth):
         raise click.UsageError("--offline sends nothing: choose scopes and subaccount on the account page")
+    check_new_key(name, scopes, subaccount)
     connect = connector(settings)
     with reporting(settings) as report, opened_store(settings, report) as store:
         if offline:
@@ -126,7 +127,9 @@ def _print_offline(settings: Settings, store: KeyStore, minted: Enrollment, repo
 def adopt(settings: Settings, *, name: str, api_key_id: str) -> None:
     """Bind an API key id that was registered by hand to the key NAME, after proving that it belongs to it."""
     from hsm_keys.lifecycle import enroll as lifecycle
+    from hsm_keys.signing.api_key_ids import check_api_key_id
 
+    api_key_id = check_api_key_id(api_key_id, "--api-key-id")
     connect = connector(settings)
     with reporting(settings) as report, opened_store(settings, report) as store:
         enrollment = lifecycle.adopt(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.enroll import print_enrollment
-from hsm_keys.cli.options import key_name, new_key_options, settings_options
+from hsm_keys.cli.options import check_new_key, key_name, new_key_options, settings_options
 from hsm_keys.cli.session import Connector, bootstrap_signer, connector, management_client, opened_store, reporting
+from hsm_keys.errors import UsageError
+from hsm_keys.values import shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,6 +58,9 @@ def generate(
     from hsm_keys.lifecycle.registering import ApiKeyRequest
     from hsm_keys.signing.algorithms import KeyType
 
+    check_new_key(name, scopes, subaccount)
+    if to_file is not None and not Path(to_file).absolute().parent.is_dir():
+        raise UsageError(f"there is no folder for {shown_path(to_file)}; nothing was done", hint="make it first")
     connect = connector(settings)
     wanted, kind = ApiKeyRequest(name, list(scopes) or None, subaccount), KeyType(key_type)
     with reporting(settings) as report:

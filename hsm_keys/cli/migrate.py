@@ -13,7 +13,7 @@ from hsm_keys.cli.commands import command
 from hsm_keys.cli.confirming import confirm, require_consent, yes_option
 from hsm_keys.cli.enroll import KEY_TYPES, key_object
 from hsm_keys.cli.init import fields_of_key
-from hsm_keys.cli.options import api_key_id_option, key_name, rights_options, settings_options
+from hsm_keys.cli.options import api_key_id_option, check_new_key, key_name, rights_options, settings_options
 from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.session import bootstrap_signer, connector, opened_store, reporting
 from hsm_keys.errors import UsageError
@@ -71,6 +71,8 @@ def migrate(
     require_consent(yes=yes)
     if copies and not finish:
         raise UsageError("--copy goes with --finish", hint="first run it without, and change the bot")
+    if not finish:
+        check_new_key(name, scopes, subaccount)
     connect = connector(settings)
     signer, pem = _pem(settings.exchange)
     with reporting(settings) as report, opened_store(settings, report) as store, connect(signer) as management:

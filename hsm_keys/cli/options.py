@@ -16,7 +16,7 @@ from hsm_keys.stores import backends
 from hsm_keys.values import describe, may_be_shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from hsm_keys.stores.backend import Option
     from hsm_keys.stores.policies import PrintsPolicies
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "api_key_id_option",
     "auth_option",
+    "check_new_key",
     "check_printable_name",
     "creation_options",
     "given_options",
@@ -208,6 +209,19 @@ def new_key_options(function: _F) -> _F:
     """Add ``--scope``, ``--subaccount`` and ``--auth``: what a new API key may do, and who asks for it."""
     rights = rights_options("Left out, Kalshi grants read and write, transfers included.")
     return rights(auth_option(function))
+
+
+def check_new_key(name: str, scopes: Sequence[str] = (), subaccount: int | None = None) -> None:
+    """Refuse what a new key can't be called or be allowed, before anything is looked for.
+
+    Raises:
+        UsageError: If the name, a scope or the subaccount can't be.
+    """
+    from hsm_keys.kalshi.api_keys import new_key_fields
+    from hsm_keys.stores.key_names import check_new_name
+
+    check_new_name(name)
+    new_key_fields(name, list(scopes) or None, subaccount)
 
 
 def _checked_id(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -102,6 +102,9 @@ def _full_path(method: str, path: str, report: Callable[[str], None]) -> str:
     return f"{REST_PREFIX}{path}"
 
 
+_SOME_TIME: Final = "20260102-03:04:05.678"
+
+
 @command(name="fix-logon", epilog="Example: hsm-keys fix-logon --name prod --target KalshiNR --seq 1 --slot 0")
 @signing_key_options
 @click.option("--target", required=True, metavar="ID", help="TargetCompID (56), such as KalshiNR.")
@@ -116,9 +119,7 @@ def fix_logon(
     from hsm_keys.signing import fix
 
     address = fix.fix_address(target, base_url=kalshi_base_url(settings), exchange=settings.exchange)
-
-    if sending_time is not None:
-        fix.logon_message(sending_time, seq, "checked-before-the-token-is-touched", target)
+    fix.logon_message(sending_time or _SOME_TIME, seq, "checked-before-the-token-is-touched", target)
     with reporting(settings) as report, opened_store(settings, report) as store:
         signer = signing_key(store, name, settings, api_key_id)
         logon = fix.fix_logon(signer, target, seq, sending_time=sending_time)

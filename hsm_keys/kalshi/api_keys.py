@@ -75,7 +75,10 @@ def new_key_fields(
         fields["scopes"] = list(scopes) if as_listed else _checked_scopes(scopes)
     if subaccount is not None:
         if type(subaccount) is not int or not 0 <= subaccount <= _MAX_SUBACCOUNT:
-            raise UsageError(f"there is no subaccount {subaccount}", hint=f"it is a number from 0 to {_MAX_SUBACCOUNT}")
+            raise UsageError(
+                f"there is no subaccount {describe(str(subaccount))}",
+                hint=f"it is a number from 0 to {_MAX_SUBACCOUNT}",
+            )
         fields["subaccount"] = subaccount
     if fcm_subtrader_id is not None:
         if subaccount is not None:

@@ -162,7 +162,7 @@ def _from_file(path: Secret, by: str, wanted: PinWanted) -> Pin:
         wanted: Which PIN.
     """
     named = path.reveal()
-    called = f"the PIN file {_shown_file(named)}, which {by} names"
+    called = _called(named, by)
     place = str(Path(named).absolute())  # the same words mean another file once the working folder has changed
     pin = _read_files.get(place)
     if pin is None:
@@ -170,8 +170,8 @@ def _from_file(path: Secret, by: str, wanted: PinWanted) -> Pin:
     return _checked(pin, called, wanted)
 
 
-def _shown_file(path: str) -> str:
-    """Return a path to be repeated: a PIN in the place of one may begin with a slash, and has no folder that is there.
+def _called(path: str, by: str) -> str:
+    """Return what to call a PIN file: a PIN in its place may begin with a slash, and has no folder that is there.
 
     That ``/`` is there, and the folder at work, says nothing.
     """
@@ -180,7 +180,7 @@ def _shown_file(path: str) -> str:
         is_path = os.path.lexists(path) or (folder not in {Path(), Path("/")} and folder.is_dir())
     except ValueError:
         is_path = False
-    return shown_path(path) if is_path else f"({describe(path)})"
+    return f"the PIN file {shown_path(path)} ({by})" if is_path else f"the PIN file ({by}), {describe(path)},"
 
 
 def _read(path: str, called: str) -> Pin:

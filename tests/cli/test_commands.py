@@ -324,3 +324,34 @@ def test_the_sandbox_has_the_same_port_each_time_and_says_when_it_is_taken() -> 
     assert f"port {DEFAULT_PORT} " in done.stderr
     assert "--port" in done.stderr
     assert f"[default: {DEFAULT_PORT}]" in run_cli("sandbox", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("enroll", "x", "--scope", "nonsense"),
+        ("enroll", "x", "--subaccount", "64"),
+        ("enroll", "a+b", "--offline"),
+        ("generate", "x", "--scope", "write"),
+        ("generate", "a/b"),
+        ("generate", "x", "--to-file", "/no/such/folder/x.pem"),
+        ("migrate", "x", "--yes", "--scope", "nonsense"),
+        ("init", "x", "--yes", "--scope", "nonsense"),
+        ("adopt", "x", "--api-key-id", "a b"),
+        ("rotate", "a+b"),
+        ("show", "x", "--api-key-id", "a b"),
+        ("sign", "GET", "/x", "x", "--api-key-id", "a b"),
+        ("fix-logon", "x", "--target", "a b", "--seq", "1"),
+        ("custody", "--accept", "a b"),
+        ("request", "GET", "/x", "x", "--header", "nonsense"),
+        ("bench", "x", "--html", "/no/such/x.html"),
+        ("proxy", "--name", "x", "--listen", "nonsense"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_before_anything_is_looked_for(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("KALSHI_KEY_ID", "KALSHI_PRIVATE_KEY", "KALSHI_PRIVATE_KEY_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    error = failed_json(2, *words, HSM_KEYS_STORE="pkcs11:token=none?module-path=/no/such.so")
+    assert "PEM to migrate" not in error["message"]

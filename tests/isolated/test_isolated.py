@@ -159,7 +159,7 @@ def test_a_wrong_pin_is_tried_once(made: TestToken, tmp_path: Path, monkeypatch:
         with pytest.raises(PinIncorrectError) as caught:
             open_store(f"{made.uri_without_pin}&pin-source=file:{wrong}", isolated=True)
         assert "wrong-canary" not in f"{caught.value!r} {caught.value.hint}"
-        assert f"it came from the PIN file {wrong}, which the URI's pin-source names" in caught.value.hint
+        assert f"it came from the PIN file {wrong} (the URI's pin-source)" in caught.value.hint
     assert "not tried again" in caught.value.message
     assert len(asked) <= 2
 

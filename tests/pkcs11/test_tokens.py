@@ -79,7 +79,7 @@ def test_a_configuration_that_cannot_be_read_leads_to_no_other_token(
         ('"{}"', "; what was tried has quotes round it"),
         ("{} ", "; what was tried has white space at its beginning or end"),
         ("{}\\n", "; what was tried ends in \\n, written out"),
-        ("{}1", "HSM_KEYS_PIN"),
+        ("{}1", "(the URI's pin-source)"),
     ],
 )
 def test_a_refused_pin_is_told_by_what_is_round_it(softhsm: SoftHsm, tmp_path: Path, shape: str, doubt: str) -> None:

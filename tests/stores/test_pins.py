@@ -181,9 +181,9 @@ def test_a_file_beside_which_something_is_is_named(tmp_path: Path) -> None:
 def test_a_pin_says_where_it_came_from(tmp_path: Path) -> None:
     path = file_with(tmp_path / "pin", CANARY.encode())
     sources: dict[str, dict[str, Any]] = {
-        f"the PIN file {path}, which --pin-file names": {"pin_file": path},
-        f"the PIN file {path}, which the URI's pin-source names": {"uri": Pkcs11Uri(pin_source=str(path))},
-        f"the PIN file {path}, which HSM_KEYS_PIN_FILE names": {"env": {"HSM_KEYS_PIN_FILE": str(path)}},
+        f"the PIN file {path} (--pin-file)": {"pin_file": path},
+        f"the PIN file {path} (the URI's pin-source)": {"uri": Pkcs11Uri(pin_source=str(path))},
+        f"the PIN file {path} (HSM_KEYS_PIN_FILE)": {"env": {"HSM_KEYS_PIN_FILE": str(path)}},
         "the URI's pin-value": {"uri": Pkcs11Uri(pin_value=Secret(CANARY))},
         "HSM_KEYS_PIN": {"env": {"HSM_KEYS_PIN": CANARY}},
         "the answer to the prompt": {"ask": lambda _: CANARY},
