@@ -234,13 +234,15 @@ def _difference(one: Difference) -> dict[str, Any]:
         {"allowed": verdict.allowed, "rule": verdict.rule, "message": verdict.message, "status": verdict.status}
         for verdict in (one.old, one.new)
     )
-    return {"request": request, "before": one.before, "old": old, "new": new}
+    return {"request": request, "before": one.before, "others": [*one.others], "old": old, "new": new}
 
 
 def _echo_difference(difference: dict[str, Any], old: Path, new: Path) -> None:
     request = difference["request"]
     click.echo(f"{request['method']} {request['path']}")
     click.echo(f"  by {request['client']}, at {request['at']}")
+    if difference["others"]:
+        click.echo(f"  after {', '.join(difference['others'])} asked for as much as both allow")
     if difference["before"]:
         click.echo(f"  after {difference['before']} such requests, of which both say the same")
     if "body" in request:

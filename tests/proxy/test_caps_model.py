@@ -199,7 +199,7 @@ class Exchange(RuleBasedStateMachine):
             return
         if client == "maker":
             self.check_duplicates(orders, outcome)
-        said = []
+        said: list[dict[str, Any]] = []
         for order, part, refuse in zip(orders, parts, refused, strict=True):
             order_id = f"o{len(self.orders) + len(said)}{order.name}"
             if refuse and len(orders) > 1:

@@ -128,6 +128,50 @@ def test_a_cap_of_all_together_and_a_client_that_only_one_knows() -> None:
     assert (found.asked.client, found.old.rule, found.new.allowed) == ("b", "client", True)
 
 
+TOGETHER = {
+    "caps of each and one of all": (
+        "[clients.a]\nmax_dollars_a_day = 100\n[clients.b]\nmax_dollars_a_day = 100",
+        "[clients.a]\n[clients.b]\n[all]\nmax_dollars_a_day = 100",
+    ),
+    "a cap of all that none reaches alone": (
+        "[clients.a]\nmax_open_dollars = 60\n[clients.b]\nmax_open_dollars = 60\n[all]\nmax_open_dollars = 110",
+        '[clients.a]\nmax_open_dollars = 60\n[clients.b]\nmax_open_dollars = 60\n[all]\nmax_open_dollars = "110.01"',
+    ),
+    "three, of which two have less": (
+        "\n".join(f"[clients.{name}]\nmax_contracts_a_market = 10" for name in "abc"),
+        "\n".join(f"[clients.{name}]\nmax_contracts_a_market = 10" for name in "abc")
+        + "\n[all]\nmax_contracts_a_market = 29",
+    ),
+    "the same order of another client": (
+        "[clients.a]\nduplicate_seconds = 2\n[clients.b]\nduplicate_seconds = 2",
+        "[clients.a]\n[clients.b]\n[all]\nduplicate_seconds = 2",
+    ),
+    "a cap of two users": (
+        "[clients.a]\nuids = [1, 2]\nmax_dollars_a_day = 100\n[clients.b]\nmax_dollars_a_day = 100",
+        "[clients.a]\nuids = [1]\nmax_dollars_a_day = 100\n[clients.b]\nmax_dollars_a_day = 100\nuids = [2]",
+    ),
+    "orders of two users": (
+        "[clients.a]\nuids = [1, 2]\norders_per_minute = 5\n[clients.b]\norders_per_minute = 5",
+        "[clients.a]\nuids = [1]\norders_per_minute = 5\n[clients.b]\norders_per_minute = 5\nuids = [2]",
+    ),
+    "tokens of two users": (
+        "[clients.a]\nuids = [1, 2]\nread_tokens_per_second = 50\n[clients.b]\nread_tokens_per_second = 50",
+        "[clients.a]\nuids = [1]\nread_tokens_per_second = 50\n[clients.b]\nread_tokens_per_second = 50\nuids = [2]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_what_callers_share_is_found_by_several_of_them(name: str) -> None:
+    old, new = (parse_policy(f"version = 1\n{text}") for text in TOGETHER[name])
+    known = ("a", "b", "c", "uid 1", "uid 2")
+    for one, other in ((old, new), (new, old)):
+        found = [one for one in compare(one, other).differences if one.asked.client in known and one.others]
+        assert found
+        assert {*found[0].others} <= {*known}
+    assert compare(old, old).differences == []
+
+
 def test_each_way_has_a_request_of_its_own() -> None:
     found = compare(policy("read_only = true"), policy('deny = ["GET /portfolio/fills"]')).differences
     assert {difference.new.rule for difference in found} == {"allowed", "deny GET /portfolio/fills"}
