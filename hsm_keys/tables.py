@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 from unicodedata import combining, east_asian_width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["aligned"]
+
+_COLOUR: Final = re.compile("\x1b\\[[0-9;]*m")
+"""What changes the colour of what follows (ECMA-48, SGR); it has no width."""
 
 
 def aligned(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> list[str]:
@@ -30,4 +34,4 @@ def _padded(row: Sequence[str], widths: Sequence[int], *, numbers: bool) -> list
 
 def _cells(text: str) -> int:
     """Return how wide a text is on a terminal (Unicode Standard Annex 11)."""
-    return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
+    return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in _COLOUR.sub("", text))

@@ -22,3 +22,7 @@ def test_a_wide_character_takes_two_cells_and_an_accent_none() -> None:
 
 def test_no_cell_is_cut() -> None:
     assert aligned([("n" * 200, "w" * 300)]) == ["n" * 200 + "  " + "w" * 300]
+
+
+def test_a_colour_has_no_width() -> None:
+    assert aligned([["\x1b[32m\x1b[1mok\x1b[0m", "x"], ["long", "x"]]) == ["\x1b[32m\x1b[1mok\x1b[0m    x", "long  x"]

@@ -1,4 +1,6 @@
-"""What a shell proposes for names of keys and scopes. It asks for no PIN, sends nothing, and never waits long.
+"""What a shell proposes for names of keys and profiles, scopes and codes.
+
+It asks for no PIN, sends nothing, and never waits long.
 
 Only tokens that show public objects without a login have names to propose. KMS and Vault are across a network, and
 the PIN of a token isn't spent on a press of the tab key.
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import click
 
-__all__ = ["complete_key_names", "complete_scopes"]
+__all__ = ["complete_codes", "complete_key_names", "complete_profiles", "complete_scopes"]
 
 _PATIENCE_S: Final = 3.0
 """A module may hang. The shell waits for the answer, so there is none then."""
@@ -23,6 +25,25 @@ def complete_scopes(_ctx: click.Context, _param: click.Parameter, incomplete: st
     from hsm_keys.kalshi.api_keys import SCOPES
 
     return [scope for scope in SCOPES if scope.startswith(incomplete)]
+
+
+def complete_codes(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the codes of errors that begin so."""
+    from hsm_keys.cli.explanations import KALSHI, OURS, PROXY
+
+    return sorted(code for code in {**KALSHI, **PROXY, **OURS} if code.startswith(incomplete))
+
+
+def complete_profiles(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the names of the user's profiles that begin so; none where the file can't be read."""
+    from hsm_keys.errors import UsageError
+    from hsm_keys.profiles.file import config_path, read_profiles
+
+    try:
+        profiles = read_profiles(config_path())
+    except UsageError:
+        return []
+    return [name for name in profiles.profiles if name.startswith(incomplete)] if profiles else []
 
 
 def complete_key_names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:

@@ -101,7 +101,8 @@ def _print(entries: Sequence[CustodyEntry], *, whole: bool) -> None:
         )
         for entry in entries
     ]
-    print_table(("NAME", "API KEY ID", "ENVIRONMENT", "VERDICT", "MADE", "AGE", "PRIVATE HALF"), rows)
+    headings = ("NAME", "API KEY ID", "ENVIRONMENT", "VERDICT", "MADE", "AGE", "PRIVATE HALF")
+    print_table(headings, rows, verdicts=(3, _colour_of))
     for entry in entries:
         click.echo()
         _print_entry(entry)
@@ -111,6 +112,12 @@ def _print(entries: Sequence[CustodyEntry], *, whole: bool) -> None:
         print_verdict("every key is in custody", accepted, colour="green")
     else:
         print_verdict("not every key is in custody", colour="red")
+
+
+def _colour_of(verdict: str) -> str:
+    if verdict == "in custody":
+        return "green"
+    return "yellow" if verdict.endswith("(accepted)") else "red"
 
 
 def _print_entry(entry: CustodyEntry) -> None:

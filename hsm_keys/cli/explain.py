@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hsm_keys.cli.commands import command
+from hsm_keys.cli.completing import complete_codes
 from hsm_keys.cli.explanations import KALSHI, OURS, PROXY, find
 from hsm_keys.cli.options import settings_options
 from hsm_keys.cli.output import print_json, print_line
@@ -30,7 +31,7 @@ _LISTS = (
 
 
 @command(uses_profile=False, epilog="Example: hsm-keys explain kalshi_tier")
-@click.argument("code", nargs=-1, metavar="[CODE]")
+@click.argument("code", nargs=-1, metavar="[CODE]", shell_complete=complete_codes)
 @settings_options
 @click.pass_obj
 def explain(settings: Settings, *, code: tuple[str, ...]) -> None:

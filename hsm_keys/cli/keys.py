@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from hsm_keys.inspecting.inventory import InventoryEntry, UnusableObject
 
 __all__ = ["list_keys", "public_key", "show"]
+
+_STATE_COLOURS: Final = {
+    "registered": "green",
+    "minted": "yellow",
+    "elsewhere": "yellow",
+    "gone": "red",
+    "unusable": "red",
+}
 
 
 @command(name="list", epilog="Example: hsm-keys list --slot 0 --output json")
@@ -71,7 +79,7 @@ def _print_table(entries: Sequence[InventoryEntry]) -> None:
         )
         for entry in entries
     ]
-    print_table(headings, rows)
+    print_table(headings, rows, verdicts=(4, _STATE_COLOURS.get))
 
 
 def _print_unusable(unusable: Sequence[UnusableObject]) -> None:

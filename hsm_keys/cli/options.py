@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from hsm_keys.cli.completing import complete_key_names, complete_scopes
+from hsm_keys.cli.completing import complete_key_names, complete_profiles, complete_scopes
 from hsm_keys.cli.help_pages import SharedOption, show_shared_options
 from hsm_keys.cli.settings import Settings
 from hsm_keys.errors import UsageError
@@ -98,7 +98,12 @@ _SHARED = (
         "list, reconcile and custody look at several: give it again.",
     ),
     *(_offered(option, "store_options", SharedOption) for backend in backends() for option in backend.options),
-    _shared("--profile", metavar="NAME", help="Settings of that name in config.toml. [HSM_KEYS_PROFILE]"),
+    _shared(
+        "--profile",
+        metavar="NAME",
+        shell_complete=complete_profiles,
+        help="Settings of that name in config.toml. [HSM_KEYS_PROFILE]",
+    ),
     _shared("--env", type=click.Choice(["prod", "demo"]), help="Kalshi's environment. [KALSHI_DEMO]"),
     _shared("--base-url", metavar="URL", help="Kalshi's base URL. [KALSHI_API_BASE_URL]"),
     _shared("--ws-url", metavar="URL", help="The WebSocket's URL, where --base-url doesn't tell it. [KALSHI_WS_URL]"),

@@ -69,16 +69,37 @@ def print_verdict(verdict: str, rest: str = "", *, colour: str) -> None:
     click.echo(_coloured(verdict, colour, sys.stdout) + _visible(rest))
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table, a row a line and never folded: an id is there to be copied, and a pipe to be searched."""
-    print_rows([headings, *rows])
+def print_table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    verdicts: tuple[int, Callable[[str], str | None]] | None = None,
+) -> None:
+    """Print a table, a row a line and never folded: an id is there to be copied, and a pipe to be searched.
+
+    Args:
+        headings: What stands above the columns.
+        rows: Their cells.
+        verdicts: Which column holds verdicts, counted from 0, and what gives the colour of one; None where it has none.
+    """
+    shown = [list(map(_visible, row)) for row in rows]
+    if verdicts is not None:
+        column, colour_of = verdicts
+        for row in shown:
+            if colour := colour_of(row[column]):
+                row[column] = _coloured(row[column], colour, sys.stdout)
+    _print_aligned([headings, *shown])
 
 
 def print_rows(rows: Iterable[Sequence[str]]) -> None:
     """Print a table without headings; see ``print_table``."""
+    _print_aligned([list(map(_visible, row)) for row in rows])
+
+
+def _print_aligned(rows: Sequence[Sequence[str]]) -> None:
     from hsm_keys.tables import aligned
 
-    for line in aligned([list(map(_visible, row)) for row in rows]):
+    for line in aligned(rows):
         click.echo(line)
 
 

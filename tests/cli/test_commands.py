@@ -269,6 +269,7 @@ def test_no_secret_shows_anywhere(pin: str, sandbox: SandboxServer, token: TestT
 
 def test_the_demo_tells_the_whole_story_and_leaves_the_token_as_it_was(pin: str) -> None:
     done = run_cli("demo")
+    assert "warning" not in (done.stdout + done.stderr).lower()
     assert done.returncode == 0, done.stderr
     for said in (
         "listens on http://127.0.0.1:",

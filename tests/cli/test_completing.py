@@ -55,7 +55,7 @@ def test_every_name_of_a_key_and_every_scope_is_completed() -> None:
     for words, command in COMMANDS.items():
         for param in command.params:
             names_a_key = param.name in {"name_argument", "name_option", "auth"}
-            if names_a_key or param.name == "scopes":
+            if names_a_key or param.name in {"scopes", "profile"} or (words == ("explain",) and param.name == "code"):
                 assert param._custom_shell_complete is not None, (words, param.name)
 
 
@@ -144,3 +144,14 @@ def test_names_that_a_workflow_uses_are_left_out(token: TestToken) -> None:
         for name in ("prod", "prod+next"):
             store.generate(name, KeyType.ED25519)
     assert names_without_login(Pkcs11Uri.parse(token.uri_without_pin)) == ["prod"]
+
+
+def test_codes_and_profiles_are_completed(tmp_path: Path) -> None:
+    assert proposed("hsm-keys explain kalshi_ti") == ["kalshi_tier"]
+    assert proposed("hsm-keys list --profile p", XDG_CONFIG_HOME=str(tmp_path)) == []
+    file = tmp_path / "hsm-keys" / "config.toml"
+    file.parent.mkdir()
+    file.write_text('[profiles.prod]\nenv = "prod"\n[profiles.paper]\nenv = "demo"\n[profiles.demo]\nenv = "demo"\n')
+    assert sorted(proposed("hsm-keys list --profile p", XDG_CONFIG_HOME=str(tmp_path))) == ["paper", "prod"]
+    file.write_text("nonsense")
+    assert proposed("hsm-keys list --profile p", XDG_CONFIG_HOME=str(tmp_path)) == []

@@ -13,6 +13,8 @@ import click
 import pytest
 
 from hsm_keys import __version__
+from hsm_keys.cli.custody import _colour_of
+from hsm_keys.cli.keys import _STATE_COLOURS
 from hsm_keys.cli.output import print_table, print_verdict
 from tests.support.canaries import commands, run
 from tests.support.cli import ROOT, run_json
@@ -143,3 +145,17 @@ def test_a_verdict_has_a_colour_on_a_terminal(
         print_verdict("problem ", " pin: \x1b[2J", colour="red")
         line = "\x1b[31m\x1b[1mproblem \x1b[0m" if shown else "problem "
         assert stdout.getvalue() == line + " pin: \\x1b[2J\n", "what isn't ours can't steer the terminal"
+        stdout.truncate(0)
+        stdout.seek(0)
+        print_table(("STATE", "X"), [("gone", "\x1b[2J")], verdicts=(0, {"gone": "red"}.get))
+        gone = "\x1b[31m\x1b[1mgone\x1b[0m" if shown else "gone"
+        assert stdout.getvalue() == f"STATE  X\n{gone}   \\x1b[2J\n"
+
+
+def test_states_and_verdicts_of_tables_have_colours() -> None:
+    assert _STATE_COLOURS.keys() == {"registered", "minted", "elsewhere", "gone", "unusable"}
+    assert [_colour_of(verdict) for verdict in ("in custody", "imported (accepted)", "imported")] == [
+        "green",
+        "yellow",
+        "red",
+    ]
