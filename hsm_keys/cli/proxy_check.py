@@ -244,7 +244,8 @@ def _echo_difference(difference: dict[str, Any], old: Path, new: Path) -> None:
     if difference["others"]:
         click.echo(f"  after {', '.join(difference['others'])} asked for as much as both allow")
     if difference["before"]:
-        click.echo(f"  after {difference['before']} such requests, of which both say the same")
+        plural = "" if difference["before"] == 1 else "s"
+        click.echo(f"  after {difference['before']} such request{plural}, of which both say the same")
     if "body" in request:
         click.echo(f"  body: {request['body']}")
     for path, verdict in ((old, difference["old"]), (new, difference["new"])):

@@ -156,9 +156,10 @@ class Reconciler:
         filled = ended = absent = 0
         for state in states:
             order = self._reservations.orders[state.number]
+            came_to_be = bool(state.live or state.filled or state.order_id or order.order_id)
             filled += state.filled > order.filled
-            ended += state.live == 0 and bool(state.filled or order.order_id)
-            absent += not (state.live or state.filled or order.order_id)
+            ended += state.live == 0 and came_to_be
+            absent += not came_to_be
         if filled or ended or absent:
             _log.warning(
                 "Kalshi knows more of orders under caps: %d filled further, %d over, %d never came to be",

@@ -128,6 +128,20 @@ def test_a_lost_answer_is_found(
     assert kalshi.look() == expected
 
 
+@pytest.mark.parametrize(
+    ("is_listed", "said"), [(True, "0 filled further, 1 over, 0 never"), (False, "0 filled further, 0 over, 1 never")]
+)
+def test_of_a_lost_order_it_is_said_whether_it_came_to_be(
+    said: str, kalshi: Kalshi, caplog: pytest.LogCaptureFixture, *, is_listed: bool
+) -> None:
+    kalshi.place(order_id="")
+    if is_listed:
+        kalshi.has("0.00", "0.00", status="canceled")
+    kalshi.now_ms += LATE_MS + 1
+    assert kalshi.look() == (0, 0)
+    assert said in caplog.text
+
+
 def test_an_order_that_never_came_to_be_is_given_back_when_its_signature_is_too_old(kalshi: Kalshi) -> None:
     kalshi.place(order_id="")
     assert kalshi.look(3) == (0, 10)
