@@ -50,13 +50,13 @@ def reconcile(settings: Settings, *, fixing: bool, accepted: frozenset[str], aut
             if account is None:
                 raise no_manager(connect, stores)
             judgement = judge(observe(stores, account, report))
-        findings = [_in_environment(settings, each) for each in judgement if not _is_accepted(each, accepted)]
-        elsewhere = [each for each in judgement if _is_accepted(each, accepted)]
-        repairs = [f"will {each.repair}" for each in findings if each.repair]
-        fixed: list[Finding] = []
-        if fixing and repairs:
-            confirm(repairs, yes=yes, report=report)
-            fixed = fix(findings, stores, connect.environment, connect, report)
+            findings = [_in_environment(settings, each) for each in judgement if not _is_accepted(each, accepted)]
+            elsewhere = [each for each in judgement if _is_accepted(each, accepted)]
+            repairs = [f"will {each.repair}" for each in findings if each.repair]
+            fixed: list[Finding] = []
+            if fixing and repairs:
+                confirm(repairs, yes=yes, report=report)
+                fixed = fix(findings, stores, account, report)
         unfixed = [each for each in findings if each not in fixed]
         if settings.as_json:
             shown = {"findings": unfixed, "fixed": fixed} | ({"accepted": elsewhere} if accepted else {})

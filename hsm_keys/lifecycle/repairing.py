@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from hsm_keys.errors import KeyBusyError
 from hsm_keys.inspecting.proof_of_possession import prove_registration
 from hsm_keys.inspecting.snapshot import pair_of
+from hsm_keys.lifecycle.contention import Contention
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.registering import bind
 from hsm_keys.signing.environments import check_environment
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from hsm_keys.inspecting.findings import Bind, Finding
-    from hsm_keys.inspecting.proof_of_possession import Connect
+    from hsm_keys.kalshi.account import Account
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = ["fix"]
@@ -24,8 +25,7 @@ __all__ = ["fix"]
 def fix(
     findings: Sequence[Finding],
     stores: Sequence[KeyStore],
-    environment: str,
-    connect: Connect,
+    account: Account,
     report: Callable[[str], None],
 ) -> list[Finding]:
     """Carry out the repairs. Killed anywhere, the next run finds what is left.
@@ -33,8 +33,7 @@ def fix(
     Args:
         findings: What was found; those without a repair are passed over.
         stores: The stores that were looked at.
-        environment: The environment of Kalshi that ``connect`` leads to.
-        connect: Makes a client of the environment for a signer.
+        account: The account that was looked at.
         report: Called with a line for people after each step.
 
     Returns:
@@ -45,23 +44,21 @@ def fix(
         WrongEnvironmentError: If a key belongs to another environment by now.
         KalshiError: If Kalshi doesn't take a key's signature any more.
     """
-    return [
-        finding
-        for finding in findings
-        if finding.repair and _bound(finding.repair, stores, environment, connect, report)
-    ]
+    return [finding for finding in findings if finding.repair and _bound(finding.repair, stores, account, report)]
 
 
-def _bound(
-    repair: Bind, stores: Sequence[KeyStore], environment: str, connect: Connect, report: Callable[[str], None]
-) -> bool:
+def _bound(repair: Bind, stores: Sequence[KeyStore], account: Account, report: Callable[[str], None]) -> bool:
     store = next(store for store in stores if store.uri == repair.key.store_uri)
     with exclusive(store, repair.key.name):
         key = _as_seen(store, repair)
-        check_environment(key.name, key.environment, environment)
-        prove_registration(connect, key, repair.api_key_id)
+        check_environment(key.name, key.environment, account.environment)
+        prove_registration(account.connect, key, repair.api_key_id)
+        if key.ours and key.api_key_id is None:  # else nobody registers it
+            contention = Contention(store, account.client, account.connect, report)
+            contention.outwait_leaving(key)
+            contention.take(key, repair.api_key_id)
         report(str(repair))
-        return bind(store, key, repair.api_key_id, environment, report).api_key_id == repair.api_key_id
+        return bind(store, key, repair.api_key_id, account.environment, report).api_key_id == repair.api_key_id
 
 
 def _as_seen(store: KeyStore, repair: Bind) -> StoredKey:

@@ -18,6 +18,7 @@ from hsm_keys.lifecycle.rotate import Rotator
 from hsm_keys.sandbox import parse_fault
 from hsm_keys.signing.environments import environment_name
 from hsm_keys.stores.abilities import RenamesKeys
+from hsm_keys.stores.marks import Claim, Intent
 from tests.lifecycle.person import Person
 from tests.support.ministack import account
 from tests.support.oddkeys import make_decrypting, make_twin
@@ -57,8 +58,10 @@ class Looking(Person):
     def codes(self) -> list[tuple[str, str]]:
         return [(finding.code, finding.name) for finding in self.find()]
 
-    def fix(self) -> list[Finding]:
-        return fix(self.find(), self.stores, self.environment, self.connect, self.said.append)
+    def fix(self, found: list[Finding] | None = None) -> list[Finding]:
+        with self.management() as management:
+            account = Account(management, self.connect)
+            return fix(self.find() if found is None else found, self.stores, account, self.said.append)
 
     def add(
         self,
@@ -164,10 +167,10 @@ def test_a_repair_gives_way_to_whoever_works_on_the_key(person: Looking, store: 
     person.add("prod", bind=False)
     found = person.find()
     with exclusive(store, "prod"), pytest.raises(KeyBusyError):
-        fix(found, person.stores, environment_name(person.sandbox.base_url), person.connect, person.said.append)
+        person.fix(found)
     store.bind(store.key("prod"), str(found[0].api_key_id), environment_name(person.sandbox.base_url))
     with pytest.raises(KeyBusyError, match="changed by somebody else"):
-        fix(found, person.stores, environment_name(person.sandbox.base_url), person.connect, person.said.append)
+        person.fix(found)
 
 
 def test_a_pair_that_took_the_name_meanwhile_is_not_taken_for_the_one_that_was_seen(
@@ -178,7 +181,20 @@ def test_a_pair_that_took_the_name_meanwhile_is_not_taken_for_the_one_that_was_s
     store.destroy(store.key("prod"))
     store.generate("prod", KeyType.ED25519)
     with pytest.raises(KeyBusyError, match="changed by somebody else"):
-        fix(found, person.stores, environment_name(person.sandbox.base_url), person.connect, person.said.append)
+        person.fix(found)
+
+
+def test_what_another_machine_is_about_to_delete_is_bound_once_that_is_over(
+    person: Looking, store: KeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = person.add("prod", bind=False)
+    found = person.find()
+    api_key_id = str(found[0].api_key_id)
+    store.begin_registration(key, person.environment, Claim(Intent.LEAVES, api_key_id))
+    monkeypatch.setattr("hsm_keys.lifecycle.ending.time.sleep", lambda _: person.sandbox.state.delete_key(api_key_id))
+    with pytest.raises(KeyBusyError):
+        person.fix(found)
+    assert store.key("prod").api_key_id is None
 
 
 def test_what_kalshi_no_longer_takes_is_not_bound(person: Looking, store: KeyStore) -> None:
@@ -186,7 +202,7 @@ def test_what_kalshi_no_longer_takes_is_not_bound(person: Looking, store: KeySto
     found = person.find()
     person.sandbox.state.delete_key(str(found[0].api_key_id))
     with pytest.raises(KalshiError):
-        fix(found, person.stores, environment_name(person.sandbox.base_url), person.connect, person.said.append)
+        person.fix(found)
     assert store.key("prod").api_key_id is None
 
 

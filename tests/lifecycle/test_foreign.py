@@ -196,7 +196,8 @@ def test_one_that_kalshi_knows_is_named_and_bound_by_adopt_alone(person: Sharing
     (found,) = person.find()
     assert (found.code, found.name, found.api_key_id, found.repair) == ("not-adopted", "beta", api_key_id, None)
     assert f"adopt beta --api-key-id {api_key_id}" in str(found.command)
-    assert fix([found], person.stores, person.environment, person.connect, person.said.append) == []
+    with person.management() as management:
+        assert fix([found], person.stores, Account(management, person.connect), person.said.append) == []
     assert person.custody() == {"beta": f"in custody: {person.store.describe()}, as a key that isn't ours"}
     assert objects_of(softhsm) == before
     key = person.adopt("beta", api_key_id).key

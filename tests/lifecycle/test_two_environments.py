@@ -91,7 +91,7 @@ def repair(side: Side, key: StoredKey, api_key_id: str) -> None:
         seen = observe([side.store], Account(client, side.connect), side.said.append).keys
         wanted = Bind(next(each for each in seen if each.name == key.name), api_key_id)
         finding = Finding("wrong-id", key.name, api_key_id, side.store.describe(), "", wanted)
-        fix([finding], [side.store], side.environment, side.connect, side.said.append)
+        fix([finding], [side.store], Account(client, side.connect), side.said.append)
 
 
 def adopted(side: Side, key: StoredKey, api_key_id: str) -> None:

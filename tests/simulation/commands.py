@@ -177,6 +177,7 @@ def reconcile(session: Session, *, fixing: bool) -> Told:
     with ExitStack() as stack:
         store = stack.enter_context(session.open())
         management = session.managed(store, stack, changes=False)
-        found = judge(observe([store], Account(management, session.connect), session.say))
-        fixed = fix(found, [store], session.connect.environment, session.connect, session.say) if fixing else []
+        account = Account(management, session.connect)
+        found = judge(observe([store], account, session.say))
+        fixed = fix(found, [store], account, session.say) if fixing else []
         return Told("reconciled", findings=[each for each in found if each not in fixed], fixed=fixed)

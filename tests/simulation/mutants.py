@@ -221,7 +221,7 @@ MUTANTS = (
     Mutant(
         "lifecycle.repairing",
         "_bound",
-        "return bind(store, key, repair.api_key_id, environment, report).api_key_id == repair.api_key_id",
+        "return bind(store, key, repair.api_key_id, account.environment, report).api_key_id == repair.api_key_id",
         "return True",
     ),
     Mutant(
