@@ -27,6 +27,7 @@ from hsm_keys.inspecting.proof_of_possession import find_registrations
 from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.kalshi.errors import NotFoundError
 from hsm_keys.lifecycle.ending import outwait
+from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.marks import Claim, Intent
 
 if TYPE_CHECKING:
@@ -66,9 +67,13 @@ class Contention:
 
         Raises:
             KeyBusyError: If somebody has, or has registered it.
+            WrongEnvironmentError: If somebody is registering it in another environment.
         """
+        environment = self._management.environment
+        now = self._now(key)
+        check_environment(key.name, now.environment if now else None, environment)
         try:
-            return self._store.begin_registration(key, self._management.environment, claim)
+            return self._store.begin_registration(key, environment, claim)
         except KeyNotFoundError:
             raise KeyBusyError(
                 f"somebody else destroyed the pair of {key.name!r} meanwhile; nothing was registered", hint=_AGAIN

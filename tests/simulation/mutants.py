@@ -227,7 +227,7 @@ MUTANTS = (
     Mutant(
         "lifecycle.contention",
         "Contention.begin",
-        "return self._store.begin_registration(key, self._management.environment, claim)",
+        "return self._store.begin_registration(key, environment, claim)",
         "return key",
     ),
     Mutant(

@@ -301,6 +301,12 @@ FOUND = {
         )
         for store, first, at in (("token", 5, 9), ("vault", 3, 5))
     },
+    "two machines registered one pair in two environments": Script(
+        _NAME,
+        "kms",
+        (),
+        (Step(0, "enroll", environment="demo", faults=turn(2)), Step(1, "enroll", faults=turn(3))),
+    ),
     "enroll made a second living key beside the one that a killed generate had asked for": life(
         "token", (), Step(0, "generate", faults=after(3)), Step(0, "enroll", pause_s=0.0), lag_s=0.4
     ),

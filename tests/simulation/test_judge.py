@@ -39,9 +39,6 @@ PASSES = {
         Step(0, "adopt", faults=_fault(Kind.KILL_BEFORE, 8, changes=False)),
         Step(0, "revoke-destroy", environment="demo"),
     ),
-    "enroll names the API key of an interrupted generate that it leaves alone": _script(
-        "token", (), Step(0, "generate", faults=_fault(Kind.KILL_AFTER, 4)), Step(0, "enroll")
-    ),
 }
 
 
@@ -59,9 +56,13 @@ def test_the_store_s_key_wins_over_the_one_that_kalshi_calls_so(monkeypatch: pyt
 
 
 def test_enroll_has_to_name_what_it_leaves_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here enroll doesn't see that a generate was interrupted, and then leaves its API key out of what it says."""
+    script = _script("token", (), Step(0, "generate", faults=_fault(Kind.KILL_AFTER, 4)), Step(0, "enroll"))
+    monkeypatch.setattr("hsm_keys.lifecycle.enroll.check_no_import_begun", lambda *_: None)
+    SEEN.clear()
+    assert not _violation(script)
     monkeypatch.setattr("hsm_keys.lifecycle.registering.unclaimed", lambda *_: [])
     SEEN.clear()
-    script = PASSES["enroll names the API key of an interrupted generate that it leaves alone"]
     assert "has a further API key" in _violation(replace(script, name=Name(2)))
     SEEN.clear()
 
