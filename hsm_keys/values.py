@@ -12,19 +12,15 @@ file belongs, a private key where its path belongs. So this rule holds for every
   then it is a slip of the keyboard.
 
 Errors are sent home with the local variables of their frames, too: secrets travel as ``Secret`` and are revealed where
-they are used; ``hides_its_arguments`` is for functions that take text which may hold one, and ``takes_no_private_key``
-for what programs call with names, ids and paths: a PEM in their place is refused before a frame holds it.
+they are used, and ``hides_its_arguments`` is for functions that take text which may hold one.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, TypeVar
-
-from hsm_keys.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -40,7 +36,6 @@ __all__ = [
     "shown",
     "shown_path",
     "shown_word",
-    "takes_no_private_key",
     "what_is_round",
     "without_frames",
 ]
@@ -81,8 +76,6 @@ _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _ESCAPED: Final = range(0xDC80, 0xDD00)
 """What Python makes of the bytes 80 to FF where they are no UTF-8 (PEP 383)."""
 
-_CO_COROUTINE: Final = 0x80
-"""``inspect.CO_COROUTINE``: that module takes longer to load than all of this."""
 
 _QUOTES: Final = "'\""
 _NO_SECRET: Final = 3
@@ -222,41 +215,3 @@ def hides_its_arguments(function: Callable[_P, _T]) -> Callable[_P, _T]:
         raise raised
 
     return call
-
-
-def takes_no_private_key(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Let a function refuse the PEM of a private key in the place of any argument, before its frame holds it."""
-    name = function.__name__
-
-    @wraps(function)
-    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        if any(map(_is_private_key, args)) or any(map(_is_private_key, kwargs.values())):
-            args, kwargs = (), {}  # type: ignore[assignment]  # this frame goes home with the error
-            raise _private_key_given(name)
-        return function(*args, **kwargs)
-
-    @wraps(function)
-    async def acall(*args: _P.args, **kwargs: _P.kwargs) -> Any:
-        if any(map(_is_private_key, args)) or any(map(_is_private_key, kwargs.values())):
-            args, kwargs = (), {}  # type: ignore[assignment]
-            raise _private_key_given(name)
-        return await function(*args, **kwargs)  # type: ignore[misc]  # it is a coroutine function
-
-    return acall if function.__code__.co_flags & _CO_COROUTINE else call  # type: ignore[return-value]
-
-
-def _is_private_key(value: object) -> bool:
-    """Tell whether a value is the PEM of a private key, or a mapping that has one."""
-    if isinstance(value, str):
-        return "PRIVATE KEY-----" in value
-    if isinstance(value, bytes):
-        return b"PRIVATE KEY-----" in value
-    return isinstance(value, Mapping) and any(map(_is_private_key, value.values()))
-
-
-def _private_key_given(name: str) -> UsageError:
-    what = "the constructor" if name == "__init__" else f"{name}()"
-    return UsageError(
-        f"that is a PRIVATE key, and {what} takes none; nothing was done",
-        hint="the public half is meant for Kalshi: openssl pkey -in key.pem -pubout",
-    )

@@ -13,11 +13,12 @@ from urllib.parse import quote
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from hsm_keys.arguments import takes_no_private_key
 from hsm_keys.errors import UsageError
 from hsm_keys.kalshi.bodies import read_json
 from hsm_keys.kalshi.errors import error_of, garbled
 from hsm_keys.signing.algorithms import key_type_of, public_key_pem
-from hsm_keys.values import describe, shown_word, takes_no_private_key
+from hsm_keys.values import describe, shown_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -11,6 +11,7 @@ import httpx2
 import stamina
 
 from hsm_keys._version import __version__
+from hsm_keys.arguments import takes_no_private_key
 from hsm_keys.errors import HsmKeysError, NetworkError, OutcomeUnknownError, UsageError
 from hsm_keys.kalshi.api_keys import ApiKeysResource, AsyncApiKeysResource
 from hsm_keys.kalshi.bodies import clean, read_json
@@ -27,7 +28,7 @@ from hsm_keys.signing.headers import SIGNED_HEADERS
 from hsm_keys.signing.message import canonical_method, canonical_path
 from hsm_keys.signing.pem import PemKey
 from hsm_keys.signing.signer import RequestSigner
-from hsm_keys.values import describe, hides_its_arguments, shown_path, takes_no_private_key
+from hsm_keys.values import describe, hides_its_arguments, shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

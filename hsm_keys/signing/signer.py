@@ -10,6 +10,7 @@ from base64 import b64encode
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
+from hsm_keys.arguments import takes_no_private_key
 from hsm_keys.errors import CloudError, HsmKeysError, KeyNotRegisteredError, KeyProblemError, StoreError
 from hsm_keys.forks import ProcessLock
 from hsm_keys.signing.api_key_ids import check_api_key_id
@@ -18,7 +19,6 @@ from hsm_keys.signing.flow import in_thread
 from hsm_keys.signing.headers import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from hsm_keys.signing.message import WEBSOCKET_PATH, signing_message
 from hsm_keys.signing.together import SignsTogether
-from hsm_keys.values import takes_no_private_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast, overload
 
+from hsm_keys.arguments import takes_no_private_key
 from hsm_keys.errors import SigningError
 from hsm_keys.signing.algorithms import KeyType, PublicKey, key_type_of, public_key_pem
 from hsm_keys.signing.signer import RequestSigner, not_registered
 from hsm_keys.stores.condition import Condition
 from hsm_keys.stores.marks import FOREIGN, Claim, Mark
-from hsm_keys.values import takes_no_private_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

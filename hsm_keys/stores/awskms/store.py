@@ -10,6 +10,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from hsm_keys.arguments import takes_no_private_key
 from hsm_keys.errors import KeyBusyError, KeyExistsError, StoreError, StoreUnavailableError, UsageError
 from hsm_keys.forks import ProcessLock, fork_generation
 from hsm_keys.signing.algorithms import KeyType
@@ -45,7 +46,7 @@ from hsm_keys.stores.base import KeyStore, StoredKey
 from hsm_keys.stores.key_names import check_label
 from hsm_keys.stores.marks import Mark
 from hsm_keys.stores.ownership import check_not_registered_since, check_ours
-from hsm_keys.values import describe, shown, takes_no_private_key
+from hsm_keys.values import describe, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

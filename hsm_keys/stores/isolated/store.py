@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from cryptography.hazmat.primitives import serialization
 
+from hsm_keys.arguments import takes_no_private_key
 from hsm_keys.errors import SigningError, StoreUnavailableError, UsageError
 from hsm_keys.signing.algorithms import KeyType, signature_length, verifies
 from hsm_keys.signing.together import SignsTogether
@@ -17,7 +18,6 @@ from hsm_keys.stores.base import KeyStore, StoredKey
 from hsm_keys.stores.custody_verdicts import CustodyFact, CustodyVerdict, Topic
 from hsm_keys.stores.isolated.connection import NotSentError, SignerConnection, garbled
 from hsm_keys.stores.isolated.wire import MAX_MESSAGE, FrameKind, SignerWireError, error_in, pack, unpack
-from hsm_keys.values import takes_no_private_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

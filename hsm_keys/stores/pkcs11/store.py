@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pkcs11 import exceptions as ckr
 from pkcs11.constants import Attribute
 
+from hsm_keys.arguments import takes_no_private_key
 from hsm_keys.errors import (
     KeyAmbiguousError,
     KeyBusyError,
@@ -47,7 +48,7 @@ from hsm_keys.stores.pkcs11.opening import PAUSES_S, Opening
 from hsm_keys.stores.pkcs11.patience import PATIENCE_S, wait_if_ending
 from hsm_keys.stores.pkcs11.pool import PoolClosedError
 from hsm_keys.stores.pkcs11.restart import restart
-from hsm_keys.values import shown, takes_no_private_key
+from hsm_keys.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -9,6 +9,7 @@ from base64 import b64encode
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from hsm_keys.arguments import takes_no_private_key
 from hsm_keys.errors import KeyBusyError, KeyExistsError, StoreUnavailableError, UsageError
 from hsm_keys.forks import ProcessLock, fork_generation
 from hsm_keys.signing.algorithms import KeyType
@@ -33,7 +34,7 @@ from hsm_keys.stores.vault.errors import (
 from hsm_keys.stores.vault.key import VaultKey
 from hsm_keys.stores.vault.records import Phase, Record, Records, hand_over, is_transit_name, label_of, take_out
 from hsm_keys.stores.vault.transit import Transit
-from hsm_keys.values import shown, takes_no_private_key
+from hsm_keys.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
