@@ -142,14 +142,17 @@ def test_a_signal_reaches_the_program_once(runs: Runs, to_group: bool) -> None:
 
 LEAVES = """
 import os, sys, time
+said, telling = os.pipe()
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
         print(os.getpid(), flush=True)
+        os.write(telling, b"1")
         sys.stdout.close(); os.close(1); os.close(2)
         time.sleep(600)
     os._exit(0)
 os.wait()
+os.read(said, 1)  # the program's end is the other's end, too: it has said who it is by then
 """
 
 
