@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ class Account:
         """The name of the account's environment, as stores keep it beside a key."""
         return self.client.environment
 
-    @cached_property
+    @property  # cached_property holds one lock for all accounts up to Python 3.11, here while Kalshi answers
     def answer(self) -> ListApiKeysResponse:
         """Kalshi's list, with what comes beside it.
 
@@ -50,7 +49,9 @@ class Account:
             KalshiError: If Kalshi refuses it.
             NetworkError: If there is no answer.
         """
-        return self._known or self.client.api_keys.list()
+        if self._known is None:
+            self._known = self.client.api_keys.list()
+        return self._known
 
     @property
     def listed(self) -> list[ApiKey]:

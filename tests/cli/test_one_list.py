@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -61,3 +63,33 @@ def test_a_list_that_was_read_is_not_read_again() -> None:
     account = Account(client, lambda _: client)  # type: ignore[arg-type, return-value]
     assert account.answer is account.answer
     assert client.asked == 1
+
+
+def test_one_account_doesnt_wait_for_the_answer_to_another_one() -> None:
+    begun, asked = threading.Event(), threading.Event()
+
+    class Slow:
+        """Answers once the other account has its answer."""
+
+        api_keys = property(lambda self: self)
+
+        def list(self) -> object:
+            begun.set()
+            return asked.wait(20)
+
+    class Fast:
+        """Answers at once."""
+
+        api_keys = property(lambda self: self)
+
+        def list(self) -> object:
+            asked.set()
+            return True
+
+    slow = Account(Slow(), lambda _: None)  # type: ignore[arg-type, return-value]
+    fast = Account(Fast(), lambda _: None)  # type: ignore[arg-type, return-value]
+    with ThreadPoolExecutor(1) as others:
+        first = others.submit(lambda: slow.answer)
+        assert begun.wait(20)
+        outcomes: list[object] = [fast.answer, first.result()]
+    assert outcomes == [True, True]

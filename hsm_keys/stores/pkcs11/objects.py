@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from pkcs11 import _pkcs11
@@ -258,9 +257,15 @@ class _Index:
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
         self._by_name: defaultdict[tuple[Attribute, Any], list[PublicKey]] = defaultdict(list)
+        self._read_before: list[PublicKey] | None = None
 
-    @cached_property
     def _every(self) -> list[PublicKey]:
+        """Return all of them; cached_property would hold one lock for all tokens up to Python 3.11."""
+        if self._read_before is None:
+            self._read_before = self._read()
+        return self._read_before
+
+    def _read(self) -> list[PublicKey]:
         every = []
         for public in self._objects.find(_PUBLIC):
             half = _half(public)
@@ -272,7 +277,7 @@ class _Index:
 
     def candidates(self, cka_id: bytes | None, label: str | None) -> Iterator[PublicKey]:
         """Give the public keys that could be a private one's, the likeliest first."""
-        every = self._every
+        every = self._every()
         yield from self._by_name[Attribute.ID, cka_id]
         yield from self._by_name[Attribute.LABEL, label]
         yield from every
