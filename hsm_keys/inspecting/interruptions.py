@@ -116,6 +116,9 @@ def _successor(name: str, current: Seen | None, new: Seen) -> Finding:
             elsewhere = "it may be registered in another environment: look with reconcile in each"
             return about_key("rotation-orphan", new, f"{message}; {elsewhere}")
         return about_key("rotation-orphan", new, message, "revoke", new.name, "--destroy")
+    if current.stopped is not None and current.stopped.usability is Usability.ENDING:
+        message = f"{new.name} was to replace {name!r}, which waits for its deletion"
+        return about_key("rotation-begun", new, message, "revoke", new.name, "--destroy")
     if new.api_key_id is not None:
         message = f"the rotation of {name!r} was interrupted: the successor is registered, and hasn't got the name yet"
         back = ["--abort"] if new.unknown else []  # its API key is dead, as after an abort that was killed

@@ -9,7 +9,7 @@ and another one aborts, at most one goes on, and neither ends what the other one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import (
@@ -125,6 +125,8 @@ class Rotator:
                 )
             if not stage.handed_over:
                 stage = self._hand_over(name, stage)
+            elif self._store.clear(name + SUCCESSOR):
+                self._report(f"ended a successor of {name!r} that another machine had begun to make")
             rotation = self._in_grace(stage)
             if rotation.retired is not None:
                 prove_registration(self._connect, rotation.key, _id_of(rotation.key))
@@ -212,10 +214,24 @@ class Rotator:
             RenamesKeys.of(self._store).rename(twin, name)
             self._report(f"took the name {twin.name!r} away again: it led to the key of {name!r}")
             stage = Stage.read(self._store, name)
+        if self._marked_late(stage):
+            stage = replace(stage, current=stage.retired)
         if stage.current is None or stage.current.name == name:
             return stage
         RenamesKeys.of(self._store).rename(stage.current, name)  # the key that was to get its name has ended
         return Stage.read(self._store, name)
+
+    def _marked_late(self, stage: Stage) -> bool:
+        """Tell whether a finish marked the old key that an abort had given its name back, and another rotation begun.
+
+        The finish itself gives way then. Nobody gives the name to a successor that Kalshi doesn't know.
+        """
+        old, new = stage.retired, stage.successor
+        if old is None or new is None or stage.current is not None or not stage.finishing or new.api_key_id is not None:
+            return False
+        if not can_sign(old) or not accepts(self._connect, old, _id_of(old)):
+            return False
+        return not can_sign(new) or find_registration(self._connect, new, self._unclaimed()) is None
 
     def _ends_of(self, name: str, stage: Stage) -> tuple[StoredKey, StoredKey]:
         """Return the old and the new key of a rotation under way."""

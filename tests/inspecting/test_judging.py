@@ -202,6 +202,15 @@ CASES = [
         (("rotation-ending", "prod+retired", "A", "rotate prod --finish", False),),
     ),
     Case(
+        "a rotation on KMS: the deletion of the key that was to be replaced is scheduled",
+        (key("prod", "A", store=KMS, stopped=ENDING), key("prod+next", store=KMS)),
+        (),
+        (
+            ("rotation-begun", "prod+next", None, "revoke prod+next --destroy", False),
+            ("destroy-interrupted", "prod", "A", "revoke prod --destroy", False),
+        ),
+    ),
+    Case(
         "more than one rotation leaves",
         (PROD, good("prod+next", "B"), good("prod+retired", "C")),
         listed(("prod", "A"), ("prod", "B"), ("prod", "C")),

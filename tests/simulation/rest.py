@@ -133,8 +133,9 @@ class Rest:
         for name in {step.name for step in self._life.script.steps} if store.litter() else ():
             self._life.again(Step(0, "enroll", name))  # whatever works on a name next tidies up
         litter = store.litter()
-        if self._life.script.repeats("generate"):
-            # What is imported into Vault and named by no entry: nothing signs with it, and its API key is shown.
+        if self._life.script.repeats("generate") or judge.moved:
+            # What no entry names: nothing signs with it. It came late, after the store had come back with what it held
+            # before; or it is imported, and its API key is shown.
             litter = [each for each in litter if not each.endswith("without a record")]
         if litter:
             raise Violated(f"left behind: {'; '.join(litter)}")

@@ -320,6 +320,62 @@ FOUND = {
             Step(0, "rotate", faults=turn(2), pause_s=60.0),
         ),
     ),
+    "reconcile said rotate where revoke had begun to delete the key that was to be replaced in KMS": Script(
+        _NAME,
+        "kms",
+        ("enroll", "rotate"),
+        (
+            Step(0, "finish", pause_s=0.0),
+            Step(1, "revoke-destroy", faults=before(3), pause_s=0.0),
+            Step(0, "rotate", faults=(Fault(Kind.LATE, 2, seconds=1.5),), pause_s=60.0),
+        ),
+        machines=1,
+        lag_s=1.5,
+    ),
+    "reconcile said rotate where a finish had marked a key that an abort had given its name back": Script(
+        _NAME,
+        "token",
+        ("enroll", "rotate"),
+        (
+            Step(0, "abort", faults=(Fault(Kind.TURN, 17, changes=False),), pause_s=0.0),
+            Step(1, "finish", faults=turn(1), pause_s=0.0),
+            Step(0, "rotate", faults=after(3)),
+        ),
+    ),
+    **{
+        f"rotate bound a successor whose Transit key an abort had deleted ({at})": Script(
+            _NAME,
+            "vault",
+            ("enroll",),
+            (Step(0, "rotate", faults=(Fault(Kind.TURN, at, changes=False),)), Step(1, "abort", faults=after(5))),
+        )
+        for at in (57, 58, 59)
+    },
+    "abort in Vault dropped the record of a successor whose Transit key was still on its way": Script(
+        _NAME, "vault", ("enroll",), (Step(0, "rotate", faults=(*turn(2), *before(4))), Step(1, "abort"))
+    ),
+    "revoke in Vault dropped the record of a key whose Transit key was still on its way": life(
+        "vault",
+        (),
+        Step(0, "enroll", faults=(Fault(Kind.LATE, 2, seconds=0.5),)),
+        Step(0, "revoke-destroy", pause_s=0.0),
+    ),
+    "finish in Vault left the record of a successor that rotate on another machine never made": Script(
+        _NAME,
+        "vault",
+        ("enroll",),
+        (
+            Step(0, "rotate", faults=(Fault(Kind.LOSE_REQUEST, 2), Fault(Kind.TURN, 30, changes=False))),
+            Step(1, "rotate"),
+        ),
+    ),
+    "a key in Vault came late, after the store had come back with what it held before": Script(
+        _NAME,
+        "vault",
+        ("enroll",),
+        (Step(0, "rotate", faults=(Fault(Kind.LATE, 2, seconds=0.5),)),),
+        yesterday=0,
+    ),
 }
 
 

@@ -1,7 +1,9 @@
 """Making keys, and clearing away what runs that were killed have left.
 
 First the entry names the Transit key that is to come, then that is made, then the entry gives it the name. So a run
-that is killed leaves nothing that the next one doesn't find, and of two runs at once one gives way.
+that is killed leaves nothing that the next one doesn't find, and of two runs at once one gives way. What is cleared
+away before its Transit key has come keeps a record, under a label that no key has: the request may arrive later, and
+then the next command on that name deletes the key.
 """
 
 from __future__ import annotations
@@ -12,11 +14,14 @@ from typing import TYPE_CHECKING
 
 from hsm_keys.errors import KeyBusyError, KeyExistsError, KeyProblemError
 from hsm_keys.stores.vault.entries import base_of, new_transit_key
-from hsm_keys.stores.vault.records import Phase, Record, label_of, take_out
+from hsm_keys.stores.vault.records import Phase, Record, is_late, label_of, set_aside, take_out
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from hsm_keys.signing.algorithms import KeyType
     from hsm_keys.stores.vault.entries import Entries, KvEntry
+    from hsm_keys.stores.vault.records import Records
     from hsm_keys.stores.vault.transit import Transit, TransitKey
 
 __all__ = ["clear", "make", "mend"]
@@ -35,7 +40,9 @@ def make(entries: Entries, transit: Transit, name: str, key_type: KeyType) -> tu
     base = base_of(name)
     entry = entries.read(base)
     begun = _to_make(transit, entry, name, key_type)
-    written = entries.write(base, entry, {**entry.records, name: begun})
+    records = dict(entry.records)
+    set_aside(records, name, begun.transit_key)
+    written = entries.write(base, entry, {**records, name: begun})
     transit.create(begun.transit_key, name, key_type)
     record = Record(begun.transit_key)
     try:
@@ -45,6 +52,7 @@ def make(entries: Entries, transit: Transit, name: str, key_type: KeyType) -> tu
         label = label_of(now, begun.transit_key)
         if label is None or now[label].phase is Phase.DESTROYING:
             transit.delete(begun.transit_key, name)  # it was cleared away before it had come
+            entries.change(base, lambda records: take_out(records, begun.transit_key))
         raise
     transit_key = transit.read(record.transit_key, name, record.version)
     if transit_key is None:
@@ -83,15 +91,31 @@ def _to_make(transit: Transit, entry: KvEntry, name: str, key_type: KeyType) -> 
 
 
 def mend(entries: Entries, transit: Transit, name: str) -> None:
-    """Take out of the entry what a destruction that was interrupted left there."""
+    """Take out of the entry what a destruction that was interrupted left there, and delete what has come too late."""
     base = base_of(name)
-    gone = [
-        record.transit_key
-        for label, record in entries.read(base).records.items()
-        if record.phase is Phase.DESTROYING and transit.read(record.transit_key, label) is None
-    ]
+    gone: dict[str, str] = {}
+    for label, record in entries.read(base).records.items():
+        if record.phase is not Phase.DESTROYING:
+            continue
+        there = transit.read(record.transit_key, label) is not None
+        if there and is_late(label):
+            transit.delete(record.transit_key, label)
+        if there == is_late(label):
+            gone[label] = record.transit_key
     if gone:
-        entries.change(base, lambda records: take_out(records, *gone))
+        entries.change(base, lambda records: _drop(records, gone))
+
+
+def _drop(records: Records, gone: Mapping[str, str]) -> None:
+    """Take out what is said of Transit keys that aren't there, by their labels; what may still come is set aside."""
+    for label, transit_key in gone.items():
+        record = records.get(label)
+        if record is None or record.transit_key != transit_key:
+            continue
+        if record.run is None or is_late(label):
+            del records[label]
+        else:
+            set_aside(records, label)
 
 
 def clear(entries: Entries, transit: Transit, name: str) -> bool:
@@ -116,5 +140,7 @@ def clear(entries: Entries, transit: Transit, name: str) -> bool:
     there = transit.read(record.transit_key, name) is not None
     if there:
         transit.delete(record.transit_key, name)
-    entries.change(base, lambda records: take_out(records, record.transit_key))
+        entries.change(base, lambda records: take_out(records, record.transit_key))
+    else:
+        entries.change(base, lambda records: _drop(records, {name: record.transit_key}))
     return there

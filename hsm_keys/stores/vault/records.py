@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.errors import KeyBusyError, UsageError
 from hsm_keys.signing.api_key_ids import check_api_key_id
@@ -15,9 +15,15 @@ from hsm_keys.stores.marks import FOREIGN, OFFERED, UNNAMED, Claim, Mark
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Phase", "Record", "Records", "hand_over", "is_transit_name", "label_of", "take_out"]
+__all__ = ["Phase", "Record", "Records", "hand_over", "is_late", "is_transit_name", "label_of", "set_aside", "take_out"]
 
 _TRANSIT_NAME = re.compile(r"\w(?:[\w.-]{0,250}\w)?", re.ASCII)
+
+
+_LATE: Final = "+late-"
+"""What follows NAME, before the end of its Transit key's name, in the label of one that was cleared away too early."""
+
+_DISTINCT: Final = 16
 
 
 class Phase(StrEnum):
@@ -109,6 +115,26 @@ def is_transit_name(text: str) -> bool:
 def label_of(records: Records, transit_key: str) -> str | None:
     """Return the label of a Transit key; None if it has none."""
     return next((label for label, record in records.items() if record.transit_key == transit_key), None)
+
+
+def is_late(label: str) -> bool:
+    """Tell whether a label is that of a Transit key that was cleared away before it had come."""
+    return _LATE in label
+
+
+def set_aside(records: Records, label: str, keeps: str | None = None) -> None:
+    """Give a label free, and keep in mind the Transit key that was to be made for it: it may still come.
+
+    Args:
+        records: The records.
+        label: The label.
+        keeps: The Transit key that may keep it.
+    """
+    record = records.get(label)
+    if record is not None and record.run is not None and record.transit_key != keeps:
+        del records[label]
+        late = f"{label.partition('+')[0]}{_LATE}{record.transit_key[-_DISTINCT:]}"
+        records[late] = replace(record, phase=Phase.DESTROYING)
 
 
 def take_out(records: Records, *transit_keys: str) -> None:

@@ -32,7 +32,16 @@ from hsm_keys.stores.vault.errors import (
     VaultKeyUnsuitableError,
 )
 from hsm_keys.stores.vault.key import VaultKey
-from hsm_keys.stores.vault.records import Phase, Record, Records, hand_over, is_transit_name, label_of, take_out
+from hsm_keys.stores.vault.records import (
+    Phase,
+    Record,
+    Records,
+    hand_over,
+    is_late,
+    is_transit_name,
+    label_of,
+    take_out,
+)
 from hsm_keys.stores.vault.transit import Transit
 from hsm_keys.values import shown
 
@@ -107,7 +116,7 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
         return Contents(sorted(keys, key=lambda key: key.name), unusable)
 
     def _sort_in(self, label: str, record: Record, keys: list[StoredKey], unusable: list[Unusable]) -> None:
-        if record.phase is Phase.MAKING:
+        if record.phase is Phase.MAKING or is_late(label):
             return
         try:
             transit_key = self.transit.read(record.transit_key, label, record.version)
@@ -246,8 +255,9 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
                 raise KeyExistsError(f"{self.describe()} already has another key {key.name!r}")
             label = label or key.name
             record = records.get(label, Record(vault_key.transit_key, vault_key.version))
+            phase = record.phase if record.phase is Phase.DESTROYING else None  # its Transit key may be gone by now
             records[label] = replace(
-                record, api_key_id=known, environment=environment, phase=None, key_type=None, run=None, claim=None
+                record, api_key_id=known, environment=environment, phase=phase, key_type=None, run=None, claim=None
             )
             new_records[:] = [records[label]]
 
