@@ -274,6 +274,7 @@ class ApiKeysResource:
         """Delete an API key (``DELETE /api_keys/{api_key}``); it is dead at once, and there is no way back."""
         _check_deleted(self._client.request("DELETE", _key_path(api_key_id)))
 
+    @takes_no_private_key
     def prepare_delete(self, api_key_id: str) -> Callable[[], None]:
         """Sign what ``delete`` sends, and return what sends it: once, and never signed again."""
         send = self._client.prepare("DELETE", _key_path(api_key_id))

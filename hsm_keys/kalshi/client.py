@@ -305,6 +305,7 @@ class KalshiClient(_Base):
             raise self._explained(error, method, signed) from None
         return response
 
+    @takes_no_private_key
     def prepare(self, method: str, path: str, *, json: Any = None) -> Callable[[], httpx2.Response]:
         """Sign a request now, and return what sends it: once, as it is, and never signed again.
 
