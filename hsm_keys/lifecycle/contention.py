@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.stores.base import KeyStore, StoredKey
 
-__all__ = ["Contention"]
+__all__ = ["AGAIN", "Contention"]
 
-_AGAIN = "run the same command again in a while: it goes on from what is there"
+AGAIN = "run the same command again in a while: it goes on from what is there"
 
 
 class Contention:
@@ -76,7 +76,7 @@ class Contention:
             return self._store.begin_registration(key, environment, claim)
         except KeyNotFoundError:
             raise KeyBusyError(
-                f"somebody else destroyed the pair of {key.name!r} meanwhile; nothing was registered", hint=_AGAIN
+                f"somebody else destroyed the pair of {key.name!r} meanwhile; nothing was registered", hint=AGAIN
             ) from None
 
     def outwait_leaving(self, key: StoredKey) -> None:
@@ -115,7 +115,7 @@ class Contention:
         self._outwait(key)
         living, now = self._registrations(key), self._now(key)
         if claim.api_key_id not in living or now is None or now.claim != claim:
-            raise KeyBusyError(f"somebody else is registering {key.name!r} at this moment", hint=_AGAIN)
+            raise KeyBusyError(f"somebody else is registering {key.name!r} at this moment", hint=AGAIN)
         others = ", ".join(each for each in living if each != claim.api_key_id)
         if others:
             self._report(

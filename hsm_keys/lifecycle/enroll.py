@@ -89,7 +89,7 @@ def enroll_offline(
     """
     with exclusive(store, check_new_name(name)):
         store.mend(name)
-        _picked_up(store, name, environment)
+        _check_remainder(store, name, environment)
         minted = _mint(store, name, key_type, report)[0]
         key = minted.key
         if key.offered or key.environment is not None:
@@ -155,7 +155,7 @@ def enroll(
     new_key_fields(name, scopes, subaccount)
     with exclusive(store, name):
         store.mend(name)
-        _picked_up(store, name, management.environment)
+        _check_remainder(store, name, management.environment)
         listed = management.api_keys.list().api_keys  # also shows, before anything is made, that we may ask
         check_manages(management.signer.api_key_id, listed)
         if scopes is None:
@@ -215,7 +215,7 @@ def adopt(
     return Enrollment(key, custody, api_key_id)
 
 
-def _picked_up(store: KeyStore, name: str, environment: str) -> None:
+def _check_remainder(store: KeyStore, name: str, environment: str) -> None:
     """Make sure that what an earlier run left of a name, if it left anything, isn't for another environment."""
     remainder = _unregistered(store, name)
     if remainder is not None:

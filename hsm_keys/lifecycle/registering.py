@@ -23,7 +23,7 @@ from hsm_keys.errors import (
 from hsm_keys.inspecting.proof_of_possession import find_registration, find_registrations, prove_registration
 from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.kalshi.errors import BadRequestError, ConflictError, TierError
-from hsm_keys.lifecycle.contention import Contention
+from hsm_keys.lifecycle.contention import AGAIN, Contention
 from hsm_keys.lifecycle.ending import end_unused
 from hsm_keys.lifecycle.late_registration import find_late_registration
 from hsm_keys.lifecycle.rights import check_asked, describe_rights
@@ -147,7 +147,7 @@ class Registrar:
             ending = self._delete(api_key_id)
             raise KeyBusyError(
                 f"somebody else destroyed the pair of {key.name!r} meanwhile; API key {api_key_id} {ending}",
-                hint="run the same command again in a while: it goes on from what is there",
+                hint=AGAIN,
             ) from None
 
     def _delete(self, api_key_id: str) -> str:
@@ -238,7 +238,7 @@ class Registrar:
         raise KeyBusyError(
             f"somebody else registered {key.name!r} at the same moment, as API key {other}; "
             f"the one of this run ({api_key_id}) {ending}",
-            hint="run the same command again in a while: it goes on from what is there",
+            hint=AGAIN,
         )
 
 

@@ -327,19 +327,8 @@ class Client:
     def list(self) -> ListApiKeysResponse:
         return ListApiKeysResponse.model_construct(api_keys=self._send("GET", "/api_keys"))
 
-    def create(
-        self,
-        name: str,
-        public_key: str,
-        *,
-        scopes: Sequence[str] | None = None,
-        subaccount: int | None = None,
-        fcm_subtrader_id: str | None = None,
-        as_listed: bool = False,
-    ) -> CreateApiKeyResponse:
-        fields = new_key_fields(name, scopes, subaccount, fcm_subtrader_id, as_listed=as_listed)
-        listing, _ = self._made(self._send("POST", "/api_keys", {**fields, "public_key": public_key}))
-        return CreateApiKeyResponse.model_construct(api_key=listing)
+    def create(self, name: str, public_key: str, **rights: Any) -> CreateApiKeyResponse:
+        return self.prepare_create(name, public_key, **rights)()
 
     def prepare_create(
         self,

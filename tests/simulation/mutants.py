@@ -394,7 +394,7 @@ MUTANTS = (
     ),
     Mutant(
         "lifecycle.enroll",
-        "_picked_up",
+        "_check_remainder",
         "check_environment(name, remainder.environment, environment)",
         "",
     ),

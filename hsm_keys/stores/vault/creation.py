@@ -100,7 +100,7 @@ def mend(entries: Entries, transit: Transit, name: str) -> None:
         there = transit.read(record.transit_key, label) is not None
         if there and is_late(label):
             transit.delete(record.transit_key, label)
-        if there == is_late(label):
+        if there == is_late(label):  # deleted just now, or gone; what is late and not there may still come
             gone[label] = record.transit_key
     if gone:
         entries.change(base, lambda records: _drop(records, gone))
