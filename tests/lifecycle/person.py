@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hsm_keys import KalshiClient, RequestSigner
+from hsm_keys import KalshiClient, KeyType, RequestSigner
+from hsm_keys.lifecycle.enroll import enroll
 from hsm_keys.signing.environments import environment_name
 from hsm_keys.signing.pem import PemKey
 
 if TYPE_CHECKING:
     from hsm_keys import KeyStore
+    from hsm_keys.lifecycle.enroll import Enrollment
     from hsm_keys.sandbox import SandboxServer
 
 
@@ -38,6 +40,14 @@ class Person:
     def management(self) -> KalshiClient:
         """Return a client that the bootstrap key signs for."""
         return self.connect(self.bootstrap)
+
+    def enroll(self, name: str = "prod", **options: Any) -> Enrollment:
+        """Enroll a key: Ed25519, without scopes or subaccount, unless an option says otherwise."""
+        chosen = {"key_type": KeyType.ED25519, "scopes": None, "subaccount": None, **options}
+        with self.management() as management:
+            return enroll(
+                self.store, name, management=management, connect=self.connect, report=self.said.append, **chosen
+            )
 
     def registered(self, name: str) -> list[str]:
         """Return the ids of the API keys of that name that live at Kalshi."""

@@ -17,7 +17,7 @@ from hsm_keys.errors import (
     UsageError,
 )
 from hsm_keys.kalshi.errors import ConflictError, ForbiddenError, RateLimitError, TierError, UnauthorizedError
-from hsm_keys.lifecycle.enroll import Enrollment, adopt, enroll, enroll_offline
+from hsm_keys.lifecycle.enroll import Enrollment, adopt, enroll_offline
 from hsm_keys.sandbox import SandboxServer, parse_fault
 from tests.lifecycle.person import Person
 from tests.support.oddkeys import make_extractable
@@ -30,13 +30,6 @@ pytestmark = pytest.mark.softhsm
 
 class Enrolling(Person):
     """Somebody with the bootstrap key, who enrolls."""
-
-    def enroll(self, name: str = "prod", **options: Any) -> Enrollment:
-        chosen = {"key_type": KeyType.ED25519, "scopes": None, "subaccount": None, **options}
-        with self.management() as management:
-            return enroll(
-                self.store, name, management=management, connect=self.connect, report=self.said.append, **chosen
-            )
 
     def adopt(self, name: str, api_key_id: str) -> Enrollment:
         return adopt(

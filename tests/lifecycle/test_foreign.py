@@ -20,7 +20,7 @@ from hsm_keys.inspecting.custody_report import examine_account
 from hsm_keys.inspecting.reconcile import judge
 from hsm_keys.inspecting.snapshot import observe
 from hsm_keys.kalshi.account import Account
-from hsm_keys.lifecycle.enroll import Enrollment, adopt, enroll, enroll_offline
+from hsm_keys.lifecycle.enroll import Enrollment, adopt, enroll_offline
 from hsm_keys.lifecycle.generate import Generator
 from hsm_keys.lifecycle.made_by_kalshi import KalshiGenerator
 from hsm_keys.lifecycle.registering import ApiKeyRequest
@@ -46,19 +46,6 @@ pytestmark = pytest.mark.softhsm
 
 class Sharing(Person):
     """Somebody with the bootstrap key, whose token other programs use, too."""
-
-    def enroll(self, name: str) -> Enrollment:
-        with self.management() as management:
-            return enroll(
-                self.store,
-                name,
-                key_type=KeyType.ED25519,
-                scopes=None,
-                subaccount=None,
-                management=management,
-                connect=self.connect,
-                report=self.said.append,
-            )
 
     def adopt(self, name: str, api_key_id: str) -> Enrollment:
         return adopt(

@@ -8,7 +8,7 @@ import pytest
 from pkcs11 import exceptions as ckr
 from pkcs11.constants import Attribute, ObjectClass
 
-from hsm_keys import KeyState, KeyType, RequestSigner
+from hsm_keys import KeyState, KeyType
 from hsm_keys.errors import (
     CustodyError,
     KalshiError,
@@ -23,14 +23,12 @@ from hsm_keys.errors import (
     UsageError,
 )
 from hsm_keys.kalshi.errors import ForbiddenError, RateLimitError
-from hsm_keys.lifecycle.enroll import Enrollment, enroll
 from hsm_keys.lifecycle.generate import Generator
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.made_by_kalshi import KalshiGenerator
 from hsm_keys.lifecycle.registering import ApiKeyRequest
 from hsm_keys.sandbox import SandboxServer, parse_fault
 from hsm_keys.signing.environments import environment_name
-from hsm_keys.signing.pem import PemKey
 from hsm_keys.stores.abilities import RenamesKeys
 from hsm_keys.stores.pkcs11 import importing
 from hsm_keys.stores.pkcs11.halves import public_template
@@ -42,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hsm_keys import KeyStore
+    from hsm_keys.lifecycle.enroll import Enrollment
 
 pytestmark = pytest.mark.softhsm
 
@@ -407,26 +406,11 @@ def test_a_key_that_was_enrolled_over_an_interrupted_run_is_not_called_imported(
     person.fault(f"{GENERATE}:drop-after:2")
     with pytest.raises(OutcomeUnknownError):
         person.generate()
-    signer = RequestSigner(PemKey(person.sandbox.bootstrap_key_id, person.sandbox.bootstrap_pem))
-
-    def enrolled() -> Enrollment:
-        with person.connect(signer) as management:
-            return enroll(
-                person.store,
-                "ci",
-                key_type=KeyType.ED25519,
-                scopes=None,
-                subaccount=None,
-                management=management,
-                connect=person.connect,
-                report=person.said.append,
-            )
-
     with pytest.raises(KeyExistsError, match="hasn't ended"):
-        enrolled()
+        person.enroll("ci")
     # One that looked right before the mark was left:
     monkeypatch.setattr("hsm_keys.lifecycle.enroll.check_no_import_begun", lambda *_: None)
-    done = enrolled()
+    done = person.enroll("ci")
     assert len(person.registered("ci")) == 2
     with pytest.raises(KeyExistsError, match="made in the store"):
         person.generate()

@@ -10,7 +10,7 @@ import pytest
 from hsm_keys import KalshiClient, KeyType, open_store
 from hsm_keys.errors import KeyBusyError, KeyNotFoundError, KeyNotRegisteredError, KeyProblemError, UsageError
 from hsm_keys.kalshi.errors import TierError
-from hsm_keys.lifecycle.enroll import adopt, enroll
+from hsm_keys.lifecycle.enroll import adopt
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.rotate import Rotation, Rotator
 from hsm_keys.sandbox import SandboxServer, parse_fault
@@ -29,12 +29,8 @@ pytestmark = pytest.mark.softhsm
 class Rotating(Person):
     """Somebody with the bootstrap key, who rotates."""
 
-    def enroll(self, name: str = "prod", **options: Any) -> StoredKey:
-        chosen = {"key_type": KeyType.ED25519, "scopes": None, "subaccount": None, **options}
-        with self.management() as management:
-            return enroll(
-                self.store, name, management=management, connect=self.connect, report=self.said.append, **chosen
-            ).key
+    def enrolled(self, name: str = "prod", **options: Any) -> StoredKey:
+        return self.enroll(name, **options).key
 
     def rotator(self, management: KalshiClient) -> Rotator:
         return Rotator(self.store, management, self.connect, self.said.append)
@@ -75,7 +71,7 @@ def person(store: KeyStore, sandbox: SandboxServer) -> Rotating:
 
 @pytest.mark.parametrize("key_type", [KeyType.RSA_2048, KeyType.ED25519])
 def test_a_new_key_takes_the_name_and_the_old_one_dies(person: Rotating, key_type: KeyType) -> None:
-    old = person.enroll(key_type=key_type, scopes=["read", "write::trade"], subaccount=None)
+    old = person.enrolled(key_type=key_type, scopes=["read", "write::trade"], subaccount=None)
     grace = person.advance()
     assert grace.stage == "grace"
     assert grace.retired is not None
@@ -97,14 +93,14 @@ def test_a_new_key_takes_the_name_and_the_old_one_dies(person: Rotating, key_typ
 
 
 def test_the_subaccount_is_kept(person: Rotating) -> None:
-    person.enroll(subaccount=7)
+    person.enrolled(subaccount=7)
     done = person.advance()
     assert person.sandbox.state.keys[str(done.key.api_key_id)].subaccount == 7
 
 
 def test_a_scope_that_is_newer_than_this_version_is_kept(person: Rotating, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hsm_keys.sandbox.api_keys.SCOPES", ("read", "write", "read::new_thing"))
-    old = person.enroll(scopes=["read"])
+    old = person.enrolled(scopes=["read"])
     person.change(old, scopes=("read::new_thing",))
     done = person.advance()
     assert person.sandbox.state.keys[str(done.key.api_key_id)].scopes == ("read::new_thing",)
@@ -112,7 +108,7 @@ def test_a_scope_that_is_newer_than_this_version_is_kept(person: Rotating, monke
 
 @pytest.mark.parametrize("listed", [("write",), ("write", "read")])
 def test_write_comes_with_read_however_kalshi_lists_it(person: Rotating, listed: tuple[str, ...]) -> None:
-    old = person.enroll()
+    old = person.enrolled()
     person.change(old, scopes=listed)
     done = person.advance()
     assert set(person.sandbox.state.keys[str(done.key.api_key_id)].scopes) == {"read", "write"}
@@ -121,13 +117,13 @@ def test_write_comes_with_read_however_kalshi_lists_it(person: Rotating, listed:
 def test_scopes_that_kalshi_does_not_list_for_either_are_the_same(store: KeyStore) -> None:
     with SandboxServer(tier="premier", key_type="ed25519", null_lists=True) as server:
         person = Rotating(server, store)
-        person.enroll(subaccount=0)
+        person.enrolled(subaccount=0)
         done = person.advance()
         assert person.sandbox.state.keys[str(done.key.api_key_id)].subaccount == 0
 
 
 def test_a_successor_that_could_do_more_never_gets_the_name(person: Rotating) -> None:
-    old = person.enroll(scopes=["read"])
+    old = person.enrolled(scopes=["read"])
     person.change(old, scopes=())  # nothing is listed: left out, Kalshi grants everything
     for _ in range(2):
         with pytest.raises(KeyProblemError, match=r"scopes read, write .* \(none listed\)"):
@@ -140,7 +136,7 @@ def test_a_successor_that_could_do_more_never_gets_the_name(person: Rotating) ->
 
 
 def test_the_old_private_half_can_be_kept_and_the_next_rotation_is_a_new_one(person: Rotating) -> None:
-    old = person.enroll()
+    old = person.enrolled()
     person.advance()
     person.finish(keep_old=True)
     kept = f"prod+kept-{str(old.api_key_id)[:8]}"
@@ -153,7 +149,7 @@ def test_the_old_private_half_can_be_kept_and_the_next_rotation_is_a_new_one(per
 
 @pytest.mark.parametrize("advanced", [False, True])
 def test_the_way_back(person: Rotating, advanced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    old = person.enroll()
+    old = person.enrolled()
     if advanced:
         person.advance()
     else:
@@ -170,7 +166,7 @@ def test_the_way_back(person: Rotating, advanced: bool, monkeypatch: pytest.Monk
 
 
 def test_there_is_no_way_back_to_a_dead_key(person: Rotating) -> None:
-    old = person.enroll()
+    old = person.enrolled()
     new = person.advance().key
     person.sandbox.state.delete_key(str(old.api_key_id))
     with pytest.raises(Exception, match="refuses the signature"):
@@ -199,7 +195,7 @@ _PLACES = [
 def test_interrupted_anywhere_it_goes_on_or_back_without_a_second_key(
     person: Rotating, monkeypatch: pytest.MonkeyPatch, place: str, ending: str
 ) -> None:
-    old = person.enroll()
+    old = person.enrolled()
     posts = sum(seen.method == "POST" for seen in person.sandbox.requests)
     with monkeypatch.context() as patch:
         patch.setattr(place, _interrupt)
@@ -221,7 +217,7 @@ def test_interrupted_anywhere_it_goes_on_or_back_without_a_second_key(
 @pytest.mark.parametrize("fault", ["drop-before", "drop-after"])
 @pytest.mark.parametrize("endpoint", ["POST /api_keys", "DELETE /api_keys/{api_key}"])
 def test_lost_answers_end_well(person: Rotating, endpoint: str, fault: str) -> None:
-    person.enroll()
+    person.enrolled()
     person.sandbox.faults.add(parse_fault(f"{endpoint}:{fault}:1"))
 
     def twice(call: Callable[[], object]) -> None:
@@ -237,7 +233,7 @@ def test_lost_answers_end_well(person: Rotating, endpoint: str, fault: str) -> N
 
 
 def test_a_name_that_kalshi_refuses_twice_gets_a_number(person: Rotating, monkeypatch: pytest.MonkeyPatch) -> None:
-    person.enroll()
+    person.enrolled()
     person.sandbox.faults.add(parse_fault("POST /api_keys:status=400:1"))
     done = person.advance()
     assert person.sandbox.state.keys[str(done.key.api_key_id)].name == "prod-2"
@@ -245,7 +241,7 @@ def test_a_name_that_kalshi_refuses_twice_gets_a_number(person: Rotating, monkey
 
 
 def test_where_kalshi_registers_by_hand_only_the_rotation_goes_on_after_adopt(person: Rotating) -> None:
-    person.enroll()
+    person.enrolled()
     person.sandbox.state.tier = "basic"
     with pytest.raises(TierError, match="stays in the store") as caught:
         person.advance()
@@ -264,7 +260,7 @@ def test_where_kalshi_registers_by_hand_only_the_rotation_goes_on_after_adopt(pe
 
 
 def test_a_key_can_rotate_itself(person: Rotating) -> None:
-    person.enroll()
+    person.enrolled()
     with person.connect(person.store.key("prod").signer()) as itself:
         rotator = person.rotator(itself)
         rotator.advance("prod")
@@ -276,7 +272,7 @@ def test_a_key_can_rotate_itself(person: Rotating) -> None:
 def test_a_signer_that_slept_through_it_signs_with_the_new_key(
     person: Rotating, token: TestToken, used_before: bool
 ) -> None:
-    person.enroll()
+    person.enrolled()
     with open_store(token.uri) as elsewhere:
         signer = elsewhere.key("prod").signer()
         if used_before:
@@ -296,7 +292,7 @@ def test_what_cannot_be_rotated_says_why(person: Rotating) -> None:
     person.store.generate("minted", KeyType.ED25519)
     with pytest.raises(KeyNotRegisteredError):
         person.advance("minted")
-    old = person.enroll()
+    old = person.enrolled()
     with pytest.raises(KeyProblemError, match="no rotation"):
         person.finish()
     with pytest.raises(KeyProblemError, match="no rotation"):
@@ -308,7 +304,7 @@ def test_what_cannot_be_rotated_says_why(person: Rotating) -> None:
 
 
 def test_two_runs_at_once_one_wins(person: Rotating) -> None:
-    person.enroll()
+    person.enrolled()
     with exclusive(person.store, "prod"):
         for call in (person.advance, person.finish, person.abort, person.enroll):
             with pytest.raises(KeyBusyError, match="another hsm-keys"):
@@ -330,11 +326,11 @@ def test_a_pair_that_another_machine_registered_meanwhile_is_left_to_it(
 
     monkeypatch.setattr(Registrar, "_post", raced)
     with pytest.raises(KeyBusyError, match="at the same moment"):
-        person.enroll()
+        person.enrolled()
     assert len(person.live()) == 1  # the other one's
     monkeypatch.undo()
     monkeypatch.setenv("KALSHI_API_BASE_URL", person.sandbox.base_url)
-    assert person.enroll().api_key_id == next(iter(person.live()))
+    assert person.enrolled().api_key_id == next(iter(person.live()))
 
 
 def test_a_pair_that_another_machine_destroyed_meanwhile_leaves_no_api_key(
@@ -352,6 +348,6 @@ def test_a_pair_that_another_machine_destroyed_meanwhile_leaves_no_api_key(
 
     monkeypatch.setattr(Registrar, "_post", raced)
     with pytest.raises(KeyBusyError, match="destroyed the pair"):
-        person.enroll()
+        person.enrolled()
     assert person.live() == set()
     assert person.in_store() == {}
