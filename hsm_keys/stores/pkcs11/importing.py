@@ -5,8 +5,7 @@ shows that the token takes such keys before anybody relies on it. A mark is remo
 that a private one alone is still a mark. Each run makes a throwaway pair of its own. Whoever takes the mark over puts
 its own in the place of the other one, and then looks whether the key has come; whoever imports the key looks at the
 mark afterwards. So at least one of two runs sees the other one, and gives way. What it has put in is ``NAME+ending``
-until it has gone: `revoke` ends it where the run couldn't. Where the run was killed before it gave way, CKA_ID tells
-the two apart: it is the usual one only after the run has looked.
+until it has gone: `revoke` ends it where the run couldn't.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ from hsm_keys.stores.key_names import ENDING, IMPORTING, check_new_name
 from hsm_keys.stores.pkcs11.attributes import ED25519_OID, read
 from hsm_keys.stores.pkcs11.errors import reason
 from hsm_keys.stores.pkcs11.halves import big_integer, public_template
-from hsm_keys.stores.pkcs11.key_pairs import check_can_sign, destroy_pair, remove_orphans, write_id, write_label
-from hsm_keys.stores.pkcs11.marks import importing_id, passing_registered_id, read_mark, registered_id
+from hsm_keys.stores.pkcs11.key_pairs import check_can_sign, destroy_pair, remove_orphans, write_label
+from hsm_keys.stores.pkcs11.marks import importing_id, read_mark, registered_id
 from hsm_keys.stores.pkcs11.objects import is_ours
 
 if TYPE_CHECKING:
@@ -128,7 +127,7 @@ class Pkcs11Imports(KeyImports):
     def put(self, name: str, private_key: PrivateKey, api_key_id: str, environment: str) -> StoredKey:
         """Put the private half in, bound from its first moment: CKA_ID is part of what is created."""
         check_new_name(name)
-        mark = passing_registered_id(api_key_id, environment)
+        mark = registered_id(api_key_id, environment)
         with self._store.managing("take a key that was made elsewhere") as objects:
             _check_free(objects, name)
             self._to_withdraw[name] = mark
@@ -140,8 +139,6 @@ class Pkcs11Imports(KeyImports):
                     with suppress(ckr.PKCS11Error):  # where labels are fixed, it is left as it is
                         write_label(objects, private, name + ENDING)
                 raise taken_over(name, self._store.describe())
-            with suppress(ckr.PKCS11Error):  # where CKA_ID is fixed, the mark says "registered" just as well
-                write_id(objects, private, registered_id(api_key_id, environment))
             return self._store.key(name)
 
     def withdraw(self, name: str) -> None:
