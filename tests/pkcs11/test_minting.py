@@ -103,6 +103,24 @@ def test_a_maker_whose_public_half_was_taken_leaves_nothing_behind(
         assert list(session_of(store).get_objects()) == []
 
 
+@pytest.mark.parametrize("key_type", [KeyType.ED25519, KeyType.RSA_2048])
+def test_a_maker_whose_pair_was_destroyed_before_it_looked_says_so(
+    token: TestToken, monkeypatch: pytest.MonkeyPatch, key_type: KeyType
+) -> None:
+    original = Objects.public_key_of
+
+    def after_somebody_else(shown: Objects, private: Any) -> Any:
+        monkeypatch.undo()
+        key_pairs.destroy_pair(shown, private)
+        return original(shown, private)
+
+    with open_store(token.uri) as store:
+        monkeypatch.setattr(Objects, "public_key_of", after_somebody_else)
+        with pytest.raises(KeyBusyError, match="it was destroyed again"):
+            store.generate("prod", key_type)
+        assert list(session_of(store).get_objects()) == []
+
+
 def test_a_pair_that_somebody_is_removing_is_no_broken_one(token: TestToken, monkeypatch: pytest.MonkeyPatch) -> None:
     original, half = Objects.pairs, [Pair(1, "prod", b"id", None)]
 

@@ -10,7 +10,7 @@ from pkcs11.constants import DEFAULT, Attribute, MechanismFlag, ObjectClass
 from pkcs11.mechanisms import KeyType as CkKeyType
 from pkcs11.mechanisms import Mechanism
 
-from hsm_keys.errors import StoreError
+from hsm_keys.errors import KeyNotFoundError, StoreError
 from hsm_keys.stores.pkcs11.attributes import ED25519_OID, read
 from hsm_keys.stores.pkcs11.errors import mapped_errors
 from hsm_keys.stores.pkcs11.halves import Unpaired, public_half, public_template
@@ -101,18 +101,28 @@ def make_pair(objects: Objects, name: str, key_type: KeyType, mark: bytes) -> tu
         The private object and the public key.
 
     Raises:
+        KeyNotFoundError: If somebody else has destroyed the pair already.
         StoreError: If the token refuses; what it left of the pair is removed.
     """
     try:
         with mapped_errors(f"make an {key_type} key"):
             _, private = _generate(objects.session, name, key_type, mark)
-            public_key = objects.public_key_of(private)
-            if public_key is None:
-                raise StoreError("the token made a key and doesn't show its public half")
-            return private, public_key
+            return private, _public_half_of(objects, private, name, mark)
     except BaseException:
         _remove(objects, mark)
         raise
+
+
+def _public_half_of(objects: Objects, private: Any, name: str, mark: bytes) -> PublicKey:
+    try:
+        public_key = objects.public_key_of(private)
+    except ckr.ObjectHandleInvalid:  # the object is gone, or more than that: the search tells
+        public_key = None
+    if public_key is None:
+        if not objects.find({Attribute.ID: mark}):
+            raise KeyNotFoundError(f"somebody else destroyed the key {name!r} while it was made")
+        raise StoreError("the token made a key and doesn't show its public half")
+    return public_key
 
 
 def _generate(session: Any, name: str, key_type: KeyType, mark: bytes) -> tuple[Any, Any]:

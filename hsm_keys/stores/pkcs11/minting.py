@@ -14,7 +14,7 @@ from pkcs11 import exceptions as ckr
 from pkcs11.constants import Attribute
 from pkcs11.mechanisms import KeyType as CkKeyType
 
-from hsm_keys.errors import KeyBusyError, KeyExistsError, StoreError
+from hsm_keys.errors import KeyBusyError, KeyExistsError, KeyNotFoundError, StoreError
 from hsm_keys.stores.pkcs11.attributes import read
 from hsm_keys.stores.pkcs11.errors import mapped_errors
 from hsm_keys.stores.pkcs11.key_pairs import destroy_pair, make_pair, write_id
@@ -74,6 +74,8 @@ class Mint:
     def _made(self, name: str, key_type: KeyType, mark: bytes) -> tuple[Any, PublicKey]:
         try:
             return make_pair(self.objects, name, key_type, mark)
+        except KeyNotFoundError:
+            raise busy(name, self.description, "it was destroyed again") from None
         except StoreError:
             with mapped_errors(f"look up the key {name!r}"):
                 if self.objects.private_keys(name):  # it may have taken our public object for a crash's
