@@ -119,8 +119,8 @@ def _print_frozen(settings: Settings, state: dict[str, Any], *, of: str = "") ->
     elif cancelled is None:
         click.echo(f"{subject}thawed: requests are signed again")
     if cancelled is not None:
-        resting = "unknown" if cancelled["resting"] is None else cancelled["resting"]
-        click.echo(f"{subject}Kalshi cancelled all orders (status {cancelled['status']}); resting now: {resting}")
+        status, resting = cancelled["status"], cancelled["resting"]
+        click.echo(f"{subject}Kalshi cancelled all orders (status {status}); resting now: {resting}")
 
 
 @command(epilog="Example: hsm-keys proxy status --name prod --wait")

@@ -82,8 +82,8 @@ class Cancelling:
         """Cancel everything, look whether anything rests, and go on with both for a minute while signing is frozen.
 
         Returns:
-            ``status`` of Kalshi's answer (None without one), the ``problem`` if it isn't done, and how many orders
-            are ``resting`` (None if that isn't known).
+            ``status`` of Kalshi's answer (None without one), the ``problem`` if it isn't known to be done, and how many
+            orders are ``resting`` (None if that isn't known).
         """
         report = await self._cancel()
         self._follows_until = asyncio.get_running_loop().time() + _LATE_S
@@ -94,17 +94,15 @@ class Cancelling:
 
     async def _cancel(self) -> dict[str, Any]:
         status, problem = await self._sent("DELETE", self._paths[0])
-        done = status is not None and status < HTTPStatus.MULTIPLE_CHOICES
         self._judge.reservations.on_doubt()
         resting = await self._resting()
-        if status is not None and not done:
-            problem = f"Kalshi refused to cancel, with status {status}"
+        problem = problem or _doubt(status, resting, frozen=self._judge.frozen)
         report = {"status": status, "problem": problem, "resting": resting}
         rest = "not known" if resting is None else resting
-        if done:
-            _log.warning("Kalshi cancelled all orders; resting now: %s", rest)
-        else:
+        if problem:
             _log.error("it isn't confirmed that all orders are cancelled: %s; resting now: %s", problem, rest)
+        else:
+            _log.warning("Kalshi cancelled all orders; resting now: %s", rest)
         try:
             self._trail.append("cancel_all", status=status, resting=resting)
         except AuditError as error:
@@ -123,10 +121,7 @@ class Cancelling:
         status, _ = await self._sent("GET", self._paths[1], body)
         if status != HTTPStatus.OK:
             return None
-        try:
-            return len(json.loads(body)["orders"])
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return None
+        return _count_of(body)
 
     async def _sent(self, method: str, target: str, body: bytearray | None = None) -> tuple[int | None, str]:
         """Send a request; return the status, or None and why there is none. The answer goes to the body.
@@ -164,3 +159,26 @@ class Cancelling:
             self._quiet.cancel()
         if self._following is not None:
             self._following.cancel()
+
+
+def _count_of(body: bytearray) -> int | None:
+    """Return how many orders Kalshi's list has; None if it isn't one, or none of them is on its first page."""
+    try:
+        answer = json.loads(body)
+        orders = answer["orders"]
+        if not isinstance(orders, list) or (not orders and answer.get("cursor")):
+            return None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return len(orders)
+
+
+def _doubt(status: int | None, resting: int | None, *, frozen: bool) -> str:
+    """Return why it isn't known that everything is cancelled; empty if it is. A status alone may be a gateway's."""
+    if status is not None and status >= HTTPStatus.MULTIPLE_CHOICES:
+        return f"Kalshi refused to cancel, with status {status}"
+    if resting is None:
+        return f"the answer had status {status}, and Kalshi's list of what rests can't be had"
+    if resting and frozen:  # else clients go on, and place new ones
+        return f"after an answer with status {status}, Kalshi lists orders that rest: {resting}"
+    return ""

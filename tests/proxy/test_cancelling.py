@@ -85,6 +85,14 @@ def test_what_kalshi_refuses_isnt_called_cancelled(proxy: RunningProxy, sandbox:
     assert proxy.request("GET", RESTING)[0] == 403
 
 
+@pytest.mark.parametrize("fault", ["status=503", "truncate"])
+def test_what_rests_unknown_isnt_called_cancelled(proxy: RunningProxy, sandbox: SandboxServer, fault: str) -> None:
+    sandbox.faults.add(parse_fault(f"GET /portfolio/orders:{fault}"))
+    status, told = command(proxy, "cancel-all")
+    assert (status, told["error"]["code"]) == (7, "not_cancelled")
+    assert "list of what rests can't be had" in told["error"]["message"]
+
+
 class Kalshi:
     """In place of Kalshi's side: orders that rest, and what was sent."""
 
@@ -174,6 +182,40 @@ def test_a_connection_that_breaks_costs_no_further_signature(
 
     asyncio.run(run())
     assert [record.message.split(" orders")[0] for record in caplog.records] == [said]
+
+
+@pytest.mark.parametrize(
+    ("listed", "frozen", "resting", "is_doubted"),
+    [
+        (b'{"orders": []}', True, 0, False),
+        (b'{"orders": [{}, {}]}', True, 2, True),
+        (b'{"orders": [{}, {}]}', False, 2, False),  # clients go on, and place new ones
+        (b'{"orders": [], "cursor": "further"}', True, None, True),
+        (b'{"orders": {}}', False, None, True),
+        (b'{"orders": "none"}', False, None, True),
+        (b"{}", False, None, True),
+        (b"[]", False, None, True),
+        (b"<html>Sign in to the network</html>", False, None, True),
+    ],
+)
+def test_it_is_done_when_kalshis_list_says_so(
+    listed: bytes, frozen: bool, resting: int | None, is_doubted: bool
+) -> None:
+    class Listing(Kalshi):
+        async def own(self, method: str, target: str, sign: Sign, *, urgent: bool = False) -> tuple[int, bytes]:
+            answer = await super().own(method, target, sign, urgent=urgent)
+            return (200, listed) if method == "GET" else answer
+
+    async def run() -> dict[str, Any]:
+        token = Token(HELD)
+        token.goes_on.set()
+        switch = made(Listing(), token, Judge(frozen=frozen))
+        report = await switch.cancel_all()
+        await switch.close()
+        return report
+
+    report = asyncio.run(run())
+    assert (report["status"], report["resting"], bool(report["problem"])) == (204, resting, is_doubted)
 
 
 def test_what_comes_late_is_cancelled_too_while_frozen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -214,7 +214,8 @@ EXPLANATIONS: Final = {
         1,
     ),
     "not_cancelled": Explanation(
-        "A proxy was to cancel all orders, and Kalshi didn't confirm it: it refused, or no answer came.",
+        "A proxy was to cancel all orders, and Kalshi didn't confirm it: it refused, no answer came, or its list "
+        "of what rests can't be had, or isn't empty while signing is frozen.",
         "Run it again, or cancel the orders where Kalshi shows them; a freeze holds all the same.",
         "hsm-keys proxy freeze --name prod --cancel-all",
         7,
