@@ -120,6 +120,7 @@ def _management(sandbox: Any) -> KalshiClient:
 
 
 def _enroll(story: _Story, store: KeyStore, name: str, sandbox: Any) -> StoredKey:
+    from hsm_keys.kalshi.account import Account
     from hsm_keys.lifecycle.enroll import enroll
 
     with _management(sandbox) as management:
@@ -129,8 +130,7 @@ def _enroll(story: _Story, store: KeyStore, name: str, sandbox: Any) -> StoredKe
             key_type=None,
             scopes=None,
             subaccount=None,
-            management=management,
-            connect=lambda signer: _connect(sandbox, signer),
+            account=Account(management, lambda signer: _connect(sandbox, signer)),
             report=story.report,
         )
     return enrollment.key
@@ -154,12 +154,13 @@ def _tamper(story: _Story, sandbox: Any, key: StoredKey) -> None:
 
 
 def _rotate(story: _Story, store: KeyStore, name: str, sandbox: Any) -> None:
+    from hsm_keys.kalshi.account import Account
     from hsm_keys.lifecycle.rotate import Rotator
 
     story.step(f"hsm-keys rotate {name}")
     old = store.key(name)
     with _connect(sandbox, old.signer()) as client, _management(sandbox) as management:
-        rotator = Rotator(store, management, lambda signer: _connect(sandbox, signer), story.report)
+        rotator = Rotator(store, Account(management, lambda signer: _connect(sandbox, signer)), story.report)
         rotator.advance(name)
         story.step(f"hsm-keys rotate {name} --finish, while a program still has the old key open")
         rotator.finish(name, keep_old=False)

@@ -78,6 +78,7 @@ def enroll(
 
     The private half never leaves the store. Killed or refused half way, the same command goes on from there.
     """
+    from hsm_keys.kalshi.account import Account
     from hsm_keys.lifecycle import enroll as lifecycle
     from hsm_keys.signing.algorithms import KeyType
 
@@ -100,8 +101,7 @@ def enroll(
                 key_type=kind,
                 scopes=list(scopes) or None,
                 subaccount=subaccount,
-                management=management,
-                connect=connect,
+                account=Account(management, connect),
                 report=report,
             )
         print_enrollment(settings, enrollment)

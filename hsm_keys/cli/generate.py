@@ -53,6 +53,7 @@ def generate(
     it was made outside of the store: `enroll` is the better way wherever it is open. Killed half way, the same command
     goes on from there.
     """
+    from hsm_keys.kalshi.account import Account
     from hsm_keys.lifecycle.generate import Generator
     from hsm_keys.lifecycle.made_by_kalshi import KalshiGenerator
     from hsm_keys.lifecycle.registering import ApiKeyRequest
@@ -70,14 +71,15 @@ def generate(
                 management_client(connect, [store], auth, report) as management,
             ):
                 print_enrollment(
-                    settings, Generator(store, KalshiGenerator(wanted, kind, management, connect, report)).run()
+                    settings,
+                    Generator(store, KalshiGenerator(wanted, kind, Account(management, connect), report)).run(),
                 )
             return
         from hsm_keys.lifecycle.to_file import generate_to_file
 
         with _storeless_management(settings, connect, auth, report) as management:
             print_enrollment(
-                settings, generate_to_file(to_file, KalshiGenerator(wanted, kind, management, connect, report))
+                settings, generate_to_file(to_file, KalshiGenerator(wanted, kind, Account(management, connect), report))
             )
 
 

@@ -53,6 +53,7 @@ def revoke(
     The key is named by its name in the store, its API key id, or its name at Kalshi. Killed half way, the same command
     goes on from there.
     """
+    from hsm_keys.kalshi.account import Account
     from hsm_keys.lifecycle.revoke import Revoker, discard, finish_scheduled
 
     if never_registered and not destroy:
@@ -71,7 +72,7 @@ def revoke(
                 raise no_manager(connect, [store])
             else:
                 with connect(signer) as management:
-                    revoker = Revoker(store, management, connect, report)
+                    revoker = Revoker(store, Account(management, connect), report)
                     plan = revoker.plan(name, destroy=destroy, force=force, never_registered=never_registered)
                     confirm(_consequences(plan, store, management), yes=yes, report=report)
                     outcome = revoker.carry_out(plan)

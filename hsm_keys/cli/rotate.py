@@ -79,6 +79,7 @@ def rotate(
         raise click.UsageError("--abort goes back: it can't be combined with --finish, --grace or --keep-old")
     if finish and grace is not None:
         raise click.UsageError("--finish ends the old key now, --grace later: give one of them")
+    from hsm_keys.kalshi.account import Account
     from hsm_keys.lifecycle.rotate import Rotator
     from hsm_keys.lifecycle.rotation_marks import Stage
     from hsm_keys.stores.key_names import check_new_name
@@ -89,7 +90,7 @@ def rotate(
         stage = Stage.read(store, name)
         leaver = _about_to_end(stage, abort=abort)
         with management_client(connect, [store], auth, report, prefer=name, avoid=leaver) as management:
-            rotator = Rotator(store, management, connect, report)
+            rotator = Rotator(store, Account(management, connect), report)
             if abort:
                 rotation = rotator.abort(name)
             else:

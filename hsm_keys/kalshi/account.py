@@ -41,6 +41,15 @@ class Account:
         """The name of the account's environment, as stores keep it beside a key."""
         return self.client.environment
 
+    @property
+    def manager_id(self) -> str:
+        """The id of the API key that signs the management calls."""
+        return self.client.signer.api_key_id
+
+    def list_now(self) -> list[ApiKey]:
+        """Ask for the list again, and return the account's API keys; raises as ``answer`` does."""
+        return self.client.api_keys.list().api_keys
+
     @property  # cached_property holds one lock for all accounts up to Python 3.11, here while Kalshi answers
     def answer(self) -> ListApiKeysResponse:
         """Kalshi's list, with what comes beside it.

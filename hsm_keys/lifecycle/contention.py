@@ -33,8 +33,7 @@ from hsm_keys.stores.marks import Claim, Intent
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hsm_keys.inspecting.proof_of_possession import Connect
-    from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.kalshi.account import Account
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = ["AGAIN", "Contention"]
@@ -47,17 +46,13 @@ class Contention:
 
     Args:
         store: Where the private halves are.
-        management: Signs the management calls.
-        connect: Makes a client of the same environment for another signer.
+        account: Where the API keys are.
         report: Called with a line for people.
     """
 
-    def __init__(
-        self, store: KeyStore, management: KalshiClient, connect: Connect, report: Callable[[str], None]
-    ) -> None:
+    def __init__(self, store: KeyStore, account: Account, report: Callable[[str], None]) -> None:
         self._store = store
-        self._management = management
-        self._connect = connect
+        self._account = account
         self._report = report
 
     def begin(self, key: StoredKey, claim: Claim | None = None) -> StoredKey:
@@ -69,7 +64,7 @@ class Contention:
             KeyBusyError: If somebody has, or has registered it.
             WrongEnvironmentError: If somebody is registering it in another environment.
         """
-        environment = self._management.environment
+        environment = self._account.environment
         now = self._now(key)
         check_environment(key.name, now.environment if now else None, environment)
         try:
@@ -126,8 +121,8 @@ class Contention:
     def _registrations(self, key: StoredKey) -> list[str]:
         public_key = key.public_key()
         others = (kept.api_key_id for kept in self._store.keys() if kept.public_key() != public_key)
-        candidates = unclaimed(self._management.api_keys.list().api_keys, others)
-        return list(find_registrations(self._connect, key, candidates))
+        candidates = unclaimed(self._account.list_now(), others)
+        return list(find_registrations(self._account.connect, key, candidates))
 
     def give_way(self, key: StoredKey, api_key_id: str) -> str:
         """Delete an API key that this run has made, if nobody takes it; return what became of it, a clause.
@@ -136,7 +131,7 @@ class Contention:
             key: The pair; Kalshi lists another API key of it.
             api_key_id: The API key.
         """
-        send = self._management.api_keys.prepare_delete(api_key_id)
+        send = self._account.client.api_keys.prepare_delete(api_key_id)
         claim = Claim(Intent.LEAVES, api_key_id)
         if not self._is_claimed(key, api_key_id):
             self._say_so(key, claim)

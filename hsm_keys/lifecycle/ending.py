@@ -40,8 +40,7 @@ from hsm_keys.signing.environments import check_environment
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hsm_keys.inspecting.proof_of_possession import Connect
-    from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.kalshi.account import Account
     from hsm_keys.stores.base import StoredKey
 
 __all__ = ["LATE_S", "SETTLE_S", "end_api_key", "end_unused", "outwait", "settle"]
@@ -77,8 +76,7 @@ def outwait(what: str, before: str, report: Callable[[str], None]) -> None:
 
 
 def end_api_key(
-    management: KalshiClient,
-    connect: Connect,
+    account: Account,
     api_key_id: str,
     key: StoredKey | None,
     report: Callable[[str], None],
@@ -88,8 +86,7 @@ def end_api_key(
     """Delete an API key, and prove that it is dead. One that is gone already is fine, where that can be proved.
 
     Args:
-        management: Signs the deletion; may be the very key that is deleted.
-        connect: Makes a client of the same environment for another signer.
+        account: Where the API key is; what signs for it may be that very key.
         api_key_id: What to delete.
         key: Its private half, which signs the proof; None if it isn't at hand.
         report: Called with a line for people.
@@ -103,8 +100,8 @@ def end_api_key(
         EndNotProvedError: If nothing proves that it is dead.
     """
     if key is not None:
-        check_environment(key.name, key.environment, management.environment)
-    end = _End(management, connect, api_key_id, key)
+        check_environment(key.name, key.environment, account.environment)
+    end = _End(account, api_key_id, key)
     listed = end.is_listed()
     if listed is None and not begun:
         raise end.unproved(
@@ -124,7 +121,7 @@ def end_api_key(
         return
     if not lived and (key is None or not is_going(key)):
         raise end.unproved(
-            f"Kalshi doesn't know it in the environment {management.environment}: it was deleted there, "
+            f"Kalshi doesn't know it in the environment {account.environment}: it was deleted there, "
             "or belongs to another environment or account",
             "see what there is with `hsm-keys list`, and choose the environment with --env or --base-url"
             if key is None
@@ -135,12 +132,11 @@ def end_api_key(
         report(f"{key.name!r} signs nothing any more, so there is no proof but Kalshi's word")
 
 
-def end_unused(management: KalshiClient, connect: Connect, api_key_id: str, report: Callable[[str], None]) -> None:
+def end_unused(account: Account, api_key_id: str, report: Callable[[str], None]) -> None:
     """Delete an API key that Kalshi has just made or listed, and nobody uses; that it is gone already is as good.
 
     Args:
-        management: Signs the deletion.
-        connect: Makes a client of the same environment for another signer.
+        account: Where the API key is.
         api_key_id: What to delete.
         report: Called with a line for people.
 
@@ -149,18 +145,17 @@ def end_unused(management: KalshiClient, connect: Connect, api_key_id: str, repo
         OutcomeUnknownError: If the answer was lost and Kalshi lists it still.
     """
     try:
-        end_api_key(management, connect, api_key_id, None, report)
+        end_api_key(account, api_key_id, None, report)
     except EndNotProvedError:
         settle()  # another run has deleted it; or it is so new that it isn't known everywhere
-        end_api_key(management, connect, api_key_id, None, report, begun=True)
+        end_api_key(account, api_key_id, None, report, begun=True)
 
 
 class _End:
     """The end of one API key: deleting it, and looking whether it is dead."""
 
-    def __init__(self, management: KalshiClient, connect: Connect, api_key_id: str, key: StoredKey | None) -> None:
-        self._management = management
-        self._connect = connect
+    def __init__(self, account: Account, api_key_id: str, key: StoredKey | None) -> None:
+        self._account = account
         self._api_key_id = api_key_id
         self._key = key
 
@@ -179,27 +174,27 @@ class _End:
             EndNotProvedError: If what came isn't the account's list.
         """
         try:
-            ids = {listing.api_key_id for listing in self._management.api_keys.list().api_keys}
+            ids = {listing.api_key_id for listing in self._account.list_now()}
         except UnauthorizedError as error:
             if not self._signs_itself():
                 raise
             if says_unknown(error):
                 return None
             raise self.unproved(error.message, error.hint) from None
-        if self._management.signer.api_key_id not in ids:
+        if self._account.manager_id not in ids:
             raise self.unproved(
-                f"the list that came doesn't name {self._management.signer.api_key_id}, which signed for it",
+                f"the list that came doesn't name {self._account.manager_id}, which signed for it",
                 "check the base URL, and what stands between; or let another API key sign: --auth NAME",
             )
         return self._api_key_id in ids
 
     def _signs_itself(self) -> bool:
-        return self._management.signer.api_key_id == self._api_key_id
+        return self._account.manager_id == self._api_key_id
 
     def delete(self, *, lived: bool) -> bool:
         """Delete, and tell whether it was there; an answer that was lost is settled by looking."""
         try:
-            self._management.api_keys.delete(self._api_key_id)
+            self._account.client.api_keys.delete(self._api_key_id)
         except NotFoundError:
             return False
         except UnauthorizedError as error:
@@ -249,7 +244,7 @@ class _End:
     def _is_taken(self) -> bool:
         if self._key is None:
             return False
-        standing = standing_of(self._connect, self._key, self._api_key_id)
+        standing = standing_of(self._account.connect, self._key, self._api_key_id)
         if standing is Standing.REFUSED:
             raise self.unproved(
                 "Kalshi refuses its signature (401), and doesn't say that it doesn't know the key",

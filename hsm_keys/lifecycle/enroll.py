@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from hsm_keys.inspecting.proof_of_possession import Connect
-    from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.kalshi.account import Account
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = ["Enrollment", "adopt", "enroll", "enroll_offline"]
@@ -126,8 +126,7 @@ def enroll(
     key_type: KeyType | None,
     scopes: Sequence[str] | None,
     subaccount: int | None,
-    management: KalshiClient,
-    connect: Connect,
+    account: Account,
     report: Callable[[str], None],
 ) -> Enrollment:
     """Take a key from nothing, or from where an earlier run stopped, to registered and proved.
@@ -138,8 +137,7 @@ def enroll(
         key_type: What to make; None makes RSA-2048.
         scopes: What the API key may do; None is Kalshi's default, ``read`` and ``write``.
         subaccount: Restricts the API key to one subaccount, 0 to 63.
-        management: Signs the management calls, with a key that may manage keys.
-        connect: Makes a client of the same environment for another signer.
+        account: Where to register it; what signs for it may manage API keys.
         report: Called with a line for people after each step.
 
     Raises:
@@ -155,14 +153,14 @@ def enroll(
     new_key_fields(name, scopes, subaccount)
     with exclusive(store, name):
         store.mend(name)
-        _check_remainder(store, name, management.environment)
-        listed = management.api_keys.list().api_keys  # also shows, before anything is made, that we may ask
-        check_manages(management.signer.api_key_id, listed)
+        _check_remainder(store, name, account.environment)
+        listed = account.list_now()  # also shows, before anything is made, that we may ask
+        check_manages(account.manager_id, listed)
         if scopes is None:
             report(MOVES_MONEY)
         minted, new = _mint(store, name, key_type, report)
         wanted = ApiKeyRequest(name, scopes, subaccount, by_hand=_BY_HAND.format(name=name))
-        registrar = Registrar(store, management, connect, report)
+        registrar = Registrar(store, account, report)
         key, api_key_id = registrar.register(minted.key, wanted, listed, new=new)
     return Enrollment(key, minted.custody, api_key_id)
 

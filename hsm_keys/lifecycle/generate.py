@@ -85,7 +85,7 @@ class Generator:
             if pending is None:
                 self._check_not_stored()
             else:
-                check_environment(self._name, pending.environment, self._kalshi.environment)
+                check_environment(self._name, pending.environment, self._kalshi.account.environment)
             if pending is not None and pending.key is None:
                 self._report(f"an earlier run was interrupted: waiting {SETTLE_S:.0f} s for what it asked of Kalshi")
                 settle()  # Kalshi may still be making a pair, and it can't be deleted before it is listed
@@ -112,7 +112,7 @@ class Generator:
         """
         keys = self._store.keys() if namesakes else []
         unbound = [key for key in keys if key.api_key_id is None and signs(key)]
-        used = {find_registration(self._kalshi.connect, key, namesakes) for key in unbound}
+        used = {find_registration(self._kalshi.account.connect, key, namesakes) for key in unbound}
         used |= {key.api_key_id for key in keys}  # one may have been bound since the namesakes were looked up
         return [api_key for api_key in namesakes if api_key.api_key_id not in used]
 
@@ -141,7 +141,7 @@ class Generator:
 
     def _try_out(self) -> None:
         """Leave the mark, and make sure that the store keeps in what is put into it."""
-        throwaway = self._imports.prepare(self._name, self._kalshi.key_type, self._kalshi.environment)
+        throwaway = self._imports.prepare(self._name, self._kalshi.key_type, self._kalshi.account.environment)
         if throwaway is not None:
             try:
                 prove_imported(throwaway, throwaway.public_key(), KALSHI)
@@ -168,7 +168,7 @@ class Generator:
     def _import(self, pair: GeneratedPair) -> StoredKey:
         """Put the private half into the store; if it doesn't go in, the API key is of no use and is deleted again."""
         try:
-            key = self._imports.put(self._name, pair.private_key, pair.api_key_id, self._kalshi.environment)
+            key = self._imports.put(self._name, pair.private_key, pair.api_key_id, self._kalshi.account.environment)
         except KeyBusyError:
             self._kalshi.delete(pair.api_key_id)
             self._imports.withdraw(self._name)
@@ -215,7 +215,7 @@ class Generator:
                 hint=f"give --key-type {key.key_type} to finish that one",
             )
         self._report(f"picked up the key {self._name!r}, which an interrupted run put into the store")
-        api_key_id = key.api_key_id or find_registration(self._kalshi.connect, key, namesakes)
+        api_key_id = key.api_key_id or find_registration(self._kalshi.account.connect, key, namesakes)
         if api_key_id is None:
             raise KalshiError(
                 f"the store has the key {self._name!r} that Kalshi made, and none of the API keys that Kalshi lists "
@@ -231,10 +231,10 @@ class Generator:
     def _conclude(self, key: StoredKey, api_key_id: str) -> Enrollment:
         """Prove the key, here and at Kalshi; bind it where putting it in didn't; remove the mark."""
         custody = prove_imported(key, key.public_key(), KALSHI)
-        prove_registration(self._kalshi.connect, key, api_key_id)
+        prove_registration(self._kalshi.account.connect, key, api_key_id)
         self._report("proved it: Kalshi answered a request signed in the store")
         if key.api_key_id != api_key_id:
-            key = bind(self._store, key, api_key_id, self._kalshi.environment, self._report)
+            key = bind(self._store, key, api_key_id, self._kalshi.account.environment, self._report)
         self._imports.end(self._name)
         self._report(f"custody: {custody.verdict}: copies may exist (`hsm-keys enroll` makes keys that have none)")
         return Enrollment(key, custody, api_key_id)

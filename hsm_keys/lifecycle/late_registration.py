@@ -25,21 +25,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from hsm_keys.inspecting.proof_of_possession import Connect
-    from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.kalshi.account import Account
     from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.stores.base import StoredKey
 
 __all__ = ["check_no_other_registration", "find_last_registration", "find_late_registration"]
 
 
-def find_late_registration(
-    management: KalshiClient, connect: Connect, key: StoredKey, claimed: Collection[str | None]
-) -> ApiKey | None:
+def find_late_registration(account: Account, key: StoredKey, claimed: Collection[str | None]) -> ApiKey | None:
     """Return what Kalshi lists for a minted key; None if two looks, with some time between, find nothing.
 
     Args:
-        management: Signs the listing.
-        connect: Makes a client of the same environment for another signer.
+        account: Where the API keys are.
         key: The key.
         claimed: The API keys that the store's keys are bound to: it is none of them.
 
@@ -47,16 +44,15 @@ def find_late_registration(
         KalshiError: If Kalshi refuses the listing, or its answers say nothing about the key.
         NetworkError: If there is no answer.
     """
-    listing = _look(management, connect, key, claimed)
+    listing = _look(account, key, claimed)
     if listing is None:
         settle()
-        listing = _look(management, connect, key, claimed)
+        listing = _look(account, key, claimed)
     return listing
 
 
 def find_last_registration(
-    management: KalshiClient,
-    connect: Connect,
+    account: Account,
     key: StoredKey,
     claimed: Collection[str | None],
     report: Callable[[str], None],
@@ -64,8 +60,7 @@ def find_last_registration(
     """Return what Kalshi lists for a pair that is to be destroyed; None if it lists nothing, and won't any more.
 
     Args:
-        management: Signs the listing.
-        connect: Makes a client of the same environment for another signer.
+        account: Where the API keys are.
         key: The pair, read after it got the name that says that it is to end.
         claimed: The API keys that the store's keys are bound to: it is none of them.
         report: Called with a line for people.
@@ -74,16 +69,16 @@ def find_last_registration(
         KalshiError: If Kalshi refuses the listing, or its answers say nothing about the key.
         NetworkError: If there is no answer.
     """
-    listing = find_late_registration(management, connect, key, claimed)
+    listing = find_late_registration(account, key, claimed)
     if listing is None and key.registering:
         outwait(f"a registration of {key.name!r}", "anything is destroyed", report)
-        listing = find_late_registration(management, connect, key, claimed)
+        listing = find_late_registration(account, key, claimed)
     return listing
 
 
-def _look(management: KalshiClient, connect: Connect, key: StoredKey, claimed: Collection[str | None]) -> ApiKey | None:
-    candidates = unclaimed(management.api_keys.list().api_keys, claimed)
-    api_key_id = find_registration(connect, key, candidates)
+def _look(account: Account, key: StoredKey, claimed: Collection[str | None]) -> ApiKey | None:
+    candidates = unclaimed(account.list_now(), claimed)
+    api_key_id = find_registration(account.connect, key, candidates)
     return next((listing for listing in candidates if listing.api_key_id == api_key_id), None)
 
 

@@ -25,8 +25,7 @@ from hsm_keys.signing.pem import load_private_key
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from hsm_keys.inspecting.proof_of_possession import Connect
-    from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.kalshi.account import Account
     from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.lifecycle.registering import ApiKeyRequest
     from hsm_keys.signing.algorithms import PrivateKey
@@ -64,8 +63,7 @@ class KalshiGenerator:
     Args:
         wanted: What is asked for.
         key_type: RSA-2048 or Ed25519.
-        management: Signs the management calls.
-        connect: Makes a client of the same environment for another signer.
+        account: Where Kalshi has them made.
         report: Called with a line for people after each step.
 
     Raises:
@@ -76,8 +74,7 @@ class KalshiGenerator:
         self,
         wanted: ApiKeyRequest,
         key_type: KeyType,
-        management: KalshiClient,
-        connect: Connect,
+        account: Account,
         report: Callable[[str], None],
     ) -> None:
         new_key_fields(wanted.name, wanted.scopes, wanted.subaccount)
@@ -85,11 +82,9 @@ class KalshiGenerator:
             raise UsageError(f"Kalshi makes no {key_type} keys", hint="use one of " + ", ".join(_KALSHIS_WORDS))
         self.name = wanted.name
         self.key_type = key_type
-        self.connect = connect
         self.report = report
         self._wanted = wanted
-        self._management = management
-        self.environment = management.environment
+        self.account = account
 
     def listed(self) -> list[ApiKey]:
         """Return the account's API keys.
@@ -97,8 +92,8 @@ class KalshiGenerator:
         Raises:
             KeyProblemError: If the key that signs the management calls can't manage API keys.
         """
-        listed = self._management.api_keys.list().api_keys
-        check_manages(self._management.signer.api_key_id, listed)
+        listed = self.account.list_now()
+        check_manages(self.account.manager_id, listed)
         return listed
 
     def tell_rights(self) -> None:
@@ -154,7 +149,7 @@ class KalshiGenerator:
 
     def _post(self) -> GeneratedPair:
         try:
-            answer = self._management.api_keys.generate(
+            answer = self.account.client.api_keys.generate(
                 self.name,
                 key_type=_KALSHIS_WORDS[self.key_type],
                 scopes=self._wanted.scopes,
@@ -204,4 +199,4 @@ class KalshiGenerator:
         Raises:
             OutcomeUnknownError: If the answer was lost and Kalshi lists it still.
         """
-        end_unused(self._management, self.connect, api_key_id, self.report)
+        end_unused(self.account, api_key_id, self.report)

@@ -31,8 +31,7 @@ from hsm_keys.lifecycle.rights import check_asked, describe_rights
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from hsm_keys.inspecting.proof_of_possession import Connect
-    from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.kalshi.account import Account
     from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.stores.base import KeyStore, StoredKey
 
@@ -67,20 +66,16 @@ class Registrar:
 
     Args:
         store: Where the private halves are.
-        management: Signs the management calls.
-        connect: Makes a client of the same environment for another signer.
+        account: Where the API keys are.
         report: Called with a line for people after each step.
     """
 
-    def __init__(
-        self, store: KeyStore, management: KalshiClient, connect: Connect, report: Callable[[str], None]
-    ) -> None:
+    def __init__(self, store: KeyStore, account: Account, report: Callable[[str], None]) -> None:
         self._store = store
-        self._management = management
-        self._connect = connect
+        self._account = account
         self._report = report
-        self._environment = management.environment
-        self._contention = Contention(store, management, connect, report)
+        self._environment = account.environment
+        self._contention = Contention(store, account, report)
 
     def register(
         self, key: StoredKey, wanted: ApiKeyRequest, listed: Sequence[ApiKey], *, new: bool
@@ -121,7 +116,7 @@ class Registrar:
                 self._report(f"note: Kalshi has another API key called {wanted.name!r}, not in this store: {ids}")
             api_key_id = self._post(key, wanted, listed)
         registered = self._bind(key, api_key_id)
-        prove_registration(self._connect, registered, api_key_id)
+        prove_registration(self._account.connect, registered, api_key_id)
         self._store.mend(registered.name)
         self._report("proved it: Kalshi answered a request signed in the store")
         return registered, api_key_id
@@ -129,7 +124,7 @@ class Registrar:
     def _picked_up(self, key: StoredKey, wanted: ApiKeyRequest, claimed: Collection[str | None]) -> str | None:
         """Return the API key that an earlier run has registered for the key, and that nobody deletes; None if none."""
         self._contention.outwait_leaving(key)
-        listing = find_late_registration(self._management, self._connect, key, claimed)
+        listing = find_late_registration(self._account, key, claimed)
         if listing is None:
             return None
         if not wanted.as_listed:
@@ -153,7 +148,7 @@ class Registrar:
     def _delete(self, api_key_id: str) -> str:
         """Delete what this run registered, and return what became of it."""
         try:
-            end_unused(self._management, self._connect, api_key_id, self._report)
+            end_unused(self._account, api_key_id, self._report)
         except HsmKeysError as error:
             return f"may still be there ({error.message}): end it with `hsm-keys revoke {api_key_id}`"
         return "was deleted again"
@@ -197,7 +192,7 @@ class Registrar:
             return self._create_as(key, wanted, wanted.spare_name)
 
     def _create_as(self, key: StoredKey, wanted: ApiKeyRequest, name: str) -> str:
-        create = self._management.api_keys.prepare_create(
+        create = self._account.client.api_keys.prepare_create(
             name=name,
             public_key=key.public_pem(),
             scopes=wanted.scopes,
@@ -220,10 +215,10 @@ class Registrar:
         return found
 
     def _new_registrations(self, key: StoredKey, before: Sequence[ApiKey]) -> list[str]:
-        return list(find_registrations(self._connect, key, self._new_since(before)))
+        return list(find_registrations(self._account.connect, key, self._new_since(before)))
 
     def _new_since(self, before: Sequence[ApiKey]) -> list[ApiKey]:
-        return unclaimed(self._management.api_keys.list().api_keys, (listing.api_key_id for listing in before))
+        return unclaimed(self._account.list_now(), (listing.api_key_id for listing in before))
 
     def _yield_to_others(self, key: StoredKey, api_key_id: str, before: Sequence[ApiKey]) -> None:
         """Give way if another machine registered the same pair meanwhile.
@@ -231,7 +226,7 @@ class Registrar:
         Of two that posted, the later one sees both in this list, and gives way.
         """
         others = [listed for listed in self._new_since(before) if listed.api_key_id != api_key_id]
-        other = find_registration(self._connect, key, others)
+        other = find_registration(self._account.connect, key, others)
         if other is None:
             return
         ending = self._contention.give_way(key, api_key_id)

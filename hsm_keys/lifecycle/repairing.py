@@ -54,7 +54,7 @@ def _bound(repair: Bind, stores: Sequence[KeyStore], account: Account, report: C
         check_environment(key.name, key.environment, account.environment)
         prove_registration(account.connect, key, repair.api_key_id)
         if key.ours and key.api_key_id is None:  # else nobody registers it
-            contention = Contention(store, account.client, account.connect, report)
+            contention = Contention(store, account, report)
             contention.outwait_leaving(key)
             contention.take(key, repair.api_key_id)
         report(str(repair))

@@ -45,8 +45,7 @@ from hsm_keys.stores.ownership import check_ours, ours
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from hsm_keys.inspecting.proof_of_possession import Connect
-    from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.kalshi.account import Account
     from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.stores.base import KeyStore, StoredKey
 
@@ -122,17 +121,13 @@ class Revoker:
 
     Args:
         store: Where the private halves may be.
-        management: Signs the management calls; may be the very key that is to end.
-        connect: Makes a client of the same environment for another signer.
+        account: Where the API keys are; what signs for it may be the very key that is to end.
         report: Called with a line for people after each step.
     """
 
-    def __init__(
-        self, store: KeyStore, management: KalshiClient, connect: Connect, report: Callable[[str], None]
-    ) -> None:
+    def __init__(self, store: KeyStore, account: Account, report: Callable[[str], None]) -> None:
         self._store = store
-        self._management = management
-        self._connect = connect
+        self._account = account
         self._report = report
 
     def plan(self, word: str, *, destroy: bool, force: bool, never_registered: bool = False) -> Revocation:
@@ -165,7 +160,7 @@ class Revoker:
             raise
         self._check_something_to_do(target, destroy=destroy)
         if destroy and target.key is not None and target.api_key_id is None and not never_registered:
-            _check_not_elsewhere(target.key, self._management.environment)
+            _check_not_elsewhere(target.key, self._account.environment)
         managers = [entry for entry in listed if entry.api_key_id != target.api_key_id and manages_keys(entry)]
         if not managers and not force and target.listing is not None and may_manage(target.listing):
             raise KeyProblemError(
@@ -175,7 +170,7 @@ class Revoker:
             )
         if destroy and target.key is not None:
             others = unclaimed(listed, (key.api_key_id for key in keys))
-            check_no_other_registration(self._connect, target.key, others, target.api_key_id)
+            check_no_other_registration(self._account.connect, target.key, others, target.api_key_id)
         return Revocation(target, destroy, tuple(managers))
 
     def carry_out(self, plan: Revocation) -> Revoked:
@@ -226,11 +221,11 @@ class Revoker:
         """
         if target.api_key_id is None and can_sign(key):
             claimed = {kept.api_key_id for kept in self._store.keys()}
-            listing = find_last_registration(self._management, self._connect, key, claimed, self._report)
+            listing = find_last_registration(self._account, key, claimed, self._report)
             if listing is not None:
                 target = replace(target, api_key_id=listing.api_key_id, listing=listing)
-                others = unclaimed(self._management.api_keys.list().api_keys, claimed)
-                check_no_other_registration(self._connect, key, others, listing.api_key_id)
+                others = unclaimed(self._account.list_now(), claimed)
+                check_no_other_registration(self._account.connect, key, others, listing.api_key_id)
         return replace(target, key=key)
 
     def _end_import(self, key: StoredKey | None) -> None:
@@ -243,12 +238,12 @@ class Revoker:
     def _end(self, target: Target, api_key_id: str, key: StoredKey | None, *, destroy: bool) -> StoredKey | None:
         """End the API key; return the pair, under the name that it has then."""
         name = key.name if key else ""
-        own = self._management.signer.api_key_id == api_key_id
+        own = self._account.manager_id == api_key_id
         if key and own and destroy and target.listing and "+" not in name:
             key = self._rename(key, name + ENDING)
         begun = key is not None and key.name.endswith(ENDING)
         try:
-            end_api_key(self._management, self._connect, api_key_id, key, self._report, begun=begun)
+            end_api_key(self._account, api_key_id, key, self._report, begun=begun)
         except RefusedError:
             # Nothing was deleted, in this run at least. After any other error it may be dead, and where Kalshi didn't
             # list it, an earlier run may have deleted it: then the mark is all that proves it.
@@ -264,12 +259,12 @@ class Revoker:
 
     def _target(self, word: str, keys: Sequence[StoredKey]) -> tuple[Target, Sequence[ApiKey]]:
         for key in keys_named(word, keys):  # before anything is asked: Kalshi's answers here say nothing of it
-            check_environment(key.name, key.environment, self._management.environment)
+            check_environment(key.name, key.environment, self._account.environment)
         try:
-            listed = self._management.api_keys.list().api_keys
+            listed = self._account.list_now()
         except UnauthorizedError as error:
             target = find_target(word, keys, [])
-            if target.api_key_id != self._management.signer.api_key_id:
+            if target.api_key_id != self._account.manager_id:
                 raise
             if says_unknown(error) and target.key is not None and target.key.name.endswith(ENDING):
                 return target, []  # an earlier run has ended the very key that signs
@@ -280,7 +275,7 @@ class Revoker:
                 "page makes one)",
             ) from None
         target = find_target(word, keys, listed)
-        check_manages(self._management.signer.api_key_id, listed)
+        check_manages(self._account.manager_id, listed)
         if target.key is not None and target.api_key_id is None:
             target = self._registered(target.key, keys)
         return target, listed
@@ -288,7 +283,7 @@ class Revoker:
     def _registered(self, key: StoredKey, keys: Sequence[StoredKey]) -> Target:
         """Return a minted key with the API key that an interrupted enroll may have registered for it."""
         claimed = {kept.api_key_id for kept in keys}
-        listing = find_late_registration(self._management, self._connect, key, claimed) if can_sign(key) else None
+        listing = find_late_registration(self._account, key, claimed) if can_sign(key) else None
         if listing is None:
             return Target(None, key, None)
         return Target(listing.api_key_id, key, listing, "an interrupted enroll registered it, and didn't bind the id")

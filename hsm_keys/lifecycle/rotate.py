@@ -44,8 +44,7 @@ from hsm_keys.stores.key_names import ABORTING, FINISHING, RETIRED, ROTATION, SU
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hsm_keys.inspecting.proof_of_possession import Connect
-    from hsm_keys.kalshi.client import KalshiClient
+    from hsm_keys.kalshi.account import Account
     from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.stores.base import KeyStore, StoredKey
 
@@ -76,17 +75,13 @@ class Rotator:
 
     Args:
         store: Where the private halves are.
-        management: Signs the management calls.
-        connect: Makes a client of the same environment for another signer.
+        account: Where the API keys are.
         report: Called with a line for people after each step.
     """
 
-    def __init__(
-        self, store: KeyStore, management: KalshiClient, connect: Connect, report: Callable[[str], None]
-    ) -> None:
+    def __init__(self, store: KeyStore, account: Account, report: Callable[[str], None]) -> None:
         self._store = store
-        self._management = management
-        self._connect = connect
+        self._account = account
         self._report = report
 
     def advance(self, name: str) -> Rotation:
@@ -129,7 +124,7 @@ class Rotator:
                 self._report(f"ended a successor of {name!r} that another machine had begun to make")
             rotation = self._in_grace(stage)
             if rotation.retired is not None:
-                prove_registration(self._connect, rotation.key, _id_of(rotation.key))
+                prove_registration(self._account.connect, rotation.key, _id_of(rotation.key))
                 old = self._condemned(name, rotation.retired, FINISHING, keeps=rotation.key)
                 self._end(old, keep_old=keep_old, name=name)
         return Rotation(rotation.key, rotation.custody, None, "done")
@@ -168,7 +163,7 @@ class Rotator:
             stage = self._stage(name)
             if stage.current is not None and not stage.under_way and self._store.clear(name + SUCCESSOR):
                 self._report(f"ended a successor of {name!r} that had not got its name yet")
-                prove_registration(self._connect, stage.current, _id_of(stage.current))
+                prove_registration(self._account.connect, stage.current, _id_of(stage.current))
                 return Rotation(stage.current, examine_custody(stage.current), None, "aborted")
             if stage.finishing and not self._only_old_lives(stage):
                 raise KeyProblemError(
@@ -176,10 +171,10 @@ class Rotator:
                     hint=f"run it again: hsm-keys rotate {name} --finish",
                 )
             old, new = self._ends_of(name, stage)
-            prove_registration(self._connect, old, _id_of(old))  # else nothing would be left that works
+            prove_registration(self._account.connect, old, _id_of(old))  # else nothing would be left that works
             if stage.retired is not None:
                 settle()  # somebody may have begun to end it: a deletion is carried out, or known, a moment later
-                prove_registration(self._connect, old, _id_of(old))
+                prove_registration(self._account.connect, old, _id_of(old))
                 old, new = RenamesKeys.of(self._store).hand_over(name, taker=old, leaver=new, mark=ABORTING)
                 self._report(f"gave {name!r} back to API key {old.api_key_id}")
             self._end_successor(self._condemned(name, new, ABORTING, keeps=old))
@@ -193,12 +188,12 @@ class Rotator:
         old, new = stage.retired, stage.successor or stage.current
         if old is None or new is None or not can_sign(old) or not can_sign(new) or same(old, new):
             return False
-        dead = standing_of(self._connect, new, _id_of(new)) is Standing.UNKNOWN
-        return dead and accepts(self._connect, old, _id_of(old))
+        dead = standing_of(self._account.connect, new, _id_of(new)) is Standing.UNKNOWN
+        return dead and accepts(self._account.connect, old, _id_of(old))
 
     def _stage(self, name: str) -> Stage:
         for key in in_hand(self._store, name):
-            check_environment(key.name, key.environment, self._management.environment)
+            check_environment(key.name, key.environment, self._account.environment)
         for mark in ("", *ROTATION):
             self._store.mend(name + mark)
         finish_renames(self._store, name)
@@ -229,9 +224,9 @@ class Rotator:
         old, new = stage.retired, stage.successor
         if old is None or new is None or stage.current is not None or not stage.finishing or new.api_key_id is not None:
             return False
-        if not can_sign(old) or not accepts(self._connect, old, _id_of(old)):
+        if not can_sign(old) or not accepts(self._account.connect, old, _id_of(old)):
             return False
-        return not can_sign(new) or find_registration(self._connect, new, self._unclaimed()) is None
+        return not can_sign(new) or find_registration(self._account.connect, new, self._unclaimed()) is None
 
     def _ends_of(self, name: str, stage: Stage) -> tuple[StoredKey, StoredKey]:
         """Return the old and the new key of a rotation under way."""
@@ -251,13 +246,13 @@ class Rotator:
                 hint=f"run it again: hsm-keys rotate {name} --abort",
             )
         self._check_names_free(name, stage)
-        check_no_other_registration(self._connect, old, self._unclaimed(), old.api_key_id)
+        check_no_other_registration(self._account.connect, old, self._unclaimed(), old.api_key_id)
         new = stage.successor
         if new is None or new.api_key_id is None:
             new = self._successor(name, old, new)
         else:
-            prove_registration(self._connect, new, _id_of(new))
-        check_same_rights(name, old, new, self._management.api_keys.list().api_keys)
+            prove_registration(self._account.connect, new, _id_of(new))
+        check_same_rights(name, old, new, self._account.list_now())
         mark = FINISHING if stage.finishing else RETIRED
         taken, left = RenamesKeys.of(self._store).hand_over(name, taker=new, leaver=old, mark=mark)
         self._report(f"{name!r} is now API key {taken.api_key_id}; the old one, {left.api_key_id}, still works")
@@ -280,8 +275,8 @@ class Rotator:
                 f"the key {name!r} was never registered: there is nothing to rotate",
                 hint=f"run `hsm-keys enroll --name {name}`",
             )
-        listed = self._management.api_keys.list().api_keys
-        check_manages(self._management.signer.api_key_id, listed)
+        listed = self._account.list_now()
+        check_manages(self._account.manager_id, listed)
         wanted = wanted_like(name, listing_of(old, listed), listed)
         new = minted or self._store.generate_like(old, name + SUCCESSOR)
         self._report(f"{'picked up' if minted else 'made'} the {new.key_type} key {new.name!r}")
@@ -290,7 +285,7 @@ class Rotator:
         custody = prove_custody(new)
         self._report(f"proved custody: {custody.verdict}, and it signs (verified here)")
         self._check_alone(name, old, new, made=minted is None)
-        registrar = Registrar(self._store, self._management, self._connect, self._report)
+        registrar = Registrar(self._store, self._account, self._report)
         bound, _ = registrar.register(new, wanted, listed, new=minted is None)
         if bound.api_key_id is None:
             raise KeyProblemError(
@@ -301,9 +296,9 @@ class Rotator:
 
     def _registered_again(self, key: StoredKey, old: StoredKey) -> StoredKey:
         """Bind the id that the successor has at Kalshi already, where another machine's bookkeeping wrote over it."""
-        listed = self._management.api_keys.list().api_keys
+        listed = self._account.list_now()
         wanted = wanted_like(key.name, listing_of(old, listed), listed)
-        registrar = Registrar(self._store, self._management, self._connect, self._report)
+        registrar = Registrar(self._store, self._account, self._report)
         return registrar.register(key, wanted, listed, new=False)[0]
 
     def _check_alone(self, name: str, old: StoredKey, new: StoredKey, *, made: bool) -> None:
@@ -326,9 +321,9 @@ class Rotator:
 
     def _end(self, old: StoredKey, *, keep_old: bool, name: str) -> None:
         if not keep_old:
-            check_no_other_registration(self._connect, old, self._unclaimed(), old.api_key_id)
+            check_no_other_registration(self._account.connect, old, self._unclaimed(), old.api_key_id)
         if old.api_key_id is not None:
-            end_api_key(self._management, self._connect, old.api_key_id, old, self._report)
+            end_api_key(self._account, old.api_key_id, old, self._report)
         if keep_old:
             name_of_kept = f"{name}+kept-{(old.api_key_id or 'unknown')[:_KEPT_ID_LENGTH]}"
             old_kept = RenamesKeys.of(self._store).rename(old, name_of_kept)
@@ -341,18 +336,18 @@ class Rotator:
         api_key_id = new.api_key_id
         if api_key_id is None:  # its registration may have been on its way
             claimed = {key.api_key_id for key in self._store.keys()}
-            listing = find_last_registration(self._management, self._connect, new, claimed, self._report)
+            listing = find_last_registration(self._account, new, claimed, self._report)
             api_key_id = listing.api_key_id if listing else None
         if can_sign(new):  # Kalshi may have carried the registration out twice; first the id that is kept nowhere
-            while other := find_registration(self._connect, new, unclaimed(self._unclaimed(), [api_key_id])):
-                end_api_key(self._management, self._connect, other, new, self._report)
+            while other := find_registration(self._account.connect, new, unclaimed(self._unclaimed(), [api_key_id])):
+                end_api_key(self._account, other, new, self._report)
         if api_key_id is not None:
-            end_api_key(self._management, self._connect, api_key_id, new, self._report)
+            end_api_key(self._account, api_key_id, new, self._report)
         self._destroy(new, f"the successor {new.name!r}")
 
     def _unclaimed(self) -> list[ApiKey]:
         """Return Kalshi's list without the API keys that the store's keys are bound to."""
-        listed = self._management.api_keys.list().api_keys
+        listed = self._account.list_now()
         return unclaimed(listed, (key.api_key_id for key in self._store.keys()))
 
     def _destroy(self, key: StoredKey, what: str) -> None:

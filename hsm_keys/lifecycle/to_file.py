@@ -94,7 +94,7 @@ def generate_to_file(path: str, kalshi: KalshiGenerator) -> Enrollment:
         OutcomeUnknownError: If it isn't known whether Kalshi made a pair; the next run finds out.
     """
     name, target = check_new_name(kalshi.name), Path(path).absolute()
-    part = _part_of(target, kalshi.environment)
+    part = _part_of(target, kalshi.account.environment)
     interrupted = part.exists()
     if os.path.lexists(target) and not interrupted:
         raise UsageError(f"{target} exists already; nothing was done", hint="name a file that doesn't exist yet")
@@ -116,7 +116,7 @@ def generate_to_file(path: str, kalshi: KalshiGenerator) -> Enrollment:
         else:
             kalshi.delete_lost(namesakes)
             key = _made(target, part, descriptor, kalshi, listed)
-    prove_registration(kalshi.connect, key, str(key.api_key_id))
+    prove_registration(kalshi.account.connect, key, str(key.api_key_id))
     kalshi.report("proved it: Kalshi answered a request signed with it")
     return Enrollment(key, CustodyReport(tuple(key.custody_facts())), key.api_key_id)
 
@@ -168,7 +168,9 @@ def _delivered(name: str, target: Path, part: Path, namesakes: Sequence[ApiKey],
             hint="move it away, and run the same command again",
         )
     pem = target.read_bytes()
-    api_key_id = find_registration(kalshi.connect, PemFileKey(name, target, pem, None, kalshi.environment), namesakes)
+    api_key_id = find_registration(
+        kalshi.account.connect, PemFileKey(name, target, pem, None, kalshi.account.environment), namesakes
+    )
     if api_key_id is None:
         raise KalshiError(
             f"none of the API keys that Kalshi lists takes the signature of the key in {target}; nothing was done",
@@ -178,7 +180,7 @@ def _delivered(name: str, target: Path, part: Path, namesakes: Sequence[ApiKey],
     kalshi.check_asked(api_key_id, namesakes)
     kalshi.report(f"picked up {target}, which an interrupted run wrote")
     part.unlink()
-    return PemFileKey(name, target, pem, api_key_id, kalshi.environment)
+    return PemFileKey(name, target, pem, api_key_id, kalshi.account.environment)
 
 
 def _made(target: Path, part: Path, descriptor: int, kalshi: KalshiGenerator, listed: Sequence[ApiKey]) -> PemFileKey:
@@ -209,4 +211,4 @@ def _made(target: Path, part: Path, descriptor: int, kalshi: KalshiGenerator, li
         ) from None
     part.unlink()
     kalshi.report(f"wrote the private half to {target} (0600)")
-    return PemFileKey(kalshi.name, target, pem, pair.api_key_id, kalshi.environment)
+    return PemFileKey(kalshi.name, target, pem, pair.api_key_id, kalshi.account.environment)

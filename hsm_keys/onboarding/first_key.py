@@ -9,6 +9,7 @@ from hsm_keys.errors import KalshiError, KeyNotFoundError, KeyNotRegisteredError
 from hsm_keys.inspecting.custody import prove_custody
 from hsm_keys.inspecting.doctor import check_bootstrap, check_clock, check_network
 from hsm_keys.inspecting.proof_of_possession import prove_registration
+from hsm_keys.kalshi.account import Account
 from hsm_keys.kalshi.api_keys import new_key_fields
 from hsm_keys.kalshi.errors import TierError
 from hsm_keys.lifecycle.enroll import Enrollment, adopt, enroll, enroll_offline
@@ -135,8 +136,7 @@ def first_key(
                 key_type=wanted.key_type,
                 scopes=wanted.scopes,
                 subaccount=wanted.subaccount,
-                management=management,
-                connect=connect,
+                account=Account(management, connect),
                 report=person.report,
             )
         except TierError as error:

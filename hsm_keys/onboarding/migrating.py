@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import EndNotProvedError, KeyNotRegisteredError, KeyProblemError
 from hsm_keys.inspecting.proof_of_possession import Standing, prove_registration, standing_of
+from hsm_keys.kalshi.account import Account
 from hsm_keys.kalshi.errors import ForbiddenError
 from hsm_keys.lifecycle.ending import end_api_key
 from hsm_keys.lifecycle.revoke import Revoker
@@ -166,12 +167,12 @@ class Successor:
             EndNotProvedError: If Kalshi doesn't know it here: it may live in another environment.
             HsmKeysError: As ``end_api_key`` does.
         """
-        api_key_id = str(pem.api_key_id)
+        api_key_id, account = str(pem.api_key_id), Account(management, self._connect)
         if standing is Standing.TAKEN:
-            Revoker(store, management, self._connect, self._report).plan(api_key_id, destroy=False, force=False)
-            end_api_key(management, self._connect, api_key_id, pem, self._report)
+            Revoker(store, account, self._report).plan(api_key_id, destroy=False, force=False)
+            end_api_key(account, api_key_id, pem, self._report)
             return
-        end_api_key(management, self._connect, api_key_id, pem, _say_nothing)  # it would say that the key lived here
+        end_api_key(account, api_key_id, pem, _say_nothing)  # it would say that the key lived here
         raise EndNotProvedError(
             f"Kalshi doesn't know API key {api_key_id}, the PEM's, in the environment {pem.environment}: it has ended "
             "already, or belongs to another environment, where it lives on",

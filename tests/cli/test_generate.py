@@ -113,6 +113,7 @@ def test_the_private_half_is_in_no_log_repr_or_traceback(
 import logging, sys, traceback
 logging.basicConfig(level=0, stream=sys.stderr)
 from hsm_keys import KalshiClient, KeyType, RequestSigner, open_store
+from hsm_keys.kalshi.account import Account
 from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
 from hsm_keys.lifecycle import generate as lifecycle
 from hsm_keys.lifecycle.made_by_kalshi import KalshiGenerator
@@ -128,7 +129,7 @@ def shown(self, made):
 lifecycle.Generator._import = shown
 connect = lambda signer: KalshiClient(signer)
 with open_store({token.uri!r}) as store, connect(RequestSigner(bootstrap_key_from_env())) as client:
-    maker = KalshiGenerator(ApiKeyRequest("ci"), KeyType.RSA_2048, client, connect, print)
+    maker = KalshiGenerator(ApiKeyRequest("ci"), KeyType.RSA_2048, Account(client, connect), print)
     try:
         lifecycle.Generator(store, maker).run()
     except RuntimeError:

@@ -100,8 +100,7 @@ def test_an_enroll_that_lost_its_answer_is_found_and_bound(person: Looking, stor
             key_type=None,
             scopes=None,
             subaccount=None,
-            management=management,
-            connect=person.connect,
+            account=Account(management, person.connect),
             report=person.said.append,
         )
     by_code = {finding.code: finding for finding in person.find()}
@@ -221,7 +220,7 @@ def test_a_killed_rotation_is_found_and_its_own_command_ends_it(
 ) -> None:
     person.add("prod")
     with person.management() as management:
-        rotator = Rotator(store, management, person.connect, person.said.append)
+        rotator = Rotator(store, Account(management, person.connect), person.said.append)
         with monkeypatch.context() as patch:
             patch.setattr(dies_in, die)
             with pytest.raises(Killed):
@@ -239,7 +238,7 @@ def test_a_rotation_killed_within_the_handover_is_found(
 ) -> None:
     person.add("prod")
     with person.management() as management:
-        rotator = Rotator(store, management, person.connect, person.said.append)
+        rotator = Rotator(store, Account(management, person.connect), person.said.append)
         rename = RenamesKeys.of(store).rename
         renamed: list[str] = []
 
@@ -274,7 +273,7 @@ def test_a_killed_rotation_on_kms_is_found_and_its_own_command_ends_it(
         person = Looking(sandbox, kms)
         person.add("prod")
         with person.management() as management:
-            rotator = Rotator(kms, management, person.connect, person.said.append)
+            rotator = Rotator(kms, Account(management, person.connect), person.said.append)
             with monkeypatch.context() as patch:
                 patch.setattr(f"hsm_keys.stores.awskms.{dies_in}", die)
                 with pytest.raises(Killed):

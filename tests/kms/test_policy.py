@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hsm_keys.errors import KalshiError, KeyNotFoundError, UsageError
+from hsm_keys.kalshi.account import Account
 from hsm_keys.lifecycle.enroll import enroll
 from hsm_keys.lifecycle.generate import Generator
 from hsm_keys.lifecycle.made_by_kalshi import KalshiGenerator
@@ -70,8 +71,7 @@ def run_enroll(person: Person, creation: KeyCreation | None = None) -> None:
             key_type=None,
             scopes=None,
             subaccount=None,
-            management=management,
-            connect=person.connect,
+            account=Account(management, person.connect),
             report=lambda _: None,
         )
         assert done.key.api_key_id in person.registered("prod")
@@ -80,7 +80,9 @@ def run_enroll(person: Person, creation: KeyCreation | None = None) -> None:
 def run_generate(person: Person) -> None:
     """Generate twice: Kalshi refuses at first, so that the key without material is let go."""
     with open_kms(URI) as store, person.management() as management:
-        maker = KalshiGenerator(ApiKeyRequest("prod"), KeyType.ED25519, management, person.connect, lambda _: None)
+        maker = KalshiGenerator(
+            ApiKeyRequest("prod"), KeyType.ED25519, Account(management, person.connect), lambda _: None
+        )
         person.sandbox.faults.add(parse_fault("POST /api_keys/generate:status=400:1"))
         with pytest.raises(KalshiError):
             Generator(store, maker).run()
@@ -89,7 +91,7 @@ def run_generate(person: Person) -> None:
 
 def run_rotate(person: Person) -> None:
     with open_kms(URI) as store, person.management() as management:
-        rotator = Rotator(store, management, person.connect, lambda _: None)
+        rotator = Rotator(store, Account(management, person.connect), lambda _: None)
         rotator.advance("prod")
         assert [rotator.finish("prod", keep_old=False).key.api_key_id] == person.registered("prod")
 
@@ -99,12 +101,12 @@ def run_revoke(person: Person) -> None:
     with open_kms(URI) as store:
         key = store.key("prod")
         with person.connect(key.signer()) as management:
-            revoker = Revoker(store, management, person.connect, lambda _: None)
+            revoker = Revoker(store, Account(management, person.connect), lambda _: None)
             done = revoker.carry_out(revoker.plan("prod", destroy=True, force=True))
         assert (done.name, done.private_half) == ("prod", "deletion scheduled")
         make_left_over(store)
         with person.management() as management, pytest.raises(KeyNotFoundError):
-            Revoker(store, management, person.connect, lambda _: None).plan("prod", destroy=True, force=False)
+            Revoker(store, Account(management, person.connect), lambda _: None).plan("prod", destroy=True, force=False)
 
 
 def run_sign() -> None:

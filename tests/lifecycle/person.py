@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hsm_keys import KalshiClient, KeyType, RequestSigner
+from hsm_keys.kalshi.account import Account
 from hsm_keys.lifecycle.enroll import enroll
 from hsm_keys.signing.environments import environment_name
 from hsm_keys.signing.pem import PemKey
@@ -46,7 +47,7 @@ class Person:
         chosen = {"key_type": KeyType.ED25519, "scopes": None, "subaccount": None, **options}
         with self.management() as management:
             return enroll(
-                self.store, name, management=management, connect=self.connect, report=self.said.append, **chosen
+                self.store, name, account=Account(management, self.connect), report=self.said.append, **chosen
             )
 
     def registered(self, name: str) -> list[str]:

@@ -20,6 +20,7 @@ from hsm_keys.errors import (
     OutcomeUnknownError,
     WrongEnvironmentError,
 )
+from hsm_keys.kalshi.account import Account
 from hsm_keys.lifecycle import ending
 from hsm_keys.lifecycle.ending import end_api_key
 from hsm_keys.lifecycle.to_file import PemFileKey
@@ -112,7 +113,9 @@ class Kalshi:
     def end(self, *, by: str = BOSS, private_half: bool = True, environment: str = "", begun: bool = False) -> None:
         key = PemFileKey("k", Path("/k"), PEM, OURS, environment or environment_name(self.stub.base_url))
         with self.connect(RequestSigner(PemKey(by, PEM))) as management:
-            end_api_key(management, self.connect, OURS, key if private_half else None, self.said.append, begun=begun)
+            end_api_key(
+                Account(management, self.connect), OURS, key if private_half else None, self.said.append, begun=begun
+            )
 
     @property
     def proved(self) -> bool:

@@ -54,22 +54,24 @@ class Sharing(Person):
 
     def generate(self, name: str) -> Enrollment:
         with self.management() as management:
-            maker = KalshiGenerator(ApiKeyRequest(name), KeyType.ED25519, management, self.connect, self.said.append)
+            maker = KalshiGenerator(
+                ApiKeyRequest(name), KeyType.ED25519, Account(management, self.connect), self.said.append
+            )
             return Generator(self.store, maker).run()
 
     def rotate(self, name: str) -> None:
         with self.management() as management:
-            rotator = Rotator(self.store, management, self.connect, self.said.append)
+            rotator = Rotator(self.store, Account(management, self.connect), self.said.append)
             rotator.advance(name)
             rotator.finish(name, keep_old=False)
 
     def abort(self, name: str) -> None:
         with self.management() as management:
-            Rotator(self.store, management, self.connect, self.said.append).abort(name)
+            Rotator(self.store, Account(management, self.connect), self.said.append).abort(name)
 
     def revoke(self, word: str, *, destroy: bool = True) -> Revoked:
         with self.management() as management:
-            revoker = Revoker(self.store, management, self.connect, self.said.append)
+            revoker = Revoker(self.store, Account(management, self.connect), self.said.append)
             return revoker.carry_out(revoker.plan(word, destroy=destroy, force=False))
 
     def find(self) -> list[Finding]:

@@ -22,6 +22,7 @@ from hsm_keys.errors import (
     StoreError,
     UsageError,
 )
+from hsm_keys.kalshi.account import Account
 from hsm_keys.kalshi.errors import ForbiddenError, RateLimitError
 from hsm_keys.lifecycle.generate import Generator
 from hsm_keys.lifecycle.locking import exclusive
@@ -54,7 +55,7 @@ class Generating(Person):
         chosen = {"key_type": KeyType.ED25519, "scopes": None, "subaccount": None, **options}
         with self.management() as management:
             wanted = ApiKeyRequest(name, chosen["scopes"], chosen["subaccount"])
-            maker = KalshiGenerator(wanted, chosen["key_type"], management, self.connect, self.said.append)
+            maker = KalshiGenerator(wanted, chosen["key_type"], Account(management, self.connect), self.said.append)
             return Generator(self.store, maker).run()
 
     def posts(self) -> int:

@@ -19,6 +19,7 @@ from hsm_keys.errors import (
     UsageError,
 )
 from hsm_keys.inspecting.proof_of_possession import Standing
+from hsm_keys.kalshi.account import Account
 from hsm_keys.kalshi.errors import ForbiddenError, UnauthorizedError
 from hsm_keys.kalshi.models import ApiKey
 from hsm_keys.lifecycle.ending import end_api_key
@@ -67,7 +68,7 @@ class Revoking(Person):
         signer: RequestSigner | None = None,
     ) -> Revoked:
         with self.connect(signer or self.bootstrap) as management:
-            revoker = Revoker(self.store, management, self.connect, self.said.append)
+            revoker = Revoker(self.store, Account(management, self.connect), self.said.append)
             return revoker.carry_out(
                 revoker.plan(word, destroy=destroy, force=force, never_registered=never_registered)
             )
@@ -138,7 +139,7 @@ def test_a_store_name_wins_and_the_choice_is_explained(person: Revoking) -> None
     key = person.add("prod")
     namesake = person.sandbox.add_key("prod", PEM_OF_SOMEBODY_ELSE)
     with person.management() as management:
-        revoker = Revoker(person.store, management, person.connect, person.said.append)
+        revoker = Revoker(person.store, Account(management, person.connect), person.said.append)
         plan = revoker.plan("prod", destroy=False, force=False)
     assert plan.target.api_key_id == key.api_key_id
     assert namesake.api_key_id in plan.target.explanation
@@ -295,7 +296,7 @@ def test_a_dead_key_cannot_say_that_another_one_is_dead(person: Revoking) -> Non
     dead, alive = person.add("dead"), person.add("alive")
     person.sandbox.state.delete_key(str(dead.api_key_id))
     with person.connect(dead.signer()) as management, pytest.raises(UnauthorizedError):
-        end_api_key(management, person.connect, str(alive.api_key_id), None, person.said.append)
+        end_api_key(Account(management, person.connect), str(alive.api_key_id), None, person.said.append)
 
 
 def test_two_runs_do_not_work_on_one_key_or_its_rotation(person: Revoking) -> None:
@@ -363,7 +364,7 @@ def test_a_pair_that_is_registered_twice_is_not_destroyed_under_the_other(person
 def test_a_key_that_changed_after_the_question_is_left_alone(person: Revoking) -> None:
     key = person.store.generate("prod", KeyType.ED25519)
     with person.management() as management:
-        revoker = Revoker(person.store, management, person.connect, person.said.append)
+        revoker = Revoker(person.store, Account(management, person.connect), person.said.append)
         plan = revoker.plan("prod", destroy=True, force=False, never_registered=True)
         person.store.bind(
             key, person.sandbox.add_key("prod", key.public_pem()).api_key_id, environment_name(person.sandbox.base_url)

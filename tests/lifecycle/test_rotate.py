@@ -9,6 +9,7 @@ import pytest
 
 from hsm_keys import KalshiClient, KeyType, open_store
 from hsm_keys.errors import KeyBusyError, KeyNotFoundError, KeyNotRegisteredError, KeyProblemError, UsageError
+from hsm_keys.kalshi.account import Account
 from hsm_keys.kalshi.errors import TierError
 from hsm_keys.lifecycle.enroll import adopt
 from hsm_keys.lifecycle.locking import exclusive
@@ -33,7 +34,7 @@ class Rotating(Person):
         return self.enroll(name, **options).key
 
     def rotator(self, management: KalshiClient) -> Rotator:
-        return Rotator(self.store, management, self.connect, self.said.append)
+        return Rotator(self.store, Account(management, self.connect), self.said.append)
 
     def advance(self, name: str = "prod") -> Rotation:
         with self.management() as management:

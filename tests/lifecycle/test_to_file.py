@@ -9,6 +9,7 @@ import pytest
 
 from hsm_keys import KalshiClient, KeyType, RequestSigner
 from hsm_keys.errors import KeyBusyError, OutcomeUnknownError, UsageError
+from hsm_keys.kalshi.account import Account
 from hsm_keys.lifecycle.made_by_kalshi import GeneratedPair, KalshiGenerator
 from hsm_keys.lifecycle.registering import ApiKeyRequest
 from hsm_keys.lifecycle.to_file import generate_to_file
@@ -26,7 +27,7 @@ def maker(sandbox: SandboxServer) -> Iterator[KalshiGenerator]:
         return KalshiClient(signer, base_url=sandbox.base_url)
 
     with connect(RequestSigner(PemKey(sandbox.bootstrap_key_id, sandbox.bootstrap_pem))) as management:
-        yield KalshiGenerator(ApiKeyRequest("ci"), KeyType.ED25519, management, connect, lambda _: None)
+        yield KalshiGenerator(ApiKeyRequest("ci"), KeyType.ED25519, Account(management, connect), lambda _: None)
 
 
 def names(sandbox: SandboxServer) -> list[str]:
@@ -54,7 +55,7 @@ def test_a_file_that_appears_meanwhile_is_left_alone(
 def test_a_file_that_another_run_is_writing_is_left_alone(
     maker: KalshiGenerator, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
-    with (tmp_path / f"ci.pem.generating-{maker.environment}").open("w") as other:
+    with (tmp_path / f"ci.pem.generating-{maker.account.environment}").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(KeyBusyError):
             generate_to_file(str(tmp_path / "ci.pem"), maker)
@@ -65,7 +66,7 @@ def test_a_link_in_the_place_of_the_unfinished_file_is_not_followed(
     maker: KalshiGenerator, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
     (tmp_path / "kept").write_text("kept")
-    (tmp_path / f"ci.pem.generating-{maker.environment}").symlink_to(tmp_path / "kept")
+    (tmp_path / f"ci.pem.generating-{maker.account.environment}").symlink_to(tmp_path / "kept")
     with pytest.raises(UsageError):
         generate_to_file(str(tmp_path / "ci.pem"), maker)
     assert (tmp_path / "kept").read_text() == "kept"
@@ -78,7 +79,7 @@ def test_an_answer_that_was_lost_leaves_a_mark_for_the_next_run(
     sandbox.faults.add(parse_fault("POST /api_keys/generate:drop-after:2"))
     with pytest.raises(OutcomeUnknownError):
         generate_to_file(str(tmp_path / "ci.pem"), maker)
-    assert [entry.name for entry in tmp_path.iterdir()] == [f"ci.pem.generating-{maker.environment}"]
+    assert [entry.name for entry in tmp_path.iterdir()] == [f"ci.pem.generating-{maker.account.environment}"]
     done = generate_to_file(str(tmp_path / "ci.pem"), maker)
     assert names(sandbox) == ["bootstrap", "ci"]
     assert PemKey(str(done.api_key_id), (tmp_path / "ci.pem").read_bytes()).sign(b"m") == done.key.sign(b"m")

@@ -63,11 +63,11 @@ def contents(store: KeyStore) -> list[tuple[str, str | None, str | None]]:
 
 
 def revoker(side: Side, client: KalshiClient) -> Revoker:
-    return Revoker(side.store, client, side.connect, side.said.append)
+    return Revoker(side.store, Account(client, side.connect), side.said.append)
 
 
 def rotator(side: Side, client: KalshiClient) -> Rotator:
-    return Rotator(side.store, client, side.connect, side.said.append)
+    return Rotator(side.store, Account(client, side.connect), side.said.append)
 
 
 def revoke(side: Side, word: str, *, destroy: bool, never_registered: bool = False) -> None:
@@ -147,8 +147,7 @@ def test_enroll_says_in_which_environment_the_name_is_enrolled(sides: tuple[Side
             key_type=None,
             scopes=["read"],
             subaccount=None,
-            management=client,
-            connect=b.connect,
+            account=Account(client, b.connect),
             report=b.said.append,
         )
     assert b.writes() == []
@@ -157,7 +156,9 @@ def test_enroll_says_in_which_environment_the_name_is_enrolled(sides: tuple[Side
 
 def _generate(side: Side, name: str = "bot") -> None:
     with side.management() as client:
-        maker = KalshiGenerator(ApiKeyRequest(name, ["read"]), KeyType.RSA_2048, client, side.connect, side.said.append)
+        maker = KalshiGenerator(
+            ApiKeyRequest(name, ["read"]), KeyType.RSA_2048, Account(client, side.connect), side.said.append
+        )
         Generator(side.store, maker).run()
 
 
@@ -188,7 +189,7 @@ def test_a_file_that_was_interrupted_elsewhere_deletes_no_namesake(sides: tuple[
     def to_file(side: Side) -> None:
         with side.management() as client:
             maker = KalshiGenerator(
-                ApiKeyRequest("bot", ["read"]), KeyType.ED25519, client, side.connect, side.said.append
+                ApiKeyRequest("bot", ["read"]), KeyType.ED25519, Account(client, side.connect), side.said.append
             )
             generate_to_file(path, maker)
 
@@ -352,8 +353,7 @@ def enrolled(side: Side, name: str) -> StoredKey:
             key_type=None,
             scopes=None,
             subaccount=None,
-            management=client,
-            connect=side.connect,
+            account=Account(client, side.connect),
             report=side.said.append,
         ).key
 

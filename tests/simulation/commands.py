@@ -105,8 +105,7 @@ def enroll(session: Session, name: str) -> Told:
             key_type=KeyType.ED25519,
             scopes=session.scopes,
             subaccount=session.subaccount,
-            management=session.managed(store, stack),
-            connect=session.connect,
+            account=Account(session.managed(store, stack), session.connect),
             report=session.say,
         )
         return Told("enrolled", done.api_key_id)
@@ -131,7 +130,9 @@ def generate(session: Session, name: str) -> Told:
     with ExitStack() as stack:
         store = stack.enter_context(session.open())
         wanted = ApiKeyRequest(name, session.scopes, session.subaccount)
-        maker = KalshiGenerator(wanted, KeyType.ED25519, session.managed(store, stack), session.connect, session.say)
+        maker = KalshiGenerator(
+            wanted, KeyType.ED25519, Account(session.managed(store, stack), session.connect), session.say
+        )
         return Told("enrolled", Generator(store, maker).run().api_key_id)
 
 
@@ -143,7 +144,7 @@ def rotate(session: Session, name: str, *, finish: bool = False, abort: bool = F
         leaver = newer if abort else stage.retired
         ended = leaver.api_key_id if leaver else None
         management = session.managed(store, stack, prefer=name, avoid=ended)
-        rotator = Rotator(store, management, session.connect, session.say)
+        rotator = Rotator(store, Account(management, session.connect), session.say)
         if abort:
             return _told(rotator.abort(name), ended)
         if finish or stage.handed_over:
@@ -163,7 +164,7 @@ def revoke(session: Session, word: str, *, destroy: bool) -> Told:
         done = finish_scheduled(store, word, session.connect.environment, session.say) if destroy else None
         if done is None:
             management = session.managed(store, stack, avoid=word)
-            revoker = Revoker(store, management, session.connect, session.say)
+            revoker = Revoker(store, Account(management, session.connect), session.say)
             done = revoker.carry_out(revoker.plan(word, destroy=destroy, force=True, never_registered=True))
         return _revoked(done)
 

@@ -71,7 +71,7 @@ MUTANTS = (
     Mutant(
         "lifecycle.registering",
         "Registrar.register",
-        "prove_registration(self._connect, registered, api_key_id)",
+        "prove_registration(self._account.connect, registered, api_key_id)",
         "",
     ),
     Mutant(
@@ -89,7 +89,7 @@ MUTANTS = (
     Mutant(
         "lifecycle.rotate",
         "Rotator.finish",
-        "prove_registration(self._connect, rotation.key, _id_of(rotation.key))",
+        "prove_registration(self._account.connect, rotation.key, _id_of(rotation.key))",
         "",
     ),
     Mutant(
@@ -125,13 +125,13 @@ MUTANTS = (
     Mutant(
         "lifecycle.rotate",
         "Rotator._end_successor",
-        "end_api_key(self._management, self._connect, api_key_id, new, self._report)",
+        "end_api_key(self._account, api_key_id, new, self._report)",
         "",
     ),
     Mutant(
         "lifecycle.rotate",
         "Rotator._end_successor",
-        "find_last_registration(self._management, self._connect, new, claimed, self._report)",
+        "find_last_registration(self._account, new, claimed, self._report)",
         "None",
     ),
     Mutant(
@@ -143,7 +143,7 @@ MUTANTS = (
     Mutant(
         "lifecycle.rotate",
         "Rotator._end",
-        "end_api_key(self._management, self._connect, old.api_key_id, old, self._report)",
+        "end_api_key(self._account, old.api_key_id, old, self._report)",
         "",
     ),
     Mutant(
@@ -161,7 +161,7 @@ MUTANTS = (
     Mutant(
         "lifecycle.revoke",
         "Revoker._registered",
-        "find_late_registration(self._management, self._connect, key, claimed) if can_sign(key) else None",
+        "find_late_registration(self._account, key, claimed) if can_sign(key) else None",
         "None",
     ),
     Mutant(
@@ -197,7 +197,7 @@ MUTANTS = (
     Mutant(
         "lifecycle.ending",
         "_End.delete",
-        "self._management.api_keys.delete(self._api_key_id)",
+        "self._account.client.api_keys.delete(self._api_key_id)",
         "",
     ),
     Mutant(
@@ -299,13 +299,13 @@ MUTANTS = (
     Mutant(
         "lifecycle.revoke",
         "Revoker._target",
-        "check_environment(key.name, key.environment, self._management.environment)",
+        "check_environment(key.name, key.environment, self._account.environment)",
         "",
     ),
     Mutant(
         "lifecycle.revoke",
         "Revoker._end",
-        "end_api_key(self._management, self._connect, api_key_id, key, self._report, begun=begun)",
+        "end_api_key(self._account, api_key_id, key, self._report, begun=begun)",
         "",
     ),
     Mutant(
@@ -347,7 +347,7 @@ MUTANTS = (
     Mutant(
         "lifecycle.late_registration",
         "_look",
-        "unclaimed(management.api_keys.list().api_keys, claimed)",
+        "unclaimed(account.list_now(), claimed)",
         "[]",
     ),
     Mutant(
@@ -383,7 +383,7 @@ MUTANTS = (
     Mutant(
         "lifecycle.generate",
         "Generator._conclude",
-        "key = bind(self._store, key, api_key_id, self._kalshi.environment, self._report)",
+        "key = bind(self._store, key, api_key_id, self._kalshi.account.environment, self._report)",
         "",
     ),
     Mutant(
