@@ -369,6 +369,13 @@ FOUND = {
             Step(1, "rotate"),
         ),
     ),
+    "rotate took a successor whose deletion in Vault an abort had begun": life(
+        "vault",
+        ("enroll",),
+        Step(0, "rotate", faults=after(2)),
+        Step(0, "abort", faults=(Fault(Kind.LOSE_REQUEST, 3),)),
+        Step(0, "rotate"),
+    ),
     "a key in Vault came late, after the store had come back with what it held before": Script(
         _NAME,
         "vault",

@@ -91,19 +91,29 @@ def _to_make(transit: Transit, entry: KvEntry, name: str, key_type: KeyType) -> 
 
 
 def mend(entries: Entries, transit: Transit, name: str) -> None:
-    """Take out of the entry what a destruction that was interrupted left there, and delete what has come too late."""
+    """Take out of the entry what a destruction that was interrupted left there; delete what never got its name.
+
+    Nobody has registered that: it is cleared away already, and came late, or its deletion wasn't carried out.
+    """
     base = base_of(name)
+    deleted: list[str] = []
     gone: dict[str, str] = {}
     for label, record in entries.read(base).records.items():
         if record.phase is not Phase.DESTROYING:
             continue
         there = transit.read(record.transit_key, label) is not None
-        if there and is_late(label):
+        if there and record.run is not None:
             transit.delete(record.transit_key, label)
-        if there == is_late(label):  # deleted just now, or gone; what is late and not there may still come
+            deleted.append(record.transit_key)
+        elif not there and not is_late(label):  # what is late may still come
             gone[label] = record.transit_key
-    if gone:
-        entries.change(base, lambda records: _drop(records, gone))
+
+    def tidy(records: Records) -> None:
+        take_out(records, *deleted)
+        _drop(records, gone)
+
+    if deleted or gone:
+        entries.change(base, tidy)
 
 
 def _drop(records: Records, gone: Mapping[str, str]) -> None:
@@ -112,7 +122,7 @@ def _drop(records: Records, gone: Mapping[str, str]) -> None:
         record = records.get(label)
         if record is None or record.transit_key != transit_key:
             continue
-        if record.run is None or is_late(label):
+        if record.run is None:
             del records[label]
         else:
             set_aside(records, label)
