@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from hsm_keys.cli.settings import Settings
-    from hsm_keys.proxy.differing import Difference
     from hsm_keys.proxy.judge import Verdict
     from hsm_keys.proxy.ledgers import Ledger
+    from hsm_keys.proxy.policy_pairs import Difference
     from hsm_keys.proxy.whatif import SupposedRequest
 
 __all__ = ["check", "policy"]
