@@ -26,7 +26,7 @@ from hsm_keys.errors import HsmKeysError, KeyBusyError, KeyNotFoundError
 from hsm_keys.inspecting.proof_of_possession import find_registrations
 from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.kalshi.errors import NotFoundError
-from hsm_keys.lifecycle.ending import outwait
+from hsm_keys.lifecycle.ending import outwait, settle
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.marks import Claim, Intent
 
@@ -127,10 +127,22 @@ class Contention:
     def give_way(self, key: StoredKey, api_key_id: str) -> str:
         """Delete an API key that this run has made, if nobody takes it; return what became of it, a clause.
 
+        It is so new that it may not be known everywhere yet: a 404 says something the second time.
+
         Args:
             key: The pair; Kalshi lists another API key of it.
             api_key_id: The API key.
         """
+        try:
+            return self._give_way(key, api_key_id)
+        except NotFoundError:
+            settle()
+        try:
+            return self._give_way(key, api_key_id)
+        except NotFoundError:
+            return "is gone"
+
+    def _give_way(self, key: StoredKey, api_key_id: str) -> str:
         send = self._account.client.api_keys.prepare_delete(api_key_id)
         claim = Claim(Intent.LEAVES, api_key_id)
         if not self._is_claimed(key, api_key_id):
@@ -140,7 +152,7 @@ class Contention:
         try:
             send()
         except NotFoundError:
-            return "is gone"
+            raise
         except HsmKeysError as error:
             return f"may still be there ({error.message}): see `hsm-keys reconcile`"
         return "was deleted again"

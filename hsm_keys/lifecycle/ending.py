@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hsm_keys.kalshi.account import Account
+    from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.stores.base import StoredKey
 
 __all__ = ["LATE_S", "SETTLE_S", "end_api_key", "end_unused", "outwait", "settle"]
@@ -82,8 +83,10 @@ def end_api_key(
     report: Callable[[str], None],
     *,
     begun: bool = False,
-) -> None:
+) -> list[ApiKey]:
     """Delete an API key, and prove that it is dead. One that is gone already is fine, where that can be proved.
+
+    Returns the last list that Kalshi gave: the one that leaves it out, unless the same key signs for the list.
 
     Args:
         account: Where the API key is; what signs for it may be that very key.
@@ -118,7 +121,7 @@ def end_api_key(
         report(
             "proved it: Kalshi refuses its signature (401) as that of an API key it doesn't know, and lists it no more"
         )
-        return
+        return end.left
     if not lived and (key is None or not is_going(key)):
         raise end.unproved(
             f"Kalshi doesn't know it in the environment {account.environment}: it was deleted there, "
@@ -130,6 +133,7 @@ def end_api_key(
     end.prove_by_list()
     if key is not None:
         report(f"{key.name!r} signs nothing any more, so there is no proof but Kalshi's word")
+    return end.left
 
 
 def end_unused(account: Account, api_key_id: str, report: Callable[[str], None]) -> None:
@@ -158,6 +162,8 @@ class _End:
         self._account = account
         self._api_key_id = api_key_id
         self._key = key
+        self.left: list[ApiKey] = []
+        """What Kalshi listed when it was asked last."""
 
     def unproved(self, why: str, hint: str) -> EndNotProvedError:
         """Return the error that says why."""
@@ -174,13 +180,14 @@ class _End:
             EndNotProvedError: If what came isn't the account's list.
         """
         try:
-            ids = {listing.api_key_id for listing in self._account.list_now()}
+            self.left = list(self._account.list_now())
         except UnauthorizedError as error:
             if not self._signs_itself():
                 raise
             if says_unknown(error):
                 return None
             raise self.unproved(error.message, error.hint) from None
+        ids = {listing.api_key_id for listing in self.left}
         if self._account.manager_id not in ids:
             raise self.unproved(
                 f"the list that came doesn't name {self._account.manager_id}, which signed for it",

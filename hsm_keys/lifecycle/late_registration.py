@@ -10,6 +10,10 @@ Kalshi takes the request, where the pair's mark says that a registration was beg
 for the name to say: whoever destroys a pair first gives it a name that says so, and then reads the mark. Whoever
 registers it first writes the mark, and then looks at the name (``KeyStore.begin_registration``). So at least one of two
 that do both at the same moment sees the other one.
+
+A further API key of a registered pair may be missing in a list, too. But a list that leaves out the API key that has
+ended is as new as that end, and names what was registered before. So a pair is destroyed only if that list names no
+other API key of it.
 """
 
 from __future__ import annotations
@@ -94,13 +98,13 @@ def check_no_other_registration(connect: Connect, key: StoredKey, listed: Sequen
         known: The API key that ends with the pair; None if there is none.
 
     Raises:
-        KeyProblemError: If there is another one; nothing was done.
+        KeyProblemError: If there is another one.
         KalshiError: If Kalshi's answers say nothing about the key.
         NetworkError: If there is no answer.
     """
     other = find_registration(connect, key, unclaimed(listed, [known])) if can_sign(key) else None
     if other is not None:
         raise KeyProblemError(
-            f"the pair of {key.name!r} is registered twice at Kalshi, also as API key {other}; nothing was done",
+            f"the pair of {key.name!r} is registered twice at Kalshi, also as API key {other}; nothing was destroyed",
             hint=f"run `hsm-keys revoke {other}` first, then the same command again",
         )

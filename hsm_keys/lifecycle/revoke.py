@@ -60,11 +60,13 @@ class Revocation:
         target: Which API key, and where its private half is.
         destroy: Whether the private half ends too.
         managers: The other API keys that can manage keys.
+        listed: What Kalshi listed: if the private half ends, none of it but the target is its API key.
     """
 
     target: Target
     destroy: bool
     managers: tuple[ApiKey, ...]
+    listed: tuple[ApiKey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ class Revoker:
         if destroy and target.key is not None:
             others = unclaimed(listed, (key.api_key_id for key in keys))
             check_no_other_registration(self._account.connect, target.key, others, target.api_key_id)
-        return Revocation(target, destroy, tuple(managers))
+        return Revocation(target, destroy, tuple(managers), tuple(listed))
 
     def carry_out(self, plan: Revocation) -> Revoked:
         """End it. Killed anywhere, planning and carrying out again goes on.
@@ -189,7 +191,10 @@ class Revoker:
                 target = self._looked_up(target, key)
             if target.api_key_id is not None:
                 self._end_import(key)
-                key = self._end(target, target.api_key_id, key, destroy=plan.destroy)
+                key, left = self._end(target, target.api_key_id, key, destroy=plan.destroy)
+                if key is not None and plan.destroy:
+                    newer = unclaimed(left, (entry.api_key_id for entry in plan.listed))
+                    check_no_other_registration(self._account.connect, key, newer, target.api_key_id)
             private_half = self._private_half(key, destroy=plan.destroy)
         return Revoked(target.name, target.api_key_id, target.api_key_id is not None, private_half)
 
@@ -235,15 +240,17 @@ class Revoker:
         if not examine_custody(key).made_inside:  # else Kalshi may have made another one, and `generate` looks for it
             ImportsKeys.of(self._store).imports().end(key.name)
 
-    def _end(self, target: Target, api_key_id: str, key: StoredKey | None, *, destroy: bool) -> StoredKey | None:
-        """End the API key; return the pair, under the name that it has then."""
+    def _end(
+        self, target: Target, api_key_id: str, key: StoredKey | None, *, destroy: bool
+    ) -> tuple[StoredKey | None, list[ApiKey]]:
+        """End the API key; return the pair, under the name that it has then, and what Kalshi lists."""
         name = key.name if key else ""
         own = self._account.manager_id == api_key_id
         if key and own and destroy and target.listing and "+" not in name:
             key = self._rename(key, name + ENDING)
         begun = key is not None and key.name.endswith(ENDING)
         try:
-            end_api_key(self._account, api_key_id, key, self._report, begun=begun)
+            left = end_api_key(self._account, api_key_id, key, self._report, begun=begun)
         except RefusedError:
             # Nothing was deleted, in this run at least. After any other error it may be dead, and where Kalshi didn't
             # list it, an earlier run may have deleted it: then the mark is all that proves it.
@@ -251,8 +258,8 @@ class Revoker:
                 self._rename(key, key.name.removesuffix(ENDING))
             raise
         if key and begun and not destroy:
-            return self._rename(key, key.name.removesuffix(ENDING))
-        return key
+            key = self._rename(key, key.name.removesuffix(ENDING))
+        return key, left
 
     def _rename(self, key: StoredKey, name: str) -> StoredKey:
         return RenamesKeys.of(self._store).rename(key, name)

@@ -42,7 +42,7 @@ from hsm_keys.stores.abilities import RenamesKeys
 from hsm_keys.stores.key_names import ABORTING, FINISHING, RETIRED, ROTATION, SUCCESSOR, check_new_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from hsm_keys.kalshi.account import Account
     from hsm_keys.kalshi.models import ApiKey
@@ -320,10 +320,13 @@ class Rotator:
         return Rotation(current, prove_custody(current), stage.retired, "grace")
 
     def _end(self, old: StoredKey, *, keep_old: bool, name: str) -> None:
+        listed = self._account.list_now()
         if not keep_old:
-            check_no_other_registration(self._account.connect, old, self._unclaimed(), old.api_key_id)
+            check_no_other_registration(self._account.connect, old, self._unclaimed(listed), old.api_key_id)
         if old.api_key_id is not None:
-            end_api_key(self._account, old.api_key_id, old, self._report)
+            left = end_api_key(self._account, old.api_key_id, old, self._report)
+            if not keep_old:
+                self._check_none_since(listed, left, old)
         if keep_old:
             name_of_kept = f"{name}+kept-{(old.api_key_id or 'unknown')[:_KEPT_ID_LENGTH]}"
             old_kept = RenamesKeys.of(self._store).rename(old, name_of_kept)
@@ -338,16 +341,24 @@ class Rotator:
             claimed = {key.api_key_id for key in self._store.keys()}
             listing = find_last_registration(self._account, new, claimed, self._report)
             api_key_id = listing.api_key_id if listing else None
+        listed = self._account.list_now()
         if can_sign(new):  # Kalshi may have carried the registration out twice; first the id that is kept nowhere
-            while other := find_registration(self._account.connect, new, unclaimed(self._unclaimed(), [api_key_id])):
-                end_api_key(self._account, other, new, self._report)
+            connect = self._account.connect
+            while other := find_registration(connect, new, unclaimed(self._unclaimed(listed), [api_key_id])):
+                listed = end_api_key(self._account, other, new, self._report)
         if api_key_id is not None:
-            end_api_key(self._account, api_key_id, new, self._report)
+            left = end_api_key(self._account, api_key_id, new, self._report)
+            self._check_none_since(listed, left, new)
         self._destroy(new, f"the successor {new.name!r}")
 
-    def _unclaimed(self) -> list[ApiKey]:
+    def _check_none_since(self, listed: Sequence[ApiKey], left: Sequence[ApiKey], key: StoredKey) -> None:
+        """Make sure that no API key of a pair was missing in the list in which it was looked for."""
+        newer = unclaimed(left, (entry.api_key_id for entry in listed))
+        check_no_other_registration(self._account.connect, key, newer, key.api_key_id)
+
+    def _unclaimed(self, listed: Sequence[ApiKey] | None = None) -> list[ApiKey]:
         """Return Kalshi's list without the API keys that the store's keys are bound to."""
-        listed = self._account.list_now()
+        listed = self._account.list_now() if listed is None else listed
         return unclaimed(listed, (key.api_key_id for key in self._store.keys()))
 
     def _destroy(self, key: StoredKey, what: str) -> None:

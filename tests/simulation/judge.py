@@ -138,6 +138,8 @@ class Judge:
                     f"{step.command} leaves API key {short(api_key_id)}, which nobody can sign for, and doesn't say "
                     f"so: {ended.message}"
                 )
+            if key.alive and f"({api_key_id}) is gone" in ended.message:
+                raise Violated(f"{step.command} says that API key {short(api_key_id)} is gone, and it lives")
         if not alone:
             return
         if ended.code == "key_busy" and not self._script.repeats():  # else its own request may have come late

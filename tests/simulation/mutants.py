@@ -126,7 +126,7 @@ MUTANTS = (
         "lifecycle.rotate",
         "Rotator._end_successor",
         "end_api_key(self._account, api_key_id, new, self._report)",
-        "",
+        "[]",
     ),
     Mutant(
         "lifecycle.rotate",
@@ -144,7 +144,7 @@ MUTANTS = (
         "lifecycle.rotate",
         "Rotator._end",
         "end_api_key(self._account, old.api_key_id, old, self._report)",
-        "",
+        "[]",
     ),
     Mutant(
         "lifecycle.rotate",
@@ -306,7 +306,7 @@ MUTANTS = (
         "lifecycle.revoke",
         "Revoker._end",
         "end_api_key(self._account, api_key_id, key, self._report, begun=begun)",
-        "",
+        "[]",
     ),
     Mutant(
         "lifecycle.revoke",

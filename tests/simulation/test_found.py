@@ -376,6 +376,23 @@ FOUND = {
         Step(0, "abort", faults=(Fault(Kind.LOSE_REQUEST, 3),)),
         Step(0, "rotate"),
     ),
+    "enroll said that its API key was gone, and Kalshi didn't know it yet": Script(
+        _NAME, "token", ("mint",), (Step(0, "enroll", faults=turn(2)), Step(1, "enroll")), lag_s=1.5
+    ),
+    **{
+        f"revoke destroyed a pair in {store} that had a further API key which Kalshi didn't list yet": Script(
+            _NAME,
+            store,
+            ("mint",),
+            (
+                Step(0, "enroll", faults=(*turn(at), *after(post))),
+                Step(1, "enroll", pause_s=0.0),
+                Step(0, "revoke-destroy", pause_s=0.0),
+            ),
+            lag_s=1.5,
+        )
+        for store, at, post in (("token", 2, 3), ("kms", 1, 2), ("vault", 1, 1))
+    },
     "a key in Vault came late, after the store had come back with what it held before": Script(
         _NAME,
         "vault",

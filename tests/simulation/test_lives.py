@@ -90,7 +90,7 @@ def test_operators_take_turns() -> None:
 
 def test_what_goes_wrong_is_told_in_thirty_lines_and_cut_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here revoke destroys before it deletes."""
-    monkeypatch.setattr("hsm_keys.lifecycle.revoke.end_api_key", lambda *_, **__: None)
+    monkeypatch.setattr("hsm_keys.lifecycle.revoke.end_api_key", lambda *_, **__: [])
     faults = tuple(Fault(Kind.DELAY, number, seconds=1.0) for number in range(1, 9))
     script = Script(
         Name(1), "vault", ("enroll",), (Step(0, "revoke-destroy", faults=faults), Step(1, "fix")), lag_s=0.4
