@@ -304,5 +304,5 @@ def test_a_store_that_is_closed_first_only_ends_signing_ahead(key: StoredKey, st
     with key.signer().ahead([ORDERS], max_age=0.05) as signer:
         soon(lambda: signer.stats.in_hand, "the worker makes nothing")
         store.close()
-        soon(lambda: signer.stats.errors, "the worker signs with a closed store")
-        assert "closed" in str(signer.stats.error)
+        # On a busy machine the error before it is that a signature took longer than max_age.
+        soon(lambda: "closed" in str(signer.stats.error), "the worker signs with a closed store")
