@@ -14,8 +14,10 @@ from hsm_keys.errors import UsageError
 from hsm_keys.values import shown_path
 
 __all__ = [
+    "check_folder_to_be",
     "check_nobody_else_reads",
     "check_nobody_else_writes",
+    "check_place_for",
     "check_private_folder",
     "open_private",
     "private_folder",
@@ -60,6 +62,51 @@ def private_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise UsageError(f"{shown_path(path)} can't be made: {error.strerror}", hint="see XDG_CONFIG_HOME") from None
+
+
+def check_place_for(path: Path, option: str) -> None:
+    """Make sure, before anything is asked, that a file can be made at a path.
+
+    Args:
+        path: Where.
+        option: What named it.
+
+    Raises:
+        UsageError: If it is a folder, or there is no folder for it, or nothing can be made there.
+    """
+    place = Path(os.path.realpath(path))
+    if place.is_dir():
+        raise UsageError(f"{shown_path(path)} is a folder", hint=f"give the path of a file: {option}")
+    if not os.path.isdir(place.parent):  # noqa: PTH112 - pathlib raises where it may not look
+        raise UsageError(
+            f"there is no folder for {shown_path(path)}; nothing was done",
+            hint=f"make it first, or choose another path: {option}",
+        )
+    _check_writable(place.parent, option)
+
+
+def check_folder_to_be(path: Path, option: str) -> None:
+    """Make sure, before anything is asked, that a folder is there or can be made, with those that it is in.
+
+    Args:
+        path: Where.
+        option: What named it.
+
+    Raises:
+        UsageError: If what is there is no folder, or nothing can be made there.
+    """
+    place = Path(os.path.realpath(path))
+    there = next(folder for folder in (place, *place.parents) if os.path.lexists(folder))
+    if not os.path.isdir(there):  # noqa: PTH112 - pathlib raises where it may not look
+        raise UsageError(
+            f"{shown_path(path)} can't be a folder: {shown_path(there)} is none", hint=f"choose another: {option}"
+        )
+    _check_writable(there, option)
+
+
+def _check_writable(folder: Path, option: str) -> None:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"nothing can be written in {shown_path(folder)}", hint=f"choose another place: {option}")
 
 
 def try_lock(descriptor: int) -> bool:

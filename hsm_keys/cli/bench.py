@@ -13,10 +13,11 @@ import click
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import key_name, settings_options
 from hsm_keys.cli.output import print_json
-from hsm_keys.cli.pages import check_folder, write_page
+from hsm_keys.cli.pages import write_page
 from hsm_keys.cli.progress import progress
 from hsm_keys.cli.session import opened_store, reporting
 from hsm_keys.errors import UsageError
+from hsm_keys.files import check_place_for
 from hsm_keys.stores import backend_of
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def bench(
 def _check_free(path: Path) -> None:
     if path.exists():
         raise UsageError(f"{path} is there already", hint="choose another path, or remove it")
-    check_folder(path)
+    check_place_for(path, "--html")
 
 
 def _chosen(store: KeyStore, name: str | None) -> StoredKey:

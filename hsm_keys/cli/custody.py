@@ -11,9 +11,10 @@ from hsm_keys.cli.accepting import accept_option, report_unused
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import auth_option, settings_options
 from hsm_keys.cli.output import print_json, print_line, print_table, print_verdict, report_attestation
-from hsm_keys.cli.pages import check_folder, write_page
+from hsm_keys.cli.pages import write_page
 from hsm_keys.cli.session import account_to_look_at, connector, no_manager, opened_stores, reporting
 from hsm_keys.errors import KeyProblemError
+from hsm_keys.files import check_place_for
 from hsm_keys.surroundings import surroundings
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def custody(
     if offline and auth:
         raise click.UsageError("--offline asks nobody: leave --auth out")
     if html_path:
-        check_folder(Path(html_path))
+        check_place_for(Path(html_path), "--html")
     connect = None if offline else connector(settings)
     base_url, attestation = None, None
     with reporting(settings) as report, opened_stores(settings, report) as stores:

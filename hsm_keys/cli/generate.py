@@ -12,8 +12,7 @@ from hsm_keys.cli.commands import command
 from hsm_keys.cli.enroll import print_enrollment
 from hsm_keys.cli.options import check_new_key, key_name, new_key_options, settings_options
 from hsm_keys.cli.session import Connector, bootstrap_signer, connector, management_client, opened_store, reporting
-from hsm_keys.errors import UsageError
-from hsm_keys.values import shown_path
+from hsm_keys.files import check_place_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,8 +59,8 @@ def generate(
     from hsm_keys.signing.algorithms import KeyType
 
     check_new_key(name, scopes, subaccount)
-    if to_file is not None and not Path(to_file).absolute().parent.is_dir():
-        raise UsageError(f"there is no folder for {shown_path(to_file)}; nothing was done", hint="make it first")
+    if to_file is not None:
+        check_place_for(Path(to_file), "--to-file")
     connect = connector(settings)
     wanted, kind = ApiKeyRequest(name, list(scopes) or None, subaccount), KeyType(key_type)
     with reporting(settings) as report:

@@ -61,7 +61,20 @@ def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     """Keep a given value in the settings; what stands after the command overrides what stands before it."""
     settings = ctx.ensure_object(Settings)
     if value not in (None, ()) and param.name is not None:
+        _check_url(param.name, value)
         setattr(settings, param.name, value)
+
+
+def _check_url(name: str, value: Any) -> None:
+    """Refuse what can't be a URL of Kalshi's, also where the command asks nobody."""
+    if name not in {"base_url", "ws_url"}:
+        return
+    from hsm_keys.signing.environments import check_websocket_url, resolve
+
+    if name == "base_url":
+        resolve(base_url=value)
+    else:
+        check_websocket_url(value)
 
 
 def _offered(option: Option, mapping: str, cls: type[click.Option] = click.Option) -> Callable[[_F], _F]:

@@ -11,17 +11,7 @@ from hsm_keys.values import encodable, shown_path
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["check_folder", "write_page"]
-
-
-def check_folder(path: Path) -> None:
-    """Make sure, before anything is measured or asked, that there is a folder for the page.
-
-    Raises:
-        UsageError: If there is none.
-    """
-    if not path.resolve().parent.is_dir():
-        raise UsageError(f"there is no folder for {shown_path(path)}", hint="make it first, or choose another path")
+__all__ = ["write_page"]
 
 
 def write_page(path: Path, page: str) -> None:

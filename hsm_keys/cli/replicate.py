@@ -10,6 +10,7 @@ from hsm_keys.cli.commands import command
 from hsm_keys.cli.options import key_name, settings_options
 from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.cli.session import opened_store, reporting
+from hsm_keys.cli.store_uri import chosen_backend
 
 if TYPE_CHECKING:
     from hsm_keys.cli.settings import Settings
@@ -29,6 +30,9 @@ def replicate(settings: Settings, *, name: str, target: str) -> None:
     """
     from hsm_keys.stores.abilities import ReplicatesKeys
 
+    backend = chosen_backend(settings)
+    ReplicatesKeys.check(backend)
+    backend.check_region(target)
     with reporting(settings) as report, opened_store(settings, report) as store:
         key = ReplicatesKeys.of(store).replicate(name, target)
         attributes = key.attributes()

@@ -142,10 +142,11 @@ def kalshi_base_url(settings: Settings) -> str:
     Raises:
         UsageError: If it can't be one, or two options contradict each other.
     """
-    from hsm_keys.signing.environments import resolve
+    from hsm_keys.signing.environments import check_websocket_url, resolve
 
     if settings.base_url is not None and settings.env is not None:
         raise UsageError("--env and --base-url both name an environment", hint="give one of them")
+    check_websocket_url(settings.ws_url)
     return resolve(base_url=settings.base_url, environment=settings.env, exchange=settings.exchange)
 
 

@@ -7,20 +7,55 @@ import ipaddress
 import os
 import socket
 import stat
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import UsageError
-from hsm_keys.values import describe
+from hsm_keys.files import check_place_for
+from hsm_keys.values import describe, shown_path
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["BACKLOG", "bind_tcp", "bind_unix", "check_loopback", "from_systemd", "parse_address", "started_by_a_socket"]
+__all__ = [
+    "BACKLOG",
+    "bind_tcp",
+    "bind_unix",
+    "check_loopback",
+    "check_unix",
+    "from_systemd",
+    "parse_address",
+    "started_by_a_socket",
+]
 
 _FIRST_FD: Final = 3
 BACKLOG: Final = 2048
 """Connections that wait to be accepted."""
+
+_LONGEST_PATH: Final = 103 if sys.platform == "darwin" else 107
+"""Bytes that ``sun_path`` has for a path, without the zero behind it."""
+
+
+def check_unix(path: Path) -> None:
+    """Make sure, before a store is opened, that a socket can be made at a path.
+
+    Raises:
+        UsageError: If it is too long, has no folder, or something else is there.
+    """
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise UsageError(
+            f"{shown_path(path)} is too long for a socket, which takes {_LONGEST_PATH} bytes",
+            hint="give a short path: --socket",
+        )
+    check_place_for(path, "--socket")
+    with suppress(OSError):
+        _check_kind(path)
+
+
+def _check_kind(path: Path) -> None:
+    if not stat.S_ISSOCK(path.lstat().st_mode):
+        raise UsageError(f"{shown_path(path)} is there, and is no socket", hint="give another path: --socket")
 
 
 def bind_unix(path: Path, *, mode: int) -> socket.socket:
@@ -51,8 +86,7 @@ def bind_unix(path: Path, *, mode: int) -> socket.socket:
 
 def _clear(path: Path) -> None:
     try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise UsageError(f"{path} is there, and is no socket", hint="give another path: --socket")
+        _check_kind(path)
     except OSError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

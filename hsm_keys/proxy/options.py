@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hsm_keys.errors import UsageError
-from hsm_keys.files import check_nobody_else_reads
+from hsm_keys.files import check_folder_to_be, check_nobody_else_reads
 from hsm_keys.proxy.access import TokenFolder
 from hsm_keys.proxy.judge import ALLOW_ALL
-from hsm_keys.proxy.listening import check_loopback, parse_address, started_by_a_socket
+from hsm_keys.proxy.listening import check_loopback, check_unix, parse_address, started_by_a_socket
 from hsm_keys.proxy.policy import load_policy
 from hsm_keys.signing.presign import presign_cost
 from hsm_keys.signing.signer import DEFAULT_RATE
@@ -95,8 +95,7 @@ def check_options(options: Options) -> ProxySettings:
             "systemd hands a socket over, and --listen or --socket names another place",
             hint="leave the option out, or start the proxy without its socket unit",
         )
-    if options.metrics is not None:
-        check_loopback(parse_address(options.metrics)[0])
+    _check_places(options)
     if options.listen is None:
         if options.clients or options.tls or options.unsafe_listen:
             raise UsageError("--clients, --tls-cert and --unsafe-listen are for --listen", hint="give --listen too")
@@ -112,6 +111,16 @@ def check_options(options: Options) -> ProxySettings:
     if options.clients is None:
         raise UsageError("--listen needs the clients' tokens", hint="give their folder: --clients")
     return ProxySettings(options, policy, TokenFolder(options.clients))
+
+
+def _check_places(options: Options) -> None:
+    """Make sure that what is to be made or listened at can be."""
+    if options.audit is not None:
+        check_folder_to_be(options.audit, "--audit")
+    if options.socket is not None:
+        check_unix(options.socket)
+    if options.metrics is not None:
+        check_loopback(parse_address(options.metrics)[0])
 
 
 def server_tls(files: tuple[Path, Path] | None) -> ssl.SSLContext | None:

@@ -22,6 +22,7 @@ __all__ = [
     "Hosts",
     "check_environment",
     "check_origin",
+    "check_websocket_url",
     "environment_name",
     "is_environment",
     "is_loopback",
@@ -215,6 +216,18 @@ def websocket_url(
     elif host not in _OLDER_HOSTS:
         host = hosts.websocket
     return f"wss://{host}{path}"
+
+
+@hides_its_arguments
+def check_websocket_url(ws_url: str | None, *, env: Mapping[str, str] = os.environ) -> None:
+    """Refuse what can't be a WebSocket's URL, also where none is opened: the URL, else ``KALSHI_WS_URL``.
+
+    Raises:
+        UsageError: If it can't.
+    """
+    url = ws_url if ws_url is not None else env.get("KALSHI_WS_URL") or None
+    if url is not None:
+        _websocket_origin(url)
 
 
 def _origin_from(env: Mapping[str, str], name: str | None) -> str | None:

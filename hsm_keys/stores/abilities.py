@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from hsm_keys.stores.backend import Backend
     from hsm_keys.stores.base import KeyStore, StoredKey
     from hsm_keys.stores.key_imports import KeyImports
 
@@ -35,7 +36,17 @@ class Ability(ABC):
         """
         if isinstance(store, cls):
             return store
-        raise store.refusal() or _lacking(store, cls)
+        raise store.refusal() or _lacking(store.describe(), cls)
+
+    @classmethod
+    def check(cls, backend: Backend) -> None:
+        """Refuse a back-end whose stores can't do it, before one is opened.
+
+        Raises:
+            UsageError: If they can't.
+        """
+        if cls not in backend.abilities:
+            raise _lacking(backend.title, cls)
 
 
 class RenamesKeys(Ability):
@@ -122,12 +133,11 @@ class RawSigning(Ability):
         """Give that call, for one thread."""
 
 
-def _lacking(store: KeyStore, ability: type[Ability]) -> UsageError:
+def _lacking(who: str, ability: type[Ability]) -> UsageError:
     from hsm_keys.stores import backends
 
     able = [backend for backend in backends() if ability in backend.abilities]
     return UsageError(
-        f"{store.describe()} can't {ability.what}; "
-        f"{' and '.join(backend.title for backend in able) or 'no other store'} can",
+        f"{who} can't {ability.what}; {' and '.join(backend.title for backend in able) or 'no other store'} can",
         hint=f"name a store there: {' or '.join(backend.example for backend in able)}" if able else "",
     )

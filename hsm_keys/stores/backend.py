@@ -129,6 +129,13 @@ class Backend(ABC):
             UsageError: If it does.
         """
 
+    def check_region(self, region: str) -> None:  # noqa: B027 - most stores know no Regions
+        """Refuse what can't be a Region to replicate a key to.
+
+        Raises:
+            UsageError: If it can't.
+        """
+
     def wants_secret(self, uri: str) -> bool:  # noqa: ARG002 - most stores have no PIN
         """Tell whether opening the store takes a PIN whose place the URI doesn't name."""
         return False

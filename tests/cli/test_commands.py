@@ -346,7 +346,23 @@ def test_the_sandbox_has_the_same_port_each_time_and_says_when_it_is_taken() -> 
         ("custody", "--accept", "a b"),
         ("request", "GET", "/x", "x", "--header", "nonsense"),
         ("bench", "x", "--html", "/no/such/x.html"),
+        ("bench", "x", "--html", "/"),
+        ("custody", "--html", "/no/such/x.html"),
+        ("custody", "--html", "/"),
+        ("generate", "x", "--to-file", "/"),
         ("proxy", "--name", "x", "--listen", "nonsense"),
+        ("proxy", "--name", "x", "--socket", "/no/such/x.sock"),
+        ("proxy", "--name", "x", "--socket", "/"),
+        ("proxy", "--name", "x", "--socket", "/etc/passwd"),
+        ("proxy", "--name", "x", "--socket", f"/{'x' * 110}"),
+        ("proxy", "--name", "x", "--audit", "/etc/passwd"),
+        ("proxy", "--name", "x", "--audit", "/etc/passwd/audit"),
+        ("list", "--ws-url", "nonsense"),
+        ("show", "x", "--ws-url", "nonsense"),
+        ("show", "x", "--base-url", "nonsense"),
+        ("proxy", "--name", "x", "--ws-url", "nonsense"),
+        ("run", "--output", "json", "--name", "x", "--ws-url", "nonsense", "--", "true"),
+        ("replicate", "x", "--to", "us-west-2"),
     ],
 )
 def test_what_cannot_be_meant_is_said_before_anything_is_looked_for(
@@ -356,3 +372,27 @@ def test_what_cannot_be_meant_is_said_before_anything_is_looked_for(
         monkeypatch.delenv(name, raising=False)
     error = failed_json(2, *words, HSM_KEYS_STORE="pkcs11:token=none?module-path=/no/such.so")
     assert "PEM to migrate" not in error["message"]
+
+
+@pytest.mark.parametrize("variable", ["KALSHI_WS_URL", "KALSHI_API_BASE_URL"])
+def test_a_variable_that_is_no_url_is_said_before_anything_is_looked_for(variable: str) -> None:
+    changed = {variable: "nonsense", "HSM_KEYS_STORE": "pkcs11:token=none?module-path=/no/such.so"}
+    assert "URL" in failed_json(2, "list", **changed)["message"]
+
+
+def test_a_region_that_is_none_is_said_before_credentials_are_looked_for() -> None:
+    pytest.importorskip("boto3")
+    without = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_SHARED_CREDENTIALS_FILE": "/no/such"}
+    error = failed_json(2, "replicate", "x", "--to", "nonsense", "--store", "awskms:///?region=us-east-1", **without)
+    assert "Region" in error["message"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.parametrize("option", ["--socket", "--audit"])
+def test_a_place_in_which_nothing_can_be_written_is_said_before_anything_is_looked_for(
+    option: str, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o500)
+    store = {"HSM_KEYS_STORE": "pkcs11:token=none?module-path=/no/such.so"}
+    error = failed_json(2, "proxy", "--name", "x", option, str(tmp_path / "x"), **store)
+    assert "nothing can be written" in error["message"]

@@ -264,6 +264,54 @@ def test_a_credentials_file_with_quotes_is_named(tmp_path: Path, monkeypatch: py
     assert "shared-credentials-file" in caught.value.hint
 
 
+CONTAINER = "http://127.0.0.1:9/x"
+ROLE = "arn:aws:iam::111122223333:role/x"
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"AWS_SHARED_CREDENTIALS_FILE": "/no/such"}, "AWS_SHARED_CREDENTIALS_FILE names /no/such"),
+        ({"AWS_SHARED_CREDENTIALS_FILE": '"/no/such"'}, r"FILE names a path \(10 characters, with quotes round it\)"),
+        ({"AWS_SHARED_CREDENTIALS_FILE": "/"}, "AWS_SHARED_CREDENTIALS_FILE names /,"),
+        ({"AWS_CONFIG_FILE": '"/no/such"'}, "AWS_CONFIG_FILE names a path .* quotes"),
+        ({"AWS_CONFIG_FILE": "/no/such", "AWS_PROFILE": "prod"}, "no such profile; AWS_CONFIG_FILE names /no/such"),
+        ({"AWS_PROFILE": '"prod"'}, "no such profile: it has quotes round it"),
+        ({"AWS_ROLE_ARN": ROLE, "AWS_WEB_IDENTITY_TOKEN_FILE": "/no/such"}, "TOKEN_FILE names /no/such"),
+        (
+            {"AWS_CONTAINER_CREDENTIALS_FULL_URI": CONTAINER, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": "/no/such"},
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE names /no/such",
+        ),
+        ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "nonsense"}, "FULL_URI names nothing .*: text of 8 characters"),
+        ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": f'"{CONTAINER}"'}, "FULL_URI names nothing .* quotes"),
+    ],
+)
+def test_a_variable_that_leads_nowhere_is_named(
+    variables: dict[str, str], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    nowhere = {"HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true"}
+    for name, value in (nowhere | variables).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(AwsCredentialsError, match=named):
+        open_kms(URI)
+
+
+@pytest.mark.parametrize("content", [b"nonsense", b"\xff\xfe[\0d\0", b"\xef\xbb\xbf[default]\nregion = x\n"])
+@pytest.mark.parametrize("variable", ["AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"])
+def test_a_file_that_cannot_be_read_is_named(
+    variable: str, content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "aws"
+    file.write_bytes(content)
+    monkeypatch.setenv(variable, str(file))
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    with pytest.raises(AwsCredentialsError, match=rf"{file} can't be read") as caught:
+        open_kms(URI)
+    assert "byte order mark" in caught.value.hint
+
+
 @pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
 def test_a_bundle_of_authorities_that_is_not_there_is_named(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")

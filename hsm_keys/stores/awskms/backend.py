@@ -91,6 +91,12 @@ class _AwsKms(PrintsPolicies):
             parsed = replace(parsed, regions=regions)
         return str(AwsKmsUri.parse(str(parsed)))  # once more: the options are checked as the URI was
 
+    def check_region(self, region: str) -> None:
+        """Refuse what hasn't the shape of a Region."""
+        from hsm_keys.stores.awskms.uri import check_region
+
+        check_region(region)
+
     def candidates(
         self, options: Mapping[str, Any], env: Mapping[str, str], report: Callable[[str], None]
     ) -> list[Candidate]:

@@ -18,8 +18,9 @@ from hsm_keys.forks import ProcessLock
 from hsm_keys.signing.environments import is_loopback
 from hsm_keys.stores.awskms.credentials import SteadyCredentials, check_credentials
 from hsm_keys.stores.awskms.error_mapping import KmsCall, ask, load_configuration, refuses_credentials
-from hsm_keys.stores.awskms.errors import AwsCredentialsError, AwsRegionError
+from hsm_keys.stores.awskms.errors import AwsRegionError
 from hsm_keys.stores.awskms.logs import hide_signatures
+from hsm_keys.stores.awskms.no_credentials import no_credentials_at_all
 from hsm_keys.stores.awskms.uri import check_region
 from hsm_keys.values import shown_path
 
@@ -70,10 +71,7 @@ class KmsConnection:
         self.session: Any = load_configuration(botocore.session.Session, profile=profile)
         source = load_configuration(_look_up, session=self.session)
         if source is None:
-            raise AwsCredentialsError(
-                "there are no AWS credentials",
-                hint="set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, log in, or attach a role",
-            )
+            raise no_credentials_at_all()
         self.credentials: SteadyCredentials = load_configuration(
             SteadyCredentials,
             source=source,

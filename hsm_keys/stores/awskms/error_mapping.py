@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.request import getproxies
 
 from botocore import exceptions as boto  # type: ignore[import-untyped]  # botocore has no annotations
 
@@ -25,6 +26,7 @@ from hsm_keys.stores.awskms.errors import (
     KmsKeyStateError,
     KmsKeyUnsuitableError,
 )
+from hsm_keys.stores.awskms.no_credentials import no_credentials
 from hsm_keys.values import shown
 
 if TYPE_CHECKING:
@@ -153,7 +155,7 @@ def load_configuration(function: Callable[..., _T], **parameters: Any) -> _T:
     except HsmKeysError:
         raise
     except Exception as error:  # noqa: BLE001 - a file, a program, an HTTP server or STS may be behind it
-        failure = _no_credentials(error)
+        failure = no_credentials(error)
     raise failure
 
 
@@ -179,25 +181,6 @@ def _mapped(error: Exception, call: KmsCall) -> HsmKeysError:
     )
 
 
-def _no_credentials(error: Exception, call: KmsCall | None = None) -> HsmKeysError:  # noqa: ARG001 - one signature for all
-    if isinstance(error, boto.ProfileNotFound):
-        return AwsCredentialsError(
-            "AWS's configuration has no such profile",
-            hint="check AWS_PROFILE, and profile= in the URI: aws configure list-profiles",
-        )
-    if isinstance(error, boto.PartialCredentialsError):
-        return AwsCredentialsError(
-            f"only a part of AWS's credentials is there: {shown(str(error.kwargs.get('cred_var')))} is missing",
-            hint="give both parts, in variables or in AWS's files",
-        )
-    if isinstance(error, boto.NoCredentialsError):
-        return AwsCredentialsError("there are no AWS credentials", hint="set AWS_PROFILE, log in, or attach a role")
-    return AwsCredentialsError(
-        f"AWS's credentials can't be loaded ({type(error).__name__})",
-        hint="log in again, and try `aws sts get-caller-identity`",
-    )
-
-
 def _unreachable(error: Exception, call: KmsCall) -> HsmKeysError:
     why = why_not_reached(error)
     how = "can't be trusted" if isinstance(error, boto.SSLError) else "can't be reached"
@@ -206,8 +189,13 @@ def _unreachable(error: Exception, call: KmsCall) -> HsmKeysError:
         how = "didn't accept a connection in time"
     return NetworkError(
         f"KMS in {call.region} {how}; {call.operation} was not sent",
-        hint="check the network, the VPC endpoint, AWS_ENDPOINT_URL_KMS and AWS_CA_BUNDLE",
+        hint=f"check the network, the VPC endpoint, AWS_ENDPOINT_URL_KMS and AWS_CA_BUNDLE{_by_a_proxy()}",
     )
+
+
+def _by_a_proxy() -> str:
+    """Return what names a proxy of the network, for a hint; botocore doesn't read ``ALL_PROXY``."""
+    return ", and HTTPS_PROXY, which names a proxy" if getproxies().get("https") else ""
 
 
 def _lost(error: Exception, call: KmsCall) -> HsmKeysError:
@@ -348,7 +336,7 @@ def _bad_region(error: Exception, call: KmsCall) -> HsmKeysError:  # noqa: ARG00
 
 
 _TOLD: Final = (
-    (_NO_CREDENTIALS, _no_credentials),
+    (_NO_CREDENTIALS, lambda error, _: no_credentials(error)),
     (_BAD_REGION, _bad_region),
     (_NOT_SENT, _unreachable),
     (_LOST, _lost),
