@@ -13,7 +13,7 @@ from hsm_keys.stores.condition import Usability
 from hsm_keys.stores.key_names import ABORTING, ENDING, FINISHING, IMPORTING, RETIRED, ROTATION, SUCCESSOR
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from hsm_keys.inspecting.snapshot import Seen
 
@@ -35,8 +35,13 @@ def _is_import(key: Seen) -> bool:
     return arriving or key.name.endswith(IMPORTING)
 
 
-def interruptions(keys: Sequence[Seen]) -> Iterator[Finding]:
-    """Give a finding for every rotation, every generate and every revocation under way."""
+def interruptions(keys: Sequence[Seen], several: Collection[str]) -> Iterator[Finding]:
+    """Give a finding for every rotation, every generate and every revocation under way.
+
+    Args:
+        keys: The keys that are ours.
+        several: The names of imports for which Kalshi may have made several pairs: `generate` chooses none of them.
+    """
 
     def place(key: Seen) -> tuple[str, str, str]:
         return key.store, key.store_uri, name_of(key)
@@ -46,9 +51,9 @@ def interruptions(keys: Sequence[Seen]) -> Iterator[Finding]:
         gone = {key.name for key in members if key.api_key_id is not None and key.unknown}
         rotating = any(key.name in {name_of(key) + mark for mark in ROTATION} for key in members)
         for key in members:
-            if _is_import(key) and (rotating or name_of(key) in gone):
+            if _is_import(key) and (rotating or name_of(key) in {*gone, *several}):
                 # The rotation comes to its end first. Where the key is gone, a run that gave way had put it in:
-                # `revoke` ends it, and the mark beside it.
+                # `revoke` ends it, and the mark beside it. Of several API keys a person revokes those that nobody uses.
                 continue
             if _is_import(key):
                 yield about_key(

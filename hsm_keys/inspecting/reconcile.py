@@ -7,7 +7,7 @@ thing is said: that Kalshi takes their signature. A person may adopt them; ``--f
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from hsm_keys.inspecting.findings import Bind, Finding, about_key, command_for
@@ -15,7 +15,7 @@ from hsm_keys.inspecting.interruptions import interruptions, name_of, pending_im
 from hsm_keys.stores.condition import Condition, Usability
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from hsm_keys.inspecting.snapshot import Seen, Snapshot
     from hsm_keys.kalshi.models import ApiKey
@@ -36,13 +36,15 @@ def judge(snapshot: Snapshot) -> list[Finding]:
     mine = [key for key in snapshot.here if key.ours]
     # A key that a workflow has in hand is that workflow's business.
     at_rest = [key for key in mine if "+" not in key.name]
+    lost = Counter(listing.name for listing in _unowned(snapshot))
+    several = {name for name in pending_imports(mine) if lost[name] > 1}
     return [
-        *interruptions(mine),
+        *interruptions(mine, several),
         *(finding for key in at_rest for finding in _about(key, listed)),
         *(_adoptable(key) for key in snapshot.here if not key.ours and key.signs_for),
         *_registered_twice(snapshot),
         *_two_environments(snapshot),
-        *_elsewhere(snapshot),
+        *_elsewhere(snapshot, pending_imports(mine) - several),
         *_same_name_at_kalshi(snapshot),
         *_same_name_in_stores(snapshot),
     ]
@@ -154,13 +156,17 @@ def _two_environments(snapshot: Snapshot) -> Iterator[Finding]:
                 yield about_key("two-environments", key, message, "revoke", api_key_id, api_key_id=api_key_id)
 
 
-def _elsewhere(snapshot: Snapshot) -> Iterator[Finding]:
-    """Give the API keys whose private half is in none of the stores."""
+def _unowned(snapshot: Snapshot) -> list[ApiKey]:
+    """Return the API keys whose private half is in none of the stores."""
     owned = {api_key_id for key in snapshot.keys for api_key_id in key.signs_for}
     stopped = {key.api_key_id for key in snapshot.keys if key.stopped}
-    importing = pending_imports([key for key in snapshot.here if key.ours])
-    for listing in snapshot.listed:
-        if listing.api_key_id in owned | stopped or listing.name in importing:
+    return [listing for listing in snapshot.listed if listing.api_key_id not in owned | stopped]
+
+
+def _elsewhere(snapshot: Snapshot, importing: Collection[str]) -> Iterator[Finding]:
+    """Give those of them that no interrupted `generate` of these names will delete."""
+    for listing in _unowned(snapshot):
+        if listing.name in importing:
             continue
         yield Finding(
             "elsewhere",

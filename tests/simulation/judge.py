@@ -174,6 +174,8 @@ class Judge:
         others = [each for each in others if each.listing.api_key_id not in self._theirs]
         if self._script.repeats():
             others = [each for each in others if each.public != key.public]  # registered twice: reconcile shows it
+        if self._script.repeats("generate"):  # Kalshi made a pair that nobody asked for: reconcile shows it
+            others = [each for each in others if each.public in self._store.publics()]
         left = [each for each in others if not (told.stage == "grace" and each.listing.api_key_id == told.retired)]
         left = [each for each in left if not any(each.api_key_id in note for note in told.notes)]
         if left and told.stage != "adopted":

@@ -29,6 +29,24 @@ def life(store: str, begin: tuple[str, ...], *steps: Step, lag_s: float = 0.0, b
 
 
 FOUND = {
+    **{
+        f"Kalshi made a pair in {store} twice, and listed the second one before generate had ended": life(
+            store, (), Step(0, "generate", faults=(Fault(Kind.TWICE, at, seconds=4.0),)), lag_s=1.5
+        )
+        for store, at in (("token", 3), ("kms", 3), ("vault", 2))
+    },
+    **{
+        f"reconcile said generate in {store} where that chose none of two lost API keys": life(
+            store, (), Step(0, "generate", faults=(Fault(Kind.TWICE, at, seconds=4.0), *before(at + 1)))
+        )
+        for store, at in (("token", 3), ("kms", 3), ("vault", 2))
+    },
+    "generate in KMS gave way, and took away the other run's mark of an API key that got lost": Script(
+        _NAME, "kms", (), (Step(0, "generate", faults=turn(4)), Step(1, "generate", faults=after(4)))
+    ),
+    "rotate in KMS gave the name to a successor that abort had ended, and abort took the name away": Script(
+        _NAME, "kms", ("enroll",), (Step(0, "rotate", faults=turn(8)), Step(1, "abort", faults=turn(8)))
+    ),
     "revoke took Kalshi's slow list for a refusal, and removed the mark that proves the end": life(
         "vault", ("enroll",), Step(0, "revoke-destroy"), lag_s=6.0, bootstrap=False
     ),

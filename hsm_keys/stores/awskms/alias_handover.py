@@ -112,6 +112,9 @@ def hand_over(
         left: The name that the leaver keeps.
         taken: The name that the taker had until now.
 
+    Whoever aborts gives the taker an alias that says so, and looks then where the name leads. So of two that do both at
+    the same moment at least one sees the other one.
+
     Raises:
         KeyBusyError: If somebody else has renamed one of the two; then the name stays where it was.
     """
@@ -124,11 +127,13 @@ def hand_over(
     try:
         _check_called(client_of, taken, name, str(taker["Arn"]))
     except KeyBusyError:
-        for region in regions:
-            _remove_alias(client_of(region), region, left, str(leaver["Arn"]))
+        _take_back(client_of, None, left, leaver)
         raise
     for region in reversed(regions):
         _point(client_of(region), region, name, str(taker["Arn"]))
+    if taken != name + ABORTING and _has_alias(client_of, name + ABORTING, arn=str(taker["Arn"])):
+        _take_back(client_of, name, left, leaver)
+        raise renamed_meanwhile(taken, f"AWS KMS in {region_of(str(taker['Arn']))}")
     for region in reversed(regions):
         _tag(client_of(region), region, left, str(leaver["Arn"]))
         _tag(client_of(region), region, name, str(taker["Arn"]))
@@ -136,12 +141,24 @@ def hand_over(
             _remove_alias(client_of(region), region, taken, str(taker["Arn"]))
 
 
+def _take_back(client_of: ClientOf, name: str | None, left: str, leaver: Mapping[str, Any]) -> None:
+    """Give a name back to the key that was to leave it, if it has it no more, and take away the name that this kept."""
+    for region in regions_of(leaver):
+        if name is not None:
+            _point(client_of(region), region, name, str(leaver["Arn"]))
+        _remove_alias(client_of(region), region, left, str(leaver["Arn"]))
+
+
 def _check_called(client_of: ClientOf, name: str, other: str, arn: str) -> None:
     """Make sure that a key has one of two names, in its first Region."""
+    if not _has_alias(client_of, name, other, arn=arn):
+        raise renamed_meanwhile(name, f"AWS KMS in {region_of(arn)}")
+
+
+def _has_alias(client_of: ClientOf, *names: str, arn: str) -> bool:
     region = str(region_of(arn))
     known = aliases(client_of(region), region)
-    if key_id_of(arn) not in {known.get(alias_of(name)), known.get(alias_of(other))}:
-        raise renamed_meanwhile(name, f"AWS KMS in {region}")
+    return key_id_of(arn) in {known.get(alias_of(name)) for name in names}
 
 
 def _point(client: Any, region: str, name: str, arn: str) -> None:

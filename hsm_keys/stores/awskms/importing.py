@@ -198,10 +198,18 @@ class AwsKmsImports(KeyImports):
         return replicas.settled(lambda: self._look_up(prepared.arn, name))
 
     def withdraw(self, name: str) -> None:
-        """Schedule the deletion of the key, if the material in it is this run's."""
+        """Schedule the deletion of the key, if the material in it is this run's; another one is the other run's mark.
+
+        That run may have been killed: then its mark is all that tells the next one of an API key that got lost.
+        """
         place, arn = self._place(name), self._to_withdraw.pop(name, None)
-        if arn is not None:
-            replicas.destroy(lambda _: place.client, place.describe(arn), name)
+        if arn is None:
+            return
+        metadata, tags = place.describe(arn), place.tags(arn)
+        key_type = key_type_of_spec(str(metadata.get("KeySpec")), str(metadata.get("KeyUsage")), name)
+        mark = _create(place, key_type, {tag: tags[tag] for tag in (ENVIRONMENT_TAG, IMPORT_TAG) if tag in tags})
+        replicas.destroy(lambda _: place.client, metadata, name)
+        replicas.settled(lambda: creation.give_alias(place.client, place.region, place.name, mark))
 
     def end(self, name: str) -> None:
         """Let go of a key that never got its material. One that has got an API key id is no mark any more."""
