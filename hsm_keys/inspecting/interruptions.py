@@ -103,9 +103,12 @@ def _handing_over(name: str, current: Seen | None, new: Seen, old: Seen) -> Find
     if current is None or current.pair in {new.pair, old.pair}:
         message = f"the rotation of {name!r} was interrupted while the name was handed over"
         only_old_lives = new.unknown and old.api_key_id in old.signs_for
-        goes_back = new.name.endswith(ABORTING) and (only_old_lives or not old.name.endswith(FINISHING))
+        goes_back = only_old_lives or (new.name.endswith(ABORTING) and not old.name.endswith(FINISHING))
         back = ["--abort"] if goes_back else []
         return about_key("rotation-handover", new, message, "rotate", name, *back)
+    if new.api_key_id is None:
+        message = f"{name!r} was rotated, and {new.name}, which another run made for it, is of no use"
+        return about_key("rotation-begun", new, message, "rotate", name)
     return about_key(
         "rotation-inconsistent",
         new,
@@ -151,4 +154,8 @@ def _retired(name: str, current: Seen | None, old: Seen) -> Finding:
         message = f"{name!r} was rotated, and its old API key still works"
         return about_key("rotation-grace", old, message, "rotate", name, "--finish")
     message = f"{name!r} was rotated, its old API key is dead, and the old private half is still there"
+    if current.unknown:
+        return about_key(
+            "rotation-ending", old, f"{message}; the new one is dead, too", "revoke", old.name, "--destroy"
+        )
     return about_key("rotation-ending", old, message, "rotate", name, "--finish")

@@ -39,10 +39,10 @@ def judge(snapshot: Snapshot) -> list[Finding]:
     lost = Counter(listing.name for listing in _unowned(snapshot))
     several = {name for name in pending_imports(mine) if lost[name] > 1}
     return [
+        *_registered_twice(snapshot),  # first: whatever destroys or replaces a pair is refused as long as that is so
         *interruptions(mine, several),
         *(finding for key in at_rest for finding in _about(key, listed)),
         *(_adoptable(key) for key in snapshot.here if not key.ours and key.signs_for),
-        *_registered_twice(snapshot),
         *_two_environments(snapshot),
         *_elsewhere(snapshot, pending_imports(mine) - several),
         *_same_name_at_kalshi(snapshot),

@@ -22,7 +22,7 @@ from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.base import KeyState
-from hsm_keys.stores.key_names import check_new_name, is_marked
+from hsm_keys.stores.key_names import SUCCESSOR, check_new_name, is_marked
 from hsm_keys.stores.marks import UNNAMED
 from hsm_keys.stores.ownership import name_in_use
 
@@ -103,6 +103,8 @@ def _mint(
     """Return the minted key, and whether it is new: made in this call, so that Kalshi can't know it."""
     found = _unregistered(store, name)
     new = found is None
+    if new and store.clear(name + SUCCESSOR):
+        report(f"ended a successor that was made for an earlier key {name!r}, and came late")
     key = store.generate(name, key_type or KeyType.RSA_2048) if found is None else found
     if key_type is not None and key.key_type is not key_type:
         raise KeyProblemError(

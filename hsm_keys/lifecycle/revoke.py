@@ -265,7 +265,8 @@ class Revoker:
         return RenamesKeys.of(self._store).rename(key, name)
 
     def _target(self, word: str, keys: Sequence[StoredKey]) -> tuple[Target, Sequence[ApiKey]]:
-        for key in keys_named(word, keys):  # before anything is asked: Kalshi's answers here say nothing of it
+        # Before anything is asked: Kalshi's answers here say nothing of it, nor of what a `generate` is under way for.
+        for key in (*keys_named(word, keys), *keys_named(word + IMPORTING, keys)):
             check_environment(key.name, key.environment, self._account.environment)
         try:
             listed = self._account.list_now()
@@ -301,6 +302,13 @@ class Revoker:
                 f"a `generate` of {target.name!r} was interrupted, and Kalshi may have made an API key for it; nothing "
                 "was done",
                 hint=f"run it again, then revoke what it has made: hsm-keys generate {target.name}",
+            )
+        if target.api_key_id is None and not destroy and target.key is not None and target.key.registering:
+            raise KeyProblemError(
+                f"a registration of {target.name!r} was begun, and Kalshi lists no API key of it: there is nothing to "
+                "revoke, or not yet",
+                hint="run it again in a minute; or give --destroy, which waits that long, to destroy the pair in the "
+                "store",
             )
         if target.api_key_id is None and not destroy:
             raise KeyProblemError(

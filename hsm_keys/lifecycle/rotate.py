@@ -199,10 +199,10 @@ class Rotator:
         finish_renames(self._store, name)
         keys = {key.name: key for key in self._store.keys()}
         current, successor, retired = parts(keys, name)
-        if successor is not None and is_surplus(current, successor, retired):
-            self._end_successor(self._renamed(successor, name + ABORTING))
-        elif successor is not None and is_going(successor):  # an abort was killed: all that is left of it is the name
+        if successor is not None and is_going(successor):  # whoever ended it was killed: all that is left is the name
             self._destroy(successor, f"the successor {successor.name!r}")
+        elif successor is not None and is_surplus(current, successor, retired):
+            self._end_successor(self._renamed(successor, name + ABORTING))
         stage = Stage.read(self._store, name)
         twin = stage.twin
         if twin is not None:
@@ -248,7 +248,9 @@ class Rotator:
         self._check_names_free(name, stage)
         check_no_other_registration(self._account.connect, old, self._unclaimed(), old.api_key_id)
         new = stage.successor
-        if new is None or new.api_key_id is None:
+        if new is not None and new.api_key_id is None and stage.retired is not None:
+            new = self._registered_again(name, new, old)
+        elif new is None or new.api_key_id is None:
             new = self._successor(name, old, new)
         else:
             prove_registration(self._account.connect, new, _id_of(new))
@@ -294,10 +296,10 @@ class Rotator:
             )
         return bound
 
-    def _registered_again(self, key: StoredKey, old: StoredKey) -> StoredKey:
+    def _registered_again(self, name: str, key: StoredKey, old: StoredKey) -> StoredKey:
         """Bind the id that the successor has at Kalshi already, where another machine's bookkeeping wrote over it."""
         listed = self._account.list_now()
-        wanted = wanted_like(key.name, listing_of(old, listed), listed)
+        wanted = wanted_like(name, listing_of(old, listed), listed)
         registrar = Registrar(self._store, self._account, self._report)
         return registrar.register(key, wanted, listed, new=False)[0]
 
@@ -316,7 +318,7 @@ class Rotator:
         if current is None:  # handed over: it is there
             raise KeyProblemError("the rotation was changed by somebody else meanwhile", hint="run it again")
         if current.api_key_id is None and stage.retired is not None:
-            current = self._registered_again(current, stage.retired)
+            current = self._registered_again(current.name, current, stage.retired)
         return Rotation(current, prove_custody(current), stage.retired, "grace")
 
     def _end(self, old: StoredKey, *, keep_old: bool, name: str) -> None:

@@ -124,8 +124,8 @@ CASES = [
         (key("prod", None, "A", "B"),),
         listed(("prod", "A"), ("prod-2", "B")),
         (
-            ("not-bound", "prod", None, "adopt prod --api-key-id A", False),
             ("registered-twice", "prod", "B", "revoke B", False),
+            ("not-bound", "prod", None, "adopt prod --api-key-id A", False),
         ),
     ),
     Case(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hsm_keys.lifecycle.ending import LATE_S
 from tests.simulation.world import Violated
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ class Judge:
         self._theirs: set[str] = set()
         self._their_half: bytes | None = None
         self._released: set[str] = set()
+        self._ending: dict[str, float] = {}
+        """The names of which a revoke didn't come to its end, and until when Kalshi carries out what it was asked
+        for."""
         self._named: set[str] = set()
         """Others' API keys that somebody revokes by the name that only Kalshi has for them."""
         self.proved: dict[str, Kalshi] = {}
@@ -57,6 +61,10 @@ class Judge:
         self._released.add(name)
         if all(label.partition("+")[0] != name for label in self._store.labels()):
             self._named |= {key.api_key_id for key in kalshi.living() if key.listing.name == word}
+
+    def not_revoked(self, word: str, kalshi: Kalshi) -> None:
+        """A revoke has ended, and not with the word that it is done."""
+        self._ending[word.partition("+")[0]] = kalshi.world.clock.now + LATE_S
 
     def _on_created(self, kalshi: Kalshi, key: Registered) -> None:
         """Check that no API key may do more, or something else, than what was asked for."""
@@ -162,7 +170,8 @@ class Judge:
             raise Violated(f"{told.stage}: Kalshi never had API key {told.api_key_id}")
         if self.moved:
             return
-        if key.alive and labels.get(name) == key.public and (alone or name not in self._released):
+        ending = told.stage == "adopted" and kalshi.world.clock.now < self._ending.get(name, 0.0)
+        if key.alive and labels.get(name) == key.public and (alone or name not in self._released) and not ending:
             self.proved[name] = kalshi
         if not alone:
             return

@@ -274,6 +274,8 @@ class Life:
         self._under_way -= 1
         world.process = None
         self._hits += process.hit
+        if ended.told is None and command.startswith("revoke"):
+            self.judge.not_revoked(step.name, kalshi)
         if ended.told is not None:
             world.process = process
             world.tell(f"ends well: {ended.told.stage} {short(ended.told.api_key_id or '-')}")

@@ -51,8 +51,7 @@ class Rest:
             if ended.status in {*UNDECIDED, -9} or ended.code == "key_busy":
                 self._run_to_the_end(Step(0, step.command, step.name, step.environment))
         script = self._life.script
-        taken = script.unique and script.bystander  # the name, in the other environment, by somebody else
-        environments = {"prod"} if taken else {"prod", *(step.environment for step in script.steps)}
+        environments = {"prod", *(step.environment for step in script.steps)}
         if all([self._is_settled(environment) for environment in sorted(environments)]):  # noqa: C419 - each is run
             return
         codes = [f"{each.code}: {each.message}" for name in environments for each in self._findings(name)]
@@ -86,6 +85,9 @@ class Rest:
                 self._orphaned = True
                 return []
             raise Violated(f"reconcile ends with {ended.code}: {ended.message}")
+        script = self._life.script
+        # By somebody else: a key of ours that isn't registered there can't be, and one that is can be rotated.
+        taken = environment == "demo" and script.unique and script.bystander
         accepted = self._life.theirs
         return [
             finding
@@ -93,6 +95,7 @@ class Rest:
             if not (finding.code == "elsewhere" and finding.api_key_id in accepted)
             and finding.code not in _ON_PURPOSE
             and not (finding.code == "refused" and self._life.judge.moved)
+            and not (taken and not finding.code.startswith("rotation"))
         ]
 
     def _follow(self, findings: list[Finding], environment: str) -> None:
@@ -103,7 +106,7 @@ class Rest:
         if finding.code == "rotation-orphan" and finding.command is None:
             self._destroy_orphan(finding.name, environment)
             return
-        if finding.command is None:
+        if finding.command is None or finding.code == "cannot-sign":  # its command only shows the key
             raise Violated(f"reconcile knows no way on: {finding.code}: {finding.message}")
         words = shlex.split(finding.command)[1:]
         words = words[: words.index("--store")] if "--store" in words else words

@@ -24,8 +24,15 @@ def turn(at: int) -> tuple[Fault, ...]:
     return (Fault(Kind.TURN, at),)
 
 
-def life(store: str, begin: tuple[str, ...], *steps: Step, lag_s: float = 0.0, bootstrap: bool = True) -> Script:
-    return Script(_NAME, store, begin, steps, machines=1, lag_s=lag_s, bootstrap=bootstrap)
+def life(
+    store: str,
+    begin: tuple[str, ...],
+    *steps: Step,
+    lag_s: float = 0.0,
+    bootstrap: bool = True,
+    yesterday: int = -1,
+) -> Script:
+    return Script(_NAME, store, begin, steps, machines=1, lag_s=lag_s, bootstrap=bootstrap, yesterday=yesterday)
 
 
 FOUND = {
@@ -411,6 +418,88 @@ FOUND = {
         )
         for store, at, post in (("token", 2, 3), ("kms", 1, 2), ("vault", 1, 1))
     },
+    "reconcile said rotate where the successor was dead in the midst of a handover": life(
+        "token", ("enroll",), Step(0, "rotate", faults=before(12)), Step(0, "abort"), yesterday=1
+    ),
+    "a key in KMS for a successor came after the name had been revoked": life(
+        "kms",
+        ("enroll",),
+        Step(0, "rotate", faults=(Fault(Kind.LATE, 1, seconds=0.5),)),
+        Step(0, "revoke-destroy", pause_s=0.0),
+    ),
+    "reconcile said generate where Kalshi had made two pairs that got lost": life(
+        "token", (), Step(0, "generate", faults=(*before(4), Fault(Kind.TWICE, 3, seconds=4.0)))
+    ),
+    **{
+        f"rotate wrote over the API key id of a successor that was getting its name ({turns})": Script(
+            _NAME,
+            "token",
+            ("enroll",),
+            (Step(0, "rotate", faults=turn(turns)), Step(1, command, faults=after(at))),
+        )
+        for turns, command, at in ((3, "finish", 8), (5, "rotate", 7))
+    },
+    "reconcile said rotate before it named the API key that stood in its way": Script(
+        _NAME,
+        "token",
+        ("mint",),
+        (
+            Step(0, "enroll", faults=(*turn(1), *after(3)), pause_s=0.0),
+            Step(1, "enroll", pause_s=0.0),
+            Step(1, "rotate", faults=after(5), pause_s=0.0),
+        ),
+    ),
+    "enroll registered a pair in KMS that another machine had registered meanwhile": Script(
+        _NAME,
+        "kms",
+        (),
+        (
+            Step(0, "enroll", faults=(Fault(Kind.TURN, 24, changes=False),), pause_s=0.0),
+            Step(1, "enroll", pause_s=0.0),
+            Step(1, "rotate", faults=(Fault(Kind.UNREACHABLE, 8),), pause_s=0.0),
+        ),
+        lag_s=0.4,
+    ),
+    "enroll was killed whose public object another machine had removed, and the name led to two keys": Script(
+        _NAME, "token", (), (Step(0, "enroll", faults=(*turn(2), *after(2))), Step(1, "enroll"))
+    ),
+    "rotate was killed whose public object another machine had removed, and there was no way on": Script(
+        _NAME, "token", ("enroll",), (Step(0, "rotate", faults=(*turn(2), *after(2))), Step(1, "abort"))
+    ),
+    **{
+        f"generate in Vault gave way and was killed while its private half was deleted ({at})": Script(
+            _NAME, "vault", (), (Step(0, "generate", faults=(*turn(3), *before(at))), Step(1, "generate"))
+        )
+        for at in (9, 10)
+    },
+    "reconcile said finish where both keys of a rotation were dead": Script(
+        _NAME,
+        "vault",
+        ("enroll", "rotate"),
+        (Step(0, "abort", faults=turn(6)), Step(1, "revoke-destroy")),
+        yesterday=0,
+    ),
+    "rotate in KMS was killed while it gave way, and there were three keys of a name": Script(
+        _NAME,
+        "kms",
+        ("enroll",),
+        (Step(0, "rotate", faults=(Fault(Kind.TURN, 39, changes=False), *before(4))), Step(1, "rotate")),
+    ),
+    "revoke said that a pair was never registered whose registration was under way": life(
+        "kms",
+        (),
+        Step(0, "enroll", faults=(Fault(Kind.LATE, 4, seconds=1.5),)),
+        Step(0, "revoke", pause_s=0.0),
+        lag_s=1.5,
+    ),
+    "revoke ended somebody else's API key in another environment than an interrupted generate's": Script(
+        _NAME,
+        "token",
+        (),
+        (Step(0, "generate", faults=after(2)), Step(0, "revoke", environment="demo")),
+        machines=1,
+        bystander=True,
+    ),
     "a key in Vault came late, after the store had come back with what it held before": Script(
         _NAME,
         "vault",

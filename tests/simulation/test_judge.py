@@ -39,6 +39,12 @@ PASSES = {
         Step(0, "adopt", faults=_fault(Kind.KILL_BEFORE, 8, changes=False)),
         Step(0, "revoke-destroy", environment="demo"),
     ),
+    "nobody knows right after a revoke without an answer that the deletion is still under way": _script(
+        "token",
+        ("enroll",),
+        Step(0, "revoke", faults=(Fault(Kind.LATE, 1, seconds=1.5),)),
+        Step(0, "adopt", pause_s=0.0),
+    ),
 }
 
 

@@ -352,14 +352,17 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
 
         Raises:
             KmsKeyNotFoundError: If its deletion is scheduled.
-            KeyBusyError: If an alias says that somebody is ending it.
+            KeyBusyError: If somebody has bound it, or an alias says that somebody is ending it.
         """
         kms_key = self._changeable(key)
         tags = {REGISTERING_TAG: f"{environment}:{claim}" if claim else environment}
         self._tag(kms_key, tags)
         region = self._uri.regions[0]
         alias_handover.check_not_ending(self.caller().manage(region), region, kms_key)
-        return self._marked(kms_key, mark_of({NAME_TAG: key.name, **tags}))
+        now = self.tags_of(kms_key)
+        if ID_TAG in now:
+            raise KeyBusyError(f"somebody else registered {key.name!r} meanwhile", hint="run it again")
+        return self._marked(kms_key, mark_of(now))
 
     def _marked(self, key: AwsKmsKey, mark: Mark) -> AwsKmsKey:
         return AwsKmsKey(self, key.name, mark, key.uri, Found(key.arn, key.key_type, key.public_key()))

@@ -15,10 +15,11 @@ from pkcs11.constants import Attribute
 from pkcs11.mechanisms import KeyType as CkKeyType
 
 from hsm_keys.errors import KeyBusyError, KeyExistsError, KeyNotFoundError, StoreError
+from hsm_keys.stores.marks import MINTED
 from hsm_keys.stores.pkcs11.attributes import read
-from hsm_keys.stores.pkcs11.errors import mapped_errors
+from hsm_keys.stores.pkcs11.errors import is_gone, mapped_errors
 from hsm_keys.stores.pkcs11.key_pairs import destroy_pair, make_pair, write_id
-from hsm_keys.stores.pkcs11.marks import fingerprint, is_passing, minted_id, passing_id
+from hsm_keys.stores.pkcs11.marks import fingerprint, is_passing, minted_id, passing_id, read_mark
 from hsm_keys.stores.pkcs11.objects import is_ours
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from hsm_keys.stores.pkcs11.module import Module
     from hsm_keys.stores.pkcs11.objects import Objects
 
-__all__ = ["Mint", "busy", "remove_surplus", "shows_others_late"]
+__all__ = ["Mint", "busy", "remove_stub", "remove_surplus", "shows_others_late"]
 
 _SHOWS_OTHERS_LATE: Final = "SoftHSM"  # see ``fresh_process``
 
@@ -103,6 +104,27 @@ def _destroy_what_is_left(objects: Objects, private: Any) -> None:
     with suppress(ckr.PKCS11Error):
         if read(private, Attribute.KEY_TYPE) == CkKeyType.EC_EDWARDS and not objects.public_objects(private):
             private.destroy()
+
+
+def remove_stub(objects: Objects, private: Any) -> None:
+    """Destroy an Ed25519 private object without its public half which was never about to be registered.
+
+    Another run took its public object for a crash's while it was made, and its maker was killed before it saw that. A
+    token that fixes CKA_ID refuses to have it written: there "minted" is also what a registered key says.
+
+    Raises:
+        PKCS11Error: If the token is gone.
+    """
+    cka_id = read(private, Attribute.ID)
+    if read_mark(cka_id) is not MINTED or read(private, Attribute.KEY_TYPE) != CkKeyType.EC_EDWARDS:
+        return
+    try:
+        if objects.lacks_half(private):
+            objects.write(private, Attribute.ID, cka_id)
+            private.destroy()
+    except ckr.PKCS11Error as error:
+        if is_gone(error) and not isinstance(error, ckr.ObjectHandleInvalid):  # that one somebody else destroyed
+            raise
 
 
 def remove_surplus(objects: Objects, name: str) -> None:

@@ -175,6 +175,20 @@ class Objects:
                 self.find(_PRIVATE)
             return None
 
+    def lacks_half(self, private: Any) -> bool:
+        """Tell whether the token signs with a private object, and holds no public half of it.
+
+        Raises:
+            PKCS11Error: If the token, or the object, is gone.
+        """
+        try:
+            self._half_of(private, self._candidates)
+        except Unpaired as unpaired:
+            return str(unpaired).startswith(NO_HALF)
+        except UsageError:
+            return False
+        return False
+
     def fits(self, private: Any, public_key: PublicKey) -> bool:
         """Tell whether a private object is the one of a public key, whatever public objects the token holds.
 

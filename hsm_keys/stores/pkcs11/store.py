@@ -42,7 +42,7 @@ from hsm_keys.stores.pkcs11.key_pairs import (
     write_label,
 )
 from hsm_keys.stores.pkcs11.marks import minted_id, read_mark, registered_id, registering_id
-from hsm_keys.stores.pkcs11.minting import Mint, busy, remove_surplus, shows_others_late
+from hsm_keys.stores.pkcs11.minting import Mint, busy, remove_stub, remove_surplus, shows_others_late
 from hsm_keys.stores.pkcs11.objects import NO_LABEL, Pair, is_ours, required
 from hsm_keys.stores.pkcs11.opening import PAUSES_S, Opening
 from hsm_keys.stores.pkcs11.patience import PATIENCE_S, wait_if_ending
@@ -338,10 +338,13 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
         """Give the public object of that key the private one's label and CKA_ID again; one of no key is destroyed.
 
         So is a pair that was made at the same moment as another one of the name, and whose maker was killed before it
-        gave way.
+        gave way; and a private object that has lost its public one while it was made.
         """
         with self.managing(f"mend the key {name!r}") as objects:
             remove_orphans(objects, name)
+            for private in objects.private_keys(name):
+                if is_ours(private):
+                    remove_stub(objects, private)
             remove_surplus(objects, name)
             for private in objects.private_keys(name):
                 if is_ours(private):

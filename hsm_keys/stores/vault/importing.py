@@ -10,6 +10,7 @@ The key is wrapped with RSA_AES_KEY_WRAP (``signing/wrapping.py``) for the engin
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives import hashes
@@ -152,7 +153,12 @@ class VaultImports(KeyImports):
     def withdraw(self, name: str) -> None:
         """Delete the Transit key, unless another run has found it; if it hasn't, nobody writes it into the entry."""
         own = self._prepared[name].transit_key
-        if label_of(dict(self._entries.read(name).records), own) in {None, name + ENDING}:
+
+        def begin(records: Records) -> None:
+            if label_of(records, own) == name + ENDING:
+                records[name + ENDING] = replace(records[name + ENDING], phase=Phase.DESTROYING)
+
+        if label_of(dict(self._entries.change(name, begin).records), own) in {None, name + ENDING}:
             self._transit.delete(own, name)
             self._entries.change(name, lambda records: take_out(records, own))
 
