@@ -58,7 +58,7 @@ def _about(key: Seen, listed: dict[str, ApiKey]) -> Iterator[Finding]:
         return
     elif key.signs_for:
         yield _bindable(key)
-    elif key.api_key_id is None and key.environment is not None and not key.registering:
+    elif key.importing:
         message = (
             f"an interrupted `generate` put {key.name!r} into {key.store}, and Kalshi knows no API key of it: it is "
             "dead, or not known everywhere yet, and then `generate` goes on"

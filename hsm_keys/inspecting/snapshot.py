@@ -38,7 +38,7 @@ class Seen:
         environment: The environment that it belongs to; None where its store doesn't say.
         unknown: Whether Kalshi answered to its signature that it doesn't know the API key that it is bound to.
         ours: Whether hsm-keys has made or adopted it; what another program made is looked at, and not judged.
-        registering: Whether it was about to be registered in its environment, and isn't bound yet.
+        importing: Whether an interrupted `generate` put it into its store.
         offered: Whether a person was given its public half to register it, and nobody said in which environment.
     """
 
@@ -52,7 +52,7 @@ class Seen:
     environment: str | None = None
     unknown: bool = False
     ours: bool = True
-    registering: bool = False
+    importing: bool = False
     offered: bool = False
 
 
@@ -157,7 +157,7 @@ def _seen(store: KeyStore, key: StoredKey) -> Seen:
         pair,
         stopped=stopped,
         environment=key.environment,
-        registering=key.registering,
+        importing=key.importing,
         offered=key.offered,
         ours=key.ours,
     )

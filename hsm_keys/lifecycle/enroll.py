@@ -90,22 +90,24 @@ def enroll_offline(
     with exclusive(store, check_new_name(name)):
         store.mend(name)
         _check_remainder(store, name, environment)
-        minted = _mint(store, name, key_type, report)[0]
+        offered_in = environment if named else UNNAMED
+        minted = _mint(store, name, key_type, offered_in, report)[0]
         key = minted.key
-        if key.offered or key.environment is not None:
+        check_environment(name, key.environment, environment)
+        if key.offered or key.registering:
             return minted
-        return replace(minted, key=store.begin_registration(key, environment if named else UNNAMED))
+        return replace(minted, key=store.begin_registration(key, key.environment or offered_in))
 
 
 def _mint(
-    store: KeyStore, name: str, key_type: KeyType | None, report: Callable[[str], None]
+    store: KeyStore, name: str, key_type: KeyType | None, environment: str, report: Callable[[str], None]
 ) -> tuple[Enrollment, bool]:
     """Return the minted key, and whether it is new: made in this call, so that Kalshi can't know it."""
     found = _unregistered(store, name)
     new = found is None
     if new and store.clear(name + SUCCESSOR):
         report(f"ended a successor that was made for an earlier key {name!r}, and came late")
-    key = store.generate(name, key_type or KeyType.RSA_2048) if found is None else found
+    key = store.generate(name, key_type or KeyType.RSA_2048, environment) if found is None else found
     if key_type is not None and key.key_type is not key_type:
         raise KeyProblemError(
             f"an unregistered key {name!r} of the type {key.key_type} is there already, and {key_type} was asked for",
@@ -160,7 +162,7 @@ def enroll(
         check_manages(account.manager_id, listed)
         if scopes is None:
             report(MOVES_MONEY)
-        minted, new = _mint(store, name, key_type, report)
+        minted, new = _mint(store, name, key_type, account.environment, report)
         wanted = ApiKeyRequest(name, scopes, subaccount, by_hand=_BY_HAND.format(name=name))
         registrar = Registrar(store, account, report)
         key, api_key_id = registrar.register(minted.key, wanted, listed, new=new)

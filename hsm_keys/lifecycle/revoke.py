@@ -398,7 +398,7 @@ def discard(store: KeyStore, name: str, environment: str, report: Callable[[str]
         key = store.key(name)
         check_ours(key, store.describe())
         check_environment(name, key.environment, environment)
-        if key.api_key_id is not None or is_arriving(key) or (key.environment is not None and not key.registering):
+        if key.api_key_id is not None or is_arriving(key) or key.importing:
             raise KeyProblemError(
                 f"{name!r} is registered, or was made by Kalshi; nothing was destroyed",
                 hint="set KALSHI_KEY_ID and KALSHI_PRIVATE_KEY_PATH: the end of its API key has to be proved",

@@ -42,12 +42,13 @@ class StoredKey(ABC):
         api_key_id: The id that Kalshi knows the public half by; None while the key is only minted, and for a key that
             isn't ours.
         environment: The environment in which it is registered, as ``environment_name`` gives it, or was about to be,
-            or for which it is being imported; else None.
+            or for which it was made or is being imported; else None.
         ours: Whether hsm-keys has marked the key, by making or by adopting it. One that isn't ours signs where an API
             key id is given, and is never changed, renamed or ended.
         doubt: Why a mark of ours that the key carries isn't believed; empty if it carries none, or it is.
         offered: Whether its public half was printed, to be registered by hand in an environment that nobody named, and
             it isn't bound yet: Kalshi may know it in any.
+        importing: Whether it was made by Kalshi, and its import hasn't ended.
         registering: Whether it was about to be registered, and isn't bound yet: Kalshi may know it.
         claim: What the last run was about to do with an API key of such a key; None if it was about to register it.
         uri: Where the key lives; never holds a PIN.
@@ -59,6 +60,7 @@ class StoredKey(ABC):
     ours: bool
     doubt: str = ""
     offered: bool = False
+    importing: bool = False
     registering: bool = False
     claim: Claim | None = None
     uri: str
@@ -281,8 +283,14 @@ class KeyStore(ABC):
         return any(key.name == name for key in self.keys())
 
     @abstractmethod
-    def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> StoredKey:
+    def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048, environment: str | None = None) -> StoredKey:
         """Make a key pair inside the store and return it, minted.
+
+        Args:
+            name: Its name.
+            key_type: Its type.
+            environment: For which environment it is made, as for ``begin_registration``. The pair is marked so from its
+                first moment: else somebody who finds it then could register it in another one.
 
         Raises:
             KeyExistsError: If the name is taken.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-__all__ = ["FOREIGN", "MINTED", "OFFERED", "UNNAMED", "Claim", "Intent", "Mark"]
+__all__ = ["FOREIGN", "MINTED", "OFFERED", "UNBEGUN", "UNNAMED", "Claim", "Intent", "Mark"]
 
 
 class Intent(StrEnum):
@@ -48,7 +48,8 @@ class Mark:
         ours: Whether hsm-keys has marked the key, by making or by adopting it.
         api_key_id: The API key id of a registered key.
         environment: The environment in which it is registered, as ``environment_name`` gives it; without an API key
-            id, the one for which a key is being imported, or in which it was about to be registered.
+            id, the one for which a key is being imported or was made, or in which it was about to be registered.
+        importing: Whether it was made by Kalshi, and its import hasn't ended.
         registering: Whether it is a minted key that was about to be registered: Kalshi may know it by now.
         offered: Whether it is a minted key whose public half was printed, to be registered by hand in an environment
             that nobody named: Kalshi may know it in any.
@@ -60,6 +61,7 @@ class Mark:
     api_key_id: str | None = None
     environment: str | None = None
     doubt: str = ""
+    importing: bool = False
     registering: bool = False
     offered: bool = False
     claim: Claim | None = None
@@ -71,3 +73,6 @@ OFFERED: Final = Mark(ours=True, offered=True)
 
 UNNAMED: Final = "unnamed"
 """What stands in the place of the environment in the mark of a key that is offered so."""
+
+UNBEGUN: Final = "minted"
+"""What stands in the place of a claim in the mark of a key that was made for an environment, and isn't known there."""

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from hsm_keys.errors import UsageError
 from hsm_keys.signing.api_key_ids import check_api_key_id
-from hsm_keys.stores.marks import FOREIGN, MINTED, Claim, Intent, Mark
+from hsm_keys.stores.marks import FOREIGN, MINTED, OFFERED, UNNAMED, Claim, Intent, Mark
 from hsm_keys.stores.pkcs11.marks import (
     fingerprint,
     importing_id,
+    is_passing,
     minted_id,
     passing_id,
     read_mark,
@@ -49,7 +50,7 @@ def test_the_mark_of_an_import_names_its_environment(environment: str) -> None:
     public_key = Ed25519PrivateKey.generate().public_key()
     mark = importing_id(public_key, environment)
     assert mark.endswith(fingerprint(public_key))  # two imports at a time have two marks
-    assert read_mark(mark) == Mark(ours=True, environment=environment)
+    assert read_mark(mark) == Mark(ours=True, environment=environment, importing=True)
     assert read_mark(mark[:-1]) == FOREIGN
     assert read_mark(importing_id(public_key, "nowhere")) == FOREIGN
 
@@ -71,6 +72,18 @@ def test_a_minted_key_carries_the_sha1_of_its_public_bits() -> None:
     public_key = Ed25519PrivateKey.generate().public_key()
     assert minted_id(public_key) == b"kalshi:minted:" + fingerprint(public_key)
     assert read_mark(minted_id(public_key)) == read_mark(passing_id()) == MINTED
+
+
+@given(ENVIRONMENTS)
+def test_a_minted_key_says_for_which_environment_it_was_made(environment: str) -> None:
+    public_key = Ed25519PrivateKey.generate().public_key()
+    digest = fingerprint(public_key)
+    made, passing = minted_id(public_key, environment), passing_id(environment)
+    assert made == f"kalshi:minted:{environment}:".encode() + digest
+    assert read_mark(made) == read_mark(passing) == Mark(ours=True, environment=environment)
+    assert [is_passing(mark, digest) for mark in (made, passing)] == [False, True]
+    assert read_mark(minted_id(public_key, UNNAMED)) == OFFERED
+    assert read_mark(minted_id(public_key, "nowhere")) == FOREIGN
 
 
 @given(st.none() | st.binary(max_size=64))

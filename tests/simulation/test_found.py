@@ -37,6 +37,21 @@ def life(
 
 FOUND = {
     **{
+        f"two machines registered a pair in {store} in two environments, which one of them had just made": Script(
+            _NAME,
+            store,
+            (),
+            (Step(0, "enroll", environment="demo", faults=turn(first)), Step(1, "enroll", faults=second)),
+        )
+        for store, first, second in (("token", 5, ()), ("kms", 3, ()), ("vault", 4, turn(3)))
+    },
+    "enroll and adopt on two machines registered one pair in two environments": Script(
+        _NAME,
+        "token",
+        (),
+        (Step(0, "adopt", faults=(Fault(Kind.TURN, 30, changes=False),)), Step(1, "enroll", environment="demo")),
+    ),
+    **{
         f"Kalshi made a pair in {store} twice, and listed the second one before generate had ended": life(
             store, (), Step(0, "generate", faults=(Fault(Kind.TWICE, at, seconds=4.0),)), lag_s=1.5
         )

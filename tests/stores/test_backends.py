@@ -155,7 +155,7 @@ class Bare(KeyStore):
     def key(self, name: str) -> StoredKey:
         raise NotImplementedError
 
-    def generate(self, name: str, key_type: KeyType | None = None) -> StoredKey:
+    def generate(self, name: str, key_type: KeyType | None = None, environment: str | None = None) -> StoredKey:
         raise NotImplementedError
 
     def bind(self, key: StoredKey, api_key_id: str, environment: str) -> StoredKey:

@@ -8,7 +8,8 @@ from hsm_keys.errors import KeyBusyError, KeyExistsError, KeyProblemError
 from hsm_keys.stores.awskms.error_mapping import KmsCall, ask
 from hsm_keys.stores.awskms.errors import AwsAccessDeniedError, KmsKeyNotFoundError
 from hsm_keys.stores.awskms.response_fields import SPECS, field
-from hsm_keys.stores.awskms.tags import CLEARING_TAG, ID_TAG, NAME_TAG, alias_of
+from hsm_keys.stores.awskms.tags import CLEARING_TAG, ID_TAG, NAME_TAG, REGISTERING_TAG, alias_of
+from hsm_keys.stores.marks import UNBEGUN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -116,6 +117,9 @@ def create(client: Any, region: str, name: str, key_type: KeyType, wanted: KeyCr
         _check_left_over(leftover, name, key_type, wanted)
         return str(leftover["Arn"])
     call = KmsCall("CreateKey", name, region)
+    tags = {NAME_TAG: name}
+    if wanted.environment is not None:
+        tags[REGISTERING_TAG] = f"{wanted.environment}:{UNBEGUN}"
     options: dict[str, Any] = {"MultiRegion": True} if wanted.multi_region else {}
     if wanted.policy is not None:
         options["Policy"] = wanted.policy
@@ -125,7 +129,7 @@ def create(client: Any, region: str, name: str, key_type: KeyType, wanted: KeyCr
         KeySpec=SPECS[key_type],
         KeyUsage="SIGN_VERIFY",
         Description=f"Kalshi API key {name}, made by hsm-keys",
-        Tags=[{"TagKey": NAME_TAG, "TagValue": name}],
+        Tags=[{"TagKey": tag, "TagValue": value} for tag, value in tags.items()],
         **options,
     )
     return str(field(field(answer, "KeyMetadata", dict, call), "Arn", str, call))

@@ -53,6 +53,7 @@ class AwsKmsKey(StoredKey):
         self.name = name
         self.ours, self.api_key_id, self.environment = mark.ours, mark.api_key_id, mark.environment
         self.registering, self.offered, self.claim = mark.registering, mark.offered, mark.claim
+        self.importing = mark.importing
         self.uri = uri
         self.arn: Final = found.arn
         self.algorithm: Final = _ALGORITHMS[found.key_type]

@@ -243,9 +243,9 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
         return self.caller().look(attempt, reference)
 
     @takes_no_private_key
-    def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> AwsKmsKey:
+    def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048, environment: str | None = None) -> AwsKmsKey:
         """Make a pair in KMS; see ``generate_as``."""
-        return self.generate_as(name, key_type, self._wanted)
+        return self.generate_as(name, key_type, replace(self._wanted, environment=environment))
 
     def generate_like(self, model: StoredKey, name: str) -> AwsKmsKey:
         """Make a pair of the model's type, with its key policy, and multi-Region if it is."""

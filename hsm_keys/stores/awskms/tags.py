@@ -11,7 +11,7 @@ from hsm_keys.errors import UsageError
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.signing.environments import is_environment
 from hsm_keys.stores.key_names import MARKS
-from hsm_keys.stores.marks import FOREIGN, MINTED, OFFERED, UNNAMED, Claim, Mark
+from hsm_keys.stores.marks import FOREIGN, MINTED, OFFERED, UNBEGUN, UNNAMED, Claim, Mark
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +78,7 @@ def mark_of(tags: Mapping[str, str]) -> Mark:
     if NAME_TAG not in tags:
         return FOREIGN
     if api_key_id is None and environment is not None and is_environment(environment):
-        return Mark(ours=True, environment=environment)  # it is being imported
+        return Mark(ours=True, environment=environment, importing=True)
     if api_key_id is None:
         return _minted(tags.get(REGISTERING_TAG))
     if environment is None:
@@ -96,7 +96,7 @@ def _minted(registering: str | None) -> Mark:
         return OFFERED
     if not is_environment(environment):
         return MINTED
-    return Mark(ours=True, environment=environment, registering=True, claim=Claim.parse(claim))
+    return Mark(ours=True, environment=environment, registering=claim != UNBEGUN, claim=Claim.parse(claim))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,7 @@ class KeyCreation:
         multi_region: Whether the key can be replicated to other Regions; it can't be changed later.
         policy: The key policy, as JSON, or what ``kms policy`` prints, which holds one; None for KMS's default, which
             leaves all to the account's IAM policies.
+        environment: For which environment of Kalshi's; None if nobody has said so.
 
     Raises:
         UsageError: If the policy isn't a JSON object of at most 32 KiB.
@@ -114,6 +115,7 @@ class KeyCreation:
 
     multi_region: bool = False
     policy: str | None = None
+    environment: str | None = None
 
     def __post_init__(self) -> None:
         if self.policy is None:

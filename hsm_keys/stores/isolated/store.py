@@ -238,7 +238,12 @@ class IsolatedStore(KeyStore):
         """Return that it only signs."""
         return _signs_only()
 
-    def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> NoReturn:  # noqa: ARG002 - the store's shape
+    def generate(
+        self,
+        name: str,  # noqa: ARG002 - the store's shape
+        key_type: KeyType = KeyType.RSA_2048,  # noqa: ARG002 - the store's shape
+        environment: str | None = None,  # noqa: ARG002 - the store's shape
+    ) -> NoReturn:
         """Refuse: an isolated store signs, and changes nothing."""
         raise _signs_only()
 

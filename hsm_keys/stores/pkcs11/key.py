@@ -35,7 +35,7 @@ class Pkcs11Key(StoredKey):
         mark = mark or read_mark(cka_id)
         self.ours, self.api_key_id, self.environment = mark.ours, mark.api_key_id, mark.environment
         self.doubt, self.registering, self.offered = mark.doubt, mark.registering, mark.offered
-        self.claim = mark.claim
+        self.claim, self.importing = mark.claim, mark.importing
         self.uri = store.key_uri(name)
         self.cka_id = cka_id or b""
         self.fingerprint: Final = fingerprint(public_key)

@@ -1,13 +1,14 @@
 """CKA_ID: which keys of a token are ours, and what a registered one is registered as.
 
 A token may hold keys of other programs, whose CKA_ID can be any bytes: 16 of them are what other tools make up, and 20
-a hash. So ours begin with a word of our own. A key that is only minted has ``kalshi:minted:`` and the SHA-1 of its
-public key's bits; a registered one ``kalshi:``, the environment, ``:``, and the UUID's 16 bytes, or for an id that is
-no UUID ``id:`` and its text. In between, a key that is about to be registered has ``kalshi:registering:``, the
-environment, ``:`` and that SHA-1 (``unnamed`` for the environment where a person was given the public half to register
-it, and nobody said where); or, where one of its API keys is to be bound or deleted, ``kalshi:taking:`` or
-``kalshi:leaving:``, and then what a registered one has after its first word. The throwaway key that marks an import has
-``kalshi:importing:``, the environment, ``:`` and the SHA-1. Whatever else a CKA_ID says, the key is somebody else's.
+a hash. So ours begin with a word of our own. A key that is only minted has ``kalshi:minted:``, the environment for
+which it was made and ``:`` if that is known, and the SHA-1 of its public key's bits; a registered one ``kalshi:``, the
+environment, ``:``, and the UUID's 16 bytes, or for an id that is no UUID ``id:`` and its text. In between, a key that
+is about to be registered has ``kalshi:registering:``, the environment, ``:`` and that SHA-1 (``unnamed`` for the
+environment where a person was given the public half to register it, and nobody said where); or, where one of its API
+keys is to be bound or deleted, ``kalshi:taking:`` or ``kalshi:leaving:``, and then what a registered one has after its
+first word. The throwaway key that marks an import has ``kalshi:importing:``, the environment, ``:`` and the SHA-1.
+Whatever else a CKA_ID says, the key is somebody else's.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "fingerprint",
     "importing_id",
+    "is_minted",
     "is_passing",
     "minted_id",
     "passing_id",
@@ -40,7 +42,9 @@ _OURS: Final = b"kalshi:"
 _MINTED: Final = _OURS + b"minted:"
 _TEXT: Final = b"id:"
 _DIGEST_LENGTH: Final = 20
-_UNDER_WAY = re.compile(rb"kalshi:(?P<what>importing|registering):(?P<environment>[a-z0-9-]{1,32}):.{20}", re.DOTALL)
+_UNDER_WAY = re.compile(
+    rb"kalshi:(?P<what>importing|minted|registering):(?P<environment>[a-z0-9-]{1,32}):.{20}", re.DOTALL
+)
 _REGISTERED = re.compile(
     rb"kalshi:(?:(?P<intent>taking|leaving):)?(?P<environment>[a-z0-9-]{1,32}):"
     rb"(?:id:(?P<text>[\x21-\x7e]+)|(?P<uuid>.{16}))",
@@ -55,14 +59,22 @@ def fingerprint(public_key: PublicKey) -> bytes:
     return SubjectKeyIdentifier.from_public_key(public_key).digest
 
 
-def minted_id(public_key: PublicKey) -> bytes:
-    """Return the CKA_ID of a key that is only minted."""
-    return _MINTED + fingerprint(public_key)
+def minted_id(public_key: PublicKey, environment: str | None = None) -> bytes:
+    """Return the CKA_ID of a key that is only minted, for an environment if it is known for which one."""
+    return _head(environment) + fingerprint(public_key)
 
 
-def passing_id() -> bytes:
-    """Return a CKA_ID that says "minted" as well, and that no other object has: for a pair that is being made."""
-    return _MINTED + os.urandom(_DIGEST_LENGTH)
+def passing_id(environment: str | None = None) -> bytes:
+    """Return a CKA_ID that says the same, and that no other object has: for a pair that is being made.
+
+    Args:
+        environment: For which environment; None if it isn't known.
+    """
+    return _head(environment) + os.urandom(_DIGEST_LENGTH)
+
+
+def _head(environment: str | None) -> bytes:
+    return _MINTED if environment is None else _MINTED + environment.encode() + b":"
 
 
 def is_passing(cka_id: bytes | None, digest: bytes) -> bool:
@@ -72,7 +84,12 @@ def is_passing(cka_id: bytes | None, digest: bytes) -> bool:
         cka_id: The CKA_ID.
         digest: The fingerprint of the pair's public half.
     """
-    return cka_id is not None and read_mark(cka_id) is MINTED and cka_id != _MINTED + digest
+    return cka_id is not None and is_minted(cka_id) and not cka_id.endswith(digest)
+
+
+def is_minted(cka_id: bytes | None) -> bool:
+    """Tell whether a CKA_ID says that a key is minted, and that nobody has begun to register it."""
+    return cka_id is not None and cka_id.startswith(_MINTED) and read_mark(cka_id).ours
 
 
 def importing_id(public_key: PublicKey, environment: str) -> bytes:
@@ -114,12 +131,13 @@ def read_mark(cka_id: bytes | None) -> Mark:
     under_way, registered = _UNDER_WAY.fullmatch(cka_id), _REGISTERED.fullmatch(cka_id)
     mark = under_way or registered
     environment = mark["environment"].decode() if mark else ""
-    if under_way and under_way["what"] == b"registering" and environment == UNNAMED:
+    if under_way and under_way["what"] != b"importing" and environment == UNNAMED:
         return OFFERED
     if mark is None or not is_environment(environment):
         return FOREIGN
     if under_way:
-        return Mark(ours=True, environment=environment, registering=under_way["what"] == b"registering")
+        what = under_way["what"]
+        return Mark(True, environment=environment, importing=what == b"importing", registering=what == b"registering")
     api_key_id = mark["text"].decode() if mark["text"] else str(UUID(bytes=mark["uuid"]))
     claim = Claim(Intent(mark["intent"].decode()), api_key_id) if mark["intent"] else None
     known = None if claim else api_key_id

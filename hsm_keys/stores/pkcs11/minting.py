@@ -15,11 +15,10 @@ from pkcs11.constants import Attribute
 from pkcs11.mechanisms import KeyType as CkKeyType
 
 from hsm_keys.errors import KeyBusyError, KeyExistsError, KeyNotFoundError, StoreError
-from hsm_keys.stores.marks import MINTED
 from hsm_keys.stores.pkcs11.attributes import read
 from hsm_keys.stores.pkcs11.errors import is_gone, mapped_errors
 from hsm_keys.stores.pkcs11.key_pairs import destroy_pair, make_pair, write_id
-from hsm_keys.stores.pkcs11.marks import fingerprint, is_passing, minted_id, passing_id, read_mark
+from hsm_keys.stores.pkcs11.marks import fingerprint, is_minted, is_passing, minted_id, passing_id
 from hsm_keys.stores.pkcs11.objects import is_ours
 
 if TYPE_CHECKING:
@@ -46,8 +45,13 @@ class Mint:
     objects: Objects
     description: str
 
-    def make(self, name: str, key_type: KeyType) -> PublicKey:
-        """Make a pair, and return its public half. CKA_ID of both objects says that it is minted.
+    def make(self, name: str, key_type: KeyType, environment: str | None = None) -> tuple[PublicKey, bytes]:
+        """Make a pair, and return its public half and the CKA_ID of both objects, which says that it is minted.
+
+        Args:
+            name: The label of both objects.
+            key_type: What to make.
+            environment: For which environment of Kalshi's; None if nobody has said so.
 
         Raises:
             KeyExistsError: If the name is taken.
@@ -55,7 +59,7 @@ class Mint:
             StoreError: If the token refuses; what it left of the pair is removed.
         """
         # Not the last word on CKA_ID: until it is known that nobody else makes this key, it says whose pair is whose.
-        mark = passing_id()
+        mark = passing_id(environment)
         with self.module.mutex:
             with mapped_errors(f"look up the key {name!r}"):
                 if self.objects.private_keys(name):
@@ -66,11 +70,12 @@ class Mint:
             private, public_key = self._made(name, key_type, mark)
             with mapped_errors(f"make the key {name!r}"):
                 try:
-                    self._settle(private, name, mark, public_key)
+                    cka_id = minted_id(public_key, environment)
+                    self._settle(private, name, mark, cka_id)
                 except ckr.ObjectHandleInvalid:
                     _destroy_what_is_left(self.objects, private)
                     raise busy(name, self.description, "it was destroyed again") from None
-        return public_key
+        return public_key, cka_id
 
     def _made(self, name: str, key_type: KeyType, mark: bytes) -> tuple[Any, PublicKey]:
         try:
@@ -83,7 +88,7 @@ class Mint:
                     raise busy(name, self.description, "what was left of this one is removed") from None
             raise
 
-    def _settle(self, private: Any, name: str, mark: bytes, public_key: PublicKey) -> None:
+    def _settle(self, private: Any, name: str, mark: bytes, cka_id: bytes) -> None:
         """Write the usual CKA_ID, or give way."""
         if read(private, Attribute.ID) != mark or private[Attribute.LABEL] != name:
             # Somebody found the pair, took it for one that a crash had left, and has gone on with it.
@@ -92,11 +97,11 @@ class Mint:
             destroy_pair(self.objects, private)
             raise busy(name, self.description, "this one is destroyed")
         try:
-            write_id(self.objects, private, minted_id(public_key))
+            write_id(self.objects, private, cka_id)
         except ckr.ObjectHandleInvalid:
             raise
         except ckr.PKCS11Error:
-            pass  # where CKA_ID is fixed, the mark says "minted" just as well
+            pass  # where CKA_ID is fixed, the mark says the same
 
 
 def _destroy_what_is_left(objects: Objects, private: Any) -> None:
@@ -116,7 +121,7 @@ def remove_stub(objects: Objects, private: Any) -> None:
         PKCS11Error: If the token is gone.
     """
     cka_id = read(private, Attribute.ID)
-    if read_mark(cka_id) is not MINTED or read(private, Attribute.KEY_TYPE) != CkKeyType.EC_EDWARDS:
+    if not is_minted(cka_id) or read(private, Attribute.KEY_TYPE) != CkKeyType.EC_EDWARDS:
         return
     try:
         if objects.lacks_half(private):

@@ -245,13 +245,14 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
         return [key for key in self._called(name) if key.ours]
 
     @takes_no_private_key
-    def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> StoredKey:
+    def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048, environment: str | None = None) -> StoredKey:
         """Make a pair that only signs: sensitive, not extractable, and usable after login alone."""
         check_label(name)
         connection = self._ready(f"make the key {name!r}")
         check_can_make(connection.token, key_type)
-        public_key = Mint(connection.module, connection.objects, self.description).make(name, key_type)
-        return Pkcs11Key(self, name, minted_id(public_key), public_key)
+        mint = Mint(connection.module, connection.objects, self.description)
+        public_key, cka_id = mint.make(name, key_type, environment)
+        return Pkcs11Key(self, name, cka_id, public_key)
 
     def confirm(self, key: StoredKey) -> None:
         """Look at the token as a new process does, where the module may not show all to this one, and give way."""
@@ -261,7 +262,7 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
         if (fresh_process.private_keys_labelled(self._opening.uri, key.name, pin) or 0) < 2:  # noqa: PLR2004 - there is another one
             return
         with self._changing(key, f"look at the key {key.name!r}") as (objects, private):
-            minted = minted_id(key.public_key())
+            minted = minted_id(key.public_key(), key.environment)
             theirs = read(private, Attribute.LABEL) != key.name or read(private, Attribute.ID) != minted
             if not theirs:
                 destroy_pair(objects, private)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hsm_keys.errors import KeyBusyError, KeyExistsError, KeyProblemError
+from hsm_keys.stores.marks import UNBEGUN
 from hsm_keys.stores.vault.entries import base_of, new_transit_key
 from hsm_keys.stores.vault.records import Phase, Record, is_late, label_of, set_aside, take_out
 
@@ -27,8 +28,17 @@ if TYPE_CHECKING:
 __all__ = ["clear", "make", "mend"]
 
 
-def make(entries: Entries, transit: Transit, name: str, key_type: KeyType) -> tuple[Record, TransitKey]:
+def make(
+    entries: Entries, transit: Transit, name: str, key_type: KeyType, environment: str | None = None
+) -> tuple[Record, TransitKey]:
     """Make a key, or go on with what an interrupted run has begun.
+
+    Args:
+        entries: The entries.
+        transit: The engine.
+        name: The key's name.
+        key_type: What to make.
+        environment: For which environment of Kalshi's; None if nobody has said so.
 
     Raises:
         KeyExistsError: If the name is taken.
@@ -44,7 +54,7 @@ def make(entries: Entries, transit: Transit, name: str, key_type: KeyType) -> tu
     set_aside(records, name, begun.transit_key)
     written = entries.write(base, entry, {**records, name: begun})
     transit.create(begun.transit_key, name, key_type)
-    record = Record(begun.transit_key)
+    record = Record(begun.transit_key, environment=environment, claim=environment and UNBEGUN)
     try:
         entries.write(base, written, {**written.records, name: record})
     except KeyBusyError:

@@ -35,6 +35,7 @@ class VaultKey(StoredKey):
         self.name = name
         self.ours, self.api_key_id, self.environment = mark.ours, mark.api_key_id, mark.environment
         self.registering, self.offered, self.claim = mark.registering, mark.offered, mark.claim
+        self.importing = mark.importing
         self.uri = uri
         self.transit_key: Final = found.name
         self.version: Final = found.version

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hsm_keys.errors import KeyBusyError, UsageError
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.signing.environments import is_environment
-from hsm_keys.stores.marks import FOREIGN, OFFERED, UNNAMED, Claim, Mark
+from hsm_keys.stores.marks import FOREIGN, OFFERED, UNBEGUN, UNNAMED, Claim, Mark
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +50,7 @@ class Record:
         key_type: The type that is being made or imported.
         run: Stands for the run that is making it.
         vouched: What the key before it signed about it, in base64.
-        claim: What a run was about to do with an API key of a minted key.
+        claim: What a run was about to do with an API key of a minted key, or ``UNBEGUN``.
     """
 
     transit_key: str
@@ -71,9 +71,10 @@ class Record:
         if self.environment is not None and not is_environment(self.environment):
             return FOREIGN
         if self.api_key_id is None:
-            registering = self.environment is not None and self.phase is not Phase.IMPORTING
+            importing = self.phase is Phase.IMPORTING
+            registering = self.environment is not None and not importing and self.claim != UNBEGUN
             claim = Claim.parse(self.claim) if registering else None
-            return Mark(ours=True, environment=self.environment, registering=registering, claim=claim)
+            return Mark(True, None, self.environment, importing=importing, registering=registering, claim=claim)
         try:
             known = check_api_key_id(self.api_key_id)
         except UsageError:

@@ -208,12 +208,12 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
         return self.connection().capabilities(watched_paths(self._uri.mount, transit_key))
 
     @takes_no_private_key
-    def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048) -> VaultKey:
+    def generate(self, name: str, key_type: KeyType = KeyType.RSA_2048, environment: str | None = None) -> VaultKey:
         """Make a key in the engine; see ``creation.make``."""
         check_label(name)
         if self._uri.key not in {"", name}:
             raise UsageError(f"the store's URI names the key {self._uri.key!r}", hint="leave the key out of the URI")
-        return self._key(name, *creation.make(self.entries, self.transit, name, key_type))
+        return self._key(name, *creation.make(self.entries, self.transit, name, key_type, environment))
 
     def diagnose(self, keys: Sequence[StoredKey]) -> list[Check]:
         """Look at every server, at the token, and at whether it may sign with each key."""

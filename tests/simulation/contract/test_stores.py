@@ -48,6 +48,20 @@ def test_a_key_is_made_found_and_bound(opened: Opened) -> None:
         assert can_sign(key)
 
 
+def test_a_key_says_from_its_first_moment_for_which_environment_it_was_made(opened: Opened) -> None:
+    with opened() as store:
+        made = store.generate("prod", KeyType.ED25519, "demo")
+        store.confirm(made)
+        for key in (made, store.key("prod")):
+            assert (key.state, key.environment, key.registering) == (KeyState.MINTED, "demo", False)
+        begun = store.begin_registration(made, "demo")
+        for key in (begun, store.key("prod")):
+            assert (key.environment, key.registering, key.claim) == ("demo", True, None)
+        offered = store.generate("bot", KeyType.ED25519, UNNAMED)
+        for key in (offered, store.key("bot")):
+            assert (key.environment, key.registering, key.offered) == (None, False, True)
+
+
 def test_a_key_says_where_it_is_about_to_be_registered_until_it_is(opened: Opened) -> None:
     with opened() as store:
         made = store.generate("prod", KeyType.ED25519)
