@@ -42,6 +42,7 @@ __all__ = [
     "FORMAT",
     "AuditError",
     "AuditTrail",
+    "SpelledMembers",
     "checkpoint_message",
     "files_in",
     "line_hash",
@@ -187,7 +188,7 @@ class AuditTrail:
             if self._size >= self._largest or not os.fstat(self._file).st_nlink:  # full, or somebody removed it
                 self._open_next(self._named)
             return self._append([
-                (kind, _members_again(*members.items()) if kind == "decision" else _members(members))
+                (kind, members.text if isinstance(members, SpelledMembers) else _spelled(members))
                 for kind, members in lines
             ])  # fmt: skip
 
@@ -321,22 +322,22 @@ class AuditTrail:
                     self.checkpoint()
 
 
-# A line is put together of its members, and those that come again and again are kept: two lines a request would
-# otherwise be a third of what the proxy does for it.
+class SpelledMembers(dict[str, "str | int | None"]):
+    """Members of a line that comes again and again: how they stand in it is kept."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, members: Members) -> None:
+        super().__init__(members)
+        self.text = _spelled(members)
 
 
-def _members(members: Members) -> str:
+def _spelled(members: Members) -> str:
     """Return members as they stand in a line, each behind a comma, and as they can be shown."""
     return "".join([
         f',"{name}":{value:d}' if isinstance(value, int) else _text_member(name, value)
         for name, value in members.items()
     ])  # fmt: skip
-
-
-@lru_cache(maxsize=1024)
-def _members_again(*members: tuple[str, str | int | None]) -> str:
-    """Return the members of a decision, of which a client's next one has the same."""
-    return _members(dict(members))
 
 
 @lru_cache(maxsize=1024)

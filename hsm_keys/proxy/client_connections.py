@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from hsm_keys.proxy.client_requests import LONGEST_HEAD, ClientRequest, MalformedError
+from hsm_keys.proxy.begun import begin
+from hsm_keys.proxy.client_requests import ClientRequest
+from hsm_keys.proxy.request_heads import LONGEST_HEAD, MalformedError, RequestHead
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
     from hsm_keys.proxy.access import Caller
     from hsm_keys.proxy.policy import Policy
@@ -22,6 +23,9 @@ __all__ = ["ClientConnection", "ConnectionCount"]
 
 _MOST_AHEAD: Final = 64 * 1024
 """Bytes of further requests that are read while one is answered."""
+
+_KEPT_HEAD: Final = 2048
+"""Bytes of a head that is kept for the next request, which mostly has the same one."""
 
 _LINGER_S: Final = 2.0
 """Seconds for which what a client still sends is read and thrown away, so that it comes to read its answer: a socket
@@ -69,6 +73,7 @@ class ClientConnection(asyncio.Protocol):
         self._answer = answer
         self._refuse = refuse
         self._buffer = bytearray()
+        self._head: RequestHead | None = None
         self._request: ClientRequest | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_over = False
@@ -163,7 +168,7 @@ class ClientConnection(asyncio.Protocol):
                 raise MalformedError
             head = bytes(buffer[:end])
             del buffer[:end]
-            request = ClientRequest(self, head)
+            request = ClientRequest(self, self._read(head))
         except MalformedError as error:
             self._give_up(error)
             return
@@ -171,9 +176,19 @@ class ClientConnection(asyncio.Protocol):
         self._count.busy(self)
         if not request.body_is_whole:
             self._take(request)
-        task = _begin(self._serve(request), self._loop, at_once=at_once)
-        if not task.done():
-            self._task = task
+        serving = self._serve(request)
+        task = begin(serving, self._loop) if at_once else self._loop.create_task(serving)
+        if task is not None and self._request is request:
+            self._task = request.task = task
+
+    def _read(self, head: bytes) -> RequestHead:
+        """Return what a head says; the last one's, if its bytes are the same."""
+        last = self._head
+        if last is not None and last.raw == head:
+            return last
+        read = RequestHead(head)
+        self._head = read if read.chunks is None and len(head) <= _KEPT_HEAD else None
+        return read
 
     def _take(self, request: ClientRequest) -> None:
         try:
@@ -222,15 +237,6 @@ class ClientConnection(asyncio.Protocol):
             self._lingering = self._loop.call_later(_LINGER_S, transport.abort)
         else:
             transport.close()
-
-
-def _begin(
-    answering: Coroutine[None, None, None], loop: asyncio.AbstractEventLoop, *, at_once: bool
-) -> asyncio.Task[None]:
-    """Begin a task: at once, where Python can (3.12), as each turn of the loop costs as much as judging a request."""
-    if at_once and sys.version_info >= (3, 12):
-        return asyncio.Task(answering, loop=loop, eager_start=True)
-    return loop.create_task(answering)
 
 
 def _check_beginning(buffer: bytearray) -> None:

@@ -1,39 +1,31 @@
-"""A client's request: read strictly from its bytes (RFC 9112), its body awaited, its answer written."""
+"""A client's request: its body awaited, its answer written (RFC 9112)."""
 
 from __future__ import annotations
 
 import asyncio
-import re
-from base64 import b64decode
 from typing import TYPE_CHECKING, Final, Protocol
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-from multidict import CIMultiDict
+from httptools import HttpParserError, HttpParserUpgrade
 
+from hsm_keys.proxy.begun import in_task
 from hsm_keys.proxy.replies import Reply, head_bytes
+from hsm_keys.proxy.request_heads import MalformedError, RequestHead
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from httptools import HttpRequestParser
+
     from hsm_keys.proxy.access import Caller
     from hsm_keys.proxy.policy import Policy
 
-__all__ = ["BODY_LIMIT", "LONGEST_HEAD", "BodyError", "ClientRequest", "MalformedError", "RequestConnection"]
+__all__ = ["BODY_LIMIT", "BodyError", "ClientRequest", "RequestConnection"]
 
 BODY_LIMIT: Final = 256 * 1024
 """Bytes of a body that isn't judged. Kalshi's own requests are far smaller, and each one waits in memory."""
 
-LONGEST_HEAD: Final = 32 * 1024
-_LONGEST_LINE: Final = 8190
-_MOST_HEADERS: Final = 100
 _BODY_S: Final = 30.0
-_REQUEST_LINE: Final = re.compile(rb"([A-Z]{1,20}) ([!-~]+) HTTP/1\.([01])\r\n")
-_KEY_BYTES: Final = 16
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class MalformedError(Exception):
-    """What came isn't HTTP that can be read in one way; the words quote nothing of it, as it may hold a token."""
 
 
 class BodyError(Exception):
@@ -77,14 +69,16 @@ class ClientRequest:
 
     Args:
         connection: Where it came from; None for none, in whose place nothing can be written.
-        head: Its head as it came, with the empty line; empty for one that couldn't be read.
+        head: Its head, read or as it came, with the empty line; empty for one that couldn't be read.
 
     Attributes:
+        head: Its head.
         method: Its method; empty if it couldn't be read.
         raw_path: Its target as it came.
         headers: Its headers.
-        minor: Its version of HTTP 1.
+        is_websocket: Whether it opens a WebSocket.
         client: Whose it is, once that is known.
+        task: What answers it, once that waits for something.
         body_exists: Whether it has a body.
         body_is_whole: Whether all of its body has come.
         has_begun: Whether its answer has begun.
@@ -94,22 +88,23 @@ class ClientRequest:
         MalformedError: If the head can't be read in one way.
     """
 
-    def __init__(self, connection: RequestConnection | None, head: bytes) -> None:
+    def __init__(self, connection: RequestConnection | None, head: bytes | RequestHead) -> None:
         self._connection = connection
-        self.method = self.raw_path = self.client = ""
-        self.headers: CIMultiDict[str] = CIMultiDict()
-        self.minor = 1
+        self.client = ""
+        self.task: asyncio.Task[None] | None = None
         self.has_begun = False
-        self.closes = not head
-        self.body_exists, self.body_is_whole = False, True
         self._body = bytearray()
         self._is_malformed = False
-        self._left = 0
         self._framing_left = 2 * BODY_LIMIT
-        self._parser: HttpRequestParser | None = None
         self._waiter: asyncio.Future[None] | None = None
-        if head:
-            self._read(head)
+        self.head = head = RequestHead(head) if isinstance(head, bytes) else head
+        self.method, self.raw_path, self.headers = head.method, head.raw_path, head.headers
+        self.is_websocket, self.closes = head.is_websocket, head.closes
+        self._left = head.length
+        self.body_exists = head.chunks is not None or head.length > 0
+        self.body_is_whole = not self.body_exists
+        if head.chunks is not None:
+            head.reads_body = self
 
     @property
     def transport(self) -> asyncio.Transport | None:
@@ -120,25 +115,6 @@ class ClientRequest:
     def connection(self) -> RequestConnection | None:
         """Where it came from."""
         return self._connection
-
-    @property
-    def is_websocket(self) -> bool:
-        """Whether it opens a WebSocket (RFC 6455, section 4.1)."""
-        headers = self.headers
-        if headers.get("Upgrade", "").lower() != "websocket":
-            return False
-        try:
-            key = b64decode(headers.get("Sec-WebSocket-Key", ""), validate=True)
-        except ValueError:
-            return False
-        return (
-            self.method == "GET"
-            and self.minor == 1
-            and not self.body_exists
-            and "upgrade" in self._connection_options()
-            and headers.get("Sec-WebSocket-Version") == "13"
-            and len(key) == _KEY_BYTES
-        )
 
     async def whole_body(self, limit: int) -> bytes:
         """Return the body.
@@ -158,8 +134,9 @@ class ClientRequest:
         return bytes(self._body)
 
     async def _wait_for_body(self, limit: int) -> None:
-        if self.minor == 1 and self.headers.get("Expect", "").lower() == "100-continue":
+        if self.head.minor == 1 and self.headers.get("Expect", "").lower() == "100-continue":
             self._write(_CONTINUE)  # RFC 9110, section 10.1.1
+        await in_task()
         try:
             async with asyncio.timeout(_BODY_S):
                 while not self.body_is_whole and len(self._body) <= limit:
@@ -184,14 +161,14 @@ class ClientRequest:
             self.wake()
 
     def _take(self, buffer: bytearray) -> None:
-        if self._parser is None:
+        if self.head.chunks is None:
             part = bytes(buffer[: self._left])
             self._body += part
             self._left -= len(part)
             del buffer[: len(part)]
             self.body_is_whole = not self._left
         else:
-            self._take_chunks(self._parser, buffer)
+            self._take_chunks(self.head.chunks, buffer)
 
     def wake(self) -> None:
         """Have whoever waits for the body look again."""
@@ -212,7 +189,7 @@ class ClientRequest:
             Exception: Whatever the chunks raise: the client must not take what it has for the whole.
         """
         headers = reply.headers
-        in_chunks = "Content-Length" not in headers and self.minor == 1
+        in_chunks = "Content-Length" not in headers and self.head.minor == 1
         if in_chunks:
             headers["Transfer-Encoding"] = "chunked"
         self.closes = self.closes or not (in_chunks or "Content-Length" in headers)
@@ -232,13 +209,7 @@ class ClientRequest:
         """Begin the answer with these bytes."""
         self._write(head)
 
-    # What follows is called while the head is read, or a chunked body.
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; trailers, behind the body, aren't kept."""
-        if self._parser is None or not self.body_exists:
-            text = value.decode("utf-8", "surrogateescape").strip(" \t")
-            self.headers.add(name.decode("ascii"), text)
+    # What follows is called while a body in chunks is read.
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of a chunked body."""
@@ -246,38 +217,7 @@ class ClientRequest:
 
     def on_message_complete(self) -> None:
         """Note that a chunked body is whole."""
-        if self.body_exists:
-            self.body_is_whole = True
-
-    def _read(self, head: bytes) -> None:
-        line = _REQUEST_LINE.match(head)
-        if line is None or (len(head) > _LONGEST_LINE and max(map(len, head.split(b"\r\n"))) > _LONGEST_LINE):
-            raise MalformedError
-        method, target, minor = line.groups()
-        parser = HttpRequestParser(self)
-        switches = False
-        try:
-            parser.feed_data(head)
-        except HttpParserUpgrade:
-            switches = True
-        except HttpParserError:
-            raise MalformedError from None
-        headers = self.headers
-        hosts, lengths = headers.getall("Host", ()), headers.getall("Content-Length", ())
-        codings = headers.getall("Transfer-Encoding", ())
-        is_chunked = bool(codings)
-        self.minor = int(minor)
-        if len(headers) > _MOST_HEADERS or len(hosts) > 1 or (self.minor and not hosts):
-            raise MalformedError
-        if is_chunked and (switches or not self.minor or [one.lower() for one in codings] != ["chunked"]):
-            raise MalformedError
-        self.method, self.raw_path = method.decode("ascii"), target.decode("ascii")
-        self._left = int(lengths[0]) if lengths else 0
-        self.body_exists = is_chunked or self._left > 0
-        self.body_is_whole = not self.body_exists
-        self._parser = parser if is_chunked else None
-        # To h2c, say: what comes behind may be of another protocol, and is no request that anybody judged.
-        self.closes = switches or not self.minor or "Upgrade" in headers or "close" in self._connection_options()
+        self.body_is_whole = True
 
     def _take_chunks(self, parser: HttpRequestParser, buffer: bytearray) -> None:
         """Feed lines, so that the parser stops where the body ends: what follows is the next request's."""
@@ -292,11 +232,6 @@ class ClientRequest:
         except (HttpParserError, HttpParserUpgrade):
             self._is_malformed = True
             raise MalformedError from None
-
-    def _connection_options(self) -> set[str]:
-        """Return the tokens of the header Connection."""
-        values = self.headers.getall("Connection", ())
-        return {token.strip().lower() for value in values for token in value.split(",")}
 
     def _write(self, data: bytes) -> None:
         if data is not _CONTINUE:  # the answer has yet to begin

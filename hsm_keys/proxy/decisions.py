@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from hsm_keys.proxy.audit import AuditError
+from hsm_keys.proxy.audit import AuditError, SpelledMembers
 from hsm_keys.proxy.limits import MinuteCap
 
 if TYPE_CHECKING:
@@ -159,26 +160,42 @@ class DecisionLog:
         status: int | None,
         orders: Request | None,
     ) -> int:
-        decision: Members = {
-            "client": caller.client if caller else None,
-            "uid": caller.uid if caller else None,
-            "pid": caller.pid if caller else None,
-            "method": subject.method if subject else request.method,
-            "path": (subject.path if subject else request.raw_path.partition("?")[0])[:_LONGEST_PATH],
-            "verdict": verdict,
-            "rule": rule,
-            "status": status,
-            **_money(orders),
-            **({} if subject is None or subject.is_sent else _HANDED_OUT),
-        }
+        who = (caller.client, caller.uid, caller.pid) if caller else (None, None, None)
+        method = subject.method if subject else request.method
+        path = subject.path if subject else request.raw_path.partition("?")[0]
+        is_handed_out = subject is not None and not subject.is_sent
+        decision: Members = _decision(
+            *who, method, path[:_LONGEST_PATH], verdict, rule, status, handed_out=is_handed_out
+        )
+        if orders is not None and orders.exposures:
+            decision = {**decision, **_money(orders)}
         outcomes, self._outcomes = self._outcomes, []
-        return self._trail.append_lines([*outcomes, ("decision", decision)])
+        outcomes.append(("decision", decision))
+        return self._trail.append_lines(outcomes)
 
 
-def _money(orders: Request | None) -> dict[str, int | None]:
-    """Return what a line says of the orders of a body that was read; nothing where none are made or changed."""
-    if orders is None or not orders.exposures:
-        return {}
+@lru_cache(maxsize=1024)  # a client's next request mostly has all that the last one had
+def _decision(  # noqa: PLR0917 - called in one place
+    client: str | None,
+    uid: int | None,
+    pid: int | None,
+    method: str,
+    path: str,
+    verdict: str,
+    rule: str,
+    status: int | None,
+    *,
+    handed_out: bool,
+) -> SpelledMembers:
+    """Return the members of a decision, but for what it says of orders."""
+    return SpelledMembers({
+        "client": client, "uid": uid, "pid": pid, "method": method, "path": path,
+        "verdict": verdict, "rule": rule, "status": status, **(_HANDED_OUT if handed_out else {}),
+    })  # fmt: skip
+
+
+def _money(orders: Request) -> dict[str, int | None]:
+    """Return what a line says of the orders of a body that was read."""
     return {
         "orders": len(orders.exposures),
         "hundredths_of_contracts": orders.contracts,

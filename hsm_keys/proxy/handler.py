@@ -102,7 +102,7 @@ class Handler:
         try:
             caller = self._identify(request)
             request.client = caller.client
-            with self._running.counted(caller) as running:
+            with self._running.counted(caller, request) as running:
                 return await self._answered(request, caller, running, started)
         except Refused as refused:
             return self._deny(request, caller, None, refused)
@@ -121,7 +121,7 @@ class Handler:
             refused = self._judge.judge_route(caller.client, subject.method, subject.path, at=datetime.now(UTC))
             if refused is not None:
                 raise Refused(refused.status, refused.rule, refused.message)
-        body = await self._body(request, caller, subject)
+        body = await self._body(request, caller, subject) if subject.is_sent else None
         if body is not None and len(body) > _QUICK:
             async with self._one_a_round:
                 await asyncio.sleep(0)
@@ -161,8 +161,6 @@ class Handler:
 
     async def _body(self, request: ClientRequest, caller: Caller, subject: Subject) -> bytes | None:
         """Return the whole body, before it is judged and signed: what comes late was judged by a policy of the past."""
-        if not subject.is_sent:
-            return None
         judged = self._is_judged(request, caller, subject)
         if not judged and not request.body_exists:
             return None

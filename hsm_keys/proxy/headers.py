@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from multidict import CIMultiDict
@@ -60,15 +61,14 @@ def to_kalshi(headers: CIMultiDict[str]) -> list[tuple[str, str]]:
 
 def from_kalshi(headers: Iterable[tuple[str, str]]) -> CIMultiDict[str]:
     """Return the headers of an answer as they go to the client."""
-    passed = CIMultiDict(headers)
-    if "Transfer-Encoding" in passed:  # then a length isn't the body's (RFC 9112, section 6.3)
-        passed.popall("Content-Length", None)
-    for name in _named_hops(passed):
-        passed.popall(name, None)
-    for name in list(passed):
-        if name.lower() in HOP_BY_HOP:
-            passed.popall(name, None)
-    return passed
+    named = [(name.lower(), name, value) for name, value in headers]
+    ends_here = HOP_BY_HOP
+    for folded, _, value in named:
+        if folded == "connection":
+            ends_here = ends_here.union(_tokens(value))
+        elif folded == "transfer-encoding":  # then a length isn't the body's (RFC 9112, section 6.3)
+            ends_here = ends_here.union(("content-length",))
+    return CIMultiDict([(name, value) for folded, name, value in named if folded not in ends_here])
 
 
 def is_plain_json(headers: CIMultiDict[str]) -> bool:
@@ -87,4 +87,9 @@ def is_plain_json(headers: CIMultiDict[str]) -> bool:
 
 def _named_hops(headers: CIMultiDict[str]) -> set[str]:
     """Return the headers that the header Connection names, in lower case."""
-    return {token.strip().lower() for value in headers.getall("Connection", ()) for token in value.split(",")}
+    return {token for value in headers.getall("Connection", ()) for token in _tokens(value)}
+
+
+@lru_cache(maxsize=64)
+def _tokens(value: str) -> frozenset[str]:
+    return frozenset(token.strip().lower() for token in value.split(","))

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from hsm_keys.kalshi.operations import WEBSOCKETS, Kind, find_operation
+from hsm_keys.kalshi.operations import WEBSOCKETS, Kind
 from hsm_keys.proxy.accounts import Demand
 from hsm_keys.proxy.capping import CapError, hold_of, orders_of
 from hsm_keys.proxy.caps import Caps
@@ -15,8 +15,7 @@ from hsm_keys.proxy.limits import MinuteCap, TokenBucket
 from hsm_keys.proxy.orders import Request, UnclearBodyError, read_request
 from hsm_keys.proxy.policy import TIER, ClientPolicy, Policy
 from hsm_keys.proxy.reservations import Reservations
-from hsm_keys.proxy.routes import against_route
-from hsm_keys.proxy.schemas import SCHEMAS
+from hsm_keys.proxy.routes import Route
 from hsm_keys.proxy.tiers import Tier
 
 if TYPE_CHECKING:
@@ -32,6 +31,8 @@ ALLOW_ALL: Final = Policy(version=1, clients={"default": ClientPolicy()})
 
 
 _NO_CAPS: Final = Caps()
+_ROUTES: Final = 1024
+"""Routes of clients that are kept: paths of single orders among them, of which there are ever new ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,8 @@ class Judge:
     tier: Tier = field(default_factory=Tier)
     reservations: Reservations = field(default_factory=Reservations)
     _taken: dict[str, _Taken] = field(default_factory=dict)
+    _routes: dict[tuple[str, str, str], Route] = field(default_factory=dict)
+    _routes_of: Policy | None = None
 
     def replace(self, policy: Policy) -> None:
         """Judge by another policy from now on. What was taken of limits that it has as well stays taken."""
@@ -130,8 +133,8 @@ class Judge:
 
     def needs_body(self, client: str, method: str, path: str) -> bool:
         """Tell whether the body has to be read before the request can be judged."""
-        rules = self.policy.client(client)
-        return rules is not None and _looks_at_body(rules, find_operation(method, path), path)
+        route = self._route(client, method, path)
+        return route is not None and route.looks_at_body
 
     def judge(
         self, client: str, method: str, path: str, body: bytes | None, *, at: datetime, now: float, query: str = ""
@@ -150,25 +153,25 @@ class Judge:
         Raises:
             JournalError: If what the request may cost can't be written down.
         """
-        refused = self.judge_route(client, method, path, at=at)
-        rules = self.policy.client(client)
-        if refused is not None or rules is None:
+        route = self._route(client, method, path)
+        refused = self._against_route(client, route, at)
+        if refused is not None or route is None:
             return refused or _denied_stranger(client)
-        operation = find_operation(method, path)
-        if not _looks_at_body(rules, operation, path):
-            refused = self._by_rate(client, operation, 1, now)
-            return refused or _allowed(rules, operation, path, hold=hold_of(self.reservations, operation, path))
+        rules, operation = route.rules, route.operation
+        if not route.looks_at_body:
+            refused = self._by_rate(client, route, 1, now)
+            return refused or _allowed(route, hold=hold_of(self.reservations, operation, path))
         try:
             request = _read(operation, path, body or b"", query)
         except UnclearBodyError as error:
             return _denied("body", f"the body can't be judged: {error}")
         asked, against = self._asked(client, rules, request, method=method, path=path)
-        refused = against or self._by_rate(client, operation, request.count, now)
+        refused = against or self._by_rate(client, route, request.count, now)
         if refused is not None:
             return replace(refused, request=request)
         orders = self.reservations.reserve(client, asked, remember=rules.remembers) if asked is not None else []
         hold = hold_of(self.reservations, operation, path, orders)
-        return _allowed(rules, operation, path, request=request, hold=hold)
+        return _allowed(route, request=request, hold=hold)
 
     def judge_headers(self, client: str, method: str, path: str, *, at: datetime, now: float) -> Verdict:
         """Judge a request for headers alone: what is sent with them, and what Kalshi answers, isn't seen here.
@@ -180,16 +183,16 @@ class Judge:
             at: The time, for time windows.
             now: Seconds of a steady clock, for limits.
         """
-        refused = self.judge_route(client, method, path, at=at)
-        rules = self.policy.client(client)
-        if refused is not None or rules is None:
+        route = self._route(client, method, path)
+        refused = self._against_route(client, route, at)
+        if refused is not None or route is None:
             return refused or _denied_stranger(client)
-        operation = find_operation(method, path)
+        rules = route.rules
         looks_at_orders = rules.order_limits or rules.is_capped or rules.cancels_when_silent
-        looks_at_commands = rules.narrows and operation in WEBSOCKETS
-        if looks_at_orders or looks_at_commands or _looks_at_body(rules, operation, path):
+        looks_at_commands = rules.narrows and route.operation in WEBSOCKETS
+        if looks_at_orders or looks_at_commands or route.looks_at_body:
             return _denied("sign", "the client's rules look at what is sent, so its requests go through the proxy")
-        return self._by_rate(client, operation, 1, now) or _allowed(rules, operation, path)
+        return self._by_rate(client, route, 1, now) or _allowed(route)
 
     def _asked(
         self, client: str, rules: ClientPolicy, request: Request, *, method: str, path: str
@@ -215,26 +218,38 @@ class Judge:
 
     def judge_route(self, client: str, method: str, path: str, *, at: datetime) -> Verdict | None:
         """Return the refusal of a request whatever its body is; None if there is none. Nothing is taken from limits."""
+        return self._against_route(client, self._route(client, method, path), at)
+
+    def _against_route(self, client: str, route: Route | None, at: datetime) -> Verdict | None:
         if self.frozen:
             return _denied("frozen", "signing is frozen: `hsm-keys proxy thaw` resumes it")
-        rules = self.policy.client(client)
-        if rules is None:
+        if route is None:
             return _denied_stranger(client)
-        against = against_route(rules, find_operation(method, path), method, path, at)
+        against = route.against(at)
         return _denied(*against) if against is not None else None
 
-    def _by_rate(self, client: str, operation: Operation, orders: int, now: float) -> Verdict | None:
+    def _route(self, client: str, method: str, path: str) -> Route | None:
+        """Return what the policy makes of a client's route; None for a client that it has no rules for."""
+        if self._routes_of is not self.policy or len(self._routes) >= _ROUTES:
+            self._routes, self._routes_of = {}, self.policy
+        route = self._routes.get((client, method, path))
+        if route is None:
+            rules = self.policy.client(client)
+            if rules is not None:
+                route = self._routes[client, method, path] = Route(rules, method, path)
+        return route
+
+    def _by_rate(self, client: str, route: Route, orders: int, now: float) -> Verdict | None:
         """Return the refusal of a request for how many there were; None if it isn't refused, and then it counts."""
-        taken = self._taken_by(client)
+        operation, taken = route.operation, self._taken_by(client)
         bucket = taken.reads if operation.method == "GET" else taken.writes
         ordering = taken.orders if operation.counts_as_trade else None
         cost = self.costs.of(operation, orders)
-        waits = {
-            "tokens per second": bucket.wait_for(cost, now) if bucket else 0.0,
-            "orders_per_minute": ordering.wait_for(orders, now) if ordering else 0.0,
-            "tier": self.tier.wait_for(operation.method, cost, now) if self._follows_tier(client, operation) else 0.0,
-        }
-        rule, wait = max(waits.items(), key=lambda entry: entry[1])
+        rule, wait = "tokens per second", bucket.wait_for(cost, now) if bucket else 0.0
+        if ordering and (longer := ordering.wait_for(orders, now)) > wait:
+            rule, wait = "orders_per_minute", longer
+        if self._follows_tier(route) and (longer := self.tier.wait_for(operation.method, cost, now)) > wait:
+            rule, wait = "tier", longer
         if wait == math.inf:
             return _denied(rule, f"{rule}: it asks for more than there ever is")
         if wait > 0:
@@ -247,14 +262,13 @@ class Judge:
             ordering.take(orders, now)
         return None
 
-    def _follows_tier(self, client: str, operation: Operation) -> bool:
+    def _follows_tier(self, route: Route) -> bool:
         """Tell whether a request is held against the account's buckets: where the client's tokens are limited.
 
         A limit in numbers is an upper bound, below which Kalshi's own one holds as soon as it is known. Without any
         limit Kalshi itself refuses what is too much.
         """
-        rules = self.policy.client(client)
-        limit = rules.tokens_per_second(operation.method) if rules is not None else None
+        limit = route.rules.tokens_per_second(route.operation.method)
         return limit is not None and (limit == TIER or self.tier.is_known)
 
     def _taken_by(self, client: str) -> _Taken:
@@ -275,23 +289,9 @@ def _denied_stranger(client: str) -> Verdict:
     return _denied("client", f"the policy has no rules for {client!r}, nor default")
 
 
-def _allowed(
-    rules: ClientPolicy, operation: Operation, path: str, *, request: Request | None = None, hold: Hold | None = None
-) -> Verdict:
-    by = next((rule for rule in rules.allow or () if rule.matches(operation.method, path)), None)
-    rule = f"allow {by.text}" if by else "allowed"
-    return Verdict(allowed=True, rule=rule, trades=operation.counts_as_trade, request=request, hold=hold)
-
-
-def _looks_at_body(rules: ClientPolicy, operation: Operation, path: str) -> bool:
-    """Tell whether a limit depends on the body: on what its orders are, or on how many there are."""
-    if operation.name not in SCHEMAS:
-        return False
-    counts = rules.write_tokens_per_second or (rules.orders_per_minute and operation.counts_as_trade)
-    if operation.for_each_order and counts:
-        return True
-    is_limited = bool(rules.order_limits or rules.is_capped)
-    return rules.cancels_when_silent or (is_limited and not rules.leaves_unjudged(operation.method, path))
+def _allowed(route: Route, *, request: Request | None = None, hold: Hold | None = None) -> Verdict:
+    trades = route.operation.counts_as_trade
+    return Verdict(allowed=True, rule=route.allowed_by, trades=trades, request=request, hold=hold)
 
 
 def _read(operation: Operation, path: str, body: bytes, query: str) -> Request:

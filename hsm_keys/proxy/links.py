@@ -18,6 +18,7 @@ import aiohttp
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from yarl import URL
 
+from hsm_keys.proxy.begun import in_task
 from hsm_keys.proxy.prompt_future import PromptFuture
 from hsm_keys.proxy.reaching import NotHttpError
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from aiohttp.connector import Connection
 
-__all__ = ["Answer", "Link", "Links", "request_bytes"]
+__all__ = ["Answer", "Link", "Links", "head_begun", "request_bytes", "with_rest"]
 
 _SMALL: Final = 256 * 1024
 """Bytes of a body up to which an answer is awaited whole."""
@@ -56,14 +57,28 @@ def request_bytes(
     Raises:
         ValueError: If a part holds a line's end.
     """
-    lines = [f"{method} {target} HTTP/1.1", f"Host: {host}"]
-    lines += [f"{name}: {value}" for name, value in headers]
+    return with_rest(head_begun(method, target, host, headers), method, (), body)
+
+
+def head_begun(method: str, target: str, host: str, headers: Iterable[tuple[str, str]]) -> str:
+    """Return the lines with which a request begins; see ``request_bytes``."""
+    return _lines(f"{method} {target} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in headers))
+
+
+def with_rest(begun: str, method: str, headers: Iterable[tuple[str, str]], body: bytes | None = None) -> bytes:
+    """Return a request that begins with such lines, as it goes over the wire; see ``request_bytes``."""
+    lines = [f"{name}: {value}" for name, value in headers]
     if body is not None or method in _SENT_WITH_LENGTH:
         lines.append(f"Content-Length: {len(body or b'')}")
-    head = "\r\n".join(lines)
-    if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1:
+    head = f"{begun}{_lines(*lines)}\r\n".encode("utf-8", "surrogateescape")
+    return head + body if body else head
+
+
+def _lines(*lines: str) -> str:
+    text = "".join([f"{line}\r\n" for line in lines])
+    if text.count("\n") > len(lines) or text.count("\r") > len(lines):
         raise ValueError("a part of the request holds a line's end")
-    return f"{head}\r\n\r\n".encode("utf-8", "surrogateescape") + (body or b"")
+    return text
 
 
 class Answer:
@@ -160,6 +175,7 @@ class Links:
                 self._busy.add(link)
                 return link
             link.close()
+        await in_task()
         request = aiohttp.ClientRequest("GET", self._url, loop=asyncio.get_running_loop(), proxy=self._proxy)
         timeout = aiohttp.ClientTimeout(total=None, connect=_CONNECT_S)
         try:
@@ -223,6 +239,8 @@ class Link(asyncio.Protocol):
         self._head_size = 0
         self._has_head = self._is_on_the_way = self._ends_with_connection = self._comes_in_parts = False
         self._has_news = False
+        self._length: str | None = None
+        self._codings: list[str] = []
         self._keeps_alive = True
         self._unread = select.poll()
         self._unread.register(self.transport.get_extra_info("socket"), select.POLLIN | select.POLLHUP)
@@ -259,6 +277,7 @@ class Link(asyncio.Protocol):
         """
         answer = self._answer = Answer(self)
         self._has_head = self._ends_with_connection = self._comes_in_parts = False
+        self._length, self._codings = None, []
         self._head_size = 0
         self._heard_at = self.loop.time()
         if self._timer is None:
@@ -339,6 +358,11 @@ class Link(asyncio.Protocol):
             raise ValueError("a header is too long")
         text = value.decode("utf-8", "surrogateescape").strip(" \t")
         self._answer.headers.append((name.decode("ascii"), text))
+        folded = name.lower()
+        if folded == b"content-length":
+            self._length = text
+        elif folded == b"transfer-encoding":
+            self._codings.append(text.lower())
 
     def on_headers_complete(self) -> None:
         """Look how the answer goes on."""
@@ -350,6 +374,7 @@ class Link(asyncio.Protocol):
         if self._is_on_the_way:  # hints, which end here
             answer.headers.clear()
             answer.reason = b""
+            self._length, self._codings = None, []
             return
         self._has_head = True
         version = self._parser.get_http_version()
@@ -357,13 +382,11 @@ class Link(asyncio.Protocol):
             raise ValueError("the answer is of another version")
         self._keeps_alive = version == "1.1" and answer.status >= _FINAL and self._parser.should_keep_alive()
         answer.at = time.perf_counter()
-        names = {name.lower(): value for name, value in answer.headers}
-        codings = [value.lower() for name, value in answer.headers if name.lower() == "transfer-encoding"]
-        is_chunked = codings == ["chunked"]
-        if codings and not is_chunked:  # the client would have the coded bytes, and not know it
+        is_chunked = self._codings == ["chunked"]
+        if self._codings and not is_chunked:  # the client would have the coded bytes, and not know it
             raise ValueError("nobody asked for a coding")
-        self._ends_with_connection = not is_chunked and "content-length" not in names
-        is_long = int(names.get("content-length", 0)) > _SMALL
+        self._ends_with_connection = not is_chunked and self._length is None
+        is_long = int(self._length or 0) > _SMALL
         self._comes_in_parts = is_chunked or self._ends_with_connection or is_long or answer.status == _SWITCHING
         if self._comes_in_parts:
             self._has_news = True

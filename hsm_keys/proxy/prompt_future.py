@@ -16,9 +16,14 @@ __all__ = ["PromptFuture"]
 class PromptFuture(asyncio.Future[None]):
     """A future that one task awaits, and that lets it go on within ``arrive``; a plain one has it wait for a turn."""
 
+    _goes_on: tuple[Callable[[Any], object], Context] | None = None
+
     def add_done_callback(self, call: Callable[[Any], object], /, *, context: Context | None = None) -> None:
-        """Note what lets the task go on."""
-        self._goes_on = call, context or copy_context()
+        """Note what lets the task go on; one that comes too late goes on in the loop's next turn."""
+        if self.done():
+            self.get_loop().call_soon(call, self, context=context)
+        else:
+            self._goes_on = call, context or copy_context()
 
     def arrive(self) -> None:
         """Let the task go on; return when it waits for something else, or has ended.
@@ -43,6 +48,7 @@ class PromptFuture(asyncio.Future[None]):
         return is_cancelled
 
     def _go_on(self) -> None:
-        call, context = self._goes_on
-        del self._goes_on  # it holds the task, which holds this
-        context.run(call, self)
+        waits, self._goes_on = self._goes_on, None  # it holds the task, which holds this
+        if waits is not None:
+            call, context = waits
+            context.run(call, self)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hsm_keys.kalshi.operations import Operation
     from hsm_keys.proxy.policy import ClientPolicy
 
-__all__ = ["against_route"]
+__all__ = ["Route"]
 
 _NAMED: Final = {
     Kind.KEYS: (
@@ -33,18 +33,52 @@ _KEY_WORDS: Final = ("apikey",)
 _MONEY_WORDS: Final = ("transfer", "withdraw", "deposit", "payout")
 
 
-def against_route(
-    rules: ClientPolicy, operation: Operation, method: str, path: str, at: datetime
-) -> tuple[str, str] | None:
-    """Return the rule that is against a request for what it asks for, and when, and why; None if none is.
+class Route:
+    """What a client's rules make of a method and a path, which is the same for each request.
 
     Args:
         rules: The client's.
-        operation: What the table says of the request.
         method: The method as it stands in the request line.
         path: A path that ``split_target`` has let through.
-        at: The time, for time windows.
+
+    Attributes:
+        rules: The client's.
+        operation: What the table says of the request.
+        looks_at_body: Whether a limit depends on the body: on what its orders are, or on how many there are.
+        allowed_by: Which rule allows it; "allowed" where nothing but the defaults does.
     """
+
+    __slots__ = ("_first", "_last", "allowed_by", "looks_at_body", "operation", "rules")
+
+    def __init__(self, rules: ClientPolicy, method: str, path: str) -> None:
+        self.rules = rules
+        self.operation = find_operation(method, path)
+        self.looks_at_body = _looks_at_body(rules, self.operation, path)
+        by = next((rule for rule in rules.allow or () if rule.matches(self.operation.method, path)), None)
+        self.allowed_by = f"allow {by.text}" if by else "allowed"
+        self._first = _against_route(rules, self.operation, method, path)
+        self._last = None if self._first else _against_judging(rules, self.operation, path)
+
+    def against(self, at: datetime) -> tuple[str, str] | None:
+        """Return the rule that is against a request for what it asks for, and when, and why; None if none is.
+
+        Args:
+            at: The time, for time windows.
+        """
+        return self._first or _against_hours(self.rules, at) or self._last
+
+
+def _looks_at_body(rules: ClientPolicy, operation: Operation, path: str) -> bool:
+    if operation.name not in SCHEMAS:
+        return False
+    counts = rules.write_tokens_per_second or (rules.orders_per_minute and operation.counts_as_trade)
+    if operation.for_each_order and counts:
+        return True
+    is_limited = bool(rules.order_limits or rules.is_capped)
+    return rules.cancels_when_silent or (is_limited and not rules.leaves_unjudged(operation.method, path))
+
+
+def _against_route(rules: ClientPolicy, operation: Operation, method: str, path: str) -> tuple[str, str] | None:
     if method not in METHODS:
         return "method", f"the method isn't one of {', '.join(METHODS)}"
     named = _NAMED.get(_worst_kind(operation, method, path))
@@ -52,7 +86,7 @@ def against_route(
         return named[0], f"{named[2]}; `{named[1]} = true` lets the client"
     if not (is_of_this_version(path) or _names_version(rules, method, path)):
         return "version", 'only /trade-api/v2 is forwarded; a rule in `allow` may name another: "GET /trade-api/v3/**"'
-    return _against_rules(rules, method, path) or _against_hours(rules, at) or _against_judging(rules, operation, path)
+    return _against_rules(rules, method, path)
 
 
 def _names_version(rules: ClientPolicy, method: str, path: str) -> bool:

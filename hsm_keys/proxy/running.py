@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.proxy.access import Refused
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from hsm_keys.proxy.access import Caller
+    from hsm_keys.proxy.client_requests import ClientRequest
 
 
 __all__ = ["MOST_AT_ONCE", "Running", "RunningRequests", "Stop", "StoppedError"]
@@ -48,16 +49,19 @@ class StoppedError(Exception):
 
 
 class Running:
-    """A request under way; ``async with`` around what may be stopped, which raises ``TimeoutError`` then.
+    """A request under way; ``async with`` around what may be stopped, which raises ``StoppedError`` then.
 
     Args:
         caller: Whose it is.
+        request: What was asked; None if a task asks.
     """
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: Caller, request: ClientRequest | None = None) -> None:
         self.caller: Final = caller
         self.stopped: Stop | None = None
-        self._scope: asyncio.Timeout | None = None
+        self._request = request
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelled: asyncio.Task[Any] | None = None
         self._end: Callable[[], None] | None = None
 
     def stop(self, stop: Stop) -> None:
@@ -78,17 +82,21 @@ class Running:
             raise StoppedError(self.stopped)
 
     async def __aenter__(self) -> None:
-        self._scope = scope = asyncio.timeout(None)
-        await scope.__aenter__()
-        self._end = lambda: scope.reschedule(asyncio.get_running_loop().time())
+        self._task = asyncio.current_task()
+        self._end = self._cancel
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end = None
-        scope, self._scope = self._scope, None  # it holds the task, which holds this
-        if scope is not None:
-            await scope.__aexit__(kind, error, trace)
+        cancelled, self._cancelled = self._cancelled, None
+        self._end = self._task = None  # they hold the task, which holds this
+        if cancelled is not None and not cancelled.uncancel() and kind is asyncio.CancelledError:
+            self.check()
+
+    def _cancel(self) -> None:
+        self._cancelled = self._task or (self._request.task if self._request is not None else None)
+        if self._cancelled is not None:
+            self._cancelled.cancel()
 
 
 class _Counted:
@@ -127,8 +135,12 @@ class RunningRequests:
         self._all: set[Running] = set()
         self._counts: dict[str, int] = {}
 
-    def counted(self, caller: Caller) -> _Counted:
+    def counted(self, caller: Caller, request: ClientRequest | None = None) -> _Counted:
         """Return what counts a request of a client while it is under way: ``with``, as the request.
+
+        Args:
+            caller: Whose it is.
+            request: What was asked; None if a task asks.
 
         Raises:
             Refused: If the client has too many.
@@ -136,7 +148,7 @@ class RunningRequests:
         self.hear(caller.client)
         if self._counts.get(caller.client, 0) >= MOST_AT_ONCE:
             raise Refused(429, "busy", f"the client has {MOST_AT_ONCE} requests under way")
-        return _Counted(Running(caller), self._all, self._counts)
+        return _Counted(Running(caller, request), self._all, self._counts)
 
     def stop(self, stop: Stop, *, of: Callable[[Caller], bool] = lambda _caller: True) -> None:
         """Stop the requests of those for whom a function says so, their WebSockets too."""

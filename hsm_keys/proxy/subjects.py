@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hsm_keys.proxy.access import Refused
 from hsm_keys.proxy.paths import UnclearPathError, split_target
+from hsm_keys.proxy.request_heads import Subject
 from hsm_keys.proxy.sign_targets import read_sign_target
 
 if TYPE_CHECKING:
@@ -15,29 +15,15 @@ if TYPE_CHECKING:
 __all__ = ["Subject", "subject_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What is judged, signed and written down.
-
-    Attributes:
-        method: Its method.
-        path: Its path, without the query.
-        query: The query; empty for none.
-        is_sent: Whether the proxy sends it; else its headers are handed out, and whoever has them sends it.
-    """
-
-    method: str
-    path: str
-    query: str = ""
-    is_sent: bool = True
-
-
 def subject_of(request: ClientRequest) -> Subject:
     """Return what a request is about.
 
     Raises:
         Refused: If it can't be read in one way.
     """
+    known = request.head.subject
+    if known is not None:
+        return known
     try:
         wanted = read_sign_target(request.raw_path) if request.method == "GET" else None
         subject = Subject(*wanted, is_sent=False) if wanted else None
@@ -48,4 +34,5 @@ def subject_of(request: ClientRequest) -> Subject:
         raise Refused(400, "framing", "the WebSocket's handshake isn't one (RFC 6455, section 4.1)")
     if subject is not None and (request.body_exists or "Upgrade" in request.headers):
         raise Refused(400, "framing", "headers are asked for by a plain GET without a body")
-    return subject or Subject(request.method, path, query)
+    request.head.subject = known = subject or Subject(request.method, path, query)
+    return known

@@ -15,9 +15,10 @@ from aiohttp import hdrs
 from multidict import CIMultiDict
 from yarl import URL
 
+from hsm_keys.proxy.begun import in_task
 from hsm_keys.proxy.frames import FrameError
 from hsm_keys.proxy.headers import from_kalshi, to_kalshi
-from hsm_keys.proxy.links import Answer, Link, Links, request_bytes
+from hsm_keys.proxy.links import Answer, Link, Links, head_begun, request_bytes, with_rest
 from hsm_keys.proxy.reaching import network_proxy, reason_of
 from hsm_keys.proxy.relay import End, Relay
 from hsm_keys.proxy.replies import ClientGoneError, Reply, head_bytes, refusal
@@ -192,10 +193,13 @@ class Upstream:
             self._metrics.answered("none").observe(0.0)
             return _unreached(error, "network", "Kalshi can't be reached ({}); nothing was sent")
         started, status, answered_at = time.perf_counter(), "none", 0.0
-        target = request.raw_path.removesuffix("?")
-        headers = [*to_kalshi(request.headers), *signed.items()]
+        begun = request.head.to_kalshi
+        if not begun:
+            target = request.raw_path.removesuffix("?")
+            begun = head_begun(request.method, target, self._links.host, to_kalshi(request.headers))
+            request.head.to_kalshi = begun
         try:
-            answer = await link.exchange(request_bytes(request.method, target, self._links.host, headers, body))
+            answer = await link.exchange(with_rest(begun, request.method, signed.items(), body))
             status, answered_at = str(answer.status), answer.at
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             return _unreached(error, "outcome_unknown", "Kalshi didn't answer ({}); it may have done the work")
@@ -306,6 +310,7 @@ class Upstream:
 
     async def _handshake(self, request: ClientRequest, signing: RequestSigning) -> aiohttp.ClientResponse | Reply:
         """Return Kalshi's answer to the client's handshake, or a refusal in its place."""
+        await in_task()
         signs = _sign.set(signing.headers)
         path = request.raw_path.partition("?")[0]
         origin = self._websocket_origins.get(path, self._websocket_origins[WEBSOCKET_PATH])

@@ -363,3 +363,35 @@ def test_every_request_that_is_read_is_read_so_by_h11(
     served = read(data)
     assert read(data[:at], data[at:]).seen == served.seen
     assert served.seen == as_h11_reads(data)[: len(served.seen)]
+
+
+def test_the_same_head_is_read_once_and_another_one_for_itself() -> None:
+    async def run() -> None:
+        kept: list[ClientRequest] = []
+        served = Served()
+
+        async def answer(request: ClientRequest) -> Reply:
+            kept.append(request)
+            return Reply(200, body=await request.whole_body(1000))
+
+        served.connection._answer = answer
+        head = b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
+        await served.feed(head + b"ab", head + b"cd", head.replace(b"x H", b"y H") + b"ef", GET, head + b"gh")
+        assert [request.raw_path for request in kept] == ["/x", "/x", "/y", "/a", "/x"]
+        assert [await request.whole_body(10) for request in kept] == [b"ab", b"cd", b"ef", b"", b"gh"]
+        assert [one.head is kept[0].head for one in kept] == [True, True, False, False, False]
+
+    asyncio.run(run())
+
+
+def test_no_head_of_a_body_in_chunks_is_kept_nor_a_long_one() -> None:
+    async def run() -> None:
+        served = Served()
+        chunked = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"
+        long = b"GET / HTTP/1.1\r\nHost: x\r\nA: %b\r\n\r\n" % (b"a" * 3000)
+        for request in (chunked, long):
+            await served.feed(request, request)
+            assert served.connection._head is None
+        assert [body for _, _, body in served.seen] == [b"ab", b"ab", b"", b""]
+
+    asyncio.run(run())

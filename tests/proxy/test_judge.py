@@ -259,3 +259,12 @@ def test_an_empty_batch_of_cancels_is_kalshis_to_refuse() -> None:
 )
 def test_whose_body_is_read(rules: str, method: str, path: str, *, needs: bool) -> None:
     assert judge(rules).needs_body("default", method, path) is needs
+
+
+def test_what_is_kept_of_routes_is_bounded_and_follows_the_policy() -> None:
+    asked = judge("")
+    for number in range(3000):
+        assert ask(asked, "DELETE", f"{ORDERS}/{number}").allowed
+    assert len(asked._routes) <= 1024
+    asked.replace(parse_policy("version = 1\n[clients.default]\nread_only = true"))
+    assert ask(asked, "DELETE", f"{ORDERS}/2999").rule == "read_only"
