@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, TypeVarTuple, cast
 
 from hsm_keys.errors import HsmKeysError
+from hsm_keys.proxy.prompt_future import PromptFuture
 from hsm_keys.signing.algorithms import PublicKey, verifies
 from hsm_keys.signing.flow import after, signing_flow
 from hsm_keys.signing.signer import DEFAULT_RATE, RequestSigner
@@ -166,8 +167,20 @@ class ProxySigner:
         return self._live.moved_on(api_key_id)
 
     async def in_thread(self, call: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:
-        """Call what blocks in one of the threads that sign."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+        """Call what blocks in one of the threads that sign. Whoever is cancelled doesn't wait for it.
+
+        ``run_in_executor`` does that too, and then takes a turn of the event loop more.
+        """
+        loop = asyncio.get_running_loop()
+        returned = PromptFuture(loop=loop)
+        result = self._threads.submit(call, *arguments)
+        result.add_done_callback(lambda _: _tell(loop, returned))
+        try:
+            await returned
+        except asyncio.CancelledError:
+            result.cancel()
+            raise
+        return result.result()
 
     async def signed(self, flow: Flow) -> dict[str, str]:
         """Return a flow's next headers, and measure how long they take.
@@ -292,6 +305,11 @@ class RequestSigning:
         except HsmKeysError as error:
             _log.warning("a refused request isn't signed once more: %s", error)
         return self._again is not None
+
+
+def _tell(loop: asyncio.AbstractEventLoop, returned: PromptFuture) -> None:
+    with suppress(RuntimeError):  # the loop is closed: nobody waits
+        loop.call_soon_threadsafe(returned.arrive)
 
 
 def _close_later(signer: PresigningSigner | None) -> None:
