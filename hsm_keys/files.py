@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from hsm_keys.errors import UsageError
-from hsm_keys.values import shown_path
+from hsm_keys.values import describe, shown_path
 
 __all__ = [
     "check_folder_to_be",
@@ -74,6 +74,7 @@ def check_place_for(path: Path, option: str) -> None:
     Raises:
         UsageError: If it is a folder, or there is no folder for it, or nothing can be made there.
     """
+    _check_no_secret(path, option)
     place = Path(os.path.realpath(path))
     if place.is_dir():
         raise UsageError(f"{shown_path(path)} is a folder", hint=f"give the path of a file: {option}")
@@ -95,6 +96,7 @@ def check_folder_to_be(path: Path, option: str) -> None:
     Raises:
         UsageError: If what is there is no folder, or nothing can be made there.
     """
+    _check_no_secret(path, option)
     place = Path(os.path.realpath(path))
     there = next(folder for folder in (place, *place.parents) if os.path.lexists(folder))
     if not os.path.isdir(there):  # noqa: PTH112 - pathlib raises where it may not look
@@ -102,6 +104,13 @@ def check_folder_to_be(path: Path, option: str) -> None:
             f"{shown_path(path)} can't be a folder: {shown_path(there)} is none", hint=f"choose another: {option}"
         )
     _check_writable(there, option)
+
+
+def _check_no_secret(path: Path, option: str) -> None:
+    """Refuse a private key in the place of a path: what is made would have it for its name."""
+    text = os.fspath(path)
+    if not text.isprintable() or "-----BEGIN" in text:
+        raise UsageError(f"{describe(text)} is no path to make something at", hint=f"give one: {option}")
 
 
 def _check_writable(folder: Path, option: str) -> None:

@@ -19,6 +19,7 @@ from hsm_keys.cli.session import opened_store, reporting
 from hsm_keys.errors import UsageError
 from hsm_keys.files import check_place_for
 from hsm_keys.stores import backend_of
+from hsm_keys.values import shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,9 +82,9 @@ def bench(
 
 
 def _check_free(path: Path) -> None:
-    if path.exists():
-        raise UsageError(f"{path} is there already", hint="choose another path, or remove it")
     check_place_for(path, "--html")
+    if path.exists():
+        raise UsageError(f"{shown_path(path)} is there already", hint="choose another path, or remove it")
 
 
 def _chosen(store: KeyStore, name: str | None) -> StoredKey:

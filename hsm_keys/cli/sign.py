@@ -12,6 +12,7 @@ from hsm_keys.cli.options import settings_options, shared_options, signing_key_o
 from hsm_keys.cli.output import print_json
 from hsm_keys.cli.session import kalshi_base_url, opened_store, reporting, signing_key
 from hsm_keys.cli.target import checked_target
+from hsm_keys.values import shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,7 +99,7 @@ def _full_path(method: str, path: str, report: Callable[[str], None]) -> str:
     checked_target(method, path)
     if path.startswith("/trade-api/"):
         return path
-    report(f"signing {REST_PREFIX}{path}: Kalshi verifies the whole path")
+    report(f"signing {shown_path(f'{REST_PREFIX}{path}')}: Kalshi verifies the whole path")
     return f"{REST_PREFIX}{path}"
 
 

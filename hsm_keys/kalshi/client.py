@@ -144,6 +144,7 @@ class _Base:
 
     def _explained(self, error: httpx2.HTTPError | httpx2.InvalidURL, method: str, path: str) -> HsmKeysError:
         """Return our error for one of httpx2's: was anything sent, and could it have been carried out?"""
+        path = shown_path(path)
         what = f"{method} {path}: {type(error).__name__}"
         if isinstance(error, _NOT_SENT):
             # Nothing was sent, so that nothing of it can be in there.
@@ -201,7 +202,7 @@ def _unless_transient(response: httpx2.Response) -> httpx2.Response:
 
 def _begun(request: httpx2.Request, path: str) -> float:
     """Log what is sent, without its query; return the time."""
-    log_request("Kalshi", f"{request.method} {path}")
+    log_request("Kalshi", f"{request.method} {shown_path(path)}")
     return time.monotonic()
 
 

@@ -37,6 +37,7 @@ from hsm_keys.errors import HsmKeysError, KalshiError, NetworkError, OutcomeUnkn
 from hsm_keys.kalshi.bodies import Said, is_html, said_by_kalshi, sender_of, shown_body
 from hsm_keys.kalshi.operations import find_operation
 from hsm_keys.signing.headers import TIMESTAMP_HEADER
+from hsm_keys.values import shown_path
 
 if TYPE_CHECKING:
     import httpx2
@@ -173,7 +174,7 @@ def _in_kalshis_words(response: httpx2.Response, said: Said) -> _AnsweredError:
     words = f"{said.code}: {said.message}" if said.code and said.message else said.code or said.message
     words = f"{words} [{said.details}]" if said.details else words
     request = response.request
-    sentence = f"Kalshi answered {response.status_code} to {request.method} {request.url.path}"
+    sentence = f"Kalshi answered {response.status_code} to {request.method} {shown_path(request.url.path)}"
     sentence = f"{sentence}: {words}" if words else sentence
     if _is_server_error(response):
         return _server_error(response, sentence, "Kalshi is in trouble; try again later")
@@ -195,7 +196,7 @@ def _foreign(response: httpx2.Response) -> _AnsweredError:
     request = response.request
     sender = sender_of(response)
     by = f"{sender} answered with" if sender else "what answered sent"
-    what = f"{response.status_code} to {request.method} {request.url.path}"
+    what = f"{response.status_code} to {request.method} {shown_path(request.url.path)}"
     sentence = f"the answer {what} isn't in Kalshi's words: {by} {shown_body(response)}"
     if request.method == "HEAD" and not _is_server_error(response):  # has no body by definition: the status must do
         return _refusal(response, f"the answer is {what}", "")
@@ -322,7 +323,7 @@ def garbled(response: httpx2.Response, why: str) -> HsmKeysError:
         error.status = response.status_code
         return error
     request = response.request
-    sentence = f"Kalshi's answer {response.status_code} to {request.method} {request.url.path} {why}"
+    sentence = f"Kalshi's answer {response.status_code} to {request.method} {shown_path(request.url.path)} {why}"
     if request.method == "GET":
         return NetworkError(sentence, hint="something on the way may have changed it: check the base URL")
     return OutcomeUnknownError(sentence, hint="it was probably carried out: look before you do it again")

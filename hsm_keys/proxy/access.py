@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from hsm_keys.errors import UsageError
 from hsm_keys.processes import peer_of
 from hsm_keys.signing.headers import KEY_HEADER
-from hsm_keys.values import NAME
+from hsm_keys.values import NAME, shown_path
 
 if TYPE_CHECKING:
     import socket
@@ -113,7 +113,7 @@ class TokenFolder:
         if problems or not self._digests:
             what = "; ".join(problems) or "it has no files"
             raise UsageError(
-                f"the clients' tokens in {folder} can't be used: {what}",
+                f"the clients' tokens in {shown_path(folder)} can't be used: {what}",
                 hint="(umask 077; openssl rand -hex 32 > FOLDER/CLIENT) makes one",
             )
 

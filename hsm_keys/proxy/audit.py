@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, Never
 
 from hsm_keys.errors import HsmKeysError, UsageError
 from hsm_keys.files import open_private, try_lock
+from hsm_keys.values import shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -371,12 +372,14 @@ def _lock(folder: Path) -> int:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if folder.stat().st_mode & 0o022:
-            raise UsageError(f"others can write in {folder}", hint=f"chmod 700 {folder}, or give another: --audit")
+            raise UsageError(
+                f"others can write in {shown_path(folder)}", hint=f"chmod 700 {folder}, or give another: --audit"
+            )
         descriptor = open_private(folder / "lock")
         locked = try_lock(descriptor)
     except OSError as error:
         raise AuditError(
-            f"the folder {folder} can't be used: {error.strerror}", hint="choose another: --audit"
+            f"the folder {shown_path(folder)} can't be used: {error.strerror}", hint="choose another: --audit"
         ) from None
     if not locked:
         os.close(descriptor)

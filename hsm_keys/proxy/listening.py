@@ -77,7 +77,8 @@ def bind_unix(path: Path, *, mode: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise UsageError(
-            f"the socket {path} can't be made: {error.strerror or error}", hint="give a short path: --socket"
+            f"the socket {shown_path(path)} can't be made: {error.strerror or error}",
+            hint="give a short path: --socket",
         ) from None
     finally:
         os.umask(before)
@@ -97,7 +98,7 @@ def _clear(path: Path) -> None:
                 with suppress(OSError):
                     path.unlink()
                 return
-    raise UsageError(f"a program listens at {path} already", hint="stop it, or give another path: --socket")
+    raise UsageError(f"a program listens at {shown_path(path)} already", hint="stop it, or give another path: --socket")
 
 
 def parse_address(text: str) -> tuple[str, int]:

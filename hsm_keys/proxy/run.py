@@ -33,6 +33,7 @@ from hsm_keys.proxy.signing import ProxySigner
 from hsm_keys.proxy.silence import SilenceWatch
 from hsm_keys.proxy.upstream import Upstream
 from hsm_keys.signing.presign import presign_cost
+from hsm_keys.values import shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +82,7 @@ def run(
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         marker = FreezeMarker(state / "frozen")
     except OSError as error:
-        raise UsageError(f"{state} can't be used: {error.strerror}", hint="set XDG_STATE_HOME") from None
+        raise UsageError(f"{shown_path(state)} can't be used: {error.strerror}", hint="set XDG_STATE_HOME") from None
     journal = Journal(state / "caps")
     judge = Judge(settings.policy, reservations=Reservations(journal))
     judge.frozen = marker.frozen
