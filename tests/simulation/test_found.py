@@ -36,6 +36,9 @@ def life(
 
 
 FOUND = {
+    "generate was killed whose public object another machine had removed, and there was no way on": Script(
+        _NAME, "token", (), (Step(0, "generate", faults=(*turn(5), *before(6))), Step(1, "adopt"))
+    ),
     **{
         f"two machines registered a pair in {store} in two environments, which one of them had just made": Script(
             _NAME,

@@ -27,7 +27,7 @@ from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.abilities import ImportsKeys, RawSigning, RenamesKeys
 from hsm_keys.stores.base import Contents, KeyStore, StoredKey, Unusable
 from hsm_keys.stores.checks import Check
-from hsm_keys.stores.key_names import ABORTING, FINISHING, RETIRED, SUCCESSOR, check_label
+from hsm_keys.stores.key_names import ABORTING, FINISHING, IMPORTING, RETIRED, SUCCESSOR, check_label
 from hsm_keys.stores.ownership import check_not_registered_since, not_ours, renamed_meanwhile
 from hsm_keys.stores.pkcs11 import fresh_process
 from hsm_keys.stores.pkcs11.attributes import read
@@ -339,10 +339,12 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
         """Give the public object of that key the private one's label and CKA_ID again; one of no key is destroyed.
 
         So is a pair that was made at the same moment as another one of the name, and whose maker was killed before it
-        gave way; and a private object that has lost its public one while it was made.
+        gave way; and a private object that has lost its public one while it was made. A key that is being imported gets
+        its public object first: then that stays until the import has ended.
         """
         with self.managing(f"mend the key {name!r}") as objects:
-            remove_orphans(objects, name)
+            if not any(is_ours(mark) for mark in objects.private_keys(name + IMPORTING)):
+                remove_orphans(objects, name)
             for private in objects.private_keys(name):
                 if is_ours(private):
                     remove_stub(objects, private)
