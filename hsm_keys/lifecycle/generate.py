@@ -81,6 +81,7 @@ class Generator:
         with exclusive(self._store, self._name):
             check_no_rotation_begun(self._store, self._name)
             self._store.mend(self._name + IMPORTING)
+            self._store.mend(self._name)
             pending = self._imports.pending(self._name)
             if pending is None:
                 self._check_not_stored()

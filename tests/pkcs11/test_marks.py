@@ -18,6 +18,7 @@ from hsm_keys.stores.pkcs11.marks import (
     is_passing,
     minted_id,
     passing_id,
+    passing_registered_id,
     read_mark,
     registered_id,
     registering_id,
@@ -60,6 +61,16 @@ def test_a_claim_survives_the_token(api_key_id: str, environment: str, intent: I
     claim = Claim(intent, check_api_key_id(api_key_id))
     mark = registering_id(Ed25519PrivateKey.generate().public_key(), environment, claim)
     assert read_mark(mark) == Mark(ours=True, environment=environment, registering=True, claim=claim)
+
+
+@given(API_KEY_IDS, ENVIRONMENTS)
+def test_a_key_that_was_put_in_a_moment_ago_is_registered_and_passing(api_key_id: str, environment: str) -> None:
+    checked = check_api_key_id(api_key_id)
+    mark, usual = passing_registered_id(checked, environment), registered_id(checked, environment)
+    assert mark != usual
+    assert read_mark(mark) == read_mark(usual)
+    assert is_passing(mark, b"")
+    assert not is_passing(usual, b"")
 
 
 def test_a_uuid_that_begins_like_a_text_is_not_taken_for_one() -> None:

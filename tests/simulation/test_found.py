@@ -130,7 +130,7 @@ FOUND = {
         "kms", (), Step(0, "generate", faults=after(1)), Step(0, "enroll"), Step(0, "generate")
     ),
     "reconcile said generate for a key that was revoked before the mark of its import had gone": life(
-        "token", (), Step(0, "generate", faults=before(7)), Step(0, "revoke")
+        "token", (), Step(0, "generate", faults=before(9)), Step(0, "revoke")
     ),
     "reconcile said enroll for what an interrupted generate had imported": life(
         "vault", (), Step(0, "generate", faults=after(3)), Step(0, "revoke")
@@ -517,6 +517,9 @@ FOUND = {
         (Step(0, "generate", faults=after(2)), Step(0, "revoke", environment="demo")),
         machines=1,
         bystander=True,
+    ),
+    "generate was killed before it gave way, and the token had two keys of a name": Script(
+        _NAME, "token", (), (Step(0, "generate", faults=(*turn(5), *before(8))), Step(1, "generate"))
     ),
     "a key in Vault came late, after the store had come back with what it held before": Script(
         _NAME,

@@ -5,7 +5,8 @@ shows that the token takes such keys before anybody relies on it. A mark is remo
 that a private one alone is still a mark. Each run makes a throwaway pair of its own. Whoever takes the mark over puts
 its own in the place of the other one, and then looks whether the key has come; whoever imports the key looks at the
 mark afterwards. So at least one of two runs sees the other one, and gives way. What it has put in is ``NAME+ending``
-until it has gone: `revoke` ends it where the run couldn't.
+until it has gone: `revoke` ends it where the run couldn't. Where the run was killed before it gave way, CKA_ID tells
+the two apart: it is the usual one only after the run that put it in has looked, or another one has gone on with it.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from hsm_keys.signing.wrapping import wrap
 from hsm_keys.stores.key_imports import KeyImports, PendingImport, taken_over
 from hsm_keys.stores.key_names import ENDING, IMPORTING, check_new_name
 from hsm_keys.stores.pkcs11.attributes import ED25519_OID, read
-from hsm_keys.stores.pkcs11.errors import reason
+from hsm_keys.stores.pkcs11.errors import is_gone, reason
 from hsm_keys.stores.pkcs11.halves import big_integer, public_template
-from hsm_keys.stores.pkcs11.key_pairs import check_can_sign, destroy_pair, remove_orphans, write_label
-from hsm_keys.stores.pkcs11.marks import importing_id, read_mark, registered_id
+from hsm_keys.stores.pkcs11.key_pairs import check_can_sign, destroy_pair, remove_orphans, write_id, write_label
+from hsm_keys.stores.pkcs11.marks import importing_id, passing_registered_id, read_mark, usual_id
 from hsm_keys.stores.pkcs11.objects import is_ours
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class Pkcs11Imports(KeyImports):
     def put(self, name: str, private_key: PrivateKey, api_key_id: str, environment: str) -> StoredKey:
         """Put the private half in, bound from its first moment: CKA_ID is part of what is created."""
         check_new_name(name)
-        mark = registered_id(api_key_id, environment)
+        mark = passing_registered_id(api_key_id, environment)
         with self._store.managing("take a key that was made elsewhere") as objects:
             _check_free(objects, name)
             self._to_withdraw[name] = mark
@@ -149,12 +150,26 @@ class Pkcs11Imports(KeyImports):
                     destroy_pair(objects, private)
 
     def end(self, name: str) -> None:
-        """Destroy the throwaway key, its private object last."""
+        """Give the key that was put in the usual CKA_ID; then destroy the throwaway key, its private object last."""
         with self._store.managing(f"remove the mark of the import of {name!r}") as objects:
             own = self._marks.get(name)
+            for private in _ours(objects.private_keys(name)):
+                if own is None or read(private, Attribute.ID) == self._to_withdraw.get(name):
+                    _settle(objects, private)
             for obj in _halves(objects, name + IMPORTING):
                 if own in {None, read(obj, Attribute.ID)}:
                     obj.destroy()
+
+
+def _settle(objects: Objects, private: Any) -> None:
+    """Write the usual CKA_ID of a key that was put in; where that is fixed, it says "registered" just as well."""
+    usual = usual_id(read(private, Attribute.ID))
+    if usual is not None:
+        try:
+            write_id(objects, private, usual)
+        except ckr.PKCS11Error as error:
+            if is_gone(error):
+                raise
 
 
 def _ours(objects: Iterable[Any]) -> list[Any]:

@@ -7,8 +7,9 @@ environment, ``:``, and the UUID's 16 bytes, or for an id that is no UUID ``id:`
 is about to be registered has ``kalshi:registering:``, the environment, ``:`` and that SHA-1 (``unnamed`` for the
 environment where a person was given the public half to register it, and nobody said where); or, where one of its API
 keys is to be bound or deleted, ``kalshi:taking:`` or ``kalshi:leaving:``, and then what a registered one has after its
-first word. The throwaway key that marks an import has ``kalshi:importing:``, the environment, ``:`` and the SHA-1.
-Whatever else a CKA_ID says, the key is somebody else's.
+first word. One that was put in a moment ago, already registered, has ``kalshi:passing:`` and the same, until it is
+known to be alone. The throwaway key that marks an import has ``kalshi:importing:``, the environment, ``:`` and the
+SHA-1. Whatever else a CKA_ID says, the key is somebody else's.
 """
 
 from __future__ import annotations
@@ -31,22 +32,26 @@ __all__ = [
     "importing_id",
     "is_minted",
     "is_passing",
+    "is_passing_registered",
     "minted_id",
     "passing_id",
+    "passing_registered_id",
     "read_mark",
     "registered_id",
     "registering_id",
+    "usual_id",
 ]
 
 _OURS: Final = b"kalshi:"
 _MINTED: Final = _OURS + b"minted:"
+_PASSING: Final = _OURS + b"passing:"
 _TEXT: Final = b"id:"
 _DIGEST_LENGTH: Final = 20
 _UNDER_WAY = re.compile(
     rb"kalshi:(?P<what>importing|minted|registering):(?P<environment>[a-z0-9-]{1,32}):.{20}", re.DOTALL
 )
 _REGISTERED = re.compile(
-    rb"kalshi:(?:(?P<intent>taking|leaving):)?(?P<environment>[a-z0-9-]{1,32}):"
+    rb"kalshi:(?:(?P<intent>taking|leaving|passing):)?(?P<environment>[a-z0-9-]{1,32}):"
     rb"(?:id:(?P<text>[\x21-\x7e]+)|(?P<uuid>.{16}))",
     re.DOTALL,
 )
@@ -84,12 +89,17 @@ def is_passing(cka_id: bytes | None, digest: bytes) -> bool:
         cka_id: The CKA_ID.
         digest: The fingerprint of the pair's public half.
     """
-    return cka_id is not None and is_minted(cka_id) and not cka_id.endswith(digest)
+    return (is_minted(cka_id) and not (cka_id or b"").endswith(digest)) or is_passing_registered(cka_id)
 
 
 def is_minted(cka_id: bytes | None) -> bool:
     """Tell whether a CKA_ID says that a key is minted, and that nobody has begun to register it."""
     return cka_id is not None and cka_id.startswith(_MINTED) and read_mark(cka_id).ours
+
+
+def is_passing_registered(cka_id: bytes | None) -> bool:
+    """Tell whether a CKA_ID is that of a registered key that was put in, and isn't known to be the only one."""
+    return cka_id is not None and cka_id.startswith(_PASSING) and read_mark(cka_id).api_key_id is not None
 
 
 def importing_id(public_key: PublicKey, environment: str) -> bytes:
@@ -122,6 +132,16 @@ def registered_id(api_key_id: str, environment: str) -> bytes:
     return head + (_TEXT + api_key_id.encode() if plain.startswith(_TEXT) else plain)
 
 
+def usual_id(cka_id: bytes | None) -> bytes | None:
+    """Return the usual CKA_ID of a registered key that was put in a moment ago; None if it has that already."""
+    return _OURS + cka_id.removeprefix(_PASSING) if cka_id and is_passing_registered(cka_id) else None
+
+
+def passing_registered_id(api_key_id: str, environment: str) -> bytes:
+    """Return the CKA_ID of a registered key until it is known that no other one has its name; raises as the usual."""
+    return _PASSING + registered_id(api_key_id, environment).removeprefix(_OURS)
+
+
 def read_mark(cka_id: bytes | None) -> Mark:
     """Return what a CKA_ID says; ``FOREIGN`` for whatever isn't written exactly as here."""
     if cka_id is None:
@@ -139,6 +159,6 @@ def read_mark(cka_id: bytes | None) -> Mark:
         what = under_way["what"]
         return Mark(True, environment=environment, importing=what == b"importing", registering=what == b"registering")
     api_key_id = mark["text"].decode() if mark["text"] else str(UUID(bytes=mark["uuid"]))
-    claim = Claim(Intent(mark["intent"].decode()), api_key_id) if mark["intent"] else None
+    claim = Claim(Intent(mark["intent"].decode()), api_key_id) if mark["intent"] not in {None, b"passing"} else None
     known = None if claim else api_key_id
     return Mark(ours=True, api_key_id=known, environment=environment, registering=claim is not None, claim=claim)

@@ -15,10 +15,18 @@ from pkcs11.constants import Attribute
 from pkcs11.mechanisms import KeyType as CkKeyType
 
 from hsm_keys.errors import KeyBusyError, KeyExistsError, KeyNotFoundError, StoreError
+from hsm_keys.stores.key_names import ENDING
 from hsm_keys.stores.pkcs11.attributes import read
 from hsm_keys.stores.pkcs11.errors import is_gone, mapped_errors
-from hsm_keys.stores.pkcs11.key_pairs import destroy_pair, make_pair, write_id
-from hsm_keys.stores.pkcs11.marks import fingerprint, is_minted, is_passing, minted_id, passing_id
+from hsm_keys.stores.pkcs11.key_pairs import destroy_pair, make_pair, write_id, write_label
+from hsm_keys.stores.pkcs11.marks import (
+    fingerprint,
+    is_minted,
+    is_passing,
+    is_passing_registered,
+    minted_id,
+    passing_id,
+)
 from hsm_keys.stores.pkcs11.objects import is_ours
 
 if TYPE_CHECKING:
@@ -145,7 +153,10 @@ def remove_surplus(objects: Objects, name: str) -> None:
     if len(pairs) > 1:
         surplus = [private for private in pairs if _is_passing(objects, private)]
         for private in surplus if len(surplus) < len(pairs) else ():
-            destroy_pair(objects, private)
+            if not is_passing_registered(read(private, Attribute.ID)):
+                destroy_pair(objects, private)
+            elif not objects.private_keys(name + ENDING):  # `revoke` ends it, and its API key
+                write_label(objects, private, name + ENDING)
 
 
 def _is_passing(objects: Objects, private: Any) -> bool:
