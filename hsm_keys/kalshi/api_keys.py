@@ -270,6 +270,22 @@ class ApiKeysResource:
         return _read(GenerateApiKeyResponse, self._client.request("POST", f"{_PATH}/generate", json=body), body)
 
     @takes_no_private_key
+    def prepare_generate(
+        self,
+        name: str,
+        *,
+        key_type: str | None = None,
+        scopes: Sequence[str] | None = None,
+        subaccount: int | None = None,
+    ) -> Callable[[], GenerateApiKeyResponse]:
+        """Sign what ``generate`` sends, and return what sends it: once, and never signed again."""
+        from hsm_keys.kalshi.models import GenerateApiKeyResponse
+
+        body = _generate_body(key_type, new_key_fields(name, scopes, subaccount))
+        send = self._client.prepare("POST", f"{_PATH}/generate", json=body)
+        return lambda: _read(GenerateApiKeyResponse, send(), body)
+
+    @takes_no_private_key
     def delete(self, api_key_id: str) -> None:
         """Delete an API key (``DELETE /api_keys/{api_key}``); it is dead at once, and there is no way back."""
         _check_deleted(self._client.request("DELETE", _key_path(api_key_id)))

@@ -7,7 +7,8 @@ of the name may be anybody's. The mark goes last.
 
 It belongs to the run that left it last. So whoever finds one takes it over before the API key is deleted that may be
 lost: if that belongs to a run of another machine that goes on, either this one sees its private half in the store, or
-the other one's doesn't get in any more.
+the other one's doesn't get in any more. A run signs its request, and then looks whether the mark is still its own; who
+takes the mark over waits until Kalshi refuses what was signed by then, and then looks for what was made.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from hsm_keys.errors import (
 from hsm_keys.inspecting.custody import examine_custody, prove_imported
 from hsm_keys.inspecting.proof_of_possession import find_registration, prove_registration, signs
 from hsm_keys.kalshi.account import unclaimed
-from hsm_keys.lifecycle.ending import SETTLE_S, settle
+from hsm_keys.lifecycle.ending import outwait
 from hsm_keys.lifecycle.enroll import Enrollment
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.made_by_kalshi import KALSHI, GeneratedPair, KalshiGenerator, called
@@ -87,9 +88,6 @@ class Generator:
                 self._check_not_stored()
             else:
                 check_environment(self._name, pending.environment, self._kalshi.account.environment)
-            if pending is not None and pending.key is None:
-                self._report(f"an earlier run was interrupted: waiting {SETTLE_S:.0f} s for what it asked of Kalshi")
-                settle()  # Kalshi may still be making a pair, and it can't be deleted before it is listed
             listed = self._kalshi.listed()  # also shows, before anything is made, that we may ask
             namesakes = self._namesakes(listed)
             if pending is None or pending.environment is None:  # such a mark doesn't say where it was to be made
@@ -98,6 +96,11 @@ class Generator:
                 return self._finish(pending.key, namesakes, listed)
             self._kalshi.tell_rights()
             self._try_out()
+            if pending is not None:
+                outwait(f"a `generate` of {self._name!r}", "what it left is looked for", self._report)
+                listed = self._kalshi.listed()
+                namesakes = self._namesakes(listed)
+                self._check_mark()  # after the list was read: what is lost isn't a run's that has taken it over since
             self._kalshi.delete_lost(self._lost(namesakes))
             pair = self._make(listed)
             return self._conclude(self._import(pair), pair.api_key_id)

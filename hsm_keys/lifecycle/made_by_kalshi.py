@@ -125,12 +125,12 @@ class KalshiGenerator:
             OutcomeUnknownError: If it isn't known whether Kalshi made a pair.
         """
         try:
-            return self._post()
+            return self._post(check_alone)
         except OutcomeUnknownError as error:
             lost = self._new_since(before, error)
             check_alone()  # after the list was read: who had one made by then has begun before
             self.delete_lost(lost)
-        return self._post()
+        return self._post(check_alone)
 
     def _new_since(self, before: Sequence[ApiKey], error: OutcomeUnknownError) -> list[ApiKey]:
         """Return what Kalshi made while its answer was lost; without a trace of it, nothing is asked for again.
@@ -147,14 +147,16 @@ class KalshiGenerator:
             raise error
         return lost
 
-    def _post(self) -> GeneratedPair:
+    def _post(self, check_alone: Callable[[], None]) -> GeneratedPair:
+        send = self.account.client.api_keys.prepare_generate(
+            self.name,
+            key_type=_KALSHIS_WORDS[self.key_type],
+            scopes=self._wanted.scopes,
+            subaccount=self._wanted.subaccount,
+        )
+        check_alone()  # what is held up from here on is too old for Kalshi before another run looks for it
         try:
-            answer = self.account.client.api_keys.generate(
-                self.name,
-                key_type=_KALSHIS_WORDS[self.key_type],
-                scopes=self._wanted.scopes,
-                subaccount=self._wanted.subaccount,
-            )
+            answer = send()
         except OutcomeUnknownError as error:
             error.amend(
                 hint="run the same command again in a minute: it deletes what Kalshi may have made, and asks anew"

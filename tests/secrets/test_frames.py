@@ -163,6 +163,7 @@ def test_a_private_key_where_a_name_an_id_or_a_path_belongs(token_variables: dic
             lambda: keys.generate(PEM),
             lambda: keys.prepare_create("x", PEM),
             lambda: keys.delete(PEM),
+            lambda: keys.prepare_generate(PEM),
             lambda: keys.prepare_delete(PEM),
             lambda: keys.list(fcm_subtrader_id=PEM),
             lambda: client.request("GET", PEM),

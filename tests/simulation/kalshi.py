@@ -352,11 +352,26 @@ class Client:
         scopes: Sequence[str] | None = None,
         subaccount: int | None = None,
     ) -> GenerateApiKeyResponse:
+        return self.prepare_generate(name, key_type=key_type, scopes=scopes, subaccount=subaccount)()
+
+    def prepare_generate(
+        self,
+        name: str,
+        *,
+        key_type: str | None = None,
+        scopes: Sequence[str] | None = None,
+        subaccount: int | None = None,
+    ) -> Callable[[], GenerateApiKeyResponse]:
         fields = new_key_fields(name, scopes, subaccount)
-        listing, made = self._made(self._send("POST", "/api_keys/generate", {**fields, "key_type": key_type}))
-        return GenerateApiKeyResponse.model_construct(
-            api_key=listing, private_key=SecretStr(made.pem), key_type=key_type
-        )
+        send = self._prepare("POST", "/api_keys/generate", {**fields, "key_type": key_type})
+
+        def made() -> GenerateApiKeyResponse:
+            listing, pair = self._made(send())
+            return GenerateApiKeyResponse.model_construct(
+                api_key=listing, private_key=SecretStr(pair.pem), key_type=key_type
+            )
+
+        return made
 
     def delete(self, api_key_id: str) -> None:
         self._send("DELETE", f"/api_keys/{api_key_id}")

@@ -521,6 +521,15 @@ FOUND = {
     "generate was killed before it gave way, and the token had two keys of a name": Script(
         _NAME, "token", (), (Step(0, "generate", faults=(*turn(5), *before(8))), Step(1, "generate"))
     ),
+    **{
+        f"generate in {store} asked Kalshi for a pair after another machine had ended its mark ({at})": Script(
+            _NAME,
+            store,
+            (),
+            (Step(0, "generate", faults=(Fault(Kind.TURN, at, changes=False), *after(post))), Step(1, "generate")),
+        )
+        for store, at, post in (("token", 38, 3), ("token", 39, 3), ("kms", 13, 3), ("kms", 14, 3), ("vault", 13, 2))
+    },
     "a key in Vault came late, after the store had come back with what it held before": Script(
         _NAME,
         "vault",
