@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from types import coroutine
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,16 +34,28 @@ async def in_task() -> None:
         await asyncio.sleep(0)
 
 
-@coroutine
-def _rest(work: Coroutine[Any, Any, None], awaited: object) -> Generator[Any, Any, None]:
-    """Go on with a coroutine that waits for something."""
-    try:
-        while True:
-            try:
-                sent = yield awaited
-            except BaseException as error:  # noqa: BLE001 - a task is cancelled in this way
-                awaited = work.throw(error)
-            else:
-                awaited = work.send(sent)
-    except StopIteration:
-        return
+async def _rest(work: Coroutine[Any, Any, None], awaited: object) -> None:
+    await _Rest(work, awaited)
+
+
+class _Rest:
+    """What is left of a coroutine that waits for something: to be awaited in its place."""
+
+    __slots__ = ("_awaited", "_work")
+
+    def __init__(self, work: Coroutine[Any, Any, None], awaited: object) -> None:
+        self._work = work
+        self._awaited = awaited
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        work, awaited = self._work, self._awaited
+        try:
+            while True:
+                try:
+                    sent = yield awaited
+                except BaseException as error:  # noqa: BLE001 - a task is cancelled in this way
+                    awaited = work.throw(error)
+                else:
+                    awaited = work.send(sent)
+        except StopIteration:
+            return
