@@ -394,12 +394,6 @@ MUTANTS = (
     ),
     Mutant(
         "lifecycle.enroll",
-        "_check_remainder",
-        "check_environment(name, remainder.environment, environment)",
-        "",
-    ),
-    Mutant(
-        "lifecycle.enroll",
         "_unregistered",
         "if key.state is KeyState.REGISTERED:",
         "if False:",
