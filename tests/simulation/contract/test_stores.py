@@ -81,6 +81,8 @@ def test_a_key_says_where_it_is_about_to_be_registered_until_it_is(opened: Opene
                 )
         store.begin_registration(again, "prod", Claim(Intent.TAKES, ID))
         store.bind(again, ID, "prod")
+        with pytest.raises(KeyBusyError):
+            store.begin_registration(again, "demo")
         key = store.key("prod")
         assert (key.state, key.environment, key.registering) == (KeyState.REGISTERED, "prod", False)
         assert key.claim is None
