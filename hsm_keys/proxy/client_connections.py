@@ -177,9 +177,10 @@ class ClientConnection(asyncio.Protocol):
         if not request.body_is_whole:
             self._take(request)
         serving = self._serve(request)
-        task = begin(serving, self._loop) if at_once else self._loop.create_task(serving)
-        if task is not None and self._request is request:
-            self._task = request.task = task
+        if at_once:
+            request.begun = begin(serving, self._loop)
+        else:
+            self._task = self._loop.create_task(serving)
 
     def _read(self, head: bytes) -> RequestHead:
         """Return what a head says; the last one's, if its bytes are the same."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from httptools import HttpParserError, HttpParserUpgrade
 
-from hsm_keys.proxy.begun import in_task
+from hsm_keys.proxy.begun import Begun, in_task
 from hsm_keys.proxy.replies import Reply, head_bytes
 from hsm_keys.proxy.request_heads import MalformedError, RequestHead
 
@@ -78,7 +78,7 @@ class ClientRequest:
         headers: Its headers.
         is_websocket: Whether it opens a WebSocket.
         client: Whose it is, once that is known.
-        task: What answers it, once that waits for something.
+        begun: What answers it, once that waits for something; None if a task does.
         body_exists: Whether it has a body.
         body_is_whole: Whether all of its body has come.
         has_begun: Whether its answer has begun.
@@ -91,7 +91,7 @@ class ClientRequest:
     def __init__(self, connection: RequestConnection | None, head: bytes | RequestHead) -> None:
         self._connection = connection
         self.client = ""
-        self.task: asyncio.Task[None] | None = None
+        self.begun: Begun | None = None
         self.has_begun = False
         self._body = bytearray()
         self._is_malformed = False
@@ -199,6 +199,7 @@ class ClientRequest:
         async for chunk in chunks:
             self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if in_chunks else chunk)
             if self._connection is not None:
+                await in_task()
                 async with asyncio.timeout(stalled_s):
                     await self._connection.drain()
         if in_chunks:

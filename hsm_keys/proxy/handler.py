@@ -98,19 +98,13 @@ class Handler:
     async def answer(self, request: ClientRequest) -> Reply:
         """Answer one request."""
         started = time.perf_counter()
-        caller = None
+        caller = subject = None
         try:
             caller = self._identify(request)
             request.client = caller.client
             with self._running.counted(caller, request) as running:
-                return await self._answered(request, caller, running, started)
-        except Refused as refused:
-            return self._deny(request, caller, None, refused)
-
-    async def _answered(self, request: ClientRequest, caller: Caller, running: Running, started: float) -> Reply:
-        subject = subject_of(request)
-        try:
-            return await self._judged(request, subject, caller, running, started)
+                subject = subject_of(request)
+                return await self._judged(request, subject, caller, running, started)
         except Refused as refused:
             return self._deny(request, caller, subject, refused)
 

@@ -25,6 +25,11 @@ class PromptFuture(asyncio.Future[None]):
         else:
             self._goes_on = call, context or copy_context()
 
+    def hear(self, call: Callable[[PromptFuture], object]) -> None:
+        """Have this called in place of a task, which waits for it by no means."""
+        self._asyncio_future_blocking = False
+        self.add_done_callback(call)
+
     def arrive(self) -> None:
         """Let the task go on; return when it waits for something else, or has ended.
 

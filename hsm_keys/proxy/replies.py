@@ -66,8 +66,8 @@ def head_bytes(status: int, reason: str, headers: Mapping[str, str]) -> bytes:
         reason: The words behind the status; empty for the standard's.
         headers: Its headers.
     """
-    lines = [f"HTTP/1.1 {status} {reason or _phrase(status)}", *(f"{name}: {value}" for name, value in headers.items())]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    return f"HTTP/1.1 {status} {reason or _phrase(status)}\r\n{lines}\r\n".encode("utf-8", "surrogateescape")
 
 
 def error_body(reason: str, message: str) -> dict[str, dict[str, str]]:

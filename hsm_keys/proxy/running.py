@@ -62,6 +62,7 @@ class Running:
         self._request = request
         self._task: asyncio.Task[Any] | None = None
         self._cancelled: asyncio.Task[Any] | None = None
+        self._is_cancelled = False
         self._end: Callable[[], None] | None = None
 
     def stop(self, stop: Stop) -> None:
@@ -90,13 +91,17 @@ class Running:
     ) -> None:
         cancelled, self._cancelled = self._cancelled, None
         self._end = self._task = None  # they hold the task, which holds this
-        if cancelled is not None and not cancelled.uncancel() and kind is asyncio.CancelledError:
+        by_others = cancelled is not None and cancelled.uncancel()
+        if self._is_cancelled and not by_others and kind is asyncio.CancelledError:
             self.check()
 
     def _cancel(self) -> None:
-        self._cancelled = self._task or (self._request.task if self._request is not None else None)
-        if self._cancelled is not None:
-            self._cancelled.cancel()
+        self._is_cancelled = True
+        if self._task is not None:
+            self._cancelled = self._task
+            self._task.cancel()
+        elif self._request is not None and self._request.begun is not None:
+            self._cancelled = self._request.begun.cancel()
 
 
 class _Counted:

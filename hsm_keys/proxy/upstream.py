@@ -182,8 +182,9 @@ class Upstream:
             with answer:
                 if answer.status < HTTPStatus.OK:  # a switch of protocols, for which nobody asked
                     return refusal(502, "outcome_unknown", "Kalshi's answer isn't one")
-                if not await signing.is_worth_another(answer.status):
-                    return await _pass_on(request, answer, self._read_s, hear)
+                if answer.status == HTTPStatus.UNAUTHORIZED and await signing.is_worth_another(answer.status):
+                    continue
+                return await _pass_on(request, answer, self._read_s, hear)
 
     async def _sent(self, request: ClientRequest, body: bytes | None, signing: RequestSigning) -> Answer | Reply:
         """Return Kalshi's answer, of which the head was read, or a refusal in its place."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from hsm_keys.proxy.access import Caller
-from hsm_keys.proxy.begun import begin, in_task
+from hsm_keys.proxy.begun import Begun, begin, in_task
 from hsm_keys.proxy.prompt_future import PromptFuture
 from hsm_keys.proxy.running import Running, Stop, StoppedError
 
@@ -18,42 +19,72 @@ if TYPE_CHECKING:
     from hsm_keys.proxy.client_requests import ClientRequest
 
 
-def begun(
-    work: Coroutine[Any, Any, None], then: Callable[[], object] = bool
-) -> asyncio.Future[asyncio.Task[None] | None]:
-    """Begin a coroutine as a callback of the loop does, in no task; return its task when it has begun."""
+async def begun(work: Coroutine[Any, Any, None], then: Callable[[], object] = bool) -> Begun:
+    """Begin a coroutine that waits, as a callback of the loop does, in no task."""
     loop = asyncio.get_running_loop()
-    has_begun: asyncio.Future[asyncio.Task[None] | None] = loop.create_future()
+    has_begun: asyncio.Future[Begun | None] = loop.create_future()
 
     def call() -> None:
         has_begun.set_result(begin(work, loop))
         then()
 
     loop.call_soon(call)
-    return has_begun
+    begins = await has_begun
+    assert begins is not None
+    return begins
 
 
-def test_what_waits_for_nothing_needs_no_task() -> None:
-    done = []
-
-    async def work() -> None:
-        done.append(asyncio.current_task())
-
+def test_what_waits_for_nothing_has_ended() -> None:
     async def run() -> None:
-        assert await begun(work()) is None
+        ended: list[object] = []
+
+        async def work() -> None:
+            ended.append(None)
+
+        asyncio.get_running_loop().call_soon(lambda: ended.append(begin(work(), asyncio.get_running_loop())))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert ended == [None, None]
 
     asyncio.run(run())
-    assert done == [None]
+
+
+def test_what_waits_for_prompt_futures_alone_needs_no_task() -> None:
+    done: list[object] = []
+
+    async def work(futures: list[PromptFuture]) -> None:
+        for future in futures:
+            try:
+                await future
+            except OSError as error:
+                done.append(error)
+            done.append(asyncio.current_task())
+
+    async def run() -> None:
+        loop, error = asyncio.get_running_loop(), OSError()
+        futures = [PromptFuture() for _ in range(3)]
+        assert (await begun(work(futures)))._task is None
+        for call in (futures[0].arrive, lambda: futures[1].fail(error), futures[2].arrive):
+            loop.call_soon(call)
+            for _ in range(2):
+                await asyncio.sleep(0)
+        assert done == [None, error, None, None]
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("error", [None, OSError])
 @pytest.mark.parametrize("is_prompt", [False, True])
 @pytest.mark.parametrize("comes_first", [False, True])
-def test_what_waits_goes_on_in_a_task(*, comes_first: bool, is_prompt: bool, error: type[OSError] | None) -> None:
-    """What it waits for may come before its task waits for it."""
+def test_what_waits_for_anything_else_goes_on_in_a_task(
+    *, comes_first: bool, is_prompt: bool, error: type[OSError] | None
+) -> None:
+    """What it waits for may come before its task waits for it, and it may wait for a prompt future in its task."""
     said: list[object] = []
 
     async def work(future: asyncio.Future[None]) -> None:
+        if is_prompt:
+            await in_task()
         try:
             await future
         except OSError:
@@ -62,7 +93,8 @@ def test_what_waits_goes_on_in_a_task(*, comes_first: bool, is_prompt: bool, err
         said.append(asyncio.current_task())
 
     async def run() -> None:
-        prompt, plain = PromptFuture(), asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        prompt, plain = PromptFuture(), loop.create_future()
 
         def come() -> None:
             if is_prompt:
@@ -72,33 +104,35 @@ def test_what_waits_goes_on_in_a_task(*, comes_first: bool, is_prompt: bool, err
             else:
                 plain.set_exception(error())
 
-        task = await begun(work(prompt if is_prompt else plain), come if comes_first else bool)
+        begins = await begun(work(prompt if is_prompt else plain), come if comes_first else bool)
         if not comes_first:
-            asyncio.get_running_loop().call_soon(come)
-        assert task is not None
-        await task
-        assert said == [*([OSError] if error else []), task]
+            await asyncio.sleep(0)
+            loop.call_soon(come)
+        assert begins._task is not None
+        await begins._task
+        assert said == [*([OSError] if error else []), begins._task]
 
     asyncio.run(asyncio.wait_for(run(), 20))
 
 
-def test_its_task_can_be_cancelled() -> None:
+@pytest.mark.parametrize("future_of", [PromptFuture, asyncio.Future])
+def test_it_can_be_cancelled(future_of: type[asyncio.Future[None]]) -> None:
     ended: list[type[BaseException]] = []
 
     async def work() -> None:
         try:
-            await asyncio.get_running_loop().create_future()
+            await future_of()
         except BaseException as error:
             ended.append(type(error))
             raise
 
     async def run() -> None:
-        task = await begun(work())
-        assert task is not None
+        begins = await begun(work())
         await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.wait([task])
-        assert task.cancelled()
+        task = begins.cancel()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert (task is not None, task is not None and task.cancelled()) == (future_of is asyncio.Future,) * 2
 
     asyncio.run(run())
     assert ended == [asyncio.CancelledError]
@@ -112,33 +146,32 @@ def test_a_timeout_can_be_had_in_a_task() -> None:
                 await asyncio.get_running_loop().create_future()
 
     async def run() -> None:
-        task = await begun(work())
-        assert task is not None
-        await task
+        begins = await begun(work())
+        assert begins._task is not None
+        await begins._task
 
     asyncio.run(run())
 
 
-def test_a_request_is_stopped_that_began_before_its_task() -> None:
-    """What is cancelled is its task, and who waits for that task hears of no cancellation."""
-    request = cast("ClientRequest", type("Request", (), {"task": None})())
+@pytest.mark.parametrize("future_of", [PromptFuture, asyncio.Future])
+def test_a_request_is_stopped_with_a_task_and_without(future_of: type[asyncio.Future[None]]) -> None:
+    request = cast("ClientRequest", SimpleNamespace(begun=None))
     running = Running(Caller("bot"), request)
     ended: list[object] = []
 
     async def work() -> None:
         try:
             async with running:
-                await asyncio.get_running_loop().create_future()
+                await future_of()
         except StoppedError as error:
             task = asyncio.current_task()
-            assert task is not None
-            ended.extend([error.stop, task.cancelling()])
+            ended.extend([error.stop, task.cancelling() if task else 0])
 
     async def run() -> None:
-        task = request.task = await begun(work())
-        assert task is not None
+        request.begun = await begun(work())
         running.stop(stop := Stop(403, "frozen", ""))
-        await task
+        for _ in range(4):
+            await asyncio.sleep(0)
         assert ended == [stop, 0]
 
     asyncio.run(run())
