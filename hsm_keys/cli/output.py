@@ -60,8 +60,15 @@ def _encodable(value: Any) -> Any:
 
 
 def print_line(line: str, *, err: bool = False) -> None:
-    """Print one line, in which a key's name can't write over others: Kalshi takes any characters in one."""
-    click.echo(_visible(line), err=err)
+    """Print one line, in which a key's name can't write over others: Kalshi takes any characters in one.
+
+    Words on stderr that a full disk doesn't take stop no command half way; a pipe that nobody reads does.
+    """
+    try:
+        click.echo(_visible(line), err=err)
+    except OSError as error:
+        if not err or isinstance(error, BrokenPipeError):
+            raise
 
 
 def print_verdict(verdict: str, rest: str = "", *, colour: str) -> None:

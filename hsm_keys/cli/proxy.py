@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +94,8 @@ def proxy(ctx: click.Context, /, **arguments: Any) -> None:
 
 
 def _report(line: str) -> None:
-    click.echo(line, err=True)
+    with suppress(OSError):  # a log that is full, or that nobody reads any more, stops no proxy, and no kill switch
+        click.echo(line, err=True)
 
 
 def _report_json(line: str) -> None:
@@ -105,7 +107,7 @@ def _report_json(line: str) -> None:
     if level not in {"warning", "error", "critical"}:
         level, message = "info", line
     time = datetime.now(UTC).isoformat(timespec="milliseconds")
-    click.echo(json.dumps({"time": time, "level": level, "message": message}), err=True)
+    _report(json.dumps({"time": time, "level": level, "message": message}))
 
 
 def _options(arguments: dict[str, Any]) -> Options:

@@ -60,7 +60,7 @@ def _open_closed() -> None:
 
 
 def end_streams(exit_code: int) -> int:
-    """Write what is still to be written, and return the exit code: another one where nobody read the output.
+    """Write what is still to be written, and return the exit code: another one where the output was lost.
 
     Python would complain of what it can't write, and return a code of its own.
     """
@@ -70,6 +70,8 @@ def end_streams(exit_code: int) -> int:
         except OSError as error:
             with suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            if exit_code == 0:
-                exit_code = SIGPIPE_EXIT if isinstance(error, BrokenPipeError) else 1
+            if exit_code == 0 and isinstance(error, BrokenPipeError):
+                exit_code = SIGPIPE_EXIT
+            elif exit_code == 0 and stream is sys.stdout:
+                exit_code = 1
     return exit_code

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hsm_keys.kalshi.errors import ForeignListError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -48,7 +50,7 @@ class Account:
 
     def list_now(self) -> list[ApiKey]:
         """Ask for the list again, and return the account's API keys; raises as ``answer`` does."""
-        return self.client.api_keys.list().api_keys
+        return self._checked(self.client.api_keys.list()).api_keys
 
     @property  # cached_property holds one lock for all accounts up to Python 3.11, here while Kalshi answers
     def answer(self) -> ListApiKeysResponse:
@@ -56,11 +58,22 @@ class Account:
 
         Raises:
             KalshiError: If Kalshi refuses it.
-            NetworkError: If there is no answer.
+            NetworkError: If there is no answer, or what came can't be this account's list.
         """
         if self._known is None:
             self._known = self.client.api_keys.list()
-        return self._known
+        return self._checked(self._known)
+
+    def _checked(self, answer: ListApiKeysResponse) -> ListApiKeysResponse:
+        """Refuse a list that leaves out the API key that signed for it: what else it leaves out may live."""
+        own = self.manager_id.casefold()
+        if all(listing.api_key_id.casefold() != own for listing in answer.api_keys):
+            raise ForeignListError(
+                f"the list of API keys that came doesn't name {self.manager_id}, which signed for it: it is another "
+                "account's, or not whole, and nothing can be told by it",
+                hint="check the base URL, and what stands between; or let another API key sign: --auth NAME",
+            )
+        return answer
 
     @property
     def listed(self) -> list[ApiKey]:

@@ -47,6 +47,7 @@ __all__ = [
     "ClockError",
     "ConflictError",
     "ForbiddenError",
+    "ForeignListError",
     "GoneError",
     "NotFoundError",
     "NotKalshiError",
@@ -152,6 +153,10 @@ class NotKalshiError(_AnsweredError, NetworkError):
     """Something on the way answered in Kalshi's place; the request changes nothing."""
 
     code = "not_kalshi"
+
+
+class ForeignListError(NotKalshiError):
+    """A list of API keys can't be that of the account which asked for it: it leaves out the key that signed."""
 
 
 class NotKalshiOutcomeError(NotKalshiError, OutcomeUnknownError):

@@ -34,7 +34,7 @@ import stamina
 
 from hsm_keys.errors import EndNotProvedError, KalshiError, NetworkError, OutcomeUnknownError
 from hsm_keys.inspecting.proof_of_possession import Standing, can_sign, is_going, says_unknown, standing_of
-from hsm_keys.kalshi.errors import NotFoundError, RefusedError, UnauthorizedError
+from hsm_keys.kalshi.errors import ForeignListError, NotFoundError, RefusedError, UnauthorizedError
 from hsm_keys.signing.environments import check_environment
 
 if TYPE_CHECKING:
@@ -187,12 +187,9 @@ class _End:
             if says_unknown(error):
                 return None
             raise self.unproved(error.message, error.hint) from None
+        except ForeignListError as error:
+            raise self.unproved(error.message, error.hint) from None
         ids = {listing.api_key_id for listing in self.left}
-        if self._account.manager_id not in ids:
-            raise self.unproved(
-                f"the list that came doesn't name {self._account.manager_id}, which signed for it",
-                "check the base URL, and what stands between; or let another API key sign: --auth NAME",
-            )
         return self._api_key_id in ids
 
     def _signs_itself(self) -> bool:

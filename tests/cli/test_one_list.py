@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from hsm_keys.kalshi.account import Account, unclaimed
-from hsm_keys.kalshi.models import ApiKey
+from hsm_keys.kalshi.models import ApiKey, ListApiKeysResponse
 from tests.support.cli import run_cli, run_json
 
 if TYPE_CHECKING:
@@ -48,16 +49,25 @@ def test_unclaimed_are_those_that_no_key_is_bound_to() -> None:
     assert unclaimed([], ["b"]) == []
 
 
+OWN = ListApiKeysResponse(api_keys=[ApiKey(api_key_id="own", name="n")])
+
+
+class Listing:
+    """A client of an account with one API key, which signs for the list."""
+
+    api_keys = property(lambda self: self)
+    signer = SimpleNamespace(api_key_id="own")
+
+
 def test_a_list_that_was_read_is_not_read_again() -> None:
-    class Client:
+    class Client(Listing):
         """Counts what it is asked."""
 
         asked = 0
-        api_keys = property(lambda self: self)
 
         def list(self) -> object:
             self.asked += 1
-            return object()
+            return OWN
 
     client = Client()
     account = Account(client, lambda _: client)  # type: ignore[arg-type, return-value]
@@ -68,23 +78,19 @@ def test_a_list_that_was_read_is_not_read_again() -> None:
 def test_one_account_doesnt_wait_for_the_answer_to_another_one() -> None:
     begun, asked = threading.Event(), threading.Event()
 
-    class Slow:
+    class Slow(Listing):
         """Answers once the other account has its answer."""
-
-        api_keys = property(lambda self: self)
 
         def list(self) -> object:
             begun.set()
-            return asked.wait(20)
+            return OWN if asked.wait(20) else None
 
-    class Fast:
+    class Fast(Listing):
         """Answers at once."""
-
-        api_keys = property(lambda self: self)
 
         def list(self) -> object:
             asked.set()
-            return True
+            return OWN
 
     slow = Account(Slow(), lambda _: None)  # type: ignore[arg-type, return-value]
     fast = Account(Fast(), lambda _: None)  # type: ignore[arg-type, return-value]
@@ -92,4 +98,4 @@ def test_one_account_doesnt_wait_for_the_answer_to_another_one() -> None:
         first = others.submit(lambda: slow.answer)
         assert begun.wait(20)
         outcomes: list[object] = [fast.answer, first.result()]
-    assert outcomes == [True, True]
+    assert outcomes == [OWN, OWN]

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hsm_keys.cli import proxy
 from hsm_keys.cli.output import _encodable, _visible, fail
 from hsm_keys.signing.algorithms import public_key_pem
 from hsm_keys.values import encodable
 from tests.support.cli import run_cli
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hsm_keys.sandbox import SandboxServer
     from tests.support.softhsm import TestToken
 
@@ -65,3 +71,19 @@ def test_what_the_system_refuses_is_said(capsys: pytest.CaptureFixture[str]) -> 
     error = json.loads(capsys.readouterr().err)["error"]
     assert error["message"] == "the operating system refused something: No such file or directory (/nowhere/at/all)"
     assert "report" not in error["hint"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EPIPE, errno.EIO])
+@pytest.mark.parametrize("report", [proxy._report, proxy._report_json])
+def test_a_log_that_cannot_be_written_stops_no_proxy(
+    report: Callable[[str], None], number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def full(line: str, *, err: bool) -> None:
+        tried.append(line)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(click, "echo", full)
+    report("warning: Kalshi cancelled all orders")
+    assert len(tried) == 1

@@ -69,6 +69,16 @@ def test_output_that_finds_no_room_is_an_error(store: str) -> None:
     assert "Exception ignored" not in done.stderr
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")  # noqa: PTH110
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [(f"sign GET /portfolio/balance --name prod --api-key-id {uuid.UUID(int=7)}", 0), ("show nope", 5)],
+)
+def test_words_that_find_no_room_end_no_command(store: str, command: str, code: int) -> None:
+    done = shell(f"hsm-keys {command} 2>/dev/full", store)
+    assert (done.returncode, "KALSHI-ACCESS-SIGNATURE" in done.stdout) == (code, code == 0)
+
+
 SIGN = f"sign GET /portfolio/balance --name prod --timestamp-ms 1700000000000 --api-key-id {uuid.UUID(int=7)} --output"
 
 

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hsm_keys import KalshiClient, RequestSigner
 from hsm_keys.errors import KalshiError, NetworkError, OutcomeUnknownError
 from hsm_keys.kalshi import errors
+from hsm_keys.kalshi.account import Account
 from hsm_keys.proxy.replies import refusal
 from hsm_keys.sandbox import SandboxServer
 from hsm_keys.signing.algorithms import public_key_pem
@@ -54,6 +55,29 @@ class _Key:
 
 def client_of(stub: Stub) -> KalshiClient:
     return KalshiClient(RequestSigner(_Key()), base_url=stub.base_url)
+
+
+OWN = {"api_key_id": _Key.api_key_id, "name": "k", "scopes": ["read"]}
+OTHER = {"api_key_id": "9c8e03ca-6a23-40b5-af7d-1179947b96ac", "name": "other", "scopes": ["read"]}
+
+
+@pytest.mark.parametrize("listed", [{"api_keys": []}, {"api_keys": None}, {}, {"api_keys": [OTHER]}])
+def test_a_list_that_leaves_out_the_key_that_signed_for_it_says_nothing(listed: dict[str, Any]) -> None:
+    with Stub((200, listed)) as stub, client_of(stub) as client:
+        account = Account(client, lambda _signer: client)
+        for read in (account.list_now, lambda: account.listed):
+            with pytest.raises(errors.ForeignListError, match=_Key.api_key_id) as caught:
+                read()
+            assert (caught.value.exit_code, caught.value.code) == (7, "not_kalshi")
+        known = Account(client, lambda _signer: client, client.api_keys.list())
+        with pytest.raises(errors.ForeignListError):
+            _ = known.listed
+
+
+@pytest.mark.parametrize("own", [OWN, OWN | {"api_key_id": _Key.api_key_id.upper()}])
+def test_a_list_that_names_it_is_the_accounts(own: dict[str, Any]) -> None:
+    with Stub((200, {"api_keys": [OTHER, own]})) as stub, client_of(stub) as client:
+        assert [key.name for key in Account(client, lambda _signer: client).listed] == ["other", "k"]
 
 
 FOREIGN = {

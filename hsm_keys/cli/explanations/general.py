@@ -178,7 +178,8 @@ EXPLANATIONS: Final = {
         7,
     ),
     "not_kalshi": Explanation(
-        "Something on the way answered in Kalshi's place: a CDN, a proxy, a firewall, a login page.",
+        "Something on the way answered in Kalshi's place: a CDN, a proxy, a firewall, a login page. Or a list of "
+        "API keys leaves out the one that signed for it, so that it isn't the account's.",
         "The message says who. Check the network, HTTPS_PROXY and the base URL. It proves nothing about a key.",
         "hsm-keys doctor",
         7,
