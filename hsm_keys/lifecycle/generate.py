@@ -80,8 +80,8 @@ class Generator:
             OutcomeUnknownError: If it isn't known whether Kalshi made a pair; the next run finds out.
         """
         with exclusive(self._store, self._name):
-            check_no_rotation_begun(self._store, self._name)
             self._store.mend(self._name + IMPORTING)
+            check_no_rotation_begun(self._store, self._name)
             self._store.mend(self._name)
             pending = self._imports.pending(self._name)
             if pending is None:

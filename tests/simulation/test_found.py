@@ -36,6 +36,13 @@ def life(
 
 
 FOUND = {
+    "generate left the public object of its mark where a rotation had begun meanwhile": life(
+        "token",
+        (),
+        Step(0, "generate", faults=before(2)),
+        Step(0, "enroll", pause_s=0.0),
+        Step(0, "rotate", pause_s=0.0),
+    ),
     "generate was killed whose public object another machine had removed, and there was no way on": Script(
         _NAME, "token", (), (Step(0, "generate", faults=(*turn(5), *before(6))), Step(1, "adopt"))
     ),
