@@ -76,14 +76,16 @@ def _refusals_by_rule() -> Iterator[str]:
 
 
 def _rules_by_rate() -> list[str]:
-    """Give the keys of the table of waits, which are rules."""
+    """Give the rules that stand beside a time to wait."""
     tree = ast.parse((ROOT / "proxy/judge.py").read_text(encoding="utf-8"))
-    tables = [
-        node.value
+    pairs = [
+        node.value.elts
         for node in ast.walk(tree)
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "waits" and isinstance(node.value, ast.Dict)
+        if isinstance(node, ast.Assign)
+        and ast.unparse(node.targets[0]) == "(rule, wait)"
+        and isinstance(node.value, ast.Tuple)
     ]
-    return [text for table in tables for text in _texts([key for key in table.keys if key is not None])]
+    return [text for rule, _ in pairs for text in _texts([rule])]
 
 
 def _proxy_codes() -> set[str]:
