@@ -36,6 +36,9 @@ def life(
 
 
 FOUND = {
+    "a successor was begun for a key that revoke had destroyed, and its public object waits for a rotation": Script(
+        _NAME, "token", ("enroll",), (Step(0, "rotate", faults=(*turn(1), *before(2))), Step(1, "revoke-destroy"))
+    ),
     "generate left the public object of its mark where a rotation had begun meanwhile": life(
         "token",
         (),
