@@ -90,7 +90,8 @@ class Command(_Page, click.Command):
     """A command that repeats no value in its errors, and that finds in the shared options what a profile adds.
 
     Args:
-        uses_profile: Whether it does that: a command that explains what is wrong works beside a profile that is.
+        uses_profile: Whether it does that: a command that explains what is wrong works beside a profile that is, and so
+            does a kill switch.
     """
 
     def __init__(self, *args: Any, uses_profile: bool = True, **attributes: Any) -> None:

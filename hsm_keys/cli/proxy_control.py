@@ -51,7 +51,7 @@ def _wanted(name: str | None, socket: Path | None, *, everyone: bool) -> ProxyCh
     return ProxyChoice(name, socket, everyone)
 
 
-@command(epilog="Example: hsm-keys proxy freeze --name prod --cancel-all")
+@command(uses_profile=False, epilog="Example: hsm-keys proxy freeze --name prod --cancel-all")
 @_which_options
 @click.option("--cancel-all", "cancels", is_flag=True, help="Then cancel all orders of the account that rest.")
 @settings_options
@@ -65,7 +65,7 @@ def freeze(settings: Settings, *, name: str | None, socket: Path | None, everyon
     _change(settings, ask_all(_wanted(name, socket, everyone=everyone), "POST", target), everyone=everyone)
 
 
-@command(epilog="Example: hsm-keys proxy cancel-all --name prod")
+@command(uses_profile=False, epilog="Example: hsm-keys proxy cancel-all --name prod")
 @_which_options
 @settings_options
 @click.pass_obj
@@ -77,7 +77,7 @@ def cancel_all(settings: Settings, *, name: str | None, socket: Path | None, eve
     _change(settings, ask_all(_wanted(name, socket, everyone=everyone), "POST", "/cancel-all"), everyone=everyone)
 
 
-@command(epilog="Example: hsm-keys proxy thaw --name prod")
+@command(uses_profile=False, epilog="Example: hsm-keys proxy thaw --name prod")
 @_which_options
 @settings_options
 @click.pass_obj
@@ -123,7 +123,7 @@ def _print_frozen(settings: Settings, state: dict[str, Any], *, of: str = "") ->
         click.echo(f"{subject}Kalshi cancelled all orders (status {status}); resting now: {resting}")
 
 
-@command(epilog="Example: hsm-keys proxy status --name prod --wait")
+@command(uses_profile=False, epilog="Example: hsm-keys proxy status --name prod --wait")
 @_which_options
 @click.option("--wait", is_flag=True, help="Wait until the proxy serves its clients, for a minute at most.")
 @settings_options
@@ -151,7 +151,7 @@ def status(settings: Settings, *, name: str | None, socket: Path | None, everyon
     return 0
 
 
-@command(epilog="Example: hsm-keys proxy limits --name prod")
+@command(uses_profile=False, epilog="Example: hsm-keys proxy limits --name prod")
 @_which_options
 @settings_options
 @click.pass_obj

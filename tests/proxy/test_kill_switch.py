@@ -147,6 +147,21 @@ def test_a_socket_of_clients_that_was_chosen_freely_names_its_proxy(machine: Pat
         ask_all(ProxyChoice(socket=machine / "window"), "POST", "/freeze")
 
 
+@pytest.mark.parametrize("command", ["freeze", "cancel-all", "thaw", "status"])
+def test_it_works_where_settings_that_it_does_not_need_are_wrong(
+    machine: Path, listen: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    path = listen(machine / "run" / "prod.control.sock", cancelled={"status": 204, "problem": "", "resting": 0})
+    config = machine / "hsm-keys" / "config.toml"
+    config.parent.mkdir()
+    config.write_text("no TOML")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(machine))
+    for name in ("HSM_KEYS_PROFILE", "HSM_KEYS_STORE", "KALSHI_API_BASE_URL", "KALSHI_WS_URL", "KALSHI_DEMO"):
+        monkeypatch.setenv(name, "nonsense")
+    done = run("proxy", command, "--socket", str(path))
+    assert done.code == 0, done.text
+
+
 def test_nothing_is_asked_of_another_user(
     machine: Path, listen: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
