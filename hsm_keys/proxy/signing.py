@@ -177,10 +177,12 @@ class ProxySigner:
         result.add_done_callback(lambda _: _tell(loop, returned))
         try:
             await returned
+            return result.result()
         except asyncio.CancelledError:
             result.cancel()
             raise
-        return result.result()
+        finally:
+            del result  # an error that it holds knows this frame, which knows it
 
     async def signed(self, flow: Flow) -> dict[str, str]:
         """Return a flow's next headers, and measure how long they take.
