@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from hsm_keys.errors import UsageError, WrongEnvironmentError
 from hsm_keys.signing.message import MARGIN_WEBSOCKET_PATH, REST_PREFIX, WEBSOCKET_PATH
-from hsm_keys.values import describe, hides_its_arguments
+from hsm_keys.values import describe, hides_its_arguments, what_is_round
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -334,7 +334,7 @@ def _from_variables(exchange: str | None, env: Mapping[str, str]) -> tuple[str |
 
 def _check_not_against(demo_name: str, demo: str, url_name: str, base_url: str) -> None:
     """Refuse production's base URL where the demo environment is asked for beside it: orders would cost real money."""
-    if demo.lower() in _TRUE and environment_name(_checked(base_url)) == "prod":
+    if demo and _is_demo(demo_name, demo) and environment_name(_checked(base_url)) == "prod":
         raise UsageError(
             f"{demo_name} asks for the demo environment, and {url_name} is production's; nothing was sent",
             hint="leave one of them out, or say which with --env demo or --env prod",
@@ -368,6 +368,8 @@ def _origin(url: str, what: str, schemes: tuple[str, str], paths: set[str], exam
         paths: Those that it may have, beside none.
         example: A right one.
     """
+    if round_it := what_is_round(url):
+        raise UsageError(f"the {what} has {round_it} round it", hint=f"give it alone; it looks like {example}")
     try:
         parts = urlsplit(url)
         _ = parts.port

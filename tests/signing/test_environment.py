@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hsm_keys import KalshiClient
 from hsm_keys.errors import UsageError
 from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
-from hsm_keys.signing.environments import environment_name, resolve
+from hsm_keys.signing.environments import environment_name, resolve, websocket_url
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -239,3 +239,18 @@ def test_demo_beside_a_base_url_of_production_is_refused(host: str) -> None:
     assert resolve(env=env, environment="prod") == PROD  # who says which has said it
     assert resolve(env=env, environment="demo") == DEMO
     assert resolve(env={**env, "KALSHI_DEMO": "false"}).startswith(f"https://{host}")
+
+
+@pytest.mark.parametrize("demo", ['"true"', "ture", "demo"])
+def test_what_is_neither_true_nor_false_is_refused_beside_a_base_url_too(demo: str) -> None:
+    for url in (PROD, "http://127.0.0.1:8087"):
+        with pytest.raises(UsageError, match="KALSHI_DEMO is neither"):
+            resolve(env={"KALSHI_DEMO": demo, "KALSHI_API_BASE_URL": url})
+
+
+@pytest.mark.parametrize(("around", "said"), [("{} ", "white space"), ("{}\n", "white space"), ("'{}'", "quotes")])
+def test_what_is_round_a_url_is_said(around: str, said: str) -> None:
+    with pytest.raises(UsageError, match=f"base URL has {said} round it"):
+        resolve(env={"KALSHI_API_BASE_URL": around.format(PROD)})
+    with pytest.raises(UsageError, match=f"WebSocket URL has {said} round it"):
+        websocket_url(base_url="http://127.0.0.1:8087", ws_url=around.format("ws://127.0.0.1:8088"), env={})
