@@ -71,7 +71,8 @@ class Account:
             raise ForeignListError(
                 f"the list of API keys that came doesn't name {self.manager_id}, which signed for it: it is another "
                 "account's, or not whole, and nothing can be told by it",
-                hint="check the base URL, and what stands between; or let another API key sign: --auth NAME",
+                hint="check the base URL, and what stands between; a key that is seconds old may not be listed yet: "
+                "run the same command again, or let another API key sign (--auth NAME)",
             )
         return answer
 

@@ -97,13 +97,17 @@ class Generator:
             self._kalshi.tell_rights()
             self._try_out()
             if pending is not None:
-                outwait(f"a `generate` of {self._name!r}", "what it left is looked for", self._report)
-                listed = self._kalshi.listed()
-                namesakes = self._namesakes(listed)
-                self._check_mark()  # after the list was read: what is lost isn't a run's that has taken it over since
-            self._kalshi.delete_lost(self._lost(namesakes))
+                listed = self._list_once_late()
+            self._kalshi.delete_lost(self._lost(self._namesakes(listed)))
             pair = self._make(listed)
             return self._conclude(self._import(pair), pair.api_key_id)
+
+    def _list_once_late(self) -> list[ApiKey]:
+        """Return the account's API keys once Kalshi makes nothing any more that an earlier run has asked for."""
+        outwait(f"a `generate` of {self._name!r}", "what it left is looked for", self._report)
+        listed = self._kalshi.listed()
+        self._check_mark()  # after the list was read: what is lost isn't a run's that has taken it over since
+        return listed
 
     def _namesakes(self, listed: Sequence[ApiKey]) -> list[ApiKey]:
         """Return the API keys of the name that no key of the store is bound to."""

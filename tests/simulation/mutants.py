@@ -365,7 +365,7 @@ MUTANTS = (
     Mutant(
         "lifecycle.generate",
         "Generator.run",
-        "self._kalshi.delete_lost(self._lost(namesakes))",
+        "self._kalshi.delete_lost(self._lost(self._namesakes(listed)))",
         "",
     ),
     Mutant(
@@ -403,5 +403,29 @@ MUTANTS = (
         "scopes_of",
         "*listing.scopes",
         '"write", *listing.scopes',
+    ),
+    Mutant(
+        "lifecycle.revoke",
+        "Revoker.carry_out",
+        "check_no_other_registration(self._account.connect, key, newer, target.api_key_id)",
+        "",
+    ),
+    Mutant(
+        "lifecycle.enroll",
+        "_mint",
+        "store.generate(name, key_type or KeyType.RSA_2048, environment)",
+        "store.generate(name, key_type or KeyType.RSA_2048)",
+    ),
+    Mutant(
+        "lifecycle.generate",
+        "Generator._list_once_late",
+        'outwait(f"a `generate` of {self._name!r}", "what it left is looked for", self._report)',
+        "",
+    ),
+    Mutant(
+        "lifecycle.made_by_kalshi",
+        "KalshiGenerator._post",
+        "check_alone()",
+        "",
     ),
 )
