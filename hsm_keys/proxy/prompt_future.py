@@ -26,7 +26,7 @@ class PromptFuture(asyncio.Future[None]):
             self._goes_on = call, context or copy_context()
 
     def hear(self, call: Callable[[PromptFuture], object]) -> None:
-        """Have this called in place of a task, which waits for it by no means."""
+        """Have this called when it has arrived, where no task waits for it."""
         self._asyncio_future_blocking = False
         self.add_done_callback(call)
 
