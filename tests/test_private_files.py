@@ -5,10 +5,23 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from hsm_keys.files import open_private, runtime_folder, temporary_folder, try_lock, write_whole
+from hsm_keys.errors import UsageError
+from hsm_keys.files import (
+    check_folder_to_be,
+    check_place_for,
+    open_private,
+    runtime_folder,
+    temporary_folder,
+    try_lock,
+    write_whole,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.fixture
@@ -114,3 +127,13 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert path.read_text() == "first"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("check", [check_place_for, check_folder_to_be])
+def test_a_place_in_which_nothing_can_be_written_is_said(
+    check: Callable[[Path, str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check(tmp_path / "x", "--audit")
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path)  # root may write anywhere
+    with pytest.raises(UsageError, match="nothing can be written"):
+        check(tmp_path / "x", "--audit")

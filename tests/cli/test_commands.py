@@ -385,14 +385,3 @@ def test_a_region_that_is_none_is_said_before_credentials_are_looked_for() -> No
     without = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_SHARED_CREDENTIALS_FILE": "/no/such"}
     error = failed_json(2, "replicate", "x", "--to", "nonsense", "--store", "awskms:///?region=us-east-1", **without)
     assert "Region" in error["message"]
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-@pytest.mark.parametrize("option", ["--socket", "--audit"])
-def test_a_place_in_which_nothing_can_be_written_is_said_before_anything_is_looked_for(
-    option: str, tmp_path: Path
-) -> None:
-    tmp_path.chmod(0o500)
-    store = {"HSM_KEYS_STORE": "pkcs11:token=none?module-path=/no/such.so"}
-    error = failed_json(2, "proxy", "--name", "x", option, str(tmp_path / "x"), **store)
-    assert "nothing can be written" in error["message"]

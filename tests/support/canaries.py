@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from hsm_keys.cli import main, program
+from hsm_keys.logs import LOG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,17 +67,32 @@ def run(*arguments: str) -> Ran:
     """Run the command line as ``main`` does, with stdout and stderr together."""
     raw = io.BytesIO()
     out = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
-    heard = logging.getLogger("hsm_keys").handlers
-    before = list(heard)
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), pytest.MonkeyPatch.context() as patch:
+        with (
+            _logs_as_before(),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(out),
+            pytest.MonkeyPatch.context() as patch,
+        ):
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
             main(arguments)
     except SystemExit as ended:
         code = ended.code
-    finally:
-        heard[:] = before
     return Ran(code if isinstance(code, int) else 0, raw.getvalue().decode())
+
+
+@contextlib.contextmanager
+def _logs_as_before() -> Iterator[None]:
+    """Take away what a command line has the program's logs do, as with ``--verbose``."""
+    logs = [logging.getLogger("hsm_keys"), LOG]
+    before = [(log, log.level, log.propagate, list(log.handlers)) for log in logs]
+    try:
+        yield
+    finally:
+        for log, level, propagate, handlers in before:
+            log.setLevel(level)
+            log.propagate = propagate
+            log.handlers[:] = handlers
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], click.Command]]:
