@@ -94,9 +94,10 @@ def enroll_offline(
         minted = _mint(store, name, key_type, offered_in, report)[0]
         key = minted.key
         check_environment(name, key.environment, environment)
-        if key.offered or key.registering:
+        if key.offered:
             return minted
-        return replace(minted, key=store.begin_registration(key, key.environment or offered_in))
+        # Also where an earlier run has written it already: somebody may have begun to end the pair since.
+        return replace(minted, key=store.begin_registration(key, key.environment or offered_in, key.claim))
 
 
 def _mint(

@@ -11,8 +11,9 @@ from pkcs11.constants import Attribute, ObjectClass
 from hsm_keys import KeyType, open_store
 from hsm_keys.errors import KeyBusyError, KeyNotFoundError
 from hsm_keys.stores.pkcs11 import attributes, halves, key_pairs, minting, objects
+from hsm_keys.stores.pkcs11 import store as pkcs11_store
 from hsm_keys.stores.pkcs11.key_pairs import make_pair, mend_pair, write_id
-from hsm_keys.stores.pkcs11.marks import minted_id, passing_id
+from hsm_keys.stores.pkcs11.marks import minted_id, passing_id, registered_id, registering_id
 from hsm_keys.stores.pkcs11.objects import Objects, Pair
 from tests.support.oddkeys import session_of
 
@@ -119,6 +120,51 @@ def test_a_maker_whose_pair_was_destroyed_before_it_looked_says_so(
         with pytest.raises(KeyBusyError, match="it was destroyed again"):
             store.generate("prod", key_type)
         assert list(session_of(store).get_objects()) == []
+
+
+def test_a_pair_that_somebody_begins_to_register_is_not_destroyed(
+    token: TestToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where that falls between the look at the mark and the end: by then the public object says what goes on."""
+    original = key_pairs.write_id
+
+    def destroy(shown: Objects, private: Any, check: Any) -> None:
+        for public in shown.public_objects(private):
+            public[Attribute.LABEL] = "+destroyed"
+        original(shown, private, registering_id(key.public_key(), "prod"))
+        key_pairs.destroy_pair(shown, private, check)
+
+    with open_store(token.uri) as store:
+        key = store.generate("prod", KeyType.ED25519)
+        monkeypatch.setattr(pkcs11_store, "destroy_pair", destroy)
+        with pytest.raises(KeyBusyError, match="nothing was destroyed"):
+            store.destroy(key)
+        labels = {obj[Attribute.LABEL] for obj in session_of(store).get_objects()}
+        assert (labels, store.key("prod").registering) == ({"prod"}, True)
+
+
+def test_a_pair_that_is_being_destroyed_or_was_bound_meanwhile_is_not_registered(
+    token: TestToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = key_pairs.write_id
+
+    def destroying(shown: Objects, private: Any, cka_id: bytes) -> None:
+        original(shown, private, cka_id)
+        for public in shown.public_objects(private):
+            public[Attribute.LABEL] = "+destroyed"
+
+    def bound(shown: Objects, private: Any, cka_id: bytes) -> None:
+        original(shown, private, cka_id)
+        original(shown, private, registered_id("3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d", "prod"))
+
+    with open_store(token.uri) as store:
+        key = store.generate("prod", KeyType.ED25519)
+        for meanwhile in (destroying, bound):
+            with monkeypatch.context() as patched:
+                patched.setattr(pkcs11_store, "write_id", meanwhile)
+                with pytest.raises(KeyBusyError):
+                    store.begin_registration(key, "prod")
+            store.mend("prod")
 
 
 def test_a_pair_that_somebody_is_removing_is_no_broken_one(token: TestToken, monkeypatch: pytest.MonkeyPatch) -> None:

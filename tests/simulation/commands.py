@@ -6,6 +6,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from hsm_keys.errors import KeyNotRegisteredError
 from hsm_keys.inspecting.reconcile import judge
 from hsm_keys.inspecting.snapshot import observe
@@ -46,6 +48,7 @@ class Told:
         findings: What reconcile found and didn't repair.
         fixed: What it repaired.
         notes: Which API keys of the same name it named that it left alone.
+        public: The public half that was shown, to be registered by hand.
     """
 
     stage: str
@@ -55,6 +58,7 @@ class Told:
     findings: list[Finding] = field(default_factory=list)
     fixed: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    public: bytes = b""
 
 
 @dataclass
@@ -113,8 +117,11 @@ def enroll(session: Session, name: str) -> Told:
 
 def mint(session: Session, name: str) -> Told:
     with session.open() as store:
-        enrolling.enroll_offline(store, name, KeyType.ED25519, session.say, environment=session.connect.environment)
-        return Told("minted")
+        environment = session.connect.environment
+        done = enrolling.enroll_offline(store, name, KeyType.ED25519, session.say, environment=environment)
+        shown = done.key.public_key()
+        assert isinstance(shown, Ed25519PublicKey)
+        return Told("minted", public=shown.public_bytes_raw())
 
 
 def adopt(session: Session, name: str, api_key_id: str) -> Told:

@@ -32,7 +32,7 @@ class Judge:
         self._their_half: bytes | None = None
         self._released: set[str] = set()
         self._ending: dict[str, float] = {}
-        """The names of which a revoke didn't come to its end, and until when Kalshi carries out what it was asked
+        """The API keys of which a revoke didn't come to its end, and until when Kalshi carries out what it was asked
         for."""
         self._named: set[str] = set()
         """Others' API keys that somebody revokes by the name that only Kalshi has for them."""
@@ -64,7 +64,8 @@ class Judge:
 
     def not_revoked(self, word: str, kalshi: Kalshi) -> None:
         """A revoke has ended, and not with the word that it is done."""
-        self._ending[word.partition("+")[0]] = kalshi.world.clock.now + LATE_S
+        name, until = word.partition("+")[0], kalshi.world.clock.now + LATE_S
+        self._ending.update({key.api_key_id: until for key in kalshi.living() if called(key, name)})
 
     def _on_created(self, kalshi: Kalshi, key: Registered) -> None:
         """Check that no API key may do more, or something else, than what was asked for."""
@@ -170,7 +171,7 @@ class Judge:
             raise Violated(f"{told.stage}: Kalshi never had API key {told.api_key_id}")
         if self.moved:
             return
-        ending = told.stage == "adopted" and kalshi.world.clock.now < self._ending.get(name, 0.0)
+        ending = kalshi.world.clock.now < self._ending.get(key.api_key_id, 0.0)
         if key.alive and labels.get(name) == key.public and (alone or name not in self._released) and not ending:
             self.proved[name] = kalshi
         if not alone:

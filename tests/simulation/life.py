@@ -239,7 +239,7 @@ class Life:
             if ended.status == -9:
                 return ended
             if ended.told is not None:
-                self._register_by_hand(step)
+                self._register_by_hand(step, ended.told.public)
         return self._process(step, step.command, bootstrap=bootstrap)
 
     def _process(self, step: Step, command: str, *, bootstrap: bool | None = None) -> Ended:
@@ -325,11 +325,10 @@ class Life:
         }
         return run[command]()
 
-    def _register_by_hand(self, step: Step) -> None:
+    def _register_by_hand(self, step: Step, public: bytes) -> None:
         """Do what a person does on Kalshi's account page, with the PEM that was shown."""
-        public = self.store.labels().get(step.name)
         kalshi = self.kalshis[step.environment]
-        if public is not None and not any(other.living(public) for other in self.kalshis.values()):
+        if public in self.store.publics() and not any(other.living(public) for other in self.kalshis.values()):
             listing = kalshi.add(step.name, public, self.script.scopes, self.script.subaccount)
             self.judge.by_hand.add(listing.api_key_id)
             self.world.clock.pass_(60.0)

@@ -36,6 +36,33 @@ def life(
 
 
 FOUND = {
+    "enroll registered a pair that another machine had bound and was destroying": Script(
+        _NAME,
+        "token",
+        (),
+        (
+            Step(0, "enroll", faults=turn(4)),
+            Step(1, "enroll", faults=turn(3)),
+            Step(0, "revoke-destroy", faults=turn(3), pause_s=0.0),
+        ),
+    ),
+    "enroll --offline showed a pair that another machine was destroying": Script(
+        _NAME,
+        "kms",
+        (),
+        (
+            Step(0, "enroll", faults=(Fault(Kind.LOSE_REQUEST, 5), *turn(2))),
+            Step(1, "adopt", faults=turn(1)),
+            Step(0, "revoke-destroy", faults=turn(5), pause_s=0.0),
+        ),
+    ),
+    "generate went on with an API key whose deletion was under way": life(
+        "kms",
+        (),
+        Step(0, "generate", faults=(Fault(Kind.KILL_BEFORE, 29, changes=False),)),
+        Step(0, "revoke", faults=(Fault(Kind.LATE, 1, seconds=0.5),), pause_s=0.0),
+        Step(0, "generate", pause_s=0.0),
+    ),
     "a successor was begun for a key that revoke had destroyed, and its public object waits for a rotation": Script(
         _NAME, "token", ("enroll",), (Step(0, "rotate", faults=(*turn(1), *before(2))), Step(1, "revoke-destroy"))
     ),

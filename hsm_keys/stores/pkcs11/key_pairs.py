@@ -10,14 +10,14 @@ from pkcs11.constants import DEFAULT, Attribute, MechanismFlag, ObjectClass
 from pkcs11.mechanisms import KeyType as CkKeyType
 from pkcs11.mechanisms import Mechanism
 
-from hsm_keys.errors import KeyNotFoundError, StoreError
+from hsm_keys.errors import HsmKeysError, KeyNotFoundError, StoreError
 from hsm_keys.stores.pkcs11.attributes import ED25519_OID, read
 from hsm_keys.stores.pkcs11.errors import mapped_errors
 from hsm_keys.stores.pkcs11.halves import Unpaired, public_half, public_template
 from hsm_keys.stores.pkcs11.objects import is_ours
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from hsm_keys.signing.algorithms import KeyType, PublicKey
     from hsm_keys.stores.pkcs11.objects import Objects
@@ -26,6 +26,7 @@ __all__ = [
     "check_can_make",
     "check_can_sign",
     "destroy_pair",
+    "is_being_destroyed",
     "make_pair",
     "mend_pair",
     "remove_orphans",
@@ -256,10 +257,16 @@ def _align_id(public: Any, private: Any) -> None:
         public[Attribute.ID] = read(private, Attribute.ID)
 
 
-def destroy_pair(objects: Objects, private: Any) -> None:
+def destroy_pair(objects: Objects, private: Any, check: Callable[[], None] = lambda: None) -> None:
     """Destroy both objects, the private one first: without a public one an Ed25519 key couldn't be found again.
 
     Killed in between, it leaves a public object that says what it is; ``sweep`` removes it.
+
+    Args:
+        objects: The token's, in a session that may write.
+        private: The private object.
+        check: Raises if the pair must stay. Called once the public object says that it is being destroyed: whoever
+            registers a pair writes its mark first, and looks at that afterwards.
 
     Raises:
         PKCS11Error: If the module refuses.
@@ -269,10 +276,20 @@ def destroy_pair(objects: Objects, private: Any) -> None:
         with suppress(ckr.PKCS11Error):  # where names are fixed, it is left as it is
             _align_id(public, private)
             public[Attribute.LABEL] = _DESTROYED
+    try:
+        check()
+    except HsmKeysError:
+        mend_pair(objects, private)
+        raise
     private.destroy()
     for public in publics:
         with suppress(ckr.ObjectHandleInvalid):  # swept by somebody who has just opened the token
             public.destroy()
+
+
+def is_being_destroyed(objects: Objects, private: Any) -> bool:
+    """Tell whether the public object says that its pair is being destroyed."""
+    return any(read(public, Attribute.LABEL) == _DESTROYED for public in objects.public_objects(private))
 
 
 def sweep(objects: Objects) -> None:

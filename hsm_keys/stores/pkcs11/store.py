@@ -36,6 +36,7 @@ from hsm_keys.stores.pkcs11.key import Pkcs11Key
 from hsm_keys.stores.pkcs11.key_pairs import (
     check_can_make,
     destroy_pair,
+    is_being_destroyed,
     mend_pair,
     remove_orphans,
     write_id,
@@ -280,7 +281,9 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
                 if is_gone(error):
                     raise
                 return key
-            if read(private, Attribute.LABEL) != key.name:
+            if read_mark(read(private, Attribute.ID)).api_key_id is not None:
+                raise busy(key.name, self.description, "it was registered meanwhile")
+            if read(private, Attribute.LABEL) != key.name or is_being_destroyed(objects, private):
                 raise renamed_meanwhile(key.name, self.description)
         return Pkcs11Key(self, key.name, cka_id, key.public_key())
 
@@ -332,8 +335,12 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
     def destroy(self, key: StoredKey) -> None:
         """Destroy the private object, then the public one."""
         with self._changing(key, f"destroy the key {key.name!r}") as (objects, private):
-            check_not_registered_since(key, read_mark(read(private, Attribute.ID)), self.description)
-            destroy_pair(objects, private)
+
+            def check() -> None:
+                check_not_registered_since(key, read_mark(read(private, Attribute.ID)), self.description)
+
+            check()
+            destroy_pair(objects, private, check)
 
     def mend(self, name: str) -> None:
         """Give the public object of that key the private one's label and CKA_ID again; one of no key is destroyed.
