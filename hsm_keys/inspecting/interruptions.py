@@ -89,6 +89,11 @@ def _rotation(members: Sequence[Seen]) -> Iterator[Finding]:
         yield _retired(name, current, old)
 
 
+def _works(key: Seen) -> bool:
+    """Tell whether Kalshi takes a key's signature; another machine's bookkeeping may have written over its id."""
+    return key.api_key_id in key.signs_for if key.api_key_id else bool(key.signs_for)
+
+
 def _aborting(name: str, current: Seen | None, new: Seen) -> Finding:
     message = f"`rotate --abort` of {name!r} was interrupted: its successor is to end, and is still in {new.store}"
     if current is None and new.api_key_id in new.signs_for:
@@ -102,7 +107,7 @@ def _aborting(name: str, current: Seen | None, new: Seen) -> Finding:
 def _handing_over(name: str, current: Seen | None, new: Seen, old: Seen) -> Finding:
     if current is None or current.pair in {new.pair, old.pair}:
         message = f"the rotation of {name!r} was interrupted while the name was handed over"
-        only_old_lives = new.unknown and old.api_key_id in old.signs_for
+        only_old_lives = new.unknown and _works(old)
         goes_back = only_old_lives or (new.name.endswith(ABORTING) and not old.name.endswith(FINISHING))
         back = ["--abort"] if goes_back else []
         return about_key("rotation-handover", new, message, "rotate", name, *back)
@@ -143,10 +148,10 @@ def _successor(name: str, current: Seen | None, new: Seen) -> Finding:
 def _retired(name: str, current: Seen | None, old: Seen) -> Finding:
     if current is None:
         message = f"{old.name} was replaced by a key called {name!r}, which isn't there any more"
-        if old.api_key_id in old.signs_for and old.name.endswith(RETIRED):
+        if _works(old) and old.name.endswith(RETIRED):
             return about_key("rotation-orphan", old, f"{message}; the old one still works", "rotate", name)
         return about_key("rotation-orphan", old, message, "revoke", old.name, "--destroy")
-    if old.api_key_id in old.signs_for:
+    if _works(old):
         back = current.unknown or not old.name.endswith(FINISHING)
         if back and current.api_key_id is not None and current.api_key_id not in current.signs_for:
             message = f"{name!r} was rotated, and its new API key is dead while the old one still works: go back"

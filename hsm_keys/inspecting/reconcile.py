@@ -36,12 +36,13 @@ def judge(snapshot: Snapshot) -> list[Finding]:
     mine = [key for key in snapshot.here if key.ours]
     # A key that a workflow has in hand is that workflow's business.
     at_rest = [key for key in mine if "+" not in key.name]
+    named = Counter((key.store_uri, key.name) for key in mine)
     lost = Counter(listing.name for listing in _unowned(snapshot))
     several = {name for name in pending_imports(mine) if lost[name] > 1}
     return [
         *_registered_twice(snapshot),  # first: whatever destroys or replaces a pair is refused as long as that is so
         *interruptions(mine, several),
-        *(finding for key in at_rest for finding in _about(key, listed)),
+        *(finding for key in at_rest for finding in _about(key, listed, _word_for(key, named))),
         *(_adoptable(key) for key in snapshot.here if not key.ours and key.signs_for),
         *_two_environments(snapshot),
         *_elsewhere(snapshot, pending_imports(mine) - several),
@@ -50,10 +51,16 @@ def judge(snapshot: Snapshot) -> list[Finding]:
     ]
 
 
-def _about(key: Seen, listed: dict[str, ApiKey]) -> Iterator[Finding]:
+def _word_for(key: Seen, named: Counter[tuple[str, str]]) -> str:
+    """Return the word by which `revoke` knows a key: its id, where the name leads to several keys."""
+    several = named[key.store_uri, key.name] > 1
+    return key.api_key_id if several and key.api_key_id else key.name
+
+
+def _about(key: Seen, listed: dict[str, ApiKey], word: str) -> Iterator[Finding]:
     """Give what is wrong between one key and Kalshi."""
     if key.stopped is not None:
-        yield from _stopped(key, key.stopped)
+        yield from _stopped(key, key.stopped, word)
     elif key.api_key_id in key.signs_for:
         return
     elif key.signs_for:
@@ -63,7 +70,7 @@ def _about(key: Seen, listed: dict[str, ApiKey]) -> Iterator[Finding]:
             f"an interrupted `generate` put {key.name!r} into {key.store}, and Kalshi knows no API key of it: it is "
             "dead, or not known everywhere yet, and then `generate` goes on"
         )
-        yield about_key("generate-interrupted", key, message, "revoke", key.name, "--destroy")
+        yield about_key("generate-interrupted", key, message, "revoke", word, "--destroy")
     elif key.api_key_id is None and key.offered:
         message = (
             f"the public half of {key.name!r} in {key.store} was printed, to be registered by hand, and Kalshi doesn't "
@@ -82,7 +89,7 @@ def _about(key: Seen, listed: dict[str, ApiKey]) -> Iterator[Finding]:
         )
     elif key.unknown:
         message = f"{key.name!r} is bound to API key {key.api_key_id}, which Kalshi neither lists nor knows: it is gone"
-        yield about_key("gone", key, message, "revoke", key.name, "--destroy")
+        yield about_key("gone", key, message, "revoke", word, "--destroy")
     else:
         message = (
             f"{key.name!r} is bound to API key {key.api_key_id}, which Kalshi doesn't list, and it refuses its "
@@ -91,10 +98,10 @@ def _about(key: Seen, listed: dict[str, ApiKey]) -> Iterator[Finding]:
         yield about_key("refused", key, message)
 
 
-def _stopped(key: Seen, why: Condition) -> Iterator[Finding]:
+def _stopped(key: Seen, why: Condition, word: str) -> Iterator[Finding]:
     if why.usability is Usability.ENDING:
         message = f"{key.name!r} waits for its deletion in {key.store}, and still has its name"
-        yield about_key("destroy-interrupted", key, message, "revoke", key.name, "--destroy")
+        yield about_key("destroy-interrupted", key, message, "revoke", word, "--destroy")
     elif why.usability is not Usability.ARRIVING:  # that one is an interrupted generate
         message = f"{key.name!r} can't sign; what {key.store} says: {why.reason}"
         yield about_key("cannot-sign", key, message, "show", key.name)

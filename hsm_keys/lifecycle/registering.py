@@ -121,6 +121,22 @@ class Registrar:
         self._report("proved it: Kalshi answered a request signed in the store")
         return registered, api_key_id
 
+    def bind_again(self, key: StoredKey) -> StoredKey:
+        """Bind the API key that Kalshi has of a key that was registered; nothing is posted.
+
+        Another machine's bookkeeping has written over the id. Where Kalshi has none, the key is returned as it is.
+
+        Raises:
+            KeyBusyError: If somebody else works on the key.
+            KalshiError: If Kalshi refuses the listing, or its answers say nothing about the key.
+        """
+        self._contention.outwait_leaving(key)
+        listing = find_late_registration(self._account, key, {kept.api_key_id for kept in self._store.keys()})
+        if listing is None:
+            return key
+        self._contention.take(key, listing.api_key_id)
+        return self._bind(key, listing.api_key_id)
+
     def _picked_up(self, key: StoredKey, wanted: ApiKeyRequest, claimed: Collection[str | None]) -> str | None:
         """Return the API key that an earlier run has registered for the key, and that nobody deletes; None if none."""
         self._contention.outwait_leaving(key)

@@ -203,6 +203,8 @@ class Rotator:
             self._destroy(successor, f"the successor {successor.name!r}")
         elif successor is not None and is_surplus(current, successor, retired):
             self._end_successor(self._renamed(successor, name + ABORTING))
+        if retired is not None and retired.api_key_id is None and can_sign(retired):  # it was registered
+            Registrar(self._store, self._account, self._report).bind_again(retired)
         stage = Stage.read(self._store, name)
         twin = stage.twin
         if twin is not None:
@@ -322,15 +324,16 @@ class Rotator:
         return Rotation(current, prove_custody(current), stage.retired, "grace")
 
     def _end(self, old: StoredKey, *, keep_old: bool, name: str) -> None:
+        api_key_id = self._last_id(old)
         listed = self._account.list_now()
         if not keep_old:
-            check_no_other_registration(self._account.connect, old, self._unclaimed(listed), old.api_key_id)
-        if old.api_key_id is not None:
-            left = end_api_key(self._account, old.api_key_id, old, self._report)
+            check_no_other_registration(self._account.connect, old, self._unclaimed(listed), api_key_id)
+        if api_key_id is not None:
+            left = end_api_key(self._account, api_key_id, old, self._report)
             if not keep_old:
                 self._check_none_since(listed, left, old)
         if keep_old:
-            name_of_kept = f"{name}+kept-{(old.api_key_id or 'unknown')[:_KEPT_ID_LENGTH]}"
+            name_of_kept = f"{name}+kept-{(api_key_id or 'unknown')[:_KEPT_ID_LENGTH]}"
             old_kept = RenamesKeys.of(self._store).rename(old, name_of_kept)
             self._report(f"kept the old private half as {old_kept.name!r}")
         else:
@@ -338,11 +341,7 @@ class Rotator:
 
     def _end_successor(self, new: StoredKey) -> None:
         """End a successor whose name says so: nobody registers it any more, or gives it the name."""
-        api_key_id = new.api_key_id
-        if api_key_id is None:  # its registration may have been on its way
-            claimed = {key.api_key_id for key in self._store.keys()}
-            listing = find_last_registration(self._account, new, claimed, self._report)
-            api_key_id = listing.api_key_id if listing else None
+        api_key_id = self._last_id(new)
         listed = self._account.list_now()
         if can_sign(new):  # Kalshi may have carried the registration out twice; first the id that is kept nowhere
             connect = self._account.connect
@@ -352,6 +351,14 @@ class Rotator:
             left = end_api_key(self._account, api_key_id, new, self._report)
             self._check_none_since(listed, left, new)
         self._destroy(new, f"the successor {new.name!r}")
+
+    def _last_id(self, key: StoredKey) -> str | None:
+        """Return the API key id of a pair that is to end; its registration may have been on its way."""
+        if key.api_key_id is not None or is_going(key):
+            return key.api_key_id
+        claimed = {kept.api_key_id for kept in self._store.keys()}
+        listing = find_last_registration(self._account, key, claimed, self._report)
+        return listing.api_key_id if listing else None
 
     def _check_none_since(self, listed: Sequence[ApiKey], left: Sequence[ApiKey], key: StoredKey) -> None:
         """Make sure that no API key of a pair was missing in the list in which it was looked for."""

@@ -141,6 +141,15 @@ CASES = [
         (("same-name-in-stores", "prod", None, "", False),),
     ),
     Case(
+        "two keys of one name in a token, and one is gone",
+        (PROD, key("prod", "B", pair="another", unknown=True)),
+        KALSHI_HAS_A,
+        (
+            ("gone", "prod", "B", "revoke B --destroy", False),
+            ("same-name-in-stores", "prod", None, "", False),
+        ),
+    ),
+    Case(
         "one name in the HSM and in KMS",
         (PROD, good("prod", "B", store=KMS)),
         listed(("prod", "A"), ("prod", "B")),
@@ -188,6 +197,12 @@ CASES = [
         (good("prod+retired", "A"), good("prod", "B")),
         listed(("prod", "A"), ("prod", "B")),
         (("rotation-grace", "prod+retired", "A", "rotate prod --finish", False),),
+    ),
+    Case(
+        "a rotation: another machine wrote over the old key's API key id",
+        (key("prod+retired", None, "A"), good("prod", "B")),
+        listed(("prod", "A"), ("prod", "B")),
+        (("rotation-grace", "prod+retired", None, "rotate prod --finish", False),),
     ),
     Case(
         "a rotation: the old API key is dead, its pair isn't",

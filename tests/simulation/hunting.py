@@ -42,6 +42,7 @@ _COMMANDS: Final = {
     "lifecycle.rotate.Rotator.finish": ("finish", "page"),
     "lifecycle.rotate.Rotator._end": ("finish",),
     "lifecycle.rotate.Rotator._end_successor": ("rotate", "abort"),
+    "lifecycle.rotate.Rotator._last_id": ("rotate", "abort"),
     "lifecycle.rotate.Rotator._stage": ("rotate", "abort"),
     "lifecycle.successor_rights": ("rotate",),
 }

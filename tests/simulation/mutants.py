@@ -130,8 +130,8 @@ MUTANTS = (
     ),
     Mutant(
         "lifecycle.rotate",
-        "Rotator._end_successor",
-        "find_last_registration(self._account, new, claimed, self._report)",
+        "Rotator._last_id",
+        "find_last_registration(self._account, key, claimed, self._report)",
         "None",
     ),
     Mutant(
@@ -143,7 +143,7 @@ MUTANTS = (
     Mutant(
         "lifecycle.rotate",
         "Rotator._end",
-        "end_api_key(self._account, old.api_key_id, old, self._report)",
+        "end_api_key(self._account, api_key_id, old, self._report)",
         "[]",
     ),
     Mutant(
@@ -275,8 +275,8 @@ MUTANTS = (
     Mutant(
         "lifecycle.rotate",
         "Rotator._end",
-        "if old.api_key_id is not None:",
-        "if old.api_key_id is None:",
+        "if api_key_id is not None:",
+        "if api_key_id is None:",
     ),
     Mutant(
         "lifecycle.rotate",

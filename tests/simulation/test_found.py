@@ -555,6 +555,37 @@ FOUND = {
         machines=1,
         bystander=True,
     ),
+    "enroll wrote over the API key id of a pair that was replaced meanwhile, and finish was refused": Script(
+        _NAME, "token", ("mint",), (Step(0, "enroll", faults=turn(1)), Step(1, "adopt"), Step(1, "rotate"))
+    ),
+    "the same, and abort was refused": Script(
+        _NAME,
+        "token",
+        ("mint",),
+        (Step(0, "enroll", faults=turn(1)), Step(1, "adopt"), Step(1, "rotate"), Step(0, "abort")),
+    ),
+    **{
+        f"the same while the pair was replaced, and a killed rotate was refused ({at})": Script(
+            _NAME,
+            "token",
+            (),
+            (
+                Step(0, "enroll", faults=(Fault(Kind.TURN, 45, changes=False),)),
+                Step(1, "enroll"),
+                Step(1, "rotate", faults=after(at)),
+            ),
+        )
+        for at in (11, 12)
+    },
+    "reconcile named a dead key by a name that led to two keys": Script(
+        _NAME,
+        "token",
+        (),
+        (
+            Step(0, "generate", faults=(*turn(4), *before(6))),
+            Step(1, "generate", faults=(Fault(Kind.TURN, 64, changes=False),), pause_s=60.0),
+        ),
+    ),
     "generate was killed before it gave way, and the token had two keys of a name": Script(
         _NAME, "token", (), (Step(0, "generate", faults=(*turn(5), *before(8))), Step(1, "generate"))
     ),
