@@ -17,7 +17,7 @@ from hsm_keys.kalshi.api_keys import new_key_fields
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.registering import ApiKeyRequest, Registrar, bind
 from hsm_keys.lifecycle.rights import MOVES_MONEY, check_manages
-from hsm_keys.lifecycle.targets import check_no_end_begun, check_no_import_begun
+from hsm_keys.lifecycle.targets import check_no_end_begun, check_no_import_begun, check_not_handed_over
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.signing.environments import check_environment
@@ -117,6 +117,7 @@ def _mint(
     report(f"{'made' if new else 'picked up'} the {key.key_type} key {name!r} in {store.describe()}")
     if new:
         store.confirm(key)
+    check_not_handed_over(store, name)
     custody = prove_custody(key)
     report(f"proved custody: {custody.verdict}, and it signs (verified here)")
     for doubt in custody.unconfirmed:

@@ -31,15 +31,19 @@ from hsm_keys.inspecting.proof_of_possession import (
 )
 from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.lifecycle.ending import end_api_key, settle
-from hsm_keys.lifecycle.late_registration import check_no_other_registration, find_last_registration
+from hsm_keys.lifecycle.late_registration import (
+    check_no_other_registration,
+    find_last_registration,
+    find_late_registration,
+)
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.registering import Registrar
 from hsm_keys.lifecycle.rights import check_manages
-from hsm_keys.lifecycle.rotation_marks import Stage, finish_renames, in_hand, is_surplus, parts, same
+from hsm_keys.lifecycle.rotation_marks import Stage, finish_renames, in_hand, is_stray, is_surplus, parts, same
 from hsm_keys.lifecycle.successor_rights import check_same_rights, listing_of, wanted_like
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.abilities import RenamesKeys
-from hsm_keys.stores.key_names import ABORTING, FINISHING, RETIRED, ROTATION, SUCCESSOR, check_new_name
+from hsm_keys.stores.key_names import ABORTING, ENDING, FINISHING, RETIRED, ROTATION, SUCCESSOR, check_new_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -203,6 +207,8 @@ class Rotator:
             self._destroy(successor, f"the successor {successor.name!r}")
         elif successor is not None and is_surplus(current, successor, retired):
             self._end_successor(self._renamed(successor, name + ABORTING))
+        elif current is not None and is_stray(current, successor, retired):
+            self._end_stray(name, current)
         if retired is not None and retired.api_key_id is None and can_sign(retired):  # it was registered
             Registrar(self._store, self._account, self._report).bind_again(retired)
         stage = Stage.read(self._store, name)
@@ -217,6 +223,27 @@ class Rotator:
             return stage
         RenamesKeys.of(self._store).rename(stage.current, name)  # the key that was to get its name has ended
         return Stage.read(self._store, name)
+
+    def _end_stray(self, name: str, stray: StoredKey) -> None:
+        """End a key that another machine made while the name was handed over.
+
+        Raises:
+            KeyProblemError: If Kalshi knows it: somebody may use it.
+            KeyBusyError: If another machine has registered it meanwhile.
+        """
+        claimed = {key.api_key_id for key in self._store.keys()}
+        listing = find_late_registration(self._account, stray, claimed)
+        if listing is not None:
+            raise KeyProblemError(
+                f"another key called {name!r} was made while a rotation handed the name over, and Kalshi knows it as "
+                f"API key {listing.api_key_id}; nothing was done",
+                hint=f"if nobody uses it: hsm-keys revoke {listing.api_key_id}, then the same command again",
+            )
+        condemned = self._renamed(stray, name + ENDING)
+        if condemned.api_key_id is not None:
+            self._renamed(condemned, name)
+            raise _overtaken(name)
+        self._end_successor(condemned)
 
     def _marked_late(self, stage: Stage) -> bool:
         """Tell whether a finish marked the old key that an abort had given its name back, and another rotation begun.

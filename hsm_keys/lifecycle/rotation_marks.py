@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.stores.base import KeyStore, StoredKey
 
-__all__ = ["Stage", "finish_renames", "in_hand", "is_surplus", "parts", "same"]
+__all__ = ["Stage", "finish_renames", "in_hand", "is_stray", "is_surplus", "parts", "same"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,8 @@ class Stage:
         current, successor, retired = parts(keys, name)
         if successor is not None and is_surplus(current, successor, retired):
             successor = None
+        if is_stray(current, successor, retired):
+            current = None
         if current is None and retired is None:
             current, successor = _left_alone(successor, ABORTING)
         elif current is None and successor is None:
@@ -152,6 +154,13 @@ def is_surplus(current: StoredKey | None, successor: StoredKey, retired: StoredK
     if not handed_over or successor.api_key_id is not None:
         return False
     return not can_sign(successor) or not same(current, successor)  # KMS hides the public half of one that is going
+
+
+def is_stray(current: StoredKey | None, successor: StoredKey | None, retired: StoredKey | None) -> bool:
+    """Tell whether another machine's `enroll` made a key of the name while that was handed over."""
+    if current is None or successor is None or retired is None or current.api_key_id or not successor.api_key_id:
+        return False
+    return can_sign(current) and not (same(current, successor) or same(current, retired))
 
 
 def finish_renames(store: KeyStore, name: str) -> None:

@@ -16,7 +16,7 @@ from hsm_keys.errors import (
 )
 from hsm_keys.inspecting.proof_of_possession import is_going
 from hsm_keys.signing.api_key_ids import check_api_key_id
-from hsm_keys.stores.key_names import ENDING, IMPORTING, ROTATION
+from hsm_keys.stores.key_names import ABORTING, ENDING, FINISHING, IMPORTING, RETIRED, ROTATION, SUCCESSOR
 from hsm_keys.stores.ownership import why_not_ours
 from hsm_keys.values import shown
 
@@ -32,6 +32,7 @@ __all__ = [
     "check_no_import_begun",
     "check_no_rotation_begun",
     "check_not_foreign",
+    "check_not_handed_over",
     "find_target",
     "keys_named",
 ]
@@ -110,6 +111,20 @@ def check_no_rotation_begun(store: KeyStore, name: str) -> None:
     if marked:
         raise KeyExistsError(
             f"a rotation of {name!r} is under way: {store.describe()} has {', '.join(marked)}; nothing was done",
+            hint=f"let it come to its end first: hsm-keys rotate {name}",
+        )
+
+
+def check_not_handed_over(store: KeyStore, name: str) -> None:
+    """Make sure that nobody registers a key of a name that a rotation is giving to another one at this moment.
+
+    Raises:
+        KeyExistsError: If a rotation does.
+    """
+    names = {key.name for key in store.keys() if key.ours}
+    if names & {name + SUCCESSOR, name + ABORTING} and names & {name + RETIRED, name + FINISHING}:
+        raise KeyExistsError(
+            f"a rotation of {name!r} was interrupted while it handed the name over; nothing was registered",
             hint=f"let it come to its end first: hsm-keys rotate {name}",
         )
 

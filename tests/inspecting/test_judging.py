@@ -226,6 +226,15 @@ CASES = [
         ),
     ),
     Case(
+        "a rotation: another run made a key of the name while that was handed over",
+        (key("prod"), good("prod+next", "B"), good("prod+retired", "C")),
+        listed(("prod", "B"), ("prod", "C")),
+        (
+            ("rotation-handover", "prod+next", "B", "rotate prod", False),
+            ("not-registered", "prod", None, "enroll --name prod", False),
+        ),
+    ),
+    Case(
         "more than one rotation leaves",
         (PROD, good("prod+next", "B"), good("prod+retired", "C")),
         listed(("prod", "A"), ("prod", "B"), ("prod", "C")),

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 
 from hsm_keys import KalshiClient, KeyType, open_store
-from hsm_keys.errors import KeyBusyError, KeyNotFoundError, KeyNotRegisteredError, KeyProblemError, UsageError
+from hsm_keys.errors import (
+    KeyBusyError,
+    KeyExistsError,
+    KeyNotFoundError,
+    KeyNotRegisteredError,
+    KeyProblemError,
+    UsageError,
+)
 from hsm_keys.kalshi.account import Account
 from hsm_keys.kalshi.errors import TierError
 from hsm_keys.lifecycle.enroll import adopt
@@ -16,6 +24,7 @@ from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.rotate import Rotation, Rotator
 from hsm_keys.sandbox import SandboxServer, parse_fault
 from hsm_keys.signing.environments import environment_name
+from hsm_keys.stores.abilities import RenamesKeys
 from tests.lifecycle.person import Person
 
 if TYPE_CHECKING:
@@ -312,6 +321,51 @@ def test_two_runs_at_once_one_wins(person: Rotating) -> None:
                 call()
     with exclusive(person.store, "other"):
         assert person.advance().stage == "grace"
+
+
+def _made_while_handed_over(person: Rotating) -> StoredKey:
+    """Return a key of a name that was made while a rotation handed the name over."""
+    person.enrolled()
+    RenamesKeys.of(person.store).rename(person.advance().key, "prod+next")
+    return person.store.generate("prod", KeyType.ED25519, environment_name(person.sandbox.base_url))
+
+
+def test_a_key_that_was_made_while_the_name_was_handed_over_ends(person: Rotating) -> None:
+    stray = _made_while_handed_over(person)
+    with pytest.raises(KeyExistsError, match="handed the name over; nothing was registered"):
+        person.enroll("prod")
+    before = person.in_store()
+    assert person.advance().key.public_key() != stray.public_key()
+    assert person.in_store() == {"prod": before["prod+next"], "prod+retired": before["prod+retired"]}
+
+
+def test_it_is_left_alone_where_kalshi_knows_it(person: Rotating) -> None:
+    stray = _made_while_handed_over(person)
+    with person.management() as management:
+        api_key_id = management.api_keys.create(name="prod", public_key=stray.public_pem()).api_key.api_key
+    before = person.in_store()
+    with pytest.raises(KeyProblemError, match=f"Kalshi knows it as API key {api_key_id}; nothing was done") as refused:
+        person.advance()
+    assert f"hsm-keys revoke {api_key_id}" in refused.value.hint
+    assert person.in_store() == before
+
+
+def test_it_is_left_alone_where_another_machine_registers_it_meanwhile(
+    person: Rotating, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _made_while_handed_over(person)
+    renames = RenamesKeys.of(person.store)
+    rename = renames.rename
+
+    def registered_first(key: StoredKey, name: str) -> StoredKey:
+        renamed = rename(key, name)
+        environment = environment_name(person.sandbox.base_url)
+        return person.store.bind(renamed, str(uuid4()), environment) if name.endswith("+ending") else renamed
+
+    monkeypatch.setattr(renames, "rename", registered_first)
+    with pytest.raises(KeyBusyError):
+        person.advance()
+    assert set(person.in_store()) == {"prod", "prod+next", "prod+retired"}
 
 
 def test_a_pair_that_another_machine_registered_meanwhile_is_left_to_it(

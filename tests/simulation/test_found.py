@@ -577,6 +577,16 @@ FOUND = {
         )
         for at in (11, 12)
     },
+    "enroll made a key of a name while a rotation handed it over, and there were three pairs": Script(
+        _NAME,
+        "token",
+        (),
+        (
+            Step(0, "enroll", faults=(*turn(1), *before(3)), pause_s=0.0),
+            Step(1, "generate", pause_s=0.0),
+            Step(1, "rotate", faults=turn(8)),
+        ),
+    ),
     "reconcile named a dead key by a name that led to two keys": Script(
         _NAME,
         "token",
