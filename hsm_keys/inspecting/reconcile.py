@@ -34,8 +34,9 @@ def judge(snapshot: Snapshot) -> list[Finding]:
     """
     listed = {listing.api_key_id: listing for listing in snapshot.listed}
     mine = [key for key in snapshot.here if key.ours]
-    # A key that a workflow has in hand is that workflow's business.
-    at_rest = [key for key in mine if "+" not in key.name]
+    # A key that a workflow has in hand is that workflow's business; killed between two names, it left both.
+    in_hand = {(key.store_uri, key.pair) for key in mine if "+" in key.name}
+    at_rest = [key for key in mine if "+" not in key.name and (key.store_uri, key.pair) not in in_hand]
     named = Counter((key.store_uri, key.name) for key in mine)
     lost = Counter(listing.name for listing in _unowned(snapshot))
     several = {name for name in pending_imports(mine) if lost[name] > 1}

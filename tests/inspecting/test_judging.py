@@ -73,6 +73,12 @@ KALSHI_HAS_A = listed(("prod", "A"))
 CASES = [
     Case("nothing at all", (), (), ()),
     Case("all as it should be", (PROD,), KALSHI_HAS_A, ()),
+    Case(
+        "a revoke was killed between two names of a pair that isn't bound: the pair is its business",
+        (key("prod", None, "A", pair="P", store=KMS), key("prod+ending", None, "A", pair="P", store=KMS)),
+        KALSHI_HAS_A,
+        (("revoke-interrupted", "prod+ending", None, "revoke prod+ending --destroy", False),),
+    ),
     Case("the same pair in two Regions", (PROD, good("prod", "A", pair=PROD.pair, store=KMS)), KALSHI_HAS_A, ()),
     Case("an API key that Kalshi takes and doesn't list", (PROD,), (), ()),
     Case("minted", (key("new"),), (), (("not-registered", "new", None, "enroll --name new", False),)),

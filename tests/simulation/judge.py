@@ -10,6 +10,7 @@ from tests.simulation.world import Violated
 if TYPE_CHECKING:
     from hsm_keys.inspecting.findings import Finding
     from tests.simulation.commands import Told
+    from tests.simulation.effects import Process
     from tests.simulation.kalshi import Kalshi, Registered
     from tests.simulation.life import Ended, Store
     from tests.simulation.script import Script, Step
@@ -45,6 +46,8 @@ class Judge:
         self.moved = False
         """Whether the store came back with what it held before: what was destroyed since, is there again, and the
         other way round."""
+        self._overtaken: dict[str, Process] = {}
+        """The API keys of pairs that another run registered and destroyed meanwhile, with the run that made each."""
         store.on_destroyed.append(self._on_destroyed)
         for kalshi in kalshis.values():
             kalshi.on_created.append(self._on_created)
@@ -67,8 +70,21 @@ class Judge:
         name, until = word.partition("+")[0], kalshi.world.clock.now + LATE_S
         self._ending.update({key.api_key_id: until for key in kalshi.living() if called(key, name)})
 
+    def is_overtaken(self, api_key_id: str) -> bool:
+        """Tell whether an API key is of a pair that was destroyed while it was made, by a run that was killed then."""
+        maker = self._overtaken.get(api_key_id)
+        return maker is not None and maker.dead
+
+    def _note_overtaken(self, kalshi: Kalshi, key: Registered) -> None:
+        others = len({step.operator for step in self._script.steps}) > 1
+        before = any(each.public == key.public and each is not key for each in kalshi.keys.values())
+        process = kalshi.world.process
+        if process is not None and others and before and key.public not in self._store.publics():
+            self._overtaken[key.api_key_id] = process
+
     def _on_created(self, kalshi: Kalshi, key: Registered) -> None:
         """Check that no API key may do more, or something else, than what was asked for."""
+        self._note_overtaken(kalshi, key)
         wanted = frozenset(self._script.scopes or ("read", "write"))
         listing = key.listing
         if frozenset(listing.scopes) != wanted or listing.subaccount != self._script.subaccount:

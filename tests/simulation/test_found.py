@@ -63,6 +63,23 @@ FOUND = {
         Step(0, "revoke", faults=(Fault(Kind.LATE, 1, seconds=0.5),), pause_s=0.0),
         Step(0, "generate", pause_s=0.0),
     ),
+    "reconcile --fix began to bind a pair in KMS that an interrupted revoke had given its further name": life(
+        "kms",
+        ("mint",),
+        Step(0, "enroll", faults=(Fault(Kind.UNREACHABLE, 3),)),
+        Step(0, "fix", faults=before(1)),
+        Step(0, "revoke-destroy", faults=after(2)),
+    ),
+    "rotate was refused as long as its pair was registered twice, and wasn't run again then": Script(
+        _NAME,
+        "kms",
+        ("mint",),
+        (
+            Step(0, "enroll", faults=(*turn(2), *before(3)), pause_s=0.0),
+            Step(1, "enroll", pause_s=0.0),
+            Step(1, "rotate", faults=after(1)),
+        ),
+    ),
     "a successor was begun for a key that revoke had destroyed, and its public object waits for a rotation": Script(
         _NAME, "token", ("enroll",), (Step(0, "rotate", faults=(*turn(1), *before(2))), Step(1, "revoke-destroy"))
     ),

@@ -45,12 +45,40 @@ PASSES = {
         Step(0, "revoke", faults=(Fault(Kind.LATE, 1, seconds=1.5),)),
         Step(0, "adopt", pause_s=0.0),
     ),
+    **{
+        f"nobody knows of a registration in {store} that came after another machine had destroyed the pair": Script(
+            Name(1),
+            store,
+            ("mint",),
+            (
+                Step(0, "enroll", faults=(Fault(Kind.TURN, post), Fault(Kind.KILL_BEFORE, post + 1)), pause_s=0.0),
+                Step(1, "enroll", pause_s=0.0),
+                Step(1, "revoke-destroy", pause_s=0.0),
+            ),
+        )
+        for store, post in (("token", 3), ("kms", 2))
+    },
 }
 
 
 @pytest.mark.parametrize("what", PASSES)
 def test_the_judge_lets_pass(what: str) -> None:
     assert not _violation(PASSES[what])
+
+
+def test_a_registration_that_came_late_is_deleted_again_by_a_run_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here enroll doesn't, and says nothing of it."""
+    monkeypatch.setattr("hsm_keys.lifecycle.registering.Registrar._delete", lambda *_: "")
+    monkeypatch.setattr("hsm_keys.lifecycle.registering.Registrar._yield_to_others", lambda *_: None)
+    steps = (
+        Step(0, "enroll", faults=_fault(Kind.TURN, 2), pause_s=0.0),
+        Step(1, "enroll", pause_s=0.0),
+        Step(1, "revoke-destroy", pause_s=0.0),
+    )
+    SEEN.clear()
+    wrong = _violation(Script(Name(1), "kms", ("mint",), steps))
+    SEEN.clear()
+    assert "nobody has the private half" in wrong
 
 
 def test_the_store_s_key_wins_over_the_one_that_kalshi_calls_so(monkeypatch: pytest.MonkeyPatch) -> None:
