@@ -63,7 +63,8 @@ class Rest:
         codes = [f"{each.code}: {each.message}" for name in environments for each in self._findings(name)]
         if self._life.judge.moved and self._life.script.unique:
             return  # Kalshi still has the name, and the pair is gone: only a person can end that
-        raise Violated(f"it doesn't come to an end: {codes}")
+        if codes:
+            raise Violated(f"it doesn't come to an end: {codes}")
 
     def _are_settled(self, environments: list[str]) -> bool:
         return all([self._is_settled(environment) for environment in environments])  # noqa: C419 - each is run

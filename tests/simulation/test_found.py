@@ -36,6 +36,16 @@ def life(
 
 
 FOUND = {
+    "generate was killed before it had put the public half in again that another machine had removed": Script(
+        _NAME,
+        "token",
+        (),
+        (
+            Step(0, "generate", faults=turn(1)),
+            Step(1, "generate", faults=(*turn(5), *before(6))),
+            Step(0, "generate"),
+        ),
+    ),
     "enroll registered a pair that another machine had bound and was destroying": Script(
         _NAME,
         "token",
