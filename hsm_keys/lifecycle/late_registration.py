@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.stores.base import StoredKey
 
-__all__ = ["check_no_other_registration", "find_last_registration", "find_late_registration"]
+__all__ = ["check_no_other_registration", "check_none_since", "find_last_registration", "find_late_registration"]
 
 
 def find_late_registration(account: Account, key: StoredKey, claimed: Collection[str | None]) -> ApiKey | None:
@@ -108,3 +108,24 @@ def check_no_other_registration(connect: Connect, key: StoredKey, listed: Sequen
             f"the pair of {key.name!r} is registered twice at Kalshi, also as API key {other}; nothing was destroyed",
             hint=f"run `hsm-keys revoke {other}` first, then the same command again",
         )
+
+
+def check_none_since(
+    connect: Connect, key: StoredKey, listed: Sequence[ApiKey], left: Sequence[ApiKey], known: str | None
+) -> None:
+    """Make sure that a pair's further API keys weren't missing in the list in which they were looked for.
+
+    Args:
+        connect: Makes a client of the same environment for another signer.
+        key: The pair.
+        listed: That list.
+        left: The list that leaves out the API key that has ended.
+        known: That API key.
+
+    Raises:
+        KeyProblemError: If there is another one.
+        KalshiError: If Kalshi's answers say nothing about the key.
+        NetworkError: If there is no answer.
+    """
+    newer = unclaimed(left, (entry.api_key_id for entry in listed))
+    check_no_other_registration(connect, key, newer, known)

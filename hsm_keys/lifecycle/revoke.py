@@ -31,6 +31,7 @@ from hsm_keys.kalshi.errors import RefusedError, UnauthorizedError
 from hsm_keys.lifecycle.ending import end_api_key
 from hsm_keys.lifecycle.late_registration import (
     check_no_other_registration,
+    check_none_since,
     find_last_registration,
     find_late_registration,
 )
@@ -193,8 +194,7 @@ class Revoker:
                 self._end_import(key)
                 key, left = self._end(target, target.api_key_id, key, destroy=plan.destroy)
                 if key is not None and plan.destroy:
-                    newer = unclaimed(left, (entry.api_key_id for entry in plan.listed))
-                    check_no_other_registration(self._account.connect, key, newer, target.api_key_id)
+                    check_none_since(self._account.connect, key, plan.listed, left, target.api_key_id)
             private_half = self._private_half(key, destroy=plan.destroy)
         return Revoked(target.name, target.api_key_id, target.api_key_id is not None, private_half)
 

@@ -33,6 +33,7 @@ from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.lifecycle.ending import end_api_key, settle
 from hsm_keys.lifecycle.late_registration import (
     check_no_other_registration,
+    check_none_since,
     find_last_registration,
     find_late_registration,
 )
@@ -87,6 +88,7 @@ class Rotator:
         self._store = store
         self._account = account
         self._report = report
+        self._registrar = Registrar(store, account, report)
 
     def advance(self, name: str) -> Rotation:
         """Take a rotation from nothing, or from where it stopped, to where the successor has the name.
@@ -210,7 +212,7 @@ class Rotator:
         elif current is not None and is_stray(current, successor, retired):
             self._end_stray(name, current)
         if retired is not None and retired.api_key_id is None and can_sign(retired):  # it was registered
-            Registrar(self._store, self._account, self._report).bind_again(retired)
+            self._registrar.bind_again(retired)
         stage = Stage.read(self._store, name)
         twin = stage.twin
         if twin is not None:
@@ -316,8 +318,7 @@ class Rotator:
         custody = prove_custody(new)
         self._report(f"proved custody: {custody.verdict}, and it signs (verified here)")
         self._check_alone(name, old, new, made=minted is None)
-        registrar = Registrar(self._store, self._account, self._report)
-        bound, _ = registrar.register(new, wanted, listed, new=minted is None)
+        bound, _ = self._registrar.register(new, wanted, listed, new=minted is None)
         if bound.api_key_id is None:
             raise KeyProblemError(
                 f"this store can't hold API key ids, so {name!r} can't be rotated in place",
@@ -329,8 +330,7 @@ class Rotator:
         """Bind the id that the successor has at Kalshi already, where another machine's bookkeeping wrote over it."""
         listed = self._account.list_now()
         wanted = wanted_like(name, listing_of(old, listed), listed)
-        registrar = Registrar(self._store, self._account, self._report)
-        return registrar.register(key, wanted, listed, new=False)[0]
+        return self._registrar.register(key, wanted, listed, new=False)[0]
 
     def _check_alone(self, name: str, old: StoredKey, new: StoredKey, *, made: bool) -> None:
         """Give way to a rotation of another machine that came past this one: its keys must not be mixed with ours."""
@@ -358,7 +358,7 @@ class Rotator:
         if api_key_id is not None:
             left = end_api_key(self._account, api_key_id, old, self._report)
             if not keep_old:
-                self._check_none_since(listed, left, old)
+                check_none_since(self._account.connect, old, listed, left, old.api_key_id)
         if keep_old:
             name_of_kept = f"{name}+kept-{(api_key_id or 'unknown')[:_KEPT_ID_LENGTH]}"
             old_kept = RenamesKeys.of(self._store).rename(old, name_of_kept)
@@ -376,7 +376,7 @@ class Rotator:
                 listed = end_api_key(self._account, other, new, self._report)
         if api_key_id is not None:
             left = end_api_key(self._account, api_key_id, new, self._report)
-            self._check_none_since(listed, left, new)
+            check_none_since(self._account.connect, new, listed, left, new.api_key_id)
         self._destroy(new, f"the successor {new.name!r}")
 
     def _last_id(self, key: StoredKey) -> str | None:
@@ -386,11 +386,6 @@ class Rotator:
         claimed = {kept.api_key_id for kept in self._store.keys()}
         listing = find_last_registration(self._account, key, claimed, self._report)
         return listing.api_key_id if listing else None
-
-    def _check_none_since(self, listed: Sequence[ApiKey], left: Sequence[ApiKey], key: StoredKey) -> None:
-        """Make sure that no API key of a pair was missing in the list in which it was looked for."""
-        newer = unclaimed(left, (entry.api_key_id for entry in listed))
-        check_no_other_registration(self._account.connect, key, newer, key.api_key_id)
 
     def _unclaimed(self, listed: Sequence[ApiKey] | None = None) -> list[ApiKey]:
         """Return Kalshi's list without the API keys that the store's keys are bound to."""

@@ -287,8 +287,8 @@ MUTANTS = (
     Mutant(
         "lifecycle.rotate",
         "Rotator._successor",
-        "bound, _ = registrar.register(new, wanted, listed, new=minted is None)",
-        "bound, _ = registrar.register(new, wanted, listed, new=True)",
+        "bound, _ = self._registrar.register(new, wanted, listed, new=minted is None)",
+        "bound, _ = self._registrar.register(new, wanted, listed, new=True)",
     ),
     Mutant(
         "lifecycle.revoke",
@@ -407,7 +407,7 @@ MUTANTS = (
     Mutant(
         "lifecycle.revoke",
         "Revoker.carry_out",
-        "check_no_other_registration(self._account.connect, key, newer, target.api_key_id)",
+        "check_none_since(self._account.connect, key, plan.listed, left, target.api_key_id)",
         "",
     ),
     Mutant(
