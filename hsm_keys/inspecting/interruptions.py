@@ -153,7 +153,7 @@ def _successor(name: str, current: Seen | None, new: Seen) -> Finding:
 def _retired(name: str, current: Seen | None, old: Seen) -> Finding:
     if current is None:
         message = f"{old.name} was replaced by a key called {name!r}, which isn't there any more"
-        if _works(old) and old.name.endswith(RETIRED):
+        if _works(old):
             return about_key("rotation-orphan", old, f"{message}; the old one still works", "rotate", name)
         return about_key("rotation-orphan", old, message, "revoke", old.name, "--destroy")
     if _works(old):

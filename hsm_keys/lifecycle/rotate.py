@@ -223,8 +223,22 @@ class Rotator:
             stage = replace(stage, current=stage.retired)
         if stage.current is None or stage.current.name == name:
             return stage
-        RenamesKeys.of(self._store).rename(stage.current, name)  # the key that was to get its name has ended
+        self._give_back(name, stage.current)
         return Stage.read(self._store, name)
+
+    def _give_back(self, name: str, key: StoredKey) -> None:
+        """Give a key its name back: the one that was to get it has ended.
+
+        Raises:
+            KeyProblemError: If the end of this one had begun, too, and Kalshi doesn't take it any more.
+        """
+        # A finish may have marked it while another machine's abort gave the name back to it: then it lives.
+        if key.name.endswith(FINISHING) and not accepts(self._account.connect, key, _id_of(key)):
+            raise KeyProblemError(
+                f"all that is left of {name!r} is {key.name!r}, and Kalshi doesn't take it any more",
+                hint=f"end it: hsm-keys revoke {key.name} --destroy",
+            )
+        RenamesKeys.of(self._store).rename(key, name)
 
     def _end_stray(self, name: str, stray: StoredKey) -> None:
         """End a key that another machine made while the name was handed over.

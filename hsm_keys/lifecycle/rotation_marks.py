@@ -70,7 +70,7 @@ class Stage:
         if current is None and retired is None:
             current, successor = _left_alone(successor, ABORTING)
         elif current is None and successor is None:
-            current, retired = _left_alone(retired, RETIRED)
+            current, retired = _left_alone(retired, RETIRED, FINISHING)
         if current is None and (successor is None or retired is None):
             store.key(name)  # says which keys there are
             raise KeyNotFoundError(f"{store.describe()} has no key called {name!r}")
@@ -136,9 +136,9 @@ def parts(keys: Mapping[str, StoredKey], name: str) -> tuple[StoredKey | None, S
     return keys.get(name), successor, keys.get(name + RETIRED) or keys.get(name + FINISHING)
 
 
-def _left_alone(key: StoredKey | None, mark: str) -> tuple[StoredKey | None, StoredKey | None]:
+def _left_alone(key: StoredKey | None, *marks: str) -> tuple[StoredKey | None, StoredKey | None]:
     """Return a key as the one of the name, where the one that was to get the name from it has ended; else as it is."""
-    return (key, None) if key is not None and key.name.endswith(mark) else (None, key)
+    return (key, None) if key is not None and key.name.endswith(marks) else (None, key)
 
 
 def same(one: StoredKey | None, other: StoredKey | None) -> bool:

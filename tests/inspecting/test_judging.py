@@ -258,6 +258,18 @@ CASES = [
         KALSHI_HAS_A,
         (("rotation-orphan", "prod+retired", "A", "rotate prod", False),),
     ),
+    Case(
+        "an old key that was marked for its end after an abort had given the name back",
+        (good("prod+finishing", "A"),),
+        KALSHI_HAS_A,
+        (("rotation-orphan", "prod+finishing", "A", "rotate prod", False),),
+    ),
+    Case(
+        "an old key that is dead, and whose successor is gone",
+        (key("prod+finishing", "B", unknown=True),),
+        (),
+        (("rotation-orphan", "prod+finishing", "B", "revoke prod+finishing --destroy", False),),
+    ),
     Case("the old key of a rotation that was to be kept", (PROD, key("prod+kept-1", "B")), KALSHI_HAS_A, ()),
     Case(
         "rotations of one name in two stores",

@@ -368,6 +368,22 @@ def test_it_is_left_alone_where_another_machine_registers_it_meanwhile(
     assert set(person.in_store()) == {"prod", "prod+next", "prod+retired"}
 
 
+@pytest.mark.parametrize("works", [True, False])
+def test_the_only_key_has_the_name_though_a_finish_marked_it_late(person: Rotating, *, works: bool) -> None:
+    """Another machine's abort gave the name back to it before; nothing says any more that it has an end."""
+    old = person.enrolled()
+    RenamesKeys.of(person.store).rename(old, "prod+finishing")
+    assert person.store.key("prod").api_key_id == old.api_key_id
+    if works:
+        assert person.advance().stage == "grace"
+        assert set(person.in_store()) == {"prod", "prod+retired"}
+    else:
+        person.sandbox.state.delete_key(str(old.api_key_id))
+        with pytest.raises(KeyProblemError, match="Kalshi doesn't take it any more"):
+            person.advance()
+        assert set(person.in_store()) == {"prod+finishing"}
+
+
 def test_a_pair_that_another_machine_registered_meanwhile_is_left_to_it(
     person: Rotating, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -285,6 +285,7 @@ class Life:
             self._check_name(step.name)
         else:
             self.judge.refused(ended, step, kalshi, process.made, alone=self._alone())
+            self._check_name(step.name)
         return ended
 
     def _carried_out(
@@ -354,14 +355,14 @@ class Life:
         return found[0].listing.api_key_id if found else "00000000-0000-4000-8000-000000000000"
 
     def _check_name(self, name: str) -> None:
-        """Check, after a kill, that whoever uses a name that was proved still finds a key that works."""
+        """Check that whoever uses a name that was proved still finds a key that works, though a command failed."""
         kalshi = self.judge.proved.get(name)
         if kalshi is None or self.judge.moved:
             return
         try:
             key = self.store.open().key(name)
         except HsmKeysError as error:
-            raise Violated(f"{name!r} can't be used after a kill: {error.message}") from None
+            raise Violated(f"{name!r} can't be used: {error.message}") from None
         living = {each.listing.api_key_id for each in kalshi.living()}
         if key.api_key_id not in living | self.judge.ended_by_hand and self._alone():
-            raise Violated(f"{name!r} leads to API key {key.api_key_id} after a kill, which doesn't live")
+            raise Violated(f"{name!r} leads to API key {key.api_key_id}, which doesn't live")

@@ -635,6 +635,21 @@ FOUND = {
         )
         for store, at, post in (("token", 38, 3), ("token", 39, 3), ("kms", 13, 3), ("kms", 14, 3), ("vault", 13, 2))
     },
+    "generate in Vault imported its key after another machine had taken the import over, and was killed": Script(
+        _NAME,
+        "vault",
+        (),
+        (Step(0, "generate", faults=(*turn(3), *after(3))), Step(1, "generate")),
+    ),
+    **{
+        f"rotate marked the old key for its end while another machine's abort gave the name back to it ({how})": Script(
+            _NAME,
+            "token",
+            ("enroll",),
+            (Step(0, "rotate"), Step(0, "rotate", faults=(*turn(2), *killed)), Step(1, "abort")),
+        )
+        for how, killed in (("killed", (Fault(Kind.KILL_AFTER, 60, changes=False),)), ("refused", ()))
+    },
     "a key in Vault came late, after the store had come back with what it held before": Script(
         _NAME,
         "vault",

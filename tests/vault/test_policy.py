@@ -9,8 +9,11 @@ import pytest
 
 from hsm_keys import open_store
 from hsm_keys.errors import UsageError
+from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.stores.policies import PURPOSES
+from hsm_keys.stores.vault.entries import prefix_of
 from hsm_keys.stores.vault.policy import policy
+from hsm_keys.stores.vault.records import Phase, Record
 from tests.support.cli import run_cli, run_json
 
 if TYPE_CHECKING:
@@ -165,3 +168,20 @@ def test_it_is_printed_for_the_mounts_of_the_store(purpose: str, monkeypatch: py
 def test_a_bad_name_is_refused() -> None:
     with pytest.raises(UsageError):
         policy("sign", '"*', mount="transit", kv="secret")
+
+
+def test_what_came_late_waits_for_a_token_that_may_delete(vault: Vault, become: Callable[[str], str]) -> None:
+    late = f"{prefix_of(NAME)}0123456789abcdef"
+    vault.ask("POST", f"{vault.mount}/keys/{late}", {"type": "ed25519"})
+    record = Record(late, phase=Phase.DESTROYING, run="0123456789abcdef")
+    content = {"keys": {f"{NAME}+late-0123456789abcdef": record.as_dict()}}
+    vault.ask("POST", f"{vault.kv}/data/hsm-keys/{NAME}", {"data": content})
+    become("enroll")
+    with open_store(vault.uri) as store:
+        assert store.generate(NAME, KeyType.ED25519).ours
+        store.mend(NAME)
+    assert late in vault.transit_keys()
+    become("rotate")
+    with open_store(vault.uri) as store:
+        store.mend(NAME)
+    assert vault.transit_keys() == [transit_key_of(vault)]

@@ -276,6 +276,26 @@ def test_a_key_made_elsewhere_is_imported(
     assert (facts["origin"], facts["exportable"]) == ("imported", False)
 
 
+def test_an_import_that_another_run_took_over_comes_late_and_goes(
+    vault: Vault, vault_store: VaultStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run is killed right after it: the entry still names the Transit key, and the next command deletes it."""
+    slow, quick = vault_store.imports(), vault_store.imports()
+    slow.prepare("prod", KeyType.ED25519, "demo")
+    assert quick.pending("prod") is not None
+    quick.prepare("prod", KeyType.ED25519, "demo")
+    monkeypatch.setattr(slow, "is_taken_over", lambda name: False)  # it looked before
+    monkeypatch.setattr(slow, "_bound", _killed)
+    with pytest.raises(InterruptedError):
+        slow.put("prod", load_private_key(generate_pair("ed25519")[0]), ID, "demo")
+    key = quick.put("prod", load_private_key(generate_pair("ed25519")[0]), ID, "demo")
+    assert len(vault.transit_keys()) == 2
+    assert [found.name for found in vault_store.keys()] == ["prod"]
+    vault_store.mend("prod")
+    assert len(vault.transit_keys()) == 1
+    assert key.sign(b"m")
+
+
 def test_an_import_that_never_came_is_ended(vault: Vault, vault_store: VaultStore) -> None:
     imports = vault_store.imports()
     imports.prepare("prod", KeyType.ED25519, "demo")

@@ -240,7 +240,7 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
         old = retired or self._ours_called(name + FINISHING)
         new = (aborting or self._ours_called(name + SUCCESSOR)) if old else []
         # By now it may be done; or the key that was to get the name has ended.
-        return new or self._called(name) or retired or aborting
+        return new or self._called(name) or old or aborting
 
     def _ours_called(self, name: str) -> list[Pkcs11Key]:
         return [key for key in self._called(name) if key.ours]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from hsm_keys.errors import KeyBusyError, KeyExistsError, KeyProblemError
 from hsm_keys.stores.marks import UNBEGUN
 from hsm_keys.stores.vault.entries import base_of, new_transit_key
+from hsm_keys.stores.vault.errors import VaultAccessDeniedError
 from hsm_keys.stores.vault.records import Phase, Record, is_late, label_of, set_aside, take_out
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def make(
     except KeyBusyError:
         now = dict(entries.read(base).records)
         label = label_of(now, begun.transit_key)
-        if label is None or now[label].phase is Phase.DESTROYING:
-            transit.delete(begun.transit_key, name)  # it was cleared away before it had come
+        cleared = label is None or now[label].phase is Phase.DESTROYING  # before it had come
+        if cleared and _is_deleted(transit, begun.transit_key, name):
             entries.change(base, lambda records: take_out(records, begun.transit_key))
         raise
     transit_key = transit.read(record.transit_key, name, record.version)
@@ -103,7 +104,8 @@ def _to_make(transit: Transit, entry: KvEntry, name: str, key_type: KeyType) -> 
 def mend(entries: Entries, transit: Transit, name: str) -> None:
     """Take out of the entry what a destruction that was interrupted left there; delete what never got its name.
 
-    Nobody has registered that: it is cleared away already, and came late, or its deletion wasn't carried out.
+    Nobody has registered that: it is cleared away already, and came late, or its deletion wasn't carried out. A token
+    that may not delete leaves it where it is.
     """
     base = base_of(name)
     deleted: list[str] = []
@@ -113,8 +115,8 @@ def mend(entries: Entries, transit: Transit, name: str) -> None:
             continue
         there = transit.read(record.transit_key, label) is not None
         if there and record.run is not None:
-            transit.delete(record.transit_key, label)
-            deleted.append(record.transit_key)
+            if _is_deleted(transit, record.transit_key, label):
+                deleted.append(record.transit_key)
         elif not there and not is_late(label):  # what is late may still come
             gone[label] = record.transit_key
 
@@ -124,6 +126,15 @@ def mend(entries: Entries, transit: Transit, name: str) -> None:
 
     if deleted or gone:
         entries.change(base, tidy)
+
+
+def _is_deleted(transit: Transit, transit_key: str, label: str) -> bool:
+    """Delete a Transit key, and return True; leave it to another token if this one may not."""
+    try:
+        transit.delete(transit_key, label)
+    except VaultAccessDeniedError:
+        return False
+    return True
 
 
 def _drop(records: Records, gone: Mapping[str, str]) -> None:

@@ -9,6 +9,7 @@ The key is wrapped with RSA_AES_KEY_WRAP (``signing/wrapping.py``) for the engin
 
 from __future__ import annotations
 
+import secrets
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -24,7 +25,7 @@ from hsm_keys.stores.key_imports import KeyImports, PendingImport, taken_over
 from hsm_keys.stores.key_names import ENDING, check_new_name
 from hsm_keys.stores.vault.entries import Entries, new_transit_key
 from hsm_keys.stores.vault.errors import VaultGarbledAnswerError, VaultKeyNotFoundError
-from hsm_keys.stores.vault.records import Phase, Record, Records, label_of, take_out
+from hsm_keys.stores.vault.records import Phase, Record, Records, is_late, label_of, set_aside, take_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +72,13 @@ class VaultImports(KeyImports):
 
     def prepare(self, name: str, key_type: KeyType, environment: str) -> None:
         """Leave the record, and get the wrapping key, so that the import takes one call."""
-        own = Record(new_transit_key(name), environment=environment, phase=Phase.IMPORTING, key_type=str(key_type))
+        own = Record(
+            new_transit_key(name),
+            environment=environment,
+            phase=Phase.IMPORTING,
+            key_type=str(key_type),
+            run=secrets.token_hex(8),
+        )
 
         def begin(records: Records) -> None:
             record = records.get(name)
@@ -82,6 +89,7 @@ class VaultImports(KeyImports):
                     f"there is an entry for {name!r} already",
                     hint=f"choose another name, or see it: hsm-keys show {name}",
                 )
+            set_aside(records, name)  # the other run may be alive, and import its key late
             records[name] = own
 
         self._wrapping_keys[name] = self._wrapping_key()  # before anything is left: an engine may take no imports
@@ -145,7 +153,9 @@ class VaultImports(KeyImports):
         own = self._prepared[name].transit_key
 
         def write(records: Records) -> None:
-            if label_of(records, own) is None and name + ENDING not in records:
+            label = label_of(records, own)
+            if (label is None or is_late(label)) and name + ENDING not in records:
+                take_out(records, own)
                 records[name + ENDING] = Record(own, api_key_id=api_key_id, environment=environment)
 
         self._entries.change(name, write)
@@ -158,7 +168,8 @@ class VaultImports(KeyImports):
             if label_of(records, own) == name + ENDING:
                 records[name + ENDING] = replace(records[name + ENDING], phase=Phase.DESTROYING)
 
-        if label_of(dict(self._entries.change(name, begin).records), own) in {None, name + ENDING}:
+        label = label_of(dict(self._entries.change(name, begin).records), own)
+        if label is None or label == name + ENDING or is_late(label):
             self._transit.delete(own, name)
             self._entries.change(name, lambda records: take_out(records, own))
 
