@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -58,6 +59,7 @@ class Cancelling:
         self._judge = judge
         self._trail = trail
         self._quiet: asyncio.TimerHandle | None = None
+        self._sent_at = 0.0
         self._following: asyncio.Task[None] | None = None
         self._follows_until = 0.0
 
@@ -68,15 +70,19 @@ class Cancelling:
 
     def order_sent(self) -> None:
         """Keep headers in hand from now on, until there was no order for an hour."""
+        self._sent_at = time.monotonic()
         if self._quiet is None:
             self._signs.keep("DELETE", self._paths[0])
-        else:
-            self._quiet.cancel()
-        self._quiet = asyncio.get_running_loop().call_later(_QUIET_S, self._be_quiet)
+            self._quiet = asyncio.get_running_loop().call_later(_QUIET_S, self._look_whether_quiet)
 
-    def _be_quiet(self) -> None:
-        self._quiet = None
-        self._signs.keep_none()
+    def _look_whether_quiet(self) -> None:
+        """Keep none any more if the last order was so long ago; one timer serves many orders."""
+        left = self._sent_at + _QUIET_S - time.monotonic()
+        if left > 0:
+            self._quiet = asyncio.get_running_loop().call_later(left, self._look_whether_quiet)
+        else:
+            self._quiet = None
+            self._signs.keep_none()
 
     async def cancel_all(self) -> dict[str, Any]:
         """Cancel everything, look whether anything rests, and go on with both for a minute while signing is frozen.

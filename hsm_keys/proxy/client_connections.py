@@ -98,6 +98,13 @@ class ClientConnection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
+    def send(self, request: ClientRequest, reply: Reply) -> None:
+        """Send an answer, unless it has gone out already; what its request does next, the client doesn't wait for."""
+        request.closes = request.closes or not request.body_is_whole or self._count.is_stopping
+        if self.transport is not None and not reply.is_sent:
+            reply.is_sent = True
+            self.transport.write(reply.to_bytes(closes=request.closes, without_body=request.method == "HEAD"))
+
     async def drain(self) -> None:
         """Wait until the client has taken enough of what was written.
 
@@ -200,28 +207,27 @@ class ClientConnection(asyncio.Protocol):
     def _give_up(self, error: MalformedError) -> None:
         """Answer what is no request, and close."""
         self._request = request = ClientRequest(self, b"")
-        self._send(request, self._refuse(request, 400, error))
+        self._end(request, self._refuse(request, 400, error))
 
     async def _serve(self, request: ClientRequest) -> None:
         try:
             reply = await self._answer(request)
         except Exception as error:  # noqa: BLE001 - a defect of this program is answered and logged as one
             reply = self._refuse(request, 500, error)
-            if request.has_begun:  # the client must not take what it has for the whole
+            if request.has_begun:  # the client must not take what it has for the whole, nor this for what is behind it
                 self.abort()
-        self._send(request, reply)
+                reply.is_sent = True
+        self._end(request, reply)
 
-    def _send(self, request: ClientRequest, reply: Reply) -> None:
+    def _end(self, request: ClientRequest, reply: Reply) -> None:
         """Answer, and go on to the next request or close."""
+        self.send(request, reply)
         self._request = self._task = None
         transport = self.transport
         if transport is None:
             return
-        closes = request.closes or not request.body_is_whole or self._count.is_stopping
-        if not reply.is_sent:
-            transport.write(reply.to_bytes(closes=closes, without_body=request.method == "HEAD"))
         self._count.idle(self, request.client, transport)
-        if closes:
+        if request.closes:
             self._part(transport)
             return
         transport.resume_reading()

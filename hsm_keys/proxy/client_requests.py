@@ -53,6 +53,9 @@ class RequestConnection(Protocol):
     transport: asyncio.Transport | None
     caller: tuple[Policy, Caller] | None
 
+    def send(self, request: ClientRequest, reply: Reply) -> None:
+        """Send an answer, unless it has gone out already."""
+
     async def drain(self) -> None:
         """Wait until the client has taken enough of what was written.
 
@@ -205,6 +208,12 @@ class ClientRequest:
         if in_chunks:
             self._write(b"0\r\n\r\n")
         reply.is_sent = True
+
+    def answer(self, reply: Reply) -> None:
+        """Answer before the request is over: the client doesn't wait for what is still to be done for it."""
+        self.has_begun = True
+        if self._connection is not None:
+            self._connection.send(self, reply)
 
     def begin(self, head: bytes) -> None:
         """Begin the answer with these bytes."""

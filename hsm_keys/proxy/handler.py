@@ -194,7 +194,9 @@ class Handler:
         try:
             async with running:
                 if not subject.is_sent:
-                    return _handed_out(await signing.headers())
+                    handed_out = _handed_out(await signing.headers())
+                    request.answer(handed_out)
+                    return handed_out
                 if request.is_websocket:
                     return await self._upstream.relay(request, signing, running, self._session(caller, subject.path))
                 return await self._upstream.forward(request, body, signing, hold.hear if hold else None)

@@ -90,10 +90,11 @@ class Answer:
         headers: Its headers, in their order; trailers aren't among them.
         body: What has come of the body and wasn't taken yet.
         is_whole: Whether all has come.
-        at: When its head had come (``time.perf_counter``).
+        sent_at: When its request was sent (``time.perf_counter``).
+        at: When its head had come.
     """
 
-    __slots__ = ("_link", "at", "body", "headers", "is_whole", "reason", "status")
+    __slots__ = ("_link", "at", "body", "headers", "is_whole", "reason", "sent_at", "status")
 
     def __init__(self, link: Link) -> None:
         self.status = 0
@@ -101,6 +102,7 @@ class Answer:
         self.headers: list[tuple[str, str]] = []
         self.body = bytearray()
         self.is_whole = False
+        self.sent_at = time.perf_counter()
         self.at = 0.0
         self._link = link
 

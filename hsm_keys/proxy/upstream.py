@@ -169,7 +169,8 @@ class Upstream:
             request: The client's.
             body: Its body; None if it has none.
             signing: Signs it, when there is a connection.
-            hear: Called with status, Content-Encoding and body of Kalshi's answer before it is passed on.
+            hear: Called with status, Content-Encoding and body of Kalshi's answer once it was passed on, and before
+                anybody's next request is read.
 
         Raises:
             ClientGoneError: If the client has gone; nothing was sent then.
@@ -179,12 +180,15 @@ class Upstream:
             answer = await self._sent(request, body, signing)
             if isinstance(answer, Reply):
                 return answer
-            with answer:
-                if answer.status < HTTPStatus.OK:  # a switch of protocols, for which nobody asked
-                    return refusal(502, "outcome_unknown", "Kalshi's answer isn't one")
-                if answer.status == HTTPStatus.UNAUTHORIZED and await signing.is_worth_another(answer.status):
-                    continue
-                return await _pass_on(request, answer, self._read_s, hear)
+            try:
+                with answer:
+                    if answer.status < HTTPStatus.OK:  # a switch of protocols, for which nobody asked
+                        return refusal(502, "outcome_unknown", "Kalshi's answer isn't one")
+                    if answer.status == HTTPStatus.UNAUTHORIZED and await signing.is_worth_another(answer.status):
+                        continue
+                    return await _pass_on(request, answer, self._read_s, hear)
+            finally:
+                self._metrics.answered(str(answer.status)).observe(answer.at - answer.sent_at)
 
     async def _sent(self, request: ClientRequest, body: bytes | None, signing: RequestSigning) -> Answer | Reply:
         """Return Kalshi's answer, of which the head was read, or a refusal in its place."""
@@ -193,20 +197,19 @@ class Upstream:
         except (aiohttp.ClientError, ConnectionError) as error:
             self._metrics.answered("none").observe(0.0)
             return _unreached(error, "network", "Kalshi can't be reached ({}); nothing was sent")
-        started, status, answered_at = time.perf_counter(), "none", 0.0
+        started = time.perf_counter()
         begun = request.head.to_kalshi
         if not begun:
             target = request.raw_path.removesuffix("?")
             begun = head_begun(request.method, target, self._links.host, to_kalshi(request.headers))
             request.head.to_kalshi = begun
         try:
-            answer = await link.exchange(with_rest(begun, request.method, signed.items(), body))
-            status, answered_at = str(answer.status), answer.at
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            return _unreached(error, "outcome_unknown", "Kalshi didn't answer ({}); it may have done the work")
-        finally:
-            self._metrics.answered(status).observe((answered_at or time.perf_counter()) - started)
-        return answer
+            return await link.exchange(with_rest(begun, request.method, signed.items(), body))
+        except BaseException as error:
+            self._metrics.answered("none").observe(time.perf_counter() - started)
+            if isinstance(error, (TimeoutError, aiohttp.ClientError, OSError)):
+                return _unreached(error, "outcome_unknown", "Kalshi didn't answer ({}); it may have done the work")
+            raise
 
     @staticmethod
     async def _signed_link(links: Links, sign: Sign) -> tuple[Link, dict[str, str]]:
@@ -380,6 +383,7 @@ async def _pass_on(request: ClientRequest, answer: Answer, stalled_s: float, hea
             begun = await answer.read(_HEARD_LIMIT)
             if len(begun) <= _HEARD_LIMIT:
                 reply.body = begun
+                request.answer(reply)
                 if hear is not None:
                     hear(answer.status, reply.headers.get(hdrs.CONTENT_ENCODING, ""), reply.body)
                 return reply

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -268,9 +269,15 @@ def test_headers_are_kept_while_orders_are_sent(monkeypatch: pytest.MonkeyPatch)
         token = Token(None)
         switch = made(Kalshi(), token, Judge())
         for _ in range(3):
+            await asyncio.sleep(0.03)
             switch.order_sent()
+            last = time.monotonic()
             assert token.keeps == [("DELETE", ORDERS)]
-        await token.quiet.wait()
+        async with asyncio.timeout(20):
+            await token.quiet.wait()
+        assert time.monotonic() - last >= 0.05
+        switch.order_sent()
+        assert token.keeps == 2 * [("DELETE", ORDERS)]
         await switch.close()
 
     asyncio.run(run())

@@ -34,9 +34,13 @@ class Wire(asyncio.Transport):
         self.ended = self.aborted = False
         self.reads = True
 
+    def written(self) -> None:
+        """Hear that something was written."""
+
     def write(self, data: Any) -> None:
         assert not self.ended
         self.sent += data
+        self.written()
 
     def can_write_eof(self) -> bool:
         return True
