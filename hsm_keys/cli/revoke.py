@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hsm_keys.cli.settings import Settings
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.kalshi.models import ApiKey
-    from hsm_keys.lifecycle.revoke import Revocation
+    from hsm_keys.lifecycle.revocation_plan import Revocation
     from hsm_keys.stores.base import KeyStore
 
 __all__ = ["revoke"]
@@ -54,6 +54,7 @@ def revoke(
     goes on from there.
     """
     from hsm_keys.kalshi.account import Account
+    from hsm_keys.lifecycle.revocation_plan import RevocationPlanner
     from hsm_keys.lifecycle.revoke import Revoker, discard, finish_scheduled
 
     if never_registered and not destroy:
@@ -72,10 +73,11 @@ def revoke(
                 raise no_manager(connect, [store])
             else:
                 with connect(signer) as management:
-                    revoker = Revoker(store, Account(management, connect), report)
-                    plan = revoker.plan(name, destroy=destroy, force=force, never_registered=never_registered)
+                    account = Account(management, connect)
+                    planner = RevocationPlanner(store, account, report)
+                    plan = planner.plan(name, destroy=destroy, force=force, never_registered=never_registered)
                     confirm(_consequences(plan, store, management), yes=yes, report=report)
-                    outcome = revoker.carry_out(plan)
+                    outcome = Revoker(store, account, report).carry_out(plan)
         if settings.as_json:
             print_json(outcome.as_dict())
         else:

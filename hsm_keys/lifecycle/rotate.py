@@ -9,11 +9,10 @@ and another one aborts, at most one goes on, and neither ends what the other one
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hsm_keys.errors import (
-    KeyBusyError,
     KeyExistsError,
     KeyNotFoundError,
     KeyNotRegisteredError,
@@ -24,38 +23,30 @@ from hsm_keys.inspecting.proof_of_possession import (
     Standing,
     accepts,
     can_sign,
-    find_registration,
-    is_going,
     prove_registration,
     standing_of,
 )
-from hsm_keys.kalshi.account import unclaimed
-from hsm_keys.lifecycle.ending import end_api_key, settle
+from hsm_keys.lifecycle.ending import settle
 from hsm_keys.lifecycle.late_registration import (
     check_no_other_registration,
-    check_none_since,
-    find_last_registration,
-    find_late_registration,
 )
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.registering import Registrar
 from hsm_keys.lifecycle.rights import check_manages
-from hsm_keys.lifecycle.rotation_marks import Stage, finish_renames, in_hand, is_stray, is_surplus, parts, same
+from hsm_keys.lifecycle.rotation_ends import RotationEnds
+from hsm_keys.lifecycle.rotation_marks import Stage, id_of, is_surplus, parts, renamed, same
+from hsm_keys.lifecycle.rotation_recovery import RotationRecovery, overtaken
 from hsm_keys.lifecycle.successor_rights import check_same_rights, listing_of, wanted_like
-from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.abilities import RenamesKeys
-from hsm_keys.stores.key_names import ABORTING, ENDING, FINISHING, RETIRED, ROTATION, SUCCESSOR, check_new_name
+from hsm_keys.stores.key_names import ABORTING, FINISHING, RETIRED, ROTATION, SUCCESSOR, check_new_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from hsm_keys.kalshi.account import Account
-    from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = ["Rotation", "Rotator"]
-
-_KEPT_ID_LENGTH: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +80,8 @@ class Rotator:
         self._account = account
         self._report = report
         self._registrar = Registrar(store, account, report)
+        self._ends = RotationEnds(store, account, report)
+        self._recovery = RotationRecovery(store, account, report, registrar=self._registrar, ends=self._ends)
 
     def advance(self, name: str) -> Rotation:
         """Take a rotation from nothing, or from where it stopped, to where the successor has the name.
@@ -103,7 +96,7 @@ class Rotator:
             KalshiError: If Kalshi refuses; the old key keeps its name and works.
         """
         with exclusive(self._store, check_new_name(name)):
-            stage = self._stage(name)
+            stage = self._recovery.stage(name)
             if not stage.handed_over:
                 stage = self._hand_over(name, stage)
             return self._in_grace(stage)
@@ -119,7 +112,7 @@ class Rotator:
             KeyProblemError: If there is no rotation of that name to finish.
         """
         with exclusive(self._store, check_new_name(name)):
-            stage = self._stage(name)
+            stage = self._recovery.stage(name)
             if not stage.under_way:
                 raise KeyProblemError(
                     f"no rotation of {name!r} is under way", hint=f"begin one: hsm-keys rotate {name}"
@@ -130,9 +123,9 @@ class Rotator:
                 self._report(f"ended a successor of {name!r} that another machine had begun to make")
             rotation = self._in_grace(stage)
             if rotation.retired is not None:
-                prove_registration(self._account.connect, rotation.key, _id_of(rotation.key))
+                prove_registration(self._account.connect, rotation.key, id_of(rotation.key))
                 old = self._condemned(name, rotation.retired, FINISHING, keeps=rotation.key)
-                self._end(old, keep_old=keep_old, name=name)
+                self._ends.end_old(old, keep_old=keep_old, name=name)
         return Rotation(rotation.key, rotation.custody, None, "done")
 
     def _condemned(self, name: str, key: StoredKey, mark: str, *, keeps: StoredKey) -> StoredKey:
@@ -148,16 +141,13 @@ class Rotator:
             KeyBusyError: If another machine is about to give the name away. The mark stays: by now a third run may rely
                 on it.
         """
-        condemned = self._renamed(key, name + mark)
+        condemned = renamed(self._store, key, name + mark)
         keys = {each.name: each for each in self._store.keys()}
         others = [each for other in ROTATION if other != mark and (each := keys.get(name + other)) is not None]
         # A store may still show the key under the name that it had: another run was killed before it took that away.
         if not same(keys.get(name), keeps) or not all(same(each, condemned) for each in others):
-            raise _overtaken(name)
+            raise overtaken(name)
         return condemned
-
-    def _renamed(self, key: StoredKey, name: str) -> StoredKey:
-        return key if key.name == name else RenamesKeys.of(self._store).rename(key, name)
 
     def abort(self, name: str) -> Rotation:
         """Go back: the old key has its name again, the successor is ended at Kalshi and destroyed.
@@ -166,10 +156,10 @@ class Rotator:
             KeyProblemError: If there is nothing to go back from, or the old key doesn't work any more.
         """
         with exclusive(self._store, check_new_name(name)):
-            stage = self._stage(name)
+            stage = self._recovery.stage(name)
             if stage.current is not None and not stage.under_way and self._store.clear(name + SUCCESSOR):
                 self._report(f"ended a successor of {name!r} that had not got its name yet")
-                prove_registration(self._account.connect, stage.current, _id_of(stage.current))
+                prove_registration(self._account.connect, stage.current, id_of(stage.current))
                 return Rotation(stage.current, examine_custody(stage.current), None, "aborted")
             if stage.finishing and not self._only_old_lives(stage):
                 raise KeyProblemError(
@@ -177,13 +167,13 @@ class Rotator:
                     hint=f"run it again: hsm-keys rotate {name} --finish",
                 )
             old, new = self._ends_of(name, stage)
-            prove_registration(self._account.connect, old, _id_of(old))  # else nothing would be left that works
+            prove_registration(self._account.connect, old, id_of(old))  # else nothing would be left that works
             if stage.retired is not None:
                 settle()  # somebody may have begun to end it: a deletion is carried out, or known, a moment later
-                prove_registration(self._account.connect, old, _id_of(old))
+                prove_registration(self._account.connect, old, id_of(old))
                 old, new = RenamesKeys.of(self._store).hand_over(name, taker=old, leaver=new, mark=ABORTING)
                 self._report(f"gave {name!r} back to API key {old.api_key_id}")
-            self._end_successor(self._condemned(name, new, ABORTING, keeps=old))
+            self._ends.end_successor(self._condemned(name, new, ABORTING, keeps=old))
             return Rotation(old, examine_custody(old), None, "aborted")
 
     def _only_old_lives(self, stage: Stage) -> bool:
@@ -194,84 +184,8 @@ class Rotator:
         old, new = stage.retired, stage.successor or stage.current
         if old is None or new is None or not can_sign(old) or not can_sign(new) or same(old, new):
             return False
-        dead = standing_of(self._account.connect, new, _id_of(new)) is Standing.UNKNOWN
-        return dead and accepts(self._account.connect, old, _id_of(old))
-
-    def _stage(self, name: str) -> Stage:
-        for key in in_hand(self._store, name):
-            check_environment(key.name, key.environment, self._account.environment)
-        for mark in ("", *ROTATION):
-            self._store.mend(name + mark)
-        finish_renames(self._store, name)
-        keys = {key.name: key for key in self._store.keys()}
-        current, successor, retired = parts(keys, name)
-        if successor is not None and is_going(successor):  # whoever ended it was killed: all that is left is the name
-            self._destroy(successor, f"the successor {successor.name!r}")
-        elif successor is not None and is_surplus(current, successor, retired):
-            self._end_successor(self._renamed(successor, name + ABORTING))
-        elif current is not None and is_stray(current, successor, retired):
-            self._end_stray(name, current)
-        if retired is not None and retired.api_key_id is None and can_sign(retired):  # it was registered
-            self._registrar.bind_again(retired)
-        stage = Stage.read(self._store, name)
-        twin = stage.twin
-        if twin is not None:
-            RenamesKeys.of(self._store).rename(twin, name)
-            self._report(f"took the name {twin.name!r} away again: it led to the key of {name!r}")
-            stage = Stage.read(self._store, name)
-        if self._marked_late(stage):
-            stage = replace(stage, current=stage.retired)
-        if stage.current is None or stage.current.name == name:
-            return stage
-        self._give_back(name, stage.current)
-        return Stage.read(self._store, name)
-
-    def _give_back(self, name: str, key: StoredKey) -> None:
-        """Give a key its name back: the one that was to get it has ended.
-
-        Raises:
-            KeyProblemError: If the end of this one had begun, too, and Kalshi doesn't take it any more.
-        """
-        # A finish may have marked it while another machine's abort gave the name back to it: then it lives.
-        if key.name.endswith(FINISHING) and not accepts(self._account.connect, key, _id_of(key)):
-            raise KeyProblemError(
-                f"all that is left of {name!r} is {key.name!r}, and Kalshi doesn't take it any more",
-                hint=f"end it: hsm-keys revoke {key.name} --destroy",
-            )
-        RenamesKeys.of(self._store).rename(key, name)
-
-    def _end_stray(self, name: str, stray: StoredKey) -> None:
-        """End a key that another machine made while the name was handed over.
-
-        Raises:
-            KeyProblemError: If Kalshi knows it: somebody may use it.
-            KeyBusyError: If another machine has registered it meanwhile.
-        """
-        claimed = {key.api_key_id for key in self._store.keys()}
-        listing = find_late_registration(self._account, stray, claimed)
-        if listing is not None:
-            raise KeyProblemError(
-                f"another key called {name!r} was made while a rotation handed the name over, and Kalshi knows it as "
-                f"API key {listing.api_key_id}; nothing was done",
-                hint=f"if nobody uses it: hsm-keys revoke {listing.api_key_id}, then the same command again",
-            )
-        condemned = self._renamed(stray, name + ENDING)
-        if condemned.api_key_id is not None:
-            self._renamed(condemned, name)
-            raise _overtaken(name)
-        self._end_successor(condemned)
-
-    def _marked_late(self, stage: Stage) -> bool:
-        """Tell whether a finish marked the old key that an abort had given its name back, and another rotation begun.
-
-        The finish itself gives way then. Nobody gives the name to a successor that Kalshi doesn't know.
-        """
-        old, new = stage.retired, stage.successor
-        if old is None or new is None or stage.current is not None or not stage.finishing or new.api_key_id is not None:
-            return False
-        if not can_sign(old) or not accepts(self._account.connect, old, _id_of(old)):
-            return False
-        return not can_sign(new) or find_registration(self._account.connect, new, self._unclaimed()) is None
+        dead = standing_of(self._account.connect, new, id_of(new)) is Standing.UNKNOWN
+        return dead and accepts(self._account.connect, old, id_of(old))
 
     def _ends_of(self, name: str, stage: Stage) -> tuple[StoredKey, StoredKey]:
         """Return the old and the new key of a rotation under way."""
@@ -291,14 +205,14 @@ class Rotator:
                 hint=f"run it again: hsm-keys rotate {name} --abort",
             )
         self._check_names_free(name, stage)
-        check_no_other_registration(self._account.connect, old, self._unclaimed(), old.api_key_id)
+        check_no_other_registration(self._account.connect, old, self._ends.unclaimed(), old.api_key_id)
         new = stage.successor
         if new is not None and new.api_key_id is None and stage.retired is not None:
             new = self._registered_again(name, new, old)
         elif new is None or new.api_key_id is None:
             new = self._successor(name, old, new)
         else:
-            prove_registration(self._account.connect, new, _id_of(new))
+            prove_registration(self._account.connect, new, id_of(new))
         check_same_rights(name, old, new, self._account.list_now())
         mark = FINISHING if stage.finishing else RETIRED
         taken, left = RenamesKeys.of(self._store).hand_over(name, taker=new, leaver=old, mark=mark)
@@ -354,7 +268,7 @@ class Rotator:
             return
         if made and successor is not None and same(successor, new) and is_surplus(current, successor, retired):
             self._store.destroy(new)
-        raise _overtaken(name)
+        raise overtaken(name)
 
     def _in_grace(self, stage: Stage) -> Rotation:
         current = stage.current
@@ -363,62 +277,3 @@ class Rotator:
         if current.api_key_id is None and stage.retired is not None:
             current = self._registered_again(current.name, current, stage.retired)
         return Rotation(current, prove_custody(current), stage.retired, "grace")
-
-    def _end(self, old: StoredKey, *, keep_old: bool, name: str) -> None:
-        api_key_id = self._last_id(old)
-        listed = self._account.list_now()
-        if not keep_old:
-            check_no_other_registration(self._account.connect, old, self._unclaimed(listed), api_key_id)
-        if api_key_id is not None:
-            left = end_api_key(self._account, api_key_id, old, self._report)
-            if not keep_old:
-                check_none_since(self._account.connect, old, listed, left, old.api_key_id)
-        if keep_old:
-            name_of_kept = f"{name}+kept-{(api_key_id or 'unknown')[:_KEPT_ID_LENGTH]}"
-            old_kept = RenamesKeys.of(self._store).rename(old, name_of_kept)
-            self._report(f"kept the old private half as {old_kept.name!r}")
-        else:
-            self._destroy(old, "the old private half")
-
-    def _end_successor(self, new: StoredKey) -> None:
-        """End a successor whose name says so: nobody registers it any more, or gives it the name."""
-        api_key_id = self._last_id(new)
-        listed = self._account.list_now()
-        if can_sign(new):  # Kalshi may have carried the registration out twice; first the id that is kept nowhere
-            connect = self._account.connect
-            while other := find_registration(connect, new, unclaimed(self._unclaimed(listed), [api_key_id])):
-                listed = end_api_key(self._account, other, new, self._report)
-        if api_key_id is not None:
-            left = end_api_key(self._account, api_key_id, new, self._report)
-            check_none_since(self._account.connect, new, listed, left, new.api_key_id)
-        self._destroy(new, f"the successor {new.name!r}")
-
-    def _last_id(self, key: StoredKey) -> str | None:
-        """Return the API key id of a pair that is to end; its registration may have been on its way."""
-        if key.api_key_id is not None or is_going(key):
-            return key.api_key_id
-        claimed = {kept.api_key_id for kept in self._store.keys()}
-        listing = find_last_registration(self._account, key, claimed, self._report)
-        return listing.api_key_id if listing else None
-
-    def _unclaimed(self, listed: Sequence[ApiKey] | None = None) -> list[ApiKey]:
-        """Return Kalshi's list without the API keys that the store's keys are bound to."""
-        listed = self._account.list_now() if listed is None else listed
-        return unclaimed(listed, (key.api_key_id for key in self._store.keys()))
-
-    def _destroy(self, key: StoredKey, what: str) -> None:
-        self._store.destroy(key)
-        days = self._store.deletion_days
-        self._report(f"scheduled the deletion of {what}, in {days} days" if days else f"destroyed {what}")
-
-
-def _overtaken(name: str) -> KeyBusyError:
-    return KeyBusyError(
-        f"somebody else is rotating {name!r} at this moment", hint="look with `hsm-keys list`, then run it again"
-    )
-
-
-def _id_of(key: StoredKey) -> str:
-    if key.api_key_id is None:
-        raise KeyNotRegisteredError(f"the key {key.name!r} has no API key id")
-    return key.api_key_id

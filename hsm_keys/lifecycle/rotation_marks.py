@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hsm_keys.errors import ForeignKeyError, KeyNotFoundError, KeyProblemError
+from hsm_keys.errors import ForeignKeyError, KeyNotFoundError, KeyNotRegisteredError, KeyProblemError
 from hsm_keys.inspecting.proof_of_possession import can_sign
 from hsm_keys.stores.abilities import RenamesKeys
 from hsm_keys.stores.key_names import ABORTING, FINISHING, RETIRED, ROTATION, SUCCESSOR
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.stores.base import KeyStore, StoredKey
 
-__all__ = ["Stage", "finish_renames", "in_hand", "is_stray", "is_surplus", "parts", "same"]
+__all__ = ["Stage", "finish_renames", "id_of", "in_hand", "is_stray", "is_surplus", "parts", "renamed", "same"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +148,11 @@ def same(one: StoredKey | None, other: StoredKey | None) -> bool:
     return one.public_key() == other.public_key()
 
 
+def renamed(store: KeyStore, key: StoredKey, name: str) -> StoredKey:
+    """Return a key under a name, which it may have already."""
+    return key if key.name == name else RenamesKeys.of(store).rename(key, name)
+
+
 def is_surplus(current: StoredKey | None, successor: StoredKey, retired: StoredKey | None) -> bool:
     """Tell whether a machine made a successor while another one's got the name."""
     handed_over = current is not None and retired is not None and not same(current, retired)
@@ -170,3 +175,14 @@ def finish_renames(store: KeyStore, name: str) -> None:
         key, condemned = keys.get(name + before), keys.get(name + after)
         if key is not None and condemned is not None and can_sign(key) and same(key, condemned):
             RenamesKeys.of(store).rename(key, name + after)
+
+
+def id_of(key: StoredKey) -> str:
+    """Return the API key id that a key is bound to.
+
+    Raises:
+        KeyNotRegisteredError: If there is none.
+    """
+    if key.api_key_id is None:
+        raise KeyNotRegisteredError(f"the key {key.name!r} has no API key id")
+    return key.api_key_id

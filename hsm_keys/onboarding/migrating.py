@@ -14,7 +14,7 @@ from hsm_keys.inspecting.proof_of_possession import Standing, prove_registration
 from hsm_keys.kalshi.account import Account
 from hsm_keys.kalshi.errors import ForbiddenError
 from hsm_keys.lifecycle.ending import end_api_key
-from hsm_keys.lifecycle.revoke import Revoker
+from hsm_keys.lifecycle.revocation_plan import RevocationPlanner
 from hsm_keys.lifecycle.rights import manages_keys, scopes_of
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.environments import check_environment
@@ -169,7 +169,7 @@ class Successor:
         """
         api_key_id, account = str(pem.api_key_id), Account(management, self._connect)
         if standing is Standing.TAKEN:
-            Revoker(store, account, self._report).plan(api_key_id, destroy=False, force=False)
+            RevocationPlanner(store, account, self._report).plan(api_key_id, destroy=False, force=False)
             end_api_key(account, api_key_id, pem, self._report)
             return
         end_api_key(account, api_key_id, pem, _say_nothing)  # it would say that the key lived here

@@ -16,6 +16,7 @@ from hsm_keys.lifecycle.enroll import enroll
 from hsm_keys.lifecycle.generate import Generator
 from hsm_keys.lifecycle.made_by_kalshi import KalshiGenerator
 from hsm_keys.lifecycle.registering import ApiKeyRequest
+from hsm_keys.lifecycle.revocation_plan import RevocationPlanner
 from hsm_keys.lifecycle.revoke import Revoker
 from hsm_keys.lifecycle.rotate import Rotator
 from hsm_keys.sandbox import SandboxServer, parse_fault
@@ -101,12 +102,15 @@ def run_revoke(person: Person) -> None:
     with open_kms(URI) as store:
         key = store.key("prod")
         with person.connect(key.signer()) as management:
-            revoker = Revoker(store, Account(management, person.connect), lambda _: None)
-            done = revoker.carry_out(revoker.plan("prod", destroy=True, force=True))
+            parts = store, Account(management, person.connect), person.said.append
+            plan = RevocationPlanner(*parts).plan("prod", destroy=True, force=True)
+            done = Revoker(*parts).carry_out(plan)
         assert (done.name, done.private_half) == ("prod", "deletion scheduled")
         make_left_over(store)
-        with person.management() as management, pytest.raises(KeyNotFoundError):
-            Revoker(store, Account(management, person.connect), lambda _: None).plan("prod", destroy=True, force=False)
+        with person.management() as management:
+            planner = RevocationPlanner(store, Account(management, person.connect), person.said.append)
+            with pytest.raises(KeyNotFoundError):
+                planner.plan("prod", destroy=True, force=False)
 
 
 def run_sign() -> None:

@@ -25,6 +25,7 @@ from hsm_keys.lifecycle.generate import Generator
 from hsm_keys.lifecycle.made_by_kalshi import KalshiGenerator
 from hsm_keys.lifecycle.registering import ApiKeyRequest
 from hsm_keys.lifecycle.repairing import fix
+from hsm_keys.lifecycle.revocation_plan import RevocationPlanner
 from hsm_keys.lifecycle.revoke import Revoked, Revoker
 from hsm_keys.lifecycle.rotate import Rotator
 from hsm_keys.lifecycle.rotation_marks import Stage
@@ -71,8 +72,8 @@ class Sharing(Person):
 
     def revoke(self, word: str, *, destroy: bool = True) -> Revoked:
         with self.management() as management:
-            revoker = Revoker(self.store, Account(management, self.connect), self.said.append)
-            return revoker.carry_out(revoker.plan(word, destroy=destroy, force=False))
+            parts = self.store, Account(management, self.connect), self.said.append
+            return Revoker(*parts).carry_out(RevocationPlanner(*parts).plan(word, destroy=destroy, force=False))
 
     def find(self) -> list[Finding]:
         with self.management() as management:

@@ -24,6 +24,7 @@ from hsm_keys.kalshi.errors import ForbiddenError, UnauthorizedError
 from hsm_keys.kalshi.models import ApiKey
 from hsm_keys.lifecycle.ending import end_api_key
 from hsm_keys.lifecycle.locking import exclusive
+from hsm_keys.lifecycle.revocation_plan import RevocationPlanner
 from hsm_keys.lifecycle.revoke import Revoked, Revoker
 from hsm_keys.lifecycle.rights import manages_keys, may_manage
 from hsm_keys.sandbox import parse_fault
@@ -68,10 +69,10 @@ class Revoking(Person):
         signer: RequestSigner | None = None,
     ) -> Revoked:
         with self.connect(signer or self.bootstrap) as management:
-            revoker = Revoker(self.store, Account(management, self.connect), self.said.append)
-            return revoker.carry_out(
-                revoker.plan(word, destroy=destroy, force=force, never_registered=never_registered)
-            )
+            parts = self.store, Account(management, self.connect), self.said.append
+            planner = RevocationPlanner(*parts)
+            plan = planner.plan(word, destroy=destroy, force=force, never_registered=never_registered)
+            return Revoker(*parts).carry_out(plan)
 
     def deletes(self) -> list[int | None]:
         return [seen.status for seen in self.sandbox.requests if seen.method == "DELETE"]
@@ -139,8 +140,8 @@ def test_a_store_name_wins_and_the_choice_is_explained(person: Revoking) -> None
     key = person.add("prod")
     namesake = person.sandbox.add_key("prod", PEM_OF_SOMEBODY_ELSE)
     with person.management() as management:
-        revoker = Revoker(person.store, Account(management, person.connect), person.said.append)
-        plan = revoker.plan("prod", destroy=False, force=False)
+        planner = RevocationPlanner(person.store, Account(management, person.connect), person.said.append)
+        plan = planner.plan("prod", destroy=False, force=False)
     assert plan.target.api_key_id == key.api_key_id
     assert namesake.api_key_id in plan.target.explanation
     assert person.deletes() == []
@@ -364,13 +365,13 @@ def test_a_pair_that_is_registered_twice_is_not_destroyed_under_the_other(person
 def test_a_key_that_changed_after_the_question_is_left_alone(person: Revoking) -> None:
     key = person.store.generate("prod", KeyType.ED25519)
     with person.management() as management:
-        revoker = Revoker(person.store, Account(management, person.connect), person.said.append)
-        plan = revoker.plan("prod", destroy=True, force=False, never_registered=True)
+        parts = person.store, Account(management, person.connect), person.said.append
+        plan = RevocationPlanner(*parts).plan("prod", destroy=True, force=False, never_registered=True)
         person.store.bind(
             key, person.sandbox.add_key("prod", key.public_pem()).api_key_id, environment_name(person.sandbox.base_url)
         )  # an enroll, meanwhile
         with pytest.raises(KeyBusyError):
-            revoker.carry_out(plan)
+            Revoker(*parts).carry_out(plan)
     assert person.store.key("prod").state is KeyState.REGISTERED
 
 

@@ -20,6 +20,7 @@ from hsm_keys.lifecycle.made_by_kalshi import KalshiGenerator
 from hsm_keys.lifecycle.managing import find_manager
 from hsm_keys.lifecycle.registering import ApiKeyRequest
 from hsm_keys.lifecycle.repairing import fix
+from hsm_keys.lifecycle.revocation_plan import RevocationPlanner
 from hsm_keys.lifecycle.revoke import Revoker
 from hsm_keys.lifecycle.rotate import Rotator
 from hsm_keys.lifecycle.to_file import generate_to_file
@@ -66,13 +67,17 @@ def revoker(side: Side, client: KalshiClient) -> Revoker:
     return Revoker(side.store, Account(client, side.connect), side.said.append)
 
 
+def planner(side: Side, client: KalshiClient) -> RevocationPlanner:
+    return RevocationPlanner(side.store, Account(client, side.connect), side.said.append)
+
+
 def rotator(side: Side, client: KalshiClient) -> Rotator:
     return Rotator(side.store, Account(client, side.connect), side.said.append)
 
 
 def revoke(side: Side, word: str, *, destroy: bool, never_registered: bool = False) -> None:
     with side.management() as client:
-        plan = revoker(side, client).plan(word, destroy=destroy, force=True, never_registered=never_registered)
+        plan = planner(side, client).plan(word, destroy=destroy, force=True, never_registered=never_registered)
         revoker(side, client).carry_out(plan)
 
 
@@ -299,7 +304,7 @@ def test_a_gateway_in_kalshis_place_ends_nothing(sides: tuple[Side, Side], gatew
     boss = key.signer() if alone else None
     with standing_in(a.sandbox, GATEWAYS[gateway]):
         for work in (
-            lambda client: revoker(a, client).carry_out(revoker(a, client).plan("other", destroy=True, force=True)),
+            lambda client: revoker(a, client).carry_out(planner(a, client).plan("other", destroy=True, force=True)),
             lambda client: rotator(a, client).finish("live", keep_old=False),
             lambda client: rotator(a, client).abort("live"),
         ):
@@ -331,7 +336,7 @@ def test_a_sandbox_that_was_started_anew_ends_nothing_by_itself(sides: tuple[Sid
         with pytest.raises(HsmKeysError):
             rotate(a, way)
     with a.connect(RequestSigner(key)) as client, pytest.raises(HsmKeysError) as caught:
-        revoker(a, client).plan(f"live{RETIRED}", destroy=True, force=True)
+        planner(a, client).plan(f"live{RETIRED}", destroy=True, force=True)
     assert caught.value.exit_code in {6, 7}
     assert contents(a.store) == before
     with pytest.raises(KeyProblemError):

@@ -18,6 +18,7 @@ from hsm_keys.lifecycle.made_by_kalshi import KalshiGenerator
 from hsm_keys.lifecycle.managing import find_manager
 from hsm_keys.lifecycle.registering import ApiKeyRequest
 from hsm_keys.lifecycle.repairing import fix
+from hsm_keys.lifecycle.revocation_plan import RevocationPlanner
 from hsm_keys.lifecycle.revoke import Revoker, finish_scheduled
 from hsm_keys.lifecycle.rotate import Rotator
 from hsm_keys.lifecycle.rotation_marks import Stage
@@ -171,8 +172,9 @@ def revoke(session: Session, word: str, *, destroy: bool) -> Told:
         done = finish_scheduled(store, word, session.connect.environment, session.say) if destroy else None
         if done is None:
             management = session.managed(store, stack, avoid=word)
-            revoker = Revoker(store, Account(management, session.connect), session.say)
-            done = revoker.carry_out(revoker.plan(word, destroy=destroy, force=True, never_registered=True))
+            parts = store, Account(management, session.connect), session.say
+            plan = RevocationPlanner(*parts).plan(word, destroy=destroy, force=True, never_registered=True)
+            done = Revoker(*parts).carry_out(plan)
         return _revoked(done)
 
 

@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-import hsm_keys.lifecycle.rotate
 from hsm_keys.errors import HsmKeysError
+from hsm_keys.inspecting.proof_of_possession import prove_registration
+from hsm_keys.lifecycle import rotate, rotation_ends, rotation_marks
+from hsm_keys.lifecycle.ending import end_api_key
 from hsm_keys.lifecycle.rotate import Rotator
+from hsm_keys.lifecycle.rotation_ends import RotationEnds
+from hsm_keys.lifecycle.rotation_recovery import RotationRecovery
 from tests.simulation import commands
 from tests.simulation.doubles import STAGE, doubles
 from tests.simulation.effects import Killed, Process
@@ -131,7 +135,6 @@ def stopping(step: str, real: Callable[..., Any]) -> Callable[..., Any]:
 @contextmanager
 def stops() -> Iterator[None]:
     """Let machines stop before each step, for as long as ways are walked."""
-    module: Any = hsm_keys.lifecycle.rotate
     condemned, keys = Rotator._condemned, TokenStore.keys
 
     def condemn(self: Any, *arguments: Any, **options: Any) -> Any:
@@ -142,12 +145,14 @@ def stops() -> Iterator[None]:
             return condemned(self, *arguments, **options)
 
     with doubles(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Rotator, "_stage", stopping("look", Rotator._stage))
+        patch.setattr(RotationRecovery, "stage", stopping("look", RotationRecovery.stage))
         patch.setattr(Rotator, "_condemned", condemn)
-        patch.setattr(Rotator, "_destroy", stopping("destroy", Rotator._destroy))
-        patch.setattr(module, "prove_registration", stopping("prove", module.prove_registration))
-        patch.setattr(module, "end_api_key", stopping("delete", module.end_api_key))
-        patch.setattr(module, "RenamesKeys", type("Names", (), {"of": staticmethod(_Names)}))
+        patch.setattr(RotationEnds, "destroy", stopping("destroy", RotationEnds.destroy))
+        patch.setattr(rotate, "prove_registration", stopping("prove", prove_registration))
+        patch.setattr(rotation_ends, "end_api_key", stopping("delete", end_api_key))
+        names = type("Names", (), {"of": staticmethod(_Names)})
+        for module in (rotate, rotation_marks):
+            patch.setattr(module, "RenamesKeys", names)
         yield
 
 

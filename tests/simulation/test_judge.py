@@ -83,8 +83,8 @@ def test_a_registration_that_came_late_is_deleted_again_by_a_run_that_goes_on(mo
 
 def test_the_store_s_key_wins_over_the_one_that_kalshi_calls_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here revoke ends a namesake in the other environment, where the store has a key of that name."""
-    monkeypatch.setattr("hsm_keys.lifecycle.revoke.check_environment", lambda *_: None)
-    monkeypatch.setattr("hsm_keys.lifecycle.revoke.ours", lambda _: [])
+    monkeypatch.setattr("hsm_keys.lifecycle.revocation_plan.check_environment", lambda *_: None)
+    monkeypatch.setattr("hsm_keys.lifecycle.revocation_plan.ours", lambda _: [])
     script = _script("token", ("enroll",), Step(0, "revoke", environment="demo"), bystander=True)
     assert "somebody else's API key" in _violation(script)
 
