@@ -44,6 +44,8 @@ _COMMANDS: Final = {
     "lifecycle.rotation_ends.RotationEnds.end_old": ("finish",),
     "lifecycle.rotation_recovery": ("rotate", "abort"),
     "lifecycle.successor_rights": ("rotate",),
+    "stores.pkcs11.store": ("finish", "abort"),
+    "stores.vault.importing": ("generate",),
 }
 """In which commands the code of a module runs, or that of one of its functions; and what leads there."""
 

@@ -428,4 +428,16 @@ MUTANTS = (
         "check_alone()",
         "",
     ),
+    Mutant(
+        "stores.vault.importing",
+        "VaultImports.prepare",
+        "set_aside(records, name)",
+        "",
+    ),
+    Mutant(
+        "stores.pkcs11.store",
+        "Pkcs11Store._handed_over",
+        "or old or aborting",
+        "or retired or aborting",
+    ),
 )
