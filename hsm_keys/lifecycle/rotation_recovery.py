@@ -72,6 +72,17 @@ class RotationRecovery:
         """
         for key in in_hand(self._store, name):
             check_environment(key.name, key.environment, self._account.environment)
+        self._tidy(name)
+        stage = self._without_twin(name)
+        if self._marked_late(stage):
+            stage = replace(stage, current=stage.retired)
+        if stage.current is None or stage.current.name == name:
+            return stage
+        self._give_back(name, stage.current)
+        return Stage.read(self._store, name)
+
+    def _tidy(self, name: str) -> None:
+        """Mend the keys of a rotation, and end those that are of no use any more."""
         for mark in ("", *ROTATION):
             self._store.mend(name + mark)
         finish_renames(self._store, name)
@@ -85,17 +96,15 @@ class RotationRecovery:
             self._end_stray(name, current)
         if retired is not None and retired.api_key_id is None and can_sign(retired):  # it was registered
             self._registrar.bind_again(retired)
+
+    def _without_twin(self, name: str) -> Stage:
+        """Return how far the rotation has come, once each key has one name."""
         stage = Stage.read(self._store, name)
         twin = stage.twin
-        if twin is not None:
-            RenamesKeys.of(self._store).rename(twin, name)
-            self._report(f"took the name {twin.name!r} away again: it led to the key of {name!r}")
-            stage = Stage.read(self._store, name)
-        if self._marked_late(stage):
-            stage = replace(stage, current=stage.retired)
-        if stage.current is None or stage.current.name == name:
+        if twin is None:
             return stage
-        self._give_back(name, stage.current)
+        RenamesKeys.of(self._store).rename(twin, name)
+        self._report(f"took the name {twin.name!r} away again: it led to the key of {name!r}")
         return Stage.read(self._store, name)
 
     def _give_back(self, name: str, key: StoredKey) -> None:

@@ -148,7 +148,7 @@ MUTANTS = (
     ),
     Mutant(
         "lifecycle.rotation_recovery",
-        "RotationRecovery.stage",
+        "RotationRecovery._tidy",
         "self._store.mend(name + mark)",
         "",
     ),
