@@ -186,7 +186,7 @@ class Policy(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    version: Literal[1]
+    version: Literal[1] = 1
     clients: Annotated[dict[str, ClientPolicy], Field(min_length=1)]
     together: MoneyCaps = Field(default_factory=MoneyCaps, alias="all")
 

@@ -166,6 +166,23 @@ def test_bad_policies_are_refused(text: str, says: str) -> None:
         parse_policy(text)
 
 
+def test_a_policy_needs_no_version() -> None:
+    """What caps money can stand alone in a file."""
+    text = """
+[clients.maker]
+max_count = 100
+max_price_cents = 60
+max_order_dollars = "50"
+max_dollars_a_day = "500"
+max_open_dollars = "200"
+max_contracts_a_market = 500
+duplicate_seconds = 2
+cancel_after_silence_seconds = 10
+orders_per_minute = 60
+"""
+    assert parse_policy(text) == parse_policy("version = 1\n" + text)
+
+
 OTHER_VERSIONS = (
     "/trade-api/v3/portfolio/fills",
     "/trade-api/V2/portfolio/fills",
@@ -297,7 +314,7 @@ def test_rules_match_segments() -> None:
         ("version = 1\n[clients.a]\nallow = 'GET /**'", r"allow: has to be a list"),
         ("version = 1\n[clients.a]\nallow = ['GET /a', 5]", r"allow, number 2: a rule is a text"),
         ("version = '1'\n[clients.a]", r"version: has to be 1"),
-        ("[clients.a]", r"version: is missing"),
+        ("", r"clients: is missing"),
         ("version = 1\nclients = 5", r"clients: has to be a table"),
         ("version = 1\n[clients.a]\nmax_count = 1.5", r"max_count: has to be a whole number"),
         ("version = " + "[" * 5_000, r"is no TOML"),
