@@ -34,7 +34,7 @@ _WRITE = re.compile(
     |   ["'](?:yes|no)_price["']:\ *[0-9]""",
     re.VERBOSE,
 )
-_HISTORY = "Orders as they were before June 2026 (`POST /portfolio/orders`)"
+_HISTORY = "No limit can judge orders of the form before June 2026 (`POST /portfolio/orders`)"
 
 
 @pytest.mark.parametrize("name", [*_PAGES, *(name for name in _CODE if name not in _EXCEPTIONS)])
