@@ -18,6 +18,9 @@ __all__ = ["Command", "Group", "command", "group"]
 _WHOLE: Final = 1000
 """Characters of a short help: more than any has."""
 
+_MAY_BE_EMPTY: Final = frozenset({"--token", "--json", "--body"})
+"""Options that take an empty text for what it is: a token without a label, a body that isn't JSON."""
+
 # A private key begins with dashes, too.
 _OPTION: Final = re.compile(r"--?[a-z][a-z-]{0,30}")
 
@@ -28,10 +31,28 @@ def _checked(
     """Parse the arguments; what click says of a bad one is said without it."""
     arguments = list(args)
     try:
-        return parse(ctx, args)
+        rest = parse(ctx, args)
     except click.UsageError as error:
         reworded = _reworded(command, ctx, arguments, error)
+    else:
+        _check_none_empty(command, ctx, arguments)
+        return rest
     raise reworded
+
+
+def _check_none_empty(command: click.Command, ctx: click.Context, arguments: list[str]) -> None:
+    """Refuse an option with an empty text, as an unset variable of the shell leaves it.
+
+    It isn't as if it weren't given: what would count without it may be another store, another PIN or another folder.
+    """
+    if not any(not word or word.endswith("=") for word in arguments):
+        return
+    values, _, _ = command.make_parser(ctx).parse_args(arguments)
+    for param in command.params:
+        value = values.get(param.name or "")
+        texts = value if isinstance(value, list) else [value]
+        if isinstance(param, click.Option) and "" in texts and not _MAY_BE_EMPTY.intersection(param.opts):
+            raise click.BadParameter("it is an empty text; give it a value, or leave it out.", ctx, param)
 
 
 def _reworded(

@@ -243,7 +243,7 @@ def check_new_key(name: str, scopes: Sequence[str] = (), subaccount: int | None 
 
 
 def _checked_id(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    if not value:
+    if value is None:
         return None
     from hsm_keys.signing.api_key_ids import check_api_key_id
 
@@ -297,6 +297,8 @@ def _one_name(argument: str | None, option: str | None, metavar: str, *, require
     if argument is not None and option is not None and argument != option:
         raise click.UsageError(f"{metavar} and --name say two names: give one of them.", click.get_current_context())
     name = option if argument is None else argument
+    if name == "":
+        raise click.UsageError(f"{metavar} is an empty text: give the key's name.", click.get_current_context())
     if name is None and required:
         raise click.UsageError(f"Missing the key's name: give {metavar} or --name.", click.get_current_context())
     return name

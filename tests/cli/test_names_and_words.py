@@ -17,7 +17,7 @@ from hsm_keys.cli.custody import _colour_of
 from hsm_keys.cli.keys import _STATE_COLOURS
 from hsm_keys.cli.output import print_table, print_verdict
 from tests.support.canaries import commands, run
-from tests.support.cli import ROOT, run_json
+from tests.support.cli import ROOT, run_cli, run_json
 
 if TYPE_CHECKING:
     from hsm_keys.sandbox import SandboxServer
@@ -55,6 +55,33 @@ def test_two_names_or_none_are_usage_errors() -> None:
     assert none.code == 2
     assert "give NAME or --name" in none.text
     assert "hsm-keys sign --help" in none.text
+
+
+_TAKE_AN_EMPTY_TEXT = {"--token", "--json", "--body"}
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_an_option_with_an_empty_text_is_not_as_if_it_were_not_given(words: tuple[str, ...]) -> None:
+    texts = [param for param in COMMANDS[words].params if isinstance(param, click.Option) and not param.is_flag]
+    for option in {param.opts[-1] for param in texts} - _TAKE_AN_EMPTY_TEXT:
+        for given in ([option, ""], [f"{option}="]):
+            result = run(*words, *given)
+            assert result.code == 2, result.text
+            assert any(word in result.text for word in ("empty text", "Missing", "is not a whole number")), result.text
+
+
+@pytest.mark.parametrize("words", [["init", "--yes"], ["show"], ["public-key"], ["bench"], ["revoke", "--yes"]])
+def test_a_name_that_is_an_empty_text_names_no_key(words: list[str]) -> None:
+    result = run(*words, "")
+    assert result.code == 2
+    assert "is an empty text" in result.text
+
+
+@pytest.mark.softhsm
+def test_a_program_of_run_may_have_empty_arguments(pin: str, sandbox: SandboxServer) -> None:
+    run_json("enroll", "prod")
+    said = run_cli("run", "--name", "prod", "--", "sh", "-c", 'printf "[%s][%s]" "$1" "$2"', "x", "", "--store=")
+    assert said.stdout == "[][--store=]"
 
 
 def test_the_proxy_takes_its_key_as_the_first_word(monkeypatch: pytest.MonkeyPatch) -> None:
