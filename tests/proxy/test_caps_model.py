@@ -198,7 +198,7 @@ class Exchange(RuleBasedStateMachine):
         if hold is None:
             return
         if client == "maker":
-            self.check_duplicates(orders, outcome)
+            self.check_duplicates(orders, outcome, refused if len(orders) > 1 else [False])
         said: list[dict[str, Any]] = []
         for order, part, refuse in zip(orders, parts, refused, strict=True):
             order_id = f"o{len(self.orders) + len(said)}{order.name}"
@@ -217,12 +217,13 @@ class Exchange(RuleBasedStateMachine):
         for order in orders:
             order.live = order.live if order.rests else 0
 
-    def check_duplicates(self, orders: list[Real], outcome: str) -> None:
+    def check_duplicates(self, orders: list[Real], outcome: str, refused: list[bool]) -> None:
         keys = [key for order in orders for key in (order.name, order.likeness)]
+        there = [order for order, refuse in zip(orders, refused, strict=True) if not refuse]
         assert len(keys) == len(set(keys))
         assert all(self.now_ms - self.went_out.get(key, 0) >= DUPLICATE_MS for key in keys)
         if outcome not in {"refused", "unsent"}:
-            self.went_out |= dict.fromkeys(keys, self.now_ms)
+            self.went_out |= {key: self.now_ms for order in there for key in (order.name, order.likeness)}
 
     def new(self, client: str, side: str, count: int, price: int, *, rests: bool, reduces: bool = False) -> Real:
         self.sent += 1
