@@ -75,7 +75,7 @@ class DecisionLog:
                 self._metrics.verdict("denied", "audit").inc()
                 raise
             number = 0
-        self._metrics.verdict("allowed", "allowed").inc()
+        self._metrics.allowed += 1
         return number
 
     def write_denied(
@@ -164,11 +164,9 @@ class DecisionLog:
         method = subject.method if subject else request.method
         path = subject.path if subject else request.raw_path.partition("?")[0]
         is_handed_out = subject is not None and not subject.is_sent
-        decision: Members = _decision(
-            *who, method, path[:_LONGEST_PATH], verdict, rule, status, handed_out=is_handed_out
-        )
+        decision = _decision(*who, method, path[:_LONGEST_PATH], verdict, rule, status, handed_out=is_handed_out)
         if orders is not None and orders.exposures:
-            decision = {**decision, **_money(orders)}
+            decision = decision.and_these(_money(orders))
         outcomes, self._outcomes = self._outcomes, []
         outcomes.append(("decision", decision))
         return self._trail.append_lines(outcomes)

@@ -169,7 +169,10 @@ class Handler:
     def _is_judged(self, request: ClientRequest, caller: Caller, subject: Subject) -> bool:
         """Tell whether the body is judged, and refuse one that may be read in another way than it is judged."""
         judged = self._judge.needs_body(caller.client, subject.method, subject.path)
-        if judged and not is_plain_json(request.headers):
+        head = request.head
+        if judged and head.has_plain_json is None:
+            head.has_plain_json = is_plain_json(head.headers)
+        if judged and not head.has_plain_json:
             raise Refused(403, "body", "an order that is judged is JSON in UTF-8, and not compressed")
         return judged
 
@@ -192,7 +195,7 @@ class Handler:
 
         signing = self._signs.request(subject.method, subject.path, check)
         try:
-            async with running:
+            with running:
                 if not subject.is_sent:
                     handed_out = _handed_out(await signing.headers())
                     request.answer(handed_out)

@@ -165,7 +165,7 @@ class Judge:
             request = _read(operation, path, body or b"", query)
         except UnclearBodyError as error:
             return _denied("body", f"the body can't be judged: {error}")
-        asked, against = self._asked(client, rules, request, method=method, path=path)
+        asked, against = self._asked(client, route, request)
         refused = against or self._by_rate(client, route, request.count, now)
         if refused is not None:
             return replace(refused, request=request)
@@ -194,13 +194,11 @@ class Judge:
             return _denied("sign", "the client's rules look at what is sent, so its requests go through the proxy")
         return self._by_rate(client, route, 1, now) or _allowed(route)
 
-    def _asked(
-        self, client: str, rules: ClientPolicy, request: Request, *, method: str, path: str
-    ) -> tuple[Demand | None, Verdict | None]:
+    def _asked(self, client: str, route: Route, request: Request) -> tuple[Demand | None, Verdict | None]:
         """Return what a request asks for of the caps on money, and the refusal for what its orders are."""
-        is_judged = not rules.leaves_unjudged(method, path)
-        against = rules.order_limits.against(request.exposures) if is_judged else None
-        is_capped = is_judged and rules.is_capped
+        rules = route.rules
+        against = rules.order_limits.against(request.exposures) if route.judges_orders else None
+        is_capped = route.judges_orders and rules.is_capped
         if against is not None or not (is_capped or rules.cancels_when_silent) or not request.exposures:
             return None, _denied(*against) if against is not None else None
         try:

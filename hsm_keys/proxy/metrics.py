@@ -27,9 +27,13 @@ class Metrics:
         verdict: Gives the counter of a verdict and a rule; kept, as the library looks for it under a lock.
         answered: Gives the histogram of a status of Kalshi.
         drawn: Gives the counter of headers that were in hand ("hit"), or not ("miss").
+        allowed: How many decisions of the verdict and the rule "allowed" aren't in ``verdicts`` yet: they are added
+            when somebody asks, as a counter of the library takes as long as judging a route does.
+        hits: The same of headers that were in hand.
     """
 
     def __init__(self) -> None:
+        self.allowed = self.hits = 0
         self.registry = CollectorRegistry()
         registry = self.registry
         self.verdicts = Counter("hsm_keys_proxy_verdicts", "Decisions", ["verdict", "rule"], registry=registry)
@@ -103,10 +107,12 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return everything in Prometheus's text format."""
+        self._add_up()
         return generate_latest(self.registry)
 
     def summary(self) -> dict[str, Any]:
         """Return all of it as a person reads it: counts of decisions, times in milliseconds."""
+        self._add_up()
         summary: dict[str, Any] = {"allowed": 0, "denied": 0, "denied_by": {}}
         for sample in _samples(self.verdicts, "_total"):
             verdict, rule = sample.labels["verdict"], sample.labels["rule"]
@@ -124,6 +130,14 @@ class Metrics:
             "websockets": int(_value(self.sessions)),
             "attested_until": _moment(_value(self.attestation)),
         }
+
+    def _add_up(self) -> None:
+        allowed, self.allowed = self.allowed, 0
+        hits, self.hits = self.hits, 0
+        if allowed:
+            self.verdict("allowed", "allowed").inc(allowed)
+        if hits:
+            self.drawn("hit").inc(hits)
 
 
 def _moment(seconds: float) -> str | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from decimal import Decimal
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, assert_never
 
 from pydantic import ValidationError
@@ -33,8 +35,16 @@ if TYPE_CHECKING:
 
 __all__ = ["JUDGED_LIMIT", "OrderLimits", "Request", "UnclearBodyError", "read_request"]
 
+_NEVER: Final = "(?!)"
+"""A regular expression that nothing matches."""
+
 JUDGED_LIMIT: Final = 32 * 1024
 """Bytes of a body that is judged: a hundred orders. Judging it takes some milliseconds of the event loop."""
+
+
+_VALIDATORS: Final = {name: schema.__pydantic_validator__ for name, schema in SCHEMAS.items()}
+_AMENDMENTS: Final = frozenset({AmendOrder, PerpsAmend})
+_PERPS: Final = frozenset({PerpsOrder, PerpsAmend})
 
 
 class UnclearBodyError(ValueError):
@@ -56,14 +66,20 @@ class Request:
     @property
     def contracts(self) -> int:
         """Hundredths of a contract, of all orders together."""
-        return sum(exposure.size for exposure in self.exposures)
+        contracts = 0
+        for one in self.exposures:
+            contracts += one.size
+        return contracts
 
     @property
     def worst_case(self) -> int | None:
         """Hundredths of a cent that all orders together may cost; None where that can't be told."""
-        if any(one.perps for one in self.exposures):
-            return None
-        return sum(worst_case(one.size, one.cost) for one in self.exposures)
+        costs = 0
+        for one in self.exposures:
+            if one.perps:
+                return None
+            costs += worst_case(one.size, one.cost)
+        return costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +101,15 @@ class OrderLimits:
 
     def takes_market(self, ticker: str) -> bool:
         """Tell whether orders in a market are allowed."""
-        return self.markets is None or any(fnmatchcase(ticker, pattern) for pattern in self.markets)
+        return self.markets is None or _pattern_of(tuple(self.markets)).match(ticker) is not None
 
     def against(self, exposures: Sequence[Exposure]) -> tuple[str, str] | None:
         """Return the limit that is against one of them, and why; None if none is."""
-        return next((against for exposure in exposures if (against := self._against(exposure))), None)
+        for exposure in exposures:
+            against = self._against(exposure)
+            if against is not None:
+                return against
+        return None
 
     def _against(self, asked: Exposure) -> tuple[str, str] | None:
         if not self.takes_market(asked.market):
@@ -103,6 +123,12 @@ class OrderLimits:
         if asked.cost > self.max_price:
             return "max_price", f"a contract may cost more than {Decimal(self.max_price) / 100} cents"
         return None
+
+
+@lru_cache
+def _pattern_of(markets: Sequence[str]) -> re.Pattern[str]:
+    """Return what a ticker has to match to be of one of these markets."""
+    return re.compile("|".join(map(translate, markets)) or _NEVER)
 
 
 def read_request(operation: Operation, path: str, body: bytes, query: str = "") -> Request:
@@ -120,7 +146,7 @@ def read_request(operation: Operation, path: str, body: bytes, query: str = "") 
     if query and not (operation.name in QUERIES and QUERIES[operation.name].fullmatch(query)):
         raise UnclearBodyError("the route doesn't take what the query says")
     try:
-        return _understood(SCHEMAS[operation.name].model_validate(strict_object(body)), path)
+        return _understood(_VALIDATORS[operation.name].validate_python(strict_object(body)), path)
     except UnclearJsonError as error:
         raise UnclearBodyError(f"the body {error}") from None
     except ValidationError as error:
@@ -129,14 +155,14 @@ def read_request(operation: Operation, path: str, body: bytes, query: str = "") 
 
 def _understood(body: Body, path: str) -> Request:
     match body:
+        case CreateOrder() | PerpsOrder() | AmendOrder() | PerpsAmend():
+            return Request(exposures=(_exposure(body, path),))
         case CreateBatch(orders=orders):
             return Request(len(orders), tuple(_exposure(order, path) for order in orders))
         case CancelBatch(orders=orders):
             return Request(len(orders))
         case PerpsDecrease():
             return Request()
-        case CreateOrder() | PerpsOrder() | AmendOrder() | PerpsAmend():
-            return Request(exposures=(_exposure(body, path),))
     raise UnclearBodyError("the route has no body that this program knows")
 
 
@@ -163,8 +189,8 @@ def _exposure(order: CreateOrder | PerpsOrder | AmendOrder | PerpsAmend, path: s
         cost,
         getattr(order, "time_in_force", "good_till_canceled") == "good_till_canceled",
         order.client_order_id or "",
-        order_id_of(path) if isinstance(order, AmendOrder | PerpsAmend) else "",
-        isinstance(order, PerpsOrder | PerpsAmend),
+        order_id_of(path) if type(order) in _AMENDMENTS else "",
+        type(order) in _PERPS,
         getattr(order, "subaccount", None),
         order.price,
     )

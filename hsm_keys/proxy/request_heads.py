@@ -68,6 +68,7 @@ class RequestHead:
         is_websocket: Whether it opens a WebSocket (RFC 6455, section 4.1).
         reads_body: Who is given a body in chunks.
         subject: What the request is about, once that was read.
+        has_plain_json: Whether its body is JSON as it stands; see ``is_plain_json``. None until that was asked.
         to_kalshi: How the request to Kalshi begins, once that was spelled.
 
     Raises:
@@ -78,6 +79,7 @@ class RequestHead:
         "_is_whole",
         "chunks",
         "closes",
+        "has_plain_json",
         "headers",
         "is_websocket",
         "length",
@@ -98,6 +100,7 @@ class RequestHead:
         self.chunks: HttpRequestParser | None = None
         self.reads_body: ReadsBody | None = None
         self.subject: Subject | None = None
+        self.has_plain_json: bool | None = None
         self._is_whole = False
         if head:
             self._read()

@@ -45,15 +45,17 @@ class Route:
         rules: The client's.
         operation: What the table says of the request.
         looks_at_body: Whether a limit depends on the body: on what its orders are, or on how many there are.
+        judges_orders: Whether the limits of orders hold: the policy doesn't leave the request unjudged.
         allowed_by: Which rule allows it; "allowed" where nothing but the defaults does.
     """
 
-    __slots__ = ("_first", "_last", "allowed_by", "looks_at_body", "operation", "rules")
+    __slots__ = ("_first", "_last", "allowed_by", "judges_orders", "looks_at_body", "operation", "rules")
 
     def __init__(self, rules: ClientPolicy, method: str, path: str) -> None:
         self.rules = rules
         self.operation = find_operation(method, path)
         self.looks_at_body = _looks_at_body(rules, self.operation, path)
+        self.judges_orders = not rules.leaves_unjudged(method, path)
         by = next((rule for rule in rules.allow or () if rule.matches(self.operation.method, path)), None)
         self.allowed_by = f"allow {by.text}" if by else "allowed"
         self._first = _against_route(rules, self.operation, method, path)

@@ -49,7 +49,7 @@ class StoppedError(Exception):
 
 
 class Running:
-    """A request under way; ``async with`` around what may be stopped, which raises ``StoppedError`` then.
+    """A request under way; ``with`` around what may be stopped, which raises ``StoppedError`` then.
 
     Args:
         caller: Whose it is.
@@ -82,11 +82,11 @@ class Running:
         if self.stopped is not None:
             raise StoppedError(self.stopped)
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> None:
         self._task = asyncio.current_task()
         self._end = self._cancel
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         cancelled, self._cancelled = self._cancelled, None

@@ -32,28 +32,36 @@ __all__ = [
 ]
 
 
+_NO_COUNT: Final = 'has to be a string of at most two decimals, such as "2.50"'
+_NO_PRICE: Final = 'has to be dollars in a string of at most four decimals, such as "0.5600", and not nothing'
+
+
 def _count_or_none_at_all(value: object) -> int:
     count = whole(value, 2)
     if count is None:
-        raise ValueError('has to be a string of at most two decimals, such as "2.50"')
+        raise ValueError(_NO_COUNT)
     return count
 
 
 def _count(value: object) -> int:
-    if (count := _count_or_none_at_all(value)) == 0:
-        raise ValueError("has to be more than nothing")
+    count = whole(value, 2)
+    if not count:
+        raise ValueError(_NO_COUNT if count is None else "has to be more than nothing")
     return count
 
 
 def _any_price(value: object) -> int:
     price = whole(value, 4)
     if not price:
-        raise ValueError('has to be dollars in a string of at most four decimals, such as "0.5600", and not nothing')
+        raise ValueError(_NO_PRICE)
     return price
 
 
 def _price(value: object) -> int:
-    if (price := _any_price(value)) >= DOLLAR:
+    price = whole(value, 4)
+    if not price:
+        raise ValueError(_NO_PRICE)
+    if price >= DOLLAR:
         raise ValueError("has to be below one dollar")
     return price
 

@@ -115,7 +115,10 @@ class ProxySigner:
         if self._ahead is None or self._judge.frozen:
             return None
         taken = self._ahead.take(method, path, later=_refill_later)
-        self._metrics.drawn("miss" if taken is None else "hit").inc()
+        if taken is None:
+            self._metrics.drawn("miss").inc()
+        else:
+            self._metrics.hits += 1
         return taken
 
     def headers(self, method: str, path: str) -> dict[str, str]:

@@ -20,7 +20,10 @@ def strict_object(text: bytes) -> dict[str, Any]:
             half of a surrogate pair (RFC 8259, section 8.2).
     """
     try:
-        parsed = _DECODER.decode(text.decode("utf-8"))
+        decoded = text.decode("utf-8").strip(_WHITESPACE)
+        parsed, end = _DECODER.raw_decode(decoded)
+        if end != len(decoded):
+            raise UnclearJsonError("isn't JSON in UTF-8")
         if b"\\u" in text:
             json.dumps(parsed, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
@@ -42,4 +45,5 @@ def _refuse(_constant: str) -> Any:
     raise UnclearJsonError("isn't JSON: it holds NaN or Infinity")
 
 
+_WHITESPACE: Final = " \t\n\r"  # RFC 8259, section 2
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_distinct, parse_constant=_refuse)

@@ -161,7 +161,7 @@ def test_a_request_is_stopped_with_a_task_and_without(future_of: type[asyncio.Fu
 
     async def work() -> None:
         try:
-            async with running:
+            with running:
                 await future_of()
         except StoppedError as error:
             task = asyncio.current_task()

@@ -9,6 +9,7 @@ import pytest
 
 from hsm_keys.proxy.judge import Judge
 from hsm_keys.proxy.limits import MinuteCap, TokenBucket
+from hsm_keys.proxy.orders import OrderLimits
 from hsm_keys.proxy.paths import Rule
 from hsm_keys.proxy.policy import parse_policy
 from hsm_keys.proxy.strict_json import UnclearJsonError, strict_object
@@ -102,12 +103,40 @@ def test_what_was_taken_outlives_a_reload_for_whom_the_policy_still_names() -> N
         (b"{", "isn't JSON in UTF-8"),
         (b'{"a": "\xff"}', "isn't JSON in UTF-8"),
         (b"[" * 100_000, "isn't JSON in UTF-8"),
+        (b"{} {}", "isn't JSON in UTF-8"),
+        (b"{}\x00", "isn't JSON in UTF-8"),
+        (b"\x0b{}", "isn't JSON in UTF-8"),  # a space to Python, and none to JSON
+        (b"\xc2\xa0{}", "isn't JSON in UTF-8"),
+        (b" ", "isn't JSON in UTF-8"),
     ],
 )
 def test_json_that_is_not_clear(text: bytes, why: str) -> None:
     with pytest.raises(UnclearJsonError) as error:
         strict_object(text)
     assert str(error.value) == why
+
+
+def test_json_may_have_space_around_it() -> None:
+    assert strict_object(b' \t\r\n{"a": 1} \t\r\n') == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("markets", "ticker", "is_taken"),
+    [
+        (None, "KX-1", True),
+        ([], "KX-1", False),
+        (["KX-1"], "KX-1", True),
+        (["KX-1"], "KX-11", False),
+        (["A", "KX-*"], "KX-1", True),
+        (["A", "B*"], "KX-1", False),
+        (["A", "B*"], "AB", False),
+        (["KX.1"], "KX-1", False),
+    ],
+)
+def test_a_market_has_to_match_one_of_the_patterns_from_end_to_end(
+    markets: list[str] | None, ticker: str, is_taken: bool
+) -> None:
+    assert OrderLimits(None, None, markets).takes_market(ticker) is is_taken
 
 
 def test_a_rule_for_the_rest_is_not_one_for_a_shorter_path() -> None:

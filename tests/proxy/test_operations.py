@@ -98,6 +98,20 @@ def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
     assert of_families == {family.name for family in metrics.registry.collect()}  # nothing is left out
 
 
+def test_what_is_counted_in_numbers_is_added_when_somebody_asks() -> None:
+    metrics = Metrics()
+    metrics.verdict("allowed", "allowed").inc()
+    metrics.allowed, metrics.hits = 2, 4
+    for _ in range(2):
+        summary = metrics.summary()
+        assert (summary["allowed"], summary["presign"]) == (3, {"hit": 4})
+    metrics.allowed, metrics.hits = 1, 1
+    for _ in range(2):
+        text = metrics.text().decode()
+        assert 'hsm_keys_proxy_verdicts_total{rule="allowed",verdict="allowed"} 4.0' in text
+        assert 'hsm_keys_proxy_presign_total{outcome="hit"} 5.0' in text
+
+
 def test_a_client_cannot_make_metrics_grow(start: Start) -> None:
     address = free_address()
     proxy = start('[clients.default]\nallow = ["GET /portfolio/balance"]', metrics=address)

@@ -259,7 +259,7 @@ def test_a_session_leaves_nothing_to_the_garbage_collector() -> None:
 
     async def session() -> list[weakref.ref[object]]:
         running = Running(Caller("bot"))
-        async with running:
+        with running:
             here, there = (End(Socket(), asyncio.Protocol(), lambda _end: None) for _ in range(2))
             relay = Relay(here, there, cast("JudgedSession", SimpleNamespace(passed=bytes)))
             running.end_by(relay.part)
