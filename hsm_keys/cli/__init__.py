@@ -29,21 +29,21 @@ _RULED: Final = {backend.command: backend for backend in backends() if isinstanc
 
 _COMMANDS: Final = {
     "init": ("init", "Set up a first key: token, key, registration, profile."),
-    "enroll": ("enroll", "Make a key in the store, register its public half, prove both."),
+    "enroll": ("enroll", "Make a key in the store, register it at Kalshi, prove both."),
     "migrate": ("migrate", "Move a bot from a PEM to a key in the store."),
     "adopt": ("enroll", "Bind an API key id that was registered by hand."),
-    "rotate": ("rotate", "Put a new key in the place of one, without a gap."),
+    "rotate": ("rotate", "Replace a key with a new one, without an interruption."),
     "generate": ("generate", "Let Kalshi make a key, and put it into the store."),
-    "doctor": ("doctor", "Look for what is wrong with the set-up."),
-    "custody": ("custody", "Report for auditors where every private half is."),
-    "list": ("keys", "List Kalshi's keys and the store's, joined."),
+    "doctor": ("doctor", "Find problems of the set-up."),
+    "custody": ("custody", "Report, for auditors, where each private half is."),
+    "list": ("keys", "List the API keys at Kalshi and the keys in the store."),
     "show": ("keys", "Show one key: attributes, URI, state, custody."),
     "public-key": ("keys", "Print a key's SubjectPublicKeyInfo PEM."),
     "sign": ("sign", "Print the headers that sign one request."),
     "fix-logon": ("sign", "Print the fields that sign a FIX Logon."),
     "request": ("request", "Send a signed request and print the answer."),
-    "revoke": ("revoke", "End an API key, and its private half on request."),
-    "reconcile": ("reconcile", "Compare Kalshi and the stores, and find what went wrong."),
+    "revoke": ("revoke", "End an API key; with --destroy, its private half too."),
+    "reconcile": ("reconcile", "Compare Kalshi and the stores, and find differences."),
     "replicate": ("replicate", "Make a key usable in another Region."),
     **{name: ("policy", f"Policies for {backend.title}.") for name, backend in _RULED.items()},
     "bench": ("bench", "Measure how fast the store signs."),
@@ -51,8 +51,8 @@ _COMMANDS: Final = {
     "proxy": ("proxy", "Sign for local programs that hold no key, within a policy."),
     "audit": ("audit", "Verify the proxy's audit trail."),
     "sandbox": ("sandbox", "Run a strict stand-in for Kalshi on loopback."),
-    "demo": ("demo", "Show the whole story on a throwaway sandbox."),
-    "config": ("config", "Print every setting, and where it came from."),
+    "demo": ("demo", "Enroll, sign, trade and rotate on a throwaway sandbox."),
+    "config": ("config", "Print every setting and its source."),
     "explain": ("explain", "Say what an error code means, and what to do."),
 }
 """Command to the module that holds it, and its short help: ``--help`` imports none of them."""
@@ -135,7 +135,7 @@ def _noticing_readers() -> Iterator[None]:
 @settings_options
 @click.version_option(__version__, prog_name="hsm-keys", message="%(prog)s %(version)s")
 def program() -> None:
-    """Keep Kalshi API keys in hardware: made in a PKCS#11 token or AWS KMS, signing there, never leaving.
+    """Keep Kalshi API keys in hardware: a PKCS#11 token, AWS KMS or Vault makes them, signs, and never gives them out.
 
     `hsm-keys COMMAND --help` explains a command, `hsm-keys explain CODE` an error.
     """

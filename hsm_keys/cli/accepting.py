@@ -28,7 +28,7 @@ def accept_option(function: _F) -> _F:
         multiple=True,
         metavar="ID",
         callback=_checked,
-        help="An API key whose private half is elsewhere on purpose: reported, and no problem; give it again for more.",
+        help="An API key whose private half is elsewhere on purpose: reported, but no problem; can be repeated.",
     )(function)
 
 

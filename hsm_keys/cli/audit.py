@@ -29,17 +29,21 @@ def audit() -> None:
 
 @audit.command(epilog="Example: hsm-keys audit verify FOLDER --public-key prod.pem")
 @click.argument("folder", type=_path)
-@click.option("--public-key", type=_path, multiple=True, help="A key that signed it (PEM); one for each rotation.")
-@click.option("--head", metavar="HASH", help="A line that has to be there: what `proxy status` said earlier.")
-@click.option("--allow-unsigned-tail", is_flag=True, help="A proxy still writes it: its last lines aren't signed yet.")
+@click.option(
+    "--public-key", type=_path, multiple=True, help="A key that signed the trail (PEM); repeat it for each rotation."
+)
+@click.option("--head", metavar="HASH", help="The hash of a line that has to be there, from an earlier `proxy status`.")
+@click.option(
+    "--allow-unsigned-tail", is_flag=True, help="A proxy still writes the trail: its last lines aren't signed yet."
+)
 @settings_options
 @click.pass_obj
 def verify(
     settings: Settings, *, folder: Path, public_key: tuple[Path, ...], head: str | None, allow_unsigned_tail: bool
 ) -> int:
-    """Find lines that were changed, left out, put in or cut, or that nothing vouches for. Exit code 0: none; 1: some.
+    """Find lines that were changed, left out, put in or cut, or that no signature covers. Exit code 0: none; 1: some.
 
-    Without --public-key, signatures are checked with the keys that the trail names itself.
+    Without --public-key, signatures are checked with the keys that the trail itself names.
     """
     verifying = import_extra("proxy", "hsm_keys.proxy.verifying")
     keys = []

@@ -35,19 +35,23 @@ __all__ = ["bench"]
 @command(epilog="Example: hsm-keys bench --name prod --slot 0")
 @key_name("The key to measure; by default the only one of the store.", required=False)
 @click.option(
-    "--seconds", type=click.FloatRange(0.05, 600), default=2.0, show_default=True, help="For each measurement."
+    "--seconds", type=click.FloatRange(0.05, 600), default=2.0, show_default=True, help="Seconds for each measurement."
 )
 @click.option(
-    "--threads", type=click.IntRange(1, 64), default=4, show_default=True, help="Measure 1, 2, 4... up to so many."
+    "--threads",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="Measure with 1, 2, 4... up to this many threads.",
 )
 @click.option("--presign", is_flag=True, help="Measure headers that are signed ahead, too.")
-@click.option("--html", "html_path", metavar="PATH", help="Write a page with the plots, too.")
+@click.option("--html", "html_path", metavar="PATH", help="Write an HTML page with the plots, too.")
 @settings_options
 @click.pass_obj
 def bench(
     settings: Settings, *, name: str | None, seconds: float, threads: int, presign: bool, html_path: str | None
 ) -> None:
-    """Measure how fast the store signs, beside a key in memory and, for a token, the module's own C_Sign.
+    """Measure how fast the store signs, compared with a key in memory and, for a token, with the module's own C_Sign.
 
     Nothing is sent to Kalshi. A cloud's service bills each signature.
     """

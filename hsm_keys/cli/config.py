@@ -22,9 +22,10 @@ __all__ = ["config"]
 @settings_options
 @click.pass_obj
 def config(settings: Settings) -> None:
-    """Print every setting, and where it came from: an option, a variable, the profile or a default, in this order.
+    """Print every setting and its source: an option, a variable, the profile or a default, in this order.
 
-    Profiles stand in hsm-keys/config.toml, in XDG_CONFIG_HOME or ~/.config. Nothing is opened or asked.
+    Profiles are kept in hsm-keys/config.toml, in XDG_CONFIG_HOME or ~/.config. No store is opened, and Kalshi isn't
+    asked.
     """
     from hsm_keys.profiles.file import chosen_profile, config_path
     from hsm_keys.profiles.order import settings_in_order

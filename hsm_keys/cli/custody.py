@@ -27,8 +27,8 @@ __all__ = ["custody"]
 
 
 @command(epilog="Example: hsm-keys custody --slot 0 --html custody.html")
-@click.option("--html", "html_path", metavar="PATH", help="Write the report as a page, too.")
-@click.option("--offline", is_flag=True, help="Don't ask Kalshi: report on the stores' keys alone.")
+@click.option("--html", "html_path", metavar="PATH", help="Write the report as an HTML page, too.")
+@click.option("--offline", is_flag=True, help="Don't ask Kalshi: report only on the stores' keys.")
 @accept_option
 @auth_option
 @settings_options
@@ -36,10 +36,10 @@ __all__ = ["custody"]
 def custody(
     settings: Settings, *, html_path: str | None, offline: bool, accepted: frozenset[str], auth: str | None
 ) -> int:
-    """Report where the private half of every API key is, what speaks for it, and what was tried against it.
+    """Report where the private half of every API key is, what proves it, and which tries to read it were refused.
 
-    With --store given several times, the report is over all of them. Nothing is changed, at Kalshi or in a store. Keys
-    of other programs count where Kalshi takes their signature, and else not at all.
+    With several --store, the report is about all of them. Nothing is changed, at Kalshi or in a store. Keys of other
+    programs are in the report only if Kalshi accepts their signature.
     Exits with 0 only if every key is in custody or accepted, else with 5.
     """
     from datetime import UTC, datetime

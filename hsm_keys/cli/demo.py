@@ -1,4 +1,4 @@
-"""``demo``: the whole story on a throwaway sandbox, with a real key in the real token."""
+"""``demo``: all steps on a throwaway sandbox, with a real key in the real token."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class _Story:
 @settings_options
 @click.pass_obj
 def demo(settings: Settings) -> None:
-    """Show the whole story on a throwaway sandbox: enroll, sign, trade, rotate, and prove that the key can't be read.
+    """Enroll, sign, trade, rotate, and prove that the key can't be read, on a throwaway sandbox.
 
     The key is real and lives in your token until the end of the demo. Nothing is sent to Kalshi.
     """

@@ -31,10 +31,10 @@ _SUMMARY = {"ok": "all is well", "warning": "it works, with warnings", "problem"
 @settings_options
 @click.pass_obj
 def doctor(settings: Settings) -> int:
-    """Look for what is wrong: module, token, PIN, clock, Kalshi, credentials, permissions. Nothing is changed.
+    """Check module, token, PIN, clock, Kalshi, credentials and permissions for problems. Nothing is changed.
 
-    It logs in only if a PIN is at hand and the token's counter of wrong ones is clean. Exits with 0 if it finds no
-    problem, else with the exit code of the first.
+    It logs in only if a PIN is given and the token has counted no wrong one. Exits with 0 if it finds no problem, else
+    with the exit code of the first.
     """
     from hsm_keys.inspecting.doctor import check_variables, outcome
 

@@ -58,7 +58,7 @@ def print_enrollment(settings: Settings, enrollment: Enrollment) -> None:
 
 @command(epilog="Example: hsm-keys enroll --slot 0 --name prod")
 @key_name("What to call the key, in the store and at Kalshi.")
-@click.option("--key-type", type=click.Choice(KEY_TYPES), help="What to make; rsa-2048 by default.")
+@click.option("--key-type", type=click.Choice(KEY_TYPES), help="The key's type; rsa-2048 by default.")
 @new_key_options
 @click.option("--offline", is_flag=True, help="Make the key and print its PEM, to register on Kalshi's account page.")
 @creation_options
@@ -74,9 +74,10 @@ def enroll(
     auth: str | None,
     offline: bool,
 ) -> None:
-    """Make a key pair in the store, prove custody, register the public half, bind the id, prove it.
+    """Make a key pair in the store, prove custody, register the public half, store the API key id, send a request.
 
-    The private half never leaves the store. Killed or refused half way, the same command goes on from there.
+    The private half never leaves the store. If enroll is killed or refused half way, the same command continues
+    from there.
     """
     from hsm_keys.kalshi.account import Account
     from hsm_keys.lifecycle import enroll as lifecycle
@@ -125,7 +126,7 @@ def _print_offline(settings: Settings, store: KeyStore, minted: Enrollment, repo
 @settings_options
 @click.pass_obj
 def adopt(settings: Settings, *, name: str, api_key_id: str) -> None:
-    """Bind an API key id that was registered by hand to the key NAME, after proving that it belongs to it."""
+    """Bind an API key id that was registered by hand to the key NAME, after proving that they belong together."""
     from hsm_keys.lifecycle import enroll as lifecycle
     from hsm_keys.signing.api_key_ids import check_api_key_id
 

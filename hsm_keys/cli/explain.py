@@ -35,9 +35,9 @@ _LISTS = (
 @settings_options
 @click.pass_obj
 def explain(settings: Settings, *, code: tuple[str, ...]) -> None:
-    """Say what an error code means: its cause, what to do, and an example. Without CODE: list all codes.
+    """Say what an error code means: its cause, what to do, and an example. Without CODE, list all codes.
 
-    CODE stands in brackets behind an error, and in "code" of errors in JSON. The proxy's and Kalshi's are known, too.
+    CODE is in brackets after an error, and in "code" of errors in JSON. Codes of the proxy and of Kalshi work, too.
     """
     if not code:
         _list(settings)

@@ -29,10 +29,10 @@ _KEY_TYPES = ("rsa-2048", "ed25519")
 
 @command(epilog="Example: hsm-keys generate ci-bot --slot 0 --scope read")
 @key_name("What to call the key, in the store and at Kalshi.")
-@click.option("--key-type", type=click.Choice(_KEY_TYPES), default="rsa-2048", help="What Kalshi is to make.")
+@click.option("--key-type", type=click.Choice(_KEY_TYPES), default="rsa-2048", help="The key's type.")
 @new_key_options
 @click.option(
-    "--to-file", metavar="PATH", help="Write the private half to a new file (PEM, 0600) instead: custody ends there."
+    "--to-file", metavar="PATH", help="Write the private half to a new file (PEM, 0600) instead: no custody then."
 )
 @settings_options
 @click.pass_obj
@@ -48,9 +48,9 @@ def generate(
 ) -> None:
     """Let Kalshi make the key NAME, and put its private half straight into the store.
 
-    For accounts that may not register public keys of their own. The private half is in no file and no output, yet
-    it was made outside of the store: `enroll` is the better way wherever it is open. Killed half way, the same command
-    goes on from there.
+    For accounts that may not register public keys of their own. The private half gets into no file and no output, but
+    it was made outside of the store: prefer `enroll` where Kalshi allows it. If generate is killed half way, the same
+    command continues from there.
     """
     from hsm_keys.kalshi.account import Account
     from hsm_keys.lifecycle.generate import Generator

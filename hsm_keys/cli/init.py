@@ -37,7 +37,9 @@ __all__ = ["fields_of_key", "init"]
 
 @command(uses_profile=False, epilog="Example: hsm-keys init prod --env demo")
 @key_name("What to call the key; by default as the profile; else prod, demo, or kalshi.", required=False)
-@click.option("--key-type", type=click.Choice(KEY_TYPES), help="What to make; init says what it chooses, and why.")
+@click.option(
+    "--key-type", type=click.Choice(KEY_TYPES), help="The key's type; if left out, init chooses one and says why."
+)
 @new_key_options
 @api_key_id_option
 @yes_option
@@ -54,10 +56,11 @@ def init(
     api_key_id: str | None,
     yes: bool,
 ) -> None:
-    """Set up a first key: find or make a token, make the key, register it, write a profile, prove a request.
+    """Set up a first key: find or make a token, make and register the key, write a profile, send a request.
 
-    It says what it will do before it does it. Killed or refused half way, the same command goes on from there. A key
-    that can't be registered by API is registered by hand: --api-key-id, or the question, takes the id.
+    Before it changes anything, init says what it will do, and asks. If it is killed or refused half way, the same
+    command continues from there. Where Kalshi doesn't register keys by API, register the key by hand, and give its API
+    key id as --api-key-id or as the answer to the question.
     """
     from hsm_keys.onboarding.first_key import WantedKey, check_kalshi, choose_key_type, find_key, send_first_request
     from hsm_keys.onboarding.profile_of_key import plan_profile

@@ -34,10 +34,10 @@ _STATE_COLOURS: Final = {
 @settings_options
 @click.pass_obj
 def list_keys(settings: Settings, *, auth: str | None) -> None:
-    """List Kalshi's keys and the store's keys, joined: where each private half is.
+    """List the API keys at Kalshi and the keys in the store in one table: where each private half is.
 
-    With --store given several times, all of them are looked at. What a store holds and can't use, since it can't be
-    read, has no label or lacks its public half, is counted and named after the keys.
+    With several --store, all of them are listed. Keys that a store holds but can't use (unreadable, without a label, or
+    without their public half) are counted and named after the table.
     """
     from hsm_keys.inspecting.inventory import take_inventory
     from hsm_keys.kalshi.attestation import attestation_of
@@ -95,7 +95,7 @@ def _print_unusable(unusable: Sequence[UnusableObject]) -> None:
 @settings_options
 @click.pass_obj
 def show(settings: Settings, *, name: str, api_key_id: str | None) -> None:
-    """Show the key NAME: its URI, state and type, what the store says about it, what it refuses."""
+    """Show the key NAME: URI, state, type and attributes, and which tries to read it the store refuses."""
     from hsm_keys.inspecting.custody import examine_custody
 
     with reporting(settings) as report, opened_store(settings, report) as store:
@@ -129,9 +129,9 @@ def _print_key(shown: dict[str, Any], remarks: Sequence[str]) -> None:
 @settings_options
 @click.pass_obj
 def public_key(settings: Settings, *, name: str) -> None:
-    """Print the SubjectPublicKeyInfo PEM of the key NAME: what Kalshi is given.
+    """Print the public half of the key NAME, as Kalshi gets it (SubjectPublicKeyInfo PEM).
 
-    A random text is signed first, and the signature verified with what is printed.
+    First the store signs a random text, and the signature is verified with this public half.
     """
     from hsm_keys.inspecting.custody import prove_possession
 

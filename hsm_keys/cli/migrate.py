@@ -34,17 +34,17 @@ __all__ = ["migrate"]
 
 @command(epilog="Example: hsm-keys migrate prod --slot 0\nhsm-keys migrate prod --slot 0 --finish --copy ~/old-bot.pem")
 @key_name("What to call the new key, in the store and at Kalshi.")
-@click.option("--key-type", type=click.Choice(KEY_TYPES), help="What to make; by default what the bot signs with now.")
+@click.option("--key-type", type=click.Choice(KEY_TYPES), help="The new key's type; by default that of the bot's PEM.")
 @rights_options("Left out, it may do what the PEM's may.")
 @api_key_id_option
-@click.option("--finish", is_flag=True, help="End the PEM's API key; the bot runs with the new one.")
+@click.option("--finish", is_flag=True, help="End the PEM's API key, once the bot runs with the new key.")
 @click.option(
     "--copy",
     "copies",
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="PATH",
-    help="With --finish: where a copy of the PEM lies, to be named at the end; again for more.",
+    help="With --finish: a copy of the PEM, to be listed at the end; can be repeated.",
 )
 @yes_option
 @settings_options
@@ -63,8 +63,9 @@ def migrate(
 ) -> None:
     """Move a bot from its PEM to a new key in the store; with --finish, end the PEM's API key.
 
-    KALSHI_KEY_ID and KALSHI_PRIVATE_KEY_PATH (or KALSHI_PRIVATE_KEY) name the PEM's, as for the bot. It registers the
-    new key, which gets the same rights unless --scope says otherwise. Killed half way, the same command goes on.
+    KALSHI_KEY_ID and KALSHI_PRIVATE_KEY_PATH (or KALSHI_PRIVATE_KEY) name the PEM's API key, as for the bot. This key
+    registers the new one, which gets the same rights unless --scope gives others. If migrate is killed half way, the
+    same command continues from there.
     """
     from hsm_keys.onboarding.migrating import CUSTODY_BEGINS
 

@@ -108,22 +108,22 @@ _SHARED = (
         multiple=True,
         metavar="URI",
         help="Where the keys live: pkcs11:token=...?module-path=... [HSM_KEYS_STORE] "
-        "list, reconcile and custody look at several: give it again.",
+        "For list, reconcile and custody it can be repeated.",
     ),
     *(_offered(option, "store_options", SharedOption) for backend in backends() for option in backend.options),
     _shared(
         "--profile",
         metavar="NAME",
         shell_complete=complete_profiles,
-        help="Settings of that name in config.toml. [HSM_KEYS_PROFILE]",
+        help="Take the settings with this name from config.toml. [HSM_KEYS_PROFILE]",
     ),
     _shared("--env", type=click.Choice(["prod", "demo"]), help="Kalshi's environment. [KALSHI_DEMO]"),
     _shared("--base-url", metavar="URL", help="Kalshi's base URL. [KALSHI_API_BASE_URL]"),
-    _shared("--ws-url", metavar="URL", help="The WebSocket's URL, where --base-url doesn't tell it. [KALSHI_WS_URL]"),
+    _shared("--ws-url", metavar="URL", help="The WebSocket's URL, if --base-url isn't enough. [KALSHI_WS_URL]"),
     _shared(
         "--exchange",
         type=click.Choice(["perps"]),
-        help="perps: perpetual futures, whose API keys are their own. [KALSHI_PERPS_KEY_ID, ...]",
+        help="perps: perpetual futures, which have API keys of their own. [KALSHI_PERPS_KEY_ID, ...]",
     ),
 )
 
@@ -134,7 +134,7 @@ _verbose = _shared(
     cls=click.Option,
     is_flag=True,
     default=None,
-    help="Say what store and Kalshi are asked.",
+    help="Print each request to the store and Kalshi.",
 )
 
 _help_store = click.option(
@@ -199,7 +199,7 @@ def auth_option(function: _F) -> _F:
         "--auth",
         metavar="NAME",
         shell_complete=complete_key_names,
-        help="Key of the store that signs the management calls; else KALSHI_KEY_ID.",
+        help="The store's key that signs management calls, instead of KALSHI_KEY_ID.",
     )(function)
 
 
@@ -215,7 +215,7 @@ def rights_options(otherwise: str) -> Callable[[_F], _F]:
         multiple=True,
         metavar="S",
         shell_complete=complete_scopes,
-        help=f"What the API key may do, such as read or write::trade; give it again for more. {otherwise}",
+        help=f"What the API key may do, such as read or write::trade; can be repeated. {otherwise}",
     )
     subaccount = click.option(
         "--subaccount", type=int, metavar="N", help="Restrict the API key to one subaccount, 0 to 63."

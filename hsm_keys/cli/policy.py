@@ -1,4 +1,4 @@
-"""``kms policy``, ``vault policy``: the least that whoever rules over a store has to allow."""
+"""``kms policy``, ``vault policy``: policies for a store's administrator, which allow exactly a workflow's calls."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _policy_command(backend: PrintsPolicies) -> click.Command:
         settings_options,
         policy_options(backend),
         key_name("The key; every key of hsm-keys by default.", required=False),
-        click.option("--for", "purpose", type=click.Choice(PURPOSES), required=True, help="What is to be allowed."),
+        click.option("--for", "purpose", type=click.Choice(PURPOSES), required=True, help="The workflow to allow."),
     ]
     function: Callable[..., None] = policy
     for add in added:

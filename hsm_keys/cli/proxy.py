@@ -43,13 +43,15 @@ class _NamedGroup(Group):
     invoke_without_command=True,
     epilog="Example: hsm-keys proxy --name prod --policy policy.toml",
 )
-@click.option("--name", metavar="NAME", help="The key to sign with; or the first word: hsm-keys proxy prod.")
+@click.option("--name", metavar="NAME", help="The key that signs; or give it as the first word: hsm-keys proxy prod.")
 @click.option("--socket", type=_path, help="The Unix socket; by default one in XDG_RUNTIME_DIR/hsm-keys.")
 @click.option("--listen", metavar="HOST:PORT", help="Listen on loopback TCP instead; needs --clients.")
 @click.option("--clients", type=_path, help="Folder with a token file (0600) for each client, for --listen.")
-@click.option("--policy", type=_path, help="What each client may do (TOML); without it all but API keys and transfers.")
-@click.option("--allow-uid", type=int, multiple=True, help="A further user who may use the socket; can be repeated.")
-@click.option("--unsafe-listen", is_flag=True, help="Let --listen be no loopback address; needs TLS.")
+@click.option(
+    "--policy", type=_path, help="What each client may do (TOML); without it, all but API keys and transfers."
+)
+@click.option("--allow-uid", type=int, multiple=True, help="Another user who may use the socket; can be repeated.")
+@click.option("--unsafe-listen", is_flag=True, help="Allow --listen with an address that isn't loopback; needs TLS.")
 @click.option("--tls-cert", type=_path, help="Certificate for --listen, PEM.")
 @click.option("--tls-key", type=_path, help="The certificate's private key, PEM.")
 @click.option("--audit", type=_path, help="Folder of the audit trail; by default in XDG_STATE_HOME/hsm-keys/NAME.")
@@ -59,16 +61,17 @@ class _NamedGroup(Group):
     "--presign-rate",
     type=click.FloatRange(min=0, min_open=True),
     metavar="RATE",
-    help="Signatures a second that are made ahead, at most; a cloud's service bills each.  [default: 50]",
+    help="At most so many signatures a second ahead; a cloud's service bills each.  [default: 50]",
 )
 @click.option("--isolated", is_flag=True, help="Sign in a process of its own, for many clients at once on a token.")
 @click.option("--metrics", metavar="HOST:PORT", help="Serve /metrics, /healthz and /readyz on loopback.")
 @settings_options
 @click.pass_context
 def proxy(ctx: click.Context, /, **arguments: Any) -> None:
-    """Sign for local programs that hold no key, within a policy, until Ctrl-C.
+    """Sign requests of local programs that hold no key, within a policy, until Ctrl-C.
 
-    They speak plain HTTP or WebSocket to the socket. API keys and transfers are denied, whatever is asked.
+    The programs send plain HTTP or WebSocket requests to the socket. Requests for API keys and transfers are denied
+    unless the policy allows them explicitly.
     """
     if ctx.invoked_subcommand is not None:
         return

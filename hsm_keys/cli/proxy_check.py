@@ -33,17 +33,17 @@ _path = click.Path(path_type=Path)
 @click.argument("policy", type=_path)
 @click.argument("method", required=False)
 @click.argument("path", required=False)
-@click.option("--client", metavar="NAME", help="The client that asks.  [default: default]")
+@click.option("--client", metavar="NAME", help="The client that sends the request.  [default: default]")
 @click.option("--body", metavar="JSON", help="The body, for rules about orders.")
 @click.option("--requests", type=click.File(encoding="utf-8"), help="A file of requests, JSON a line; - for stdin.")
 @click.option("--explain", is_flag=True, help="Name the setting that decides, and what is left of each limit.")
 @settings_options
 @click.pass_obj
 def check(settings: Settings, /, *, policy: Path, requests: Any, explain: bool, **one: str | None) -> int:
-    """Say what a policy makes of a request, and by which rule. Exit code 0: allowed; 1: denied, of several one.
+    """Say whether a policy allows a request, and by which rule. Exit code 0: allowed; 1: denied (one of several).
 
     PATH may leave out /trade-api/v2, as rules do. A line of a file has method and path, and may have client, body
-    and at (a time); the requests are judged in their order, and what one takes of a limit the next one hasn't.
+    and at (a time). The requests are judged in their order, and each uses up its part of the limits.
     """
     import_extra("proxy", "hsm_keys.proxy.judge")
     from hsm_keys.proxy.whatif import read_asked
@@ -204,9 +204,10 @@ def policy() -> None:
 @settings_options
 @click.pass_obj
 def diff(settings: Settings, *, old: Path, new: Path) -> int:
-    """Print a request that one policy allows and the other denies, or that none was found. Exit code 0: none; 1: one.
+    """Find requests that one policy allows and the other denies. Exit code 0: none found; 1: printed.
 
-    Every operation, rule and caller is tried, and the edges of hours, limits and caps; one request for each way.
+    Every operation, rule and client is tried, and the edges of hours, limits and caps. At most two requests are
+    printed: one that only the old policy allows, and one that only the new one allows.
     """
     import_extra("proxy", "hsm_keys.proxy.judge")
     from hsm_keys.proxy.differing import compare

@@ -35,9 +35,11 @@ _LIMITS: Final = ("client", "cap", "most", "left", "more from (UTC)", "market")
 def _which_options(function: Callable[_P, _T]) -> Callable[_P, _T]:
     """Add the options that say which proxies are meant."""
     for option in (
-        click.option("--all", "everyone", is_flag=True, help="Every proxy that is found."),
+        click.option("--all", "everyone", is_flag=True, help="Every running proxy."),
         click.option(
-            "--socket", type=click.Path(path_type=Path), help="The proxy with this socket: its own, or its clients'."
+            "--socket",
+            type=click.Path(path_type=Path),
+            help="The proxy with this socket: its control socket, or its clients' socket.",
         ),
         key_name("The key that the proxy signs with.", required=False),
     ):
@@ -53,13 +55,13 @@ def _wanted(name: str | None, socket: Path | None, *, everyone: bool) -> ProxyCh
 
 @command(uses_profile=False, epilog="Example: hsm-keys proxy freeze --name prod --cancel-all")
 @_which_options
-@click.option("--cancel-all", "cancels", is_flag=True, help="Then cancel all orders of the account that rest.")
+@click.option("--cancel-all", "cancels", is_flag=True, help="Then cancel all resting orders of the account.")
 @settings_options
 @click.pass_obj
 def freeze(settings: Settings, *, name: str | None, socket: Path | None, everyone: bool, cancels: bool) -> None:
-    """Stop all signing at once, also over a restart; of every proxy with that name.
+    """Stop all signing at once, in every proxy with that name. The freeze holds over restarts.
 
-    It is looked for in XDG_RUNTIME_DIR, /run/user, /run/hsm-keys-proxy-*, /tmp and the state folder.
+    The proxies' sockets are looked for in XDG_RUNTIME_DIR, /run/user, /run/hsm-keys-proxy-*, /tmp and the state folder.
     """
     target = "/freeze/cancel-all" if cancels else "/freeze"
     _change(settings, ask_all(_wanted(name, socket, everyone=everyone), "POST", target), everyone=everyone)
@@ -70,9 +72,9 @@ def freeze(settings: Settings, *, name: str | None, socket: Path | None, everyon
 @settings_options
 @click.pass_obj
 def cancel_all(settings: Settings, *, name: str | None, socket: Path | None, everyone: bool) -> None:
-    """Cancel all orders of the account that rest; clients go on, unless the proxy is frozen.
+    """Cancel all resting orders of the account. Clients may go on, unless the proxy is frozen.
 
-    The proxy sends the request itself, with headers that it keeps in hand while orders are sent.
+    The proxy sends the request itself. While clients send orders, it keeps this request signed in advance.
     """
     _change(settings, ask_all(_wanted(name, socket, everyone=everyone), "POST", "/cancel-all"), everyone=everyone)
 
@@ -82,7 +84,7 @@ def cancel_all(settings: Settings, *, name: str | None, socket: Path | None, eve
 @settings_options
 @click.pass_obj
 def thaw(settings: Settings, *, name: str | None, socket: Path | None, everyone: bool) -> None:
-    """Sign again after freeze."""
+    """Sign again after a freeze."""
     wanted = _wanted(name, socket, everyone=everyone)
     if not everyone:
         _print_frozen(settings, ask_one(wanted, "POST", "/thaw"))
@@ -125,11 +127,11 @@ def _print_frozen(settings: Settings, state: dict[str, Any], *, of: str = "") ->
 
 @command(uses_profile=False, epilog="Example: hsm-keys proxy status --name prod --wait")
 @_which_options
-@click.option("--wait", is_flag=True, help="Wait until the proxy serves its clients, for a minute at most.")
+@click.option("--wait", is_flag=True, help="Wait until the proxy serves its clients, at most a minute.")
 @settings_options
 @click.pass_obj
 def status(settings: Settings, *, name: str | None, socket: Path | None, everyone: bool, wait: bool) -> int:
-    """Show what a running proxy does; in a terminal, live until Ctrl-C, unless it is waited for."""
+    """Show what a running proxy does. In a terminal, and without --wait, the status is live until Ctrl-C."""
     wanted = _wanted(name, socket, everyone=everyone)
     if wait:
         _wait(wanted)

@@ -25,15 +25,13 @@ _HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108
 
 @command(epilog="Example: hsm-keys proxy install prod --systemd --print > install.sh")
 @key_name("The key that the proxy signs with.")
-@click.option("--store", metavar="URI", help="The store that the service opens; without a PIN.")
+@click.option("--store", metavar="URI", help="The URI of the service's store, without a PIN.")
 @click.option("--systemd", is_flag=True, required=True, help="For a machine with systemd.")
-@click.option(
-    "--print", "prints", is_flag=True, required=True, help="Print the script; it is yours to read and to run."
-)
+@click.option("--print", "prints", is_flag=True, required=True, help="Print the script, for you to read and to run.")
 def install(*, name: str, store: str | None, systemd: bool, prints: bool) -> None:  # noqa: ARG001 - both have to be given
     """Print a script that sets the proxy up: user, PIN (typed without echo), policy, socket and service.
 
-    Read it, then run it as root: sudo sh install.sh. Files that are there stay as they are.
+    Read the script, then run it as root: sudo sh install.sh. It doesn't change files that exist already.
     """
     if not _NAME.fullmatch(name):
         raise UsageError(

@@ -26,17 +26,18 @@ __all__ = ["reconcile"]
 
 
 @command(epilog="Example: hsm-keys reconcile --slot 0 --store 'awskms:///?region=us-east-1'")
-@click.option("--fix", "fixing", is_flag=True, help="Repair what is safe to repair: bind ids that are proved.")
+@click.option("--fix", "fixing", is_flag=True, help="Repair what is safe: write proved API key ids beside their keys.")
 @accept_option
 @auth_option
 @yes_option
 @settings_options
 @click.pass_obj
 def reconcile(settings: Settings, *, fixing: bool, accepted: frozenset[str], auth: str | None, yes: bool) -> int:
-    """Compare what Kalshi says, what the stores say, and who signs for what; find what went wrong.
+    """Compare Kalshi's API keys with the stores' keys, and find what went wrong.
 
-    With --store given several times, they are looked at together. Nothing is changed without --fix, and nothing is
-    ever deleted. Exits with 0 if all is as it should be or accepted, else with 5.
+    For each key it tries for which API key Kalshi accepts its signature. With several --store, they are compared
+    together. Nothing is changed without --fix, and nothing is ever deleted. Exits with 0 if all is as it should be or
+    accepted, else with 5.
     """
     from hsm_keys.inspecting.reconcile import judge
     from hsm_keys.inspecting.snapshot import observe

@@ -20,7 +20,7 @@ __all__ = ["replicate"]
 
 @command(epilog="Example: hsm-keys replicate prod --to us-west-2 --kms --region us-east-1")
 @key_name("The key in the store.")
-@click.option("--to", "target", required=True, metavar="REGION", help="Where the key is to be usable too.")
+@click.option("--to", "target", required=True, metavar="REGION", help="The other Region.")
 @settings_options
 @click.pass_obj
 def replicate(settings: Settings, *, name: str, target: str) -> None:

@@ -1,4 +1,4 @@
-"""``request``: a small curl that signs."""
+"""``request``: sends one signed request, like curl."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ class _Request:
 @click.option("--include", is_flag=True, help="Print the answer's status line and headers before its body.")
 @click.option("--all", "all_pages", is_flag=True, help="Follow the cursor to the end; print all pages as one object.")
 @click.option("--repeat", type=click.IntRange(min=1), metavar="N", help="Send it N times, one after the other.")
-@click.option("--yes", is_flag=True, help="Repeat also what changes something: it is carried out N times.")
+@click.option(
+    "--yes", is_flag=True, help="Repeat also a request that changes something: Kalshi carries it out N times."
+)
 @settings_options
 @click.pass_obj
 def request(
@@ -84,14 +86,14 @@ def request(
 ) -> None:
     """Send a request signed in the store and print the answer's body.
 
-    PATH may leave out /trade-api/v2, and may carry a query. The body is sent byte for byte as it is given.
+    PATH may leave out /trade-api/v2, and may have a query. The body is sent byte for byte as it is given.
 
-    An answer that is no success is an error: what it says goes to stderr. With --output json, stdout is the
-    JSON object that Kalshi sent; for any other body, and always with --include, it is {"status", "headers",
-    "body"} ("headers" with --include alone), and with --repeat {"answers": [{"status", "elapsed_ms", "body"}]}.
+    An answer other than 2xx is an error, and goes to stderr. With --output json, stdout is the JSON object that Kalshi
+    sent; for any other body, and always with --include, it is {"status", "headers", "body"} ("headers" only with
+    --include), and with --repeat {"answers": [{"status", "elapsed_ms", "body"}]}.
 
-    --repeat signs each request anew, prints each answer as it comes, stops at the first that fails, and says on
-    stderr how long they took.
+    --repeat signs each request anew, prints each answer as it comes, stops at the first error, and prints the
+    requests' times on stderr.
     """
     method = checked_target(method, path)
     _check_options(settings, method, body, include=include, all_pages=all_pages, repeat=repeat, yes=yes)

@@ -26,13 +26,13 @@ __all__ = ["revoke"]
 @command(epilog="Example: hsm-keys revoke old-bot --slot 0 --destroy")
 @key_name("The key to revoke, or its API key id.", metavar="NAME_OR_ID")
 @click.option(
-    "--destroy", is_flag=True, help="Destroy the private half in the store too, at once or after the days that it says."
+    "--destroy", is_flag=True, help="Destroy the private half in the store too: at once, or on KMS after 7 days."
 )
-@click.option("--force", is_flag=True, help="Also if it is the last key that can manage API keys.")
+@click.option("--force", is_flag=True, help="Also end the last key that can manage API keys.")
 @click.option(
     "--never-registered",
     is_flag=True,
-    help="With --destroy: nobody ever registered the pair, in any environment; its store doesn't say.",
+    help="With --destroy: confirm that the pair was never registered in any environment, if its store can't tell.",
 )
 @auth_option
 @yes_option
@@ -50,8 +50,8 @@ def revoke(
 ) -> None:
     """End an API key at Kalshi, and prove that it is dead.
 
-    The key is named by its name in the store, its API key id, or its name at Kalshi. Killed half way, the same command
-    goes on from there.
+    Give the key's name in the store, its API key id, or its name at Kalshi. If revoke is killed half way, the same
+    command continues from there.
     """
     from hsm_keys.kalshi.account import Account
     from hsm_keys.lifecycle.revocation_plan import RevocationPlanner

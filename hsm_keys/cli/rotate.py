@@ -49,9 +49,11 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> i
 
 @command(epilog="Example: hsm-keys rotate prod --slot 0")
 @key_name("The key to rotate.")
-@click.option("--grace", callback=_seconds, metavar="D", help="Wait so long (90s, 10m, 2h), then end the old key.")
+@click.option(
+    "--grace", callback=_seconds, metavar="D", help="Wait for this time (90s, 10m, 2h), then end the old key."
+)
 @click.option("--finish", is_flag=True, help="End the old key now.")
-@click.option("--abort", is_flag=True, help="Go back: the old key gets its name again, the new one is ended.")
+@click.option("--abort", is_flag=True, help="Go back: give the old key its name again, and end the new one.")
 @click.option("--keep-old", is_flag=True, help="Keep the old private half, as NAME+kept-XXXXXXXX.")
 @yes_option
 @auth_option
@@ -68,12 +70,13 @@ def rotate(
     yes: bool,
     auth: str | None,
 ) -> None:
-    """Put a new key in the place of the key NAME. Killed or refused half way, the same command goes on.
+    """Replace the key NAME with a new key.
 
     The new key is made in the same store, registered with the same scopes and subaccount, and proved with a signed
-    request; then it gets the name. The old one works on, so that programs that have it open can change over, until
-    it is ended: by --grace, by --finish, or by a second call. Ending it deletes its API key at Kalshi, proves that
-    it is dead, and destroys its private half.
+    request; then it gets the name. The old key still works, so that programs can change to the new one, until --grace,
+    --finish or a second call ends it: its API key is deleted at Kalshi and proved dead, and its private half destroyed.
+
+    If rotate is killed or refused half way, the same command continues from there.
     """
     if abort and (finish or keep_old or grace is not None):
         raise click.UsageError("--abort goes back: it can't be combined with --finish, --grace or --keep-old")

@@ -42,7 +42,7 @@ _PIN_SOURCE: Final = re.compile(r"\bpin-source=(?:file:)?([^&;]+)")  # RFC 7512
 @click.option(
     "--policy", type=click.Path(path_type=Path), help="What the program may do (TOML); as for `hsm-keys proxy`."
 )
-@click.option("--client", metavar="NAME", show_default="run", help="The client that it is to the policy.")
+@click.option("--client", metavar="NAME", show_default="run", help="The program's name in the policy.")
 @click.option(
     "--on-proxy-exit",
     type=click.Choice(["kill", "restart"]),
@@ -55,15 +55,15 @@ _PIN_SOURCE: Final = re.compile(r"\bpin-source=(?:file:)?([^&;]+)")  # RFC 7512
     type=click.Choice(["rsa", "ed25519"]),
     default="rsa",
     show_default=True,
-    help="The throwaway PEM that the program gets; some clients take Ed25519 alone.",
+    help="The throwaway PEM that the program gets; some clients take only Ed25519.",
 )
-@click.option("--contain", is_flag=True, help="Let it reach Kalshi, through the proxy, and nothing else (Linux).")
+@click.option("--contain", is_flag=True, help="Let the program reach only Kalshi, through the proxy (Linux).")
 @click.option(
     "--allow-host",
     "allowed",
     multiple=True,
     metavar="HOST[:PORT]",
-    help="A host that it may reach as well, for --contain; can be repeated.",
+    help="With --contain: a further host that the program may reach; can be repeated.",
 )
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="-- CMD [ARGS]...")
 @settings_options
@@ -81,16 +81,16 @@ def run(
     allowed: tuple[str, ...],
     words: tuple[str, ...],
 ) -> int:
-    """Run a program that holds no key: a proxy for as long as it runs, and what Kalshi's clients read set for it.
+    """Run a program that holds no key, with a proxy for as long as it runs, and with the variables of Kalshi's clients.
 
-    Its exit code is this command's: 128 and the number of a signal that ended it, 127 if there is no such program, 126
-    if it can't be run. It gets a token of its own in the place of an API key id, a throwaway PEM, and none of the
-    variables that open the store.
+    The exit code is the program's: 128 plus the number of a signal that ended it, 127 if there is no such program, 126
+    if it can't be run. The program gets a token for the proxy instead of an API key id, a throwaway PEM, and none of
+    the variables that open the store.
     """
     if not name:
-        raise UsageError("it has to be known which key signs", hint="give --name, such as --name prod")
+        raise UsageError("no key is named to sign with", hint="give --name, such as --name prod")
     if not words:
-        raise UsageError("there is no program to run", hint="give it behind --, as in: -- python bot.py")
+        raise UsageError("there is no program to run", hint="give the program after --, as in: -- python bot.py")
     from hsm_keys.cli.session import kalshi_base_url
     from hsm_keys.proxy.locations import control_socket
     from hsm_keys.running.front import Front

@@ -28,9 +28,9 @@ DEFAULT_PORT: Final = 8960
     "--ws-port",
     type=int,
     metavar="P",
-    help="Port of the WebSockets, which have a host of their own at Kalshi; the one after --port by default.",
+    help="Port of the WebSockets (Kalshi has a separate host for them); by default the one after --port.",
 )
-@click.option("--list", "only_list", is_flag=True, help="Print the operations that it serves, and stop.")
+@click.option("--list", "only_list", is_flag=True, help="Print the operations that the sandbox serves, and exit.")
 @click.option(
     "--tier",
     type=click.Choice(["basic", "premier"]),
@@ -43,7 +43,7 @@ DEFAULT_PORT: Final = 8960
     "faults",
     multiple=True,
     metavar="SPEC",
-    help="Something to go wrong: 'METHOD PATH:ACTION[=NUMBER][:TIMES]', where ACTION is drop-before, drop-after, "
+    help="A fault to make: 'METHOD PATH:ACTION[=NUMBER][:TIMES]', where ACTION is drop-before, drop-after, "
     "truncate, status=CODE or latency=MS. Also over POST /_sandbox/faults while it runs.",
 )
 def sandbox(
@@ -51,9 +51,9 @@ def sandbox(
 ) -> None:
     """Run a strict stand-in for Kalshi on loopback, until Ctrl-C.
 
-    Prints `export` lines for its base URL and a bootstrap key, whose PEM lies in a temporary folder, readable by
-    you alone, as long as the sandbox runs. Signatures are checked as Kalshi checks them: salt, clock, scopes. What it
-    holds is forgotten when it stops.
+    Prints `export` lines for its base URL and a bootstrap key. The key's PEM is in a temporary folder that only you can
+    read, as long as the sandbox runs. Requests are checked as Kalshi checks them: signature, salt, clock, scopes. All
+    data is forgotten when the sandbox stops.
     """
     if only_list:
         from hsm_keys.sandbox.routes import SERVED

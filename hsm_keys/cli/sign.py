@@ -38,7 +38,7 @@ def sign(
     api_key_id: str | None,
     timestamp_ms: int | None,
 ) -> None:
-    """Print the three headers that sign one request. Kalshi takes them for a few seconds.
+    """Print the three headers that sign one request. Kalshi accepts them for a few seconds.
 
     PATH is the path as it goes over the wire, with its /trade-api/v2 prefix; a query is not signed.
 
@@ -116,7 +116,7 @@ _SOME_TIME: Final = "20260102-03:04:05.678"
 def fix_logon(
     settings: Settings, *, name: str, api_key_id: str | None, target: str, seq: int, sending_time: str | None
 ) -> None:
-    """Print the fields that sign a FIX Logon, and where the gateway is. Kalshi takes them for 30 seconds."""
+    """Print the fields that sign a FIX Logon, and where the gateway is. Kalshi accepts them for 30 seconds."""
     from hsm_keys.signing import fix
 
     address = fix.fix_address(target, base_url=kalshi_base_url(settings), exchange=settings.exchange)

@@ -68,12 +68,12 @@ class _AwsKms(PrintsPolicies):
 
     command = "kms"
     policy_options = (
-        Option("--role", "Who signs; again for more, the one that enrolls included.", metavar="ARN", multiple=True),
+        Option("--role", "The role that signs or enrolls; can be repeated.", metavar="ARN", multiple=True),
         Option("--account", "The account that owns the key; the role's by default.", metavar="ID"),
     )
-    policy_help = """Print the IAM policy with what the workflow calls and no more, and the key policy, in one object.
+    policy_help = """Print, in one object, the IAM policy and the key policy that allow exactly a workflow's calls.
 
-    Nothing is sent to AWS. The key policy goes to `hsm-keys --kms enroll --key-policy FILE`.
+    Nothing is sent to AWS. Give the key policy to `hsm-keys --kms enroll --key-policy FILE`.
     """
     policy_example = (
         "hsm-keys kms policy --for sign --name prod --role arn:aws:iam::111122223333:role/trader --region us-east-1"

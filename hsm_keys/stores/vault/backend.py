@@ -26,7 +26,7 @@ class _Vault(PrintsPolicies):
     abilities = (RenamesKeys, ImportsKeys)
 
     command = "vault"
-    policy_help = """Print the policy with what the workflow calls and no more, as HCL.
+    policy_help = """Print the policy, as HCL, that allows exactly a workflow's calls.
 
     Nothing is sent. The mounts are those of --store or HSM_KEYS_STORE, else transit and secret.
     """
