@@ -70,7 +70,7 @@ def _kalshi(settings: Settings) -> list[Check]:
         return check_websocket(ws_url())
 
     def bootstrap() -> list[Check]:
-        return check_bootstrap(bootstrap_signer(settings.exchange), connector(settings))
+        return check_bootstrap(bootstrap_signer(settings.exchange), connector(settings), settings.exchange)
 
     checks = [*checked("network", network), *checked("kalshi", clock), *checked("websocket", websocket)]
     return checks + checked("bootstrap", bootstrap)
@@ -78,6 +78,7 @@ def _kalshi(settings: Settings) -> list[Check]:
 
 def _store(settings: Settings, report: Callable[[str], None]) -> list[Check]:
     from hsm_keys.inspecting.doctor import check_own_key, check_store
+    from hsm_keys.kalshi.bootstrap_variables import VARIABLES
     from hsm_keys.stores.checks import checked
 
     uris: list[str] = []
@@ -89,7 +90,7 @@ def _store(settings: Settings, report: Callable[[str], None]) -> list[Check]:
     def opened() -> list[Check]:
         with opened_store(settings, report, asks=False) as store:
             checks = check_store(store)
-            if not os.environ.get("KALSHI_KEY_ID"):
+            if not os.environ.get(VARIABLES[settings.exchange].id):
                 checks += checked("credentials", lambda: own_key(store))
             return checks
 

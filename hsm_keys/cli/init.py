@@ -79,7 +79,7 @@ def init(
     with reporting(settings) as report:
         person = TerminalPerson(report, yes=yes)
         bootstrap = bootstrap_signer(settings.exchange) if auth is None else None
-        check_kalshi(connect.base_url, bootstrap, connect, report)
+        check_kalshi(connect.base_url, bootstrap, connect, report, exchange=settings.exchange)
         new_store = _choose_store(settings, person)
         with _opened(settings, new_store, report) as store:
             plan = plan_profile(profile or name, fields_of_key(settings, store, connect))
@@ -193,4 +193,4 @@ def _print(settings: Settings, enrollment: Enrollment, plan: PlannedProfile, rep
     report("for your bot, in Python:")
     for line in lines:
         print_line(line)
-    report(f"from a shell: {request_line(enrollment.key.name, plan.name)}")
+    report(f"from a shell: {request_line(enrollment.key.name, plan.name, settings.exchange)}")

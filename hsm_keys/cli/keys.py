@@ -41,6 +41,7 @@ def list_keys(settings: Settings, *, auth: str | None) -> None:
     """
     from hsm_keys.inspecting.inventory import take_inventory
     from hsm_keys.kalshi.attestation import attestation_of
+    from hsm_keys.kalshi.bootstrap_variables import bootstrap_variables
 
     connect = connector(settings)
     with reporting(settings) as report, opened_stores(settings, report) as stores:
@@ -49,7 +50,7 @@ def list_keys(settings: Settings, *, auth: str | None) -> None:
             if account is None:
                 report(
                     f"no key to ask Kalshi with in the environment {connect.environment}: showing the store alone (set "
-                    "KALSHI_KEY_ID, or enroll a key)"
+                    f"{bootstrap_variables(connect.environment).id}, or enroll a key)"
                 )
             else:
                 listed, attestation = account.listed, attestation_of(account.answer)

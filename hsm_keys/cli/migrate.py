@@ -107,13 +107,14 @@ class _Move:
 
 
 def _pem(exchange: str | None) -> tuple[RequestSigner, PemKey]:
+    from hsm_keys.kalshi.bootstrap_variables import VARIABLES
     from hsm_keys.signing.pem import PemKey
 
     signer = bootstrap_signer(exchange)
     if signer is None or not isinstance(signer.key, PemKey):
         raise UsageError(
             "there is no PEM to migrate from",
-            hint="set KALSHI_KEY_ID and KALSHI_PRIVATE_KEY_PATH to the bot's; without any, begin with `hsm-keys init`",
+            hint=f"set {VARIABLES[exchange].to_set} to the bot's; without any, begin with `hsm-keys init`",
         )
     return signer, signer.key
 
@@ -174,6 +175,7 @@ def _finish(
     """End the PEM's API key, and say where its copies may lie."""
     from hsm_keys.inspecting.proof_of_possession import Standing
     from hsm_keys.kalshi.bootstrap import bootstrap_places
+    from hsm_keys.kalshi.bootstrap_variables import VARIABLES
     from hsm_keys.onboarding.migrating import PemInMemory, Successor, where_copies_lie
 
     successor = Successor(move.store.key(move.name), move.connect, move.connect.environment, report)
@@ -197,4 +199,5 @@ def _finish(
     report("the PEM is worth nothing now; copies of it may lie in:")
     for place in copied:
         report(f"  {place}")
-    report("take KALSHI_KEY_ID and the PEM's variable out of the environment: Kalshi refuses what is signed with them")
+    variable = VARIABLES[settings.exchange].id
+    report(f"take {variable} and the PEM's variable out of the environment: Kalshi refuses what is signed with them")

@@ -11,7 +11,7 @@ import click
 
 from hsm_keys.cli.commands import Group
 from hsm_keys.cli.extras import import_extra
-from hsm_keys.cli.options import settings_options
+from hsm_keys.cli.options import api_key_id_option, settings_options
 from hsm_keys.cli.profile import add_profile
 from hsm_keys.cli.proxy_check import check, policy
 from hsm_keys.cli.proxy_control import cancel_all, freeze, limits, status, thaw
@@ -44,6 +44,7 @@ class _NamedGroup(Group):
     epilog="Example: hsm-keys proxy --name prod --policy policy.toml",
 )
 @click.option("--name", metavar="NAME", help="The key that signs; or give it as the first word: hsm-keys proxy prod.")
+@api_key_id_option
 @click.option("--socket", type=_path, help="The Unix socket; by default one in XDG_RUNTIME_DIR/hsm-keys.")
 @click.option("--listen", metavar="HOST:PORT", help="Listen on loopback TCP instead; needs --clients.")
 @click.option("--clients", type=_path, help="Folder with a token file (0600) for each client, for --listen.")
@@ -82,7 +83,7 @@ def proxy(ctx: click.Context, /, **arguments: Any) -> None:
     add_profile(settings)
     if arguments["policy"] is None and settings.policy:
         arguments["policy"] = Path(settings.policy)
-    isolated = arguments.pop("isolated")
+    isolated, api_key_id = arguments.pop("isolated"), arguments.pop("api_key_id")
     options = _options(arguments)
     keep_to_itself()
     base_url = kalshi_base_url(settings)
@@ -93,7 +94,8 @@ def proxy(ctx: click.Context, /, **arguments: Any) -> None:
     report = _report_json if settings.as_json else _report
     import_extra("proxy", "hsm_keys.proxy.logs").report_libraries(report)
     with opened_store(settings, report, isolated=isolated) as store:
-        runner.run(signing_key(store, options.name, settings), base_url, checked, report, ws_url=settings.ws_url)
+        signer = signing_key(store, options.name, settings, api_key_id)
+        runner.run(signer, base_url, checked, report, ws_url=settings.ws_url)
 
 
 def _report(line: str) -> None:

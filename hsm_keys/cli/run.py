@@ -14,7 +14,7 @@ import click
 
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.extras import import_extra
-from hsm_keys.cli.options import secret_files, settings_options
+from hsm_keys.cli.options import api_key_id_option, secret_files, settings_options
 from hsm_keys.cli.output import fail
 from hsm_keys.errors import UsageError
 from hsm_keys.processes import be_private, keep_to_itself
@@ -39,6 +39,7 @@ _PIN_SOURCE: Final = re.compile(r"\bpin-source=(?:file:)?([^&;]+)")  # RFC 7512
     epilog="Example: hsm-keys run --name prod --policy policy.toml -- python bot.py",
 )
 @click.option("--name", metavar="NAME", help="The key that the proxy signs with.")
+@api_key_id_option
 @click.option(
     "--policy", type=click.Path(path_type=Path), help="What the program may do (TOML); as for `hsm-keys proxy`."
 )
@@ -73,6 +74,7 @@ def run(
     /,
     *,
     name: str | None,
+    api_key_id: str | None,
     policy: Path | None,
     client: str | None,
     on_proxy_exit: OnProxyExit,
@@ -113,7 +115,8 @@ def run(
     if allowed and not contain:
         raise UsageError("--allow-host is for --contain", hint="give --contain too, or leave it out")
     path = find_program(words[0], os.environ)
-    terms = Terms(kalshi_base_url(settings), settings.ws_url or "", str(policy.absolute()) if policy else "")
+    place = str(policy.absolute()) if policy else ""
+    terms = Terms(kalshi_base_url(settings), settings.ws_url or "", place, api_key_id or "")
     throwaway = throwaway_in(control_socket(name).parent, pem_type)
     pins = _pin_files(settings)
     with ExitStack() as stack:
@@ -135,7 +138,7 @@ def run(
         program = Program(path, words, environment, _streams(pins))
         front = Front(
             share,
-            ProxyProcess(share, _proxy(settings, name, policy, share)),
+            ProxyProcess(share, _proxy(settings, policy, share)),
             on_proxy_exit=on_proxy_exit,
             note=note,
             report=_report,
@@ -156,12 +159,12 @@ def _container(share: Share, base_url: str, allowed: tuple[str, ...], pins: list
     return Container(share.folder, base_url, share.port, allowed, hidden=hidden, note=note.relayed)
 
 
-def _proxy(settings: Settings, name: str, policy: Path | None, share: Share) -> Callable[[Callable[[], None]], int]:
+def _proxy(settings: Settings, policy: Path | None, share: Share) -> Callable[[Callable[[], None]], int]:
     """Return what is the proxy, in a process of its own."""
 
     def serve(began: Callable[[], None]) -> int:
         try:
-            _serve(settings, name, policy, share, began)
+            _serve(settings, policy, share, began)
         except Exception as error:  # noqa: BLE001 - the last line of defence, as in the program's own
             return fail(error, as_json=settings.as_json)
         return 0
@@ -169,7 +172,7 @@ def _proxy(settings: Settings, name: str, policy: Path | None, share: Share) -> 
     return serve
 
 
-def _serve(settings: Settings, name: str, policy: Path | None, share: Share, began: Callable[[], None]) -> None:
+def _serve(settings: Settings, policy: Path | None, share: Share, began: Callable[[], None]) -> None:
     keep_to_itself()
     from hsm_keys.cli.session import kalshi_base_url, opened_store, signing_key
     from hsm_keys.kalshi.surroundings import check_authorities
@@ -187,7 +190,7 @@ def _serve(settings: Settings, name: str, policy: Path | None, share: Share, beg
     runner = import_extra("proxy", "hsm_keys.proxy.run")
     proxy_options = import_extra("proxy", "hsm_keys.proxy.options")
     options = proxy_options.Options(
-        name=name,
+        name=share.name,
         listen=f"127.0.0.1:{share.port}",
         clients=share.clients,
         policy=policy,
@@ -197,7 +200,8 @@ def _serve(settings: Settings, name: str, policy: Path | None, share: Share, beg
     checked = proxy_options.check_options(options)
     import_extra("proxy", "hsm_keys.proxy.logs").report_libraries(report)
     with opened_store(settings, report) as store:
-        runner.run(signing_key(store, name, settings), base_url, checked, report, ws_url=settings.ws_url)
+        signer = signing_key(store, share.name, settings, share.terms.api_key_id or None)
+        runner.run(signer, base_url, checked, report, ws_url=settings.ws_url)
 
 
 def _report(line: str) -> None:

@@ -263,7 +263,19 @@ def management_signer(
 
 
 def _signer_by_name(connect: Connector, stores: Sequence[KeyStore], auth: str | None) -> RequestSigner | None:
-    return bootstrap_signer(connect.exchange) if auth is None else _named(stores, auth).signer()
+    return bootstrap_signer(connect.exchange) if auth is None else _signer_of(_named(stores, auth))
+
+
+def _signer_of(key: StoredKey) -> RequestSigner:
+    """Return what signs management calls with a key that --auth names; no option says another API key id for it."""
+    from hsm_keys.stores.ownership import how_to_adopt
+
+    try:
+        return key.signer()
+    except KeyNotRegisteredError as error:
+        if not key.ours:
+            error.amend(hint=f"bind the id to it: {how_to_adopt(key)}")
+        raise
 
 
 def _manager(
@@ -349,19 +361,21 @@ def account_to_look_at(
 
 def no_manager(connect: Connector, stores: Sequence[KeyStore]) -> KeyNotRegisteredError:
     """Return the error that there is no key to sign management calls with; it names the environments of those there."""
+    from hsm_keys.kalshi.bootstrap_variables import bootstrap_variables
+
     message = (
         "there is no key to sign management calls with: neither a bootstrap key nor one in the store that is "
         f"registered in the environment {connect.environment}"
     )
+    variables = bootstrap_variables(connect.environment).to_set
     others = sorted({key.environment for store in stores for key in store.keys() if key.environment})
     if others:
         return KeyNotRegisteredError(
             f"{message}; the keys that are there belong to {' and '.join(others)}",
-            hint="point the command at their environment with --env or --base-url, or set KALSHI_KEY_ID and "
-            "KALSHI_PRIVATE_KEY_PATH",
+            hint=f"point the command at their environment with --env or --base-url, or set {variables}",
         )
     return KeyNotRegisteredError(
         message,
-        hint="set KALSHI_KEY_ID and KALSHI_PRIVATE_KEY_PATH, or begin with `hsm-keys enroll NAME --offline` and paste "
-        "the public key on Kalshi's account page",
+        hint=f"set {variables}, or begin with `hsm-keys enroll NAME --offline` and paste the public key on Kalshi's "
+        "account page",
     )

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from hsm_keys._version import __version__
 from hsm_keys.errors import HsmKeysError, KalshiError, NetworkError
 from hsm_keys.kalshi.bodies import clean
+from hsm_keys.kalshi.bootstrap_variables import VARIABLES
 from hsm_keys.network_errors import why_not_reached
 from hsm_keys.stores.checks import Check
 
@@ -40,10 +41,13 @@ __all__ = [
 
 _LIBRARIES: Final = ("python-pkcs11", "cryptography", "httpx2", "pydantic", "boto3")
 _CONTRADICTING: Final = (
-    ("KALSHI_PRIVATE_KEY", "KALSHI_PRIVATE_KEY_PATH"),
-    ("KALSHI_API_BASE_URL", "KALSHI_DEMO"),
-    ("HSM_KEYS_PIN", "HSM_KEYS_PIN_FILE"),
+    *((variables.pem, variables.path, "both are refused") for variables in VARIABLES.values()),
+    ("KALSHI_API_BASE_URL", "KALSHI_DEMO", "the first is read"),
+    ("KALSHI_PERPS_API_BASE_URL", "KALSHI_PERPS_DEMO", "the first is read"),
+    ("HSM_KEYS_PIN_FILE", "HSM_KEYS_PIN", "the first is read"),
 )
+"""Two variables that say the same thing, and what becomes of them together."""
+
 _LIMIT_S: Final = 5.0
 """How far Kalshi lets a clock be off, as far as anybody has measured."""
 
@@ -79,9 +83,9 @@ def check_variables(env: Mapping[str, str]) -> list[Check]:
             "sys.setswitchinterval(0.0001)",
         ),
     ]
-    for one, other in _CONTRADICTING:
+    for one, other, together in _CONTRADICTING:
         if env.get(one) and env.get(other):
-            checks.append(Check("variables", "warning", f"{one} and {other} are both set", f"unset one; {one} is read"))
+            checks.append(Check("variables", "warning", f"{one} and {other} are both set", f"unset one; {together}"))
     return checks
 
 
@@ -183,10 +187,10 @@ def _clock(begun: float, answered: float, date: float) -> Check:
     return Check("clock", "ok", message)
 
 
-def check_bootstrap(signer: RequestSigner | None, connect: Connect) -> list[Check]:
+def check_bootstrap(signer: RequestSigner | None, connect: Connect, exchange: str | None) -> list[Check]:
     """Sign GET requests with the bootstrap key that environment variables name."""
     if signer is None:
-        return [Check("bootstrap", "skipped", "there is no bootstrap key (KALSHI_KEY_ID)")]
+        return [Check("bootstrap", "skipped", f"there is no bootstrap key ({VARIABLES[exchange].id})")]
     return _taken("bootstrap", f"the bootstrap key {signer.api_key_id}", signer, connect)
 
 
@@ -207,12 +211,13 @@ def check_own_key(store: KeyStore, connect: Connect, environment: str) -> list[C
 
 
 def _taken(name: str, what: str, signer: RequestSigner, connect: Connect) -> list[Check]:
+    from hsm_keys.inspecting.proof_of_possession import balance_path
     from hsm_keys.kalshi.errors import ForbiddenError
 
     client: KalshiClient
     with connect(signer) as client:
         try:
-            client.get_json("/portfolio/balance")
+            client.get_json(balance_path(client.exchange))
         except ForbiddenError as error:
             check = Check(name, "warning", f"{what} may not read the balance: {error.message}", error.hint)
         else:

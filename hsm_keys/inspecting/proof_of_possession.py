@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Standing",
     "accepts",
+    "balance_path",
     "can_sign",
     "find_registration",
     "find_registrations",
@@ -177,6 +178,11 @@ def accepts(connect: Connect, key: StoredKey, api_key_id: str) -> bool:
         NetworkError: If there is no answer, or something else than Kalshi answered.
     """
     return standing_of(connect, key, api_key_id) is Standing.TAKEN
+
+
+def balance_path(exchange: str | None) -> str:
+    """Return the path of what every key that may read may read, by exchange."""
+    return _PROOFS[exchange][0]
 
 
 def _get(connect: Connect, signer: RequestSigner) -> None:

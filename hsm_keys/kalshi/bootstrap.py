@@ -4,51 +4,26 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hsm_keys.errors import UsageError
 from hsm_keys.files import warn_if_others_read
+from hsm_keys.kalshi.bootstrap_variables import VARIABLES
 from hsm_keys.signing.api_key_ids import check_api_key_id
-from hsm_keys.signing.environments import PERPS
 from hsm_keys.signing.pem import PemKey
 from hsm_keys.values import Secret, describe, hides_its_arguments, shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from hsm_keys.kalshi.bootstrap_variables import BootstrapVariables
+
 __all__ = ["bootstrap_key_from_env", "bootstrap_places"]
 
 
 _MAX_PEM: Final = 64 * 1024  # bytes
 _LIKE_A_PATH: Final = re.compile(r"(?:~|\.{1,2})?/.*|[^\s/]+\.(?:pem|key|txt)")
-
-
-@dataclass(frozen=True, slots=True)
-class _Names:
-    """The variables that hold a key."""
-
-    id: str
-    pem: str
-    path: str
-    passphrase: str
-
-
-_NAMES: Final = {
-    None: _Names(
-        id="KALSHI_KEY_ID",
-        pem="KALSHI_PRIVATE_KEY",
-        path="KALSHI_PRIVATE_KEY_PATH",
-        passphrase="KALSHI_PRIVATE_KEY_PASSPHRASE",  # noqa: S106 - the name of a variable
-    ),
-    PERPS: _Names(
-        id="KALSHI_PERPS_KEY_ID",
-        pem="KALSHI_PERPS_PRIVATE_KEY",
-        path="KALSHI_PERPS_PRIVATE_KEY_PATH",
-        passphrase="KALSHI_PERPS_PRIVATE_KEY_PASSPHRASE",  # noqa: S106 - the same
-    ),
-}
 
 
 def bootstrap_key_from_env(
@@ -73,7 +48,7 @@ def bootstrap_key_from_env(
     Raises:
         UsageError: If only a part is set, or the key can't be read.
     """
-    names = _NAMES[exchange]
+    names = VARIABLES[exchange]
     key_id, pem, path = (Secret(env.get(name, "").strip()) for name in (names.id, names.pem, names.path))
     passphrase = _passphrase(Secret(env.get(names.passphrase, "")), ask_passphrase)
     del env  # it goes home with an error, and with it all that it holds
@@ -94,7 +69,7 @@ def bootstrap_key_from_env(
 
 def bootstrap_places(env: Mapping[str, str] = os.environ, *, exchange: str | None = None) -> list[str]:
     """Return where the bootstrap key's PEM stands, for people: its file, or the variable that holds it."""
-    names = _NAMES[exchange]
+    names = VARIABLES[exchange]
     path = env.get(names.path, "").strip()
     if path:
         return [f"{shown_path(path)}, which {names.path} names"]
@@ -102,7 +77,9 @@ def bootstrap_places(env: Mapping[str, str] = os.environ, *, exchange: str | Non
 
 
 @hides_its_arguments
-def _key(key_id: Secret, pem: Secret, passphrase: Callable[[], str] | None, names: _Names, source: str) -> PemKey:
+def _key(
+    key_id: Secret, pem: Secret, passphrase: Callable[[], str] | None, names: BootstrapVariables, source: str
+) -> PemKey:
     checked_id = check_api_key_id(key_id.reveal(), names.id)
     try:
         return PemKey(checked_id, pem, passphrase)
@@ -112,7 +89,7 @@ def _key(key_id: Secret, pem: Secret, passphrase: Callable[[], str] | None, name
 
 
 @hides_its_arguments
-def _unfolded(pem: Secret, names: _Names) -> Secret:
+def _unfolded(pem: Secret, names: BootstrapVariables) -> Secret:
     """Return the PEM in a variable, where line ends are often written out.
 
     Raises:
@@ -131,7 +108,7 @@ def _passphrase(passphrase: Secret, ask: Callable[[str], str] | None) -> Callabl
 
 
 @hides_its_arguments
-def _read(place: Secret, names: _Names) -> Secret:
+def _read(place: Secret, names: BootstrapVariables) -> Secret:
     path = place.reveal()
     if "-----BEGIN" in path:
         raise UsageError(

@@ -16,6 +16,7 @@ from hsm_keys.errors import HsmKeysError, NetworkError, OutcomeUnknownError, Usa
 from hsm_keys.kalshi.api_keys import ApiKeysResource, AsyncApiKeysResource
 from hsm_keys.kalshi.bodies import clean, read_json
 from hsm_keys.kalshi.bootstrap import bootstrap_key_from_env
+from hsm_keys.kalshi.bootstrap_variables import VARIABLES
 from hsm_keys.kalshi.errors import error_of, garbled
 from hsm_keys.kalshi.surroundings import client_options, why_not_trusted
 from hsm_keys.kalshi.whole_answer import AnswerTooLargeError, read_whole, read_whole_async
@@ -440,5 +441,5 @@ class AsyncKalshiClient(_Base):
 def _required_bootstrap(env: Mapping[str, str], exchange: str | None, ask: Callable[[str], str] | None) -> PemKey:
     key = bootstrap_key_from_env(env, exchange=exchange, ask_passphrase=ask)
     if key is None:
-        raise UsageError("the environment holds no bootstrap key", hint="set KALSHI_KEY_ID and KALSHI_PRIVATE_KEY_PATH")
+        raise UsageError("the environment holds no bootstrap key", hint=f"set {VARIABLES[exchange].to_set}")
     return key

@@ -34,6 +34,7 @@ import stamina
 
 from hsm_keys.errors import EndNotProvedError, KalshiError, NetworkError, OutcomeUnknownError
 from hsm_keys.inspecting.proof_of_possession import Standing, can_sign, is_going, says_unknown, standing_of
+from hsm_keys.kalshi.bootstrap_variables import bootstrap_variables
 from hsm_keys.kalshi.errors import ForeignListError, NotFoundError, RefusedError, UnauthorizedError
 from hsm_keys.signing.environments import check_environment
 
@@ -110,7 +111,8 @@ def end_api_key(
         raise end.unproved(
             "Kalshi doesn't know it, and its list can't be read, since the same key signs for that: it may not be "
             "known yet, or this is a sandbox that was started anew",
-            "let another API key sign: KALSHI_KEY_ID, or --auth NAME; Kalshi's account page makes one",
+            f"let another API key sign: {bootstrap_variables(account.environment).id}, or --auth NAME; Kalshi's "
+            "account page makes one",
         )
     lived = begun or bool(listed)
     deleted = end.delete(lived=lived)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hsm_keys.errors import HsmKeysError, KeyProblemError, KeyUnusableError, SigningError
+from hsm_keys.kalshi.bootstrap_variables import bootstrap_variables
 from hsm_keys.kalshi.errors import ClockError, ForbiddenError, UnauthorizedError
 from hsm_keys.lifecycle.rights import manages_keys, may_manage
 from hsm_keys.stores.key_names import ENDING
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Manager", "find_manager"]
 
-_HINT = "choose the key that signs management calls: --auth NAME, or KALSHI_KEY_ID and KALSHI_PRIVATE_KEY_PATH"
+
+def _hint(environment: str) -> str:
+    variables = bootstrap_variables(environment).to_set
+    return f"choose the key that signs management calls: --auth NAME, or {variables}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ def find_manager(
     if not candidates:
         return None
     try:
-        client, answer = _list_with_any(candidates, connect)
+        client, answer = _list_with_any(candidates, connect, _hint(environment))
     except UnauthorizedError:
         if not ends(candidates[-1]):
             raise
@@ -90,11 +94,13 @@ def find_manager(
     raise KeyProblemError(
         f"no key of the store can manage API keys ({names}): that takes the scope write, bound to no subaccount; "
         "nothing was done",
-        hint=_HINT,
+        hint=_hint(environment),
     )
 
 
-def _list_with_any(candidates: Sequence[StoredKey], connect: Connect) -> tuple[StoredKey, ListApiKeysResponse]:
+def _list_with_any(
+    candidates: Sequence[StoredKey], connect: Connect, hint: str
+) -> tuple[StoredKey, ListApiKeysResponse]:
     """Return the first key that may list the account's keys, and what Kalshi lists."""
     refusal: HsmKeysError | None = None
     for key in candidates:
@@ -106,5 +112,5 @@ def _list_with_any(candidates: Sequence[StoredKey], connect: Connect) -> tuple[S
         except (UnauthorizedError, ForbiddenError, SigningError, KeyUnusableError) as error:
             refusal = refusal or error
     if refusal is None:
-        raise KeyProblemError("there is no key to ask Kalshi with", hint=_HINT)
-    raise refusal.amend(further_hint=_HINT)
+        raise KeyProblemError("there is no key to ask Kalshi with", hint=hint)
+    raise refusal.amend(further_hint=hint)

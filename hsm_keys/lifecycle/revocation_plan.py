@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from hsm_keys.errors import EndNotProvedError, KeyNotFoundError, KeyProblemError, UsageError
 from hsm_keys.inspecting.proof_of_possession import can_sign, is_arriving, says_unknown
 from hsm_keys.kalshi.account import unclaimed
+from hsm_keys.kalshi.bootstrap_variables import bootstrap_variables
 from hsm_keys.kalshi.errors import UnauthorizedError
 from hsm_keys.lifecycle.late_registration import check_no_other_registration, find_late_registration
 from hsm_keys.lifecycle.rights import check_manages, manages_keys, may_manage
@@ -115,11 +116,12 @@ class RevocationPlanner:
                 raise
             if says_unknown(error) and target.key is not None and target.key.name.endswith(ENDING):
                 return target, []  # an earlier run has ended the very key that signs
+            variable = bootstrap_variables(self._account.environment).id
             raise EndNotProvedError(
                 f"{error.message}. The key that signs this is the one that is to end, and that proves nothing of it; "
                 "nothing was done",
-                hint=f"{error.hint}; let another key sign the call: KALSHI_KEY_ID, or --auth NAME (Kalshi's account "
-                "page makes one)",
+                hint=f"{error.hint}; let another key sign the call: {variable}, or --auth NAME (Kalshi's account page "
+                "makes one)",
             ) from None
         target = find_target(word, keys, listed)
         check_manages(self._account.manager_id, listed)

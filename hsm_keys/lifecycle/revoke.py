@@ -24,6 +24,7 @@ from hsm_keys.errors import (
 from hsm_keys.inspecting.custody import examine_custody
 from hsm_keys.inspecting.proof_of_possession import can_sign, is_arriving, is_going
 from hsm_keys.kalshi.account import unclaimed
+from hsm_keys.kalshi.bootstrap_variables import bootstrap_variables
 from hsm_keys.kalshi.errors import RefusedError
 from hsm_keys.lifecycle.ending import end_api_key
 from hsm_keys.lifecycle.late_registration import (
@@ -251,7 +252,7 @@ def discard(store: KeyStore, name: str, environment: str, report: Callable[[str]
         if key.api_key_id is not None or is_arriving(key) or key.importing:
             raise KeyProblemError(
                 f"{name!r} is registered, or was made by Kalshi; nothing was destroyed",
-                hint="set KALSHI_KEY_ID and KALSHI_PRIVATE_KEY_PATH: the end of its API key has to be proved",
+                hint=f"set {bootstrap_variables(environment).to_set}: the end of its API key has to be proved",
             )
         store.destroy(key)
     return Revoked(name, None, revoked=False, private_half=_end_of(store, key, report))

@@ -61,7 +61,7 @@ def check_manages(api_key_id: str, listed: Sequence[ApiKey]) -> None:
     raise KeyProblemError(
         f"API key {api_key_id} ({own.name!r}) can't manage API keys: it has {describe_rights(own)}, and that takes "
         f"the scope {_MANAGING_SCOPE}, bound to no subaccount; nothing was done",
-        hint="let another key sign, by --auth NAME or KALSHI_KEY_ID"
+        hint="let another key sign, by --auth NAME or as the bootstrap key"
         + (f"; those that can: {others}" if others else "; none of the account can: make one on Kalshi's account page"),
     )
 

@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from hsm_keys.inspecting.proof_of_possession import balance_path
 from hsm_keys.signing.environments import ENVIRONMENTS
 
 if TYPE_CHECKING:
@@ -47,6 +48,6 @@ def python_lines(name: str, fields: Mapping[str, str]) -> list[str]:
     ]
 
 
-def request_line(name: str, profile: str) -> str:
+def request_line(name: str, profile: str, exchange: str | None) -> str:
     """Return a command that sends a signed request by the profile."""
-    return f"hsm-keys request GET /portfolio/balance {shlex.quote(name)} --profile {shlex.quote(profile)}"
+    return f"hsm-keys request GET {balance_path(exchange)} {shlex.quote(name)} --profile {shlex.quote(profile)}"

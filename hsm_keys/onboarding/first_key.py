@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from hsm_keys.errors import KalshiError, KeyNotFoundError, KeyNotRegisteredError
 from hsm_keys.inspecting.custody import prove_custody
 from hsm_keys.inspecting.doctor import check_bootstrap, check_clock, check_network
-from hsm_keys.inspecting.proof_of_possession import prove_registration
+from hsm_keys.inspecting.proof_of_possession import balance_path, prove_registration
 from hsm_keys.kalshi.account import Account
 from hsm_keys.kalshi.api_keys import new_key_fields
 from hsm_keys.kalshi.errors import TierError
@@ -74,7 +74,12 @@ def choose_key_type(choice: KeyType | None, bootstrap: RequestSigner | None) -> 
 
 
 def check_kalshi(
-    base_url: str, bootstrap: RequestSigner | None, connect: Connect, report: Callable[[str], None]
+    base_url: str,
+    bootstrap: RequestSigner | None,
+    connect: Connect,
+    report: Callable[[str], None],
+    *,
+    exchange: str | None,
 ) -> None:
     """Look, before anything is made, whether Kalshi answers, the clock is right and the bootstrap key is taken.
 
@@ -82,7 +87,7 @@ def check_kalshi(
         NetworkError: If Kalshi can't be reached.
         KalshiError: If something else answers, the clock is off, or the bootstrap key is refused.
     """
-    checks = [*check_network([base_url]), *check_clock(base_url), *check_bootstrap(bootstrap, connect)]
+    checks = [*check_network([base_url]), *check_clock(base_url), *check_bootstrap(bootstrap, connect, exchange)]
     for check in checks:
         if check.verdict == "problem":
             raise KalshiError(f"{check.name}: {check.message}", hint=check.remedy)
@@ -154,7 +159,7 @@ def send_first_request(connect: Connect, enrollment: Enrollment, report: Callabl
     """
     signer = enrollment.key.signer(api_key_id=None if enrollment.key.api_key_id else enrollment.api_key_id)
     with connect(signer) as client:
-        path = "/margin/balance" if client.exchange else "/portfolio/balance"
+        path = balance_path(client.exchange)
         response = client.request("GET", path)
     report(f"sent a signed request: GET {path}, and Kalshi answered {response.status_code}")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from hsm_keys.errors import EndNotProvedError, KeyNotRegisteredError, KeyProblemError
 from hsm_keys.inspecting.proof_of_possession import Standing, prove_registration, standing_of
 from hsm_keys.kalshi.account import Account
+from hsm_keys.kalshi.bootstrap_variables import bootstrap_variables
 from hsm_keys.kalshi.errors import ForbiddenError
 from hsm_keys.lifecycle.ending import end_api_key
 from hsm_keys.lifecycle.revocation_plan import RevocationPlanner
@@ -121,6 +122,7 @@ class Successor:
         check_environment(key.name, key.environment, environment)
         self.key = key
         self._connect = connect
+        self._environment = environment
         self._report = report
 
     def check_end(self, pem: PemInMemory) -> Standing:
@@ -140,7 +142,7 @@ class Successor:
         if standing is Standing.REFUSED:
             raise KeyProblemError(
                 f"API key {pem.api_key_id} isn't this PEM's: Kalshi refuses its signature for it; nothing was done",
-                hint="set KALSHI_KEY_ID to the id that goes with the PEM",
+                hint=f"set {bootstrap_variables(self._environment).id} to the id that goes with the PEM",
             )
         return standing
 

@@ -50,11 +50,13 @@ class Terms:
         base_url: Kalshi's.
         ws_url: The WebSocket's, where the base URL doesn't tell it.
         policy: Path of the policy; empty without one.
+        api_key_id: The API key id that was given for the key; empty for its own.
     """
 
     base_url: str
     ws_url: str
     policy: str
+    api_key_id: str = ""
 
 
 class Share:
@@ -77,6 +79,7 @@ class Share:
         proxy: Which proxy it is, to be asked.
         name: The key's name.
         folder: The runs' folder.
+        terms: What the proxy is to be started with, or was.
 
     Raises:
         UsageError: If the client's name is none, or it has a token already; or a proxy runs that can't be joined.
@@ -103,7 +106,7 @@ class Share:
         self.client = client or DEFAULT_CLIENT
         self.socket: Path | None = None
         self.is_frozen = False
-        self._terms = terms
+        self.terms = terms
         self.folder = _private(control_socket(name).with_name(f"{name}.run"))
         self._lock = -1
 
@@ -136,10 +139,11 @@ class Share:
     def _join_run(self) -> None:
         known = json.loads((self.folder / _TERMS).read_text(encoding="utf-8"))
         self.port, self.process, self.clients = known.pop("port"), 0, self.folder / _CLIENTS
-        if known != asdict(self._terms):
+        if known != asdict(self.terms):
             raise UsageError(
-                f"a proxy for {self.name!r} runs already, for another program, with another policy or environment",
-                hint="give the same --policy and --env; one key has one proxy, which keeps its limits",
+                f"a proxy for {self.name!r} runs already, for another program, with another policy, environment or "
+                "API key id",
+                hint="give the same --policy, --env and --api-key-id; one key has one proxy, which keeps its limits",
             )
 
     def find_process(self) -> bool:
@@ -153,16 +157,18 @@ class Share:
         found = find_proxy(self.name)
         if found is None:
             return False
-        ours, others = environment_name(self._terms.base_url), environment_name(found.base_url)
+        ours, others = environment_name(self.terms.base_url), environment_name(found.base_url)
         if ours != others:
             raise WrongEnvironmentError(
                 f"a proxy for {self.name!r} runs already, for {others}, and the program is to trade on {ours}",
                 hint=f"say the same as that proxy (--env or --base-url: {found.base_url}), or end it",
             )
-        if self._terms.policy:
-            raise UsageError(
-                f"a proxy for {self.name!r} runs already, with a policy of its own", hint="leave out --policy"
-            )
+        for option, what in (("policy", "policy"), ("api_key_id", "API key id")):
+            if getattr(self.terms, option):
+                raise UsageError(
+                    f"a proxy for {self.name!r} runs already, with a {what} of its own",
+                    hint=f"leave out --{option.replace('_', '-')}",
+                )
         if found.socket is None:
             self.port, self.clients = found.port, found.tokens
         else:
@@ -190,7 +196,7 @@ class Share:
         self.listener.bind(("127.0.0.1", 0))
         self.listener.listen(_BACKLOG)
         self.port = self.listener.getsockname()[1]
-        text = json.dumps({**asdict(self._terms), "port": self.port})
+        text = json.dumps({**asdict(self.terms), "port": self.port})
         (self.folder / _TERMS).write_text(text, encoding="utf-8")
 
     def _write_token(self) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check_not_registered_since",
     "check_ours",
+    "how_to_adopt",
     "name_in_use",
     "not_ours",
     "ours",
@@ -77,7 +78,7 @@ def not_ours(key: StoredKey, where: str) -> ForeignKeyError:
     """Return the error for a key that only its owner may change."""
     return ForeignKeyError(
         f"the key {key.name!r} in {where} isn't ours: {why_not_ours(key)}; it was left alone",
-        hint=f"if it is yours to change, adopt it first: {_adopting(key)}",
+        hint=f"if it is yours to change, adopt it first: {how_to_adopt(key)}",
     )
 
 
@@ -85,7 +86,7 @@ def name_in_use(key: StoredKey, where: str) -> ForeignKeyError:
     """Return the error for a name that a key of our own was to get, and that somebody else's has."""
     return ForeignKeyError(
         f"a key called {key.name!r} is in {where} already, and isn't ours: {why_not_ours(key)}; nothing was done",
-        hint=f"choose another name; or, if that key is registered at Kalshi, {_adopting(key)}",
+        hint=f"choose another name; or, if that key is registered at Kalshi, {how_to_adopt(key)}",
     )
 
 
@@ -94,5 +95,6 @@ def why_not_ours(key: StoredKey) -> str:
     return key.doubt or "hsm-keys has neither made nor adopted it"
 
 
-def _adopting(key: StoredKey) -> str:
+def how_to_adopt(key: StoredKey) -> str:
+    """Return the command that makes a key ours."""
     return f"hsm-keys adopt {shlex.quote(key.name)} --api-key-id ID"

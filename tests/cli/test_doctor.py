@@ -202,6 +202,23 @@ def test_without_a_bootstrap_key_the_key_of_the_store_is_tried(
     assert (code, checks["credentials"]["verdict"]) == (6, "problem")
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "together"),
+    [
+        ("HSM_KEYS_PIN", "HSM_KEYS_PIN_FILE", "HSM_KEYS_PIN_FILE and HSM_KEYS_PIN are both set, the first is read"),
+        ("KALSHI_DEMO", "KALSHI_API_BASE_URL", "KALSHI_API_BASE_URL and KALSHI_DEMO are both set, the first is read"),
+        (
+            "KALSHI_PERPS_PRIVATE_KEY",
+            "KALSHI_PERPS_PRIVATE_KEY_PATH",
+            "KALSHI_PERPS_PRIVATE_KEY and KALSHI_PERPS_PRIVATE_KEY_PATH are both set, both are refused",
+        ),
+    ],
+)
+def test_of_two_variables_the_one_that_counts_is_named(one: str, other: str, together: str) -> None:
+    (warning,) = [check for check in check_variables({one: "x", other: "y"}) if check.verdict == "warning"]
+    assert f"{warning.message}, {warning.remedy.removeprefix('unset one; ')}" == together
+
+
 def test_variables_that_contradict_each_other() -> None:
     env = {"KALSHI_PRIVATE_KEY": "secret-canary", "KALSHI_PRIVATE_KEY_PATH": "x"}
     (warning,) = [check for check in check_variables(env) if check.verdict == "warning"]

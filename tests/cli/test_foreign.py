@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from base64 import b64decode
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ import pytest
 
 from tests.support.cli import failed_json, run_cli, run_json
 from tests.support.foreign import make_pair
+from tests.support.running_proxy import RunningProxy, program
+from tests.support.seen import latest
 from tests.support.verify import openssl_verifies
 
 if TYPE_CHECKING:
@@ -21,6 +24,12 @@ pytestmark = [pytest.mark.softhsm, pytest.mark.program]
 
 API_KEY_ID = "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d"
 BALANCE = "/trade-api/v2/portfolio/balance"
+ASK = """
+import os, urllib.request
+url = os.environ["KALSHI_API_BASE_URL"] + "/portfolio/balance"
+asked = urllib.request.Request(url, headers={"KALSHI-ACCESS-KEY": os.environ["KALSHI_KEY_ID"]})
+print(urllib.request.urlopen(asked, timeout=30).status)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +78,28 @@ def test_what_would_change_one_exits_with_5_and_says_what_to_do() -> None:
         assert error["code"] == "foreign_key"
         assert "alpha" in error["message"]
         assert error["hint"]
+
+
+@pytest.mark.usefixtures("foreign")
+def test_a_proxy_and_a_run_sign_with_one_for_the_id_that_is_given(sandbox: SandboxServer, tmp_path: Path) -> None:
+    registered = sandbox.add_key("alpha", run_json("public-key", "alpha")["public_key_pem"])
+    named = ("--name", "alpha", "--api-key-id", registered.api_key_id)
+    with RunningProxy(tmp_path, program([sys.executable, "-m", "hsm_keys", "proxy", *named]), name="alpha") as proxy:
+        assert proxy.request("GET", BALANCE)[0] == 200
+        assert latest(sandbox).api_key_id == registered.api_key_id
+        joined = run_cli("run", *named, "--", "true", **proxy.environment)
+        assert (joined.returncode, "leave out --api-key-id" in joined.stderr) == (2, True), joined.stderr
+    done = run_cli("run", *named, "--", sys.executable, "-c", ASK)
+    assert (done.returncode, done.stdout) == (0, "200\n"), done.stderr
+    assert latest(sandbox).api_key_id == registered.api_key_id
+
+
+@pytest.mark.usefixtures("foreign", "sandbox")
+def test_one_that_auth_names_has_to_be_adopted_first() -> None:
+    """No option of these commands says its API key id."""
+    for command in (("list",), ("enroll", "--name", "new"), ("custody",), ("reconcile",)):
+        error = failed_json(5, *command, "--auth", "alpha")
+        assert error["hint"] == "bind the id to it: hsm-keys adopt alpha --api-key-id ID"
 
 
 @pytest.mark.usefixtures("foreign")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -91,6 +91,36 @@ def test_a_key_for_perpetual_futures_is_enrolled_and_listed(sandbox: SandboxServ
     assert listed["perps"]["environment"] == environment
     done = run_cli("request", "GET", "/margin/balance", "--name", "perps", "--exchange", "perps")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.usefixtures("_perps")
+def test_for_perpetual_futures_doctor_looks_at_their_own_keys(
+    sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def checks() -> dict[str, Any]:
+        return {check["name"]: check for check in run_json("doctor", "--exchange", "perps")["checks"]}
+
+    assert checks()["bootstrap"]["verdict"] == "ok"
+    assert [seen.path for seen in sandbox.requests if "balance" in seen.path] == ["/trade-api/v2/margin/balance"]
+    enrolled = run_json("enroll", "--name", "perps", *ED25519, "--exchange", "perps")
+    for name in ("KEY_ID", "PRIVATE_KEY"):
+        monkeypatch.delenv(f"KALSHI_PERPS_{name}")
+        monkeypatch.setenv(f"KALSHI_{name}", "of another exchange")
+    said = checks()
+    assert said["bootstrap"]["message"] == "there is no bootstrap key (KALSHI_PERPS_KEY_ID)"
+    assert said["credentials"]["verdict"] == "ok"
+    assert [seen.api_key_id for seen in sandbox.requests if "balance" in seen.path][-1] == enrolled["api_key_id"]
+
+
+@pytest.mark.usefixtures("_perps")
+def test_what_is_missing_is_named_as_that_exchange_calls_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KEY_ID", "PRIVATE_KEY"):
+        monkeypatch.delenv(f"KALSHI_PERPS_{name}")
+    own = "KALSHI_PERPS_KEY_ID and KALSHI_PERPS_PRIVATE_KEY_PATH"
+    for command in (("enroll", "--name", "perps"), ("revoke", "perps", "--yes"), ("reconcile",)):
+        assert own in failed_json(5, *command, "--exchange", "perps")["hint"]
+    assert own in failed_json(2, "migrate", "perps", "--yes", "--exchange", "perps")["hint"]
+    assert "(set KALSHI_PERPS_KEY_ID, or enroll a key)" in run_cli("list", "--exchange", "perps").stderr
 
 
 @pytest.mark.usefixtures("_perps")
