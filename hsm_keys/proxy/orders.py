@@ -119,9 +119,9 @@ class OrderLimits:
         if self.max_price is None:
             return None
         if asked.perps:
-            return "max_price", "what a perpetual future may cost can't be told: name its route in allow_unjudged"
+            return "max_price_cents", "what a perpetual future may cost can't be told: name its route in allow_unjudged"
         if asked.cost > self.max_price:
-            return "max_price", f"a contract may cost more than {Decimal(self.max_price) / 100} cents"
+            return "max_price_cents", f"a contract may cost more than {Decimal(self.max_price) / 100} cents"
         return None
 
 

@@ -134,7 +134,6 @@ _SETTINGS: Final = {
     "api_keys": "allow_key_management",
     "transfers": "allow_transfers",
     "accounts": "allow_account_changes",
-    "max_price": "max_price_cents",
     "version": "allow",
     "gone": "allow_unjudged",
 }

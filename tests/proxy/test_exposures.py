@@ -94,7 +94,7 @@ def test_why_a_body_is_unclear(path: str, body: Any, why: str) -> None:
         (OrderLimits(500, None, None), None),
         (OrderLimits(499, None, None), ("max_count", "the order is for more than 4.99 contracts")),
         (OrderLimits(None, 4000, None), None),
-        (OrderLimits(None, 3900, None), ("max_price", "a contract may cost more than 39 cents")),
+        (OrderLimits(None, 3900, None), ("max_price_cents", "a contract may cost more than 39 cents")),
         (OrderLimits(None, None, ["KXTEST-*"]), None),
         (OrderLimits(None, None, ["X", "kxtest-1"]), ("markets", ELSEWHERE)),
     ],
@@ -108,4 +108,4 @@ def test_no_limit_of_prices_can_judge_a_perpetual_future() -> None:
     unknown = [Exposure("KXTEST-1", "bid", 1, 0, perps=True)]
     assert OrderLimits(5, None, None).against(unknown) is None
     why = "what a perpetual future may cost can't be told: name its route in allow_unjudged"
-    assert OrderLimits(None, 4000, None).against(unknown) == ("max_price", why)
+    assert OrderLimits(None, 4000, None).against(unknown) == ("max_price_cents", why)

@@ -26,14 +26,17 @@ PERPS = f"{V2}/margin/orders"
         ({"count": "0.01"}, "allowed"),
         ({"count": "10.01"}, "max_count"),
         ({"count": "999999999"}, "max_count"),
-        ({"price": "0.5001"}, "max_price"),
+        ({"price": "0.5001"}, "max_price_cents"),
         ({"side": "ask", "price": "0.5000"}, "allowed"),
         ({"side": "ask", "price": "0.9999"}, "allowed"),
-        ({"side": "ask", "price": "0.4999"}, "max_price"),
+        ({"side": "ask", "price": "0.4999"}, "max_price_cents"),
         ({"side": "ask", "reduce_only": True, "time_in_force": "immediate_or_cancel", "price": "0.01"}, "allowed"),
-        ({"side": "bid", "reduce_only": True, "time_in_force": "immediate_or_cancel", "price": "0.60"}, "max_price"),
-        ({"side": "ask", "reduce_only": False, "price": "0.01"}, "max_price"),
-        ({"side": "ask", "reduce_only": None, "price": "0.01"}, "max_price"),
+        (
+            {"side": "bid", "reduce_only": True, "time_in_force": "immediate_or_cancel", "price": "0.60"},
+            "max_price_cents",
+        ),
+        ({"side": "ask", "reduce_only": False, "price": "0.01"}, "max_price_cents"),
+        ({"side": "ask", "reduce_only": None, "price": "0.01"}, "max_price_cents"),
         ({"ticker": "KXB-1"}, "markets"),
         ({"ticker": "kxtest-1"}, "markets"),
         ({"client_order_id": None, "subaccount": 3, "exchange_index": -1, "expiration_time": 1}, "allowed"),
@@ -190,7 +193,9 @@ def test_an_amendment_has_to_pass_as_either_side() -> None:
     for side in ("bid", "ask"):
         assert ask(judge(MONEY), "POST", path, {**AMENDMENT, "side": side}).allowed
         for price in ("0.4999", "0.5001"):
-            assert ask(judge(MONEY), "POST", path, {**AMENDMENT, "side": side, "price": price}).rule == "max_price"
+            assert (
+                ask(judge(MONEY), "POST", path, {**AMENDMENT, "side": side, "price": price}).rule == "max_price_cents"
+            )
     assert ask(judge(MONEY), "POST", path, {**AMENDMENT, "count": "10.01"}).rule == "max_count"
     assert ask(judge(MONEY), "POST", path, {**AMENDMENT, "ticker": "KXB-1"}).rule == "markets"
     for change in ({"reduce_only": True}, {"time_in_force": "fill_or_kill"}, {"price": None}, {"expiration_time": -1}):
@@ -209,7 +214,7 @@ def test_perpetual_futures_have_no_price_out_of_a_dollar() -> None:
     assert ask(asked, "POST", PERPS + "/x/amend", amendment).allowed
     for path, body in ((PERPS, order), (PERPS + "/x/amend", amendment)):
         denied = ask(judge(MONEY), "POST", path, body)
-        assert denied.rule == "max_price"
+        assert denied.rule == "max_price_cents"
         assert "allow_unjudged" in denied.message
         named = judge(MONEY + '\nallow_unjudged = ["POST /margin/orders", "POST /margin/orders/*/amend"]')
         assert ask(named, "POST", path, body).allowed

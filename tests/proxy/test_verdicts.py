@@ -63,7 +63,7 @@ def test_the_verdict_of_an_operation(method: str, path: str, kind: str, without:
         assert f"`{OPTIONS[kind]} = true`" in verdict(Judge(), method, path).message
     if kind == "trade":
         assert without == "allowed"
-    if limited in {"allow_unjudged", "max_price"}:
+    if limited in {"allow_unjudged", "max_price_cents"}:
         assert "allow_unjudged" in under_limits.message
         assert verdict(judge(f'{MONEY}\nallow_unjudged = ["{method} {path}"]'), method, path).allowed
     if limited == "gone":

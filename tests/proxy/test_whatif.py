@@ -175,6 +175,13 @@ def test_the_setting_that_decides_is_named(written: str) -> None:
     assert reasons["setting"] in ClientPolicy.model_fields
 
 
+@pytest.mark.parametrize("written", [written for written in SETTINGS if written.startswith("max_")])
+def test_a_limit_of_an_order_denies_by_its_own_name(written: str) -> None:
+    method, path, body = SETTINGS[written]
+    asked = SupposedRequest("default", method, path, json.dumps(body).encode())
+    assert verdict_of(judge(written), asked, at=NOON).rule == written.partition(" =")[0]
+
+
 def test_reasons_without_a_setting() -> None:
     asked = SupposedRequest("maker", "GET", BALANCE)
     verdict = verdict_of(Judge(), asked, at=NOON)

@@ -135,7 +135,7 @@ EXPLANATIONS: Final = {
         "Order less, or raise the limit.",
         "max_count = 100",
     ),
-    "max_price": Explanation(
+    "max_price_cents": Explanation(
         "A contract may cost more than the client may pay: a bid its price, an ask one dollar less its price.",
         "Change the price, or raise the limit.",
         "max_price_cents = 60",
