@@ -106,19 +106,22 @@ class DecisionLog:
         except AuditError as error:
             _log.warning("%s", error)
 
-    def add_outcome(self, decision: int, status: int, latency_us: int) -> None:
+    def add_outcome(self, decision: int, status: int, latency_us: int, *, at_once: bool = False) -> None:
         """Have it written what became of an allowed request, at the latest in the loop's next turn.
 
         Args:
             decision: The number of its decision's line; 0 for none.
             status: The answer's; 0 for none.
             latency_us: Microseconds from the request to its answer.
+            at_once: Whether to write it now: a turn of the loop costs more than a line that has company.
         """
         if not decision:
             return
-        if not self._outcomes:
+        if not (self._outcomes or at_once):
             asyncio.get_running_loop().call_soon(self._write_outcomes)  # the answers go out first
         self._outcomes.append(("outcome", {"of": decision, "status": status or None, "latency_us": latency_us}))
+        if at_once:
+            self._write_outcomes()
 
     def _write_outcomes(self) -> None:
         outcomes, self._outcomes = self._outcomes, []

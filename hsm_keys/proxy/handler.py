@@ -139,7 +139,8 @@ class Handler:
         finally:
             status = answer.status if answer is not None else 0
             latency_us = round((time.perf_counter() - started) * 1e6)
-            self.decisions.add_outcome(decision, status, latency_us)
+            is_alone = request.has_begun and self._running.are_one
+            self.decisions.add_outcome(decision, status, latency_us, at_once=is_alone)
         return answer
 
     def _verdict(self, caller: Caller, subject: Subject, body: bytes | None) -> Verdict:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from hsm_keys.kalshi.operations import WEBSOCKETS, Kind
+from hsm_keys.kalshi.operations import Kind
 from hsm_keys.proxy.accounts import Demand
 from hsm_keys.proxy.capping import CapError, hold_of, orders_of
 from hsm_keys.proxy.caps import Caps
@@ -35,8 +35,7 @@ _ROUTES: Final = 1024
 """Routes of clients that are kept: paths of single orders among them, of which there are ever new ones."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What the judge says.
 
     Attributes:
@@ -168,7 +167,7 @@ class Judge:
         asked, against = self._asked(client, route, request)
         refused = against or self._by_rate(client, route, request.count, now)
         if refused is not None:
-            return replace(refused, request=request)
+            return refused._replace(request=request)
         orders = self.reservations.reserve(client, asked, remember=rules.remembers) if asked is not None else []
         hold = hold_of(self.reservations, operation, path, orders)
         return _allowed(route, request=request, hold=hold)
@@ -187,10 +186,7 @@ class Judge:
         refused = self._against_route(client, route, at)
         if refused is not None or route is None:
             return refused or _denied_stranger(client)
-        rules = route.rules
-        looks_at_orders = rules.order_limits or rules.is_capped or rules.cancels_when_silent
-        looks_at_commands = rules.narrows and route.operation in WEBSOCKETS
-        if looks_at_orders or looks_at_commands or route.looks_at_body:
+        if route.looks_at_what_is_sent:
             return _denied("sign", "the client's rules look at what is sent, so its requests go through the proxy")
         return self._by_rate(client, route, 1, now) or _allowed(route)
 

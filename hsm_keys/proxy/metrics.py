@@ -30,17 +30,21 @@ class Metrics:
         allowed: How many decisions of the verdict and the rule "allowed" aren't in ``verdicts`` yet: they are added
             when somebody asks, as a counter of the library takes as long as judging a route does.
         hits: The same of headers that were in hand.
+        waiting: How many requests wait for a signature.
+        is_healthy: Whether the last signature could be made.
     """
 
     def __init__(self) -> None:
-        self.allowed = self.hits = 0
+        self.allowed = self.hits = self.waiting = 0
+        self.is_healthy = True  # the key was found in it
         self.registry = CollectorRegistry()
         registry = self.registry
         self.verdicts = Counter("hsm_keys_proxy_verdicts", "Decisions", ["verdict", "rule"], registry=registry)
         self.signing = Histogram(
             "hsm_keys_proxy_signing_seconds", "From asking to headers", buckets=_SIGNING_S, registry=registry
         )
-        self.queue = Gauge("hsm_keys_proxy_signing_queue", "Requests that wait for a signature", registry=registry)
+        queue = Gauge("hsm_keys_proxy_signing_queue", "Requests that wait for a signature", registry=registry)
+        queue.set_function(lambda: self.waiting)
         self.upstream = Histogram(
             "hsm_keys_proxy_upstream_seconds",
             "From sending to Kalshi's status; none if no answer came",
@@ -53,9 +57,8 @@ class Metrics:
         )
         self.sessions = Gauge("hsm_keys_proxy_websockets", "WebSocket sessions that are open", registry=registry)
         self.frozen = Gauge("hsm_keys_proxy_frozen", "1 while signing is frozen", registry=registry)
-        self.healthy = Gauge(
-            "hsm_keys_proxy_store_healthy", "0 if the last signature couldn't be made", registry=registry
-        )
+        healthy = Gauge("hsm_keys_proxy_store_healthy", "0 if the last signature couldn't be made", registry=registry)
+        healthy.set_function(lambda: self.is_healthy)
         self.attestation = Gauge(
             "hsm_keys_proxy_region_expiration_timestamp_seconds",
             "When the account's location attestation ends; NaN while unknown",
@@ -91,7 +94,6 @@ class Metrics:
         self.verdict = cache(self.verdicts.labels)
         self.answered = cache(self.upstream.labels)
         self.drawn = cache(self.presigned.labels)
-        self.healthy.set(1)  # the key was found in it
 
     def tell_left(self, left: Iterable[tuple[str, str, float]]) -> None:
         """Show what is left of the caps (client, cap, dollars), and of no other ones any more."""
@@ -122,9 +124,9 @@ class Metrics:
         statuses = sorted({sample.labels["status"] for sample in _samples(self.upstream, "_count")})
         return {
             **summary,
-            "store_healthy": bool(_value(self.healthy)),
+            "store_healthy": self.is_healthy,
             "signing": _times(self.signing),
-            "signing_queue": int(_value(self.queue)),
+            "signing_queue": self.waiting,
             "upstream": {status: _times(self.upstream, status=status) for status in statuses},
             "presign": {sample.labels["outcome"]: int(sample.value) for sample in _samples(self.presigned, "_total")},
             "websockets": int(_value(self.sessions)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from hsm_keys.kalshi.operations import Kind, find_operation
+from hsm_keys.kalshi.operations import WEBSOCKETS, Kind, find_operation
 from hsm_keys.proxy.paths import METHODS, is_of_this_version
 from hsm_keys.proxy.schemas import SCHEMAS
 
@@ -45,16 +45,27 @@ class Route:
         rules: The client's.
         operation: What the table says of the request.
         looks_at_body: Whether a limit depends on the body: on what its orders are, or on how many there are.
+        looks_at_what_is_sent: Whether the rules look at what is sent to Kalshi, or at what Kalshi answers.
         judges_orders: Whether the limits of orders hold: the policy doesn't leave the request unjudged.
         allowed_by: Which rule allows it; "allowed" where nothing but the defaults does.
     """
 
-    __slots__ = ("_first", "_last", "allowed_by", "judges_orders", "looks_at_body", "operation", "rules")
+    __slots__ = (
+        "_first",
+        "_last",
+        "allowed_by",
+        "judges_orders",
+        "looks_at_body",
+        "looks_at_what_is_sent",
+        "operation",
+        "rules",
+    )
 
     def __init__(self, rules: ClientPolicy, method: str, path: str) -> None:
         self.rules = rules
         self.operation = find_operation(method, path)
         self.looks_at_body = _looks_at_body(rules, self.operation, path)
+        self.looks_at_what_is_sent = self.looks_at_body or _looks_at_what_is_sent(rules, self.operation)
         self.judges_orders = not rules.leaves_unjudged(method, path)
         by = next((rule for rule in rules.allow or () if rule.matches(self.operation.method, path)), None)
         self.allowed_by = f"allow {by.text}" if by else "allowed"
@@ -78,6 +89,11 @@ def _looks_at_body(rules: ClientPolicy, operation: Operation, path: str) -> bool
         return True
     is_limited = bool(rules.order_limits or rules.is_capped)
     return rules.cancels_when_silent or (is_limited and not rules.leaves_unjudged(operation.method, path))
+
+
+def _looks_at_what_is_sent(rules: ClientPolicy, operation: Operation) -> bool:
+    looks_at_orders = bool(rules.order_limits) or rules.is_capped or rules.cancels_when_silent
+    return looks_at_orders or (operation in WEBSOCKETS and rules.narrows)
 
 
 def _against_route(rules: ClientPolicy, operation: Operation, method: str, path: str) -> tuple[str, str] | None:

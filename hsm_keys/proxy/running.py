@@ -155,6 +155,11 @@ class RunningRequests:
             raise Refused(429, "busy", f"the client has {MOST_AT_ONCE} requests under way")
         return _Counted(Running(caller, request), self._all, self._counts)
 
+    @property
+    def are_one(self) -> bool:
+        """Whether there is one request alone."""
+        return len(self._all) == 1
+
     def stop(self, stop: Stop, *, of: Callable[[Caller], bool] = lambda _caller: True) -> None:
         """Stop the requests of those for whom a function says so, their WebSockets too."""
         for running in list(self._all):

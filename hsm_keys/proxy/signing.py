@@ -195,17 +195,17 @@ class ProxySigner:
             HsmKeysError: Whatever the store raises.
         """
         started = time.perf_counter()
-        self._metrics.queue.inc()
+        self._metrics.waiting += 1
         try:
             headers = await self.in_thread(next, flow)
-            self._metrics.healthy.set(1)
+            self._metrics.is_healthy = True
         except FrozenError:
             raise
         except HsmKeysError:
-            self._metrics.healthy.set(0)
+            self._metrics.is_healthy = False
             raise
         finally:
-            self._metrics.queue.dec()
+            self._metrics.waiting -= 1
         self._metrics.signing.observe(time.perf_counter() - started)
         if self._judge.frozen:
             raise FrozenError("signing is frozen")
@@ -238,9 +238,9 @@ class ProxySigner:
         try:
             good = verifies(key.public_key(), message, key.sign(message))
         except HsmKeysError as error:
-            self._metrics.healthy.set(0)
+            self._metrics.is_healthy = False
             return str(error)
-        self._metrics.healthy.set(int(good))
+        self._metrics.is_healthy = good
         return "" if good else "the store's signature doesn't verify"
 
     def close(self) -> None:

@@ -38,13 +38,14 @@ class Trading:
     """A proxy with caps, of which the orders go to a Kalshi that has them end at once; one client has a connection.
 
     Attributes:
-        seen: What its orders held when the client had its answer, and in the loop's next turn.
+        seen: What its orders held when the client had its answer, and how many lines there were; and in the loop's
+            next turn.
         kinds: Lines of the audit trail.
         doubts: How often an order was to be looked up.
     """
 
     def __init__(self, upstream: Upstream) -> None:
-        self.seen: list[int] = []
+        self.seen: list[tuple[int, int]] = []
         self.kinds: list[str] = []
         self.doubts = 0
         self.judge = Judge(parse_policy("version = 1\n[clients.default]\nmax_dollars_a_day = 30"))
@@ -72,8 +73,8 @@ class Trading:
         return self.judge.reservations.account("default").live
 
     def _look(self) -> None:
-        self.seen.append(self.held)
-        asyncio.get_running_loop().call_soon(lambda: self.seen.append(self.held))
+        self.seen.append((self.held, len(self.kinds)))
+        asyncio.get_running_loop().call_soon(lambda: self.seen.append((self.held, len(self.kinds))))
 
     def _doubt(self) -> None:
         self.doubts += 1
@@ -117,7 +118,7 @@ def traded(meanwhile: Callable[[Trading], object] = bool) -> Trading:
 def test_an_order_is_settled_behind_its_answer_and_before_the_next_request() -> None:
     trading = traded()
     assert trading.wire.sent.endswith(SAID)
-    assert trading.seen == [3 * 5600, 0]
+    assert trading.seen == [(3 * 5600, 1), (0, 2)]
     assert (trading.kinds, trading.doubts) == (["decision", "outcome"], 0)
 
 
@@ -134,7 +135,7 @@ def test_an_order_is_settled_when_the_proxy_stops() -> None:
     trading = traded(stop)
     assert b"Connection: close\r\n" in trading.wire.sent
     assert trading.wire.ended
-    assert trading.seen == [3 * 5600, 0]
+    assert trading.seen == [(3 * 5600, 1), (0, 2)]
 
 
 def test_an_order_that_could_not_be_settled_is_held_and_looked_up(
@@ -148,6 +149,6 @@ def test_an_order_that_could_not_be_settled_is_held_and_looked_up(
     assert trading.wire.sent.startswith(ANSWER[:20])
     assert trading.wire.sent.count(b"HTTP/1.1") == 1  # no second answer behind the first one
     assert trading.wire.aborted
-    assert trading.seen[-1] == trading.held == 3 * 5600
+    assert trading.held == 3 * 5600
     assert (trading.kinds, trading.doubts) == (["decision", "outcome", "decision"], 1)
     assert "a request failed, which is a defect" in caplog.text

@@ -110,6 +110,12 @@ def test_what_is_counted_in_numbers_is_added_when_somebody_asks() -> None:
         text = metrics.text().decode()
         assert 'hsm_keys_proxy_verdicts_total{rule="allowed",verdict="allowed"} 4.0' in text
         assert 'hsm_keys_proxy_presign_total{outcome="hit"} 5.0' in text
+        assert "hsm_keys_proxy_store_healthy 1.0" in text
+        assert "hsm_keys_proxy_signing_queue 0.0" in text
+    metrics.waiting, metrics.is_healthy = 3, False
+    assert (metrics.summary()["signing_queue"], metrics.summary()["store_healthy"]) == (3, False)
+    assert "hsm_keys_proxy_store_healthy 0.0" in metrics.text().decode()
+    assert "hsm_keys_proxy_signing_queue 3.0" in metrics.text().decode()
 
 
 def test_a_client_cannot_make_metrics_grow(start: Start) -> None:

@@ -86,6 +86,28 @@ def test_outcomes_go_with_the_next_decision_in_one_write() -> None:
     assert written == [["outcome", "outcome", "decision"], ["outcome"]]
 
 
+def test_an_outcome_that_is_written_at_once_takes_along_those_that_wait() -> None:
+    written: list[list[str]] = []
+
+    def append_lines(lines: Iterable[tuple[str, object]]) -> int:
+        written.append([kind for kind, _members in lines])
+        return 1
+
+    async def decide() -> None:
+        decisions = DecisionLog(
+            cast("AuditTrail", SimpleNamespace(append_lines=append_lines)), Metrics(), may_fail=False
+        )
+        decisions.add_outcome(0, 200, 5, at_once=True)  # its decision couldn't be written, and may be missing
+        decisions.add_outcome(1, 200, 5)
+        decisions.add_outcome(2, 200, 5, at_once=True)
+        assert written == [["outcome", "outcome"]]
+        for _ in range(2):
+            await asyncio.sleep(0)
+
+    asyncio.run(decide())
+    assert written == [["outcome", "outcome"]]
+
+
 def test_headers_in_hand_are_made_anew_when_the_request_has_gone_out() -> None:
     async def ask() -> None:
         woken = asyncio.Event()
