@@ -110,12 +110,35 @@ def test_reconcile_custody_and_doctor_look_at_it(vault: Vault, sandbox: SandboxS
     checks = {check["name"]: check for check in run_json("doctor")["checks"]}
     assert "unsealed and active" in checks["server"]["message"]
     assert checks["vault token"]["verdict"] == "warning"
+    assert checks["engine"]["message"] == f"{vault.mount}/ is there"
     assert checks["permission to sign with prod"]["verdict"] == "ok"
     vault.ask("POST", f"{vault.mount}/keys/{_transit_key(vault)}/config", {"exportable": True})
     failed = run_cli("custody", *bootstrap, "--output", "json")
     assert failed.returncode == 5
     assert "exportable=True" in failed.stdout
     assert made["api_key_id"] in failed.stdout
+
+
+def test_an_engine_that_is_not_there_is_no_empty_one(vault: Vault, sandbox: SandboxServer) -> None:
+    """A misspelt mount or kv= in the URI."""
+    run_json("enroll", "--name", "prod", "--key-type", "ed25519")
+    wrong = ("--store", f"vault:///{vault.mount}?address={vault.address}&kv=nowhere")
+    for command in (
+        ("list",),
+        ("show", "prod"),
+        ("sign", "GET", PATH, "--name", "prod"),
+        ("enroll", "new"),
+        ("reconcile",),
+    ):
+        error = failed_json(3, *command, *wrong)
+        assert "has no engine at nowhere/" in error["message"]
+        assert "kv= in the store's URI" in error["hint"]
+    failed = run_cli("doctor", "--output", "json", *wrong)
+    assert (failed.returncode, "has no engine at nowhere/" in failed.stdout) == (3, True)
+    no_transit = ("--store", f"vault:///nowhere?address={vault.address}&kv={vault.kv}")
+    failed = run_cli("doctor", "--output", "json", *no_transit)
+    assert (failed.returncode, "has no engine at nowhere/" in failed.stdout) == (3, True)
+    assert failed_json(3, "sign", "GET", PATH, "--name", "prod", *no_transit)["code"] == "vault"
 
 
 def test_doctor_names_a_token_that_may_not_sign(

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.errors import HsmKeysError, StoreError
 from hsm_keys.stores.checks import Check
+from hsm_keys.stores.vault.error_mapping import VaultCall
+from hsm_keys.stores.vault.errors import VaultAccessDeniedError, VaultError
 from hsm_keys.stores.vault.key import VaultKey
 from hsm_keys.values import shown
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from hsm_keys.stores.base import StoredKey
     from hsm_keys.stores.vault.connection import VaultConnection
 
-__all__ = ["servers", "signing", "token"]
+__all__ = ["engine", "servers", "signing", "token"]
 
 _SHORT_S: Final = 3600
 
@@ -48,6 +50,17 @@ def _out_of_order(health: Mapping[str, Any]) -> tuple[str, str] | None:
     if health.get("standby") and health.get("ha_connection_healthy") is False:
         return "is a standby that can't reach the active server", "have its operators look at the cluster"
     return None
+
+
+def engine(connection: VaultConnection, mount: str) -> list[Check]:
+    """Look whether the engine that is to sign is there, as far as the token may ask."""
+    try:
+        connection.ask(VaultCall("list its keys", "LIST", f"{mount}/keys/"))
+    except VaultAccessDeniedError:  # no workflow needs to list them
+        return []
+    except VaultError as error:
+        return [Check("engine", "problem", error.message, error.hint, error.exit_code)]
+    return [Check("engine", "ok", f"{mount}/ is there")]
 
 
 def token(connection: VaultConnection) -> Check:

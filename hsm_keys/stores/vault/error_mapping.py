@@ -34,6 +34,8 @@ _LONGEST_ANSWER: Final = 8 << 20
 """Bytes: the names of a hundred thousand keys."""
 
 _NO_ACTIVE_NODE: Final = "active cluster node not found"
+_NO_ENGINE: Final = "no handler for route"
+"""What a 404 says where no engine is mounted; it says nothing of a key, and a token without rights there gets a 403."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ def refusal_of(answer: VaultAnswer, call: VaultCall) -> HsmKeysError | None:
     where = f"Vault at {answer.address}"
     status = answer.status
     if status in _READ or HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-        return None
+        return _no_engine(answer, call)
     if status < HTTPStatus.BAD_REQUEST or answer.says(_NO_ACTIVE_NODE):
         return VaultStandbyError(
             f"{where} is a standby, and passes nothing on to the active server",
@@ -157,6 +159,15 @@ def refusal_of(answer: VaultAnswer, call: VaultCall) -> HsmKeysError | None:
         return _down(answer, call)
     return VaultError(
         f"{where} refuses to {call.what} ({status})", hint="check the mounts and the namespace in the store's URI"
+    )
+
+
+def _no_engine(answer: VaultAnswer, call: VaultCall) -> VaultError | None:
+    if answer.status != HTTPStatus.NOT_FOUND or not answer.says(_NO_ENGINE):
+        return None
+    return VaultError(
+        f"Vault at {answer.address} has no engine at {call.path} (asked to {call.what})",
+        hint="check namespace, mount and kv= in the store's URI: `bao secrets list`; `bao secrets enable transit`",
     )
 
 

@@ -216,11 +216,12 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
         return self._key(name, *creation.make(self.entries, self.transit, name, key_type, environment))
 
     def diagnose(self, keys: Sequence[StoredKey]) -> list[Check]:
-        """Look at every server, at the token, and at whether it may sign with each key."""
-        from hsm_keys.stores.vault.diagnosis import servers, signing, token
+        """Look at every server, at the engine, at the token, and at whether it may sign with each key."""
+        from hsm_keys.stores.vault.diagnosis import engine, servers, signing, token
 
-        connection = self.connection()
-        return [*servers(connection), token(connection), *signing(connection, self.transit.mount, keys)]
+        connection, mount = self.connection(), self.transit.mount
+        checks = [*servers(connection), *engine(connection, mount), token(connection)]
+        return checks + signing(connection, mount, keys)
 
     def imports(self) -> VaultImports:
         """Return what imports keys into the engine.
