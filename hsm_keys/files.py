@@ -61,7 +61,9 @@ def private_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise UsageError(f"{shown_path(path)} can't be made: {error.strerror}", hint="see XDG_CONFIG_HOME") from None
+        raise UsageError(
+            f"{shown_path(path)} can't be made: {error.strerror}", hint="set XDG_CONFIG_HOME to a folder of yours"
+        ) from None
 
 
 def check_place_for(path: Path, option: str) -> None:
@@ -101,7 +103,7 @@ def check_folder_to_be(path: Path, option: str) -> None:
     there = next(folder for folder in (place, *place.parents) if os.path.lexists(folder))
     if not os.path.isdir(there):  # noqa: PTH112 - pathlib raises where it may not look
         raise UsageError(
-            f"{shown_path(path)} can't be a folder: {shown_path(there)} is none", hint=f"choose another: {option}"
+            f"{shown_path(path)} can't be a folder: {shown_path(there)} isn't one", hint=f"choose another: {option}"
         )
     _check_writable(there, option)
 
@@ -110,7 +112,7 @@ def _check_no_secret(path: Path, option: str) -> None:
     """Refuse a private key in the place of a path: what is made would have it for its name."""
     text = os.fspath(path)
     if not text.isprintable() or "-----BEGIN" in text:
-        raise UsageError(f"{describe(text)} is no path to make something at", hint=f"give one: {option}")
+        raise UsageError(f"{describe(text)} isn't a path", hint=f"give the path of a file or folder: {option}")
 
 
 def _check_writable(folder: Path, option: str) -> None:
@@ -234,13 +236,15 @@ def check_nobody_else_writes(path: Path, file: int) -> None:
     """
     info = os.fstat(file)
     if info.st_mode & _OTHERS_WRITE or not _is_ours(info):
-        raise UsageError(f"others can write {shown_path(path)}", hint=f"chmod go-w {path}, and own it")
+        raise UsageError(
+            f"others can write {shown_path(path)}", hint=f"chmod go-w {path}, and make it your own (chown)"
+        )
     for folder in dict.fromkeys((path.absolute().parent, path.resolve().parent)):
         info = folder.stat()
         sticky = info.st_mode & stat.S_ISVTX  # there, a file is its owner's to replace
         if (info.st_mode & _OTHERS_WRITE and not sticky) or not _is_ours(info):
             raise UsageError(
-                f"others can put another file in the place of {shown_path(path)}", hint=f"chmod go-w {folder}"
+                f"others can replace {shown_path(path)}: they can write to its folder", hint=f"chmod go-w {folder}"
             )
 
 
@@ -256,7 +260,9 @@ def check_nobody_else_reads(path: Path) -> None:
         raise UsageError(f"{shown_path(path)} can't be read: {error.strerror}", hint="give a PEM file") from None
     allowed = stat.S_IRGRP if info.st_uid == _ROOT and os.geteuid() != _ROOT else 0
     if info.st_mode & _OTHERS_READ & ~allowed or not _is_ours(info):
-        raise UsageError(f"others can read {shown_path(path)}, or write it", hint=f"chmod go-rw {path}, and own it")
+        raise UsageError(
+            f"others can read {shown_path(path)}, or write it", hint=f"chmod go-rw {path}, and make it your own (chown)"
+        )
 
 
 def _is_ours(info: os.stat_result) -> bool:

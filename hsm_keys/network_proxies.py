@@ -59,7 +59,7 @@ def network_proxy(url: str) -> NetworkProxy | None:
     proxy = _read_proxy(variable, given)
     if proxy is None:
         raise UsageError(
-            f"{variable} names no proxy that can be used: it is {describe(given)}",
+            f"{variable} isn't a proxy's URL: it is {describe(given)}",
             hint="it looks like http://proxy.example:3128, or socks5h://proxy.example:1080",
         )
     return proxy

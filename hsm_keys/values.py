@@ -122,16 +122,16 @@ def describe(value: str | Secret) -> str:
     kind, lines = _kind(text.strip().strip(_QUOTES)), len(text.strip().splitlines())
     length, pasted = f"{len(text)} characters", what_is_round(text)
     if kind:
-        return f"{kind} ({length}{f', with {pasted} round it' if pasted else ''})"
+        return f"{kind} ({length}{f', with {pasted} around it' if pasted else ''})"
     return (
         f"text of {length}"
         + (f" in {lines} lines" if lines > 1 else "")
-        + (f" (with {pasted} round it)" if pasted else "")
+        + (f" (with {pasted} around it)" if pasted else "")
     )
 
 
 def what_is_round(text: str) -> str:
-    """Return what a text has round it that a paste or a shell may have put there; empty if nothing."""
+    """Return what a text has around it that a paste or a shell may have put there; empty if nothing."""
     if text != text.strip():
         return "white space"
     return "quotes" if len(text) > 1 and text[0] in _QUOTES and text[-1] == text[0] else ""

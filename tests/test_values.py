@@ -36,5 +36,5 @@ def test_a_name_is_shown(name: str) -> None:
 def test_what_a_paste_or_a_shell_has_put_round_a_value_is_said(path: str, around: str, said: str) -> None:
     text = describe(around.format(path))
     assert text.startswith("a path" if "/" in path else "text of")
-    assert text.endswith(f"with {said} round it)") if said else "round it" not in text
+    assert text.endswith(f"with {said} around it)") if said else "around it" not in text
     assert path not in text

@@ -42,7 +42,9 @@ class TerminalPerson:
         if self._yes:
             self.report(f"{question} yes (--yes)")
         elif not click.confirm(question, default=True, err=True):
-            raise UsageError("not confirmed; nothing more was done", hint="run it again: it goes on from what is there")
+            raise UsageError(
+                "not confirmed; nothing more was done", hint="run the same command again: it continues from there"
+            )
 
     def choose(self, question: str, choices: Sequence[str]) -> int:
         """Ask for one of several, and return its place.
@@ -51,7 +53,9 @@ class TerminalPerson:
             UsageError: If there is nobody to ask.
         """
         if not self.answers:
-            raise UsageError(f"there are several: {'; '.join(choices)}", hint="name one with --store, --token or --kms")
+            raise UsageError(
+                f"there are several stores: {'; '.join(choices)}", hint="name one with --store, --token or --kms"
+            )
         for number, choice in enumerate(choices, 1):
             self.report(f"{number}. {choice}")
         return int(click.prompt(question, type=click.IntRange(1, len(choices)), err=True)) - 1

@@ -117,10 +117,12 @@ def _report_json(line: str) -> None:
 
 def _options(arguments: dict[str, Any]) -> Options:
     if not arguments["name"]:
-        raise UsageError("the proxy has to know its key", hint="give --name, such as: hsm-keys proxy --name prod")
+        raise UsageError(
+            "no key is named for the proxy to sign with", hint="give --name, such as: hsm-keys proxy --name prod"
+        )
     cert, key = arguments.pop("tls_cert"), arguments.pop("tls_key")
     if (cert is None) != (key is None):
-        raise UsageError("--tls-cert and --tls-key go together", hint="give both")
+        raise UsageError("--tls-cert and --tls-key need each other", hint="give both")
     options: Options = import_extra("proxy", "hsm_keys.proxy.options").Options(
         allow_uids=frozenset(arguments.pop("allow_uid")),
         ahead=arguments.pop("presign"),

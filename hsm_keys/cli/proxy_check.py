@@ -49,7 +49,9 @@ def check(settings: Settings, /, *, policy: Path, requests: Any, explain: bool, 
     from hsm_keys.proxy.whatif import read_asked
 
     if (requests is None) == (one["method"] is None or one["path"] is None) or (requests and any(one.values())):
-        raise UsageError("a request, or a file of them, is needed", hint="give METHOD and PATH, or --requests FILE")
+        raise UsageError(
+            "either one request or a file of requests is needed", hint="give METHOD and PATH, or --requests FILE"
+        )
     checking = _Checking(policy, explain=explain)
     if requests is None:
         return _print_one(settings, checking.judged(_asked(checking, one)))
@@ -77,10 +79,14 @@ def _asked(checking: _Checking, one: dict[str, str | None]) -> SupposedRequest:
     try:
         path, _ = split_target(whole_path(target))
     except UnclearPathError as error:
-        raise UsageError(f"the path is refused: {error}", hint="give it as it goes over the wire") from None
+        raise UsageError(
+            f"the path is refused: {error}", hint="give the path as it is sent to Kalshi, percent-encoded"
+        ) from None
     trades = find_operation(method, path).counts_as_trade
     if trades and body is None and checking.judge.needs_body(client, method, path):
-        raise UsageError("the policy judges the body of this request", hint="give it: --body '{...}'")
+        raise UsageError(
+            "the policy judges the body of this request, and none was given", hint="give it: --body '{...}'"
+        )
     return SupposedRequest(client, method, target, None if body is None else body.encode())
 
 

@@ -49,7 +49,9 @@ def _which_options(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
 def _wanted(name: str | None, socket: Path | None, *, everyone: bool) -> ProxyChoice:
     if (name is not None) + (socket is not None) + everyone != 1:
-        raise UsageError("which proxy is meant has to be said, once", hint="give --name NAME, --socket PATH or --all")
+        raise UsageError(
+            "exactly one of --name, --socket and --all is needed", hint="give --name NAME, --socket PATH or --all"
+        )
     return ProxyChoice(name, socket, everyone)
 
 
@@ -187,7 +189,9 @@ def _wait(wanted: ProxyChoice) -> None:
     """Wait until all proxies that are meant, at least one, serve their clients."""
     deadline = time.monotonic() + _WAIT_S
     while True:
-        problem: HsmKeysError = StoreNotFoundError("the proxy doesn't serve its clients yet", hint="its log says why")
+        problem: HsmKeysError = StoreNotFoundError(
+            "the proxy doesn't serve its clients yet", hint="see the proxy's log"
+        )
         try:
             answers = ask_all(wanted, "GET", "/identity")
         except StoreNotFoundError as error:

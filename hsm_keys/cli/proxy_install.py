@@ -35,14 +35,16 @@ def install(*, name: str, store: str | None, systemd: bool, prints: bool) -> Non
     """
     if not _NAME.fullmatch(name):
         raise UsageError(
-            "the name can't be that of a systemd unit", hint="use a key whose name has letters, digits, dots and dashes"
+            "a systemd unit can't have this key's name",
+            hint="use a key whose name has only letters, digits, dots and dashes",
         )
     uri = store or _STORE
     backend = backend_of(uri)
     backend.check_public(uri)
     if not uri.isprintable() or not uri.isascii() or _QUOTES & set(uri):
         raise UsageError(
-            "the store's URI can't stand in a file that others read", hint="percent-encode what is no letter of a URI"
+            "the store's URI has characters that systemd's file can't hold",
+            hint="percent-encode quotes, blanks and non-ASCII",
         )
     program = _program()
     if program.startswith(_HIDDEN):

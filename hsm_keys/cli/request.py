@@ -120,13 +120,16 @@ def _check_options(
     yes: bool,
 ) -> None:
     if method not in _METHODS:
-        raise UsageError(f"{method} is not a method of Kalshi's", hint=f"there are {', '.join(_METHODS)}")
+        raise UsageError(f"{method} is not a method of Kalshi's", hint=f"use one of {', '.join(_METHODS)}")
     if body is not None and method in _SAFE:
         raise UsageError(f"a {method} has no body", hint="use --query for parameters, or another method")
     if all_pages and method != "GET":
         raise UsageError(f"--all follows the pages of a list, and a {method} has none", hint="use it with GET")
     if all_pages and (repeat is not None or include):
-        raise UsageError("--all prints one object from many answers: it goes with neither --repeat nor --include")
+        raise UsageError(
+            "--all prints one object from many answers, so it can't be combined with --repeat or --include",
+            hint="leave --all or the other option out",
+        )
     if repeat is None or repeat == 1 or method in _SAFE:
         return
     if settings.as_json:
@@ -174,7 +177,8 @@ def _carry_out(client: KalshiClient, wanted: _Request, settings: Settings, repor
         if wanted.method in _SAFE:
             raise
         raise OutcomeUnknownError(
-            f"interrupted: the last {wanted.method} may have been carried out", hint="look before you do it again"
+            f"interrupted: the last {wanted.method} may have been carried out",
+            hint="look at Kalshi whether it was, before you send it again",
         ) from None
 
 

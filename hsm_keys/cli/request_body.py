@@ -40,7 +40,7 @@ def _content(settings: Settings, source: str) -> bytes:
     if source in {"-", "@-"}:
         if any(map(_is_stdin, secret_files(settings))):
             # Whichever is read first would take the other: a PIN is JSON too, and would be sent.
-            raise UsageError("both the body and the PIN are to come from stdin", hint="put one of them into a file")
+            raise UsageError("both the body and the PIN would be read from stdin", hint="put one of them into a file")
         return sys.stdin.buffer.read()
     if not source.startswith("@"):
         return os.fsencode(source)  # the bytes of the command line, whatever the locale
@@ -48,7 +48,10 @@ def _content(settings: Settings, source: str) -> bytes:
         return Path(source[1:]).read_bytes()
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"the file of the body, {shown_path(source[1:])}, can't be read: {why}") from None
+        raise UsageError(
+            f"the file of the body, {shown_path(source[1:])}, can't be read: {why}",
+            hint="give a file that you can read, or the body itself: --json '{...}'",
+        ) from None
 
 
 def _is_stdin(path: str) -> bool:

@@ -36,7 +36,9 @@ def read_headers(lines: Sequence[str], *, has_body: bool) -> dict[str, str]:
             # The line isn't repeated: it may be a secret on its own.
             raise UsageError("--header takes 'Name: value'", hint="for example --header 'Accept: application/json'")
         if name.lower() in _CONNECTIONS:
-            raise UsageError(f"the header {name} is not for you to set", hint="it follows from the body and connection")
+            raise UsageError(
+                f"the header {name} can't be set", hint="leave it out: it follows from the body and the connection"
+            )
         if name.lower() in (given.lower() for given in headers):
             raise UsageError(f"the header {shown(name)} is given twice", hint="join the values with a comma")
         headers[name] = value.strip(" \t")

@@ -58,7 +58,10 @@ def revoke(
     from hsm_keys.lifecycle.revoke import Revoker, discard, finish_scheduled
 
     if never_registered and not destroy:
-        raise UsageError("--never-registered goes with --destroy: there is no API key to revoke")
+        raise UsageError(
+            "--never-registered says that there is no API key to revoke, so it needs --destroy",
+            hint="give both to destroy the pair in the store",
+        )
     require_consent(yes=yes)
     connect = connector(settings)
     with reporting(settings) as report, opened_store(settings, report) as store:

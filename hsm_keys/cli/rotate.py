@@ -79,9 +79,9 @@ def rotate(
     If rotate is killed or refused half way, the same command continues from there.
     """
     if abort and (finish or keep_old or grace is not None):
-        raise click.UsageError("--abort goes back: it can't be combined with --finish, --grace or --keep-old")
+        raise click.UsageError("--abort can't be combined with --finish, --grace or --keep-old: give it alone.")
     if finish and grace is not None:
-        raise click.UsageError("--finish ends the old key now, --grace later: give one of them")
+        raise click.UsageError("--finish ends the old key now, --grace later: give one of them.")
     from hsm_keys.kalshi.account import Account
     from hsm_keys.lifecycle.rotate import Rotator
     from hsm_keys.lifecycle.rotation_marks import Stage

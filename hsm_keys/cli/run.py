@@ -106,14 +106,14 @@ def run(
 
     if holds_throwaway(os.environ):
         raise UsageError(
-            "this is inside of a run already, where nothing opens a store",
-            hint="start the program without `hsm-keys run`: what it has to be given is set",
+            "this is a program of another `hsm-keys run` already, which can't open a store",
+            hint="start the program without `hsm-keys run`: the variables that it needs are set",
         )
     be_private()
     if policy is None and settings.policy:
         policy = Path(settings.policy)
     if allowed and not contain:
-        raise UsageError("--allow-host is for --contain", hint="give --contain too, or leave it out")
+        raise UsageError("--allow-host needs --contain", hint="give --contain too, or leave --allow-host out")
     path = find_program(words[0], os.environ)
     place = str(policy.absolute()) if policy else ""
     terms = Terms(kalshi_base_url(settings), settings.ws_url or "", place, api_key_id or "")

@@ -91,7 +91,7 @@ def opened_stores(settings: Settings, report: Callable[[str], None]) -> Iterator
         for uri in further:
             store = opened.enter_context(open_store(uri, ask_pin=_ask_secret if sys.stdin.isatty() else None))
             if store.uri in {other.uri for other in stores}:
-                raise UsageError(f"{store.describe()} is named twice", hint="leave one --store out")
+                raise UsageError(f"{store.describe()} is given twice", hint="leave one --store out")
             stores.append(store)
         yield stores
 
@@ -371,7 +371,7 @@ def no_manager(connect: Connector, stores: Sequence[KeyStore]) -> KeyNotRegister
     others = sorted({key.environment for store in stores for key in store.keys() if key.environment})
     if others:
         return KeyNotRegisteredError(
-            f"{message}; the keys that are there belong to {' and '.join(others)}",
+            f"{message}; the store's keys belong to {' and '.join(others)}",
             hint=f"point the command at their environment with --env or --base-url, or set {variables}",
         )
     return KeyNotRegisteredError(

@@ -47,8 +47,8 @@ def _chosen(settings: Settings) -> tuple[Backend, str | None]:
     """Return the back-end, and the store's URI; None where the back-end's own options name it."""
     if len(settings.stores) > 1:
         raise UsageError(
-            "--store was given several times, and this command works on one store",
-            hint="give it once; list, reconcile and custody look at several together",
+            "--store was given several times, but this command works on one store",
+            hint="give --store once; only list, reconcile and custody take several",
         )
     named = _named_by_options(_without_needless_flags(settings))
     flags = [*("--store" for _ in settings.stores), *(option.flag for _, option in named)]
@@ -92,7 +92,7 @@ def check_options(backend: Backend, settings: Settings) -> None:
                 verb = "is" if len(flags) == 1 else "are"
                 raise UsageError(
                     f"{' and '.join(flags)} {verb} for {other.title}, and the keys are in {backend.title}",
-                    hint=f"leave it out, or name a store there: {other.example}",
+                    hint=f"leave {' and '.join(flags)} out, or name a store of {other.title}: {other.example}",
                 )
 
 
@@ -136,7 +136,7 @@ def _further_uris(uris: Sequence[str], first: str) -> list[str]:
         backend_of(uri).check_public(uri)
     if len([uri for uri in (first, *uris) if backend_of(uri).wants_secret(uri)]) > 1:
         raise UsageError(
-            "a further token needs a pin-source in its URI: the PIN of another token is never tried on it",
+            "a second token needs a pin-source in its URI, because one token's PIN is never tried on another",
             hint="--store 'pkcs11:token=LABEL?module-path=PATH&pin-source=file:/path'",
         )
     return list(uris)

@@ -31,7 +31,7 @@ def checked_target(method: str, path: str) -> str:
     bare, _, query = path.partition("?")
     if bare.startswith("//"):
         raise UsageError(
-            f"{shown_path(path)} names a host of its own",
+            f"{shown_path(path)} begins with '//' and so names a host",
             hint="start the path with one '/'; --base-url chooses the host",
         )
     if not _QUERY.fullmatch(query):
@@ -57,7 +57,7 @@ def with_query(path: str, pairs: Sequence[str]) -> str:
         if not (name and equals):
             raise UsageError("--query takes NAME=VALUE", hint="for example --query status=resting")
         if _CONTROL.search(pair):
-            raise UsageError("--query holds a control character", hint="no parameter of Kalshi's has one")
+            raise UsageError("--query holds a control character", hint="leave it out: no parameter of Kalshi's has one")
         path = _appended(path, f"{_encoded(name)}={_encoded(value)}")
     return path
 
@@ -79,4 +79,4 @@ def _encoded(text: str) -> str:
     try:
         return quote(text, safe="")
     except UnicodeEncodeError:
-        raise UsageError("a query parameter is not UTF-8") from None
+        raise UsageError("a query parameter is not UTF-8", hint="type it in a terminal that uses UTF-8") from None

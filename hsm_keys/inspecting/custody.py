@@ -120,7 +120,7 @@ def prove_imported(key: StoredKey, public_key: PublicKey, maker: str) -> Custody
     report = CustodyReport((*key.custody_facts(), made_outside(maker)))
     if not report.imported:
         raise CustodyError(
-            f"the store doesn't keep the imported key {key.name!r} in: {'; '.join(report.problems)}",
+            f"the store can give the imported key {key.name!r} out: {'; '.join(report.problems)}",
             hint="let the store make the key: hsm-keys enroll",
         )
     return CustodyReport((*report.facts, _signs(key, public_key)))

@@ -191,8 +191,8 @@ def _get(connect: Connect, signer: RequestSigner) -> None:
         answer = client.get_json(path)
     if not (isinstance(answer, dict) and field in answer):
         raise NetworkError(
-            f"the answer to GET {path} is no balance: something else than Kalshi may have given it",
-            hint="check the base URL (KALSHI_API_BASE_URL, --base-url), and what stands between",
+            f"the answer to GET {path} has no balance: it may not be Kalshi's",
+            hint="check the base URL (KALSHI_API_BASE_URL, --base-url), and a proxy on the way",
         )
 
 

@@ -63,7 +63,7 @@ def sign_with(client: Client, signer: RequestSigner) -> Client:
     if not callable(request) or not inspect.signature(request).parameters.keys() >= _NEEDED:
         raise UsageError(
             f"{sdk.distribution} sends its requests in a way that hsm-keys doesn't know",
-            hint=f"use {tried(sdk)}, which were tried",
+            hint=f"use one of the versions that were tried: {tried(sdk)}",
         )
     wrap = _SigningAsync if inspect.iscoroutinefunction(request) else _SigningSync
     changed.rest_client = wrap(inner, signer)

@@ -69,9 +69,9 @@ class Account:
         own = self.manager_id.casefold()
         if all(listing.api_key_id.casefold() != own for listing in answer.api_keys):
             raise ForeignListError(
-                f"the list of API keys that came doesn't name {self.manager_id}, which signed for it: it is another "
-                "account's, or not whole, and nothing can be told by it",
-                hint="check the base URL, and what stands between; a key that is seconds old may not be listed yet: "
+                f"the list of API keys doesn't have {self.manager_id}, which signed the request for it: the list is "
+                "another account's, or not complete, so it proves nothing",
+                hint="check the base URL, and a proxy on the way; a key that is seconds old may not be listed yet: "
                 "run the same command again, or let another API key sign (--auth NAME)",
             )
         return answer

@@ -70,7 +70,7 @@ def new_key_fields(
         UsageError: If Kalshi would refuse one of them.
     """
     if not name.strip() or not name.isprintable():
-        raise UsageError("an API key needs a name of printable characters")
+        raise UsageError("an API key needs a name of printable characters", hint="such as prod")
     fields: dict[str, Any] = {"name": name}
     if scopes is not None:
         fields["scopes"] = list(scopes) if as_listed else _checked_scopes(scopes)
@@ -116,7 +116,7 @@ def _checked_public_key(public_key: str | bytes) -> str:
         key = None
     if key is None or b"-----BEGIN PUBLIC KEY-----" not in pem:
         raise UsageError(
-            "the public key is no SubjectPublicKeyInfo PEM",
+            "the public key isn't a SubjectPublicKeyInfo PEM",
             hint="it begins with -----BEGIN PUBLIC KEY-----; see `hsm-keys public-key NAME`",
         )
     key_type_of(key)
@@ -125,7 +125,9 @@ def _checked_public_key(public_key: str | bytes) -> str:
 
 def _key_path(api_key_id: str) -> str:
     if not api_key_id.strip(". ") or not api_key_id.isprintable():
-        raise UsageError(f"{describe(api_key_id)} is no API key id")
+        raise UsageError(
+            f"{describe(api_key_id)} isn't an API key id", hint="it is a UUID; `hsm-keys list` shows yours"
+        )
     return f"{_PATH}/{quote(api_key_id, safe='')}"
 
 

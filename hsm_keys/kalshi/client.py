@@ -133,7 +133,7 @@ class _Base:
         except httpx2.InvalidURL:
             raise UsageError("the query can't be sent as it is", hint="percent-encode it") from None
         if url.raw_path.partition(b"?")[0] != signed.encode("ascii") or url.fragment:
-            raise UsageError(f"{shown_path(path)} changes on its way", hint="leave '#' out")
+            raise UsageError(f"{shown_path(path)} would be sent differently than it is signed", hint="leave '#' out")
         return url, signed
 
     def _options(self, timeout: float | httpx2.Timeout) -> dict[str, Any]:
@@ -164,7 +164,7 @@ class _Base:
             return NetworkError(f"no answer from Kalshi to {what}", hint="check the network, then try again")
         return OutcomeUnknownError(
             f"no answer from Kalshi to {what}; it may have been carried out",
-            hint="look before you do it again: a request that changes something is never repeated blindly",
+            hint="look at Kalshi whether it was, before you send it again: such a request is never repeated by itself",
         )
 
     def __repr__(self) -> str:
@@ -174,7 +174,9 @@ class _Base:
 def _checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     for name, value in (headers or {}).items():
         if name.lower() in _OURS:
-            raise UsageError(f"the header {name} is not for you to set", hint="it follows from the key and the URL")
+            raise UsageError(
+                f"the header {name} can't be set", hint="leave it out: it follows from the key and the URL"
+            )
         if not _HEADER_NAME.fullmatch(name):
             raise UsageError(
                 f"{describe(name)} can't be sent as a header's name", hint="use letters, digits and dashes"

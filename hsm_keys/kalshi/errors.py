@@ -182,7 +182,7 @@ def _in_kalshis_words(response: httpx2.Response, said: Said) -> _AnsweredError:
     sentence = f"Kalshi answered {response.status_code} to {request.method} {shown_path(request.url.path)}"
     sentence = f"{sentence}: {words}" if words else sentence
     if _is_server_error(response):
-        return _server_error(response, sentence, "Kalshi is in trouble; try again later")
+        return _server_error(response, sentence, "Kalshi failed; try again later")
     return _refusal(response, sentence, " ".join(said).lower())
 
 
@@ -193,7 +193,9 @@ def _is_server_error(response: httpx2.Response) -> bool:
 def _server_error(response: httpx2.Response, sentence: str, hint: str) -> _AnsweredError:
     if response.request.method in _SAFE:
         return ServerError(sentence, hint=hint)
-    return ServerOutcomeError(sentence, hint="it may have been carried out: look before you do it again")
+    return ServerOutcomeError(
+        sentence, hint="the request may have been carried out: look at Kalshi whether it was, before you send it again"
+    )
 
 
 def _foreign(response: httpx2.Response) -> _AnsweredError:
@@ -206,7 +208,7 @@ def _foreign(response: httpx2.Response) -> _AnsweredError:
     if request.method == "HEAD" and not _is_server_error(response):  # has no body by definition: the status must do
         return _refusal(response, f"the answer is {what}", "")
     if _is_server_error(response):
-        return _server_error(response, sentence, "Kalshi, or what stands before it, is in trouble; try again later")
+        return _server_error(response, sentence, "Kalshi, or a server in front of it, failed; try again later")
     return _not_kalshi(response, sentence, _way_on(response.status_code, sender))
 
 
@@ -214,7 +216,8 @@ def _not_kalshi(response: httpx2.Response, sentence: str, hint: str) -> NotKalsh
     if response.request.method in _SAFE:
         return NotKalshiError(sentence, hint=hint)
     return NotKalshiOutcomeError(
-        f"{sentence}; it may have been carried out", hint=f"{hint}; look before you do it again"
+        f"{sentence}; the request may have been carried out",
+        hint=f"{hint}; look at Kalshi whether it was, before you send it again",
     )
 
 
@@ -222,13 +225,13 @@ def _way_on(status: int, sender: str) -> str:
     """Return what to do about an answer of something that stands between here and Kalshi."""
     if status == HTTPStatus.FORBIDDEN and "cloudfront" in sender.lower():
         return (
-            "CloudFront stands before Kalshi and blocks addresses, countries and unusual requests: try another "
-            "network, without a VPN; the key and the account weren't looked at"
+            "CloudFront, in front of Kalshi, blocks addresses, countries and unusual requests: try another "
+            "network, without a VPN; Kalshi didn't check the key and the account"
         )
     if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         return "the proxy wants a user name and password: write them into HTTPS_PROXY"
     return (
-        "a proxy, firewall or login page on the way may have answered, or it is no server of Kalshi's: see HTTPS_PROXY "
+        "a proxy, firewall or login page may have answered, or the server isn't Kalshi's: check HTTPS_PROXY "
         "and the base URL (KALSHI_API_BASE_URL, --base-url)"
     )
 
@@ -236,7 +239,10 @@ def _way_on(status: int, sender: str) -> str:
 _REFUSALS: Final[dict[int, tuple[type[RefusedError], str]]] = {
     HTTPStatus.BAD_REQUEST: (BadRequestError, "see what Kalshi says is wrong with the request"),
     HTTPStatus.NOT_FOUND: (NotFoundError, "check the id or the path, and the environment (prod or demo)"),
-    HTTPStatus.CONFLICT: (ConflictError, "it isn't visible everywhere yet: try again in a moment"),
+    HTTPStatus.CONFLICT: (
+        ConflictError,
+        "the change before it may not be visible everywhere yet: try again in a moment",
+    ),
     HTTPStatus.TOO_MANY_REQUESTS: (RateLimitError, "wait a second; the account's usage level sets the limit"),
 }
 
@@ -249,7 +255,7 @@ def _refusal(response: httpx2.Response, sentence: str, words: str) -> RefusedErr
     if response.status_code == HTTPStatus.GONE:
         return GoneError(sentence, hint=_successor(response.request.method, response.request.url.path))
     kind, hint = _REFUSALS.get(
-        response.status_code, (RefusedError, "this status is not one that Kalshi documents here")
+        response.status_code, (RefusedError, "Kalshi doesn't document this status here: see what its answer says")
     )
     return kind(sentence, hint=hint)
 
@@ -331,4 +337,6 @@ def garbled(response: httpx2.Response, why: str) -> HsmKeysError:
     sentence = f"Kalshi's answer {response.status_code} to {request.method} {shown_path(request.url.path)} {why}"
     if request.method == "GET":
         return NetworkError(sentence, hint="something on the way may have changed it: check the base URL")
-    return OutcomeUnknownError(sentence, hint="it was probably carried out: look before you do it again")
+    return OutcomeUnknownError(
+        sentence, hint="the request was probably carried out: look at Kalshi whether it was, before you send it again"
+    )

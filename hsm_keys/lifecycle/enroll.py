@@ -198,7 +198,7 @@ def adopt(
     key = store.key(name)
     if not key.ours and is_marked(name):
         raise UsageError(
-            f"{name!r} would be taken for a key that a workflow has in hand; nothing was changed",
+            f"the name {name!r} means a key in an unfinished workflow, so it can't be adopted; nothing was changed",
             hint="give the key another label with the vendor's tool, then adopt it",
         )
     check_environment(name, key.environment, environment)
@@ -207,8 +207,8 @@ def adopt(
     other = key.api_key_id
     if other is not None and other != api_key_id and accepts(connect, key, other):
         raise KeyExistsError(
-            f"the key {name!r} is bound to API key {other}, and Kalshi still takes it; nothing was changed",
-            hint=f"delete {other} at Kalshi first if {api_key_id} is to take its place",
+            f"the key {name!r} is bound to API key {other}, and Kalshi still accepts it; nothing was changed",
+            hint=f"if {api_key_id} is to replace it, delete {other} at Kalshi first, then run the same command again",
         )
     prove_registration(connect, key, api_key_id)
     report(f"proved it: Kalshi takes its signature for API key {api_key_id}")

@@ -159,7 +159,7 @@ class KalshiGenerator:
             answer = send()
         except OutcomeUnknownError as error:
             error.amend(
-                hint="run the same command again in a minute: it deletes what Kalshi may have made, and asks anew"
+                hint="run the same command again in a minute: it deletes what Kalshi may have made, then asks anew"
             )
             raise
         api_key_id = answer.api_key.api_key

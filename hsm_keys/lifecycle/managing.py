@@ -92,7 +92,7 @@ def find_manager(
                 return Manager(key)
     names = ", ".join(repr(key.name) for key in candidates)
     raise KeyProblemError(
-        f"no key of the store can manage API keys ({names}): that takes the scope write, bound to no subaccount; "
+        f"no key of the store can manage API keys ({names}): that needs the scope write and no subaccount; "
         "nothing was done",
         hint=_hint(environment),
     )
@@ -112,5 +112,5 @@ def _list_with_any(
         except (UnauthorizedError, ForbiddenError, SigningError, KeyUnusableError) as error:
             refusal = refusal or error
     if refusal is None:
-        raise KeyProblemError("there is no key to ask Kalshi with", hint=hint)
+        raise KeyProblemError("there is no key to sign requests to Kalshi with", hint=hint)
     raise refusal.amend(further_hint=hint)

@@ -255,8 +255,8 @@ class Registrar:
 
 def _offered(key: StoredKey, environment: str) -> KeyProblemError:
     return KeyProblemError(
-        f"the public half of {key.name!r} was printed, to be registered by hand, and nobody said in which environment; "
-        f"Kalshi doesn't know it in the environment {environment}. Nothing was registered",
+        f"the public half of {key.name!r} was printed, to be registered by hand, but no environment was named, "
+        f"and Kalshi doesn't know the key in the environment {environment}. Nothing was registered",
         hint=f"if it was registered: hsm-keys adopt {key.name} --api-key-id ID, with --env or --base-url; if it never "
         f"was: hsm-keys revoke {key.name} --destroy --never-registered, then the same command again",
     )

@@ -59,10 +59,10 @@ def check_manages(api_key_id: str, listed: Sequence[ApiKey]) -> None:
         return
     others = ", ".join(f"{listing.name} ({listing.api_key_id})" for listing in listed if manages_keys(listing))
     raise KeyProblemError(
-        f"API key {api_key_id} ({own.name!r}) can't manage API keys: it has {describe_rights(own)}, and that takes "
-        f"the scope {_MANAGING_SCOPE}, bound to no subaccount; nothing was done",
+        f"API key {api_key_id} ({own.name!r}) can't manage API keys: it has {describe_rights(own)}, and managing needs "
+        f"the scope {_MANAGING_SCOPE} and no subaccount; nothing was done",
         hint="let another key sign, by --auth NAME or as the bootstrap key"
-        + (f"; those that can: {others}" if others else "; none of the account can: make one on Kalshi's account page"),
+        + (f"; keys that can: {others}" if others else "; the account has none: make one on Kalshi's account page"),
     )
 
 
@@ -100,8 +100,8 @@ def check_asked(name: str, listing: ApiKey, scopes: Sequence[str] | None, subacc
     other = scopes is not None and frozenset(scopes) != frozenset(scopes_of(listing))
     if other or (subaccount is not None and subaccount != listing.subaccount):
         raise KeyProblemError(
-            f"an earlier run had {name!r} registered, as API key {listing.api_key_id}, with "
-            f"{describe_rights(listing)}: that isn't what was asked for now; nothing was changed",
-            hint="leave --scope and --subaccount out, to take it as it is; to begin anew, after that run "
+            f"an earlier run registered {name!r} as API key {listing.api_key_id}, with "
+            f"{describe_rights(listing)}: other rights than this command asks for; nothing was changed",
+            hint="leave --scope and --subaccount out to keep that key; for a new one, after that run "
             f"`hsm-keys revoke {name} --destroy`",
         )

@@ -76,8 +76,8 @@ class Stage:
             raise KeyNotFoundError(f"{store.describe()} has no key called {name!r}")
         if current and successor and retired and not (same(current, successor) or same(current, retired)):
             raise KeyProblemError(
-                f"{store.describe()} holds {name}, {successor.name} and {retired.name}: more than one rotation leaves",
-                hint="see them with `hsm-keys list`, and end the one that is not used (hsm-keys revoke --destroy)",
+                f"{store.describe()} holds {name}, {successor.name} and {retired.name}: no rotation leaves all three",
+                hint="see them with `hsm-keys list`, and end the unused one: hsm-keys revoke NAME --destroy",
             )
         return cls(current, successor, retired)
 
@@ -123,7 +123,7 @@ def in_hand(store: KeyStore, name: str) -> list[StoredKey]:
             check_ours(key, store.describe())
         if not key.ours:
             raise ForeignKeyError(
-                f"a key called {key.name!r} is in {store.describe()}, a name that a rotation of {name!r} goes by, and "
+                f"{store.describe()} has a key {key.name!r}, the name that a rotation of {name!r} needs, and the key "
                 f"isn't ours: {why_not_ours(key)}; nothing was done",
                 hint="give that key another label with the vendor's tool, or enroll a key under another name",
             )
@@ -184,5 +184,5 @@ def id_of(key: StoredKey) -> str:
         KeyNotRegisteredError: If there is none.
     """
     if key.api_key_id is None:
-        raise KeyNotRegisteredError(f"the key {key.name!r} has no API key id")
+        raise KeyNotRegisteredError(f"the key {key.name!r} has no API key id", hint=f"hsm-keys enroll {key.name}")
     return key.api_key_id

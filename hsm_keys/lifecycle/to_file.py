@@ -150,9 +150,14 @@ def _held(part: Path, name: str) -> Iterator[int]:
         ) from None
     try:
         if not try_lock(descriptor):
-            raise KeyBusyError(f"another hsm-keys is generating {name!r} into that file at this moment")
+            raise KeyBusyError(
+                f"another hsm-keys is generating {name!r} into that file at this moment",
+                hint="wait until it has ended, then look at the file",
+            )
         if os.fstat(descriptor).st_uid != os.getuid():
-            raise UsageError(f"{part} belongs to somebody else; nothing was done", hint="name a file elsewhere")
+            raise UsageError(
+                f"{part} belongs to another user; nothing was done", hint="name a file in a folder that you own"
+            )
         os.fchmod(descriptor, 0o600)
         sync_folder(part.parent)
         yield descriptor
@@ -164,7 +169,7 @@ def _delivered(name: str, target: Path, part: Path, namesakes: Sequence[ApiKey],
     """Return the key of a file that was whole before the run was interrupted."""
     if not target.samefile(part):
         raise UsageError(
-            f"{target} exists already, and an interrupted run had not written it",
+            f"{target} exists already, and isn't the file of the interrupted run",
             hint="move it away, and run the same command again",
         )
     pem = target.read_bytes()
@@ -173,9 +178,9 @@ def _delivered(name: str, target: Path, part: Path, namesakes: Sequence[ApiKey],
     )
     if api_key_id is None:
         raise KalshiError(
-            f"none of the API keys that Kalshi lists takes the signature of the key in {target}; nothing was done",
-            hint="it may not be known everywhere yet: run the same command again; if you know that it was deleted, "
-            "remove the file first",
+            f"Kalshi accepts the signature of the key in {target} for none of its API keys; nothing was done",
+            hint="the API key may not be known everywhere yet: run the same command again; if you know that it was "
+            "deleted, remove the file first",
         )
     kalshi.check_asked(api_key_id, namesakes)
     kalshi.report(f"picked up {target}, which an interrupted run wrote")

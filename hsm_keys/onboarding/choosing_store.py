@@ -81,7 +81,7 @@ def choose_store(
             return ChosenStore(new.uri, {**_beside_uri(options), **new.options}, new)
     kinds = ", ".join(f"no {backend.title}" for backend in backends())
     raise StoreNotFoundError(
-        f"this machine and its environment name no store ({kinds}), and there is nothing to make one with",
+        f"no store was found on this machine or in its variables ({kinds}), and none can be made here",
         hint="; ".join(maker.remedy for maker in makers),
     )
 

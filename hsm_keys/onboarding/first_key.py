@@ -174,6 +174,6 @@ def _registered_by_hand(key: StoredKey, person: Person) -> str:
             return api_key_id
     raise KeyNotRegisteredError(
         f"the key {key.name!r} is made, and not registered yet: there is no bootstrap key that may register it",
-        hint=f"`hsm-keys public-key {key.name}` prints the public half. {_BY_HAND}; with the API key id that it shows, "
+        hint=f"`hsm-keys public-key {key.name}` prints the public half. {_BY_HAND}; with the API key id from there, "
         f"run the same command again: hsm-keys init {key.name} --api-key-id ID",
     )

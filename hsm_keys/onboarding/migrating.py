@@ -176,10 +176,10 @@ class Successor:
             return
         end_api_key(account, api_key_id, pem, _say_nothing)  # it would say that the key lived here
         raise EndNotProvedError(
-            f"Kalshi doesn't know API key {api_key_id}, the PEM's, in the environment {pem.environment}: it has ended "
-            "already, or belongs to another environment, where it lives on",
-            hint="if an earlier run has ended it, all is done: take the PEM and its variables away. Else point the "
-            "command at its environment, with --env or --base-url",
+            f"Kalshi doesn't know the PEM's API key {api_key_id} in the environment {pem.environment}: it has ended "
+            "already, or belongs to another environment and still works there",
+            hint="if an earlier run has ended it, all is done: remove the PEM and its variables. Else give the PEM's "
+            "environment with --env or --base-url",
         )
 
 

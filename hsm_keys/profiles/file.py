@@ -116,7 +116,7 @@ def chosen_profile(name: str | None, env: Mapping[str, str] = os.environ) -> Pro
         names = ", ".join(profiles.profiles) or "none"
         raise UsageError(
             f"{path} has no profile {shown_word(name, profiles.profiles)}; it has {names}",
-            hint=f"see {by}, and `hsm-keys config` without it",
+            hint=f"correct {by}; `hsm-keys config` without it shows the settings",
         )
     return profiles.profiles[name]
 
@@ -136,7 +136,9 @@ def read_profiles(path: Path) -> Profiles | None:
     try:
         with open(path, "rb", opener=_open_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise UsageError(f"{shown_path(path)} is no regular file", hint="mend that, or move it")
+                raise UsageError(
+                    f"{shown_path(path)} isn't a regular file", hint="replace it by a file, or move it away"
+                )
             check_nobody_else_writes(path, file.fileno())
             content = file.read(_MAX_LENGTH + 1)
     except (FileNotFoundError, NotADirectoryError):
@@ -144,7 +146,9 @@ def read_profiles(path: Path) -> Profiles | None:
     except OSError as error:
         if isinstance(error, PermissionError) and not _is_of_this_user(path):
             return None
-        raise UsageError(f"{shown_path(path)} can't be read: {error.strerror}", hint="mend that, or move it") from None
+        raise UsageError(
+            f"{shown_path(path)} can't be read: {error.strerror}", hint="make it readable, or move it away"
+        ) from None
     return parse_profiles(path, content)
 
 

@@ -69,8 +69,8 @@ def check_profile(profiles: Profiles | None, name: str, fields: Mapping[str, str
     left_open = {} if "api-key-id" in fields else {"api-key-id": there.fields.get("api-key-id", "")}
     if dict(there.fields) | left_open != dict(fields) | left_open:
         raise UsageError(
-            f"the profile {name} of {profiles.path} says something else; it was left as it is",
-            hint="choose another name with --profile, or take that profile out of the file",
+            f"{profiles.path} has a profile {name} with other settings; it wasn't changed",
+            hint="choose another name with --profile, or remove that profile from the file",
         )
 
 
@@ -79,4 +79,6 @@ def _write(path: Path, text: str) -> None:
     try:
         write_whole(path.resolve(), text)  # a link stays one
     except OSError as error:
-        raise UsageError(f"{shown_path(path)} can't be written: {error.strerror}", hint="see XDG_CONFIG_HOME") from None
+        raise UsageError(
+            f"{shown_path(path)} can't be written: {error.strerror}", hint="set XDG_CONFIG_HOME to a folder of yours"
+        ) from None

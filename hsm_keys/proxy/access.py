@@ -114,7 +114,7 @@ class TokenFolder:
             what = "; ".join(problems) or "it has no files"
             raise UsageError(
                 f"the clients' tokens in {shown_path(folder)} can't be used: {what}",
-                hint="(umask 077; openssl rand -hex 32 > FOLDER/CLIENT) makes one",
+                hint="this makes a token: (umask 077; openssl rand -hex 32 > FOLDER/CLIENT)",
             )
 
     def caller(self, headers: Mapping[str, str]) -> Caller:

@@ -377,17 +377,19 @@ def _lock(folder: Path) -> int:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if folder.stat().st_mode & 0o022:
             raise UsageError(
-                f"others can write in {shown_path(folder)}", hint=f"chmod 700 {folder}, or give another: --audit"
+                f"others can write to {shown_path(folder)}", hint=f"chmod 700 {folder}, or give another folder: --audit"
             )
         descriptor = open_private(folder / "lock")
         locked = try_lock(descriptor)
     except OSError as error:
         raise AuditError(
-            f"the folder {shown_path(folder)} can't be used: {error.strerror}", hint="choose another: --audit"
+            f"the folder {shown_path(folder)} can't be used: {error.strerror}", hint="give another folder: --audit"
         ) from None
     if not locked:
         os.close(descriptor)
-        raise UsageError(f"another proxy writes its trail in {folder}", hint="stop it, or give --audit")
+        raise UsageError(
+            f"another proxy writes its trail to {folder}", hint="stop that proxy, or give another folder: --audit"
+        )
     return descriptor
 
 

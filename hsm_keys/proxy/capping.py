@@ -45,14 +45,16 @@ def orders_of(reservations: Reservations, request: Request, *, capped: bool) -> 
     orders = []
     for one in request.exposures:
         if capped and one.perps:
-            raise CapError("caps", "what a perpetual future may cost can't be told: name its route in allow_unjudged")
+            raise CapError("caps", "the cost of a perpetual future can't be told: name its route in allow_unjudged")
         if not (one.client_order_id or one.amends):
-            raise CapError("client_order_id", "the order needs a client_order_id: it is looked up by it")
+            raise CapError(
+                "client_order_id", "the order needs a client_order_id: the proxy looks a lost order up by this id"
+            )
         order = _amendment(reservations, one) if one.amends else one
         if order is not None:
             orders.append(order)
         elif capped:
-            raise CapError("amend", "the proxy doesn't hold that order under its caps: cancel it, and send another one")
+            raise CapError("amend", "that order isn't in the proxy's journal of caps: cancel it, and send another one")
     return orders
 
 

@@ -166,7 +166,11 @@ def _asked(path: Path, method: str, target: str) -> ControlAnswer:
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             raise _NobodyError from None
         except OSError as error:
-            return ControlAnswer(path, error=UsageError(f"{path} can't be asked: {error.strerror or error}"))
+            refusal = UsageError(
+                f"the proxy at {path} can't be asked: {error.strerror or error}",
+                hint="run the command as the proxy's user, or as root",
+            )
+            return ControlAnswer(path, error=refusal)
         if user != owner or os.geteuid() not in {owner, _ROOT}:
             return ControlAnswer(path, error=_stranger(path, user))
         from http.client import HTTPConnection, HTTPException  # where no proxy runs, nobody waits for it
@@ -189,40 +193,42 @@ def _problem(path: Path, status: int, reply: dict[str, Any], target: str) -> Hsm
     if status == _NOT_SAVED:
         return _not_saved(reply["not_saved"], target)
     if status != _OK:
-        return UsageError(f"the proxy at {path} refuses: status {status}")
+        return UsageError(f"the proxy at {path} refuses: status {status}", hint="see the proxy's log")
     return _not_cancelled(reply) if reply.get("cancelled", {}).get("problem") else None
 
 
 def _not_cancelled(reply: dict[str, Any]) -> NotCancelledError:
     frozen = "signing is frozen, but " if reply["frozen"] else ""
     return NotCancelledError(
-        f"{frozen}the orders may rest still: {reply['cancelled']['problem']}",
-        hint="run it again; or cancel them where Kalshi shows them",
+        f"{frozen}orders may still rest: {reply['cancelled']['problem']}",
+        hint="run the same command again, or cancel the orders on Kalshi's site",
     )
 
 
 def _not_saved(reason: str, target: str) -> NotSavedError:
     if target.startswith("/freeze"):
         return NotSavedError(
-            f"frozen, but that can't be kept ({reason}): a restart would thaw",
-            hint="make room in the state folder and freeze once more; don't restart the proxy until then",
+            f"frozen, but the freeze can't be saved ({reason}): a restart would thaw the proxy",
+            hint="make room in the state folder and freeze again; don't restart the proxy until then",
         )
     return NotSavedError(
-        f"not thawed, for a restart would freeze ({reason})", hint="make room in the state folder and thaw once more"
+        f"not thawed, because the thaw can't be saved ({reason}): a restart would freeze the proxy again",
+        hint="make room in the state folder and thaw again",
     )
 
 
 def _stranger(path: Path, user: int) -> HsmKeysError:
     return UsageError(
-        f"the user {user} answers at {path}, and nothing was asked there", hint="run it as that user, or as root"
+        f"a program of the user {user} listens at {path}, so it wasn't asked",
+        hint="run the command as that user, or as root",
     )
 
 
 def _silent(path: Path, process: int | None) -> HsmKeysError:
     end = "end its process" if process is None else f"kill -9 {process} ends it"
     return OutcomeUnknownError(
-        f"the proxy at {path} listens and gives no answer: what it does isn't known",
-        hint=f"look with `hsm-keys proxy status --socket {path}`; {end}",
+        f"the proxy at {path} accepts connections but doesn't answer: its state isn't known",
+        hint=f"try `hsm-keys proxy status --socket {path}`; {end}",
     )
 
 
@@ -230,14 +236,14 @@ def _where(folders: Sequence[Path], closed: Sequence[Path]) -> str:
     looked = "looked in " + ", ".join(map(str, folders))
     if not closed:
         return looked
-    return f"{looked}; this user can't look in {', '.join(map(str, closed))}: run it as the proxy's user, or as root"
+    return f"{looked}; this user can't read {', '.join(map(str, closed))}: run it as the proxy's user, or as root"
 
 
 def _not_found(wanted: ProxyChoice, where: str) -> StoreNotFoundError:
     if wanted.socket is not None:
         return StoreNotFoundError(
             f"no proxy answers at {shown_path(wanted.socket)}",
-            hint="`hsm-keys proxy status --all` shows those that run",
+            hint="`hsm-keys proxy status --all` shows the running proxies",
         )
     if wanted.everyone or wanted.name is None:
         return StoreNotFoundError("no proxy answers", hint=f"{where}. Name its socket: --socket PATH")

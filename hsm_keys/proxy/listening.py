@@ -55,7 +55,7 @@ def check_unix(path: Path) -> None:
 
 def _check_kind(path: Path) -> None:
     if not stat.S_ISSOCK(path.lstat().st_mode):
-        raise UsageError(f"{shown_path(path)} is there, and is no socket", hint="give another path: --socket")
+        raise UsageError(f"{shown_path(path)} exists and isn't a socket", hint="give another path: --socket")
 
 
 def bind_unix(path: Path, *, mode: int) -> socket.socket:
@@ -98,7 +98,9 @@ def _clear(path: Path) -> None:
                 with suppress(OSError):
                     path.unlink()
                 return
-    raise UsageError(f"a program listens at {shown_path(path)} already", hint="stop it, or give another path: --socket")
+    raise UsageError(
+        f"a program listens at {shown_path(path)} already", hint="stop that program, or give another path: --socket"
+    )
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -116,7 +118,7 @@ def parse_address(text: str) -> tuple[str, int]:
     except ValueError:
         number = -1
     if not 0 <= number <= 65535:  # noqa: PLR2004 - TCP's ports
-        raise UsageError(f"{describe(text)} is no address to listen at", hint="it looks like 127.0.0.1:8090")
+        raise UsageError(f"{describe(text)} isn't an address to listen at", hint="an address looks like 127.0.0.1:8090")
     return host, number
 
 
@@ -148,7 +150,9 @@ def bind_tcp(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise UsageError(f"{host}:{port} can't be had: {error.strerror}", hint="give another port: --listen") from None
+        raise UsageError(
+            f"{host}:{port} can't be listened at: {error.strerror}", hint="give another port: --listen"
+        ) from None
     return listener
 
 

@@ -88,20 +88,22 @@ def check_options(options: Options) -> ProxySettings:
     """
     policy = load_policy(options.policy, in_force=True) if options.policy else ALLOW_ALL
     if options.ahead_rate is not None and not options.ahead:
-        raise UsageError("--presign-rate is for --presign", hint="give --presign too")
+        raise UsageError("--presign-rate needs --presign", hint="give --presign too")
     presign_cost(routes=options.ahead, rate=options.presign_rate)  # refuses what is no rate
     if started_by_a_socket() and (options.listen is not None or options.socket is not None):
         raise UsageError(
-            "systemd hands a socket over, and --listen or --socket names another place",
+            "systemd gives the proxy a socket, and --listen or --socket names another one",
             hint="leave the option out, or start the proxy without its socket unit",
         )
     _check_places(options)
     if options.listen is None:
         if options.clients or options.tls or options.unsafe_listen:
-            raise UsageError("--clients, --tls-cert and --unsafe-listen are for --listen", hint="give --listen too")
+            raise UsageError("--clients, --tls-cert and --unsafe-listen need --listen", hint="give --listen too")
         return ProxySettings(options, policy, None)
     if options.socket is not None or options.allow_uids:
-        raise UsageError("--socket and --allow-uid don't go with --listen", hint="run a second proxy for the other")
+        raise UsageError(
+            "--socket and --allow-uid can't be combined with --listen", hint="run a second proxy for the other"
+        )
     server_tls(options.tls)
     if options.unsafe_listen and options.tls is None:
         raise UsageError("--unsafe-listen needs TLS", hint="give --tls-cert and --tls-key")
@@ -109,7 +111,7 @@ def check_options(options: Options) -> ProxySettings:
     if not options.unsafe_listen:
         check_loopback(host)
     if options.clients is None:
-        raise UsageError("--listen needs the clients' tokens", hint="give their folder: --clients")
+        raise UsageError("--listen needs the clients' tokens", hint="give the folder of the tokens: --clients")
     return ProxySettings(options, policy, TokenFolder(options.clients))
 
 

@@ -237,11 +237,13 @@ def parse_policy(text: str, *, source: str = "the policy") -> Policy:
         return Policy.model_validate(tomllib.loads(text))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(
-            f"{source} is no TOML: {not_toml(error)}", hint="mend it; `hsm-keys proxy check` reads it too"
+            f"{source} isn't TOML: {not_toml(error)}", hint="correct it; `hsm-keys proxy check` tries it"
         ) from None
     except ValidationError as error:
         wrong = wrong_settings(error, {*Policy.model_fields, *ClientPolicy.model_fields, "all"})
-        raise UsageError(f"{source} can't be used: {wrong}", hint="docs/proxy.md lists what a policy can say") from None
+        raise UsageError(
+            f"{source} can't be used: {wrong}", hint="docs/proxy.md lists the settings of a policy"
+        ) from None
 
 
 def load_policy(path: Path, *, in_force: bool = False) -> Policy:

@@ -48,7 +48,7 @@ def network_proxy(url: str) -> URL | None:
         return None
     if proxy.speaks_socks:
         raise UsageError(
-            f"{proxy.variable} names a proxy that isn't spoken to over HTTP",
+            f"{proxy.variable} names a proxy that isn't an HTTP proxy",
             hint="give an http:// proxy, or let NO_PROXY name Kalshi's hosts",
         )
     return URL(proxy.url.reveal())

@@ -77,7 +77,9 @@ def read_public_key(pem: str) -> PublicKey:
     except (ValueError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, PublicKey):
-        raise UsageError("that is no public key (RSA or Ed25519) as PEM", hint="`hsm-keys public-key NAME` prints one")
+        raise UsageError(
+            "that isn't the PEM of a public key (RSA or Ed25519)", hint="`hsm-keys public-key NAME` prints one"
+        )
     return key
 
 
@@ -103,7 +105,9 @@ def verify(
     """
     files = files_in(folder)
     if not files:
-        raise UsageError(f"there is no audit trail in {shown_path(folder)}", hint="give the folder of --audit")
+        raise UsageError(
+            f"there is no audit trail in {shown_path(folder)}", hint="give the folder that the proxy's --audit names"
+        )
     reader = _Reader(public_keys, head, allow_unsigned_tail=allow_unsigned_tail)
     for number, path in enumerate(files, int(files[0].stem)):
         reader.begin(path.name)

@@ -74,8 +74,8 @@ def read_asked(lines: Iterable[str]) -> Iterator[tuple[int, SupposedRequest]]:
             where = ".".join(map(str, first["loc"][:1]))
             known = where if where in _Line.model_fields else ""
             raise UsageError(
-                f"line {number} is no request{f': its {known} is missing or wrong' if known else ''}",
-                hint='one looks like {"method": "GET", "path": "/portfolio/balance", "client": "maker"}',
+                f"line {number} isn't a request{f': its {known} is missing or wrong' if known else ''}",
+                hint='a request looks like {"method": "GET", "path": "/portfolio/balance", "client": "maker"}',
             ) from None
         body = json.dumps(fields.body) if isinstance(fields.body, dict) else fields.body
         yield (

@@ -193,16 +193,16 @@ class Front:
         """Notice that a proxy that was joined serves, and that it has ended."""
         if self._share.process and not _lives(self._share.process):
             self._failure = ProxyEndedError(
-                "the proxy that the program had joined has ended, and so was the program",
-                hint="run it again: it gets a proxy of its own",
+                "the proxy that the program used has ended, so the program was ended too",
+                hint="run the same command again: it starts a proxy of its own",
             )
         elif not self._proxy.serves and self._share.find_process():
             self._proxy.serves = True
             self._begin()
         elif not self._proxy.serves and time.monotonic() > self._joined_at + _JOINED_WITHIN_S:
             self._failure = ProxyEndedError(
-                "the proxy that another run was starting doesn't serve, and the program was ended",
-                hint="see what the other run says, then run it again",
+                "the proxy that another run was starting didn't start, so the program was ended",
+                hint="see the other run's error, then run the same command again",
             )
 
     def _look_after_proxy(self) -> None:
@@ -224,8 +224,8 @@ class Front:
             self._proxy.start(asks=False, closed=closed)
         else:
             self._failure = ProxyEndedError(
-                f"the proxy ended while the program ran (exit code {code}), and so was the program",
-                hint="--on-proxy-exit restart starts it again; what it was asked last may have been sent",
+                f"the proxy ended while the program ran (exit code {code}), so the program was ended too",
+                hint="look whether the last requests were sent; --on-proxy-exit restart would start the proxy again",
             )
 
 

@@ -58,7 +58,7 @@ def find_proxy(name: str) -> RunningProxy | None:
         return None
     if owner != os.geteuid():
         raise UsageError(
-            f"the proxy for {name!r} is of the user {owner}, and serves no other one's programs",
+            f"the proxy for {name!r} belongs to the user {owner}, and serves no other user's programs",
             hint="run the program as that user",
         )
     known = answer.said
@@ -79,8 +79,9 @@ def find_proxy(name: str) -> RunningProxy | None:
         port = int(place.removeprefix(_AT_LOOPBACK).partition("/")[0])
         return RunningProxy(*common, port=port, tokens=Path(tokens))
     raise UsageError(
-        f"a proxy for {name!r} runs already, and a program can't get a token of it",
-        hint="start it at its socket, or with --listen 127.0.0.1:PORT and --clients; or end it: `run` starts one",
+        f"a proxy for {name!r} runs already, but `run` can't give a program a token for it",
+        hint="start that proxy at its socket, or with --listen 127.0.0.1:PORT and --clients; or end it, and `run` "
+        "starts one",
     )
 
 

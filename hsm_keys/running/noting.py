@@ -74,6 +74,6 @@ class Note:
             from hsm_keys.proxy.audit import AuditError
 
             raise AuditError(
-                "the audit trail can't say which program runs, and so it was ended",
-                hint="make room where the proxy keeps its trail, then run it again",
+                "the start of the program can't be written into the audit trail, so the program was ended",
+                hint="make room in the folder of the proxy's trail, then run the same command again",
             ) from None

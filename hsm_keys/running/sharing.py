@@ -97,8 +97,8 @@ class Share:
     def __init__(self, name: str, client: str | None, terms: Terms) -> None:
         if client is not None and not NAME.fullmatch(client):
             raise UsageError(
-                f"{describe(client)} is no name for a client",
-                hint="letters, digits, dots, dashes and underscores, such as: --client maker",
+                f"{describe(client)} isn't a name for a client",
+                hint="use letters, digits, dots, dashes and underscores, such as: --client maker",
             )
         self.name = name
         self.proxy = ProxyChoice(socket=control_socket(name))
@@ -143,7 +143,7 @@ class Share:
             raise UsageError(
                 f"a proxy for {self.name!r} runs already, for another program, with another policy, environment or "
                 "API key id",
-                hint="give the same --policy, --env and --api-key-id; one key has one proxy, which keeps its limits",
+                hint="give the same --policy, --env and --api-key-id, or end that program: one key has one proxy",
             )
 
     def find_process(self) -> bool:
@@ -161,7 +161,7 @@ class Share:
         if ours != others:
             raise WrongEnvironmentError(
                 f"a proxy for {self.name!r} runs already, for {others}, and the program is to trade on {ours}",
-                hint=f"say the same as that proxy (--env or --base-url: {found.base_url}), or end it",
+                hint=f"give that proxy's environment (--env or --base-url: {found.base_url}), or end the proxy",
             )
         for option, what in (("policy", "policy"), ("api_key_id", "API key id")):
             if getattr(self.terms, option):
@@ -207,9 +207,9 @@ class Share:
             descriptor = os.open(self.clients / self.client, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except FileExistsError:
             raise UsageError(
-                f"the client {self.client!r} has a token of the proxy already",
-                hint="give another one: --client NAME; a file that a kill left behind in the proxy's folder of clients "
-                "can be removed",
+                f"the proxy has a token of the client {self.client!r} already",
+                hint="give another client: --client NAME; or, if no program uses it, remove its file from the proxy's "
+                "folder of clients",
             ) from None
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(self.token)

@@ -32,7 +32,7 @@ def check_api_key_id(api_key_id: str, source: str = "") -> str:
         return _as_kalshi_writes_it(api_key_id)
     bare = api_key_id.strip(_ROUND)
     if bare != api_key_id and _ID.fullmatch(bare):
-        what, hint = "has quotes, a comma or the like round it", f"give the bare id, such as {_EXAMPLE}"
+        what, hint = "has quotes, a comma or the like around it", f"give the bare id, such as {_EXAMPLE}"
     else:
         what, hint = "is no API key id", f"copy it from Kalshi's account page: it is a UUID such as {_EXAMPLE}"
     raise UsageError(f"{source + ' is wrong: ' if source else ''}{describe(api_key_id)} {what}", hint=hint)

@@ -69,8 +69,8 @@ def refuse_plain_proxy() -> None:
         UsageError: Always.
     """
     raise UsageError(
-        "the request would go through a proxy that sees its signature, as it is sent over plain HTTP; nothing was sent",
-        hint="set NO_PROXY=127.0.0.1,localhost, or leave the proxy out for this base URL",
+        "the request would go over plain HTTP through a proxy, which could read its signature; nothing was sent",
+        hint="set NO_PROXY=127.0.0.1,localhost, or use no proxy for this base URL",
     )
 
 

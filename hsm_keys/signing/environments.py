@@ -206,7 +206,8 @@ def websocket_url(
         theirs = _WEBSOCKET_HOSTS.get(str(urlsplit(origin).hostname))
     if None not in (name, theirs) and name != theirs:
         raise UsageError(
-            f"REST would be {name}, and the WebSocket {theirs}", hint="see --ws-url, KALSHI_WS_URL and --env"
+            f"the base URL is of the environment {name}, and the WebSocket's URL of {theirs}",
+            hint="give both of one environment: --ws-url, KALSHI_WS_URL, --env, --base-url",
         )
     if theirs is None:
         return origin + path
@@ -369,21 +370,23 @@ def _origin(url: str, what: str, schemes: tuple[str, str], paths: set[str], exam
         example: A right one.
     """
     if round_it := what_is_round(url):
-        raise UsageError(f"the {what} has {round_it} round it", hint=f"give it alone; it looks like {example}")
+        raise UsageError(f"the {what} has {round_it} around it", hint=f"give it without them; it looks like {example}")
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
         raise UsageError(f"the {what} is malformed", hint=f"it looks like {example}") from None
     if parts.username is not None or parts.password is not None:
-        raise UsageError(f"the {what} holds a user name or password, and Kalshi takes none")
+        raise UsageError(
+            f"the {what} holds a user name or password, and Kalshi takes none", hint=f"leave it out: {example}"
+        )
     if not parts.hostname or not _NETLOC.fullmatch(parts.netloc) or parts.query or parts.fragment:
-        raise UsageError(f"{describe(url)} is no {what}", hint=f"it looks like {example}")
+        raise UsageError(f"{describe(url)} isn't a {what}", hint=f"it looks like {example}")
     safe, plain = schemes
     if parts.scheme != safe and not (parts.scheme == plain and is_loopback(parts.hostname or "")):
         raise UsageError(
-            f"the {what}, {describe(url)}, isn't {safe}, and isn't loopback",
-            hint=f"signed headers over plain {plain} can be taken and used by others: use {safe}",
+            f"the {what}, {describe(url)}, is neither {safe} nor loopback",
+            hint=f"others could read and use signed headers over plain {plain}: use {safe}",
         )
     if parts.path.rstrip("/") not in {"", *paths}:
         raise UsageError(f"the path of the {what} isn't {' or '.join(sorted(paths))}", hint="leave the path out")

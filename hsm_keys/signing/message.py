@@ -72,7 +72,7 @@ def canonical_path(path: str) -> str:
 
 def _refuse_dots(path: str, bare: str) -> None:
     if any(segment.replace("%2E", ".") in {".", ".."} for segment in bare.split("/")):
-        raise UsageError(f"{shown_path(path)} changes on its way", hint="leave '.' and '..' out of the path")
+        raise UsageError(f"clients and servers rewrite {shown_path(path)}", hint="leave '.' and '..' out of the path")
 
 
 def signing_message(timestamp_ms: int, method: str, path: str) -> bytes:
@@ -87,5 +87,5 @@ def signing_message(timestamp_ms: int, method: str, path: str) -> bytes:
         UsageError: If one of them can't be signed.
     """
     if timestamp_ms < 0:
-        raise UsageError(f"{timestamp_ms} is not a time in milliseconds since 1970")
+        raise UsageError(f"{timestamp_ms} is not a Unix time in milliseconds", hint="give a whole number, 0 or more")
     return f"{timestamp_ms}{canonical_method(method)}{canonical_path(path)}".encode("ascii")

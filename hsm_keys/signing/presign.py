@@ -102,7 +102,7 @@ def presign_cost(
     """
     _check(depth, max_age, rate, learn=0)
     if routes < 0:
-        raise UsageError(f"{routes} is no number of routes")
+        raise UsageError(f"{routes} is not a number of routes", hint="give 0 or more")
     an_hour = min(rate, routes * depth / (max_age * REPLACED_AT)) * 3600
     return PresignCost(an_hour, None if price_per_10_000 is None else an_hour * price_per_10_000 / 10_000)
 
@@ -381,15 +381,17 @@ def _check(depth: int, max_age: float, rate: float, *, learn: int) -> None:
     _check_depth(depth)
     if not 0 < max_age <= _MAX_AGE_S:
         raise UsageError(
-            f"headers can't be kept for {max_age} seconds: {_MAX_AGE_S:.0f} is the most",
+            f"max_age is {max_age} seconds, and has to be above 0 and at most {_MAX_AGE_S:.0f}",
             hint="Kalshi refuses timestamps that are about 5 seconds old, and a request takes time too",
         )
     if not (isfinite(rate) and rate > 0):
-        raise UsageError(f"{rate} signatures a second is no rate", hint="give a number above 0")
+        raise UsageError(f"a rate of {rate} signatures a second is not possible", hint="give a number above 0")
     if learn < 0:
-        raise UsageError(f"{learn} routes can't be learned", hint="0 learns none")
+        raise UsageError(f"learn is {learn}, and has to be a number of routes", hint="give 0 or more")
 
 
 def _check_depth(depth: int) -> None:
     if not 1 <= depth <= _MAX_DEPTH:
-        raise UsageError(f"{depth} headers can't be kept for a route", hint=f"keep 1 to {_MAX_DEPTH}")
+        raise UsageError(
+            f"depth is {depth}, and has to be a number of headers for a route", hint=f"give 1 to {_MAX_DEPTH}"
+        )

@@ -204,7 +204,7 @@ class HeaderPools:
         route = canonical_method(method), canonical_path(path)
         if not route[1].startswith(_PREFIX):
             raise UsageError(
-                f"no request goes to {shown_path(path)}: signing ahead for it would be in vain",
+                f"no request goes to {shown_path(path)}, so there is nothing to sign ahead for",
                 hint="give the whole path, such as /trade-api/v2/portfolio/events/orders",
             )
         with _bookkeeping:

@@ -116,7 +116,7 @@ class RSAKeyInStore(_InStore, RSAPrivateKey):
             return self._key.sign(_bytes(data))
         if isinstance(algorithm, Prehashed) and isinstance(algorithm._algorithm, hashes.SHA256):  # noqa: SLF001 - it has no other name
             if len(data) != hashes.SHA256.digest_size:
-                raise UsageError(f"a SHA-256 digest has 32 bytes, and this has {len(data)}")
+                raise UsageError(f"a SHA-256 digest has 32 bytes, and this one has {len(data)}", hint=_HINT)
             return self._key.sign_digest(_bytes(data))
         raise UsageError(f"the hash {type(algorithm).__name__} isn't the one that Kalshi verifies", hint=_HINT)
 

@@ -38,10 +38,10 @@ def backend_of(uri: str | Secret) -> Backend:
     uri = uri if isinstance(uri, Secret) else Secret(uri)  # errors take this frame home, and there may be a PIN in it
     backend_found = next((backend for backend in backends() if backend.has(uri.reveal())), None)
     if _has_something_round_it(uri):
-        raise UsageError("the store's URI has quotes or white space round it", hint="give the URI alone")
+        raise UsageError("the store's URI has quotes or white space around it", hint="give the URI without them")
     if backend_found is None:
         raise UsageError(
-            f"a store is named by a URI, and {describe(uri)} is none that is known",
+            f"{describe(uri)} isn't the URI of a store",
             hint="use " + " or ".join(f"{backend.scheme}:..." for backend in backends()),
         )
     return backend_found

@@ -90,7 +90,7 @@ class RenamesKeys(Ability):
             if leaver.name == name:
                 self.rename(left, name)
             raise KeyBusyError(
-                f"somebody else has the key {taker.name!r} in hand; {name!r} stays where it was",
+                f"somebody else is working on the key {taker.name!r}; {name!r} wasn't changed",
                 hint="look with `hsm-keys list`, then run the same command again",
             ) from None
 
@@ -139,5 +139,5 @@ def _lacking(who: str, ability: type[Ability]) -> UsageError:
     able = [backend for backend in backends() if ability in backend.abilities]
     return UsageError(
         f"{who} can't {ability.what}; {' and '.join(backend.title for backend in able) or 'no other store'} can",
-        hint=f"name a store there: {' or '.join(backend.example for backend in able)}" if able else "",
+        hint=f"name such a store: {' or '.join(backend.example for backend in able)}" if able else "",
     )

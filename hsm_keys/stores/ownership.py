@@ -30,7 +30,7 @@ __all__ = [
 def renamed_meanwhile(name: str, where: str) -> KeyBusyError:
     """Return the error for a key that somebody else has given another name."""
     return KeyBusyError(
-        f"somebody else has given the key {name!r} in {where} another name meanwhile; it was left alone",
+        f"somebody else has given the key {name!r} in {where} another name meanwhile; the key wasn't changed",
         hint="look with `hsm-keys list`, then run the same command again",
     )
 
@@ -77,7 +77,7 @@ def check_not_registered_since(key: StoredKey, now: Mark, where: str) -> None:
 def not_ours(key: StoredKey, where: str) -> ForeignKeyError:
     """Return the error for a key that only its owner may change."""
     return ForeignKeyError(
-        f"the key {key.name!r} in {where} isn't ours: {why_not_ours(key)}; it was left alone",
+        f"the key {key.name!r} in {where} isn't ours: {why_not_ours(key)}; the key wasn't changed",
         hint=f"if it is yours to change, adopt it first: {how_to_adopt(key)}",
     )
 

@@ -145,10 +145,13 @@ def _source_path(source: str) -> Secret:
     if source.startswith("/"):
         return Secret(source)
     if source.startswith("|"):
-        raise UsageError("pin-source names a command, and this tool runs none", hint="pipe its output: --pin-file")
+        raise UsageError(
+            "pin-source names a command, and hsm-keys runs none",
+            hint="give the command's output: --pin-file <(COMMAND)",
+        )
     file_uri = _FILE_URI.fullmatch(source)
     if file_uri is None:
-        raise UsageError("pin-source is no file", hint="it looks like pin-source=file:/run/secrets/pin")
+        raise UsageError("pin-source doesn't name a file", hint="it looks like pin-source=file:/run/secrets/pin")
     return Secret(os.fsdecode(unquote_to_bytes(file_uri[1])))
 
 
@@ -191,9 +194,9 @@ def _read(path: str, called: str) -> Pin:
     except OSError as error:
         raise PinMissingError(f"{called} can't be read: {error.strerror}", hint=_WAYS) from None
     except ValueError:  # what Python raises for a NUL, or for what no file name can hold
-        raise PinMissingError(f"{called} can't be read: that is no path", hint=_WAYS) from None
+        raise PinMissingError(f"{called} can't be read: it isn't a path", hint=_WAYS) from None
     if len(content) > _MAX_LENGTH:
-        raise PinMissingError(f"{called} is too long to hold a PIN", hint="give the file with the PIN alone")
+        raise PinMissingError(f"{called} is too long to hold a PIN", hint="give a file that holds only the PIN")
     utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = content.decode("utf-16" if utf_16 else "utf-8-sig")
@@ -206,5 +209,7 @@ def _checked(pin: Secret, source: str, wanted: PinWanted) -> Pin:
     if not pin and not wanted.takes_empty:
         raise PinMissingError(f"{source} is empty, and {wanted.token} takes no empty PIN", hint=_WAYS)
     if _NOT_ONE_LINE.search(pin.reveal()):  # trying it would only use up one of the token's tries
-        raise PinMissingError(f"{source} isn't one line of text, so it wasn't tried", hint="give the PIN alone")
+        raise PinMissingError(
+            f"{source} isn't one line of text, so it wasn't tried", hint="give a file that holds only the PIN"
+        )
     return Pin(pin.reveal(), source)

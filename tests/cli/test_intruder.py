@@ -69,7 +69,7 @@ def test_a_public_half_that_was_replaced_is_not_shown_and_not_registered(
             assert (done.returncode, done.stdout) == (5, ""), (command, done.stderr)
             error = json.loads(done.stderr)["error"]
             assert error["code"] == "signing"
-            assert "no public half that is proved to be its own" in error["message"]
+            assert "isn't proved which public half belongs to" in error["message"]
             assert "register nothing" in error["hint"]
     if replace:
         assert set(sandbox.state.keys) == registered

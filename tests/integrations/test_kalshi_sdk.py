@@ -232,7 +232,7 @@ def test_no_signature_goes_through_a_proxy_in_plain_text(
         monkeypatch.setenv("HTTP_PROXY", proxy.base_url.removesuffix("/trade-api/v2"))
         key = PemKey(sandbox.bootstrap_key_id, sandbox.bootstrap_pem)
         client = sign_with(import_module("kalshi").KalshiClient(base_url=sandbox.base_url), RequestSigner(key))
-        with pytest.raises(UsageError, match="sees its signature"):
+        with pytest.raises(UsageError, match="could read its signature"):
             client.portfolio.balance()
         client.close()
         assert proxy.arrived == []

@@ -118,5 +118,5 @@ def test_several_messages_are_signed_with_one_answer(isolated: IsolatedStore, tm
         key.sign_all(messages[:2])
     with pytest.raises(SigningError, match="1 signatures instead of 2"):
         key.sign_all(messages[:2])
-    with pytest.raises(StoreUnavailableError, match="isn't one"):
+    with pytest.raises(StoreUnavailableError, match="unreadable answer"):
         key.sign_all(messages[:1])

@@ -93,5 +93,5 @@ def test_a_wrong_secret_is_told_without_it(
 
 def test_an_unknown_access_key_is_told(become: object, monkeypatch: pytest.MonkeyPatch) -> None:
     ministack.credentials(monkeypatch, guarded(), access_key="AKIAUNKNOWN000000000", secret="s")
-    with open_kms(URI) as store, pytest.raises(AwsCredentialsError, match="doesn't take these credentials"):
+    with open_kms(URI) as store, pytest.raises(AwsCredentialsError, match="doesn't accept these credentials"):
         store.key("any")

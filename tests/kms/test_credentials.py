@@ -272,18 +272,24 @@ ROLE = "arn:aws:iam::111122223333:role/x"
     ("variables", "named"),
     [
         ({"AWS_SHARED_CREDENTIALS_FILE": "/no/such"}, "AWS_SHARED_CREDENTIALS_FILE names /no/such"),
-        ({"AWS_SHARED_CREDENTIALS_FILE": '"/no/such"'}, r"FILE names a path \(10 characters, with quotes round it\)"),
+        ({"AWS_SHARED_CREDENTIALS_FILE": '"/no/such"'}, r"FILE names a path \(10 characters, with quotes around it\)"),
         ({"AWS_SHARED_CREDENTIALS_FILE": "/"}, "AWS_SHARED_CREDENTIALS_FILE names /,"),
         ({"AWS_CONFIG_FILE": '"/no/such"'}, "AWS_CONFIG_FILE names a path .* quotes"),
         ({"AWS_CONFIG_FILE": "/no/such", "AWS_PROFILE": "prod"}, "no such profile; AWS_CONFIG_FILE names /no/such"),
-        ({"AWS_PROFILE": '"prod"'}, "no such profile: it has quotes round it"),
+        ({"AWS_PROFILE": '"prod"'}, "no such profile: it has quotes around it"),
         ({"AWS_ROLE_ARN": ROLE, "AWS_WEB_IDENTITY_TOKEN_FILE": "/no/such"}, "TOKEN_FILE names /no/such"),
         (
             {"AWS_CONTAINER_CREDENTIALS_FULL_URI": CONTAINER, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": "/no/such"},
             "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE names /no/such",
         ),
-        ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "nonsense"}, "FULL_URI names nothing .*: text of 8 characters"),
-        ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": f'"{CONTAINER}"'}, "FULL_URI names nothing .* quotes"),
+        (
+            {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "nonsense"},
+            "FULL_URI isn't the address of credentials: text of 8 characters",
+        ),
+        (
+            {"AWS_CONTAINER_CREDENTIALS_FULL_URI": f'"{CONTAINER}"'},
+            "FULL_URI isn't the address of credentials: .* quotes",
+        ),
     ],
 )
 def test_a_variable_that_leads_nowhere_is_named(

@@ -147,8 +147,8 @@ TWICE: dict[str, tuple[Fault, type[HsmKeysError], str]] = {
     "throttled": (Refuse("ThrottlingException"), AwsThrottledError, r"Cryptographic operations \(RSA\) request rate"),
     "429": (Refuse("", status=429), AwsThrottledError, "quota"),
     "internal": (Refuse("KMSInternalException", status=500), AwsUnavailableError, "KMSInternalException"),
-    "dependency": (Refuse("DependencyTimeoutException", status=503), AwsUnavailableError, "failed by itself"),
-    "bad gateway": (Refuse("", status=502), AwsUnavailableError, "failed by itself"),
+    "dependency": (Refuse("DependencyTimeoutException", status=503), AwsUnavailableError, "KMS itself failed"),
+    "bad gateway": (Refuse("", status=502), AwsUnavailableError, "KMS itself failed"),
     "hangs": (Hang(), NetworkError, "didn't answer in time"),
     "resets": (Reset(), NetworkError, "closed the connection"),
     "cut": (Cut(), KmsGarbledAnswerError, "no Signature"),
@@ -231,13 +231,13 @@ ONCE: dict[str, tuple[Refuse, type[AwsError], str, str]] = {
     "unknown": (
         Refuse("UnrecognizedClientException", "The security token included in the request is invalid."),
         AwsCredentialsError,
-        "doesn't take these credentials",
+        "doesn't accept these credentials",
         "get-caller-identity",
     ),
     "bad secret": (
         Refuse("InvalidSignatureException", "The request signature we calculated does not match"),
         AwsCredentialsError,
-        "doesn't take these credentials",
+        "doesn't accept these credentials",
         "get-caller-identity",
     ),
     "clock": (
@@ -338,7 +338,7 @@ def test_plain_http_is_for_loopback_alone(monkeypatch: pytest.MonkeyPatch, varia
     ministack.credentials(monkeypatch, "")
     monkeypatch.delenv("AWS_ENDPOINT_URL_KMS")
     monkeypatch.setenv(variable, f"http://{host}")
-    with pytest.raises(UsageError, match="isn't https, and isn't loopback"):
+    with pytest.raises(UsageError, match="neither https nor loopback"):
         open_kms(URI)
 
 

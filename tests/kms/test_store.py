@@ -161,7 +161,7 @@ def test_an_unknown_name_is_an_error_of_key_and_of_aws(store: AwsKmsStore, name:
 def test_a_symmetric_key_is_refused(store: AwsKmsStore, by_hand: Any) -> None:
     symmetric = by_hand.create_key()["KeyMetadata"]["KeyId"]
     by_hand.create_alias(AliasName="alias/hsm-keys/prod", TargetKeyId=symmetric)
-    with pytest.raises(KmsKeyUnsuitableError, match="isn't a key for that") as caught:
+    with pytest.raises(KmsKeyUnsuitableError, match="isn't made for this") as caught:
         store.key("prod")
     assert "SIGN_VERIFY" in caught.value.hint
 
@@ -363,7 +363,7 @@ def test_half_a_pair_of_credentials_and_an_unknown_profile_are_errors(
         open_kms(URI + "&profile=nobody")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(
-        AwsCredentialsError, match=r"only a part of AWS's credentials is there: 'AWS_SECRET_ACCESS_KEY' is missing"
+        AwsCredentialsError, match=r"AWS's credentials are incomplete: 'AWS_SECRET_ACCESS_KEY' is missing"
     ):
         open_kms(URI)
 

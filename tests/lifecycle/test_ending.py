@@ -193,7 +193,7 @@ def test_a_list_that_is_not_the_accounts_proves_nothing() -> None:
     for wrong in (listing(), listing("another"), (200, {}), (200, {"api_keys": None})):
         with Stub(Answers([wrong], NO_SUCH_KEY).give) as stub:
             kalshi = Kalshi(stub)
-            with pytest.raises(EndNotProvedError, match="doesn't name"):
+            with pytest.raises(EndNotProvedError, match="doesn't have"):
                 kalshi.end()
         assert "DELETE" not in kalshi.sent()
 

@@ -236,7 +236,7 @@ def test_what_an_earlier_run_registered_with_other_rights_is_not_taken_for_what_
     key = person.store.generate("prod", KeyType.ED25519)
     registered = person.sandbox.add_key("prod", key.public_pem())  # with read and write
     for options in ({"scopes": ["read"]}, {"scopes": ["read", "write"], "subaccount": 3}):
-        with pytest.raises(KeyProblemError, match="isn't what was asked for") as caught:
+        with pytest.raises(KeyProblemError, match="other rights than this command asks for") as caught:
             person.enroll("prod", **options)
         assert registered.api_key_id in caught.value.message
         assert person.store.key("prod").api_key_id is None
@@ -260,7 +260,7 @@ def test_adopt_binds_only_what_it_can_prove(person: Enrolling) -> None:
     assert person.adopt("prod", mine).api_key_id == mine
     assert person.adopt("prod", mine.upper()).api_key_id == mine  # again, and as typed
     second = person.sandbox.add_key("again", key.public_pem()).api_key_id
-    with pytest.raises(KeyExistsError, match="still takes it"):
+    with pytest.raises(KeyExistsError, match="still accepts it"):
         person.adopt("prod", second)
     person.sandbox.state.delete_key(mine)
     assert person.adopt("prod", second).api_key_id == second

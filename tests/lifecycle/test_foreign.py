@@ -265,7 +265,7 @@ def test_labels_like_those_of_a_rotation_are_no_handover(person: Sharing, token:
         person.store.key("alpha")
     assert person.find() == []
     api_key_id, before = person.register(person.store.key("alpha+next")), objects_of(softhsm)
-    with pytest.raises(UsageError, match="in hand"):
+    with pytest.raises(UsageError, match="unfinished workflow"):
         person.adopt("alpha+next", api_key_id)
     assert objects_of(softhsm) == before
 

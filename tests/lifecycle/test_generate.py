@@ -387,7 +387,7 @@ def test_what_an_earlier_run_had_made_with_other_rights_is_not_taken_for_what_is
     person.fault("GET /portfolio/balance:drop-before:3")
     with pytest.raises(NetworkError):
         person.generate()
-    with pytest.raises(KeyProblemError, match="isn't what was asked for"):
+    with pytest.raises(KeyProblemError, match="other rights than this command asks for"):
         person.generate(scopes=["read"])
     person.settled(person.generate())
 

@@ -164,7 +164,7 @@ def test_nothing_is_made_where_a_profile_says_something_else(
     config_path().chmod(0o600)
     monkeypatch.setenv("HSM_KEYS_PIN_FILE", str(token.pin_file))
     error = failed_json(2, "init", "bot", "--yes")
-    assert "says something else" in error["message"]
+    assert "other settings" in error["message"]
     assert _ids(sandbox) == set()
     run_json("init", "bot", "--yes", "--profile", "mine")
     text = config_path().read_text()

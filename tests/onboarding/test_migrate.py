@@ -133,7 +133,7 @@ def test_a_pem_of_another_environment_is_not_called_dead(sandbox: SandboxServer)
         said = run_cli(*FINISH, **foreign)
         assert failed_json(7, *FINISH, **foreign)["code"] == "end_not_proved"
         assert Caller.bootstrap(other).call("GET", "/trade-api/v2/api_keys").status == 200
-    assert "or belongs to another environment, where it lives on" in said.stderr
+    assert "or belongs to another environment and still works there" in said.stderr
     assert "proved it" not in said.stderr
     assert "worth nothing now" not in said.stderr
     assert (said.returncode, said.stdout) == (7, "")

@@ -136,7 +136,7 @@ def test_of_two_that_import_at_once_the_one_that_sees_both_gives_way(
     other = ImportsKeys.of(store).imports().put("ci", pair(KeyType.ED25519), API_KEY_ID, "prod")
     monkeypatch.setattr(importing, "_check_free", lambda *_: None)  # it came a moment too late to be seen
     imports = ImportsKeys.of(store).imports()
-    with pytest.raises(KeyBusyError, match="gave way"):
+    with pytest.raises(KeyBusyError, match="this run stopped"):
         imports.put("ci", pair(KeyType.ED25519), "7" + API_KEY_ID[1:], "prod")
     imports.withdraw("ci")
     assert store.key("ci").public_key() == other.public_key()

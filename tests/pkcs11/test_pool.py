@@ -116,7 +116,7 @@ def test_who_waits_for_a_signature_that_never_comes_back_fails(monkeypatch: pyte
     pool = pool_of(FakeToken(limit=1))
     member = pool.take()  # and hangs in it
     for _ in range(2):
-        with pytest.raises(StoreUnavailableError, match="has come back"):
+        with pytest.raises(StoreUnavailableError, match="returned no signature"):
             pool.take()
     pool.put(member)
     assert pool.take() is member

@@ -69,14 +69,14 @@ def test_a_configuration_that_cannot_be_read_leads_to_no_other_token(
     token = softhsm.init_token("kalshi")
     for named in (tmp_path / "nowhere.conf", tmp_path):
         monkeypatch.setenv("SOFTHSM2_CONF", str(named))
-        with pytest.raises(StoreNotFoundError, match=r"SOFTHSM2_CONF names .* would take another"):
+        with pytest.raises(StoreNotFoundError, match=r"SOFTHSM2_CONF names .* would use another"):
             open_store(f"pkcs11:token=kalshi?module-path={softhsm.module}&pin-source=file:{token.pin_file}")
 
 
 @pytest.mark.parametrize(
     ("shape", "doubt"),
     [
-        ('"{}"', "; what was tried has quotes round it"),
+        ('"{}"', "; what was tried has quotes around it"),
         ("{} ", "; what was tried has white space at its beginning or end"),
         ("{}\\n", "; what was tried ends in \\n, written out"),
         ("{}1", "(the URI's pin-source)"),

@@ -73,21 +73,27 @@ def test_a_folder_in_which_others_write(mode: int, folder: Path, key: Key) -> No
     folder.chmod(mode)
     with pytest.raises(UsageError) as raised:
         AuditTrail(folder, key=lambda: key)
-    assert said(raised.value) == (f"others can write in {folder}", f"chmod 700 {folder}, or give another: --audit")
+    assert said(raised.value) == (
+        f"others can write to {folder}",
+        f"chmod 700 {folder}, or give another folder: --audit",
+    )
 
 
 def test_a_folder_that_is_none(folder: Path, key: Key) -> None:
     folder.write_bytes(b"")
     with pytest.raises(AuditError) as raised:
         AuditTrail(folder, key=lambda: key)
-    assert said(raised.value) == (f"the folder {folder} can't be used: File exists", "choose another: --audit")
+    assert said(raised.value) == (f"the folder {folder} can't be used: File exists", "give another folder: --audit")
 
 
 def test_a_folder_in_which_another_proxy_writes(folder: Path, key: Key) -> None:
     trail = AuditTrail(folder, key=lambda: key)
     with pytest.raises(UsageError) as raised:
         AuditTrail(folder, key=lambda: key)
-    assert said(raised.value) == (f"another proxy writes its trail in {folder}", "stop it, or give --audit")
+    assert said(raised.value) == (
+        f"another proxy writes its trail to {folder}",
+        "stop that proxy, or give another folder: --audit",
+    )
     trail.close()
 
 
@@ -172,7 +178,7 @@ def test_a_key_that_is_none() -> None:
         with pytest.raises(UsageError) as raised:
             read_public_key(pem)
         assert said(raised.value) == (
-            "that is no public key (RSA or Ed25519) as PEM",
+            "that isn't the PEM of a public key (RSA or Ed25519)",
             "`hsm-keys public-key NAME` prints one",
         )
 
@@ -180,7 +186,10 @@ def test_a_key_that_is_none() -> None:
 def test_a_folder_without_a_trail(folder: Path) -> None:
     with pytest.raises(UsageError) as raised:
         verify(folder)
-    assert said(raised.value) == (f"there is no audit trail in {folder}", "give the folder of --audit")
+    assert said(raised.value) == (
+        f"there is no audit trail in {folder}",
+        "give the folder that the proxy's --audit names",
+    )
 
 
 def test_a_trail_that_cannot_be_read(folder: Path, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:

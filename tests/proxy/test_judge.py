@@ -191,18 +191,23 @@ def test_an_order_that_the_policy_leaves_unjudged_is_under_no_limit_and_no_cap()
 @pytest.mark.parametrize(
     ("path", "body", "rule", "message"),
     [
-        (ORDERS, ORDER, "client_order_id", "the order needs a client_order_id: it is looked up by it"),
+        (
+            ORDERS,
+            ORDER,
+            "client_order_id",
+            "the order needs a client_order_id: the proxy looks a lost order up by this id",
+        ),
         (
             f"{ORDERS}/o1/amend",
             AMENDMENT,
             "amend",
-            "the proxy doesn't hold that order under its caps: cancel it, and send another one",
+            "that order isn't in the proxy's journal of caps: cancel it, and send another one",
         ),
         (
             f"{V2}/margin/orders",
             {**NAMED, "price": "12.50"},
             "caps",
-            "what a perpetual future may cost can't be told: name its route in allow_unjudged",
+            "the cost of a perpetual future can't be told: name its route in allow_unjudged",
         ),
         (
             ORDERS,

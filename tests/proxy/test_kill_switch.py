@@ -167,7 +167,7 @@ def test_nothing_is_asked_of_another_user(
 ) -> None:
     path = listen(machine / PLACES["login"] / "prod.control.sock")
     monkeypatch.setattr(controlling, "peer_of", lambda _: (4711, 1))
-    with pytest.raises(UsageError, match="the user 4711 answers") as caught:
+    with pytest.raises(UsageError, match="the user 4711 listens") as caught:
         ask_one(ProxyChoice("prod"), "POST", "/thaw")
     assert str(path) in caught.value.message
     assert not ask_all(ProxyChoice("prod"), "POST", "/freeze")[0].said
@@ -202,7 +202,7 @@ def _check_who_reaches(proxy: RunningProxy, control: Path) -> None:
         cwd="/",
         env={**os.environ, "HOME": "/nonexistent"},
     )
-    assert (done.returncode, "the user 0 answers" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, "the user 0 listens" in done.stderr) == (2, True), done.stderr
     assert proxy.request("GET", BALANCE)[0] == 200
     ask = "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); "
     send = "s.sendall(b'POST /freeze HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n'); print(s.recv(12))"

@@ -94,7 +94,7 @@ def test_a_freeze_that_cannot_be_kept_says_so(start: Callable[..., RunningProxy]
     full_disk(proxy, 0)
     done = run_cli("proxy", "freeze", "--name", "prod", **proxy.environment)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "frozen, but that can't be kept (File too large): a restart would thaw" in done.stderr
+    assert "frozen, but the freeze can't be saved (File too large): a restart would thaw" in done.stderr
     assert proxy.request("GET", BALANCE)[1]["error"]["code"] == "frozen"
     told = run_json("proxy", "status", "--name", "prod", **proxy.environment)
     assert (told["frozen"], told["not_saved"]) == (True, "File too large")
@@ -111,7 +111,7 @@ def test_a_thaw_that_cannot_be_kept_leaves_it_frozen(start: Callable[..., Runnin
     full_disk(proxy, 3)
     done = run_cli("proxy", "thaw", "--name", "prod", **proxy.environment)
     assert done.returncode == 1
-    assert "not thawed, for a restart would freeze" in done.stderr
+    assert "not thawed, because the thaw can't be saved" in done.stderr
     assert proxy.request("GET", BALANCE)[1]["error"]["code"] == "frozen"
     proxy.stop()
     assert start().request("GET", BALANCE)[1]["error"]["code"] == "frozen"

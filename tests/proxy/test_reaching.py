@@ -155,6 +155,6 @@ def test_which_proxy_a_url_has(
 
 def test_a_proxy_that_isnt_spoken_to_over_http_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "socks5h://user:canary@proxy:1080")
-    with pytest.raises(UsageError, match="isn't spoken to over HTTP") as caught:
+    with pytest.raises(UsageError, match="isn't an HTTP proxy") as caught:
         network_proxy(KALSHI)
     assert "canary" not in str(caught.value)

@@ -264,9 +264,9 @@ def test_tls(start: Start, sandbox: SandboxServer, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"ahead_rate": 10.0}, "for --presign"),
-        ({"ahead": 1, "ahead_rate": float("nan")}, "no rate"),
-        ({"ahead": 1, "ahead_rate": float("inf")}, "no rate"),
+        ({"ahead_rate": 10.0}, "needs --presign"),
+        ({"ahead": 1, "ahead_rate": float("nan")}, "not possible"),
+        ({"ahead": 1, "ahead_rate": float("inf")}, "not possible"),
     ],
 )
 def test_a_rate_of_signing_ahead_that_cannot_be_used(options: dict[str, Any], says: str) -> None:

@@ -106,7 +106,7 @@ def test_a_line_that_is_no_request(policy: Path, tmp_path: Path, line: str) -> N
     path.write_text('{"method": "GET", "path": "/x"}\n' + line)
     done = run_cli("proxy", "check", str(policy), "--requests", str(path))
     assert (done.returncode, done.stdout) == (2, "")
-    assert "line 2 is no request" in done.stderr
+    assert "line 2 isn't a request" in done.stderr
     assert "4711" not in done.stderr
 
 

@@ -113,7 +113,7 @@ def test_another_users_proxy_is_left_alone(say: Callable[..., None], monkeypatch
     assert find_proxy("prod") is not None
     user = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: user + 1)
-    with pytest.raises(UsageError, match=f"of the user {user}"):
+    with pytest.raises(UsageError, match=f"belongs to the user {user}"):
         find_proxy("prod")
 
 

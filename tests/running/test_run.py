@@ -250,7 +250,7 @@ def test_what_cant_be_run(word: str, exit_code: int, code: str) -> None:
 def test_a_run_in_a_run_says_that_it_is_one(options: tuple[str, ...]) -> None:
     inside = {"KALSHI_PRIVATE_KEY_PATH": "/run/user/1/hsm-keys/throwaway-ed25519.pem"}
     refused = failed_json(2, "--output", "json", "run", "--name", "prod", *options, "--", "true", **inside)
-    assert "inside of a run" in refused["message"]
+    assert "another `hsm-keys run`" in refused["message"]
 
 
 def test_options_of_the_program_are_its_own(runs: Runs) -> None:

@@ -91,7 +91,7 @@ def test_plain_http_through_a_proxy_is_refused(
     set_variable(variable, proxy.url)
     with Stub((200, {})) as stub:
         auth = RequestSigner(key).auth(base_url=stub.base_url)
-        with pytest.raises(UsageError, match="sees its signature") as caught:
+        with pytest.raises(UsageError, match="could read its signature") as caught:
             run(client)(auth, "GET", stub.base_url + PATH)
         assert "NO_PROXY" in caught.value.hint
         set_variable("NO_PROXY", "127.0.0.1,localhost")

@@ -95,7 +95,7 @@ def test_an_auth_that_wraps_this_one_is_refused_before_a_proxy(
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     auth = RequestSigner(key).auth(base_url="http://127.0.0.1:2")
-    with pytest.raises(UsageError, match="sees its signature"):
+    with pytest.raises(UsageError, match="could read its signature"):
         auth.auth_flow(library.Request("GET", auth.base_url + PATH))
 
 

@@ -50,10 +50,10 @@ def test_an_api_key_id_with_something_round_it_is_refused_before_it_is_sent(form
     with pytest.raises(UsageError) as caught:
         bootstrap_key_from_env({"KALSHI_KEY_ID": given, "KALSHI_PRIVATE_KEY": PEM.decode()})
     assert caught.value.message.startswith("KALSHI_KEY_ID is wrong: ")
-    assert "round it" in caught.value.message
+    assert "around it" in caught.value.message
     assert given not in f"{caught.value.message} {caught.value.hint}"
     for use in (check_api_key_id, lambda api_key_id: RequestSigner(PemKey(ID, PEM), api_key_id=api_key_id)):
-        with pytest.raises(UsageError, match="round it"):
+        with pytest.raises(UsageError, match="around it"):
             use(given)
     assert check_api_key_id(ID.upper()) == ID
 

@@ -250,7 +250,7 @@ def test_what_is_neither_true_nor_false_is_refused_beside_a_base_url_too(demo: s
 
 @pytest.mark.parametrize(("around", "said"), [("{} ", "white space"), ("{}\n", "white space"), ("'{}'", "quotes")])
 def test_what_is_round_a_url_is_said(around: str, said: str) -> None:
-    with pytest.raises(UsageError, match=f"base URL has {said} round it"):
+    with pytest.raises(UsageError, match=f"base URL has {said} around it"):
         resolve(env={"KALSHI_API_BASE_URL": around.format(PROD)})
-    with pytest.raises(UsageError, match=f"WebSocket URL has {said} round it"):
+    with pytest.raises(UsageError, match=f"WebSocket URL has {said} around it"):
         websocket_url(base_url="http://127.0.0.1:8087", ws_url=around.format("ws://127.0.0.1:8088"), env={})

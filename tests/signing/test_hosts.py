@@ -55,9 +55,12 @@ def test_the_variables_name_it_too() -> None:
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ({"environment": "demo", "ws_url": PROD}, "REST would be demo, and the WebSocket prod"),
-        ({"ws_url": "ws://gateway.example"}, "isn't wss, and isn't loopback"),
-        ({"ws_url": "https://gateway.example"}, "isn't wss"),
+        (
+            {"environment": "demo", "ws_url": PROD},
+            "the base URL is of the environment demo, and the WebSocket's URL of prod",
+        ),
+        ({"ws_url": "ws://gateway.example"}, "neither wss nor loopback"),
+        ({"ws_url": "https://gateway.example"}, "neither wss nor loopback"),
         ({"ws_url": "wss://gateway.example/trade-api/v2"}, "the path of the WebSocket URL isn't"),
         ({"ws_url": "wss://user:pass@gateway.example"}, "user name or password"),
         ({"ws_url": "wss://[::1"}, "malformed"),

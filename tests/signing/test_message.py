@@ -59,7 +59,7 @@ def test_a_path_that_cannot_go_over_the_wire_is_refused(path: str) -> None:
 @pytest.mark.parametrize("path", ["/a/../b", "/a/./b", "/..", "/.", "/a/%2e%2E/b", "/a/.%2e", "/a/.?b"])
 def test_a_path_that_changes_on_its_way_is_refused(path: str) -> None:
     """RFC 3986, section 5.2.4: clients and servers remove such segments, and Kalshi would verify another path."""
-    with pytest.raises(UsageError, match="changes on its way"):
+    with pytest.raises(UsageError, match="rewrite"):
         canonical_path(path)
 
 

@@ -66,7 +66,7 @@ def given(option: Option) -> dict[str, object]:
 @pytest.mark.parametrize("shape", ['"{}"', "'{}'", " {}", "{}\n", "{}\r\n"])
 def test_a_uri_with_something_round_it_is_told_so(shape: str) -> None:
     for uri in URIS.values():
-        with pytest.raises(UsageError, match="has quotes or white space round it"):
+        with pytest.raises(UsageError, match="has quotes or white space around it"):
             backend_of(shape.format(uri))
 
 

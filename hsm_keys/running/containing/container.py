@@ -46,7 +46,7 @@ def check_system() -> None:
     """
     if sys.platform != "linux":
         raise kernel.ContainmentError(
-            "programs are contained on Linux alone; the program was not started", hint="leave out --contain"
+            "--contain works only on Linux; the program was not started", hint="leave out --contain"
         )
 
 

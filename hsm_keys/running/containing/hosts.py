@@ -66,7 +66,7 @@ def places(proxy_port: int, allowed: Sequence[str]) -> list[Place]:
         number = numbers.setdefault(host, len(numbers) + 1)
         found.append(Place(f"127.0.1.{number}", port, host, port))
     if len(numbers) > _MOST:
-        raise UsageError(f"--allow-host names more than {_MOST} hosts")
+        raise UsageError(f"--allow-host names more than {_MOST} hosts", hint="name only those that the program needs")
     return found
 
 
@@ -75,7 +75,8 @@ def _parsed(text: str) -> tuple[str, int]:
     number = int(port) if port.isascii() and port.isdecimal() else 0 if ":" in text else _HTTPS
     if not _HOST.fullmatch(host) or _ADDRESS.fullmatch(host) or not 0 < number <= _LARGEST_PORT:
         raise UsageError(
-            f"{describe(text)} is no host to allow", hint="it looks like api.openai.com, or HOST:PORT; no address"
+            f"{describe(text)} isn't a host to allow",
+            hint="give a name such as api.openai.com, or HOST:PORT; no address",
         )
     return host.lower(), number
 

@@ -30,7 +30,7 @@ def check_streams(descriptors: Sequence[int]) -> None:
         what = _way_out(descriptor)
         if what:
             raise ContainmentError(
-                f"standard {name} is {what}, which leads out; the program was not started",
+                f"standard {name} is {what}, through which the program could get out; the program was not started",
                 hint="put a pipe in between: cat | hsm-keys run ... | cat",
             )
 

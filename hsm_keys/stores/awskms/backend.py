@@ -147,7 +147,10 @@ def _policy_in(file: str | None) -> str | None:
     try:
         return None if file is None else Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the key policy {shown_path(file)} can't be read: {type(error).__name__}") from None
+        raise UsageError(
+            f"the key policy {shown_path(file)} can't be read: {type(error).__name__}",
+            hint="give a file that you can read, in UTF-8",
+        ) from None
 
 
 BACKEND: Final = _AwsKms()

@@ -137,7 +137,7 @@ class KmsConnection:
                 return self.session.create_client("kms", region_name=region, config=config)
             except ValueError:
                 raise UsageError(
-                    "the endpoint that AWS's configuration names is no URL",
+                    "the endpoint in AWS's configuration isn't a URL",
                     hint="AWS_ENDPOINT_URL_KMS and AWS_ENDPOINT_URL look like https://host:port",
                 ) from None
 
@@ -168,7 +168,7 @@ def _check_authorities() -> None:
         if path and not os.path.exists(path):  # noqa: PTH110 - pathlib refuses some texts, and this tells
             raise UsageError(
                 f"{variable} names {shown_path(path)}, and there is no such file",
-                hint=f"KMS is trusted by the authorities in it: mend {variable}, or leave it out",
+                hint=f"the file has the authorities to trust for KMS: correct {variable}, or leave it out",
             )
 
 
@@ -176,8 +176,8 @@ def _check_loopback(endpoint: str) -> None:
     host = urlsplit(endpoint).hostname or ""
     if not is_loopback(host):
         raise UsageError(
-            f"the endpoint of KMS, http://{host}, isn't https, and isn't loopback",
-            hint="what is signed could be read and changed on the way: use https in AWS_ENDPOINT_URL_KMS or "
+            f"the endpoint of KMS, http://{host}, is neither https nor loopback",
+            hint="others could read and change requests over http: use https in AWS_ENDPOINT_URL_KMS or "
             "AWS_ENDPOINT_URL",
         )
 

@@ -141,8 +141,9 @@ def _check_left_over(leftover: dict[str, Any], name: str, key_type: KeyType, wan
         return
     raise KeyProblemError(
         f"an interrupted run left the key {leftover.get('KeyId')} for {name!r}: {spec}, "
-        f"{'multi-Region' if multi_region else 'in one Region'}, which isn't what is asked for now",
-        hint=f"ask for the same again, or let it go: aws kms schedule-key-deletion --key-id {leftover.get('KeyId')}",
+        f"{'multi-Region' if multi_region else 'in one Region'}; this command asks for another kind",
+        hint="give the same options as before, or delete that key: aws kms schedule-key-deletion --key-id "
+        f"{leftover.get('KeyId')}",
     )
 
 
@@ -157,7 +158,10 @@ def give_alias(client: Any, region: str, name: str, arn: str) -> None:
     if not ask(call, _alias_made, client=client, alias=alias_of(name), key_id=key_id):
         if aliases(client, region).get(alias_of(name)) == key_id:
             return
-        raise KeyExistsError(f"the alias {alias_of(name)} in {region} was given to another key meanwhile")
+        raise KeyExistsError(
+            f"the alias {alias_of(name)} in {region} was given to another key meanwhile",
+            hint=f"choose another name, or see the key: hsm-keys show {name}",
+        )
 
 
 def _alias_made(client: Any, alias: str, key_id: str) -> bool:

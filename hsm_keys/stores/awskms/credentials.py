@@ -47,8 +47,8 @@ def check_credentials(credentials: Credentials) -> Credentials:
         part, variable = flaw
         where = variable if credentials.method == "env" else f"what {credentials.method} gives"
         raise AwsCredentialsError(
-            f"the AWS {part} can't be one: there is white space, a quote or the like in it or round it",
-            hint=f"see {where}: give the value alone, without a line end; nothing was sent",
+            f"the AWS {part} isn't valid: there is white space, a quote or the like in it or around it",
+            hint=f"correct {where}: give only the value, without a line end; nothing was sent",
         )
     return credentials
 

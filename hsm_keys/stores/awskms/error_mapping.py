@@ -276,10 +276,10 @@ def _bad_credentials(refusal: _Refusal) -> HsmKeysError:
     code, text = refusal.code, refusal.text.lower()
     if code == "RequestExpired" or "expired" in text or "not yet current" in text:
         return AwsCredentialsError(
-            "AWS takes the request for too old or too new", hint="set this machine's clock right (NTP), then try again"
+            "AWS refuses the request as too old or too new", hint="set this machine's clock (NTP), then try again"
         )
     return AwsCredentialsError(
-        f"AWS doesn't take these credentials ({code})",
+        f"AWS doesn't accept these credentials ({code})",
         hint="check AWS_ACCESS_KEY_ID and AWS_PROFILE with `aws sts get-caller-identity`",
     )
 
@@ -291,19 +291,22 @@ def _not_found(refusal: _Refusal) -> HsmKeysError:
             f"KMS in {call.region} has no key {shown(call.key)} in this account",
             hint="check Region and account; `hsm-keys --kms list` shows the keys, `hsm-keys --kms enroll` makes one",
         )
-    return KmsKeyNotFoundError(f"KMS in {call.region} knows nothing of what {call.operation} asks for")
+    return KmsKeyNotFoundError(
+        f"KMS in {call.region} has nothing that {call.operation} asks for",
+        hint="check Region and account; `hsm-keys --kms list` shows the keys",
+    )
 
 
 def _unsuitable(refusal: _Refusal) -> HsmKeysError:
     return KmsKeyUnsuitableError(
-        f"{refusal.call}: KMS says that this isn't a key for that ({refusal.code})",
+        f"{refusal.call}: KMS says that the key isn't made for this ({refusal.code})",
         hint="a key for Kalshi is RSA or ECC_NIST_EDWARDS25519 with the usage SIGN_VERIFY; both are fixed when "
         "it is made: hsm-keys --kms enroll makes one",
     )
 
 
 def _unavailable(refusal: _Refusal) -> HsmKeysError:
-    return AwsUnavailableError(f"{refusal.call}: KMS failed by itself ({_plain(refusal.code)})", hint="try again")
+    return AwsUnavailableError(f"{refusal.call}: KMS itself failed ({_plain(refusal.code)})", hint="try again")
 
 
 def _unusable(refusal: _Refusal) -> HsmKeysError:
@@ -332,7 +335,7 @@ def _failed(error: Exception, call: KmsCall) -> HsmKeysError:
 
 
 def _bad_region(error: Exception, call: KmsCall) -> HsmKeysError:  # noqa: ARG001 - one signature for all
-    return AwsRegionError(f"{call.region!r} is no Region that AWS knows", hint="give one such as us-east-1")
+    return AwsRegionError(f"AWS knows no Region {call.region!r}", hint="give a Region such as us-east-1")
 
 
 _TOLD: Final = (

@@ -125,7 +125,10 @@ class AwsKmsKey(StoredKey):
         if not isinstance(message, bytes):
             raise TypeError(f"a message to sign is bytes, not {type(message).__name__}")
         if len(message) > _MAX_MESSAGE:
-            raise UsageError(f"KMS signs messages of at most {_MAX_MESSAGE} bytes, and this one has {len(message)}")
+            raise UsageError(
+                f"KMS signs messages of at most {_MAX_MESSAGE} bytes, and this one has {len(message)}",
+                hint="sign a shorter message",
+            )
         public_key = self._public_key or self.public_key()
 
         def attempt(client: Any, region: str) -> bytes:

@@ -44,8 +44,8 @@ def no_credentials(error: Exception) -> AwsCredentialsError:
         return named
     if isinstance(error, ValueError) and os.environ.get(_ADDRESS):
         return AwsCredentialsError(
-            f"{_ADDRESS} names nothing that gives credentials: {describe(os.environ[_ADDRESS])}",
-            hint="it is a URL, with https or on loopback",
+            f"{_ADDRESS} isn't the address of credentials: {describe(os.environ[_ADDRESS])}",
+            hint="give a URL, with https or on loopback",
         )
     return AwsCredentialsError(failed, hint="log in again, and try `aws sts get-caller-identity`")
 
@@ -53,20 +53,20 @@ def no_credentials(error: Exception) -> AwsCredentialsError:
 def _unreadable(error: Any) -> AwsCredentialsError:
     return AwsCredentialsError(
         f"AWS's file {shown_path(error.kwargs.get('path'))} can't be read: it isn't NAME = VALUE in [sections]",
-        hint="look for a line that is neither, and save it as UTF-8 without a byte order mark",
+        hint="look for a line that is neither, and save the file as UTF-8 without a byte order mark",
     )
 
 
 def _half(error: Any) -> AwsCredentialsError:
     return AwsCredentialsError(
-        f"only a part of AWS's credentials is there: {shown(str(error.kwargs.get('cred_var')))} is missing",
-        hint="give both parts, in variables or in AWS's files",
+        f"AWS's credentials are incomplete: {shown(str(error.kwargs.get('cred_var')))} is missing",
+        hint="give the access key's id and its secret, in variables or in AWS's files",
     )
 
 
 def _no_profile(error: Any) -> AwsCredentialsError:
     round_it = what_is_round(str(error.kwargs.get("profile")))
-    failed = "AWS's configuration has no such profile" + (f": it has {round_it} round it" if round_it else "")
+    failed = "AWS's configuration has no such profile" + (f": it has {round_it} around it" if round_it else "")
     return _named_files(failed) or AwsCredentialsError(
         failed, hint="check AWS_PROFILE, and profile= in the URI: aws configure list-profiles"
     )
@@ -86,8 +86,8 @@ def _named_files(failed: str) -> AwsCredentialsError | None:
         path = os.environ.get(variable)
         if path and not _is_readable(path):
             return AwsCredentialsError(
-                f"{failed}; {variable} names {shown_path(path)}, and that is no file that can be read",
-                hint=f"mend {variable}, or leave it out",
+                f"{failed}; {variable} names {shown_path(path)}, which isn't a readable file",
+                hint=f"correct {variable}, or leave it out",
             )
     return None
 

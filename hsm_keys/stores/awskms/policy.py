@@ -100,7 +100,9 @@ class Scope:
                     hint="it looks like arn:aws:iam::111122223333:role/trader",
                 )
         if self.name is not None and not _NAME.fullmatch(self.name):
-            raise UsageError(f"{describe(self.name)} can't be a key's name on KMS")
+            raise UsageError(
+                f"{describe(self.name)} can't be a key's name on KMS", hint="use letters, digits, '/', '-' and '_'"
+            )
         if not self.account and not self.roles:
             raise UsageError("a policy needs the account's number", hint="give --account, or --role with its ARN")
         if self.account and not _ACCOUNT.fullmatch(self.account):

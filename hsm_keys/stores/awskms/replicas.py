@@ -71,7 +71,7 @@ def replicate(client_of: ClientOf, metadata: Mapping[str, Any], name: str, regio
     check_region(region)
     if not metadata.get("MultiRegion") or not metadata.get("MultiRegionConfiguration"):
         raise KmsKeyUnsuitableError(
-            f"the key {name!r} can't be replicated: it was made for one Region, for good",
+            f"the key {name!r} can't be replicated: it was made for one Region, which can't be changed",
             hint="make a new one: hsm-keys --kms enroll --multi-region",
         )
     members = regions_of(metadata)
@@ -79,7 +79,10 @@ def replicate(client_of: ClientOf, metadata: Mapping[str, Any], name: str, regio
     arn = in_region(str(metadata["Arn"]), primary)
     there = client_of(region)
     if aliases(there, region).get(alias_of(name), metadata["KeyId"]) != metadata["KeyId"]:
-        raise KeyExistsError(f"the alias {alias_of(name)} in {region} belongs to another key; nothing was changed")
+        raise KeyExistsError(
+            f"the alias {alias_of(name)} in {region} belongs to another key; nothing was changed",
+            hint="replicate to another Region, or give that key another alias",
+        )
     home = client_of(primary)
     tags = _tags_of_ours(home, primary, name, arn)
     if region not in members:

@@ -164,20 +164,20 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
         if pinned.api_key_id not in {"", key.api_key_id}:
             raise KmsKeyNotPinnedError(
                 f"the key {key.name!r} is API key {key.api_key_id}, and the store's URI pins {pinned.api_key_id}",
-                hint="change api-key-id in the URI if it was rotated, else find out who pointed the alias elsewhere",
+                hint="if the key was rotated, change api-key-id in the URI; else find out who changed the alias",
             )
         if pinned.public_key_sha256 and fingerprint(key.public_key()) != pinned.public_key_sha256:
             raise KmsKeyNotPinnedError(
                 f"the key {key.name!r} has another public half than the one that the store's URI pins",
-                hint=f"if the key was rotated, it is public-key-sha256={fingerprint(key.public_key())} now; else find "
-                "out who pointed the alias elsewhere",
+                hint=f"if the key was rotated, change the URI to public-key-sha256={fingerprint(key.public_key())}; "
+                "else find out who changed the alias",
             )
 
     def _check_regions(self, key: AwsKmsKey) -> None:
         if len(self._uri.regions) > 1 and not key_id_of(key.arn).startswith("mrk-"):
             raise KmsKeyUnsuitableError(
-                f"the key {key.name!r} is in {region_of(key.arn)} alone, and the store names several Regions",
-                hint="name that Region alone; only a key made with --multi-region can be in others too",
+                f"the key {key.name!r} is only in {region_of(key.arn)}, and the store names several Regions",
+                hint="name only that Region; only a key made with --multi-region can be in others too",
             )
 
     def _look_up(self, reference: str, name: str | None) -> AwsKmsKey:
@@ -226,7 +226,9 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
         """Return the public half of a key that was found without."""
         public_key = self._fetch(key.arn, key.name).public_key
         if public_key is None:
-            raise KmsKeyStateError(f"KMS doesn't show the public half of {key.name!r}")
+            raise KmsKeyStateError(
+                f"KMS doesn't show the public half of {key.name!r}", hint=f"see its state: hsm-keys show {key.name}"
+            )
         return public_key
 
     def describe_key(self, key: AwsKmsKey) -> dict[str, Any]:

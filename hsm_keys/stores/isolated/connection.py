@@ -64,7 +64,7 @@ class SignerConnection:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         except OSError as error:  # and nothing against the signer
             raise StoreUnavailableError(
-                f"no socket to the signer process can be had: {error.strerror}",
+                f"no socket to the signer process can be made: {error.strerror}",
                 hint="see how many files this process has open, and its limit (ulimit -n)",
             ) from None
         try:
@@ -79,7 +79,7 @@ class SignerConnection:
             if isinstance(error, PermissionError):
                 raise StoreUnavailableError(
                     "the signer process belongs to another user",
-                    hint="open the store after the program has changed to the user that it signs as",
+                    hint="open the store after the program has changed its user",
                 ) from None
             if isinstance(error, TimeoutError):
                 raise StuckError from None
@@ -138,8 +138,8 @@ class SignerConnection:
             raise garbled(error) from None
         if answer is None:
             raise StoreUnavailableError(
-                "the signer process ended before it answered; no signature is known of",
-                hint="sign again: the next request starts it anew",
+                "the signer process ended before it answered, so there is no signature",
+                hint="sign again: the next request starts it again",
             )
         return answer
 
@@ -172,5 +172,6 @@ def _late() -> StoreUnavailableError:
 def garbled(error: SignerWireError) -> StoreUnavailableError:
     """Return the error that stands for an answer which can't be read."""
     return StoreUnavailableError(
-        f"the signer process gave an answer that isn't one: {error}", hint="was hsm-keys updated? restart the program"
+        f"the signer process gave an unreadable answer: {error}",
+        hint="restart the program: hsm-keys may have been updated while it ran",
     )

@@ -47,7 +47,7 @@ class PrivateFolder:
                 with suppress(OSError):
                     return cls(Path(tempfile.mkdtemp(prefix="hsm-keys-", dir=base)))
         raise StoreUnavailableError(
-            "there is no place for the signer's socket",
+            "no folder for the signer's socket was found",
             hint="set XDG_RUNTIME_DIR to a short path that you may write to",
         )
 

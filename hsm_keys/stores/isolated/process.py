@@ -127,7 +127,9 @@ class SignerProcess:
                 with self._held():
                     return self._revived()
             except (NotSentError, StuckError):
-                raise StoreUnavailableError("the signer process ended as soon as it had started") from None
+                raise StoreUnavailableError(
+                    "the signer process ended as soon as it had started", hint="see what it wrote to stderr"
+                ) from None
 
     @contextmanager
     def _held(self) -> Iterator[None]:
@@ -135,13 +137,18 @@ class SignerProcess:
         try:
             with self._folder.locked(patience=_START_S) as held:
                 if not held:
-                    raise StoreUnavailableError("another process has been starting the signer for too long")
+                    raise StoreUnavailableError(
+                        "another process of this program is starting the signer, and takes too long",
+                        hint="check the token and its daemon, then sign again",
+                    )
                 yield
         except OSError as error:
             private = isinstance(error, PermissionError | NotADirectoryError)
             raise StoreUnavailableError(
                 f"the signer can't be started: {error.strerror or 'its folder is not private'}",
-                hint=f"{self._folder.path} must be a folder of this user alone (0700), and no link" if private else "",
+                hint=f"{self._folder.path} must be a folder that only this user can enter (0700), and no link"
+                if private
+                else "check the machine's memory and its limits (ulimit -a)",
             ) from None
 
     def _revived(self) -> SignerConnection:
@@ -161,15 +168,15 @@ class SignerProcess:
         refused, failed, began = self._starts.read()
         if refused:
             raise PinIncorrectError(
-                "the signer's last login failed over the PIN; it is not tried again",
-                hint="check the PIN, then open the store anew; another wrong try may lock the token",
+                "the token refused the signer's PIN at the last login; the PIN is not tried again",
+                hint="check the PIN, then open the store again; another wrong try may lock the token",
             )
 
         pause_s = began + min(_APART_S * 2**failed, _AT_MOST_APART_S) - time.monotonic()
         if pause_s > 0:
             raise StoreUnavailableError(
-                "the signer process has ended, and was started a moment ago",
-                hint=f"it is started again by a request in {pause_s:.1f} s or later",
+                "the signer process ended right after its start",
+                hint=f"sign again in {pause_s:.1f} s or later: that starts it again; see what it wrote to stderr",
             )
 
     def _start(self) -> None:
@@ -191,7 +198,10 @@ class SignerProcess:
     def _opened(self) -> dict[str, Any]:
         """Run the program, answer what it asks, and return what it tells about the store."""
         if not sys.executable:
-            raise UsageError("an isolated signer needs a Python to run, and sys.executable names none")
+            raise UsageError(
+                "an isolated signer needs a Python to run, and sys.executable names none",
+                hint="set sys.executable, or open the store without isolated=True",
+            )
         self._control, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -215,10 +225,12 @@ class SignerProcess:
                 else:
                     raise self._noted(error_in(frame))
         except (OSError, SignerWireError) as error:
-            raise StoreUnavailableError(f"the signer process failed to start: {type(error).__name__}") from None
+            raise StoreUnavailableError(
+                f"the signer process failed to start: {type(error).__name__}", hint="see what it wrote to stderr"
+            ) from None
         raise StoreUnavailableError(
             "the signer process ended while it started",
-            hint="see what it wrote to stderr, or open the store without it",
+            hint="see what it wrote to stderr, or open the store without isolated=True",
         )
 
     def _pin_frame(self, wanted: PinWanted) -> bytes:
@@ -289,7 +301,8 @@ class SignerProcess:
 
 def _silent() -> StoreUnavailableError:
     return StoreUnavailableError(
-        "the signer process doesn't answer", hint="its owner ends it and starts another when it signs"
+        "the signer process doesn't answer",
+        hint="sign in the process that opened the store: it replaces the signer",
     )
 
 

@@ -101,7 +101,7 @@ class _Tokens(MakesStores):
         refuse_two("--module", module, parsed.module_path)
         if parsed.pin_value is not None:
             raise UsageError(
-                "--module can't be worked into a URI that holds a PIN", hint="write module-path into HSM_KEYS_STORE"
+                "--module can't be added to a URI that holds a PIN", hint="write module-path into HSM_KEYS_STORE"
             )
         return str(replace(parsed, module_path=find_module(module)))
 
@@ -180,9 +180,9 @@ class _Tokens(MakesStores):
         softhsm = next((path for path in modules_here(module) if "softhsm" in Path(path).resolve().name.lower()), None)
         if softhsm is None and module:
             raise StoreNotFoundError(
-                f"there is no token that can be used in {shown_path(module)}",
-                hint="plug its token in, or initialise one with its vendor's program; without --module and "
-                "HSM_KEYS_MODULE, the usual places are looked at",
+                f"{shown_path(module)} has no token that can be used",
+                hint="plug its token in, or initialise one with its vendor's program; or leave --module and "
+                "HSM_KEYS_MODULE out, to look for other modules in the usual places",
             )
         if softhsm is None:
             return None

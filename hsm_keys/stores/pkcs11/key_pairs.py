@@ -121,8 +121,12 @@ def _public_half_of(objects: Objects, private: Any, name: str, mark: bytes) -> P
         public_key = None
     if public_key is None:
         if not objects.find({Attribute.ID: mark}):
-            raise KeyNotFoundError(f"somebody else destroyed the key {name!r} while it was made")
-        raise StoreError("the token made a key and doesn't show its public half")
+            raise KeyNotFoundError(
+                f"somebody else destroyed the key {name!r} while it was made", hint="run the same command again"
+            )
+        raise StoreError(
+            "the token made a key and doesn't show its public half", hint="log in to the token, or try another token"
+        )
     return public_key
 
 

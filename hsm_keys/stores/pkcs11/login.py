@@ -165,12 +165,12 @@ class Login:
 
 
 def _doubt(pin: Pin | None) -> str:
-    """Return what a refused PIN has round it that a PIN rarely has: a paste or a shell may have put it there."""
+    """Return what a refused PIN has around it that a PIN rarely has: a paste or a shell may have put it there."""
     text = pin.reveal() if pin else ""
     if text != text.strip():
         return "; what was tried has white space at its beginning or end"
     if text[:1] in {"'", '"'} and text[-1:] == text[:1]:
-        return "; what was tried has quotes round it"
+        return "; what was tried has quotes around it"
     return "; what was tried ends in \\n, written out" if text.endswith("\\n") else ""
 
 

@@ -94,7 +94,9 @@ def _check_pin(result: int) -> None:
     try:
         check(result)
     except (ckr.PinInvalid, ckr.PinLenRange):
-        raise PinError("the token takes no such user PIN", hint="SoftHSM takes 4 to 255 bytes; run it again") from None
+        raise PinError(
+            "the token refuses this as a new user PIN", hint="SoftHSM takes 4 to 255 bytes; run the same command again"
+        ) from None
 
 
 def _slots(functions: Functions, label: str) -> list[int]:

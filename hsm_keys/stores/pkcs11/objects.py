@@ -381,6 +381,6 @@ def required(pair: Pair, name: str) -> PublicKey:
             hint="Kalshi takes RSA (2048, 3072, 4096 bits) and Ed25519: enroll a key under another name",
         )
     raise SigningError(
-        f"the token's private key {name!r} has no public half that is proved to be its own: {pair.problem}",
+        f"it isn't proved which public half belongs to the token's private key {name!r}: {pair.problem}",
         hint=_REPLACED if pair.problem.startswith(NO_HALF) else "enroll a key under another name",
     )

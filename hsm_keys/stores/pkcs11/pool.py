@@ -181,7 +181,7 @@ class SessionPool:
 
     def _stuck(self) -> StoreUnavailableError:
         return StoreUnavailableError(
-            f"no signature that others wait for has come back from the token for {PATIENCE_S:.0f} s",
+            f"the token has returned no signature for {PATIENCE_S:.0f} s, while other threads wait",
             hint="check the token and its daemon; restart this program if they never do",
         )
 

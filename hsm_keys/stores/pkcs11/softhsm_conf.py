@@ -46,9 +46,9 @@ def check_configuration(env: Mapping[str, str] = os.environ) -> None:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "that is no path"
         raise StoreNotFoundError(
-            f"SOFTHSM2_CONF names {shown_path(named)}, which can't be read: {why}; SoftHSM would take another "
-            "configuration, and other tokens",
-            hint="mend SOFTHSM2_CONF, or leave it out",
+            f"SOFTHSM2_CONF names {shown_path(named)}, which can't be read: {why}; SoftHSM would use another "
+            "configuration, with other tokens",
+            hint="correct SOFTHSM2_CONF, or leave it out",
         ) from None
 
 
@@ -72,8 +72,8 @@ def tokens_folder(env: Mapping[str, str] = os.environ) -> Path | None:
         return folder
     if named or (conf == own_configuration() and _is_there(conf)):
         raise StoreError(
-            f"by {shown_path(conf)}, SoftHSM has no folder that this user can make tokens in",
-            hint="name one there, in the line directories.tokendir = /path, and make it",
+            f"{shown_path(conf)} names no folder in which this user can make tokens",
+            hint="make a folder, and name it there, in the line directories.tokendir = /path",
         )
     return None
 

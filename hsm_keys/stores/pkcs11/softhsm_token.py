@@ -54,7 +54,7 @@ def make_softhsm_token(module_path: str, label: str, folder: Path, pin_file: Pat
         StoreError: If SoftHSM refuses.
     """
     if "/" in label or label.startswith("."):
-        raise UsageError("the label of a new token is part of a file's name", hint="choose letters and digits")
+        raise UsageError("the label of a new token has to fit into a file's name", hint="use letters and digits")
     _configure(person)
     note = folder / f"{_PREFIX}{label}.json"
     last = _read(note)
@@ -66,7 +66,7 @@ def make_softhsm_token(module_path: str, label: str, folder: Path, pin_file: Pat
         return _new_store(module_path, label, last.pin_file, None, note)
     if last is None and state is not TokenState.ABSENT:
         raise StoreError(
-            f"there is a token {label!r} without a user PIN, and nobody knows its security officer's",
+            f"there is a token {label!r} without a user PIN, and its security officer's PIN isn't known",
             hint="choose another label with --token",
         )
     pin, kept = _pin(label, folder, pin_file, last, person)
@@ -93,7 +93,10 @@ def _configure(person: Person) -> None:
     try:
         path = write_own_configuration()
     except OSError as error:
-        raise UsageError(f"{shown_path(error.filename)} can't be written: {error.strerror}") from None
+        raise UsageError(
+            f"{shown_path(error.filename)} can't be written: {error.strerror}",
+            hint="make room, or check its permissions",
+        ) from None
     person.report(f"wrote {path}")
 
 
@@ -116,7 +119,10 @@ def _read(note: Path) -> _Note | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):
-        raise UsageError(f"{shown_path(note)} isn't as it was written", hint="move it away, and begin anew") from None
+        raise UsageError(
+            f"{shown_path(note)} was changed since hsm-keys wrote it",
+            hint="move it away, and run the same command again",
+        ) from None
 
 
 def _pin(
@@ -141,7 +147,7 @@ def _pin_in(file: Path) -> Secret:
 
     pin = resolve_pin(PinWanted("the new token"), pin_file=file, uri=Pkcs11Uri(), ask=None, env={})
     if pin is None:
-        raise UsageError(f"{shown_path(file)} holds no PIN")
+        raise UsageError(f"{shown_path(file)} holds no PIN", hint="write the PIN into it, or name another file")
     return pin
 
 
@@ -158,4 +164,6 @@ def _write_private(path: Path, text: Secret) -> None:
         write_whole(path, text.reveal())
         sync_folder(path.parent)
     except OSError as error:
-        raise UsageError(f"{shown_path(path)} can't be written: {error.strerror}", hint="see XDG_CONFIG_HOME") from None
+        raise UsageError(
+            f"{shown_path(path)} can't be written: {error.strerror}", hint="set XDG_CONFIG_HOME to a folder of yours"
+        ) from None

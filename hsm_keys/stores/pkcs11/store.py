@@ -319,7 +319,7 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
                     raise
                 raise StoreError(
                     f"the token doesn't let the label of {key.name!r} be changed: {reason(error)}",
-                    hint="keys of this token can't be rotated in place: enroll one under another name",
+                    hint="a key of this token can't be rotated: enroll a new one under another name",
                 ) from None
             if label != name and len(objects.private_keys(name)) > 1:
                 # Another machine has given the name to another key since it was looked at. Of two that write, the later

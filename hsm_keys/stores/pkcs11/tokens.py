@@ -96,12 +96,12 @@ def with_its_module(uri: Pkcs11Uri) -> Pkcs11Uri:
     named = [name for name in _OF_AN_OBJECT if getattr(uri, name) is not None]
     if named:
         raise UsageError(
-            f"the PKCS#11 URI names an object of a token ({', '.join(named)}), and the token is what is opened",
+            f"the PKCS#11 URI names an object in a token ({', '.join(named)}), and a store is a whole token",
             hint=f"leave out {', '.join(named)}, and name the key by its label: --name NAME, or store.key(NAME)",
         )
     if uri.module_name is not None:
         raise UsageError(
-            "module-name needs a search path that this tool doesn't have",
+            "module-name needs a search path, which hsm-keys doesn't have",
             hint="name the module by its file: module-path=/usr/lib/softhsm/libsofthsm2.so",
         )
     return replace(uri, module_path=find_module(uri.module_path or os.environ.get("HSM_KEYS_MODULE") or None))
@@ -235,7 +235,7 @@ def _check_module(module: Module, uri: Pkcs11Uri) -> None:
         if wanted is not None and wanted != there:
             attribute = name.replace("_", "-")
             raise StoreNotFoundError(
-                f"{uri.module_path} isn't the module that the URI means by {attribute}: it says {str(there)!r}",
+                f"{uri.module_path} doesn't match the URI's {attribute}: the module says {str(there)!r}",
                 hint=f"leave {attribute} out, or name the right module: module-path, --module, HSM_KEYS_MODULE",
             )
 

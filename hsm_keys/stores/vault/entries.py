@@ -177,13 +177,13 @@ class Entries:
 
     def _no_kv(self, base: str) -> StoreError:
         return VaultError(
-            f"the engine at {self._mount}/ doesn't keep the entry of {shown(base)} as KV version 2 does",
-            hint="name a KV v2 engine: kv= in the store's URI; bao kv enable-versioning makes one of a version 1",
+            f"the engine at {self._mount}/ isn't one of KV version 2 (asked for the entry of {shown(base)})",
+            hint="name a KV v2 engine: kv= in the store's URI; `bao kv enable-versioning` turns a version 1 into one",
         )
 
 
 def _changed(base: str) -> KeyBusyError:
     return KeyBusyError(
         f"somebody else has changed the entry of {shown(base)} at the same moment",
-        hint="run the same command again: it goes on from what is there",
+        hint="run the same command again: it continues from there",
     )

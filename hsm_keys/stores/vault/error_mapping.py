@@ -178,7 +178,7 @@ def _down(answer: VaultAnswer, call: VaultCall) -> VaultDownError:
             f"{where} is sealed: it can't read its own storage",
             hint="have its operators unseal it (bao operator unseal), or name another server in address=",
         )
-    return VaultDownError(f"{where} failed by itself ({answer.status}; asked to {call.what})", hint="try again")
+    return VaultDownError(f"{where} itself failed ({answer.status}; asked to {call.what})", hint="try again")
 
 
 def field_of(answer: VaultAnswer, name: str, kind: type, call: VaultCall) -> Any:

@@ -125,7 +125,7 @@ class VaultImports(KeyImports):
         self._transit.import_key(record.transit_key, name, key_type, wrapped.aes_key + wrapped.private_key)
         transit_key = self._transit.read(record.transit_key, name, record.version)
         if transit_key is None:
-            raise VaultKeyNotFoundError(f"the imported key {name!r} is gone")
+            raise VaultKeyNotFoundError(f"the imported key {name!r} is gone", hint="`hsm-keys list` shows the keys")
         try:
             bound = self._bound(name, api_key_id, environment)
         except KeyBusyError:

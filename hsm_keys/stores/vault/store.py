@@ -200,7 +200,9 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
         """
         transit_key = self.transit.read(key.transit_key, key.name, key.version)
         if transit_key is None:
-            raise VaultKeyNotFoundError(f"the Transit key of {key.name!r} is gone")
+            raise VaultKeyNotFoundError(
+                f"the Transit key of {key.name!r} is gone", hint="`hsm-keys list` shows the keys"
+            )
         return transit_key
 
     def capabilities(self, transit_key: str) -> dict[str, list[str]] | None:

@@ -144,11 +144,13 @@ class Transit:
 def _check(answer: VaultAnswer, call: VaultCall) -> None:
     if answer.status == HTTPStatus.NOT_FOUND:
         raise VaultError(
-            f"Vault at {answer.address} knows nothing at {call.path} (asked to {call.what})",
+            f"Vault at {answer.address} has nothing at {call.path} (asked to {call.what})",
             hint="check namespace and mount in the store's URI: `bao secrets list`; `bao secrets enable transit`",
         )
     if answer.status >= HTTPStatus.BAD_REQUEST:
-        raise VaultError(f"Vault at {answer.address} refuses to {call.what} ({answer.status})")
+        raise VaultError(
+            f"Vault at {answer.address} refuses to {call.what} ({answer.status})", hint="see the server's log"
+        )
 
 
 def _public_key(answer: VaultAnswer, call: VaultCall, label: str, version: int) -> PublicKey:
@@ -164,7 +166,7 @@ def _public_key(answer: VaultAnswer, call: VaultCall, label: str, version: int) 
     if not isinstance(text, str):
         raise VaultKeyUnsuitableError(
             f"version {version} of the Transit key of {shown(label)} is gone",
-            hint="somebody has trimmed or archived it; nothing else signs for its API key",
+            hint="somebody trimmed or archived it: enroll a new key, and revoke the API key",
         )
     try:
         loaded: Any = (
@@ -184,8 +186,8 @@ def _signature(answer: VaultAnswer, call: VaultCall, public_key: PublicKey, vers
     if answer.status >= HTTPStatus.BAD_REQUEST:
         if answer.status == HTTPStatus.NOT_FOUND or answer.says("not found"):
             raise VaultKeyNotFoundError(
-                f"the Transit key is gone with which Vault at {answer.address} was asked to {call.what}",
-                hint="see what there is: hsm-keys list",
+                f"the Transit key is gone (Vault at {answer.address} was asked to {call.what})",
+                hint="`hsm-keys list` shows the keys",
             )
         raise VaultError(
             f"Vault at {answer.address} refuses to {call.what} ({answer.status})",

@@ -134,12 +134,12 @@ def _origin(address: str, where: str) -> str:
     rest = parts.path.rstrip("/") or parts.query or parts.fragment
     if parts.scheme not in {"http", "https"} or not _NETLOC.fullmatch(parts.netloc) or rest:
         raise UsageError(
-            f"{where} names no address of a server: {describe(address)}", hint="it looks like https://host:8200"
+            f"{where} isn't the address of a server: {describe(address)}", hint="it looks like https://host:8200"
         )
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise UsageError(
-            f"{where} names an address that isn't https, and isn't loopback",
-            hint="the token and every signature could be read on the way: use https",
+            f"{where} names an address that is neither https nor loopback",
+            hint="others could read the token and every signature over http: use https",
         )
     return f"{parts.scheme}://{parts.netloc}"
 
