@@ -129,7 +129,7 @@ def test_list_joins_several_stores_and_other_commands_refuse_them(
 
 
 def test_a_token_named_twice_is_refused(pin: str, sandbox: SandboxServer, token: TestToken) -> None:
-    assert "named twice" in failed_json(2, "reconcile", "--token", "kalshi", "--store", token.uri)["message"]
+    assert "given twice" in failed_json(2, "reconcile", "--token", "kalshi", "--store", token.uri)["message"]
 
 
 def test_the_pin_of_one_token_is_never_tried_on_another(

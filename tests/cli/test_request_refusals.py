@@ -44,7 +44,7 @@ def test_a_request_that_can_be_sent_gets_as_far_as_the_token(capsys: pytest.Capt
     ("arguments", "said"),
     [
         (["GET", "https://evil.example/x"], "a URL"),
-        (["GET", "//evil.example/x"], "host of its own"),
+        (["GET", "//evil.example/x"], "names a host"),
         (["GET", "/a/../b"], "'..'"),
         (["GET", "/a\r\nb"], "not a path"),
         (["GET", "/a?b\r\nc"], "percent-encoded"),
