@@ -111,10 +111,6 @@ class Handler:
     async def _judged(
         self, request: ClientRequest, subject: Subject, caller: Caller, running: Running, started: float
     ) -> Reply:
-        if request.method != "GET" or request.body_exists:  # what is refused anyhow isn't waited for
-            refused = self._judge.judge_route(caller.client, subject.method, subject.path, at=datetime.now(UTC))
-            if refused is not None:
-                raise Refused(refused.status, refused.rule, refused.message)
         body = await self._body(request, caller, subject) if subject.is_sent else None
         if body is not None and len(body) > _QUICK:
             async with self._one_a_round:
@@ -156,6 +152,21 @@ class Handler:
 
     async def _body(self, request: ClientRequest, caller: Caller, subject: Subject) -> bytes | None:
         """Return the whole body, before it is judged and signed: what comes late was judged by a policy of the past."""
+        if not request.body_is_whole:  # what is refused anyhow isn't waited for
+            self._check_route(caller, subject)
+        try:
+            return await self._read_body(request, caller, subject)
+        except Refused:
+            self._check_route(caller, subject)  # what is against it whatever its body is comes first
+            raise
+
+    def _check_route(self, caller: Caller, subject: Subject) -> None:
+        """Refuse what is refused whatever its body is."""
+        refused = self._judge.judge_route(caller.client, subject.method, subject.path, at=datetime.now(UTC))
+        if refused is not None:
+            raise Refused(refused.status, refused.rule, refused.message)
+
+    async def _read_body(self, request: ClientRequest, caller: Caller, subject: Subject) -> bytes | None:
         judged = self._is_judged(request, caller, subject)
         if not judged and not request.body_exists:
             return None

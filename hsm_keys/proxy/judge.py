@@ -237,7 +237,7 @@ class Judge:
         """Return the refusal of a request for how many there were; None if it isn't refused, and then it counts."""
         operation, taken = route.operation, self._taken_by(client)
         bucket = taken.reads if operation.method == "GET" else taken.writes
-        ordering = taken.orders if operation.counts_as_trade else None
+        ordering = taken.orders if route.trades else None
         cost = self.costs.of(operation, orders)
         rule, wait = "tokens per second", bucket.wait_for(cost, now) if bucket else 0.0
         if ordering and (longer := ordering.wait_for(orders, now)) > wait:
@@ -262,7 +262,7 @@ class Judge:
         A limit in numbers is an upper bound, below which Kalshi's own one holds as soon as it is known. Without any
         limit Kalshi itself refuses what is too much.
         """
-        limit = route.rules.tokens_per_second(route.operation.method)
+        limit = route.tokens_per_second
         return limit is not None and (limit == TIER or self.tier.is_known)
 
     def _taken_by(self, client: str) -> _Taken:
@@ -284,8 +284,7 @@ def _denied_stranger(client: str) -> Verdict:
 
 
 def _allowed(route: Route, *, request: Request | None = None, hold: Hold | None = None) -> Verdict:
-    trades = route.operation.counts_as_trade
-    return Verdict(allowed=True, rule=route.allowed_by, trades=trades, request=request, hold=hold)
+    return Verdict(allowed=True, rule=route.allowed_by, trades=route.trades, request=request, hold=hold)
 
 
 def _read(operation: Operation, path: str, body: bytes, query: str) -> Request:

@@ -47,6 +47,8 @@ class Route:
         looks_at_body: Whether a limit depends on the body: on what its orders are, or on how many there are.
         looks_at_what_is_sent: Whether the rules look at what is sent to Kalshi, or at what Kalshi answers.
         judges_orders: Whether the limits of orders hold: the policy doesn't leave the request unjudged.
+        trades: Whether the operation may add an order.
+        tokens_per_second: The client's limit for the operation's method; None where there is none.
         allowed_by: Which rule allows it; "allowed" where nothing but the defaults does.
     """
 
@@ -59,6 +61,8 @@ class Route:
         "looks_at_what_is_sent",
         "operation",
         "rules",
+        "tokens_per_second",
+        "trades",
     )
 
     def __init__(self, rules: ClientPolicy, method: str, path: str) -> None:
@@ -68,6 +72,8 @@ class Route:
         self.looks_at_what_is_sent = self.looks_at_body or _looks_at_what_is_sent(rules, self.operation)
         self.judges_orders = not rules.leaves_unjudged(method, path)
         by = next((rule for rule in rules.allow or () if rule.matches(self.operation.method, path)), None)
+        self.trades = self.operation.counts_as_trade
+        self.tokens_per_second = rules.tokens_per_second(self.operation.method)
         self.allowed_by = f"allow {by.text}" if by else "allowed"
         self._first = _against_route(rules, self.operation, method, path)
         self._last = None if self._first else _against_judging(rules, self.operation, path)

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
+import pytest
+
 from hsm_keys.proxy.access import Caller
+from hsm_keys.proxy.client_requests import ClientRequest
 from hsm_keys.proxy.decisions import DecisionLog
 from hsm_keys.proxy.handler import Handler
 from hsm_keys.proxy.judge import Judge
 from hsm_keys.proxy.metrics import Metrics
+from hsm_keys.proxy.policy import parse_policy
 from hsm_keys.proxy.replies import Reply
 from hsm_keys.proxy.running import RunningRequests
 from hsm_keys.proxy.signing import ProxySigner
 from hsm_keys.proxy.subjects import Subject
 from tests.support.client_requests import client_request
+from tests.support.orders import ORDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from hsm_keys.proxy.audit import AuditTrail
-    from hsm_keys.proxy.client_requests import ClientRequest
     from hsm_keys.proxy.signing import RequestSigning
     from hsm_keys.proxy.upstream import Upstream
     from hsm_keys.signing.signer import RequestSigner
@@ -129,3 +134,28 @@ def test_headers_in_hand_are_made_anew_when_the_request_has_gone_out() -> None:
         signs.close()
 
     asyncio.run(ask())
+
+
+@pytest.mark.parametrize("parts", [[b"{}"], [b"{", b"}"], [b""]])
+def test_what_is_against_a_route_comes_before_what_is_against_its_body(parts: list[bytes]) -> None:
+    """However the body comes, and also if it isn't waited for."""
+
+    async def ask() -> Reply:
+        handler = Handler(
+            lambda _request: Caller("default"),
+            Judge(parse_policy("version = 1\n[clients.default]\nmax_count = 5"), frozen=True),
+            cast("ProxySigner", None),
+            cast("Upstream", None),
+            RunningRequests(),
+            order_sent=lambda: None,
+            trail=cast("AuditTrail", SimpleNamespace(append_lines=lambda _lines: 1)),
+            metrics=Metrics(),
+        )
+        head = f"POST {ORDERS} HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n"
+        request = ClientRequest(client_request("GET", BALANCE).connection, head.encode())
+        for part in parts:
+            request.take(bytearray(part))
+        async with asyncio.timeout(20):
+            return await handler.answer(request)
+
+    assert json.loads(asyncio.run(ask()).body)["error"]["code"] == "frozen"
