@@ -244,7 +244,7 @@ def test_tls(start: Start, sandbox: SandboxServer, tmp_path: Path) -> None:
         ({"listen": "0.0.0.0:0"}, "isn't loopback"),
         ({"listen": "0.0.0.0:0", "unsafe_listen": True}, "needs TLS"),
         ({"listen": "[::]:0", "tls": (cert, key)}, "isn't loopback"),
-        ({"unsafe_listen": True, "tls": (cert, key)}, "for --listen"),
+        ({"unsafe_listen": True, "tls": (cert, key)}, "need --listen"),
     ):
         with pytest.raises(UsageError, match=says):
             check_options(Options("prod", clients=folder, **options))
@@ -277,7 +277,7 @@ def test_a_rate_of_signing_ahead_that_cannot_be_used(options: dict[str, Any], sa
 @pytest.mark.parametrize("options", [{"listen": "127.0.0.1:0"}, {"socket": Path("proxy.sock")}])
 def test_a_place_beside_the_socket_of_systemd(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
-    with pytest.raises(UsageError, match="systemd hands a socket over"):
+    with pytest.raises(UsageError, match="systemd gives the proxy a socket"):
         check_options(Options("prod", **options))
 
 
