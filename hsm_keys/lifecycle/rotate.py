@@ -23,6 +23,7 @@ from hsm_keys.inspecting.proof_of_possession import (
     Standing,
     accepts,
     can_sign,
+    is_going,
     prove_registration,
     standing_of,
 )
@@ -141,6 +142,8 @@ class Rotator:
             KeyBusyError: If another machine is about to give the name away. The mark stays: by now a third run may rely
                 on it.
         """
+        if is_going(key):
+            return key  # it signs nothing any more, and KMS gives it no other name
         condemned = renamed(self._store, key, name + mark)
         keys = {each.name: each for each in self._store.keys()}
         others = [each for other in ROTATION if other != mark and (each := keys.get(name + other)) is not None]

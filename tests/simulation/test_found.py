@@ -650,6 +650,35 @@ FOUND = {
         )
         for how, killed in (("killed", (Fault(Kind.KILL_AFTER, 60, changes=False),)), ("refused", ()))
     },
+    "rotate --finish gave a further name to a key in KMS whose deletion another machine's revoke had scheduled": Script(
+        _NAME,
+        "kms",
+        ("enroll",),
+        (
+            Step(0, "rotate", faults=turn(1), pause_s=0.0),
+            Step(1, "revoke-destroy", faults=(Fault(Kind.LATE, 33, changes=False, seconds=1.5),), pause_s=0.0),
+        ),
+        bystander=True,
+    ),
+    "two enrolls in Vault made one Transit key, and the slower one made it again after it had been destroyed": Script(
+        _NAME,
+        "vault",
+        (),
+        (
+            Step(0, "enroll", faults=(*turn(2), *after(2)), pause_s=0.0),
+            Step(1, "adopt", pause_s=0.0),
+            Step(1, "revoke-destroy"),
+        ),
+    ),
+    "generate in Vault named a key that a revoke on another machine had destroyed, and was killed": Script(
+        _NAME,
+        "vault",
+        (),
+        (
+            Step(1, "revoke-destroy", pause_s=0.0),
+            Step(0, "generate", faults=(*turn(4), *before(7))),
+        ),
+    ),
     "a key in Vault came late, after the store had come back with what it held before": Script(
         _NAME,
         "vault",

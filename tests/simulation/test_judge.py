@@ -27,6 +27,18 @@ def _fault(kind: Kind, at: int, *, changes: bool = True) -> tuple[Fault, ...]:
 
 
 PASSES = {
+    "no key is left that could ask about one that another key had deleted": Script(
+        Name(1),
+        "token",
+        ("generate",),
+        (
+            Step(0, "generate", "bot", pause_s=0.0),
+            Step(1, "revoke-destroy", faults=(Fault(Kind.KILL_AFTER, 39, changes=False),), pause_s=0.0),
+            Step(0, "revoke-destroy", "bot", faults=(Fault(Kind.KILL_AFTER, 21, changes=False),)),
+        ),
+        machines=1,
+        bootstrap=False,
+    ),
     "whoever revokes a name that only Kalshi has for an API key asks for its end": _script(
         "token", (), Step(0, "revoke", environment="demo"), bystander=True
     ),

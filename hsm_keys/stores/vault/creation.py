@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hsm_keys.errors import KeyBusyError, KeyExistsError, KeyProblemError
+from hsm_keys.stores.key_names import ENDING
 from hsm_keys.stores.marks import UNBEGUN
 from hsm_keys.stores.vault.entries import base_of, new_transit_key
 from hsm_keys.stores.vault.errors import VaultAccessDeniedError
@@ -84,9 +85,7 @@ def _to_make(transit: Transit, entry: KvEntry, name: str, key_type: KeyType) -> 
         return fresh
     transit_key = transit.read(left.transit_key, name)
     if transit_key is None and left.phase in {Phase.MAKING, Phase.DESTROYING}:
-        # Another run may still be about to make that Transit key: so this one makes the same.
-        same = left.phase is Phase.MAKING and left.key_type == fresh.key_type
-        return replace(fresh, transit_key=left.transit_key) if same else fresh
+        return fresh  # another run may still be about to make that Transit key: it is set aside
     if left.phase is not Phase.MAKING:
         raise KeyExistsError(
             f"there is an entry for a key {name!r} already",
@@ -111,7 +110,7 @@ def mend(entries: Entries, transit: Transit, name: str) -> None:
     deleted: list[str] = []
     gone: dict[str, str] = {}
     for label, record in entries.read(base).records.items():
-        if record.phase is not Phase.DESTROYING:
+        if record.phase is not Phase.DESTROYING and not label.endswith(ENDING):
             continue
         there = transit.read(record.transit_key, label) is not None
         if there and record.run is not None:

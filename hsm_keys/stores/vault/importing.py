@@ -150,11 +150,12 @@ class VaultImports(KeyImports):
 
     def _set_aside(self, name: str, api_key_id: str, environment: str) -> None:
         """Let the entry name this run's key as one whose end has begun, unless another run has found it."""
-        own = self._prepared[name].transit_key
+        record = self._prepared[name]
+        own = record.transit_key
 
         def write(records: Records) -> None:
             label = label_of(records, own)
-            if (label is None or is_late(label)) and name + ENDING not in records:
+            if (label is None or is_late(label)) and name + ENDING not in records and self._is_there(record, name):
                 take_out(records, own)
                 records[name + ENDING] = Record(own, api_key_id=api_key_id, environment=environment)
 

@@ -16,7 +16,7 @@ from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.stores.abilities import ImportsKeys, RenamesKeys
 from hsm_keys.stores.base import Contents, KeyStore, StoredKey, Unusable
-from hsm_keys.stores.key_names import IMPORTING, check_label
+from hsm_keys.stores.key_names import ENDING, IMPORTING, check_label
 from hsm_keys.stores.marks import FOREIGN
 from hsm_keys.stores.ownership import check_not_registered_since, check_ours, renamed_meanwhile
 from hsm_keys.stores.succession import statement_about
@@ -125,7 +125,7 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
             return
         if transit_key is not None:
             keys.append(self._key(label, record, transit_key))
-        elif record.phase is None:
+        elif record.phase is None and not label.endswith(ENDING):
             unusable.append(Unusable(label, f"its Transit key {record.transit_key} is gone", record.mark))
         elif record.phase is Phase.IMPORTING:
             unusable.append(Unusable(label + IMPORTING, "a `generate` was interrupted before it came", record.mark))
