@@ -1,7 +1,7 @@
-"""Refuses a private key in the place of another argument, before the local variables of a frame hold it.
+"""Refuses a private key that was given instead of another argument, before a frame's local variables hold it.
 
-Errors are sent home with the local variables of their frames. ``takes_no_private_key`` is for what programs call with
-names, ids, paths and public keys.
+Error reporters send errors with the local variables of their frames. ``takes_no_private_key`` is for functions that
+programs call with names, ids, paths and public keys.
 """
 
 from __future__ import annotations

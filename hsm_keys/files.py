@@ -1,4 +1,4 @@
-"""Files and folders of this user alone: made, locked, written in one step, kept by the disk, and checked before use."""
+"""Files and folders that only this user may use: make, lock, write in one step, flush to the disk, check before use."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Forks: what a child must not take over from its parent, for all back-ends alike.
+"""Forks: lets all back-ends notice that they are in a child process, where they can't use what the parent opened.
 
-A child inherits sessions, connections and locks. Used, they fail, hang (a thread that the child doesn't have may
-hold the lock) or break the parent; so stores note the generation of the process, and start afresh in a new one.
+A child inherits sessions, connections and locks. If it uses them, they fail, hang (a thread that the child doesn't have
+may hold the lock) or break the parent. So a store notes the process's generation, and opens everything anew in a child.
 """
 
 from __future__ import annotations

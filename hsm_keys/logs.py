@@ -1,6 +1,7 @@
-"""The package's log: warnings, and what is asked of a store and of Kalshi. No PIN, private half or signature is in it.
+"""The package's log: warnings, and the requests to stores and Kalshi, without PINs, private halves and signatures.
 
-A line of the log is its level and its first line: tracebacks and details below may hold what somebody else sent.
+A log line is the level and the first line of the message: the lines below (tracebacks, details) may hold text from
+somebody else.
 """
 
 from __future__ import annotations

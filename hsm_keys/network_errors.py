@@ -1,4 +1,4 @@
-"""Why a connection failed, in words: HTTP libraries say it in the exceptions below their own."""
+"""Why a connection failed, in words. HTTP libraries keep the reason in the causes of their own exceptions."""
 
 from __future__ import annotations
 

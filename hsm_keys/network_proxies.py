@@ -1,4 +1,4 @@
-"""The network's proxies, as the environment names them: on the way to Kalshi, and to a store across the network."""
+"""The network's proxies that environment variables name, for connections to Kalshi and to stores across the network."""
 
 from __future__ import annotations
 

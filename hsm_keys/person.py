@@ -1,4 +1,4 @@
-"""Who answers questions: somebody at a terminal, or nobody."""
+"""The person who reads progress and answers questions, if there is one at a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Person"]
 
 
 class Person(Protocol):
-    """Hears what goes on, and answers. Where there is nobody to ask, yes was said beforehand."""
+    """Reads progress and answers questions. Without a terminal, every question was answered with yes beforehand."""
 
     @property
     def answers(self) -> bool:

@@ -1,4 +1,4 @@
-"""What the kernel says of the process at the other end of a socket, and what other processes may do to this one."""
+"""The process at the other end of a socket, as the kernel names it, and protection of this process from others."""
 
 from __future__ import annotations
 

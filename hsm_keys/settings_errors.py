@@ -1,4 +1,4 @@
-"""What is wrong with a TOML file or another table of settings, in words; nothing is repeated that could be secret."""
+"""What is wrong with a TOML file or another table of settings, in words. A value that may be secret isn't repeated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a report was made, for people who compare two of them."""
+"""The machine and the versions with which a report was made, for people who compare two reports."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["surroundings"]
 
 
 def surroundings(software: Iterable[str]) -> list[str]:
-    """Return the host with its processors, and the versions of what took part.
+    """Return one line each for the host with its processors, this program, its libraries, and the stores' software.
 
     Args:
-        software: What runs the stores, with its version; empty where a store doesn't tell.
+        software: The stores' software with its version; an empty text for a store that doesn't tell.
     """
     host = f"{platform.node()}, {os.cpu_count()} processors, {platform.system()} {platform.machine()}"
     own = f"hsm-keys {__version__}, Python {platform.python_version()}"

@@ -1,4 +1,4 @@
-"""Tables of text: columns by the cells that a terminal gives to each character. No line is folded or cut."""
+"""Tables of text. A column's width counts the terminal cells of each character. No line is folded or cut."""
 
 from __future__ import annotations
 

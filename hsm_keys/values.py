@@ -1,18 +1,18 @@
-"""Values that people and programs hand over: which may be repeated in a message, and how the others are described.
+"""Values that people and programs give: which of them a message may repeat, and how it describes the others.
 
-Any option, variable, URI attribute or line of a file may hold a secret that was put in the wrong place: a PIN where a
-file belongs, a private key where its path belongs. So this rule holds for every message, hint, log line and JSON:
+Any option, variable, URI attribute or line of a file may hold a secret by mistake: a PIN instead of a file's path, a
+private key instead of its path. So this rule is for every message, hint, log line and JSON:
 
-- What passed its check may be shown: a key's name, a token's label, an API key id, a file that was opened.
-- What failed its check is described, not repeated: ``describe`` gives its kind and its length. A text of up to three
-  characters, which is too short for any secret, is given as it is.
-- A name that nothing goes by may be repeated (``shown``), and a path that leads nowhere (``shown_path``), where its
-  form is harmless: it is what people have to compare with what they meant. A form that secrets have isn't.
-- A word that isn't among those known (a command, a scope) may be repeated where it comes close to one (``shown_word``):
-  then it is a slip of the keyboard.
+- A value that passed its check may be shown: a key's name, a token's label, an API key id, a file that was opened.
+- A value that failed its check is described, not repeated: ``describe`` gives its kind and its length. A text of up to
+  three characters, which is too short for a secret, is given as it is.
+- An unknown name (``shown``) and a path that doesn't exist (``shown_path``) may be repeated if no secret has such a
+  form, because people have to compare them with what they meant.
+- An unknown word (a command, a scope) may be repeated if it is close to a known one (``shown_word``): then it is a
+  typing error.
 
-Errors are sent home with the local variables of their frames, too: secrets travel as ``Secret`` and are revealed where
-they are used, and ``hides_its_arguments`` is for functions that take text which may hold one.
+Error reporters also send the local variables of frames. So secrets are passed as ``Secret`` and revealed only where
+they are used, and ``hides_its_arguments`` is for functions that take text which may hold a secret.
 """
 
 from __future__ import annotations

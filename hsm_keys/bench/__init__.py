@@ -1,1 +1,1 @@
-"""Measuring the store at hand, beside what it is compared with, in one run."""
+"""Measures a store, and what it is compared with, in one run."""

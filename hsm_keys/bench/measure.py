@@ -1,4 +1,4 @@
-"""How fast something signs: on several threads for a while, every signature timed."""
+"""Measures how fast something signs, on several threads for some seconds; every signature is timed."""
 
 from __future__ import annotations
 

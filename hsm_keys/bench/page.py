@@ -1,4 +1,4 @@
-"""What was measured, as one page for a browser, a phone or a printer; it loads nothing from anywhere."""
+"""The measurements as one HTML page for a browser, a phone or a printer; it loads nothing from anywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Telling what was measured: a table, a histogram for the terminal, and what it means for orders."""
+"""Prints measurements: a table, a histogram for the terminal, and what they mean for orders."""
 
 from __future__ import annotations
 

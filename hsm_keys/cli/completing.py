@@ -2,8 +2,8 @@
 
 It asks for no PIN, sends nothing, and never waits long.
 
-Only tokens that show public objects without a login have names to propose. KMS and Vault are across a network, and
-the PIN of a token isn't spent on a press of the tab key.
+Only tokens that show public objects without a login have names to propose. KMS and Vault would need the network, and
+no try of a PIN is risked for completion.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Asking before something is done that can't be taken back."""
+"""Asks before something is done that can't be undone."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""JSON whose numbers come out as they went in.
+"""JSON whose numbers are written exactly as they were read.
 
-Python reads 0.10 as 0.1 and 1e400 as infinity; an amount or an id is not to change because it passed through here.
+Python reads 0.10 as 0.1 and 1e400 as infinity; but an amount or an id must not change.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What goes where: results to stdout, people's words to stderr, errors as a sentence or as one JSON object."""
+"""Results go to stdout, messages for people to stderr, errors to stderr as a sentence or as one JSON object."""
 
 from __future__ import annotations
 

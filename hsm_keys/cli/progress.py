@@ -1,4 +1,4 @@
-"""Progress of what takes long, on a terminal's last line. A pipe, a log and JSON get none of it."""
+"""Progress of long work on a terminal's last line; none in a pipe, a log or with JSON output."""
 
 from __future__ import annotations
 

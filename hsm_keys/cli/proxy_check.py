@@ -1,4 +1,4 @@
-"""``proxy check`` and ``proxy policy diff``: what policies make of requests, without a proxy."""
+"""``proxy check`` and ``proxy policy diff``: judge requests by policies, without a proxy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``proxy freeze``, ``status``, ``limits`` and their like: what is asked of running proxies. Its imports are light."""
+"""``proxy freeze``, ``status``, ``limits`` and the other requests to running proxies. Its imports are light."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the options that every command shares have said, with what a profile adds."""
+"""The values of the options that every command shares, with those that a profile adds."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The program's standard streams: there from the beginning, the command's alone, and closed without a word.
+"""The program's standard streams: open from the start, only for the command's output, and closed without an error.
 
-A PKCS#11 module is other people's code in this process, and may write to descriptors 1 and 2 whatever it likes. So the
-command's output goes to a copy of descriptor 1, and what a module writes there goes where people's words go. Whoever
-asked for JSON reads one object on stderr, too, if the command fails: then a module's words go nowhere.
+A PKCS#11 module is other people's code in this process, and may write anything to descriptors 1 and 2. So the
+command's output goes to a copy of descriptor 1, and a module's output on descriptor 1 goes to stderr. With JSON output,
+stderr may hold only the JSON object of an error, so a module's output is discarded.
 """
 
 from __future__ import annotations

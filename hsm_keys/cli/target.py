@@ -1,4 +1,4 @@
-"""Method, path and query as the command line gives them: what goes over the wire, or an error before anything is."""
+"""Checks method, path and query of the command line before anything is sent."""
 
 from __future__ import annotations
 

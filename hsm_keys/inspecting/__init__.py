@@ -1,1 +1,1 @@
-"""What only looks: at stores, at Kalshi, at the set-up. Nothing here changes a key; `lifecycle` does."""
+"""Checks of stores, of Kalshi and of the set-up. Nothing here changes a key; `lifecycle` does."""

@@ -1,4 +1,4 @@
-"""Proving custody: what the store says of a private half, what it refuses, and that the pair signs."""
+"""Proving custody: the store's attributes of a private half, the tries to read it that are refused, and a signature."""
 
 from __future__ import annotations
 

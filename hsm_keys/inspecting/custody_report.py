@@ -1,4 +1,4 @@
-"""The custody report: where the private half of every API key is, what speaks for that, and what was refused."""
+"""The custody report: where the private half of each API key is, what proves it, and which tries to read it failed."""
 
 from __future__ import annotations
 

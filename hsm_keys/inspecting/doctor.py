@@ -1,4 +1,4 @@
-"""What can be wrong with a set-up, looked at one thing after the other. Nothing is changed, and no PIN is spent."""
+"""The checks of ``doctor``, one after the other. They change nothing and risk no try of a PIN."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a finding is: something that is not as it should be, what to do about it, and what ``--fix`` may do itself."""
+"""Findings of ``reconcile``: what is not as it should be, what to do about it, and what ``--fix`` may do by itself."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Rotations, generates and revocations that were begun and not ended: read off the marks, never repaired here.
+"""Finds rotations, generates and revocations that didn't finish, by their marks. Nothing is repaired here.
 
-Each goes on with its own command, which knows what its next step is.
+Each is continued by its own command, which knows the next step.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Kalshi's keys and the store's keys, joined by API key id: where is each private half?"""
+"""Kalshi's API keys and the stores' keys, joined by API key id, to tell where each private half is."""
 
 from __future__ import annotations
 

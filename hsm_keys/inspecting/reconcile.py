@@ -1,8 +1,8 @@
-"""Reconciling: what Kalshi, the stores and the proofs of possession say of each other, judged. Pure.
+"""Reconciling: compares Kalshi's list, the stores and the proofs of possession. Pure functions.
 
-Nothing here deletes anything, or leads to it: what ``--fix`` may do is to bind an id that a pair was proved to own. Of
-keys that belong to another environment Kalshi's answers say nothing, and no finding does. Of keys that aren't ours one
-thing is said: that Kalshi takes their signature. A person may adopt them; ``--fix`` doesn't.
+No finding deletes anything: ``--fix`` may only bind an API key id that was proved to belong to a pair. There is no
+finding for a key of another environment, because Kalshi's answers say nothing about it. For a key that isn't ours, the
+only finding is that Kalshi accepts its signature: a person may adopt the key; ``--fix`` doesn't.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What Kalshi says, what the stores say, and which pair signs for which API key: a picture to judge by.
+"""A snapshot for ``reconcile``: Kalshi's API keys, the stores' keys, and which pair signs for which API key.
 
-Kalshi lists no public keys. So whether an API key belongs to a pair is found out by signing with it.
+Kalshi lists no public keys. So a signature is tried to find out whether an API key belongs to a pair.
 """
 
 from __future__ import annotations

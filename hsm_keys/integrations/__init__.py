@@ -1,1 +1,1 @@
-"""What Kalshi's SDKs need beyond a private key object, to sign with a key in a store; docs/sdks.md has the recipes."""
+"""Lets Kalshi's SDKs sign with a key in a store where a private key object isn't enough; docs/sdks.md has recipes."""

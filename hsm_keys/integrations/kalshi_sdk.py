@@ -1,7 +1,7 @@
 """kalshi-sdk, signing with a key in a store: Ed25519 too, and in step with rotations.
 
-``KalshiAuth(key.api_key_id, key.private_key("rsa"))`` needs nothing of this package, for an RSA key that stays. This is
-for what that can't do: the SDK signs with RSA's arguments whatever the key, and keeps the key that it was given.
+For an RSA key that isn't rotated, ``KalshiAuth(key.api_key_id, key.private_key("rsa"))`` is enough. This module is for
+the other cases: the SDK signs with RSA's arguments whatever the key is, and keeps the key that it was given.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bodies of answers: read, cleaned for people, and told apart: Kalshi's errors from a gateway's or a proxy's.
+"""Bodies of answers: reads them, cleans them for messages, and tells Kalshi's errors from a gateway's or a proxy's.
 
 Kalshi's errors are JSON objects of one of these forms (``details`` and ``service`` may be left out)::
 
@@ -7,8 +7,8 @@ Kalshi's errors are JSON objects of one of these forms (``details`` and ``servic
     {"msg": "..."}
     {"error": "too many requests"}
 
-Anything else, an empty body too, was sent by whatever stands between: a CDN, a proxy, a login page, another server.
-It says nothing about a key or an account.
+Any other body, even an empty one, is from something between here and Kalshi: a CDN, a proxy, a login page, another
+server. Such an answer says nothing about a key or an account.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The bootstrap key from the environment, by the names that users of kalshi-sdk have there already."""
+"""The bootstrap key from environment variables, which have the names that kalshi-sdk uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What answers other than success mean: one class a status, and two for what Kalshi didn't send.
+"""Errors for answers other than 2xx: one class for each status, and two for answers that aren't Kalshi's.
 
 ::
 
@@ -21,10 +21,10 @@
         ├── ServerOutcomeError      5xx to a request that changes something
         └── NotKalshiOutcomeError
 
-Each carries ``status``, ``from_kalshi``, and ``kalshi_code`` and ``details`` as Kalshi sent them (empty where it sent
+Each has ``status``, ``from_kalshi``, and ``kalshi_code`` and ``details`` as Kalshi sent them (empty if it sent
 none). ``from_kalshi`` tells whether the body has a form of Kalshi's errors (``hsm_keys.kalshi.bodies`` lists them): an
-answer without it proves nothing about a key, an account or a request.
-What a server says is shown without control characters, private keys and signatures.
+answer without such a body proves nothing about a key, an account or a request.
+Text from a server is shown without control characters, private keys and signatures.
 """
 
 from __future__ import annotations

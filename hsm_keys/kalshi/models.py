@@ -1,4 +1,4 @@
-"""What the key endpoints answer. Tolerant: unknown fields, unknown scopes and ``null`` lists are no errors."""
+"""Models of the key endpoints' answers. Unknown fields, unknown scopes and ``null`` lists are accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How Kalshi is reached: whom the environment says to trust, and through which proxy. Checked before it is used."""
+"""Which certificate authorities and which proxy the environment names for Kalshi, checked before they are used."""
 
 from __future__ import annotations
 

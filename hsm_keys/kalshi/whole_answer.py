@@ -1,4 +1,4 @@
-"""Reading an answer whole, within limits: whoever stands in for Kalshi can't fill the memory or hold up for ever."""
+"""Reads a whole answer, within limits of size and time: a server in Kalshi's place can't fill the memory or block."""
 
 from __future__ import annotations
 

@@ -1,20 +1,20 @@
 """Two runs that register one pair at the same time, on two machines: which API key stays.
 
-Stores have no lock and, but for Vault, no write on a condition; and Kalshi doesn't say which API key is the oldest. So
-whoever binds an API key that it has found, and whoever deletes its own one since it has found another, first writes
-that beside the pair, and then looks again:
+Stores have no lock, only Vault has conditional writes, and Kalshi doesn't say which API key is the oldest. So a run
+that binds an API key that it found, and a run that deletes its own API key because it found another, each first writes
+a mark beside the pair, and then looks again:
 
-* Whoever gives way signs the deletion, then writes ``leaving`` beside the pair, then reads it. It deletes its API key
-  if that is what it reads, or if the pair is bound to another one by then. It writes nothing where somebody else has
-  written that he takes this very API key, or gives way himself. Only its own API key does it ever delete: one of which
-  Kalshi told it that it is its own.
-* Whoever takes writes ``taking`` beside the pair, then lists Kalshi's API keys. If that is the pair's only one, nobody
-  had reason to give way by then, and whoever has it later reads the mark. If there are several, it waits until Kalshi
-  takes no deletion any more that was signed by then, and goes on if the API key lives and the mark is still its own.
-  So it waits before it writes over a mark that says ``leaving``.
+* A run that gives way signs the deletion, writes the mark ``leaving``, and reads the mark. It deletes its API key if
+  the mark is still its own, or if the pair is bound to another API key by then. It writes no mark where another run's
+  mark says that it takes this API key, or that it gives way itself. A run only ever deletes its own API key: the one
+  that Kalshi's answer to its own request named.
+* A run that takes an API key writes the mark ``taking``, then lists Kalshi's API keys. If that is the pair's only one,
+  no other run had a reason to give way before, and a later one reads the mark. If there are several, the run waits
+  until Kalshi accepts no deletion any more that was signed before, and continues if the API key still exists and the
+  mark is still its own. For this reason it also waits before it overwrites a mark ``leaving``.
 
-Neither relies on how long anything takes, but for one thing: Kalshi refuses what was signed a minute ago. A run that
-finds no way to be sure says so, and leaves its API key alone: then the same command, run again, takes it.
+Only one thing here depends on time: Kalshi refuses a request that was signed a minute ago. A run that can't be sure
+says so, and leaves its API key as it is: the same command, run again, takes that API key.
 """
 
 from __future__ import annotations

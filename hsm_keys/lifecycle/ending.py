@@ -1,28 +1,29 @@
-"""Ending an API key at Kalshi for certain: deleted, whatever became of the answer, and proved dead.
+"""Ending an API key at Kalshi: delete it, even if the answer gets lost, and prove that it is dead.
 
-A status proves nothing. A CDN, a gateway, a server of another environment and a clock that is off answer with the same
-401, 403 and 404. An end is proved by three things together, in the environment that the key's mark names:
+A status proves nothing: a CDN, a gateway or a server of another environment sends the same 401, 403 and 404, and so
+does Kalshi if this clock is wrong. An end is proved by three things together, in the environment of the key's mark:
 
-1. Kalshi's list of the account's API keys doesn't name it. A list counts if it names the API key that it was asked for
-   with: then it is that account's list, and no other answer of success.
-2. Kalshi answers a request signed with the key's own private half in its words for an API key id that it doesn't know
-   (401, ``authentication_error``, ``NOT_FOUND``). 401 in other words, as for a wrong signature, says that it may live.
-3. Something shows that it lived there: Kalshi listed it before it was asked to delete it, or took the deletion (204).
-   Without that, as after a run that was killed, both looks are taken twice with some time between: a key that was
-   registered a moment ago isn't known everywhere yet.
+1. Kalshi's list of the account's API keys doesn't have the API key. A list counts only if it has the API key that
+   signed the request for it: then it is this account's list, and not another successful answer.
+2. Kalshi refuses a request signed with the key's own private half with the error for an unknown API key id
+   (401, ``authentication_error``, ``NOT_FOUND``). After any other 401, such as for a wrong signature, it may be alive.
+3. Kalshi knew the API key there: it listed it before it was asked to delete it, or confirmed the deletion (204).
+   Without that, as after a run that was killed, (1) and (2) are checked twice with some time between, because a key
+   that was registered a moment ago isn't known everywhere yet.
 
-Where one of them can't be had:
+If one of them isn't available:
 
-* The list can't be read, since the key that signs for it is the one that ended. Then (2) is all that Kalshi says, and
-  it says the same where the key isn't known yet, and after a sandbox was started anew. So it counts only after Kalshi
-  listed the key: in this run, or in an earlier one, which left the mark ``NAME+ending`` before it sent the DELETE.
-* The key signs nothing any more (disabled in KMS, or its deletion is scheduled). Then (1) with (3) is Kalshi's word,
-  which must do, and "proved" isn't said. A deletion that is scheduled already needs no (3): nothing more is destroyed.
+* The list can't be read, because the key that signs the request for it is the one that ended. Then only (2) is left,
+  and Kalshi gives the same answer for a key that isn't known yet (and a restarted sandbox for any key). So (2) counts
+  only if Kalshi listed the key before: in this run, or in an earlier one, which left the mark ``NAME+ending`` before it
+  sent the DELETE.
+* The key can't sign any more (disabled in KMS, or its deletion is scheduled). Then (1) and (3) have to do, and the
+  command doesn't say "proved". If the deletion is scheduled already, (3) isn't needed: nothing more is destroyed.
 * The private half isn't in the store. Then the API key's own environment isn't known, and Kalshi's 404 may mean that it
-  lives in another one: without (3) nothing is proved.
-* Somebody else than Kalshi answers, or nobody, or the clock is off: nothing is proved.
+  belongs to another one: without (3) nothing is proved.
+* Somebody other than Kalshi answers, or nobody, or the clock is wrong: nothing is proved.
 
-What isn't proved ends with exit code 7, says what answered, and destroys nothing.
+If an end isn't proved, the command exits with 7, says what answered, and destroys nothing.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Enrolling: a key born in the store, proved, registered at Kalshi, bound and proved again.
+"""Enrolling: make a key in the store, prove custody, register it at Kalshi, bind the id, prove a signed request.
 
-Each step leaves a state that the next run can read: no key; a minted key (no API key id beside it); a minted
+Each step leaves a state that the next run can read: no key; a minted key (without an API key id); a minted
 key that Kalshi knows already, because the answer to ``POST /api_keys`` was lost; a registered key. So the
 command can be killed anywhere and run again.
 """

@@ -1,14 +1,15 @@
-"""A pair made by Kalshi, and its private half put into the store: in memory between the two, and nowhere else.
+"""A pair made by Kalshi, and its private half put into the store. On the way the private half is only in memory.
 
-Before Kalshi is asked the store is given a mark, which also shows that it takes such keys. From then on an API key of
-the name that no key of the store is bound to can only be one whose private half got lost between Kalshi's answer and
-the store: the next run deletes it. That holds in the environment that the mark names, and in no other: there an API key
-of the name may be anybody's. The mark goes last.
+Before Kalshi is asked, a mark is written into the store, which also shows that the store takes imported keys. From then
+on, an API key with this name that no key of the store is bound to must be one whose private half got lost between
+Kalshi's answer and the store: the next run deletes it. This is so only in the environment that the mark names; in
+another one, an API key with this name may be somebody else's. The mark is removed last.
 
-It belongs to the run that left it last. So whoever finds one takes it over before the API key is deleted that may be
-lost: if that belongs to a run of another machine that goes on, either this one sees its private half in the store, or
-the other one's doesn't get in any more. A run signs its request, and then looks whether the mark is still its own; who
-takes the mark over waits until Kalshi refuses what was signed by then, and then looks for what was made.
+The mark belongs to the run that wrote it last. A run that finds a mark takes it over before it deletes an API key that
+may be lost. If a run on another machine is still working on that API key, then either this run sees that run's private
+half in the store, or the other run can't import it any more. A run signs its request, and then checks that the mark is
+still its own; a run that takes the mark over waits until Kalshi refuses requests that were signed before, and then
+looks for an API key that was made.
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
-"""The API key that an interrupted run may have registered for a minted key: its answer was lost, or it is under way.
+"""The API key that an interrupted run may have registered for a minted key, if its answer was lost or is still to come.
 
-Kalshi may carry a request out, or know everywhere that it has, a moment after the run that sent it was killed. So one
-look that finds nothing proves nothing: a pair that is destroyed then leaves an API key that nobody can sign for, and
-one that is registered again has two.
+Kalshi may carry a request out, or make its result visible everywhere, a moment after the run that sent it was killed.
+So one look that finds nothing proves nothing: a pair that is destroyed too early leaves an API key that nobody can sign
+for, and a pair that is registered again has two API keys.
 
-Nor do two looks prove it, with two seconds between: the network may hold a request up for longer. A pair that is
-registered twice can still be put right. One that is destroyed can't, so before that the time is waited out in which
-Kalshi takes the request, where the pair's mark says that a registration was begun. That nobody begins one meanwhile is
-for the name to say: whoever destroys a pair first gives it a name that says so, and then reads the mark. Whoever
-registers it first writes the mark, and then looks at the name (``KeyStore.begin_registration``). So at least one of two
-that do both at the same moment sees the other one.
+Two looks with two seconds between don't prove it either: the network may delay a request for longer. A pair that is
+registered twice can be repaired, but a destroyed one can't. So if the pair's mark says that a registration was begun,
+a run waits until Kalshi would refuse the request as too old, before it destroys the pair. Two more steps make sure that
+no other run begins a registration meanwhile: a run that destroys a pair first gives the pair a name that says so, and
+then reads the mark; a run that registers a pair first writes the mark, and then reads the name
+(``KeyStore.begin_registration``). So of two runs that do this at the same moment, at least one sees the other.
 
-A further API key of a registered pair may be missing in a list, too. But a list that leaves out the API key that has
-ended is as new as that end, and names what was registered before. So a pair is destroyed only if that list names no
-other API key of it.
+A second API key of a registered pair may be missing in a list, too. But a list that no longer has the API key that
+was ended is newer than that end, so it has everything that was registered before. So a pair is destroyed only if
+that list has no other API key of the pair.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""One workflow at a time on a name: a lock of this machine that dies with its holder.
+"""One workflow at a time for a name: a lock on this machine, which the kernel releases when its process ends.
 
-It keeps two runs of one user from working on a name at once. Runs on two machines, or of two users, don't see each
-other here; what they do is settled at Kalshi and in the store (``registering``, ``KeyStore.generate``).
+The lock keeps two runs of one user from working on a name at the same time. It isn't shared between machines or users;
+marks in the store and answers of Kalshi's decide between their runs (``contention``, ``KeyStore.generate``).
 """
 
 from __future__ import annotations

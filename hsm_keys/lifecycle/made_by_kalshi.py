@@ -1,7 +1,7 @@
-"""Pairs that Kalshi makes: asked for once, and deleted there again where the private half got lost.
+"""Pairs that Kalshi makes. If a private half got lost on the way, its API key is deleted and another one requested.
 
-Kalshi gives the private half in one answer and never again. So an API key whose answer was lost is of no use to
-anybody, and is deleted before another is asked for.
+Kalshi sends the private half only once. So an API key whose answer was lost is of no use to anybody, and is deleted
+before another one is requested.
 """
 
 from __future__ import annotations

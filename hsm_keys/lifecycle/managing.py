@@ -1,4 +1,4 @@
-"""Which key of a store signs management calls: one of this environment that Kalshi lists with what they need."""
+"""Which key of a store signs management calls: a key of this environment that Kalshi lists with the rights for them."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Registering: a minted key gets its API key id, once, whatever becomes of the answers, and proves it.
+"""Registering: get an API key id for a minted key, only once even if answers get lost, and prove it.
 
-``POST /api_keys`` is sent at most once a run, and never while it isn't known what became of an earlier one: Kalshi's
-list is searched first for an API key that this private half signs for. It is signed before the pair's mark says so, and
-never again: a run that was held up between the two sends what Kalshi refuses. ``contention`` says what happens where
-two machines register one pair.
+``POST /api_keys`` is sent at most once in a run, and never while the result of an earlier request isn't known: first
+Kalshi's list is searched for an API key that this private half signs for. The request is signed before the pair's mark
+says that a registration was begun, and isn't signed again: if a run is delayed between the two, Kalshi refuses its
+request as too old. ``contention`` says what happens if two machines register one pair.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Doing what reconcile found safe to do: binding proved ids, each proved once more right before."""
+"""The repairs of ``reconcile --fix``: bind API key ids, each of which is proved once more right before."""
 
 from __future__ import annotations
 

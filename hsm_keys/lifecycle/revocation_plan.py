@@ -1,6 +1,6 @@
-"""What a revocation would end: which API key is meant, where its private half is, and whether it may end.
+"""What a revocation would end: which API key is meant, where its private half is, and whether it may be ended.
 
-Nothing is changed here but what a crash left of a key that was being made.
+Nothing is changed here, except that leftovers of a key whose making was interrupted are removed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How the keys of a rotation end: the API key first, with a proof of its end, and then the private half."""
+"""Ending the keys of a rotation: first the API key, with a proof of its end, then the private half."""
 
 from __future__ import annotations
 

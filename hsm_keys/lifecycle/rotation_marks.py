@@ -1,6 +1,6 @@
-"""How far the rotation of a name has come, read off the names that keys have in the store.
+"""How far the rotation of a name has come, read from the names of the keys in the store.
 
-Nothing else is kept::
+No other state is kept::
 
     NAME                      no rotation under way
     NAME, NAME+next           the successor is made; with an API key id, it is registered
@@ -9,7 +9,7 @@ Nothing else is kept::
     NAME, NAME+finishing      the old key's end has begun: nobody goes back to it
     NAME, NAME+aborting       the successor's end has begun: it doesn't get the name any more
 
-KMS shows a key under two names where a run was killed that gave it another one.
+In KMS a key has two names if a run was killed while it renamed the key.
 """
 
 from __future__ import annotations

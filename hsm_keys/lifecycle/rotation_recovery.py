@@ -1,4 +1,4 @@
-"""Where a rotation has stopped, once that is put right which crashes and other machines have left."""
+"""Finds at which step a rotation stopped, and first repairs what crashes and other machines have left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which API key is meant: by its name in the store, by its id, or by its name at Kalshi."""
+"""Finds which API key a word means: a name in the store, an API key id, or a name at Kalshi."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""A pair made by Kalshi into a PEM file: for programs that can't use a store. Custody ends there.
+"""A pair made by Kalshi, written to a PEM file, for programs that can't use a store. Such a key isn't in custody.
 
-``PATH.generating-ENVIRONMENT`` stands beside the file while this goes on, made before Kalshi is asked. It holds the
-private half until that is whole, and becomes ``PATH`` in one step. A run that finds it knows that the API key of the
-name belongs to a file that nobody has got, and deletes it. In another environment it knows nothing, and does nothing.
+Before Kalshi is asked, a file ``PATH.generating-ENVIRONMENT`` is made. The private half is written to it, and when it
+is complete, the file is renamed to ``PATH``. A run that finds such a file knows that the API key with this name belongs
+to a file that nobody got, and deletes the API key. For another environment the file says nothing, and the run does
+nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a program needs to sign with a key in its store, instead of with a PEM."""
+"""The lines of code and the variables that a program needs to sign with a key in its store instead of a PEM."""
 
 from __future__ import annotations
 

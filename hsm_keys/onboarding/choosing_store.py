@@ -1,4 +1,4 @@
-"""Where the first key will live: the store that is there, one of several, or a new one."""
+"""Chooses the store of the first key: the only one, one of several, or a new one."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """From a PEM to a key in a store: what the new key may do, and the end of the PEM's API key.
 
-The PEM's private half stays what it is: whoever has a copy has the key, until its API key ends. It ends only by proof:
-Kalshi takes the PEM's own signature for that id, in this environment, before anything is deleted; and then refuses it.
-Killed anywhere, the next run finds which of the two holds.
+Whoever has a copy of the PEM has the key until its API key ends. Before the API key is deleted, Kalshi has to accept
+the PEM's own signature for it, in this environment; afterwards Kalshi has to refuse that signature. If a run is killed
+anywhere, the next one finds out which of the two is the case.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Profiles: settings under a name in ``config.toml``, and the one order in which options, variables and they count."""
+"""Profiles: named settings in ``config.toml``, and the order in which options, variables and profiles are used."""

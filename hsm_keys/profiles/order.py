@@ -1,4 +1,4 @@
-"""The one order in which settings count: option, variable, profile, default; and where each came from."""
+"""The order in which settings are taken (option, variable, profile, default), and the source of each."""
 
 from __future__ import annotations
 

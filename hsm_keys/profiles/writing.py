@@ -1,4 +1,4 @@
-"""Adding a profile to the file: what stands there stays as it is, comments and all."""
+"""Adds a profile to the file. The rest of the file isn't changed, comments included."""
 
 from __future__ import annotations
 

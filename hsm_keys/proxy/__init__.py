@@ -1,1 +1,1 @@
-"""The proxy: programs without a key speak plain HTTP to it; it judges, signs in the token and forwards to Kalshi."""
+"""The proxy: programs without a key send it plain HTTP; it judges requests, signs in the token, forwards to Kalshi."""

@@ -1,4 +1,4 @@
-"""Who is at the other end: the kernel's word on a Unix socket, a token of the client's own over TCP."""
+"""Who connects: on a Unix socket the kernel tells the user, over TCP each client has a token of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is taken of the caps of one client, or of all together, as running sums."""
+"""How much of the caps one client, or all together, have used, as running sums."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What calls cost and what Kalshi allows the account, asked of Kalshi when the proxy starts, and then once an hour."""
+"""Asks Kalshi what calls cost and what the account may do, when the proxy starts and then once an hour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the proxy asks Kalshi for itself, signed with its key."""
+"""The proxy's own requests to Kalshi, signed with its key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When the account's location attestation ends, asked of Kalshi when somebody looks at metrics or status."""
+"""The end of the account's location attestation; Kalshi is asked when somebody reads the metrics or the status."""
 
 from __future__ import annotations
 

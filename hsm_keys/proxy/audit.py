@@ -1,11 +1,11 @@
-"""The audit trail: what was asked, by whom, and what became of it; each line holds the hash of the one before.
+"""The audit trail: each request, its client, the decision and the outcome. Each line holds the hash of the one before.
 
-A line is one JSON object. ``prev`` is the SHA-256 of the line before as it stands in its file, newline and all, also
-across files: `sha256sum` computes it too. A checkpoint is a line with a signature, made by the key that the proxy
-signs with, over the number and hash of an earlier line (``of``). That text begins with words, and Kalshi's messages
-begin with a time's digits: neither can be taken for the other.
+A line is one JSON object. ``prev`` is the SHA-256 of the line before it as it is in the file, with its newline, also
+across files: `sha256sum` gives the same. A checkpoint is a line with a signature by the proxy's key over the number and
+hash of an earlier line (``of``). The signed text begins with words, and Kalshi's messages begin with the digits of a
+time, so neither can be used as the other.
 
-A decision is written before anything is signed, its outcome afterwards in a line of its own (``of`` is the
+A decision is written before anything is signed, and its outcome afterwards in a line of its own (``of`` is the
 decision's ``seq``): a proxy that is killed in between leaves the decision.
 """
 

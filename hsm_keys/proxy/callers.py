@@ -1,4 +1,4 @@
-"""Whose a request or a connection is: by its token over TCP, by the kernel's word on a Unix socket."""
+"""The client of a request or a connection: by its token over TCP, by its user on a Unix socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cancelling everything that rests, by a request of the proxy's own that waits neither for a client nor for a token."""
+"""Cancels all resting orders by a request of the proxy's own, which waits neither for a client nor for the token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The time that counts for caps: it goes on as the machine does, whatever its clock is set to."""
+"""The time for caps: it advances with the machine's uptime, even if its clock is set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the caps on money look at in a request, and what an allowed one holds of them."""
+"""What the caps on money judge in a request, and how much of them an allowed request takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands that Kalshi's WebSockets know, exactly as its clients send them: all of them only look."""
+"""The commands of Kalshi's WebSockets, exactly as its clients send them. All of them only read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What calls cost in Kalshi's tokens: by the table, until Kalshi says it itself."""
+"""The cost of calls in Kalshi's rate tokens: from the built-in table, until Kalshi's own answer is known."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""What the audit trail says of each request: the decision before anything is signed, and the outcome behind the answer.
+"""The audit trail's lines for a request: the decision before anything is signed, the outcome after the answer.
 
-Outcomes of one turn of the event loop are written together, or with the next decision, where that comes first.
+Outcomes of one turn of the event loop are written together, or with the next decision if that comes first.
 
-Lines of strangers are bounded: a full disk stops signing, and strangers must not fill it.
+The number of lines for callers who may not use the proxy is limited: a full disk stops signing, and they must not be
+able to fill the disk.
 """
 
 from __future__ import annotations

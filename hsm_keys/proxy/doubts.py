@@ -1,7 +1,7 @@
-"""What is in doubt in a trail whose chain is whole: lines that aren't signed where a proxy would have signed.
+"""Suspicious parts of a trail with a correct chain: unsigned lines where a proxy would have signed.
 
-Whoever can write to the folder can go on with a chain, or begin one, but not sign it: a proxy that starts later would
-sign what it finds. So there may be no more unsigned lines than a proxy makes.
+Whoever can write to the folder can continue a chain, or begin one, but can't sign it; a proxy that starts later would
+sign the lines that it finds. So there may be no more unsigned lines in a row than a proxy makes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which orders went out lately, by name and by what they ask for, so that none goes out twice by mistake."""
+"""Which orders were sent lately, by client_order_id and by content, so that none is sent twice by mistake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests at the edges of two policies: every operation, every rule, and each limit's last and first over it."""
+"""Requests at the edges of two policies: every operation, every rule, the last value of each limit and the next one."""
 
 from __future__ import annotations
 

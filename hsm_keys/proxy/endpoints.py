@@ -1,4 +1,4 @@
-"""The proxy's endpoints: for clients, for who controls it, and for Prometheus; served until a stack ends."""
+"""The proxy's endpoints: for clients, for control and for Prometheus, served until an exit stack closes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kalshi's two exchanges, as the ledger of orders looks at them: their routes, and what their answers call things."""
+"""Kalshi's two exchanges for the ledger of orders: their routes, and the names of fields in their answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an order may come to: all that the limits and the caps look at, and what is kept of it."""
+"""The exposure of an order: the values that limits and caps judge, and that the ledger keeps."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The frames that a client sends over a WebSocket (RFC 6455), read strictly: what goes on to Kalshi is written anew.
+"""Parses the WebSocket frames of a client strictly (RFC 6455), and writes new frames for Kalshi.
 
-So no byte reaches Kalshi that could be read there in another way than it was judged. Messages are inflated if Kalshi
-has agreed on it (RFC 7692), judged whole, and sent on as one frame that isn't compressed.
+So no byte reaches Kalshi that Kalshi could read in another way than it was judged. Messages are decompressed if Kalshi
+has agreed to compression (RFC 7692), judged whole, and forwarded as one uncompressed frame.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which headers go through, and which end at the proxy."""
+"""Which headers the proxy forwards, and which it drops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What proxies that don't run any more have left of the caps, by the journals that lie in their state folders."""
+"""What is left of the caps of proxies that don't run, from the journals in their state folders."""
 
 from __future__ import annotations
 

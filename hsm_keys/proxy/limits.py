@@ -1,4 +1,4 @@
-"""Limits that are kept in memory: a token bucket as Kalshi has them, and a cap on what happens in a minute."""
+"""Limits that are kept in memory: a token bucket like Kalshi's, and a limit for each minute."""
 
 from __future__ import annotations
 

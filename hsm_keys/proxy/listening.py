@@ -1,4 +1,4 @@
-"""Where the proxy listens: a Unix socket of its own user, loopback, or what systemd hands over."""
+"""Where the proxy listens: at a Unix socket of its own user, at loopback, or at a socket from systemd."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a proxy is found. It imports next to nothing: `hsm-keys proxy freeze` must not wait for libraries."""
+"""The places of a proxy's sockets and state. It imports almost nothing, so that a freeze doesn't wait for libraries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the libraries below the proxy log, as lines that say nothing of what a client sent."""
+"""The log of the proxy's libraries, without text that a client sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether signing is frozen, kept over restarts in a file that is there from the start: a full disk can't thaw."""
+"""Keeps over restarts whether signing is frozen, in a file that exists from the start: a full disk can't thaw it."""
 
 from __future__ import annotations
 

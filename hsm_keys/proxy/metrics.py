@@ -1,4 +1,4 @@
-"""What Prometheus is told, and `hsm-keys proxy status` too."""
+"""The metrics for Prometheus and for `hsm-keys proxy status`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command line says of a proxy, and which of it goes together."""
+"""The options of a proxy, and which of them can be combined."""
 
 from __future__ import annotations
 

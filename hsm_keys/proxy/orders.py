@@ -1,4 +1,4 @@
-"""Bodies that trade: what they ask for, read so strictly that Kalshi can't read them in another way."""
+"""Bodies of orders, parsed so strictly that Kalshi can't read them in another way."""
 
 from __future__ import annotations
 

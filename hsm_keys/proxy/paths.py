@@ -1,7 +1,7 @@
 """Paths as Kalshi will see them, and templates that match them.
 
-The policy and Kalshi must never read one path in two ways. So a path has a single spelling here (RFC 3986,
-section 6.2.2), and every other spelling is refused instead of being put right.
+The policy and Kalshi must never read one path in two ways. So a path has one spelling here (RFC 3986,
+section 6.2.2), and every other spelling is refused instead of corrected.
 """
 
 from __future__ import annotations

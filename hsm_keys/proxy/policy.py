@@ -1,4 +1,4 @@
-"""The policy file: who may ask for what. TOML, read strictly; a file that isn't understood whole isn't used at all."""
+"""The policy file (TOML): which client may send which requests. A file with anything unknown in it is refused."""
 
 from __future__ import annotations
 

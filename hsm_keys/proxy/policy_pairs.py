@@ -1,4 +1,4 @@
-"""Two policies side by side: what both say to a caller's requests, and the first ones of which they differ."""
+"""Compares two policies on a client's requests, and finds the first requests on which they differ."""
 
 from __future__ import annotations
 

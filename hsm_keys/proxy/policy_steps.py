@@ -1,4 +1,4 @@
-"""Requests after each other that reach a limit of a policy: a rate, a number or a sum of orders, a time."""
+"""Series of requests that reach a limit of a policy: a rate, a number or a sum of orders, a time."""
 
 from __future__ import annotations
 

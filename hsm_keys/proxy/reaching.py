@@ -1,4 +1,4 @@
-"""The way to Kalshi: through which proxy of the network, and why Kalshi wasn't reached."""
+"""How the proxy reaches Kalshi: through which network proxy, and why Kalshi wasn't reached."""
 
 from __future__ import annotations
 

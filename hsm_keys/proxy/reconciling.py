@@ -1,9 +1,9 @@
-"""Looks at Kalshi for what became of the orders that hold something of the caps: at the start, and every minute.
+"""Asks Kalshi about the orders that take something of the caps: at the start, and every minute.
 
-An order that rests is what ``GET /portfolio/orders?status=resting`` says. One that rests no longer, in two looks a
-second or more apart, is what ``GET /portfolio/fills`` says of it. One of which the answer was lost is looked up by its
-client_order_id; if Kalshi has neither it nor a fill in its market that is nobody's, two minutes after its request was
-over, it never came to be: by then its signature is too old to be taken.
+For a resting order, ``GET /portfolio/orders?status=resting`` has its state. If an order doesn't rest any more, in two
+looks a second or more apart, ``GET /portfolio/fills`` says how much of it was filled. An order whose answer was lost is
+looked up by its client_order_id. If two minutes after the end of its request Kalshi has neither the order nor a fill in
+its market that belongs to no known order, there is no such order: by then Kalshi refuses its signature as too old.
 """
 
 from __future__ import annotations

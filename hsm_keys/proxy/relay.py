@@ -1,8 +1,7 @@
-"""A WebSocket session through the proxy: the bytes of both sides, passed on as they come.
+"""A WebSocket session through the proxy: the bytes of both sides are forwarded unchanged.
 
-Frames, compression and close codes are a matter of the two ends. What one of them sends is what the other one gets, and
-a connection that is dropped on one side is dropped on the other side too. Only what a client sends whose commands are
-judged is read on the way; see ``FrameFilter``.
+Client and Kalshi agree on frames, compression and close codes. If one side drops its connection, the proxy drops the
+other one too. The proxy reads only messages of clients whose commands are judged; see ``FrameFilter``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Answers to clients: what they hold, and how they go over the wire (RFC 9112)."""
+"""Answers to clients: their content, and their bytes (RFC 9112)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The head of a client's request, read strictly from its bytes (RFC 9112), and what it is about."""
+"""The head of a client's request, parsed strictly (RFC 9112)."""
 
 from __future__ import annotations
 

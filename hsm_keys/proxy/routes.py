@@ -1,4 +1,4 @@
-"""What a policy makes of a request's route: by what the operation can do, by its rules, and by the hour."""
+"""Judges the route of a request: by what its operation can do, by the policy's rules, and by the hours."""
 
 from __future__ import annotations
 

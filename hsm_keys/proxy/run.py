@@ -1,4 +1,4 @@
-"""The proxy as a program: put together, started, reloaded, stopped."""
+"""The proxy as a program: assembles, starts, reloads and stops it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests that were allowed and aren't answered yet: how many a client has, and what ends them before their time."""
+"""Requests that were allowed and aren't answered yet: how many a client has, and when they are ended early."""
 
 from __future__ import annotations
 

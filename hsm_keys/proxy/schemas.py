@@ -1,8 +1,8 @@
 """Bodies of Kalshi's order routes: names, types and choices exactly as Kalshi's newest clients send them.
 
-One schema a route. Counts are read as whole hundredths of a contract, prices as whole hundredths of a cent; no float
-is involved. What another program might read in another way (an unknown field, a number for a string, ``Bid``) isn't a
-body.
+One schema for each route. Counts are read as whole hundredths of a contract, prices as whole hundredths of a cent,
+never as floats. A body that another program might read in another way (an unknown field, a number for a string,
+``Bid``) is refused.
 """
 
 from __future__ import annotations

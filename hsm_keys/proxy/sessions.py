@@ -1,4 +1,4 @@
-"""WebSocket sessions of clients whose rules allow less than everything: their commands are judged."""
+"""WebSocket sessions of clients with any restricting rule: their commands are judged."""
 
 from __future__ import annotations
 

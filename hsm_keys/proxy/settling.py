@@ -1,4 +1,4 @@
-"""What Kalshi's answer to a request says of the orders that hold something of the caps."""
+"""What Kalshi's answer to a request changes about its orders, and so gives back to the caps."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The dead man's switch: what a client has placed is cancelled once nothing was heard of it for so long.
+"""The dead man's switch: a client's orders are cancelled after some seconds without a sign of life from the client.
 
-Only its own orders are, by their ids, as the ledger of reservations has them. Whether the client is still connected
-doesn't matter. What was begun is done: a client that comes back keeps the orders that it places from then on.
+Only the client's own orders are cancelled, by the ids in the ledger of reservations. Whether the client is still
+connected doesn't matter. A cancelling that has begun is completed: if the client comes back, only the orders that it
+places from then on stay.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""JSON objects, read so strictly that no other program can read them in another way."""
+"""Parses JSON objects so strictly that no other program can read them in another way."""
 
 from __future__ import annotations
 

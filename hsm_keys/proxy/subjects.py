@@ -1,4 +1,4 @@
-"""What a client's request is about: itself, or the request that it asks headers for."""
+"""The request to judge: the client's request itself, or for ``/sign`` the one that the headers are for."""
 
 from __future__ import annotations
 

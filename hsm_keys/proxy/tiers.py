@@ -1,4 +1,4 @@
-"""What Kalshi allows the account: the buckets of its usage level, which all clients of the proxy share."""
+"""Kalshi's limits for the account: the buckets of its usage level, which all clients of the proxy share."""
 
 from __future__ import annotations
 

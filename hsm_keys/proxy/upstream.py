@@ -1,4 +1,4 @@
-"""The way to Kalshi and back: what was judged goes there as it is, and what comes back goes to the client as it is."""
+"""Forwards a judged request to Kalshi unchanged, and the answer to the client unchanged."""
 
 from __future__ import annotations
 

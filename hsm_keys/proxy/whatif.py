@@ -1,4 +1,4 @@
-"""What a policy would make of requests, without a proxy: lines of a file, and the reasons of a verdict."""
+"""Judges requests by a policy without a proxy: lines of a file, and the reasons for a verdict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Passing bytes on between two connections, both ways."""
+"""Forwards bytes between two connections, in both directions."""
 
 from __future__ import annotations
 

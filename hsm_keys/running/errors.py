@@ -1,4 +1,4 @@
-"""What can go wrong beside a program that runs; each is of the tree in ``hsm_keys.errors``."""
+"""Errors of ``run``, which belong to the tree in ``hsm_keys.errors``."""
 
 from __future__ import annotations
 

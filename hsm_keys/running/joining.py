@@ -1,4 +1,4 @@
-"""A proxy that no run has started: whether there is one for a key, and whether a program can be behind it."""
+"""Finds a proxy for a key that no run has started, and checks that a program can use it."""
 
 from __future__ import annotations
 

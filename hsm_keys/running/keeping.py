@@ -1,11 +1,11 @@
-"""The keeper: a process between a run and its program, the parent of all that the program leaves behind.
+"""The keeper: a process between a run and its program, which becomes the parent of processes that the program leaves.
 
-The run and its keeper look after each other: whichever is killed, the other one ends the program and what it started.
-Both are in the program's process group, so what a terminal sends to one it sends to all (Ctrl-C, Ctrl-Z, fg). What was
-sent to the run alone, the run hands on; the keeper tells the two apart, since it gets what the whole group gets.
+The run and its keeper watch each other: if one is killed, the other ends the program and all processes that it started.
+Both are in the program's process group, so a terminal's signals (Ctrl-C, Ctrl-Z, fg) reach all three. A signal to the
+run alone is passed on by the run; the keeper tells the two cases apart, since it gets the signals of the whole group.
 
-Ctrl-Z stops the program alone. The run stops once the program has: a shell takes the terminal back when the run stops,
-and an editor may still be restoring it then. A keeper is never stopped.
+Ctrl-Z stops only the program. The run stops after the program has stopped: a shell takes the terminal back when the run
+stops, and before that an editor may still be restoring the terminal. The keeper is never stopped.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Processes that a run forks beside its program, and that leave the terminal: what that sends isn't for them."""
+"""Forked helper processes of a run leave the terminal, so that its signals don't reach them."""
 
 from __future__ import annotations
 

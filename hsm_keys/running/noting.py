@@ -1,4 +1,4 @@
-"""Lines of the audit trail that say which programs ran."""
+"""Lines of the audit trail about programs that ran."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which file a command's first word means, as execvp(3) finds it."""
+"""Finds the file of a command's first word, as execvp(3) does."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One proxy for all programs that run with a key: who starts it, who joins it, and that it ends with the last of them.
+"""One proxy for all programs that run with a key: the first run starts it, others join, and it ends with the last.
 
-Each run holds a shared lock for as long as it lives. The proxy waits for the exclusive one: the kernel gives it that
-when no run is left, however they ended. The first run is the proxy's parent; that it ends before others doesn't matter.
+Each run holds a shared lock as long as it lives. The proxy waits for the exclusive lock: the kernel grants it
+when no run is left, however they ended. The first run is the proxy's parent, but may end before the others.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A port of loopback that leads to a proxy's Unix socket, for the one program that has the token.
 
-Kalshi's clients speak to ports. A proxy at a Unix socket lets in whom the kernel names, and asks for no token; any user
-can knock at a port. So the token is asked for here, once a connection: who has opened it stays who it was.
+Kalshi's clients connect to ports. A proxy at a Unix socket accepts users whom the kernel names, and wants no token; but
+any user can connect to a port. So the bridge checks the token, once for each connection.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A private key that opens nothing: clients that can't do without a PEM sign with it, and that ends at the proxy."""
+"""A throwaway private key, for clients that need a PEM. The proxy drops the signatures that they make with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a program's environment says while it runs behind a proxy, in one table, and what it doesn't say."""
+"""The environment variables of a program behind a proxy: which are set, in one table, and which are removed."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A strict stand-in for Kalshi on loopback, with fault switches.
 
-It judges for itself: no code is shared with the rooms whose requests it judges. Where Kalshi's behaviour is
-documented it does the same; where it isn't, it takes the stricter choice, or the one that is more dangerous for
-a client, and says so in a comment. The server needs aiohttp (the extra ``sandbox``), which is imported on start.
+It shares no code with the packages whose requests it checks. Where Kalshi's behaviour is documented, the sandbox does
+the same; where it isn't, the sandbox does what is stricter, or more dangerous for a client, and a comment says so. The
+server needs aiohttp (the extra ``sandbox``), which is imported on start.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who is calling, and may they: three headers, the clock, the signature, then scopes, tier and bindings."""
+"""Authenticates and authorises a request: three headers, the clock, the signature, then scopes, tier and bindings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the WebSockets' channels tell: snapshots at the start, then what happens to the account's orders."""
+"""Messages of the WebSockets' channels: snapshots at the start, then the changes of the account's orders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Key material: reading public keys, making pairs, verifying. ``cryptography`` alone is the judge."""
+"""Key material: reading public keys, making pairs, verifying. Only ``cryptography`` decides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The made-up markets, and who else trades in them: somebody who bids and asks at fixed prices, without end."""
+"""The made-up markets, and the only other trader in them, who always bids and asks at fixed prices."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Orders, and what becomes of them: those at the touch are filled by somebody who is always there, others rest.
+"""Matching: orders that reach the fixed bid or ask are filled, others rest.
 
-Bid and ask speak of the YES leg: a bid buys YES at its price, an ask sells it, which buys NO at 1 - price.
+Bid and ask refer to the YES leg: a bid buys YES at its price, an ask sells YES, which is buying NO at 1 - price.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What reached the server: for assertions and rehearsals. No signatures and no bodies are kept."""
+"""The requests that reached the server, for assertions in tests, without signatures and bodies."""
 
 from __future__ import annotations
 

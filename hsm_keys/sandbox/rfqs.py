@@ -1,4 +1,4 @@
-"""Requests for quotes, and quotes: the account asks itself, and answers itself."""
+"""Requests for quotes, and quotes: the account quotes its own requests."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Signing: what is signed, how, and the headers it makes. Knows nothing of where a key lives."""
+"""Signing: the message, the algorithms, and the headers of a request. Where a key is kept doesn't matter here."""

@@ -1,4 +1,4 @@
-"""The key types that Kalshi takes, and the one strict check of a signature.
+"""The key types that Kalshi accepts, and the strict check of a signature.
 
 RSA signs RSASSA-PSS with SHA-256, MGF1 with SHA-256 and a salt of exactly 32 bytes (RFC 8017, section 8.1);
 Ed25519 signs the message as it is (RFC 8032, section 5.1).

@@ -1,4 +1,4 @@
-"""API key ids: what can be one, told before anything is sent."""
+"""Checks API key ids before anything is sent."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """One authentication object for requests, niquests, httpx and httpx2, in sync and async programs.
 
-It signs when a request is sent, the path exactly as it goes over the wire, and it signs anew whenever a request is
+It signs when a request is sent, with the path exactly as it goes over the wire, and signs again whenever a request is
 sent again: after a redirect (to the same origin, never to another), by a retrying transport, after a rotation, or
-because the headers grew old before Kalshi saw them. All of these are safe: what Kalshi answers with 401 it hasn't
-carried out. What it can't sign it refuses: nothing goes out unsigned.
+because the headers became too old before Kalshi got them. This is safe, because Kalshi doesn't carry out a request that
+it answers with 401. A request that can't be signed raises an error: nothing is sent unsigned.
 """
 
 from __future__ import annotations

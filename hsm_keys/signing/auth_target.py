@@ -1,4 +1,4 @@
-"""Where signed headers may go: to one origin, and over plain HTTP through nobody else's hands."""
+"""Where signed headers may go: to one origin, and over plain HTTP not through a proxy."""
 
 from __future__ import annotations
 

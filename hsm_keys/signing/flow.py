@@ -1,7 +1,7 @@
-"""When a request is signed, and when once more: one rule for every client, which does no sending itself.
+"""When a request is signed and when it is signed again: one rule for all clients, which send the requests themselves.
 
-A request that Kalshi refused with 401 wasn't carried out. It is signed and sent once more if the refusal may be due to
-its key, which was rotated meanwhile, or to its age.
+A request that Kalshi refused with 401 wasn't carried out. It is signed and sent once more if the reason may be that
+the key was rotated meanwhile, or that the headers were too old.
 """
 
 from __future__ import annotations

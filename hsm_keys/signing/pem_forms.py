@@ -1,4 +1,4 @@
-"""What is given in the place of a private key's PEM, and how to make one of it."""
+"""Recognises other forms in which a private key is given instead of a PEM, and says how to convert them."""
 
 from __future__ import annotations
 

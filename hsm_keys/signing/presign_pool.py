@@ -1,8 +1,8 @@
-"""Headers that were signed ahead, in a pool for each route: which there are, and which may still be handed out.
+"""Headers that were signed ahead, in a pool for each route, and which of them may still be used.
 
-Time is read on two clocks. The wall clock is what Kalshi compares with; a clock that nobody sets, and that runs on
-while the machine sleeps, tells how much time has really gone by. Where the two disagree about the age of a header, the
-wall clock was set in between or the machine was suspended, and the header's timestamp is worth nothing.
+Time is read from two clocks. Kalshi compares timestamps with the wall clock; a clock that can't be set, and that keeps
+running while the machine sleeps, tells how much time has really passed. If the two disagree about the age of a header,
+the wall clock was set or the machine was suspended meanwhile, and the header isn't used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The schedule of signing ahead: which headers are due next, at what rate, and rests after errors."""
+"""The schedule of signing ahead: which headers are due next, the rate, and pauses after errors."""
 
 from __future__ import annotations
 

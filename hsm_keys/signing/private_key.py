@@ -1,6 +1,6 @@
-"""Keys in a store, shaped like cryptography's: what takes a private key object takes one that signs in the token.
+"""Keys in a store as private key objects of ``cryptography``: code that takes such an object can sign in the token.
 
-They sign, and do nothing else: whatever would need the private half in memory is refused.
+They only sign: a call that would need the private half in memory is refused.
 """
 
 from __future__ import annotations

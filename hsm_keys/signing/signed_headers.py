@@ -1,7 +1,7 @@
-"""The signed headers of one request: made when it is sent, not when somebody looks at them.
+"""The signed headers of one request: made when the request is sent, not when somebody reads them.
 
-They are no lasting part of the request's own headers. HTTP libraries copy those when they follow a redirect, to another
-host too, and send the same ones again when a transport retries; a signature is good for one path and for seconds.
+They don't stay in the request's own headers. HTTP libraries copy those when they follow a redirect, even to another
+host, and send the same ones again when a transport retries; but a signature is valid for one path, for some seconds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What only some keys can do: sign several messages together."""
+"""An ability of some keys: to sign several messages together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wrapping a private key for the way into a store: nobody but the holder of the RSA key can open it.
+"""Wraps a private key for its import into a store, so that only the owner of the store's RSA key can unwrap it.
 
 The scheme is CKM_RSA_AES_KEY_WRAP (PKCS#11 v2.40, section 2.1.21), which KMS calls RSA_AES_KEY_WRAP: an AES key made
 for this one use is encrypted with RSAES-OAEP (RFC 8017, section 7.1), and wraps the key's PKCS#8 with AES key wrap

@@ -1,4 +1,4 @@
-"""What only some stores can do: each ability is a class that such a store inherits beside ``KeyStore``."""
+"""Abilities of some stores: each is a class that such a store inherits besides ``KeyStore``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What gives access to the stores of a kind on this machine: a program that is kept from them gets none of it."""
+"""The variables, files and folders that give access to a kind of store: ``run`` hides them from its programs."""
 
 from __future__ import annotations
 

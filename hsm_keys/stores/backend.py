@@ -1,4 +1,4 @@
-"""What each kind of store offers: its options on the command line, how it is opened, its checks, its policies.
+"""The description of a kind of store: its options on the command line, how it is opened, its checks, its policies.
 
 A back-end is a package whose module ``backend`` has a ``Backend`` named ``BACKEND``, and one line in
 ``hsm_keys.stores``. ``--help`` reads these descriptions: nothing heavy is imported before a store is opened.

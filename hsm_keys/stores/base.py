@@ -1,4 +1,4 @@
-"""What every store of keys offers: the two classes that all else in this package works with."""
+"""``KeyStore`` and ``StoredKey``: the two classes that every store implements and that the whole package uses."""
 
 from __future__ import annotations
 

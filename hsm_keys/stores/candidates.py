@@ -1,4 +1,4 @@
-"""A store that a machine or its environment names, as it is proposed to somebody who sets up a first key."""
+"""A store that was found on this machine or in its variables, for ``init`` to propose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``doctor`` finds, one thing after the other: in stores, and around them."""
+"""The results of ``doctor``, one for each check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a key can be used now, in words that all stores share."""
+"""Whether a key can be used now; the same values for all stores."""
 
 from __future__ import annotations
 

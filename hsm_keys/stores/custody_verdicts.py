@@ -1,4 +1,4 @@
-"""What a store says of the custody of a private half, one fact after the other, each judged."""
+"""The facts about the custody of a private half, each with a verdict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way into a store for private halves that were made elsewhere."""
+"""Importing private halves that were made elsewhere into a store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What keys are called in a store, and what workflows add to a name while they have a key in hand."""
+"""Names of keys in a store, and the marks (``+next`` and the like) that workflows add to a name meanwhile."""
 
 from __future__ import annotations
 

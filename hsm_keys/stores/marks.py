@@ -1,4 +1,4 @@
-"""What a store's mark says of a key: whether it is ours, and what it is registered as."""
+"""The mark of a key in its store: whether the key is ours, and its API key id and environment."""
 
 from __future__ import annotations
 

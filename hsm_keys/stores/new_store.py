@@ -1,4 +1,4 @@
-"""Back-ends that can make a store for somebody who has none."""
+"""Back-ends that can make a new store."""
 
 from __future__ import annotations
 

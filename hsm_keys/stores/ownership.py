@@ -1,7 +1,7 @@
 """Which keys of a store are ours to change, and the errors for the others.
 
-A store may hold keys of other programs. One that isn't ours signs where an API key id is given, and is never ended,
-renamed or bound: only ``adopt`` makes it ours.
+A store may hold keys of other programs. A key that isn't ours signs if an API key id is given, and is never ended,
+renamed or bound; only ``adopt`` makes such a key ours.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Back-ends whose stores are ruled by policies: the least policy of each workflow, to be printed."""
+"""Back-ends with access policies, which can print the least policy that each workflow needs."""
 
 from __future__ import annotations
 

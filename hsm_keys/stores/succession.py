@@ -1,7 +1,7 @@
-"""What a key signs about the one that is to follow it under its name, in stores where others may move names.
+"""The statement that an old key signs about its successor, in stores where other users may change names.
 
-Whoever may write where a name leads could lead a running program to a key of his own. So a rotation has the old key
-sign a statement about the new public half; who holds the old public half can check it.
+Whoever may change which key a name means could make a running program sign with another key. So in a rotation the old
+key signs a statement about the new public half, and a program that has the old public half verifies it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""PKCS#11 URIs (RFC 7512): parsed strictly, written so that parsing gives the same again.
+"""PKCS#11 URIs (RFC 7512): parsed strictly, and written so that parsing them gives the same URI again.
 
-A URI chooses the token that signs for real money, so nothing in it is guessed or passed over: an attribute
-that isn't known is refused, also where RFC 7512 would let a vendor's extension be ignored (``toekn=prod``
-must not match any token).
+A URI chooses the token that signs for real money, so nothing in it is guessed or ignored: an unknown attribute
+is refused, even where RFC 7512 allows to ignore a vendor's extension (``toekn=prod`` must not match every token).
 """
 
 from __future__ import annotations

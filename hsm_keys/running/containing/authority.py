@@ -1,4 +1,4 @@
-"""A throwaway authority that vouches for Kalshi's hosts, to a contained program that is told to trust it."""
+"""A throwaway certificate authority for Kalshi's hosts, which a contained program is told to trust."""
 
 from __future__ import annotations
 

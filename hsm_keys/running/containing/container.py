@@ -1,4 +1,4 @@
-"""A contained program's surroundings, put together: files, namespaces, the bridge to the proxy."""
+"""Prepares a contained program's environment: files, namespaces, the bridge to the proxy."""
 
 from __future__ import annotations
 

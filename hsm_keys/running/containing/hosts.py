@@ -1,4 +1,4 @@
-"""Which hosts a contained program finds, and where each leads."""
+"""The hosts that a contained program can reach, and where each leads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Linux is asked for to contain a process; Python's ``os`` has none of it before 3.12, and mounts never."""
+"""System calls of Linux that contain a process: Python's ``os`` lacks them before 3.12, and always lacks mounts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bridge of a contained program: what it connects to on its own loopback goes to the proxy, or to an allowed host.
+"""The bridge of a contained program: its connections to its own loopback go to the proxy, or to an allowed host.
 
 Its sockets listen in the program's network namespace; the process that accepts there is outside.
 """

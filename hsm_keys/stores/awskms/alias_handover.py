@@ -1,4 +1,4 @@
-"""Aliases in a rotation: moved from one key to another, so that the name leads to a key at every instant."""
+"""Aliases in a rotation: moved from one key to another, so that the name means a key at every moment."""
 
 from __future__ import annotations
 

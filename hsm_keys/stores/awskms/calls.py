@@ -1,10 +1,10 @@
-"""Calls that are safe to repeat: a few attempts, over the Regions in order, inside one budget of time.
+"""Calls that are safe to repeat: a few attempts, over the Regions in order, within one budget of time.
 
-A signature has the budget that the store's URI names, two seconds by default: an order that comes late is worth
-nothing. Looking keys up and diagnosing has more: there somebody waits for the right answer.
+A signature has the budget that the store's URI names, two seconds by default, because an order that is late is
+worth nothing. Looking up keys and diagnosing have more, because there the right answer matters more than the time.
 
-The budget is kept through the timeouts of connections and answers. Two things outlast them, as in every program
-over botocore: the system's name resolution, and a server that sends its answer byte by byte.
+The timeouts of connections and answers keep the budget. As in every program that uses botocore, two things can take
+longer: the system's name resolution, and a server that sends its answer byte by byte.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Credentials that are renewed beside the signing path.
+"""Credentials that a background thread renews, so that no signature waits for it.
 
-botocore renews temporary credentials within the call that finds them old: that signature waits for all of it,
-and a renewal that fails surfaces there with its own exception. Here calls use a snapshot, and a thread keeps
-it fresh. Credentials without an expiry (a file, a program) are looked up again once AWS refuses them: whoever
-rotates a credentials file expects running programs to read it.
+botocore renews temporary credentials within the call that finds them old: that signature waits for the renewal,
+and fails with its exception. Here calls use a snapshot, and a thread renews it. Credentials without an expiry (a file,
+a program) are read again when AWS refuses them, because a running program is expected to read a replaced file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What KMS's metadata says about a key, and what that says about custody."""
+"""Facts about custody from KMS's metadata of a key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What AWS and KMS refuse with, one class a reason.
+"""Errors of AWS and KMS, one class for each reason.
 
 ::
 
@@ -7,7 +7,7 @@
     ├── AwsCredentialsError              missing, expired or wrong
     ├── AwsRegionError                   no Region, or an unknown one
     ├── AwsThrottledError                a quota of requests is used up
-    ├── AwsUnavailableError              KMS fails by itself (5xx)
+    ├── AwsUnavailableError              KMS itself failed (5xx)
     ├── KmsGarbledAnswerError            also a SigningError: an answer that is none
     ├── KmsKeyNotFoundError              also a KeyNotFoundError
     ├── KmsKeyStateError                 also a KeyUnusableError: the key can't be used now

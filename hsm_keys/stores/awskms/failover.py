@@ -1,4 +1,4 @@
-"""Which Region is asked first: the preferred one, unless it failed and hasn't been seen well since."""
+"""Which Region is asked first: the preferred one, unless it failed and hasn't answered since."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
 The mark of an import under way is that key itself: Origin EXTERNAL, with the tags of its name and of the environment
 that it comes from, and not yet with an API key id. KMS takes one material a key and never another, so nothing can be
-tried with it beforehand. A further tag says which run is to import it. Whoever takes the mark over writes that first,
-and then looks whether the material has come; whoever imports looks at the tag afterwards. So at least one of two runs
-sees the other one, and gives way.
+tried with it beforehand. Another tag says which run is to import it. A run that takes the mark over first writes this
+tag, and then checks whether the material has arrived; a run that imports reads the tag afterwards. So of two runs at
+least one sees the other, and gives way.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What botocore logs of KMS's answers: everything but signatures.
+"""Keeps signatures out of botocore's log.
 
-At the level DEBUG botocore writes each answer's body into the log. The body of a Sign call is a signature that Kalshi
-takes for some seconds, and logs are kept and sent away.
+At the level DEBUG botocore logs the body of each answer. The body of a Sign call is a signature that Kalshi
+accepts for some seconds, and logs are kept and sent to other places.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Why there are no AWS credentials: what botocore found wrong, and what its variables name that isn't there."""
+"""Why there are no AWS credentials: botocore's reason, and files that its variables name and that don't exist."""
 
 from __future__ import annotations
 

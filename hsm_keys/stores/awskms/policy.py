@@ -4,10 +4,10 @@ The actions are those of the KMS developer guide, "AWS KMS permissions". Sign is
 the message type that Kalshi's signatures use: a stolen signing role can't sign digests of its choice, nor
 certificates (RSASSA_PKCS1_V1_5), and can't reach a key under another alias.
 
-Each policy holds the caller to keys that carry the name as their tag, in all but looking, and that for signing to their
-alias too: whoever may give an alias or a tag to any key may then do with it what aliases and tags allow. A request that
-makes a key with tags counts them as the key's own (IAM User Guide, ``aws:ResourceTag``); a change of tags or aliases
-counts after up to five minutes (KMS developer guide, "ABAC for AWS KMS").
+Except for reading, each policy allows only keys that have the name as their tag; the policy for signing also wants
+their alias. Otherwise somebody who may give any key an alias or a tag could do with the key whatever aliases and tags
+allow. For a request that makes a key with tags, these tags are the key's own (IAM User Guide, ``aws:ResourceTag``). A
+change of tags or aliases takes effect after up to five minutes (KMS developer guide, "ABAC for AWS KMS").
 """
 
 from __future__ import annotations

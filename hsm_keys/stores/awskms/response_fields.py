@@ -1,4 +1,4 @@
-"""Fields of KMS's responses: one that is missing, or of another type, is an error of its own."""
+"""Reads fields of KMS's responses; a field that is missing or has another type raises an error that says so."""
 
 from __future__ import annotations
 

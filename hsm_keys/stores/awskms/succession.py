@@ -1,8 +1,8 @@
-"""Which key may follow another under its name: one that the old key has vouched for.
+"""Which key may follow another under its name: a key about which the old key signed a statement.
 
-An alias can be pointed to any key by whoever may write aliases, and a running program would sign with that key from
-then on. So a rotation has the old key sign a statement about the new public half, and keeps the signature in the new
-key's tags. Who holds the old public half can check it there; tags and aliases alone convince nobody.
+Whoever may write aliases can point an alias to any key, and a running program would sign with that key from
+then on. So in a rotation the old key signs a statement about the new public half, and the new key's tags hold the
+signature. A program that has the old public half verifies it; tags and aliases alone aren't enough.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Signing in a process of its own: a busy thread of the program delays each signature once, and not several times.
+"""Signing in a process of its own: a busy thread of the program delays each signature once instead of several times.
 
-It is a store like any other for signing. The process that opens it starts the signer, and the signer ends with it;
-threads and forked children share its one login and its pool of sessions.
+For signing it is a store like any other. The process that opens the store starts the signer process, which ends with
+it. Threads and forked children share the signer's login and its pool of sessions.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One connection to the signer: a request and its answer, with one wait for the GIL.
 
-That is the one after ``recv``. ``send`` gives the GIL up too, but takes no time: keeping it there (ctypes.PyDLL)
-brought nothing beside a busy thread at a switch interval of 5 ms, and cost a tenth of the rate at 0.1 ms.
+The wait is after ``recv``. ``send`` releases the GIL too, but takes no time: keeping the GIL there (ctypes.PyDLL)
+gained nothing beside a busy thread at a switch interval of 5 ms, and cost a tenth of the rate at 0.1 ms.
 """
 
 from __future__ import annotations

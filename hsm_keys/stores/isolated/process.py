@@ -1,7 +1,7 @@
 """The signer's process: started, started again after a crash, never after a refused PIN, and ended with its owner.
 
-The process that opens the store owns the signer, and its forked children use the same one. Whoever finds it gone
-starts the next, and owns that one: so there is one login, whichever of them asks first.
+The process that opens the store owns the signer, and its forked children use the same signer. The first process that
+finds the signer gone starts the next one and owns it, so there is only one login.
 """
 
 from __future__ import annotations

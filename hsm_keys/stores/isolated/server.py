@@ -1,4 +1,4 @@
-"""What the signer's process does: open the store, sign for its user's processes, and end with its owner."""
+"""The signer process: opens the store, signs for its user's processes, and ends with its owner."""
 
 from __future__ import annotations
 

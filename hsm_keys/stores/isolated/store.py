@@ -1,4 +1,4 @@
-"""A store whose private halves another process signs with: keys to sign with, and nothing that changes them."""
+"""A store for which another process signs. Its keys can sign; nothing changes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes over the signer's sockets: small frames, and errors told by their code. Nothing is ever unpickled."""
+"""The protocol of the signer's sockets: small frames, with errors sent as their code. Nothing is unpickled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading attributes of objects, tolerantly: modules leave some out, and what they do say is their word, not proof."""
+"""Reads attributes of objects. Modules may leave some out, and the values that they give aren't proof."""
 
 from __future__ import annotations
 

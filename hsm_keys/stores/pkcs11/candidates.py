@@ -1,4 +1,4 @@
-"""The tokens of this machine, as they are proposed to somebody who sets up a first key."""
+"""The tokens of this machine, for ``init`` to propose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a token says of itself, judged without a login: module, PIN, mechanisms, and whether a login may be tried."""
+"""Checks of a token without a login: module, PIN, mechanisms, and whether a login may be tried."""
 
 from __future__ import annotations
 

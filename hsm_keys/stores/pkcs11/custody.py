@@ -1,8 +1,8 @@
-"""What speaks for custody of a private object: what the token says, and what was tried against it.
+"""Evidence for custody of a private object: its attributes, and tries to read it.
 
-Attributes are the module's word, not proof. So the private half is asked for, a copy of it that may be taken out is
-asked for, and the token is asked to wrap it, under a key that lives for that moment only; whatever comes out of these
-is dropped at once.
+Attributes alone are no proof, since a module may report anything. So the private half is requested, an extractable copy
+of it is requested, and the token is asked to wrap it with a key that is made for this test only. If any of this
+succeeds, the result is dropped at once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A look at a token by a process that was started for it: it sees what other programs have made meanwhile, all of it.
+"""Lists a token's objects in a new process, which sees everything that other programs have made meanwhile.
 
-SoftHSM 2.6.1 notices what another process made by a counter in the token's folder. A process that makes an object
-itself sets its own count to the new one, and so may pass over what others made just before: it finds that only when
-something else changes. A process that has just begun reads the whole folder.
+SoftHSM 2.6.1 notices objects of other processes by a counter in the token's folder. A process that makes an object
+itself takes over the new count, and so may miss objects that others made just before, until something else changes. A
+new process reads the whole folder.
 
 The new process runs ``look.py``.
 """

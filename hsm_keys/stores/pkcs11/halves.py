@@ -1,8 +1,8 @@
 """Public halves as a token holds them, and the proof that one belongs to a private key.
 
-A label and a CKA_ID prove nothing: two pairs can have the same, and whoever may write public objects can put another
-one in the place of the right one. What belongs together is told by the key: an RSA private object says its modulus,
-and for Ed25519 a random text is signed, and the signature verified with each public half that could be the right one.
+A label and a CKA_ID prove nothing: two pairs can have the same, and whoever may write public objects can replace
+the right one. So the key itself tells which public half belongs to it: an RSA private object has its modulus; for
+Ed25519 a random text is signed, and the signature is verified with each public half that could be the right one.
 """
 
 from __future__ import annotations

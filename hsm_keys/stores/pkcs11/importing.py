@@ -1,12 +1,13 @@
 """Putting a private key that was made elsewhere into a token: sensitive, not extractable, for signing alone.
 
-The mark of an import under way is a throwaway pair under the label ``NAME+importing``, imported in the same way. It
-shows that the token takes such keys before anybody relies on it. A mark is removed with its public object first, so
-that a private one alone is still a mark. Each run makes a throwaway pair of its own. Whoever takes the mark over puts
-its own in the place of the other one, and then looks whether the key has come; whoever imports the key looks at the
-mark afterwards. So at least one of two runs sees the other one, and gives way. What it has put in is ``NAME+ending``
-until it has gone: `revoke` ends it where the run couldn't. Where the run was killed before it gave way, CKA_ID tells
-the two apart: it is the usual one only after the run that put it in has looked, or another one has gone on with it.
+The mark of an import under way is a throwaway pair with the label ``NAME+importing``, imported in the same way. It
+shows beforehand that the token takes such keys. When a mark is removed, its public object goes first, so that a private
+object alone is still a mark. Each run makes a throwaway pair of its own. A run that takes the mark over replaces the
+other run's pair by its own, and then checks whether the key has arrived; a run that imports the key looks at the mark
+afterwards. So of two runs at least one sees the other, and gives way. The key that it imported is named ``NAME+ending``
+until it is removed: `revoke` removes it if the run couldn't. If the run was killed before it gave way, CKA_ID tells
+the two keys apart: a key gets the usual CKA_ID only after its run has looked at the mark, or after another run has
+continued with it.
 """
 
 from __future__ import annotations

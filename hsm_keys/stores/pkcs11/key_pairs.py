@@ -1,4 +1,4 @@
-"""Making and destroying key pairs: the template that every module took, and no half pair left behind."""
+"""Makes and destroys key pairs, with a template that every tried module accepted, and without leaving half a pair."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logging in: once a token and process, never twice with a PIN that was refused.
+"""Logging in: once for each token and process, and never twice with a PIN that was refused.
 
 Login belongs to the process and the token (PKCS#11 v2.40, section 5.6), and ends with the process's last session. So
 one session holds it, shared by all stores of the process that use the token.

@@ -1,7 +1,7 @@
-"""What a process does that was started to look at a token; ``fresh_process`` starts it.
+"""The program of the process that ``fresh_process`` starts to look at a token.
 
-It is a program by itself, with as little of the standard library as it needs: python-pkcs11 would be most of what the
-look costs, and ``typing``, ``contextlib`` and ``subprocess`` half of the rest.
+It imports as little as it can, because imports are most of its time: python-pkcs11 would take most of it, and
+``typing``, ``contextlib`` and ``subprocess`` half of the rest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Making a pair under a name that others may be making too: no token refuses a second key of a label.
+"""Makes a pair under a name that another run may be using too: no token refuses a second key with the same label.
 
-Whoever sees two keys of a label gives way. Of two makers, the later one sees both pairs when it looks after making
-its own, so at most one goes on; if both see both, neither does, and the next run finds the name free.
+A run that sees two keys with its label gives way. Of two runs, the later one sees both pairs when it looks after making
+its own, so at most one continues. If both see both pairs, neither continues, and the next run finds the name free.
 """
 
 from __future__ import annotations

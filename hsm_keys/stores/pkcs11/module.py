@@ -1,7 +1,8 @@
-"""PKCS#11 modules in use: one object a process and module, with what all its users share.
+"""PKCS#11 modules in use: one object for each module in a process, with what all its users share.
 
-A module has one C_Initialize and one C_Finalize for all code of the process. So it is finalised when the last store is
-closed, or the program ends, but only if nobody else has a session: a login that we leave to others shows that.
+C_Initialize and C_Finalize are for all code of the process. So a module is finalised when the last store is
+closed, or when the program ends, but only if no other code has a session. Other code has one if the token is still
+logged in after all our sessions were closed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A token's objects: found, read, and private and public ones paired by their key.
 
-A token is shared: any object may be another program's, and any may be broken. So nothing is taken for a half of a
-key by its label or CKA_ID, and an object that can't be read is passed over.
+A token is shared: any object may be another program's, and any may be broken. So label and CKA_ID don't decide which
+objects are the halves of a key, and an object that can't be read is skipped.
 """
 
 from __future__ import annotations

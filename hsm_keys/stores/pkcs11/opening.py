@@ -1,4 +1,4 @@
-"""Opening a token: its module loaded, the token found, a login. Again after a fork, and when the module is back."""
+"""Opens a token: loads its module, finds the token, logs in; again after a fork and after the module was restarted."""
 
 from __future__ import annotations
 

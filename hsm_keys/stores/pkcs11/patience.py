@@ -1,4 +1,4 @@
-"""Waiting for threads that are inside a module: never for ever, as a call into one may never return."""
+"""Waits for threads that are inside a module, with a time limit, because a call into a module may never return."""
 
 from __future__ import annotations
 

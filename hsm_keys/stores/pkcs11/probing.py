@@ -1,4 +1,4 @@
-"""Looking at a module and a token without logging in: nothing here can cost a try of the PIN."""
+"""Looks at a module and a token without a login, so that no try of the PIN is risked."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The names of a token's keys as it shows them without a login: no PIN is asked for, and none is spent.
+"""The names of a token's keys that it shows without a login: no PIN is asked for, and no try of it is risked.
 
-They are what public objects say of themselves, and whoever reaches the token may write those. So they are good enough
-to be proposed to somebody who types, and prove nothing.
+They are labels of public objects, which somebody without the PIN may be able to write. So shell completion may propose
+them, but they prove nothing.
 """
 
 from __future__ import annotations

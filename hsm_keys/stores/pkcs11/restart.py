@@ -1,7 +1,8 @@
-"""Bringing a module back whose back-end went away: its daemon killed, its socket gone, its token directory moved.
+"""Restarts a module whose back-end went away: its daemon was killed, its socket is gone, its token directory moved.
 
-One recipe brought back every module that was tried, in the same process: finalise, initialise, find the token, log
-in, find the key again. Nothing less worked everywhere. The first two are done here, for all who use the module.
+These steps brought back every module that was tried, in the same process: finalise, initialise, find the token, log
+in, find the key again. Fewer steps didn't work with all of them. The first two are done here, for all users of the
+module.
 """
 
 from __future__ import annotations

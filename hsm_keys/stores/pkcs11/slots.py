@@ -1,4 +1,4 @@
-"""Slots of which some don't answer: python-pkcs11 gives none at all then."""
+"""Lists slots even if some don't answer: python-pkcs11 would give none at all then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SoftHSM's configuration: where it is read, whether this user can make tokens by it, and one of the user's own.
+"""SoftHSM's configuration: which file is read, whether this user can make tokens with it, and a new one for the user.
 
 SoftHSM 2 reads ``SOFTHSM2_CONF``, else ``~/.config/softhsm2/softhsm2.conf``, else the system's, whose folder of tokens
 is root's and the group softhsm's on most distributions.

@@ -1,8 +1,8 @@
-"""A token in SoftHSM for somebody who has none, with its PIN in a file of this user's or in somebody's head.
+"""Makes a token in SoftHSM for ``init``; its user PIN is kept in a file of this user's, or typed each time.
 
-Killed anywhere, the next run goes on: ``making-LABEL.json`` in the folder of the profiles has, until the profile is
-written, the PIN of the security officer and where the user PIN is. Then the former is kept nowhere: whoever has it
-could set a new user PIN.
+If a run is killed anywhere, the next run continues: until the profile is written, ``making-LABEL.json`` in the folder
+of the profiles has the security officer's PIN and the place of the user PIN. Afterwards the security officer's PIN is
+kept nowhere, because whoever has it could set a new user PIN.
 """
 
 from __future__ import annotations

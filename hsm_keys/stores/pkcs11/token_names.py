@@ -1,4 +1,4 @@
-"""What a token is called: its label and serial number (CK_TOKEN_INFO), and what people call it."""
+"""Names of a token: its label and serial number (CK_TOKEN_INFO), and the words that name it in messages."""
 
 from __future__ import annotations
 

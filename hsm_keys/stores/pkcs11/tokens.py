@@ -1,7 +1,7 @@
-"""Which token: by URI, label, serial or slot. More than one match is an error that lists them.
+"""Finds a token by URI, label, serial or slot. More than one match is an error that lists the tokens.
 
-A token is named by label and serial, since slot ids change when tokens come and go. Where another one has the same,
-model and manufacturer are named too, and where those are the same as well, the slot.
+A token is named by label and serial, since slot ids change when tokens are added or removed. If another token has the
+same, model and manufacturer are named too, and if those are the same as well, the slot.
 """
 
 from __future__ import annotations

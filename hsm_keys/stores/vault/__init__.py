@@ -1,4 +1,4 @@
-"""Keys in the Transit engine of OpenBao or HashiCorp Vault, with what belongs to them in a KV v2 entry.
+"""Keys in the Transit engine of OpenBao or HashiCorp Vault, with their names and API key ids in a KV v2 entry.
 
 httpx2 is imported when a store is opened, not before.
 """

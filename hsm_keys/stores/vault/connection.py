@@ -1,10 +1,10 @@
-"""The process's connections to the servers of one store: one budget over all of them, and one token.
+"""The process's connections to the servers of one store: one budget of time for all of them, and one token.
 
-A signature has two seconds for all attempts together: an order that comes late is worth nothing. Looking and changing
-has more. Servers are tried in order; one that answers keeps its place in front until it fails.
+A signature has two seconds for all attempts together, because an order that is late is worth nothing. Reading and
+changing have more. Servers are tried in order; a server that answered is asked first until it fails.
 
-The budget is kept through the timeouts of connections and answers. Two things outlast them: the system's name
-resolution, and a server that sends its answer byte by byte.
+The timeouts of connections and answers keep the budget. Two things can take longer: the system's name resolution, and
+a server that sends its answer byte by byte.
 """
 
 from __future__ import annotations

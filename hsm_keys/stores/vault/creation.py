@@ -1,9 +1,9 @@
-"""Making keys, and clearing away what runs that were killed have left.
+"""Makes keys, and removes what killed runs have left.
 
-First the entry names the Transit key that is to come, then that is made, then the entry gives it the name. So a run
-that is killed leaves nothing that the next one doesn't find, and of two runs at once one gives way. What is cleared
-away before its Transit key has come keeps a record, under a label that no key has: the request may arrive later, and
-then the next command on that name deletes the key.
+First the entry names the Transit key that is to be made, then the Transit key is made, then the entry gives it the
+name. So the next run finds everything that a killed run has left, and of two runs at the same time one gives way. If
+a leftover is removed before its Transit key arrived, a record of it stays, under a label that no key has: the request
+may arrive later, and then the next command for that name deletes the Transit key.
 """
 
 from __future__ import annotations

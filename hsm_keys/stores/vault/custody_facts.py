@@ -1,8 +1,8 @@
-"""What the engine says of a key and what the token may do, and what that says about custody.
+"""Facts about custody: the engine's settings of a key, and what the current token may do with it.
 
-The engine keeps a private half in as long as nobody switches ``exportable`` or ``allow_plaintext_backup`` on. Neither
-can be switched off again, and either can be switched on later by whoever may write the key's configuration. So custody
-here is as strong as the policies of the server, and that is said of every key.
+The engine doesn't give a private half out as long as ``exportable`` and ``allow_plaintext_backup`` are off. Whoever may
+write the key's configuration can switch them on later, and they can't be switched off again. So custody here is as
+strong as the server's policies, and the report says so for every key.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What ``doctor`` looks at in OpenBao and Vault: the servers, the token, and what it may sign with."""
+"""The checks of ``doctor`` for OpenBao and Vault: the servers, the token, and the keys that it may sign with."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What belongs to the keys of a name: one KV v2 entry, changed by check-and-set.
+"""The metadata of the keys of a name: one KV v2 entry, changed by check-and-set.
 
 A key in the Transit engine holds no metadata, and can't be renamed. So the entry ``hsm-keys/NAME`` says which Transit
-key has which label (NAME, and NAME+next and the like while a workflow has it in hand), the API key id and environment
-of each, and what a workflow has begun with it. As all labels of a name are in one entry, and a change is refused where
-somebody else has changed it since, a rotation hands the name over in one step::
+key has which label (NAME, and during a workflow NAME+next and the like), the API key id and environment of each, and
+which workflow was begun with it. All labels of a name are in one entry, and a change is refused if somebody else has
+changed the entry since. So a rotation changes the name's key in one step::
 
     {"keys": {"prod": {"transit_key": "hsm-keys-prod_-3f2a...", "version": 1, "api_key_id": "...",
                        "environment": "demo"}}}

@@ -1,4 +1,4 @@
-"""What OpenBao or Vault refuses with, one class a reason.
+"""Errors of OpenBao and Vault, one class for each reason.
 
 ::
 

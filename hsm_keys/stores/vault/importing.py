@@ -1,9 +1,9 @@
 """Putting a private key that was made elsewhere into the engine: first a record in the entry, then the key, wrapped.
 
 The mark of an import under way is the record in the phase ``importing``, with the environment that the key comes from.
-Each run writes a Transit key's name of its own into it, and binds by check-and-set what it has imported: so where a
-second run takes the mark over, either that is refused, or the first run's key doesn't count, and goes. Until it has
-gone, the entry names it ``NAME+ending``: `revoke` ends it where the run that put it in couldn't.
+Each run writes the name of its own Transit key into it, and binds the imported key by check-and-set: so if a
+second run takes the mark over, either that is refused, or the first run's key isn't bound and is removed. Until it is
+removed, the entry names it ``NAME+ending``: `revoke` removes it if the run that imported it couldn't.
 The key is wrapped with RSA_AES_KEY_WRAP (``signing/wrapping.py``) for the engine's own wrapping key.
 """
 

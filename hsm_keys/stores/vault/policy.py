@@ -1,13 +1,14 @@
 """Least privilege for each workflow: a policy with the paths that it calls and no other, as HCL.
 
-``bao policy write NAME -`` and ``vault policy write NAME -`` take it as it is. A policy is held to the keys of one
-name: their Transit keys begin as those of no other name (``entries.prefix_of``), and all labels share one KV entry.
+``bao policy write NAME -`` and ``vault policy write NAME -`` take it as it is. A policy allows only the keys of one
+name: the prefix of their Transit keys belongs to no other name (``entries.prefix_of``), and all labels share one KV
+entry.
 
-No policy lets a private half out: none allows the paths ``export`` and ``backup``, nor the parameter ``exportable``. To
-make a key is an ``update`` for the server, as it is to write its configuration, so both are told apart by parameters
-alone: ``deletion_allowed`` is for those who delete. A policy can't tell a key that a rotation has retired from the one
-that has the name: whoever may rotate may delete both. Whoever may make keys may also give one a new version, which
-changes nothing: an entry names the version that is the pair.
+No policy gives a private half out: none allows the paths ``export`` and ``backup``, nor the parameter ``exportable``.
+For the server, making a key and writing its configuration are both an ``update``, so only parameters tell them apart:
+``deletion_allowed`` is only in the policies that delete. A policy can't tell a key that a rotation has retired from the
+key that has the name: whoever may rotate may delete both. Whoever may make keys may also give a key a new version,
+which has no effect: the entry names the version to use.
 """
 
 from __future__ import annotations

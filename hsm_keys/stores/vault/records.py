@@ -1,4 +1,4 @@
-"""What an entry says of each key, and the changes that workflows make to it. Nothing is sent here."""
+"""The record of each key in an entry, and the changes that workflows make to it. Nothing is sent here."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The token, kept alive beside the signing path.
+"""The token of Vault, which a background thread renews, so that no signature waits for it.
 
-A thread that begins with the first signature renews a token that can be renewed when two thirds of its time are over,
-and reads the file anew where an agent may have written another one. A token that the server refuses is read again
-within the call, too: whoever rotates the file expects running programs to read it.
+The thread starts with the first signature. It renews a renewable token when two thirds of its lifetime have passed,
+and reads the file again, since an agent may have written another token. If the server refuses a token, the file is read
+again within the call, too, because a running program is expected to read a replaced file.
 """
 
 from __future__ import annotations
