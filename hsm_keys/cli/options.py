@@ -30,6 +30,7 @@ __all__ = [
     "given_options",
     "key_name",
     "new_key_options",
+    "output_option",
     "policy_options",
     "rights_options",
     "secret_files",
@@ -147,12 +148,19 @@ _help_store = click.option(
 )
 
 
+def _output(*choices: str) -> Callable[[_F], _F]:
+    return _shared("--output", cls=click.Option, type=click.Choice(choices), help="How to print the result.")
+
+
+output_option = _output("table", "json")
+"""Adds ``--output`` alone, for commands that need neither a store nor Kalshi."""
+
+
 def shared_options(*outputs: str) -> Callable[[_F], _F]:
     """Return what adds the store and environment options to a command, and ``--output`` with these choices."""
 
     def add(function: _F) -> _F:
-        output = _shared("--output", cls=click.Option, type=click.Choice(outputs), help="How to print the result.")
-        for option in reversed((*_SHARED, output, _verbose, _help_store)):
+        for option in reversed((*_SHARED, _output(*outputs), _verbose, _help_store)):
             function = option(function)
         return function
 

@@ -6,14 +6,18 @@ import re
 import shutil
 import sys
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 import click
 
 from hsm_keys.cli.commands import command
-from hsm_keys.cli.options import key_name
-from hsm_keys.cli.output import print_line
+from hsm_keys.cli.options import key_name, output_option
+from hsm_keys.cli.output import print_json, print_line
 from hsm_keys.errors import UsageError
 from hsm_keys.stores import backend_of
+
+if TYPE_CHECKING:
+    from hsm_keys.cli.settings import Settings
 
 __all__ = ["install"]
 
@@ -28,7 +32,9 @@ _HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108
 @click.option("--store", metavar="URI", help="The URI of the service's store, without a PIN.")
 @click.option("--systemd", is_flag=True, required=True, help="For a machine with systemd.")
 @click.option("--print", "prints", is_flag=True, required=True, help="Print the script, for you to read and to run.")
-def install(*, name: str, store: str | None, systemd: bool, prints: bool) -> None:  # noqa: ARG001 - both have to be given
+@output_option
+@click.pass_obj
+def install(settings: Settings, /, *, name: str, store: str | None, **_given: bool) -> None:
     """Print a script that sets the proxy up: user, PIN (typed without echo), policy, socket and service.
 
     Read the script, then run it as root: sudo sh install.sh. It doesn't change files that exist already.
@@ -61,7 +67,11 @@ def install(*, name: str, store: str | None, systemd: bool, prints: bool) -> Non
         "SOCKET": _text("hsm-keys-proxy@.socket"),
         "SERVICE": _text("hsm-keys-proxy@.service").replace("/opt/hsm-keys/bin/hsm-keys", program),
     }
-    click.echo(re.sub(r"@([A-Z]+)@", lambda match: parts[match[1]], _text("install.sh")))
+    script = re.sub(r"@([A-Z]+)@", lambda match: parts[match[1]], _text("install.sh"))
+    if settings.as_json:
+        print_json({"script": script})
+    else:
+        click.echo(script)
 
 
 def _text(name: str) -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from hsm_keys.cli.commands import command
 from hsm_keys.cli.extras import import_extra
+from hsm_keys.cli.options import output_option
+from hsm_keys.cli.output import print_json
+
+if TYPE_CHECKING:
+    from hsm_keys.cli.settings import Settings
 
 __all__ = ["DEFAULT_PORT", "sandbox"]
 
@@ -46,8 +51,17 @@ DEFAULT_PORT: Final = 8960
     help="A fault to make: 'METHOD PATH:ACTION[=NUMBER][:TIMES]', where ACTION is drop-before, drop-after, "
     "truncate, status=CODE or latency=MS. Also over POST /_sandbox/faults while it runs.",
 )
+@output_option
+@click.pass_obj
 def sandbox(
-    *, port: int, ws_port: int | None, only_list: bool, tier: str, key_type: str, faults: tuple[str, ...]
+    settings: Settings,
+    *,
+    port: int,
+    ws_port: int | None,
+    only_list: bool,
+    tier: str,
+    key_type: str,
+    faults: tuple[str, ...],
 ) -> None:
     """Run a strict stand-in for Kalshi on loopback, until Ctrl-C.
 
@@ -56,13 +70,27 @@ def sandbox(
     data is forgotten when the sandbox stops.
     """
     if only_list:
-        from hsm_keys.sandbox.routes import SERVED
-
-        for operation in SERVED:
-            click.echo(f"{operation.method:6} {operation.route}" + (" (410: gone)" if operation.instead else ""))
+        _list(settings)
         return
     if ws_port is None:
         ws_port = port + 1 if port else 0
-    import_extra("sandbox", "hsm_keys.sandbox").run_forever(
-        port=port, ws_port=ws_port, tier=tier, key_type=key_type, faults=faults, report=click.echo
-    )
+    package = import_extra("sandbox", "hsm_keys.sandbox")
+
+    def report(variables: dict[str, str]) -> None:
+        if settings.as_json:
+            print_json(variables)
+        else:
+            click.echo(package.export_lines(variables))
+
+    package.run_forever(port=port, ws_port=ws_port, tier=tier, key_type=key_type, faults=faults, report=report)
+
+
+def _list(settings: Settings) -> None:
+    from hsm_keys.sandbox.routes import SERVED
+
+    if settings.as_json:
+        served = [{"method": each.method, "path": each.route, "gone": bool(each.instead)} for each in SERVED]
+        print_json({"operations": served})
+        return
+    for operation in SERVED:
+        click.echo(f"{operation.method:6} {operation.route}" + (" (410: gone)" if operation.instead else ""))

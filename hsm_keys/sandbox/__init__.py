@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from hsm_keys.sandbox.faults import Fault, FaultKind, Faults, parse_fault
 from hsm_keys.sandbox.recording import RecordedRequest
-from hsm_keys.sandbox.run import run_forever
+from hsm_keys.sandbox.run import export_lines, run_forever
 from hsm_keys.sandbox.server import SandboxServer
 from hsm_keys.sandbox.state import SandboxKey, SandboxState
 
@@ -21,6 +21,7 @@ __all__ = [
     "SandboxKey",
     "SandboxServer",
     "SandboxState",
+    "export_lines",
     "parse_fault",
     "run_forever",
 ]

@@ -15,13 +15,13 @@ from hsm_keys.sandbox.faults import parse_fault
 from hsm_keys.sandbox.server import SandboxServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = ["run_forever"]
+__all__ = ["export_lines", "run_forever"]
 
 
 def run_forever(
-    report: Callable[[str], None],
+    report: Callable[[dict[str, str]], None],
     *,
     port: int = 0,
     ws_port: int = 0,
@@ -34,8 +34,8 @@ def run_forever(
     The bootstrap key lies in a fresh temporary folder (0700) as a file (0600); both go when it stops.
 
     Args:
-        report: Takes the ``export`` lines, one by one, as soon as the sandbox answers. Must not hold them back
-            in a buffer.
+        report: Takes the variables that lead to it, as soon as the sandbox answers. Must not hold them back in a
+            buffer.
         port: The TCP port of the REST API; 0 takes a free one.
         ws_port: The TCP port of the WebSockets; 0 takes a free one.
         tier: ``premier`` or ``basic``.
@@ -51,14 +51,20 @@ def run_forever(
     with _told_to_stop() as stop, tempfile.TemporaryDirectory(prefix="hsm-keys-sandbox-") as folder, sandbox:
         pem = Path(folder) / "bootstrap.pem"
         write_whole(pem, sandbox.bootstrap_pem)
-        for name, value in {
-            "KALSHI_API_BASE_URL": sandbox.base_url,
-            "KALSHI_WS_URL": sandbox.ws_url,
-            "KALSHI_KEY_ID": sandbox.bootstrap_key_id,
-            "KALSHI_PRIVATE_KEY_PATH": str(pem),
-        }.items():
-            report(f"export {name}={shlex.quote(value)}")
+        report(
+            {
+                "KALSHI_API_BASE_URL": sandbox.base_url,
+                "KALSHI_WS_URL": sandbox.ws_url,
+                "KALSHI_KEY_ID": sandbox.bootstrap_key_id,
+                "KALSHI_PRIVATE_KEY_PATH": str(pem),
+            }
+        )
         stop.wait()
+
+
+def export_lines(variables: Mapping[str, str]) -> str:
+    """Return the lines that set variables in a shell."""
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,8 @@ from hsm_keys.cli import proxy
 from hsm_keys.cli.output import _encodable, _visible, fail
 from hsm_keys.signing.algorithms import public_key_pem
 from hsm_keys.values import encodable
-from tests.support.cli import run_cli
+from tests.support.canaries import commands
+from tests.support.cli import run_cli, run_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,3 +90,29 @@ def test_a_log_that_cannot_be_written_stops_no_proxy(
     monkeypatch.setattr(click, "echo", full)
     report("warning: Kalshi cancelled all orders")
     assert len(tried) == 1
+
+
+def test_every_command_can_answer_in_json() -> None:
+    """A group has none of its own, and the help is for people."""
+    for words, command in commands():
+        if words != ("help",) and (not isinstance(command, click.Group) or command.invoke_without_command):
+            options = {name for param in command.params for name in param.opts}
+            assert "--output" in options, words
+
+
+@pytest.mark.program
+def test_the_sandbox_says_its_variables_in_json() -> None:
+    command = [sys.executable, "-m", "hsm_keys", "--output", "json", "sandbox", "--port", "0", "--key-type", "ed25519"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sandbox:
+        assert sandbox.stdout is not None
+        text = "".join(iter(sandbox.stdout.readline, "}\n")) + "}"
+        sandbox.terminate()
+    said = json.loads(text)
+    assert set(said) == {"KALSHI_API_BASE_URL", "KALSHI_WS_URL", "KALSHI_KEY_ID", "KALSHI_PRIVATE_KEY_PATH"}
+
+
+def test_what_the_sandbox_serves_and_a_script_are_objects_too() -> None:
+    served = run_json("sandbox", "--list")["operations"]
+    assert {"method": "GET", "path": "/trade-api/v2/api_keys", "gone": False} in served
+    assert {"method": "POST", "path": "/trade-api/v2/portfolio/orders", "gone": True} in served
+    assert run_json("proxy", "install", "prod", "--systemd", "--print")["script"].startswith("# Sets a signing proxy")

@@ -24,10 +24,17 @@ if TYPE_CHECKING:
 NAMES = ["KALSHI_API_BASE_URL", "KALSHI_KEY_ID", "KALSHI_PRIVATE_KEY_PATH", "KALSHI_WS_URL"]
 
 
+def _never(variables: dict[str, str]) -> None:
+    pytest.fail(f"{variables} came")
+
+
 @contextmanager
 def program(folder: Path, **arguments: Any) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """Run it in a process of its own; give that and what it exported."""
-    script = f"from hsm_keys.sandbox import run_forever; run_forever(lambda l: print(l, flush=True), **{arguments!r})"
+    script = f"""
+from hsm_keys.sandbox import export_lines, run_forever
+run_forever(lambda variables: print(export_lines(variables), flush=True), **{arguments!r})
+"""
     environment = {**os.environ, "TMPDIR": str(folder)}
     with subprocess.Popen(
         [sys.executable, "-W", "error", "-c", script],
@@ -100,7 +107,7 @@ def test_bad_arguments_are_said_before_anything_is_written(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(UsageError):
-        run_forever(pytest.fail, **arguments)
+        run_forever(_never, **arguments)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -109,7 +116,7 @@ def test_a_port_in_use_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     with SandboxServer(key_type="ed25519") as first:
         with pytest.raises(UsageError, match="can't be had"):
-            run_forever(pytest.fail, key_type="ed25519", port=port_of(first))
+            run_forever(_never, key_type="ed25519", port=port_of(first))
         assert send(first, "GET", BALANCE, {}).status == 401
     assert list(tmp_path.iterdir()) == []
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
@@ -118,7 +125,7 @@ def test_a_port_in_use_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest
 def test_it_ends_well_when_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
-    def broken_pipe(_: str) -> None:
+    def broken_pipe(_: dict[str, str]) -> None:
         assert [entry.name for entry in next(tmp_path.iterdir()).iterdir()] == ["bootstrap.pem"]
         raise BrokenPipeError
 
