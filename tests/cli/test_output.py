@@ -105,9 +105,10 @@ def test_the_sandbox_says_its_variables_in_json() -> None:
     command = [sys.executable, "-m", "hsm_keys", "--output", "json", "sandbox", "--port", "0", "--key-type", "ed25519"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sandbox:
         assert sandbox.stdout is not None
-        text = "".join(iter(sandbox.stdout.readline, "}\n")) + "}"
+        lines = [sandbox.stdout.readline() for _ in range(6)]
         sandbox.terminate()
-    said = json.loads(text)
+        lines.append(sandbox.stdout.read())
+    said = json.loads("".join(lines))
     assert set(said) == {"KALSHI_API_BASE_URL", "KALSHI_WS_URL", "KALSHI_KEY_ID", "KALSHI_PRIVATE_KEY_PATH"}
 
 
