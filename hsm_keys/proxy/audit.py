@@ -328,13 +328,9 @@ class SpelledMembers(dict[str, "str | int | None"]):
 
     __slots__ = ("text",)
 
-    def __init__(self, members: Members, text: str = "") -> None:
+    def __init__(self, members: Members) -> None:
         super().__init__(members)
-        self.text = text or _spelled(members)
-
-    def and_these(self, more: Members) -> SpelledMembers:
-        """Return these members, and further ones behind them."""
-        return SpelledMembers({**self, **more}, self.text + _spelled(more))
+        self.text = _spelled(members)
 
 
 def _spelled(members: Members) -> str:

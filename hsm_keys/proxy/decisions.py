@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from hsm_keys.proxy.audit import AuditError, SpelledMembers
 from hsm_keys.proxy.limits import MinuteCap
@@ -31,7 +31,8 @@ _STRANGERS_A_MINUTE: Final = 120
 _OMITTED_EVERY_S: Final = 60.0
 _LONGEST_PATH: Final = 2000
 
-_HANDED_OUT: Final = {"sent_by": "client"}
+_Further: TypeAlias = "tuple[tuple[str, str | int | None], ...]"
+_HANDED_OUT: Final[_Further] = (("sent_by", "client"),)
 """What a line says besides of a request whose headers were asked for."""
 
 _log: Final = logging.getLogger(__name__)
@@ -167,10 +168,12 @@ class DecisionLog:
         who = (caller.client, caller.uid, caller.pid) if caller else (None, None, None)
         method = subject.method if subject else request.method
         path = subject.path if subject else request.raw_path.partition("?")[0]
-        is_handed_out = subject is not None and not subject.is_sent
-        decision = _decision(*who, method, path[:_LONGEST_PATH], verdict, rule, status, handed_out=is_handed_out)
-        if orders is not None and orders.exposures:
-            decision = decision.and_these(_money(orders))
+        further: _Further = ()
+        if subject is not None and not subject.is_sent:
+            further = _HANDED_OUT
+        elif orders is not None and orders.exposures:
+            further = _money(orders)
+        decision = _decision(*who, method, path[:_LONGEST_PATH], verdict, rule, status, further)
         outcomes, self._outcomes = self._outcomes, []
         outcomes.append(("decision", decision))
         return self._trail.append_lines(outcomes)
@@ -186,20 +189,19 @@ def _decision(  # noqa: PLR0917 - called in one place
     verdict: str,
     rule: str,
     status: int | None,
-    *,
-    handed_out: bool,
+    further: _Further,
 ) -> SpelledMembers:
-    """Return the members of a decision, but for what it says of orders."""
+    """Return the members of a decision."""
     return SpelledMembers({
         "client": client, "uid": uid, "pid": pid, "method": method, "path": path,
-        "verdict": verdict, "rule": rule, "status": status, **(_HANDED_OUT if handed_out else {}),
+        "verdict": verdict, "rule": rule, "status": status, **dict(further),
     })  # fmt: skip
 
 
-def _money(orders: Request) -> dict[str, int | None]:
+def _money(orders: Request) -> _Further:
     """Return what a line says of the orders of a body that was read."""
-    return {
-        "orders": len(orders.exposures),
-        "hundredths_of_contracts": orders.contracts,
-        "hundredths_of_cents": orders.worst_case,
-    }
+    return (
+        ("orders", len(orders.exposures)),
+        ("hundredths_of_contracts", orders.contracts),
+        ("hundredths_of_cents", orders.worst_case),
+    )

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from hsm_keys.errors import SigningError, UsageError
 from hsm_keys.proxy import audit
-from hsm_keys.proxy.audit import FIRST_PREV, AuditError, AuditTrail, SpelledMembers
+from hsm_keys.proxy.audit import FIRST_PREV, AuditError, AuditTrail
 from hsm_keys.proxy.verifying import TrailReport, verify
 from hsm_keys.signing.algorithms import public_key_pem
 
@@ -79,14 +79,6 @@ def edited(folder: Path, edit: Callable[[list[bytes]], object], name: str = "000
     edit(lines)
     path.write_bytes(b"".join(lines))
     return verify(folder)
-
-
-def test_members_that_are_added_to_spelled_ones_stand_behind_them() -> None:
-    kept = SpelledMembers({"client": "maker\x1b", "status": None})
-    both = kept.and_these({"orders": 1, "cents": None})
-    assert both == {**kept, "orders": 1, "cents": None}
-    assert both.text == SpelledMembers(both).text
-    assert kept.text == SpelledMembers({"client": "maker\x1b", "status": None}).text
 
 
 def test_lines_of_one_go_are_one_write_and_a_chain(tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
