@@ -89,7 +89,7 @@ class Rotator:
 
         Raises:
             KeyNotFoundError: If there is no such key.
-            KeyNotRegisteredError: If it was never registered.
+            KeyNotRegisteredError: If it isn't bound to an API key.
             WrongEnvironmentError: If a key of that name belongs to another environment; so for all three.
             ForeignKeyError: If a key that isn't ours has a name that the rotation goes by; so for all three.
             KeyBusyError: If another run is working on it.
@@ -208,6 +208,11 @@ class Rotator:
                 hint=f"run it again: hsm-keys rotate {name} --abort",
             )
         self._check_names_free(name, stage)
+        if old.api_key_id is None and stage.retired is None:
+            raise KeyNotRegisteredError(
+                f"the key {name!r} isn't bound to an API key: there is nothing to rotate",
+                hint=f"`hsm-keys enroll --name {name}` registers it, or binds the API key that it has",
+            )
         check_no_other_registration(self._account.connect, old, self._ends.unclaimed(), old.api_key_id)
         new = stage.successor
         if new is not None and new.api_key_id is None and stage.retired is not None:
@@ -234,11 +239,6 @@ class Rotator:
 
     def _successor(self, name: str, old: StoredKey, minted: StoredKey | None) -> StoredKey:
         """Make or pick up the successor, and register it with what the old API key has."""
-        if old.api_key_id is None:
-            raise KeyNotRegisteredError(
-                f"the key {name!r} was never registered: there is nothing to rotate",
-                hint=f"run `hsm-keys enroll --name {name}`",
-            )
         listed = self._account.list_now()
         check_manages(self._account.manager_id, listed)
         wanted = wanted_like(name, listing_of(old, listed), listed)

@@ -298,13 +298,17 @@ class KeyStore(ABC):
         """
 
     def generate_like(self, model: StoredKey, name: str) -> StoredKey:
-        """Make a key pair like another one of this store, under a name of its own, and return it, minted.
+        """Make a key pair like another one of this store, for its environment, and return it, minted.
+
+        Args:
+            model: The other one.
+            name: The new one's name.
 
         Raises:
             KeyExistsError: If the name is taken.
             StoreError: If the store can't make such a key.
         """
-        return self.generate(name, model.key_type)
+        return self.generate(name, model.key_type, model.environment)
 
     def begin_registration(
         self,

@@ -25,6 +25,9 @@ from hsm_keys.lifecycle.rotate import Rotation, Rotator
 from hsm_keys.sandbox import SandboxServer, parse_fault
 from hsm_keys.signing.environments import environment_name
 from hsm_keys.stores.abilities import RenamesKeys
+from hsm_keys.stores.pkcs11.key_pairs import write_id
+from hsm_keys.stores.pkcs11.marks import minted_id
+from hsm_keys.stores.pkcs11.store import Pkcs11Store
 from tests.lifecycle.person import Person
 
 if TYPE_CHECKING:
@@ -311,6 +314,19 @@ def test_what_cannot_be_rotated_says_why(person: Rotating) -> None:
     with pytest.raises(KeyProblemError, match="doesn't list"):
         person.advance()
     assert set(person.in_store()) == {"minted", "prod"}
+
+
+def test_whoever_rotates_a_key_whose_api_key_id_was_written_over_is_told_to_enroll(person: Rotating) -> None:
+    """As another machine may do that had begun to make the key; to revoke its only API key would be no way on."""
+    old = person.enrolled()
+    assert isinstance(person.store, Pkcs11Store)
+    with person.store.managing("write over the API key id") as objects:
+        write_id(objects, objects.private_keys("prod")[0], minted_id(old.public_key(), old.environment))
+    with pytest.raises(KeyNotRegisteredError, match="isn't bound") as caught:
+        person.advance()
+    assert "hsm-keys enroll --name prod" in caught.value.hint
+    assert person.enroll("prod").api_key_id == old.api_key_id
+    assert person.advance().stage == "grace"
 
 
 def test_two_runs_at_once_one_wins(person: Rotating) -> None:

@@ -679,6 +679,12 @@ FOUND = {
             Step(0, "generate", faults=(*turn(4), *before(7))),
         ),
     ),
+    "rotate wrote that a successor is new which another machine had registered, and enroll did so in demo": Script(
+        _NAME,
+        "token",
+        ("enroll",),
+        (Step(0, "rotate", faults=turn(3)), Step(1, "finish", environment="demo"), Step(1, "finish", pause_s=60.0)),
+    ),
     "a key in Vault came late, after the store had come back with what it held before": Script(
         _NAME,
         "vault",

@@ -250,9 +250,9 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
         return self.generate_as(name, key_type, replace(self._wanted, environment=environment))
 
     def generate_like(self, model: StoredKey, name: str) -> AwsKmsKey:
-        """Make a pair of the model's type, with its key policy, and multi-Region if it is."""
+        """Make a pair of the model's type, for its environment, with its key policy, and multi-Region if it is."""
         wanted = alias_handover.creation_like(self.caller().manage, self.describe_key(_kms_key(model)), model.name)
-        return self.generate_as(name, model.key_type, wanted)
+        return self.generate_as(name, model.key_type, replace(wanted, environment=model.environment))
 
     def generate_as(self, name: str, key_type: KeyType, wanted: KeyCreation) -> AwsKmsKey:
         """Make a pair in KMS, in the store's first Region, and give it its alias.

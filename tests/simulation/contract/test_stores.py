@@ -201,6 +201,15 @@ def test_a_key_that_was_handed_over_is_destroyed_alone(opened: Opened) -> None:
         assert can_sign(store.key("prod"))
 
 
+def test_a_successor_says_from_its_first_moment_for_which_environment_it_was_made(opened: Opened) -> None:
+    with opened() as store:
+        old = store.bind(store.generate("prod", KeyType.ED25519), ID, "demo")
+        new = store.generate_like(old, "prod" + SUCCESSOR)
+        store.confirm(new)
+        for key in (new, store.key("prod" + SUCCESSOR)):
+            assert (key.state, key.environment, key.registering) == (KeyState.MINTED, "demo", False)
+
+
 def test_what_was_made_elsewhere_is_put_in_under_a_mark(opened: Opened) -> None:
     imported = Pair(1).private_key
     with opened() as store:
