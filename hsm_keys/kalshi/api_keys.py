@@ -197,8 +197,8 @@ class ApiKeysResource:
         UsageError: If Kalshi would refuse the input; nothing was sent.
         KalshiError: If Kalshi refuses.
         NetworkError: If there was no answer and nothing was changed.
-        OutcomeUnknownError: If there was no answer to a request that changes something: never send it again
-            blindly, list the keys first.
+        OutcomeUnknownError: If there was no answer to a request that changes something: list the keys before you send
+            it again.
     """
 
     def __init__(self, client: _Sender) -> None:
@@ -223,9 +223,15 @@ class ApiKeysResource:
         fcm_subtrader_id: str | None = None,
         as_listed: bool = False,
     ) -> CreateApiKeyResponse:
-        """Register a public key (``POST /api_keys``); ``public_key`` is a SubjectPublicKeyInfo PEM.
+        """Register a public key (``POST /api_keys``).
 
-        With ``as_listed`` the scopes are sent as they are, also one that this version doesn't know.
+        Args:
+            name: The name of the API key.
+            public_key: A SubjectPublicKeyInfo PEM (RFC 7468, section 13) of RSA (2048, 3072, 4096 bits) or Ed25519.
+            scopes: What the API key may do; None leaves it to Kalshi, which grants read and write.
+            subaccount: Restricts it to one subaccount, 0 to 63.
+            fcm_subtrader_id: Binds it to one FCM subtrader; excludes ``subaccount``.
+            as_listed: Whether to send the scopes unchecked, for scopes that this version doesn't know.
         """
         from hsm_keys.kalshi.models import CreateApiKeyResponse
 
@@ -244,9 +250,9 @@ class ApiKeysResource:
         fcm_subtrader_id: str | None = None,
         as_listed: bool = False,
     ) -> Callable[[], CreateApiKeyResponse]:
-        """Sign what ``create`` sends, and return what sends it: once, and never signed again.
+        """Sign the request of ``create``, and return a function that sends it once and doesn't sign it again.
 
-        Kalshi refuses it if that is much later. Arguments and errors are those of ``create``.
+        Kalshi refuses the request if it is sent much later. Arguments and errors are those of ``create``.
         """
         from hsm_keys.kalshi.models import CreateApiKeyResponse
 
@@ -265,7 +271,18 @@ class ApiKeysResource:
         subaccount: int | None = None,
         fcm_subtrader_id: str | None = None,
     ) -> GenerateApiKeyResponse:
-        """Let Kalshi make a pair (``POST /api_keys/generate``): the private half then exists outside hardware."""
+        """Let Kalshi make a pair (``POST /api_keys/generate``): the private half then exists outside hardware.
+
+        Args:
+            name: The name of the API key.
+            key_type: ``rsa`` (2048 bits) or ``ed25519``; None leaves it to Kalshi.
+            scopes: As for ``create``; also the others.
+            subaccount: As for ``create``.
+            fcm_subtrader_id: As for ``create``.
+
+        Returns:
+            The answer; ``private_key`` is the PEM of the private half, as a ``SecretStr``.
+        """
         from hsm_keys.kalshi.models import GenerateApiKeyResponse
 
         body = _generate_body(key_type, new_key_fields(name, scopes, subaccount, fcm_subtrader_id))
@@ -280,7 +297,7 @@ class ApiKeysResource:
         scopes: Sequence[str] | None = None,
         subaccount: int | None = None,
     ) -> Callable[[], GenerateApiKeyResponse]:
-        """Sign what ``generate`` sends, and return what sends it: once, and never signed again."""
+        """Sign the request of ``generate``, and return a function that sends it once and doesn't sign it again."""
         from hsm_keys.kalshi.models import GenerateApiKeyResponse
 
         body = _generate_body(key_type, new_key_fields(name, scopes, subaccount))
@@ -294,7 +311,7 @@ class ApiKeysResource:
 
     @takes_no_private_key
     def prepare_delete(self, api_key_id: str) -> Callable[[], None]:
-        """Sign what ``delete`` sends, and return what sends it: once, and never signed again."""
+        """Sign the request of ``delete``, and return a function that sends it once and doesn't sign it again."""
         send = self._client.prepare("DELETE", _key_path(api_key_id))
         return lambda: _check_deleted(send())
 
@@ -324,9 +341,15 @@ class AsyncApiKeysResource:
         fcm_subtrader_id: str | None = None,
         as_listed: bool = False,
     ) -> CreateApiKeyResponse:
-        """Register a public key (``POST /api_keys``); ``public_key`` is a SubjectPublicKeyInfo PEM.
+        """Register a public key (``POST /api_keys``).
 
-        With ``as_listed`` the scopes are sent as they are, also one that this version doesn't know.
+        Args:
+            name: The name of the API key.
+            public_key: A SubjectPublicKeyInfo PEM (RFC 7468, section 13) of RSA (2048, 3072, 4096 bits) or Ed25519.
+            scopes: What the API key may do; None leaves it to Kalshi, which grants read and write.
+            subaccount: Restricts it to one subaccount, 0 to 63.
+            fcm_subtrader_id: Binds it to one FCM subtrader; excludes ``subaccount``.
+            as_listed: Whether to send the scopes unchecked, for scopes that this version doesn't know.
         """
         from hsm_keys.kalshi.models import CreateApiKeyResponse
 

@@ -228,24 +228,24 @@ def _json(response: httpx2.Response) -> Any:
 
 
 class KalshiClient(_Base):
-    """Talks to Kalshi's REST API, signing with one key. Close it, or use it as a context manager.
+    """A client for Kalshi's REST API that signs with one key. Close it, or use it as a context manager.
 
     Args:
         signer: Signs the requests: ``store.key("prod").signer()``.
         base_url: Kalshi's base URL; https, or http to loopback.
-        environment: ``prod`` or ``demo``, in place of a base URL. With neither, ``KALSHI_API_BASE_URL`` and
+        environment: ``prod`` or ``demo``, instead of a base URL. With neither, ``KALSHI_API_BASE_URL`` and
             ``KALSHI_DEMO`` are read, and production is the default.
         exchange: ``perps`` for a key of the exchange for perpetual futures.
         timeout: Seconds to wait for a connection, for sending and for each part of an answer; by default 5 for
             the connection and 10 for the others.
-        transport: Sends the requests, in place of httpx2's own.
+        transport: Sends the requests instead of httpx2's own transport.
 
     Attributes:
         api_keys: The key endpoints.
         environment: The name of the environment, as stores keep it beside a key.
 
     Raises:
-        UsageError: If the base URL can't be one.
+        UsageError: If the base URL isn't valid.
         WrongEnvironmentError: If the signer's key is registered in another environment.
     """
 
@@ -278,8 +278,8 @@ class KalshiClient(_Base):
     ) -> httpx2.Response:
         """Send a signed request and return the answer, whatever its status.
 
-        A GET is tried up to three times, each with a fresh timestamp; nothing else is ever repeated, but for one
-        case: a request that was refused (401) with a key that has been rotated is signed with the new one.
+        A GET is tried up to three times, each time with a fresh timestamp. Other requests are repeated in one case
+        only: after a 401, if the key was rotated meanwhile, with a signature of the new key.
 
         Args:
             method: HTTP method.
@@ -291,8 +291,9 @@ class KalshiClient(_Base):
 
         Raises:
             UsageError: If the method or path can't be signed, or a header can't be sent; nothing was sent.
-            NetworkError: If there was no answer, and nothing was changed.
-            OutcomeUnknownError: If there was no answer to a request that changes something.
+            NetworkError: If Kalshi couldn't be reached, or didn't answer a GET; nothing was changed.
+            OutcomeUnknownError: If there was no answer to any other request: it may have been carried out.
+            HsmKeysError: The store's error, if it can't sign.
         """
         method = canonical_method(method)
         url, signed = self._url(path, params)
@@ -311,9 +312,9 @@ class KalshiClient(_Base):
 
     @takes_no_private_key
     def prepare(self, method: str, path: str, *, json: Any = None) -> Callable[[], httpx2.Response]:
-        """Sign a request now, and return what sends it: once, as it is, and never signed again.
+        """Sign a request now, and return a function that sends it once and doesn't sign it again.
 
-        So Kalshi refuses it (401) if it is sent much later, whatever held its sender up.
+        So Kalshi refuses the request (401) if it is sent much later.
 
         Args:
             method: HTTP method.
@@ -349,7 +350,10 @@ class KalshiClient(_Base):
 
     @takes_no_private_key
     def get_json(self, path: str) -> Any:
-        """Return the JSON of a GET that must succeed.
+        """Return the JSON of a GET.
+
+        Args:
+            path: As for ``request``.
 
         Raises:
             KalshiError: If Kalshi refuses.
@@ -371,7 +375,7 @@ class KalshiClient(_Base):
 
 
 class AsyncKalshiClient(_Base):
-    """``KalshiClient`` with awaitables, under asyncio or trio. It signs in a thread: no slow token blocks the loop.
+    """``KalshiClient`` with awaitables, for asyncio and trio. It signs in a thread, so a token doesn't block the loop.
 
     Arguments, attributes and errors are those of ``KalshiClient``.
     """

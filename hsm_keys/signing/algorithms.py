@@ -40,7 +40,7 @@ _PREHASHED = Prehashed(hashes.SHA256())
 
 
 class KeyType(StrEnum):
-    """A key type by the name that the command line gives it."""
+    """A key type; the value is its name on the command line."""
 
     RSA_2048 = "rsa-2048"
     RSA_3072 = "rsa-3072"
@@ -54,10 +54,10 @@ class KeyType(StrEnum):
 
 
 def key_type_of(public_key: object) -> KeyType:
-    """Return the type of a public key.
+    """Return the type of a public key of ``cryptography``.
 
     Raises:
-        UsageError: If Kalshi takes no such key.
+        UsageError: If Kalshi doesn't accept such a key.
     """
     if isinstance(public_key, Ed25519PublicKey):
         return KeyType.ED25519
@@ -85,11 +85,11 @@ def public_key_pem(public_key: PublicKey) -> str:
 
 
 def verifies(public_key: PublicKey, message: bytes, signature: bytes, *, digest: bool = False) -> bool:
-    """Tell whether the signature is one that Kalshi accepts: for RSA, with a salt of exactly 32 bytes.
+    """Tell whether a signature is valid and Kalshi accepts it: for RSA, with a salt of exactly 32 bytes.
 
     Args:
         public_key: The public half.
-        message: What was signed; its SHA-256 digest if ``digest`` (RSA only).
+        message: The signed message; its SHA-256 digest if ``digest`` (RSA only).
         signature: The signature.
         digest: Whether ``message`` is a digest.
     """

@@ -185,15 +185,15 @@ def websocket_url(
     """Return the URL of an environment's WebSocket, which has a host of its own.
 
     Args:
-        base_url: The base URL of the REST API; it, ``environment`` and ``exchange`` as for ``resolve``.
-        environment: ``prod`` or ``demo``, in its place.
+        base_url: The base URL of the REST API. This, ``environment`` and ``exchange`` are as for ``resolve``.
+        environment: ``prod`` or ``demo``, instead of a base URL.
         exchange: ``perps`` for the WebSocket for perpetual futures.
-        ws_url: The WebSocket's host, by a URL. Else ``KALSHI_WS_URL`` is read, but for a host of Kalshi's own that it
-            leads away from; else the host is known from the base URL, or is its host.
+        ws_url: A URL with the WebSocket's host. Without it ``KALSHI_WS_URL`` is read (but ignored if the base URL is
+            Kalshi's and this host isn't); without that the host is derived from the base URL.
         env: The environment's variables.
 
     Raises:
-        UsageError: If a URL can't be one, or REST and WebSocket would be two environments.
+        UsageError: If a URL isn't valid, or REST and WebSocket would be in two environments.
     """
     base = urlsplit(resolve(base_url=base_url, environment=environment, exchange=exchange, env=env))
     path = MARGIN_WEBSOCKET_PATH if exchange == PERPS else WEBSOCKET_PATH

@@ -43,10 +43,10 @@ _COMP_ID = re.compile(r"[!-~]{1,128}")
 
 @dataclass(frozen=True, slots=True)
 class FixLogon:
-    """What goes into the Logon; the names are FIX's own.
+    """The signed fields of a Logon; the names are FIX's own.
 
     Args:
-        sending_time: Tag 52, byte for byte as it was signed; Kalshi takes it for 30 seconds.
+        sending_time: Tag 52, exactly as it was signed; Kalshi accepts it for 30 seconds.
         msg_seq_num: Tag 34.
         sender_comp_id: Tag 49, the API key id.
         target_comp_id: Tag 56.
@@ -66,19 +66,19 @@ class FixLogon:
 def fix_address(
     target_comp_id: str, *, base_url: str | None = None, environment: str | None = None, exchange: str | None = None
 ) -> tuple[str, int] | None:
-    """Return host and port of a gateway; it speaks FIX over TLS, and takes one connection of an API key.
+    """Return host and port of a gateway. Gateways use FIX over TLS, and accept one connection for each API key.
 
     Args:
         target_comp_id: The gateway.
         base_url: The base URL of the REST API; it, ``environment`` and ``exchange`` as for ``resolve``.
-        environment: ``prod`` or ``demo``, in its place.
+        environment: ``prod`` or ``demo``, instead of a base URL.
         exchange: ``perps`` for perpetual futures.
 
     Returns:
-        Host and port; None if the base URL is none of Kalshi's, or there is no such gateway.
+        Host and port; None if the base URL isn't Kalshi's, or there is no such gateway.
 
     Raises:
-        UsageError: If the exchange has no such gateway, or the base URL can't be one.
+        UsageError: If the exchange has no such gateway, or the base URL isn't valid.
     """
     name = environment_name(resolve(base_url=base_url, environment=environment, exchange=exchange))
     hosts, port = ENVIRONMENTS.get(name), PORTS.get(target_comp_id)
@@ -95,8 +95,10 @@ def fix_address(
 def logon_message(sending_time: str, msg_seq_num: int, sender_comp_id: str, target_comp_id: str) -> bytes:
     """Return the bytes that Kalshi verifies: five fields joined by SOH.
 
+    They are SendingTime, MsgType (A), MsgSeqNum, SenderCompID and TargetCompID.
+
     Raises:
-        UsageError: If one of them can't stand in a FIX message.
+        UsageError: If one of them isn't valid in a FIX message.
     """
     if not _SENDING_TIME.fullmatch(sending_time):
         raise UsageError(

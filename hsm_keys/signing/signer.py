@@ -1,4 +1,4 @@
-"""The three headers of a signed request, over anything that can sign a message."""
+"""``RequestSigner``: makes the three headers of a signed request with anything that can sign a message."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ DEFAULT_RATE: Final = 50.0
 
 
 class MessageSigner(Protocol):
-    """What a request is signed with: a key in a store, or a PEM in memory."""
+    """A key that signs requests: a key in a store, or a PEM in memory."""
 
     @property
     def name(self) -> str:
-        """What people call the key."""
+        """The key's name."""
 
     @property
     def api_key_id(self) -> str | None:
-        """The id that Kalshi knows the public half by; None before it is registered."""
+        """The API key id under which Kalshi knows the public half; None before it is registered."""
 
     def sign(self, message: bytes, /) -> bytes:
-        """Return the signature: RSASSA-PSS with SHA-256 and a salt of 32 bytes, or Ed25519."""
+        """Return the signature: RSASSA-PSS with SHA-256 and a salt of 32 bytes (RFC 8017), or Ed25519 (RFC 8032)."""
 
 
 def not_registered(name: str, *, ours: bool) -> KeyNotRegisteredError:
@@ -77,31 +77,31 @@ def now_ms() -> int:
 
 
 _SLOW_S: Final = 3.0
-"""A signature that took longer is made once more, with a fresh timestamp: Kalshi takes one for a few seconds."""
+"""A signature that took longer is made again with a fresh timestamp, as Kalshi accepts one for a few seconds only."""
 _FOLLOW_S: Final = 30.0
-"""Seconds after which a signer looks whether its name has gone to another key; a rotation's grace is longer."""
+"""Seconds of use after which a signer looks its name up again; a rotation's grace should be longer."""
 
 _FRUITLESS_LOOKS: Final = 3
 _LOOK_AGAIN_S: Final = 1.0
-"""After three refusals that no successor explained, a key is looked up once a second at most: it is plainly dead."""
+"""After three refusals without a successor, the name is looked up at most once a second: the key is probably dead."""
 
 _log = logging.getLogger(__name__)
 _looking = ProcessLock()
 
 
 class RequestSigner:
-    """Signs Kalshi requests with one key, or with the key that has its name at the time.
+    """Signs Kalshi requests with a key, or after a rotation with the key that has its name then.
 
     Args:
-        key: What signs.
+        key: The key.
         api_key_id: The API key id to sign for; by default the key's own.
-        clock: Gives the Unix time in milliseconds.
-        follow: Gives the key that has the name now. With it, a rotation is followed: every 30 seconds of use in
-            the background, and at once when the key is refused.
+        clock: Returns the Unix time in milliseconds.
+        follow: Returns the key that has the name now. With it, the signer follows rotations: it looks the name up in
+            the background after 30 seconds of use, and at once when Kalshi refuses the key.
 
     Raises:
         KeyNotRegisteredError: If there is no API key id.
-        UsageError: If what was given can't be one.
+        UsageError: If ``api_key_id`` isn't an API key id.
     """
 
     __slots__ = ("_clock", "_environment", "_follow", "_fruitless", "_left_alone", "_live", "_look_at", "_looked_at")
@@ -118,9 +118,9 @@ class RequestSigner:
         resolved = check_api_key_id(api_key_id) if api_key_id else key.api_key_id
         if resolved is None:
             raise not_registered(key.name, ours=getattr(key, "ours", True))
-        # One tuple, replaced as a whole: an id never goes with another key's signature.
+        # One tuple, replaced as a whole, so that an id is never used with another key's signature.
         self._live = (resolved, key.sign, key)
-        # What the key's store says of its environment, it says of the id that it holds, and of no other.
+        # The environment in the key's store belongs to the id in the store, not to another id.
         self._environment: str | None = getattr(key, "environment", None) if resolved == key.api_key_id else None
         self._clock = clock
         self._follow = follow
@@ -131,7 +131,7 @@ class RequestSigner:
 
     @property
     def api_key_id(self) -> str:
-        """The API key id that is signed for."""
+        """The API key id of the signed requests."""
         return self._live[0]
 
     @property
@@ -141,7 +141,7 @@ class RequestSigner:
 
     @property
     def key(self) -> MessageSigner:
-        """What signs."""
+        """The key that signs now."""
         return self._live[2]
 
     @takes_no_private_key
@@ -153,11 +153,15 @@ class RequestSigner:
             path: Absolute path as it goes over the wire, with its ``/trade-api/...`` prefix. A query is
                 not signed.
             timestamp_ms: Unix time in milliseconds; by default the clock is read right before signing.
-                Kalshi takes a header for a few seconds: use it at once.
+                Kalshi accepts headers for a few seconds: use them at once.
+
+        Returns:
+            ``KALSHI-ACCESS-KEY``, ``KALSHI-ACCESS-TIMESTAMP`` (in milliseconds) and ``KALSHI-ACCESS-SIGNATURE`` (in
+            base64).
 
         Raises:
             UsageError: If the method or the path can't be signed.
-            HsmKeysError: Whatever the store raises when it can't sign.
+            HsmKeysError: The store's error, if it can't sign.
         """
         begun = time.monotonic()
         stamp = self._stamp(method, path) if timestamp_ms is None else timestamp_ms
@@ -194,11 +198,11 @@ class RequestSigner:
         ]
 
     def take(self, method: str, path: str) -> dict[str, str] | None:  # noqa: ARG002 - for signers that sign ahead
-        """Return headers that were made ahead, without signing or blocking; this signer has none."""
+        """Return headers that were signed ahead, without signing or blocking; this signer has none."""
         return None
 
     async def aheaders(self, method: str, path: str) -> dict[str, str]:
-        """Return what ``headers`` returns, and don't block the event loop (asyncio's or trio's): it signs in a thread.
+        """Return the same as ``headers``, but sign in a thread, so that the event loop (asyncio or trio) isn't blocked.
 
         Args:
             method: HTTP method.
@@ -206,7 +210,7 @@ class RequestSigner:
 
         Raises:
             UsageError: If the method or the path can't be signed.
-            HsmKeysError: Whatever the store raises when it can't sign.
+            HsmKeysError: The store's error, if it can't sign.
         """
         taken = self.take(method, path)
         if taken is not None:
@@ -215,14 +219,15 @@ class RequestSigner:
 
     @takes_no_private_key
     def websocket_headers(self, path: str = WEBSOCKET_PATH) -> dict[str, str]:
-        """Return the three headers of a WebSocket handshake; make them anew for each connection.
+        """Return the three headers of a WebSocket handshake. Call this again for each connection.
 
         Args:
-            path: Its path, ``/trade-api/ws/v2`` or ``.../margin``; or its URL, as ``websocket_url`` gives it.
+            path: The WebSocket's path, ``/trade-api/ws/v2`` or ``.../margin``; or its URL, as ``websocket_url`` gives
+                it.
 
         Raises:
             UsageError: If the URL's host serves no WebSocket.
-            HsmKeysError: Whatever the store raises when it can't sign.
+            HsmKeysError: The store's error, if it can't sign.
         """
         if "://" in path:
             from hsm_keys.signing.environments import websocket_path
@@ -239,17 +244,17 @@ class RequestSigner:
         rate: float = DEFAULT_RATE,
         learn: int = 0,
     ) -> PresigningSigner:
-        """Return a signer for the same key that makes headers before they are needed; close it when done.
+        """Return a signer for the same key that signs headers before they are needed; close it when done.
 
-        It costs signatures that nobody uses (``hsm_keys.signing.presign.presign_cost`` tells how many), and headers in
-        memory that are good for their route for seconds.
+        It makes signatures that may not be used (``hsm_keys.signing.presign.presign_cost`` tells how many), and keeps
+        headers in memory that anybody who reads them could use for their route, for some seconds.
 
         Args:
             routes: Methods and paths, such as ``("POST", "/trade-api/v2/portfolio/events/orders")``.
             depth: How many headers to keep for each route.
-            max_age: Seconds after which headers aren't handed out any more; 3 at most.
-            rate: Signatures a second that are made ahead in each process, at most.
-            learn: How many further routes are learned from use at most.
+            max_age: Seconds after which headers aren't used any more; at most 3.
+            rate: At most so many signatures a second are made ahead in each process.
+            learn: At most so many further routes are added when they are used.
 
         Raises:
             UsageError: If a number is out of range, or a route can't be signed.
@@ -273,15 +278,16 @@ class RequestSigner:
     def auth(self, *, base_url: str | None = None, environment: str | None = None) -> KalshiAuth:
         """Return an authentication object for requests, niquests, httpx and httpx2, sync and async.
 
-        It signs each request right before it is sent, and refuses to sign for another origin than this one.
+        It signs each request right before it is sent, and refuses to sign for an origin other than that of the base
+        URL.
 
         Args:
             base_url: Kalshi's base URL; https, or http to loopback.
-            environment: ``prod`` or ``demo``, in place of a base URL. With neither, ``KALSHI_API_BASE_URL`` and
+            environment: ``prod`` or ``demo``, instead of a base URL. With neither, ``KALSHI_API_BASE_URL`` and
                 ``KALSHI_DEMO`` are read, and production is the default.
 
         Raises:
-            UsageError: If the base URL can't be one.
+            UsageError: If the base URL isn't valid.
             WrongEnvironmentError: If the key is registered in another environment.
         """
         from hsm_keys.signing.auth import kalshi_auth
@@ -291,12 +297,12 @@ class RequestSigner:
         return auth
 
     def moved_on(self, api_key_id: str) -> bool:
-        """Tell whether requests are signed for another API key by now; after a refusal, this looks.
+        """Tell, after a refusal, whether the name has another API key now. If needed, it looks the name up.
 
-        May take as long as the store takes to look a key up. A store that fails to answer changes nothing.
+        That takes as long as the store needs to find a key. If the store fails, nothing is changed.
 
         Args:
-            api_key_id: The one that a refused request was signed for.
+            api_key_id: The API key id of the refused request.
         """
         if self._live[0] == api_key_id and self._follow is not None:
             refused_at = time.monotonic()
@@ -313,9 +319,9 @@ class RequestSigner:
         return self._clock()
 
     def _look_aside(self) -> None:
-        """Look in a thread: whoever signs doesn't wait for it."""
+        """Look the name up in a thread, so that the signature doesn't wait for it."""
         self._look_at = time.monotonic() + _FOLLOW_S
-        with suppress(RuntimeError):  # no thread to be had, as when the interpreter ends: then the next look finds it
+        with suppress(RuntimeError):  # no thread can be started, as when the interpreter ends: then the next look does
             threading.Thread(target=self._look, name="hsm-keys-follow", daemon=True).start()
 
     def _look(self) -> None:
@@ -330,11 +336,11 @@ class RequestSigner:
             if key.api_key_id is not None and key.api_key_id != self._live[0] and self._is_at_home(key):
                 _log.info("%r is API key %s now", key.name, key.api_key_id)
                 self._live = (key.api_key_id, key.sign, key)
-                # The next key is looked up from this one: on KMS only the key before it can vouch for it.
+                # The next key is looked up from this one: on KMS only the key before it can prove that it follows.
                 self._follow = getattr(key, "current", self._follow)
 
     def _is_at_home(self, key: MessageSigner) -> bool:
-        """Tell whether a key belongs to the environment that is signed for; where not, say so once."""
+        """Tell whether a key belongs to this signer's environment; if not, log that once."""
         environment = getattr(key, "environment", None)
         if self._environment in {None, environment}:
             return True

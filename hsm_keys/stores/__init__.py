@@ -18,24 +18,26 @@ if TYPE_CHECKING:
 __all__ = ["backend_of", "backends", "open_store"]
 
 _BACKENDS: Final = ("pkcs11", "awskms", "vault")
-"""The packages of the back-ends, each named as the scheme of its URIs; the first is meant where nothing says which.
+"""The packages of the back-ends, each with the name of its URIs' scheme. The first is the default.
 
-A further back-end is one package, whose module ``backend`` describes it, and one word here.
+A new back-end is one package, whose module ``backend`` describes it, and one word here.
 """
 
 
 def backends() -> tuple[Backend, ...]:
-    """Return what describes each back-end; nothing heavy is imported."""
+    """Return the description of each back-end; nothing heavy is imported."""
     return tuple(import_module(f"hsm_keys.stores.{name}.backend").BACKEND for name in _BACKENDS)
 
 
 def backend_of(uri: str | Secret) -> Backend:
-    """Return what describes the back-end of a store.
+    """Return the description of a store's back-end.
 
     Raises:
         UsageError: If the URI's scheme is unknown.
     """
-    uri = uri if isinstance(uri, Secret) else Secret(uri)  # errors take this frame home, and there may be a PIN in it
+    uri = (
+        uri if isinstance(uri, Secret) else Secret(uri)
+    )  # an error's report has this frame, and the URI may hold a PIN
     backend_found = next((backend for backend in backends() if backend.has(uri.reveal())), None)
     if _has_something_round_it(uri):
         raise UsageError("the store's URI has quotes or white space around it", hint="give the URI without them")
@@ -64,12 +66,12 @@ def open_store(
 
     Args:
         uri: ``pkcs11:token=LABEL?module-path=/path/to/module.so`` (RFC 7512), ``awskms:///?region=REGION``, or
-            ``vault:///MOUNT?address=URL``; one with a PIN in it may come as a ``Secret``.
+            ``vault:///MOUNT?address=URL``. A URI with a PIN may be given as a ``Secret``.
         pin_file: A file, pipe or descriptor that holds the token's user PIN; read once.
-        ask_pin: Called with a prompt that names the token when no other source has a PIN.
-        force_pin: Log in also where the token says that one more wrong PIN locks it; KMS and Vault have no PIN.
-        isolated: Sign in a process of its own, which ends with this one: busy threads here then delay a signature
-            less, and forked children share its login. Such a store signs, and changes no keys.
+        ask_pin: Called for the PIN, with a prompt that names the token, if no other source has one.
+        force_pin: Log in even if the token reports that one more wrong PIN locks it; KMS and Vault have no PIN.
+        isolated: Sign in a process of its own, which ends with this one: busy threads here then delay signatures
+            less, and forked children share its login. Such a store can only sign.
 
     Returns:
         The open store; close it, or use it as a context manager.
@@ -81,7 +83,9 @@ def open_store(
         AwsError: If AWS has no Region or credentials for it.
         VaultTokenError: If there is no token for Vault.
     """
-    uri = uri if isinstance(uri, Secret) else Secret(uri)  # errors take this frame home, and there may be a PIN in it
+    uri = (
+        uri if isinstance(uri, Secret) else Secret(uri)
+    )  # an error's report has this frame, and the URI may hold a PIN
     backend = backend_of(uri)
     if isolated:
         from hsm_keys.stores.isolated import open_isolated

@@ -27,7 +27,7 @@ __all__ = ["Contents", "KeyState", "KeyStore", "RegisteredKey", "StoredKey", "Un
 
 
 class KeyState(StrEnum):
-    """How far a key has come: made in the store, or known to Kalshi too; or somebody else's."""
+    """The state of a key: made in the store (minted), registered at Kalshi too, or another program's (not ours)."""
 
     MINTED = "minted"
     REGISTERED = "registered"
@@ -35,23 +35,23 @@ class KeyState(StrEnum):
 
 
 class StoredKey(ABC):
-    """A key pair whose private half lives in a store. Immutable: the store hands out a new one on change.
+    """A key pair whose private half is in a store. Immutable: a change makes a new object.
 
     Attributes:
         name: The key's name in its store.
-        api_key_id: The id that Kalshi knows the public half by; None while the key is only minted, and for a key that
-            isn't ours.
-        environment: The environment in which it is registered, as ``environment_name`` gives it, or was about to be,
-            or for which it was made or is being imported; else None.
-        ours: Whether hsm-keys has marked the key, by making or by adopting it. One that isn't ours signs where an API
+        api_key_id: The API key id under which Kalshi knows the public half; None while the key is only minted, and for
+            a key that isn't ours.
+        environment: The environment in which the key is registered, as ``environment_name`` gives it, or in which a
+            registration was begun, or for which the key was made or is being imported; else None.
+        ours: Whether the key has our mark, because hsm-keys made or adopted it. A key that isn't ours signs if an API
             key id is given, and is never changed, renamed or ended.
-        doubt: Why a mark of ours that the key carries isn't believed; empty if it carries none, or it is.
-        offered: Whether its public half was printed, to be registered by hand in an environment that nobody named, and
-            it isn't bound yet: Kalshi may know it in any.
-        importing: Whether it was made by Kalshi, and its import hasn't ended.
-        registering: Whether it was about to be registered, and isn't bound yet: Kalshi may know it.
+        doubt: Why our mark on the key isn't trusted; empty if the mark is trusted, or there is none.
+        offered: Whether the public half was printed for registration by hand without naming an environment, and the
+            key isn't bound yet: Kalshi may know it in any environment.
+        importing: Whether Kalshi made the key and its import hasn't ended.
+        registering: Whether a registration was begun and the key isn't bound yet: Kalshi may know it.
         claim: What the last run was about to do with an API key of such a key; None if it was about to register it.
-        uri: Where the key lives; never holds a PIN.
+        uri: The URI of the key, without a PIN.
     """
 
     name: str
@@ -67,7 +67,7 @@ class StoredKey(ABC):
 
     @property
     def state(self) -> KeyState:
-        """Minted, registered or not ours, read off the store."""
+        """Minted, registered or not ours, by the key's mark in the store."""
         if not self.ours:
             return KeyState.FOREIGN
         return KeyState.MINTED if self.api_key_id is None else KeyState.REGISTERED
@@ -79,21 +79,22 @@ class StoredKey(ABC):
 
     @abstractmethod
     def public_key(self) -> PublicKey:
-        """Return the public half."""
+        """Return the public half, as a public key of ``cryptography`` (RSA or Ed25519)."""
 
     def public_pem(self) -> str:
-        """Return the public half as SubjectPublicKeyInfo PEM, ending in a newline."""
+        """Return the public half as SubjectPublicKeyInfo PEM (RFC 7468, section 13), ending in a newline."""
         return public_key_pem(self.public_key())
 
     @abstractmethod
     def attributes(self) -> dict[str, bool | str | int | None]:
-        """Return what the store says about the private half; None where it doesn't say.
+        """Return the store's attributes of the private half; the value of one that the store doesn't tell is None.
 
-        ``creation_date``, where it is there, is ISO 8601; the other names are the store's.
+        ``creation_date``, if there is one, is ISO 8601; the other names are the store's own, such as ``CKA_SENSITIVE``
+        of PKCS#11 v2.40.
         """
 
     def condition(self) -> Condition:
-        """Return whether the key can be used now, as its store says; asked where it has refused to sign.
+        """Return whether the key can be used now, as its store says. It is asked for after the key didn't sign.
 
         Raises:
             StoreError: If the store can't be reached.
@@ -101,27 +102,40 @@ class StoredKey(ABC):
         return Condition()
 
     def remarks(self) -> list[str]:
-        """Return what whoever signs with the key should know of it, in clauses."""
+        """Return remarks for people who sign with the key, each a clause."""
         return []
 
     @abstractmethod
     def custody_facts(self) -> list[CustodyFact]:
-        """Return what speaks for and against custody: what the store says, and what it refused when tried."""
+        """Return the facts for and against custody: the attributes, and the results of tries to read the key."""
 
     @abstractmethod
     def sign(self, message: bytes, /) -> bytes:
-        """Return the signature over the message: RSASSA-PSS (SHA-256, salt 32 bytes), or Ed25519.
+        """Sign a message in the store.
+
+        Args:
+            message: The message itself, not its digest.
+
+        Returns:
+            The raw signature. RSA: RSASSA-PSS with SHA-256, MGF1 with SHA-256 and a salt of 32 bytes (RFC 8017, section
+            8.1), as long as the modulus (256 bytes for RSA-2048). Ed25519: 64 bytes (RFC 8032, section 5.1).
 
         Raises:
             StoreError: If the store can't be reached.
-            SigningError: If it refuses, or answers with something that isn't a signature.
+            SigningError: If the store refuses, or its answer isn't a signature of this key.
         """
 
     def sign_digest(self, digest: bytes, /) -> bytes:
-        """Return the RSASSA-PSS signature over a SHA-256 digest of 32 bytes that was made outside.
+        """Sign a SHA-256 digest that was made outside of the store (RSA only).
+
+        Args:
+            digest: The digest, 32 bytes.
+
+        Returns:
+            The RSASSA-PSS signature, as ``sign`` gives it for the message.
 
         Raises:
-            SigningError: If the store signs whole messages only.
+            SigningError: If the store signs only whole messages.
         """
         raise SigningError(
             f"the store of {self.name!r} takes no digest of {len(digest)} bytes: it signs whole messages",
@@ -129,10 +143,10 @@ class StoredKey(ABC):
         )
 
     def registered(self) -> RegisteredKey:
-        """Return this key; to type checkers, and in fact, its ``api_key_id`` is there.
+        """Return this key, which type checkers then know to have an ``api_key_id``.
 
         Raises:
-            KeyNotRegisteredError: If it isn't.
+            KeyNotRegisteredError: If it has none.
         """
         if self.api_key_id is None:
             raise not_registered(self.name, ours=self.ours)
@@ -145,15 +159,15 @@ class StoredKey(ABC):
     @overload
     def private_key(self, kind: Literal["ed25519"]) -> Ed25519KeyInStore: ...
     def private_key(self, kind: Literal["rsa", "ed25519"] | None = None) -> RSAKeyInStore | Ed25519KeyInStore:
-        """Return the key in the shape of cryptography's ``RSAPrivateKey`` or ``Ed25519PrivateKey``.
+        """Return an ``RSAPrivateKey`` or ``Ed25519PrivateKey`` of ``cryptography`` that signs in the store.
 
-        It signs in the store. What Kalshi's SDKs take as a private key takes this object in its place.
+        Pass it to code that wants a private key, such as Kalshi's SDKs. It keeps using this key after a rotation.
 
         Args:
-            kind: ``rsa`` or ``ed25519``, for a program that takes no other; by default whatever it is.
+            kind: ``rsa`` or ``ed25519``, for a program that takes only this kind; by default the key's own kind.
 
         Raises:
-            UsageError: If it is of the other kind.
+            UsageError: If the key is of the other kind.
         """
         from hsm_keys.signing.private_key import Ed25519KeyInStore, RSAKeyInStore, private_key_of
 
@@ -163,11 +177,11 @@ class StoredKey(ABC):
 
     @takes_no_private_key
     def signer(self, *, api_key_id: str | None = None) -> RequestSigner:
-        """Return what signs Kalshi requests with this key, or with the one that has its name after a rotation.
+        """Return a signer for Kalshi requests, which follows a rotation to the key that has the name then.
 
         Args:
-            api_key_id: Overrides the id in the store, for keys whose store can't hold one. Such a signer stays
-                with its key.
+            api_key_id: Used instead of the id in the store, for keys whose store can't hold one. Such a signer doesn't
+                follow rotations.
 
         Raises:
             KeyNotRegisteredError: If there is no API key id.
@@ -175,10 +189,10 @@ class StoredKey(ABC):
         return RequestSigner(self, api_key_id=api_key_id, follow=None if api_key_id else self.current)
 
     def current(self) -> StoredKey:
-        """Return the key that carries this key's name now: another one after a rotation.
+        """Return the key that has this key's name now: after a rotation another one.
 
         Raises:
-            KeyNotFoundError: If none does.
+            KeyNotFoundError: If no key has it.
             StoreError: If the store can't be reached.
         """
         return self
@@ -200,12 +214,12 @@ else:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """A private half that a store holds, and that can't be used.
+    """A private half that a store holds but that can't be used.
 
     Args:
-        name: What the store calls it.
-        problem: Why; a clause.
-        mark: What the store says of it.
+        name: Its name in the store.
+        problem: Why it can't be used; a clause.
+        mark: Its mark.
     """
 
     name: str
@@ -227,12 +241,12 @@ class Contents:
 
 
 class KeyStore(ABC):
-    """A place where private halves live. Use it as a context manager, or call ``close()``.
+    """A store of private halves. Use it as a context manager, or call ``close()``.
 
     Attributes:
-        uri: Names the store; never holds a PIN.
-        deletion_days: Days in which ``destroy`` can still be taken back; 0 where it is final at once.
-        cancels_deletion: What takes it back, a command of the store's own tool; empty where it is final at once.
+        uri: The URI of the store, without a PIN.
+        deletion_days: Days in which ``destroy`` can still be cancelled; 0 if it is final at once.
+        cancels_deletion: The command of the store's own tool that cancels it; empty if it is final at once.
     """
 
     uri: str
@@ -240,27 +254,27 @@ class KeyStore(ABC):
     cancels_deletion: ClassVar[str] = ""
 
     def refusal(self) -> UsageError | None:
-        """Return what to say of a store that changes no keys at all; None for any other."""
+        """Return the error to raise if this store can't change keys at all; None for any other store."""
         return None
 
     def software(self) -> str:
-        """Return what runs the store, with its version; empty where that isn't told."""
+        """Return the store's software with its version; empty if the store doesn't tell."""
         return ""
 
     @abstractmethod
     def describe(self) -> str:
-        """Return what people call this store, such as ``token "kalshi" (serial 4f1c...)``."""
+        """Return the store's name in messages, such as ``token "kalshi" (serial 4f1c...)``."""
 
     @abstractmethod
     def keys(self) -> list[StoredKey]:
         """Return every key that can sign Kalshi requests, sorted by name."""
 
     def contents(self) -> Contents:
-        """Return every key, as ``keys`` does, and what can't be used beside them."""
+        """Return every key, as ``keys`` does, and the private halves that can't be used."""
         return Contents(self.keys(), [])
 
     def diagnose(self, keys: Sequence[StoredKey]) -> list[Check]:  # noqa: ARG002 - for stores that look at each key
-        """Look at what only this kind of store has, for ``doctor``; nothing is changed.
+        """Return the checks of ``doctor`` that are special to this kind of store; nothing is changed.
 
         Args:
             keys: The store's keys.
@@ -269,17 +283,21 @@ class KeyStore(ABC):
 
     @abstractmethod
     def key(self, name: str) -> StoredKey:
-        """Return the key of that name.
+        """Return the key with this name.
 
-        While a rotation hands the name over, for an instant no key carries it: the successor is given then.
+        During a rotation there is a moment in which no key has the name: then the successor is returned.
+
+        Args:
+            name: The key's name.
 
         Raises:
-            KeyNotFoundError: If there is none.
+            KeyNotFoundError: If there is no such key.
             KeyAmbiguousError: If there are two.
+            StoreError: If the store can't be reached.
         """
 
     def holds(self, name: str) -> bool:
-        """Tell whether anything in the store has that name, also what can't be used as a key for Kalshi."""
+        """Tell whether any object in the store has this name, even one that can't be used as a key for Kalshi."""
         return any(key.name == name for key in self.keys())
 
     @abstractmethod
@@ -289,8 +307,8 @@ class KeyStore(ABC):
         Args:
             name: Its name.
             key_type: Its type.
-            environment: For which environment it is made, as for ``begin_registration``. The pair is marked so from its
-                first moment: else somebody who finds it then could register it in another one.
+            environment: For which environment it is made, as for ``begin_registration``. The pair has this mark from
+                its first moment: otherwise another run could find the pair and register it in another environment.
 
         Raises:
             KeyExistsError: If the name is taken.
@@ -298,11 +316,11 @@ class KeyStore(ABC):
         """
 
     def generate_like(self, model: StoredKey, name: str) -> StoredKey:
-        """Make a key pair like another one of this store, for its environment, and return it, minted.
+        """Make a key pair of the same kind and for the same environment as another one of this store; return it, minted.
 
         Args:
-            model: The other one.
-            name: The new one's name.
+            model: The other pair.
+            name: The name of the new one.
 
         Raises:
             KeyExistsError: If the name is taken.
@@ -316,63 +334,63 @@ class KeyStore(ABC):
         environment: str,  # noqa: ARG002 - for stores that can keep it
         claim: Claim | None = None,  # noqa: ARG002 - as the environment
     ) -> StoredKey:
-        """Write beside a minted key in which environment it is about to be registered, and return it so marked.
+        """Write into a minted key's mark in which environment it is about to be registered, and return the key.
 
-        So whoever finds it after a crash knows where Kalshi may know it. A store that can't keep it leaves it out.
-        ``UNNAMED`` stands for an environment that nobody named. Once it is written, the key's name is looked at:
-        whoever is about to destroy a key changes that first.
+        A run that finds the key after a crash then knows in which environment Kalshi may know it. A store that can't
+        keep the environment leaves it out. ``UNNAMED`` means that no environment was named. After the mark was written,
+        the key's name is read: a run that is about to destroy a key changes its name first.
 
         Args:
             key: The key.
             environment: The environment.
-            claim: What else this run is about to do: bind an API key that it has found, or delete its own.
+            claim: What else this run is about to do: bind an API key that it found, or delete its own.
 
         Raises:
-            KeyNotFoundError: If somebody destroyed the key meanwhile.
-            KeyBusyError: If somebody registered it meanwhile, or gave it another name: it must not be registered then.
+            KeyNotFoundError: If another run destroyed the key meanwhile.
+            KeyBusyError: If another run registered or renamed it meanwhile: then it must not be registered.
         """
         return key
 
     @abstractmethod
     def bind(self, key: StoredKey, api_key_id: str, environment: str) -> StoredKey:
-        """Write the API key id and its environment beside the private half, and return the key as registered.
+        """Write the API key id and its environment beside the private half, and return the registered key.
 
-        Whoever calls this with a key that isn't ours makes it ours.
+        A key that wasn't ours is ours afterwards.
 
         Args:
             key: The key.
-            api_key_id: The id.
-            environment: Where Kalshi knows it, as ``environment_name`` gives it.
+            api_key_id: The API key id.
+            environment: The environment of the API key, as ``environment_name`` gives it.
 
         Raises:
-            StoreError: If the store doesn't let it be written.
+            StoreError: If the store can't write it.
         """
 
     @abstractmethod
     def destroy(self, key: StoredKey) -> None:
-        """Destroy both halves. There is no way back, after ``deletion_days`` at the latest."""
+        """Destroy both halves. After ``deletion_days`` this can't be undone."""
 
     def confirm(self, key: StoredKey) -> None:  # noqa: B027 - where a name leads to one key, there is nothing to see
-        """Make sure, before a new key is registered, that no other machine has made one of its name meanwhile.
+        """Check, before a new key is registered, that no other machine has made a key with its name meanwhile.
 
         Raises:
-            KeyBusyError: If one has; this key is destroyed.
+            KeyBusyError: If one has; this key was destroyed.
         """
 
     def mend(self, name: str) -> None:  # noqa: B027 - where a key is one thing, there is nothing to mend
-        """Bring the two halves of a key in line again, where a crash parted them; the private one counts."""
+        """Give the public half the private half's label and mark again, if a crash left them different."""
 
     def clear(self, name: str) -> bool:  # noqa: ARG002 - for stores where a key exists before it has its name
-        """Destroy a key that was made to get that name, and never got it. A key that has the name stays.
+        """Destroy a key that was made for this name and never got it. A key that has the name stays.
 
         Returns:
-            Whether there was one.
+            Whether there was such a key.
         """
         return False
 
     @abstractmethod
     def close(self) -> None:
-        """Log out and let go of the store. Signing with its keys ends here. Safe to call twice."""
+        """Log out and close the store. Its keys can't sign afterwards. Safe to call twice."""
 
     def __enter__(self) -> Self:
         return self
@@ -386,5 +404,5 @@ class KeyStore(ABC):
         self.close()
 
     def __repr__(self) -> str:
-        # An error on the way to an open store takes the store home as it is then.
+        # An error while the store is being opened holds the store as it is then, perhaps without a URI.
         return f"{type(self).__name__}(uri={getattr(self, 'uri', '')!r})"
