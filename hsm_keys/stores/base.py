@@ -316,7 +316,7 @@ class KeyStore(ABC):
         """
 
     def generate_like(self, model: StoredKey, name: str) -> StoredKey:
-        """Make a key pair of the same kind and for the same environment as another one of this store; return it, minted.
+        """Make a key pair of the same kind and environment as another one of this store, and return it, minted.
 
         Args:
             model: The other pair.
