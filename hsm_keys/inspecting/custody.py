@@ -98,11 +98,21 @@ def prove_custody(key: StoredKey) -> CustodyReport:
     if report.problems:
         raise CustodyError(
             f"the key {key.name!r} is not in custody: {'; '.join(report.problems)}",
-            hint="it was not registered; destroy it, and let `hsm-keys enroll` make a new one"
-            if key.ours
-            else "it was not adopted; let `hsm-keys enroll` make a key under another name",
+            hint=_instead_of(key),
         )
     return CustodyReport((*report.facts, _signs(key, key.public_key())))
+
+
+def _instead_of(key: StoredKey) -> str:
+    """Return what to do in place of using a key that isn't in custody; its API key may live."""
+    if not key.ours:
+        return "it was not adopted; let `hsm-keys enroll` make a key under another name"
+    if key.api_key_id is not None:
+        return (
+            f"it is registered, as API key {key.api_key_id}: `hsm-keys rotate {key.name}` lets the store make a key in "
+            "its place"
+        )
+    return "it was not registered; destroy it, and let `hsm-keys enroll` make a new one"
 
 
 def prove_imported(key: StoredKey, public_key: PublicKey, maker: str) -> CustodyReport:

@@ -60,6 +60,21 @@ def test_an_extractable_key_is_refused(token: TestToken) -> None:
     assert "private_half_copyable=True" in caught.value.message
 
 
+@pytest.mark.softhsm
+def test_what_to_do_with_one_that_is_not_in_custody_depends_on_its_api_key(token: TestToken) -> None:
+    """One that may live is never to be destroyed."""
+    with open_store(token.uri) as store:
+        make_extractable(store, "prod")
+        with pytest.raises(CustodyError) as minted:
+            prove_custody(store.key("prod"))
+        store.bind(store.key("prod"), "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d", "demo")
+        with pytest.raises(CustodyError) as registered:
+            prove_custody(store.key("prod"))
+    assert "destroy it" in minted.value.hint
+    assert "as API key 3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d: `hsm-keys rotate prod`" in registered.value.hint
+    assert "destroy" not in registered.value.hint
+
+
 class _Lax:
     """A private key of a module that says one thing and does another."""
 
