@@ -11,7 +11,8 @@ from hsm_keys import KeyType, open_store
 from hsm_keys.errors import KeyExistsError, KeyNotFoundError
 from hsm_keys.stores.abilities import RenamesKeys
 from hsm_keys.stores.key_names import RETIRED, SUCCESSOR
-from hsm_keys.stores.pkcs11.marks import read_mark
+from hsm_keys.stores.pkcs11.key_pairs import make_pair
+from hsm_keys.stores.pkcs11.marks import passing_id, read_mark
 from tests.support.oddkeys import session_of
 
 if TYPE_CHECKING:
@@ -97,6 +98,19 @@ def test_the_way_back(store: KeyStore) -> None:
     taken, left = RenamesKeys.of(store).hand_over("prod", taker=new, leaver=old, mark=RETIRED)
     RenamesKeys.of(store).hand_over("prod", taker=left, leaver=taken, mark=SUCCESSOR)
     assert labels(store) == {"prod": OLD_ID, "prod+next": NEW_ID}
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "without its public half"])
+def test_a_key_that_is_being_made_meanwhile_hides_none_of_the_two(store: KeyStore, whole: bool) -> None:
+    """Another machine's maker gives way, or was killed before it did; its public object may have been removed."""
+    old, _ = pair(store)
+    RenamesKeys.of(store).rename(old, "prod" + RETIRED)
+    made = store._connection.objects  # type: ignore[attr-defined]  # of PKCS#11
+    stray = make_pair(made, "prod", KeyType.ED25519, passing_id("prod"))[0]
+    if not whole:
+        made.public_objects(stray)[0].destroy()
+        made.proofs.clear()
+    assert store.key("prod").api_key_id == NEW_ID
 
 
 def test_a_name_that_is_taken_is_refused(store: KeyStore) -> None:

@@ -692,6 +692,22 @@ FOUND = {
         (Step(0, "rotate", faults=(Fault(Kind.LATE, 2, seconds=0.5),)),),
         yesterday=0,
     ),
+    **{
+        f"{command} was killed whose public object another machine had removed, and hid the key of a handover": Script(
+            _NAME,
+            "token",
+            (),
+            (
+                Step(0, command, faults=(*turn(2), *killed), pause_s=0.0),
+                Step(1, "enroll", pause_s=0.0),
+                Step(1, "rotate", faults=faults),
+            ),
+        )
+        for command, killed, faults in (
+            ("enroll", (Fault(Kind.KILL_BEFORE, 36, changes=False),), after(12)),
+            ("adopt", before(3), (Fault(Kind.TURN, 53, changes=False),)),
+        )
+    },
 }
 
 

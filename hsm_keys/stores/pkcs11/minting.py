@@ -18,6 +18,7 @@ from hsm_keys.errors import KeyBusyError, KeyExistsError, KeyNotFoundError, Stor
 from hsm_keys.stores.key_names import ENDING
 from hsm_keys.stores.pkcs11.attributes import read
 from hsm_keys.stores.pkcs11.errors import is_gone, mapped_errors
+from hsm_keys.stores.pkcs11.halves import NO_HALF
 from hsm_keys.stores.pkcs11.key_pairs import destroy_pair, make_pair, write_id, write_label
 from hsm_keys.stores.pkcs11.marks import (
     fingerprint,
@@ -32,9 +33,9 @@ from hsm_keys.stores.pkcs11.objects import is_ours
 if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import KeyType, PublicKey
     from hsm_keys.stores.pkcs11.module import Module
-    from hsm_keys.stores.pkcs11.objects import Objects
+    from hsm_keys.stores.pkcs11.objects import Objects, Pair
 
-__all__ = ["Mint", "busy", "remove_stub", "remove_surplus", "shows_others_late"]
+__all__ = ["Mint", "busy", "is_being_made", "remove_stub", "remove_surplus", "shows_others_late"]
 
 _SHOWS_OTHERS_LATE: Final = "SoftHSM"  # see ``fresh_process``
 
@@ -117,6 +118,18 @@ def _destroy_what_is_left(objects: Objects, private: Any) -> None:
     with suppress(ckr.PKCS11Error):
         if read(private, Attribute.KEY_TYPE) == CkKeyType.EC_EDWARDS and not objects.public_objects(private):
             private.destroy()
+
+
+def is_being_made(pair: Pair) -> bool:
+    """Tell whether a pair of ours is being made still, or its maker was killed before it was done.
+
+    It says no more of one in a token that fixes CKA_ID.
+    """
+    if not pair.mark.ours:
+        return False
+    if pair.public_key is None:
+        return is_minted(pair.cka_id) and pair.problem.startswith(NO_HALF)
+    return is_passing(pair.cka_id, fingerprint(pair.public_key))
 
 
 def remove_stub(objects: Objects, private: Any) -> None:

@@ -43,7 +43,14 @@ from hsm_keys.stores.pkcs11.key_pairs import (
     write_label,
 )
 from hsm_keys.stores.pkcs11.marks import minted_id, read_mark, registered_id, registering_id
-from hsm_keys.stores.pkcs11.minting import Mint, busy, remove_stub, remove_surplus, shows_others_late
+from hsm_keys.stores.pkcs11.minting import (
+    Mint,
+    busy,
+    is_being_made,
+    remove_stub,
+    remove_surplus,
+    shows_others_late,
+)
 from hsm_keys.stores.pkcs11.objects import NO_LABEL, Pair, is_ours, required
 from hsm_keys.stores.pkcs11.opening import PAUSES_S, Opening
 from hsm_keys.stores.pkcs11.patience import PATIENCE_S, wait_if_ending
@@ -164,7 +171,7 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
     @takes_no_private_key
     def key(self, name: str) -> StoredKey:
         """Return the key of that label; of several the one that is ours, if one alone is."""
-        pair = self._called(name) or self._handed_over(name)
+        pair = self._settled(name) or self._handed_over(name) or self._called(name)
         ours = [key for key in pair if key.ours]
         if len(pair) == 1 or len(ours) == 1:
             return (ours or pair)[0]
@@ -187,7 +194,19 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
         )
         return bool(private_keys)
 
+    def _settled(self, name: str) -> list[Pkcs11Key]:
+        """Return what has the name, unless all of it is being made still: by somebody who gives way, or was killed.
+
+        Another machine may have begun to make it when a rotation had just taken the name from one key, and not given it
+        to the other one yet.
+        """
+        pairs = self._pairs(name)
+        return [] if all(is_being_made(pair) for pair in pairs) else self._keys_of(pairs, name)
+
     def _called(self, name: str) -> list[Pkcs11Key]:
+        return self._keys_of(self._pairs(name), name)
+
+    def _pairs(self, name: str) -> list[Pair]:
         def look(connection: TokenConnection) -> list[Pair]:
             return connection.objects.pairs(name)
 
@@ -198,6 +217,9 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
                 break
             time.sleep(pause)
             pairs = self._reading(what, look)
+        return pairs
+
+    def _keys_of(self, pairs: list[Pair], name: str) -> list[Pkcs11Key]:
         whole = [pair for pair in pairs if pair.public_key] or pairs
         return _without_surplus([self._key_of(pair, required(pair, name)) for pair in whole])
 
@@ -240,7 +262,7 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
         old = retired or self._ours_called(name + FINISHING)
         new = (aborting or self._ours_called(name + SUCCESSOR)) if old else []
         # By now it may be done; or the key that was to get the name has ended.
-        return new or self._called(name) or old or aborting
+        return new or self._settled(name) or old or aborting
 
     def _ours_called(self, name: str) -> list[Pkcs11Key]:
         return [key for key in self._called(name) if key.ours]
