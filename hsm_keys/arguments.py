@@ -31,7 +31,7 @@ def takes_no_private_key(function: Callable[_P, _T]) -> Callable[_P, _T]:
     @wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         if any(map(_is_private_key, args)) or any(map(_is_private_key, kwargs.values())):
-            args, kwargs = (), {}  # type: ignore[assignment]  # this frame goes home with the error
+            args, kwargs = (), {}  # type: ignore[assignment]  # an error's report has this frame's variables
             raise _private_key_given(name)
         return function(*args, **kwargs)
 

@@ -162,7 +162,7 @@ def write_whole(path: Path, text: str) -> None:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())  # else a power cut may leave the name, and nothing in it
+            os.fsync(file.fileno())  # otherwise a power failure may leave an empty file with this name
         Path(part).replace(path)
     except BaseException:
         with suppress(OSError):
@@ -189,7 +189,7 @@ def runtime_folder() -> Path:
     folder = Path(runtime) / "hsm-keys" if runtime else temporary_folder() / f"hsm-keys-{os.geteuid()}"
     with suppress(FileExistsError):
         os.mkdir(folder, 0o700)  # noqa: PTH102 - pathlib looks at what is there, through links
-    # Opened once, and then looked at: in a folder like /tmp others can put a link in its place between two looks.
+    # Opened first, and then checked: in a folder like /tmp others could replace it by a link between two checks.
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         check_private_folder(folder, descriptor)
@@ -219,7 +219,7 @@ def warn_if_others_read(kind: str, path: str, descriptor: int) -> None:
     """
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
-        import logging  # it takes longer to load than to read a profile
+        import logging  # importing it takes longer than reading a profile
 
         logging.getLogger("hsm_keys").warning("the %s file %s can be read by others: chmod 600 it", kind, path)
 
@@ -241,7 +241,7 @@ def check_nobody_else_writes(path: Path, file: int) -> None:
         )
     for folder in dict.fromkeys((path.absolute().parent, path.resolve().parent)):
         info = folder.stat()
-        sticky = info.st_mode & stat.S_ISVTX  # there, a file is its owner's to replace
+        sticky = info.st_mode & stat.S_ISVTX  # in a sticky folder only a file's owner can replace it
         if (info.st_mode & _OTHERS_WRITE and not sticky) or not _is_ours(info):
             raise UsageError(
                 f"others can replace {shown_path(path)}: they can write to its folder", hint=f"chmod go-w {folder}"

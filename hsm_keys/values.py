@@ -211,7 +211,7 @@ def hides_its_arguments(function: Callable[_P, _T]) -> Callable[_P, _T]:
             return function(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is raised again
             raised = without_frames(error)
-        args, kwargs = (), {}  # type: ignore[assignment]  # this frame goes home with the error
+        args, kwargs = (), {}  # type: ignore[assignment]  # an error's report has this frame's variables
         raise raised
 
     return call

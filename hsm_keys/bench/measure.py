@@ -77,7 +77,7 @@ def measure(what: str, sign: Callable[[bytes], object], *, threads: int, seconds
     Raises:
         HsmKeysError: Whatever the first thread that failed ran into.
     """
-    for _ in range(_WARM_UP):  # sessions, look-ups and the first verification aren't what a running program sees
+    for _ in range(_WARM_UP):  # so that sessions, look-ups and the first verification aren't measured
         sign(_message())
     barrier = threading.Barrier(threads + 1)
     latencies: list[list[float]] = [[] for _ in range(threads)]
@@ -90,7 +90,7 @@ def measure(what: str, sign: Callable[[bytes], object], *, threads: int, seconds
             while (begun := time.perf_counter()) < until:
                 sign(_message())
                 mine.append((time.perf_counter() - begun) * 1e6)
-        except Exception as error:  # noqa: BLE001 - told by whoever waits
+        except Exception as error:  # noqa: BLE001 - the waiting thread raises it
             failures.append(error)
 
     workers = [threading.Thread(target=work, args=(mine,), daemon=True) for mine in latencies]
@@ -147,7 +147,7 @@ def measure_ahead(signer: RequestSigner, *, seconds: float) -> tuple[Result, int
     Raises:
         HsmKeysError: If the store can't sign.
     """
-    signer.headers(*_ORDER)  # else what is wrong would be met in the background
+    signer.headers(*_ORDER)  # otherwise an error would show only in the background
     times: list[float] = []
     with signer.ahead([_ORDER], rate=2 / _PACE_S) as ahead:
         begun = time.perf_counter()

@@ -90,7 +90,7 @@ class _LazyGroup(Group):
         else:
             return None
         module = import_module(f"hsm_keys.cli.{home}")
-        # No function can be called so without hiding a builtin, or at all.
+        # A function with such a name would hide a builtin, or isn't possible.
         builtin = {"list": "list_keys", "help": "show_help", "import": "import_key"}
         attribute = builtin.get(cmd_name, cmd_name.replace("-", "_"))
         command: click.Command = getattr(module, attribute)
@@ -164,7 +164,7 @@ def _leave_trio_out() -> None:
 
     That is a fifth of the processor time of a command that asks Kalshi.
     """
-    sys.modules.setdefault("trio", None)  # type: ignore[arg-type]  # None is how Python itself says: not to be had
+    sys.modules.setdefault("trio", None)  # type: ignore[arg-type]  # Python itself marks a module that can't be imported with None
 
 
 def _exit_code(argv: list[str], *, as_json: bool) -> int:

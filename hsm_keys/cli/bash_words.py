@@ -32,7 +32,8 @@ class _BashWords(BashComplete):
                 words.append(word)
         if words[-1] != last or _is_colons(last):
             self._typed = words[-1] if _is_colons(last) else words[-1].removesuffix(last)
-        return [word for word in words[:-1] if word != "="], words[-1]  # of --scope=read: click takes it for a value
+        # The "=" of --scope=read is dropped: click would take it for a value.
+        return [word for word in words[:-1] if word != "="], words[-1]
 
     def format_completion(self, item: CompletionItem[Any]) -> str:
         """Return one as the program's function in Bash reads it."""

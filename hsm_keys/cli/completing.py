@@ -51,7 +51,7 @@ def complete_key_names(ctx: click.Context, _param: click.Parameter, incomplete: 
     _end_soon()
     try:
         names = _names(ctx)
-    except Exception:  # noqa: BLE001 - there is nobody to tell: an error would stand in the middle of what is typed
+    except Exception:  # noqa: BLE001 - an error would be printed into the line that is being typed
         return []
     return [name for name in names if name.startswith(incomplete) and name.isprintable()]
 

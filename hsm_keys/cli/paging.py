@@ -53,7 +53,7 @@ def _merge(merged: dict[str, Any], page: Any) -> str:
     for name, value in page.items():
         before = merged.get(name)
         if isinstance(before, list) and value is None:
-            continue  # how servers written in Go send an empty list
+            continue  # servers written in Go send an empty list as null
         if before is not None and isinstance(before, list) != isinstance(value, list):
             raise ValueError(f"{name!r} is a list on one page and not on another")
         if isinstance(before, list):
@@ -62,7 +62,7 @@ def _merge(merged: dict[str, Any], page: Any) -> str:
             merged[name] = value
     for name in _CURSORS:
         if name in merged and name not in page:
-            merged[name] = ""  # left out, it stands for the end
+            merged[name] = ""  # without a cursor this is the last page
     return _cursor(page)
 
 

@@ -99,7 +99,7 @@ def proxy(ctx: click.Context, /, **arguments: Any) -> None:
 
 
 def _report(line: str) -> None:
-    with suppress(OSError):  # a log that is full, or that nobody reads any more, stops no proxy, and no kill switch
+    with suppress(OSError):  # a log that is full or that nobody reads must not stop the proxy or the kill switch
         click.echo(line, err=True)
 
 

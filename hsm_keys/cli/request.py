@@ -146,7 +146,7 @@ class _Nobody:
 
     name = api_key_id = "nobody"
 
-    def sign(self, message: bytes, /) -> bytes:  # noqa: ARG002 - what a signer is asked
+    def sign(self, message: bytes, /) -> bytes:  # noqa: ARG002 - a signer's signature
         return b""
 
 

@@ -39,7 +39,7 @@ def read_body(settings: Settings, source: str) -> bytes:
 def _content(settings: Settings, source: str) -> bytes:
     if source in {"-", "@-"}:
         if any(map(_is_stdin, secret_files(settings))):
-            # Whichever is read first would take the other: a PIN is JSON too, and would be sent.
+            # The first one to be read would get both: a PIN is JSON too, and would be sent.
             raise UsageError("both the body and the PIN would be read from stdin", hint="put one of them into a file")
         return sys.stdin.buffer.read()
     if not source.startswith("@"):

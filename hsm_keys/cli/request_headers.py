@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read_headers"]
 
-# Besides those of the connection, what follows from how the body is framed (RFC 9112, section 6).
+# Headers of the connection, and those that follow from the framing of the body (RFC 9112, section 6).
 _CONNECTIONS: Final = HOP_BY_HOP | {"content-length", "expect"}
 
 

@@ -38,7 +38,7 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> i
         return None
     parts = _DURATION.fullmatch(value)
     if not parts:
-        # A bare 10 was meant as minutes as often as seconds, and the old key is gone at the end of it.
+        # A number without a unit could be meant as seconds or minutes, and the old key ends after it.
         what = "a number without a unit" if value.isdecimal() else describe(value)
         raise click.BadParameter(f"{what} is not a time: write 90s, 10m, 2h or 1d", ctx, param)
     seconds = int(parts[1]) * _SECONDS[parts[2]]

@@ -205,7 +205,7 @@ def _serve(settings: Settings, policy: Path | None, share: Share, began: Callabl
 
 
 def _report(line: str) -> None:
-    with suppress(OSError):  # a proxy goes on, too, when the run that heard it has gone
+    with suppress(OSError):  # the proxy continues even when the run that reads its messages has ended
         click.echo(line, err=True)
 
 

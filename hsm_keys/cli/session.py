@@ -166,7 +166,7 @@ def connector(settings: Settings) -> Connector:
     import stamina
 
     base_url = kalshi_base_url(settings)
-    stamina.instrumentation.set_on_retry_hooks([])  # a second try at a GET is no news for a terminal
+    stamina.instrumentation.set_on_retry_hooks([])  # a second try of a GET isn't worth a message
     return Connector(base_url, settings.exchange)
 
 

@@ -261,7 +261,7 @@ def _moment(value: object) -> datetime | None:
             number = float(value)
             return datetime.fromtimestamp(number / 1000 if number > _MILLISECONDS else number, UTC)
     except (ValueError, OverflowError, OSError):
-        pass  # what nobody can read is as good as nothing
+        pass  # unreadable data is treated as missing
     return None
 
 

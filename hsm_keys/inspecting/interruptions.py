@@ -52,8 +52,8 @@ def interruptions(keys: Sequence[Seen], several: Collection[str]) -> Iterator[Fi
         rotating = any(key.name in {name_of(key) + mark for mark in ROTATION} for key in members)
         for key in members:
             if _is_import(key) and (rotating or name_of(key) in {*gone, *several}):
-                # The rotation comes to its end first. Where the key is gone, a run that gave way had put it in:
-                # `revoke` ends it, and the mark beside it. Of several API keys a person revokes those that nobody uses.
+                # The rotation has to be finished first. If the key is gone, a run that gave way had imported it:
+                # `revoke` ends it, and the mark beside it. Of several API keys a person revokes the unused ones.
                 continue
             if _is_import(key):
                 yield about_key(

@@ -34,7 +34,7 @@ def judge(snapshot: Snapshot) -> list[Finding]:
     """
     listed = {listing.api_key_id: listing for listing in snapshot.listed}
     mine = [key for key in snapshot.here if key.ours]
-    # A key that a workflow has in hand is that workflow's business; killed between two names, it left both.
+    # A key in an unfinished workflow is left to that workflow; if it was killed between two names, both are there.
     in_hand = {(key.store_uri, key.pair) for key in mine if "+" in key.name}
     at_rest = [key for key in mine if "+" not in key.name and (key.store_uri, key.pair) not in in_hand]
     named = Counter((key.store_uri, key.name) for key in mine)

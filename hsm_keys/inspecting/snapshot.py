@@ -147,7 +147,7 @@ def pair_of(key: StoredKey) -> str:
 
 def _seen(store: KeyStore, key: StoredKey) -> Seen:
     stopped = why_not(key)
-    # The public half of a key that is stopped may be hidden; then its place stands for it.
+    # The public half of a disabled key may be hidden; then the key's place in the store identifies it.
     pair = f"{store.uri} {key.uri}" if stopped else pair_of(key)
     return Seen(
         key.name,

@@ -52,7 +52,7 @@ class Account:
         """Ask for the list again, and return the account's API keys; raises as ``answer`` does."""
         return self._checked(self.client.api_keys.list()).api_keys
 
-    @property  # cached_property holds one lock for all accounts up to Python 3.11, here while Kalshi answers
+    @property  # up to Python 3.11 cached_property would hold one lock for all accounts while Kalshi answers
     def answer(self) -> ListApiKeysResponse:
         """Kalshi's list, with what comes beside it.
 

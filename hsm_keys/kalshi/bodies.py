@@ -116,7 +116,7 @@ def is_html(response: httpx2.Response) -> bool:
 
 
 def _text(response: httpx2.Response) -> str:
-    # UTF-8 whatever the Content-Type says: a charset of somebody's choosing is a codec of their choosing.
+    # Always UTF-8: with the Content-Type's charset, the sender would choose which codec runs here.
     return response.content.decode(errors="replace")
 
 

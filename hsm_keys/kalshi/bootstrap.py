@@ -51,7 +51,7 @@ def bootstrap_key_from_env(
     names = VARIABLES[exchange]
     key_id, pem, path = (Secret(env.get(name, "").strip()) for name in (names.id, names.pem, names.path))
     passphrase = _passphrase(Secret(env.get(names.passphrase, "")), ask_passphrase)
-    del env  # it goes home with an error, and with it all that it holds
+    del env  # an error's report has this frame's variables
     if not (key_id or pem or path):
         return None
     if not key_id:

@@ -40,7 +40,7 @@ __all__ = ["AsyncKalshiClient", "KalshiClient"]
 _TIMEOUT: Final = httpx2.Timeout(10.0, connect=5.0)  # seconds; read, write and pool wait 10
 _ATTEMPTS: Final = 3
 _BUDGET: Final = 15.0  # seconds after which a failed GET isn't tried again
-# ProxyError comes from setting up the tunnel: what is for Kalshi goes through it afterwards.
+# ProxyError is raised while the tunnel is set up; the request would be sent only after that.
 _NOT_SENT: Final = (
     httpx2.ConnectError,
     httpx2.ConnectTimeout,
@@ -148,7 +148,7 @@ class _Base:
         path = shown_path(path)
         what = f"{method} {path}: {type(error).__name__}"
         if isinstance(error, _NOT_SENT):
-            # Nothing was sent, so that nothing of it can be in there.
+            # Nothing was sent, so the error's text can't hold anything of the request.
             why = why_not_reached(error) or clean(str(error))
             proxy = network_proxy(self.base_url)
             hint = "check the network and the base URL"

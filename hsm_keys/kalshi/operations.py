@@ -112,7 +112,7 @@ class Operation:
 
 _ROOT: Final = "/trade-api/"
 
-# kind, method, path; then what isn't usual of it: public, a scope, cost=N (for each order), perps, gone=PATH.
+# kind, method, path; then what differs from the usual: public, a scope, cost=N (for each order), perps, gone=PATH.
 _ROWS: Final = """\
 admin  POST   /account/api_usage_level/upgrade  cost=30
 read   GET    /account/api_usage_level/volume_progress
@@ -370,7 +370,7 @@ def _tree() -> _Node:
 _TREE: Final = _tree()
 
 
-@lru_cache(maxsize=1024)  # a request is looked up several times on its way, and most have the path of an earlier one
+@lru_cache(maxsize=1024)  # a request is looked up several times, and most requests have the path of an earlier one
 def find_operation(method: str, path: str) -> Operation:
     """Return the operation that a request is for.
 

@@ -165,7 +165,8 @@ class Contention:
         return now.claim is not None and (now.claim.intent is Intent.LEAVES or now.claim.api_key_id == api_key_id)
 
     def _say_so(self, key: StoredKey, claim: Claim) -> None:
-        with suppress(KeyBusyError):  # bound or ended meanwhile: what there is then says whether it may be deleted
+        # A busy key was bound or ended meanwhile: its state tells whether the API key may be deleted.
+        with suppress(KeyBusyError):
             self.begin(key, claim)
 
     def _may_delete(self, key: StoredKey, claim: Claim) -> bool:

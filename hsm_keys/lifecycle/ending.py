@@ -154,7 +154,7 @@ def end_unused(account: Account, api_key_id: str, report: Callable[[str], None])
     try:
         end_api_key(account, api_key_id, None, report)
     except EndNotProvedError:
-        settle()  # another run has deleted it; or it is so new that it isn't known everywhere
+        settle()  # another run has deleted it, or it is so new that it isn't known everywhere
         end_api_key(account, api_key_id, None, report, begun=True)
 
 

@@ -96,7 +96,7 @@ def enroll_offline(
         check_environment(name, key.environment, environment)
         if key.offered:
             return minted
-        # Also where an earlier run has written it already: somebody may have begun to end the pair since.
+        # Also if an earlier run has written it already: another run may have begun to end the pair since.
         return replace(minted, key=store.begin_registration(key, key.environment or offered_in, key.claim))
 
 

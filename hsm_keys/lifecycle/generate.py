@@ -107,7 +107,8 @@ class Generator:
         """Return the account's API keys once Kalshi makes nothing any more that an earlier run has asked for."""
         outwait(f"a `generate` of {self._name!r}", "what it left is looked for", self._report)
         listed = self._kalshi.listed()
-        self._check_mark()  # after the list was read: what is lost isn't a run's that has taken it over since
+        # After the list was read: so a lost API key can't belong to a run that has taken the mark over since.
+        self._check_mark()
         return listed
 
     def _namesakes(self, listed: Sequence[ApiKey]) -> list[ApiKey]:

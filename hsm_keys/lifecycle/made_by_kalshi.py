@@ -128,7 +128,7 @@ class KalshiGenerator:
             return self._post(check_alone)
         except OutcomeUnknownError as error:
             lost = self._new_since(before, error)
-            check_alone()  # after the list was read: who had one made by then has begun before
+            check_alone()  # after the list was read: a run that had one made by then has begun before
             self.delete_lost(lost)
         return self._post(check_alone)
 
@@ -141,7 +141,7 @@ class KalshiGenerator:
         try:
             now = called(self.name, self.listed())
         except HsmKeysError:
-            raise error from None  # what was unknown stays unknown; the first error says more than this one
+            raise error from None  # the outcome is still unknown; the first error says more than this one
         lost = [api_key for api_key in now if api_key.api_key_id not in ids_before]
         if not lost:
             raise error
@@ -154,7 +154,8 @@ class KalshiGenerator:
             scopes=self._wanted.scopes,
             subaccount=self._wanted.subaccount,
         )
-        check_alone()  # what is held up from here on is too old for Kalshi before another run looks for it
+        # A request that is delayed from here on is too old for Kalshi before another run looks for its key.
+        check_alone()
         try:
             answer = send()
         except OutcomeUnknownError as error:

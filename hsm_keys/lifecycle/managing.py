@@ -79,9 +79,7 @@ def find_manager(
     except UnauthorizedError:
         if not ends(candidates[-1]):
             raise
-        return Manager(
-            candidates[-1]
-        )  # an earlier run may have ended it: whoever ends it looks at what Kalshi says of it
+        return Manager(candidates[-1])  # an earlier run may have ended it: the caller checks Kalshi's answer for it
     if not changes:
         return Manager(client, answer)
     rights = {listing.api_key_id: listing for listing in answer.api_keys}

@@ -201,7 +201,7 @@ class Registrar:
         try:
             return self._create_as(key, wanted, wanted.name)
         except (BadRequestError, ConflictError):
-            # Refused: nothing was made. The public half may be at fault as well as the name, and one more try tells.
+            # Refused: nothing was made. The reason may be the public half or the name; one more try tells which.
             if wanted.spare_name is None:
                 raise
             self._report(f"Kalshi refuses the name {wanted.name!r}; trying {wanted.spare_name!r}")
@@ -227,7 +227,7 @@ class Registrar:
             if len(found) == 1:
                 self._contention.take(key, found[0])
         except HsmKeysError:
-            return []  # what was unknown stays unknown; the first error says more than this one
+            return []  # the outcome is still unknown; the first error says more than this one
         return found
 
     def _new_registrations(self, key: StoredKey, before: Sequence[ApiKey]) -> list[str]:

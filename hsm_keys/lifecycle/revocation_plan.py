@@ -105,7 +105,7 @@ class RevocationPlanner:
         return Revocation(target, destroy, tuple(managers), tuple(listed))
 
     def _target(self, word: str, keys: Sequence[StoredKey]) -> tuple[Target, Sequence[ApiKey]]:
-        # Before anything is asked: Kalshi's answers here say nothing of it, nor of what a `generate` is under way for.
+        # Checked first: Kalshi's answers here say nothing about such a key, nor about one that a `generate` is making.
         for key in (*keys_named(word, keys), *keys_named(word + IMPORTING, keys)):
             check_environment(key.name, key.environment, self._account.environment)
         try:

@@ -68,7 +68,8 @@ class RotationEnds:
         """End a successor whose name says so: nobody registers it any more, or gives it the name."""
         api_key_id = self._last_id(new)
         listed = self._account.list_now()
-        if can_sign(new):  # Kalshi may have carried the registration out twice; first the id that is kept nowhere
+        # Kalshi may have carried the registration out twice: first the API key whose id no store holds.
+        if can_sign(new):
             connect = self._account.connect
             while other := find_registration(connect, new, unclaimed(self.unclaimed(listed), [api_key_id])):
                 listed = end_api_key(self._account, other, new, self._report)

@@ -174,7 +174,7 @@ class Successor:
             RevocationPlanner(store, account, self._report).plan(api_key_id, destroy=False, force=False)
             end_api_key(account, api_key_id, pem, self._report)
             return
-        end_api_key(account, api_key_id, pem, _say_nothing)  # it would say that the key lived here
+        end_api_key(account, api_key_id, pem, _say_nothing)  # it would say that Kalshi knew the key here
         raise EndNotProvedError(
             f"Kalshi doesn't know the PEM's API key {api_key_id} in the environment {pem.environment}: it has ended "
             "already, or belongs to another environment and still works there",

@@ -48,7 +48,7 @@ def _store(text: str) -> None:
 
 
 def _path(text: str) -> None:
-    # Where a relative one leads depends on the folder that a command is run in; and a PIN in its place is none.
+    # A relative path depends on the folder in which a command is run; and a PIN given by mistake isn't an absolute one.
     if not text.startswith(("/", "~/")):
         raise _WrongValueError("has to be a path that begins with / or ~/")
 
@@ -70,7 +70,7 @@ def _ws_url(text: str) -> None:
 
 
 def _api_key_id(text: str) -> None:
-    # Kalshi's are UUIDs. What else might be one isn't taken here: it might be a PIN in the wrong place.
+    # Kalshi's are UUIDs. Anything else is refused here, because it might be a PIN in the wrong place.
     if not _UUID.fullmatch(text):
         raise _WrongValueError("has to be an API key id, which is a UUID")
 

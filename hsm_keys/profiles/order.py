@@ -176,5 +176,5 @@ def _safe(value: str) -> str:
     """Return a value as it may be printed: nobody has checked what an option or a variable holds."""
     structured = value.startswith(("/", "~/", "./")) or ":" in value
     plain = value.isprintable() and not holds_secret(value) if structured else may_be_shown(value)
-    # No slot and no switch is a longer number; a PIN is.
+    # Slots and switches are shorter numbers; a longer one may be a PIN.
     return value if plain and not (value.isdecimal() and len(value) > _LONGEST_NUMBER) else describe(value)

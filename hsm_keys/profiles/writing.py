@@ -43,7 +43,7 @@ def add_profile_to_file(path: Path, name: str, fields: Mapping[str, str]) -> boo
     text = "" if profiles is None else path.read_text(encoding="utf-8")
     if profiles is None or not (profiles.profiles or profiles.default):
         text = f'default = "{name}"\n{text}'
-    # What JSON writes for a text, TOML reads as the same one.
+    # TOML reads a string in JSON's form as the same string.
     lines = [f'[profiles."{name}"]' if "." in name else f"[profiles.{name}]"]
     lines += [f"{field} = {json.dumps(value, ensure_ascii=False)}" for field, value in fields.items()]
     text = "\n".join([text.rstrip("\n"), "", *lines, ""])

@@ -130,7 +130,7 @@ class TokenFolder:
         token = credentials.strip() if scheme.lower() == "bearer" else headers.get(KEY_HEADER, "")
         digest = _digest(token.encode("utf-8", "surrogateescape"))
         client_of_token = None
-        for client, known in self._digests.items():  # all of them: time tells nothing
+        for client, known in self._digests.items():  # all are compared, so that the time tells nothing
             if hmac.compare_digest(known, digest):
                 client_of_token = client
         if client_of_token is None:

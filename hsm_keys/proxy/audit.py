@@ -319,7 +319,7 @@ class AuditTrail:
             due = time.monotonic() - signed_at >= CHECKPOINT_S or self.seq - self._signed_seq >= CHECKPOINT_LINES
             if due:
                 signed_at = time.monotonic()
-                with suppress(HsmKeysError):  # a store that is away signs the next one
+                with suppress(HsmKeysError):  # if the store can't be reached now, it signs the next checkpoint
                     self.checkpoint()
 
 
@@ -394,7 +394,8 @@ def _end_of(folder: Path) -> tuple[int, str, int]:
     files = files_in(folder)
     for path in reversed(files):
         size = path.stat().st_size
-        for begin in sorted({0, max(0, size - _BLOCK)}, reverse=True):  # all of it only where its end is no line
+        # The whole file is read only if its end holds no line.
+        for begin in sorted({0, max(0, size - _BLOCK)}, reverse=True):
             for line in _lines_from(path, begin):
                 if record := parsed(line):
                     return record["seq"], line_hash(line), int(files[-1].stem)

@@ -133,9 +133,9 @@ class Control:
     async def _keep_frozen(self) -> None:
         """Keep it over a restart; what can't be kept is frozen all the same, and ``status`` says so."""
         async with self._saving:
-            await asyncio.sleep(0)  # a cancel is on its way before a thread is begun: a busy machine takes its time
+            await asyncio.sleep(0)  # the cancel is sent before a thread is started, which takes long on a busy machine
             self._signs.freeze()
-            await asyncio.to_thread(self._save, frozen=True)  # a disk that is slow doesn't hold up what cancels
+            await asyncio.to_thread(self._save, frozen=True)  # a slow disk doesn't delay the cancel
             if self._unsaved:
                 _log.error("frozen, but a restart would thaw: %s", self._unsaved)
             self._write("frozen")
@@ -232,7 +232,7 @@ class Control:
             await self.attestation.look()
 
     async def _problem(self) -> str:
-        async with self._proving:  # many who ask at once are told of one signature
+        async with self._proving:  # one signature answers all requests that come at the same time
             return await self._signs.problem() or self._trail.failed
 
     def _save(self, *, frozen: bool) -> bool:

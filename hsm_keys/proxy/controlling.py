@@ -247,6 +247,6 @@ def _not_found(wanted: ProxyChoice, where: str) -> StoreNotFoundError:
         )
     if wanted.everyone or wanted.name is None:
         return StoreNotFoundError("no proxy answers", hint=f"{where}. Name its socket: --socket PATH")
-    # Folders say nothing of the name; in a path, a secret would look like none.
+    # Folders don't hold the name; a path could hold a secret that doesn't look like one.
     hint = f"{where}. Name its socket: --socket PATH" if may_be_shown(wanted.name) else "name its socket: --socket PATH"
     return StoreNotFoundError(f"no proxy for {shown(wanted.name)} answers", hint=hint)

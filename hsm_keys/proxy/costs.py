@@ -62,7 +62,7 @@ class Costs:
         return cost * orders if operation.for_each_order else cost
 
 
-@cache  # a judge is made for each request that is only supposed
+@cache  # a judge is made for each supposed request
 def _costs_of_table() -> Mapping[tuple[str, str], int]:
     return {
         (operation.method, _bare(operation.path)): operation.cost

@@ -127,7 +127,7 @@ class DecisionLog:
 
     def _write_outcomes(self) -> None:
         outcomes, self._outcomes = self._outcomes, []
-        if not outcomes:  # they went with a decision
+        if not outcomes:  # they were written together with a decision
             return
         try:
             self._trail.append_lines(outcomes)

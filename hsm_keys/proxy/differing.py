@@ -143,7 +143,8 @@ def _compare_caps(pair: Pair, rules: Sequence[ClientPolicy], at: datetime) -> No
         pair.follow(order_twice(ticker, at, timedelta(seconds=seconds)))
     days, resting, markets = (_differ(rules, attrgetter(cap)) for cap in ("day", "open", "market"))
     for rests, spreads, moves in product((True, False), repeat=3):
-        if days or (resting and rests) or (markets and not moves):  # other orders reach none of the sums that differ
+        # Other orders don't count for any of the differing sums.
+        if days or (resting and rests) or (markets and not moves):
             pair.fill(Filling(rules, ticker, rests=rests, spreads=spreads, moves=moves), at)
 
 

@@ -82,7 +82,7 @@ class Duplicates:
                 yield client, key, at_ms
 
     def _sent(self, key: Key) -> tuple[tuple[str, int], ...]:
-        sent = self._recent.get(key)  # empty where what went out last never came to be
+        sent = self._recent.get(key)  # empty if the latest sending turned out never to have happened
         return self._older.get(key, ()) if sent is None else sent
 
 

@@ -34,7 +34,7 @@ class Ledger:
 
     def left(self, policy: Policy, client: str) -> list[dict[str, Any]]:
         """Return what a client, and all together, have left of a policy's caps; see ``remaining``."""
-        self._reservations.account(client)  # of one that hasn't traded, everything is left
+        self._reservations.account(client)  # a client that hasn't traded has everything left
         return [row for row in remaining(policy, self._reservations) if row["client"] in {client, None}]
 
 

@@ -23,7 +23,7 @@ __all__ = [
 _CONTROL: Final = ".control.sock"
 _LINK: Final = "control.sock"
 _RUN: Final = Path("/run")
-_TMP: Final = Path("/tmp")  # noqa: S108 - it is looked into; who owns what is found there is checked
+_TMP: Final = Path("/tmp")  # noqa: S108 - only searched; the owner of each file there is checked
 _ROOT: Final = 0
 
 

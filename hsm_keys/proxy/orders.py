@@ -174,7 +174,7 @@ def _exposure(order: CreateOrder | PerpsOrder | AmendOrder | PerpsAmend, path: s
             cost = DOLLAR - price
         case CreateOrder(price=price):
             cost = price
-        case AmendOrder(price=price):  # whether the order that is amended is a bid or an ask isn't known here
+        case AmendOrder(price=price):  # it isn't known here whether the amended order is a bid or an ask
             cost = max(price, DOLLAR - price)
         case PerpsOrder(market_id=None) | PerpsAmend(market_id=None):
             cost = 0

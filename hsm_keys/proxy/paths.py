@@ -150,6 +150,6 @@ class Rule:
         want = self.segments[number]
         if want.startswith("{"):
             words = words_in_place(self.segments[:number])
-            # A server that folds takes BATCHED for the word, another one for an id: a deny is for both.
+            # A server that ignores case takes BATCHED for the word, another one for an id: a deny rule matches both.
             return got not in words if fold else got.casefold() not in words
         return want in {"*", got} or (fold and want.casefold() == got.casefold())

@@ -94,7 +94,7 @@ class Reconciler:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_EVERY_S):
                         await self._wake.wait()
-            await asyncio.sleep(_SOON_S)  # one look for all that came to be doubtful together
+            await asyncio.sleep(_SOON_S)  # one look for all orders that became doubtful at the same time
 
     async def keep_synced(self) -> None:
         """Have the disk keep the journal, each second."""
@@ -224,7 +224,7 @@ class Reconciler:
     async def _looked_up_amendment(self, order: ReservedOrder) -> list[State]:
         """Return what became of an amendment of which the answer was lost; nothing if that can't be told."""
         order_id, old = order.asked.amends, self._reservations.by_order_id(order.asked.amends)
-        if old is None:  # it was cancelled meanwhile: what of it was filled at which price can't be told
+        if old is None:  # it was cancelled meanwhile: how much was filled at which price isn't known
             return [State(order.number, order.live, 0)]
         said = await self._order(order, order_id)
         filled, remaining = _counts(order, said)
@@ -325,10 +325,11 @@ def _counts(order: ReservedOrder, said: dict[str, Any]) -> tuple[int | None, int
 
 def _cost(order: ReservedOrder, said: dict[str, Any]) -> int | None:
     """Return what a contract of the order costs as Kalshi has it now; None if that can't be told."""
-    if order.asked.perps:  # nothing is reckoned with it
+    if order.asked.perps:  # it isn't used in any calculation
         return order.asked.cost
     price = said.get("yes_price_dollars")
-    yes = whole(price[:6], 4) if isinstance(price, str) else None  # six decimals at most, of which two are nothing
+    # Kalshi sends at most six decimals, of which the last two are zeros.
+    yes = whole(price[:6], 4) if isinstance(price, str) else None
     return yes if yes is None or order.asked.side == "bid" else DOLLAR - yes
 
 
@@ -346,7 +347,8 @@ def _found(order: ReservedOrder, *listed: dict[str, Any]) -> list[State]:
     counts = [_counts(order, said) for said in listed]
     if any(None in pair for pair in counts) or not all(said.get("order_id") for said in listed):
         return []
-    rests = [said.get("status", "resting") == "resting" for said in listed]  # of perpetual futures that isn't said
+    # Kalshi sends no status for perpetual futures.
+    rests = [said.get("status", "resting") == "resting" for said in listed]
     lives = [(remaining or 0) if may_rest else 0 for (_, remaining), may_rest in zip(counts, rests, strict=True)]
     live = max(lives)
     order_id = str(listed[lives.index(live)]["order_id"])

@@ -149,7 +149,7 @@ class RequestHead:
         if is_chunked:
             self.chunks = parser
         options = self._connection_options()
-        # To h2c, say: what comes behind may be of another protocol, and is no request that anybody judged.
+        # To h2c, for example: the bytes after it may be another protocol, which nobody has judged.
         self.closes = switches or not self.minor or "Upgrade" in headers or "close" in options
         self.is_websocket = "upgrade" in options and self._opens_websocket()
 

@@ -67,7 +67,7 @@ def _price(value: object) -> int:
 
 
 _Ticker = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
-# An order is looked up by its name, so it has to come back as it was sent: nothing that may be trimmed or normalised.
+# A lost order is looked up by this id, so Kalshi must not trim or normalise it.
 _OrderName = Annotated[str, Field(pattern=r"^([!-~]([ -~]{0,198}[!-~])?)?$")]
 _Count = Annotated[int, BeforeValidator(_count)]
 _CountOrNone = Annotated[int, BeforeValidator(_count_or_none_at_all)]

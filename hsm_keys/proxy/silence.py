@@ -191,5 +191,5 @@ class SilenceWatch:
     def _write(self, kind: str, **members: str | int | None) -> None:
         try:
             self._trail.append(kind, **members)
-        except AuditError as error:  # cancelling is never what a full disk stops
+        except AuditError as error:  # a full disk must not stop the cancelling
             _log.warning("%s", error)

@@ -88,7 +88,7 @@ class Tier:
         self.limits = limits
         self.is_known = True
         for bucket, limit in ((self._reads, limits.read), (self._writes, limits.write)):
-            bucket.settle(now)  # the time until now at the old rate
+            bucket.settle(now)  # the time until now counts at the old rate
             bucket.change(limit.refill_rate, limit.bucket_capacity)
 
     def wait_for(self, method: str, cost: int, now: float) -> float:

@@ -133,7 +133,7 @@ class Upstream:
             skip_auto_headers=_ADDED_BY_ITSELF,
             timeout=aiohttp.ClientTimeout(total=None, connect=_CONNECT_S, sock_read=self._read_s),
         )
-        # aiohttp repeats PUT and DELETE on a connection that was closed, and has no public way to leave that.
+        # aiohttp repeats PUT and DELETE on a closed connection, and has no public option against it.
         self._session._retry_connection = False  # noqa: SLF001
         proxy = self._proxies[self._origin]
         self._links, self._urgent = (Links(self._origin, proxy, read_s=self._read_s) for _ in range(2))
@@ -392,7 +392,7 @@ async def _pass_on(request: ClientRequest, answer: Answer, stalled_s: float, hea
     try:
         await request.stream(reply, _after(begun, answer.chunks()), stalled_s)
     except (aiohttp.ClientError, TimeoutError, OSError):
-        if request.transport is not None:  # the client must not take what it has for the whole
+        if request.transport is not None:  # the client must not take the part that it got for the whole answer
             request.transport.abort()
         reply.is_sent = True
     return reply

@@ -145,12 +145,12 @@ class _Reader:
         self._file = ""
         self._line = 0
         self._seq = 0
-        # A line and the next one that don't fit: which of the two was changed, what follows tells. And how many
-        # findings there were then, as this one comes before those of the second line.
+        # A line and the next one that don't fit: the lines after them tell which of the two was changed. Also the
+        # number of findings at that time, because this finding comes before those of the second line.
         self._misfits: tuple[Place, Place, int] | None = None
         self._last: Place | None = None
         self._signed = 0
-        # To find the first one, a dict passes over all that were deleted before it: this one doesn't.
+        # An OrderedDict, because finding the first entry of a dict skips over all that were deleted before it.
         self._unsigned: OrderedDict[int, str] = OrderedDict()
 
     def begin(self, name: str) -> None:

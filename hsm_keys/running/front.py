@@ -134,7 +134,7 @@ class Front:
         self._share.revoke()
         while next_word(self._keeper):  # until the keeper has ended what the program left behind
             pass
-        end_children(but={self._proxy.pid})  # what a keeper leaves that was killed
+        end_children(but={self._proxy.pid})  # processes that are left if the keeper was killed
         if self._failure is None and self._noted:
             self._note(code)
         return code

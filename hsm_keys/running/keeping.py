@@ -149,7 +149,7 @@ def _obey(program: int, number: int) -> None:
         _signal(program, signal.SIGTERM)
         _signal(program, signal.SIGCONT)
     elif number in signal.sigpending():
-        signal.sigwait({number})  # the whole group got it, and so has the program
+        signal.sigwait({number})  # the whole group got the signal, the program too
     else:
         _signal(program, number)
 

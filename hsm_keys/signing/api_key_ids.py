@@ -12,7 +12,7 @@ from hsm_keys.values import describe, looks_secret
 __all__ = ["check_api_key_id"]
 
 _MAX_LENGTH: Final = 128
-# Kalshi's are UUIDs. Others are let through that could be ids of a test server; what stands round one isn't.
+# Kalshi's are UUIDs. Other texts that could be ids of a test server are accepted, but no quotes around an id.
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 _ROUND: Final = "\"'`\u201c\u201d\u2018\u2019<>()[]{},; \t\r\n"
 _EXAMPLE: Final = "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d"

@@ -42,7 +42,7 @@ def _class_for(bases: tuple[type, ...]) -> type[KalshiAuth]:
 
 def kalshi_auth(signer: SignsAhead, *, base_url: str | None = None, environment: str | None = None) -> KalshiAuth:
     """Return the authentication object; see ``RequestSigner.auth``."""
-    # httpx takes an object for what it is by its class; so the class has httpx's Auth among its bases.
+    # httpx recognises an auth object by its class, so the class has httpx's Auth among its bases.
     present = [name for name in _FLOW_LIBRARIES if name in sys.modules or find_spec(name) is not None]
     bases = tuple(import_module(name).Auth for name in present)
     return _class_for(bases)(signer, resolve(base_url=base_url, environment=environment))

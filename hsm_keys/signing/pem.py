@@ -96,7 +96,7 @@ def load_private_key(pem: Pem, passphrase: Callable[[], str] | None = None) -> P
     try:
         key = load_pem_private_key(content, password)
     except (TypeError, ValueError, UnsupportedAlgorithm):
-        # What cryptography says is dropped: it may quote what it was given.
+        # cryptography's message is dropped: it may quote the key.
         fault = fault_in(content)
         if encrypted and "damaged" in fault.what:
             fault = PemFault("wrong passphrase, or a damaged PEM", "see KALSHI_PRIVATE_KEY_PASSPHRASE")

@@ -294,13 +294,13 @@ class PresigningSigner(RequestSigner):
         self._wake_ups: SimpleQueue[RoutePool | None] = SimpleQueue()
         for method, path, depth in routes:
             self._wake_ups.put(self._pools.add(method, path, depth))
-        # The worker doesn't keep alive what nobody else holds: a signer that was forgotten stops signing.
+        # The worker holds no reference to the signer, so a signer that was forgotten stops signing.
         gone = weakref.ref(self, partial(_put_none, self._wake_ups))
         self._worker = threading.Thread(target=_work, args=(gone, self._wake_ups), name="hsm-keys-ahead", daemon=True)
         self._generation = fork_generation()
         if not self._closed:
             _open.add(self)
-            with suppress(RuntimeError):  # no thread to be had: then all is signed at once
+            with suppress(RuntimeError):  # no thread can be started: then everything is signed at once
                 self._worker.start()
 
     def _after_fork(self) -> None:

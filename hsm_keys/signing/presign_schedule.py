@@ -130,7 +130,7 @@ class PresignSchedule:
                     f"a signature took {taken_s:.1f} s, so that headers were too old when they were made",
                     hint="raise max_age (up to 3 seconds), or don't sign ahead with this store",
                 )
-        except Exception as error:  # noqa: BLE001 - whoever signs at once meets it in a place that can handle it
+        except Exception as error:  # noqa: BLE001 - a request that is signed at once raises it where it can be handled
             self._failed(error)
         else:
             if self._rest_ns:
@@ -147,7 +147,7 @@ class PresignSchedule:
         if not self._rest_ns:
             _log.warning("couldn't sign ahead (%s): %s", type(error).__name__, getattr(error, "message", ""))
         self._rest_ns = min(self._rest_ns * 2 or _FIRST_REST_NS, _LONGEST_REST_NS)
-        # A PIN that was refused doesn't get better with time: only a signature that somebody else got ends this rest.
+        # Waiting doesn't help after a refused PIN: only a successful signature of another caller ends this pause.
         self._rests_until = inf if isinstance(error, PinError) else self._pools.elapsed() + self._rest_ns
 
     def _rest(self, now: int, api_key_id: str) -> float | None:

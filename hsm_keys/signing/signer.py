@@ -307,7 +307,7 @@ class RequestSigner:
         if self._live[0] == api_key_id and self._follow is not None:
             refused_at = time.monotonic()
             with _looking:
-                # A look that began after the refusal serves all who were refused together.
+                # A look that began after the refusal is enough for all requests that were refused at the same time.
                 old_enough = refused_at - (_LOOK_AGAIN_S if self._fruitless >= _FRUITLESS_LOOKS else 0)
                 if self._live[0] == api_key_id and self._looked_at < old_enough:
                     self._look()

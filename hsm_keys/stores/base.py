@@ -370,14 +370,14 @@ class KeyStore(ABC):
     def destroy(self, key: StoredKey) -> None:
         """Destroy both halves. After ``deletion_days`` this can't be undone."""
 
-    def confirm(self, key: StoredKey) -> None:  # noqa: B027 - where a name leads to one key, there is nothing to see
+    def confirm(self, key: StoredKey) -> None:  # noqa: B027 - in a store where names are unique, there is nothing to check
         """Check, before a new key is registered, that no other machine has made a key with its name meanwhile.
 
         Raises:
             KeyBusyError: If one has; this key was destroyed.
         """
 
-    def mend(self, name: str) -> None:  # noqa: B027 - where a key is one thing, there is nothing to mend
+    def mend(self, name: str) -> None:  # noqa: B027 - in a store without separate halves, there is nothing to repair
         """Give the public half the private half's label and mark again, if a crash left them different."""
 
     def clear(self, name: str) -> bool:  # noqa: ARG002 - for stores where a key exists before it has its name

@@ -111,7 +111,7 @@ def resolve_pin(
     """
     by_env = Secret(env["HSM_KEYS_PIN"]) if "HSM_KEYS_PIN" in env else None
     file_by_env = Secret(env.get("HSM_KEYS_PIN_FILE", ""))
-    del env  # it goes home with an error, and with it all that it holds
+    del env  # an error's report has this frame's variables
     if pin_file is not None:
         return _from_file(Secret(str(pin_file)), "--pin-file", wanted)
     if uri.pin_source is not None:
@@ -166,7 +166,7 @@ def _from_file(path: Secret, by: str, wanted: PinWanted) -> Pin:
     """
     named = path.reveal()
     called = _called(named, by)
-    place = str(Path(named).absolute())  # the same words mean another file once the working folder has changed
+    place = str(Path(named).absolute())  # a relative path means another file after the working folder has changed
     pin = _read_files.get(place)
     if pin is None:
         pin = _read_files[place] = _read(named, called)

@@ -135,7 +135,7 @@ class Container:
             run.close()
             self._theirs.close()
             os.waitpid(first, 0)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the run says it, and nothing runs uncontained
+        except BaseException as error:  # noqa: BLE001 - the run reports any error, and nothing runs uncontained
             self._tell(error)
         finally:
             os._exit(0)

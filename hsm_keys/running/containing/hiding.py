@@ -108,7 +108,7 @@ def show(view: View) -> None:
     for descriptor in (*opened.values(), *devices.values()):
         os.close(descriptor)
     try:
-        os.chdir(here)  # the folder as it is to be seen: what was entered before shows what is hidden
+        os.chdir(here)  # enter the folder again: the one that was entered before still shows the hidden files
     except OSError:
         os.chdir("/")
 

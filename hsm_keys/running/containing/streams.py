@@ -38,7 +38,7 @@ def check_streams(descriptors: Sequence[int]) -> None:
 def _way_out(descriptor: int) -> str:
     try:
         mode = os.fstat(descriptor).st_mode
-    except OSError:  # a closed one leads nowhere
+    except OSError:  # a closed descriptor is harmless
         return ""
     if stat.S_ISDIR(mode):
         return "a folder"

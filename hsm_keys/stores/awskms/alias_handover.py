@@ -86,7 +86,7 @@ def vouch(client_of: ClientOf, leaver: AwsKmsKey, taker: AwsKmsKey, regions: Ite
     try:
         signature = leaver.sign(statement_about(taker.public_key()))
     except KmsKeyStateError:
-        return  # a disabled key signs nothing, for running programs as little as here
+        return  # a disabled key can't sign, neither here nor in running programs
     for region in regions:
         ask(
             KmsCall("TagResource", taker.name, region),
@@ -137,7 +137,7 @@ def hand_over(
     for region in reversed(regions):
         _tag(client_of(region), region, left, str(leaver["Arn"]))
         _tag(client_of(region), region, name, str(taker["Arn"]))
-        if taken != name:  # it has the name since an earlier call
+        if taken != name:  # an earlier call gave it the name
             _remove_alias(client_of(region), region, taken, str(taker["Arn"]))
 
 

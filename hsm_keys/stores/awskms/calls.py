@@ -86,7 +86,7 @@ class RegionalCaller:
             signing_s = uri.budget_ms / 1000
             self._signing = _Budget(signing_s, attempts)
             self._looking = _Budget(max(signing_s, _LOOKING_S), attempts)
-            # One now, for what is wrong with it to be told now; others when they are wanted, as each takes 15 ms.
+            # One client is made now, so that its errors show now; others when they are needed, as each takes 15 ms.
             self._connection.client(self.regions[0], self._looking.patience)
         except BaseException:
             self._connection.release()
@@ -155,7 +155,7 @@ class RegionalCaller:
             )
         except _DOWN:
             self.order.failed(region)
-        except HsmKeysError:  # it refuses: that is an answer
+        except HsmKeysError:  # the Region refused: that is an answer, and no reason to try another
             self.order.answered(region)
         else:
             self.order.answered(region)

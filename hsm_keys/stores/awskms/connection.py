@@ -75,7 +75,7 @@ class KmsConnection:
         self.credentials: SteadyCredentials = load_configuration(
             SteadyCredentials,
             source=source,
-            # A session remembers the configuration files as it read them first.
+            # A session keeps the configuration files as it read them first.
             look_up=lambda: _look_up(botocore.session.Session(profile=profile)),
         )
         self.session.register_component("credential_provider", _Fixed(self.credentials))

@@ -53,7 +53,7 @@ def check_credentials(credentials: Credentials) -> Credentials:
 
 
 def _flaw_of(credentials: Credentials) -> tuple[str, str] | None:
-    if isinstance(credentials, RefreshableCredentials):  # made by a program, and got only where they are needed
+    if isinstance(credentials, RefreshableCredentials):  # a program makes them, and is run only when they are needed
         return None
     frozen = credentials.get_frozen_credentials()
     for attribute, part, variable, form in _PARTS:
@@ -111,7 +111,7 @@ class SteadyCredentials(Credentials):  # type: ignore[misc]  # botocore has no a
             timeout_s: Seconds to wait for the look-up; it goes on after that.
         """
         with self._changed:
-            if self._frozen != refused:  # another thread has met the same refusal before
+            if self._frozen != refused:  # another thread had the same refusal before
                 return True
             if self._thread is None:
                 self._start()
@@ -136,7 +136,7 @@ class SteadyCredentials(Credentials):  # type: ignore[misc]  # botocore has no a
             self._wanted.clear()
             if self._closing:
                 return
-            with suppress(Exception):  # a provider raises what it likes; AWS says when it is too late
+            with suppress(Exception):  # a provider may raise anything; AWS refuses when the credentials have expired
                 self._look(wanted=wanted)
             with self._changed:
                 self._looks += 1

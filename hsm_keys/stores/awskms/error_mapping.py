@@ -96,7 +96,7 @@ _LATE: Final = (
     "; where they do, wait: a tag or alias of a moment ago can take AWS five minutes, and the same command goes on"
 )
 
-# AWS's sentence of a denial: who, what, on what, and why, each of a shape that can hold nothing else.
+# The text of a denial: who, which action, on what, and why. Each part has a form that can't hold anything else.
 _DENIAL = re.compile(
     r"User: (?P<who>arn:[\w:/+=,.@-]{1,400}) is not authorized to perform: (?P<action>kms:[A-Za-z]{1,40})"
     r"(?: on (?:this )?resource(?:: (?P<resource>arn:[\w:/*-]{1,300}))?)?(?P<why> because [A-Za-z0-9:,' -]{1,200})?"

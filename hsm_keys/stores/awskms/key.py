@@ -103,7 +103,7 @@ class AwsKmsKey(StoredKey):
         return self._stay(f"the alias of {self.name!r} leads to a key that {self.arn} hasn't vouched for")
 
     def _stay(self, reason: str) -> StoredKey:
-        if reason != self._stays_because:  # said once, and not at each look
+        if reason != self._stays_because:  # logged once, not at each look
             self._stays_because = reason
             _log.warning(
                 "%s: signing goes on with the old key; if the change is right, start this program again", reason

@@ -45,7 +45,7 @@ _SIGNATURES: Final = {
     "kms:SigningAlgorithm": ["RSASSA_PSS_SHA_256", "ED25519_SHA_512"],
 }
 
-# What looks after a key and can't sign with it. PutKeyPolicy is among it: without, KMS refuses the policy.
+# Actions that administer a key but can't sign with it. Without PutKeyPolicy KMS refuses the policy.
 _ADMINISTRATION: Final = (
     "kms:CancelKeyDeletion",
     "kms:CreateAlias",
@@ -159,7 +159,7 @@ def iam_policy(purpose: str, scope: Scope) -> dict[str, Any]:
 
 def _to_sign(scope: Scope) -> list[dict[str, Any]]:
     match = "ForAnyValue:StringEquals" if scope.name else "ForAnyValue:StringLike"
-    # A successor is signed with as soon as it has the name, and an alias counts in authorisation only after minutes.
+    # A successor signs as soon as it has the name, but its alias takes effect in authorisation only after minutes.
     by_name = _all_of({match: {"kms:ResourceAliases": scope.aliases(scope.labels)}}, _held(scope.labels))
     keys = scope.arns("key/*")
     return [
@@ -242,7 +242,7 @@ def _to_revoke(scope: Scope) -> list[dict[str, Any]]:
 def _to_find(keys: list[str]) -> list[dict[str, Any]]:
     return [
         _allow("FindKeys", ["kms:ListAliases", "kms:ListKeys"], ["*"], {}),
-        # Not held to tags: a key that an interrupted run made is found also while AWS doesn't count its tags yet.
+        # Without a condition on tags: a key of an interrupted run has to be found before AWS applies its tags.
         _allow("ReadKey", ["kms:DescribeKey", "kms:GetPublicKey", "kms:ListResourceTags"], keys, {}),
     ]
 

@@ -294,7 +294,7 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
         try:
             region = self._uri.regions[0]
             if key_id in creation.aliases(self.caller().manage(region), region).values():
-                ending = "it is theirs now"  # they took it for one that an interrupted run had left
+                ending = "it is theirs now"  # they took the key for a leftover of an interrupted run
             else:
                 replicas.destroy(self.caller().manage, self._describe(arn, name), name)
         except AwsAccessDeniedError:
@@ -344,7 +344,7 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
         kms_key = _kms_key(key)
         tags = {NAME_TAG: key.name, ID_TAG: check_api_key_id(api_key_id), ENVIRONMENT_TAG: environment}
         if key.ours:
-            del tags[NAME_TAG]  # an alias in the middle of its handover says more than the tag, and the reverse
+            del tags[NAME_TAG]  # during a handover the tag may name another key than the alias
         self._tag(kms_key, tags)
         mark = Mark(ours=True, api_key_id=tags[ID_TAG], environment=environment)
         return self._marked(kms_key, mark)

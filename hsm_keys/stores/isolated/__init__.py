@@ -34,6 +34,6 @@ def open_isolated(
     The PIN is looked for here, and goes to the signer over a socket that only the two have.
     """
     hidden = uri if isinstance(uri, Secret) else Secret(uri)
-    del uri  # errors take this frame home, and there may be a PIN in it
+    del uri  # an error's report has this frame, and the URI may hold a PIN
     without_pin, get_pin = backend_of(hidden).pin_apart(hidden, pin_file, ask_pin)
     return IsolatedStore(SignerProcess(without_pin, get_pin, force_pin=force_pin))

@@ -62,7 +62,7 @@ class SignerConnection:
     def __init__(self, path: Path) -> None:
         try:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        except OSError as error:  # and nothing against the signer
+        except OSError as error:  # the error isn't the signer's fault
             raise StoreUnavailableError(
                 f"no socket to the signer process can be made: {error.strerror}",
                 hint="see how many files this process has open, and its limit (ulimit -n)",
@@ -92,7 +92,7 @@ class SignerConnection:
         while True:
             try:
                 return self._socket.connect(path)
-            except BlockingIOError:  # its backlog is full: many come at once, or it hangs
+            except BlockingIOError:  # its backlog is full: many connect at once, or it hangs
                 if time.monotonic() >= until:
                     raise TimeoutError from None
                 time.sleep(_PAUSE_S)

@@ -66,7 +66,7 @@ class _Starts:
     _layout: Final = struct.Struct("?Id")
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, mmap.PAGESIZE)  # anonymous and shared: it goes on into forked children
+        self._memory = mmap.mmap(-1, mmap.PAGESIZE)  # anonymous and shared: forked children have it too
 
     def read(self) -> tuple[bool, int, float]:
         """Return whether the PIN was refused, how many starts in a row failed, and when the last one began."""
@@ -121,7 +121,7 @@ class SignerProcess:
         with suppress(NotSentError, StuckError):
             return SignerConnection(self._folder.socket)
         with self._lock:
-            if self._ended:  # a thread that was on its way here when the store was closed
+            if self._ended:  # a thread that was about to sign when the store was closed
                 raise StoreUnavailableError("the store is closed", hint="open it again")
             try:
                 with self._held():

@@ -134,7 +134,7 @@ class _Server:
                 return
             try:
                 connection, _ = listener.accept()
-            except OSError:  # no descriptor for it, say: it waits, and this thread takes the GIL from nobody
+            except OSError:  # no free descriptor, say: clients wait, and so does this thread
                 select.select([owner], [], [], _PAUSE_S)
                 continue
             with suppress(OSError):
@@ -179,7 +179,7 @@ class _Server:
                 raise StoreUnavailableError("the store has too many keys to tell of them in one answer")
         except SignerWireError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
+        except Exception as error:  # noqa: BLE001 - the client must be told of any error
             return error_frame(error)
         raise SignerWireError(f"a client sends no frame of the kind {frame.kind.name}")
 
@@ -200,7 +200,7 @@ def main() -> None:
         if opening is not None and opening.kind is FrameKind.OPEN:
             settings = opening.json()
             _sign_for(owner, settings["uri"], PrivateFolder(Path(settings["folder"])), force_pin=settings["force_pin"])
-    except Exception as error:  # noqa: BLE001 - a traceback is no place for what this process knows
+    except Exception as error:  # noqa: BLE001 - a traceback could show secrets of this process
         with suppress(OSError):
             owner.sendall(error_frame(error))
     os._exit(0)  # threads may hang in the module

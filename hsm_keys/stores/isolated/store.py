@@ -42,7 +42,7 @@ class IsolatedKey(StoredKey, SignsTogether):
         self._spki: str = facts["public_key"]
         self._public_key: PublicKey = serialization.load_der_public_key(base64.b64decode(self._spki))  # type: ignore[assignment]  # the store has no others
         self._signature_length = signature_length(self._public_key)
-        # One tuple, replaced as a whole: which run of the signer, and the number that it knows the key by.
+        # One tuple, replaced as a whole: which run of the signer, and the key's number in it.
         self._bound: tuple[int, int] = (instance, facts["number"])
         self._proved_by: int | None = None
 

@@ -196,7 +196,7 @@ def error_frame(error: Exception) -> bytes:
     """Return the frame that tells an error by its code, message and hint; of a foreign one no more than its class."""
     if not isinstance(error, HsmKeysError):
         error = StoreError(f"the signer process failed with {type(error).__name__}", hint="report this")
-    # A back-end's own class is told as the nearest one that every process knows.
+    # An error of a back-end's own class is sent as its nearest base class that every process knows.
     code = next(known.code for known in type(error).__mro__ if known in _CLASSES)
     return json_frame(FrameKind.ERROR, {"code": code, "message": error.message, "hint": error.hint})
 

@@ -78,7 +78,7 @@ class _Tokens(MakesStores):
         module_path = find_module(_module(options, os.environ))
         slot, token = options.get("slot"), options.get("token")
         if slot is None:
-            if token and not token.isprintable():  # also bytes that this locale has no letters for
+            if token and not token.isprintable():  # also bytes that aren't text in this locale
                 raise UsageError(
                     "--token isn't printable text in this locale", hint="set LC_ALL=C.UTF-8, or give --slot or --store"
                 )

@@ -147,7 +147,7 @@ def _try_to_wrap(private: Any) -> list[CustodyFact]:
     try:
         wrapping = session.generate_key(CkKeyType.AES, 256, store=False, capabilities=MechanismFlag.WRAP)
     except (ckr.PKCS11Error, *NOT_SAID):
-        return []  # no such key to be had here: nothing was tried
+        return []  # no such key can be made here: nothing was tried
     try:
         wrapped = bool(wrapping.wrap_key(private, mechanism=mechanism))
         answer = _GIVEN_OUT if wrapped else "the answer was empty"

@@ -135,10 +135,10 @@ class Pkcs11Imports(KeyImports):
             self._to_withdraw[name] = mark
             private = _import_pair(objects, name, mark, private_key)
             marks = _marks(objects, name)
-            # No token refuses a second key of a label. Without any mark another run has found the key, and finished it.
+            # No token refuses a second key of a label. Without a mark, another run has found the key and finished it.
             if len(objects.private_keys(name)) > 1 or (marks and self._marks.get(name) not in marks):
                 if not objects.private_keys(name + ENDING):
-                    with suppress(ckr.PKCS11Error):  # where labels are fixed, it is left as it is
+                    with suppress(ckr.PKCS11Error):  # a token with fixed labels: it stays as it is
                         write_label(objects, private, name + ENDING)
                 raise taken_over(name, self._store.describe())
             return self._store.key(name)

@@ -117,7 +117,7 @@ def make_pair(objects: Objects, name: str, key_type: KeyType, mark: bytes) -> tu
 def _public_half_of(objects: Objects, private: Any, name: str, mark: bytes) -> PublicKey:
     try:
         public_key = objects.public_key_of(private)
-    except ckr.ObjectHandleInvalid:  # the object is gone, or more than that: the search tells
+    except ckr.ObjectHandleInvalid:  # the object is gone, or the whole token: the search tells
         public_key = None
     if public_key is None:
         if not objects.find({Attribute.ID: mark}):
@@ -171,7 +171,8 @@ def mend_pair(objects: Objects, private: Any) -> None:
 def _align(public: Any, private: Any) -> None:
     for attribute in (Attribute.ID, Attribute.LABEL):
         there = read(public, attribute)
-        right = read(private, attribute)  # read last: whoever writes a CKA_ID meanwhile begins with this object
+        # Read last: another run that writes a CKA_ID meanwhile begins with this object.
+        right = read(private, attribute)
         if there != right:
             public[attribute] = right
 
@@ -277,7 +278,7 @@ def destroy_pair(objects: Objects, private: Any, check: Callable[[], None] = lam
     """
     publics = objects.public_objects(private)
     for public in publics:
-        with suppress(ckr.PKCS11Error):  # where names are fixed, it is left as it is
+        with suppress(ckr.PKCS11Error):  # a token with fixed names: it stays as it is
             _align_id(public, private)
             public[Attribute.LABEL] = _DESTROYED
     try:
@@ -287,7 +288,7 @@ def destroy_pair(objects: Objects, private: Any, check: Callable[[], None] = lam
         raise
     private.destroy()
     for public in publics:
-        with suppress(ckr.ObjectHandleInvalid):  # swept by somebody who has just opened the token
+        with suppress(ckr.ObjectHandleInvalid):  # another program that has just opened the token removed it
             public.destroy()
 
 

@@ -89,7 +89,7 @@ class Library(_pkcs11.lib):
         try:
             super().__init__(file)
         except PKCS11Error:
-            self.finalize()  # it may have initialised, and told nothing of itself
+            self.finalize()  # it may have initialised, but its information can't be read
             raise
 
     def initialize(self) -> None:

@@ -87,7 +87,8 @@ class Login:
         if not self._present(self.session.handle, CKU_USER, get_pin):
             return
         self.times += 1
-        # Code that came after us may work under our login, so it ends with the last session. What came first didn't.
+        # Code that opened sessions after us may use our login, so the login ends with the last session. Code that was
+        # there before us has no need of it.
         self._logs_out = not library.owned
 
     def authenticate(self, session: int, get_pin: PinGetter) -> None:
@@ -97,7 +98,7 @@ class Login:
             PinError: If the PIN is refused, or can't be tried.
             PKCS11Error: If the token refuses otherwise.
         """
-        with self._module.mutex:  # of many threads, one finds out that the PIN isn't right any more
+        with self._module.mutex:  # only one of many threads finds out that the PIN isn't right any more
             self._present(session, CKU_CONTEXT_SPECIFIC, get_pin)
 
     def _present(self, session: int, user: int, get_pin: PinGetter) -> bool:
@@ -121,7 +122,7 @@ class Login:
         try:
             check(functions.login(session, user, pin))
         except ckr.UserAlreadyLoggedIn:
-            pass  # by other code of this process, a moment ago
+            pass  # other code of this process logged in a moment ago
         except (ckr.PinIncorrect, ckr.PinInvalid, ckr.PinLenRange):
             _refused.add(fingerprint)
             raise PinIncorrectError(

@@ -39,7 +39,7 @@ def _count(module: str, token: tuple[str, str, str], name: str, pin: bytes) -> i
     session = ctypes.c_ulong()
     call("C_OpenSession", _slot(call, *token), _CKF_SERIAL_SESSION, None, None, ctypes.byref(session))
     call("C_Login", session, _CKU_USER, pin, len(pin))
-    # By class alone: one object that can't be read makes SoftHSM refuse a search by label.
+    # A search only by class: one unreadable object makes SoftHSM refuse a search by label.
     kind, count = ctypes.c_ulong(_CKO_PRIVATE_KEY), 0
     call("C_FindObjectsInit", session, _attribute(_CKA_CLASS, kind), 1)
     handle, number = ctypes.c_ulong(), ctypes.c_ulong(1)

@@ -67,7 +67,7 @@ class Mint:
             KeyBusyError: If somebody else made or changed a key of that name meanwhile; this one is destroyed.
             StoreError: If the token refuses; what it left of the pair is removed.
         """
-        # Not the last word on CKA_ID: until it is known that nobody else makes this key, it says whose pair is whose.
+        # Not the final CKA_ID: until it is known that no other run makes this key, it tells whose pair is whose.
         mark = passing_id(environment)
         with self.module.mutex:
             with mapped_errors(f"look up the key {name!r}"):
@@ -93,14 +93,14 @@ class Mint:
             raise busy(name, self.description, "it was destroyed again") from None
         except StoreError:
             with mapped_errors(f"look up the key {name!r}"):
-                if self.objects.private_keys(name):  # it may have taken our public object for a crash's
+                if self.objects.private_keys(name):  # it may have taken our public object for a leftover of a crash
                     raise busy(name, self.description, "what was left of this one is removed") from None
             raise
 
     def _settle(self, private: Any, name: str, mark: bytes, cka_id: bytes) -> None:
         """Write the usual CKA_ID, or give way."""
         if read(private, Attribute.ID) != mark or private[Attribute.LABEL] != name:
-            # Somebody found the pair, took it for one that a crash had left, and has gone on with it.
+            # Another run found the pair, took it for a leftover of a crash, and has continued with it.
             raise busy(name, self.description, "it is theirs now")
         if len(self.objects.private_keys(name)) > 1:
             destroy_pair(self.objects, private)
@@ -110,7 +110,7 @@ class Mint:
         except ckr.ObjectHandleInvalid:
             raise
         except ckr.PKCS11Error:
-            pass  # where CKA_ID is fixed, the mark says the same
+            pass  # a token with a fixed CKA_ID: the mark says the same
 
 
 def _destroy_what_is_left(objects: Objects, private: Any) -> None:
@@ -149,7 +149,7 @@ def remove_stub(objects: Objects, private: Any) -> None:
             objects.write(private, Attribute.ID, cka_id)
             private.destroy()
     except ckr.PKCS11Error as error:
-        if is_gone(error) and not isinstance(error, ckr.ObjectHandleInvalid):  # that one somebody else destroyed
+        if is_gone(error) and not isinstance(error, ckr.ObjectHandleInvalid):  # another run destroyed that one
             raise
 
 

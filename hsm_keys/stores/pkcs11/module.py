@@ -104,7 +104,7 @@ class Module:
                 return False
             if all(pool.halted for pool in list(self.pools)):
                 return True
-            self.mutex.release()  # a store has opened a further one meanwhile
+            self.mutex.release()  # a store has opened another session meanwhile
 
     def resume(self) -> None:
         """Let threads in again, after ``rest``."""
@@ -272,6 +272,6 @@ def _finish() -> None:
         for file, library in _libraries.items():
             if file not in hanging:
                 library.end()
-        _modules.clear()  # whoever signs in a later function of atexit starts anew
+        _modules.clear()  # code that signs in a later function of atexit initialises it again
     finally:
         _lock.release()

@@ -141,7 +141,7 @@ class Objects:
         candidates = _Index(self).candidates if label is None else self._candidates
         pairs = [pair for private in privates if (pair := self._pair(private, candidates))]
         if any(pair.problem for pair in pairs):
-            self.find(_PRIVATE)  # raises if it is the token that doesn't answer, and no single object of it
+            self.find(_PRIVATE)  # raises if the whole token doesn't answer, not only one object
         return pairs
 
     def _pair(self, private: Any, candidates: Candidates) -> Pair | None:
@@ -209,7 +209,7 @@ class Objects:
         key_type = read(private, Attribute.KEY_TYPE)
         if key_type == CkKeyType.RSA:
             claim = said_half(private)
-            if claim is not None:  # the module's own word about a private object, which nobody else can write
+            if claim is not None:  # an attribute of a private object, which nobody without the PIN can write
                 return claim
         elif key_type != CkKeyType.EC_EDWARDS:
             raise UsageError("Kalshi takes no keys of this kind")

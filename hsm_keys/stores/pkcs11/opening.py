@@ -110,7 +110,7 @@ class Opening:
     def _found(self, module: Module) -> FoundToken:
         try:
             return find_token(module, self.uri)
-        except StoreAmbiguousError:  # a twin of the one that was chosen has come
+        except StoreAmbiguousError:  # a second token with the same names as the chosen one was added
             if self._slot is None:
                 raise
             return find_token(module, replace(self.uri, slot_id=self._slot))

@@ -68,7 +68,7 @@ class SessionPool:
         self._module = module
         self._open_session = open_session
         self._managing = managing
-        # None in the queue is leave to open a session in place of one that broke.
+        # None in the queue allows to open a session in place of a broken one.
         self._free: SimpleQueue[PoolMember | None] = SimpleQueue()
         self._growing = PatientLock()
         self._limit = _MAX_MEMBERS if module.parallel else 1
@@ -94,7 +94,7 @@ class SessionPool:
             if member is None:
                 member = self._grow() or self._next()
                 continue
-            member.busy = True  # before `halted` is read, as `halt` and `is_idle` do it the other way round
+            member.busy = True  # before `halted` is read, because `halt` and `is_idle` use the opposite order
             if not self.halted:
                 inside.sessions += 1
                 return member
@@ -143,7 +143,7 @@ class SessionPool:
         while any(member.busy for member in list(self._members)):
             if time.monotonic() > deadline:
                 return False
-            time.sleep(_POLL_S)  # a signature takes about as long, and the way of a session stays free of locks
+            time.sleep(_POLL_S)  # a signature takes about as long, and so a session needs no lock
         return True
 
     def resume(self) -> None:

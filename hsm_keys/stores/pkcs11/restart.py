@@ -85,7 +85,7 @@ def sees_new_tokens(module: Module) -> bool:
     Raises:
         StoreUnavailableError: If it doesn't initialise again.
     """
-    if module.users == 1:  # it was initialised for this very look
+    if module.users == 1:  # it was initialised only for this look
         return False
     functions = module.library.functions
     with suppress(PKCS11Error), module.mutex:

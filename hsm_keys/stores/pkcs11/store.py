@@ -261,7 +261,7 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
             return retired
         old = retired or self._ours_called(name + FINISHING)
         new = (aborting or self._ours_called(name + SUCCESSOR)) if old else []
-        # By now it may be done; or the key that was to get the name has ended.
+        # It may be finished by now; or the key that was to get the name has ended.
         return new or self._settled(name) or old or aborting
 
     def _ours_called(self, name: str) -> list[Pkcs11Key]:
@@ -344,8 +344,8 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
                     hint="a key of this token can't be rotated: enroll a new one under another name",
                 ) from None
             if label != name and len(objects.private_keys(name)) > 1:
-                # Another machine has given the name to another key since it was looked at. Of two that write, the later
-                # one sees both, and gives way; should both see both, then both do, and the name is free again.
+                # Another machine has given the name to another key since it was looked up. Of two that write, the later
+                # one sees both, and gives way; if both see both, both give way, and the name is free again.
                 write_label(objects, private, label)
                 raise KeyBusyError(
                     f"somebody else gave the name {name!r} in {self.description} to another key at the same moment; "

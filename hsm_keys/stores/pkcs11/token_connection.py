@@ -96,7 +96,7 @@ class TokenConnection:
     def close(self) -> None:
         """Close the sessions; the last connection of a token logs out. Not to be called for one of another process."""
         if self.epoch == self.module.epoch:
-            with suppress(StoreUnavailableError):  # a module that hangs keeps nobody from closing
+            with suppress(StoreUnavailableError):  # a module that hangs must not block close()
                 self.pool.close()
                 self.login.release()
 
@@ -277,7 +277,8 @@ class TokenConnection:
         except ckr.UserNotLoggedIn:
             if not self.module.library.functions.is_logged_in(private.session.handle):
                 raise
-            return self._signing(private, wants_pin=True, **how)(text)  # it wants that each time, and doesn't say so
+            # The key needs a login each time, but its attributes don't say so.
+            return self._signing(private, wants_pin=True, **how)(text)
 
     def _authenticate(self, session: int) -> None:
         self.login.authenticate(session, self.get_pin)

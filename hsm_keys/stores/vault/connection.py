@@ -61,7 +61,7 @@ _PAUSE_S: Final = 0.08
 _HEADERS: Final = (
     (b"User-Agent", f"hsm-keys/{__version__}".encode()),
     (b"Content-Type", b"application/json"),
-    (b"X-Vault-Request", b"true"),  # an agent in between may insist on it
+    (b"X-Vault-Request", b"true"),  # an agent between here and the server may require it
 )
 
 _PASSING: Final = (NetworkError, VaultDownError, VaultGarbledAnswerError)
@@ -202,7 +202,7 @@ class VaultConnection:
 
     def _put_behind(self, server: _Server) -> None:
         servers = self._servers
-        if servers[0] is server:  # else another thread has met the same failure
+        if servers[0] is server:  # otherwise another thread had the same failure
             self._servers = (*servers[1:], server)
 
     def _answer(self, server: _Server, call: VaultCall, content: bytes, budget: _Budget, token: Secret) -> VaultAnswer:
@@ -238,12 +238,13 @@ class VaultConnection:
                 content=content,
                 extensions={"timeout": budget.timeouts},
             )
-            if budget is self._signing:  # what a client does around its transport costs a signature a tenth of its time
+            # The client's own work around its transport would take a tenth of a signature's time.
+            if budget is self._signing:
                 response = server.transport.handle_request(request)
             else:
                 response = server.client.send(request, stream=True)
             return read_answer(response, call, server.address)
-        except Exception as error:  # noqa: BLE001 - whatever the HTTP client raises
+        except Exception as error:  # noqa: BLE001 - the HTTP client may raise anything
             return failure_of(error, call, server.address)
 
     def _headers(self, token: Secret | None) -> list[tuple[bytes, bytes]]:

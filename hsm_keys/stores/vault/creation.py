@@ -62,7 +62,7 @@ def make(
     except KeyBusyError:
         now = dict(entries.read(base).records)
         label = label_of(now, begun.transit_key)
-        cleared = label is None or now[label].phase is Phase.DESTROYING  # before it had come
+        cleared = label is None or now[label].phase is Phase.DESTROYING  # before it had arrived
         if cleared and _is_deleted(transit, begun.transit_key, name):
             entries.change(base, lambda records: take_out(records, begun.transit_key))
         raise
@@ -116,7 +116,7 @@ def mend(entries: Entries, transit: Transit, name: str) -> None:
         if there and record.run is not None:
             if _is_deleted(transit, record.transit_key, label):
                 deleted.append(record.transit_key)
-        elif not there and not is_late(label):  # what is late may still come
+        elif not there and not is_late(label):  # a delayed request may still arrive
             gone[label] = record.transit_key
 
     def tidy(records: Records) -> None:

@@ -107,7 +107,7 @@ class Entries:
         version = metadata.get("version") if isinstance(metadata, dict) else 0
         if (
             answer.status == HTTPStatus.NOT_FOUND
-        ):  # never written, or deleted by somebody: then it has its version still
+        ):  # never written, or deleted by somebody: a deleted one still has its version
             return KvEntry(version if isinstance(version, int) else 0, {})
         if answer.status == HTTPStatus.BAD_REQUEST or not isinstance(metadata, dict) or not isinstance(version, int):
             raise self._no_kv(base)

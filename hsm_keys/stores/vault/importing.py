@@ -93,7 +93,7 @@ class VaultImports(KeyImports):
             records[name] = own
 
         self._wrapping_keys[name] = self._wrapping_key()  # before anything is left: an engine may take no imports
-        self._prepared[name] = own  # should the answer be lost, the entry says it
+        self._prepared[name] = own  # if the answer gets lost, the entry tells
         self._entries.change(name, begin)
 
     def _is_there(self, record: Record, name: str) -> bool:
@@ -129,7 +129,7 @@ class VaultImports(KeyImports):
         try:
             bound = self._bound(name, api_key_id, environment)
         except KeyBusyError:
-            with suppress(HsmKeysError):  # that this run gave way says more
+            with suppress(HsmKeysError):  # the error that this run gave way says more
                 self._set_aside(name, api_key_id, environment)
             raise
         return self._key(name, bound, transit_key)

@@ -68,7 +68,7 @@ class VaultKey(StoredKey):
         if key.public_pem() == self.public_pem() or self._vouched(key, vouched):
             return key
         reason = f"the entry of {self.name!r} leads to a key that {self.transit_key} hasn't vouched for"
-        if reason != self._stays_because:  # said once, and not at each look
+        if reason != self._stays_because:  # logged once, not at each look
             self._stays_because = reason
             _log.warning(
                 "%s: signing goes on with the old key; if the change is right, start this program again", reason

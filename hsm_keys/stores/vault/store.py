@@ -184,7 +184,7 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
             try:
                 foreign = self.transit.read(name, name)
             except VaultAccessDeniedError:
-                foreign = None  # a token that is held to our keys
+                foreign = None  # a token that may use only our keys
         if foreign is None:
             raise VaultKeyNotFoundError(
                 f"{self.describe()} has no key {shown(name)}",

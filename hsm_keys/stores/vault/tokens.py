@@ -64,7 +64,7 @@ class SteadyToken:
 
     def read_again(self, refused: Secret) -> bool:
         """Read the token anew, and tell whether there is another one than that which the server refused."""
-        if self.current == refused:  # else another thread has met the same refusal before
+        if self.current == refused:  # otherwise another thread had the same refusal before
             with suppress(VaultTokenError):
                 self.current = read_token()
         return self.current != refused
