@@ -8,8 +8,9 @@ does Kalshi if this clock is wrong. An end is proved by three things together, i
 2. Kalshi refuses a request signed with the key's own private half with the error for an unknown API key id
    (401, ``authentication_error``, ``NOT_FOUND``). After any other 401, such as for a wrong signature, it may be alive.
 3. Kalshi knew the API key there: it listed it before it was asked to delete it, or confirmed the deletion (204).
-   Without that, as after a run that was killed, (1) and (2) are checked twice with some time between, because a key
-   that was registered a moment ago isn't known everywhere yet.
+   If it wasn't listed, as after a run that was killed, (1) and (2) are checked twice with some time between, because a
+   key that was registered a moment ago isn't known everywhere yet. So also if the deletion was confirmed: that may be
+   carried out a moment later.
 
 If one of them isn't available:
 
@@ -118,14 +119,13 @@ def end_api_key(
     lived = begun or bool(listed)
     deleted = end.delete(lived=lived)
     report(f"deleted API key {api_key_id} at Kalshi" if deleted else f"Kalshi doesn't know API key {api_key_id}")
-    lived = lived or deleted
     if key is not None and can_sign(key):
         end.prove(lived=lived)
         report(
             "proved it: Kalshi refuses its signature (401) as that of an API key it doesn't know, and lists it no more"
         )
         return end.left
-    if not lived and (key is None or not is_going(key)):
+    if not (lived or deleted) and (key is None or not is_going(key)):
         raise end.unproved(
             f"Kalshi doesn't know it in the environment {account.environment}: it was deleted there, "
             "or belongs to another environment or account",
@@ -231,7 +231,7 @@ class _End:
         """Prove that it is dead, by the list and by its own signature.
 
         Args:
-            lived: Whether something shows that Kalshi knew it; else the looks are repeated.
+            lived: Whether Kalshi listed it before it was deleted; else the looks are repeated.
 
         Raises:
             KalshiError: If Kalshi lists it or takes its signature, still after some seconds.

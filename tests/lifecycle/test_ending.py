@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,8 +210,12 @@ def test_a_key_that_is_still_taken_or_listed_is_not_dead() -> None:
 
 def test_a_key_that_is_not_known_everywhere_yet_is_not_taken_for_dead() -> None:
     """It was registered a moment ago: the first looks miss it, the next ones don't."""
-    for lists, signed in (([WITHOUT, WITHOUT, WITH], [UNKNOWN]), ([WITHOUT], [UNKNOWN, TAKEN])):
-        with Stub(Answers(list(lists), NO_SUCH_KEY, list(signed)).give) as stub:
+    looks: list[tuple[list[Any], list[Any]]] = [
+        ([WITHOUT, WITHOUT, WITH], [UNKNOWN]),
+        ([WITHOUT], [UNKNOWN, TAKEN]),
+    ]
+    for (lists, signed), delete in itertools.product(looks, (NO_SUCH_KEY, DELETED)):  # DELETED, and carried out later
+        with Stub(Answers(list(lists), delete, list(signed)).give) as stub:
             kalshi = Kalshi(stub)
             with pytest.raises(KalshiError, match="isn't dead"):
                 kalshi.end()

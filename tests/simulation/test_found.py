@@ -66,6 +66,21 @@ FOUND = {
             Step(0, "revoke-destroy", faults=turn(5), pause_s=0.0),
         ),
     ),
+    **{
+        f"revoke destroyed in {store} what {command} had made before it was listed, and Kalshi deleted it later": life(
+            store,
+            (),
+            Step(0, command, faults=(Fault(Kind.KILL_AFTER, at, changes=False),)),
+            Step(0, "revoke-destroy", faults=(Fault(Kind.EARLY, 1, seconds=1.5),), pause_s=0.0),
+            lag_s=0.4,
+        )
+        for store, command, at in (
+            ("token", "enroll", 56),
+            ("kms", "enroll", 34),
+            ("vault", "enroll", 34),
+            ("vault", "generate", 25),
+        )
+    },
     "generate went on with an API key whose deletion was under way": life(
         "kms",
         (),
