@@ -259,6 +259,6 @@ def test_one_that_sends_otherwise_is_refused(
     monkeypatch.setattr(package.rest.RESTClientObject, "request", lambda self, call: None)
     client = package.KalshiClient(package.Configuration(host=sandbox.base_url))
     before = client.rest_client
-    with pytest.raises(UsageError, match=r"doesn't know.*use kalshi-python-\w+ 3\.2\.0 or 3\.34\.0"):
+    with pytest.raises(UsageError, match=r"doesn't know.*that were tried: kalshi-python-\w+ 3\.2\.0 or 3\.34\.0"):
         sign_with(client, RequestSigner(Pem(sandbox)))
     assert client.rest_client is before
