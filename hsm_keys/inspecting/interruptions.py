@@ -78,6 +78,9 @@ def _rotation(members: Sequence[Seen]) -> Iterator[Finding]:
     current, new, old = (by_name.get(name + mark) for mark in ("", SUCCESSOR, RETIRED))
     old = old or by_name.get(name + FINISHING)
     aborting = by_name.get(name + ABORTING)
+    if aborting and _is_forsaken(aborting, current, new, old):
+        yield _forsaken(name, aborting)
+        aborting = None
     taker = new or aborting
     if taker and old:
         yield _handing_over(name, current, taker, old)
@@ -92,6 +95,23 @@ def _rotation(members: Sequence[Seen]) -> Iterator[Finding]:
 def _works(key: Seen) -> bool:
     """Tell whether Kalshi takes a key's signature; another machine's bookkeeping may have written over its id."""
     return key.api_key_id in key.signs_for if key.api_key_id else bool(key.signs_for)
+
+
+def _is_forsaken(aborting: Seen, current: Seen | None, new: Seen | None, old: Seen | None) -> bool:
+    """Tell whether a successor was to end, and another rotation was begun since; if it works, another key must, too."""
+    if new is None and (current is None or old is None or current.pair == old.pair):
+        return False
+    others = [key for key in (current, new, old) if key is not None]
+    needless = not _works(aborting) or any(key.api_key_id and _works(key) for key in others)
+    return needless and all(key.pair != aborting.pair for key in others)
+
+
+def _forsaken(name: str, aborting: Seen) -> Finding:
+    message = (
+        f"`rotate --abort` of {name!r} was interrupted, and another rotation was begun since: {aborting.name} is to "
+        f"end, and is still in {aborting.store}"
+    )
+    return about_key("rotation-begun", aborting, message, "revoke", aborting.name, "--destroy")
 
 
 def _aborting(name: str, current: Seen | None, new: Seen) -> Finding:

@@ -28,7 +28,18 @@ if TYPE_CHECKING:
 
     from hsm_keys.stores.base import KeyStore, StoredKey
 
-__all__ = ["Stage", "finish_renames", "id_of", "in_hand", "is_stray", "is_surplus", "parts", "renamed", "same"]
+__all__ = [
+    "Stage",
+    "finish_renames",
+    "forsaken",
+    "id_of",
+    "in_hand",
+    "is_stray",
+    "is_surplus",
+    "parts",
+    "renamed",
+    "same",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +143,28 @@ def in_hand(store: KeyStore, name: str) -> list[StoredKey]:
 
 def parts(keys: Mapping[str, StoredKey], name: str) -> tuple[StoredKey | None, StoredKey | None, StoredKey | None]:
     """Return the key that has the name, its successor, and the one that had it."""
-    successor = keys.get(name + SUCCESSOR) or keys.get(name + ABORTING)
+    successor = keys.get(name + SUCCESSOR) or (None if forsaken(keys, name) else keys.get(name + ABORTING))
     return keys.get(name), successor, keys.get(name + RETIRED) or keys.get(name + FINISHING)
+
+
+def forsaken(keys: Mapping[str, StoredKey], name: str) -> StoredKey | None:
+    """Return the successor of an earlier rotation, which a killed abort was about to end; None if there is none.
+
+    The rotation under way has another successor, or has given the name to one.
+    """
+    condemned, successor = keys.get(name + ABORTING), keys.get(name + SUCCESSOR)
+    current, retired = keys.get(name), keys.get(name + RETIRED) or keys.get(name + FINISHING)
+    if condemned is None:
+        return None
+    if successor is None and (current is None or retired is None or _lead_to_one(current, retired)):
+        return None
+    others = [key for key in (current, successor, retired) if key is not None]
+    return None if any(_lead_to_one(key, condemned) for key in others) else condemned
+
+
+def _lead_to_one(one: StoredKey, other: StoredKey) -> bool:
+    """Tell whether two names lead to the same pair; KMS hides the public half of one whose deletion is scheduled."""
+    return can_sign(one) and can_sign(other) and same(one, other)
 
 
 def _left_alone(key: StoredKey | None, *marks: str) -> tuple[StoredKey | None, StoredKey | None]:

@@ -11,6 +11,7 @@ from hsm_keys.lifecycle.late_registration import find_late_registration
 from hsm_keys.lifecycle.rotation_marks import (
     Stage,
     finish_renames,
+    forsaken,
     id_of,
     in_hand,
     is_stray,
@@ -86,6 +87,7 @@ class RotationRecovery:
         for mark in ("", *ROTATION):
             self._store.mend(name + mark)
         finish_renames(self._store, name)
+        self._end_forsaken(name)
         keys = {key.name: key for key in self._store.keys()}
         current, successor, retired = parts(keys, name)
         if successor is not None and is_going(successor):  # whoever ended it was killed: all that is left is the name
@@ -96,6 +98,32 @@ class RotationRecovery:
             self._end_stray(name, current)
         if retired is not None and retired.api_key_id is None and can_sign(retired):  # it was registered
             self._registrar.bind_again(retired)
+
+    def _end_forsaken(self, name: str) -> None:
+        """End the successor of an earlier rotation, whose abort was interrupted.
+
+        Raises:
+            KeyProblemError: If no other key works.
+        """
+        keys = {key.name: key for key in self._store.keys()}
+        condemned = forsaken(keys, name)
+        if condemned is None:
+            return
+        current, successor, retired = parts(keys, name)
+        if self._works(condemned) and not any(map(self._works, (current, successor, retired))):
+            raise KeyProblemError(
+                f"`rotate {name} --abort` was interrupted before it had ended {condemned.name!r}, and Kalshi takes no "
+                f"other key of {name!r}; nothing was done",
+                hint=f"see them with `hsm-keys reconcile`; to end this one: hsm-keys revoke {condemned.name} --destroy",
+            )
+        if current is None and retired is not None and (successor is None or successor.api_key_id is None):
+            self._give_back(name, retired)  # else the name would lead to a successor that isn't registered
+        self._ends.end_successor(condemned)
+
+    def _works(self, key: StoredKey | None) -> bool:
+        if key is None or key.api_key_id is None or not can_sign(key):
+            return False
+        return accepts(self._account.connect, key, key.api_key_id)
 
     def _without_twin(self, name: str) -> Stage:
         """Return how far the rotation has come, once each key has one name."""

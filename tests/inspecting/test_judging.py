@@ -247,6 +247,30 @@ CASES = [
         (("rotation-inconsistent", "prod+next", "B", "", False),),
     ),
     Case(
+        "an abort that was interrupted, and another rotation since: its successor is made",
+        (PROD, key("prod+next"), good("prod+aborting", "B")),
+        listed(("prod", "A"), ("prod", "B")),
+        (
+            ("rotation-begun", "prod+aborting", "B", "revoke prod+aborting --destroy", False),
+            ("rotation-begun", "prod+next", None, "rotate prod", False),
+        ),
+    ),
+    Case(
+        "an abort that was interrupted, and another rotation since: the time of grace",
+        (PROD, good("prod+retired", "C"), key("prod+aborting", "B", unknown=True)),
+        listed(("prod", "A"), ("prod", "C")),
+        (
+            ("rotation-begun", "prod+aborting", "B", "revoke prod+aborting --destroy", False),
+            ("rotation-grace", "prod+retired", "C", "rotate prod --finish", False),
+        ),
+    ),
+    Case(
+        "an abort that was interrupted, and another rotation since: no other key works",
+        (key("prod", "A"), key("prod+retired", "C"), good("prod+aborting", "B")),
+        listed(("prod", "B")),
+        (("rotation-inconsistent", "prod+aborting", "B", "", False), ("refused", "prod", "A", "", False)),
+    ),
+    Case(
         "a successor whose model is gone",
         (good("prod+next", "B"),),
         listed(("prod", "B")),

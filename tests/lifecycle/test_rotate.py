@@ -339,6 +339,40 @@ def test_two_runs_at_once_one_wins(person: Rotating) -> None:
         assert person.advance().stage == "grace"
 
 
+def _with_an_interrupted_abort(person: Rotating) -> tuple[StoredKey, StoredKey, StoredKey]:
+    """Return the keys of a rotation, current and retired, and the successor that an earlier one's abort was to end."""
+    person.enrolled()
+    condemned = RenamesKeys.of(person.store).rename(person.advance().key, "prod+aborting")
+    old = RenamesKeys.of(person.store).rename(person.store.key("prod+retired"), "prod")
+    # Another machine's rotation, which had looked before.
+    new = person.store.generate_like(old, "prod+next")
+    with person.management() as management:
+        api_key_id = management.api_keys.create(name="prod", public_key=new.public_pem()).api_key.api_key
+    new = person.store.bind(new, api_key_id, environment_name(person.sandbox.base_url))
+    taken, left = RenamesKeys.of(person.store).hand_over("prod", taker=new, leaver=old, mark="+retired")
+    return taken, left, condemned
+
+
+def test_what_an_interrupted_abort_left_ends_with_the_next_rotation(person: Rotating) -> None:
+    current, retired, _ = _with_an_interrupted_abort(person)
+    assert person.advance().stage == "grace"
+    assert person.in_store() == {"prod": current.api_key_id, "prod+retired": retired.api_key_id}
+    assert person.live() == {current.api_key_id, retired.api_key_id}
+
+
+def test_it_is_left_alone_where_it_alone_works(person: Rotating) -> None:
+    current, retired, condemned = _with_an_interrupted_abort(person)
+    with person.management() as management:
+        for key in (current, retired):
+            management.api_keys.delete(str(key.api_key_id))
+    before = person.in_store()
+    for command in (person.advance, person.finish, person.abort):
+        with pytest.raises(KeyProblemError, match="Kalshi takes no other key of 'prod'; nothing was done"):
+            command()
+    assert person.in_store() == before
+    assert person.live() == {condemned.api_key_id}
+
+
 def _made_while_handed_over(person: Rotating) -> StoredKey:
     """Return a key of a name that was made while a rotation handed the name over."""
     person.enrolled()

@@ -707,6 +707,26 @@ FOUND = {
         (Step(0, "rotate", faults=(Fault(Kind.LATE, 2, seconds=0.5),)),),
         yesterday=0,
     ),
+    "abort in KMS was killed while another machine began to rotate, and there were three pairs": Script(
+        _NAME,
+        "kms",
+        ("enroll",),
+        (
+            Step(0, "rotate", faults=turn(1), pause_s=0.0),
+            Step(1, "rotate", pause_s=0.0),
+            Step(1, "abort", faults=(Fault(Kind.KILL_BEFORE, 54, changes=False),), pause_s=60.0),
+        ),
+    ),
+    "abort in a token was killed while another machine rotated, and there were three pairs": Script(
+        _NAME,
+        "token",
+        ("enroll",),
+        (
+            Step(0, "rotate", faults=(Fault(Kind.TURN, 50, changes=False),), pause_s=0.0),
+            Step(1, "rotate", pause_s=60.0),
+            Step(1, "abort", faults=before(7), pause_s=0.0),
+        ),
+    ),
     **{
         f"{command} was killed whose public object another machine had removed, and hid the key of a handover": Script(
             _NAME,
