@@ -10,7 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from hsm_keys.errors import KeyExistsError, KeyNotFoundError, KeyProblemError, UsageError
+from hsm_keys.errors import (
+    KeyAmbiguousError,
+    KeyBusyError,
+    KeyExistsError,
+    KeyNotFoundError,
+    KeyProblemError,
+    UsageError,
+)
 from hsm_keys.inspecting.custody import CustodyReport, prove_custody
 from hsm_keys.inspecting.proof_of_possession import accepts, prove_registration
 from hsm_keys.kalshi.api_keys import new_key_fields
@@ -191,6 +198,7 @@ def adopt(
         KeyNotFoundError: If the store has no such key.
         WrongEnvironmentError: If the key is registered in another environment; nothing was changed.
         KeyExistsError: If the key is bound to another id that still works.
+        KeyBusyError: If the name leads to another key by now, or to none.
         CustodyError: If the private half isn't in custody.
         KalshiError: If Kalshi refuses the key's signature for that id; nothing was changed.
     """
@@ -216,7 +224,25 @@ def adopt(
         if other is not None:
             report(f"it was bound to API key {other}, for which Kalshi doesn't take its signature")
         key = bind(store, key, api_key_id, environment, report)
+    _check_named(store, key)
     return Enrollment(key, custody, api_key_id)
+
+
+def _check_named(store: KeyStore, key: StoredKey) -> None:
+    """Make sure that a key's name still leads to it: a change of the name may have been under way.
+
+    Raises:
+        KeyBusyError: If it doesn't.
+    """
+    try:
+        now: StoredKey | None = store.key(key.name)
+    except (KeyNotFoundError, KeyAmbiguousError):
+        now = None
+    if now is None or (now.name, now.public_pem()) != (key.name, key.public_pem()):
+        raise KeyBusyError(
+            f"somebody else has changed what is called {key.name!r} meanwhile, or an earlier command has, late",
+            hint="look with `hsm-keys list`, then run the same command again",
+        )
 
 
 def _check_remainder(store: KeyStore, name: str, environment: str) -> None:

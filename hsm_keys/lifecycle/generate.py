@@ -29,7 +29,7 @@ from hsm_keys.errors import (
 from hsm_keys.inspecting.custody import examine_custody, prove_imported
 from hsm_keys.inspecting.proof_of_possession import find_registration, prove_registration, signs
 from hsm_keys.kalshi.account import unclaimed
-from hsm_keys.lifecycle.ending import outwait
+from hsm_keys.lifecycle.ending import outwait, settle
 from hsm_keys.lifecycle.enroll import Enrollment
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.made_by_kalshi import KALSHI, GeneratedPair, KalshiGenerator, called
@@ -236,6 +236,7 @@ class Generator:
         self._kalshi.check_asked(api_key_id, listed)
         others = [api_key for api_key in namesakes if api_key.api_key_id != api_key_id]
         self._kalshi.delete_lost(self._lost(others))
+        settle()  # the interrupted run may have deleted it, and a deletion isn't known everywhere at once
         return self._conclude(key, api_key_id)
 
     def _conclude(self, key: StoredKey, api_key_id: str) -> Enrollment:

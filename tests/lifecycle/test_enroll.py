@@ -10,6 +10,7 @@ from hsm_keys import KeyState, KeyType
 from hsm_keys.errors import (
     CustodyError,
     KalshiError,
+    KeyBusyError,
     KeyExistsError,
     KeyProblemError,
     OutcomeUnknownError,
@@ -19,11 +20,13 @@ from hsm_keys.errors import (
 from hsm_keys.kalshi.errors import ConflictError, ForbiddenError, RateLimitError, TierError, UnauthorizedError
 from hsm_keys.lifecycle.enroll import Enrollment, adopt, enroll_offline
 from hsm_keys.sandbox import SandboxServer, parse_fault
+from hsm_keys.stores.abilities import RenamesKeys
+from hsm_keys.stores.key_names import ENDING
 from tests.lifecycle.person import Person
 from tests.support.oddkeys import make_extractable
 
 if TYPE_CHECKING:
-    from hsm_keys import KeyStore
+    from hsm_keys import KalshiClient, KeyStore, RequestSigner
 
 pytestmark = pytest.mark.softhsm
 
@@ -265,6 +268,19 @@ def test_adopt_binds_only_what_it_can_prove(person: Enrolling) -> None:
     person.sandbox.state.delete_key(mine)
     assert person.adopt("prod", second).api_key_id == second
     assert person.store.key("prod").api_key_id == second
+
+
+def test_adopt_looks_in_the_end_whether_the_key_still_has_its_name(person: Enrolling) -> None:
+    key = person.store.generate("prod", KeyType.ED25519)
+    mine = person.sandbox.add_key("prod", key.public_pem()).api_key_id
+
+    def connect(signer: RequestSigner) -> KalshiClient:
+        if person.store.holds("prod"):
+            RenamesKeys.of(person.store).rename(person.store.key("prod"), "prod" + ENDING)
+        return person.connect(signer)
+
+    with pytest.raises(KeyBusyError, match="meanwhile"):
+        adopt(person.store, "prod", mine, environment=person.environment, connect=connect, report=person.said.append)
 
 
 def test_a_403_that_says_nothing_about_the_key_proves_nothing(person: Enrolling) -> None:

@@ -81,6 +81,20 @@ FOUND = {
             ("vault", "generate", 25),
         )
     },
+    "adopt said that a name has an API key, and a revoke's change of the name in Vault had come late": life(
+        "vault",
+        ("enroll",),
+        Step(0, "revoke-destroy", faults=(Fault(Kind.LATE, 1, seconds=0.1),)),
+        Step(0, "adopt", pause_s=0.0),
+        bootstrap=False,
+    ),
+    "generate in Vault went on with an API key that it had deleted, whose private half had come late": life(
+        "vault",
+        (),
+        Step(0, "generate", faults=(Fault(Kind.LATE, 3, seconds=0.1), *after(5))),
+        Step(0, "generate", pause_s=0.0),
+        lag_s=0.4,
+    ),
     "generate went on with an API key whose deletion was under way": life(
         "kms",
         (),
