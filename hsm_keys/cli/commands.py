@@ -63,11 +63,21 @@ def _reworded(
 
         message = f"{describe(error.option_name)} stands where an option, or a value without dashes, belongs."
         return click.UsageError(message, error.ctx)
-    if isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter):
+    if isinstance(error, click.MissingParameter):
+        return _missing(error)
+    if isinstance(error, click.BadParameter):
         return _bad_value(command, ctx, arguments, error)
     if type(error) is click.UsageError:  # click raises no other one of this very class while it parses
         return click.UsageError("There are more arguments than this command takes.", error.ctx)
     return error
+
+
+def _missing(error: click.MissingParameter) -> click.UsageError:
+    """Return the error with its choices in the line, where click has a line for each."""
+    param = error.param
+    if param is None or not isinstance(param.type, click.Choice):
+        return error
+    return click.UsageError(f"Missing option '{param.opts[0]}': give {_wanted(param.type)}.", error.ctx)
 
 
 def _bad_value(

@@ -57,6 +57,14 @@ def test_two_names_or_none_are_usage_errors() -> None:
     assert "hsm-keys sign --help" in none.text
 
 
+def test_what_is_missing_is_told_in_one_line() -> None:
+    for command in ("kms", "vault"):
+        missing = run(command, "policy")
+        assert missing.code == 2
+        choices = "sign, enroll, generate, rotate, revoke"
+        assert missing.text.splitlines()[0] == f"error: Missing option '--for': give one of {choices}. [usage]"
+
+
 _TAKE_AN_EMPTY_TEXT = {"--token", "--json", "--body"}
 
 
