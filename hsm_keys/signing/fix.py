@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from base64 import b64encode
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -92,6 +93,17 @@ def fix_address(
     return hosts.fix_market_data if at_market_data else hosts.fix, port
 
 
+def _is_time(text: str) -> bool:
+    """Tell whether a text is a moment as FIX writes it; a leap second is one."""
+    if not _SENDING_TIME.fullmatch(text):
+        return False
+    try:
+        time.strptime(text.partition(".")[0], "%Y%m%d-%H:%M:%S")
+    except ValueError:
+        return False
+    return True
+
+
 def logon_message(sending_time: str, msg_seq_num: int, sender_comp_id: str, target_comp_id: str) -> bytes:
     """Return the bytes that Kalshi verifies: five fields joined by SOH.
 
@@ -100,7 +112,7 @@ def logon_message(sending_time: str, msg_seq_num: int, sender_comp_id: str, targ
     Raises:
         UsageError: If one of them isn't valid in a FIX message.
     """
-    if not _SENDING_TIME.fullmatch(sending_time):
+    if not _is_time(sending_time):
         raise UsageError(
             f"{describe(sending_time)} is no SendingTime", hint="it is UTC and looks like 20260102-03:04:05.678"
         )

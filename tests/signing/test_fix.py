@@ -52,6 +52,10 @@ def test_the_time_is_now_in_utc_with_milliseconds() -> None:
     ("time", "seq", "target"),
     [
         ("2023-08-09T05:28:18", 1, "KalshiNR"),
+        ("20231301-05:28:18.035", 1, "KalshiNR"),
+        ("20230230-05:28:18.035", 1, "KalshiNR"),
+        ("20230809-24:28:18.035", 1, "KalshiNR"),
+        ("20230809-05:60:18.035", 1, "KalshiNR"),
         (TIME + "\n", 1, "KalshiNR"),
         (TIME, 0, "KalshiNR"),
         (TIME, 1, ""),
@@ -62,6 +66,11 @@ def test_the_time_is_now_in_utc_with_milliseconds() -> None:
 def test_what_cannot_stand_in_a_message_is_refused(time: str, seq: int, target: str) -> None:
     with pytest.raises(UsageError):
         fix_logon(SIGNER, target, seq, sending_time=time)
+
+
+@pytest.mark.parametrize("time", [TIME, "20240229-23:59:59", "20161231-23:59:60.000"])
+def test_a_moment_can_stand_in_a_message(time: str) -> None:
+    assert logon_message(time, 1, "x", "KalshiNR").startswith(time.encode())
 
 
 @given(st.text(), st.text(), st.text())
