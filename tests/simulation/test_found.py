@@ -714,6 +714,12 @@ FOUND = {
         ("enroll",),
         (Step(0, "rotate", faults=turn(3)), Step(1, "finish", environment="demo"), Step(1, "finish", pause_s=60.0)),
     ),
+    "the key of a killed generate in Vault was destroyed by a mend, and not by the revoke that had begun its end": life(
+        "vault",
+        (),
+        Step(0, "generate", faults=after(3), pause_s=0.0),
+        Step(0, "revoke-destroy", faults=after(1)),
+    ),
     "a key in Vault came late, after the store had come back with what it held before": Script(
         _NAME,
         "vault",

@@ -110,10 +110,11 @@ def mend(entries: Entries, transit: Transit, name: str) -> None:
     deleted: list[str] = []
     gone: dict[str, str] = {}
     for label, record in entries.read(base).records.items():
-        if record.phase is not Phase.DESTROYING and not label.endswith(ENDING):
+        destroying = record.phase is Phase.DESTROYING
+        if not destroying and not label.endswith(ENDING):
             continue
         there = transit.read(record.transit_key, label) is not None
-        if there and record.run is not None:
+        if there and destroying and record.run is not None:
             if _is_deleted(transit, record.transit_key, label):
                 deleted.append(record.transit_key)
         elif not there and not is_late(label):  # a delayed request may still arrive
