@@ -35,4 +35,4 @@ def accept_option(function: _F) -> _F:
 def report_unused(accepted: Collection[str], used: Collection[str], report: Callable[[str], None]) -> None:
     """Say of accepted ids that they are accepted for nothing: a mistyped one, or a key that ended or moved."""
     for api_key_id in sorted(set(accepted) - set(used)):
-        report(f"note: --accept {api_key_id}: there is no such API key elsewhere")
+        report(f"note: --accept {api_key_id}: no API key with this id has its private half elsewhere")

@@ -69,7 +69,7 @@ class TerminalPerson:
             pin = _typed(prompt)
             if not pin or pin == _typed("The same again"):
                 return pin
-            click.echo("These were two different ones.", err=True)
+            click.echo("The two PINs were different.", err=True)
 
     def text(self, prompt: str) -> str:
         """Ask for a line of text; empty if there is none."""

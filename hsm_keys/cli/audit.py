@@ -64,9 +64,9 @@ def verify(
             click.echo(f"{finding.file}:{finding.line}: {finding.what}")
         click.echo(f"{report.lines} lines, {report.checkpoints} checkpoints verified; head {report.head}")
         if not report.closed:
-            click.echo("not closed: a proxy writes it, or was killed, or the end was cut off; --head tells")
+            click.echo("not closed: a proxy still writes it, or was killed, or the end was cut off, which --head shows")
         if report.unsigned > 1:
             click.echo(f"the last {report.unsigned} lines aren't signed yet")
         if not keys:
-            click.echo("checked with the keys that the trail names itself; --public-key checks that too")
+            click.echo("checked with the keys that the trail itself names; --public-key checks these keys too")
     return 1 if report.findings else 0

@@ -140,7 +140,7 @@ def _ahead(key: StoredKey, seconds: float, report: Callable[[str], None]) -> Res
 
     result, missed = measure_ahead(_signer(key), seconds=seconds)
     if missed:
-        report(f"{missed} of {len(result.latencies_us)} headers weren't in hand, and were signed at once")
+        report(f"{missed} of {len(result.latencies_us)} headers weren't ready, and were signed at once")
     return result
 
 

@@ -49,7 +49,7 @@ def list_keys(settings: Settings, *, auth: str | None) -> None:
         with account_to_look_at(connect, stores, auth, report) as account:
             if account is None:
                 report(
-                    f"no key to ask Kalshi with in the environment {connect.environment}: showing the store alone (set "
+                    f"no key to ask Kalshi with in the environment {connect.environment}: showing only the store (set "
                     f"{bootstrap_variables(connect.environment).id}, or enroll a key)"
                 )
             else:

@@ -162,10 +162,10 @@ def _print_change(settings: Settings, move: _Move, enrollment: Enrollment, repor
     if settings.as_json:
         print_json(key_object(enrollment.key, enrollment.custody, enrollment.api_key_id) | {"python": lines})
         return
-    report("in your bot, these lines take the PEM's place (docs/bots.md has others):")
+    report("in your bot, replace the PEM with these lines (docs/bots.md has others):")
     for line in lines:
         print_line(line)
-    report("then take the PEM and its variables away from the bot, see that it trades, and end the PEM's key with")
+    report("then remove the PEM and its variables from the bot, check that the bot trades, and end the PEM's key with")
     report(f"  hsm-keys migrate {move.name} --finish")
 
 
@@ -196,7 +196,7 @@ def _finish(
         print_json({"name": move.name, "api_key_id": own_id, "ended": pem.api_key_id, "copies": copied})
         return
     print_line(f"{pem.api_key_id}  ended; {move.name!r} ({successor.key.api_key_id}) takes its place")
-    report("the PEM is worth nothing now; copies of it may lie in:")
+    report("Kalshi refuses the PEM now; copies of it may be in:")
     for place in copied:
         report(f"  {place}")
     variable = VARIABLES[settings.exchange].id

@@ -185,7 +185,7 @@ def _echo_reasons(verdict: dict[str, Any]) -> None:
         written = "isn't set" if verdict["value"] is None else f"= {json.dumps(verdict['value'])}"
         click.echo(f"  decided by: {verdict['setting']} {written}")
     if not verdict["left"]:
-        click.echo("  left: not known, as no proxy runs and none has left a ledger of its caps")
+        click.echo("  left: not known, because no proxy runs and there is no journal of caps")
     for name, left in verdict["left"].items():
         where = (
             f"left in proxy {name}" if left["from"] == "proxy" else f"left by the ledger of {name}, which doesn't run"
@@ -224,7 +224,7 @@ def diff(settings: Settings, *, old: Path, new: Path) -> int:
         differences = [_difference(one) for one in comparison.differences]
         print_json({"same": not differences, "tried": comparison.tried, "differences": differences})
     elif not comparison.differences:
-        click.echo(f"no request was found that one allows and the other denies ({comparison.tried:,} were tried)")
+        click.echo(f"no difference between the policies was found ({comparison.tried:,} requests were tried)")
     for one in [] if settings.as_json else comparison.differences:
         _echo_difference(_difference(one), old, new)
     return int(bool(comparison.differences))

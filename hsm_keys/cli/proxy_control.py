@@ -176,7 +176,7 @@ def limits(settings: Settings, *, name: str | None, socket: Path | None, everyon
         if one["limits"]:
             print_table(_LIMITS, map(_limit, one["limits"]))
         else:
-            click.echo("no cap of the policy has anything to show")
+            click.echo("the policy has no caps, or nothing counts for them yet")
 
 
 def _limit(row: dict[str, Any]) -> list[str]:

@@ -132,7 +132,7 @@ def _forward(
             f"next, when all programs use the new key: hsm-keys rotate {name} --finish{option} (or --abort, to go back)"
         )
         if keep_old:
-            report("--keep-old isn't remembered: give it again then, else the old private half is destroyed")
+            report("give --keep-old again with --finish, or the old private half is destroyed")
         return rotation
     if grace:
         report(f"the old key works for {grace} seconds more")

@@ -79,7 +79,7 @@ def check_variables(env: Mapping[str, str]) -> list[Check]:
             "threads",
             "ok",
             f"busy Python threads delay each signature by up to {interval:g} ms, the switch interval",
-            "a program that computes beside its signatures can open the store with isolated=True, and lower it: "
+            "a program with busy threads can open the store with isolated=True, and lower the interval: "
             "sys.setswitchinterval(0.0001)",
         ),
     ]
@@ -124,7 +124,7 @@ def check_clock(base_url: str, now: Callable[[], float] = time.time) -> list[Che
     answered = now()
     message = f"{base_url} answered {response.status_code} in {(answered - begun) * 1000:.0f} ms"
     if response.is_server_error or response.status_code == _TOO_MANY_REQUESTS:
-        return [Check("kalshi", "warning", message, "wait, and look at Kalshi's status page if it goes on")]
+        return [Check("kalshi", "warning", message, "wait; if it lasts, look at Kalshi's status page")]
     if not _speaks_for_kalshi(response):
         remedy = "check --env or --base-url, which ends in /trade-api/v2; a proxy or a portal may answer in its place"
         return [Check("kalshi", "problem", f"{message}, and that isn't Kalshi's API", remedy, KalshiError.exit_code)]
@@ -157,7 +157,7 @@ def check_websocket(url: str) -> Check:
         return Check("websocket", "warning", f"{url} can't be reached: {_why(error)}", remedy)
     if status in _OF_A_WEBSOCKET:
         return Check("websocket", "ok", f"{url} answered an unsigned handshake with {status}")
-    return Check("websocket", "warning", f"{url} answered {status}, and that is no WebSocket's answer", remedy)
+    return Check("websocket", "warning", f"{url} answered {status}, which isn't a WebSocket's answer", remedy)
 
 
 def _why(error: httpx2.HTTPError) -> str:
@@ -247,7 +247,9 @@ def check_store(store: KeyStore) -> list[Check]:
     if contents.unusable:
         problems = "; ".join(f"{each.name}: {each.problem}" for each in contents.unusable)
         counted = f"{len(contents.unusable)} private halves can't be used, and are passed over: {problems}"
-        checks.append(Check("objects", "warning", counted, "other keys work; mend or remove these with their own tool"))
+        checks.append(
+            Check("objects", "warning", counted, "other keys work; repair or remove these with the tool that made them")
+        )
     return checks
 
 

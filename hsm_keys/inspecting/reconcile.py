@@ -182,7 +182,7 @@ def _elsewhere(snapshot: Snapshot, importing: Collection[str]) -> Iterator[Findi
             listing.api_key_id,
             None,
             f"custody unknown: the private half of API key {listing.api_key_id} ({listing.name!r}) is in none of the "
-            "stores that were looked at; it may be a PEM somewhere. Revoke it if nobody uses it",
+            "given stores; it may be in a PEM file. Revoke the API key if nobody uses it",
             command=command_for(snapshot.store_uri, "revoke", listing.api_key_id),
         )
 

@@ -123,7 +123,7 @@ def observe(stores: Sequence[KeyStore], account: Account, report: Callable[[str]
     claimed = set().union(*owned.values())
     open_ids = [listing.api_key_id for listing in unclaimed(listed, claimed)]
     if able and open_ids:
-        report(f"trying {len(able)} key(s) on {len(open_ids)} API key(s) that none of them is known to own")
+        report(f"trying {len(able)} key(s) on {len(open_ids)} API key(s) whose key isn't known yet")
     for pair, key in able.items():
         owned[pair] |= {api_key_id for api_key_id in open_ids if accepts(connect, key, api_key_id)}
     keys = tuple(
@@ -136,7 +136,7 @@ def observe(stores: Sequence[KeyStore], account: Account, report: Callable[[str]
     snapshot = Snapshot(keys + unusable, tuple(listed), stores[0].uri, environment)
     others = [f"{key.name} ({key.environment})" for key in keys if key.environment not in {None, environment}]
     if others:
-        report(f"keys of other environments than {environment}, of which nothing is judged: {', '.join(others)}")
+        report(f"keys of other environments than {environment}, which are not compared: {', '.join(others)}")
     return snapshot
 
 

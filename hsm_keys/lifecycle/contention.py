@@ -114,7 +114,7 @@ class Contention:
         others = ", ".join(each for each in living if each != claim.api_key_id)
         if others:
             self._report(
-                f"note: the pair of {key.name!r} is registered twice at Kalshi, also as {others}, which nobody needs: "
+                f"note: the pair of {key.name!r} is registered twice at Kalshi, also as {others}, which isn't needed: "
                 f"`hsm-keys reconcile` says how to end it"
             )
 

@@ -121,9 +121,7 @@ def end_api_key(
     report(f"deleted API key {api_key_id} at Kalshi" if deleted else f"Kalshi doesn't know API key {api_key_id}")
     if key is not None and can_sign(key):
         end.prove(lived=lived)
-        report(
-            "proved it: Kalshi refuses its signature (401) as that of an API key it doesn't know, and lists it no more"
-        )
+        report("proved it: Kalshi refuses its signature as of an unknown API key (401), and doesn't list it any more")
         return end.left
     if not (lived or deleted) and (key is None or not is_going(key)):
         raise end.unproved(
@@ -135,7 +133,7 @@ def end_api_key(
         )
     end.prove_by_list()
     if key is not None:
-        report(f"{key.name!r} signs nothing any more, so there is no proof but Kalshi's word")
+        report(f"{key.name!r} can't sign any more, so only Kalshi's answers say that its API key has ended")
     return end.left
 
 

@@ -114,7 +114,7 @@ def _mint(
     found = _unregistered(store, name)
     new = found is None
     if new and store.clear(name + SUCCESSOR):
-        report(f"ended a successor that was made for an earlier key {name!r}, and came late")
+        report(f"removed a successor of an earlier key {name!r}, which arrived late")
     key = store.generate(name, key_type or KeyType.RSA_2048, environment) if found is None else found
     if key_type is not None and key.key_type is not key_type:
         raise KeyProblemError(
@@ -219,10 +219,10 @@ def adopt(
             hint=f"if {api_key_id} is to replace it, delete {other} at Kalshi first, then run the same command again",
         )
     prove_registration(connect, key, api_key_id)
-    report(f"proved it: Kalshi takes its signature for API key {api_key_id}")
+    report(f"proved it: Kalshi accepts its signature for API key {api_key_id}")
     if other != api_key_id:
         if other is not None:
-            report(f"it was bound to API key {other}, for which Kalshi doesn't take its signature")
+            report(f"it was bound to API key {other}, for which Kalshi doesn't accept its signature")
         key = bind(store, key, api_key_id, environment, report)
     _check_named(store, key)
     return Enrollment(key, custody, api_key_id)

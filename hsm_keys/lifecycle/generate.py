@@ -158,7 +158,7 @@ class Generator:
             except KeyProblemError:
                 self._imports.end(self._name)
                 raise
-        self._report(f"{self._store.describe()} is ready for an {self._kalshi.key_type} key that was made elsewhere")
+        self._report(f"{self._store.describe()} is ready to import an {self._kalshi.key_type} key")
 
     def _make(self, listed: Sequence[ApiKey]) -> GeneratedPair:
         try:
@@ -247,5 +247,5 @@ class Generator:
         if key.api_key_id != api_key_id:
             key = bind(self._store, key, api_key_id, self._kalshi.account.environment, self._report)
         self._imports.end(self._name)
-        self._report(f"custody: {custody.verdict}: copies may exist (`hsm-keys enroll` makes keys that have none)")
+        self._report(f"custody: {custody.verdict}: copies may exist (a key made by `hsm-keys enroll` has none)")
         return Enrollment(key, custody, api_key_id)

@@ -193,7 +193,7 @@ class KalshiGenerator:
                 hint="delete those that nobody uses on Kalshi's account page, then run the same command again",
             )
         for api_key in lost:
-            self.report(f"an interrupted run had API key {api_key.api_key_id} made, and its private half got lost")
+            self.report(f"the private half of API key {api_key.api_key_id}, from an interrupted run, got lost")
             self.delete(api_key.api_key_id)
 
     def delete(self, api_key_id: str) -> None:

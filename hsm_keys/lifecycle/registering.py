@@ -146,7 +146,7 @@ class Registrar:
         if not wanted.as_listed:
             check_asked(key.name, listing, wanted.scopes, wanted.subaccount)
         api_key_id = listing.api_key_id
-        self._report(f"found it registered at Kalshi, as API key {api_key_id}, with {describe_rights(listing)}")
+        self._report(f"found the key registered at Kalshi, as API key {api_key_id}, with {describe_rights(listing)}")
         self._contention.take(key, api_key_id)
         return api_key_id
 
@@ -183,7 +183,7 @@ class Registrar:
         except OutcomeUnknownError as error:
             found = self._look_again(key, before)
             if len(found) == 1:
-                self._report(f"found it registered at Kalshi, as API key {found[0]}")
+                self._report(f"found the key registered at Kalshi, as API key {found[0]}")
                 return found[0]
             several = f"; Kalshi lists {', '.join(found)} for it, and one may be another run's" if found else ""
             raise _kept(

@@ -87,7 +87,7 @@ class RevocationPlanner:
             target, listed = self._target(word, keys)
         except KeyNotFoundError:
             if destroy and self._store.clear(word):
-                self._report(f"ended a key that was made for {word!r}, and had not got its name yet")
+                self._report(f"removed a key that was made for {word!r} and hadn't got the name yet")
             raise
         self._check_something_to_do(target, destroy=destroy)
         if destroy and target.key is not None and target.api_key_id is None and not never_registered:

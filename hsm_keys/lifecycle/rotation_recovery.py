@@ -132,7 +132,7 @@ class RotationRecovery:
         if twin is None:
             return stage
         RenamesKeys.of(self._store).rename(twin, name)
-        self._report(f"took the name {twin.name!r} away again: it led to the key of {name!r}")
+        self._report(f"removed the name {twin.name!r}, which meant the key of {name!r} too")
         return Stage.read(self._store, name)
 
     def _give_back(self, name: str, key: StoredKey) -> None:

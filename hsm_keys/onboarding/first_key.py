@@ -131,7 +131,7 @@ def first_key(
     if key is not None and key.state is KeyState.REGISTERED:
         check_environment(key.name, key.environment, environment)
         prove_registration(connect, key, str(key.api_key_id))
-        person.report(f"the key {key.name!r} is there, as API key {key.api_key_id}; Kalshi takes its signature")
+        person.report(f"the key {key.name!r} exists already, as API key {key.api_key_id}; Kalshi accepts its signature")
         return Enrollment(key, prove_custody(key), key.api_key_id)
     if management is not None and api_key_id is None:
         try:
@@ -145,7 +145,7 @@ def first_key(
                 report=person.report,
             )
         except TierError as error:
-            person.report(f"{error.message}: so it is registered by hand")
+            person.report(f"{error.message}: so the key is registered by hand")
     minted = enroll_offline(store, wanted.name, wanted.key_type, person.report, environment=environment)
     api_key_id = api_key_id or _registered_by_hand(minted.key, person)
     return adopt(store, wanted.name, api_key_id, environment=environment, connect=connect, report=person.report)
@@ -166,7 +166,7 @@ def send_first_request(connect: Connect, enrollment: Enrollment, report: Callabl
 
 def _registered_by_hand(key: StoredKey, person: Person) -> str:
     if person.answers:
-        person.report(f"This is the public half. {_BY_HAND}; it shows an API key id then.")
+        person.report(f"This is the public half. {_BY_HAND}; then the page shows an API key id.")
         for line in key.public_pem().splitlines():
             person.report(line)
         api_key_id = person.text("API key id")

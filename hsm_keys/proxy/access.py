@@ -145,7 +145,7 @@ class TokenFolder:
     def _look_again(self) -> None:
         if time.monotonic() - self._looked_at > _LOOK_EVERY_S:
             for problem in self._look():
-                _log.warning("a client's token isn't taken: %s", problem)
+                _log.warning("a client's token can't be used: %s", problem)
 
     def _look(self) -> list[str]:
         """Read the files if they are others than before, and return what is wrong with some."""

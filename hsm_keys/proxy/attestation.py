@@ -54,7 +54,7 @@ class AttestationWatch:
                 async with asyncio.timeout(_PATIENCE_S):
                     known = await self._asked()
             except (HsmKeysError, aiohttp.ClientError, TimeoutError, ValidationError) as error:
-                _log.debug("when the location attestation ends can't be told: %s", type(error).__name__)
+                _log.debug("the end of the location attestation isn't known: %s", type(error).__name__)
                 return
             if known is None:
                 return

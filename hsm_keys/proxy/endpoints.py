@@ -141,7 +141,7 @@ def _link(link: Path, path: Path) -> None:
         link.unlink(missing_ok=True)
         link.symlink_to(path)
     except OSError as error:
-        _log.warning("the control socket is found by --socket alone from elsewhere: %s", error.strerror)
+        _log.warning("other shells find the control socket only with --socket: %s", error.strerror)
 
 
 def _refusal(refused: Refused) -> web.Response:

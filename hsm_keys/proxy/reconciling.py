@@ -115,7 +115,7 @@ class Reconciler:
                 return
             except (HsmKeysError, aiohttp.ClientError, TimeoutError, UnreadableError) as error:
                 why = str(error) or type(error).__name__
-                _log.warning("what became of orders that are held can't be looked up: %s", why)
+                _log.warning("orders under caps can't be looked up at Kalshi: %s", why)
 
     async def _look(self, exchange: Exchange) -> None:
         held = self._reservations.orders.values()
@@ -162,7 +162,7 @@ class Reconciler:
             absent += not came_to_be
         if filled or ended or absent:
             _log.warning(
-                "Kalshi knows more of orders under caps: %d filled further, %d over, %d never came to be",
+                "Kalshi reports changes of orders under caps: %d filled further, %d over, %d never made",
                 filled,
                 ended,
                 absent,

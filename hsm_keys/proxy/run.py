@@ -191,9 +191,9 @@ class _Proxy:
             freeze_objects()
             if options.ahead:
                 cost = presign_cost(routes=options.ahead, rate=options.presign_rate).signatures_per_hour
-                report(f"signing ahead makes up to {cost:,.0f} signatures an hour that nobody uses")
+                report(f"signing ahead makes up to {cost:,.0f} unused signatures an hour")
             if self._judge.frozen:
-                report("signing is frozen, as it was before: `hsm-keys proxy thaw` resumes it")
+                report("signing is still frozen from before: `hsm-keys proxy thaw` resumes it")
             await stop.wait()
             report("stopping: requests under way are finished first")
 
@@ -218,7 +218,7 @@ class _Proxy:
         try:
             self._judge.replace(load_policy(self._options.policy, in_force=True))
         except UsageError as error:
-            _log.error("the policy wasn't reloaded, the old one stays: %s", error)
+            _log.error("the policy wasn't reloaded, the old one stays in force: %s", error)
             return
         after = self._judge.policy
         self._running.stop(_RELOADED, of=lambda caller: before.client(caller.client) != after.client(caller.client))

@@ -149,7 +149,12 @@ class SilenceWatch:
     async def _end_all(self, client: str, orders: list[ReservedOrder]) -> None:
         """Cancel orders of a client, until all are known to be over."""
         seconds = self._patience(client)
-        _log.warning("no word of client %s for %d seconds: its %d orders are cancelled", client, seconds, len(orders))
+        _log.warning(
+            "no sign of life from client %s for %d seconds: its %d orders are being cancelled",
+            client,
+            seconds,
+            len(orders),
+        )
         self._write("silence", client=client, orders=len(orders))
         await asyncio.gather(*map(self._end, orders))
         _log.warning("the %d orders of the silent client %s are over", len(orders), client)

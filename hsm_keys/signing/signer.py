@@ -347,7 +347,7 @@ class RequestSigner:
         if key.api_key_id != self._left_alone:
             self._left_alone = key.api_key_id
             _log.warning(
-                "%r is API key %s of the environment %s now, and this signer's is %s: it stays with the old key",
+                "%r is API key %s of the environment %s now, and this signer's is %s: the signer keeps the old key",
                 key.name,
                 key.api_key_id,
                 environment,

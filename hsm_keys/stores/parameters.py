@@ -51,7 +51,9 @@ class UriText:
         for pair in query.split("&") if query else []:
             name, equals, value = pair.partition("=")
             if not equals or name not in names:
-                raise self.bad(f"has {shown_word(name, names)}, which is no parameter", f"known are {', '.join(names)}")
+                raise self.bad(
+                    f"has {shown_word(name, names)}, which isn't a parameter", f"known are {', '.join(names)}"
+                )
             if name in values:
                 raise self.bad(f"has the parameter {name} twice")
             values[name] = self.decoded(name, value)

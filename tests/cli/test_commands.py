@@ -207,7 +207,7 @@ def test_several_tokens_are_warned_about_and_ambiguity_lists_them(
     monkeypatch.setenv("HSM_KEYS_PIN_FILE", str(first.pin_file))
     done = run_cli("list", "--slot", "0")
     assert done.returncode == 0
-    assert "warning: slot numbers change" in done.stderr
+    assert "warning: slot numbers may change" in done.stderr
     error = failed_json(3, "list")
     assert error["code"] == "store_ambiguous"
     assert '"one"' in error["message"]
@@ -278,7 +278,7 @@ def test_the_demo_tells_the_whole_story_and_leaves_the_token_as_it_was(pin: str)
         "extractable: False",
         "private_half_readable: False (tried to read CKA_PRIVATE_EXPONENT, CKA_PRIME_1",
         "GET /api_keys with the headers of GET /portfolio/balance: 401",
-        "proved it: Kalshi refuses its signature (401)",
+        "proved it: Kalshi refuses its signature",
         "GET /portfolio/balance by it: 200",
         "the token is as it was",
     ):

@@ -66,7 +66,7 @@ def test_keep_old_is_said_to_be_forgotten(sandbox: SandboxServer) -> None:
     run_json("enroll", "--name", "prod", *ED25519)
     first = run_cli("rotate", "prod", "--keep-old")
     assert "rotate prod --finish --keep-old" in first.stderr
-    assert "isn't remembered" in first.stderr
+    assert "give --keep-old again" in first.stderr
 
 
 def test_abort(sandbox: SandboxServer) -> None:

@@ -196,7 +196,7 @@ def test_an_answer_lost_together_with_the_network_is_found_by_the_next_run(perso
     done = person.enroll()
     assert person.posts() == 1
     assert person.registered("prod") == [done.api_key_id]
-    assert any("found it registered" in line for line in person.said)
+    assert any("found the key registered" in line for line in person.said)
 
 
 @pytest.mark.parametrize("step", ["bind", "prove"])

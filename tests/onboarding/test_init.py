@@ -114,7 +114,7 @@ def test_an_account_that_may_not_register_is_walked_through_by_hand(
 
         code, shown = converse([(b"Go on?", b""), (b"API key id:", pasted)], "init", "bot")
     assert code == 0, shown
-    assert "so it is registered by hand" in shown
+    assert "so the key is registered by hand" in shown
     assert f'pin-file = "{token.pin_file}"' in config_path().read_text()
 
 
@@ -271,5 +271,5 @@ def test_two_different_pins_are_asked_for_again_and_none_is_asked_for_once(
     begin: list[Any] = [(b"called kalshi?", b""), (b"New user PIN", PIN.encode()), (b"The same again", b"4711-4712")]
     code, shown = converse([*begin, (b"New user PIN", b""), (b"Go on?", b"")], "init", "bot")
     assert code == 0, shown
-    assert "two different ones" in shown
+    assert "The two PINs were different" in shown
     assert "pin-file" in config_path().read_text()

@@ -135,7 +135,7 @@ def test_a_pem_of_another_environment_is_not_called_dead(sandbox: SandboxServer)
         assert Caller.bootstrap(other).call("GET", "/trade-api/v2/api_keys").status == 200
     assert "or belongs to another environment and still works there" in said.stderr
     assert "proved it" not in said.stderr
-    assert "worth nothing now" not in said.stderr
+    assert "refuses the PEM now" not in said.stderr
     assert (said.returncode, said.stdout) == (7, "")
     assert sandbox.bootstrap_key_id in _listed(sandbox)
 

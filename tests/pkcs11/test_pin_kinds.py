@@ -110,7 +110,7 @@ def test_where_no_login_is_wanted_nobody_is_asked(with_key: TestToken, shim: Shi
     code, shown = answer(b"User PIN of", b"", "doctor", "--store", uri, "--base-url", "http://127.0.0.1:9/trade-api/v2")
     assert code == 7, shown  # no Kalshi there
     assert "User PIN of" not in shown
-    assert "the token wants none" in shown
+    assert "the token needs none" in shown
     assert "C_Login" not in shim.calls(tmp_path / "calls")
 
 

@@ -336,7 +336,7 @@ def test_tokens_while_it_runs(clients: Path, caplog: pytest.LogCaptureFixture) -
     away = clients.rename(clients.with_name("away"))
     assert not is_maker(tokens)
     assert not is_maker(tokens)
-    assert caplog.text.count("a client's token isn't taken") == 1
+    assert caplog.text.count("a client's token can't be used") == 1
     away.rename(clients)
     assert is_maker(tokens)
     (clients / "maker").unlink()

@@ -112,7 +112,7 @@ def test_status_and_metrics_tell(start: Start, sandbox: SandboxServer) -> None:
     sandbox.faults.add(parse_fault("DELETE /portfolio/events/orders/{order_id}:status=503"))
     proxy = start(f"[clients.default]\n{AFTER}")
     place(proxy, "one")
-    proxy.wait_for_words("its 1 orders are cancelled")
+    proxy.wait_for_words("its 1 orders are being cancelled")
     said = run_json("proxy", "status", "--name", "prod", **proxy.environment)["silence"]["default"]
     assert (said["after_s"], said["orders"], said["to_cancel"], said["fired"]) == (1, 1, 1, 1)
     metrics = run_cli("proxy", "status", "--name", "prod", **proxy.environment).stdout

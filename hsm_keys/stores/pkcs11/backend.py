@@ -87,7 +87,7 @@ class _Tokens(MakesStores):
         report(f"slot {slot} is {choice.description}")
         if choice.others:
             others = ", ".join(choice.others)
-            report(f"warning: slot numbers change when tokens come and go; this module also has {others}")
+            report(f"warning: slot numbers may change when tokens are added or removed; this module also has {others}")
         return str(choice.uri)
 
     def with_options(self, uri: str, options: Mapping[str, Any]) -> str:

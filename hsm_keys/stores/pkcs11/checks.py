@@ -56,24 +56,24 @@ def _mechanisms(state: TokenReport) -> Check:
 def _no_login(state: TokenReport, *, pin_at_hand: bool) -> list[Check]:
     """Return why no login is made, if none is: nobody is asked here, and no try is spent."""
     if state.pin in {"low", "final", "locked", "unset"}:
-        return [Check("login", "skipped", "the PIN's counter isn't clean: no try is spent")]
+        return [Check("login", "skipped", "the token reports a problem with the PIN, so none is tried")]
     if state.pin == "none" or pin_at_hand:
         return []
     if state.has_pad:
         return [Check("login", "skipped", "the token would ask for the PIN on its own pad")]
-    return [Check("login", "skipped", "no PIN is at hand", "give --pin-file, or set HSM_KEYS_PIN_FILE")]
+    return [Check("login", "skipped", "no PIN was given", "give --pin-file, or set HSM_KEYS_PIN_FILE")]
 
 
 def _pin(state: str) -> Check:
     messages = {
-        "none": Check("pin", "ok", "the token wants none"),
+        "none": Check("pin", "ok", "the token needs none"),
         "change": Check(
             "pin",
             "warning",
-            "it is the one that the token was made with, and to be changed",
+            "the token wants its first PIN to be changed",
             "set a new one with the vendor's tool, such as pkcs11-tool --module MODULE --login --change-pin",
         ),
-        "ok": Check("pin", "ok", "its counter is clean"),
+        "ok": Check("pin", "ok", "the token has counted no wrong PIN"),
         "low": Check("pin", "warning", "a wrong PIN was given lately", "a right one clears the counter"),
         "final": Check(
             "pin",

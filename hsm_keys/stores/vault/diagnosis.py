@@ -71,14 +71,14 @@ def token(connection: VaultConnection) -> Check:
         remedy = "use one with a policy of its own: hsm-keys vault policy --for sign"
         return Check("vault token", "warning", "it is a root token, which may take every key out", remedy)
     if not isinstance(left_s, int) or left_s <= 0:
-        return Check("vault token", "ok", "it doesn't end")
+        return Check("vault token", "ok", "it doesn't expire")
     if facts.get("renewable") is True:
-        return Check("vault token", "ok", f"it ends in {left_s} s; programs that sign renew it")
+        return Check("vault token", "ok", f"it expires in {left_s} s; programs that sign renew it")
     remedy = "have an agent write a new one into its file (BAO_TOKEN_PATH), or log in again in time"
     return Check(
         "vault token",
         "warning" if left_s < _SHORT_S else "ok",
-        f"it ends in {left_s} s, and can't be renewed",
+        f"it expires in {left_s} s, and can't be renewed",
         remedy,
     )
 

@@ -105,14 +105,14 @@ class SteadyToken:
         except VaultTokenError:
             pass  # it has ended
         except HsmKeysError as error:
-            _log.warning("the token for Vault couldn't be looked after: %s", error.message)
+            _log.warning("the token for Vault couldn't be read or renewed: %s", error.message)
             return _AGAIN_S
         if self.read_again(token):
             return 0.0
         if self._told is not token:
             self._told = token
             _log.warning(
-                "the token for Vault ends in %.0f s and can't be renewed: log in again, or let an agent write its file",
+                "the token for Vault expires in %.0f s and can't be renewed: log in again, or let an agent renew it",
                 left_s,
             )
         return max(_AGAIN_S, left_s)
