@@ -109,7 +109,7 @@ def check_folder_to_be(path: Path, option: str) -> None:
 
 
 def _check_no_secret(path: Path, option: str) -> None:
-    """Refuse a private key in the place of a path: what is made would have it for its name."""
+    """Refuse a private key given instead of a path: a file would be made with the key as its name."""
     text = os.fspath(path)
     if not text.isprintable() or "-----BEGIN" in text:
         raise UsageError(f"{describe(text)} isn't a path", hint=f"give the path of a file or folder: {option}")
@@ -150,7 +150,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file (UTF-8, 0600) in one step: whoever reads it finds it whole, or as it was.
+    """Write a text file (UTF-8, 0600) in one step: a reader finds the new file complete, or the old one.
 
     Raises:
         OSError: If it can't be written; nothing is left of it.

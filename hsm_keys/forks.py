@@ -32,7 +32,7 @@ def fork_generation() -> int:
 
 
 class ProcessLock:
-    """A lock that is new, and free, in every forked child. Made once a module: it is never given up."""
+    """A lock that is new and free in every forked child. Make one for each module: it is never released from memory."""
 
     def __init__(self) -> None:
         self._renew()

@@ -19,7 +19,7 @@ LOG: Final = logging.getLogger("hsm_keys.asked")
 
 
 def log_request(whom: str, what: object) -> None:
-    """Log what is asked, or answered.
+    """Log a request or an answer.
 
     Args:
         whom: Who is asked: ``token``, ``KMS``, ``Vault`` or ``Kalshi``.

@@ -29,7 +29,7 @@ _JOIN_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was measured.
+    """The result of a measurement.
 
     Args:
         what: What signed.

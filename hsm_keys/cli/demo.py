@@ -50,7 +50,7 @@ class _Story:
             click.echo(f"{len(self.steps)}. {heading}")
 
     def report(self, line: str) -> None:
-        """Tell what came of it."""
+        """Report the result of the step."""
         if not self._keep:
             click.echo(f"   {line}")
         elif self.steps:
@@ -93,7 +93,7 @@ def _connect(sandbox: Any, signer: RequestSigner) -> KalshiClient:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Leave warnings out: that a module begins anew, since what it had open was destroyed, is no news in this story."""
+    """Leave out warnings that a module is initialised again: the demo itself destroys what the module had open."""
     log = logging.getLogger("hsm_keys")
     before = log.level
     log.setLevel(logging.ERROR)

@@ -127,7 +127,7 @@ def _visible(text: str) -> str:
 
 
 class Reporter:
-    """Tells people, on stderr, what is going on.
+    """Prints progress for people on stderr.
 
     With ``--output json`` the lines wait until the command has succeeded: then a program that reads stderr
     finds either people's words or one error object, never both.

@@ -37,7 +37,7 @@ def progress(*, quiet: bool = False) -> Iterator[Callable[[str], None]]:
 
 
 def count_down(seconds: int, text: str, *, quiet: bool = False) -> None:
-    """Wait so long, and show what is left.
+    """Wait for this time, and show how much of it is left.
 
     Args:
         seconds: How long.

@@ -30,7 +30,7 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not as it should be.
+    """A finding: something that is not as it should be.
 
     Args:
         code: A stable word for programs.

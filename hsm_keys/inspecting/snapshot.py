@@ -25,7 +25,7 @@ __all__ = ["Seen", "Snapshot", "observe", "pair_of"]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A key as its store has it, and what Kalshi made of its signature.
+    """A key as its store has it, and the API keys for which Kalshi accepted its signature.
 
     Args:
         name: Its name in the store.

@@ -325,7 +325,7 @@ def _forbidden(response: httpx2.Response, sentence: str, words: str) -> Forbidde
 
 
 def garbled(response: httpx2.Response, why: str) -> HsmKeysError:
-    """Return the error for an answer of success whose body isn't what was promised.
+    """Return the error for a 2xx answer with a body that Kalshi's API doesn't document.
 
     Only a page's title is repeated: anything else may hold the private key that Kalshi generates.
     """

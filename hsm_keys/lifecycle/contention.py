@@ -75,7 +75,7 @@ class Contention:
             ) from None
 
     def outwait_leaving(self, key: StoredKey) -> None:
-        """Where somebody has begun to give way, wait until Kalshi doesn't delete an API key of the pair any more.
+        """If another run has begun to give way, wait until Kalshi can't delete an API key of the pair any more.
 
         To be called before one is looked for.
         """

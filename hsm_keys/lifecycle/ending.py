@@ -63,12 +63,12 @@ class _StillThere(Exception):  # noqa: N818 - a state, not an error
 
 
 def settle() -> None:
-    """Wait until Kalshi has carried out what it was asked for a moment ago, and all of it knows that."""
+    """Wait until Kalshi has carried out the latest requests, and the result is visible everywhere."""
     time.sleep(SETTLE_S)
 
 
 def outwait(what: str, before: str, report: Callable[[str], None]) -> None:
-    """Wait until Kalshi doesn't carry out any more what it was asked for until now, however long that is under way.
+    """Wait until Kalshi would refuse every request that was signed before now, even if it is still on the way.
 
     Args:
         what: What it was asked for.
@@ -87,7 +87,7 @@ def end_api_key(
     *,
     begun: bool = False,
 ) -> list[ApiKey]:
-    """Delete an API key, and prove that it is dead. One that is gone already is fine, where that can be proved.
+    """Delete an API key, and prove that it is dead. It is no error if it was deleted before and that can be proved.
 
     Returns the last list that Kalshi gave: the one that leaves it out, unless the same key signs for the list.
 

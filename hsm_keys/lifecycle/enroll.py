@@ -229,7 +229,7 @@ def adopt(
 
 
 def _check_named(store: KeyStore, key: StoredKey) -> None:
-    """Make sure that a key's name still leads to it: a change of the name may have been under way.
+    """Check that the name still means this key: a change of the name may have been under way.
 
     Raises:
         KeyBusyError: If it doesn't.

@@ -150,7 +150,7 @@ class Generator:
             )
 
     def _try_out(self) -> None:
-        """Leave the mark, and make sure that the store keeps in what is put into it."""
+        """Leave the mark, and check that the store doesn't give an imported key out again."""
         throwaway = self._imports.prepare(self._name, self._kalshi.key_type, self._kalshi.account.environment)
         if throwaway is not None:
             try:

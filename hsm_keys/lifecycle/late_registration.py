@@ -61,7 +61,7 @@ def find_last_registration(
     claimed: Collection[str | None],
     report: Callable[[str], None],
 ) -> ApiKey | None:
-    """Return what Kalshi lists for a pair that is to be destroyed; None if it lists nothing, and won't any more.
+    """Return the API key that Kalshi lists for a pair that is to be destroyed; None if there is none, nor can be later.
 
     Args:
         account: Where the API keys are.
@@ -87,7 +87,7 @@ def _look(account: Account, key: StoredKey, claimed: Collection[str | None]) -> 
 
 
 def check_no_other_registration(connect: Connect, key: StoredKey, listed: Sequence[ApiKey], known: str | None) -> None:
-    """Make sure that no other API key hangs on a pair that is to end: it would stay, and nobody could tell whose it is.
+    """Check that a pair that is to end has no other API key: that one would stay, and nobody could tell whose it is.
 
     Kalshi may have carried a registration out twice, or somebody has registered the public half again.
 

@@ -40,7 +40,7 @@ __all__ = ["ApiKeyRequest", "Registrar", "bind"]
 
 @dataclass(frozen=True, slots=True)
 class ApiKeyRequest:
-    """What is asked of Kalshi for a key.
+    """The fields of a registration that a command asks for.
 
     Args:
         name: What Kalshi is to call it.

@@ -28,7 +28,7 @@ def fix(
     account: Account,
     report: Callable[[str], None],
 ) -> list[Finding]:
-    """Carry out the repairs. Killed anywhere, the next run finds what is left.
+    """Carry out the repairs. If a run is killed, the next one finds the rest.
 
     Args:
         findings: What was found; those without a repair are passed over.

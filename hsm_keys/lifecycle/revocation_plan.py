@@ -32,7 +32,7 @@ __all__ = ["Revocation", "RevocationPlanner"]
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """What is about to end.
+    """The API key and the pair that are about to end.
 
     Args:
         target: Which API key, and where its private half is.

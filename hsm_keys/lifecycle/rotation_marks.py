@@ -163,7 +163,7 @@ def forsaken(keys: Mapping[str, StoredKey], name: str) -> StoredKey | None:
 
 
 def _lead_to_one(one: StoredKey, other: StoredKey) -> bool:
-    """Tell whether two names lead to the same pair; KMS hides the public half of one whose deletion is scheduled."""
+    """Tell whether two keys are the same pair; KMS hides the public half of a key whose deletion is scheduled."""
     return can_sign(one) and can_sign(other) and same(one, other)
 
 

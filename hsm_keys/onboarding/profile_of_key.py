@@ -21,7 +21,7 @@ __all__ = ["PlannedProfile", "pin_file_to_keep", "plan_profile"]
 
 @dataclass(frozen=True, slots=True)
 class PlannedProfile:
-    """A profile that is to be written.
+    """A profile to write.
 
     Args:
         name: Its name.
@@ -50,7 +50,7 @@ class PlannedProfile:
 
 
 def plan_profile(name: str, fields: Mapping[str, str]) -> PlannedProfile:
-    """Return the profile that is to be written.
+    """Return the profile to write.
 
     Raises:
         UsageError: If one of that name says something else, or the file can't be used.

@@ -123,7 +123,7 @@ class MarketSums:
 
 
 class CapAccount:
-    """What is taken of the caps of one client, or of all together.
+    """How much of the caps one client, or all together, have used.
 
     Attributes:
         live: Hundredths of a cent that orders may still cost.

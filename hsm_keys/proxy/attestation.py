@@ -45,7 +45,7 @@ class AttestationWatch:
         self._asking = asyncio.Lock()
 
     async def look(self) -> None:
-        """Ask if it isn't known; whoever looks waits 2 seconds at most, and learns nothing if Kalshi tells nothing."""
+        """Ask Kalshi if the end isn't known. The caller waits at most 2 seconds; without an answer it stays unknown."""
         async with self._asking:
             if time.monotonic() < self._ask_at:
                 return

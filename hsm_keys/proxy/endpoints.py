@@ -37,7 +37,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 async def serve_control(stack: AsyncExitStack, name: str, control: Control) -> None:
-    """Serve who controls the proxy: this user and root, on a Unix socket of its own.
+    """Serve the control endpoint for this user and root, on a Unix socket of its own.
 
     Args:
         stack: Its end drains the socket and removes its path.
@@ -136,7 +136,7 @@ async def _serve_web(stack: AsyncExitStack, listener: socket.socket, server: web
 
 
 def _link(link: Path, path: Path) -> None:
-    """Leave word of the control socket where whoever has another XDG_RUNTIME_DIR looks too."""
+    """Write the control socket's path where shells with another XDG_RUNTIME_DIR look for it too."""
     try:
         link.unlink(missing_ok=True)
         link.symlink_to(path)

@@ -21,7 +21,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 class Ledger:
-    """A proxy's journal of the caps, read and left as it is.
+    """A proxy's journal of the caps, which is only read.
 
     Args:
         name: The name of the proxy's key.

@@ -12,7 +12,7 @@ _MINUTE_S: Final = 60.0
 
 
 class TokenBucket:
-    """Tokens that come back at a steady rate, up to what it holds; it is full at first.
+    """A token bucket, which refills at a steady rate up to its capacity, and is full at first.
 
     Args:
         rate: Tokens a second.
@@ -27,7 +27,7 @@ class TokenBucket:
         self._at: float | None = None
 
     def change(self, rate: float, capacity: float | None = None) -> None:
-        """Have another rate and capacity from now on; what was taken stays taken."""
+        """Change rate and capacity from now on; tokens that were taken stay taken."""
         self.rate = rate
         self.capacity = rate if capacity is None else capacity
 

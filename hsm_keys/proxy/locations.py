@@ -29,7 +29,7 @@ _ROOT: Final = 0
 
 @dataclass(slots=True)
 class Search:
-    """What a search for control sockets has come to.
+    """The result of a search for control sockets.
 
     Attributes:
         sockets: Paths of sockets, each once.

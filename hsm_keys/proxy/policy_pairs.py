@@ -38,7 +38,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A request of which the two say different things.
+    """A request on which the two policies differ.
 
     Attributes:
         asked: Who asks for what; the client is a name, or a user of the Unix socket.
@@ -59,7 +59,7 @@ class Difference:
 
 @dataclass(slots=True)
 class Comparison:
-    """What was found.
+    """The result of a comparison.
 
     Attributes:
         tried: How many requests were tried.

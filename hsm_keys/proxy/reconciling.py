@@ -324,7 +324,7 @@ def _counts(order: ReservedOrder, said: dict[str, Any]) -> tuple[int | None, int
 
 
 def _cost(order: ReservedOrder, said: dict[str, Any]) -> int | None:
-    """Return what a contract of the order costs as Kalshi has it now; None if that can't be told."""
+    """Return the cost of a contract of the order by Kalshi's data; None if it isn't known."""
     if order.asked.perps:  # it isn't used in any calculation
         return order.asked.cost
     price = said.get("yes_price_dollars")
@@ -334,7 +334,7 @@ def _cost(order: ReservedOrder, said: dict[str, Any]) -> int | None:
 
 
 def _resting(order: ReservedOrder, resting: dict[str, dict[str, Any]]) -> list[State]:
-    """Return what is new of an order that rests."""
+    """Return the changes of a resting order."""
     filled, remaining = _counts(order, resting[order.order_id])
     if filled is None or remaining is None:
         return []
@@ -343,7 +343,7 @@ def _resting(order: ReservedOrder, resting: dict[str, dict[str, Any]]) -> list[S
 
 
 def _found(order: ReservedOrder, *listed: dict[str, Any]) -> list[State]:
-    """Return what became of an order that Kalshi lists; of several that it may be, the most that any says."""
+    """Return the state of an order that Kalshi lists; if it may be one of several, the highest numbers of them."""
     counts = [_counts(order, said) for said in listed]
     if any(None in pair for pair in counts) or not all(said.get("order_id") for said in listed):
         return []

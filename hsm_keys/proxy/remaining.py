@@ -21,7 +21,7 @@ __all__ = ["left_dollars", "remaining"]
 
 
 def remaining(policy: Policy, reservations: Reservations) -> list[dict[str, Any]]:
-    """Return what is left of each cap, as JSON.
+    """Return the rest of each cap, as JSON.
 
     Dollars and contracts are decimal strings. ``client`` is None for what all clients share; ``back_at`` says when time
     gives something back, None if it doesn't; of contracts there is a row for each market in which something was done.

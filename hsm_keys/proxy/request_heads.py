@@ -25,7 +25,7 @@ class MalformedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is judged, signed and written down.
+    """The request to judge, sign and record.
 
     Attributes:
         method: Its method.

@@ -56,7 +56,7 @@ _THERE_ALREADY: Final = re.compile("already|duplicate", re.IGNORECASE)
 
 
 class Hold:
-    """What a request holds of the caps until it is over.
+    """The part of the caps that a request takes until it is over.
 
     Args:
         reservations: Where it is held.
@@ -77,7 +77,7 @@ class Hold:
         self._is_answered = False
 
     def hear(self, status: int, encoding: str, body: bytes) -> None:
-        """Settle by Kalshi's answer; what it doesn't say clearly is looked up.
+        """Settle by Kalshi's answer; orders for which it isn't clear are looked up.
 
         Args:
             status: The HTTP status.

@@ -191,7 +191,7 @@ class Upstream:
                 self._metrics.answered(str(answer.status)).observe(answer.at - answer.sent_at)
 
     async def _sent(self, request: ClientRequest, body: bytes | None, signing: RequestSigning) -> Answer | Reply:
-        """Return Kalshi's answer, of which the head was read, or a refusal in its place."""
+        """Return Kalshi's answer, whose head was read already, or a refusal instead."""
         try:
             link, signed = await self._signed_link(self._links, signing.headers)
         except (aiohttp.ClientError, ConnectionError) as error:

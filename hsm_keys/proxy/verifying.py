@@ -158,7 +158,7 @@ class _Reader:
         self._file, self._line = name, 0
 
     def find(self, what: str) -> None:
-        """Note what is wrong with the line at hand."""
+        """Note a finding about the current line."""
         self._find_at((self._file, self._line), what)
 
     def _find_at(self, place: Place, what: str) -> None:

@@ -44,7 +44,7 @@ _TOKEN_BYTES: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a proxy was started with, which whoever joins it has to want too.
+    """The settings with which a proxy was started; a run that joins it has to have the same.
 
     Args:
         base_url: Kalshi's.

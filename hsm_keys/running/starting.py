@@ -25,7 +25,7 @@ _FIRST_OF_OTHERS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What is run.
+    """The program to run.
 
     Args:
         path: The file.

@@ -44,7 +44,7 @@ _open: weakref.WeakSet[PresigningSigner] = weakref.WeakSet()
 
 @dataclass(frozen=True, slots=True)
 class PresignStats:
-    """What became of signing ahead, since the beginning or the last fork.
+    """Counters of signing ahead, since the start or the last fork.
 
     Attributes:
         made: Headers that were made ahead.
@@ -69,7 +69,7 @@ class PresignStats:
 
 @dataclass(frozen=True, slots=True)
 class PresignCost:
-    """What signing ahead costs while nothing is taken; each header that is taken adds one signature at most.
+    """The cost of signing ahead while no header is used; each used header adds at most one signature.
 
     Attributes:
         signatures_per_hour: How many are made ahead.
@@ -108,7 +108,7 @@ def presign_cost(
 
 
 class PresigningSigner(RequestSigner):
-    """A signer that keeps a few unused headers in hand. Made by ``signer.ahead()``; takes a signer's place anywhere.
+    """A signer that keeps a few unused headers ready. ``signer.ahead()`` makes it; it replaces a signer anywhere.
 
     ``headers`` hands each of them out once, and signs at once where it has none that is fresh; so it never waits for
     the worker, a daemon thread. Close it, or use it as a context manager: then it drops what it has, and goes on as
@@ -153,7 +153,7 @@ class PresigningSigner(RequestSigner):
         self._afresh([(method, path, depth) for method, path in routes])
 
     def headers(self, method: str, path: str, *, timestamp_ms: int | None = None) -> dict[str, str]:
-        """Return the three headers that authenticate one request: some in hand, or else signed at once.
+        """Return the three headers that authenticate one request: signed ahead if there are any, else signed now.
 
         Args:
             method: HTTP method.
@@ -176,7 +176,7 @@ class PresigningSigner(RequestSigner):
     def take(
         self, method: str, path: str, *, later: Callable[[Callable[[], None]], object] | None = None
     ) -> dict[str, str] | None:
-        """Return headers that are in hand, or None. Never signs, never blocks.
+        """Return headers that were signed ahead, or None. Never signs, never blocks.
 
         Args:
             method: HTTP method.
@@ -227,7 +227,7 @@ class PresigningSigner(RequestSigner):
                 self._wake_ups.put(self._pools.add(method, path, depth))
 
     def discard(self, method: str, path: str) -> None:
-        """Sign ahead for a route no longer, and drop what is in hand; one that isn't kept is no error.
+        """Stop signing ahead for a route, and drop its headers. An unknown route is no error.
 
         Raises:
             UsageError: If the method or the path can't be signed.
@@ -238,7 +238,7 @@ class PresigningSigner(RequestSigner):
 
     @property
     def stats(self) -> PresignStats:
-        """What became of it so far. While headers are taken, numbers may be off by what is on its way."""
+        """The counters so far. While headers are taken, they may lag behind a little."""
         if self._generation != fork_generation():
             self._after_fork()
         pools, schedule = self._pools, self._schedule
@@ -255,7 +255,7 @@ class PresigningSigner(RequestSigner):
         )
 
     def close(self) -> None:
-        """End the worker and drop what is in hand. A signature that is under way is waited for, 10 seconds at most."""
+        """End the worker and drop all headers. A signature that is under way is waited for, at most 10 seconds."""
         self._end()
         self._join(_JOIN_S)
         self._pools.clear()

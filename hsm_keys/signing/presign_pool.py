@@ -54,7 +54,7 @@ elapsed_ns: Callable[[], int] = (
 
 
 class RoutePool:
-    """What is in hand for one route, the oldest first. Whoever pops an entry is the only one who ever has it.
+    """The headers that are ready for one route, the oldest first. Each entry is popped by one caller only.
 
     Attributes:
         worker_knows: The worker knows that something is missing, or has been told to look.
@@ -215,14 +215,14 @@ class HeaderPools:
         return pool
 
     def discard(self, method: str, path: str) -> None:
-        """Drop a route and what is in hand for it, if there is one."""
+        """Drop a route and its headers, if there are any."""
         with _bookkeeping:
             pool = self.by_route.pop((canonical_method(method), canonical_path(path)), None)
         if pool is not None:
             self._clear(pool)
 
     def clear(self) -> None:
-        """Drop all routes, and all that is in hand."""
+        """Drop all routes and all headers."""
         for route in list(self.by_route):
             self.discard(*route)
 

@@ -310,7 +310,7 @@ def _unavailable(refusal: _Refusal) -> HsmKeysError:
 
 
 def _unusable(refusal: _Refusal) -> HsmKeysError:
-    """Return which state stands in the way. A key pending deletion answers with either of the two codes."""
+    """Return the error for the key's state. A key pending deletion answers with either of the two codes."""
     call, text = refusal.call, refusal.text
     name = call.key or "KEY"
     if "pending deletion" in text or "pending replica deletion" in text:

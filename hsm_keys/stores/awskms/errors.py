@@ -106,6 +106,6 @@ class KmsKeyUnsuitableError(AwsError):
 
 
 class KmsKeyNotPinnedError(KmsKeyUnsuitableError):
-    """The alias leads to another key than the one that the store's URI pins."""
+    """The alias points to another key than the one that the store's URI pins."""
 
     code = "kms_key_not_pinned"

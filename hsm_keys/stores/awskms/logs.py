@@ -27,5 +27,5 @@ _HIDE = _HideSignatures()
 
 
 def hide_signatures() -> None:
-    """Keep signatures out of botocore's log, whatever its level and whoever hears it; safe to repeat."""
+    """Keep signatures out of botocore's log, at every level and for every handler; safe to repeat."""
     logging.getLogger("botocore.parsers").addFilter(_HIDE)

@@ -141,7 +141,7 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
         return key
 
     def holds(self, name: str) -> bool:
-        """Tell whether the name's alias leads to any key."""
+        """Tell whether the name's alias points to any key."""
         return alias_of(name) in self.caller().look(creation.aliases, "")
 
     def tags_of(self, key: AwsKmsKey) -> dict[str, str]:
