@@ -165,6 +165,9 @@ def test_a_pair_that_is_being_destroyed_or_was_bound_meanwhile_is_not_registered
                 with pytest.raises(KeyBusyError):
                     store.begin_registration(key, "prod")
             store.mend("prod")
+        monkeypatch.setattr(pkcs11_store, "write_id", destroying)
+        with pytest.raises(KeyNotFoundError, match="destroying"):
+            store.bind(key, "1b6b7a3c-5f5e-4c3a-9d43-0d1a5a1b2c3d", "prod")
 
 
 def test_a_pair_that_somebody_is_removing_is_no_broken_one(token: TestToken, monkeypatch: pytest.MonkeyPatch) -> None:

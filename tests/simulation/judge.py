@@ -47,7 +47,8 @@ class Judge:
         """Whether the store came back with what it held before: what was destroyed since, is there again, and the
         other way round."""
         self._overtaken: dict[str, Process] = {}
-        """The API keys of pairs that another run registered and destroyed meanwhile, with the run that made each."""
+        """The API keys of pairs that another run registered and revoked meanwhile, with the run that made each; until
+        that has told its user of them."""
         store.on_destroyed.append(self._on_destroyed)
         for kalshi in kalshis.values():
             kalshi.on_created.append(self._on_created)
@@ -77,9 +78,10 @@ class Judge:
 
     def _note_overtaken(self, kalshi: Kalshi, key: Registered) -> None:
         others = len({step.operator for step in self._script.steps}) > 1
-        before = any(each.public == key.public and each is not key for each in kalshi.keys.values())
+        before = [each for each in kalshi.keys.values() if each.public == key.public and each is not key]
+        over = key.public not in self._store.publics() or not any(each.alive for each in before)
         process = kalshi.world.process
-        if process is not None and others and before and key.public not in self._store.publics():
+        if process is not None and others and before and over:
             self._overtaken[key.api_key_id] = process
 
     def _on_created(self, kalshi: Kalshi, key: Registered) -> None:
@@ -115,6 +117,8 @@ class Judge:
                 process = kalshi.world.process
                 if process and process.environment != kalshi.environment and key.api_key_id in self.by_hand:
                     continue  # registered in another environment, and only the person knows
+                if self._overtaken.get(key.api_key_id) not in {None, process}:
+                    continue  # its maker was killed, or is about to delete it
                 raise Violated(
                     f"the private half of API key {short(key.listing.api_key_id)} was destroyed, and that lives in "
                     f"{kalshi.environment}"
@@ -133,6 +137,7 @@ class Judge:
     def told(self, told: Told, name: str, kalshi: Kalshi, *, alone: bool) -> None:
         """Check that what a command said is so. With others at work, only what nobody can undo is looked at."""
         labels = self._store.labels()
+        self._overtaken.pop(str(told.api_key_id), None)
         if alone:
             self.by_hand.discard(str(told.api_key_id))
         if told.stage in {"enrolled", "adopted", "grace", "done", "aborted"}:
@@ -158,6 +163,8 @@ class Judge:
             return
         for api_key_id in made:
             key = kalshi.keys[api_key_id]
+            if api_key_id not in ended.message:
+                self._overtaken.pop(api_key_id, None)
             if key.alive and key.public not in self._store.publics() and api_key_id not in ended.message:
                 raise Violated(
                     f"{step.command} leaves API key {short(api_key_id)}, which nobody can sign for, and doesn't say "

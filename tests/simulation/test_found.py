@@ -56,6 +56,19 @@ FOUND = {
             Step(0, "revoke-destroy", faults=turn(3), pause_s=0.0),
         ),
     ),
+    **{
+        f"enroll said that a pair in {store} was registered which another machine was destroying ({destroy})": Script(
+            _NAME,
+            store,
+            (),
+            (
+                Step(0, "enroll", faults=turn(post), pause_s=0.0),
+                Step(1, "enroll", pause_s=0.0),
+                Step(1, "revoke-destroy", faults=turn(destroy), pause_s=0.0),
+            ),
+        )
+        for store, post, destroy in (("token", 7, 3), ("vault", 5, 3), ("vault", 5, 4), ("vault", 5, 5))
+    },
     "enroll --offline showed a pair that another machine was destroying": Script(
         _NAME,
         "kms",

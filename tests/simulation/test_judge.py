@@ -70,6 +70,19 @@ PASSES = {
         )
         for store, post in (("token", 3), ("kms", 2))
     },
+    **{
+        f"nobody knows of a registration in {store} that came while another machine was destroying the pair": Script(
+            Name(1),
+            store,
+            ("mint",),
+            (
+                Step(0, "enroll", faults=(Fault(Kind.TURN, post), Fault(Kind.KILL_AFTER, post)), pause_s=0.0),
+                Step(1, "enroll", pause_s=0.0),
+                Step(1, "revoke-destroy", faults=(Fault(Kind.TURN, destroy),), pause_s=0.0),
+            ),
+        )
+        for store, post, destroy in (("token", 3, 3), ("kms", 2, 2), ("vault", 1, 4))
+    },
 }
 
 

@@ -166,7 +166,8 @@ def test_destroying_leaves_nothing(vault: Vault, vault_store: VaultStore) -> Non
 def test_a_destruction_that_was_killed_goes_on(
     vault: Vault, vault_store: VaultStore, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    key = vault_store.bind(vault_store.generate("prod", KeyType.ED25519), ID, "demo")
+    minted = vault_store.generate("prod", KeyType.ED25519)
+    key = vault_store.bind(minted, ID, "demo")
     delete = vault_store.transit.delete
 
     def killed(name: str, label: str) -> None:
@@ -178,6 +179,8 @@ def test_a_destruction_that_was_killed_goes_on(
         patch.setattr(vault_store.transit, "delete", killed)
         with pytest.raises(InterruptedError):
             vault_store.destroy(key)
+    with pytest.raises(VaultKeyNotFoundError, match="destroying"):
+        vault_store.bind(minted, OTHER_ID, "demo")  # as a run does that was held up since it was minted
     if step == "delete":
         assert [(each.name, each.api_key_id) for each in vault_store.keys()] == [("prod", ID)]
         vault_store.destroy(vault_store.key("prod"))

@@ -323,6 +323,8 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
                     f"the token doesn't let CKA_ID of {key.name!r} be changed: {reason(error)}",
                     hint=f"give --api-key-id {api_key_id} to every command that uses the key",
                 ) from None
+            if key.ours and key.api_key_id is None and is_being_destroyed(objects, private):
+                raise KeyNotFoundError(f"somebody else is destroying the key {key.name!r}")
         return Pkcs11Key(self, key.name, cka_id, key.public_key())
 
     def rename(self, key: StoredKey, name: str) -> StoredKey:

@@ -242,7 +242,7 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
         """Write API key id and environment into the entry; a key that was made elsewhere gets one.
 
         Raises:
-            KeyNotFoundError: If the entry doesn't name the key any more.
+            KeyNotFoundError: If the entry doesn't name the key any more, or somebody is destroying it.
             KeyExistsError: If a key of ours has the name of one that was made elsewhere.
             VaultError: If the server refuses.
         """
@@ -261,6 +261,8 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
             label = label or key.name
             record = records.get(label, Record(vault_key.transit_key, vault_key.version))
             phase = record.phase if record.phase is Phase.DESTROYING else None  # its Transit key may be gone by now
+            if phase and record.api_key_id != key.api_key_id:  # another run has registered it and begun its end
+                raise VaultKeyNotFoundError(f"somebody else is destroying the key {key.name!r}")
             records[label] = replace(
                 record, api_key_id=known, environment=environment, phase=phase, key_type=None, run=None, claim=None
             )
