@@ -88,7 +88,7 @@ def test_the_exit_codes(pin: str, sandbox: SandboxServer) -> None:
     assert run_cli("revoke", "prod", "--yes").returncode == 0
 
 
-def test_the_only_key_of_the_store_that_kalshi_does_not_know_proves_nothing_of_itself(
+def test_a_key_that_kalshi_does_not_know_proves_nothing_about_itself(
     pin: str, sandbox: SandboxServer, token: TestToken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prod = run_json("enroll", "--name", "prod", *ED25519)

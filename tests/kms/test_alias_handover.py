@@ -64,7 +64,7 @@ def test_the_alias_moves_and_both_keys_go_on_signing(store: AwsKmsStore) -> None
     assert {key.name: key.api_key_id for key in store.keys()} == {"prod": OLD_ID, "prod+next": NEW_ID}
 
 
-def test_killed_between_any_two_calls_the_name_leads_somewhere_and_the_rest_can_be_done(
+def test_after_a_kill_between_any_two_calls_the_name_has_a_key_and_the_rest_can_be_done(
     store: AwsKmsStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hsm_keys.stores.awskms import alias_handover

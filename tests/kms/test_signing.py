@@ -461,7 +461,7 @@ def test_a_key_of_another_account_that_is_not_shared_says_so(kms: FaultyKms, sto
     assert "key policy" in caught.value.hint
 
 
-def test_custody_is_signed_for_and_where_the_caller_may_not_sign_kms_word_counts(
+def test_custody_needs_a_signature_or_without_permission_to_sign_kms_metadata(
     kms: FaultyKms, store: AwsKmsStore
 ) -> None:
     """A role that only looks may not sign; and nobody but KMS can change what it says of a key's public half."""

@@ -181,7 +181,7 @@ def test_any_other_answer_than_the_list_ends_it_before_anything_is_deleted(answe
 
 
 @pytest.mark.parametrize("answer", NO_PROOF.values(), ids=NO_PROOF)
-def test_a_deletion_that_something_else_answered_is_not_believed_while_the_key_is_listed(answer: Any) -> None:
+def test_a_deletion_that_kalshi_did_not_confirm_proves_nothing_while_the_key_is_listed(answer: Any) -> None:
     with Stub(Answers([WITH], answer).give) as stub:
         kalshi = Kalshi(stub)
         with pytest.raises((KalshiError, OutcomeUnknownError)):
@@ -258,7 +258,7 @@ def test_what_an_earlier_run_had_marked_is_proved_dead_by_kalshis_words_alone() 
         Kalshi(stub).end(by=OURS, begun=True)
 
 
-def test_where_the_private_half_is_elsewhere_an_id_that_nobody_knows_may_live_in_another_environment() -> None:
+def test_an_unknown_api_key_without_its_private_half_may_belong_to_another_environment() -> None:
     with Stub(Answers([WITHOUT], NO_SUCH_KEY).give) as stub:
         kalshi = Kalshi(stub)
         with pytest.raises(EndNotProvedError, match="belongs to another environment"):

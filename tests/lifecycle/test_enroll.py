@@ -235,7 +235,7 @@ def test_a_store_that_cannot_hold_the_id_ends_well_and_says_how_to_go_on(
     assert any(line.startswith("WARNING") and "--api-key-id" in line for line in person.said)
 
 
-def test_what_an_earlier_run_registered_with_other_rights_is_not_taken_for_what_is_asked(person: Enrolling) -> None:
+def test_a_registration_of_an_earlier_run_with_other_rights_is_refused(person: Enrolling) -> None:
     key = person.store.generate("prod", KeyType.ED25519)
     registered = person.sandbox.add_key("prod", key.public_pem())  # with read and write
     for options in ({"scopes": ["read"]}, {"scopes": ["read", "write"], "subaccount": 3}):

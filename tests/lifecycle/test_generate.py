@@ -316,7 +316,7 @@ def test_a_key_that_does_not_go_in_is_deleted_at_kalshi_again(
     person.settled(person.generate())
 
 
-def test_a_key_that_does_not_go_in_while_kalshi_is_away_is_left_to_the_next_run(
+def test_a_key_that_can_not_be_imported_while_kalshi_is_down_is_left_to_the_next_run(
     person: Generating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = importing._import_pair
@@ -383,7 +383,7 @@ def test_an_imported_key_of_another_type_is_not_taken_for_what_was_asked(person:
     person.settled(person.generate(key_type=KeyType.RSA_2048))
 
 
-def test_what_an_earlier_run_had_made_with_other_rights_is_not_taken_for_what_is_asked(person: Generating) -> None:
+def test_a_key_of_an_earlier_run_with_other_rights_is_refused(person: Generating) -> None:
     person.fault("GET /portfolio/balance:drop-before:3")
     with pytest.raises(NetworkError):
         person.generate()

@@ -316,7 +316,7 @@ def test_what_cannot_be_rotated_says_why(person: Rotating) -> None:
     assert set(person.in_store()) == {"minted", "prod"}
 
 
-def test_whoever_rotates_a_key_whose_api_key_id_was_written_over_is_told_to_enroll(person: Rotating) -> None:
+def test_rotating_a_key_whose_api_key_id_was_overwritten_says_to_enroll(person: Rotating) -> None:
     """As another machine may do that had begun to make the key; to revoke its only API key would be no way on."""
     old = person.enrolled()
     assert isinstance(person.store, Pkcs11Store)

@@ -386,7 +386,7 @@ def test_a_pair_that_was_offered_by_hand_is_not_destroyed_from_another_environme
 
 
 @pytest.mark.parametrize("named", [False, None])
-def test_a_pair_that_may_be_registered_anywhere_is_destroyed_by_a_persons_word_alone(
+def test_a_pair_that_may_be_registered_anywhere_is_destroyed_only_on_confirmation(
     sides: tuple[Side, Side], *, named: bool | None
 ) -> None:
     """Without a named environment, or with a PEM that ``public-key`` printed, nobody knows where it was pasted."""

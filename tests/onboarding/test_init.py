@@ -188,7 +188,7 @@ def test_what_cannot_be_is_refused_before_a_token_is_made(
     assert (_tokens(softhsm), config_path().parent.exists()) == (0, False)
 
 
-def test_a_module_that_is_named_and_has_no_token_is_not_taken_for_a_missing_softhsm(
+def test_a_named_module_without_a_token_is_not_replaced_by_softhsm(
     softhsm: SoftHsm, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.so"

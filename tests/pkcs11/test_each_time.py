@@ -85,7 +85,7 @@ def test_it_signs_in_a_process_of_its_own(always: TestToken) -> None:
             assert verifies(key.public_key(), b"m", key.sign(b"m"))
 
 
-def test_a_pin_that_was_changed_meanwhile_is_tried_once_by_all_threads_together(
+def test_a_changed_pin_is_tried_once_by_all_threads_together(
     always: TestToken, store: Pkcs11Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = store.key("each")

@@ -84,7 +84,7 @@ def test_other_code_that_came_later_keeps_its_sessions(with_key: TestToken, how_
     store.close()
 
 
-def test_other_code_keeps_its_session_where_the_module_counts_none_and_gives_no_read_only_one(
+def test_other_code_keeps_its_session_if_the_module_counts_none_and_opens_no_read_only_one(
     with_key: TestToken, shim: Shim
 ) -> None:
     shim.rules("token sessions -1", "fail C_OpenSession 0xb7 mode=ro")  # CKR_SESSION_READ_ONLY_EXISTS
@@ -97,7 +97,7 @@ def test_other_code_keeps_its_session_where_the_module_counts_none_and_gives_no_
     open_store(shim.uri(with_key)).close()  # which finalises it, for other tests
 
 
-def test_a_thread_that_has_a_lane_when_the_program_ends_comes_out_of_the_module(
+def test_a_thread_with_a_session_when_the_program_ends_leaves_the_module(
     with_key: TestToken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever finalises the module waits for it: parked with its session, it would keep the module as it is."""

@@ -41,7 +41,7 @@ def test_a_maker_that_sees_another_ones_pair_destroys_its_own(
         assert [key.public_key() for key in store.keys()] == theirs
 
 
-def test_whoever_mends_a_pair_takes_nothing_from_the_maker_who_is_writing_its_id(
+def test_repairing_a_pair_does_not_disturb_the_run_that_is_writing_its_id(
     token: TestToken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every way in which the maker's two writes can fall between what the other one reads."""

@@ -119,7 +119,7 @@ def test_two_private_keys_of_one_name_are_an_error_that_lists_them(store: KeySto
     assert twin.hex() in caught.value.message
 
 
-def test_a_pair_whose_maker_was_killed_before_it_gave_way_is_in_nobodys_way_and_goes(store: KeyStore) -> None:
+def test_a_pair_whose_run_was_killed_before_it_gave_way_is_removed(store: KeyStore) -> None:
     make_twin(store, "prod", OUR_MARK)
     assert [key.name for key in store.keys()] == ["prod"]  # alone it is what an interrupted run has made
     settled = make_twin(store, "prod")
@@ -155,7 +155,7 @@ def test_a_key_that_is_doubled_meanwhile_still_signs_with_its_own_half(store: Ke
     assert openssl_verifies(tmp_path, key.public_pem(), b"m", key.sign(b"m"))
 
 
-def test_an_orphan_public_object_is_in_nobodys_way_and_goes_when_the_key_is_mended(store: KeyStore) -> None:
+def test_an_orphan_public_object_is_removed_when_the_key_is_repaired(store: KeyStore) -> None:
     store.generate("prod", KeyType.ED25519)
     (private,) = session_of(store).get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY})
     private.destroy()

@@ -142,7 +142,7 @@ def test_what_was_spent_in_several_minutes_is_forgotten_one_after_the_other() ->
     assert spent.total == 101 + 101 + 5
 
 
-def test_what_went_out_is_remembered_for_ten_minutes_whatever_goes_out_meanwhile() -> None:
+def test_sent_orders_are_remembered_for_ten_minutes_even_if_many_follow() -> None:
     duplicates = Duplicates()
     for at_ms in range(10**12, 10**12 + 600_000, 100_000):
         duplicates.note("maker", [f"c{at_ms}"], at_ms)

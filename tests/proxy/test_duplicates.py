@@ -74,7 +74,7 @@ def test_what_is_too_old_is_forgotten_however_much_there_was() -> None:
     assert len(names) <= 1203
 
 
-def test_an_order_that_never_came_to_be_is_forgotten_however_much_went_out_since() -> None:
+def test_an_order_that_was_never_made_is_forgotten_even_if_many_were_sent_since() -> None:
     """Whether it came to be is known two minutes later: by then others may have begun another ten minutes."""
     duplicates, now_ms = Duplicates(), 0
     clock = CapClock(lambda: 0, lambda: now_ms * 1_000_000)
@@ -89,7 +89,7 @@ def test_an_order_that_never_came_to_be_is_forgotten_however_much_went_out_since
     assert [name for name, _, _ in duplicates.items()] == ["taker", "taker"]
 
 
-def test_a_rule_for_a_client_holds_up_no_other_one_and_one_for_all_ends_to_the_millisecond() -> None:
+def test_duplicates_of_a_client_delay_no_other_client_and_the_rule_for_all_ends_on_time() -> None:
     duplicates, now_ms = Duplicates(), 0
     clock = CapClock(lambda: 0, lambda: now_ms * 1_000_000)
     now_ms = 10**12

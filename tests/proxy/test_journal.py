@@ -80,9 +80,7 @@ def test_a_line_that_was_cut_off_is_dropped(cut: int, journal: Journal, tmp_path
     assert size
 
 
-def test_what_stands_for_all_that_is_held_is_not_dropped_wherever_it_was_cut_off(
-    journal: Journal, tmp_path: Path
-) -> None:
+def test_a_snapshot_in_the_journal_is_never_dropped_wherever_it_was_cut_off(journal: Journal, tmp_path: Path) -> None:
     """No kill and no power failure cuts it, as it takes its place whole: without it, the caps would be full again."""
     before = Reservations(journal)
     before.reserve("maker", Demand([ORDER]))
@@ -153,9 +151,7 @@ def test_two_proxies_do_not_share_a_journal(tmp_path: Path) -> None:
         Journal(tmp_path)
 
 
-def test_what_only_reduces_closes_what_each_account_has_and_a_restart_knows_it(
-    journal: Journal, tmp_path: Path
-) -> None:
+def test_reduce_only_orders_lower_each_account_and_a_restart_keeps_that(journal: Journal, tmp_path: Path) -> None:
     before = Reservations(journal)
     sale = ORDER._replace(side="ask", cost=0, rests=False, client_order_id="c2")
     for client, asked in (("taker", ORDER), ("maker", sale)):

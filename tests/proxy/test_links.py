@@ -191,7 +191,7 @@ def test_what_came_on_an_idle_connection_and_wasnt_read_yet_is_no_answer(sent: b
     run(lambda: Kalshi(OK, OK), use)
 
 
-def test_a_connection_is_closed_on_which_the_answer_came_before_the_request_was_sent() -> None:
+def test_a_connection_is_closed_if_its_answer_came_before_the_request_was_sent() -> None:
     """What is left of the request would stand before the next one, on a connection that Kalshi may read no more."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -103,7 +103,7 @@ def test_an_order_that_rests_is_as_kalshi_says(kalshi: Kalshi) -> None:
     assert kalshi.look() == (4, 16)
 
 
-def test_an_order_that_rests_no_longer_is_what_was_filled_of_it_at_the_second_look(kalshi: Kalshi) -> None:
+def test_an_order_that_no_longer_rests_counts_as_filled_by_its_fills_at_the_second_look(kalshi: Kalshi) -> None:
     kalshi.place()
     kalshi.fills = [{"order_id": "o1", "count_fp": "3.00"}, {"order_id": "o2", "count_fp": "3.00"}]
     assert kalshi.look() == (0, 10)
@@ -142,7 +142,7 @@ def test_of_a_lost_order_it_is_said_whether_it_came_to_be(
     assert said in caplog.text
 
 
-def test_an_order_that_never_came_to_be_is_given_back_when_its_signature_is_too_old(kalshi: Kalshi) -> None:
+def test_an_order_that_was_never_made_is_given_back_when_its_signature_is_too_old(kalshi: Kalshi) -> None:
     kalshi.place(order_id="")
     assert kalshi.look(3) == (0, 10)
     kalshi.now_ms += LATE_MS
@@ -151,7 +151,7 @@ def test_an_order_that_never_came_to_be_is_given_back_when_its_signature_is_too_
     assert kalshi.look() == (0, 0)
 
 
-def test_an_order_that_waited_for_its_signature_is_late_two_minutes_after_its_request_was_over(kalshi: Kalshi) -> None:
+def test_a_lost_order_is_given_up_two_minutes_after_its_request_ended(kalshi: Kalshi) -> None:
     """A token may take its time."""
     order = kalshi.place(order_id="")
     order.is_under_way = True
@@ -213,7 +213,7 @@ def test_of_orders_that_had_its_name_the_most_that_any_says_is_believed(kalshi: 
     assert kalshi.held.orders[1].order_id == "o1"
 
 
-def test_an_order_that_had_the_name_before_and_is_over_says_nothing_of_a_lost_one(kalshi: Kalshi) -> None:
+def test_an_old_order_with_the_same_client_order_id_says_nothing_about_a_lost_one(kalshi: Kalshi) -> None:
     """Else an order that comes late, or that Kalshi lists late, would rest without being held."""
     first = kalshi.place(order_id="older")
     kalshi.has("4.00", "0.00", status="canceled", order_id="older")
@@ -355,7 +355,7 @@ def test_fills_are_asked_for_by_market(kalshi: Kalshi) -> None:
     assert sorted(query.partition("&")[0] for query in asked) == sorted(2 * [f"ticker=KXTEST-{n}" for n in range(10)])
 
 
-def test_an_order_that_is_gone_is_looked_for_again_soon_and_a_doubt_that_comes_while_it_looks_counts(
+def test_an_order_that_no_longer_rests_is_looked_up_again_and_new_doubts_are_kept_meanwhile(
     kalshi: Kalshi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reconciling, "_SOON_S", 0.0)

@@ -132,7 +132,7 @@ def test_a_body_that_comes_late_is_judged_late(tmp_path: Path, kalshi: Kalshi, f
     ("header", "size", "status"),
     [("Content-Type: text/plain", 0, 403), ("Content-Encoding: gzip", 0, 403), ("X: y", 40_000, 413), ("X: y", 0, 204)],
 )
-def test_a_body_that_a_policy_comes_to_judge_while_it_comes_is_held_to_the_same(
+def test_a_body_is_judged_by_a_policy_that_changes_while_it_arrives(
     tmp_path: Path, kalshi: Kalshi, header: str, size: int, status: int
 ) -> None:
     """It is JSON as it stands, of 32 KiB at most: Kalshi must not read another order in it than was judged."""

@@ -250,7 +250,7 @@ def test_an_order_of_which_the_id_is_not_known_is_looked_up_first(no_pause: None
     assert not held.orders
 
 
-def test_what_became_of_orders_is_asked_also_while_frozen_as_long_as_some_are_to_be_cancelled(no_pause: None) -> None:
+def test_orders_are_looked_up_while_frozen_if_some_are_to_be_cancelled(no_pause: None) -> None:
     world = World("[clients.maker]\ncancel_after_silence_seconds = 10")
     world.place("maker", "c1", "o1")
     world.kalshi.answers = {"orders": [(200, {})] * 2, "o1": [REDUCED]}

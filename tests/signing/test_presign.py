@@ -279,7 +279,7 @@ def test_a_learned_route_has_as_many_in_hand_as_are_asked_for_in_50_ms(
 @pytest.mark.parametrize(
     ("rate", "each_ms", "most"), [(2500, 0.4, 8), (2500, 2, 2), (2500, 50, 1), (500, 0.4, 2), (50, 0.4, 1)]
 )
-def test_what_is_signed_together_takes_no_longer_than_5_ms_nor_goes_far_ahead_of_the_rate(
+def test_signing_together_takes_at_most_5_ms_and_stays_near_the_rate(
     make: Callable[..., PresigningSigner], clocks: Clocks, rate: int, each_ms: float, most: int
 ) -> None:
     key = TogetherKey(before=lambda: clocks.go_on(each_ms / 1000))

@@ -38,7 +38,7 @@ def test_a_clock_that_was_set_makes_all_worthless(
 
 
 @pytest.mark.parametrize("seconds", [-3600, -10, -0.2, 0.2, 10, 3600])
-def test_a_clock_that_is_set_while_something_is_signed_ahead_makes_that_worthless(
+def test_headers_signed_ahead_are_discarded_if_the_clock_is_set_meanwhile(
     make: Callable[..., PresigningSigner], clocks: Clocks, key: CountingKey, seconds: float
 ) -> None:
     signer = make(depth=1)

@@ -148,7 +148,7 @@ def test_the_next_server_is_asked_and_stays_in_front(vault: Vault, way: FaultyVa
         assert way.seen == []
 
 
-def test_a_server_that_is_not_there_gives_way_to_the_next_also_where_something_changes(vault: Vault) -> None:
+def test_if_a_server_is_down_the_next_one_is_asked_for_changes_too(vault: Vault) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
     with open_store(uri_of(vault, nobody, vault.address)) as store:
         assert store.generate("prod", KeyType.ED25519).ours

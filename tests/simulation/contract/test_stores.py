@@ -201,7 +201,7 @@ def test_a_key_that_was_handed_over_is_destroyed_alone(opened: Opened) -> None:
         assert can_sign(store.key("prod"))
 
 
-def test_a_successor_says_from_its_first_moment_for_which_environment_it_was_made(opened: Opened) -> None:
+def test_a_successor_has_its_environment_from_its_first_moment(opened: Opened) -> None:
     with opened() as store:
         old = store.bind(store.generate("prod", KeyType.ED25519), ID, "demo")
         new = store.generate_like(old, "prod" + SUCCESSOR)
