@@ -70,6 +70,8 @@ def wrong_settings(error: ValidationError, names: Collection[str]) -> str:
 def _said(loc: tuple[int | str, ...], kind: str, context: dict[str, Any], names: Collection[str]) -> str:
     if kind == "extra_forbidden":
         name = str(loc[-1])
+        if name in names:
+            return f"{_place(loc[:-1])}{name!r} is no setting of this section"
         return f"{_place(loc[:-1])}there is no setting {shown_word(name, names)}"
     return f"{_place(loc)}{_wrong(kind, context)}"
 

@@ -315,6 +315,8 @@ def test_rules_match_segments() -> None:
         ("version = 1\n[clients.a]\nallow = ['GET /a', 5]", r"allow, number 2: a rule is a text"),
         ("version = '1'\n[clients.a]", r"version: has to be 1"),
         ("", r"clients: is missing"),
+        ("[clients.a]\n[all]\nmax_count = 1", r"all: 'max_count' is no setting of this section \("),
+        ("max_count = 1\n[clients.a]", r"policy can't be used: 'max_count' is no setting of this section \("),
         ("version = 1\nclients = 5", r"clients: has to be a table"),
         ("version = 1\n[clients.a]\nmax_count = 1.5", r"max_count: has to be a whole number"),
         ("version = " + "[" * 5_000, r"isn't TOML"),

@@ -254,7 +254,7 @@ def test_its_log_is_json_where_that_is_asked_for(store: str, sandbox: SandboxSer
     ]
     assert not any("tok" in line["message"] for line in said)
     assert [line["message"].split(":")[0] for line in said if line["level"] == "error"] == [
-        "the policy wasn't reloaded, the old one stays"
+        "the policy wasn't reloaded, the old one stays in force"
     ]
 
 
