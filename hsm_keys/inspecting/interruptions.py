@@ -131,7 +131,8 @@ def _handing_over(name: str, current: Seen | None, new: Seen, old: Seen) -> Find
         goes_back = only_old_lives or (new.name.endswith(ABORTING) and not old.name.endswith(FINISHING))
         back = ["--abort"] if goes_back else []
         return about_key("rotation-handover", new, message, "rotate", name, *back)
-    if current.api_key_id is None and not current.signs_for and new.api_key_id is not None:
+    unused = current.passing or (current.api_key_id is None and not current.signs_for)
+    if unused and new.api_key_id is not None:
         message = (
             f"the rotation of {name!r} was interrupted while another run made a key of that name, which is of no use"
         )

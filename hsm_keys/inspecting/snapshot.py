@@ -39,6 +39,7 @@ class Seen:
         unknown: Whether Kalshi answered to its signature that it doesn't know the API key that it is bound to.
         ours: Whether hsm-keys has made or adopted it; what another program made is looked at, and not judged.
         importing: Whether an interrupted `generate` put it into its store.
+        passing: Whether its maker hasn't made sure yet that it is the only key of the name.
         offered: Whether a person was given its public half to register it, and nobody said in which environment.
     """
 
@@ -53,6 +54,7 @@ class Seen:
     unknown: bool = False
     ours: bool = True
     importing: bool = False
+    passing: bool = False
     offered: bool = False
 
 
@@ -158,6 +160,7 @@ def _seen(store: KeyStore, key: StoredKey) -> Seen:
         stopped=stopped,
         environment=key.environment,
         importing=key.importing,
+        passing=key.passing,
         offered=key.offered,
         ours=key.ours,
     )

@@ -26,13 +26,14 @@ from hsm_keys.inspecting.proof_of_possession import can_sign, is_arriving, is_go
 from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.kalshi.bootstrap_variables import bootstrap_variables
 from hsm_keys.kalshi.errors import RefusedError
-from hsm_keys.lifecycle.ending import end_api_key
+from hsm_keys.lifecycle.ending import end_api_key, outwait
 from hsm_keys.lifecycle.late_registration import (
     check_no_other_registration,
     check_none_since,
     find_last_registration,
 )
 from hsm_keys.lifecycle.locking import exclusive
+from hsm_keys.lifecycle.made_by_kalshi import called
 from hsm_keys.lifecycle.targets import keys_named
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.abilities import ImportsKeys, RenamesKeys
@@ -172,11 +173,29 @@ class Revoker:
         return replace(target, key=key)
 
     def _end_import(self, key: StoredKey | None) -> None:
-        """Remove the mark that a killed `generate` left beside the key that it had put in: nothing is to go on."""
+        """Remove the mark that a killed `generate` left beside the key that it had put in: nothing is to go on.
+
+        It stays if Kalshi may have made another pair for it, or has: then `generate` looks for that.
+        """
         if key is None or key.api_key_id is None or not self._store.holds(key.name + IMPORTING):
             return
-        if not examine_custody(key).made_inside:  # else Kalshi may have made another one, and `generate` looks for it
+        if not examine_custody(key).made_inside and not (key.passing and self._is_for_another(key)):
             ImportsKeys.of(self._store).imports().end(key.name)
+
+    def _is_for_another(self, key: StoredKey) -> bool:
+        """Tell whether another run had taken the import over from the one that put the key in, and had a pair made.
+
+        Both may have been killed before the first run gave way.
+        """
+        outwait(f"a `generate` of {key.name!r}", "its mark is removed", self._report)
+        others = unclaimed(self._account.list_now(), (kept.api_key_id for kept in self._store.keys()))
+        lost = ", ".join(other.api_key_id for other in called(key.name, others))
+        if lost:
+            self._report(
+                f"note: another `generate` of {key.name!r} was interrupted, and the private half of its API key got "
+                f"lost: {lost}. `hsm-keys generate {key.name}` deletes that, and makes another one"
+            )
+        return bool(lost)
 
     def _end(
         self, target: Target, api_key_id: str, key: StoredKey | None, *, destroy: bool

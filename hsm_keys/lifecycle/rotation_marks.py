@@ -193,8 +193,10 @@ def is_surplus(current: StoredKey | None, successor: StoredKey, retired: StoredK
 
 
 def is_stray(current: StoredKey | None, successor: StoredKey | None, retired: StoredKey | None) -> bool:
-    """Tell whether another machine's `enroll` made a key of the name while that was handed over."""
-    if current is None or successor is None or retired is None or current.api_key_id or not successor.api_key_id:
+    """Tell whether another machine's `enroll` or `generate` made a key of the name while that was handed over."""
+    if current is None or successor is None or retired is None or not successor.api_key_id:
+        return False
+    if current.api_key_id and not current.passing:
         return False
     return can_sign(current) and not (same(current, successor) or same(current, retired))
 

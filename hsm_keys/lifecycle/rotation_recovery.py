@@ -165,7 +165,7 @@ class RotationRecovery:
                 hint=f"if nobody uses it: hsm-keys revoke {listing.api_key_id}, then the same command again",
             )
         condemned = renamed(self._store, stray, name + ENDING)
-        if condemned.api_key_id is not None:
+        if condemned.api_key_id != stray.api_key_id:
             renamed(self._store, condemned, name)
             raise overtaken(name)
         self._ends.end_successor(condemned)

@@ -49,6 +49,7 @@ class StoredKey(ABC):
         offered: Whether the public half was printed for registration by hand without naming an environment, and the
             key isn't bound yet: Kalshi may know it in any environment.
         importing: Whether Kalshi made the key and its import hasn't ended.
+        passing: Whether its maker hasn't made sure yet that it is the only key of the name.
         registering: Whether a registration was begun and the key isn't bound yet: Kalshi may know it.
         claim: What the last run was about to do with an API key of such a key; None if it was about to register it.
         uri: The URI of the key, without a PIN.
@@ -61,6 +62,7 @@ class StoredKey(ABC):
     doubt: str = ""
     offered: bool = False
     importing: bool = False
+    passing: bool = False
     registering: bool = False
     claim: Claim | None = None
     uri: str

@@ -34,6 +34,7 @@ def key(
     stopped: Condition | None = None,
     environment: str | None = HERE,
     unknown: bool = False,
+    passing: bool = False,
 ) -> Seen:
     """Return a key; its pair is its own unless said otherwise."""
     return Seen(
@@ -46,6 +47,7 @@ def key(
         stopped,
         environment if bound else None,
         unknown,
+        passing=passing,
     )
 
 
@@ -238,6 +240,15 @@ CASES = [
         (
             ("rotation-handover", "prod+next", "B", "rotate prod", False),
             ("not-registered", "prod", None, "enroll --name prod", False),
+        ),
+    ),
+    Case(
+        "a rotation: another run imported a key of the name while that was handed over",
+        (key("prod", "A", passing=True, unknown=True), good("prod+next", "B"), good("prod+retired", "C")),
+        listed(("prod", "B"), ("prod", "C")),
+        (
+            ("rotation-handover", "prod+next", "B", "rotate prod", False),
+            ("gone", "prod", "A", "revoke prod --destroy", False),
         ),
     ),
     Case(

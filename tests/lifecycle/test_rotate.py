@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pkcs11.constants import Attribute
 
 from hsm_keys import KalshiClient, KeyType, open_store
 from hsm_keys.errors import (
@@ -23,12 +25,15 @@ from hsm_keys.lifecycle.enroll import adopt
 from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.rotate import Rotation, Rotator
 from hsm_keys.sandbox import SandboxServer, parse_fault
+from hsm_keys.signing.algorithms import public_key_pem
 from hsm_keys.signing.environments import environment_name
-from hsm_keys.stores.abilities import RenamesKeys
+from hsm_keys.stores.abilities import ImportsKeys, RenamesKeys
+from hsm_keys.stores.pkcs11 import importing
 from hsm_keys.stores.pkcs11.key_pairs import write_id
 from hsm_keys.stores.pkcs11.marks import minted_id
 from hsm_keys.stores.pkcs11.store import Pkcs11Store
 from tests.lifecycle.person import Person
+from tests.support.oddkeys import session_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -387,6 +392,30 @@ def test_a_key_that_was_made_while_the_name_was_handed_over_ends(person: Rotatin
     before = person.in_store()
     assert person.advance().key.public_key() != stray.public_key()
     assert person.in_store() == {"prod": before["prod+next"], "prod+retired": before["prod+retired"]}
+
+
+def test_a_key_that_was_imported_while_the_name_was_handed_over_ends_with_its_api_key(
+    person: Rotating, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its `generate` was killed before it gave way: nobody was told of the API key."""
+    person.enrolled()
+    RenamesKeys.of(person.store).rename(person.advance().key, "prod+next")
+    before, lived = person.in_store(), person.live()
+    pair = Ed25519PrivateKey.generate()
+    with person.management() as management:
+        made = management.api_keys.create(name="prod", public_key=public_key_pem(pair.public_key())).api_key.api_key
+    imports = ImportsKeys.of(person.store).imports()
+    imports.prepare("prod", KeyType.ED25519, environment_name(person.sandbox.base_url))
+    with monkeypatch.context() as patch:
+        patch.setattr(importing, "write_label", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            imports.put("prod", pair, made, environment_name(person.sandbox.base_url))
+    for obj in list(session_of(person.store).get_objects({Attribute.LABEL: "prod+importing"})):
+        obj.destroy()
+    assert person.store.key("prod").api_key_id == before["prod+next"]
+    assert person.advance().key.api_key_id == before["prod+next"]
+    assert person.in_store() == {"prod": before["prod+next"], "prod+retired": before["prod+retired"]}
+    assert person.live() == lived
 
 
 def test_it_is_left_alone_where_kalshi_knows_it(person: Rotating) -> None:

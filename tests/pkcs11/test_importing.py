@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from hsm_keys import KeyStore
     from hsm_keys.signing.algorithms import PrivateKey
+    from hsm_keys.stores.key_imports import KeyImports
 
 pytestmark = pytest.mark.softhsm
 
@@ -141,6 +142,56 @@ def test_of_two_that_import_at_once_the_one_that_sees_both_gives_way(
     imports.withdraw("ci")
     assert store.key("ci").public_key() == other.public_key()
     assert len(objects(store)) == 2
+
+
+def _prepared(store: KeyStore) -> KeyImports:
+    imports = ImportsKeys.of(store).imports()
+    assert imports.pending("ci") is None
+    imports.prepare("ci", KeyType.ED25519, "prod")
+    return imports
+
+
+def test_a_key_that_comes_after_another_run_has_ended_the_import_gives_way(store: KeyStore) -> None:
+    """The other run's own key may have got another name by then."""
+    imports = _prepared(store)
+    ImportsKeys.of(store).imports().end("ci")
+    with pytest.raises(KeyBusyError, match="this run stopped"):
+        imports.put("ci", pair(KeyType.ED25519), API_KEY_ID, "prod")
+    imports.withdraw("ci")
+    assert objects(store) == []
+
+
+def test_a_key_that_comes_while_a_rotation_hands_the_name_over_gives_way(store: KeyStore) -> None:
+    imports = _prepared(store)
+    for name in ("ci+next", "ci+retired"):
+        store.generate(name, KeyType.ED25519)
+    with pytest.raises(KeyBusyError, match="this run stopped"):
+        imports.put("ci", pair(KeyType.ED25519), API_KEY_ID, "prod")
+    assert store.key("ci+ending").api_key_id == API_KEY_ID
+
+
+def test_a_key_that_came_after_its_public_half_was_removed_goes_with_the_next_command(store: KeyStore) -> None:
+    """Its run was killed before it saw that another one had taken the import over, and deleted its API key."""
+    ImportsKeys.of(store).imports().put("ci", pair(KeyType.ED25519), API_KEY_ID, "prod")
+    (public,) = [obj for obj in objects(store) if obj[Attribute.CLASS] is ObjectClass.PUBLIC_KEY]
+    public.destroy()
+    store._connection.objects.proofs.clear()  # type: ignore[attr-defined]  # as in another process
+    store.mend("ci")
+    assert objects(store) == []
+
+
+def test_a_key_with_which_another_run_has_continued_is_given(store: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    imports, import_pair = _prepared(store), importing._import_pair
+
+    def imported(*given: Any) -> Any:
+        private = import_pair(*given)
+        ImportsKeys.of(store).imports().end("ci")
+        return private
+
+    monkeypatch.setattr(importing, "_import_pair", imported)
+    made = pair(KeyType.ED25519)
+    assert imports.put("ci", made, API_KEY_ID, "prod").public_key() == made.public_key()
+    assert not store.key("ci").passing
 
 
 def test_the_public_half_of_a_key_with_another_label_is_no_orphan(store: KeyStore) -> None:

@@ -740,6 +740,35 @@ FOUND = {
         (Step(0, "rotate", faults=(Fault(Kind.LATE, 2, seconds=0.5),)),),
         yesterday=0,
     ),
+    **{
+        f"generate imported its key while another machine's, of the same name, was being rotated ({how})": Script(
+            _NAME,
+            "token",
+            (),
+            (
+                Step(0, "generate", faults=(*turn(5), *killed), pause_s=0.0),
+                Step(1, "generate"),
+                Step(1, "rotate", faults=after(11), pause_s=60.0),
+            ),
+        )
+        for how, killed in (("refused", ()), *((f"killed {at}", before(at)) for at in (6, 7, 8, 9)))
+    },
+    "generate was killed whose public object another machine's had removed, which was killed, too": Script(
+        _NAME,
+        "token",
+        (),
+        (Step(0, "generate", faults=(*turn(5), *before(6))), Step(1, "generate", faults=before(8))),
+    ),
+    "revoke removed the mark of another machine's generate, whose API key got lost": Script(
+        _NAME,
+        "token",
+        (),
+        (
+            Step(0, "generate", faults=(*turn(5), *before(8)), pause_s=0.0),
+            Step(1, "generate", faults=before(8)),
+            Step(0, "revoke-destroy", pause_s=60.0),
+        ),
+    ),
     "abort in KMS was killed while another machine began to rotate, and there were three pairs": Script(
         _NAME,
         "kms",

@@ -27,12 +27,19 @@ from hsm_keys.errors import KeyExistsError, StoreError
 from hsm_keys.signing.algorithms import KeyType
 from hsm_keys.signing.wrapping import wrap
 from hsm_keys.stores.key_imports import KeyImports, PendingImport, taken_over
-from hsm_keys.stores.key_names import ENDING, IMPORTING, check_new_name
+from hsm_keys.stores.key_names import ENDING, IMPORTING, ROTATION, check_new_name
 from hsm_keys.stores.pkcs11.attributes import ED25519_OID, read
 from hsm_keys.stores.pkcs11.errors import is_gone, reason
 from hsm_keys.stores.pkcs11.halves import big_integer, public_template
+from hsm_keys.stores.pkcs11.key import Pkcs11Key
 from hsm_keys.stores.pkcs11.key_pairs import check_can_sign, destroy_pair, remove_orphans, write_id, write_label
-from hsm_keys.stores.pkcs11.marks import importing_id, passing_registered_id, read_mark, usual_id
+from hsm_keys.stores.pkcs11.marks import (
+    importing_id,
+    is_passing_registered,
+    passing_registered_id,
+    read_mark,
+    usual_id,
+)
 from hsm_keys.stores.pkcs11.objects import is_ours
 
 if TYPE_CHECKING:
@@ -134,14 +141,27 @@ class Pkcs11Imports(KeyImports):
             _check_free(objects, name)
             self._to_withdraw[name] = mark
             private = _import_pair(objects, name, mark, private_key)
-            marks = _marks(objects, name)
-            # No token refuses a second key of a label. Without a mark, another run has found the key and finished it.
-            if len(objects.private_keys(name)) > 1 or (marks and self._marks.get(name) not in marks):
+            # No token refuses a second key of a label.
+            if len(objects.private_keys(name)) > 1 or self._is_overtaken(objects, name, private):
                 if not objects.private_keys(name + ENDING):
                     with suppress(ckr.PKCS11Error):  # a token with fixed labels: it stays as it is
                         write_label(objects, private, name + ENDING)
                 raise taken_over(name, self._store.describe())
-            return self._store.key(name)
+            half = objects.public_key_of(private) or private_key.public_key()
+            return Pkcs11Key(self._store, name, read(private, Attribute.ID), half)
+
+    def _is_overtaken(self, objects: Objects, name: str, private: Any) -> bool:
+        """Tell whether another run has taken the import over, and didn't continue with the key that this one imported.
+
+        A run that continues with this key gives it the usual CKA_ID before it removes the mark. So if the mark is gone
+        and the CKA_ID isn't the usual one, that run has imported a key of its own, which a rotation may have renamed.
+        """
+        own, marks = self._marks.get(name), _marks(objects, name)
+        if marks or own is None:
+            rotating = any(_ours(objects.private_keys(name + mark)) for mark in ROTATION)  # begun since: of another key
+            return bool(marks) and (rotating or own not in marks)
+        cka_id = read(private, Attribute.ID)
+        return is_passing_registered(cka_id) and _can_write(objects, private, cka_id)
 
     def withdraw(self, name: str) -> None:
         """Destroy the key that this run put in."""
@@ -171,6 +191,17 @@ def _settle(objects: Objects, private: Any) -> None:
         except ckr.PKCS11Error as error:
             if is_gone(error):
                 raise
+
+
+def _can_write(objects: Objects, private: Any, cka_id: bytes | None) -> bool:
+    """Tell whether the token lets a key's CKA_ID be written."""
+    try:
+        objects.write(private, Attribute.ID, cka_id)
+    except ckr.PKCS11Error as error:
+        if is_gone(error):
+            raise
+        return False
+    return True
 
 
 def _ours(objects: Iterable[Any]) -> list[Any]:

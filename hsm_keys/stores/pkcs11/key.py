@@ -40,7 +40,7 @@ class Pkcs11Key(StoredKey):
         self.cka_id = cka_id or b""
         self.fingerprint: Final = fingerprint(public_key)
         """SHA-1 of the public key's bits: the key's identity, whatever its label and id say."""
-        self.passing: Final = is_passing(cka_id, self.fingerprint)
+        self.passing = is_passing(cka_id, self.fingerprint)
         """Whether it is being made still; it says no more of a key where the module fixes CKA_ID."""
         self._store = store
         self._public_key = public_key

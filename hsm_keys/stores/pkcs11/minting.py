@@ -128,21 +128,22 @@ def is_being_made(pair: Pair) -> bool:
     if not pair.mark.ours:
         return False
     if pair.public_key is None:
-        return is_minted(pair.cka_id) and pair.problem.startswith(NO_HALF)
+        return _can_be_stub(pair.cka_id) and pair.problem.startswith(NO_HALF)
     return is_passing(pair.cka_id, fingerprint(pair.public_key))
 
 
 def remove_stub(objects: Objects, private: Any) -> None:
-    """Destroy an Ed25519 private object without its public half which was never about to be registered.
+    """Destroy an Ed25519 private object that lost its public half before a registration was begun, or while imported.
 
-    Another run took its public object for a crash's while it was made, and its maker was killed before it saw that. A
-    token that fixes CKA_ID refuses to have it written: there "minted" is also what a registered key says.
+    Another run took its public object for a crash's, and its maker was killed before it saw that. Of an imported one
+    that run has deleted the API key first. A token that fixes CKA_ID refuses to have it written: there "minted" is also
+    what a registered key says.
 
     Raises:
         PKCS11Error: If the token is gone.
     """
     cka_id = read(private, Attribute.ID)
-    if not is_minted(cka_id) or read(private, Attribute.KEY_TYPE) != CkKeyType.EC_EDWARDS:
+    if not _can_be_stub(cka_id) or read(private, Attribute.KEY_TYPE) != CkKeyType.EC_EDWARDS:
         return
     try:
         if objects.lacks_half(private):
@@ -151,6 +152,10 @@ def remove_stub(objects: Objects, private: Any) -> None:
     except ckr.PKCS11Error as error:
         if is_gone(error) and not isinstance(error, ckr.ObjectHandleInvalid):  # another run destroyed that one
             raise
+
+
+def _can_be_stub(cka_id: bytes | None) -> bool:
+    return is_minted(cka_id) or is_passing_registered(cka_id)
 
 
 def remove_surplus(objects: Objects, name: str) -> None:
