@@ -51,6 +51,17 @@ PASSES = {
         Step(0, "adopt", faults=_fault(Kind.KILL_BEFORE, 8, changes=False)),
         Step(0, "revoke-destroy", environment="demo"),
     ),
+    "nobody is left to ask where the last two keys were revoked, and one of them still has its name in KMS": Script(
+        Name(1),
+        "kms",
+        ("enroll",),
+        (
+            Step(0, "enroll", "bot"),
+            Step(0, "revoke-destroy", faults=_fault(Kind.UNREACHABLE, 3)),
+            Step(0, "revoke-destroy", "bot"),
+        ),
+        bootstrap=False,
+    ),
     "nobody knows right after a revoke without an answer that the deletion is still under way": _script(
         "token",
         ("enroll",),
