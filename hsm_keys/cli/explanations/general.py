@@ -10,20 +10,20 @@ __all__ = ["EXPLANATIONS"]
 
 EXPLANATIONS: Final = {
     "unexpected": Explanation(
-        "Something failed in a way that hsm-keys has no name for: a defect of hsm-keys or of a library.",
-        "Report the line that was printed, and the command. Workflows may be run again: they go on from what is there.",
+        "Something failed that hsm-keys doesn't expect: a defect of hsm-keys or of a library.",
+        "Report the line that was printed, and the command. Workflows can be run again: they continue from there.",
         "hsm-keys doctor",
         1,
     ),
     "system": Explanation(
         "The operating system refused something: a file, a folder, a port, a full disk.",
-        "Mend what the message names, then run the same command again.",
+        "Correct what the message names, then run the same command again.",
         "df -h . && ls -ld .",
         1,
     ),
     "interrupted": Explanation(
         "Ctrl-C, or no answer to a question, ended the command.",
-        "Run the same command again: it goes on from what is there.",
+        "Run the same command again: it continues from there.",
         "hsm-keys list",
         130,
     ),
@@ -34,7 +34,7 @@ EXPLANATIONS: Final = {
         2,
     ),
     "key": Explanation(
-        "A key of the store is the problem, in a way that has no code of its own.",
+        "There is a problem with a key of the store that has no error code of its own.",
         "Look at the key's state and attributes.",
         "hsm-keys show prod",
         5,
@@ -46,8 +46,8 @@ EXPLANATIONS: Final = {
         5,
     ),
     "key_exists": Explanation(
-        "The store already has a key of that name, and it was left alone.",
-        "Choose another name, or put a new key in the place of the old one.",
+        "The store already has a key of that name, and it wasn't changed.",
+        "Choose another name, or replace the old key with a new one.",
         "hsm-keys rotate prod",
         5,
     ),
@@ -70,19 +70,19 @@ EXPLANATIONS: Final = {
         5,
     ),
     "wrong_environment": Explanation(
-        "The key belongs to one environment of Kalshi, and the command points at another one. Nothing was sent.",
-        "Point the command at the key's environment, or name a key of this one.",
+        "The key belongs to one environment of Kalshi, and the command is for another one. Nothing was sent.",
+        "Name the key's environment (--env, --base-url), or a key of this environment.",
         "hsm-keys request GET /portfolio/balance --name prod --env prod",
         5,
     ),
     "foreign_key": Explanation(
-        "The key doesn't carry the mark of hsm-keys: another program made it. It is left alone.",
+        "The key doesn't have the mark of hsm-keys: another program made it. It isn't changed.",
         "Choose another name; or adopt the key, if it is yours and registered at Kalshi.",
         "hsm-keys adopt prod --api-key-id 3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d",
         5,
     ),
     "custody": Explanation(
-        "The store doesn't keep the private half in: it can be read or wrapped, or once could have been.",
+        "The private half can be read or wrapped, or once could have been.",
         "Let the store make a new key under another name. A key that was outside can't be made safe again.",
         "hsm-keys enroll --name prod-2",
         5,
@@ -100,7 +100,7 @@ EXPLANATIONS: Final = {
         6,
     ),
     "kalshi_bad_request": Explanation(
-        "400: Kalshi doesn't take the request as it is: a field is missing, unknown or out of range.",
+        "400: Kalshi refuses the request as it is: a field is missing, unknown or out of range.",
         "The message has Kalshi's own code and words; `explain` knows most of its codes.",
         "hsm-keys explain invalid_parameters",
         6,
@@ -118,7 +118,7 @@ EXPLANATIONS: Final = {
         6,
     ),
     "kalshi_forbidden": Explanation(
-        "403: Kalshi knows the key and doesn't let it do this: a scope, a subaccount, or the location attestation.",
+        "403: Kalshi knows the key, but doesn't allow this: a scope, a subaccount, or the location attestation.",
         "See the key's scopes; enroll one with those that it needs.",
         "hsm-keys enroll --name trader --scope read --scope write::trade",
         6,
@@ -136,7 +136,7 @@ EXPLANATIONS: Final = {
         6,
     ),
     "kalshi_conflict": Explanation(
-        "409: the request contradicts what is there, or what it needs isn't visible everywhere yet.",
+        "409: the request contradicts something that exists, or something that it needs isn't visible everywhere yet.",
         "Try again in a moment. For an order, look for its client_order_id first.",
         "hsm-keys request GET /portfolio/orders --name prod",
         6,
@@ -172,15 +172,15 @@ EXPLANATIONS: Final = {
         7,
     ),
     "kalshi_server": Explanation(
-        "Kalshi answered 5xx to a request that changes nothing: it is in trouble.",
+        "Kalshi answered 5xx to a request that changes nothing: Kalshi itself failed.",
         "Try again later.",
         "hsm-keys request GET /exchange/status --name prod",
         7,
     ),
     "not_kalshi": Explanation(
-        "Something on the way answered in Kalshi's place: a CDN, a proxy, a firewall, a login page. Or a list of "
-        "API keys leaves out the one that signed for it, so that it isn't the account's.",
-        "The message says who. Check the network, HTTPS_PROXY and the base URL. It proves nothing about a key.",
+        "Something between here and Kalshi answered: a CDN, a proxy, a firewall, a login page. Or a list of API keys "
+        "doesn't have the API key that signed for it, so it isn't this account's list.",
+        "The message says what answered. Check the network, HTTPS_PROXY and the base URL. It says nothing about a key.",
         "hsm-keys doctor",
         7,
     ),
@@ -191,14 +191,14 @@ EXPLANATIONS: Final = {
         127,
     ),
     "program_not_executable": Explanation(
-        "What `run` was to run is a folder, or a file that lacks the permission to be executed. Nothing was started.",
+        "The program is a folder, or a file that lacks the permission to be executed. Nothing was started.",
         "Make it a program (chmod +x), or put its interpreter in front.",
         "hsm-keys run --name prod -- python bot.py",
         126,
     ),
     "proxy_ended": Explanation(
-        "A program's proxy ended while the program ran, and so it was ended too: it could have signed nothing more.",
-        "Look in the audit trail for what was asked last, and run it again; or give --on-proxy-exit restart.",
+        "A program's proxy ended while the program ran, so the program was ended too: it couldn't sign any more.",
+        "Look in the audit trail for the last requests, and run the program again; or give --on-proxy-exit restart.",
         "hsm-keys run --name prod --on-proxy-exit restart -- python bot.py",
         1,
     ),
@@ -209,34 +209,34 @@ EXPLANATIONS: Final = {
         1,
     ),
     "frozen": Explanation(
-        "The proxy's signing is frozen: somebody ran `proxy freeze`, and it stays so over restarts.",
+        "The proxy's signing is frozen: somebody ran `proxy freeze`, which holds over restarts.",
         "Find out why, then thaw it.",
         "hsm-keys proxy thaw --name prod",
         1,
     ),
     "not_cancelled": Explanation(
-        "A proxy was to cancel all orders, and Kalshi didn't confirm it: it refused, no answer came, or its list "
-        "of what rests can't be had, or isn't empty while signing is frozen.",
-        "Run it again, or cancel the orders where Kalshi shows them; a freeze holds all the same.",
+        "A proxy sent a request to cancel all orders, and Kalshi didn't confirm it: Kalshi refused, didn't answer, "
+        "its list of resting orders can't be read, or orders rest although signing is frozen.",
+        "Run the command again, or cancel the orders on Kalshi's site; a freeze holds in any case.",
         "hsm-keys proxy freeze --name prod --cancel-all",
         7,
     ),
     "not_saved": Explanation(
         "The proxy's state folder couldn't keep a freeze or a thaw, so that a restart would undo it.",
-        "Make room in the folder or mend its permissions, and run the same command again before a restart.",
+        "Make room in the folder or correct its permissions, and run the same command again before a restart.",
         "hsm-keys proxy freeze --name prod",
         1,
     ),
     "audit": Explanation(
         "The audit trail can't be written or read, so the proxy signs nothing: a full disk, or another user's folder.",
-        "Make room or mend the folder's permissions; then see that the trail is whole.",
+        "Make room or correct the folder's permissions; then verify the trail.",
         'hsm-keys audit verify "$HOME/.local/state/hsm-keys/prod/audit"',
         1,
     ),
     "caps": Explanation(
-        "The journal of the proxy's caps can't be written or read, so nothing that is capped is signed; or a perpetual "
-        "future was ordered under caps, which can't tell what it may cost.",
-        "Make room: signing goes on by itself. For perpetual futures, name their route in `allow_unjudged`.",
+        "The journal of the proxy's caps can't be written or read, so no order under a cap is signed; or an order "
+        "for a perpetual future came under caps, and its cost can't be told.",
+        "Make room: signing continues by itself. For perpetual futures, name their route in `allow_unjudged`.",
         'allow_unjudged = ["POST /margin/orders"]',
         1,
     ),

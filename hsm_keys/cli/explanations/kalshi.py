@@ -10,7 +10,7 @@ __all__ = ["EXPLANATIONS"]
 
 EXPLANATIONS: Final = {
     "authentication_error": Explanation(
-        "401: Kalshi couldn't tell who asks. `details` has the part that is wrong.",
+        "401: Kalshi couldn't authenticate the request. `details` says which part is wrong.",
         "Look up the details: NOT_FOUND, INCORRECT_API_KEY_SIGNATURE.",
         "hsm-keys explain INCORRECT_API_KEY_SIGNATURE",
     ),
@@ -32,7 +32,7 @@ EXPLANATIONS: Final = {
     ),
     "signature_is_missing_from_headers": Explanation(
         "401: one of the three KALSHI-ACCESS headers is missing, empty or there twice.",
-        "Look at what is sent; a proxy on the way may strip or double headers.",
+        "Look at the request that is sent; a proxy may strip or double headers.",
         "hsm-keys sign GET /portfolio/balance --name prod --output headers",
     ),
     "header_timestamp_expired": Explanation(
@@ -66,13 +66,13 @@ EXPLANATIONS: Final = {
         "hsm-keys request POST /portfolio/events/orders --name prod --json @order.json",
     ),
     "invalid_order": Explanation(
-        "400: the exchange doesn't take the order: post-only and it would trade, reduce-only and there is nothing to "
+        "400: the exchange refuses the order: post-only and it would trade, reduce-only and there is nothing to "
         "reduce, or its order group was triggered.",
         "The details say which. Change the order, or reset the group.",
         "hsm-keys request GET /portfolio/positions --name prod",
     ),
     "insufficient_balance": Explanation(
-        "400: the account hasn't the money that the order may cost.",
+        "400: the account doesn't have the money that the order may cost.",
         "Look at balance and open orders; cancel some, or order less.",
         "hsm-keys request GET /portfolio/balance --name prod",
     ),

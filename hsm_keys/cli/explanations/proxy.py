@@ -1,4 +1,4 @@
-"""Codes with which the signing proxy alone refuses a request: who asks, how, and what the policy says."""
+"""Codes that only the signing proxy uses: about the client, the form of the request, and the policy."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["EXPLANATIONS"]
 
 EXPLANATIONS: Final = {
     "origin": Explanation(
-        "A page in a browser asked. Any page could, so none is answered.",
-        "Ask from a program, not from a page.",
+        "The request came from a page in a browser. Any page could send one, so none is answered.",
+        "Send the request from a program, not from a page.",
         'curl --unix-socket "$XDG_RUNTIME_DIR/hsm-keys/prod.sock" http://localhost/trade-api/v2/portfolio/balance',
     ),
     "host": Explanation(
@@ -26,7 +26,7 @@ EXPLANATIONS: Final = {
     ),
     "token": Explanation(
         "Over TCP the proxy wants a client's token, and it is missing, wrong, revoked or now another client's.",
-        "Send the token of the client's file, as a bearer token or in the place of the API key id.",
+        "Send the token of the client's file, as a bearer token or instead of the API key id.",
         'curl -H "Authorization: Bearer $(cat clients/bot)" http://127.0.0.1:8090/trade-api/v2/portfolio/balance',
     ),
     "client": Explanation(
@@ -35,7 +35,7 @@ EXPLANATIONS: Final = {
         "[clients.maker]",
     ),
     "busy": Explanation(
-        "The client has as many requests under way as one client may have.",
+        "The client has sent as many requests at the same time as one client may.",
         "Wait for answers before you send more.",
         "hsm-keys proxy status --name prod",
     ),
@@ -46,7 +46,7 @@ EXPLANATIONS: Final = {
         "hsm-keys request POST /portfolio/events/orders --name prod --json @order.json",
     ),
     "method": Explanation(
-        "The method is none that Kalshi's routes have.",
+        "Kalshi has no route with this method.",
         "Send GET, POST, PUT, PATCH or DELETE, in capitals.",
         "hsm-keys proxy check policy.toml GET /trade-api/v2/portfolio/balance",
     ),
@@ -82,17 +82,17 @@ EXPLANATIONS: Final = {
     ),
     "api_keys": Explanation(
         "The request manages API keys: a key that a bot made would be in no token.",
-        "Use hsm-keys itself. `allow_key_management = true` lets the client.",
+        "Use hsm-keys itself; or allow it with `allow_key_management = true` in the client's section.",
         "hsm-keys enroll --name second",
     ),
     "transfers": Explanation(
         "The request moves money.",
-        "`allow_transfers = true` in the client's section lets it.",
+        "Allow it with `allow_transfers = true` in the client's section.",
         "allow_transfers = true",
     ),
     "accounts": Explanation(
         "The request changes an account.",
-        "`allow_account_changes = true` in the client's section lets it.",
+        "Allow it with `allow_account_changes = true` in the client's section.",
         "allow_account_changes = true",
     ),
     "read_only": Explanation(
@@ -121,8 +121,8 @@ EXPLANATIONS: Final = {
         'allow_unjudged = ["POST /communications/quotes"]',
     ),
     "sign": Explanation(
-        "Headers alone were asked for (GET /sign) by a client whose rules look at what is sent.",
-        "Send the request through the proxy; or give the client rules by route and rate alone.",
+        "A client whose rules judge the body or Kalshi's answer asked for headers alone (GET /sign).",
+        "Send the request through the proxy; or give the client only rules by route and rate.",
         "curl --unix-socket SOCKET http://localhost/trade-api/v2/portfolio/balance",
     ),
     "markets": Explanation(
@@ -146,13 +146,13 @@ EXPLANATIONS: Final = {
         'max_order_dollars = "50"',
     ),
     "max_dollars_a_day": Explanation(
-        "With this order, what may have been spent in the last 24 hours would be more than the cap.",
-        "Cancel what rests, wait for Retry-After where there is one, or raise the cap.",
+        "With this order, the orders of the last 24 hours could cost more than the cap.",
+        "Cancel resting orders, wait for Retry-After if there is one, or raise the cap.",
         'max_dollars_a_day = "500"',
     ),
     "max_open_dollars": Explanation(
-        "With this order, what rests could cost more than the cap.",
-        "Cancel what rests, or raise the cap.",
+        "With this order, the resting orders could cost more than the cap.",
+        "Cancel resting orders, or raise the cap.",
         'max_open_dollars = "200"',
     ),
     "max_contracts_a_market": Explanation(
@@ -161,19 +161,19 @@ EXPLANATIONS: Final = {
         "max_contracts_a_market = 500",
     ),
     "duplicate_seconds": Explanation(
-        "The same order, or one with the same client_order_id, went out within the seconds of the cap.",
-        "If it is meant as a second order, send it again after Retry-After with an id of its own.",
+        "An equal order, or one with the same client_order_id, was sent within the seconds of the rule.",
+        "If this is a second order, send it again after Retry-After, with another client_order_id.",
         "duplicate_seconds = 2",
     ),
     "client_order_id": Explanation(
-        "Under caps, and with cancel_after_silence_seconds, an order needs a client_order_id, and a new one: by it "
-        "the proxy looks up lost orders.",
+        "Under caps, and with cancel_after_silence_seconds, an order needs a new client_order_id: the proxy looks up "
+        "lost orders by it.",
         "Send an id that no earlier order had.",
         '{"client_order_id": "maker-0001"}',
     ),
     "amend": Explanation(
-        "The proxy doesn't hold the order that is to be amended under its caps: it was placed elsewhere, is of another "
-        "market or side, or an earlier amendment isn't known to be over.",
+        "The order to amend isn't in the proxy's journal of caps: it was placed elsewhere, is of another market or "
+        "side, or an earlier amendment isn't known to be over.",
         "Cancel it, and send another order.",
         "hsm-keys request GET /portfolio/orders --query status=resting --name prod",
     ),

@@ -10,7 +10,7 @@ __all__ = ["EXPLANATIONS"]
 
 EXPLANATIONS: Final = {
     "store": Explanation(
-        "The module or token failed in a way that has no code of its own.",
+        "The module or token failed with an error that has no code of its own.",
         "Let `doctor` look at module, token and login.",
         "hsm-keys doctor",
         3,
@@ -34,7 +34,7 @@ EXPLANATIONS: Final = {
         3,
     ),
     "pin": Explanation(
-        "The PIN is the problem in a way that has no code of its own: expired, to be changed, or not to be entered.",
+        "There is a problem with the PIN that has no code of its own: expired, to be changed, or not to be entered.",
         "Change it with the vendor's tool, as the hint says.",
         "pkcs11-tool --module /usr/lib/softhsm/libsofthsm2.so --login --change-pin",
         4,
@@ -46,7 +46,7 @@ EXPLANATIONS: Final = {
         4,
     ),
     "pin_incorrect": Explanation(
-        "The token refused the PIN. It is never tried again: some tries more would lock the token.",
+        "The token refused the PIN. It is never tried again, because a few more tries would lock the token.",
         "Check the source of the PIN, and that it is this token's.",
         "hsm-keys doctor",
         4,
@@ -58,13 +58,13 @@ EXPLANATIONS: Final = {
         4,
     ),
     "cloud": Explanation(
-        "A cloud's key service refused in a way that has no code of its own.",
-        "Read the message: it names the call, the key and what the service said.",
+        "A cloud's key service refused with an error that has no code of its own.",
+        "Read the message: it names the call, the key and the service's reason.",
         "hsm-keys doctor",
         8,
     ),
     "aws": Explanation(
-        "AWS or KMS refused in a way that has no code of its own.",
+        "AWS or KMS refused with an error that has no code of its own.",
         "Read AWS's own code in the message; check endpoint, profile and Region.",
         "hsm-keys --kms doctor",
         8,
@@ -76,13 +76,13 @@ EXPLANATIONS: Final = {
         8,
     ),
     "aws_credentials": Explanation(
-        "There are no AWS credentials, or AWS doesn't take them: expired, unknown, or a clock that is wrong.",
+        "There are no AWS credentials, or AWS refuses them: expired, unknown, or this machine's clock is wrong.",
         "Log in again, set AWS_PROFILE, or attach a role.",
         "aws sts get-caller-identity",
         8,
     ),
     "aws_region": Explanation(
-        "No Region is named, or AWS knows none of that name.",
+        "No Region is named, or AWS doesn't know the Region.",
         "Name the Region where the keys are.",
         "hsm-keys --kms --region us-east-1 list",
         8,
@@ -94,7 +94,7 @@ EXPLANATIONS: Final = {
         8,
     ),
     "aws_unavailable": Explanation(
-        "KMS answered that it can't answer now.",
+        "KMS answered that it is unavailable now.",
         "Try again, or name a second Region to which the key is replicated.",
         "hsm-keys replicate prod --to us-west-2 --kms --region us-east-1",
         8,
@@ -124,8 +124,8 @@ EXPLANATIONS: Final = {
         8,
     ),
     "kms_key_pending_deletion": Explanation(
-        "The key waits for its deletion.",
-        "Until that date it can be saved: cancel the deletion, then enable the key.",
+        "The key's deletion is scheduled.",
+        "Until that date the key can be kept: cancel the deletion, then enable the key.",
         "aws kms cancel-key-deletion --key-id ID",
         8,
     ),
@@ -136,13 +136,13 @@ EXPLANATIONS: Final = {
         8,
     ),
     "kms_key_not_pinned": Explanation(
-        "The alias leads to another key than the one that the store's URI pins.",
-        "If the key was rotated, change the pin. If not, find out who pointed the alias elsewhere.",
+        "The alias points to another key than the one that the store's URI pins.",
+        "If the key was rotated, change the URI. If not, find out who changed the alias.",
         "hsm-keys show prod --kms",
         8,
     ),
     "vault": Explanation(
-        "OpenBao or Vault refused in a way that has no code of its own.",
+        "OpenBao or Vault refused with an error that has no code of its own.",
         "Check address, mounts and namespace in the store's URI.",
         "hsm-keys doctor --store vault:///transit",
         3,
@@ -154,14 +154,14 @@ EXPLANATIONS: Final = {
         3,
     ),
     "vault_token": Explanation(
-        "There is no token, or the server doesn't take it any more.",
+        "There is no token of Vault, or the server doesn't accept it any more.",
         "Log in again, or name a token: BAO_TOKEN, VAULT_TOKEN or a token file.",
         "bao login",
         3,
     ),
     "vault_garbled_answer": Explanation(
         "The answer can't be read, lacks a part, or holds a signature that doesn't verify. It wasn't used.",
-        "Check that the address is the server's own, and what stands between.",
+        "Check that the address is the server's own, and that no proxy changes its answers.",
         "bao status",
         3,
     ),
