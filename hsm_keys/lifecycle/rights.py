@@ -26,7 +26,7 @@ MOVES_MONEY: Final = (
     "no --scope was given, so this key will be able to move money and to make API keys: for a narrower one, "
     "--scope read --scope write::trade"
 )
-"""What whoever asks for an API key without scopes should know: Kalshi grants read and write."""
+"""The note for an API key that is requested without scopes: Kalshi grants read and write."""
 
 _MANAGING_SCOPE: Final = "write"
 

@@ -104,7 +104,7 @@ def checkpoint_message(seq: int, digest: str) -> bytes:
     """Return what a checkpoint signs.
 
     Args:
-        seq: The number of the last line that it vouches for.
+        seq: The number of the last line that it covers.
         digest: The hash of that line.
     """
     return f"hsm-keys audit checkpoint v1\n{seq} {digest}\n".encode("ascii")

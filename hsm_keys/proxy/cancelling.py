@@ -44,7 +44,7 @@ _log: Final = logging.getLogger(__name__)
 class Cancelling:
     """Cancels all orders of the account.
 
-    While orders are sent, the headers of the request are kept in hand: a token that hangs can't delay it.
+    While orders are sent, the request is kept signed in advance, so that a token that hangs can't delay it.
 
     Args:
         upstream: Connects to Kalshi.
@@ -69,7 +69,7 @@ class Cancelling:
         return _PATHS[environment.endswith("-perps")]
 
     def order_sent(self) -> None:
-        """Keep headers in hand from now on, until there was no order for an hour."""
+        """Keep the request signed in advance from now on, until there was no order for an hour."""
         self._sent_at = time.monotonic()
         if self._quiet is None:
             self._signs.keep("DELETE", self._paths[0])

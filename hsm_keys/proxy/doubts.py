@@ -69,7 +69,7 @@ class Doubts:
         self._close = None
 
     def signed(self, of: int) -> None:
-        """Follow a checkpoint that is good: the line at hand, which vouches for all lines up to that one."""
+        """Follow a valid checkpoint: the current line, which covers all lines up to ``of``."""
         if self._late is not None:
             self._find(*self._late)
         if self._close is not None and of == self._close[1]:

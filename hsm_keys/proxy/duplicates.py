@@ -69,7 +69,7 @@ class Duplicates:
             self._recent[key] = (*entry, *(one for one in sent if one[0] != client)) if sent else entry
 
     def forget(self, client: str, keys: Collection[Key], at_ms: int) -> None:
-        """Forget an order that this client sent then: it never came to be."""
+        """Forget an order that this client sent at that time: it was never made."""
         for key in keys:
             sent = self._sent(key)
             if (client, at_ms) in sent:

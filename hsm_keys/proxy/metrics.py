@@ -53,7 +53,7 @@ class Metrics:
             registry=registry,
         )
         self.presigned = Counter(
-            "hsm_keys_proxy_presign", "Headers that were in hand, or not", ["outcome"], registry=registry
+            "hsm_keys_proxy_presign", "Headers that were ready, or not", ["outcome"], registry=registry
         )
         self.sessions = Gauge("hsm_keys_proxy_websockets", "WebSocket sessions that are open", registry=registry)
         self.frozen = Gauge("hsm_keys_proxy_frozen", "1 while signing is frozen", registry=registry)

@@ -42,7 +42,7 @@ class Options:
         unsafe_listen: Listen elsewhere than on loopback; needs ``tls``.
         audit: Folder of the audit trail.
         audit_may_fail: Sign also when the trail can't be written.
-        ahead: For how many routes headers are kept in hand.
+        ahead: For how many routes headers are signed ahead.
         ahead_rate: Signatures a second that are made ahead, at most; None for the default.
         metrics: ``HOST:PORT`` for Prometheus.
         hosts: Further names that clients may call the proxy by over TCP.

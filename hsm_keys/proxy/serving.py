@@ -41,7 +41,7 @@ def raise_file_limit() -> int:
 
 
 class ClientServer:
-    """Serves clients, and keeps room for the control socket: whoever holds connections can't keep a freeze away.
+    """Serves clients, and keeps room for the control socket: clients that hold connections can't prevent a freeze.
 
     Beyond its share of the files that may be open, half of them being for Kalshi's side, a connection is closed for the
     new one: of the client that has most, the one that has been idle for longest. So nobody shuts out the others. A

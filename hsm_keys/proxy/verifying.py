@@ -52,7 +52,7 @@ class TrailReport:
     Attributes:
         lines: How many there are.
         checkpoints: How many signatures were verified.
-        unsigned: Lines at the end that no checkpoint vouches for; the last checkpoint is always one of them.
+        unsigned: Lines at the end that no checkpoint covers; the last checkpoint is always one of them.
         closed: Whether it ends as a proxy ends it that was told to stop.
         head: The hash of the last line.
         findings: What is wrong; the first hundred.

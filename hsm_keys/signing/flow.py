@@ -38,7 +38,7 @@ class Signs(Protocol):
 
 
 class SignsAhead(Signs, Protocol):
-    """The same of a signer that may have headers in hand."""
+    """The same for a signer that may have headers ready."""
 
     def take(self, method: str, path: str, /) -> dict[str, str] | None:
         """Return headers that were made ahead, or None; never blocks."""
@@ -116,7 +116,7 @@ async def asend_signed(
 
 
 async def in_thread(call: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:
-    """Call what blocks in a thread, under asyncio or trio. Whoever is cancelled doesn't wait for it."""
+    """Call a blocking function in a thread, under asyncio or trio. A cancelled task doesn't wait for it."""
     from anyio import to_thread
 
     return await to_thread.run_sync(call, *arguments, abandon_on_cancel=True)

@@ -49,7 +49,7 @@ class PresignStats:
     Attributes:
         made: Headers that were made ahead.
         taken: Those of them that were handed out.
-        missed: Headers for routes that are kept, signed at once as none were in hand.
+        missed: Headers for kept routes that were signed at once because none were ready.
         expired: Those that nobody took in time.
         discarded: Those dropped because the clock was set, the key was rotated, or their route was discarded.
         in_hand: Those there are now, of all routes.
@@ -112,7 +112,7 @@ class PresigningSigner(RequestSigner):
 
     ``headers`` hands each of them out once, and signs at once where it has none that is fresh; so it never waits for
     the worker, a daemon thread. Close it, or use it as a context manager: then it drops what it has, and goes on as
-    a plain signer. A forked child has nothing in hand, and begins at its first use of this object.
+    a plain signer. A forked child has no headers ready, and begins at its first use of this object.
 
     Args:
         key: As for ``RequestSigner``; so are ``api_key_id``, ``clock`` and ``follow``.
@@ -158,7 +158,7 @@ class PresigningSigner(RequestSigner):
         Args:
             method: HTTP method.
             path: Absolute path as it goes over the wire.
-            timestamp_ms: Unix time in milliseconds, to sign for at once; leave it out to be given what is in hand.
+            timestamp_ms: Unix time in milliseconds, to sign for at once; without it, headers that are ready are used.
 
         Raises:
             UsageError: If the method or the path can't be signed.
@@ -287,9 +287,10 @@ class PresigningSigner(RequestSigner):
             self._wake_ups.put(learned)
 
     def _afresh(self, routes: Iterable[tuple[str, str, int]]) -> None:
-        """Begin with nothing in hand, and with locks, queues and a thread that belong to this process."""
+        """Begin without headers, and with locks, queues and a thread that belong to this process."""
         self._pools = self._new_pools()
-        self._by_route, self._is_good = self._pools.by_route, self._pools.is_good  # the shorter way for whoever draws
+        # Direct references save the callers that take headers two look-ups.
+        self._by_route, self._is_good = self._pools.by_route, self._pools.is_good
         self._schedule = self._new_schedule(self._pools)
         self._wake_ups: SimpleQueue[RoutePool | None] = SimpleQueue()
         for method, path, depth in routes:

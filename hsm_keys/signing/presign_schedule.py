@@ -45,7 +45,7 @@ class PresignSchedule:
     A pool is in the queue of those that lack something, or has a time at which it is looked at again.
 
     Args:
-        pools: The headers in hand, of each route.
+        pools: The headers that are ready, of each route.
         max_age: Seconds for which headers may be handed out.
         rate: Signatures a second at most; also what fails counts.
     """
@@ -151,7 +151,7 @@ class PresignSchedule:
         self._rests_until = inf if isinstance(error, PinError) else self._pools.elapsed() + self._rest_ns
 
     def _rest(self, now: int, api_key_id: str) -> float | None:
-        """Use up what is in hand, and drop what grows too old meanwhile."""
+        """Use up the headers, and drop those that become too old meanwhile."""
         for pool in self._lacking:
             self._pools.tidy(pool, api_key_id)
         left = (self._rests_until - now) / _SECOND_NS

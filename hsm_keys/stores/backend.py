@@ -82,7 +82,7 @@ class Backend(ABC):
         options: What commands take for it.
         creation_options: What commands that make keys take for it beside.
         has_pin: Whether a person may be asked for a PIN when a store is opened.
-        bills_signatures: Whether whoever runs the store bills each signature.
+        bills_signatures: Whether the store's operator bills each signature.
         abilities: What its stores can do that not every store can.
         access: What gives access to them on this machine.
     """

@@ -99,7 +99,7 @@ class KeyImports(ABC):
 
 
 def taken_over(name: str, where: str) -> KeyBusyError:
-    """Return the error of an import that another run has in hand too."""
+    """Return the error of an import that another run is working on, too."""
     return KeyBusyError(
         f"somebody else generates a key {name!r} for {where} at the same moment, so this run stopped",
         hint="see it with `hsm-keys list`, or run the same command again in a while",

@@ -42,10 +42,10 @@ ENDING: Final = "+ending"
 more; or one that deletes its own API key, since no other one can: it had been listed."""
 
 ROTATION: Final = (SUCCESSOR, RETIRED, FINISHING, ABORTING)
-"""The marks of the keys that a rotation of NAME has in hand, beside NAME itself."""
+"""The marks of the keys of an unfinished rotation of NAME, besides NAME itself."""
 
 MARKS: Final = "next|retired|finishing|aborting|importing|ending|kept-[A-Za-z0-9]{1,20}"
-"""A regular expression for what may follow NAME and a ``+``: a workflow has the key in hand, or has had."""
+"""A regular expression for what may follow NAME and a ``+``: a workflow uses or has used the key."""
 
 _MARK = re.compile(MARKS)
 
@@ -81,5 +81,5 @@ def check_label(label: str) -> str:
 
 
 def is_marked(name: str) -> bool:
-    """Tell whether a name is one that a workflow gives to a key which it has in hand."""
+    """Tell whether a name is one that a workflow gives to a key while it works on the key."""
     return _MARK.fullmatch(name.partition("+")[2]) is not None

@@ -21,7 +21,7 @@ PURPOSES: Final = ("sign", "enroll", "generate", "rotate", "revoke")
 
 @dataclass(frozen=True, slots=True)
 class PolicyText:
-    """A policy, to be given to whoever rules over a store.
+    """A policy, to be given to the administrator of a store.
 
     Args:
         as_dict: As it goes into JSON output.

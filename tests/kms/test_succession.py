@@ -103,7 +103,7 @@ def test_an_alias_that_somebody_points_elsewhere_is_not_followed(
     assert signer.headers("GET", PATH)["KALSHI-ACCESS-KEY"] == OLD_ID
     warnings = [record.getMessage() for record in caplog.records]
     assert len(warnings) == 1
-    assert "hasn't vouched for: signing goes on with the old key" in warnings[0]
+    assert "signed no succession: signing goes on with the old key" in warnings[0]
 
 
 def test_what_another_key_or_about_another_key_was_signed_vouches_for_nothing(store: AwsKmsStore) -> None:

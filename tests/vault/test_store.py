@@ -140,7 +140,7 @@ def test_a_key_that_nothing_vouches_for_is_not_followed(
     theirs = {"transit_key": "theirs", "version": 1, "api_key_id": OTHER_ID, "environment": "demo"}
     vault.ask("POST", f"{vault.kv}/data/hsm-keys/prod", {"data": {"keys": {"prod": theirs}}})
     assert key.current() is key
-    assert "hasn't vouched for" in caplog.text
+    assert "signed no succession" in caplog.text
 
 
 def test_renaming_moves_the_label(vault: Vault, vault_store: VaultStore) -> None:

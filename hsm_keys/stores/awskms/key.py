@@ -87,10 +87,10 @@ class AwsKmsKey(StoredKey):
         return condition_of(self._store.describe_key(self))
 
     def current(self) -> StoredKey:
-        """Return the key that the name's alias points to now; this one, where nothing vouches for that key.
+        """Return the key that the name's alias points to now; this one, if it signed no statement about that key.
 
-        Another key is followed if this one vouched for it: a rotation leaves that in its tags. Where the store's URI
-        pins the API key id or the public half, it has to match as well. Anything else is logged at WARNING.
+        Another key is followed if this one signed a statement about it, which a rotation keeps in its tags. If the
+        store's URI pins the API key id or the public half, it has to match as well. Anything else is logged at WARNING.
         """
         try:
             key = self._store.key(self.name)
@@ -100,7 +100,7 @@ class AwsKmsKey(StoredKey):
             return key
         if vouched(self.public_key(), key.public_key(), self._store.tags_of(key)):
             return key
-        return self._stay(f"the alias of {self.name!r} leads to a key that {self.arn} hasn't vouched for")
+        return self._stay(f"the alias of {self.name!r} points to a key for which {self.arn} signed no succession")
 
     def _stay(self, reason: str) -> StoredKey:
         if reason != self._stays_because:  # logged once, not at each look

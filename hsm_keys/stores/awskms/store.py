@@ -411,7 +411,7 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
         return self._look_up(kms_key.arn, name)
 
     def hand_over(self, name: str, taker: StoredKey, leaver: StoredKey, mark: str) -> tuple[AwsKmsKey, AwsKmsKey]:
-        """Point the name's alias from one key to another, in every Region, once the old key has vouched for the new."""
+        """Point the name's alias from one key to another, in every Region, after the old key signed for the new one."""
         taking, leaving = self._changeable(taker), self._changeable(leaver)
         described = self.describe_key(taking)
         alias_handover.vouch(self.caller().manage, leaving, taking, replicas.regions_of(described))

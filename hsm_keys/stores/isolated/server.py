@@ -119,7 +119,7 @@ class _Keys:
 
 
 class _Server:
-    """Signs for whoever connects."""
+    """Signs for the clients that connect."""
 
     def __init__(self, keys: _Keys) -> None:
         self._keys = keys

@@ -193,7 +193,7 @@ def shows_others_late(module: Module) -> bool:
 
 
 def busy(name: str, where: str, ending: str) -> KeyBusyError:
-    """Return the error of whoever gives way."""
+    """Return the error of a run that gives way."""
     return KeyBusyError(
         f"somebody else is making or using a key {name!r} in {where} at this moment; {ending}",
         hint="run the same command again in a while: it goes on from what is there",

@@ -59,15 +59,15 @@ class VaultKey(StoredKey):
         )
 
     def current(self) -> StoredKey:
-        """Return the key that has the name now; this one, where nothing vouches for that key.
+        """Return the key that has the name now; this one, if it signed no statement about that key.
 
-        Another key is followed if this one vouched for it: a rotation leaves that in the entry. Anything else is
-        logged at WARNING.
+        Another key is followed if this one signed a statement about it, which a rotation keeps in the entry. Anything
+        else is logged at WARNING.
         """
         key, vouched = self._store.key_and_voucher(self.name)
         if key.public_pem() == self.public_pem() or self._vouched(key, vouched):
             return key
-        reason = f"the entry of {self.name!r} leads to a key that {self.transit_key} hasn't vouched for"
+        reason = f"the entry of {self.name!r} names a key for which {self.transit_key} signed no succession"
         if reason != self._stays_because:  # logged once, not at each look
             self._stays_because = reason
             _log.warning(

@@ -320,7 +320,7 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
         return self._key(name, moved[0], vault_key.found)
 
     def hand_over(self, name: str, taker: StoredKey, leaver: StoredKey, mark: str) -> tuple[VaultKey, VaultKey]:
-        """Give the name to another key in one step, once the old key has vouched for the new."""
+        """Give the name to another key in one step, after the old key has signed a statement about the new one."""
         taking, leaving = self._changeable(taker), self._changeable(leaver)
         vouched = b64encode(leaving.sign(statement_about(taking.public_key()))).decode()
         keys = {taking.transit_key: taker.name, leaving.transit_key: leaver.name}
