@@ -180,3 +180,12 @@ def test_a_pair_that_somebody_is_removing_is_no_broken_one(token: TestToken, mon
         monkeypatch.setattr(Objects, "pairs", pairs)
         with pytest.raises(KeyNotFoundError):
             store.key("prod")
+
+
+def test_two_pairs_of_which_neither_maker_came_to_its_end_go_with_the_next_command(token: TestToken) -> None:
+    with open_store(token.uri) as store:
+        shown = store._connection.objects  # type: ignore[attr-defined]  # of PKCS#11
+        for _ in range(2):
+            make_pair(shown, "prod", KeyType.ED25519, passing_id("prod"))
+        store.mend("prod")
+        assert list(session_of(store).get_objects()) == []

@@ -753,6 +753,12 @@ FOUND = {
         )
         for how, killed in (("refused", ()), *((f"killed {at}", before(at)) for at in (6, 7, 8, 9)))
     },
+    "enroll was killed on two machines before either gave way, and the token had two keys of a name": Script(
+        _NAME,
+        "token",
+        (),
+        (Step(0, "enroll", faults=(*turn(1), *before(3))), Step(1, "enroll", faults=after(2))),
+    ),
     "generate was killed whose public object another machine's had removed, which was killed, too": Script(
         _NAME,
         "token",

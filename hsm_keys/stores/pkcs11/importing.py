@@ -32,7 +32,14 @@ from hsm_keys.stores.pkcs11.attributes import ED25519_OID, read
 from hsm_keys.stores.pkcs11.errors import is_gone, reason
 from hsm_keys.stores.pkcs11.halves import big_integer, public_template
 from hsm_keys.stores.pkcs11.key import Pkcs11Key
-from hsm_keys.stores.pkcs11.key_pairs import check_can_sign, destroy_pair, remove_orphans, write_id, write_label
+from hsm_keys.stores.pkcs11.key_pairs import (
+    can_write_id,
+    check_can_sign,
+    destroy_pair,
+    remove_orphans,
+    write_id,
+    write_label,
+)
 from hsm_keys.stores.pkcs11.marks import (
     importing_id,
     is_passing_registered,
@@ -160,8 +167,7 @@ class Pkcs11Imports(KeyImports):
         if marks or own is None:
             rotating = any(_ours(objects.private_keys(name + mark)) for mark in ROTATION)  # begun since: of another key
             return bool(marks) and (rotating or own not in marks)
-        cka_id = read(private, Attribute.ID)
-        return is_passing_registered(cka_id) and _can_write(objects, private, cka_id)
+        return is_passing_registered(read(private, Attribute.ID)) and can_write_id(objects, private)
 
     def withdraw(self, name: str) -> None:
         """Destroy the key that this run put in."""
@@ -191,17 +197,6 @@ def _settle(objects: Objects, private: Any) -> None:
         except ckr.PKCS11Error as error:
             if is_gone(error):
                 raise
-
-
-def _can_write(objects: Objects, private: Any, cka_id: bytes | None) -> bool:
-    """Tell whether the token lets a key's CKA_ID be written."""
-    try:
-        objects.write(private, Attribute.ID, cka_id)
-    except ckr.PKCS11Error as error:
-        if is_gone(error):
-            raise
-        return False
-    return True
 
 
 def _ours(objects: Iterable[Any]) -> list[Any]:

@@ -12,7 +12,7 @@ from pkcs11.mechanisms import Mechanism
 
 from hsm_keys.errors import HsmKeysError, KeyNotFoundError, StoreError
 from hsm_keys.stores.pkcs11.attributes import ED25519_OID, read
-from hsm_keys.stores.pkcs11.errors import mapped_errors
+from hsm_keys.stores.pkcs11.errors import is_gone, mapped_errors
 from hsm_keys.stores.pkcs11.halves import Unpaired, public_half, public_template
 from hsm_keys.stores.pkcs11.objects import is_ours
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hsm_keys.stores.pkcs11.objects import Objects
 
 __all__ = [
+    "can_write_id",
     "check_can_make",
     "check_can_sign",
     "destroy_pair",
@@ -242,6 +243,21 @@ def write_id(objects: Objects, private: Any, cka_id: bytes) -> None:
     objects.write(private, Attribute.ID, cka_id)
     for public in publics:
         public[Attribute.ID] = cka_id
+
+
+def can_write_id(objects: Objects, private: Any) -> bool:
+    """Tell whether the token lets a key's CKA_ID be written, or fixes it.
+
+    Raises:
+        PKCS11Error: If the token, or the object, is gone.
+    """
+    try:
+        objects.write(private, Attribute.ID, read(private, Attribute.ID))
+    except ckr.PKCS11Error as error:
+        if is_gone(error):
+            raise
+        return False
+    return True
 
 
 def write_label(objects: Objects, private: Any, label: str) -> None:

@@ -19,7 +19,7 @@ from hsm_keys.stores.key_names import ENDING
 from hsm_keys.stores.pkcs11.attributes import read
 from hsm_keys.stores.pkcs11.errors import is_gone, mapped_errors
 from hsm_keys.stores.pkcs11.halves import NO_HALF
-from hsm_keys.stores.pkcs11.key_pairs import destroy_pair, make_pair, write_id, write_label
+from hsm_keys.stores.pkcs11.key_pairs import can_write_id, destroy_pair, make_pair, write_id, write_label
 from hsm_keys.stores.pkcs11.marks import (
     fingerprint,
     is_minted,
@@ -162,7 +162,7 @@ def remove_surplus(objects: Objects, name: str) -> None:
     """Destroy the pairs too many of a name that are being made: their makers give way, or were killed before they did.
 
     A maker writes the usual CKA_ID once it has seen that its pair is the only one. So where one pair has it, those that
-    don't are of no use. Where none has, all stay: in a token that fixes CKA_ID one of them may be in use.
+    don't are of no use. Where none has, none that was made here is, but in a token that fixes CKA_ID: there all stay.
 
     Raises:
         PKCS11Error: If the module refuses.
@@ -170,11 +170,17 @@ def remove_surplus(objects: Objects, name: str) -> None:
     pairs = [private for private in objects.private_keys(name) if is_ours(private)]
     if len(pairs) > 1:
         surplus = [private for private in pairs if _is_passing(objects, private)]
-        for private in surplus if len(surplus) < len(pairs) else ():
+        for private in surplus:
+            if len(surplus) == len(pairs) and not _is_of_no_use(objects, private):
+                continue
             if not is_passing_registered(read(private, Attribute.ID)) or objects.lacks_half(private):
                 destroy_pair(objects, private)
             elif not objects.private_keys(name + ENDING):  # `revoke` ends it, and its API key
                 write_label(objects, private, name + ENDING)
+
+
+def _is_of_no_use(objects: Objects, private: Any) -> bool:
+    return is_minted(read(private, Attribute.ID)) and can_write_id(objects, private)
 
 
 def _is_passing(objects: Objects, private: Any) -> bool:
