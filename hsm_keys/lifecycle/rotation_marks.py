@@ -17,8 +17,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hsm_keys.errors import ForeignKeyError, KeyNotFoundError, KeyNotRegisteredError, KeyProblemError
-from hsm_keys.inspecting.proof_of_possession import can_sign
+from hsm_keys.errors import (
+    ForeignKeyError,
+    KeyNotFoundError,
+    KeyNotRegisteredError,
+    KeyProblemError,
+    KeyUnusableError,
+)
+from hsm_keys.inspecting.proof_of_possession import can_sign, is_going
 from hsm_keys.stores.abilities import RenamesKeys
 from hsm_keys.stores.key_names import ABORTING, FINISHING, RETIRED, ROTATION, SUCCESSOR
 from hsm_keys.stores.ownership import check_ours, why_not_ours
@@ -26,6 +32,7 @@ from hsm_keys.stores.ownership import check_ours, why_not_ours
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from hsm_keys.signing.algorithms import PublicKey
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = [
@@ -116,8 +123,10 @@ class Stage:
     def twin(self) -> StoredKey | None:
         """A further name of the key that has the name: KMS may carry a request out long after it was sent."""
         twin = self.successor or self.retired
-        if twin is None or (self.successor and self.retired) or self.current is None:
+        if twin is None or self.current is None:
             return None
+        if self.successor and self.retired and not is_going(self.retired):
+            return None  # the handover goes on, and takes the further name away
         there = can_sign(twin) and same(self.current, twin) and self.current.name != twin.name
         return twin if there else None
 
@@ -176,7 +185,18 @@ def same(one: StoredKey | None, other: StoredKey | None) -> bool:
     """Tell whether two names lead to the same pair, or neither to any."""
     if one is None or other is None:
         return one is other
-    return one.public_key() == other.public_key()
+    halves = [_half(one), _half(other)]
+    if halves == [None, None]:
+        return one.public_key() == other.public_key()  # raises
+    return halves[0] == halves[1]
+
+
+def _half(key: StoredKey) -> PublicKey | None:
+    """Return the public half of a key; None if KMS hides it: of one whose deletion is scheduled."""
+    try:
+        return key.public_key()
+    except KeyUnusableError:
+        return None
 
 
 def renamed(store: KeyStore, key: StoredKey, name: str) -> StoredKey:

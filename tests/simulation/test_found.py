@@ -753,6 +753,15 @@ FOUND = {
         )
         for how, killed in (("refused", ()), *((f"killed {at}", before(at)) for at in (6, 7, 8, 9)))
     },
+    "rotate in KMS was killed in the handover from a key whose deletion revoke had scheduled": Script(
+        _NAME,
+        "kms",
+        ("enroll",),
+        (
+            Step(0, "revoke-destroy", faults=(*turn(1), Fault(Kind.LATE, 2, seconds=0.1)), pause_s=0.0),
+            Step(1, "rotate", faults=after(8)),
+        ),
+    ),
     "enroll was killed on two machines before either gave way, and the token had two keys of a name": Script(
         _NAME,
         "token",
