@@ -177,6 +177,7 @@ class Rotator:
                 old, new = RenamesKeys.of(self._store).hand_over(name, taker=old, leaver=new, mark=ABORTING)
                 self._report(f"gave {name!r} back to API key {old.api_key_id}")
             self._ends.end_successor(self._condemned(name, new, ABORTING, keeps=old))
+            RenamesKeys.of(self._store).keep_name(old)
             return Rotation(old, examine_custody(old), None, "aborted")
 
     def _only_old_lives(self, stage: Stage) -> bool:

@@ -94,6 +94,13 @@ class RenamesKeys(Ability):
                 hint="look with `hsm-keys list`, then run the same command again",
             ) from None
 
+    def keep_name(self, key: StoredKey) -> None:
+        """Give a key its name again, if another machine has taken it since `hand_over`, and was killed then.
+
+        Raises:
+            KeyExistsError: If another key has it.
+        """
+
 
 class ImportsKeys(Ability):
     """A store that takes private halves in that were made elsewhere."""

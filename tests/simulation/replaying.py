@@ -111,6 +111,9 @@ class _Names:
     def rename(self, key: Any, name: str) -> Any:
         return self._store.rename(key, name)
 
+    def keep_name(self, key: Any) -> None:
+        self._store.keep_name(key)
+
     def hand_over(self, name: str, taker: Any, leaver: Any, mark: str) -> Any:
         steps = iter(("give", "take", "give_back"))
         rename = type(self._store).rename

@@ -69,6 +69,21 @@ FOUND = {
         )
         for store, post, destroy in (("token", 7, 3), ("vault", 5, 3), ("vault", 5, 4), ("vault", 5, 5))
     },
+    **{
+        f"rotate in KMS took a name that an abort on another machine had given back ({first}, {second})": Script(
+            _NAME,
+            "kms",
+            ("enroll",),
+            (
+                Step(0, "rotate", faults=(*turn(first), *killed), pause_s=0.0),
+                Step(1, "abort", faults=turn(second), pause_s=0.0),
+            ),
+        )
+        for first, second, killed in (
+            *((8, second, after(8)) for second in (4, 5, 6, 7, 8)),
+            *((9, second, ()) for second in (6, 7, 8)),
+        )
+    },
     "enroll --offline showed a pair that another machine was destroying": Script(
         _NAME,
         "kms",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.errors import KeyBusyError
-from hsm_keys.stores.awskms.creation import aliases, give_alias
+from hsm_keys.stores.awskms.creation import aliases, give_alias, read_tags
 from hsm_keys.stores.awskms.error_mapping import KmsCall, ask
-from hsm_keys.stores.awskms.errors import KmsKeyStateError
+from hsm_keys.stores.awskms.errors import KmsKeyPendingDeletionError, KmsKeyStateError
 from hsm_keys.stores.awskms.replicas import regions_of, replicate
 from hsm_keys.stores.awskms.response_fields import field
 from hsm_keys.stores.awskms.succession import voucher_tags
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
 
     ClientOf = Callable[[str], Any]
 
-__all__ = ["check_not_ending", "creation_like", "hand_over", "rename", "vouch"]
+__all__ = ["check_not_ending", "creation_like", "hand_over", "keep_name", "rename", "vouch"]
+
+
+class _Elsewhere(Exception):  # noqa: N818 - a state, not an error
+    """A name leads to another key (still)."""
+
 
 _DEFAULT_POLICY: Final = "default"  # the only name that a key policy can have
 
@@ -139,6 +145,49 @@ def hand_over(
         _tag(client_of(region), region, name, str(taker["Arn"]))
         if taken != name:  # an earlier call gave it the name
             _remove_alias(client_of(region), region, taken, str(taker["Arn"]))
+    region = str(region_of(str(taker["Arn"])))
+    if not _leads(client_of(region), region, name, str(taker["Arn"])):
+        _keep_findable(client_of, taken, taker)
+        raise renamed_meanwhile(name, f"AWS KMS in {region}")
+
+
+def _leads(client: Any, region: str, name: str, arn: str) -> bool:
+    """Tell whether a name leads to a key; patient, because a change of an alias isn't known everywhere at once."""
+    import stamina
+
+    try:
+        for attempt in stamina.retry_context(on=_Elsewhere, attempts=4, timeout=10.0, wait_max=2.0):
+            with attempt:
+                if aliases(client, region).get(alias_of(name)) != key_id_of(arn):
+                    raise _Elsewhere
+    except _Elsewhere:
+        return False
+    return True
+
+
+def _keep_findable(client_of: ClientOf, name: str, metadata: Mapping[str, Any]) -> None:
+    """Give a key its former name back, if another machine has taken the new one and no name is left."""
+    arn = str(metadata["Arn"])
+    for region in regions_of(metadata):
+        if key_id_of(arn) not in aliases(client_of(region), region).values():
+            with suppress(KmsKeyPendingDeletionError):  # the other machine has ended it
+                give_alias(client_of(region), region, name, in_region(arn, region))
+
+
+def keep_name(client_of: ClientOf, metadata: Mapping[str, Any], name: str) -> None:
+    """Give a key its name again, alias and tag, if another machine has taken it meanwhile; else nothing is written.
+
+    Raises:
+        KeyExistsError: If the alias leads to another key.
+    """
+    arn = str(metadata["Arn"])
+    for region in regions_of(metadata):
+        client = client_of(region)
+        if not _leads(client, region, name, arn):
+            give_alias(client, region, name, in_region(arn, region))
+        call = KmsCall("ListResourceTags", name, region)
+        if read_tags(client, call, in_region(arn, region)).get(NAME_TAG) != name:
+            _tag(client, region, name, arn)
 
 
 def _take_back(client_of: ClientOf, name: str | None, left: str, leaver: Mapping[str, Any]) -> None:

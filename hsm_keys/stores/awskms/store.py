@@ -425,6 +425,10 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
         )
         return self._look_up(taking.arn, name), self._look_up(leaving.arn, name + mark)
 
+    def keep_name(self, key: StoredKey) -> None:
+        """Give the key its alias and its name tag again, if another machine has taken them."""
+        alias_handover.keep_name(self.caller().manage, self.describe_key(self._changeable(key)), key.name)
+
     def destroy(self, key: StoredKey) -> None:
         """Schedule the deletion of the key in every Region, and remove its aliases of hsm-keys.
 
