@@ -151,13 +151,14 @@ class Registrar:
         return api_key_id
 
     def _bind(self, key: StoredKey, api_key_id: str) -> StoredKey:
-        """Bind the id; if somebody destroyed the pair meanwhile, leave no API key that nobody can sign for."""
+        """Bind the id; if somebody registered or destroyed the pair meanwhile, leave no API key that nobody needs."""
         try:
             return bind(self._store, key, api_key_id, self._environment, self._report)
         except KeyNotFoundError:
             ending = self._delete(api_key_id)
             raise KeyBusyError(
-                f"somebody else destroyed the pair of {key.name!r} meanwhile; API key {api_key_id} {ending}",
+                f"somebody else registered or destroyed the pair of {key.name!r} meanwhile; API key {api_key_id} "
+                f"{ending}",
                 hint=AGAIN,
             ) from None
 

@@ -105,6 +105,15 @@ def test_binding_tags_the_key_and_any_machine_reads_it(store: AwsKmsStore, by_ha
         assert [key.api_key_id for key in again.keys()] == [API_KEY_ID]
 
 
+def test_whoever_saw_a_key_minted_binds_it_to_no_other_id_than_somebody_else_has(store: AwsKmsStore) -> None:
+    minted = store.generate("prod", KeyType.ED25519)
+    for _ in range(2):
+        bound = store.bind(minted, API_KEY_ID, "prod")  # what is done stays done
+    with pytest.raises(KmsKeyNotFoundError, match="somebody else has registered"):
+        store.bind(minted, "1b6b7a3c-5f5e-4c3a-9d43-0d1a5a1b2c3d", "prod")
+    assert store.bind(bound, "2b6b7a3c-5f5e-4c3a-9d43-0d1a5a1b2c3d", "prod").api_key_id != API_KEY_ID
+
+
 def test_an_id_that_no_tag_can_hold_is_refused_before_anything_is_sent(store: AwsKmsStore) -> None:
     key = store.generate("prod", KeyType.ED25519)
     with pytest.raises(StoreError, match="tag"):

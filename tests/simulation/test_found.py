@@ -67,7 +67,7 @@ FOUND = {
                 Step(1, "revoke-destroy", faults=turn(destroy), pause_s=0.0),
             ),
         )
-        for store, post, destroy in (("token", 7, 3), ("vault", 5, 3), ("vault", 5, 4), ("vault", 5, 5))
+        for store, post, destroy in (("token", 7, 3), ("kms", 4, 2), ("vault", 5, 3), ("vault", 5, 4), ("vault", 5, 5))
     },
     **{
         f"rotate in KMS took a name that an abort on another machine had given back ({first}, {second})": Script(

@@ -334,6 +334,8 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
 
         Raises:
             StoreError: If a tag can't hold such an id; nothing was sent.
+            KmsKeyNotFoundError: If its deletion is scheduled, or somebody has bound it to another id since it was seen
+                minted: it may be ending by now.
             AwsError: If AWS or KMS refuses.
         """
         if not _TAG_VALUE.fullmatch(api_key_id):
@@ -345,6 +347,8 @@ class AwsKmsStore(KeyStore, RenamesKeys, ImportsKeys, ReplicatesKeys):
         tags = {NAME_TAG: key.name, ID_TAG: check_api_key_id(api_key_id), ENVIRONMENT_TAG: environment}
         if key.ours:
             del tags[NAME_TAG]  # during a handover the tag may name another key than the alias
+        if key.ours and key.api_key_id is None and self.tags_of(kms_key).get(ID_TAG) not in {None, tags[ID_TAG]}:
+            raise KmsKeyNotFoundError(f"somebody else has registered the key {key.name!r}, and may have ended it")
         self._tag(kms_key, tags)
         mark = Mark(ours=True, api_key_id=tags[ID_TAG], environment=environment)
         return self._marked(kms_key, mark)
