@@ -116,8 +116,8 @@ def _forsaken(name: str, aborting: Seen) -> Finding:
 
 def _aborting(name: str, current: Seen | None, new: Seen) -> Finding:
     message = f"`rotate --abort` of {name!r} was interrupted: its successor is to end, and is still in {new.store}"
-    if current is None and new.api_key_id in new.signs_for:
-        alone = f"{new.name} still works, and nothing else has its name"
+    if (current is None or current.unknown) and new.api_key_id in new.signs_for:
+        alone = f"{new.name} still works, and no other key of the name does"
         return about_key("rotation-orphan", new, alone, "rotate", name)
     if current is None or current.api_key_id not in current.signs_for:
         return about_key("rotation-orphan", new, message, "revoke", new.name, "--destroy")
@@ -128,7 +128,8 @@ def _handing_over(name: str, current: Seen | None, new: Seen, old: Seen) -> Find
     if current is None or current.pair in {new.pair, old.pair}:
         message = f"the rotation of {name!r} was interrupted while the name was handed over"
         only_old_lives = new.unknown and _works(old)
-        goes_back = only_old_lives or (new.name.endswith(ABORTING) and not old.name.endswith(FINISHING))
+        aborting = new.name.endswith(ABORTING) and not old.name.endswith(FINISHING)
+        goes_back = only_old_lives or (aborting and not (old.unknown and _works(new)))
         back = ["--abort"] if goes_back else []
         return about_key("rotation-handover", new, message, "rotate", name, *back)
     unused = current.passing or (current.api_key_id is None and not current.signs_for)

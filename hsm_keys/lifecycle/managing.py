@@ -9,6 +9,7 @@ from hsm_keys.errors import HsmKeysError, KeyProblemError, KeyUnusableError, Sig
 from hsm_keys.kalshi.bootstrap_variables import bootstrap_variables
 from hsm_keys.kalshi.errors import ClockError, ForbiddenError, UnauthorizedError
 from hsm_keys.lifecycle.rights import manages_keys, may_manage
+from hsm_keys.stores.condition import Usability
 from hsm_keys.stores.key_names import ENDING
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def find_manager(
         avoid: The name or API key id of the key to take after all others, since it is about to end.
 
     Returns:
-        The key; None if none of this environment is registered.
+        The key; None if none of this environment is registered, or the store is about to delete all that are.
 
     Raises:
         KeyProblemError: If none can do it.
@@ -75,11 +76,14 @@ def find_manager(
     if not candidates:
         return None
     try:
-        client, answer = _list_with_any(candidates, connect, _hint(environment))
+        asked = _list_with_any(candidates, connect, _hint(environment))
     except UnauthorizedError:
         if not ends(candidates[-1]):
             raise
         return Manager(candidates[-1])  # an earlier run may have ended it: the caller checks Kalshi's answer for it
+    if asked is None:
+        return None
+    client, answer = asked
     if not changes:
         return Manager(client, answer)
     rights = {listing.api_key_id: listing for listing in answer.api_keys}
@@ -98,8 +102,8 @@ def find_manager(
 
 def _list_with_any(
     candidates: Sequence[StoredKey], connect: Connect, hint: str
-) -> tuple[StoredKey, ListApiKeysResponse]:
-    """Return the first key that may list the account's keys, and what Kalshi lists."""
+) -> tuple[StoredKey, ListApiKeysResponse] | None:
+    """Return the first key that may list the account's keys, and what Kalshi lists; None if all are being deleted."""
     refusal: HsmKeysError | None = None
     for key in candidates:
         try:
@@ -108,7 +112,8 @@ def _list_with_any(
         except ClockError:
             raise
         except (UnauthorizedError, ForbiddenError, SigningError, KeyUnusableError) as error:
-            refusal = refusal or error
+            if not (isinstance(error, KeyUnusableError) and key.condition().usability is Usability.ENDING):
+                refusal = refusal or error
     if refusal is None:
-        raise KeyProblemError("there is no key to sign requests to Kalshi with", hint=hint)
+        return None
     raise refusal.amend(further_hint=hint)

@@ -37,7 +37,7 @@ from hsm_keys.lifecycle.made_by_kalshi import called
 from hsm_keys.lifecycle.targets import keys_named
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.abilities import ImportsKeys, RenamesKeys
-from hsm_keys.stores.key_names import ABORTING, ENDING, IMPORTING, SUCCESSOR
+from hsm_keys.stores.key_names import ABORTING, ENDING, IMPORTING, ROTATION, SUCCESSOR
 from hsm_keys.stores.ownership import check_ours, ours
 
 if TYPE_CHECKING:
@@ -212,11 +212,17 @@ class Revoker:
             # Nothing was deleted, in this run at least. After any other error it may be dead, and where Kalshi didn't
             # list it, an earlier run may have deleted it: then the mark is all that proves it.
             if key and begun and target.listing:
-                self._rename(key, key.name.removesuffix(ENDING))
+                self._unmarked(key)
             raise
         if key and begun and not destroy:
-            key = self._rename(key, key.name.removesuffix(ENDING))
+            key = self._unmarked(key)
         return key, left
+
+    def _unmarked(self, key: StoredKey) -> StoredKey:
+        """Give a key its name back, unless another key has it, or a rotation is about to give it to one."""
+        name = key.name.removesuffix(ENDING)
+        taken = {each.name for each in self._store.keys()} & {name, *(name + mark for mark in ROTATION)}
+        return key if taken else self._rename(key, name)
 
     def _rename(self, key: StoredKey, name: str) -> StoredKey:
         return RenamesKeys.of(self._store).rename(key, name)

@@ -164,32 +164,33 @@ class Rotator:
                 self._report(f"ended a successor of {name!r} that had not got its name yet")
                 prove_registration(self._account.connect, stage.current, id_of(stage.current))
                 return Rotation(stage.current, examine_custody(stage.current), None, "aborted")
-            if stage.finishing and not self._only_old_lives(stage):
+            if stage.finishing and not self._outlives(stage.retired, stage.successor or stage.current):
                 raise KeyProblemError(
                     f"`hsm-keys rotate {name} --finish` has begun to end the old key: there is nothing to go back to",
                     hint=f"run it again: hsm-keys rotate {name} --finish",
                 )
             old, new = self._ends_of(name, stage)
             prove_registration(self._account.connect, old, id_of(old))  # else nothing would be left that works
+            settle()  # somebody may have begun to end it: a deletion is carried out, or known, a moment later
+            prove_registration(self._account.connect, old, id_of(old))
             if stage.retired is not None:
-                settle()  # somebody may have begun to end it: a deletion is carried out, or known, a moment later
-                prove_registration(self._account.connect, old, id_of(old))
                 old, new = RenamesKeys.of(self._store).hand_over(name, taker=old, leaver=new, mark=ABORTING)
                 self._report(f"gave {name!r} back to API key {old.api_key_id}")
             self._ends.end_successor(self._condemned(name, new, ABORTING, keeps=old))
             RenamesKeys.of(self._store).keep_name(old)
             return Rotation(old, examine_custody(old), None, "aborted")
 
-    def _only_old_lives(self, stage: Stage) -> bool:
-        """Tell whether the newer API key has ended since the old key's end began.
+    def _outlives(self, condemned: StoredKey | None, other: StoredKey | None) -> bool:
+        """Tell whether the other key's API key has ended since this one's end began, and this one's lives.
 
-        An abort on another machine has ended it, right before the old key got its mark; or somebody did at Kalshi.
+        Another machine has ended it, right before this one got its mark; or somebody did at Kalshi.
         """
-        old, new = stage.retired, stage.successor or stage.current
-        if old is None or new is None or not can_sign(old) or not can_sign(new) or same(old, new):
+        if condemned is None or other is None or not can_sign(condemned) or not can_sign(other):
             return False
-        dead = standing_of(self._account.connect, new, id_of(new)) is Standing.UNKNOWN
-        return dead and accepts(self._account.connect, old, id_of(old))
+        if same(condemned, other) or condemned.api_key_id is None or other.api_key_id is None:
+            return False
+        dead = standing_of(self._account.connect, other, other.api_key_id) is Standing.UNKNOWN
+        return dead and accepts(self._account.connect, condemned, condemned.api_key_id)
 
     def _ends_of(self, name: str, stage: Stage) -> tuple[StoredKey, StoredKey]:
         """Return the old and the new key of a rotation under way."""
@@ -203,7 +204,7 @@ class Rotator:
         old = stage.retired or stage.current
         if old is None:  # Stage.read doesn't give this
             raise KeyNotFoundError(f"there is no key {name!r} to rotate")
-        if stage.aborting and not stage.finishing:
+        if stage.aborting and not stage.finishing and not self._outlives(stage.successor, old):
             raise KeyProblemError(
                 f"`hsm-keys rotate {name} --abort` has begun to end the successor; nothing was done",
                 hint=f"run it again: hsm-keys rotate {name} --abort",

@@ -71,8 +71,7 @@ class RotationRecovery:
             KeyBusyError: If another machine is working on it.
             KalshiError: If Kalshi refuses.
         """
-        for key in in_hand(self._store, name):
-            check_environment(key.name, key.environment, self._account.environment)
+        self._check_environments(name)
         self._tidy(name)
         stage = self._without_twin(name)
         if self._marked_late(stage):
@@ -81,6 +80,15 @@ class RotationRecovery:
             return stage
         self._give_back(name, stage.current)
         return Stage.read(self._store, name)
+
+    def _check_environments(self, name: str) -> None:
+        """Refuse keys of another environment, but for a pair that another machine made there and never registered."""
+        members = {key.name: key for key in in_hand(self._store, name)}
+        current, successor, retired = parts(members, name)
+        if current is not None and not current.registering and is_stray(current, successor, retired):
+            del members[name]
+        for key in members.values():
+            check_environment(key.name, key.environment, self._account.environment)
 
     def _tidy(self, name: str) -> None:
         """Mend the keys of a rotation, and end those that are of no use any more."""

@@ -294,6 +294,21 @@ CASES = [
         (("rotation-orphan", "prod+retired", "A", "rotate prod", False),),
     ),
     Case(
+        "an abort of which the successor alone lives, with the name given back",
+        (key("prod", "A", unknown=True), good("prod+aborting", "B")),
+        listed(("prod", "B")),
+        (
+            ("rotation-orphan", "prod+aborting", "B", "rotate prod", False),
+            ("gone", "prod", "A", "revoke prod --destroy", False),
+        ),
+    ),
+    Case(
+        "an abort of which the successor alone lives",
+        (key("prod+retired", "A", unknown=True), good("prod+aborting", "B")),
+        listed(("prod", "B")),
+        (("rotation-handover", "prod+aborting", "B", "rotate prod", False),),
+    ),
+    Case(
         "an old key that was marked for its end after an abort had given the name back",
         (good("prod+finishing", "A"),),
         KALSHI_HAS_A,

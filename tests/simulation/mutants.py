@@ -257,7 +257,7 @@ MUTANTS = (
     Mutant(
         "lifecycle.rotate",
         "Rotator._hand_over",
-        "if stage.aborting and not stage.finishing:",
+        "if stage.aborting and not stage.finishing and not self._outlives(stage.successor, old):",
         "if False:",
     ),
     Mutant(

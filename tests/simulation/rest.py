@@ -27,8 +27,6 @@ _UNKNOWN: Final = 7
 
 _ON_PURPOSE: Final = frozenset({"not-adopted", "same-name-at-kalshi", "two-environments"})
 _NOBODY_TO_ASK_WITH: Final = frozenset({"key_not_registered", "kalshi_unauthorized", "key"})
-_SIGNS_NO_MORE: Final = "kms_key_pending_deletion"
-"""The same, if no key of the store has an API key that lives."""
 
 
 class Rest:
@@ -103,7 +101,7 @@ class Rest:
         """Return what reconcile finds, without what is so on purpose."""
         ended = self._life.again(Step(0, "fix", environment=environment))
         if ended.told is None:
-            if ended.code in _NOBODY_TO_ASK_WITH or (ended.code == _SIGNS_NO_MORE and not self._can_ask(environment)):
+            if ended.code in _NOBODY_TO_ASK_WITH:
                 self._orphaned = True
                 return []
             raise Violated(f"reconcile ends with {ended.code}: {ended.message}")
@@ -119,11 +117,6 @@ class Rest:
             and not (finding.code == "refused" and self._life.judge.moved)
             and not (taken and not finding.code.startswith("rotation"))
         ]
-
-    def _can_ask(self, environment: str) -> bool:
-        """Tell whether the store has a private half of an API key that lives."""
-        publics = self._life.store.publics()
-        return any(key.public in publics for key in self._life.kalshis[environment].living())
 
     def _follow(self, findings: list[Finding], environment: str) -> None:
         """Do what reconcile says about the first thing that it found."""

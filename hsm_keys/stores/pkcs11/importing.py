@@ -124,13 +124,14 @@ class Pkcs11Imports(KeyImports):
             if not marks <= self._seen.get(name, marks):
                 raise taken_over(name, self._store.describe())
             remove_orphans(objects, label)
-            earlier = _halves(objects, label)
+            earlier = [obj for obj in _halves(objects, label) if read(obj, Attribute.ID) in marks]
             own = self._marks[name] = importing_id(pair.public_key(), environment)
             _import_pair(objects, label, own, pair)
             for obj in earlier:
                 with suppress(ckr.ObjectHandleInvalid):  # the run that it belongs to has ended it itself
                     obj.destroy()
-            if objects.private_keys(name):
+            others = _marks(objects, name) - {own}  # of runs that began after this one had looked
+            if others or objects.private_keys(name):
                 self.end(name)
                 raise taken_over(name, self._store.describe())
             return self._store.key(label)
