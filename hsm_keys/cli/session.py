@@ -365,10 +365,11 @@ def no_manager(connect: Connector, stores: Sequence[KeyStore]) -> KeyNotRegister
 
     message = (
         "there is no key to sign management calls with: neither a bootstrap key nor one in the store that is "
-        f"registered in the environment {connect.environment}"
+        f"registered in the environment {connect.environment} and isn't about to be deleted"
     )
     variables = bootstrap_variables(connect.environment).to_set
-    others = sorted({key.environment for store in stores for key in store.keys() if key.environment})
+    environments = {key.environment for store in stores for key in store.keys() if key.environment}
+    others = sorted(environments - {connect.environment})
     if others:
         return KeyNotRegisteredError(
             f"{message}; the store's keys belong to {' and '.join(others)}",

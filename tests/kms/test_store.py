@@ -22,6 +22,7 @@ from hsm_keys.errors import (
     UsageError,
 )
 from hsm_keys.inspecting.custody import prove_custody
+from hsm_keys.signing.environments import environment_name
 from hsm_keys.stores.awskms import open_kms
 from hsm_keys.stores.awskms.custody_facts import custody_facts_of
 from hsm_keys.stores.awskms.errors import (
@@ -34,6 +35,7 @@ from hsm_keys.stores.awskms.errors import (
 )
 from hsm_keys.stores.awskms.tags import KeyCreation
 from hsm_keys.stores.custody_verdicts import CustodyVerdict
+from tests.support.cli import failed_json
 from tests.support.ministack import OTHER_REGION, REGION, account
 from tests.support.verify import openssl_verifies
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from hsm_keys.sandbox import SandboxServer
     from hsm_keys.stores.awskms.store import AwsKmsStore
 
 pytestmark = [pytest.mark.kms, pytest.mark.usefixtures("account")]
@@ -414,3 +417,18 @@ def test_without_botocore_the_error_names_the_extra() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "pip install 'hsm-keys[kms]'\n"
+
+
+def test_keys_that_kms_is_about_to_delete_ask_kalshi_nothing(
+    store: AwsKmsStore, by_hand: Any, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no other key left, commands say that, and not that the key can't sign."""
+    environment = environment_name(sandbox.base_url)
+    store.bind(store.generate("prod", KeyType.ED25519), "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d", environment)
+    by_hand.schedule_key_deletion(KeyId="alias/hsm-keys/prod", PendingWindowInDays=7)
+    for name in ("KALSHI_KEY_ID", "KALSHI_PRIVATE_KEY", "KALSHI_PRIVATE_KEY_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    error = failed_json(5, "reconcile", "--store", store.uri, "--base-url", sandbox.base_url)
+    assert error["code"] == "key_not_registered"
+    assert "isn't about to be deleted" in error["message"]
+    assert "KALSHI_KEY_ID" in error["hint"]
