@@ -170,6 +170,21 @@ def test_a_key_that_comes_while_a_rotation_hands_the_name_over_gives_way(store: 
     assert store.key("ci+ending").api_key_id == API_KEY_ID
 
 
+@pytest.mark.parametrize("earlier", [True, False])
+def test_whoever_gives_way_leaves_a_mark_where_one_was(
+    store: KeyStore, monkeypatch: pytest.MonkeyPatch, earlier: bool
+) -> None:
+    """The earlier one may tell of an API key whose private half got lost."""
+    imports = _prepared(store)
+    imports.put("ci", pair(KeyType.ED25519), API_KEY_ID, "prod")
+    if not earlier:
+        imports.end("ci")
+    monkeypatch.setattr(importing, "_check_free", lambda *_: None)  # the key came a moment later
+    with pytest.raises(KeyBusyError, match="this run stopped"):
+        ImportsKeys.of(store).imports().prepare("ci", KeyType.ED25519, "prod")
+    assert (ImportsKeys.of(store).imports().pending("ci") is not None) == earlier
+
+
 def test_a_key_that_came_after_its_public_half_was_removed_goes_with_the_next_command(store: KeyStore) -> None:
     """Its run was killed before it saw that another one had taken the import over, and deleted its API key."""
     ImportsKeys.of(store).imports().put("ci", pair(KeyType.ED25519), API_KEY_ID, "prod")

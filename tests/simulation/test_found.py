@@ -862,6 +862,16 @@ FOUND = {
         (),
         (Step(0, "generate", faults=(*turn(5), *before(6))), Step(1, "generate", faults=before(8))),
     ),
+    "generate gave way, and removed the mark of an earlier one whose API key got lost": Script(
+        _NAME,
+        "token",
+        (),
+        (
+            Step(0, "generate", faults=(*turn(5), *before(8)), pause_s=0.0),
+            Step(1, "generate", faults=before(8)),
+            Step(1, "generate", faults=turn(2)),
+        ),
+    ),
     "revoke removed the mark of another machine's generate, whose API key got lost": Script(
         _NAME,
         "token",

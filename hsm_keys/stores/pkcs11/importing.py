@@ -132,7 +132,8 @@ class Pkcs11Imports(KeyImports):
                     obj.destroy()
             others = _marks(objects, name) - {own}  # of runs that began after this one had looked
             if others or objects.private_keys(name):
-                self.end(name)
+                if others or not earlier:  # else this mark may be all that tells of an API key that got lost
+                    self.end(name)
                 raise taken_over(name, self._store.describe())
             return self._store.key(label)
 
