@@ -111,7 +111,7 @@ def test_an_answer_is_not_waited_for_longer_than_the_timeout(method: str, times:
         handler.close_connection = True
         over.wait(30)
 
-    with Stub(silent) as stub, KalshiClient(signer_of(), base_url=stub.base_url, timeout=0.1) as client:
+    with Stub(silent) as stub, KalshiClient(signer_of(), base_url=stub.base_url, timeout=0.5) as client:
         with pytest.raises(NetworkError, match="ReadTimeout") as caught:
             client.request(method, "/x")
         over.set()
