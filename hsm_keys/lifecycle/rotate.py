@@ -162,6 +162,7 @@ class Rotator:
             stage = self._recovery.stage(name)
             if stage.current is not None and not stage.under_way and self._store.clear(name + SUCCESSOR):
                 self._report(f"ended a successor of {name!r} that had not got its name yet")
+                settle()  # somebody may have begun to end the key: a deletion is carried out, or known, a moment later
                 prove_registration(self._account.connect, stage.current, id_of(stage.current))
                 return Rotation(stage.current, examine_custody(stage.current), None, "aborted")
             if stage.finishing and not self._outlives(stage.retired, stage.successor or stage.current):

@@ -114,7 +114,7 @@ class Rest:
             for finding in ended.told.findings
             if not (finding.code == "elsewhere" and finding.api_key_id in accepted)
             and finding.code not in _ON_PURPOSE
-            and not (finding.code == "refused" and self._life.judge.moved)
+            and not (finding.code in {"refused", "cannot-sign"} and self._life.judge.moved)
             and not (taken and not finding.code.startswith("rotation"))
         ]
 
@@ -161,6 +161,8 @@ class Rest:
             # What no entry names: nothing signs with it. It came late, after the store had come back with what it held
             # before; or it is imported, and its API key is shown.
             litter = [each for each in litter if not each.endswith("without a record")]
+        if judge.moved:  # what had been deleted when the store came back, though not yet all of it
+            litter = [each for each in litter if not each.endswith(("without a key", "without a public object"))]
         if litter:
             raise Violated(f"left behind: {'; '.join(litter)}")
         if judge.moved:

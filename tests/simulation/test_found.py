@@ -804,6 +804,14 @@ FOUND = {
         Step(0, "abort", pause_s=0.0),
         lag_s=1.5,
     ),
+    "abort said that it was done right after a revoke without an answer, where the successor had no name yet": life(
+        "vault",
+        ("enroll",),
+        Step(0, "rotate", faults=after(2), pause_s=0.0),
+        Step(0, "revoke", faults=(Fault(Kind.LOSE_ANSWER, 1),), pause_s=5.0),
+        Step(0, "abort", pause_s=0.0),
+        lag_s=0.4,
+    ),
     "an abort had begun to end the successor, and then only that lived": Script(
         _NAME,
         "token",

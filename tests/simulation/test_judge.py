@@ -27,6 +27,17 @@ def _fault(kind: Kind, at: int, *, changes: bool = True) -> tuple[Fault, ...]:
 
 
 PASSES = {
+    "a store comes back without a key that its entry names": Script(
+        Name(1),
+        "vault",
+        (),
+        (
+            Step(0, "enroll", faults=(Fault(Kind.LATE, 6, seconds=1.5),), pause_s=0.0),
+            Step(1, "adopt", pause_s=0.0),
+        ),
+        machines=1,
+        yesterday=0,
+    ),
     "no key is left that could ask about one that another key had deleted": Script(
         Name(1),
         "token",
