@@ -28,11 +28,10 @@ from hsm_keys.errors import (
 )
 from hsm_keys.inspecting.custody import examine_custody, prove_imported
 from hsm_keys.inspecting.proof_of_possession import find_registration, prove_registration, signs
-from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.lifecycle.ending import outwait, settle
 from hsm_keys.lifecycle.enroll import Enrollment
 from hsm_keys.lifecycle.locking import exclusive
-from hsm_keys.lifecycle.made_by_kalshi import KALSHI, GeneratedPair, KalshiGenerator, called
+from hsm_keys.lifecycle.made_by_kalshi import KALSHI, GeneratedPair, KalshiGenerator, namesakes
 from hsm_keys.lifecycle.registering import bind
 from hsm_keys.lifecycle.targets import check_no_end_begun, check_no_rotation_begun
 from hsm_keys.signing.environments import check_environment
@@ -113,7 +112,7 @@ class Generator:
 
     def _namesakes(self, listed: Sequence[ApiKey]) -> list[ApiKey]:
         """Return the API keys of the name that no key of the store is bound to."""
-        return unclaimed(called(self._name, listed), (key.api_key_id for key in self._store.keys()))
+        return namesakes(self._name, listed, self._store)
 
     def _lost(self, namesakes: Sequence[ApiKey]) -> list[ApiKey]:
         """Return those API keys that no key of the store signs for: the others are in use, by their owners' word.

@@ -16,6 +16,7 @@ from hsm_keys.errors import (
     OutcomeUnknownError,
     UsageError,
 )
+from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.kalshi.api_keys import new_key_fields
 from hsm_keys.lifecycle.ending import end_unused
 from hsm_keys.lifecycle.rights import MOVES_MONEY, check_asked, check_manages
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from hsm_keys.kalshi.models import ApiKey
     from hsm_keys.lifecycle.registering import ApiKeyRequest
     from hsm_keys.signing.algorithms import PrivateKey
+    from hsm_keys.stores.base import KeyStore
 
-__all__ = ["KALSHI", "GeneratedPair", "KalshiGenerator", "called"]
+__all__ = ["KALSHI", "GeneratedPair", "KalshiGenerator", "called", "namesakes"]
 
 KALSHI: Final = "Kalshi"
 
@@ -55,6 +57,11 @@ class GeneratedPair:
 def called(name: str, listed: Sequence[ApiKey]) -> list[ApiKey]:
     """Return the API keys of that name; Kalshi doesn't say that names are unique."""
     return [api_key for api_key in listed if api_key.name == name]
+
+
+def namesakes(name: str, listed: Sequence[ApiKey], store: KeyStore) -> list[ApiKey]:
+    """Return the API keys of that name that no key of the store is bound to."""
+    return unclaimed(called(name, listed), (key.api_key_id for key in store.keys()))
 
 
 class KalshiGenerator:

@@ -33,11 +33,11 @@ from hsm_keys.lifecycle.late_registration import (
     find_last_registration,
 )
 from hsm_keys.lifecycle.locking import exclusive
-from hsm_keys.lifecycle.made_by_kalshi import called
+from hsm_keys.lifecycle.made_by_kalshi import namesakes
 from hsm_keys.lifecycle.targets import keys_named
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.abilities import ImportsKeys, RenamesKeys
-from hsm_keys.stores.key_names import ABORTING, ENDING, IMPORTING, ROTATION, SUCCESSOR
+from hsm_keys.stores.key_names import ABORTING, ENDING, IMPORTING, SUCCESSOR, rotation_names
 from hsm_keys.stores.ownership import check_ours, ours
 
 if TYPE_CHECKING:
@@ -188,8 +188,8 @@ class Revoker:
         Both may have been killed before the first run gave way.
         """
         outwait(f"a `generate` of {key.name!r}", "its mark is removed", self._report)
-        others = unclaimed(self._account.list_now(), (kept.api_key_id for kept in self._store.keys()))
-        lost = ", ".join(other.api_key_id for other in called(key.name, others))
+        others = namesakes(key.name, self._account.list_now(), self._store)
+        lost = ", ".join(other.api_key_id for other in others)
         if lost:
             self._report(
                 f"note: another `generate` of {key.name!r} was interrupted, and the private half of its API key got "
@@ -221,7 +221,7 @@ class Revoker:
     def _unmarked(self, key: StoredKey) -> StoredKey:
         """Give a key its name back, unless another key has it, or a rotation is about to give it to one."""
         name = key.name.removesuffix(ENDING)
-        taken = {each.name for each in self._store.keys()} & {name, *(name + mark for mark in ROTATION)}
+        taken = {each.name for each in self._store.keys()} & set(rotation_names(name))
         return key if taken else self._rename(key, name)
 
     def _rename(self, key: StoredKey, name: str) -> StoredKey:

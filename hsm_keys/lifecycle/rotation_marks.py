@@ -26,7 +26,7 @@ from hsm_keys.errors import (
 )
 from hsm_keys.inspecting.proof_of_possession import can_sign, is_going
 from hsm_keys.stores.abilities import RenamesKeys
-from hsm_keys.stores.key_names import ABORTING, FINISHING, RETIRED, ROTATION, SUCCESSOR
+from hsm_keys.stores.key_names import ABORTING, FINISHING, RETIRED, SUCCESSOR, rotation_names
 from hsm_keys.stores.ownership import check_ours, why_not_ours
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def in_hand(store: KeyStore, name: str) -> list[StoredKey]:
     Raises:
         ForeignKeyError: If one of them isn't ours.
     """
-    keys = [key for key in store.keys() if key.name in {name + mark for mark in ("", *ROTATION)}]
+    keys = [key for key in store.keys() if key.name in rotation_names(name)]
     for key in keys:
         if key.name == name and len(keys) == 1:
             check_ours(key, store.describe())

@@ -21,7 +21,7 @@ from hsm_keys.lifecycle.rotation_marks import (
 )
 from hsm_keys.signing.environments import check_environment
 from hsm_keys.stores.abilities import RenamesKeys
-from hsm_keys.stores.key_names import ABORTING, ENDING, FINISHING, ROTATION
+from hsm_keys.stores.key_names import ABORTING, ENDING, FINISHING, rotation_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,8 +92,8 @@ class RotationRecovery:
 
     def _tidy(self, name: str) -> None:
         """Mend the keys of a rotation, and end those that are of no use any more."""
-        for mark in ("", *ROTATION):
-            self._store.mend(name + mark)
+        for label in rotation_names(name):
+            self._store.mend(label)
         finish_renames(self._store, name)
         self._end_forsaken(name)
         keys = {key.name: key for key in self._store.keys()}

@@ -20,6 +20,7 @@ __all__ = [
     "check_label",
     "check_new_name",
     "is_marked",
+    "rotation_names",
 ]
 
 IMPORTING: Final = "+importing"
@@ -48,6 +49,11 @@ MARKS: Final = "next|retired|finishing|aborting|importing|ending|kept-[A-Za-z0-9
 """A regular expression for what may follow NAME and a ``+``: a workflow uses or has used the key."""
 
 _MARK = re.compile(MARKS)
+
+
+def rotation_names(name: str) -> list[str]:
+    """Return the names that keys have while a name is rotated: the name itself, then those with a mark."""
+    return [name, *(name + mark for mark in ROTATION)]
 
 
 def check_new_name(name: str) -> str:

@@ -149,7 +149,7 @@ MUTANTS = (
     Mutant(
         "lifecycle.rotation_recovery",
         "RotationRecovery._tidy",
-        "self._store.mend(name + mark)",
+        "self._store.mend(label)",
         "",
     ),
     Mutant(

@@ -28,7 +28,7 @@ from hsm_keys.stores.awskms.tags import (
     alias_of,
 )
 from hsm_keys.stores.awskms.uri import check_region
-from hsm_keys.stores.key_names import ENDING, ROTATION
+from hsm_keys.stores.key_names import ENDING, ROTATION, rotation_names
 from hsm_keys.values import describe
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Scope:
     @property
     def labels(self) -> list[str]:
         """The names that the key and its successor have in the course of a rotation; none stands for every key."""
-        return [self.name + mark for mark in ("", *ROTATION, ENDING)] if self.name else []
+        return [*rotation_names(self.name), self.name + ENDING] if self.name else []
 
     def aliases(self, labels: list[str]) -> list[str]:
         """Return the aliases of these names, or the pattern of all aliases where there are none."""
