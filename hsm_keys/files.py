@@ -78,9 +78,9 @@ def check_place_for(path: Path, option: str) -> None:
     """
     _check_no_secret(path, option)
     place = Path(os.path.realpath(path))
-    if place.is_dir():
+    if os.path.isdir(place):
         raise UsageError(f"{shown_path(path)} is a folder", hint=f"give the path of a file: {option}")
-    if not os.path.isdir(place.parent):  # noqa: PTH112 - pathlib raises where it may not look
+    if not os.path.isdir(place.parent):
         raise UsageError(
             f"there is no folder for {shown_path(path)}; nothing was done",
             hint=f"make it first, or choose another path: {option}",
@@ -101,7 +101,7 @@ def check_folder_to_be(path: Path, option: str) -> None:
     _check_no_secret(path, option)
     place = Path(os.path.realpath(path))
     there = next(folder for folder in (place, *place.parents) if os.path.lexists(folder))
-    if not os.path.isdir(there):  # noqa: PTH112 - pathlib raises where it may not look
+    if not os.path.isdir(there):
         raise UsageError(
             f"{shown_path(path)} can't be a folder: {shown_path(there)} isn't one", hint=f"choose another: {option}"
         )
@@ -176,7 +176,7 @@ def temporary_folder() -> Path:
     Unlike tempfile's, nothing is written to find it: a kill switch is found on a full disk, too, and in less time.
     """
     named = os.environ.get("TMPDIR", "")
-    return Path(named if Path(named).is_absolute() and Path(named).is_dir() else _TMP)
+    return Path(named if Path(named).is_absolute() and os.path.isdir(named) else _TMP)
 
 
 def runtime_folder() -> Path:

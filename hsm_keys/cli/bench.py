@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -87,7 +88,7 @@ def bench(
 
 def _check_free(path: Path) -> None:
     check_place_for(path, "--html")
-    if path.exists():
+    if os.path.exists(path):
         raise UsageError(f"{shown_path(path)} is there already", hint="choose another path, or remove it")
 
 

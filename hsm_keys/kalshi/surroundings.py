@@ -59,7 +59,7 @@ def _check(file: str | None, folder: str | None) -> None:
                 f"{_FILE} names {shown_path(file)}, which can't be read: {why}",
                 hint=f"mend {_FILE}, or leave it out: then the system's authorities are trusted",
             )
-    elif folder and not os.path.isdir(folder):  # noqa: PTH112 - pathlib refuses some texts, and this tells
+    elif folder and not os.path.isdir(folder):
         raise UsageError(
             f"{_FOLDER} names {shown_path(folder)}, and there is no such folder",
             hint=f"mend {_FOLDER}, or leave it out",

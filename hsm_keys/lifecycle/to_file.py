@@ -96,7 +96,7 @@ def generate_to_file(path: str, kalshi: KalshiGenerator) -> Enrollment:
     """
     name, target = check_new_name(kalshi.name), Path(path).absolute()
     part = _part_of(target, kalshi.account.environment)
-    interrupted = part.exists()
+    interrupted = os.path.exists(part)
     if os.path.lexists(target) and not interrupted:
         raise UsageError(f"{target} exists already; nothing was done", hint="name a file that doesn't exist yet")
     kalshi.report(

@@ -194,5 +194,15 @@ def where_copies_lie(places: Sequence[str], copies: Sequence[Path]) -> list[str]
         places: Where it was read from, in words.
         copies: Further paths that a person named.
     """
-    named = [f"{shown_path(path)} ({'still there' if path.exists() else 'not there'})" for path in copies]
+    named = [f"{shown_path(path)} ({_presence(path)})" for path in copies]
     return [*places, *named, _ELSEWHERE]
+
+
+def _presence(path: Path) -> str:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return "not there"
+    except (OSError, ValueError):  # in a folder that this user can't enter, say
+        return "it can't be looked at"
+    return "still there"

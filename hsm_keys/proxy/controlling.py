@@ -148,7 +148,7 @@ def _answers(sockets: Sequence[Path], method: str, target: str) -> list[ControlA
 
 def _sockets_of(path: Path) -> list[Path]:
     """Return the control socket that is meant by a socket of a proxy: itself, one beside it, or one that says so."""
-    if (control := beside(path)).exists():
+    if os.path.exists(control := beside(path)):
         return [control]
     where = f"the socket {path.resolve()}"
     known = _answers(search(None).sockets, "GET", "/identity")

@@ -84,7 +84,7 @@ def search(name: str | None) -> Search:
         result.sockets += (one for one in entries if one.name == f"{name}{_CONTROL}" or _is_any(one, name))
     links = [control_link(name)] if name is not None else sorted(states_folder().glob(f"*/{_LINK}"))
     result.folders.append(states_folder())
-    result.sockets += (link for link in links if link.is_symlink())
+    result.sockets += (link for link in links if os.path.islink(link))
     result.sockets = list({os.path.realpath(path): path.resolve() for path in result.sockets}.values())
     return result
 

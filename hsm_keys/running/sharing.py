@@ -129,7 +129,7 @@ class Share:
         self.token, self.listener, self.process = os.urandom(_TOKEN_BYTES).hex(), None, 0
         while not try_lock(self._lock):
             _wait_for(self._lock, fcntl.LOCK_SH, self.name)
-            if (self.folder / _TERMS).exists():
+            if os.path.exists(self.folder / _TERMS):
                 return self._join_run()
             fcntl.flock(self._lock, fcntl.LOCK_UN)  # that proxy was just ending: it isn't there any more
         if not self._join_another():

@@ -180,7 +180,7 @@ def _called(path: str, by: str) -> str:
     """
     folder = Path(path).parent
     try:
-        is_path = os.path.lexists(path) or (folder not in {Path(), Path("/")} and folder.is_dir())
+        is_path = os.path.lexists(path) or (folder not in {Path(), Path("/")} and os.path.isdir(folder))
     except ValueError:
         is_path = False
     return f"the PIN file {shown_path(path)} ({by})" if is_path else f"the PIN file ({by}), {describe(path)},"

@@ -61,7 +61,7 @@ def test_a_closed_stream_is_no_error(store: str, closed: str) -> None:
     assert shell(f"hsm-keys show nope {closed}", store).returncode == 5
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")  # noqa: PTH110
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
 def test_output_that_finds_no_room_is_an_error(store: str) -> None:
     done = shell("hsm-keys list >/dev/full", store)
     assert done.returncode == 1
@@ -69,7 +69,7 @@ def test_output_that_finds_no_room_is_an_error(store: str) -> None:
     assert "Exception ignored" not in done.stderr
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")  # noqa: PTH110
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
 @pytest.mark.parametrize(
     ("command", "code"),
     [(f"sign GET /portfolio/balance --name prod --api-key-id {uuid.UUID(int=7)}", 0), ("show nope", 5)],

@@ -132,7 +132,7 @@ def test_a_worker_that_lives_on_does_not_keep_it_alive(stocked: TestToken) -> No
         owner.kill()
         assert wait_for_end(signer)
         os.close(signer)
-        assert not os.path.exists(folder)  # noqa: PTH110 - a word from a pipe
+        assert not os.path.exists(folder)
         owner.stdin.close()
 
 

@@ -46,11 +46,14 @@ def test_a_bot_moves_from_its_pem_to_the_token(sandbox: SandboxServer, tmp_path:
     assert done.stdout == "200\n", done.stderr
     copy = tmp_path / "old.pem"
     copy.write_text("kept")
-    ended = run_json(*FINISH, "--copy", str(copy), "--copy", str(tmp_path / "gone.pem"))
+    ended = run_json(
+        *FINISH, "--copy", str(copy), "--copy", str(tmp_path / "gone.pem"), "--copy", f"{tmp_path}/{'x' * 300}"
+    )
     assert ended["ended"] == sandbox.bootstrap_key_id
     assert set(_listed(sandbox)) == {made["api_key_id"]}
     assert ended["copies"][0].startswith("the variable KALSHI_PRIVATE_KEY")
     assert ended["copies"][1:3] == [f"{copy} (still there)", f"{tmp_path}/gone.pem (not there)"]
+    assert ended["copies"][3].endswith("(it can't be looked at)"), "no file has a name as long"
     assert copy.read_text() == "kept", "nothing is deleted but the API key"
 
 

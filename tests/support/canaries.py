@@ -14,7 +14,7 @@ import click
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from hsm_keys.cli import main, program
 from hsm_keys.logs import LOG
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PIN = "pin-canary-4711"
 PEM = generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+_RSA = load_pem_private_key(PEM.encode(), None).private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 PEM_LINE = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
@@ -36,6 +37,12 @@ def _base64(*, slashes: bool) -> str:
             return text
 
 
+def _long_name(der: bytes) -> str:
+    """Return a private key in base64 as one path, whose first name is longer than a file's may be."""
+    text = base64.b64encode(der).decode()
+    return f"{text[:300].replace('/', '+')}/{text[300:]}"
+
+
 CANARIES = {
     "a PIN": PIN,
     "a PIN of digits": "47110815",
@@ -43,6 +50,7 @@ CANARIES = {
     "a private key on one line": PEM_LINE.strip().replace("\n", "\\n"),
     "the base64 of a private key": _base64(slashes=False),
     "base64 that looks like a path": _base64(slashes=True),
+    "base64 that is a path with a name that is too long": _long_name(_RSA),
     "a URI with a PIN": f"pkcs11:token=nowhere?pin-value={PIN}",
 }
 

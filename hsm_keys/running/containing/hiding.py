@@ -57,7 +57,7 @@ def hidden_paths(environment: Mapping[str, str], further: Iterable[str | os.Path
     of_stores = [path for backend in backends() for path in backend.access_paths(environment, home)]
     own = [*named, *(home / name for name in _OF_A_HOME), *map(Path, _OF_THE_SYSTEM), *map(Path, further)]
     every = dict.fromkeys(path.absolute() for path in own + of_stores)
-    return [path for path in every if path.exists() and path.parts[1] not in {"dev", "proc"}]
+    return [path for path in every if os.path.exists(path) and path.parts[1] not in {"dev", "proc"}]
 
 
 def bundles(program: str, environment: Mapping[str, str]) -> list[Path]:
@@ -66,7 +66,7 @@ def bundles(program: str, environment: Mapping[str, str]) -> list[Path]:
     if environment.get("VIRTUAL_ENV"):
         prefixes.add(Path(environment["VIRTUAL_ENV"]))
     certifis = [path for prefix in prefixes for path in prefix.glob("lib/python3*/site-packages/certifi/cacert.pem")]
-    return [path for path in (*map(Path, _BUNDLES), *certifis) if path.is_file()]
+    return [path for path in (*map(Path, _BUNDLES), *certifis) if os.path.isfile(path)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def show(view: View) -> None:
         OSError: If a folder can't be made.
     """
     opened = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in [*view.shown, *view.replaced.values()]}
-    devices = {name: os.open(f"/dev/{name}", os.O_PATH) for name in _DEVICES if Path("/dev", name).exists()}
+    devices = {name: os.open(f"/dev/{name}", os.O_PATH) for name in _DEVICES if os.path.exists(Path("/dev", name))}
     nothing = devices["null"]
     here = _current_folder()
     _show_kernel(nothing)
@@ -103,7 +103,7 @@ def show(view: View) -> None:
         if path in view.shown:
             _place(descriptor, path)
     for path, instead in view.replaced.items():
-        if path.exists():
+        if os.path.exists(path):
             bind(f"/proc/self/fd/{opened[instead]}", str(path))
     for descriptor in (*opened.values(), *devices.values()):
         os.close(descriptor)
@@ -126,9 +126,9 @@ def _show_kernel(nothing: int) -> None:
     Root could do that from a namespace, too: to have the kernel run a program outside, write to core_pattern (core(5)).
     """
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
-    entries = [path for path in Path("/proc").iterdir() if not path.name.isdigit() and not path.is_symlink()]
+    entries = [path for path in Path("/proc").iterdir() if not path.name.isdigit() and not os.path.islink(path)]
     for path in [*entries, Path("/sys")]:
-        if (path.is_dir() or path.stat().st_mode & _WRITABLE) and not make_read_only(str(path)):
+        if (os.path.isdir(path) or path.stat().st_mode & _WRITABLE) and not make_read_only(str(path)):
             _hide(path, nothing)
 
 
@@ -148,17 +148,17 @@ def _show_devices(devices: Mapping[str, int]) -> None:
 
 def _hide(path: Path, nothing: int) -> None:
     """Put nothing in the place of a folder or a file; it may have gone with a folder that is hidden already."""
-    if path.is_dir():
+    if os.path.isdir(path):
         hide_folder(str(path))
-    elif path.exists():
+    elif os.path.exists(path):
         bind(f"/proc/self/fd/{nothing}", str(path))
 
 
 def _place(descriptor: int, path: Path) -> None:
     """Show an open file or folder at a path, which is made where it isn't there."""
     opened = f"/proc/self/fd/{descriptor}"
-    if not path.exists():
-        if Path(opened).is_dir():
+    if not os.path.exists(path):
+        if os.path.isdir(opened):
             path.mkdir(parents=True)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)

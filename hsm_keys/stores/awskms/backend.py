@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -103,7 +104,7 @@ class _AwsKms(PrintsPolicies):
         """Return the account whose credentials and Region the environment names, where boto3 is installed."""
         del options, report
         region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION")
-        has_credentials = any(env.get(name) for name in _AWS_CREDENTIALS) or (Path.home() / _AWS_FILE).exists()
+        has_credentials = any(env.get(name) for name in _AWS_CREDENTIALS) or os.path.exists(Path.home() / _AWS_FILE)
         if not region or not has_credentials or find_spec("boto3") is None:
             return []
         return [Candidate(f"{self.scheme}:///?region={region}", f"{self.title} in {region}")]

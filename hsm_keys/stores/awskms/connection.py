@@ -165,7 +165,7 @@ class KmsConnection:
 def _check_authorities() -> None:
     for variable in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):  # botocore reads the second where the first is not set
         path = os.environ.get(variable)
-        if path and not os.path.exists(path):  # noqa: PTH110 - pathlib refuses some texts, and this tells
+        if path and not os.path.exists(path):
             raise UsageError(
                 f"{variable} names {shown_path(path)}, and there is no such file",
                 hint=f"the file has the authorities to trust for KMS: correct {variable}, or leave it out",

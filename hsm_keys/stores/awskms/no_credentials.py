@@ -95,4 +95,4 @@ def _named_files(failed: str) -> AwsCredentialsError | None:
 def _is_readable(path: str) -> bool:
     """Tell whether botocore finds a file there, which puts in ``~`` and variables."""
     place = os.path.expandvars(os.path.expanduser(path))  # noqa: PTH111 - pathlib refuses some texts
-    return os.path.isfile(place) and os.access(place, os.R_OK)  # noqa: PTH113 - likewise
+    return os.path.isfile(place) and os.access(place, os.R_OK)

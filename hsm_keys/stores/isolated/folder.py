@@ -41,7 +41,7 @@ class PrivateFolder:
         for base in bases:
             if (
                 base
-                and Path(base).is_dir()
+                and os.path.isdir(base)
                 and len(os.fsencode(base)) + len("/hsm-keys-12345678/" + _SOCKET) <= _LONGEST
             ):
                 with suppress(OSError):

@@ -260,7 +260,7 @@ class SignerProcess:
             self._ended = True
             self._pin = None
             self._end_process()
-            if self._folder.path.exists():
+            if os.path.exists(self._folder.path):
                 with self._folder.locked(patience=_END_S) as held:
                     if held and not self._is_served():
                         self._folder.remove()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -46,7 +47,7 @@ def modules_here(named: str | None) -> list[str]:
     """
     if named:
         return [find_module(named)]
-    vendors = [pattern for pattern in _VENDORS if "tpm2" not in pattern or Path(_TPM).exists()]
+    vendors = [pattern for pattern in _VENDORS if "tpm2" not in pattern or os.path.exists(_TPM)]
     modules = [str(path) for pattern in vendors for path in sorted(Path("/").glob(pattern))]
     with suppress(StoreNotFoundError):
         modules.append(find_module(None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -37,7 +38,7 @@ def check_token(uri: str, *, pin_file: str | None, env: Mapping[str, str]) -> li
         checks.append(Check("token", "warning", "it is write-protected: no key can be made", "remove the protection"))
     checks.append(_mechanisms(state))
     source = pin_file or env.get("HSM_KEYS_PIN_FILE")
-    if source and Path(source).is_file() and Path(source).stat().st_mode & _OTHERS:
+    if source and os.path.isfile(source) and Path(source).stat().st_mode & _OTHERS:
         checks.append(Check("pin-file", "warning", f"others can read {source}", f"chmod 600 {source}"))
     return checks
 

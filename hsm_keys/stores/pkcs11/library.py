@@ -8,6 +8,7 @@ threads crash the process. So the module is initialised here with ``CKF_OS_LOCKI
 from __future__ import annotations
 
 import ctypes
+import os
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -55,13 +56,13 @@ def find_module(path: str | None) -> str:
         StoreNotFoundError: If there is no such file.
     """
     if path is None:
-        path = next((usual for usual in _USUAL_MODULES if Path(usual).is_file()), None)
+        path = next((usual for usual in _USUAL_MODULES if os.path.isfile(usual)), None)
         if path is None:
             raise StoreNotFoundError(
                 "no PKCS#11 module was named, and SoftHSM is in none of its usual places",
                 hint="give --module PATH, set HSM_KEYS_MODULE, or add module-path to the URI",
             )
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise StoreNotFoundError(
             f"there is no PKCS#11 module at {shown_path(path)}",
             hint="give the path of the vendor's shared object, such as /usr/lib/softhsm/libsofthsm2.so",

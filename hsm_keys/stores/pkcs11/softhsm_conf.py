@@ -80,9 +80,12 @@ def tokens_folder(env: Mapping[str, str] = os.environ) -> Path | None:
 
 def _is_there(path: Path) -> bool:
     try:
-        return path.exists()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     except OSError:  # in a folder that this user can't enter
         return True
+    return True
 
 
 def folder_in(conf: Path) -> Path | None:

@@ -8,6 +8,7 @@ kept nowhere, because whoever has it could set a new user PIN.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,7 +154,7 @@ def _pin_in(file: Path) -> Secret:
 
 def _free_name(path: Path) -> Path:
     """Return a name that no file has: another token's PIN may be kept under the first one."""
-    return path if not path.exists() else path.with_name(f"{path.name}-{secrets.token_hex(2)}")
+    return path if not os.path.exists(path) else path.with_name(f"{path.name}-{secrets.token_hex(2)}")
 
 
 @hides_its_arguments
