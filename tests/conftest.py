@@ -21,6 +21,7 @@ from tests.support import kills, sdks
 from tests.support import shim as shim_support
 from tests.support import softhsm as softhsm_support
 from tests.support.fork_server import SETTLE_S
+from tests.support.ports import free_port
 from tests.support.shim import Shim
 from tests.support.softhsm import SoftHsm, TestToken
 
@@ -226,7 +227,7 @@ def store(token: TestToken) -> Iterator[KeyStore]:
 @pytest.fixture
 def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[SandboxServer]:
     """A strict stand-in for Kalshi, with the environment of someone who has its bootstrap key."""
-    with SandboxServer(tier="premier", key_type="ed25519") as server:
+    with SandboxServer(tier="premier", key_type="ed25519", port=free_port(), ws_port=free_port()) as server:
         monkeypatch.setenv("KALSHI_API_BASE_URL", server.base_url)
         monkeypatch.setenv("KALSHI_WS_URL", server.ws_url)
         monkeypatch.setenv("KALSHI_KEY_ID", server.bootstrap_key_id)

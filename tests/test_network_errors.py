@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from hsm_keys.network_errors import why_not_reached
-from tests.support.ministack import free_port
+from tests.support.ports import free_port
 
 
 def test_a_host_where_nobody_listens() -> None:

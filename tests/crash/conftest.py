@@ -8,6 +8,7 @@ import pytest
 
 from hsm_keys.sandbox import SandboxServer
 from tests.crash.worlds import KmsWorld, TokenWorld, VaultWorld
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def kalshi(monkeypatch: pytest.MonkeyPatch) -> Iterator[SandboxServer]:
     """A sandbox whose bootstrap key is quick to sign with."""
-    with SandboxServer(tier="premier", key_type="ed25519") as server:
+    with SandboxServer(tier="premier", key_type="ed25519", port=free_port(), ws_port=free_port()) as server:
         monkeypatch.setenv("KALSHI_API_BASE_URL", server.base_url)
         monkeypatch.setenv("KALSHI_KEY_ID", server.bootstrap_key_id)
         monkeypatch.setenv("KALSHI_PRIVATE_KEY", server.bootstrap_pem)

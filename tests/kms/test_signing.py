@@ -33,6 +33,7 @@ from hsm_keys.stores.awskms.errors import (
 )
 from tests.support import ministack
 from tests.support.kms_faults import Body, Changed, Cut, Fault, FaultyKms, Hang, Refuse, Reset, Slow, arn_in, rsa_key
+from tests.support.ports import free_port
 from tests.support.verify import openssl_verifies
 
 if TYPE_CHECKING:
@@ -302,7 +303,7 @@ def test_awss_own_retry_settings_do_not_multiply_ours(kms: FaultyKms, monkeypatc
 
 
 def test_an_endpoint_where_nobody_listens_is_a_network_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    ministack.credentials(monkeypatch, f"http://127.0.0.1:{ministack.free_port()}")
+    ministack.credentials(monkeypatch, f"http://127.0.0.1:{free_port()}")
     with (
         open_kms(URI) as store,
         pytest.raises(NetworkError, match=r"can't be reached \(connection refused\); GetPublicKey was not sent"),
@@ -344,7 +345,7 @@ def test_plain_http_is_for_loopback_alone(monkeypatch: pytest.MonkeyPatch, varia
 
 def test_no_proxy_reads_what_goes_to_loopback(kms: FaultyKms, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(variable, f"http://127.0.0.1:{ministack.free_port()}")
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{free_port()}")
     with open_kms(URI) as store:
         assert len(store.key("prod").sign(MESSAGE)) == 256
 

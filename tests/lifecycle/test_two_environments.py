@@ -28,6 +28,7 @@ from hsm_keys.sandbox import SandboxServer, parse_fault
 from hsm_keys.stores.key_names import RETIRED, SUCCESSOR
 from tests.support.kalshi_stub import standing_in
 from tests.support.ministack import REGION, account
+from tests.support.ports import free_port
 from tests.support.two_kalshis import Side
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[KeyStore]:
 @pytest.fixture
 def sides(store: KeyStore) -> Iterator[tuple[Side, Side]]:
     """The environments A and B, and one store for both."""
-    with SandboxServer(key_type="ed25519") as one, SandboxServer(key_type="ed25519") as other:
+    with SandboxServer(key_type="ed25519", port=free_port()) as one, SandboxServer(key_type="ed25519") as other:
         yield Side(one, store), Side(other, store)
 
 

@@ -37,6 +37,7 @@ from hsm_keys.proxy.verifying import verify
 from hsm_keys.sandbox.faults import parse_fault
 from tests.proxy.test_audit import Key
 from tests.support.cli import ROOT, run_cli, run_json
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,9 +57,7 @@ BALANCE = f"{V2}/portfolio/balance"
 
 
 def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 def read(address: str, path: str) -> tuple[int, str]:

@@ -11,6 +11,7 @@ import pytest
 
 from hsm_keys.errors import UsageError
 from hsm_keys.proxy.reaching import network_proxy
+from tests.support.ports import free_port
 from tests.support.running_proxy import with_key_in_memory
 
 if TYPE_CHECKING:
@@ -63,11 +64,6 @@ def speak_plainly(connection: socket.socket) -> None:
     connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base_url: str) -> tuple[int, str, str, str]:
     """Return the status, code and message that a client gets, and the proxy's log."""
     monkeypatch.setenv("KALSHI_API_BASE_URL", base_url)
@@ -97,7 +93,7 @@ def test_the_answer_and_the_log_say_why(
 ) -> None:
     talk, scheme, code, words = case
     with server(talk or hang_up) as port:
-        base_url = f"{scheme}://127.0.0.1:{port if talk else closed_port()}/trade-api/v2"
+        base_url = f"{scheme}://127.0.0.1:{port if talk else free_port()}/trade-api/v2"
         status, seen, message, log = told(tmp_path, monkeypatch, base_url)
     assert (status, seen) == (502, code)
     assert words in message

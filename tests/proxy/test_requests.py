@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import socket
 import ssl
 import time
 from contextlib import closing
@@ -25,6 +24,7 @@ from hsm_keys.sandbox.faults import parse_fault
 from tests.support.certificates import self_signed
 from tests.support.cli import run_cli, run_json
 from tests.support.judging import ORDER, ORDERS, V2
+from tests.support.ports import free_port
 from tests.support.running_proxy import asks_for_itself
 
 if TYPE_CHECKING:
@@ -352,9 +352,7 @@ def test_a_thousand_idle_connections(proxy: RunningProxy) -> None:
 
 
 def test_health_and_metrics(start: Start) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     proxy = start(metrics=address)
 
     def read(path: str) -> str:

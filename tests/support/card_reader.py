@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Self
 
+from tests.support.ports import free_port
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -78,9 +80,7 @@ class CardReader:
                 probe.connect(str(_SOCKET))
                 raise RuntimeError("another pcscd runs on this machine")
             _SOCKET.unlink()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self._folder.mkdir(parents=True, exist_ok=True)
         # ykcs11 looks at readers alone whose names say Yubico.
         (self._folder / "vpcd").write_text(

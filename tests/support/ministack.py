@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import os
 import secrets
-import socket
 import subprocess
 import time
 from functools import cache
@@ -21,6 +20,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.support.install_ministack import FOLDER, is_there
+from tests.support.ports import free_port
 
 REGION = "us-east-1"
 OTHER_REGION = "us-west-2"
@@ -67,13 +67,6 @@ def start(**environment: str) -> str:
             pytest.fail(f"ministack didn't start (exit code {server.poll()})")
         time.sleep(0.1)
     return url
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _healthy(url: str) -> bool:

@@ -24,7 +24,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.support.ministack import free_port
+from tests.support.ports import free_port
 
 ROOT_TOKEN = "root-of-the-tests"
 _STARTS_WITHIN_S = 60.0

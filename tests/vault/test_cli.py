@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from hsm_keys.signing.environments import environment_name
 from tests.support.cli import failed_json, run_cli, run_json
-from tests.support.ministack import free_port
+from tests.support.ports import free_port
 from tests.support.vault_faults import FaultyVault
 from tests.support.verify import openssl_verifies
 

@@ -21,7 +21,7 @@ from hsm_keys.stores.vault.errors import (
     VaultThrottledError,
     VaultTokenError,
 )
-from tests.support.ministack import free_port
+from tests.support.ports import free_port
 from tests.support.runs import until
 from tests.support.vault import ROOT_TOKEN, Server, Vault, program
 from tests.support.vault_faults import FaultyVault
