@@ -111,8 +111,13 @@ def checkpoint_message(seq: int, digest: str) -> bytes:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Return the trail's files in their order."""
-    return sorted((path for path in folder.glob("*.jsonl") if path.stem.isdecimal()), key=lambda path: int(path.stem))
+    """Return the trail's files in their order.
+
+    Raises:
+        OSError: If there is no folder, or it can't be read.
+    """
+    files = [path for path in folder.iterdir() if path.suffix == ".jsonl" and path.stem.isdecimal()]
+    return sorted(files, key=lambda path: int(path.stem))
 
 
 class AuditTrail:
@@ -153,7 +158,9 @@ class AuditTrail:
                 undo.callback(os.close, self._directory)
                 self.seq, self.head, self._number = _end_of(folder)
             except OSError as error:
-                raise AuditError(f"{folder} can't be read: {error.strerror}", hint="mend it, or give --audit") from None
+                raise AuditError(
+                    f"{shown_path(folder)} can't be read: {error.strerror}", hint="mend it, or give --audit"
+                ) from None
             self._named = key()
             self._open_next(self._named)
             undo.pop_all()

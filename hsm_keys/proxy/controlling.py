@@ -167,7 +167,7 @@ def _asked(path: Path, method: str, target: str) -> ControlAnswer:
             raise _NobodyError from None
         except OSError as error:
             refusal = UsageError(
-                f"the proxy at {path} can't be asked: {error.strerror or error}",
+                f"the proxy at {shown_path(path)} can't be asked: {error.strerror or error}",
                 hint="run the command as the proxy's user, or as root",
             )
             return ControlAnswer(path, error=refusal)
@@ -193,7 +193,7 @@ def _problem(path: Path, status: int, reply: dict[str, Any], target: str) -> Hsm
     if status == _NOT_SAVED:
         return _not_saved(reply["not_saved"], target)
     if status != _OK:
-        return UsageError(f"the proxy at {path} refuses: status {status}", hint="see the proxy's log")
+        return UsageError(f"the proxy at {shown_path(path)} refuses: status {status}", hint="see the proxy's log")
     return _not_cancelled(reply) if reply.get("cancelled", {}).get("problem") else None
 
 
@@ -219,7 +219,7 @@ def _not_saved(reason: str, target: str) -> NotSavedError:
 
 def _stranger(path: Path, user: int) -> HsmKeysError:
     return UsageError(
-        f"a program of the user {user} listens at {path}, so it wasn't asked",
+        f"a program of the user {user} listens at {shown_path(path)}, so it wasn't asked",
         hint="run the command as that user, or as root",
     )
 
@@ -227,7 +227,7 @@ def _stranger(path: Path, user: int) -> HsmKeysError:
 def _silent(path: Path, process: int | None) -> HsmKeysError:
     end = "end its process" if process is None else f"kill -9 {process} ends it"
     return OutcomeUnknownError(
-        f"the proxy at {path} accepts connections but doesn't answer: its state isn't known",
+        f"the proxy at {shown_path(path)} accepts connections but doesn't answer: its state isn't known",
         hint=f"try `hsm-keys proxy status --socket {path}`; {end}",
     )
 

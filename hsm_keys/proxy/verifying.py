@@ -103,7 +103,7 @@ def verify(
     Raises:
         UsageError: If there is no trail, or it can't be read.
     """
-    files = files_in(folder)
+    files = _files_to_verify(folder)
     if not files:
         raise UsageError(
             f"there is no audit trail in {shown_path(folder)}", hint="give the folder that the proxy's --audit names"
@@ -121,6 +121,17 @@ def verify(
             raise UsageError(f"{path} can't be read: {error.strerror}", hint="run it as the proxy's user") from None
     reader.end()
     return reader.report
+
+
+def _files_to_verify(folder: Path) -> list[Path]:
+    try:
+        return files_in(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UsageError(
+            f"{shown_path(folder)} can't be read: {error.strerror}", hint="run it as the proxy's user"
+        ) from None
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -158,6 +158,15 @@ def test_the_millionth_file_comes_last(folder: Path) -> None:
     assert [path.name for path in files_in(folder)] == names
 
 
+def test_a_folder_that_cannot_be_looked_at_is_not_called_empty(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="can't be read: File name too long"):
+        verify(tmp_path / ("x" * 300))
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(UsageError, match="there is no audit trail in"):
+        verify(file)
+
+
 @pytest.mark.parametrize(
     ("change", "is_one"),
     [

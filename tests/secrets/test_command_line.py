@@ -61,9 +61,9 @@ def _nothing_that_takes_long(monkeypatch: pytest.MonkeyPatch, request: pytest.Fi
         monkeypatch.setattr(served, lambda *_, **__: None)
 
 
-def _filled(command: click.Command, param: click.Parameter, value: str) -> list[str]:
+def _filled(command: click.Command, param: click.Parameter, value: str, *, named: str) -> list[str]:
+    """Return the command's words with a value, all that is required, and the option that is called ``named``."""
     words: list[str] = []
-    named = "name_option" if param.name not in {"name_argument", "name_option"} else ""
     for other in command.params:
         if other is param or other.required or other.name == named:
             given = value if other is param else _benign(other)
@@ -79,11 +79,16 @@ def _benign(param: click.Parameter) -> str:
 
 @pytest.mark.parametrize(("words", "param"), _cases())
 def test_no_command_repeats_a_secret_in_the_place_of_a_value(words: tuple[str, ...], param: click.Parameter) -> None:
+    named = "name_option" if param.name not in {"name_argument", "name_option"} else ""
+    has_name = any(other.name == named for other in COMMANDS[words].params)
     for what, canary in CANARIES.items():
         if param.name in NAMES and what.startswith("a PIN"):
             continue
-        _check(what, *words, *_filled(COMMANDS[words], param, canary))
-    _check("a private key", *words, *_filled(COMMANDS[words], param, CANARIES["a private key"]), "--output", "json")
+        _check(what, *words, *_filled(COMMANDS[words], param, canary, named=named))
+        if has_name:  # which some values exclude
+            _check(what, *words, *_filled(COMMANDS[words], param, canary, named=""))
+    filled = _filled(COMMANDS[words], param, CANARIES["a private key"], named=named)
+    _check("a private key", *words, *filled, "--output", "json")
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
