@@ -118,6 +118,8 @@ class Process:
         """Its lines for people."""
         self.made: list[str] = []
         """The API keys of which Kalshi told it that they were made."""
+        self.listed: set[str] = set()
+        """The API keys that Kalshi has listed to it."""
         self._faults = faults
         self.luck = self._draws = luck
 

@@ -49,6 +49,10 @@ class Judge:
         self._overtaken: dict[str, Process] = {}
         """The API keys of pairs that another run registered and revoked meanwhile, with the run that made each; until
         that has told its user of them."""
+        self._repeated: set[str] = set()
+        """The API keys that a request made which the network carried out again."""
+        self._unseen: set[str] = set()
+        """Those of them that Kalshi hadn't listed yet to the run that destroyed their pair."""
         store.on_destroyed.append(self._on_destroyed)
         for kalshi in kalshis.values():
             kalshi.on_created.append(self._on_created)
@@ -71,10 +75,13 @@ class Judge:
         name, until = word.partition("+")[0], kalshi.world.clock.now + LATE_S
         self._ending.update({key.api_key_id: until for key in kalshi.living() if called(key, name)})
 
-    def is_overtaken(self, api_key_id: str) -> bool:
-        """Tell whether an API key is of a pair that was destroyed while it was made, by a run that was killed then."""
+    def is_unknown(self, api_key_id: str) -> bool:
+        """Tell whether an API key is of a pair that was destroyed while it was made.
+
+        The run that made it was killed then, or the network carried its request out again.
+        """
         maker = self._overtaken.get(api_key_id)
-        return maker is not None and maker.dead
+        return api_key_id in self._unseen or (maker is not None and maker.dead)
 
     def _note_overtaken(self, kalshi: Kalshi, key: Registered) -> None:
         others = len({step.operator for step in self._script.steps}) > 1
@@ -87,6 +94,8 @@ class Judge:
     def _on_created(self, kalshi: Kalshi, key: Registered) -> None:
         """Check that no API key may do more, or something else, than what was asked for."""
         self._note_overtaken(kalshi, key)
+        if kalshi.world.repeating:
+            self._repeated.add(key.api_key_id)
         wanted = frozenset(self._script.scopes or ("read", "write"))
         listing = key.listing
         if frozenset(listing.scopes) != wanted or listing.subaccount != self._script.subaccount:
@@ -119,6 +128,9 @@ class Judge:
                     continue  # registered in another environment, and only the person knows
                 if self._overtaken.get(key.api_key_id) not in {None, process}:
                     continue  # its maker was killed, or is about to delete it
+                if process and key.api_key_id in self._repeated - process.listed:
+                    self._unseen.add(key.api_key_id)
+                    continue
                 raise Violated(
                     f"the private half of API key {short(key.listing.api_key_id)} was destroyed, and that lives in "
                     f"{kalshi.environment}"

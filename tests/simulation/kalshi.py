@@ -325,7 +325,11 @@ class Client:
         return self._send("GET", path)
 
     def list(self) -> ListApiKeysResponse:
-        return ListApiKeysResponse.model_construct(api_keys=self._send("GET", "/api_keys"))
+        listed = self._send("GET", "/api_keys")
+        process = self._kalshi.world.process
+        if process is not None:
+            process.listed.update(listing.api_key_id for listing in listed)
+        return ListApiKeysResponse.model_construct(api_keys=listed)
 
     def create(self, name: str, public_key: str, **rights: Any) -> CreateApiKeyResponse:
         return self.prepare_create(name, public_key, **rights)()

@@ -134,7 +134,7 @@ class Rest:
         step = _step_of(words, environment)
         made_unseen = self._life.script.repeats("generate")  # by Kalshi, and reconcile can only show it
         by_hand = finding.api_key_id in self._life.judge.by_hand  # by a person, for a pair that was destroyed elsewhere
-        shown = made_unseen or by_hand or self._life.judge.is_overtaken(str(finding.api_key_id))
+        shown = made_unseen or by_hand or self._life.judge.is_unknown(str(finding.api_key_id))
         if finding.code == "elsewhere" and not (self._life.judge.moved or shown):
             raise Violated(f"nobody has the private half of API key {short(str(finding.api_key_id))}, and it lives")
         last = self._life.again(step)

@@ -26,6 +26,12 @@ def _fault(kind: Kind, at: int, *, changes: bool = True) -> tuple[Fault, ...]:
     return (Fault(kind, at, changes),)
 
 
+def _repeated(pause_s: float = 0.0) -> Script:
+    """Return a life in which a registration is carried out again while `revoke --destroy` runs."""
+    steps = (Step(0, "enroll", faults=_fault(Kind.TWICE, 1)), Step(0, "revoke-destroy", pause_s=pause_s))
+    return _script("vault", ("mint",), *steps)
+
+
 PASSES = {
     "a store comes back without a key that its entry names": Script(
         Name(1),
@@ -105,6 +111,7 @@ PASSES = {
         )
         for store, post, destroy in (("token", 3, 3), ("kms", 2, 2), ("vault", 1, 4))
     },
+    "nobody knows of a registration that the network carries out again while its pair is being destroyed": _repeated(),
 }
 
 
@@ -126,6 +133,17 @@ def test_a_registration_that_came_late_is_deleted_again_by_a_run_that_goes_on(mo
     wrong = _violation(Script(Name(1), "kms", ("mint",), steps))
     SEEN.clear()
     assert "nobody has the private half" in wrong
+
+
+def test_a_registration_that_was_carried_out_again_is_looked_for_in_the_last_list(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Here revoke doesn't look for it there."""
+    monkeypatch.setattr("hsm_keys.lifecycle.revoke.check_none_since", lambda *_: None)
+    SEEN.clear()
+    wrong = _violation(_repeated(pause_s=0.1))
+    SEEN.clear()
+    assert "was destroyed, and that lives" in wrong
 
 
 def test_the_store_s_key_wins_over_the_one_that_kalshi_calls_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,8 @@ class World:
         self.telling = telling
         self.pairs_taken = 0
         self.uniques_taken = 0
+        self.repeating = False
+        """Whether the network carries out a request again."""
 
     def pair(self) -> Pair:
         """Return a pair that nobody has had yet."""
@@ -108,13 +110,18 @@ class World:
             if not (call.changes and call.twice):
                 return act()
             done = act()
-            self.clock.later(_SECOND_COPY_S, lambda: _quietly(act))
+            self.clock.later(_SECOND_COPY_S, lambda: self._repeat(act))
             return done
         if fault.kind is Kind.LOSE_ANSWER:
             _quietly(act)
         elif fault.kind is Kind.LATE and call.changes:
             self.clock.later(fault.seconds, lambda: _quietly(act))
         raise call.lost(fault.kind is not Kind.UNREACHABLE)
+
+    def _repeat(self, act: Callable[[], object]) -> None:
+        self.repeating = True
+        _quietly(act)
+        self.repeating = False
 
     def wait(self, seconds: float) -> None:
         """Stand in for ``time.sleep``."""
