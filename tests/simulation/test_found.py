@@ -926,6 +926,17 @@ FOUND = {
             ("adopt", before(3), (Fault(Kind.TURN, 53, changes=False),)),
         )
     },
+    "KMS scheduled a deletion late, when an enroll had registered the pair and was taking that back": Script(
+        _NAME,
+        "kms",
+        ("mint",),
+        (
+            Step(0, "enroll", faults=turn(2), pause_s=0.0),
+            Step(1, "enroll", pause_s=0.0),
+            Step(1, "revoke-destroy", faults=(Fault(Kind.LATE, 2, seconds=0.1),), pause_s=0.0),
+        ),
+        lag_s=0.4,
+    ),
 }
 
 

@@ -86,7 +86,7 @@ class World:
             self._kill(process, Kind.KILL_BEFORE, call)
         if Kind.EARLY in kinds and call.promise is not None:
             self.tell(f"{call.label}: {kinds[Kind.EARLY]}")
-            self.clock.later(kinds[Kind.EARLY].seconds, lambda: _quietly(act))
+            self._later(kinds[Kind.EARLY].seconds, act)
             return cast("_T", call.promise)
         loss = next((fault for fault in due if fault.kind in LOSSES), None)
         if loss is not None and call.lost is not None:
@@ -110,18 +110,24 @@ class World:
             if not (call.changes and call.twice):
                 return act()
             done = act()
-            self.clock.later(_SECOND_COPY_S, lambda: self._repeat(act))
+            self._later(_SECOND_COPY_S, act, again=True)
             return done
         if fault.kind is Kind.LOSE_ANSWER:
             _quietly(act)
         elif fault.kind is Kind.LATE and call.changes:
-            self.clock.later(fault.seconds, lambda: _quietly(act))
+            self._later(fault.seconds, act)
         raise call.lost(fault.kind is not Kind.UNREACHABLE)
 
-    def _repeat(self, act: Callable[[], object]) -> None:
-        self.repeating = True
-        _quietly(act)
-        self.repeating = False
+    def _later(self, seconds: float, act: Callable[[], object], *, again: bool = False) -> None:
+        """Have a call carried out later, or again: it is still its sender's then, whoever runs."""
+        sender = self.process
+
+        def carry_out() -> None:
+            running, self.process, self.repeating = self.process, sender, again
+            _quietly(act)
+            self.process, self.repeating = running, False
+
+        self.clock.later(seconds, carry_out)
 
     def wait(self, seconds: float) -> None:
         """Stand in for ``time.sleep``."""
