@@ -141,8 +141,11 @@ class Revoker:
         """Give a pair that isn't registered the name that says that it is to end, so that nobody registers it any more.
 
         Raises:
-            KeyBusyError: If somebody has registered it meanwhile; it keeps its name.
+            KeyBusyError: If somebody has registered it meanwhile, and then it keeps its name; or a `generate` has begun
+                since, whose mark in KMS has the name now: Kalshi may have made an API key for it.
         """
+        if is_arriving(key):
+            raise _changed_meanwhile(key.name)
         name, _, mark = key.name.partition("+")
         if mark not in {"", SUCCESSOR.removeprefix("+")}:
             return key  # it says so already

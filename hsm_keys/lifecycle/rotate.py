@@ -23,6 +23,7 @@ from hsm_keys.inspecting.proof_of_possession import (
     Standing,
     accepts,
     can_sign,
+    is_arriving,
     is_going,
     prove_registration,
     standing_of,
@@ -214,7 +215,9 @@ class Rotator:
         if old.api_key_id is None and stage.retired is None:
             raise KeyNotRegisteredError(
                 f"the key {name!r} isn't bound to an API key: there is nothing to rotate",
-                hint=f"`hsm-keys enroll --name {name}` registers it, or binds the API key that it has",
+                hint=f"a `generate` of it was begun: hsm-keys generate {name}"
+                if is_arriving(old)
+                else f"`hsm-keys enroll --name {name}` registers it, or binds the API key that it has",
             )
         check_no_other_registration(self._account.connect, old, self._ends.unclaimed(), old.api_key_id)
         new = stage.successor

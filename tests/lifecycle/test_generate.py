@@ -107,6 +107,18 @@ def test_beside_a_key_that_a_killed_revoke_left_nothing_is_made(person: Generati
     assert person.posts() == 1
 
 
+def test_beside_a_rotation_nothing_is_made_and_the_hint_ends_it(person: Generating) -> None:
+    person.store.generate("ci+next", KeyType.ED25519)
+    with pytest.raises(KeyExistsError, match="rotation of 'ci' is under way") as caught:
+        person.generate()
+    assert "revoke ci+next --destroy" in caught.value.hint
+    person.store.generate("ci", KeyType.ED25519)
+    with pytest.raises(KeyExistsError, match="rotation of 'ci' is under way") as caught:
+        person.generate()
+    assert "rotate ci" in caught.value.hint
+    assert person.posts() == 0
+
+
 def test_custody_is_told_as_it_is(person: Generating) -> None:
     said = person.generate().custody.as_dict()
     assert said["verdict"] == "imported, made by Kalshi"

@@ -13,12 +13,13 @@ from hsm_keys.errors import (
     KeyAmbiguousError,
     KeyBusyError,
     KeyNotFoundError,
+    KeyNotRegisteredError,
     KeyProblemError,
     NetworkError,
     OutcomeUnknownError,
     UsageError,
 )
-from hsm_keys.inspecting.proof_of_possession import Standing
+from hsm_keys.inspecting.proof_of_possession import Standing, is_arriving
 from hsm_keys.kalshi.account import Account
 from hsm_keys.kalshi.errors import ForbiddenError, UnauthorizedError
 from hsm_keys.kalshi.models import ApiKey
@@ -27,8 +28,10 @@ from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.revocation_plan import RevocationPlanner
 from hsm_keys.lifecycle.revoke import Revoked, Revoker
 from hsm_keys.lifecycle.rights import manages_keys, may_manage
+from hsm_keys.lifecycle.rotate import Rotator
 from hsm_keys.sandbox import parse_fault
 from hsm_keys.signing.environments import environment_name
+from hsm_keys.stores.abilities import ImportsKeys
 from tests.lifecycle.person import Person
 from tests.support.ministack import account
 from tests.support.oddkeys import make_twin
@@ -402,6 +405,26 @@ def test_on_kms_the_deletion_is_scheduled_and_a_killed_run_is_ended(
         assert (done.revoked, done.private_half) == (True, "deletion scheduled")
         assert key.api_key_id not in sandbox.state.keys
         assert person.names() == []
+
+
+@pytest.mark.kms
+def test_on_kms_the_mark_of_a_generate_that_began_after_the_question_is_left_alone(
+    account: str, sandbox: SandboxServer
+) -> None:
+    with open_store("awskms:///?region=us-east-1") as kms:
+        person = Revoking(sandbox, kms)
+        key = kms.generate("prod", KeyType.ED25519)
+        with person.management() as management:
+            parts = kms, Account(management, person.connect), person.said.append
+            plan = RevocationPlanner(*parts).plan("prod", destroy=True, force=False, never_registered=True)
+            kms.destroy(key)
+            ImportsKeys.of(kms).imports().prepare("prod", KeyType.ED25519, person.environment)
+            with pytest.raises(KeyBusyError):
+                Revoker(*parts).carry_out(plan)
+            assert is_arriving(kms.key("prod"))
+            with pytest.raises(KeyNotRegisteredError) as caught:
+                Rotator(*parts).advance("prod")
+            assert "generate prod" in caught.value.hint
 
 
 PEM_OF_SOMEBODY_ELSE = """-----BEGIN PUBLIC KEY-----

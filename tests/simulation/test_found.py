@@ -937,6 +937,14 @@ FOUND = {
         ),
         lag_s=0.4,
     ),
+    "revoke in KMS took the mark that another machine's generate had made meanwhile": life(
+        "kms",
+        ("generate",),
+        Step(0, "revoke-destroy", pause_s=0.0),
+        Step(1, "generate", faults=(Fault(Kind.KILL_BEFORE, 32, changes=False),), pause_s=0.0),
+        Step(0, "generate", faults=(Fault(Kind.UNREACHABLE, 3), *before(5)), pause_s=60.0),
+        Step(0, "revoke-destroy", faults=(*before(4), Fault(Kind.TURN, 13, changes=False))),
+    ),
 }
 
 
