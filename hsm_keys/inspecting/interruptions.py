@@ -76,6 +76,8 @@ def _rotation(members: Sequence[Seen]) -> Iterator[Finding]:
     name = name_of(members[0])
     by_name = {key.name: key for key in members}
     current, new, old = (by_name.get(name + mark) for mark in ("", SUCCESSOR, RETIRED))
+    if current is not None and _is_import(current):
+        current = None  # in KMS the mark of a `generate` has the name
     old = old or by_name.get(name + FINISHING)
     aborting = by_name.get(name + ABORTING)
     if aborting and _is_forsaken(aborting, current, new, old):
@@ -124,7 +126,14 @@ def _aborting(name: str, current: Seen | None, new: Seen) -> Finding:
     return about_key("rotation-begun", new, message, "rotate", name, "--abort")
 
 
+def _is_going(key: Seen) -> bool:
+    """Tell whether a key's deletion is scheduled."""
+    return key.stopped is not None and key.stopped.usability is Usability.ENDING
+
+
 def _handing_over(name: str, current: Seen | None, new: Seen, old: Seen) -> Finding:
+    if current is not None and _is_going(current) and _is_going(old):
+        return _without_model(name, new)
     if current is None or current.pair in {new.pair, old.pair}:
         message = f"the rotation of {name!r} was interrupted while the name was handed over"
         only_old_lives = new.unknown and _works(old)
@@ -156,9 +165,8 @@ def _successor(name: str, current: Seen | None, new: Seen) -> Finding:
             elsewhere = "it may be registered in another environment: look with reconcile in each"
             return about_key("rotation-orphan", new, f"{message}; {elsewhere}")
         return about_key("rotation-orphan", new, message, "revoke", new.name, "--destroy")
-    if current.stopped is not None and current.stopped.usability is Usability.ENDING:
-        message = f"{new.name} was to replace {name!r}, which waits for its deletion"
-        return about_key("rotation-begun", new, message, "revoke", new.name, "--destroy")
+    if _is_going(current):
+        return _without_model(name, new)
     if new.api_key_id is not None:
         message = f"the rotation of {name!r} was interrupted: the successor is registered, and hasn't got the name yet"
         back = ["--abort"] if new.unknown else []  # its API key is dead, as after an abort that was killed
@@ -170,6 +178,11 @@ def _successor(name: str, current: Seen | None, new: Seen) -> Finding:
         message = f"{message}; and the API key that it was to replace is gone"
         return about_key("rotation-begun", new, message, "revoke", new.name, "--destroy", api_key_id=known)
     return about_key("rotation-begun", new, message, "rotate", name, api_key_id=known)
+
+
+def _without_model(name: str, new: Seen) -> Finding:
+    message = f"{new.name} was to replace {name!r}, which waits for its deletion"
+    return about_key("rotation-begun", new, message, "revoke", new.name, "--destroy")
 
 
 def _retired(name: str, current: Seen | None, old: Seen) -> Finding:
@@ -186,8 +199,7 @@ def _retired(name: str, current: Seen | None, old: Seen) -> Finding:
         message = f"{name!r} was rotated, and its old API key still works"
         return about_key("rotation-grace", old, message, "rotate", name, "--finish")
     message = f"{name!r} was rotated, its old API key is dead, and the old private half is still there"
-    if current.unknown:
-        return about_key(
-            "rotation-ending", old, f"{message}; the new one is dead, too", "revoke", old.name, "--destroy"
-        )
+    if current.unknown or _is_going(current):
+        new = "waits for its deletion" if _is_going(current) else "is dead, too"
+        return about_key("rotation-ending", old, f"{message}; the new one {new}", "revoke", old.name, "--destroy")
     return about_key("rotation-ending", old, message, "rotate", name, "--finish")

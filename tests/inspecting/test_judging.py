@@ -234,6 +234,37 @@ CASES = [
         ),
     ),
     Case(
+        "a rotation on KMS: that deletion was scheduled while the name was handed over",
+        (
+            key("prod", "A", store=KMS, stopped=ENDING),
+            key("prod+retired", "A", store=KMS, stopped=ENDING),
+            good("prod+next", "B", store=KMS),
+        ),
+        listed(("prod", "B")),
+        (
+            ("rotation-begun", "prod+next", "B", "revoke prod+next --destroy", False),
+            ("destroy-interrupted", "prod", "A", "revoke prod --destroy", False),
+        ),
+    ),
+    Case(
+        "a rotation on KMS: the same, and the successor has ended",
+        (
+            key("prod", "A", store=KMS, stopped=ENDING),
+            key("prod+retired", "A", store=KMS, stopped=ENDING),
+        ),
+        (),
+        (
+            ("rotation-ending", "prod+retired", "A", "revoke prod+retired --destroy", False),
+            ("destroy-interrupted", "prod", "A", "revoke prod --destroy", False),
+        ),
+    ),
+    Case(
+        "a rotation on KMS: a successor came late, when a generate had the name",
+        (key("prod", store=KMS, stopped=ARRIVING), key("prod+next", "B", "B", store=KMS)),
+        listed(("prod", "B")),
+        (("rotation-orphan", "prod+next", "B", "revoke prod+next --destroy", False),),
+    ),
+    Case(
         "a rotation: another run made a key of the name while that was handed over",
         (key("prod"), good("prod+next", "B"), good("prod+retired", "C")),
         listed(("prod", "B"), ("prod", "C")),

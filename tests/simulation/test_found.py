@@ -945,6 +945,25 @@ FOUND = {
         Step(0, "generate", faults=(Fault(Kind.UNREACHABLE, 3), *before(5)), pause_s=60.0),
         Step(0, "revoke-destroy", faults=(*before(4), Fault(Kind.TURN, 13, changes=False))),
     ),
+    "rotate in KMS was killed while it handed over the name of a key whose deletion was scheduled then": Script(
+        _NAME,
+        "kms",
+        ("enroll",),
+        (
+            Step(0, "revoke-destroy", faults=(*turn(1), Fault(Kind.LATE, 2, seconds=0.1)), pause_s=0.0),
+            Step(1, "rotate", faults=before(8)),
+        ),
+    ),
+    "rotate in KMS made a successor late, beside the mark of a generate": Script(
+        _NAME,
+        "kms",
+        ("enroll",),
+        (
+            Step(0, "rotate", faults=turn(1), pause_s=0.0),
+            Step(1, "revoke-destroy"),
+            Step(1, "generate", faults=(Fault(Kind.LOSE_REQUEST, 17, changes=False),), pause_s=60.0),
+        ),
+    ),
 }
 
 
