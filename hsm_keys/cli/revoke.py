@@ -55,7 +55,7 @@ def revoke(
     """
     from hsm_keys.kalshi.account import Account
     from hsm_keys.lifecycle.revocation_plan import RevocationPlanner
-    from hsm_keys.lifecycle.revoke import Revoker, discard, finish_scheduled
+    from hsm_keys.lifecycle.revoke import Revoker, discard, finish_offline
 
     if never_registered and not destroy:
         raise UsageError(
@@ -65,7 +65,7 @@ def revoke(
     require_consent(yes=yes)
     connect = connector(settings)
     with reporting(settings) as report, opened_store(settings, report) as store:
-        outcome = finish_scheduled(store, name, connect.environment, report) if destroy else None
+        outcome = finish_offline(store, name, connect.environment, report) if destroy else None
         if outcome is None:
             signer = management_signer(connect, [store], auth, report, avoid=name)
             if signer is None and never_registered:

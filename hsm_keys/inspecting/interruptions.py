@@ -74,7 +74,7 @@ def interruptions(keys: Sequence[Seen], several: Collection[str]) -> Iterator[Fi
 def _rotation(members: Sequence[Seen]) -> Iterator[Finding]:
     """Give the finding for a rotation of one name in one store."""
     name = name_of(members[0])
-    by_name = {key.name: key for key in members}
+    by_name = {key.name: key for key in sorted(members, key=lambda key: not key.unknown)}  # of two the one that lives
     current, new, old = (by_name.get(name + mark) for mark in ("", SUCCESSOR, RETIRED))
     if current is not None and _is_import(current):
         current = None  # in KMS the mark of a `generate` has the name

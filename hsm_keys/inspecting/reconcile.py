@@ -33,17 +33,22 @@ def judge(snapshot: Snapshot) -> list[Finding]:
     and ``rotation-orphan``.
     """
     listed = {listing.api_key_id: listing for listing in snapshot.listed}
-    mine = [key for key in snapshot.here if key.ours]
+    mine = [key for key in snapshot.here if key.ours and not key.left_over]
     # A key in an unfinished workflow is left to that workflow; if it was killed between two names, both are there.
     in_hand = {(key.store_uri, key.pair) for key in mine if "+" in key.name}
     at_rest = [key for key in mine if "+" not in key.name and (key.store_uri, key.pair) not in in_hand]
     named = Counter((key.store_uri, key.name) for key in mine)
     lost = Counter(listing.name for listing in _unowned(snapshot))
     several = {name for name in pending_imports(mine) if lost[name] > 1}
+    about = [(key, finding) for key in at_rest for finding in _about(key, listed, _word_for(key, named))]
+    ambiguous = {key for key in at_rest if named[key.store_uri, key.name] > 1}
     return [
-        *_registered_twice(snapshot),  # first: whatever destroys or replaces a pair is refused as long as that is so
+        # First what stands in the way: as long as it is there, commands that go on with a name or a pair are refused.
+        *_registered_twice(snapshot),
+        *(_left_over(key) for key in snapshot.here if key.left_over and not named[key.store_uri, key.name]),
+        *(finding for key, finding in about if key in ambiguous),
         *interruptions(mine, several),
-        *(finding for key in at_rest for finding in _about(key, listed, _word_for(key, named))),
+        *(finding for key, finding in about if key not in ambiguous),
         *(_adoptable(key) for key in snapshot.here if not key.ours and key.signs_for),
         *_two_environments(snapshot),
         *_elsewhere(snapshot, pending_imports(mine) - several),
@@ -56,6 +61,12 @@ def _word_for(key: Seen, named: Counter[tuple[str, str]]) -> str:
     """Return the word by which `revoke` knows a key: its id, where the name leads to several keys."""
     several = named[key.store_uri, key.name] > 1
     return key.api_key_id if several and key.api_key_id else key.name
+
+
+def _left_over(key: Seen) -> Finding:
+    """Return the finding about what is left of a key that was never whole."""
+    message = f"{key.name!r} was never whole, since its making was interrupted, and nobody can sign with it"
+    return about_key("cannot-sign", key, message, "revoke", key.name, "--destroy")
 
 
 def _about(key: Seen, listed: dict[str, ApiKey], word: str) -> Iterator[Finding]:

@@ -41,6 +41,7 @@ class Seen:
         importing: Whether an interrupted `generate` put it into its store.
         passing: Whether its maker hasn't made sure yet that it is the only key of the name.
         offered: Whether a person was given its public half to register it, and nobody said in which environment.
+        left_over: Whether it lost its public half while it was made, so that it never was a key.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Seen:
     importing: bool = False
     passing: bool = False
     offered: bool = False
+    left_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,4 +179,5 @@ def _seen_unusable(store: KeyStore, unusable: Unusable) -> Seen:
         f"{store.uri} {unusable.name}",
         stopped=Condition(Usability.UNUSABLE, unusable.problem),
         environment=mark.environment,
+        left_over=unusable.left_over,
     )

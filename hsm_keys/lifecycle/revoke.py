@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from hsm_keys.lifecycle.targets import Target
     from hsm_keys.stores.base import KeyStore, StoredKey
 
-__all__ = ["Revoked", "Revoker", "discard", "finish_scheduled"]
+__all__ = ["Revoked", "Revoker", "discard", "finish_offline"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,11 @@ class Revoked:
         return {field: getattr(self, field) for field in self.__slots__}
 
 
-def finish_scheduled(store: KeyStore, word: str, environment: str, report: Callable[[str], None]) -> Revoked | None:
-    """End what a killed run left of a key that deleted itself, once its deletion is scheduled in its store.
+def finish_offline(store: KeyStore, word: str, environment: str, report: Callable[[str], None]) -> Revoked | None:
+    """End what a killed run left of a key, where there is nothing to ask of Kalshi, and perhaps no key to ask it with.
 
-    That is the last step but one, taken after the proof: nothing is left to ask of Kalshi, and no key to ask it with.
+    That is a key that deleted itself, once its deletion is scheduled in its store: the last step but one, taken after
+    the proof. Or it lost its public half while it was made, so that nobody can sign with it.
 
     Args:
         store: Where the private half is.
@@ -90,7 +91,8 @@ def finish_scheduled(store: KeyStore, word: str, environment: str, report: Calla
     Raises:
         WrongEnvironmentError: If it belongs to another environment; nothing was done.
     """
-    for key in keys_named(word, ours(store)):
+    named = keys_named(word, ours(store))
+    for key in named:
         if key.name.endswith(ENDING) and is_going(key):
             check_environment(key.name, key.environment, environment)
             with exclusive(store, key.name.removesuffix(ENDING)):
@@ -98,6 +100,11 @@ def finish_scheduled(store: KeyStore, word: str, environment: str, report: Calla
             ended = f"ended API key {key.api_key_id} and " if key.api_key_id else ""
             report(f"an earlier run {ended}scheduled the deletion of its private half")
             return Revoked(key.name, key.api_key_id, key.api_key_id is not None, "deletion scheduled")
+    if not named and any(each.left_over and each.name == word for each in store.contents().unusable):
+        with exclusive(store, word.partition("+")[0]):
+            if store.clear(word):
+                report(f"destroyed what was left of the key {word!r}, which was never whole")
+                return Revoked(word, None, revoked=False, private_half="destroyed")
     return None
 
 

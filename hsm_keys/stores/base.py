@@ -222,11 +222,13 @@ class Unusable:
         name: Its name in the store.
         problem: Why it can't be used; a clause.
         mark: Its mark.
+        left_over: Whether it lost its public half while it was made, and was never used; ``clear`` destroys it.
     """
 
     name: str
     problem: str
     mark: Mark = FOREIGN
+    left_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,8 +384,8 @@ class KeyStore(ABC):
     def mend(self, name: str) -> None:  # noqa: B027 - in a store without separate halves, there is nothing to repair
         """Give the public half the private half's label and mark again, if a crash left them different."""
 
-    def clear(self, name: str) -> bool:  # noqa: ARG002 - for stores where a key exists before it has its name
-        """Destroy a key that was made for this name and never got it. A key that has the name stays.
+    def clear(self, name: str) -> bool:  # noqa: ARG002 - for stores that make a key in several steps
+        """Destroy what a run left that was killed while it made a key of this name. A key that can be used stays.
 
         Returns:
             Whether there was such a key.

@@ -158,3 +158,18 @@ def test_one_of_ours_is_not_said_to_be_elsewhere(token: TestToken, sandbox: Sand
     accepted = ("--accept", sandbox.bootstrap_key_id, "--output", "json")
     (finding,) = json.loads(run_cli("reconcile", *accepted).stdout)["findings"]
     assert (finding["code"], finding["name"]) == ("cannot-sign", "prod")
+
+
+def test_half_a_pair_whose_making_was_interrupted_is_ended_by_its_name(
+    token: TestToken, sandbox: SandboxServer
+) -> None:
+    with open_store(token.uri) as store:
+        store.generate("prod+next", KeyType.ED25519)
+    pkcs11_tool(token, "--delete-object", "--type", "pubkey", "--label", "prod+next")
+    accepted = ("--accept", sandbox.bootstrap_key_id, "--output", "json")
+    (finding,) = json.loads(run_cli("reconcile", *accepted).stdout)["findings"]
+    assert (finding["code"], finding["name"]) == ("cannot-sign", "prod+next")
+    assert " revoke prod+next --destroy " in finding["command"]
+    ended = {"name": "prod+next", "api_key_id": None, "revoked": False, "private_half": "destroyed"}
+    assert run_json("revoke", "prod+next", "--destroy", "--yes") == ended
+    assert unusable() == []

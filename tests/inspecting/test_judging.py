@@ -35,6 +35,7 @@ def key(
     environment: str | None = HERE,
     unknown: bool = False,
     passing: bool = False,
+    left_over: bool = False,
 ) -> Seen:
     """Return a key; its pair is its own unless said otherwise."""
     return Seen(
@@ -48,6 +49,7 @@ def key(
         environment if bound else None,
         unknown,
         passing=passing,
+        left_over=left_over,
     )
 
 
@@ -156,6 +158,31 @@ CASES = [
             ("gone", "prod", "B", "revoke B --destroy", False),
             ("same-name-in-stores", "prod", None, "", False),
         ),
+    ),
+    Case(
+        "two keys of one name in a token, of which one is gone, and a rotation, which is refused as long as that is so",
+        (PROD, key("prod", "B", pair="another", unknown=True), key("prod+next")),
+        KALSHI_HAS_A,
+        (
+            ("gone", "prod", "B", "revoke B --destroy", False),
+            ("rotation-begun", "prod+next", None, "rotate prod", False),
+            ("same-name-in-stores", "prod", None, "", False),
+        ),
+    ),
+    Case(
+        "half a key beside a successor that was to replace it",
+        (key("prod", "B", stopped=DISABLED, left_over=True), key("prod+next", "C", "C")),
+        listed(("prod", "C")),
+        (
+            ("cannot-sign", "prod", "B", "revoke prod --destroy", False),
+            ("rotation-orphan", "prod+next", "C", "revoke prod+next --destroy", False),
+        ),
+    ),
+    Case(
+        "half a key beside a whole one of its name goes with the next command on the name",
+        (PROD, key("prod", stopped=DISABLED, left_over=True)),
+        KALSHI_HAS_A,
+        (),
     ),
     Case(
         "one name in the HSM and in KMS",

@@ -195,6 +195,17 @@ def test_a_key_that_came_after_its_public_half_was_removed_goes_with_the_next_co
     assert objects(store) == []
 
 
+def test_half_a_key_is_not_taken_for_whole_when_an_import_ends(store: KeyStore) -> None:
+    _prepared(store).put("ci", pair(KeyType.ED25519), API_KEY_ID, "prod")
+    for public in [obj for obj in objects(store) if obj[Attribute.CLASS] is ObjectClass.PUBLIC_KEY]:
+        public.destroy()
+    store._connection.objects.proofs.clear()  # type: ignore[attr-defined]  # as in another process
+    ImportsKeys.of(store).imports().end("ci")
+    assert [each.left_over for each in store.contents().unusable] == [True]
+    store.mend("ci")
+    assert objects(store) == []
+
+
 def test_a_key_with_which_another_run_has_continued_is_given(store: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
     imports, import_pair = _prepared(store), importing._import_pair
 

@@ -182,6 +182,22 @@ def test_a_pair_that_somebody_is_removing_is_no_broken_one(token: TestToken, mon
             store.key("prod")
 
 
+def test_half_a_pair_is_said_to_be_left_over_and_can_be_cleared_away(token: TestToken) -> None:
+    with open_store(token.uri) as store:
+        whole = store.generate("prod", KeyType.ED25519)
+        half = store.generate("prod+next", KeyType.ED25519)
+        registered = store.bind(store.generate("bot", KeyType.ED25519), "3f8a4f1e-0c53-4b5e-9d43-0d1a5a1b2c3d", "prod")
+        for key in (half, registered):
+            for public in session_of(store).get_objects(PUBLIC):
+                if public[Attribute.LABEL] == key.name:
+                    public.destroy()
+    with open_store(token.uri) as store:
+        assert {each.name: each.left_over for each in store.contents().unusable} == {"prod+next": True, "bot": False}
+        assert [store.clear(name) for name in ("prod", "prod+next", "prod+next", "bot")] == [False, True, False, False]
+        assert [key.name for key in store.keys()] == [whole.name]
+        assert [each.name for each in store.contents().unusable] == ["bot"]
+
+
 def test_two_pairs_of_which_neither_maker_came_to_its_end_go_with_the_next_command(token: TestToken) -> None:
     with open_store(token.uri) as store:
         shown = store._connection.objects  # type: ignore[attr-defined]  # of PKCS#11

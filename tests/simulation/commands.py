@@ -19,7 +19,7 @@ from hsm_keys.lifecycle.managing import find_manager
 from hsm_keys.lifecycle.registering import ApiKeyRequest
 from hsm_keys.lifecycle.repairing import fix
 from hsm_keys.lifecycle.revocation_plan import RevocationPlanner
-from hsm_keys.lifecycle.revoke import Revoker, finish_scheduled
+from hsm_keys.lifecycle.revoke import Revoker, finish_offline
 from hsm_keys.lifecycle.rotate import Rotator
 from hsm_keys.lifecycle.rotation_marks import Stage
 from hsm_keys.signing.algorithms import KeyType
@@ -169,7 +169,7 @@ def _told(done: Rotation, ended: str | None) -> Told:
 def revoke(session: Session, word: str, *, destroy: bool) -> Told:
     with ExitStack() as stack:
         store = stack.enter_context(session.open())
-        done = finish_scheduled(store, word, session.connect.environment, session.say) if destroy else None
+        done = finish_offline(store, word, session.connect.environment, session.say) if destroy else None
         if done is None:
             management = session.managed(store, stack, avoid=word)
             parts = store, Account(management, session.connect), session.say

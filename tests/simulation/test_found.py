@@ -964,6 +964,59 @@ FOUND = {
             Step(1, "generate", faults=(Fault(Kind.LOSE_REQUEST, 17, changes=False),), pause_s=60.0),
         ),
     ),
+    **{
+        f"rotate in a token was killed beside a revoke that had removed its public object ({destroy})": Script(
+            _NAME,
+            "token",
+            ("enroll",),
+            (
+                Step(0, "rotate", faults=(*turn(2), *before(3)), pause_s=0.0),
+                Step(1, "revoke-destroy", faults=turn(destroy), pause_s=0.0),
+            ),
+        )
+        for destroy in (3, 5)
+    },
+    **{
+        f"generate was killed on two machines, and two keys of a name kept a rotation from going on ({killed})": Script(
+            _NAME,
+            "token",
+            (),
+            (
+                Step(0, "generate", faults=(*turn(5), *before(killed)), pause_s=0.0),
+                Step(1, "generate", faults=before(10)),
+                Step(1, "rotate", faults=after(2)),
+            ),
+        )
+        for killed in (7, 8)
+    },
+    **{
+        f"half a key that generate had imported stood in the way of a rotation ({how})": Script(
+            _NAME,
+            "token",
+            (),
+            (
+                Step(0, "generate", faults=(*turn(5), *before(6)), pause_s=0.0),
+                Step(1, "generate", faults=killed),
+                Step(1, "rotate", faults=turn(at)),
+                Step(0, command),
+            ),
+        )
+        for how, killed, at, command in (
+            ("handed over", after(9), 3, "generate"),
+            ("begun", (), 1, "revoke-destroy"),
+            ("settled", after(9), 1, "revoke-destroy"),
+        )
+    },
+    "revoke took half a key that generate had imported for a whole one": Script(
+        _NAME,
+        "token",
+        (),
+        (
+            Step(0, "generate", faults=(*turn(5), *before(6)), pause_s=0.0),
+            Step(1, "generate", faults=after(9)),
+            Step(0, "revoke-destroy"),
+        ),
+    ),
 }
 
 

@@ -191,9 +191,12 @@ class Pkcs11Imports(KeyImports):
 
 
 def _settle(objects: Objects, private: Any) -> None:
-    """Write the usual CKA_ID of a key that was put in; where that is fixed, it says "registered" just as well."""
+    """Write the usual CKA_ID of a key that was put in; where that is fixed, it says "registered" just as well.
+
+    Not of one that has no public half: nobody can use it, and by its CKA_ID it is known as what is to be removed.
+    """
     usual = usual_id(read(private, Attribute.ID))
-    if usual is not None:
+    if usual is not None and not objects.lacks_half(private):
         try:
             write_id(objects, private, usual)
         except ckr.PKCS11Error as error:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from hsm_keys.stores.pkcs11.module import Module
     from hsm_keys.stores.pkcs11.objects import Objects, Pair
 
-__all__ = ["Mint", "busy", "is_being_made", "remove_stub", "remove_surplus", "shows_others_late"]
+__all__ = ["Mint", "busy", "is_being_made", "is_stub", "remove_stub", "remove_surplus", "shows_others_late"]
 
 _SHOWS_OTHERS_LATE: Final = "SoftHSM"  # see ``fresh_process``
 
@@ -125,33 +125,42 @@ def is_being_made(pair: Pair) -> bool:
 
     It says no more of one in a token that fixes CKA_ID.
     """
-    if not pair.mark.ours:
-        return False
     if pair.public_key is None:
-        return _can_be_stub(pair.cka_id) and pair.problem.startswith(NO_HALF)
-    return is_passing(pair.cka_id, fingerprint(pair.public_key))
+        return is_stub(pair)
+    return pair.mark.ours and is_passing(pair.cka_id, fingerprint(pair.public_key))
 
 
-def remove_stub(objects: Objects, private: Any) -> None:
+def is_stub(pair: Pair) -> bool:
+    """Tell whether a private object of ours lost its public half while it was made; ``remove_stub`` destroys it."""
+    return pair.mark.ours and _can_be_stub(pair.cka_id) and pair.problem.startswith(NO_HALF)
+
+
+def remove_stub(objects: Objects, private: Any) -> bool:
     """Destroy an Ed25519 private object that lost its public half before a registration was begun, or while imported.
 
     Another run took its public object for a crash's, and its maker was killed before it saw that. Of an imported one
     that run has deleted the API key first. A token that fixes CKA_ID refuses to have it written: there "minted" is also
     what a registered key says.
 
+    Returns:
+        Whether it was one, and is destroyed.
+
     Raises:
         PKCS11Error: If the token is gone.
     """
     cka_id = read(private, Attribute.ID)
     if not _can_be_stub(cka_id) or read(private, Attribute.KEY_TYPE) != CkKeyType.EC_EDWARDS:
-        return
+        return False
     try:
-        if objects.lacks_half(private):
-            objects.write(private, Attribute.ID, cka_id)
-            private.destroy()
+        if not objects.lacks_half(private):
+            return False
+        objects.write(private, Attribute.ID, cka_id)
+        private.destroy()
     except ckr.PKCS11Error as error:
         if is_gone(error) and not isinstance(error, ckr.ObjectHandleInvalid):  # another run destroyed that one
             raise
+        return False
+    return True
 
 
 def _can_be_stub(cka_id: bytes | None) -> bool:

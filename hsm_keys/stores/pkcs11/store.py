@@ -47,6 +47,7 @@ from hsm_keys.stores.pkcs11.minting import (
     Mint,
     busy,
     is_being_made,
+    is_stub,
     remove_stub,
     remove_surplus,
     shows_others_late,
@@ -158,7 +159,11 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
         )
         return Contents(
             sorted(keys, key=lambda key: (key.name, key.api_key_id or "")),
-            [Unusable(it.name, it.problem or NO_LABEL, it.mark) for it in pairs if it.problem or it.is_nameless],
+            [
+                Unusable(it.name, it.problem or NO_LABEL, it.mark, left_over=is_stub(it))
+                for it in pairs
+                if it.problem or it.is_nameless
+            ],
         )
 
     def keys(self) -> list[StoredKey]:
@@ -383,6 +388,12 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
             for private in objects.private_keys(name):
                 if is_ours(private):
                     mend_pair(objects, private)
+
+    def clear(self, name: str) -> bool:
+        """Destroy a private object that has lost its public one while it was made."""
+        with self.managing(f"clear away what is left of {name!r}") as objects:
+            privates = [private for private in objects.private_keys(name) if is_ours(private)]
+            return sum(remove_stub(objects, private) for private in privates) > 0
 
     def diagnose(self, keys: Sequence[StoredKey]) -> list[Check]:
         """Look for keys that take a login for each signature."""
