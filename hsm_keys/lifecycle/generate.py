@@ -199,8 +199,9 @@ class Generator:
         api_key_id, public_key = pair.api_key_id, pair.private_key.public_key()
         outcome = f"run the same command again to finish or to delete the API key {api_key_id} that Kalshi made"
         with suppress(HsmKeysError):
-            pending = self._imports.pending(self._name)
-            if pending is None or pending.key is None or pending.key.public_key() != public_key:
+            self._imports.give_up(self._name)
+            # Another run may have gone on with it already, and bound it.
+            if not any(signs(key) and key.public_key() == public_key for key in self._store.keys()):
                 self._kalshi.delete(api_key_id)
                 outcome = f"the API key {api_key_id} that Kalshi made was deleted again"
                 self._imports.end(self._name)
@@ -244,7 +245,13 @@ class Generator:
         prove_registration(self._kalshi.account.connect, key, api_key_id)
         self._report("proved it: Kalshi answered a request signed in the store")
         if key.api_key_id != api_key_id:
-            key = bind(self._store, key, api_key_id, self._kalshi.account.environment, self._report)
+            key = self._bound(key, api_key_id)
         self._imports.end(self._name)
         self._report(f"custody: {custody.verdict}: copies may exist (a key made by `hsm-keys enroll` has none)")
         return Enrollment(key, custody, api_key_id)
+
+    def _bound(self, key: StoredKey, api_key_id: str) -> StoredKey:
+        try:
+            return bind(self._store, key, api_key_id, self._kalshi.account.environment, self._report)
+        except KeyNotFoundError:  # the run that had put it in has given it up
+            raise taken_over(self._name, self._store.describe()) from None

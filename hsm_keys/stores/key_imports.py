@@ -86,6 +86,12 @@ class KeyImports(ABC):
             StoreError: If the store refuses.
         """
 
+    def give_up(self, name: str) -> None:  # noqa: B027 - most stores carry nothing out late
+        """Keep other runs from going on with a key that comes late: ``put`` failed, and its API key is about to end.
+
+        A mark stays, as long as the API key may live.
+        """
+
     @abstractmethod
     def withdraw(self, name: str) -> None:
         """Destroy what ``put`` has put in before it raised ``KeyBusyError``."""

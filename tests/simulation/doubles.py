@@ -171,6 +171,7 @@ def doubles() -> Iterator[None]:
         tokens = SimpleNamespace(token_hex=_token_hex)
         patch.setattr(hsm_keys.stores.vault.entries, "secrets", tokens)
         patch.setattr(hsm_keys.stores.vault.creation, "secrets", tokens)
+        patch.setattr(hsm_keys.stores.vault.importing, "secrets", tokens)
         patch.setattr(hsm_keys.stores.pkcs11.marks, "os", SimpleNamespace(urandom=_random_id))
         for real in (
             check_api_key_id,

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from tests.simulation.script import Script, Step
 
 
+_MOMENT_S = 1.0
+"""Within what `adopt` is done after it has proved an API key."""
+
+
 class Judge:
     """Watches a life.
 
@@ -53,6 +57,8 @@ class Judge:
         """The API keys that a request made which the network carried out again."""
         self._unseen: set[str] = set()
         """Those of them that Kalshi hadn't listed yet to the run that destroyed their pair."""
+        self._told_of: set[str] = set()
+        """The API keys that a run had to leave, as it told its user."""
         store.on_destroyed.append(self._on_destroyed)
         for kalshi in kalshis.values():
             kalshi.on_created.append(self._on_created)
@@ -78,10 +84,11 @@ class Judge:
     def is_unknown(self, api_key_id: str) -> bool:
         """Tell whether an API key is of a pair that was destroyed while it was made.
 
-        The run that made it was killed then, or the network carried its request out again.
+        The run that made it was killed then, or said that it couldn't delete it; or the network carried its request
+        out again.
         """
         maker = self._overtaken.get(api_key_id)
-        return api_key_id in self._unseen or (maker is not None and maker.dead)
+        return api_key_id in self._unseen | self._told_of or (maker is not None and maker.dead)
 
     def _note_overtaken(self, kalshi: Kalshi, key: Registered) -> None:
         others = len({step.operator for step in self._script.steps}) > 1
@@ -177,6 +184,8 @@ class Judge:
             key = kalshi.keys[api_key_id]
             if api_key_id not in ended.message:
                 self._overtaken.pop(api_key_id, None)
+            if f"API key {api_key_id} may still be there" in ended.message:
+                self._told_of.add(api_key_id)
             if key.alive and key.public not in self._store.publics() and api_key_id not in ended.message:
                 raise Violated(
                     f"{step.command} leaves API key {short(api_key_id)}, which nobody can sign for, and doesn't say "
@@ -213,7 +222,8 @@ class Judge:
             return
         if told.stage != "done" and key.alive and not kalshi.knows(key.api_key_id):
             raise Violated(f"{told.stage}: Kalshi doesn't take API key {short(key.api_key_id)} yet: it isn't proved")
-        if not key.alive or labels.get(name) != key.public:
+        alive = key.alive or (told.stage == "adopted" and ending and kalshi.world.clock.now < key.until + _MOMENT_S)
+        if not alive or labels.get(name) != key.public:
             raise Violated(f"{told.stage}: {name!r} was said to be API key {short(str(told.api_key_id))}, and isn't")
         others = [each for each in kalshi.living() if called(each, name) and each is not key]
         others = [each for each in others if each.listing.api_key_id not in self._theirs]

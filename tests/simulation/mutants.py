@@ -383,7 +383,7 @@ MUTANTS = (
     Mutant(
         "lifecycle.generate",
         "Generator._conclude",
-        "key = bind(self._store, key, api_key_id, self._kalshi.account.environment, self._report)",
+        "key = self._bound(key, api_key_id)",
         "",
     ),
     Mutant(

@@ -36,6 +36,44 @@ def life(
 
 
 FOUND = {
+    "generate in Vault destroyed what had come late for another run, and then deleted its API key": Script(
+        _NAME,
+        "vault",
+        (),
+        (
+            Step(0, "generate", faults=(*turn(3), Fault(Kind.LOSE_REQUEST, 4))),
+            Step(1, "generate", faults=(Fault(Kind.LATE, 1, seconds=1.5),), pause_s=0.0),
+        ),
+    ),
+    "enroll made a Transit key again that it had taken over, and that another machine had deleted": Script(
+        _NAME,
+        "vault",
+        (),
+        (
+            Step(0, "enroll", faults=turn(3), pause_s=0.0),
+            Step(1, "adopt", faults=(*turn(2), *after(4)), pause_s=0.0),
+            Step(0, "revoke-destroy", pause_s=0.0),
+        ),
+    ),
+    "generate in Vault went on with what had come late, and whose API key was to be deleted later still": life(
+        "vault",
+        (),
+        Step(0, "generate", faults=(Fault(Kind.LATE, 3, seconds=0.1), Fault(Kind.LATE, 5, seconds=1.5)), pause_s=0.0),
+        Step(0, "generate", pause_s=0.0),
+        lag_s=1.5,
+    ),
+    **{
+        f"generate deleted an API key in Vault that another machine had bound ({what})": Script(
+            _NAME,
+            "vault",
+            (),
+            (
+                Step(0, "generate", faults=(Fault(Kind.TURN, 23, changes=False), fault), pause_s=0.0),
+                Step(1, "generate", pause_s=0.0),
+            ),
+        )
+        for what, fault in (("not bound", Fault(Kind.UNREACHABLE, 4)), ("late", Fault(Kind.LATE, 3, seconds=0.1)))
+    },
     "generate was killed before it had put the public half in again that another machine had removed": Script(
         _NAME,
         "token",

@@ -111,6 +111,30 @@ PASSES = {
         )
         for store, post, destroy in (("token", 3, 3), ("kms", 2, 2), ("vault", 1, 4))
     },
+    "enroll says which API key it had to leave, whose pair another machine had destroyed": Script(
+        Name(1),
+        "vault",
+        (),
+        (
+            Step(0, "enroll", faults=(Fault(Kind.TURN, 5), Fault(Kind.LOSE_REQUEST, 7)), pause_s=0.0),
+            Step(1, "enroll", pause_s=0.0),
+            Step(1, "revoke-destroy", pause_s=0.0),
+        ),
+        lag_s=1.5,
+    ),
+    "nor right before its end that a deletion is carried out which a revoke has asked for": Script(
+        Name(1),
+        "vault",
+        ("mint",),
+        (
+            Step(0, "enroll", faults=(Fault(Kind.LATE, 2, seconds=4.0),), pause_s=0.0),
+            Step(0, "revoke", faults=(Fault(Kind.LATE, 1, seconds=0.5),), pause_s=0.0),
+            Step(0, "rotate", pause_s=0.0),
+            Step(0, "adopt", pause_s=0.0),
+        ),
+        machines=1,
+        lag_s=0.4,
+    ),
     "nobody knows of a registration that the network carries out again while its pair is being destroyed": _repeated(),
 }
 

@@ -299,6 +299,57 @@ def test_an_import_that_another_run_took_over_comes_late_and_goes(
     assert key.sign(b"m")
 
 
+def test_an_import_that_its_run_gave_up_is_not_gone_on_with_if_it_comes_late(
+    vault: Vault, vault_store: VaultStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its API key may live until the import has ended: until then it isn't deleted either."""
+    imports = vault_store.imports()
+    imports.prepare("prod", KeyType.ED25519, "demo")
+    late, late_import = dict(imports._prepared), vault_store.imports()
+    imports.give_up("prod")
+    assert imports.pending("prod") is not None
+    assert imports._prepared != late
+    late_import._prepared = late
+    late_import._wrapping_keys = {"prod": late_import._wrapping_key()}
+    monkeypatch.setattr(late_import, "is_taken_over", lambda name: False)  # it was sent before
+    monkeypatch.setattr(late_import, "_bound", _killed)
+    with pytest.raises(InterruptedError):
+        late_import.put("prod", load_private_key(generate_pair("ed25519")[0]), ID, "demo")
+    assert vault_store.keys() == []
+    vault_store.mend("prod")
+    assert len(vault.transit_keys()) == 1
+    imports.end("prod")
+    assert (vault.transit_keys(), vault.entry("prod")) == ([], {"keys": {}})
+
+
+def test_an_import_that_came_is_not_given_up(vault_store: VaultStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    imports = vault_store.imports()
+    imports.prepare("prod", KeyType.ED25519, "demo")
+    monkeypatch.setattr(imports, "_bound", _killed)
+    with pytest.raises(InterruptedError):
+        imports.put("prod", load_private_key(generate_pair("ed25519")[0]), ID, "demo")
+    imports.give_up("prod")
+    pending = imports.pending("prod")
+    assert pending is not None
+    assert pending.key is not None
+
+
+def test_a_key_that_was_given_up_is_not_bound(vault_store: VaultStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run had found it right before."""
+    slow, quick = vault_store.imports(), vault_store.imports()
+    slow.prepare("prod", KeyType.ED25519, "demo")
+    monkeypatch.setattr(slow, "_bound", _killed)
+    with pytest.raises(InterruptedError):
+        slow.put("prod", load_private_key(generate_pair("ed25519")[0]), ID, "demo")
+    pending = quick.pending("prod")
+    assert pending is not None
+    assert pending.key is not None
+    monkeypatch.setattr(slow, "_is_there", lambda *_: False)  # it looked before the key had come
+    slow.give_up("prod")
+    with pytest.raises(VaultKeyNotFoundError, match="doesn't name"):
+        vault_store.bind(pending.key, ID, "demo")
+
+
 def test_an_import_that_never_came_is_ended(vault: Vault, vault_store: VaultStore) -> None:
     imports = vault_store.imports()
     imports.prepare("prod", KeyType.ED25519, "demo")

@@ -55,7 +55,9 @@ def make(
     records = dict(entry.records)
     set_aside(records, name, begun.transit_key)
     written = entries.write(base, entry, {**records, name: begun})
-    transit.create(begun.transit_key, name, key_type)
+    left = entry.records.get(name)
+    if left is None or left.transit_key != begun.transit_key:  # else it is there, or somebody has deleted it by now
+        transit.create(begun.transit_key, name, key_type)
     record = Record(begun.transit_key, environment=environment, claim=environment and UNBEGUN)
     try:
         entries.write(base, written, {**written.records, name: record})
@@ -104,21 +106,26 @@ def mend(entries: Entries, transit: Transit, name: str) -> None:
     """Take out of the entry what a destruction that was interrupted left there; delete what never got its name.
 
     Nobody has registered that: it is cleared away already, and came late, or its deletion wasn't carried out. A token
-    that may not delete leaves it where it is.
+    that may not delete leaves it where it is. What Kalshi made stays until the import has ended: until then its API key
+    may live.
     """
     base = base_of(name)
     deleted: list[str] = []
     gone: dict[str, str] = {}
-    for label, record in entries.read(base).records.items():
+    records = entries.read(base).records
+    importing = any(record.phase is Phase.IMPORTING for record in records.values())
+    for label, record in records.items():
         destroying = record.phase is Phase.DESTROYING
         if not destroying and not label.endswith(ENDING):
             continue
-        there = transit.read(record.transit_key, label) is not None
-        if there and destroying and record.run is not None:
-            if _is_deleted(transit, record.transit_key, label):
-                deleted.append(record.transit_key)
-        elif not there and not is_late(label):  # a delayed request may still arrive
-            gone[label] = record.transit_key
+        found = transit.read(record.transit_key, label)
+        if found is None:
+            if not is_late(label):  # a delayed request may still arrive
+                gone[label] = record.transit_key
+            continue
+        late = destroying and record.run is not None and not (importing and found.imported)
+        if late and _is_deleted(transit, record.transit_key, label):
+            deleted.append(record.transit_key)
 
     def tidy(records: Records) -> None:
         take_out(records, *deleted)

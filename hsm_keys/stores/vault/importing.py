@@ -3,7 +3,8 @@
 The mark of an import under way is the record in the phase ``importing``, with the environment that the key comes from.
 Each run writes the name of its own Transit key into it, and binds the imported key by check-and-set: so if a
 second run takes the mark over, either that is refused, or the first run's key isn't bound and is removed. Until it is
-removed, the entry names it ``NAME+ending``: `revoke` removes it if the run that imported it couldn't.
+removed, the entry names it ``NAME+ending``: `revoke` removes it if the run that imported it couldn't. A run that gets
+no answer to its import, and finds no key, takes its own mark over before it deletes the API key.
 The key is wrapped with RSA_AES_KEY_WRAP (``signing/wrapping.py``) for the engine's own wrapping key.
 """
 
@@ -23,6 +24,7 @@ from hsm_keys.signing.algorithms import KeyType, key_type_of
 from hsm_keys.signing.wrapping import wrap
 from hsm_keys.stores.key_imports import KeyImports, PendingImport, taken_over
 from hsm_keys.stores.key_names import ENDING, check_new_name
+from hsm_keys.stores.vault.creation import mend
 from hsm_keys.stores.vault.entries import Entries, new_transit_key
 from hsm_keys.stores.vault.errors import VaultGarbledAnswerError, VaultKeyNotFoundError
 from hsm_keys.stores.vault.records import Phase, Record, Records, is_late, label_of, set_aside, take_out
@@ -161,6 +163,19 @@ class VaultImports(KeyImports):
 
         self._entries.change(name, write)
 
+    def give_up(self, name: str) -> None:
+        """Put another mark in the place of this run's, unless the key has come: if it comes late, nobody binds it."""
+        own = self._prepared[name]
+        other = replace(own, transit_key=new_transit_key(name), run=secrets.token_hex(8))
+
+        def write(records: Records) -> None:
+            if records.get(name) == own and not self._is_there(own, name):
+                set_aside(records, name)
+                records[name] = other
+
+        if self._entries.change(name, write).records.get(name) == other:
+            self._prepared[name] = other
+
     def withdraw(self, name: str) -> None:
         """Delete the Transit key, unless another run has found it; if it hasn't, nobody writes it into the entry."""
         own = self._prepared[name].transit_key
@@ -175,7 +190,11 @@ class VaultImports(KeyImports):
             self._entries.change(name, lambda records: take_out(records, own))
 
     def end(self, name: str) -> None:
-        """Remove the record of a key that never came. One that is bound is no mark any more."""
+        """Remove the record of a key that never came, and keys that came late. A bound one is no mark any more."""
+        self._remove_mark(name)
+        mend(self._entries, self._transit, name)
+
+    def _remove_mark(self, name: str) -> None:
         record = self._prepared.get(name) or self._pending(name)
         if record is None or self._is_there(record, name):
             return

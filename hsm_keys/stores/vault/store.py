@@ -254,7 +254,7 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
 
         def write(records: Records) -> None:
             label = label_of(records, vault_key.transit_key)
-            if label is None and key.ours:
+            if (label is None and key.ours) or is_late(label or ""):
                 raise VaultKeyNotFoundError(f"the entry of {key.name!r} doesn't name {vault_key.transit_key} any more")
             if label is None and key.name in records:
                 raise KeyExistsError(f"{self.describe()} already has another key {key.name!r}")

@@ -47,6 +47,11 @@ class TransitKey:
     said: dict[str, Any] = field(repr=False)
 
     @property
+    def imported(self) -> bool:
+        """Whether it was made elsewhere."""
+        return self.said.get("imported_key") is True
+
+    @property
     def created(self) -> str | None:
         """When that version was made, in ISO 8601."""
         version = (self.said.get("keys") or {}).get(str(self.version))
