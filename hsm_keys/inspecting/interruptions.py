@@ -133,7 +133,7 @@ def _is_going(key: Seen) -> bool:
 
 def _handing_over(name: str, current: Seen | None, new: Seen, old: Seen) -> Finding:
     if current is not None and _is_going(current) and _is_going(old):
-        return _without_model(name, new)
+        return _without_model(name, current, new)
     if current is None or current.pair in {new.pair, old.pair}:
         message = f"the rotation of {name!r} was interrupted while the name was handed over"
         only_old_lives = new.unknown and _works(old)
@@ -165,8 +165,8 @@ def _successor(name: str, current: Seen | None, new: Seen) -> Finding:
             elsewhere = "it may be registered in another environment: look with reconcile in each"
             return about_key("rotation-orphan", new, f"{message}; {elsewhere}")
         return about_key("rotation-orphan", new, message, "revoke", new.name, "--destroy")
-    if _is_going(current):
-        return _without_model(name, new)
+    if _is_going(current) or (current.api_key_id is None and not current.signs_for):
+        return _without_model(name, current, new)
     if new.api_key_id is not None:
         message = f"the rotation of {name!r} was interrupted: the successor is registered, and hasn't got the name yet"
         back = ["--abort"] if new.unknown else []  # its API key is dead, as after an abort that was killed
@@ -180,8 +180,9 @@ def _successor(name: str, current: Seen | None, new: Seen) -> Finding:
     return about_key("rotation-begun", new, message, "rotate", name, api_key_id=known)
 
 
-def _without_model(name: str, new: Seen) -> Finding:
-    message = f"{new.name} was to replace {name!r}, which waits for its deletion"
+def _without_model(name: str, current: Seen, new: Seen) -> Finding:
+    why = "waits for its deletion" if _is_going(current) else "isn't registered"
+    message = f"{new.name} was to replace a key called {name!r}, and the one that is called so {why}"
     return about_key("rotation-begun", new, message, "revoke", new.name, "--destroy")
 
 

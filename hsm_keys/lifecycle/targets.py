@@ -14,7 +14,7 @@ from hsm_keys.errors import (
     KeyProblemError,
     UsageError,
 )
-from hsm_keys.inspecting.proof_of_possession import is_arriving, is_going
+from hsm_keys.inspecting.proof_of_possession import is_going
 from hsm_keys.signing.api_key_ids import check_api_key_id
 from hsm_keys.stores.key_names import ABORTING, ENDING, FINISHING, IMPORTING, RETIRED, ROTATION, SUCCESSOR
 from hsm_keys.stores.ownership import why_not_ours
@@ -111,10 +111,10 @@ def check_no_rotation_begun(store: KeyStore, name: str) -> None:
     marked = [name + mark for mark in ROTATION if name + mark in keys]
     if marked:
         replaced = keys.get(name)
-        forlorn = marked == [name + SUCCESSOR] and (replaced is None or is_arriving(replaced))
+        forlorn = marked == [name + SUCCESSOR] and (replaced is None or replaced.api_key_id is None)
         raise KeyExistsError(
             f"a rotation of {name!r} is under way: {store.describe()} has {', '.join(marked)}; nothing was done",
-            hint=f"there is no key to replace any more: hsm-keys revoke {name}{SUCCESSOR} --destroy"
+            hint=f"no registered key is there to be replaced: hsm-keys revoke {name}{SUCCESSOR} --destroy"
             if forlorn
             else f"let it come to its end first: hsm-keys rotate {name}",
         )

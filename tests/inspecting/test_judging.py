@@ -292,6 +292,15 @@ CASES = [
         (("rotation-orphan", "prod+next", "B", "revoke prod+next --destroy", False),),
     ),
     Case(
+        "a rotation: another key has got the name, and isn't registered",
+        (key("prod"), good("prod+next", "B")),
+        listed(("prod", "B")),
+        (
+            ("rotation-begun", "prod+next", "B", "revoke prod+next --destroy", False),
+            ("not-registered", "prod", None, "enroll --name prod", False),
+        ),
+    ),
+    Case(
         "a rotation: another run made a key of the name while that was handed over",
         (key("prod"), good("prod+next", "B"), good("prod+retired", "C")),
         listed(("prod", "B"), ("prod", "C")),

@@ -112,7 +112,7 @@ def test_beside_a_rotation_nothing_is_made_and_the_hint_ends_it(person: Generati
     with pytest.raises(KeyExistsError, match="rotation of 'ci' is under way") as caught:
         person.generate()
     assert "revoke ci+next --destroy" in caught.value.hint
-    person.store.generate("ci", KeyType.ED25519)
+    person.enroll("ci")
     with pytest.raises(KeyExistsError, match="rotation of 'ci' is under way") as caught:
         person.generate()
     assert "rotate ci" in caught.value.hint

@@ -1055,6 +1055,17 @@ FOUND = {
             Step(0, "revoke-destroy"),
         ),
     ),
+    "rotate in KMS made a successor late, and Kalshi refused its name to the next key": Script(
+        _NAME,
+        "kms",
+        ("enroll",),
+        (
+            Step(0, "rotate", faults=(*turn(1), Fault(Kind.LATE, 5, seconds=1.5)), pause_s=0.0),
+            Step(1, "revoke-destroy", faults=(Fault(Kind.TURN, 30, changes=False),), pause_s=0.0),
+            Step(1, "enroll", pause_s=60.0),
+        ),
+        unique=True,
+    ),
 }
 
 
