@@ -131,7 +131,7 @@ def end_api_key(
             if key is None
             else f"enable {key.name!r} in its store, so that it can sign the proof",
         )
-    end.prove_by_list()
+    end.prove_by_list(lived=lived)
     if key is not None:
         report(f"{key.name!r} can't sign any more, so only Kalshi's answers say that its API key has ended")
     return end.left
@@ -211,7 +211,14 @@ class _End:
                 raise
         return True
 
-    def prove_by_list(self) -> None:
+    def prove_by_list(self, *, lived: bool) -> None:
+        """Prove that it is dead by the list alone; see ``prove``."""
+        for number in range(1 if lived else 2):
+            if number:
+                settle()
+            self._wait_for_list()
+
+    def _wait_for_list(self) -> None:
         """Wait until Kalshi doesn't list it any more.
 
         Raises:
@@ -238,7 +245,7 @@ class _End:
         for number in range(1 if lived else 2):
             if number:
                 settle()
-            self.prove_by_list()
+            self._wait_for_list()
             try:
                 self._look(self._is_taken, "takes its signature")
             except EndNotProvedError:

@@ -133,11 +133,11 @@ class Judge:
                 process = kalshi.world.process
                 if process and process.environment != kalshi.environment and key.api_key_id in self.by_hand:
                     continue  # registered in another environment, and only the person knows
-                if self._overtaken.get(key.api_key_id) not in {None, process}:
-                    continue  # its maker was killed, or is about to delete it
                 if process and key.api_key_id in self._repeated - process.listed:
                     self._unseen.add(key.api_key_id)
                     continue
+                if self._overtaken.get(key.api_key_id) not in {None, process}:
+                    continue  # its maker was killed, or is about to delete it
                 raise Violated(
                     f"the private half of API key {short(key.listing.api_key_id)} was destroyed, and that lives in "
                     f"{kalshi.environment}"

@@ -335,7 +335,7 @@ MUTANTS = (
     Mutant(
         "lifecycle.ending",
         "end_api_key",
-        "end.prove_by_list()",
+        "end.prove_by_list(lived=lived)",
         "",
     ),
     Mutant(

@@ -36,6 +36,12 @@ def life(
 
 
 FOUND = {
+    "generate destroyed what had come late, whose API key Kalshi didn't list yet and deleted later": life(
+        "vault",
+        (),
+        Step(0, "generate", faults=(Fault(Kind.LATE, 3, seconds=0.1), Fault(Kind.EARLY, 5, seconds=1.5)), pause_s=0.0),
+        lag_s=1.5,
+    ),
     "generate in Vault destroyed what had come late for another run, and then deleted its API key": Script(
         _NAME,
         "vault",

@@ -26,9 +26,9 @@ def _fault(kind: Kind, at: int, *, changes: bool = True) -> tuple[Fault, ...]:
     return (Fault(kind, at, changes),)
 
 
-def _repeated(pause_s: float = 0.0) -> Script:
+def _repeated(pause_s: float = 0.0, operator: int = 0) -> Script:
     """Return a life in which a registration is carried out again while `revoke --destroy` runs."""
-    steps = (Step(0, "enroll", faults=_fault(Kind.TWICE, 1)), Step(0, "revoke-destroy", pause_s=pause_s))
+    steps = (Step(0, "enroll", faults=_fault(Kind.TWICE, 1)), Step(operator, "revoke-destroy", pause_s=pause_s))
     return _script("vault", ("mint",), *steps)
 
 
@@ -136,6 +136,7 @@ PASSES = {
         lag_s=0.4,
     ),
     "nobody knows of a registration that the network carries out again while its pair is being destroyed": _repeated(),
+    "nor where another operator destroys it": _repeated(operator=1),
 }
 
 
