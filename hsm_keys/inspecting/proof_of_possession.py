@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from hsm_keys.kalshi.client import KalshiClient
     from hsm_keys.kalshi.models import ApiKey
+    from hsm_keys.signing.algorithms import PublicKey
     from hsm_keys.signing.signer import RequestSigner
     from hsm_keys.stores.base import StoredKey
 
@@ -40,6 +41,7 @@ __all__ = [
     "is_arriving",
     "is_going",
     "prove_registration",
+    "public_half",
     "says_unknown",
     "signs",
     "standing_of",
@@ -134,6 +136,14 @@ def is_going(key: StoredKey) -> bool:
 def is_arriving(key: StoredKey) -> bool:
     """Tell whether the key was made elsewhere and isn't in the store yet: an import was begun, and not ended."""
     return not can_sign(key) and key.condition().usability is Usability.ARRIVING
+
+
+def public_half(key: StoredKey) -> PublicKey | None:
+    """Return a key's public half; None if its store hides it: KMS does that while the key can't be used."""
+    try:
+        return key.public_key()
+    except KeyUnusableError:
+        return None
 
 
 def says_unknown(error: UnauthorizedError) -> bool:

@@ -23,7 +23,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from hsm_keys.errors import HsmKeysError, KeyBusyError, KeyNotFoundError
-from hsm_keys.inspecting.proof_of_possession import find_registrations
+from hsm_keys.inspecting.proof_of_possession import find_registrations, public_half
 from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.kalshi.errors import NotFoundError
 from hsm_keys.lifecycle.ending import outwait, settle
@@ -120,7 +120,7 @@ class Contention:
 
     def _registrations(self, key: StoredKey) -> list[str]:
         public_key = key.public_key()
-        others = (kept.api_key_id for kept in self._store.keys() if kept.public_key() != public_key)
+        others = (kept.api_key_id for kept in self._store.keys() if public_half(kept) != public_key)
         candidates = unclaimed(self._account.list_now(), others)
         return list(find_registrations(self._account.connect, key, candidates))
 
@@ -178,4 +178,4 @@ class Contention:
     def _now(self, key: StoredKey) -> StoredKey | None:
         """Return the pair as the store has it now; None if it is gone."""
         public_key = key.public_key()
-        return next((kept for kept in self._store.keys() if kept.public_key() == public_key), None)
+        return next((kept for kept in self._store.keys() if public_half(kept) == public_key), None)

@@ -20,7 +20,12 @@ from hsm_keys.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from hsm_keys.inspecting.proof_of_possession import find_registration, find_registrations, prove_registration
+from hsm_keys.inspecting.proof_of_possession import (
+    find_registration,
+    find_registrations,
+    prove_registration,
+    public_half,
+)
 from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.kalshi.errors import BadRequestError, ConflictError, TierError
 from hsm_keys.lifecycle.contention import AGAIN, Contention
@@ -101,7 +106,7 @@ class Registrar:
         """
         kept_keys = self._store.keys()
         claimed = {kept.api_key_id for kept in kept_keys}
-        if any(kept.api_key_id and kept.public_key() == key.public_key() for kept in kept_keys):
+        if any(kept.api_key_id and public_half(kept) == key.public_key() for kept in kept_keys):
             raise KeyBusyError(
                 f"somebody else registered {key.name!r} meanwhile",
                 hint="see it with `hsm-keys list`, then run this again",

@@ -22,9 +22,8 @@ from hsm_keys.errors import (
     KeyNotFoundError,
     KeyNotRegisteredError,
     KeyProblemError,
-    KeyUnusableError,
 )
-from hsm_keys.inspecting.proof_of_possession import can_sign, is_going
+from hsm_keys.inspecting.proof_of_possession import can_sign, is_going, public_half
 from hsm_keys.stores.abilities import RenamesKeys
 from hsm_keys.stores.key_names import ABORTING, FINISHING, RETIRED, SUCCESSOR, rotation_names
 from hsm_keys.stores.ownership import check_ours, why_not_ours
@@ -32,7 +31,6 @@ from hsm_keys.stores.ownership import check_ours, why_not_ours
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hsm_keys.signing.algorithms import PublicKey
     from hsm_keys.stores.base import KeyStore, StoredKey
 
 __all__ = [
@@ -185,18 +183,10 @@ def same(one: StoredKey | None, other: StoredKey | None) -> bool:
     """Tell whether two names lead to the same pair, or neither to any."""
     if one is None or other is None:
         return one is other
-    halves = [_half(one), _half(other)]
+    halves = [public_half(one), public_half(other)]
     if halves == [None, None]:
         return one.public_key() == other.public_key()  # raises
     return halves[0] == halves[1]
-
-
-def _half(key: StoredKey) -> PublicKey | None:
-    """Return the public half of a key; None if KMS hides it: of one whose deletion is scheduled."""
-    try:
-        return key.public_key()
-    except KeyUnusableError:
-        return None
 
 
 def renamed(store: KeyStore, key: StoredKey, name: str) -> StoredKey:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hsm_keys.lifecycle.ending import LATE_S
+from tests.simulation.script import NAME, OTHER_NAME
 from tests.simulation.world import Violated
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 _MOMENT_S = 1.0
 """Within what `adopt` is done after it has proved an API key."""
+
+_KMS_REFUSED: Final = 8
+"""The exit code of what AWS or KMS refused."""
 
 
 class Judge:
@@ -195,11 +199,18 @@ class Judge:
                 raise Violated(f"{step.command} says that API key {short(api_key_id)} is gone, and it lives")
         if not alone:
             return
+        self._check_own_reason(ended, step)
         if ended.code == "key_busy" and not self._script.repeats():  # else its own request may have come late
             raise Violated(f"{step.command} says that somebody else is at work, and nobody is: {ended.message}")
         public = self._store.labels().get(step.name)
         if "never registered at Kalshi" in ended.message and public is not None and kalshi.living(public):
             raise Violated(f"{step.command} says that {step.name!r} was never registered, and it was")
+
+    def _check_own_reason(self, ended: Ended, step: Step) -> None:
+        """Check that the state of a key isn't the reason why a command for another name is refused."""
+        others = {NAME, OTHER_NAME} - {step.name.partition("+")[0]}
+        if ended.status == _KMS_REFUSED and any(f"{other!r}" in ended.message for other in others):
+            raise Violated(f"{step.command} {step.name} is stopped by another key: {ended.message}")
 
     def _check_fixed(self, finding: Finding, kalshi: Kalshi) -> None:
         assert finding.repair is not None

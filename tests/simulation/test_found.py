@@ -1072,6 +1072,16 @@ FOUND = {
         ),
         unique=True,
     ),
+    **{
+        f"{commands[-1]} in KMS was stopped by a key of another name, whose deletion was scheduled": life(
+            "kms",
+            (),
+            Step(0, "enroll", "bot", pause_s=0.0),
+            Step(0, "revoke-destroy", "bot", faults=before(3)),
+            *(Step(0, command) for command in commands),
+        )
+        for commands in (("enroll",), ("generate", "rotate"))
+    },
 }
 
 
