@@ -204,7 +204,7 @@ _PLACES = [
     "hsm_keys.lifecycle.registering.bind",
     "hsm_keys.lifecycle.registering.prove_registration",
     "hsm_keys.stores.pkcs11.store.Pkcs11Store.hand_over",
-    "hsm_keys.stores.pkcs11.store.write_label",
+    "hsm_keys.stores.pkcs11.store.rename_pair",
 ]
 
 

@@ -120,6 +120,9 @@ class Kms:
 
     state = snapshot
 
+    def handles(self) -> tuple[int, ...]:
+        return ()
+
     def restore(self, snapshot: Any) -> None:
         self.keys = {key.key_id: key for key in snapshot[0]}
         self.aliases = dict(snapshot[1])

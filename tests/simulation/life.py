@@ -52,6 +52,9 @@ class Store(Protocol):
     def state(self) -> Any:
         """Return what commands can see of it."""
 
+    def handles(self) -> tuple[int, ...]:
+        """Return the numbers by which commands under way hold its objects, where they do."""
+
     def snapshot(self) -> Any:
         """Return what it holds."""
 
@@ -146,6 +149,11 @@ class Life:
         finally:
             self.world.process = None
         return Lived(violation, self.world.story, self._kills, self._hits)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether a command is under way."""
+        return self._under_way > 0
 
     # Before anything goes wrong.
 

@@ -81,6 +81,7 @@ class Seen:
                 (process.machine, *sorted(STAGE.holders)) if STAGE.holders else (),
                 (judge.moved, frozenset(judge.proved), frozenset(judge.by_hand), len(life.theirs)),
                 life.store.state(),
+                life.store.handles() if life.is_shared else (),
                 *((kalshi.lag_s, kalshi.snapshot()) for kalshi in life.kalshis.values()),
             )
         )

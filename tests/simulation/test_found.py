@@ -1051,6 +1051,27 @@ FOUND = {
             ("settled", after(9), 1, "revoke-destroy"),
         )
     },
+    **{
+        f"rotate was killed right when it gave a name that an abort was giving back ({killed[0]}, {abort})": Script(
+            _NAME,
+            "token",
+            ("enroll",),
+            (
+                Step(0, "rotate", faults=(*turn(12), *killed), pause_s=0.0),
+                Step(1, "abort", faults=turn(abort), pause_s=0.0),
+            ),
+        )
+        for killed, abort in ((before(14), 5), (before(15), 7), (after(12), 4), (after(12), 7))
+    },
+    "rotate gave a public object another label after a killed revoke had destroyed its private one": Script(
+        _NAME,
+        "token",
+        ("enroll",),
+        (
+            Step(0, "revoke-destroy", faults=(*turn(1), *before(4)), pause_s=0.0),
+            Step(1, "rotate", faults=turn(10), pause_s=0.0),
+        ),
+    ),
     "revoke took half a key that generate had imported for a whole one": Script(
         _NAME,
         "token",

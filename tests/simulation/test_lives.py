@@ -62,6 +62,19 @@ def test_a_command_from_a_state_that_was_seen_before_ends_as_if_it_were_run() ->
     assert recalled == run
 
 
+def test_a_command_beside_another_one_is_not_recalled_from_where_objects_had_other_numbers() -> None:
+    """A command under way holds objects by their numbers."""
+
+    def adopting(adopt: int, generate: int) -> Script:
+        turns = [(Fault(Kind.TURN, at),) for at in (adopt, generate)]
+        steps = Step(0, "adopt", faults=turns[0], pause_s=0.0), Step(1, "generate", faults=turns[1], pause_s=0.0)
+        return Script(Name(1), "token", (), steps)
+
+    with doubles():
+        SEEN.clear()
+        assert [Life(adopting(*at)).live().violation for at in ((1, 8), (2, 9))] == ["", ""]
+
+
 def test_lives_are_aimed_at_where_few_were_killed() -> None:
     tally = live([Name(seed) for seed in range(20)])
     place, count = min(tally.kills.items(), key=lambda item: item[1])

@@ -67,7 +67,7 @@ class Kept:
         self.public: Final = public
         self.label: Final[str] = values[Attribute.LABEL]
         self.is_private: Final = bool(values[Attribute.CLASS] == ObjectClass.PRIVATE_KEY)
-        self._hash: Final = hash((public, *values.items()))  # no command depends on the number
+        self._hash: Final = hash((public, *values.items()))  # no command that is begun depends on the number
 
     def __hash__(self) -> int:
         return self._hash
@@ -136,6 +136,9 @@ class Token:
 
     def state(self) -> Any:
         return tuple(self.objects.values())
+
+    def handles(self) -> tuple[int, ...]:
+        return tuple(self.objects)
 
     def snapshot(self) -> Any:
         return self._handles, tuple(self.objects.values())

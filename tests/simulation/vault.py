@@ -111,6 +111,9 @@ class Vault:
 
     state = snapshot
 
+    def handles(self) -> tuple[int, ...]:
+        return ()
+
     def restore(self, snapshot: Any) -> None:
         self.entries = dict(snapshot[0])
         self.keys = dict(snapshot[1])

@@ -14,7 +14,7 @@ from hsm_keys.errors import HsmKeysError, KeyNotFoundError, StoreError
 from hsm_keys.stores.pkcs11.attributes import ED25519_OID, read
 from hsm_keys.stores.pkcs11.errors import is_gone, mapped_errors
 from hsm_keys.stores.pkcs11.halves import Unpaired, public_half, public_template
-from hsm_keys.stores.pkcs11.objects import is_ours
+from hsm_keys.stores.pkcs11.objects import DESTROYED, is_ours
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -27,18 +27,18 @@ __all__ = [
     "check_can_make",
     "check_can_sign",
     "destroy_pair",
+    "give_back_label",
     "is_being_destroyed",
     "make_pair",
     "mend_pair",
     "remove_orphans",
+    "rename_pair",
     "sweep",
     "write_id",
     "write_label",
 ]
 
 _PLAUSIBLE_RSA_LIMIT: Final = 1024
-_DESTROYED: Final = "+destroyed"
-"""The label of a public object whose private half is being destroyed; no key's name begins with a plus."""
 
 # The usual SIGN|VERIFY template is refused by some modules; leaving the public half's uses to the module is
 # taken by all. python-pkcs11's own default would also grant DECRYPT and UNWRAP.
@@ -261,15 +261,72 @@ def can_write_id(objects: Objects, private: Any) -> bool:
 
 
 def write_label(objects: Objects, private: Any, label: str) -> None:
-    """Write CKA_LABEL to both objects, the private one last: it counts if a crash comes in between.
+    """Write CKA_LABEL to both objects, the private one first: it counts if a crash comes in between.
 
     Raises:
         PKCS11Error: If the module forbids it.
     """
-    for public in objects.public_objects(private):
-        _align_id(public, private)
+    for public in _take_label(objects, private, label):
         public[Attribute.LABEL] = label
+
+
+def _take_label(objects: Objects, private: Any, label: str) -> list[Any]:
+    """Write CKA_LABEL to the private object, and return the public ones."""
+    publics = objects.public_objects(private)
+    for public in publics:
+        _align_id(public, private)
     objects.write(private, Attribute.LABEL, label)
+    return publics
+
+
+def rename_pair(objects: Objects, private: Any, label: str, former: str) -> bool:
+    """Give a pair a label, unless another key gets it at the same moment; return whether the pair has it.
+
+    Of two machines that write, the later one sees both keys, and gives way; if both see both, both give way, and the
+    label is free again. Until a machine has looked, the public object keeps the former label: so whoever finds two keys
+    of one label knows which of them has it, also if the other one's machine was killed before it gave way.
+
+    Args:
+        objects: The token's, in a session that may write.
+        private: The private object.
+        label: The label.
+        former: The label that the pair has, or had when another run began to do this, and was killed.
+
+    Raises:
+        ObjectHandleInvalid: If another machine destroyed the pair meanwhile.
+        PKCS11Error: If the module forbids it.
+    """
+    publics = _take_label(objects, private, label)
+    if label != former and len(objects.private_keys(label)) > 1:
+        write_label(objects, private, objects.former_label(private) or former)
+        return False
+    try:
+        for public in publics:
+            public[Attribute.LABEL] = label
+    except ckr.PKCS11Error:
+        with suppress(ckr.ObjectHandleInvalid):  # it was destroyed
+            objects.write(private, Attribute.LABEL, former)
+        raise
+    try:
+        return bool(private[Attribute.LABEL] == label)
+    except ckr.ObjectHandleInvalid:
+        for public in publics:
+            with suppress(ckr.ObjectHandleInvalid):
+                public.destroy()
+        raise
+
+
+def give_back_label(objects: Objects, label: str) -> None:
+    """Give the keys their former labels again that were being given this one, where several keys of ours have it.
+
+    Raises:
+        PKCS11Error: If the module forbids it.
+    """
+    privates = [private for private in objects.private_keys(label) if is_ours(private)]
+    for private in privates if len(privates) > 1 else ():
+        former = objects.former_label(private)
+        if former is not None and not objects.private_keys(former):
+            objects.write(private, Attribute.LABEL, former)
 
 
 def _align_id(public: Any, private: Any) -> None:
@@ -296,7 +353,7 @@ def destroy_pair(objects: Objects, private: Any, check: Callable[[], None] = lam
     for public in publics:
         with suppress(ckr.PKCS11Error):  # a token with fixed names: it stays as it is
             _align_id(public, private)
-            public[Attribute.LABEL] = _DESTROYED
+            public[Attribute.LABEL] = DESTROYED
     try:
         check()
     except HsmKeysError:
@@ -310,10 +367,10 @@ def destroy_pair(objects: Objects, private: Any, check: Callable[[], None] = lam
 
 def is_being_destroyed(objects: Objects, private: Any) -> bool:
     """Tell whether the public object says that its pair is being destroyed."""
-    return any(read(public, Attribute.LABEL) == _DESTROYED for public in objects.public_objects(private))
+    return any(read(public, Attribute.LABEL) == DESTROYED for public in objects.public_objects(private))
 
 
 def sweep(objects: Objects) -> None:
     """Remove the public objects that an interrupted destruction left; hold the module's mutex."""
     with suppress(ckr.PKCS11Error):
-        remove_orphans(objects, _DESTROYED)
+        remove_orphans(objects, DESTROYED)

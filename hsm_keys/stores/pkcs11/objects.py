@@ -6,9 +6,9 @@ objects are the halves of a key, and an object that can't be read is skipped.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from pkcs11 import _pkcs11
@@ -18,6 +18,7 @@ from pkcs11.mechanisms import KeyType as CkKeyType
 
 from hsm_keys.errors import SigningError, StoreError, UsageError
 from hsm_keys.signing.algorithms import key_type_of
+from hsm_keys.stores.key_names import ABORTING, ENDING, FINISHING, RETIRED, SUCCESSOR
 from hsm_keys.stores.marks import Mark
 from hsm_keys.stores.pkcs11.attributes import read, read_or_none
 from hsm_keys.stores.pkcs11.errors import is_gone, reason
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     Candidates = Callable[[bytes | None, str | None], Iterator[PublicKey]]
     Proofs = dict[tuple[int, bytes | None, str | None], PublicKey]
 
-__all__ = ["NO_LABEL", "Objects", "Pair", "is_ours", "required"]
+__all__ = ["DESTROYED", "NO_LABEL", "Objects", "Pair", "is_ours", "required"]
 
 NO_LABEL: Final = "it has no label, and keys are named by theirs: give it one with the vendor's tool"
 
@@ -42,6 +43,12 @@ _REPLACED: Final = (
     "enroll a key under another name, or write the right one back from a copy, with the vendor's tool"
 )
 _UNGUARDED: Final = "it carries a mark of ours, and can be made, used and renamed without a login"
+DESTROYED: Final = "+destroyed"
+"""The label of a public object whose private half is being destroyed; no key's name begins with a plus."""
+
+_PREFERENCE: Final = (SUCCESSOR, RETIRED, ABORTING, FINISHING)
+"""Which key of a rotation has the name while several are being given it; the same as while none has it."""
+
 _LOOKS: Final = 3
 _BATCH: Final = 10
 _PRIVATE: Final = {Attribute.CLASS: ObjectClass.PRIVATE_KEY}
@@ -142,7 +149,8 @@ class Objects:
         pairs = [pair for private in privates if (pair := self._pair(private, candidates))]
         if any(pair.problem for pair in pairs):
             self.find(_PRIVATE)  # raises if the whole token doesn't answer, not only one object
-        return pairs
+        pairs = self._told_apart(pairs, privates)
+        return pairs if label is None else [pair for pair in pairs if pair.label == label]
 
     def _pair(self, private: Any, candidates: Candidates) -> Pair | None:
         label = cka_id = pin_error = None
@@ -159,6 +167,38 @@ class Objects:
         except ckr.PKCS11Error as error:
             public_key, problem = None, f"it can't be read: {reason(error)}"
         return Pair(private.handle, label, cka_id, public_key, problem, pin_error, _is_guarded(private))
+
+    def _told_apart(self, pairs: list[Pair], privates: list[Any]) -> list[Pair]:
+        """Return the pairs, each by a label of its own where several of ours are being given one."""
+        labels = Counter(pair.label for pair in pairs if pair.mark.ours)
+        objects = {private.handle: private for private in privates}
+        for label in [label for label, count in labels.items() if count > 1]:
+            namesakes = [pair for pair in pairs if pair.label == label and pair.mark.ours]
+            former = {pair.handle: self.former_label(objects[pair.handle]) for pair in namesakes}
+            kept = min(former, key=lambda handle: _preference(former[handle]))
+            for pair in namesakes:
+                before = former[pair.handle]
+                if before is not None and pair.handle != kept:
+                    pairs[pairs.index(pair)] = replace(pair, label=before)
+        return pairs
+
+    def former_label(self, private: Any) -> str | None:
+        """Return the label that a private object had before it was given another one; None if that has come to its end.
+
+        Its public object keeps that until it is known that no other key has got the new one meanwhile.
+
+        Raises:
+            PKCS11Error: If the token is gone.
+        """
+        label = read_or_none(private, Attribute.LABEL) or ""
+        name = label.partition("+")[0]
+        for public in self.public_objects(private):
+            former = read_or_none(public, Attribute.LABEL) or ""
+            if is_ours(public) and former == DESTROYED:
+                return name + ENDING
+            if is_ours(public) and former != label and former.partition("+")[0] == name:
+                return former
+        return None
 
     def public_key_of(self, private: Any) -> PublicKey | None:
         """Return the public half of a private key object; None if none was proved to be its own.
@@ -255,6 +295,14 @@ class Objects:
         fitting = [public for public in named.values() if _half(public) == half]
         # A crash between two writes leaves another label or another CKA_ID, two of them leave neither.
         return fitting or [public for public in self.find(_PUBLIC) if is_ours(public) and _half(public) == half]
+
+
+def _preference(former: str | None) -> int:
+    """Return the place of a key among those of one label, by the label that it had before."""
+    if former is None:
+        return -1
+    marks = [former.endswith(mark) for mark in _PREFERENCE]
+    return marks.index(True) if any(marks) else len(marks)
 
 
 def _named(private: Any) -> tuple[int, bytes | None, str | None]:

@@ -36,11 +36,12 @@ from hsm_keys.stores.pkcs11.key import Pkcs11Key
 from hsm_keys.stores.pkcs11.key_pairs import (
     check_can_make,
     destroy_pair,
+    give_back_label,
     is_being_destroyed,
     mend_pair,
     remove_orphans,
+    rename_pair,
     write_id,
-    write_label,
 )
 from hsm_keys.stores.pkcs11.marks import minted_id, read_mark, registered_id, registering_id
 from hsm_keys.stores.pkcs11.minting import (
@@ -329,20 +330,23 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
                     hint=f"give --api-key-id {api_key_id} to every command that uses the key",
                 ) from None
             if key.ours and key.api_key_id is None and is_being_destroyed(objects, private):
-                raise KeyNotFoundError(f"somebody else is destroying the key {key.name!r}")
+                raise _destroyed_meanwhile(key.name)
         return Pkcs11Key(self, key.name, cka_id, key.public_key())
 
     def rename(self, key: StoredKey, name: str) -> StoredKey:
-        """Write the label of both objects, the public one first: the private one's counts."""
+        """Write the label of both objects, as ``rename_pair`` says."""
         check_label(name)
         with self._changing(key, f"rename the key {key.name!r}") as (objects, private):
             label = read(private, Attribute.LABEL)
-            if label not in {key.name, name}:
+            former = label if label == key.name else objects.former_label(private) or label
+            if former not in {key.name, name}:
                 raise renamed_meanwhile(key.name, self.description)
             if label != name and objects.private_keys(name):
                 raise KeyExistsError(f"{self.description} already has a key called {name!r}")
             try:
-                write_label(objects, private, name)
+                has_name = rename_pair(objects, private, name, former)
+            except ckr.ObjectHandleInvalid:
+                raise _destroyed_meanwhile(key.name) from None
             except ckr.PKCS11Error as error:
                 if is_gone(error):
                     raise
@@ -350,13 +354,10 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
                     f"the token doesn't let the label of {key.name!r} be changed: {reason(error)}",
                     hint="a key of this token can't be rotated: enroll a new one under another name",
                 ) from None
-            if label != name and len(objects.private_keys(name)) > 1:
-                # Another machine has given the name to another key since it was looked up. Of two that write, the later
-                # one sees both, and gives way; if both see both, both give way, and the name is free again.
-                write_label(objects, private, label)
+            if not has_name:
                 raise KeyBusyError(
                     f"somebody else gave the name {name!r} in {self.description} to another key at the same moment; "
-                    f"the key {label!r} keeps its own",
+                    f"the key {former!r} keeps its own",
                     hint="look with `hsm-keys list`, then run the same command again",
                 )
             return Pkcs11Key(self, name, read(private, Attribute.ID), key.public_key())
@@ -384,6 +385,7 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
             for private in objects.private_keys(name):
                 if is_ours(private):
                     remove_stub(objects, private)
+            give_back_label(objects, name)
             remove_surplus(objects, name)
             for private in objects.private_keys(name):
                 if is_ours(private):
@@ -490,6 +492,10 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
         if self._connection.generation == fork_generation():
             self._connection.close()
             self._connection.module.release()
+
+
+def _destroyed_meanwhile(name: str) -> KeyNotFoundError:
+    return KeyNotFoundError(f"somebody else is destroying the key {name!r}")
 
 
 def _without_surplus(keys: list[Pkcs11Key]) -> list[Pkcs11Key]:
