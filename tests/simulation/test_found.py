@@ -36,6 +36,16 @@ def life(
 
 
 FOUND = {
+    "rotate in Vault bound an API key to a successor that abort had destroyed, and left it without a word": Script(
+        _NAME,
+        "vault",
+        ("enroll",),
+        (
+            Step(0, "rotate", faults=turn(5), pause_s=0.0),
+            Step(1, "rotate", faults=(Fault(Kind.UNREACHABLE, 2),), pause_s=0.0),
+            Step(1, "abort", faults=(Fault(Kind.LATE, 6, seconds=1.5),), pause_s=0.0),
+        ),
+    ),
     "generate destroyed what had come late, whose API key Kalshi didn't list yet and deleted later": life(
         "vault",
         (),

@@ -191,6 +191,20 @@ def test_a_destruction_that_was_killed_goes_on(
     assert (vault.transit_keys(), vault.entry("prod")) == ([], {"keys": {}})
 
 
+def test_a_pair_whose_destruction_was_begun_is_not_registered(
+    vault_store: VaultStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    minted = vault_store.generate("prod", KeyType.ED25519)
+    monkeypatch.setattr(vault_store.transit, "delete", _killed)
+    with pytest.raises(InterruptedError):
+        vault_store.destroy(minted)
+    with pytest.raises(KeyBusyError, match="destruction of 'prod' was begun") as told:
+        vault_store.begin_registration(minted, "demo")
+    assert "hsm-keys revoke prod --destroy" in str(told.value.hint)
+    with pytest.raises(VaultKeyNotFoundError, match="destroying"):
+        vault_store.bind(minted, ID, "demo")
+
+
 def test_a_key_whose_transit_key_somebody_deleted_is_told(vault: Vault, vault_store: VaultStore) -> None:
     key = vault_store.bind(vault_store.generate("prod", KeyType.ED25519), ID, "demo")
     vault.ask("POST", f"{vault.mount}/keys/{key.transit_key}/config", {"deletion_allowed": True})

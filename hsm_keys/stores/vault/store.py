@@ -261,7 +261,8 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
             label = label or key.name
             record = records.get(label, Record(vault_key.transit_key, vault_key.version))
             phase = record.phase if record.phase is Phase.DESTROYING else None  # its Transit key may be gone by now
-            if phase and record.api_key_id != key.api_key_id:  # another run has registered it and begun its end
+            # Another run has begun its end: it is registered, or its API key was looked for.
+            if phase and (record.api_key_id is None or record.api_key_id != key.api_key_id):
                 raise VaultKeyNotFoundError(f"somebody else is destroying the key {key.name!r}")
             records[label] = replace(
                 record, api_key_id=known, environment=environment, phase=phase, key_type=None, run=None, claim=None
@@ -276,7 +277,7 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
 
         Raises:
             KeyNotFoundError: If the entry doesn't name the key any more.
-            KeyBusyError: If it names an API key id for it, or another label.
+            KeyBusyError: If it names an API key id for it, or another label; or its destruction was begun.
             VaultError: If the server refuses.
         """
         vault_key = self._changeable(key)
@@ -290,6 +291,11 @@ class VaultStore(KeyStore, RenamesKeys, ImportsKeys):
                 raise KeyBusyError(f"somebody else registered {key.name!r} meanwhile", hint="run it again")
             if label != key.name:
                 raise renamed_meanwhile(key.name, self.describe())
+            if records[label].phase is Phase.DESTROYING:
+                raise KeyBusyError(
+                    f"the destruction of {key.name!r} was begun, and hasn't ended",
+                    hint=f"let it come to its end: hsm-keys revoke {key.name} --destroy",
+                )
             records[label] = replace(records[label], environment=environment, claim=str(claim) if claim else None)
             begun[:] = [records[label]]
 
