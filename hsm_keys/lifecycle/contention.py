@@ -175,6 +175,10 @@ class Contention:
             return True
         return now.claim == claim if now.api_key_id is None else now.api_key_id != claim.api_key_id
 
+    def is_gone(self, key: StoredKey) -> bool:
+        """Tell whether the pair can't sign any more: somebody else has destroyed it."""
+        return self._now(key) is None
+
     def _now(self, key: StoredKey) -> StoredKey | None:
         """Return the pair as the store has it now; None if it is gone."""
         public_key = key.public_key()

@@ -166,6 +166,18 @@ class Registrar:
                 f"{ending}",
                 hint=AGAIN,
             ) from None
+        except HsmKeysError as error:
+            raise self._unbound(error, key, api_key_id) from None
+
+    def _unbound(self, error: HsmKeysError, key: StoredKey, api_key_id: str) -> HsmKeysError:
+        """Return what kept an API key from being bound, with what became of that: if the pair is gone, it ends too."""
+        try:
+            gone = self._contention.is_gone(key)
+        except HsmKeysError:
+            ending = "may still be there: see `hsm-keys reconcile`"
+        else:
+            ending = self._delete(api_key_id) if gone else f"isn't bound to {key.name!r} yet"
+        return error.amend(message=f"{error.message}; API key {api_key_id} {ending}", further_hint=AGAIN)
 
     def _delete(self, api_key_id: str) -> str:
         """Delete what this run registered, and return what became of it."""
@@ -200,7 +212,12 @@ class Registrar:
         except HsmKeysError as error:
             raise _kept(error, key, "run the same command again once that is mended") from None
         self._report(f"registered the public half at Kalshi, as API key {api_key_id}")
-        self._yield_to_others(key, api_key_id, before)
+        try:
+            self._yield_to_others(key, api_key_id, before)
+        except KeyBusyError:
+            raise
+        except HsmKeysError as error:
+            raise self._unbound(error, key, api_key_id) from None
         return api_key_id
 
     def _create(self, key: StoredKey, wanted: ApiKeyRequest) -> str:

@@ -88,11 +88,13 @@ class Judge:
     def is_unknown(self, api_key_id: str) -> bool:
         """Tell whether an API key is of a pair that was destroyed while it was made.
 
-        The run that made it was killed then, or said that it couldn't delete it; or the network carried its request
-        out again.
+        The run that made it was killed then, or got no answer, or said that it couldn't delete it; or the network
+        carried its request out again.
         """
         maker = self._overtaken.get(api_key_id)
-        return api_key_id in self._unseen | self._told_of or (maker is not None and maker.dead)
+        if maker is not None and (maker.dead or api_key_id not in maker.made):
+            return True
+        return api_key_id in self._unseen | self._told_of
 
     def _note_overtaken(self, kalshi: Kalshi, key: Registered) -> None:
         others = len({step.operator for step in self._script.steps}) > 1

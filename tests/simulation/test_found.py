@@ -1113,6 +1113,20 @@ FOUND = {
         )
         for commands in (("enroll",), ("generate", "rotate"))
     },
+    **{
+        f"enroll left an API key of a destroyed pair in {store}, since the name had a further one": Script(
+            _NAME,
+            store,
+            ("mint",),
+            (
+                Step(0, "enroll", faults=turn(post), pause_s=0.0),
+                Step(1, "enroll", pause_s=0.0),
+                Step(1, "revoke-destroy", pause_s=0.0),
+                Step(1, "generate", pause_s=0.0),
+            ),
+        )
+        for store, post in (("token", 3), ("kms", 2), ("vault", 1))
+    },
 }
 
 

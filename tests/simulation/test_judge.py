@@ -135,6 +135,19 @@ PASSES = {
         machines=1,
         lag_s=0.4,
     ),
+    **{
+        f"nobody knows of a registration in {store} without an answer whose pair another machine had destroyed": Script(
+            Name(1),
+            store,
+            ("mint",),
+            (
+                Step(0, "enroll", faults=(Fault(Kind.TURN, post), Fault(Kind.LOSE_ANSWER, post)), pause_s=0.0),
+                Step(1, "enroll", pause_s=0.0),
+                Step(1, "revoke-destroy", pause_s=0.0),
+            ),
+        )
+        for store, post in (("token", 3), ("kms", 2), ("vault", 1))
+    },
     "nobody knows of a registration that the network carries out again while its pair is being destroyed": _repeated(),
     "nor where another operator destroys it": _repeated(operator=1),
 }
