@@ -116,6 +116,8 @@ class Process:
         self.effects = self.changes = 0
         self.said: list[str] = []
         """Its lines for people."""
+        self.listed_s = 0.0
+        """When Kalshi listed the API keys to it last."""
         self.made: list[str] = []
         """The API keys of which Kalshi told it that they were made."""
         self.listed: set[str] = set()

@@ -49,6 +49,8 @@ class Judge:
         """The names that were told to be done, with their environment."""
         self.by_hand: set[str] = set()
         """The API keys that a person has registered by hand, until adopt has been told of them."""
+        self._by_hand_s: dict[str, float] = {}
+        """When a person registered each of them, until an adopt has told of it."""
         self.ended_by_hand: set[str] = set()
         """The API keys that a person has deleted on Kalshi's account page."""
         self.moved = False
@@ -71,6 +73,11 @@ class Judge:
     def leave_alone(self, api_key_ids: set[str], half: bytes | None) -> None:
         """Remember what belongs to others."""
         self._theirs, self._their_half = api_key_ids, half
+
+    def registered_by_hand(self, api_key_id: str, now: float) -> None:
+        """A person registered a pair on Kalshi's account page."""
+        self.by_hand.add(api_key_id)
+        self._by_hand_s[api_key_id] = now
 
     def released(self, word: str, kalshi: Kalshi) -> None:
         """Somebody began to revoke what a word means: the store's key, else the API key that Kalshi calls so."""
@@ -139,6 +146,8 @@ class Judge:
                 process = kalshi.world.process
                 if process and process.environment != kalshi.environment and key.api_key_id in self.by_hand:
                     continue  # registered in another environment, and only the person knows
+                if process and process.listed_s < self._by_hand_s.get(key.api_key_id, 0.0):
+                    continue  # registered right before it was destroyed, when only the person knew
                 if process and key.api_key_id in self._repeated - process.listed:
                     self._unseen.add(key.api_key_id)
                     continue
@@ -162,6 +171,7 @@ class Judge:
     def told(self, told: Told, name: str, kalshi: Kalshi, *, alone: bool) -> None:
         """Check that what a command said is so. With others at work, only what nobody can undo is looked at."""
         labels = self._store.labels()
+        self._by_hand_s.pop(str(told.api_key_id), None)
         self._overtaken.pop(str(told.api_key_id), None)
         if alone:
             self.by_hand.discard(str(told.api_key_id))

@@ -182,6 +182,8 @@ class Kalshi:
             return self._delete(path.rpartition("/")[2])
         if method == "POST":
             return self._create(path, body)
+        if path != BALANCE and self.world.process is not None:
+            self.world.process.listed_s = self.world.clock.now
         return 200, {"balance": 100} if path == BALANCE else [
             self.keys[each].listing for each in self.keys if self._known(each)
         ]

@@ -53,7 +53,7 @@ class Store(Protocol):
         """Return what commands can see of it."""
 
     def handles(self) -> tuple[int, ...]:
-        """Return the numbers by which commands under way hold its objects, where they do."""
+        """Return the numbers by which commands hold its objects, where they do, and the last that was given."""
 
     def snapshot(self) -> Any:
         """Return what it holds."""
@@ -339,7 +339,7 @@ class Life:
         kalshi = self.kalshis[step.environment]
         if public in self.store.publics() and not any(other.living(public) for other in self.kalshis.values()):
             listing = kalshi.add(step.name, public, self.script.scopes, self.script.subaccount)
-            self.judge.by_hand.add(listing.api_key_id)
+            self.judge.registered_by_hand(listing.api_key_id, self.world.clock.now)
             self.world.clock.pass_(60.0)
 
     def _delete_by_hand(self, step: Step, *, older: bool) -> None:

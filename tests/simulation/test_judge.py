@@ -148,6 +148,15 @@ PASSES = {
         )
         for store, post in (("token", 3), ("kms", 2), ("vault", 1))
     },
+    "nobody but the person knows of a pair that is registered by hand while another machine destroys it": Script(
+        Name(1),
+        "token",
+        ("mint",),
+        (
+            Step(0, "adopt", faults=(Fault(Kind.TURN, 6), Fault(Kind.TURN, 36, changes=False)), pause_s=0.0),
+            Step(1, "revoke-destroy", faults=(Fault(Kind.TURN, 62, changes=False),), pause_s=0.0),
+        ),
+    ),
     "nobody knows of a registration that the network carries out again while its pair is being destroyed": _repeated(),
     "nor where another operator destroys it": _repeated(operator=1),
 }

@@ -138,7 +138,7 @@ class Token:
         return tuple(self.objects.values())
 
     def handles(self) -> tuple[int, ...]:
-        return tuple(self.objects)
+        return self._handles, *self.objects
 
     def snapshot(self) -> Any:
         return self._handles, tuple(self.objects.values())
