@@ -195,6 +195,15 @@ def test_a_key_that_came_after_its_public_half_was_removed_goes_with_the_next_co
     assert objects(store) == []
 
 
+def test_the_public_half_of_a_mark_that_was_never_whole_goes_with_the_next_command(store: KeyStore) -> None:
+    ImportsKeys.of(store).imports().prepare("ci", KeyType.ED25519, "prod")
+    for private in [obj for obj in objects(store) if obj[Attribute.CLASS] is ObjectClass.PRIVATE_KEY]:
+        private.destroy()
+    assert len(objects(store)) == 1
+    store.mend("ci")
+    assert objects(store) == []
+
+
 def test_half_a_key_is_not_taken_for_whole_when_an_import_ends(store: KeyStore) -> None:
     _prepared(store).put("ci", pair(KeyType.ED25519), API_KEY_ID, "prod")
     for public in [obj for obj in objects(store) if obj[Attribute.CLASS] is ObjectClass.PUBLIC_KEY]:

@@ -1127,6 +1127,27 @@ FOUND = {
         )
         for store, post in (("token", 3), ("kms", 2), ("vault", 1))
     },
+    "abort in KMS took the last alias of a key to which rotate had given the name again": Script(
+        _NAME,
+        "kms",
+        ("enroll", "rotate"),
+        (
+            Step(0, "finish", faults=(Fault(Kind.TURN, 41, changes=False),), pause_s=0.0),
+            Step(1, "abort", faults=turn(3), pause_s=0.0),
+            Step(0, "rotate", pause_s=0.0),
+        ),
+    ),
+    "enroll in a token left the public half of a mark, as yesterday's store had it": Script(
+        _NAME,
+        "token",
+        (),
+        (
+            Step(0, "generate", faults=turn(2), pause_s=0.0),
+            Step(1, "enroll", faults=(Fault(Kind.TURN, 15, changes=False),), pause_s=0.0),
+        ),
+        unique=True,
+        yesterday=1,
+    ),
 }
 
 

@@ -149,6 +149,8 @@ def hand_over(
     if not _leads(client_of(region), region, name, str(taker["Arn"])):
         _keep_findable(client_of, taken, taker)
         raise renamed_meanwhile(name, f"AWS KMS in {region}")
+    # Another machine may have handed the name back meanwhile, and taken the alias that was left to this key.
+    _keep_findable(client_of, left, leaver)
 
 
 def _leads(client: Any, region: str, name: str, arn: str) -> bool:

@@ -382,6 +382,7 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
         with self.managing(f"mend the key {name!r}") as objects:
             if not any(is_ours(mark) for mark in objects.private_keys(name + IMPORTING)):
                 remove_orphans(objects, name)
+                remove_orphans(objects, name + IMPORTING)  # of a mark that was never whole
             for private in objects.private_keys(name):
                 if is_ours(private):
                     remove_stub(objects, private)
