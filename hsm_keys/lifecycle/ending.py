@@ -86,6 +86,7 @@ def end_api_key(
     report: Callable[[str], None],
     *,
     begun: bool = False,
+    check: Callable[[], None] | None = None,
 ) -> list[ApiKey]:
     """Delete an API key, and prove that it is dead. It is no error if it was deleted before and that can be proved.
 
@@ -97,6 +98,8 @@ def end_api_key(
         key: Its private half, which signs the proof; None if it isn't at hand.
         report: Called with a line for people.
         begun: Whether an earlier run marked the key when Kalshi listed it, and was about to delete it.
+        check: Called once the deletion is signed, and before it is sent; raises if the API key must stay. A deletion
+            that is delayed from then on is too old for Kalshi after ``LATE_S`` seconds.
 
     Raises:
         WrongEnvironmentError: If the key belongs to another environment; nothing was sent.
@@ -117,7 +120,7 @@ def end_api_key(
             "account page makes one",
         )
     lived = begun or bool(listed)
-    deleted = end.delete(lived=lived)
+    deleted = end.delete(lived=lived, check=check)
     report(f"deleted API key {api_key_id} at Kalshi" if deleted else f"Kalshi doesn't know API key {api_key_id}")
     if key is not None and can_sign(key):
         end.prove(lived=lived)
@@ -196,10 +199,15 @@ class _End:
     def _signs_itself(self) -> bool:
         return self._account.manager_id == self._api_key_id
 
-    def delete(self, *, lived: bool) -> bool:
+    def delete(self, *, lived: bool, check: Callable[[], None] | None = None) -> bool:
         """Delete, and tell whether it was there; an answer that was lost is settled by looking."""
         try:
-            self._account.client.api_keys.delete(self._api_key_id)
+            if check is None:
+                self._account.client.api_keys.delete(self._api_key_id)
+            else:
+                send = self._account.client.api_keys.prepare_delete(self._api_key_id)
+                check()
+                send()
         except NotFoundError:
             return False
         except UnauthorizedError as error:

@@ -28,7 +28,7 @@ from hsm_keys.inspecting.proof_of_possession import (
     prove_registration,
     standing_of,
 )
-from hsm_keys.lifecycle.ending import settle
+from hsm_keys.lifecycle.ending import outwait, settle
 from hsm_keys.lifecycle.late_registration import (
     check_no_other_registration,
 )
@@ -36,8 +36,8 @@ from hsm_keys.lifecycle.locking import exclusive
 from hsm_keys.lifecycle.registering import Registrar
 from hsm_keys.lifecycle.rights import check_manages
 from hsm_keys.lifecycle.rotation_ends import RotationEnds
-from hsm_keys.lifecycle.rotation_marks import Stage, id_of, is_surplus, parts, renamed, same
-from hsm_keys.lifecycle.rotation_recovery import RotationRecovery, overtaken
+from hsm_keys.lifecycle.rotation_marks import Stage, id_of, is_surplus, overtaken, parts, renamed, same
+from hsm_keys.lifecycle.rotation_recovery import RotationRecovery
 from hsm_keys.lifecycle.successor_rights import check_same_rights, listing_of, wanted_like
 from hsm_keys.stores.abilities import RenamesKeys
 from hsm_keys.stores.key_names import ABORTING, FINISHING, RETIRED, ROTATION, SUCCESSOR, check_new_name
@@ -211,6 +211,8 @@ class Rotator:
                 f"`hsm-keys rotate {name} --abort` has begun to end the successor; nothing was done",
                 hint=f"run it again: hsm-keys rotate {name} --abort",
             )
+        if stage.aborting and stage.finishing:
+            outwait(f"`rotate --abort` of {name!r}", "the successor is proved", self._report)
         self._check_names_free(name, stage)
         if old.api_key_id is None and stage.retired is None:
             raise KeyNotRegisteredError(

@@ -8,6 +8,7 @@ from hsm_keys.inspecting.proof_of_possession import can_sign, find_registration,
 from hsm_keys.kalshi.account import unclaimed
 from hsm_keys.lifecycle.ending import end_api_key
 from hsm_keys.lifecycle.late_registration import check_no_other_registration, check_none_since, find_last_registration
+from hsm_keys.lifecycle.rotation_marks import overtaken, same
 from hsm_keys.stores.abilities import RenamesKeys
 
 if TYPE_CHECKING:
@@ -65,7 +66,11 @@ class RotationEnds:
             self.destroy(old, "the old private half")
 
     def end_successor(self, new: StoredKey) -> None:
-        """End a successor whose name says so: nobody registers it any more, or gives it the name."""
+        """End a successor whose name says so: nobody registers it any more, or gives it the name.
+
+        Raises:
+            KeyBusyError: If another machine has given it the name after all; nothing is deleted.
+        """
         api_key_id = self._last_id(new)
         listed = self._account.list_now()
         # Kalshi may have carried the registration out twice: first the API key whose id no store holds.
@@ -74,9 +79,14 @@ class RotationEnds:
             while other := find_registration(connect, new, unclaimed(self.unclaimed(listed), [api_key_id])):
                 listed = end_api_key(self._account, other, new, self._report)
         if api_key_id is not None:
-            left = end_api_key(self._account, api_key_id, new, self._report)
+            left = end_api_key(self._account, api_key_id, new, self._report, check=lambda: self._check_named(new))
             check_none_since(self._account.connect, new, listed, left, new.api_key_id)
         self.destroy(new, f"the successor {new.name!r}")
+
+    def _check_named(self, key: StoredKey) -> None:
+        """Check that a key that is about to end is called what it was: a `--finish` may have begun to keep it."""
+        if not any(each.name == key.name and same(each, key) for each in self._store.keys()):
+            raise overtaken(key.name.partition("+")[0])
 
     def destroy(self, key: StoredKey, what: str) -> None:
         """Destroy a private half; ``what`` is what people are told that it is."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from hsm_keys.errors import (
     ForeignKeyError,
+    KeyBusyError,
     KeyNotFoundError,
     KeyNotRegisteredError,
     KeyProblemError,
@@ -41,6 +42,7 @@ __all__ = [
     "in_hand",
     "is_stray",
     "is_surplus",
+    "overtaken",
     "parts",
     "renamed",
     "same",
@@ -229,3 +231,10 @@ def id_of(key: StoredKey) -> str:
     if key.api_key_id is None:
         raise KeyNotRegisteredError(f"the key {key.name!r} has no API key id", hint=f"hsm-keys enroll {key.name}")
     return key.api_key_id
+
+
+def overtaken(name: str) -> KeyBusyError:
+    """Return what a run says that gives way to another machine's."""
+    return KeyBusyError(
+        f"somebody else is rotating {name!r} at this moment", hint="look with `hsm-keys list`, then run it again"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hsm_keys.errors import KeyBusyError, KeyProblemError
+from hsm_keys.errors import KeyProblemError
 from hsm_keys.inspecting.proof_of_possession import accepts, can_sign, find_registration, is_going
 from hsm_keys.lifecycle.late_registration import find_late_registration
 from hsm_keys.lifecycle.rotation_marks import (
@@ -16,6 +16,7 @@ from hsm_keys.lifecycle.rotation_marks import (
     in_hand,
     is_stray,
     is_surplus,
+    overtaken,
     parts,
     renamed,
 )
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from hsm_keys.lifecycle.rotation_ends import RotationEnds
     from hsm_keys.stores.base import KeyStore, StoredKey
 
-__all__ = ["RotationRecovery", "overtaken"]
+__all__ = ["RotationRecovery"]
 
 
 class RotationRecovery:
@@ -189,10 +190,3 @@ class RotationRecovery:
         if not can_sign(old) or not accepts(self._account.connect, old, id_of(old)):
             return False
         return not can_sign(new) or find_registration(self._account.connect, new, self._ends.unclaimed()) is None
-
-
-def overtaken(name: str) -> KeyBusyError:
-    """Return what a run says that gives way to another machine's."""
-    return KeyBusyError(
-        f"somebody else is rotating {name!r} at this moment", hint="look with `hsm-keys list`, then run it again"
-    )

@@ -20,6 +20,7 @@ from hsm_keys.errors import (
     UsageError,
 )
 from hsm_keys.kalshi.account import Account
+from hsm_keys.kalshi.api_keys import ApiKeysResource
 from hsm_keys.kalshi.errors import TierError
 from hsm_keys.lifecycle.enroll import adopt
 from hsm_keys.lifecycle.locking import exclusive
@@ -230,6 +231,45 @@ def test_interrupted_anywhere_it_goes_on_or_back_without_a_second_key(
     assert person.live() == {done.key.api_key_id}
     assert person.in_store() == {"prod": done.key.api_key_id}
     assert sum(seen.method == "POST" for seen in person.sandbox.requests) == posts + 1
+
+
+def test_where_both_ends_have_begun_a_finish_waits_until_no_deletion_of_the_successor_can_come(
+    person: Rotating,
+) -> None:
+    """Two machines finished and aborted at the same moment, and the abort may still be under way."""
+    person.enrolled()
+    grace = person.advance()
+    assert grace.retired is not None
+    RenamesKeys.of(person.store).rename(grace.retired, "prod+finishing")
+    RenamesKeys.of(person.store).rename(grace.key, "prod+aborting")
+    person.said.clear()
+    done = person.finish()
+    assert any(
+        "`rotate --abort` of 'prod' was begun, and Kalshi may still carry it out" in line for line in person.said
+    )
+    assert person.live() == {done.key.api_key_id} == {grace.key.api_key_id}
+    assert person.in_store() == {"prod": done.key.api_key_id}
+
+
+def test_a_successor_that_a_finish_has_given_the_name_meanwhile_is_not_deleted(
+    person: Rotating, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = person.enrolled()
+    new = person.advance().key
+    prepare = ApiKeysResource.prepare_delete
+
+    def given_the_name(api_keys: ApiKeysResource, api_key_id: str) -> Callable[[], None]:
+        send = prepare(api_keys, api_key_id)
+        renames = RenamesKeys.of(person.store)
+        renames.rename(person.store.key("prod"), "prod+finishing")
+        renames.rename(person.store.key("prod+aborting"), "prod")
+        return send
+
+    monkeypatch.setattr(ApiKeysResource, "prepare_delete", given_the_name)
+    with pytest.raises(KeyBusyError):
+        person.abort()
+    assert person.live() == {old.api_key_id, new.api_key_id}
+    assert person.in_store() == {"prod": new.api_key_id, "prod+finishing": old.api_key_id}
 
 
 @pytest.mark.parametrize("fault", ["drop-before", "drop-after"])

@@ -125,7 +125,7 @@ MUTANTS = (
     Mutant(
         "lifecycle.rotation_ends",
         "RotationEnds.end_successor",
-        "end_api_key(self._account, api_key_id, new, self._report)",
+        "end_api_key(self._account, api_key_id, new, self._report, check=lambda: self._check_named(new))",
         "[]",
     ),
     Mutant(

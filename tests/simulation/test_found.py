@@ -1073,6 +1073,19 @@ FOUND = {
         )
         for killed, abort in ((before(14), 5), (before(15), 7), (after(12), 4), (after(12), 7))
     },
+    **{
+        f"rotate --finish, run again, and an --abort that was held up ended both keys in {store}": Script(
+            _NAME,
+            store,
+            ("enroll", "rotate"),
+            (
+                Step(0, "abort", faults=(*turn(1), *turn(delete)), pause_s=0.0),
+                Step(1, "finish", faults=turn(1), pause_s=0.0),
+                Step(1, "finish", pause_s=0.0),
+            ),
+        )
+        for store, delete in (("token", 5), ("kms", 7))
+    },
     "rotate gave a public object another label after a killed revoke had destroyed its private one": Script(
         _NAME,
         "token",

@@ -276,6 +276,10 @@ class _Connection:
     def close(self) -> None:
         """Nothing is open."""
 
+    def log_in_again(self, *_: Any) -> bool:
+        """Tell that it wasn't for want of a login: here a key that was found can only be destroyed then."""
+        return False
+
     def sign(self, key: Pkcs11Key, message: bytes, *, digest: bool, opened_just_now: bool = False) -> bytes:
         assert not digest
         private = self.locate(self.objects, key)  # type: ignore[misc]  # stands in for one
