@@ -250,6 +250,7 @@ class Judge:
             raise Violated(f"{told.stage}: {name!r} was said to be API key {short(str(told.api_key_id))}, and isn't")
         others = [each for each in kalshi.living() if called(each, name) and each is not key]
         others = [each for each in others if each.listing.api_key_id not in self._theirs]
+        others = [each for each in others if not self.is_unknown(each.api_key_id)]  # reconcile shows it
         if self._script.repeats():
             others = [each for each in others if each.public != key.public]  # registered twice: reconcile shows it
         if self._script.repeats("generate"):  # Kalshi made a pair that nobody asked for: reconcile shows it

@@ -159,6 +159,13 @@ PASSES = {
     ),
     "nobody knows of a registration that the network carries out again while its pair is being destroyed": _repeated(),
     "nor where another operator destroys it": _repeated(operator=1),
+    "nor does an enroll that goes on with the next pair of that name": replace(
+        _repeated(),
+        steps=(
+            *_repeated().steps,
+            Step(0, "enroll", faults=_fault(Kind.KILL_AFTER, 5), pause_s=0.0),
+        ),
+    ),
 }
 
 
