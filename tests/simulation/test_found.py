@@ -1161,6 +1161,19 @@ FOUND = {
         unique=True,
         yesterday=1,
     ),
+    **{
+        f"rotate in KMS took the name from a key that {command} had made meanwhile ({killed})": Script(
+            _NAME,
+            "kms",
+            ("enroll",),
+            (
+                Step(0, "rotate", faults=(Fault(Kind.TURN, 41, changes=False), *turn(8)), pause_s=0.0),
+                Step(1, "revoke-destroy", faults=turn(1), pause_s=0.0),
+                Step(1, command, faults=before(killed) if killed else (), pause_s=0.0),
+            ),
+        )
+        for command, killed in (("enroll", 0), ("enroll", 5), ("adopt", 0))
+    },
 }
 
 

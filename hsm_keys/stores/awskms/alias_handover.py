@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.errors import KeyBusyError
-from hsm_keys.stores.awskms.creation import aliases, give_alias, read_tags
+from hsm_keys.stores.awskms.creation import aliases, give_alias, left_over, read_tags
 from hsm_keys.stores.awskms.error_mapping import KmsCall, ask
 from hsm_keys.stores.awskms.errors import KmsKeyPendingDeletionError, KmsKeyStateError
 from hsm_keys.stores.awskms.replicas import regions_of, replicate
@@ -122,7 +122,8 @@ def hand_over(
     the same moment at least one sees the other one.
 
     Raises:
-        KeyBusyError: If somebody else has renamed one of the two; then the name stays where it was.
+        KeyBusyError: If somebody else has renamed one of the two, or ended the leaver and made another key of the name;
+            then the name stays where it was.
     """
     regions = regions_of(leaver)
     for region in regions:
@@ -141,7 +142,7 @@ def hand_over(
         _take_back(client_of, name, left, leaver)
         raise renamed_meanwhile(taken, f"AWS KMS in {region_of(str(taker['Arn']))}")
     for region in reversed(regions):
-        _tag(client_of(region), region, left, str(leaver["Arn"]))
+        _tag_leaver(client_of, region, name, left, leaver)
         _tag(client_of(region), region, name, str(taker["Arn"]))
         if taken != name:  # an earlier call gave it the name
             _remove_alias(client_of(region), region, taken, str(taker["Arn"]))
@@ -151,6 +152,31 @@ def hand_over(
         raise renamed_meanwhile(name, f"AWS KMS in {region}")
     # Another machine may have handed the name back meanwhile, and taken the alias that was left to this key.
     _keep_findable(client_of, left, leaver)
+
+
+def _tag_leaver(client_of: ClientOf, region: str, name: str, left: str, leaver: Mapping[str, Any]) -> None:
+    """Tag the key that has left a name with the one that it keeps.
+
+    UpdateAlias takes no condition: since it was looked where the name leads, another machine may have ended this key
+    and made another one of the name. So if this one has ended, that one gets its name back.
+
+    Raises:
+        KeyBusyError: If there is such a key.
+        KmsKeyPendingDeletionError: If there is none, and the key has ended.
+    """
+    try:
+        _tag(client_of(region), region, left, str(leaver["Arn"]))
+    except KmsKeyPendingDeletionError:
+        if any([_give_to_newcomer(client_of(each), each, name) for each in regions_of(leaver)]):  # noqa: C419 - in each
+            raise renamed_meanwhile(name, f"AWS KMS in {region}") from None
+        raise
+
+
+def _give_to_newcomer(client: Any, region: str, name: str) -> bool:
+    newcomer = left_over(client, region, name, set(aliases(client, region).values()), registered=True)
+    if newcomer is not None:
+        _point(client, region, name, str(newcomer["Arn"]))
+    return newcomer is not None
 
 
 def _leads(client: Any, region: str, name: str, arn: str) -> bool:

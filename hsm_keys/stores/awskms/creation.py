@@ -43,13 +43,21 @@ def read_tags(client: Any, call: KmsCall, arn: str) -> dict[str, str]:
 
 
 def left_over(
-    client: Any, region: str, name: str, aliased: set[str], state: str = "Enabled", *, set_aside: bool = False
+    client: Any,
+    region: str,
+    name: str,
+    aliased: set[str],
+    state: str = "Enabled",
+    *,
+    set_aside: bool = False,
+    registered: bool = False,
 ) -> Any | None:
     """Return the metadata of a key in that state that carries the name as its tag, and has no alias and no API key id.
 
     With ``set_aside`` it may also be one that a run was killed over which was about to let it go.
 
-    One that has an API key id was in use, and somebody took its alias away: it may live, and is left alone.
+    One that has an API key id was in use, and somebody took its alias away: it may live, and is left alone, unless
+    ``registered`` asks for it.
 
     Costs one ListKeys a thousand keys of the account and Region, and one ListResourceTags for each key that no
     alias points to; in most accounts that is none.
@@ -62,7 +70,8 @@ def left_over(
             tags = read_tags(client, KmsCall("ListResourceTags", key_id, region), key_id)
         except (AwsAccessDeniedError, KmsKeyNotFoundError):
             continue  # a key that this caller made, this caller could read
-        if tags.get(NAME_TAG) == name and ID_TAG not in tags and (set_aside or not is_set_aside(tags)):
+        unused = ID_TAG not in tags or registered
+        if tags.get(NAME_TAG) == name and unused and (set_aside or not is_set_aside(tags)):
             call = KmsCall("DescribeKey", key_id, region)
             metadata = field(ask(call, client.describe_key, KeyId=key_id), "KeyMetadata", dict, call)
             if metadata.get("KeyState") == state:
