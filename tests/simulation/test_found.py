@@ -1174,6 +1174,16 @@ FOUND = {
         )
         for command, killed in (("enroll", 0), ("enroll", 5), ("adopt", 0))
     },
+    "generate gave way, couldn't delete what Kalshi had made for it, and didn't say so": Script(
+        _NAME,
+        "vault",
+        (),
+        (
+            Step(0, "generate", faults=(*turn(2), Fault(Kind.UNREACHABLE, 4)), pause_s=0.0),
+            Step(1, "generate", faults=(Fault(Kind.KILL_AFTER, 15, changes=False),), pause_s=0.0),
+        ),
+        lag_s=1.5,
+    ),
 }
 
 
