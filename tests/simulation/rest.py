@@ -180,7 +180,8 @@ class Rest:
         revokers = {step.operator for step in steps if step.command.startswith("revoke")}
         rotators = {step.operator for step in steps if step.command == "rotate"}
         late = any(revokers - {rotator} for rotator in rotators)
-        return late and what.startswith("a public object") and what.endswith(SUCCESSOR)
+        half = what.startswith("a public object") and what.endswith(SUCCESSOR)
+        return late and (half or (what.startswith("a key without an alias") and f"{SUCCESSOR}'" in what))
 
     def _check_no_orphans(self) -> None:
         publics = self._life.store.publics()

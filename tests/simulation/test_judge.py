@@ -157,6 +157,22 @@ PASSES = {
             Step(1, "revoke-destroy", faults=(Fault(Kind.TURN, 62, changes=False),), pause_s=0.0),
         ),
     ),
+    "a successor in KMS that is made late, after a revoke, waits for the next rotation": Script(
+        Name(1),
+        "kms",
+        ("enroll",),
+        (
+            Step(
+                0,
+                "rotate",
+                faults=(Fault(Kind.LATE, 1, seconds=1.5), Fault(Kind.TURN, 24, changes=False)),
+                pause_s=0.0,
+            ),
+            Step(1, "revoke-destroy", faults=_fault(Kind.TURN, 2, changes=False), pause_s=60.0),
+            Step(1, "enroll", faults=_fault(Kind.KILL_BEFORE, 27, changes=False), pause_s=0.0),
+        ),
+        machines=1,
+    ),
     "nobody knows of a registration that the network carries out again while its pair is being destroyed": _repeated(),
     "nor where another operator destroys it": _repeated(operator=1),
     "nor does an enroll that goes on with the next pair of that name": replace(
