@@ -1184,6 +1184,29 @@ FOUND = {
         ),
         lag_s=1.5,
     ),
+    "abort in KMS tagged a key with a name that finish had taken from it": Script(
+        _NAME,
+        "kms",
+        ("enroll", "rotate"),
+        (
+            Step(0, "abort", faults=(*turn(1), *turn(4)), pause_s=0.0),
+            Step(1, "finish", faults=turn(1), pause_s=0.0),
+            Step(1, "finish", pause_s=0.0),
+        ),
+    ),
+    **{
+        f"{command} in KMS removed the alias of a key that another rotation had retired meanwhile": Script(
+            _NAME,
+            "kms",
+            ("enroll", "rotate"),
+            (
+                Step(0, command, faults=(*turn(1), *turn(3)), pause_s=0.0),
+                Step(1, "finish", faults=turn(1), pause_s=0.0),
+                Step(1, "rotate", pause_s=0.0),
+            ),
+        )
+        for command in ("finish", "rotate")
+    },
 }
 
 

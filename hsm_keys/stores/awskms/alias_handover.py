@@ -12,7 +12,7 @@ from hsm_keys.stores.awskms.errors import KmsKeyPendingDeletionError, KmsKeyStat
 from hsm_keys.stores.awskms.replicas import regions_of, replicate
 from hsm_keys.stores.awskms.response_fields import field
 from hsm_keys.stores.awskms.succession import voucher_tags
-from hsm_keys.stores.awskms.tags import NAME_TAG, KeyCreation, alias_of
+from hsm_keys.stores.awskms.tags import ALIAS_PREFIX, NAME_TAG, KeyCreation, alias_of, name_of_alias
 from hsm_keys.stores.awskms.uri import in_region, key_id_of, region_of
 from hsm_keys.stores.key_names import ABORTING, ENDING
 from hsm_keys.stores.ownership import renamed_meanwhile
@@ -170,6 +170,16 @@ def _tag_leaver(client_of: ClientOf, region: str, name: str, left: str, leaver: 
         if any([_give_to_newcomer(client_of(each), each, name) for each in regions_of(leaver)]):  # noqa: C419 - in each
             raise renamed_meanwhile(name, f"AWS KMS in {region}") from None
         raise
+    _tag_as_called(client_of(region), region, left, str(leaver["Arn"]))
+
+
+def _tag_as_called(client: Any, region: str, name: str, arn: str) -> None:
+    """Tag a key with the name that leads to it, if another machine has renamed it since it was tagged with this one."""
+    if _leads(client, region, name, arn):
+        return
+    for alias, key_id in aliases(client, region).items():
+        if key_id == key_id_of(arn) and alias.startswith(ALIAS_PREFIX):
+            _tag(client, region, name_of_alias(alias), arn)
 
 
 def _give_to_newcomer(client: Any, region: str, name: str) -> bool:
@@ -257,5 +267,28 @@ def _tag(client: Any, region: str, name: str, arn: str) -> None:
 
 
 def _remove_alias(client: Any, region: str, name: str, arn: str) -> None:
-    if aliases(client, region).get(alias_of(name)) == key_id_of(arn):
-        ask(KmsCall("DeleteAlias", name, region), client.delete_alias, AliasName=alias_of(name))
+    """Remove an alias, if it leads to that key.
+
+    DeleteAlias takes no condition: since it was looked, another machine may have given the alias to another key, which
+    gets it back then. That shows in the other aliases of the name, which have changed.
+    """
+    before = aliases(client, region)
+    if before.get(alias_of(name)) != key_id_of(arn):
+        return
+    ask(KmsCall("DeleteAlias", name, region), client.delete_alias, AliasName=alias_of(name))
+    after = aliases(client, region)
+    if _beside(name, before) == _beside(name, after):
+        return
+    bereft = left_over(client, region, name, set(after.values()), registered=True)
+    if bereft is not None:
+        give_alias(client, region, name, str(bereft["Arn"]))
+
+
+def _beside(name: str, known: Mapping[str, str]) -> dict[str, str]:
+    """Return the other aliases of a name and its marks."""
+    base = name.partition("+")[0]
+    return {
+        alias: key_id
+        for alias, key_id in known.items()
+        if name_of_alias(alias).partition("+")[0] == base and alias != alias_of(name)
+    }
