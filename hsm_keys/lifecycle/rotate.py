@@ -121,14 +121,18 @@ class Rotator:
                 )
             if not stage.handed_over:
                 stage = self._hand_over(name, stage)
-            elif self._store.clear(name + SUCCESSOR):
-                self._report(f"ended a successor of {name!r} that another machine had begun to make")
+            else:
+                self._clear_surplus(name)
             rotation = self._in_grace(stage)
             if rotation.retired is not None:
                 prove_registration(self._account.connect, rotation.key, id_of(rotation.key))
                 old = self._condemned(name, rotation.retired, FINISHING, keeps=rotation.key)
                 self._ends.end_old(old, keep_old=keep_old, name=name)
         return Rotation(rotation.key, rotation.custody, None, "done")
+
+    def _clear_surplus(self, name: str) -> None:
+        if self._store.clear(name + SUCCESSOR):
+            self._report(f"ended a successor of {name!r} that another machine had begun to make")
 
     def _condemned(self, name: str, key: StoredKey, mark: str, *, keeps: StoredKey) -> StoredKey:
         """Begin a key's end, so that no other machine gives it the name any more.
@@ -172,6 +176,8 @@ class Rotator:
                     hint=f"run it again: hsm-keys rotate {name} --finish",
                 )
             old, new = self._ends_of(name, stage)
+            if stage.handed_over:
+                self._clear_surplus(name)
             prove_registration(self._account.connect, old, id_of(old))  # else nothing would be left that works
             settle()  # somebody may have begun to end it: a deletion is carried out, or known, a moment later
             prove_registration(self._account.connect, old, id_of(old))

@@ -36,6 +36,21 @@ def life(
 
 
 FOUND = {
+    "abort left the record in Vault of a further successor that another machine had begun to make": Script(
+        _NAME,
+        "vault",
+        ("enroll",),
+        (
+            Step(
+                0,
+                "rotate",
+                faults=(Fault(Kind.TURN, 36, changes=False), Fault(Kind.UNREACHABLE, 2)),
+                pause_s=0.0,
+            ),
+            Step(1, "rotate", pause_s=0.0),
+            Step(0, "abort", faults=(Fault(Kind.UNREACHABLE, 59, changes=False),)),
+        ),
+    ),
     "rotate in Vault bound an API key to a successor that abort had destroyed, and left it without a word": Script(
         _NAME,
         "vault",
