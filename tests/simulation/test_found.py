@@ -1222,6 +1222,16 @@ FOUND = {
         )
         for command in ("finish", "rotate")
     },
+    "enroll in a token took the public half of a key that another machine had registered meanwhile": Script(
+        _NAME,
+        "token",
+        (),
+        (
+            Step(0, "enroll", faults=turn(2), pause_s=0.0),
+            Step(1, "enroll", faults=(*turn(1), Fault(Kind.KILL_AFTER, 8, changes=False)), pause_s=0.0),
+            Step(0, "finish", faults=(Fault(Kind.TURN, 69, changes=False),), pause_s=0.0),
+        ),
+    ),
 }
 
 

@@ -258,8 +258,8 @@ def _import_pair(objects: Objects, label: str, cka_id: bytes, private_key: Priva
         public = {**common, **public_template(private_key.public_key())}
         objects.session.create_object(public)
         private = _import_private(objects.session, common, private_key)
-        if not objects.find({Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.ID: cka_id}):
-            objects.session.create_object(public)  # another run has removed it, while it was alone
+        if not objects.find({Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.ID: cka_id, Attribute.LABEL: label}):
+            objects.session.create_object(public)  # another run has removed it, while it was alone, or is about to
     except BaseException:
         with suppress(ckr.PKCS11Error):
             remove_orphans(objects, label)

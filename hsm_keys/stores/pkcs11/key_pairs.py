@@ -29,6 +29,7 @@ __all__ = [
     "destroy_pair",
     "give_back_label",
     "is_being_destroyed",
+    "loses_public_half",
     "make_pair",
     "mend_pair",
     "remove_orphans",
@@ -192,17 +193,32 @@ def remove_orphans(objects: Objects, label: str) -> None:
         privates = objects.private_keys()
         for public in orphans:
             if not _belongs(objects, public, privates):
-                half = public_half(public)
-                public.destroy()
-                if half is not None:
-                    _put_back(objects, half, {private.handle for private in privates})
+                with suppress(ckr.ObjectHandleInvalid):  # its maker has given way, and destroyed it
+                    _remove_orphan(objects, public)
+
+
+def _remove_orphan(objects: Objects, public: Any) -> None:
+    """Destroy a public object, unless its private one has come.
+
+    Another machine's generation or import begins with this half, and without it nobody finds an Ed25519 key again. So
+    first it says that it is being destroyed, and then it is looked for the private one; whoever makes a pair looks at
+    what the public one says once both are there. So at least one of the two sees the other one.
+    """
+    with suppress(ckr.PKCS11Error):  # a token with fixed names: it stays as it is
+        public[Attribute.LABEL] = DESTROYED
+    privates = objects.private_keys()
+    for private in privates:
+        if _belongs(objects, public, [private]):
+            _align(public, private)
+            return
+    half = public_half(public)
+    public.destroy()
+    if half is not None:
+        _put_back(objects, half, {private.handle for private in privates})
 
 
 def _put_back(objects: Objects, half: PublicKey, known: Collection[int]) -> None:
-    """Create a public object again whose private one has come meanwhile, and may have got another name since.
-
-    Another machine's generation or import begins with this half. Without it nobody finds an Ed25519 key again.
-    """
+    """Create a public object again whose private one has come meanwhile, and may have got another name since."""
     for private in objects.private_keys():
         if private.handle not in known and not objects.public_objects(private, half) and _is_of(objects, private, half):
             names = {name: read(private, name) for name in (Attribute.LABEL, Attribute.ID)}
@@ -368,6 +384,16 @@ def destroy_pair(objects: Objects, private: Any, check: Callable[[], None] = lam
 def is_being_destroyed(objects: Objects, private: Any) -> bool:
     """Tell whether the public object says that its pair is being destroyed."""
     return any(read(public, Attribute.LABEL) == DESTROYED for public in objects.public_objects(private))
+
+
+def loses_public_half(objects: Objects, private: Any) -> bool:
+    """Tell whether another run is destroying a pair's public object, or has; an RSA key does without.
+
+    Raises:
+        PKCS11Error: If an object, or the token, is gone.
+    """
+    labels = [read(public, Attribute.LABEL) for public in objects.public_objects(private)]
+    return DESTROYED in labels or (not labels and read(private, Attribute.KEY_TYPE) == CkKeyType.EC_EDWARDS)
 
 
 def sweep(objects: Objects) -> None:

@@ -19,7 +19,14 @@ from hsm_keys.stores.key_names import ENDING
 from hsm_keys.stores.pkcs11.attributes import read
 from hsm_keys.stores.pkcs11.errors import is_gone, mapped_errors
 from hsm_keys.stores.pkcs11.halves import NO_HALF
-from hsm_keys.stores.pkcs11.key_pairs import can_write_id, destroy_pair, make_pair, write_id, write_label
+from hsm_keys.stores.pkcs11.key_pairs import (
+    can_write_id,
+    destroy_pair,
+    loses_public_half,
+    make_pair,
+    write_id,
+    write_label,
+)
 from hsm_keys.stores.pkcs11.marks import (
     fingerprint,
     is_minted,
@@ -102,7 +109,7 @@ class Mint:
         if read(private, Attribute.ID) != mark or private[Attribute.LABEL] != name:
             # Another run found the pair, took it for a leftover of a crash, and has continued with it.
             raise busy(name, self.description, "it is theirs now")
-        if len(self.objects.private_keys(name)) > 1:
+        if len(self.objects.private_keys(name)) > 1 or loses_public_half(self.objects, private):
             destroy_pair(self.objects, private)
             raise busy(name, self.description, "this one is destroyed")
         try:
