@@ -1232,6 +1232,16 @@ FOUND = {
             Step(0, "finish", faults=(Fault(Kind.TURN, 69, changes=False),), pause_s=0.0),
         ),
     ),
+    "revoke in KMS removed the alias of a key that another machine had made of the name meanwhile": Script(
+        _NAME,
+        "kms",
+        ("enroll",),
+        (
+            Step(0, "revoke-destroy", faults=turn(3), pause_s=0.0),
+            Step(1, "revoke-destroy"),
+            Step(1, "adopt", pause_s=0.0),
+        ),
+    ),
 }
 
 

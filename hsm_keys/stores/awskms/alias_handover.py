@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_keys.errors import KeyBusyError
-from hsm_keys.stores.awskms.creation import aliases, give_alias, left_over, read_tags
+from hsm_keys.stores.awskms.creation import aliases, give_alias, give_back, left_over, read_tags
 from hsm_keys.stores.awskms.error_mapping import KmsCall, ask
 from hsm_keys.stores.awskms.errors import KmsKeyPendingDeletionError, KmsKeyStateError
 from hsm_keys.stores.awskms.replicas import regions_of, replicate
@@ -276,12 +276,8 @@ def _remove_alias(client: Any, region: str, name: str, arn: str) -> None:
     if before.get(alias_of(name)) != key_id_of(arn):
         return
     ask(KmsCall("DeleteAlias", name, region), client.delete_alias, AliasName=alias_of(name))
-    after = aliases(client, region)
-    if _beside(name, before) == _beside(name, after):
-        return
-    bereft = left_over(client, region, name, set(after.values()), registered=True)
-    if bereft is not None:
-        give_alias(client, region, name, str(bereft["Arn"]))
+    if _beside(name, before) != _beside(name, aliases(client, region)):
+        give_back(client, region, name, key_id_of(arn))
 
 
 def _beside(name: str, known: Mapping[str, str]) -> dict[str, str]:

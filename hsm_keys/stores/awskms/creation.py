@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hsm_keys.signing.algorithms import KeyType
     from hsm_keys.stores.awskms.tags import KeyCreation
 
-__all__ = ["aliases", "create", "give_alias", "is_set_aside", "left_over", "read_tags", "set_aside"]
+__all__ = ["aliases", "create", "give_alias", "give_back", "is_set_aside", "left_over", "read_tags", "set_aside"]
 
 
 def pages(call: KmsCall, function: Callable[..., Any], items: str, **parameters: Any) -> Iterator[Any]:
@@ -77,6 +77,21 @@ def left_over(
             if metadata.get("KeyState") == state:
                 return metadata
     return None
+
+
+def give_back(client: Any, region: str, name: str, taken_from: str) -> None:
+    """Give an alias that was removed to another key that is tagged with its name, if there is one without an alias.
+
+    Args:
+        client: KMS's client for the Region.
+        region: The Region.
+        name: The name that the alias stands for.
+        taken_from: Id of the key that was to lose it.
+    """
+    others = {*aliases(client, region).values(), taken_from}
+    bereft = left_over(client, region, name, others, registered=True)
+    if bereft is not None:
+        give_alias(client, region, name, str(bereft["Arn"]))
 
 
 def set_aside(client: Any, region: str, name: str, key_id: str) -> None:

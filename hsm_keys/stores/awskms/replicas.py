@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from hsm_keys.errors import KeyExistsError
-from hsm_keys.stores.awskms.creation import aliases, give_alias, read_tags
+from hsm_keys.stores.awskms.creation import aliases, give_alias, give_back, read_tags
 from hsm_keys.stores.awskms.error_mapping import KmsCall, ask
 from hsm_keys.stores.awskms.errors import (
     KmsKeyNotFoundError,
@@ -134,7 +134,8 @@ def destroy(client_of: ClientOf, metadata: Mapping[str, Any], name: str) -> None
     """Schedule a key's deletion in all its Regions, replicas first; then remove its aliases of hsm-keys there.
 
     Killed half way, it can be run again: the aliases stay until the deletion is scheduled, and that of its name goes
-    last. A run that was killed between two names has left two.
+    last. A run that was killed between two names has left two. DeleteAlias takes no condition: a key that has got the
+    alias from another machine since it was looked gets it back.
     """
     arn, key_id = str(metadata["Arn"]), str(metadata["KeyId"])
     for region in reversed(regions_of(metadata)):
@@ -153,3 +154,4 @@ def destroy(client_of: ClientOf, metadata: Mapping[str, Any], name: str) -> None
         ]
         for alias in sorted(ours, key=alias_of(name).__eq__):
             ask(KmsCall("DeleteAlias", name_of_alias(alias), region), client.delete_alias, AliasName=alias)
+            give_back(client, region, name_of_alias(alias), key_id)
