@@ -83,19 +83,22 @@ class Rest:
         last = self._life.again(step)
         if "is registered twice at Kalshi" in last.message:
             self._put_off.append(step)
-        unmarked = step.command.startswith("revoke") and last.code == "end_not_proved" and self._leaves_no_mark()
+        unmarked = (
+            step.command.startswith("revoke") and last.code == "end_not_proved" and self._leaves_no_mark(step.name)
+        )
         if last.status == _UNKNOWN and not (unmarked or self._life.judge.moved):
             raise Violated(f"{step.command}, run again and again, ends with {last.code}: {last.message}")
 
-    def _leaves_no_mark(self) -> bool:
+    def _leaves_no_mark(self, name: str) -> bool:
         """Tell whether a key can have been deleted, with no key left to ask Kalshi with and no mark that it was.
 
         Nothing marks a key that deletes itself without --destroy, nor one that another key has deleted, which was then
-        revoked itself before the interrupted run was repeated.
+        revoked itself before the interrupted run was repeated; or lost its API key id, as two machines enrolled it.
         """
         script = self._life.script
         both = len({step.name for step in script.steps if step.command == "revoke-destroy"}) > 1
-        return not script.bootstrap and (both or "revoke" in script.commands)
+        enrolling = {step.operator for step in script.steps if step.command == "enroll" and step.name != name}
+        return not script.bootstrap and (both or "revoke" in script.commands or len(enrolling) > 1)
 
     def _findings(self, environment: str) -> list[Finding]:
         """Return what reconcile finds, without what is so on purpose."""

@@ -1242,6 +1242,17 @@ FOUND = {
             Step(1, "adopt", pause_s=0.0),
         ),
     ),
+    "revoke was killed, and the key that it had asked Kalshi with lost its API key id meanwhile": Script(
+        _NAME,
+        "token",
+        ("enroll",),
+        (
+            Step(0, "enroll", "bot", faults=turn(3), pause_s=0.0),
+            Step(1, "enroll", "bot", pause_s=0.0),
+            Step(1, "revoke-destroy", faults=(Fault(Kind.KILL_AFTER, 49, changes=False),), pause_s=0.0),
+        ),
+        bootstrap=False,
+    ),
 }
 
 
