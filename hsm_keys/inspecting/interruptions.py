@@ -35,11 +35,14 @@ def _is_import(key: Seen) -> bool:
     return arriving or key.name.endswith(IMPORTING)
 
 
-def interruptions(keys: Sequence[Seen], several: Collection[str]) -> Iterator[Finding]:
+def interruptions(
+    keys: Sequence[Seen], names: Collection[tuple[str, str]], several: Collection[str]
+) -> Iterator[Finding]:
     """Give a finding for every rotation, every generate and every revocation under way.
 
     Args:
         keys: The keys that are ours.
+        names: The store URI and the name of each key, those of other environments too.
         several: The names of imports for which Kalshi may have made several pairs: `generate` chooses none of them.
     """
 
@@ -65,7 +68,7 @@ def interruptions(keys: Sequence[Seen], several: Collection[str]) -> Iterator[Fi
                 )
             elif key.name.endswith(ENDING):
                 message = f"a `revoke` of {name_of(key)!r} was interrupted: its private half is still in {key.store}"
-                anew = any(other.name == name_of(key) for other in members)  # then the name means another key
+                anew = (key.store_uri, name_of(key)) in names  # then the name means another key
                 word = key.name if anew else name_of(key)
                 yield about_key("revoke-interrupted", key, message, "revoke", word, "--destroy")
         yield from _rotation(members)

@@ -47,7 +47,7 @@ def judge(snapshot: Snapshot) -> list[Finding]:
         *_registered_twice(snapshot),
         *(_left_over(key) for key in snapshot.here if key.left_over and not named[key.store_uri, key.name]),
         *(finding for key, finding in about if key in ambiguous),
-        *interruptions(mine, several),
+        *interruptions(mine, {(key.store_uri, key.name) for key in snapshot.keys}, several),
         *(finding for key, finding in about if key not in ambiguous),
         *(_adoptable(key) for key in snapshot.here if not key.ours and key.signs_for),
         *_two_environments(snapshot),

@@ -437,7 +437,7 @@ MUTANTS = (
     Mutant(
         "stores.pkcs11.store",
         "Pkcs11Store._handed_over",
-        "or old or aborting",
-        "or retired or aborting",
+        "or old or (self",
+        "or retired or (self",
     ),
 )

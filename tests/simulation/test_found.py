@@ -1253,6 +1253,49 @@ FOUND = {
         ),
         bootstrap=False,
     ),
+    "abort and finish ended both keys, since a rotate had written over the mark of the one": Script(
+        _NAME,
+        "token",
+        ("enroll",),
+        (
+            Step(0, "rotate", faults=turn(10), pause_s=0.0),
+            Step(1, "rotate", pause_s=0.0),
+            Step(0, "abort"),
+            Step(1, "finish", faults=turn(3), pause_s=0.0),
+        ),
+    ),
+    "abort was killed, and the name of a key that a killed generate had put in led to the one that was to end": Script(
+        _NAME,
+        "token",
+        (),
+        (
+            Step(0, "generate", faults=before(6), pause_s=0.0),
+            Step(0, "rotate", pause_s=0.0),
+            Step(0, "abort", faults=after(5)),
+        ),
+    ),
+    "reconcile said to revoke a name that a key of another environment has": Script(
+        _NAME,
+        "token",
+        (),
+        (
+            Step(0, "generate", faults=turn(2), pause_s=0.0),
+            Step(1, "enroll", environment="demo", faults=(*turn(3), *before(5)), pause_s=0.0),
+            Step(1, "rotate", faults=after(1), pause_s=0.0),
+        ),
+    ),
+    "enroll in a token left the public half of a successor, as yesterday's store had it": Script(
+        _NAME,
+        "token",
+        ("mint",),
+        (
+            Step(0, "enroll", pause_s=0.0),
+            Step(1, "enroll", "bot", faults=turn(7), pause_s=0.0),
+            Step(0, "rotate", faults=turn(2), pause_s=60.0),
+        ),
+        machines=1,
+        yesterday=1,
+    ),
 }
 
 

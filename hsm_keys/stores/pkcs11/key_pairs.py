@@ -11,6 +11,7 @@ from pkcs11.mechanisms import KeyType as CkKeyType
 from pkcs11.mechanisms import Mechanism
 
 from hsm_keys.errors import HsmKeysError, KeyNotFoundError, StoreError
+from hsm_keys.stores.key_names import ROTATION
 from hsm_keys.stores.pkcs11.attributes import ED25519_OID, read
 from hsm_keys.stores.pkcs11.errors import is_gone, mapped_errors
 from hsm_keys.stores.pkcs11.halves import Unpaired, public_half, public_template
@@ -302,6 +303,8 @@ def rename_pair(objects: Objects, private: Any, label: str, former: str) -> bool
     label is free again. Until a machine has looked, the public object keeps the former label: so whoever finds two keys
     of one label knows which of them has it, also if the other one's machine was killed before it gave way.
 
+    Nor is it given where another machine has renamed the pair meanwhile: that label comes back.
+
     Args:
         objects: The token's, in a session that may write.
         private: The private object.
@@ -313,7 +316,7 @@ def rename_pair(objects: Objects, private: Any, label: str, former: str) -> bool
         PKCS11Error: If the module forbids it.
     """
     publics = _take_label(objects, private, label)
-    if label != former and len(objects.private_keys(label)) > 1:
+    if label != former and (len(objects.private_keys(label)) > 1 or _is_renamed(publics, {label, former})):
         write_label(objects, private, objects.former_label(private) or former)
         return False
     try:
@@ -330,6 +333,16 @@ def rename_pair(objects: Objects, private: Any, label: str, former: str) -> bool
             with suppress(ckr.ObjectHandleInvalid):
                 public.destroy()
         raise
+
+
+def _is_renamed(publics: Sequence[Any], expected: Collection[str]) -> bool:
+    """Tell whether another machine has given a pair a mark of a rotation since it was looked how the pair is called.
+
+    Its public object has that still, though the private one's label was written over.
+    """
+    name = min(expected).partition("+")[0]
+    marked = {name + mark for mark in ROTATION} - {*expected}
+    return any(read(public, Attribute.LABEL) in marked for public in publics)
 
 
 def give_back_label(objects: Objects, label: str) -> None:

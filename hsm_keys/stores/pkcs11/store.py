@@ -268,7 +268,12 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
         old = retired or self._ours_called(name + FINISHING)
         new = (aborting or self._ours_called(name + SUCCESSOR)) if old else []
         # It may be finished by now; or the key that was to get the name has ended.
-        return new or self._settled(name) or old or aborting
+        return new or self._settled(name) or old or (self._put_in(name) if aborting else []) or aborting
+
+    def _put_in(self, name: str) -> list[Pkcs11Key]:
+        """Return what a `generate` has put in that was killed before it made sure that nobody else did."""
+        whole = [pair for pair in self._pairs(name) if pair.public_key]
+        return [key for key in self._keys_of(whole, name) if key.ours and key.api_key_id]
 
     def _ours_called(self, name: str) -> list[Pkcs11Key]:
         return [key for key in self._called(name) if key.ours]
@@ -355,6 +360,8 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
                     hint="a key of this token can't be rotated: enroll a new one under another name",
                 ) from None
             if not has_name:
+                if read(private, Attribute.LABEL) != former:
+                    raise renamed_meanwhile(key.name, self.description)
                 raise KeyBusyError(
                     f"somebody else gave the name {name!r} in {self.description} to another key at the same moment; "
                     f"the key {former!r} keeps its own",
@@ -382,7 +389,8 @@ class Pkcs11Store(KeyStore, RenamesKeys, ImportsKeys, RawSigning):
         with self.managing(f"mend the key {name!r}") as objects:
             if not any(is_ours(mark) for mark in objects.private_keys(name + IMPORTING)):
                 remove_orphans(objects, name)
-                remove_orphans(objects, name + IMPORTING)  # of a mark that was never whole
+                for mark in (IMPORTING, SUCCESSOR):  # what was never whole, nobody else looks for
+                    remove_orphans(objects, name + mark)
             for private in objects.private_keys(name):
                 if is_ours(private):
                     remove_stub(objects, private)
